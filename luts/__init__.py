@@ -1,0 +1,1 @@
+"""Latency look-up tables: format, store, estimation and the latency model."""

@@ -1,0 +1,1 @@
+"""Command line, export, device transports, measurement and reports."""

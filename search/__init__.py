@@ -1,0 +1,1 @@
+"""Search spaces, networks, weight-shared supernets and architecture search."""

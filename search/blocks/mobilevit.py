@@ -1,0 +1,126 @@
+"""The MobileViT block in two parts: its convolutional shell and its transformer layers.
+
+AutoViT (section 3.2) follows MobileViT: local 3x3 convolution, 1x1 to the transformer's dimension, unfold
+into patches, transformer layers over patches at equal pixel positions, fold, 1x1 back, concatenation with
+the input, 3x3 fusion. A map whose side is no multiple of the patch is padded before the unfold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from search.blocks.spec import BlockSpec, Macs, param, register
+
+
+def padded_side(resolution: int, patch: int) -> int:
+    """Side of the map once padded to whole patches."""
+    return -(-resolution // patch) * patch
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class MobileViTShell(BlockSpec):
+    """Everything of a MobileViT block but its transformer layers; the last LayerNorm is the shell's."""
+
+    kind: ClassVar[str] = "mvit.shell"
+
+    channels: int = param("c")
+    dim: int = param("d")
+    patch: int = param("patch")
+
+    @property
+    def in_channels(self) -> int:
+        return self.channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.channels
+
+    def params(self) -> int:
+        c, d = self.channels, self.dim
+        local = 9 * c * c + 2 * c + c * d
+        fusion = d * c + 2 * c + 9 * 2 * c * c + 2 * c
+        return local + 2 * d + fusion
+
+    def macs(self) -> Macs:
+        c, d = self.channels, self.dim
+        macs = (9 * c * c + c * d + d * c + 9 * 2 * c * c) * self.resolution**2
+        return Macs(macs, macs)
+
+    def traffic_elements(self) -> int:
+        c, d, area = self.channels, self.dim, self.resolution**2
+        padded = padded_side(self.resolution, self.patch) ** 2
+        convolutions = (2 * c + c + d + d + c + 2 * c + c) * area
+        unfold_norm_fold = (2 + 2 + 2) * d * padded
+        concat = 4 * c * area
+        return convolutions + unfold_norm_fold + concat
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class MobileViTLayer(BlockSpec):
+    """Pre-norm transformer layer over the patches of the enclosing shell, each pixel position on its own.
+
+    `resolution` is that of the shell's map. Query, key and value have heads x head_dim channels, whatever
+    the dimension d is.
+    """
+
+    kind: ClassVar[str] = "mvit.layer"
+
+    dim: int = param("d")
+    heads: int = param("heads")
+    head_dim: int = param("head_dim")
+    mlp_ratio: float = param("ratio")
+    patch: int = param("patch")
+
+    @property
+    def in_channels(self) -> int:
+        return self.dim
+
+    @property
+    def out_channels(self) -> int:
+        return self.dim
+
+    @property
+    def removable(self) -> bool:
+        return True
+
+    @property
+    def inner(self) -> int:
+        """Channels of query, of key and of value."""
+        return self.heads * self.head_dim
+
+    @property
+    def hidden(self) -> int:
+        """Channels of the MLP's middle."""
+        return int(self.mlp_ratio * self.dim)
+
+    @property
+    def patches(self) -> int:
+        """Tokens N of one attention (patches of the map)."""
+        return (padded_side(self.resolution, self.patch) // self.patch) ** 2
+
+    @property
+    def pixels(self) -> int:
+        """Attentions P run side by side (pixels of a patch)."""
+        return self.patch**2
+
+    def params(self) -> int:
+        d, inner, hidden = self.dim, self.inner, self.hidden
+        attention = 2 * d + d * 3 * inner + 3 * inner + inner * d + d
+        return attention + 2 * d + d * hidden + hidden + hidden * d + d
+
+    def macs(self) -> Macs:
+        d, tokens = self.dim, self.pixels * self.patches
+        linear = tokens * (4 * d * self.inner + 2 * d * self.hidden)
+        products = 2 * tokens * self.patches * self.inner
+        return Macs(linear, linear + products)
+
+    def traffic_elements(self) -> int:
+        d, tokens = self.dim, self.pixels * self.patches
+        norms_and_residuals = (2 * 2 + 2 * 3) * d
+        linear = d + 3 * self.inner + self.inner + d + d + self.hidden + self.hidden + d
+        scores = 4 * self.heads * self.patches
+        products = 4 * self.inner
+        return tokens * (norms_and_residuals + linear + scores + products)

@@ -1,0 +1,83 @@
+"""The MobileViT block (AutoViT section 3.2), written so that it lowers into few delegates.
+
+Attention is two rank-3 `bmm` and the unfold a chain of reshapes and one permutation: 4-D matmul and
+`scaled_dot_product_attention` make XNNPACK's partitioner break the graph at every expand and squeeze.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.blocks import MobileViTLayer, MobileViTShell
+from search.networks.layers import ConvBnAct
+
+
+def unfold_patches(x: Tensor, patch: int) -> Tensor:
+    """(B, d, H, W) -> (B * P, N, d): P = patch^2 pixel positions, N patches; odd maps are zero-padded."""
+    batch, dim, height, width = x.shape
+    x = F.pad(x, (0, -width % patch, 0, -height % patch))
+    rows, columns = x.shape[2] // patch, x.shape[3] // patch
+    x = x.reshape(batch * dim * rows, patch, columns, patch).transpose(1, 2)
+    x = x.reshape(batch, dim, rows * columns, patch * patch).transpose(1, 3)
+    return x.reshape(batch * patch * patch, rows * columns, dim)
+
+
+def fold_patches(x: Tensor, patch: int, batch: int, height: int, width: int) -> Tensor:
+    """Inverse of `unfold_patches`; what was padded is cut off."""
+    dim = x.shape[2]
+    rows, columns = -(-height // patch), -(-width // patch)
+    x = x.reshape(batch, patch * patch, rows * columns, dim).transpose(1, 3)
+    x = x.reshape(batch * dim * rows, columns, patch, patch).transpose(1, 2)
+    return x.reshape(batch, dim, rows * patch, columns * patch)[:, :, :height, :width]
+
+
+def attention(qkv: Tensor, heads: int) -> Tensor:
+    """(B, N, 3 * heads * head_dim) -> (B, N, heads * head_dim): softmax(q k^T / sqrt(head_dim)) v."""
+    batch, tokens, channels = qkv.shape
+    head_dim = channels // (3 * heads)
+    qkv = qkv.reshape(batch, tokens, 3 * heads, head_dim).transpose(1, 2)
+    q, k, v = (part.reshape(batch * heads, tokens, head_dim) for part in qkv.split(heads, dim=1))
+    scores = torch.bmm(q * head_dim**-0.5, k.transpose(1, 2)).softmax(-1)
+    out = torch.bmm(scores, v).reshape(batch, heads, tokens, head_dim)
+    return out.transpose(1, 2).reshape(batch, tokens, heads * head_dim)
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm attention and MLP, each with a residual."""
+
+    def __init__(self, spec: MobileViTLayer):
+        super().__init__()
+        self.heads = spec.heads
+        self.norm1 = nn.LayerNorm(spec.dim)
+        self.qkv = nn.Linear(spec.dim, 3 * spec.inner)
+        self.proj = nn.Linear(spec.inner, spec.dim)
+        self.norm2 = nn.LayerNorm(spec.dim)
+        self.fc1 = nn.Linear(spec.dim, spec.hidden)
+        self.fc2 = nn.Linear(spec.hidden, spec.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.proj(attention(self.qkv(self.norm1(x)), self.heads))
+        return x + self.fc2(F.silu(self.fc1(self.norm2(x))))
+
+
+class MobileViTBlock(nn.Module):
+    """Local convolutions, transformer layers over unfolded patches, fusion with the input."""
+
+    def __init__(self, shell: MobileViTShell, layers: list[MobileViTLayer]):
+        super().__init__()
+        self.patch = shell.patch
+        self.local = ConvBnAct(shell.channels, shell.channels, 3)
+        self.to_tokens = nn.Conv2d(shell.channels, shell.dim, 1, bias=False)
+        self.layers = nn.Sequential(*(TransformerLayer(layer) for layer in layers))
+        self.norm = nn.LayerNorm(shell.dim)
+        self.from_tokens = ConvBnAct(shell.dim, shell.channels)
+        self.fusion = ConvBnAct(2 * shell.channels, shell.channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        tokens = unfold_patches(self.to_tokens(self.local(x)), self.patch)
+        tokens = self.norm(self.layers(tokens))
+        folded = fold_patches(tokens, self.patch, batch, height, width)
+        return self.fusion(torch.cat((x, self.from_tokens(folded)), 1))

@@ -1,0 +1,187 @@
+"""AutoViT's three spaces (Table 1), a tiny one of the same family, and the searched networks of Table 3."""
+
+from __future__ import annotations
+
+from search.spaces.arch import Arch
+from search.spaces.space import Space, Stage, Value
+
+_KERNELS = (3, 5)
+_RATIOS = (1.5, 2.0)
+_DEPTHS = (2, 3, 4, 5)
+_STRIDES = (2, 2, 2, 1, 1)
+_RESOLUTIONS = (192, 224, 256, 288)
+
+
+def _stem(widths: tuple[int, ...]) -> Stage:
+    return Stage("stem", "conv", (("stride", 2), ("kernel", 3)), (("width", widths),))
+
+
+def _mbconv(
+    index: int, stride: int, widths: tuple[int, ...], depths: tuple[int, ...], kernels: tuple[int, ...]
+) -> Stage:
+    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
+        ("width", widths),
+        ("depth", depths),
+        ("kernel", kernels),
+    )
+    return Stage(f"mbconv{index}", "mbconv", (("stride", stride), ("expansion", 1)), choices)
+
+
+def _transformer(
+    index: int,
+    stride: int,
+    widths: tuple[int, ...],
+    heads: tuple[int, ...],
+    *,
+    expansion: int,
+    dim_scale: float,
+    dim_offset: int,
+    head_dim: int = 32,
+    depths: tuple[int, ...] = _DEPTHS,
+    kernels: tuple[int, ...] = _KERNELS,
+) -> Stage:
+    fixed: tuple[tuple[str, Value], ...] = (
+        ("stride", stride),
+        ("expansion", expansion),
+        ("dim_scale", dim_scale),
+        ("dim_offset", dim_offset),
+        ("head_dim", head_dim),
+        ("patch", 2),
+    )
+    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
+        ("width", widths),
+        ("depth", depths),
+        ("heads", heads),
+        ("mlp_ratio", _RATIOS),
+        ("kernel", kernels),
+    )
+    return Stage(f"transformer{index}", "mvit", fixed, choices)
+
+
+def _autovit(
+    name: str,
+    mbconv_widths: tuple[tuple[int, ...], ...],
+    transformer_widths: tuple[tuple[int, ...], ...],
+    heads: tuple[int, ...],
+    *,
+    expansion: int,
+    dim_scale: float,
+    dim_offset: int,
+) -> Space:
+    mbconvs = tuple(
+        _mbconv(i + 1, stride, widths, depths, _KERNELS)
+        for i, (stride, widths, depths) in enumerate(
+            zip((1, 2, 1), mbconv_widths, ((1, 2), (2, 3), (2, 3)), strict=True)
+        )
+    )
+    transformers = tuple(
+        _transformer(
+            i + 1, _STRIDES[i], widths, heads, expansion=expansion, dim_scale=dim_scale, dim_offset=dim_offset
+        )
+        for i, widths in enumerate(transformer_widths)
+    )
+    before = 1 + len(mbconvs)
+    return Space(
+        name=name,
+        stages=(_stem((16, 24)), *mbconvs, *transformers),
+        stage_counts=tuple(before + n for n in range(3, len(transformers) + 1)),
+        resolutions=_RESOLUTIONS,
+        heads=("fc", "mbpool"),
+        default_resolution=256,
+        default_classes=1000,
+    )
+
+
+XXS = _autovit(
+    "autovit-xxs",
+    ((16, 24), (24, 32), (32, 48)),
+    ((48, 64), (64, 80), (80, 96), (96, 112), (112,)),
+    (2, 3, 4),
+    expansion=2,
+    dim_scale=1,
+    dim_offset=0,
+)
+XS = _autovit(
+    "autovit-xs",
+    ((24, 32), (32, 48), (48, 64)),
+    ((64, 80), (80, 96), (96, 112), (112, 128)),
+    (4, 5, 6),
+    expansion=4,
+    dim_scale=1.5,
+    dim_offset=0,
+)
+S = _autovit(
+    "autovit-s",
+    ((24, 32), (32, 48), (48, 64)),
+    ((64, 96), (96, 128), (128, 160), (160, 192)),
+    (7, 8, 9),
+    expansion=4,
+    dim_scale=1.5,
+    dim_offset=-16,
+)
+NANO = Space(
+    name="autovit-nano",
+    stages=(
+        _stem((8, 16)),
+        _mbconv(1, 2, (16, 24), (1, 2), (3,)),
+        _transformer(
+            1,
+            2,
+            (32, 48),
+            (2, 3),
+            expansion=2,
+            dim_scale=1,
+            dim_offset=0,
+            head_dim=16,
+            depths=(1, 2),
+            kernels=(3,),
+        ),
+        _transformer(
+            2,
+            2,
+            (48, 64),
+            (2, 3),
+            expansion=2,
+            dim_scale=1,
+            dim_offset=0,
+            head_dim=16,
+            depths=(1, 2),
+            kernels=(3,),
+        ),
+    ),
+    stage_counts=(3, 4),
+    resolutions=(64,),
+    heads=("fc",),
+    default_resolution=64,
+    default_classes=10,
+)
+
+SPACES = (NANO, XXS, XS, S)
+
+
+def _table3(
+    space: Space,
+    stem: int,
+    mbconvs: tuple[tuple[int, int], ...],
+    widths: tuple[int, ...],
+    heads: tuple[int, ...],
+    ratios: tuple[float, ...],
+) -> Arch:
+    """A network of Table 3: kernel 3, two layers a transformer block, classifier `fc`, 256 px."""
+    rows: list[tuple[Value, ...]] = [(stem,)]
+    rows += [(width, depth, 3) for width, depth in mbconvs]
+    rows += [(w, 2, h, r, 3) for w, h, r in zip(widths, heads, ratios, strict=True)]
+    return Arch(space.name, 256, "fc", 1000, tuple(rows))
+
+
+PAPER_ARCHS = {
+    "autovit-xxs-paper": _table3(
+        XXS, 16, ((16, 1), (24, 2), (32, 2)), (48, 64, 80, 96, 112), (3, 3, 3, 4, 2), (2, 1.5, 2, 2, 2)
+    ),
+    "autovit-xs-paper": _table3(
+        XS, 24, ((32, 2), (48, 3), (64, 3)), (64, 80, 96, 112), (4, 6, 4, 4), (1.5, 2, 2, 2)
+    ),
+    "autovit-s-paper": _table3(
+        S, 16, ((24, 1), (32, 2), (48, 2)), (96, 128, 160, 192), (9, 8, 8, 9), (1.5, 2, 2, 1.5)
+    ),
+}

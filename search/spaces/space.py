@@ -1,0 +1,304 @@
+"""A search space: stages, their choices, and counting, sampling, mutation and crossover over them.
+
+A space is a frozen value. What a stage's choice means in blocks is its family's business (`family.py`);
+everything here works on any family.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from luts.errors import UsageError
+from search.blocks import BlockSpec
+from search.spaces.arch import Arch
+from search.spaces.family import expand_head, expand_stage
+
+Value = int | float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: which family of blocks it is made of, what is fixed, and what is searched.
+
+    Attributes:
+        name: Unique in the space, e.g. `transformer2`.
+        kind: Says how a choice becomes blocks: `conv`, `mbconv` or `mvit`.
+        fixed: Named constants (stride, expansion, head_dim, ...).
+        choices: Named tuples of candidate values in ascending order; a stage always has `width`.
+    """
+
+    name: str
+    kind: str
+    fixed: tuple[tuple[str, Value], ...]
+    choices: tuple[tuple[str, tuple[Value, ...]], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the searched values, in order."""
+        return tuple(name for name, _ in self.choices)
+
+    def options(self) -> tuple[tuple[Value, ...], ...]:
+        """Every combination of values, in lexicographic order."""
+        return tuple(itertools.product(*(values for _, values in self.choices)))
+
+    def value(self, values: tuple[Value, ...], name: str) -> Value:
+        """The value called `name` of one combination."""
+        return values[self.names.index(name)]
+
+    def width(self, values: tuple[Value, ...]) -> int:
+        """Output channels of one combination."""
+        return int(self.value(values, "width"))
+
+
+@dataclass(frozen=True)
+class Space:
+    """Stages in order; the last ones are optional as `stage_counts` says.
+
+    Widths never shrink from a stage to the next (section 3.3.1 of AutoViT, read non-strictly).
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    stage_counts: tuple[int, ...]
+    resolutions: tuple[int, ...]
+    heads: tuple[str, ...]
+    default_resolution: int
+    default_classes: int
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the space's canonical description."""
+        document = {
+            "name": self.name,
+            "stages": [[s.name, s.kind, s.fixed, s.choices] for s in self.stages],
+            "stage_counts": self.stage_counts,
+            "resolutions": self.resolutions,
+            "heads": self.heads,
+            "classes": self.default_classes,
+        }
+        return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
+
+    def expand(self, arch: Arch) -> tuple[BlockSpec, ...]:
+        """The blocks of an architecture.
+
+        Raises:
+            UsageError: the architecture is no member of this space.
+        """
+        self.check(arch)
+        blocks: list[BlockSpec] = []
+        channels, resolution = 3, arch.resolution
+        for stage, values in zip(self.stages, arch.stages, strict=False):
+            blocks += expand_stage(stage, values, channels, resolution)
+            channels = stage.width(values)
+            resolution = stage_resolution(stage, resolution)
+        blocks.append(expand_head(arch.head, channels, resolution, arch.classes))
+        return tuple(blocks)
+
+    def check(self, arch: Arch) -> None:
+        """Raise `UsageError`, naming the first value that is not a choice of this space."""
+        if arch.space != self.name:
+            raise UsageError(f"architecture of space {arch.space!r}, not of {self.name!r}")
+        if arch.resolution not in self.resolutions:
+            raise UsageError(
+                f"{self.name}: resolution {arch.resolution} is not one of {list(self.resolutions)}"
+            )
+        if arch.head not in self.heads:
+            raise UsageError(f"{self.name}: head {arch.head!r} is not one of {list(self.heads)}")
+        if not 1 <= arch.classes <= 1 << 16:
+            raise UsageError(f"{self.name}: {arch.classes} classes; expected 1 to {1 << 16}")
+        if len(arch.stages) not in self.stage_counts:
+            raise UsageError(
+                f"{self.name}: {len(arch.stages)} stages; expected one of {list(self.stage_counts)}"
+            )
+        width = 0
+        for stage, values in zip(self.stages, arch.stages, strict=False):
+            if len(values) != len(stage.choices):
+                raise UsageError(f"{self.name}: stage {stage.name} needs {', '.join(stage.names)}")
+            for (name, allowed), value in zip(stage.choices, values, strict=True):
+                if value not in allowed:
+                    raise UsageError(
+                        f"{self.name}: {stage.name}.{name}={value} is not one of {list(allowed)}"
+                    )
+            if stage.width(values) < width:
+                raise UsageError(
+                    f"{self.name}: {stage.name} is narrower ({stage.width(values)}) than the stage before it ({width})"
+                )
+            width = stage.width(values)
+
+    def to_document(self, arch: Arch) -> dict[str, Any]:
+        """The JSON form of an architecture, with every value under its name."""
+        self.check(arch)
+        return {
+            "space": arch.space,
+            "resolution": arch.resolution,
+            "head": arch.head,
+            "classes": arch.classes,
+            "stages": {
+                stage.name: dict(zip(stage.names, values, strict=True))
+                for stage, values in zip(self.stages, arch.stages, strict=False)
+            },
+        }
+
+    def from_document(self, document: dict[str, Any]) -> Arch:
+        """The architecture of a JSON form; the inverse of `to_document`.
+
+        Raises:
+            UsageError: something is missing, extra, of a wrong type or no choice of the space.
+        """
+        extra = set(document) - {"space", "resolution", "head", "classes", "stages"}
+        stages = document.get("stages")
+        if extra or not isinstance(stages, dict):
+            raise UsageError(f"{self.name}: architecture needs `stages` and takes no {sorted(extra)}")
+        rows = []
+        for stage in self.stages[: len(stages)]:
+            values = stages.get(stage.name)
+            if not isinstance(values, dict) or set(values) != set(stage.names):
+                raise UsageError(f"{self.name}: stage {stage.name} needs exactly {', '.join(stage.names)}")
+            rows.append(tuple(_number(values[name], f"{stage.name}.{name}") for name in stage.names))
+        if len(rows) != len(stages):
+            raise UsageError(f"{self.name}: has {len(self.stages)} stages, the architecture {len(stages)}")
+        arch = Arch(
+            space=self.name,
+            resolution=int(_number(document.get("resolution", self.default_resolution), "resolution")),
+            head=str(document.get("head", self.heads[0])),
+            classes=int(_number(document.get("classes", self.default_classes), "classes")),
+            stages=tuple(rows),
+        )
+        self.check(arch)
+        return arch
+
+    @cached_property
+    def _completions(self) -> dict[tuple[int, int, int], int]:
+        """(total stages, stages done, width so far) -> number of ways to choose the rest."""
+        table: dict[tuple[int, int, int], int] = {}
+        for total in self.stage_counts:
+            for done in range(total, -1, -1):
+                widths = (
+                    {self.stages[done - 1].width(o) for o in self.stages[done - 1].options()} if done else {0}
+                )
+                for width in widths:
+                    if done == total:
+                        table[total, done, width] = 1
+                        continue
+                    following = (self.stages[done].width(o) for o in self.stages[done].options())
+                    table[total, done, width] = sum(
+                        table[total, done + 1, w] for w in following if w >= width
+                    )
+        return table
+
+    def size(self) -> int:
+        """Exact number of architectures, at the default number of classes."""
+        per_count = sum(self._completions[total, 0, 0] for total in self.stage_counts)
+        return per_count * len(self.resolutions) * len(self.heads)
+
+    def __iter__(self) -> Iterator[Arch]:
+        """Every architecture in a fixed order; ask `size()` first."""
+        for resolution, head, total in itertools.product(self.resolutions, self.heads, self.stage_counts):
+            for stages in itertools.product(*(stage.options() for stage in self.stages[:total])):
+                widths = [s.width(v) for s, v in zip(self.stages, stages, strict=False)]
+                if widths == sorted(widths):
+                    yield Arch(self.name, resolution, head, self.default_classes, stages)
+
+    def _draw_stage(self, rng: random.Random, total: int, done: int, width: int) -> tuple[Value, ...]:
+        options = [o for o in self.stages[done].options() if self._fits(total, done, width, o)]
+        weights = [self._completions[total, done + 1, self.stages[done].width(o)] for o in options]
+        return rng.choices(options, weights)[0]
+
+    def _fits(self, total: int, done: int, width: int, values: tuple[Value, ...]) -> bool:
+        own = self.stages[done].width(values)
+        return own >= width and self._completions[total, done + 1, own] > 0
+
+    def sample(self, rng: random.Random, resolutions: tuple[int, ...] | None = None) -> Arch:
+        """Draw resolution, head and number of stages uniformly, then uniformly among what remains.
+
+        Deep networks outnumber shallow ones by far, so drawing the number of stages first keeps the shallow
+        ones from vanishing.
+        """
+        total = rng.choice(self.stage_counts)
+        width, rows = 0, []
+        for done in range(total):
+            values = self._draw_stage(rng, total, done, width)
+            width = self.stages[done].width(values)
+            rows.append(values)
+        resolution = rng.choice(resolutions or self.resolutions)
+        return Arch(self.name, resolution, rng.choice(self.heads), self.default_classes, tuple(rows))
+
+    def _repair(self, rng: random.Random, arch: Arch) -> Arch:
+        """Redraw the stages that break the growth of widths; a valid architecture comes back as it is."""
+        width, rows = 0, []
+        for done, values in enumerate(arch.stages):
+            if not self._fits(len(arch.stages), done, width, values):
+                values = self._draw_stage(rng, len(arch.stages), done, width)
+            width = self.stages[done].width(values)
+            rows.append(values)
+        return Arch(arch.space, arch.resolution, arch.head, arch.classes, tuple(rows))
+
+    def mutate(self, arch: Arch, rng: random.Random, p_depth: float = 0.2, p_block: float = 0.4) -> Arch:
+        """Mutation of Algorithm 2: depths change with `p_depth`, then each stage with `p_block`.
+
+        Depth means the number of stages and of blocks in a stage; resolution and head mutate like a stage.
+        """
+        total = rng.choice(self.stage_counts) if rng.random() < p_depth else len(arch.stages)
+        rows: list[tuple[Value, ...]] = []
+        for index, stage in enumerate(self.stages[:total]):
+            values = (
+                list(arch.stages[index]) if index < len(arch.stages) else list(rng.choice(stage.options()))
+            )
+            for position, (name, allowed) in enumerate(stage.choices):
+                if name == "depth" and rng.random() < p_depth:
+                    values[position] = rng.choice(allowed)
+            rows.append(rng.choice(stage.options()) if rng.random() < p_block else tuple(values))
+        resolution = rng.choice(self.resolutions) if rng.random() < p_block else arch.resolution
+        head = rng.choice(self.heads) if rng.random() < p_block else arch.head
+        return self._repair(rng, Arch(self.name, resolution, head, arch.classes, tuple(rows)))
+
+    def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
+        """A child that takes its length from one parent and each stage, head and resolution from either."""
+        longer, shorter = (a, b) if len(a.stages) >= len(b.stages) else (b, a)
+        total = len(rng.choice((a, b)).stages)
+        rows = tuple(
+            rng.choice((longer, shorter)).stages[i] if i < len(shorter.stages) else longer.stages[i]
+            for i in range(total)
+        )
+        resolution, head = rng.choice((a, b)).resolution, rng.choice((a, b)).head
+        return self._repair(rng, Arch(self.name, resolution, head, a.classes, rows))
+
+    def block_specs(self, resolutions: tuple[int, ...] | None = None) -> tuple[BlockSpec, ...]:
+        """Every distinct block that some architecture of the space holds, sorted by key."""
+        found: dict[str, BlockSpec] = {}
+        for resolution in resolutions or self.resolutions:
+            widths, side = {0}, resolution
+            for done, stage in enumerate(self.stages):
+                following: set[int] = set()
+                for before, values in itertools.product(sorted(widths), stage.options()):
+                    if stage.width(values) < before:
+                        continue
+                    found |= {b.key: b for b in expand_stage(stage, values, before or 3, side)}
+                    following.add(stage.width(values))
+                widths, side = following, stage_resolution(stage, side)
+                if done + 1 in self.stage_counts:
+                    heads = [
+                        expand_head(h, w, side, self.default_classes)
+                        for h in self.heads
+                        for w in sorted(widths)
+                    ]
+                    found |= {head.key: head for head in heads}
+        return tuple(found[key] for key in sorted(found))
+
+
+def stage_resolution(stage: Stage, resolution: int) -> int:
+    """Side of the map after a stage."""
+    return (resolution - 1) // int(dict(stage.fixed)["stride"]) + 1
+
+
+def _number(value: object, name: str) -> Value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} must be a number, not {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""From samples to latencies, entries and intervals: pure statistics."""

@@ -1,0 +1,59 @@
+"""Robust location of one load's rounds, with the standard error of dependent rounds."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+TRIM = 0.25
+"""Share cut from each end: the midmean. Preempted runs are far out and one-sided in each model, so a mean is
+useless; the median throws away a third of the information of quiet rounds and its bootstrap is lumpy with the
+20 to 60 rounds of a load. The midmean resists a quarter of bad rounds on either side and keeps 84 % efficiency
+at the normal distribution."""
+
+RESAMPLES = 400
+"""Gives the standard error itself a Monte Carlo error of 3.5 %, below what tens of rounds can tell."""
+
+MIN_ROUNDS = 3
+"""A load with fewer rounds has no usable standard error and is left out."""
+
+
+def midmean(values: Floats) -> Floats:
+    """Mean of the middle half along the last axis: shape (..., n) -> (...)."""
+    count = values.shape[-1]
+    cut = int(TRIM * count)
+    middle = np.sort(values, axis=-1)[..., cut : count - cut]
+    return np.asarray(middle.mean(axis=-1), dtype=np.float64)
+
+
+@lru_cache(maxsize=64)
+def _resample_indices(count: int, block: int) -> NDArray[np.intp]:
+    """Round numbers (RESAMPLES, count) of a circular moving-block bootstrap; seeded by its own arguments."""
+    generator = np.random.default_rng((20_240_229, count, block))
+    starts = generator.integers(0, count, size=(RESAMPLES, -(-count // block)))
+    indices = (starts[..., None] + np.arange(block)) % count
+    result = indices.reshape(RESAMPLES, -1)[:, :count].astype(np.intp)
+    result.setflags(write=False)
+    return result
+
+
+def block_length(count: int) -> int:
+    """Cube root of the number of rounds, the rate that minimises the error of the bootstrap variance."""
+    return max(1, round(count ** (1 / 3)))
+
+
+def location_and_se(values: Floats) -> tuple[float, float]:
+    """Midmean of one load's rounds (n,) and its standard error by circular moving-block bootstrap.
+
+    Blocks keep neighbouring rounds together, because interference lasts longer than a round (Politis and
+    Romano 1992); n / (n - block) undoes the bootstrap's known shrinkage. n must be at least MIN_ROUNDS.
+    """
+    count = len(values)
+    block = block_length(count)
+    replicates = midmean(values[_resample_indices(count, block)])
+    shrinkage = count / (count - block)
+    return float(midmean(values)), float(np.sqrt(shrinkage * replicates.var(ddof=1)))

@@ -1,0 +1,285 @@
+"""Ratios of models to the reference: per load, per model, with the load as the unit of replication.
+
+All values are natural logarithms of ratios. The reference's value in a round is the geometric mean of its
+copies that ran in it, so drift that lasts longer than a round cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from luts.errors import InvalidArtifactError
+from luts.estimate.location import MIN_ROUNDS, location_and_se
+from luts.estimate.rounds import Session, sessions
+from luts.estimate.variance import LoadGroup, LoadVariance, pooled_load_variance
+from luts.samples import kept_samples
+
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+MAD_TO_SD = 1.4826
+"""Median absolute deviation to standard deviation, for a normal distribution."""
+WINSOR = 4.0
+"""A/A differences of rejected batches count for the load variance only up to so many noise floors: a batch
+that was thrown away for one gross disturbance must not widen every interval."""
+
+
+@dataclass(frozen=True)
+class LoadRatio:
+    """One load of a model against the copies of the reference beside it.
+
+    `loads_each` is the number of load variances in it: 1 + 1 / copies. `shared_variance` is the sampling
+    variance of the reference's part, which all loads of the session have in common.
+    """
+
+    model: str
+    batch: int
+    segment: int
+    log_ratio: float
+    se: float
+    rounds: int
+    loads_each: float
+    shared_variance: float
+
+
+@dataclass(frozen=True)
+class AaDifference:
+    """Log difference of the reference's two copies in one session."""
+
+    batch: int
+    segment: int
+    log_difference: float
+    se: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Log ratio of a model to the reference, combined over its loads; a two-sided 95 % interval."""
+
+    log_ratio: float
+    se: float
+    low: float
+    high: float
+    loads: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class RatioEstimates:
+    """Ratios by model, in order of name (the reference is 0 by definition), and the covariance (n, n) of their
+    logarithms in the same order: models measured beside the same loads of the reference share its error.
+
+    `noise_floor` is the robust standard deviation of the A/A log differences of all sessions.
+    """
+
+    reference_id: str
+    ratios: dict[str, Ratio]
+    covariance: Floats
+    load_variance: LoadVariance
+    noise_floor: float
+    differences: tuple[AaDifference, ...]
+
+
+@dataclass(frozen=True)
+class AaInterval:
+    """95 % interval of a batch's A/A log difference; `compatible`: it holds 0, the batch may be kept."""
+
+    log_difference: float
+    low: float
+    high: float
+
+    @property
+    def compatible(self) -> bool:
+        return self.low <= 0.0 <= self.high
+
+
+def aa_differences(found: Sequence[Session], reference_id: str) -> list[AaDifference]:
+    """A/A differences of the sessions in which both copies of the reference ran at least MIN_ROUNDS rounds."""
+    result = []
+    for session in found:
+        rows = session.rows(reference_id)
+        if len(rows) != 2:
+            continue
+        difference = session.log_ns[rows[1]] - session.log_ns[rows[0]]
+        difference = difference[np.isfinite(difference)]
+        if len(difference) >= MIN_ROUNDS:
+            value, se = location_and_se(difference)
+            result.append(AaDifference(session.batch, session.segment, value, se, len(difference)))
+    return result
+
+
+def load_ratios(found: Sequence[Session], denominator: str, models: frozenset[str]) -> list[LoadRatio]:
+    """Every load of `models` against `denominator`, where both ran in at least MIN_ROUNDS common rounds."""
+    sampling = {(d.batch, d.segment): d.se**2 / 4 for d in aa_differences(found, denominator)}
+    result = []
+    for session in found:
+        copies = len(session.rows(denominator))
+        if copies == 0:
+            continue
+        base = session.location(denominator)
+        for row, model in enumerate(session.models):
+            if model == denominator or model not in models:
+                continue
+            values = session.log_ns[row] - base
+            values = values[np.isfinite(values)]
+            if len(values) < MIN_ROUNDS:
+                continue
+            location, se = location_and_se(values)
+            result.append(
+                LoadRatio(
+                    model=model,
+                    batch=session.batch,
+                    segment=session.segment,
+                    log_ratio=location,
+                    se=se,
+                    rounds=len(values),
+                    loads_each=1.0 + 1.0 / copies,
+                    shared_variance=sampling.get((session.batch, session.segment), 0.0),
+                )
+            )
+    return result
+
+
+def combine_loads(loads: Sequence[LoadRatio], variance: LoadVariance) -> Ratio:
+    """Inverse-variance mean over the loads of one model, weights 1 / (load variance + se^2), t interval."""
+    values, own = _values_and_variances(loads, variance)
+    weights = 1.0 / own
+    mean = float((weights * values).sum() / weights.sum())
+    se = float(1.0 / np.sqrt(weights.sum()))
+    half = float(student_t.ppf(0.5 + CONFIDENCE / 2, variance.df)) * se
+    return Ratio(mean, se, mean - half, mean + half, len(loads), sum(load.rounds for load in loads))
+
+
+def _values_and_variances(loads: Sequence[LoadRatio], variance: LoadVariance) -> tuple[Floats, Floats]:
+    values = np.array([load.log_ratio for load in loads])
+    own = np.array([load.loads_each * variance.sd**2 + load.se**2 for load in loads])
+    return values, own
+
+
+def load_variance(loads: Sequence[LoadRatio], differences: Sequence[AaDifference]) -> LoadVariance:
+    """Load variance pooled over all models with two or more loads and all A/A differences."""
+    by_model = _by_model(loads)
+    groups = [
+        LoadGroup(
+            values=np.array([load.log_ratio for load in group]),
+            standard_errors=np.array([load.se for load in group]),
+            loads_each=np.array([load.loads_each for load in group]),
+        )
+        for group in by_model.values()
+    ]
+    if differences:
+        limit = WINSOR * noise_floor(differences)
+        values = np.array([difference.log_difference for difference in differences])
+        groups.append(
+            LoadGroup(
+                values=np.clip(values, -limit, limit),
+                standard_errors=np.array([difference.se for difference in differences]),
+                loads_each=np.full(len(values), 2.0),
+                centre=0.0,
+            )
+        )
+    return pooled_load_variance(groups)
+
+
+def noise_floor(differences: Sequence[AaDifference]) -> float:
+    """Robust standard deviation of A/A log differences, their centre known to be 0."""
+    return MAD_TO_SD * float(np.median([abs(difference.log_difference) for difference in differences]))
+
+
+def aa_interval(batch: pa.Table, reference_id: str, variance: LoadVariance) -> AaInterval:
+    """95 % interval of one batch's A/A difference, load-to-load variance included.
+
+    `variance` comes from the batches before (`aa_load_variance`). Raises InvalidArtifactError when no segment
+    of the batch holds both copies of the reference.
+    """
+    differences = aa_differences(sessions(batch), reference_id)
+    if not differences:
+        raise InvalidArtifactError(
+            f"batch holds no pair of loads of reference {reference_id} with {MIN_ROUNDS} common rounds; repeat it"
+        )
+    own = np.array([2.0 * variance.sd**2 + difference.se**2 for difference in differences])
+    weights = 1.0 / own
+    mean = float((weights * [difference.log_difference for difference in differences]).sum() / weights.sum())
+    half = float(student_t.ppf(0.5 + CONFIDENCE / 2, variance.df) / np.sqrt(weights.sum()))
+    return AaInterval(mean, mean - half, mean + half)
+
+
+def aa_load_variance(earlier: pa.Table, reference_id: str) -> LoadVariance:
+    """Load variance from the batches measured so far, for `aa_interval`; the starting value before any.
+
+    A/A differences count from rejected batches too: dropping those that failed the test would shrink the
+    variance, which would reject more, and so on. Models count from kept batches.
+    """
+    differences = aa_differences(sessions(earlier), reference_id)
+    kept = sessions(kept_samples(earlier))
+    models = frozenset(name for session in kept for name in session.models)
+    return load_variance(load_ratios(kept, reference_id, models), differences)
+
+
+def _by_model(loads: Sequence[LoadRatio]) -> dict[str, list[LoadRatio]]:
+    groups: dict[str, list[LoadRatio]] = {}
+    for load in loads:
+        groups.setdefault(load.model, []).append(load)
+    return groups
+
+
+def ratio_estimates(samples: pa.Table, reference_id: str) -> RatioEstimates:
+    """Ratios of all models with a usable load in kept batches.
+
+    Raises InvalidArtifactError when the reference has no pair of loads anywhere: without A/A differences no
+    noise floor exists.
+    """
+    differences = aa_differences(sessions(samples), reference_id)
+    if not differences:
+        raise InvalidArtifactError(
+            f"reference {reference_id} has no pair of loads with {MIN_ROUNDS} common rounds; measure it twice a batch"
+        )
+    kept = sessions(kept_samples(samples))
+    models = frozenset(name for session in kept for name in session.models)
+    loads = load_ratios(kept, reference_id, models)
+    variance = load_variance(loads, differences)
+    groups = _by_model(loads)
+    ratios = {name: combine_loads(group, variance) for name, group in groups.items()}
+    reference_rows = [session.log_ns[row] for session in kept for row in session.rows(reference_id)]
+    if reference_rows:
+        rounds = int(sum(np.isfinite(row).sum() for row in reference_rows))
+        ratios[reference_id] = Ratio(0.0, 0.0, 0.0, 0.0, len(reference_rows), rounds)
+    names = sorted(ratios)
+    return RatioEstimates(
+        reference_id=reference_id,
+        ratios={name: ratios[name] for name in names},
+        covariance=_covariance([groups.get(name, []) for name in names], variance),
+        load_variance=variance,
+        noise_floor=noise_floor(differences),
+        differences=tuple(differences),
+    )
+
+
+def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -> Floats:
+    """Covariance of the combined log ratios: the reference's loads and samples are shared within a session."""
+    columns: dict[tuple[int, int], int] = {}
+    for group in groups:
+        for load in group:
+            columns.setdefault((load.batch, load.segment), len(columns))
+    weights = np.zeros((len(groups), len(columns)))
+    shared = np.full(len(columns), np.inf)
+    own = np.zeros(len(groups))
+    for row, group in enumerate(groups):
+        if not group:
+            continue
+        _, total = _values_and_variances(group, variance)
+        share = (1.0 / total) / (1.0 / total).sum()
+        for load, part, whole in zip(group, share, total, strict=True):
+            column = columns[load.batch, load.segment]
+            common = min((load.loads_each - 1.0) * variance.sd**2 + load.shared_variance, whole)
+            weights[row, column] += part
+            shared[column] = min(shared[column], common)
+            own[row] += part**2 * (whole - common)
+    return np.asarray((weights * shared) @ weights.T + np.diag(own))

@@ -1,0 +1,52 @@
+"""The reference's quiet latency: the one place where milliseconds enter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binom, norm
+
+from luts.errors import InvalidArtifactError
+from luts.estimate.ratios import CONFIDENCE
+from luts.estimate.rounds import Session
+
+QUIET_QUANTILE = 0.2
+"""Interference only ever adds time, so the quiet latency lies low among the sessions; not at the minimum, which
+falls as sessions are added and would make a longer run look faster. A fifth stays quiet as long as one session
+in five does."""
+
+
+@dataclass(frozen=True)
+class QuietLatency:
+    """Milliseconds with a 95 % interval."""
+
+    ms: float
+    low: float
+    high: float
+
+
+def quiet_latency(found: Sequence[Session], reference_id: str, load_sd: float) -> QuietLatency:
+    """Lower quantile of the sessions' medians of the reference.
+
+    The interval is that of order statistics (binomial, no assumption about the distribution), widened in
+    quadrature by the load variance of a session's two copies, so that a single session has one too.
+    """
+    medians = [
+        float(np.exp(np.nanmedian(location))) / 1e6
+        for location in (session.location(reference_id) for session in found)
+        if np.isfinite(location).any()
+    ]
+    if not medians:
+        raise InvalidArtifactError(f"reference {reference_id} has no kept sample; measure it in every batch")
+    ordered = np.sort(medians)
+    count = len(ordered)
+    ms = float(np.quantile(ordered, QUIET_QUANTILE))
+    tail = (1 - CONFIDENCE) / 2
+    lower = max(int(binom.ppf(tail, count, QUIET_QUANTILE)) - 1, 0)
+    upper = min(int(binom.ppf(1 - tail, count, QUIET_QUANTILE)), count - 1)
+    load_part = ms * float(norm.ppf(1 - tail)) * load_sd / np.sqrt(2)
+    low = ms - float(np.hypot(ms - ordered[lower], load_part))
+    high = ms + float(np.hypot(ordered[upper] - ms, load_part))
+    return QuietLatency(ms, max(low, ms * 1e-3), high)

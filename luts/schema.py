@@ -1,0 +1,211 @@
+"""Values of a LUT: what is measured, what is derived, what is written; every one bounded and frozen.
+
+Latencies are milliseconds, sizes bytes, relative quantities fractions (0.01 = 1 %).
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+FORMAT_VERSION = 1
+
+MAX_BLOCKS = 512
+MAX_MODELS = 20_000
+MAX_ENTRIES = 20_000
+MAX_SAMPLES = 20_000_000
+MAX_COUNT = 2**53
+"""Largest integer that JSON readers in other languages keep exact."""
+
+
+def _iso_date(text: str) -> str:
+    datetime.datetime.fromisoformat(text)
+    return text
+
+
+Key = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,160}$")]
+"""A block key: printable ASCII without spaces."""
+ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""A device, space or variant; safe as a folder name."""
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,256}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+IsoDate = Annotated[str, StringConstraints(max_length=40), AfterValidator(_iso_date)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Ms = Annotated[float, Field(ge=0, le=1e7)]
+PositiveMs = Annotated[float, Field(gt=0, le=1e7)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Value(BaseModel):
+    """Frozen, closed to unknown fields, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class KeyFeatures(Value):
+    """Physical features of a block, given by whoever knows blocks: the prior of an entry rests on them."""
+
+    kind: Name
+    macs: Count
+    traffic_bytes: Count
+
+
+class ModelSpec(Value):
+    """One whole model of a plan: what it is made of and what it is measured for.
+
+    `arch` is canonical JSON, or "" for a model outside the space (a removal variant). `blocks` are the ordered
+    block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j).
+    A `removal` is its base (`base_id`) without one block of `removed_key`; a swap is a `design` model.
+    """
+
+    model_id: ModelId
+    arch: Annotated[str, StringConstraints(pattern=r"^[ -~]{0,16384}$")]
+    blocks: Annotated[tuple[Key, ...], Field(min_length=1, max_length=MAX_BLOCKS)]
+    boundary_bytes: Count
+    artifact_sha256: Sha256
+    split: Literal["fit", "heldout"]
+    role: Literal["reference", "base", "removal", "design", "heldout"]
+    base_id: ModelId | Literal[""] = ""
+    removed_key: Key | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _roles_agree(self) -> Self:
+        if (self.role == "removal") != (self.base_id != "") or (self.role == "removal") != (
+            self.removed_key != ""
+        ):
+            raise ValueError("base_id and removed_key belong to a removal, and only to one")
+        if (self.role == "heldout") != (self.split == "heldout"):
+            raise ValueError("role and split disagree about whether the model is held out")
+        return self
+
+
+class MeasuredModel(ModelSpec):
+    """A model with its latency: `ms` = ratio to the reference x the reference's quiet latency.
+
+    The interval (95 %) is that of the ratio; the uncertainty of the reference's own milliseconds, common to all
+    models, is not in it (it stands in lut.json). `loads` are fresh loads, `rounds` are summed over them.
+    """
+
+    ms: PositiveMs
+    ci_low: Ms
+    ci_high: Ms
+    loads: Count
+    rounds: Count
+
+
+class Entry(Value):
+    """Cost of one block. Intervals (95 %) hold the uncertainty of the reference's milliseconds too.
+
+    `ms` comes from the joint fit, `removal_ms` (None where no removal was measured) from removals alone and may
+    be negative by noise. `method` "prior": no fitted model held the block, `ms` rests on its features alone.
+    """
+
+    key: Key
+    ms: Ms
+    ci_low: Ms
+    ci_high: Ms
+    removal_ms: float | None
+    removal_ci_low: float | None
+    removal_ci_high: float | None
+    loads: Count
+    rounds: Count
+    method: Literal["design", "prior"]
+    kind: Name
+    macs: Count
+    traffic_bytes: Count
+
+
+class DeviceInfo(Value):
+    name: Name
+    model: Text
+    soc: Text
+    os: Text
+    os_build: Text
+    cores: Annotated[int, Field(ge=1, le=4096)]
+    memory_bytes: Count
+
+
+class Versions(Value):
+    runtime: Text
+    exporter: Text
+    agent: Text
+
+
+class HeldoutError(Value):
+    """Accuracy of predictions on whole models that were never fitted; `within_5` is the share within 5 %."""
+
+    models: Annotated[int, Field(ge=1, le=MAX_MODELS)]
+    mape: Annotated[float, Field(ge=0)]
+    within_5: Fraction
+    within_10: Fraction
+    kendall_tau: Annotated[float, Field(ge=-1, le=1)] | None
+
+
+class KindPrior(Value):
+    """Physical prior of a kind of block: constant_ms + ms_per_mmac * MACs / 1e6 + ms_per_mib * traffic / 2^20."""
+
+    kind: Name
+    constant_ms: Ms
+    ms_per_mmac: Ms
+    ms_per_mib: Ms
+
+
+class Conformal(Value):
+    """Relative half-widths of split-conformal prediction intervals; None: too few held-out models."""
+
+    half_width_90: Annotated[float, Field(ge=0)] | None
+    half_width_95: Annotated[float, Field(ge=0)] | None
+
+
+class LutInputs(Value):
+    """What a LUT is of and how it was measured: everything in lut.json that no sample can tell."""
+
+    device: DeviceInfo
+    versions: Versions
+    space: Name
+    space_hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
+    variant: Name
+    policy: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")], bool | int | float | Text],
+        Field(max_length=64),
+    ]
+    reference_id: ModelId
+    created: IsoDate
+    measured: Literal["measured", "simulated"]
+
+
+class LutMeta(LutInputs):
+    """lut.json without its digests.
+
+    `noise_floor` is the robust spread of A/A log differences, `load_sd` the pooled load-to-load standard
+    deviation of one load's log latency, `misfit_sd` the relative misfit of additivity found by the joint fit.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    reference_ms: PositiveMs
+    reference_ci_low: PositiveMs
+    reference_ci_high: PositiveMs
+    noise_floor: Annotated[float, Field(ge=0)]
+    load_sd: Annotated[float, Field(ge=0)]
+    misfit_sd: Annotated[float, Field(ge=0)]
+    base_ms: Ms
+    transfer_ms_per_mib: Ms
+    prior: Annotated[tuple[KindPrior, ...], Field(max_length=256)]
+    heldout_error: HeldoutError | None
+    conformal: Conformal
+
+
+class Digests(Value):
+    entries: Sha256
+    models: Sha256
+    samples: Sha256
+
+
+class LutFile(LutMeta):
+    """lut.json: `sha256` of the other three files, `digest` of this one's canonical JSON without that field."""
+
+    sha256: Digests
+    digest: Sha256

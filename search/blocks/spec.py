@@ -7,6 +7,7 @@ resolution is the side of the square input map in pixels, so the same block at t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -52,7 +53,7 @@ class BlockSpec(ABC):
 
     resolution: int
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """The string under which a LUT knows this block."""
         params = ",".join(

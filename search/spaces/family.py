@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ def _conv(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec
 def _mbconvs(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     """`depth` inverted residuals; only the first changes width and resolution."""
     width, kernel, expansion = int(v["width"]), int(v["kernel"]), int(v["expansion"])
-    first = MBConv(resolution, channels, width, kernel, expansion, int(v["stride"]))
-    rest = MBConv(first.out_resolution, width, width, kernel, expansion, 1)
+    first: BlockSpec = MBConv(resolution, channels, width, kernel, expansion, int(v["stride"]))
+    rest: BlockSpec = MBConv(first.out_resolution, width, width, kernel, expansion, 1)
     return [first] + [rest] * (int(v["depth"]) - 1)
 
 
@@ -42,10 +43,13 @@ _STAGES: dict[str, Expand] = {"conv": _conv, "mbconv": _mbconvs, "mvit": _mobile
 _HEADS = {"fc": FcHead, "mbpool": MbPoolHead}
 
 
-def expand_stage(stage: Stage, values: tuple[Value, ...], channels: int, resolution: int) -> list[BlockSpec]:
+@functools.lru_cache(maxsize=1 << 16)
+def expand_stage(
+    stage: Stage, values: tuple[Value, ...], channels: int, resolution: int
+) -> tuple[BlockSpec, ...]:
     """Blocks of one stage, given its input's channels and side in pixels."""
     named = dict(stage.fixed) | dict(zip(stage.names, values, strict=True))
-    return _STAGES[stage.kind](named, channels, resolution)
+    return tuple(_STAGES[stage.kind](named, channels, resolution))
 
 
 def expand_head(head: str, channels: int, resolution: int, classes: int) -> BlockSpec:

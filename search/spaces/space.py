@@ -39,11 +39,12 @@ class Stage:
     fixed: tuple[tuple[str, Value], ...]
     choices: tuple[tuple[str, tuple[Value, ...]], ...]
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the searched values, in order."""
         return tuple(name for name, _ in self.choices)
 
+    @cached_property
     def options(self) -> tuple[tuple[Value, ...], ...]:
         """Every combination of values, in lexicographic order."""
         return tuple(itertools.product(*(values for _, values in self.choices)))
@@ -127,9 +128,7 @@ class Space:
                         f"{self.name}: {stage.name}.{name}={value} is not one of {list(allowed)}"
                     )
             if stage.width(values) < width:
-                raise UsageError(
-                    f"{self.name}: {stage.name} is narrower ({stage.width(values)}) than the stage before it ({width})"
-                )
+                raise UsageError(f"{self.name}: {stage.name} is narrower than the stage before it")
             width = stage.width(values)
 
     def to_document(self, arch: Arch) -> dict[str, Any]:
@@ -181,13 +180,13 @@ class Space:
         for total in self.stage_counts:
             for done in range(total, -1, -1):
                 widths = (
-                    {self.stages[done - 1].width(o) for o in self.stages[done - 1].options()} if done else {0}
+                    {self.stages[done - 1].width(o) for o in self.stages[done - 1].options} if done else {0}
                 )
                 for width in widths:
                     if done == total:
                         table[total, done, width] = 1
                         continue
-                    following = (self.stages[done].width(o) for o in self.stages[done].options())
+                    following = (self.stages[done].width(o) for o in self.stages[done].options)
                     table[total, done, width] = sum(
                         table[total, done + 1, w] for w in following if w >= width
                     )
@@ -201,15 +200,27 @@ class Space:
     def __iter__(self) -> Iterator[Arch]:
         """Every architecture in a fixed order; ask `size()` first."""
         for resolution, head, total in itertools.product(self.resolutions, self.heads, self.stage_counts):
-            for stages in itertools.product(*(stage.options() for stage in self.stages[:total])):
+            for stages in itertools.product(*(stage.options for stage in self.stages[:total])):
                 widths = [s.width(v) for s, v in zip(self.stages, stages, strict=False)]
                 if widths == sorted(widths):
                     yield Arch(self.name, resolution, head, self.default_classes, stages)
 
     def _draw_stage(self, rng: random.Random, total: int, done: int, width: int) -> tuple[Value, ...]:
-        options = [o for o in self.stages[done].options() if self._fits(total, done, width, o)]
-        weights = [self._completions[total, done + 1, self.stages[done].width(o)] for o in options]
-        return rng.choices(options, weights)[0]
+        state = (total, done, width)
+        if state not in self._draws:
+            stage = self.stages[done]
+            options = [o for o in stage.options if self._fits(total, done, width, o)]
+            weights = itertools.accumulate(
+                self._completions[total, done + 1, stage.width(o)] for o in options
+            )
+            self._draws[state] = options, list(weights)
+        options, cumulative = self._draws[state]
+        return rng.choices(options, cum_weights=cumulative)[0]
+
+    @cached_property
+    def _draws(self) -> dict[tuple[int, int, int], tuple[list[tuple[Value, ...]], list[int]]]:
+        """(total stages, stages done, width so far) -> options and their cumulative completions."""
+        return {}
 
     def _fits(self, total: int, done: int, width: int, values: tuple[Value, ...]) -> bool:
         own = self.stages[done].width(values)
@@ -248,13 +259,11 @@ class Space:
         total = rng.choice(self.stage_counts) if rng.random() < p_depth else len(arch.stages)
         rows: list[tuple[Value, ...]] = []
         for index, stage in enumerate(self.stages[:total]):
-            values = (
-                list(arch.stages[index]) if index < len(arch.stages) else list(rng.choice(stage.options()))
-            )
+            values = list(arch.stages[index]) if index < len(arch.stages) else list(rng.choice(stage.options))
             for position, (name, allowed) in enumerate(stage.choices):
                 if name == "depth" and rng.random() < p_depth:
                     values[position] = rng.choice(allowed)
-            rows.append(rng.choice(stage.options()) if rng.random() < p_block else tuple(values))
+            rows.append(rng.choice(stage.options) if rng.random() < p_block else tuple(values))
         resolution = rng.choice(self.resolutions) if rng.random() < p_block else arch.resolution
         head = rng.choice(self.heads) if rng.random() < p_block else arch.head
         return self._repair(rng, Arch(self.name, resolution, head, arch.classes, tuple(rows)))
@@ -277,7 +286,7 @@ class Space:
             widths, side = {0}, resolution
             for done, stage in enumerate(self.stages):
                 following: set[int] = set()
-                for before, values in itertools.product(sorted(widths), stage.options()):
+                for before, values in itertools.product(sorted(widths), stage.options):
                     if stage.width(values) < before:
                         continue
                     found |= {b.key: b for b in expand_stage(stage, values, before or 3, side)}

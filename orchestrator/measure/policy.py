@@ -1,0 +1,47 @@
+"""Every constant that decides a measurement, with its reason. A LUT records the values it was made with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a set of models is measured against a reference model.
+
+    Attributes:
+        batch_models: Models loaded side by side, besides the two loads of the reference. More of them share
+            the reference's samples, but evict each other's weights from the caches.
+        warmup: Untimed visits of each model after its load: the first ones page in weights and grow pools.
+        settle_runs: Runs of a model right before each timed one, journaled but not used: they put back into
+            the caches what the model before threw out, so a sample does not depend on its neighbour.
+        chunk_rounds: Rounds between two looks at the interval.
+        min_rounds: A median and its bootstrap need about this many rounds.
+        max_rounds: Beyond it a load's own level, not its noise, decides the error; a new load helps more.
+        load_se: A load is done when the relative standard error of each model's ratio is below this.
+        min_passes: Fresh loads of every model that there are at least: two give a spread, three an interval.
+        max_passes: Fresh loads after which measuring ends, narrow or not.
+        half_width: Measuring ends when every model's 95 % interval is narrower than this, relative.
+        reject_confidence: A batch whose A/A difference lies outside this interval around 0 is repeated. At
+            0.99 one good batch in a hundred is repeated for nothing.
+        max_attempts: Tries of one batch before measuring ends with an error.
+        cooling_s: Pause before a batch that was throttled is tried again.
+    """
+
+    batch_models: int = 6
+    warmup: int = 5
+    settle_runs: int = 1
+    chunk_rounds: int = 10
+    min_rounds: int = 20
+    max_rounds: int = 80
+    load_se: float = 0.003
+    min_passes: int = 3
+    max_passes: int = 8
+    half_width: float = 0.01
+    reject_confidence: float = 0.99
+    max_attempts: int = 4
+    cooling_s: float = 60.0
+
+    def to_dict(self) -> dict[str, int | float]:
+        """Name to value, for journals and LUTs."""
+        return asdict(self)

@@ -37,3 +37,7 @@ class InvalidArtifactError(BlocktimeError):
     """A LUT, journal, checkpoint, architecture or model file is damaged, foreign or too large."""
 
     exit_code = 6
+
+
+class StorageError(BlocktimeError):
+    """A file could not be written: disk full, no permission. Nothing half-written is left."""

@@ -37,7 +37,8 @@ def normalise_samples(table: pa.Table) -> pa.Table:
     """
     if set(table.column_names) != set(SAMPLES_SCHEMA.names):
         raise InvalidArtifactError(
-            f"samples have columns {', '.join(table.column_names)}; expected {', '.join(SAMPLES_SCHEMA.names)}"
+            f"samples have columns {', '.join(table.column_names)[:200]}; "
+            f"expected {', '.join(SAMPLES_SCHEMA.names)}"
         )
     if not 0 < table.num_rows <= MAX_SAMPLES:
         raise InvalidArtifactError(f"samples have {table.num_rows} rows; from 1 to {MAX_SAMPLES} are allowed")
@@ -51,7 +52,9 @@ def normalise_samples(table: pa.Table) -> pa.Table:
         plain = plain.set_column(model_index, "model", plain.column("model").dictionary_encode())
         samples = plain.cast(SAMPLES_SCHEMA).unify_dictionaries().combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise InvalidArtifactError(f"samples do not fit their schema: {str(error).splitlines()[0]}") from error
+        raise InvalidArtifactError(
+            f"samples do not fit their schema: {str(error).splitlines()[0]}"
+        ) from error
     _check_ranges(samples)
     return samples
 
@@ -69,7 +72,8 @@ def _check_ranges(samples: pa.Table) -> None:
         extremes = pc.min_max(samples.column(name)).as_py()
         if extremes["min"] < low or extremes["max"] > high:
             raise InvalidArtifactError(
-                f"samples column {name} spans {extremes['min']} to {extremes['max']}; allowed is {low} to {high}"
+                f"samples column {name} spans {extremes['min']} to {extremes['max']}; "
+                f"allowed is {low} to {high}"
             )
 
 

@@ -10,8 +10,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-FORMAT_VERSION = 1
-
 MAX_BLOCKS = 512
 MAX_MODELS = 20_000
 MAX_ENTRIES = 20_000
@@ -56,8 +54,8 @@ class KeyFeatures(Value):
 class ModelSpec(Value):
     """One whole model of a plan: what it is made of and what it is measured for.
 
-    `arch` is canonical JSON, or "" for a model outside the space (a removal variant). `blocks` are the ordered
-    block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j).
+    `arch` is canonical JSON, or "" for a model outside the space (a removal variant). `blocks` are the
+    ordered block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j).
     A `removal` is its base (`base_id`) without one block of `removed_key`; a swap is a `design` model.
     """
 
@@ -85,8 +83,8 @@ class ModelSpec(Value):
 class MeasuredModel(ModelSpec):
     """A model with its latency: `ms` = ratio to the reference x the reference's quiet latency.
 
-    The interval (95 %) is that of the ratio; the uncertainty of the reference's own milliseconds, common to all
-    models, is not in it (it stands in lut.json). `loads` are fresh loads, `rounds` are summed over them.
+    The interval (95 %) is that of the ratio; the uncertainty of the reference's own milliseconds, common to
+    all models, is not in it (it stands in lut.json). `loads` are fresh loads, `rounds` are summed over them.
     """
 
     ms: PositiveMs
@@ -99,8 +97,9 @@ class MeasuredModel(ModelSpec):
 class Entry(Value):
     """Cost of one block. Intervals (95 %) hold the uncertainty of the reference's milliseconds too.
 
-    `ms` comes from the joint fit, `removal_ms` (None where no removal was measured) from removals alone and may
-    be negative by noise. `method` "prior": no fitted model held the block, `ms` rests on its features alone.
+    `ms` comes from the joint fit, `removal_ms` (None where no removal was measured) from removals alone and
+    may be negative by noise. `method` "prior": no fitted model held the block, `ms` rests on its features
+    alone.
     """
 
     key: Key
@@ -145,7 +144,8 @@ class HeldoutError(Value):
 
 
 class KindPrior(Value):
-    """Physical prior of a kind of block: constant_ms + ms_per_mmac * MACs / 1e6 + ms_per_mib * traffic / 2^20."""
+    """Physical prior of a kind of block: constant_ms + ms_per_mmac * MACs / 1e6 + ms_per_mib * traffic /
+    2^20."""
 
     kind: Name
     constant_ms: Ms
@@ -184,7 +184,7 @@ class LutMeta(LutInputs):
     deviation of one load's log latency, `misfit_sd` the relative misfit of additivity found by the joint fit.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     reference_ms: PositiveMs
     reference_ci_low: PositiveMs
     reference_ci_high: PositiveMs
@@ -205,7 +205,8 @@ class Digests(Value):
 
 
 class LutFile(LutMeta):
-    """lut.json: `sha256` of the other three files, `digest` of this one's canonical JSON without that field."""
+    """lut.json: `sha256` of the other three files, `digest` of this one's canonical JSON without that
+    field."""
 
     sha256: Digests
     digest: Sha256

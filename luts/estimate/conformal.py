@@ -11,8 +11,8 @@ import numpy as np
 def half_width(measured: Sequence[float], predicted: Sequence[float], level: float) -> float | None:
     """Relative half-width q so that predicted * (1 +- q) holds a new measurement with probability >= level.
 
-    The score is |measured - predicted| / predicted; q is its ceil((n + 1) level)-th smallest value. With fewer
-    than level / (1 - level) held-out models that rank lies beyond n, q would be infinite: None.
+    The score is |measured - predicted| / predicted; q is its ceil((n + 1) level)-th smallest value. With
+    fewer than level / (1 - level) held-out models that rank lies beyond n, q would be infinite: None.
     """
     truth = np.asarray(measured, dtype=np.float64)
     guess = np.asarray(predicted, dtype=np.float64)

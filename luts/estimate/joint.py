@@ -3,8 +3,9 @@
     y_m = base + sum_k n_mk e_k + t D_m + error,   e_k = prior_k + delta_k
     prior_k = constant + a * MACs_k + b * traffic_k   per kind of block
 
-All rows are solved together as generalised least squares. Everything that data can't decide falls back on what
-physics says: an entry on its prior, a kind's coefficients on those common to all kinds. As a Bayesian model,
+All rows are solved together as generalised least squares. Everything that data can't decide falls back on
+what physics says: an entry on its prior, a kind's coefficients on those common to all kinds. As a Bayesian
+model,
     delta_k ~ N(0, (entry_sd * scale_k)^2),  coefficients ~ N(common, (kind_sd * natural size)^2),
     error ~ N(0, measured covariance + (misfit_sd * y_m)^2),
 and the three relative deviations maximise the marginal likelihood (Bishop 2006, 3.5), so the strength of the
@@ -32,10 +33,12 @@ MIB = 2.0**20
 MEASUREMENT_SD_FLOOR = 1e-4
 """No row is known better than to 0.01 %: the reference's ratio is 1 by definition, not by measurement."""
 BASE_SHARE_SD = 0.2
-"""Prior deviation of the base term, as a share of the mean latency: what a call costs before any block runs is
-small against a network, and where every model holds the same stem and head only this tells them from it."""
+"""Prior deviation of the base term, as a share of the mean latency: what a call costs before any block runs
+is small against a network, and where every model holds the same stem and head only this tells them from
+it."""
 SCALE_FLOOR_SHARE = 0.05
-"""An entry may stray from its prior by at least this share of an average block: a prior near 0 is not sure."""
+"""An entry may stray from its prior by at least this share of an average block: a prior near 0 is not
+sure."""
 
 _HYPER_CENTRE = np.log([0.15, 0.004, 0.3])
 _HYPER_SD = np.array([1.0, 1.0, 0.7])
@@ -45,7 +48,8 @@ entries strayed 10 to 20 % from physics and additivity held to 0.3-0.6 %."""
 
 @dataclass(frozen=True)
 class Rows:
-    """Whole models to fit: latencies ms (m,), covariance (m, m) of their logarithms, blocks, data moved (m,)."""
+    """Whole models to fit: latencies ms (m,), covariance (m, m) of their logarithms, blocks, data moved
+    (m,)."""
 
     ms: Floats
     log_covariance: Floats
@@ -92,8 +96,8 @@ class _Design:
 def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures]) -> JointFit:
     """Cost of every key of `features`; those that no row holds rest on the prior.
 
-    Raises KeyError for a block without features. Needs at least one row; intervals tell how little few rows say.
-    The standard errors are those of the unconstrained posterior; the values obey ms >= 0.
+    Raises KeyError for a block without features. Needs at least one row; intervals tell how little few rows
+    say. The standard errors are those of the unconstrained posterior; the values obey ms >= 0.
     """
     keys = tuple(sorted(features))
     kinds = sorted({features[key].kind for key in keys})
@@ -111,7 +115,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures]) -> JointFit:
         ms=solution[2 : 2 + len(keys)],
         se=se[2 : 2 + len(keys)],
         base_ms=float(solution[0]),
-        transfer_ms_per_mib=float(solution[1]),
+        transfer_ms_per_mib=float(solution[1]) if rows.boundary_bytes.any() else 0.0,
         prior={
             kind: KindCoefficients(*(float(value) for value in row))
             for kind, row in zip(kinds, coefficients, strict=True)

@@ -12,8 +12,8 @@ Floats = NDArray[np.float64]
 TRIM = 0.25
 """Share cut from each end: the midmean. Preempted runs are far out and one-sided in each model, so a mean is
 useless; the median throws away a third of the information of quiet rounds and its bootstrap is lumpy with the
-20 to 60 rounds of a load. The midmean resists a quarter of bad rounds on either side and keeps 84 % efficiency
-at the normal distribution."""
+20 to 60 rounds of a load. The midmean resists a quarter of bad rounds on either side and keeps 84 %
+efficiency at the normal distribution."""
 
 RESAMPLES = 400
 """Gives the standard error itself a Monte Carlo error of 3.5 %, below what tens of rounds can tell."""
@@ -43,7 +43,7 @@ def _resample_indices(count: int, block: int) -> NDArray[np.intp]:
 
 def block_length(count: int) -> int:
     """Cube root of the number of rounds, the rate that minimises the error of the bootstrap variance."""
-    return max(1, round(count ** (1 / 3)))
+    return max(1, round(float(np.cbrt(count))))
 
 
 def location_and_se(values: Floats) -> tuple[float, float]:

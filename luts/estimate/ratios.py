@@ -73,8 +73,9 @@ class Ratio:
 
 @dataclass(frozen=True)
 class RatioEstimates:
-    """Ratios by model, in order of name (the reference is 0 by definition), and the covariance (n, n) of their
-    logarithms in the same order: models measured beside the same loads of the reference share its error.
+    """Ratios by model, in order of name (the reference is 0 by definition), and the covariance (n, n) of
+    their logarithms in the same order: models measured beside the same loads of the reference share its
+    error.
 
     `noise_floor` is the robust standard deviation of the A/A log differences of all sessions.
     """
@@ -101,7 +102,8 @@ class AaInterval:
 
 
 def aa_differences(found: Sequence[Session], reference_id: str) -> list[AaDifference]:
-    """A/A differences of the sessions in which both copies of the reference ran at least MIN_ROUNDS rounds."""
+    """A/A differences of the sessions in which both copies of the reference ran at least MIN_ROUNDS
+    rounds."""
     result = []
     for session in found:
         rows = session.rows(reference_id)
@@ -202,7 +204,7 @@ def aa_interval(batch: pa.Table, reference_id: str, variance: LoadVariance) -> A
     differences = aa_differences(sessions(batch), reference_id)
     if not differences:
         raise InvalidArtifactError(
-            f"batch holds no pair of loads of reference {reference_id} with {MIN_ROUNDS} common rounds; repeat it"
+            f"batch holds no pair of loads of reference {reference_id} with {MIN_ROUNDS} rounds; repeat it"
         )
     own = np.array([2.0 * variance.sd**2 + difference.se**2 for difference in differences])
     weights = 1.0 / own
@@ -239,7 +241,8 @@ def ratio_estimates(samples: pa.Table, reference_id: str) -> RatioEstimates:
     differences = aa_differences(sessions(samples), reference_id)
     if not differences:
         raise InvalidArtifactError(
-            f"reference {reference_id} has no pair of loads with {MIN_ROUNDS} common rounds; measure it twice a batch"
+            f"reference {reference_id} has no pair of loads with {MIN_ROUNDS} common rounds; "
+            "load it twice a batch"
         )
     kept = sessions(kept_samples(samples))
     models = frozenset(name for session in kept for name in session.models)
@@ -263,7 +266,8 @@ def ratio_estimates(samples: pa.Table, reference_id: str) -> RatioEstimates:
 
 
 def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -> Floats:
-    """Covariance of the combined log ratios: the reference's loads and samples are shared within a session."""
+    """Covariance of the combined log ratios: the reference's loads and samples are shared within a
+    session."""
     columns: dict[tuple[int, int], int] = {}
     for group in groups:
         for load in group:

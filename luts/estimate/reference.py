@@ -13,9 +13,9 @@ from luts.estimate.ratios import CONFIDENCE
 from luts.estimate.rounds import Session
 
 QUIET_QUANTILE = 0.2
-"""Interference only ever adds time, so the quiet latency lies low among the sessions; not at the minimum, which
-falls as sessions are added and would make a longer run look faster. A fifth stays quiet as long as one session
-in five does."""
+"""Interference only ever adds time, so the quiet latency lies low among the sessions; not at the minimum,
+which falls as sessions are added and would make a longer run look faster. A fifth stays quiet as long as one
+session in five does."""
 
 
 @dataclass(frozen=True)

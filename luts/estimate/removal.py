@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student_t
 
-from luts.estimate.ratios import CONFIDENCE, LoadRatio, Ratio, combine_loads, load_ratios
+from luts.estimate.ratios import CONFIDENCE, RatioEstimates, combine_loads, load_ratios
 from luts.estimate.rounds import Session
-from luts.estimate.variance import LoadVariance
 
 
 @dataclass(frozen=True)
@@ -24,15 +23,16 @@ class RemovalCost:
 
 
 def removal_cost(
-    found: Sequence[Session], base: Ratio, removal: Ratio, base_id: str, removal_id: str, variance: LoadVariance
+    found: Sequence[Session], estimates: RatioEstimates, base_id: str, removal_id: str
 ) -> RemovalCost:
     """Cost of the removed block in units of the reference's latency (multiply by its milliseconds).
 
-    base * (1 - exp(d)), d = log(removal / base), paired within rounds where both ran in one session: drift and
-    the reference's noise drop out of d. Without a common session d is the difference of the two ratios.
+    base * (1 - exp(d)), d = log(removal / base), paired within rounds where both ran in one session: drift
+    and the reference's noise drop out of d. Without a common session d is the difference of the two ratios.
     The error is propagated to first order: base^2 (exp(d)^2 var(d) + (1 - exp(d))^2 var(log base)).
     """
-    paired: list[LoadRatio] = load_ratios(found, base_id, frozenset({removal_id}))
+    base, removal, variance = estimates.ratios[base_id], estimates.ratios[removal_id], estimates.load_variance
+    paired = load_ratios(found, base_id, frozenset({removal_id}))
     if paired:
         contrast = combine_loads(paired, variance)
         d, d_se = contrast.log_ratio, contrast.se

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +59,7 @@ def sessions(samples: pa.Table) -> list[Session]:
     changes = np.flatnonzero((np.diff(batch) != 0) | (np.diff(segment) != 0)) + 1
     bounds = [0, *changes.tolist(), len(order)]
     found = []
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         if start == stop:
             continue
         part = slice(start, stop)

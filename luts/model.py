@@ -1,0 +1,101 @@
+"""Latency model: L(m) = base + sum of its blocks' entries + data moved between them, with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from luts.errors import UsageError
+from luts.lut import Lut
+
+MIB = 2.0**20
+
+WEAK_ENTRY_SHARE = 0.25
+WEAK_REFERENCE_SHARE = 0.01
+"""An entry is weak if its interval is wider than +-25 % of itself and than +-1 % of the reference model:
+known badly, and large enough to be felt."""
+
+
+@dataclass(frozen=True)
+class EntryCost:
+    """An entry as predictions use it; `half_width_ms` is the larger arm of its 95 % interval."""
+
+    ms: float
+    half_width_ms: float
+    weak: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Latency of a network. `low` and `high` hold a new measurement at `level`; a `level` of None says that
+    no conformal width exists and the arms of all entries' intervals are added up, which is wider than 95 %.
+    `weak_keys`: its blocks whose entries rest on the prior or are known badly, each once, in order."""
+
+    ms: float
+    low: float
+    high: float
+    level: float | None
+    weak_keys: tuple[str, ...]
+
+
+def latency_ms(
+    entry_ms: Mapping[str, float],
+    base_ms: float,
+    transfer_ms_per_mib: float,
+    blocks: Sequence[str],
+    boundary_bytes: int,
+) -> float:
+    """base + sum l_i o_i + t D. Raises UsageError naming every block that has no entry."""
+    unknown = sorted({key for key in blocks if key not in entry_ms})
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        raise UsageError(f"LUT has no entry for {shown}; use a LUT of the network's own space, or profile it")
+    return base_ms + sum(entry_ms[key] for key in blocks) + transfer_ms_per_mib * boundary_bytes / MIB
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Prices networks. All milliseconds; `conformal_half_width` is relative, None where there is none."""
+
+    base_ms: float
+    transfer_ms_per_mib: float
+    costs: Mapping[str, EntryCost]
+    conformal_half_width: float | None
+    conformal_level: float | None
+
+    @classmethod
+    def from_lut(cls, lut: Lut) -> LatencyModel:
+        """Uses the 95 % conformal width, else that of 90 %, else the entries' own intervals."""
+        reference_ms = lut.meta.reference_ms
+        costs = {}
+        for entry in lut.entries:
+            half = max(entry.ci_high - entry.ms, entry.ms - entry.ci_low)
+            uncertain = half > WEAK_ENTRY_SHARE * entry.ms and half > WEAK_REFERENCE_SHARE * reference_ms
+            costs[entry.key] = EntryCost(entry.ms, half, entry.method == "prior" or uncertain)
+        conformal = lut.meta.conformal
+        width, level = conformal.half_width_95, 0.95
+        if width is None:
+            width, level = conformal.half_width_90, 0.90
+        return cls(
+            base_ms=lut.meta.base_ms,
+            transfer_ms_per_mib=lut.meta.transfer_ms_per_mib,
+            costs=costs,
+            conformal_half_width=width,
+            conformal_level=None if width is None else level,
+        )
+
+    def predict(self, blocks: Sequence[str], boundary_bytes: int = 0) -> Prediction:
+        """Latency of the network with these blocks, in any order.
+
+        Blocks whose entries are weak widen a conformal interval by their own arms: held-out models vouch only
+        for blocks like theirs. Raises UsageError for blocks without an entry.
+        """
+        entry_ms = {key: self.costs[key].ms for key in blocks if key in self.costs}
+        ms = latency_ms(entry_ms, self.base_ms, self.transfer_ms_per_mib, blocks, boundary_bytes)
+        weak_keys = tuple(dict.fromkeys(key for key in blocks if self.costs[key].weak))
+        if self.conformal_half_width is None:
+            half = sum(self.costs[key].half_width_ms for key in blocks)
+        else:
+            half = ms * self.conformal_half_width
+            half += sum(self.costs[key].half_width_ms for key in blocks if self.costs[key].weak)
+        return Prediction(ms, max(ms - half, 0.0), ms + half, self.conformal_level, weak_keys)

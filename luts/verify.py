@@ -1,0 +1,78 @@
+"""Is a LUT what its samples say? Digests, schemas, then everything derived computed again and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from luts.build import build_lut
+from luts.errors import InvalidArtifactError
+from luts.files import ENTRIES_FILE, META_FILE, MODELS_FILE, encode
+from luts.lut import Lut
+from luts.schema import KeyFeatures, LutInputs, ModelSpec, Value
+from luts.store import read_files, read_lut
+
+TOLERANCE = 1e-9
+"""Relative; other builds of the linear algebra underneath may differ in the last digits, edits don't."""
+
+
+def verify_lut(folder: Path) -> Lut:
+    """The LUT in `folder`, if its files agree with each other and with its samples.
+
+    Raises InvalidArtifactError with the first thing that differs, by file, row and column.
+    """
+    lut = read_lut(folder)
+    verify_values(lut)
+    written = encode(lut)
+    for name, content in read_files(folder).items():
+        if name in (ENTRIES_FILE, MODELS_FILE) and content != written[name]:
+            raise InvalidArtifactError(f"{name} is not written as a LUT writes it; rebuild the LUT")
+    return lut
+
+
+def verify_values(lut: Lut) -> None:
+    """Builds the LUT again from its samples, models and features, and compares every value."""
+    rebuilt = build_lut(
+        LutInputs(**{name: getattr(lut.meta, name) for name in LutInputs.model_fields}),
+        [
+            ModelSpec(**{name: getattr(model, name) for name in ModelSpec.model_fields})
+            for model in lut.models
+        ],
+        lut.samples,
+        {
+            entry.key: KeyFeatures(kind=entry.kind, macs=entry.macs, traffic_bytes=entry.traffic_bytes)
+            for entry in lut.entries
+        },
+    )
+    _compare_rows(MODELS_FILE, "model_id", lut.models, rebuilt.models)
+    _compare_rows(ENTRIES_FILE, "key", lut.entries, rebuilt.entries)
+    for place, found, expected in _differences("", lut.meta.model_dump(), rebuilt.meta.model_dump()):
+        raise InvalidArtifactError(
+            f"{META_FILE}: {place} is {found}, its samples give {expected}; rebuild the LUT"
+        )
+
+
+def _compare_rows(name: str, label: str, found: Sequence[Value], expected: Sequence[Value]) -> None:
+    if [getattr(row, label) for row in found] != [getattr(row, label) for row in expected]:
+        raise InvalidArtifactError(f"{name}: rows are not unique and in order of {label}; rebuild the LUT")
+    for row, truth in zip(found, expected, strict=True):
+        for place, value, right in _differences("", row.model_dump(), truth.model_dump()):
+            raise InvalidArtifactError(
+                f"{name}: {place} of {getattr(row, label)} is {value}, its samples give {right}; "
+                "rebuild the LUT"
+            )
+
+
+def _differences(place: str, found: object, expected: object) -> Iterator[tuple[str, object, object]]:
+    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() == expected.keys():
+        for name in expected:
+            yield from _differences(f"{place}.{name}".lstrip("."), found[name], expected[name])
+    elif isinstance(found, tuple) and isinstance(expected, tuple) and len(found) == len(expected):
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from _differences(f"{place}[{number}]", one, other)
+    elif isinstance(found, float) and isinstance(expected, float):
+        if not math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=1e-12):
+            yield place, found, expected
+    elif found != expected:
+        yield place, found, expected

@@ -1,0 +1,6 @@
+"""What an agent and the one who starts it agree on. Imports nothing, so that a client needs no runtime."""
+
+from __future__ import annotations
+
+TOKEN_VARIABLE = "BLOCKTIME_TOKEN"
+LOOPBACK = "127.0.0.1"

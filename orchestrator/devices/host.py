@@ -1,0 +1,177 @@
+"""The machine that `bench` runs on, measured by an agent in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orchestrator
+from luts.errors import DeviceError
+from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
+from orchestrator.agent.store import DEFAULT_MAX_BYTES
+from orchestrator.wire.client import AgentClient
+from orchestrator.wire.errors import AgentLost
+
+# Importing torch and ExecuTorch takes seconds, on a cold disk of a busy machine a minute.
+START_TIMEOUT_S = 180.0
+
+_STOP_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 10.0
+_DYING_TIMEOUT_S = 2.0
+
+
+def default_store_dir() -> Path:
+    """Folder of the host agent's model store, under the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "blocktime" / "agent-store"
+
+
+class HostDevice:
+    """Starts the host agent when first connected, again when it has died, and stops it at the end.
+
+    The agent's messages go to `log_path`, which errors name.
+    """
+
+    name = "host"
+
+    def __init__(
+        self,
+        store_dir: Path | None = None,
+        port: int = 0,
+        log_path: Path | None = None,
+        timeout_s: float = 60.0,
+        store_max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        self._store_dir = store_dir or default_store_dir()
+        self._store_max_bytes = store_max_bytes
+        self._port = port
+        self._timeout_s = timeout_s
+        self._log_path = log_path or Path(tempfile.gettempdir()) / f"blocktime-agent-{os.getpid()}.log"
+        self._token = secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._agent_port = 0
+
+    @property
+    def agent_pid(self) -> int | None:
+        """Process id of the running agent; None where none runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def describe(self) -> str:
+        return "this machine, measured by a local agent process"
+
+    def connect(self) -> AgentClient:
+        """A greeted connection to the agent, started where none runs. DeviceError where that fails."""
+        if self._process is not None:
+            try:
+                return self._greet()
+            except AgentLost:
+                if not self._is_dying(self._process):
+                    raise
+            self._stop()
+        self._start()
+        return self._greet()
+
+    def _greet(self) -> AgentClient:
+        try:
+            sock = socket.create_connection((LOOPBACK, self._agent_port), timeout=_CONNECT_TIMEOUT_S)
+        except OSError as error:
+            raise AgentLost(f"the host agent does not answer: {error}; its log is {self._log_path}") from None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = AgentClient(sock, self._token, self._timeout_s, self.name)
+        try:
+            client.hello()
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    @staticmethod
+    def _is_dying(process: subprocess.Popen[bytes]) -> bool:
+        """Whether the process has ended, or does within a moment: a killed one takes time to be gone."""
+        try:
+            process.wait(_DYING_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        root = str(Path(orchestrator.__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "orchestrator.agent", "--parent-watch", "--port", str(self._port)]
+        command += ["--store", str(self._store_dir), "--store-bytes", str(self._store_max_bytes)]
+        with self._log_path.open("ab") as log:
+            # A session of its own: Ctrl-C reaches the client alone, which then ends the agent in order.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path, TOKEN_VARIABLE: self._token},
+                start_new_session=True,
+            )
+        try:
+            self._agent_port = self._read_port(self._process)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _read_port(self, process: subprocess.Popen[bytes]) -> int:
+        assert process.stdout is not None
+        deadline_s, line = time.monotonic() + START_TIMEOUT_S, b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline_s - time.monotonic()))
+            if not ready:
+                raise DeviceError(
+                    f"the host agent did not start within {START_TIMEOUT_S:.0f} s; "
+                    f"its log is {self._log_path}"
+                )
+            piece = os.read(process.stdout.fileno(), 4096)
+            if not piece:
+                process.wait(_STOP_TIMEOUT_S)
+                raise DeviceError(f"the host agent died at its start: {self._last_words()}")
+            line += piece
+        try:
+            return int(json.loads(line)["port"])
+        except (ValueError, KeyError, TypeError):
+            raise DeviceError(f"the host agent said {line[:100]!r} instead of its port") from None
+
+    def _last_words(self) -> str:
+        with self._log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+            lines = log.read().decode(errors="replace").split("\n")
+        words = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return f"{words} (its log is {self._log_path})"
+
+    def _stop(self) -> None:
+        """Ends the agent: closing its stdin asks, a kill follows where it does not listen."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,1 @@
+"""The wire protocol of protocol/PROTOCOL.md: frames, messages and the client."""

@@ -1,0 +1,153 @@
+"""Frames: u32 big-endian header length, header (UTF-8 JSON object), then `header["payload"]` bytes.
+
+Every size is bounded before anything of that size is read, so that garbage costs neither memory nor time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, Protocol
+
+from orchestrator.wire.errors import FrameError
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_PAYLOAD_BYTES = 1 << 30
+MAX_DEPTH = 32
+CHUNK_BYTES = 1 << 18
+
+
+class ByteSource(Protocol):
+    """What frames are read from: a buffered reader, or a socket behind SocketSource."""
+
+    def read(self, size_bytes: int, /) -> bytes:
+        """Blocks until `size_bytes` have arrived or the stream has ended, and returns what there is."""
+
+
+def encode_header(header: Mapping[str, Any], payload_bytes: int = 0) -> bytes:
+    """Length prefix and header of a frame whose payload of `payload_bytes` the caller sends next.
+
+    Raises FrameError where a limit of the protocol would be broken.
+    """
+    if not 0 <= payload_bytes <= MAX_PAYLOAD_BYTES:
+        raise FrameError(
+            "payload_too_large", f"a payload of {payload_bytes} bytes is over the limit of 1 GiB"
+        )
+    fields = {**header, "payload": payload_bytes} if payload_bytes else dict(header)
+    raw = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode("ascii")
+    if len(raw) > MAX_HEADER_BYTES:
+        raise FrameError("header_too_large", f"a header of {len(raw)} bytes is over the limit of 1 MiB")
+    return struct.pack(">I", len(raw)) + raw
+
+
+def decode_header(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`, whose `payload` (if any) is an integer within limits; else FrameError."""
+    try:
+        header = json.loads(
+            raw.decode("utf-8", errors="strict"),
+            object_pairs_hook=_unique_object,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+        )
+    except UnicodeDecodeError as error:
+        raise FrameError("bad_header", f"the header is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise FrameError("bad_header", f"the header nests deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise FrameError("bad_header", f"the header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise FrameError("bad_header", "the header is not a JSON object")
+    if _deeper_than(header, MAX_DEPTH):
+        raise FrameError("bad_header", f"the header nests deeper than {MAX_DEPTH} levels")
+    payload_bytes = header.get("payload", 0)
+    if type(payload_bytes) is not int or payload_bytes < 0:
+        raise FrameError("bad_header", "payload must be a non-negative integer")
+    if payload_bytes > MAX_PAYLOAD_BYTES:
+        raise FrameError(
+            "payload_too_large", f"a payload of {payload_bytes} bytes is over the limit of 1 GiB"
+        )
+    return header
+
+
+class Payload:
+    """The payload bytes that follow a header on `stream`, each to be read once and in order."""
+
+    def __init__(self, stream: ByteSource, size_bytes: int) -> None:
+        self._stream = stream
+        self.size_bytes = size_bytes
+        self.left_bytes = size_bytes
+
+    def chunks(self) -> Iterator[bytes]:
+        """What is left, in pieces of at most 256 KiB; FrameError `truncated` where the stream ends early."""
+        while self.left_bytes:
+            chunk = _read_exactly(self._stream, min(self.left_bytes, CHUNK_BYTES), "payload")
+            self.left_bytes -= len(chunk)
+            yield chunk
+
+    def read(self) -> bytes:
+        """All that is left, in memory; memory grows only with what has arrived."""
+        return b"".join(self.chunks())
+
+    def drain(self) -> None:
+        """Reads and drops what is left, so that the next frame can be read."""
+        for _ in self.chunks():
+            pass
+
+
+def read_header_length(prefix: bytes) -> int:
+    """Length in bytes that the four-byte `prefix` announces; FrameError over the limit."""
+    (length_bytes,) = struct.unpack(">I", prefix)
+    if length_bytes > MAX_HEADER_BYTES:
+        raise FrameError("header_too_large", f"a header of {length_bytes} bytes is over the limit of 1 MiB")
+    return int(length_bytes)
+
+
+def read_frame(stream: ByteSource) -> tuple[dict[str, Any], Payload] | None:
+    """The next frame's header and its yet unread payload; None where the stream ended between frames."""
+    first = stream.read(1)
+    if not first:
+        return None
+    prefix = first + _read_exactly(stream, 3, "header length")
+    header = decode_header(_read_exactly(stream, read_header_length(prefix), "header"))
+    return header, Payload(stream, header.get("payload", 0))
+
+
+def _read_exactly(stream: ByteSource, size_bytes: int, part: str) -> bytes:
+    data = stream.read(size_bytes)
+    if len(data) < size_bytes:
+        raise FrameError("truncated", f"the stream ended inside the {part} of a frame")
+    return data
+
+
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key appears twice in one object")
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            child
+            for node in layer
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not layer:
+            return False
+    return any(isinstance(node, dict | list) for node in layer)

@@ -59,6 +59,8 @@ def decode_header(raw: bytes) -> dict[str, Any]:
         raise FrameError("bad_header", f"the header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise FrameError("bad_header", "the header is not a JSON object")
+    if b"\\ud" in raw.lower() and _has_lone_surrogate(header):
+        raise FrameError("bad_header", "a string of the header has half a surrogate pair")
     if _deeper_than(header, MAX_DEPTH):
         raise FrameError("bad_header", f"the header nests deeper than {MAX_DEPTH} levels")
     payload_bytes = header.get("payload", 0)
@@ -137,6 +139,16 @@ def _finite_float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is out of range")
     return value
+
+
+def _has_lone_surrogate(header: dict[str, Any]) -> bool:
+    try:
+        json.dumps(header, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    except RecursionError:
+        return False
+    return False
 
 
 def _deeper_than(value: Any, levels: int) -> bool:

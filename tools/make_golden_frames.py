@@ -1,0 +1,255 @@
+"""Writes protocol/schemas/ from the message models and protocol/golden/ from the cases below.
+
+Run it after a change of orchestrator/wire/messages.py: `python tools/make_golden_frames.py`. A test holds that
+both folders are what this writes. `golden_cases` is data: each case is a byte stream and what reading it gives.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from orchestrator.wire import messages as m  # noqa: E402
+
+SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+STATE: dict[str, Any] = {
+    "uptime_ns": 81_234_567_890,
+    "load_average_1m": 0.25,
+    "cpus": [{"cpu": 0, "mhz": 1803.0, "max_mhz": 2404.5, "governor": "schedutil"}],
+    "steal_ms": None,
+    "thermal_state": "nominal",
+    "thermal_headroom": 0.5,
+    "thermal_zones": [{"name": "cpu-0-0", "celsius": 41.5}],
+    "throttle_count": None,
+    "battery": {"percent": 81.0, "charging": True, "celsius": 29.5},
+    "low_power_mode": False,
+    "free_memory_bytes": 2_147_483_648,
+    "agent_memory_bytes": 123_456_789,
+    "qos": None,
+    "foreground": True,
+}
+UNKNOWN_STATE: dict[str, Any] = {
+    name: [] if name in ("cpus", "thermal_zones") else 5 if name == "uptime_ns" else None for name in STATE
+}
+HELLO = {"id": 1, "op": "hello", "protocol": 1, "token": "not-a-secret"}
+TENSOR = {"dtype": "float32", "shape": [1, 2]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stream; the frames it decodes to; the error it ends with (`end`: it ends cleanly between frames).
+
+    `schema` names the file in protocol/schemas/ that decides whether the only frame's header is `valid`.
+    """
+
+    name: str
+    stream: bytes
+    frames: tuple[tuple[dict[str, Any], bytes], ...] = ()
+    ends: str = "end"
+    schema: str = ""
+    valid: bool = True
+
+
+def frame(header: dict[str, Any], payload: bytes = b"") -> bytes:
+    """A well-formed frame, written without the code under test."""
+    return raw_frame(json.dumps(header, separators=(",", ":")).encode()) + payload
+
+
+def raw_frame(header: bytes) -> bytes:
+    """A frame of any header bytes."""
+    return struct.pack(">I", len(header)) + header
+
+
+def message(name: str, header: dict[str, Any], payload: bytes = b"", valid: bool = True) -> Case:
+    """A case of one message; its schema is the first two words of its name."""
+    full = {**header, "payload": len(payload)} if payload else header
+    return Case(name, frame(full, payload), ((full, payload),), "end", ".".join(name.split(".")[:2]), valid)
+
+
+def message_cases() -> list[Case]:
+    """One valid frame of every message, and requests that break one rule of a schema each."""
+    hello = {
+        "id": 1,
+        "protocol": 1,
+        "agent": {"name": "blocktime-android", "version": "0.1.0"},
+        "device": {
+            "model": "Pixel 8",
+            "os": "Android 15",
+            "os_build": "AP3A.241005.015",
+            "soc": "Google Tensor G3",
+            "cores": 9,
+            "memory_bytes": 8_000_000_000,
+        },
+        "runtimes": {
+            "executorch": {
+                "version": "1.5.1",
+                "backends": ["XnnpackBackend"],
+                "options": {"threads": {"type": "int", "default": 4, "min": 1, "max": 9, "choices": None}},
+            }
+        },
+    }
+    load = {
+        "id": 4,
+        "handle": 1,
+        "load_ns": 4_432_187,
+        "options": {"threads": 2},
+        "inputs": [TENSOR],
+        "outputs": [{"dtype": "int64", "shape": []}],
+        "delegates": [{"backend": "XnnpackBackend", "count": 27}],
+        "placement": None,
+    }
+    run = {"id": 7, "rounds": 2, "visits": 2, "state_before": STATE, "state_after": UNKNOWN_STATE}
+    run_request = {"id": 7, "op": "run", "handles": [1, 2], "order": [[0, 1], [1, 0]], "warmup": 3}
+    load_request = {"id": 4, "op": "load", "sha256": SHA, "runtime": "executorch", "options": {"threads": 2}}
+    return [
+        message("hello.request", HELLO),
+        message("hello.reply", hello),
+        message("hello.reply.unknown_field", {**hello, "later": {"than": "this version"}}),
+        message("have.request", {"id": 2, "op": "have", "sha256": SHA}),
+        message("have.reply", {"id": 2, "present": False}),
+        message("put.request", {"id": 3, "op": "put", "sha256": SHA}, b"test"),
+        message("put.reply", {"id": 3, "bytes": 4}),
+        message("load.request", load_request),
+        message("load.reply", load),
+        message(
+            "load.reply.placement",
+            {**load, "delegates": None, "placement": {"cpu": 3, "gpu": 0, "neural_engine": 41}},
+        ),
+        message("unload.request", {"id": 5, "op": "unload", "handle": 1}),
+        message("unload.reply", {"id": 5}),
+        message(
+            "check.request",
+            {"id": 6, "op": "check", "handle": 1, "inputs": [TENSOR]},
+            struct.pack("<2f", 1.5, -2.0),
+        ),
+        message("check.reply", {"id": 6, "outputs": [TENSOR]}, struct.pack("<2f", 3.0, 0.25)),
+        message("run.request", run_request),
+        message("run.reply", run, struct.pack(">4Q", 2_222_463, 2_258_931, 2_225_207, 2_267_324)),
+        message("state.request", {"id": 8, "op": "state"}),
+        message("state.reply", {"id": 8, "state": STATE}),
+        message("bye.request", {"id": 9, "op": "bye"}),
+        message("bye.reply", {"id": 9}),
+        message("error.reply", {"id": 4, "error": {"code": "bad_model", "message": "no ExecuTorch program"}}),
+        message("error.reply.no_id", {"id": None, "error": {"code": "busy", "message": "wait"}}),
+        message("hello.request.payload_zero", {**HELLO, "payload": 0}),
+        message("hello.request.with_payload", HELLO, b"x", valid=False),
+        message("hello.request.unknown_field", {**HELLO, "more": 1}, valid=False),
+        message("hello.request.no_token", {"id": 1, "op": "hello", "protocol": 1}, valid=False),
+        message("hello.request.negative_id", {**HELLO, "id": -1}, valid=False),
+        message("hello.request.id_too_large", {**HELLO, "id": 2**53}, valid=False),
+        message("hello.request.boolean_id", {**HELLO, "id": True}, valid=False),
+        message("have.request.upper_case", {"id": 2, "op": "have", "sha256": SHA.upper()}, valid=False),
+        message("put.request.empty", {"id": 3, "op": "put", "sha256": SHA}, valid=False),
+        message("load.request.float_option", {**load_request, "options": {"threads": 1.5}}, valid=False),
+        message("run.request.no_rounds", {**run_request, "order": []}, valid=False),
+        message("run.request.empty_round", {**run_request, "order": [[]]}, valid=False),
+        message("run.request.warmup_too_large", {**run_request, "warmup": 1001}, valid=False),
+    ]
+
+
+def framing_cases() -> list[Case]:
+    """Streams that test the framing alone."""
+    mib = 1 << 20
+    largest = {"id": 1, "op": "x" * (mib - len('{"id":1,"op":""}'))}
+    deepest: dict[str, Any] = {}
+    for _ in range(31):
+        deepest = {"a": deepest}
+    deepest_frame = frame(deepest)
+    too_deep = raw_frame(b'{"a":' * 32 + b"{}" + b"}" * 32)
+    two = frame({"id": 1, "payload": 3}, b"abc") + frame({"id": 2})
+    return [
+        Case("empty", b""),
+        Case("two_frames", two, (({"id": 1, "payload": 3}, b"abc"), ({"id": 2}, b""))),
+        Case("unicode", raw_frame('{"é":"\\u20ac𝄞"}'.encode()), (({"é": "€𝄞"}, b""),)),
+        Case("spaces", raw_frame(b' {\n"a" : [ ] }\t'), (({"a": []}, b""),)),
+        Case("depth_32", deepest_frame, ((deepest, b""),)),
+        Case("header_1_mib", frame(largest), ((largest, b""),)),
+        Case("truncated_length", b"\x00\x00", ends="truncated"),
+        Case("truncated_header", raw_frame(b'{"id":1}')[:-3], ends="truncated"),
+        Case("truncated_payload", frame({"payload": 4}, b"abc"), ends="truncated"),
+        Case("truncated_second", two[:-1], (({"id": 1, "payload": 3}, b"abc"),), "truncated"),
+        Case("header_over_1_mib", struct.pack(">I", mib + 1) + b"{", ends="header_too_large"),
+        Case("header_4_gib", b"\xff\xff\xff\xff", ends="header_too_large"),
+        Case("http", b"GET / HTTP/1.1\r\n\r\n", ends="header_too_large"),
+        Case("payload_over_1_gib", frame({"payload": (1 << 30) + 1}), ends="payload_too_large"),
+        Case("payload_2_to_64", frame({"payload": 1 << 64}), ends="payload_too_large"),
+        Case("payload_negative", frame({"payload": -1}), ends="bad_header"),
+        Case("payload_fraction", frame({"payload": 1.5}), ends="bad_header"),
+        Case("payload_string", frame({"payload": "1"}), ends="bad_header"),
+        Case("payload_boolean", frame({"payload": True}), ends="bad_header"),
+        Case("payload_null", frame({"payload": None}), ends="bad_header"),
+        Case("header_empty", raw_frame(b""), ends="bad_header"),
+        Case("header_array", raw_frame(b"[1]"), ends="bad_header"),
+        Case("header_null", raw_frame(b"null"), ends="bad_header"),
+        Case("header_not_json", raw_frame(b"{id:1}"), ends="bad_header"),
+        Case("header_trailing", raw_frame(b'{"id":1}{}'), ends="bad_header"),
+        Case("header_bom", raw_frame(b"\xef\xbb\xbf{}"), ends="bad_header"),
+        Case("header_bad_utf8", raw_frame(b'{"a":"\xff"}'), ends="bad_header"),
+        Case("header_lone_surrogate", raw_frame(b'{"a":"\\ud800"}'), ends="bad_header"),
+        Case("header_duplicate_key", raw_frame(b'{"id":1,"id":2}'), ends="bad_header"),
+        Case("header_duplicate_key_inside", raw_frame(b'{"a":[{"b":1,"b":1}]}'), ends="bad_header"),
+        Case("header_nan", raw_frame(b'{"a":NaN}'), ends="bad_header"),
+        Case("header_infinite", raw_frame(b'{"a":1e999}'), ends="bad_header"),
+        Case("header_depth_33", too_deep, ends="bad_header"),
+        Case("header_depth_100000", raw_frame(b'{"a":' + b"[" * 100_000), ends="bad_header"),
+    ]
+
+
+def golden_cases() -> list[Case]:
+    """All cases, in the order of the manifest."""
+    return [*message_cases(), *framing_cases()]
+
+
+def manifest_entry(case: Case) -> dict[str, Any]:
+    """What the manifest says of a case. A header over 4 KiB is left out: `header_bytes` alone is then given."""
+    frames = []
+    for header, payload in case.frames:
+        size = len(json.dumps(header, separators=(",", ":")).encode())
+        told = {"header": header} if size <= 4096 else {"header_bytes": size}
+        frames.append({**told, "payload_hex": payload.hex()})
+    entry: dict[str, Any] = {"file": f"{case.name}.bin", "frames": frames, "ends": case.ends}
+    if case.schema:
+        entry |= {"schema": f"{case.schema}.json", "valid": case.valid}
+    return entry
+
+
+def build() -> dict[Path, bytes]:
+    """Every generated file with its content, by path relative to the repository."""
+    files: dict[Path, bytes] = {}
+    schemas = {f"{op}.request": model for op, model in m.REQUESTS.items()}
+    schemas |= {f"{name}.reply": model for name, model in m.REPLIES.items()}
+    for name, model in schemas.items():
+        files[Path(f"protocol/schemas/{name}.json")] = dump(m.wire_schema(model, name))
+    for case in golden_cases():
+        files[Path(f"protocol/golden/{case.name}.bin")] = case.stream
+    cases = [manifest_entry(case) for case in golden_cases()]
+    files[Path("protocol/golden/manifest.json")] = dump({"protocol": m.PROTOCOL_VERSION, "cases": cases})
+    return files
+
+
+def dump(value: Any) -> bytes:
+    """JSON for people and diffs."""
+    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def main() -> None:
+    """Writes all files and removes those that are no longer generated."""
+    files = build()
+    for folder in (ROOT / "protocol/schemas", ROOT / "protocol/golden"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.relative_to(ROOT) not in files:
+                path.unlink()
+    for path, content in files.items():
+        (ROOT / path).write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from lut_world import Noise, make_study, make_world
+
+from luts.build import build_lut
+from luts.estimate.joint import MIB, JointFit, Rows, fit_entries
+from luts.schema import KeyFeatures
+
+FEATURES = {
+    "conv(a)": KeyFeatures(kind="conv", macs=10_000_000, traffic_bytes=2 * 2**20),
+    "conv(b)": KeyFeatures(kind="conv", macs=30_000_000, traffic_bytes=1 * 2**20),
+    "attn(c)": KeyFeatures(kind="attn", macs=20_000_000, traffic_bytes=3 * 2**20),
+    "attn(d)": KeyFeatures(kind="attn", macs=50_000_000, traffic_bytes=2 * 2**20),
+}
+COST = {"conv(a)": 0.30, "conv(b)": 0.55, "attn(c)": 0.90, "attn(d)": 1.60}
+
+
+def fit(blocks: list[tuple[str, ...]], moved: list[int], noise_sd: float = 1e-5, seed: int = 0) -> JointFit:
+    generator = np.random.default_rng(seed)
+    truth = np.array([sum(COST[key] for key in keys) for keys in blocks]) + 0.25 * np.array(moved) / MIB + 0.1
+    return fit_entries(
+        Rows(
+            ms=truth * np.exp(generator.normal(0, noise_sd, len(blocks))),
+            log_covariance=noise_sd**2 * np.eye(len(blocks)),
+            blocks=tuple(blocks),
+            boundary_bytes=np.array(moved, dtype=float),
+        ),
+        FEATURES,
+    )
+
+
+def many_models(count: int = 60, keys: tuple[str, ...] = tuple(COST)) -> list[tuple[str, ...]]:
+    generator = np.random.default_rng(7)
+    return [
+        tuple(key for key in keys for _ in range(generator.integers(0, 4))) or (keys[0],)
+        for _ in range(count)
+    ]
+
+
+def test_without_noise_base_entries_and_transfer_are_recovered() -> None:
+    blocks = many_models()
+    moved = np.random.default_rng(8).integers(0, 8 * 2**20, len(blocks)).tolist()
+    found = fit(blocks, moved)
+    assert dict(zip(found.keys, found.ms.tolist(), strict=True)) == pytest.approx(COST, rel=0.01)
+    assert found.base_ms == pytest.approx(0.1, abs=0.01)
+    assert found.transfer_ms_per_mib == pytest.approx(0.25, rel=0.02)
+
+
+def test_no_data_moved_costs_nothing() -> None:
+    assert fit(many_models(), [0] * 60).transfer_ms_per_mib == 0.0
+
+
+def test_a_key_that_no_model_holds_rests_on_physics_and_says_how_badly_it_is_known() -> None:
+    found = fit(many_models(keys=("conv(a)", "conv(b)", "attn(c)")), [0] * 60)
+    position = found.keys.index("attn(d)")
+    assert 0.7 < found.ms[position] < 3.0
+    assert found.se[position] > 5 * found.se[found.keys.index("attn(c)")]
+
+
+def test_entries_and_coefficients_are_never_negative() -> None:
+    found = fit(
+        [("conv(a)", "attn(c)"), ("conv(b)", "attn(c)"), ("conv(a)", "attn(d)")], [0, 0, 0], noise_sd=0.3
+    )
+    assert (found.ms >= 0).all()
+    assert found.base_ms >= 0
+    assert all(min(row.constant_ms, row.ms_per_mmac, row.ms_per_mib) >= 0 for row in found.prior.values())
+
+
+def test_one_row_is_enough_to_scale_the_prior() -> None:
+    found = fit([("conv(a)", "conv(b)", "attn(c)", "attn(d)")], [0])
+    assert found.ms.sum() + found.base_ms == pytest.approx(3.45, rel=0.1)
+
+
+def test_misfit_of_additivity_is_found() -> None:
+    generator = np.random.default_rng(9)
+    world = make_world(generator)
+    quiet = Noise(load_sd=0.0005, round_sd=0.002, outlier_share=0.0)
+    found = [
+        build_lut(study.inputs, study.models, study.samples, study.features).meta.misfit_sd
+        for study in (
+            make_study(generator, world, designs=60, noise=quiet, misfit_sd=misfit)
+            for misfit in (0.001, 0.02)
+        )
+    ]
+    assert found[0] < 0.006
+    assert found[1] == pytest.approx(0.02, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("slots", "fixed", "designs", "misfit_sd", "moved_bytes"),
+    [(8, 0, 30, 0.0, 0), (12, 3, 30, 0.004, 4 << 20), (8, 0, 12, 0.004, 0)],
+)
+def test_entry_intervals_cover_the_truth(
+    slots: int, fixed: int, designs: int, misfit_sd: float, moved_bytes: int
+) -> None:
+    hits = []
+    for seed in range(25):
+        generator = np.random.default_rng(seed)
+        world = make_world(generator, slots=slots, fixed=fixed)
+        study = make_study(
+            generator,
+            world,
+            designs=designs,
+            misfit_sd=misfit_sd,
+            moved_bytes=moved_bytes,
+            noise=Noise(drift_sd=0.0, outlier_share=0.02),
+            rounds=12,
+        )
+        lut = build_lut(study.inputs, study.models, study.samples, study.features)
+        hits += [entry.ci_low <= world.entry_ms[entry.key] <= entry.ci_high for entry in lut.entries]
+    assert 0.90 <= np.mean(hits) <= 0.98
+
+
+def test_predictions_of_new_models_are_near_the_noise() -> None:
+    generator = np.random.default_rng(11)
+    study = make_study(generator, make_world(generator), designs=40, heldout=25)
+    lut = build_lut(study.inputs, study.models, study.samples, study.features)
+    assert lut.meta.heldout_error is not None
+    assert lut.meta.heldout_error.mape < 0.01
+    assert lut.meta.heldout_error.within_5 == 1.0

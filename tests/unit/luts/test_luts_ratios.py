@@ -1,0 +1,193 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from lut_world import Noise, simulate
+
+from luts.errors import InvalidArtifactError
+from luts.estimate.ratios import (
+    AaDifference,
+    aa_interval,
+    aa_load_variance,
+    noise_floor,
+    ratio_estimates,
+)
+from luts.estimate.rounds import sessions
+from luts.estimate.variance import START_DF, START_LOAD_SD, LoadGroup, LoadVariance, pooled_load_variance
+from luts.samples import normalise_samples
+
+QUIET = Noise(load_sd=0.0, round_sd=0.0, outlier_share=0.0, drift_sd=0.3)
+TRUTH = {"reference": 2.3, "a": 2.5, "b": 1.9, "c": 2.2}
+
+
+def rows(*samples: tuple[int, int, int, str, int, int]) -> pa.Table:
+    """(batch, segment, round, model, copy, ns) as a samples table."""
+    names = ("batch", "segment", "round", "model", "copy", "ns")
+    table = {name: [sample[number] for sample in samples] for number, name in enumerate(names)}
+    return normalise_samples(
+        pa.table({**table, "position": [0] * len(samples), "kept": [True] * len(samples)})
+    )
+
+
+def test_sessions_are_matrices_of_loads_by_rounds() -> None:
+    found = sessions(
+        rows((1, 0, 5, "b", 0, 100), (0, 0, 2, "b", 1, 400), (0, 0, 2, "a", 0, 200), (0, 0, 7, "a", 0, 300))
+    )
+    assert [(session.batch, session.models, session.copies) for session in found] == [
+        (0, ("a", "b"), (0, 1)),
+        (1, ("b",), (0,)),
+    ]
+    np.testing.assert_allclose(np.exp(found[0].log_ns), [[200, 300], [400, np.nan]])
+
+
+def test_several_samples_of_a_visit_are_averaged_in_the_logarithm() -> None:
+    (session,) = sessions(rows((0, 0, 0, "a", 0, 100), (0, 0, 0, "a", 0, 400)))
+    np.testing.assert_allclose(np.exp(session.log_ns), [[200.0]])
+
+
+def test_drift_cancels_and_the_reference_is_the_geometric_mean_of_its_copies() -> None:
+    samples = []
+    for number, drift in enumerate([1.0, 3.0, 1.5, 2.0]):
+        samples += [
+            (0, 0, number, "r", 0, round(1e6 * drift)),
+            (0, 0, number, "r", 1, round(4e6 * drift)),
+            (0, 0, number, "m", 0, round(6e6 * drift)),
+        ]
+    estimates = ratio_estimates(rows(*samples), "r")
+    assert np.exp(estimates.ratios["m"].log_ratio) == pytest.approx(3.0)
+    assert estimates.ratios["r"].log_ratio == 0.0
+    assert (estimates.ratios["m"].loads, estimates.ratios["m"].rounds) == (1, 4)
+    assert estimates.differences[0].log_difference == pytest.approx(np.log(4.0))
+
+
+def test_a_round_with_one_copy_of_the_reference_still_counts() -> None:
+    samples = [(0, 0, number, "r", copy, 1_000_000) for number in range(4) for copy in (0, 1)]
+    samples += [(0, 0, 4, "r", 1, 1_000_000)]
+    samples += [(0, 0, number, "m", 0, 2_000_000) for number in range(6)]
+    ratio = ratio_estimates(rows(*samples), "r").ratios["m"]
+    assert ratio.rounds == 5
+    assert np.exp(ratio.log_ratio) == pytest.approx(2.0)
+
+
+def test_rejected_batches_count_for_the_noise_floor_only() -> None:
+    generator = np.random.default_rng(0)
+    samples = simulate(TRUTH, "reference", [["a"], ["a", "b"]], generator, noise=QUIET)
+    rejected = pc.equal(samples.column("batch"), 1)
+    samples = normalise_samples(
+        samples.set_column(samples.column_names.index("kept"), "kept", pc.invert(rejected))
+    )
+    estimates = ratio_estimates(samples, "reference")
+    assert list(estimates.ratios) == ["a", "reference"]
+    assert estimates.ratios["a"].loads == 3
+    assert len(estimates.differences) == 6
+
+
+def test_without_a_pair_of_the_reference_nothing_is_estimated() -> None:
+    with pytest.raises(InvalidArtifactError, match="no pair of loads"):
+        ratio_estimates(rows((0, 0, 0, "r", 0, 1), (0, 0, 0, "m", 0, 1)), "r")
+
+
+def test_quiet_simulation_is_recovered_exactly() -> None:
+    samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(4), noise=QUIET)
+    ratios = ratio_estimates(normalise_samples(samples), "reference").ratios
+    for name, truth in TRUTH.items():
+        assert ratios[name].log_ratio == pytest.approx(truth - TRUTH["reference"], abs=1e-6)
+
+
+@pytest.mark.parametrize("noise", [Noise(), Noise(load_sd=0.015), Noise(load_sd=0.002, outlier_share=0.1)])
+def test_model_intervals_cover_the_truth(noise: Noise) -> None:
+    hits = []
+    for seed in range(25):
+        samples = simulate(
+            TRUTH, "reference", [["a", "b"], ["c"], ["a"]] * 2, np.random.default_rng(seed), noise=noise
+        )
+        ratios = ratio_estimates(normalise_samples(samples), "reference").ratios
+        hits += [
+            ratios[name].low <= TRUTH[name] - TRUTH["reference"] <= ratios[name].high
+            for name in ("a", "b", "c")
+        ]
+    assert 0.88 <= np.mean(hits) <= 1.0
+
+
+@pytest.mark.parametrize("noise", [Noise(), Noise(load_sd=0.015, outlier_share=0.1)])
+def test_aa_intervals_hold_zero_in_95_percent_of_batches(noise: Noise) -> None:
+    hits = []
+    for seed in range(8):
+        samples = normalise_samples(
+            simulate(TRUTH, "reference", [["a"]] * 30, np.random.default_rng(seed), noise=noise, segments=1)
+        )
+        variance = aa_load_variance(samples, "reference")
+        for batch in range(30):
+            part = samples.filter(pc.equal(samples.column("batch"), batch))
+            hits.append(aa_interval(part, "reference", variance).compatible)
+    assert 0.92 <= np.mean(hits) <= 0.98
+
+
+def test_a_disturbed_copy_is_not_compatible() -> None:
+    samples = normalise_samples(
+        simulate(TRUTH, "reference", [["a"]] * 12, np.random.default_rng(1), noise=Noise(load_sd=0.003))
+    )
+    variance = aa_load_variance(samples, "reference")
+    batch = samples.filter(pc.equal(samples.column("batch"), 3))
+    second = pc.equal(batch.column("copy"), 1)
+    slowed = pc.if_else(
+        second, pc.cast(pc.multiply(batch.column("ns"), 1.1), pa.int64(), safe=False), batch["ns"]
+    )
+    disturbed = batch.set_column(batch.column_names.index("ns"), "ns", slowed)
+    assert aa_interval(batch, "reference", variance).compatible
+    interval = aa_interval(disturbed, "reference", variance)
+    assert not interval.compatible
+    assert interval.low < np.log(1.1) + 0.01
+    assert interval.high > np.log(1.1) - 0.01
+
+
+def test_aa_interval_of_a_batch_without_a_pair_is_refused() -> None:
+    batch = rows(*((0, 0, number, "r", 0, 5) for number in range(9)))
+    with pytest.raises(InvalidArtifactError, match="repeat it"):
+        aa_interval(batch, "r", LoadVariance(0.01, 4))
+
+
+def test_the_first_batch_is_judged_by_the_starting_value() -> None:
+    nothing = normalise_samples(simulate(TRUTH, "reference", [["a"]], np.random.default_rng(0))).slice(0, 0)
+    variance = aa_load_variance(nothing, "reference")
+    assert variance.sd == pytest.approx(START_LOAD_SD, rel=1e-3)
+    assert variance.df == START_DF
+
+
+def test_noise_floor_is_the_scaled_median_of_differences() -> None:
+    differences = [
+        AaDifference(0, number, value, 0.001, 20) for number, value in enumerate([-0.03, 0.01, 0.5])
+    ]
+    assert noise_floor(differences) == pytest.approx(1.4826 * 0.03)
+
+
+@pytest.mark.parametrize("truth", [0.003, 0.012])
+def test_load_variance_is_recovered_from_groups_and_pairs(truth: float) -> None:
+    generator = np.random.default_rng(5)
+    groups = []
+    for _ in range(80):
+        errors = generator.uniform(0.001, 0.004, 3)
+        values = 0.4 + generator.normal(0, np.sqrt(1.5 * truth**2 + errors**2))
+        groups.append(LoadGroup(values, errors, np.full(3, 1.5)))
+    errors = np.full(60, 0.002)
+    groups.append(
+        LoadGroup(
+            generator.normal(0, np.sqrt(2 * truth**2 + errors**2)), errors, np.full(60, 2.0), centre=0.0
+        )
+    )
+    found = pooled_load_variance(groups)
+    assert found.sd == pytest.approx(truth, rel=0.2)
+    assert found.df == START_DF + 160 + 60
+
+
+def test_models_of_a_session_share_the_error_of_its_reference() -> None:
+    samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(6), segments=2)
+    estimates = ratio_estimates(normalise_samples(samples), "reference")
+    names = list(estimates.ratios)
+    covariance = estimates.covariance
+    a, b, c, reference = (names.index(name) for name in ("a", "b", "c", "reference"))
+    np.testing.assert_allclose(covariance[a, a], estimates.ratios["a"].se ** 2)
+    assert covariance[a, b] > estimates.load_variance.sd**2 / 4 * 0.9
+    assert covariance[a, c] == 0.0
+    assert not covariance[reference].any()
+    assert np.linalg.eigvalsh(covariance).min() > -1e-12

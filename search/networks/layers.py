@@ -39,7 +39,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
 
 class Classifier(nn.Module):
@@ -47,9 +48,10 @@ class Classifier(nn.Module):
 
     def __init__(self, spec: FcHead | MbPoolHead):
         super().__init__()
-        pools = isinstance(spec, MbPoolHead)
-        self.conv = ConvBnAct(spec.inputs, spec.middle) if isinstance(spec, MbPoolHead) else nn.Identity()
-        self.fc = nn.Linear(spec.middle if pools else spec.inputs, spec.classes)
+        width = spec.middle if isinstance(spec, MbPoolHead) else spec.inputs
+        self.conv = ConvBnAct(spec.inputs, width) if isinstance(spec, MbPoolHead) else nn.Identity()
+        self.fc = nn.Linear(width, spec.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.conv(x).mean((2, 3)))
+        logits: Tensor = self.fc(self.conv(x).mean((2, 3), keepdim=True).flatten(1))
+        return logits

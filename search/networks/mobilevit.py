@@ -17,7 +17,8 @@ from search.networks.layers import ConvBnAct
 def unfold_patches(x: Tensor, patch: int) -> Tensor:
     """(B, d, H, W) -> (B * P, N, d): P = patch^2 pixel positions, N patches; odd maps are zero-padded."""
     batch, dim, height, width = x.shape
-    x = F.pad(x, (0, -width % patch, 0, -height % patch))
+    if height % patch or width % patch:
+        x = F.pad(x, (0, -width % patch, 0, -height % patch))
     rows, columns = x.shape[2] // patch, x.shape[3] // patch
     x = x.reshape(batch * dim * rows, patch, columns, patch).transpose(1, 2)
     x = x.reshape(batch, dim, rows * columns, patch * patch).transpose(1, 3)
@@ -30,7 +31,8 @@ def fold_patches(x: Tensor, patch: int, batch: int, height: int, width: int) -> 
     rows, columns = -(-height // patch), -(-width // patch)
     x = x.reshape(batch, patch * patch, rows * columns, dim).transpose(1, 3)
     x = x.reshape(batch * dim * rows, columns, patch, patch).transpose(1, 2)
-    return x.reshape(batch, dim, rows * patch, columns * patch)[:, :, :height, :width]
+    x = x.reshape(batch, dim, rows * patch, columns * patch)
+    return x[:, :, :height, :width] if height % patch or width % patch else x
 
 
 def attention(qkv: Tensor, heads: int) -> Tensor:
@@ -38,7 +40,10 @@ def attention(qkv: Tensor, heads: int) -> Tensor:
     batch, tokens, channels = qkv.shape
     head_dim = channels // (3 * heads)
     qkv = qkv.reshape(batch, tokens, 3 * heads, head_dim).transpose(1, 2)
-    q, k, v = (part.reshape(batch * heads, tokens, head_dim) for part in qkv.split(heads, dim=1))
+    q, k, v = (
+        qkv[:, start : start + heads].reshape(batch * heads, tokens, head_dim)
+        for start in range(0, 3 * heads, heads)
+    )
     scores = torch.bmm(q * head_dim**-0.5, k.transpose(1, 2)).softmax(-1)
     out = torch.bmm(scores, v).reshape(batch, heads, tokens, head_dim)
     return out.transpose(1, 2).reshape(batch, tokens, heads * head_dim)
@@ -59,7 +64,8 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.proj(attention(self.qkv(self.norm1(x)), self.heads))
-        return x + self.fc2(F.silu(self.fc1(self.norm2(x))))
+        out: Tensor = x + self.fc2(F.silu(self.fc1(self.norm2(x))))
+        return out
 
 
 class MobileViTBlock(nn.Module):
@@ -80,4 +86,5 @@ class MobileViTBlock(nn.Module):
         tokens = unfold_patches(self.to_tokens(self.local(x)), self.patch)
         tokens = self.norm(self.layers(tokens))
         folded = fold_patches(tokens, self.patch, batch, height, width)
-        return self.fusion(torch.cat((x, self.from_tokens(folded)), 1))
+        fused: Tensor = self.fusion(torch.cat((x, self.from_tokens(folded)), 1))
+        return fused

@@ -1,0 +1,11 @@
+"""From an architecture or any module to a file that a phone runs: `.pte` (ExecuTorch) or `.mlpackage` (Core ML).
+
+Importing this package needs no torch; building does.
+"""
+
+from orchestrator.export.artifact import Artifact
+from orchestrator.export.cache import ArtifactCache
+from orchestrator.export.pool import ExportFailure, export_many
+from orchestrator.export.spec import ExportSpec, block_specs_for
+
+__all__ = ["Artifact", "ArtifactCache", "ExportFailure", "ExportSpec", "block_specs_for", "export_many"]

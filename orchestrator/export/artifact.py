@@ -1,0 +1,54 @@
+"""An exported model and what is known of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.export.spec import ExportSpec
+
+MAX_OPERATORS = 4096
+"""More kinds of operators than this in a record mean that the file is no record."""
+
+OpCounts = Annotated[tuple[tuple[str, int], ...], Field(max_length=MAX_OPERATORS)]
+
+
+class Report(BaseModel):
+    """What lowering and checking said of a model.
+
+    Attributes:
+        delegates: Subgraphs handed to a delegate (0 for portable; 1 for a Core ML package).
+        operators: Operators outside the delegates and their counts; for a Core ML package, all of its
+            operators, since the placement is known only on the device.
+        max_abs_error: Largest difference to PyTorch eager; None where the model cannot run on the host.
+        max_relative_error: The same relative to the output's largest absolute value.
+        tolerance: The relative error above which the export is refused.
+        export_s: Seconds of capturing, lowering and checking.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    delegates: int = Field(ge=0)
+    operators: OpCounts
+    max_abs_error: float | None = Field(ge=0)
+    max_relative_error: float | None = Field(ge=0)
+    tolerance: float = Field(gt=0)
+    export_s: float = Field(ge=0)
+
+
+class Artifact(BaseModel):
+    """A model in the cache; `path` is a file, or for Core ML a package folder.
+
+    `sha256` is that of the file; for a folder, of its files' names and digests.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    payload_bytes: int = Field(gt=0)
+    spec: ExportSpec
+    cache_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    report: Report

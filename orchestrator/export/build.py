@@ -1,0 +1,121 @@
+"""Export one model: capture, lower, check against PyTorch, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from orchestrator.export.artifact import Artifact, Report
+from orchestrator.export.cache import ArtifactCache
+from orchestrator.export.coreml import convert_to_mlpackage
+from orchestrator.export.executorch import lower_to_executorch
+from orchestrator.export.parity import (
+    RELATIVE_TOLERANCE,
+    RUNNABLE_BACKENDS,
+    check_parity,
+    run_pte,
+    run_pte_isolated,
+)
+from orchestrator.export.source import build_module
+from orchestrator.export.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
+
+RunPte = Callable[[bytes, Sequence[Tensor]], list[Tensor]]
+
+
+def export_spec(
+    spec: ExportSpec, cache: ArtifactCache, tolerance: float = RELATIVE_TOLERANCE, run: RunPte = run_pte
+) -> Artifact:
+    """The cached model of a spec, exported in this process if it is not there yet.
+
+    A cached model was checked against the tolerance of its own time; one above this `tolerance` is exported
+    and checked again. `export_many` does the same in processes that a crashing runtime cannot take along.
+
+    Raises:
+        BlocktimeError: an operator cannot be lowered, the outputs differ from PyTorch's, the disk is full.
+    """
+    cached = cache.get(spec)
+    if cached is not None and (cached.report.max_relative_error or 0.0) <= tolerance:
+        return cached
+    started = time.perf_counter()
+    module, inputs = build_module(spec)
+
+    def write(path: Path) -> Report:
+        return _export(
+            module,
+            inputs,
+            path,
+            spec.runtime,
+            spec.backend,
+            spec.precision,
+            spec.deployment_target,
+            tolerance,
+            run,
+            started,
+        )
+
+    return cache.put(spec, write)
+
+
+def export_module(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: Path,
+    *,
+    runtime: str = "executorch",
+    backend: str = "xnnpack",
+    precision: str = "fp32",
+    deployment_target: str = DEFAULT_DEPLOYMENT_TARGET,
+    tolerance: float = RELATIVE_TOLERANCE,
+) -> Report:
+    """Export any eval-mode module to `path`, past the cache; the program is tried out in a child process.
+
+    Raises:
+        BlocktimeError: an operator cannot be lowered, or the outputs differ from PyTorch's.
+    """
+    return _export(
+        module,
+        inputs,
+        path,
+        runtime,
+        backend,
+        precision,
+        deployment_target,
+        tolerance,
+        run_pte_isolated,
+        time.perf_counter(),
+    )
+
+
+def _export(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: Path,
+    runtime: str,
+    backend: str,
+    precision: str,
+    deployment_target: str,
+    tolerance: float,
+    run: RunPte,
+    started: float,
+) -> Report:
+    if runtime == "coreml":
+        program = convert_to_mlpackage(module, inputs, path, precision, deployment_target)
+        delegates, operators, parity = 1, program.operators, None
+    else:
+        lowered = lower_to_executorch(module, inputs, backend, precision, deployment_target)
+        delegates, operators = lowered.delegates, lowered.operators
+        parity = None
+        if backend in RUNNABLE_BACKENDS:
+            parity = check_parity(run(lowered.data, inputs), module, inputs, tolerance)
+        path.write_bytes(lowered.data)
+    return Report(
+        delegates=delegates,
+        operators=operators,
+        max_abs_error=parity.max_abs_error if parity else None,
+        max_relative_error=parity.max_relative_error if parity else None,
+        tolerance=tolerance,
+        export_s=time.perf_counter() - started,
+    )

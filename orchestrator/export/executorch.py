@@ -1,0 +1,134 @@
+"""Lower a module to an ExecuTorch program (.pte) for one backend."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luts.errors import BlocktimeError
+from orchestrator.export.rewrite import fold_batchnorm, linear_layernorm
+
+_GLUE = {"getitem", "alloc"}
+
+
+@dataclass(frozen=True)
+class LoweredProgram:
+    """A .pte, its delegates, and the operators that run outside them with their counts."""
+
+    data: bytes
+    delegates: int
+    operators: tuple[tuple[str, int], ...]
+
+
+def lower_to_executorch(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    backend: str = "xnnpack",
+    precision: str = "fp32",
+    deployment_target: str = "iOS16",
+) -> LoweredProgram:
+    """Lower an eval-mode module; it is left as it was.
+
+    Args:
+        module: Any exportable module; convolution and BN in sequence are folded.
+        inputs: Example inputs; their shapes become the program's.
+        backend: `xnnpack`, `portable` (no delegate), `coreml` or `vulkan`.
+        precision: Computation inside the Core ML and Vulkan delegates; the interface stays fp32.
+        deployment_target: Oldest iOS of the Core ML delegate.
+
+    Raises:
+        BlocktimeError: the backend's tools are missing, or cannot lower an operator; both are named.
+    """
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    if module.training:
+        raise BlocktimeError("only a module in eval mode can be exported; call .eval() first")
+    module = fold_batchnorm(module)
+    if backend == "xnnpack":
+        module = linear_layernorm(module)
+    with _quiet(), torch.no_grad():
+        try:
+            partitioners = _partitioners(backend, precision, deployment_target)
+            captured = torch.export.export(module, tuple(inputs))
+            manager = to_edge_transform_and_lower(
+                captured,
+                partitioner=partitioners,
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            )
+            graph = manager.exported_program().graph
+            operators = Counter(_operators(graph))
+            data = bytes(manager.to_executorch().buffer)
+        except ImportError as error:
+            raise BlocktimeError(
+                f"ExecuTorch's {backend} backend is not installed here ({error}); see docs/lowering.md"
+            ) from error
+        except (RuntimeError, ValueError, NotImplementedError, AssertionError, KeyError, TypeError) as error:
+            raise BlocktimeError(f"{backend} cannot lower this model: {first_line(error)}") from error
+    delegates = operators.pop("executorch_call_delegate", 0)
+    return LoweredProgram(data, delegates, tuple(sorted(operators.items())))
+
+
+def _partitioners(backend: str, precision: str, deployment_target: str) -> list[Any]:
+    """The delegate's partitioner, imported only when asked for; none for portable."""
+    match backend:
+        case "portable":
+            return []
+        case "xnnpack":
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+            return [XnnpackPartitioner()]
+        case "vulkan":
+            from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+
+            return [VulkanPartitioner({"force_fp16": precision == "fp16"})]
+        case "coreml":
+            return [_coreml_partitioner(precision, deployment_target)]
+    raise ValueError(f"unknown backend {backend!r}")
+
+
+def _coreml_partitioner(precision: str, deployment_target: str) -> Any:
+    import coremltools
+    from executorch.backends.apple.coreml.compiler import CoreMLBackend
+    from executorch.backends.apple.coreml.partition import CoreMLPartitioner
+
+    compile_specs = CoreMLBackend.generate_compile_specs(
+        minimum_deployment_target=coremltools.target[deployment_target],
+        compute_precision=coremltools.precision("float16" if precision == "fp16" else "float32"),
+    )
+    return CoreMLPartitioner(compile_specs=compile_specs)
+
+
+def _operators(graph: torch.fx.Graph) -> Iterator[str]:
+    """Names of what a graph calls, such as `aten.native_layer_norm.default`."""
+    for node in graph.nodes:
+        if node.op == "call_function":
+            name = getattr(node.target, "__name__", str(node.target))
+            if name not in _GLUE:
+                yield name
+
+
+def first_line(error: BaseException) -> str:
+    """The error's first line that says something, cut to a readable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's and ExecuTorch's advice to their own developers off the user's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,180 @@
+"""Export many models in parallel processes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+
+from luts.errors import BlocktimeError
+from orchestrator.export.artifact import Artifact
+from orchestrator.export.cache import ArtifactCache
+from orchestrator.export.spec import ExportSpec
+
+WORKER_BYTES = 2 << 30
+"""Memory to allow a worker: lowering autovit-s peaks at 1.5 GB, most of it torch itself."""
+
+RELATIVE_TOLERANCE = 1e-4
+"""Parity tolerance of fp32, as in parity.py, which imports torch."""
+
+
+@dataclass(frozen=True)
+class ExportFailure:
+    """A model that could not be exported, and why in one line."""
+
+    spec: ExportSpec
+    message: str
+
+
+Progress = Callable[[int, int, Artifact | ExportFailure], None]
+"""Called after each model with the number done, the number of all, and its result."""
+
+
+class ExportError(BlocktimeError):
+    """Some models could not be exported; the others are in the cache."""
+
+    def __init__(self, failures: tuple[ExportFailure, ...], total: int):
+        first = failures[0]
+        super().__init__(
+            f"{len(failures)} of {total} models not exported, the others are cached; "
+            f"first: {first.spec.name}: {first.message}"
+        )
+        self.failures = failures
+
+
+def export_many(
+    specs: Sequence[ExportSpec],
+    *,
+    workers: int | None = None,
+    cache: ArtifactCache | None = None,
+    progress: Progress | None = None,
+    tolerance: float = RELATIVE_TOLERANCE,
+) -> list[Artifact]:
+    """The models of all specs in their order, the missing ones exported by worker processes.
+
+    Ctrl-C ends the workers at once; what was exported until then stays cached.
+
+    Args:
+        specs: What to export; equal ones are exported once.
+        workers: Processes; by default one a core, as far as memory allows.
+        cache: Where models are kept; the user's cache by default.
+        progress: Called in this process.
+        tolerance: Largest error relative to PyTorch's output scale.
+
+    Raises:
+        ExportError: names the models that failed, after all others are done.
+    """
+    cache = cache or ArtifactCache()
+    unique = {spec.cache_key: spec for spec in specs}
+    results: dict[str, Artifact | ExportFailure] = {}
+
+    def done(key: str, result: Artifact | ExportFailure) -> None:
+        results[key] = result
+        if progress is not None:
+            progress(len(results), len(unique), result)
+
+    missing = []
+    for key, spec in unique.items():
+        cached = cache.get(spec)
+        if cached is not None and (cached.report.max_relative_error or 0.0) <= tolerance:
+            done(key, cached)
+        else:
+            missing.append(spec)
+    if missing:
+        missing.sort(key=lambda spec: len(spec.blocks))
+        count = max(1, min(workers or _default_workers(), len(missing)))
+        _Pool(cache.root, tolerance).run(missing, count, done)
+    failures = tuple(result for result in results.values() if isinstance(result, ExportFailure))
+    if failures:
+        raise ExportError(failures, len(unique))
+    return [result for spec in specs if isinstance(result := results[spec.cache_key], Artifact)]
+
+
+def _default_workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().available // WORKER_BYTES))
+
+
+class _Pool:
+    """Workers that each export one model at a time; a worker that dies fails its model and is replaced."""
+
+    def __init__(self, root: Path, tolerance: float):
+        self._root, self._tolerance = root, tolerance
+        self._context = _context()
+        self._busy: dict[Connection, tuple[BaseProcess, ExportSpec]] = {}
+
+    def run(
+        self, specs: list[ExportSpec], workers: int, done: Callable[[str, Artifact | ExportFailure], None]
+    ) -> None:
+        """Export the specs, the last one first."""
+        waiting = list(specs)
+        try:
+            for _ in range(workers):
+                self._assign(*self._start(), waiting.pop())
+            while self._busy:
+                for ready in wait(list(self._busy)):
+                    assert isinstance(ready, Connection)
+                    process, spec = self._busy.pop(ready)
+                    try:
+                        answer = ready.recv()
+                        alive = True
+                    except (EOFError, ConnectionResetError):
+                        process.join()
+                        answer = f"the exporting process died ({_how(process.exitcode)})"
+                        alive = False
+                        ready.close()
+                    done(spec.cache_key, ExportFailure(spec, answer) if isinstance(answer, str) else answer)
+                    if waiting:
+                        self._assign(*((process, ready) if alive else self._start()), waiting.pop())
+                    elif alive:
+                        ready.close()
+                        process.join()
+        finally:
+            for process, _ in self._busy.values():
+                process.kill()
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._root, self._tolerance), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def _assign(self, process: BaseProcess, connection: Connection, spec: ExportSpec) -> None:
+        self._busy[connection] = (process, spec)
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is noticed where its answer is awaited
+            connection.send(spec)
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """Fresh processes: on macOS spawned, since its system libraries forbid a fork; elsewhere forked from a
+    server that has imported torch once."""
+    if sys.platform == "darwin":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["orchestrator.export.worker"])
+    return context
+
+
+def _serve(connection: Connection, root: Path, tolerance: float) -> None:
+    from orchestrator.export.worker import serve
+
+    serve(connection, root, tolerance)
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        reason = "; out of memory?" if exit_code == -9 else ""
+        return f"signal {-exit_code}{reason}"
+    return f"exit code {exit_code}"

@@ -1,0 +1,81 @@
+"""Weights of a module to be exported: random ones that depend on the seed alone, or a safetensors file.
+
+Random weights keep activations near unit scale through the whole network, BN statistics included, so that
+a parity check means something and no latency is that of denormals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from luts.errors import InvalidArtifactError
+
+MAX_WEIGHTS_BYTES = 4 << 30
+"""Largest weights file that is read."""
+
+
+def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build a module in eval mode with weights of `seed`, leaving the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in module.modules():
+            _draw(part, generator)
+    return module
+
+
+def _draw(part: nn.Module, generator: torch.Generator) -> None:
+    """Convolutions after He et al. 2015 (gain 2, near SiLU's), linear layers with unit gain."""
+    if isinstance(part, nn.Conv2d | nn.Linear):
+        gain = 2.0 if isinstance(part, nn.Conv2d) else 1.0
+        fan_in = part.weight[0].numel()
+        part.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
+        if part.bias is not None:
+            part.bias.normal_(0.0, 0.1, generator=generator)
+    elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm):
+        if part.weight is not None:
+            part.weight.uniform_(0.7, 1.3, generator=generator)
+        if part.bias is not None:
+            part.bias.normal_(0.0, 0.1, generator=generator)
+        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+            part.running_mean.normal_(0.0, 0.1, generator=generator)
+            assert part.running_var is not None
+            part.running_var.uniform_(0.7, 1.3, generator=generator)
+
+
+def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
+    """Load a safetensors file that must have the digest and exactly the module's tensors.
+
+    Raises:
+        InvalidArtifactError: missing, too large, another digest, or tensors that do not fit.
+    """
+    try:
+        if path.stat().st_size > MAX_WEIGHTS_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_WEIGHTS_BYTES >> 30} GiB; is this the right file?")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidArtifactError(f"{path}: cannot read the weights ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise InvalidArtifactError(f"{path}: not the weights that were asked for (sha256 differs)")
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except SafetensorError as error:
+        raise InvalidArtifactError(f"{path}: no safetensors file ({error})") from error
+    own = module.state_dict()
+    tensors = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | tensors
+    wrong = sorted(own.keys() ^ tensors.keys()) or sorted(n for n in own if own[n].shape != tensors[n].shape)
+    if wrong:
+        raise InvalidArtifactError(
+            f"{path}: weights of another network ({wrong[0]} differs, {len(wrong)} in all)"
+        )
+    module.load_state_dict(tensors)

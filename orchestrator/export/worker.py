@@ -1,0 +1,35 @@
+"""The exporting process: takes specs from a connection, answers with an artifact or one line of error."""
+
+from __future__ import annotations
+
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import executorch.backends.xnnpack.partition.xnnpack_partitioner
+import executorch.exir
+import executorch.extension.pybindings.portable_lib  # noqa: F401  (imported once, before workers fork)
+import torch
+
+from luts.errors import BlocktimeError
+from orchestrator.export.build import export_spec
+from orchestrator.export.cache import ArtifactCache
+from orchestrator.export.executorch import first_line
+
+
+def serve(connection: Connection, root: Path, tolerance: float) -> None:
+    """Export until the other side closes; Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    cache = ArtifactCache(root)
+    while True:
+        try:
+            spec = connection.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        try:
+            connection.send(export_spec(spec, cache, tolerance))
+        except BlocktimeError as error:
+            connection.send(str(error))
+        except Exception as error:
+            connection.send(f"unexpected {first_line(error)}")

@@ -1,0 +1,219 @@
+"""Checkpoints of a supernet: `checkpoint.json`, and the safetensors file that it names.
+
+The tensors are written first under a new name; replacing the JSON makes them count. A run that dies at any
+moment leaves the checkpoint before or the one after, never a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from luts.errors import BlocktimeError, InvalidArtifactError
+from search.spaces import Space, get_space
+from search.supernet.optimizer import SlicedAdamW
+from search.supernet.recipe import Recipe
+from search.supernet.supernet import Supernet, with_classes
+
+MAX_JSON_BYTES = 4 * 1024 * 1024
+"""Room for the class names of the largest data set."""
+
+MAX_TENSOR_BYTES = 16 * 1024**3
+"""Over a hundred times the largest registered space with its optimizer state."""
+
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CheckpointInfo(BaseModel):
+    """What `checkpoint.json` says.
+
+    Attributes:
+        step: Optimizer steps done; with the recipe's seed it fixes all random numbers to come.
+        weights_sha256: Digest of the weights alone, the identity of the trained supernet.
+        tensors_sha256: Digest of the file `tensors`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    space: str = Field(max_length=64)
+    space_digest: _Sha256
+    classes: tuple[str, ...] = Field(min_length=1, max_length=65_536)
+    recipe: Recipe
+    step: int = Field(ge=0)
+    steps_per_epoch: int = Field(ge=1)
+    loss: float | None
+    source: str = Field(max_length=4096)
+    data_digest: _Sha256
+    split_seed: int
+    split_fraction: float = Field(gt=0, lt=0.5)
+    teacher: str | None = Field(default=None, max_length=4096)
+    weights_sha256: _Sha256
+    tensors: str = Field(pattern=r"^supernet-[0-9a-f]{16}\.safetensors$")
+    tensors_sha256: _Sha256
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return self.step >= self.recipe.epochs * self.steps_per_epoch
+
+
+class Digests(NamedTuple):
+    """The fields of `CheckpointInfo` that follow from the tensors."""
+
+    weights_sha256: str
+    tensors: str
+    tensors_sha256: str
+
+
+def space_digest(space: Space) -> str:
+    """Digest of a space's choices, whatever number of classes it is used with."""
+    return get_space(space.name).digest
+
+
+def save_checkpoint(
+    directory: Path,
+    supernet: Supernet,
+    optimizer: SlicedAdamW,
+    describe: Callable[[Digests], CheckpointInfo],
+) -> CheckpointInfo:
+    """Write a checkpoint over the one in `directory`; `describe` gets the digests and completes the rest.
+
+    Raises:
+        BlocktimeError: nothing could be written (disk full, no permission); the one before stays whole.
+    """
+    weights = {f"weights/{name}": value.detach() for name, value in supernet.named_parameters()}
+    state = {f"optimizer/{name}": value for name, value in optimizer.state_tensors().items()}
+    data = save(weights | state)
+    tensors_sha256 = hashlib.sha256(data).hexdigest()
+    info = describe(
+        Digests(weights_digest(supernet), f"supernet-{tensors_sha256[:16]}.safetensors", tensors_sha256)
+    )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / info.tensors, data)
+        _write(directory / "checkpoint.json", info.model_dump_json(indent=1).encode())
+        for old in directory.glob("supernet-*.safetensors"):
+            if old.name != info.tensors:
+                old.unlink()
+    except OSError as error:
+        raise BlocktimeError(
+            f"{directory}: cannot save the checkpoint ({error.strerror}); the one before is kept, free some space"
+        ) from error
+    return info
+
+
+def read_info(directory: Path) -> CheckpointInfo:
+    """What a checkpoint says of itself.
+
+    Raises:
+        InvalidArtifactError: there is none, it is damaged, or of a space that has changed since.
+    """
+    path = directory / "checkpoint.json"
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_JSON_BYTES + 1)
+        if len(text) > MAX_JSON_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_JSON_BYTES} bytes; is this a checkpoint?")
+        info = CheckpointInfo.model_validate_json(text)
+    except OSError as error:
+        raise InvalidArtifactError(
+            f"{path}: no readable checkpoint ({error.strerror}); make one with `bench train`"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidArtifactError(
+            f"{path}: invalid checkpoint ({where or 'JSON'}: {first['msg']}); train again"
+        ) from error
+    if get_space(info.space).digest != info.space_digest:
+        raise InvalidArtifactError(f"{path}: the space {info.space} has changed since; train again")
+    return info
+
+
+def load_supernet(directory: Path) -> tuple[Supernet, CheckpointInfo]:
+    """The trained supernet of a checkpoint.
+
+    Raises:
+        InvalidArtifactError: the checkpoint is missing, truncated or of another space.
+    """
+    info = read_info(directory)
+    supernet = Supernet(with_classes(get_space(info.space), len(info.classes)))
+    _load_weights(supernet, _read_tensors(directory, info), info)
+    return supernet, info
+
+
+def resume(directory: Path, supernet: Supernet, optimizer: SlicedAdamW) -> CheckpointInfo:
+    """Put a checkpoint into a supernet of the same space and its optimizer; raises like `load_supernet`."""
+    info = read_info(directory)
+    if (info.space, len(info.classes)) != (supernet.space.name, supernet.space.default_classes):
+        raise InvalidArtifactError(
+            f"{directory}: checkpoint of {info.space} with {len(info.classes)} classes, not of "
+            f"{supernet.space.name} with {supernet.space.default_classes}; use another directory"
+        )
+    tensors = _read_tensors(directory, info)
+    _load_weights(supernet, tensors, info)
+    optimizer.load_state_tensors(_under("optimizer/", tensors))
+    return info
+
+
+def weights_digest(supernet: Supernet) -> str:
+    """sha256 of all weights with their names."""
+    hashed = hashlib.sha256()
+    for name, value in sorted(supernet.named_parameters()):
+        hashed.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        hashed.update(value.detach().cpu().contiguous().numpy().data)
+    return hashed.hexdigest()
+
+
+def _read_tensors(directory: Path, info: CheckpointInfo) -> dict[str, Tensor]:
+    path = directory / info.tensors
+    try:
+        if path.stat().st_size > MAX_TENSOR_BYTES:
+            raise InvalidArtifactError(
+                f"{path}: over {MAX_TENSOR_BYTES} bytes; this is no checkpoint of ours"
+            )
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != info.tensors_sha256:
+            raise InvalidArtifactError(f"{path}: truncated or edited; copy it again or train again")
+        tensors: dict[str, Tensor] = load(data)
+        return tensors
+    except (OSError, SafetensorError) as error:
+        raise InvalidArtifactError(f"{path}: cannot be read ({error}); train again") from error
+
+
+def _load_weights(supernet: Supernet, tensors: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+    weights, targets = _under("weights/", tensors), dict(supernet.named_parameters())
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in targets.items()}:
+        raise InvalidArtifactError(
+            f"{info.tensors}: weights of another supernet than {info.space}'s; train again"
+        )
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(weights[name])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write all or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

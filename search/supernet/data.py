@@ -1,0 +1,137 @@
+"""Images of a source as batches: split once by a fixed seed, kept decoded if they fit, augmented lightly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from luts.errors import UsageError
+from search.supernet.sources import Source
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's statistics, as pretrained teachers expect them."""
+
+CACHE_BYTES = 1 << 30
+"""Decoded images are kept in memory up to this size (all of CIFAR-10 is 184 MB)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint, sorted image indices.
+
+    The validation set is for a final evaluation alone; everything on the way there, the search included,
+    sees `train` and `search` only.
+    """
+
+    train: np.ndarray
+    search: np.ndarray
+    validation: np.ndarray
+
+
+def split_source(source: Source, seed: int = 0, fraction: float = 0.1) -> Split:
+    """Hold `fraction` of each class out for search and as much for validation, at least one image each.
+
+    A source with a validation set of its own keeps it.
+
+    Raises:
+        UsageError: a class has too few images for that.
+    """
+    rng = np.random.default_rng(seed)
+    total = len(source.labels)
+    free = total if source.validation_from is None else source.validation_from
+    parts: tuple[list[np.ndarray], ...] = ([], [], [np.arange(free, total)])
+    for label, name in enumerate(source.classes):
+        indices = rng.permutation(np.flatnonzero(source.labels[:free] == label))
+        held_out = max(1, round(fraction * len(indices)))
+        ends = [held_out, 2 * held_out if source.validation_from is None else held_out]
+        if len(indices) <= ends[1]:
+            raise UsageError(
+                f"{source.name}: class {name!r} has {len(indices)} images, too few to split; add images"
+            )
+        search, validation, train = np.split(indices, ends)
+        for part, chosen in zip(parts, (train, search, validation), strict=True):
+            part.append(chosen)
+    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+
+
+class ImageData:
+    """Normalised batches of a split source at any resolution."""
+
+    def __init__(self, source: Source, seed: int = 0, fraction: float = 0.1, largest_side: int = 256):
+        """`largest_side`: the largest resolution to come, to which images of mixed sizes are cut once."""
+        self.source, self.seed, self.fraction = source, seed, fraction
+        self.split = split_source(source, seed, fraction)
+        self.labels = torch.from_numpy(source.labels)
+        self.side = source.side or largest_side
+        keep = len(source.labels) * 3 * self.side**2 <= CACHE_BYTES
+        shape = (len(source.labels), 3, self.side, self.side)
+        self._images = torch.empty(shape, dtype=torch.uint8) if keep else None
+        self._decoded = np.zeros(len(source.labels), bool)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.source.classes)
+
+    def batch(
+        self, indices: np.ndarray, resolution: int, augment: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, resolution, resolution), normalised, and labels (B,); augmented with a generator."""
+        images = self._load(indices).float() / 255
+        if augment is not None:
+            images = _augment(images, augment, self.source.flips)
+        if resolution != self.side:
+            size = (resolution, resolution)
+            images = F.interpolate(images, size, mode="bilinear", antialias=resolution < self.side)
+        mean, std = torch.tensor(MEAN), torch.tensor(STD)
+        images = (images - mean[:, None, None]) / std[:, None, None]
+        return images, self.labels[torch.from_numpy(indices)]
+
+    def batches(
+        self, indices: np.ndarray, resolution: int, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of `indices` in order, not augmented."""
+        for start in range(0, len(indices), batch_size):
+            yield self.batch(indices[start : start + batch_size], resolution)
+
+    def _load(self, indices: np.ndarray) -> Tensor:
+        """(B, 3, side, side) uint8."""
+        if self._images is None:
+            return torch.stack([self._square(int(index)) for index in indices])
+        for index in indices[~self._decoded[indices]]:
+            self._images[index] = self._square(int(index))
+            self._decoded[index] = True
+        return self._images[torch.from_numpy(indices)]
+
+    def _square(self, index: int) -> Tensor:
+        """One image, its centre square at `side` pixels."""
+        pixels = self.source.image(index)
+        if pixels.shape[:2] != (self.side, self.side):
+            height, width = pixels.shape[:2]
+            short = min(height, width)
+            left, top = (width - short) // 2, (height - short) // 2
+            box = (left, top, left + short, top + short)
+            resized = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.BICUBIC, box)
+            pixels = np.asarray(resized)
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def _augment(images: Tensor, generator: torch.Generator, flips: bool) -> Tensor:
+    """Random crop after padding by an eighth of the side with edge pixels, and a random flip."""
+    count, _, side, _ = images.shape
+    pad = max(1, side // 8)
+    padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
+    offsets = torch.randint(0, 2 * pad + 1, (2, count), generator=generator).tolist()
+    crops = [image[:, y : y + side, x : x + side] for image, y, x in zip(padded, *offsets, strict=True)]
+    images = torch.stack(crops)
+    if flips:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    return images

@@ -1,0 +1,107 @@
+"""The weight-entangled supernet of a space: the largest network, of which every subnet uses a part."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from luts.errors import UsageError
+from search.networks import Network, build_network
+from search.spaces import Arch, Space, Value
+from search.spaces.family import expand_head, expand_stage
+from search.spaces.space import stage_resolution
+from search.supernet.elastic import Group, Slice, build_group, group_blocks, slices_of, weightless_module
+
+
+class Supernet(nn.Module):
+    """All architectures of a space in the weights of the largest.
+
+    A slot is the place of one module: the i-th of a stage, or a kind of head. Depth is a prefix of a stage's
+    slots, the number of stages an early exit; each kind of head is one slot that all widths and exits share.
+    BN normalises by the batch here; a subnet gets running statistics of its own (`evaluate.recalibrate`).
+    """
+
+    def __init__(self, space: Space, seed: int = 0):
+        super().__init__()
+        self.space = space
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.slots = nn.ModuleDict({slot: build_group(group) for slot, group in _largest(space).items()})
+        self._slices: dict[tuple[str, Group], tuple[Slice, ...]] = {}
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution)."""
+        weights = dict(self.named_parameters())
+        for slot, group in self._path(arch):
+            taken = {s.name: s.take(weights[s.source]) for s in self._slices_of(slot, group)}
+            x = functional_call(weightless_module(group), taken, (x,), tie_weights=False)
+        return x
+
+    def slices(self, arch: Arch) -> tuple[Slice, ...]:
+        """Every part of the weights that `arch` uses, with the names of `extract(arch)`'s parameters."""
+        return tuple(
+            dataclasses.replace(part, name=f"{index}.{part.name}")
+            for index, (slot, group) in enumerate(self._path(arch))
+            for part in self._slices_of(slot, group)
+        )
+
+    def extract(self, arch: Arch) -> Network:
+        """The standalone network of `arch` with a copy of its weights; its BN statistics are not set yet."""
+        weights = dict(self.named_parameters())
+        network = build_network(arch.blocks())
+        targets = dict(network.named_parameters())
+        with torch.no_grad():
+            for part in self.slices(arch):
+                targets.pop(part.name).copy_(part.take(weights[part.source]))
+        if targets:
+            raise ValueError(f"the supernet has no weights for {', '.join(targets)}")
+        return network
+
+    def _path(self, arch: Arch) -> list[tuple[str, Group]]:
+        """The slots that `arch` passes, in order, each with the blocks it holds there."""
+        if arch.classes != self.space.default_classes:
+            raise UsageError(
+                f"architecture has {arch.classes} classes, the supernet {self.space.default_classes}; "
+                f"set the architecture's `classes` to {self.space.default_classes}"
+            )
+        self.space.check(arch)
+        return _slots(self.space, arch.stages, arch.resolution, arch.head)
+
+    def _slices_of(self, slot: str, group: Group) -> tuple[Slice, ...]:
+        if (slot, group) not in self._slices:
+            static = weightless_module(group)
+            self._slices[slot, group] = slices_of(static, self.slots[slot], f"slots.{slot}.")
+        return self._slices[slot, group]
+
+
+def with_classes(space: Space, classes: int) -> Space:
+    """The space for a data set of `classes` classes."""
+    return dataclasses.replace(space, default_classes=classes)
+
+
+def _slots(
+    space: Space, stages: tuple[tuple[Value, ...], ...], resolution: int, head: str
+) -> list[tuple[str, Group]]:
+    """(slot, blocks) of a choice, in order of execution."""
+    found: list[tuple[str, Group]] = []
+    channels, side = 3, resolution
+    for stage, values in zip(space.stages, stages, strict=False):
+        groups = group_blocks(expand_stage(stage, values, channels, side))
+        found += [(f"{stage.name}_{index}", group) for index, group in enumerate(groups)]
+        channels, side = stage.width(values), stage_resolution(stage, side)
+    return [*found, (f"head_{head}", (expand_head(head, channels, side, space.default_classes),))]
+
+
+def _largest(space: Space) -> dict[str, Group]:
+    """The blocks of every slot at its largest: all choices at their maximum, one head for each exit."""
+    stages = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
+    slots: dict[str, Group] = {}
+    for count in space.stage_counts:
+        for head in space.heads:
+            for slot, group in _slots(space, stages[:count], space.default_resolution, head):
+                if slot not in slots or group[0].in_channels > slots[slot][0].in_channels:
+                    slots[slot] = group
+    return slots

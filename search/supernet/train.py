@@ -1,0 +1,219 @@
+"""Algorithm 1 of AutoViT: one randomly sampled subnet a step, and only its weights move."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from luts.errors import BlocktimeError, UsageError
+from search.spaces import Arch, Space
+from search.supernet.checkpoint import CheckpointInfo, Digests, resume, save_checkpoint, space_digest
+from search.supernet.data import ImageData
+from search.supernet.optimizer import SlicedAdamW, gradient_norm
+from search.supernet.recipe import Recipe
+from search.supernet.supernet import Supernet, with_classes
+from search.supernet.teacher import Teacher
+
+
+class TrainingDivergedError(BlocktimeError):
+    """The loss or a gradient is not finite; the last checkpoint is from before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """State after a step, for whoever watches.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps of the whole run.
+        epoch: Epoch of this step, from 0.
+        loss: Loss of this step's subnet and batch.
+        accuracy: Its share of right labels in the (augmented) batch.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    arch: Arch
+
+
+class Trainer:
+    """One run in one directory; `run()` goes on from the checkpoint there, bit by bit as if never stopped.
+
+    Every random number follows from the recipe's seed and the step, so a checkpoint needs no generator state.
+    """
+
+    def __init__(
+        self, space: Space, data: ImageData, recipe: Recipe, directory: Path, teacher: Teacher | None = None
+    ):
+        """`space` with whatever number of classes.
+
+        Raises:
+            UsageError: a batch is larger than the training set, or the recipe has foreign resolutions.
+        """
+        foreign = set(recipe.resolutions) - set(space.resolutions)
+        if foreign:
+            raise UsageError(f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}")
+        self.resolutions = recipe.resolutions or (space.default_resolution,)
+        self.steps_per_epoch = len(data.split.train) // recipe.batch_size
+        if self.steps_per_epoch == 0:
+            raise UsageError(
+                f"batches of {recipe.batch_size} need as many training images, {data.source.name} has "
+                f"{len(data.split.train)}; use a smaller batch"
+            )
+        self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
+        self.supernet = Supernet(with_classes(space, data.classes), recipe.seed)
+        self.optimizer = SlicedAdamW(
+            dict(self.supernet.named_parameters()), recipe.betas, weight_decay=recipe.weight_decay
+        )
+        self.step = 0
+        self._loss: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.epochs * self.steps_per_epoch
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> CheckpointInfo:
+        """Train to the end, or to Ctrl-C, which saves a checkpoint after the step it falls in.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
+            TrainingDivergedError: names step and subnet.
+            InvalidArtifactError, UsageError: the directory's checkpoint is damaged or of another run.
+            BlocktimeError: the checkpoint can't be written.
+        """
+        info = self._resume() if (self.directory / "checkpoint.json").exists() else None
+        if self.teacher is not None:
+            self.teacher.check(self.data, self.resolutions[0])
+        with _deferred_interrupt() as interrupted:
+            while self.step < self.steps:
+                progress = self.train_step()
+                if on_progress is not None:
+                    on_progress(progress)
+                due = self.step % (self.recipe.save_epochs * self.steps_per_epoch) == 0
+                if due or self.step == self.steps or interrupted.is_set():
+                    info = save_checkpoint(self.directory, self.supernet, self.optimizer, self._describe)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+        if info is None:
+            raise ValueError("a run has at least one step")
+        return info
+
+    def train_step(self) -> Progress:
+        """One step of Algorithm 1: sample, forward, backward, update the subnet's slices."""
+        recipe = self.recipe
+        arch = self._sample_arch()
+        images, labels = self._batch(arch.resolution)
+        self.optimizer.zero_grad()
+        logits = self.supernet(images, arch)
+        loss = self._loss_of(logits, images, labels)
+        torch.autograd.backward(loss)
+        norm = gradient_norm(self.supernet.parameters())
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise TrainingDivergedError(
+                f"training diverged at step {self.step} (loss {loss.item():g}, gradient norm {norm.item():g}) "
+                f"with subnet {arch.to_json()}; {self.directory} keeps the checkpoint from before, "
+                "lower the learning rate"
+            )
+        if norm > recipe.clip_norm:
+            for parameter in self.supernet.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(recipe.clip_norm / norm)
+        learning_rate = recipe.learning_rate_at(self.step, self.steps_per_epoch)
+        self.optimizer.step(self.supernet.slices(arch), learning_rate)
+        epoch = self.step // self.steps_per_epoch
+        self.step += 1
+        self._loss = loss.item()
+        accuracy = (logits.argmax(1) == labels).float().mean().item()
+        return Progress(
+            self.step, self.steps, epoch, recipe.epochs, self._loss, accuracy, learning_rate, arch
+        )
+
+    def _loss_of(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy; with a teacher L_hard of equation 4."""
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        if self.teacher is None:
+            return loss
+        alpha = self.recipe.distillation
+        return (1 - alpha) * loss + alpha * F.cross_entropy(logits, self.teacher.labels(images))
+
+    def _sample_arch(self) -> Arch:
+        rng = random.Random(f"arch {self.recipe.seed} {self.step}")
+        return self.supernet.space.sample(rng, self.resolutions)
+
+    def _batch(self, resolution: int) -> tuple[Tensor, Tensor]:
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.data.split.train)
+        indices = order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
+        if not self.recipe.augment:
+            return self.data.batch(indices, resolution)
+        seed = random.Random(f"augment {self.recipe.seed} {self.step}").getrandbits(63)
+        return self.data.batch(indices, resolution, torch.Generator().manual_seed(seed))
+
+    def _resume(self) -> CheckpointInfo:
+        info = resume(self.directory, self.supernet, self.optimizer)
+        mine = self._describe(Digests(info.weights_sha256, info.tensors, info.tensors_sha256))
+        for field in ("recipe", "data_digest", "split_seed", "split_fraction", "teacher"):
+            if getattr(info, field) != getattr(mine, field):
+                raise UsageError(
+                    f"{self.directory} holds a run with another {field}; "
+                    "repeat its options or use another directory"
+                )
+        self.step, self._loss = info.step, info.loss
+        return info
+
+    def _describe(self, digests: Digests) -> CheckpointInfo:
+        space, data = self.supernet.space, self.data
+        return CheckpointInfo(
+            space=space.name,
+            space_digest=space_digest(space),
+            classes=data.source.classes,
+            recipe=self.recipe,
+            step=self.step,
+            steps_per_epoch=self.steps_per_epoch,
+            loss=self._loss,
+            source=data.source.name,
+            data_digest=data.source.digest,
+            split_seed=data.seed,
+            split_fraction=data.fraction,
+            teacher=self.teacher.name if self.teacher else None,
+            weights_sha256=digests.weights_sha256,
+            tensors=digests.tensors,
+            tensors_sha256=digests.tensors_sha256,
+        )
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn Ctrl-C into an event, so that it can't fall into the middle of an update; twice stops at once."""
+    event = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

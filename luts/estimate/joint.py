@@ -15,13 +15,13 @@ ridge is learned from the rows. All rows count relative to their own latency.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.optimize import lsq_linear, minimize, nnls
+from scipy.optimize import lsq_linear, nnls
 
 from luts.schema import KeyFeatures
 
@@ -40,6 +40,8 @@ SCALE_FLOOR_SHARE = 0.05
 """An entry may stray from its prior by at least this share of an average block: a prior near 0 is not
 sure."""
 
+_STEPS = (1.0, 0.5, 0.25, 0.125, 0.0625)
+"""Of the logarithms of the relative deviations."""
 _HYPER_CENTRE = np.log([0.15, 0.004, 0.3])
 _HYPER_SD = np.array([1.0, 1.0, 0.7])
 """entry_sd, misfit_sd, kind_sd: weak log-normal priors, which only matter for a handful of rows. In a trial
@@ -107,8 +109,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures]) -> JointFit:
     solution, _ = _solve(design, scale, hyper)
     refined = np.maximum(design.physics @ solution[-len(design.common) :], design.floor)
     hyper = _maximise(design, refined)
-    solution, covariance = _solve(design, refined, hyper)
-    se = np.sqrt(np.diag(covariance))
+    solution, se = _solve(design, refined, hyper)
     coefficients = solution[2 + len(keys) :].reshape(len(kinds), 3)
     return JointFit(
         keys=keys,
@@ -173,19 +174,37 @@ def _maximise(design: _Design, scale: Floats) -> Floats:
     identity = np.eye(len(residual))
 
     def cost(logs: Floats) -> float:
-        entry, misfit, kind = np.exp(2 * np.clip(logs, -12, 3))
+        entry, misfit, kind = np.exp(2 * logs)
         factor = cho_factor(fixed + entry * entry_part + kind * kind_part + misfit * identity, lower=True)
         fit = residual @ cho_solve(factor, residual) + 2 * np.log(np.diag(factor[0])).sum()
         return float(fit + (((logs - _HYPER_CENTRE) / _HYPER_SD) ** 2).sum())
 
-    found = minimize(
-        cost, _HYPER_CENTRE, method="Nelder-Mead", options={"maxiter": 200, "xatol": 0.01, "fatol": 0.01}
-    )
-    return np.asarray(np.exp(found.x))
+    return np.asarray(np.exp(_lattice_minimum(cost, _HYPER_CENTRE)))
+
+
+def _lattice_minimum(cost: Callable[[Floats], float], start: Floats) -> Floats:
+    """Pattern search (Hooke and Jeeves 1961) whose points all lie on one lattice of binary fractions.
+
+    So the last digits of `cost`, which differ between machines, decide nothing: `bench lut verify` elsewhere
+    finds the same point, not one nearby. The finest step, 6 %, is far below what any data tell.
+    """
+    point, best = start, cost(start)
+    for step in _STEPS:
+        improved = True
+        while improved:
+            improved = False
+            for axis in range(len(start)):
+                for sign in (1.0, -1.0):
+                    candidate = point.copy()
+                    candidate[axis] += sign * step
+                    value = cost(candidate)
+                    if value < best:
+                        point, best, improved = candidate, value, True
+    return point
 
 
 def _solve(design: _Design, scale: Floats, hyper: Floats) -> tuple[Floats, Floats]:
-    """Most probable (base, t, entries, coefficients), all >= 0, and their unconstrained posterior covariance.
+    """Most probable (base, t, entries, coefficients), all >= 0; their unconstrained posterior deviations.
 
     One bounded least-squares problem: whitened rows of the models above whitened rows of the priors.
     """
@@ -212,5 +231,5 @@ def _solve(design: _Design, scale: Floats, hyper: Floats) -> tuple[Floats, Float
     unit = np.concatenate([design.call_sd, entry_sd * scale, kind_sd * design.natural])
     scaled = system * unit
     solution = lsq_linear(scaled, target, bounds=(0.0, np.inf), method="bvls").x * unit
-    covariance = np.linalg.inv(scaled.T @ scaled) * np.outer(unit, unit)
-    return solution, covariance
+    root = solve_triangular(np.linalg.qr(scaled, mode="r"), np.eye(size))
+    return solution, np.sqrt((root**2).sum(axis=1)) * unit

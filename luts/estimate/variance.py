@@ -20,6 +20,9 @@ START_DF = 2.0
 estimate to 0 and reject a good batch, nothing beside the dozens that a LUT holds."""
 
 _SD_BOUNDS = (1e-5, 0.5)
+_LOG_SD_STEP = 1e-3
+"""The deviation is rounded to 0.1 %, so that minimisers on other machines, which agree to fewer digits than
+everything else here, give the same one."""
 
 
 @dataclass(frozen=True)
@@ -75,4 +78,5 @@ def pooled_load_variance(groups: Sequence[LoadGroup]) -> LoadVariance:
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return LoadVariance(sd=float(np.exp(found.x)), df=START_DF + sum(group.degrees for group in telling))
+    log_sd = round(float(found.x) / _LOG_SD_STEP) * _LOG_SD_STEP
+    return LoadVariance(sd=float(np.exp(log_sd)), df=START_DF + sum(group.degrees for group in telling))

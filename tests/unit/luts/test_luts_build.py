@@ -1,0 +1,161 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from lut_world import Study, make_study, make_world, model_spec
+
+from luts.build import build_lut
+from luts.errors import InvalidArtifactError
+from luts.files import encode
+from luts.lut import Lut
+from luts.samples import MAX_SAMPLE_NS, normalise_samples
+from luts.schema import KeyFeatures
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    generator = np.random.default_rng(0)
+    return make_study(generator, make_world(generator), designs=10, heldout=9, removals=2, rounds=8)
+
+
+def built(study: Study, samples: pa.Table | None = None) -> Lut:
+    return build_lut(
+        study.inputs, study.models, study.samples if samples is None else samples, study.features
+    )
+
+
+def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def test_equal_measurements_give_equal_bytes_in_any_order(study: Study) -> None:
+    shuffled = study.samples.take(np.random.default_rng(1).permutation(study.samples.num_rows))
+    again = build_lut(
+        study.inputs, study.models[::-1], shuffled, dict(reversed(list(study.features.items())))
+    )
+    assert encode(again) == encode(built(study))
+
+
+def test_the_lut_says_what_it_was_given(study: Study) -> None:
+    lut = built(study)
+    assert lut.meta.measured == "simulated"
+    assert [entry.key for entry in lut.entries] == sorted(study.features)
+    assert {model.model_id for model in lut.models} == set(study.truth_ms)
+    assert sum(entry.removal_ms is not None for entry in lut.entries) == 2
+    assert lut.meta.heldout_error is not None
+    assert lut.meta.heldout_error.models == 9
+    assert lut.meta.conformal.half_width_90 is not None
+    assert lut.meta.conformal.half_width_95 is None
+
+
+def test_models_are_measured_in_milliseconds_of_the_reference(study: Study) -> None:
+    lut = built(study)
+    scale = lut.meta.reference_ms / study.truth_ms["reference"]
+    for model in lut.models:
+        assert model.ms == pytest.approx(study.truth_ms[model.model_id] * scale, rel=0.03)
+        assert model.ci_low <= model.ms <= model.ci_high
+    reference = next(model for model in lut.models if model.role == "reference")
+    assert reference.ms == lut.meta.reference_ms
+
+
+def test_loads_and_rounds_are_counted(study: Study) -> None:
+    lut = built(study)
+    design = next(model for model in lut.models if model.role == "design")
+    assert (design.loads, design.rounds) == (3, 24)
+    entry = lut.entries[0]
+    holders = [model for model in lut.models if model.split == "fit" and entry.key in model.blocks]
+    assert entry.loads == sum(model.loads for model in holders)
+
+
+def test_held_out_models_are_never_fitted(study: Study) -> None:
+    heldout = pc.starts_with(study.samples.column("model"), "heldout")
+    slower = pc.if_else(heldout, pc.multiply(study.samples.column("ns"), 3), study.samples.column("ns"))
+    one, other = built(study), built(study, with_column(study.samples, "ns", slower))
+    for entry, changed in zip(one.entries, other.entries, strict=True):
+        assert entry.ms == pytest.approx(changed.ms, rel=0.02)
+    assert other.meta.heldout_error is not None
+    assert other.meta.heldout_error.mape == pytest.approx(2 / 3, rel=0.05)
+
+
+def test_a_key_without_models_is_a_prior(study: Study) -> None:
+    extra = KeyFeatures(kind="conv", macs=20_000_000, traffic_bytes=2**20)
+    lut = build_lut(study.inputs, study.models, study.samples, {**study.features, "conv(new)@8": extra})
+    entry = next(entry for entry in lut.entries if entry.key == "conv(new)@8")
+    assert entry.method == "prior"
+    assert (entry.loads, entry.rounds) == (0, 0)
+    assert entry.ci_low < entry.ms < entry.ci_high
+    held = {key for model in lut.models if model.split == "fit" for key in model.blocks}
+    assert {entry.key for entry in lut.entries if entry.method == "design"} == held
+
+
+def test_contradictions_are_refused(study: Study) -> None:
+    reference = study.models[0]
+    cases = [
+        ((*study.models, study.models[1]), study.samples, study.features, "named twice"),
+        (study.models[1:], study.samples, study.features, "role reference"),
+        (study.models[:-1], study.samples, study.features, "unknown models"),
+        (
+            (*study.models, model_spec("ghost", reference.blocks, "design")),
+            study.samples,
+            study.features,
+            "no usable load of ghost",
+        ),
+        (study.models, study.samples, dict(list(study.features.items())[1:]), "no features for block"),
+        (
+            study.models,
+            with_column(study.samples, "copy", pa.array(np.ones(study.samples.num_rows, dtype=np.int8))),
+            study.features,
+            "only the reference has one",
+        ),
+    ]
+    for models, samples, features, message in cases:
+        with pytest.raises(InvalidArtifactError, match=message):
+            build_lut(study.inputs, models, samples, features)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"removed_key": "other(1)@8"}, "give a swap role design"), ({"base_id": "nobody"}, "not measured")],
+)
+def test_a_removal_must_be_its_base_without_the_block(
+    study: Study, change: dict[str, str], message: str
+) -> None:
+    models = tuple(
+        model_spec(
+            spec.model_id,
+            spec.blocks,
+            "removal",
+            **{"base_id": spec.base_id, "removed_key": spec.removed_key, **change},
+        )
+        if spec.role == "removal"
+        else spec
+        for spec in study.models
+    )
+    with pytest.raises(InvalidArtifactError, match=message):
+        build_lut(study.inputs, models, study.samples, study.features)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ns", 0, "ns spans"),
+        ("ns", MAX_SAMPLE_NS + 1, "ns spans"),
+        ("copy", 2, "copy spans"),
+        ("ns", None, "empty"),
+    ],
+)
+def test_samples_out_of_range_are_refused(study: Study, name: str, value: int | None, message: str) -> None:
+    values = study.samples.column(name).to_pylist()
+    values[7] = value
+    with pytest.raises(InvalidArtifactError, match=message):
+        normalise_samples(with_column(study.samples, name, pa.array(values, pa.int64())))
+
+
+def test_foreign_and_missing_columns_are_refused(study: Study) -> None:
+    with pytest.raises(InvalidArtifactError, match="columns"):
+        normalise_samples(study.samples.drop_columns(["round"]))
+    with pytest.raises(InvalidArtifactError, match="rows"):
+        normalise_samples(study.samples.slice(0, 0))
+    text = pa.array(["x"] * study.samples.num_rows)
+    with pytest.raises(InvalidArtifactError, match="do not fit"):
+        normalise_samples(with_column(study.samples, "batch", text))

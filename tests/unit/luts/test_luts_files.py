@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lut_world import make_study, make_world
+
+from luts.build import build_lut
+from luts.errors import InvalidArtifactError
+from luts.files import ENTRIES_FILE, META_FILE, MODELS_FILE, SAMPLES_FILE, decode, encode, encode_meta
+from luts.lut import Lut
+from luts.schema import MAX_COUNT, Entry, MeasuredModel
+
+
+@pytest.fixture(scope="module")
+def lut() -> Lut:
+    generator = np.random.default_rng(0)
+    study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
+    return build_lut(study.inputs, study.models, study.samples, study.features)
+
+
+KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=160)
+NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
+MS = st.floats(0, 1e7)
+COUNTS = st.integers(0, MAX_COUNT)
+SIGNED = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+
+ENTRIES = st.builds(
+    Entry,
+    key=KEYS,
+    ms=MS,
+    ci_low=MS,
+    ci_high=MS,
+    removal_ms=SIGNED,
+    removal_ci_low=SIGNED,
+    removal_ci_high=SIGNED,
+    loads=COUNTS,
+    rounds=COUNTS,
+    method=st.sampled_from(["design", "prior"]),
+    kind=NAMES,
+    macs=COUNTS,
+    traffic_bytes=COUNTS,
+)
+MODELS = st.builds(
+    MeasuredModel,
+    model_id=st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True),
+    arch=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=200),
+    blocks=st.lists(KEYS, min_size=1, max_size=6).map(tuple),
+    boundary_bytes=COUNTS,
+    artifact_sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    split=st.just("fit"),
+    role=st.just("removal"),
+    base_id=st.just("base"),
+    removed_key=KEYS,
+    ms=st.floats(1e-9, 1e7),
+    ci_low=MS,
+    ci_high=MS,
+    loads=COUNTS,
+    rounds=COUNTS,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(entries=st.lists(ENTRIES, max_size=4), models=st.lists(MODELS, max_size=4))
+def test_every_value_comes_back(lut: Lut, entries: list[Entry], models: list[MeasuredModel]) -> None:
+    written = Lut(meta=lut.meta, entries=tuple(entries), models=tuple(models), samples=lut.samples)
+    read = decode(encode(written))
+    assert read == written
+    assert encode(read) == encode(written)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from([META_FILE, ENTRIES_FILE, MODELS_FILE, SAMPLES_FILE]),
+    garbage=st.binary(max_size=300),
+)
+def test_garbage_is_an_invalid_artifact(lut: Lut, name: str, garbage: bytes) -> None:
+    files = encode(lut)
+    files[name] = garbage
+    if name != META_FILE:
+        files[META_FILE] = encode_meta(lut.meta, files)
+    with pytest.raises(InvalidArtifactError, match=name):
+        decode(files)
+
+
+def test_deep_json_does_not_crash(lut: Lut) -> None:
+    with pytest.raises(InvalidArtifactError, match=META_FILE):
+        decode({**encode(lut), META_FILE: b"[" * 500_000})
+
+
+@pytest.mark.parametrize("name", [ENTRIES_FILE, MODELS_FILE])
+def test_a_signed_but_malformed_table_names_the_row(lut: Lut, name: str) -> None:
+    files = encode(lut)
+    lines = files[name].split(b"\n")
+    lines[2] = lines[2].rsplit(b",", 1)[0]
+    files[name] = b"\n".join(lines)
+    files[META_FILE] = encode_meta(lut.meta, files)
+    with pytest.raises(InvalidArtifactError, match=f"{name} is damaged after 1 rows: line 3 has"):
+        decode(files)
+
+
+def test_infinite_and_negative_latencies_are_refused(lut: Lut) -> None:
+    for bad in (b"inf", b"nan", b"-1.0"):
+        files = encode(lut)
+        first = lut.entries[0]
+        files[ENTRIES_FILE] = files[ENTRIES_FILE].replace(repr(first.ms).encode(), bad, 1)
+        files[META_FILE] = encode_meta(lut.meta, files)
+        with pytest.raises(InvalidArtifactError, match=ENTRIES_FILE):
+            decode(files)

@@ -1,0 +1,116 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from lut_world import make_study, make_world
+
+from luts.build import build_lut
+from luts.diff import diff_luts
+from luts.errors import UsageError
+from luts.lut import Lut
+from luts.model import EntryCost, LatencyModel, latency_ms
+from luts.schema import Conformal
+
+COSTS = {
+    "a": EntryCost(ms=1.0, half_width_ms=0.1, weak=False),
+    "b": EntryCost(ms=2.0, half_width_ms=0.3, weak=False),
+    "w": EntryCost(ms=4.0, half_width_ms=2.0, weak=True),
+}
+
+
+def model(width: float | None) -> LatencyModel:
+    return LatencyModel(0.5, 0.25, COSTS, width, None if width is None else 0.95)
+
+
+def test_latency_is_base_plus_entries_plus_data_moved() -> None:
+    prediction = model(0.1).predict(["a", "b", "a"], boundary_bytes=2 << 20)
+    assert prediction.ms == pytest.approx(0.5 + 1 + 2 + 1 + 0.5)
+    assert (prediction.low, prediction.high) == pytest.approx((4.5, 5.5))
+    assert prediction.level == 0.95
+    assert prediction.weak_keys == ()
+
+
+def test_without_held_out_models_the_arms_of_entries_add_up() -> None:
+    prediction = model(None).predict(["a", "b", "a"])
+    assert prediction.level is None
+    assert (prediction.low, prediction.high) == pytest.approx((4.5 - 0.5, 4.5 + 0.5))
+
+
+def test_weak_entries_widen_and_are_named_once() -> None:
+    prediction = model(0.1).predict(["w", "a", "w"])
+    assert prediction.weak_keys == ("w",)
+    assert prediction.high - prediction.ms == pytest.approx(0.95 + 4.0)
+    assert prediction.low == pytest.approx(9.5 - 4.95)
+
+
+def test_an_unknown_key_is_an_error_that_names_it() -> None:
+    with pytest.raises(UsageError, match="no entry for x, y; use"):
+        model(0.1).predict(["a", "y", "x", "y"])
+    with pytest.raises(UsageError, match="and 2 more"):
+        latency_ms({}, 0.0, 0.0, list("abcdefg"), 0)
+
+
+@pytest.fixture(scope="module")
+def make_lut() -> Callable[..., Lut]:
+    generator = np.random.default_rng(0)
+    world = make_world(generator)
+
+    def build(seed: int, heldout: int = 0) -> Lut:
+        study = make_study(np.random.default_rng(seed), world, designs=30, heldout=heldout)
+        return build_lut(study.inputs, study.models, study.samples, study.features)
+
+    return build
+
+
+@pytest.mark.parametrize(("heldout", "level"), [(0, None), (12, 0.90), (24, 0.95)])
+def test_the_interval_is_the_best_that_held_out_models_allow(
+    make_lut: Callable[..., Lut], heldout: int, level: float | None
+) -> None:
+    lut = make_lut(1, heldout)
+    prediction = LatencyModel.from_lut(lut).predict(lut.models[0].blocks)
+    assert prediction.level == level
+    assert prediction.low < prediction.ms < prediction.high
+    assert prediction.ms == pytest.approx(lut.models[0].ms, rel=0.05)
+
+
+def test_keys_that_no_model_held_are_weak(make_lut: Callable[..., Lut]) -> None:
+    lut = make_lut(1)
+    unheld = lut.entries[0].model_copy(update={"method": "prior"})
+    latency = LatencyModel.from_lut(Lut(lut.meta, (unheld, *lut.entries[1:]), lut.models, lut.samples))
+    assert latency.predict([unheld.key]).weak_keys == (unheld.key,)
+
+
+def test_held_out_truth_lies_within_predictions(make_lut: Callable[..., Lut]) -> None:
+    lut = make_lut(2, 24)
+    assert isinstance(lut.meta.conformal, Conformal)
+    latency = LatencyModel.from_lut(lut)
+    held = [row for row in lut.models if row.split == "heldout"]
+    inside = [
+        prediction.low <= row.ms <= prediction.high
+        for row, prediction in ((row, latency.predict(row.blocks)) for row in held)
+    ]
+    assert np.mean(inside) >= 0.95
+
+
+def test_two_runs_of_the_same_device_overlap(make_lut: Callable[..., Lut]) -> None:
+    diff = diff_luts(make_lut(3), make_lut(4))
+    assert diff.overlap_share is not None
+    assert diff.overlap_share >= 0.95
+    assert diff.reference_ratio is not None
+    assert not diff.only_first
+
+
+def test_diff_by_hand(make_lut: Callable[..., Lut]) -> None:
+    lut = make_lut(3)
+    first, second, *rest = lut.entries
+    slower = first.model_copy(
+        update={"ms": first.ms * 10, "ci_low": first.ci_low * 10, "ci_high": first.ci_high * 10}
+    )
+    other = Lut(lut.meta, (slower, *rest), lut.models, lut.samples)
+    diff = diff_luts(lut, other)
+    assert diff.only_first == (second.key,)
+    assert diff.only_second == ()
+    assert diff.entries[0].ratio == pytest.approx(10.0)
+    assert not diff.entries[0].overlap
+    assert diff.overlap_share == pytest.approx((len(diff.entries) - 1) / len(diff.entries))
+    assert diff.reference_ratio == 1.0

@@ -84,8 +84,8 @@ class LatencyModel:
             conformal_level=None if width is None else level,
         )
 
-    def predict(self, blocks: Sequence[str], boundary_bytes: int = 0) -> Prediction:
-        """Latency of the network with these blocks, in any order.
+    def predict(self, blocks: Sequence[str], boundary_bytes: int) -> Prediction:
+        """Latency of the network with these blocks, in any order, that moves `boundary_bytes` between them.
 
         Blocks whose entries are weak widen a conformal interval by their own arms: held-out models vouch only
         for blocks like theirs. Raises UsageError for blocks without an entry.

@@ -20,7 +20,7 @@ _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
 @dataclass(frozen=True, order=True)
 class LutRef:
-    """Where a LUT lies; `str()` is the name that `LutStore.load` takes."""
+    """Where a LUT lies; `str()` is the name that `LutStore.load` takes. Version 0: a copy outside of a store."""
 
     device: str
     space: str
@@ -135,6 +135,8 @@ class LutStore:
         Raises UsageError listing what there is.
         """
         folder = Path(ref)
+        if folder.name == META_FILE:
+            folder = folder.parent
         if (folder / META_FILE).is_file():
             return _ref_of(folder)
         wanted = [part for part in str(ref).split("/") if part]

@@ -31,13 +31,13 @@ def test_latency_is_base_plus_entries_plus_data_moved() -> None:
 
 
 def test_without_held_out_models_the_arms_of_entries_add_up() -> None:
-    prediction = model(None).predict(["a", "b", "a"])
+    prediction = model(None).predict(["a", "b", "a"], 0)
     assert prediction.level is None
     assert (prediction.low, prediction.high) == pytest.approx((4.5 - 0.5, 4.5 + 0.5))
 
 
 def test_weak_entries_widen_and_are_named_once() -> None:
-    prediction = model(0.1).predict(["w", "a", "w"])
+    prediction = model(0.1).predict(["w", "a", "w"], 0)
     assert prediction.weak_keys == ("w",)
     assert prediction.high - prediction.ms == pytest.approx(0.95 + 4.0)
     assert prediction.low == pytest.approx(9.5 - 4.95)
@@ -45,7 +45,7 @@ def test_weak_entries_widen_and_are_named_once() -> None:
 
 def test_an_unknown_key_is_an_error_that_names_it() -> None:
     with pytest.raises(UsageError, match="no entry for x, y; use"):
-        model(0.1).predict(["a", "y", "x", "y"])
+        model(0.1).predict(["a", "y", "x", "y"], 0)
     with pytest.raises(UsageError, match="and 2 more"):
         latency_ms({}, 0.0, 0.0, list("abcdefg"), 0)
 
@@ -67,7 +67,7 @@ def test_the_interval_is_the_best_that_held_out_models_allow(
     make_lut: Callable[..., Lut], heldout: int, level: float | None
 ) -> None:
     lut = make_lut(1, heldout)
-    prediction = LatencyModel.from_lut(lut).predict(lut.models[0].blocks)
+    prediction = LatencyModel.from_lut(lut).predict(lut.models[0].blocks, 0)
     assert prediction.level == level
     assert prediction.low < prediction.ms < prediction.high
     assert prediction.ms == pytest.approx(lut.models[0].ms, rel=0.05)
@@ -77,7 +77,7 @@ def test_keys_that_no_model_held_are_weak(make_lut: Callable[..., Lut]) -> None:
     lut = make_lut(1)
     unheld = lut.entries[0].model_copy(update={"method": "prior"})
     latency = LatencyModel.from_lut(Lut(lut.meta, (unheld, *lut.entries[1:]), lut.models, lut.samples))
-    assert latency.predict([unheld.key]).weak_keys == (unheld.key,)
+    assert latency.predict([unheld.key], 0).weak_keys == (unheld.key,)
 
 
 def test_held_out_truth_lies_within_predictions(make_lut: Callable[..., Lut]) -> None:
@@ -87,7 +87,7 @@ def test_held_out_truth_lies_within_predictions(make_lut: Callable[..., Lut]) ->
     held = [row for row in lut.models if row.split == "heldout"]
     inside = [
         prediction.low <= row.ms <= prediction.high
-        for row, prediction in ((row, latency.predict(row.blocks)) for row in held)
+        for row, prediction in ((row, latency.predict(row.blocks, 0)) for row in held)
     ]
     assert np.mean(inside) >= 0.95
 

@@ -51,7 +51,15 @@ def test_versions_sort_as_numbers(lut: Lut, tmp_path: Path) -> None:
 def test_what_was_written_is_loaded(lut: Lut, tmp_path: Path) -> None:
     store = LutStore([tmp_path])
     folder = store.write(lut)
-    for ref in (folder, str(folder), "host/toy/simulated-t1", "host/toy/simulated-t1/v1", "toy", "host/v1"):
+    for ref in (
+        folder,
+        str(folder),
+        folder / "lut.json",
+        "host/toy/simulated-t1",
+        "host/toy/simulated-t1/v1",
+        "toy",
+        "host/v1",
+    ):
         assert store.load(ref) == lut
 
 

@@ -12,7 +12,7 @@ from luts.build import build_lut
 from luts.errors import InvalidArtifactError
 from luts.files import ENTRIES_FILE, MAX_FILE_BYTES, META_FILE, MODELS_FILE, SAMPLES_FILE, decode, encode
 from luts.lut import Lut
-from luts.schema import KindPrior
+from luts.schema import Conformal
 from luts.store import LutStore
 from luts.verify import verify_lut, verify_values
 
@@ -102,7 +102,8 @@ def edits(lut: Lut) -> dict[str, tuple[Lut, str]]:
     samples = lut.samples.set_column(
         lut.samples.column_names.index("ns"), lut.samples.schema.field("ns"), slowed
     )
-    prior = meta.prior[0]
+    better = heldout.model_copy(update={"mape": 0.001})
+    dearer = meta.prior[0].model_copy(update={"constant_ms": 9.0})
     return {
         "entry": (with_entry(0, ms=entry.ms * 1.0001), re.escape(f"ms of {entry.key}")),
         "interval": (with_entry(0, ci_high=entry.ci_high * 0.9), "ci_high"),
@@ -120,22 +121,18 @@ def edits(lut: Lut) -> dict[str, tuple[Lut, str]]:
         "sample": (changed(lut, samples=samples), MODELS_FILE),
         "reference": (with_meta(reference_ms=meta.reference_ms * 1.01), "reference_ms"),
         "noise floor": (with_meta(noise_floor=meta.noise_floor / 2), "noise_floor"),
-        "held-out error": (with_meta(heldout_error=heldout.model_copy(update={"mape": 0.001})), "heldout_error.mape"),
-        "conformal": (with_meta(conformal=meta.conformal.model_copy(update={"half_width_90": 0.0})), "conformal"),
+        "held-out error": (with_meta(heldout_error=better), "heldout_error.mape"),
+        "conformal": (with_meta(conformal=Conformal(half_width_90=0.0, half_width_95=None)), "conformal"),
         "base": (with_meta(base_ms=meta.base_ms + 0.01), "base_ms"),
-        "prior": (
-            with_meta(
-                prior=(KindPrior(**{**prior.model_dump(), "constant_ms": 9.0}), *meta.prior[1:]),
-            ),
-            r"prior\[0\].constant_ms",
-        ),
-    }  # fmt: skip
+        "prior": (with_meta(prior=(dearer, *meta.prior[1:])), r"prior\[0\].constant_ms"),
+    }
 
 
 EDITS = (
-    "entry", "interval", "removal", "loads", "method", "macs", "model", "model left out", "order", "entry left out",
-    "sample", "reference", "noise floor", "held-out error", "conformal", "base", "prior",
-)  # fmt: skip
+    *("entry", "interval", "removal", "loads", "method", "macs", "entry left out", "order"),
+    *("model", "model left out", "sample"),
+    *("reference", "noise floor", "held-out error", "conformal", "base", "prior"),
+)
 
 
 @pytest.mark.parametrize("name", EDITS)

@@ -44,7 +44,9 @@ class Journal:
                 self._file.truncate(good)
         except BlockingIOError as error:
             self._file.close()
-            raise BlocktimeError(f"{path} is being written by another `bench`; wait for it or stop it") from error
+            raise BlocktimeError(
+                f"{path} is being written by another `bench`; wait for it or stop it"
+            ) from error
         except BaseException:
             self._file.close()
             raise

@@ -140,10 +140,13 @@ class _Builder:
             raise UsageError(f"{self.space.name} has too few architectures for so many models; ask for fewer")
         return fresh
 
-    def _add(self, model: PlanModel) -> None:
-        if model.model_id not in self._known:
-            self._known.add(model.model_id)
-            self.models.append(model)
+    def _add(self, model: PlanModel) -> bool:
+        """Whether the model is new."""
+        if model.model_id in self._known:
+            return False
+        self._known.add(model.model_id)
+        self.models.append(model)
+        return True
 
     def _add_arch(self, arch: Arch, role: Role) -> PlanModel:
         blocks = arch.keys()
@@ -151,10 +154,11 @@ class _Builder:
         self._add(model)
         return model
 
-    def _add_removal(self, base: PlanModel, key: str) -> None:
+    def _add_removal(self, base: PlanModel, key: str) -> bool:
+        """False where the base without the block is a model already; another base has to show the block then."""
         blocks = list(base.blocks)
         blocks.remove(key)
-        self._add(PlanModel(model_id(blocks), "", tuple(blocks), "removal", base.model_id, key))
+        return self._add(PlanModel(model_id(blocks), "", tuple(blocks), "removal", base.model_id, key))
 
     def add_removals(self, keys: Sequence[str], removals: Removals) -> None:
         """Greedy cover: each new base holds the most blocks still without a removal that a draw offers."""
@@ -163,9 +167,7 @@ class _Builder:
         removable = {key for key in keys if parse_key(key).removable}
         base, waiting = self.models[0], set(removable)
         while True:
-            for key in sorted(waiting & set(base.blocks)):
-                self._add_removal(base, key)
-            waiting -= set(base.blocks)
+            waiting -= {key for key in sorted(waiting & set(base.blocks)) if self._add_removal(base, key)}
             if not waiting or removals == "reference":
                 return
             best, blocks = max(self._fresh_candidates(), key=lambda pair: len(waiting & set(pair[1])))

@@ -22,9 +22,9 @@ class Policy:
         min_passes: Fresh loads of every model that there are at least: two give a spread, three an interval.
         max_passes: Fresh loads after which measuring ends, narrow or not.
         half_width: Measuring ends when every model's 95 % interval is narrower than this, relative.
-        reject_confidence: A batch whose A/A difference lies outside this interval around 0 is repeated. At
-            0.99 one good batch in a hundred is repeated for nothing.
-        max_attempts: Tries of one batch before measuring ends with an error.
+        max_attempts: Tries of one batch before measuring ends with an error. One good batch in twenty fails the
+            95 % A/A interval by chance, four in a row one set of batches in a hundred thousand.
+        max_reconnects: Losses of the agent that one batch survives.
         cooling_s: Pause before a batch that was throttled is tried again.
     """
 
@@ -38,8 +38,8 @@ class Policy:
     min_passes: int = 3
     max_passes: int = 8
     half_width: float = 0.01
-    reject_confidence: float = 0.99
     max_attempts: int = 4
+    max_reconnects: int = 3
     cooling_s: float = 60.0
 
     def to_dict(self) -> dict[str, int | float]:

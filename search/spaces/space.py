@@ -140,7 +140,7 @@ class Space:
             "head": arch.head,
             "classes": arch.classes,
             "stages": {
-                stage.name: dict(zip(stage.names, values, strict=True))
+                stage.name: dict(zip(stage.names, map(_plain, values), strict=True))
                 for stage, values in zip(self.stages, arch.stages, strict=False)
             },
         }
@@ -305,6 +305,11 @@ class Space:
 def stage_resolution(stage: Stage, resolution: int) -> int:
     """Side of the map after a stage."""
     return (resolution - 1) // int(dict(stage.fixed)["stride"]) + 1
+
+
+def _plain(value: Value) -> Value:
+    """2 for 2.0: equal architectures have equal JSON."""
+    return int(value) if value == int(value) else value
 
 
 def _number(value: object, name: str) -> Value:

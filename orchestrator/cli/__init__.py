@@ -1,0 +1,1 @@
+"""The command `bench`: options in, other packages called, tables and files out."""

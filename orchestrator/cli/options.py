@@ -1,0 +1,68 @@
+"""Options that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+
+import typer
+
+from luts.errors import UsageError
+from orchestrator.variant import Variant
+
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="host, a phone's name (iphone13, pixel8), or its serial.")
+]
+RuntimeOption = Annotated[str, typer.Option("--runtime", help="executorch or coreml.")]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="ExecuTorch delegate (xnnpack) or Core ML compute units (all)."),
+]
+PrecisionOption = Annotated[
+    str | None, typer.Option("--precision", help="fp32, fp16; the backend's default.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", help="Threads of ExecuTorch's pool; all cores.")
+]
+BudgetOption = Annotated[
+    str, typer.Option("--budget", help="Time after which no further pass is begun: 90s, 15m or 2h.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Exporting processes; all cores.")
+]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of `90s`, `15m` or `2h`."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
+    if match is None:
+        raise UsageError(f"--budget {text!r}: expected a time such as 90s, 15m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_variant(runtime: str, backend: str | None, precision: str | None, threads: int | None) -> Variant:
+    """The variant that the options describe; ExecuTorch gets as many threads as there are cores."""
+    if runtime == "coreml":
+        if threads is not None:
+            raise UsageError("--threads is for executorch; Core ML chooses its own")
+        return Variant("coreml", backend or "all", precision or "")
+    return Variant(runtime, backend or "xnnpack", precision or "", threads or len(os.sched_getaffinity(0)))
+
+
+def parse_latency(text: str, option: str = "--latency") -> float:
+    """Milliseconds of `10ms` or `10`."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(?:ms)?", text)
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{option} {text!r}: expected milliseconds, e.g. 10ms")
+    return float(match[1])
+
+
+def parse_count(text: str, option: str) -> float:
+    """A number with an optional K, M or G, e.g. `1.8M`."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)", text)
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{option} {text!r}: expected a number such as 1.8M")
+    return float(match[1]) * {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]]

@@ -1,0 +1,164 @@
+"""`bench space` and `bench arch`: what can be searched, and what one network costs on paper."""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated
+
+import typer
+
+from luts.errors import UsageError
+from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows
+from search.blocks import count
+from search.spaces import Arch, Space, get_space, list_archs, list_spaces, load_arch
+
+SAMPLES = 2000
+"""Random architectures behind the parameter range that is shown."""
+
+space_app = typer.Typer(help="Search spaces.", no_args_is_help=True)
+arch_app = typer.Typer(help="Architectures.", no_args_is_help=True)
+
+
+@space_app.command("list")
+def list_command(as_json: JsonOption = False) -> None:
+    """All spaces with their sizes."""
+    columns = [
+        Column("space", "space"),
+        Column("architectures", "architectures"),
+        Column("stages", "stages"),
+        Column("resolutions", "resolutions"),
+        Column("block_keys", "block keys"),
+        Column("named", "named architectures"),
+    ]
+    emit_rows("", columns, [_space_row(space) for space in list_spaces()], as_json)
+
+
+def _space_row(space: Space) -> dict[str, object]:
+    return {
+        "space": space.name,
+        "architectures": space.size(),
+        "stages": " or ".join(str(n) for n in space.stage_counts),
+        "resolutions": " ".join(str(r) for r in space.resolutions),
+        "block_keys": len(space.block_specs()),
+        "named": " ".join(name for name, arch in list_archs().items() if arch.space == space.name),
+    }
+
+
+@space_app.command("show")
+def show_command(
+    space: Annotated[str, typer.Argument(help="Name of a space.")], as_json: JsonOption = False
+) -> None:
+    """A space's choices, its size, and the range of its parameters and MACs."""
+    found = get_space(space)
+    stages = [
+        {"stage": stage.name, "kind": stage.kind}
+        | {name: list(values) for name, values in stage.choices}
+        | {"fixed": dict(stage.fixed)}
+        for stage in found.stages
+    ]
+    rng = random.Random(0)
+    costs = [count(found.sample(rng, (found.default_resolution,)).blocks()) for _ in range(SAMPLES)]
+    params = sorted(cost[0] for cost in costs)
+    macs = sorted(cost[1].conv_linear for cost in costs)
+    facts = _space_row(found) | {
+        "digest": found.digest,
+        "heads": " ".join(found.heads),
+        "params_sampled": [params[0], params[-1]],
+        "conv_linear_macs_sampled": [macs[0], macs[-1]],
+    }
+    if as_json:
+        emit_json(facts | {"stages": stages})
+        return
+    shown = [
+        {
+            "stage": row["stage"],
+            "choices": "  ".join(f"{n} {{{', '.join(f'{v:g}' for v in vs)}}}" for n, vs in stage.choices),
+            "fixed": "  ".join(f"{n} {v:g}" for n, v in stage.fixed),
+        }
+        for row, stage in zip(stages, found.stages, strict=True)
+    ]
+    emit_rows(
+        f"{space}: {found.size():,} architectures",
+        [Column("stage", "stage"), Column("choices", "searched"), Column("fixed", "fixed")],
+        shown,
+        False,
+    )
+    print(
+        f"resolutions {facts['resolutions']}, heads {facts['heads']}, stages {facts['stages']}, "
+        f"{facts['block_keys']} block keys\n"
+        f"{SAMPLES} random architectures at {found.default_resolution} px: "
+        f"{params[0] / 1e6:.3f} to {params[-1] / 1e6:.3f} M parameters, "
+        f"{macs[0] / 1e9:.3f} to {macs[-1] / 1e9:.3f} G conv+linear MACs"
+    )
+
+
+@arch_app.command("show")
+def arch_command(
+    arch: Annotated[str, typer.Argument(help="Named architecture or JSON file.")], as_json: JsonOption = False
+) -> None:
+    """Parameters, MACs (both counts) and block keys of an architecture."""
+    found = load_arch(arch)
+    rows = block_rows(found)
+    params, macs = count(found.blocks())
+    if as_json:
+        document = get_space(found.space).to_document(found)
+        totals = {"params": params, "conv_linear_macs": macs.conv_linear, "all_macs": macs.total}
+        emit_json({"arch": document, "digest": found.digest, **totals, "blocks": rows})
+        return
+    columns = [
+        Column("key", "block"),
+        Column("params", "parameters"),
+        Column("conv_linear_macs", "conv+linear MACs"),
+        Column("all_macs", "all MACs"),
+    ]
+    emit_rows(f"{arch} ({found.space}, {found.resolution} px)", columns, rows, False)
+    print(
+        f"{params / 1e6:.3f} M parameters, {macs.conv_linear / 1e9:.3f} G conv+linear MACs "
+        f"(the papers' FLOPs), {macs.total / 1e9:.3f} G with attention's products\n{found.to_json()}"
+    )
+
+
+@arch_app.command("list")
+def arch_list_command(as_json: JsonOption = False) -> None:
+    """The named architectures."""
+    rows = [
+        {"arch": name, "space": arch.space, "resolution": arch.resolution, "params": arch.params()}
+        for name, arch in list_archs().items()
+    ]
+    columns = [Column("arch", "architecture"), Column("space", "space"), Column("resolution", "px")]
+    emit_rows("", [*columns, Column("params", "parameters")], rows, as_json)
+
+
+@arch_app.command("sample")
+def arch_sample_command(
+    space: Annotated[str, typer.Argument(help="Name of a space.")],
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Print the JSON of a random architecture."""
+    print(get_space(space).sample(random.Random(seed)).to_json())
+
+
+def block_rows(arch: Arch) -> list[dict[str, object]]:
+    """One row a block, in order."""
+    rows: list[dict[str, object]] = []
+    for block in arch.blocks():
+        macs = block.macs()
+        rows.append(
+            {
+                "key": block.key,
+                "params": block.params(),
+                "conv_linear_macs": macs.conv_linear,
+                "all_macs": macs.total,
+            }
+        )
+    return rows
+
+
+def parse_resolutions(text: str | None) -> tuple[int, ...] | None:
+    """`256` or `192,256` as numbers; None stays None."""
+    if text is None:
+        return None
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise UsageError(f"--resolution {text!r}: expected numbers, e.g. 256 or 192,256") from error

@@ -1,0 +1,149 @@
+"""One batch: fresh loads side by side, rounds in random order until the ratios are narrow, then a verdict."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from luts.estimate.location import MIN_ROUNDS
+from luts.estimate.ratios import aa_interval, aa_load_variance, load_ratios
+from luts.estimate.rounds import sessions
+from luts.estimate.variance import START_DF, START_LOAD_SD, LoadVariance
+from orchestrator.measure.link import Link, ModelFile
+from orchestrator.measure.log import MeasurementLog
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.records import BatchRecord, ChunkRecord, EndRecord, pack_nanoseconds
+from orchestrator.wire.errors import AgentLost
+
+AA_MEMORY = 20
+"""Batches that tell the load variance for the A/A test: enough degrees of freedom, and quick to go through."""
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Which batch: pass, group within the pass, attempt at it."""
+
+    pass_index: int
+    group: int
+    attempt: int
+
+
+class BatchRunner:
+    """Runs batches on a device and writes all that happens to the log first."""
+
+    def __init__(
+        self, link: Link, files: Mapping[str, ModelFile], log: MeasurementLog, policy: Policy, seed: int
+    ):
+        self.link, self.files, self.log, self.policy, self.seed = link, files, log, policy, seed
+
+    def run(self, key: BatchKey, models: list[str]) -> EndRecord:
+        """Measure the reference, twice loaded, and `models` beside each other; goes on where the log ends.
+
+        Raises:
+            AgentLost: the device was lost more than `max_reconnects` times; what was measured is in the log.
+        """
+        losses = 0
+        while True:
+            batch = self.log.open_batch() or self._new_batch(key, models)
+            try:
+                self._measure(batch)
+                return self._judge(batch)
+            except AgentLost:
+                self.link.drop()
+                losses += 1
+                if losses > self.policy.max_reconnects:
+                    raise
+
+    def _new_batch(self, key: BatchKey, models: list[str]) -> BatchRecord:
+        reference = self.log.header.reference_id
+        return BatchRecord(
+            batch=self.log.next_batch(),
+            segment=0,
+            pass_index=key.pass_index,
+            group=key.group,
+            attempt=key.attempt,
+            slots=[reference, reference, *models],
+            copies=[0, 1] + [0] * len(models),
+            load_ns=[],
+        )
+
+    def _measure(self, batch: BatchRecord) -> None:
+        """Load everything afresh as a new segment of the batch and run rounds until all ratios are narrow."""
+        rng = random.Random(f"{self.seed}:{batch.batch}:{batch.segment}")
+        loading = list(range(len(batch.slots)))
+        rng.shuffle(loading)
+        loaded = {slot: self.link.load(self.files[batch.slots[slot]]) for slot in loading}
+        load_ns = [loaded[slot].load_ns for slot in range(len(batch.slots))]
+        self.log.append(batch.model_copy(update={"load_ns": load_ns}))
+        handles = [loaded[slot].handle for slot in range(len(batch.slots))]
+        warmup = self.policy.warmup
+        while (done := self.log.rounds(batch.batch)) < self.policy.max_rounds:
+            if done >= self.policy.min_rounds and self._narrow(batch):
+                break
+            self._chunk(batch, handles, done, warmup)
+            warmup = 0
+        for handle in handles:
+            self.link.client.unload(handle)
+
+    def _chunk(self, batch: BatchRecord, handles: list[int], first_round: int, warmup: int) -> None:
+        visits = self.policy.settle_runs + 1
+        order = [
+            [slot for slot in self._round(batch, first_round + i) for _ in range(visits)]
+            for i in range(min(self.policy.chunk_rounds, self.policy.max_rounds - first_round))
+        ]
+        result = self.link.client.run(handles, order, warmup)
+        self.log.append(
+            ChunkRecord(
+                batch=batch.batch,
+                segment=batch.segment,
+                first_round=first_round,
+                settle_runs=self.policy.settle_runs,
+                order=order,
+                ns=pack_nanoseconds(result.samples),
+                state_before=result.state_before.model_dump(),
+                state_after=result.state_after.model_dump(),
+            )
+        )
+
+    def _round(self, batch: BatchRecord, number: int) -> list[int]:
+        """The order of one round: the same for the same batch, however often it was cut off."""
+        slots = list(range(len(batch.slots)))
+        random.Random(f"{self.seed}:{batch.batch}:round:{number}").shuffle(slots)
+        return slots
+
+    def _narrow(self, batch: BatchRecord) -> bool:
+        reference = self.log.header.reference_id
+        samples = self.log.samples({batch.batch})
+        ratios = load_ratios(sessions(samples), reference, frozenset(batch.slots))
+        current = [ratio for ratio in ratios if ratio.segment == batch.segment]
+        return all(ratio.se <= self.policy.load_se for ratio in current)
+
+    def _judge(self, batch: BatchRecord) -> EndRecord:
+        """Keep the batch, unless the device throttled in it or its two references disagree."""
+        throttled = self.log.throttled(batch.batch)
+        aa = self._aa(batch)
+        if throttled:
+            reason = throttled
+        elif aa and not aa[1] <= 0.0 <= aa[2]:
+            reason = f"two loads of the reference differ by {100 * aa[0]:+.2f} %"
+        else:
+            reason = ""
+        end = EndRecord(batch=batch.batch, kept=not reason, reason=reason, aa=aa)
+        self.log.append(end)
+        if throttled:
+            time.sleep(self.policy.cooling_s)
+        return end
+
+    def _aa(self, batch: BatchRecord) -> list[float]:
+        """The A/A log difference and its 95 % interval; empty where no segment has enough rounds for one."""
+        if self.log.longest_segment(batch.batch) < MIN_ROUNDS:
+            return []
+        reference = self.log.header.reference_id
+        earlier = set(sorted(self.log.closed_batches())[-AA_MEMORY:])
+        variance = LoadVariance(START_LOAD_SD, START_DF)
+        if earlier:
+            variance = aa_load_variance(self.log.samples(earlier), reference)
+        interval = aa_interval(self.log.samples({batch.batch}), reference, variance)
+        return [interval.log_difference, interval.low, interval.high]

@@ -1,0 +1,95 @@
+"""Passes over a set of models: each pass loads every model afresh once, in batches of random company."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from luts.errors import MeasurementRejectedError
+from luts.estimate.ratios import RatioEstimates, ratio_estimates
+from orchestrator.measure.batches import BatchKey, BatchRunner
+from orchestrator.measure.link import Link, ModelFile
+from orchestrator.measure.log import MeasurementLog
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.records import EndRecord
+
+Progress = Callable[[str, int, int], None]
+"""Called with what goes on, steps done and steps in all."""
+
+
+class Engine:
+    """Measures `models` against the log's reference until all are narrow, the passes or the budget are used up.
+
+    All state is in the log: a new engine on the same log goes on where the old one was stopped.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        files: Mapping[str, ModelFile],
+        models: Sequence[str],
+        log: MeasurementLog,
+        policy: Policy,
+        seed: int,
+    ):
+        self.models = [model for model in models if model != log.header.reference_id]
+        self.log, self.policy, self.seed = log, policy, seed
+        self.runner = BatchRunner(link, files, log, policy, seed)
+
+    def run(self, budget_s: float, progress: Progress) -> RatioEstimates:
+        """Measure; the first `min_passes` are made whatever the budget says.
+
+        Args:
+            budget_s: Seconds after which no further pass is begun.
+            progress: Told after every batch.
+
+        Raises:
+            MeasurementRejectedError: one batch was rejected `max_attempts` times.
+            AgentLost: the device went away and stayed away.
+        """
+        start_s = time.monotonic()
+        for pass_index in range(self.policy.max_passes):
+            if pass_index >= self.policy.min_passes:
+                estimates = ratio_estimates(self.log.samples(), self.log.header.reference_id)
+                if self._narrow(estimates) or time.monotonic() - start_s > budget_s:
+                    return estimates
+            self._pass(pass_index, progress)
+        return ratio_estimates(self.log.samples(), self.log.header.reference_id)
+
+    def _narrow(self, estimates: RatioEstimates) -> bool:
+        widths = [(ratio.high - ratio.low) / 2 for ratio in estimates.ratios.values()]
+        return max(widths) <= self.policy.half_width
+
+    def _pass(self, pass_index: int, progress: Progress) -> None:
+        groups = self._groups(pass_index)
+        for group, models in enumerate(groups):
+            progress(f"pass {pass_index + 1}: measuring", group, len(groups))
+            self._until_kept(pass_index, group, models, progress)
+        progress(f"pass {pass_index + 1}: measured", len(groups), len(groups))
+
+    def _groups(self, pass_index: int) -> list[list[str]]:
+        """The pass's batches: other company in every pass, sizes as equal as can be."""
+        models = list(self.models)
+        random.Random(f"{self.seed}:pass:{pass_index}").shuffle(models)
+        count = max(1, math.ceil(len(models) / self.policy.batch_models))
+        return [models[start::count] for start in range(count)]
+
+    def _until_kept(self, pass_index: int, group: int, models: list[str], progress: Progress) -> None:
+        verdicts = self._verdicts(pass_index, group)
+        while not any(end.kept for end in verdicts):
+            if len(verdicts) >= self.policy.max_attempts:
+                raise MeasurementRejectedError(
+                    f"a batch was rejected {len(verdicts)} times, last because {verdicts[-1].reason}; "
+                    "quiet or cool the device and run the same command again, what was measured is kept"
+                )
+            end = self.runner.run(BatchKey(pass_index, group, len(verdicts)), models)
+            verdicts = self._verdicts(pass_index, group)
+            if not end.kept:
+                progress(f"pass {pass_index + 1}: repeating a batch ({end.reason})", group, 0)
+
+    def _verdicts(self, pass_index: int, group: int) -> list[EndRecord]:
+        ends = self.log.ends()
+        mine = [b for b in self.log.batches().values() if (b.pass_index, b.group) == (pass_index, group)]
+        return [ends[batch.batch] for batch in mine if batch.batch in ends]

@@ -1,0 +1,49 @@
+"""A connection to a device that comes back after it was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.devices.base import Device
+from orchestrator.wire.client import AgentClient, LoadedModel
+from orchestrator.wire.messages import HelloReply
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model as a device takes it."""
+
+    path: Path
+    sha256: str
+
+
+class Link:
+    """Keeps one greeted client to `device`; `drop` after a loss, the next use connects again."""
+
+    def __init__(self, device: Device, runtime: str, options: Mapping[str, bool | int | str]):
+        self.device, self.runtime, self.options = device, runtime, dict(options)
+        self._client: AgentClient | None = None
+
+    @property
+    def client(self) -> AgentClient:
+        """The connection, made now if there is none. DeviceError where the device does not answer."""
+        if self._client is None:
+            self._client = self.device.connect()
+        return self._client
+
+    def hello(self) -> HelloReply:
+        """Who answers."""
+        return self.client.hello()
+
+    def load(self, file: ModelFile) -> LoadedModel:
+        """A fresh load of a model, sent first where the device does not hold it."""
+        self.client.ensure(file.path, file.sha256)
+        return self.client.load(file.sha256, self.runtime, self.options)
+
+    def drop(self) -> None:
+        """Forget the connection."""
+        if self._client is not None:
+            self._client.close()
+        self._client = None

@@ -1,0 +1,107 @@
+"""A profile: from a plan of models and their measurement to a LUT in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from luts.build import build_lut
+from luts.lut import Lut
+from luts.schema import DeviceInfo, KeyFeatures, LutInputs, ModelSpec, Versions
+from luts.store import LutStore
+from orchestrator.export.artifact import Artifact
+from orchestrator.export.spec import toolchain
+from orchestrator.measure.link import ModelFile
+from orchestrator.measure.log import read_log
+from orchestrator.measure.plan import Plan
+from orchestrator.measure.runs import Run
+from orchestrator.measure.samples import samples_table
+from orchestrator.measure.session import Measurement, Subject
+from orchestrator.variant import Variant
+from search.blocks import BlockSpec, boundary_bytes, parse_keys
+from search.blocks.sequence import BYTES_PER_ELEMENT
+from search.spaces import get_space
+
+
+def subject_of(plan: Plan, artifacts: Mapping[str, Artifact]) -> Subject:
+    """What a profile measures: all models of the plan."""
+    files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
+    return Subject(files, plan.reference.model_id, plan.digest, plan.seed)
+
+
+def features_of(specs: Sequence[BlockSpec]) -> dict[str, KeyFeatures]:
+    """What the estimation knows of each block: kind, MACs with attention's products, activation traffic."""
+    return {
+        spec.key: KeyFeatures(
+            kind=spec.kind,
+            macs=spec.macs().total,
+            traffic_bytes=spec.traffic_elements() * BYTES_PER_ELEMENT,
+        )
+        for spec in specs
+    }
+
+
+def exporter_version() -> str:
+    """The tools that made the model files."""
+    versions = toolchain()
+    return f"torch {versions['torch']}, executorch {versions['executorch']}, coremltools {versions['coremltools']}"
+
+
+def lut_of(
+    plan: Plan, artifacts: Mapping[str, Artifact], measurement: Measurement, run: Run, device_name: str
+) -> Lut:
+    """Everything in a run's journal as a LUT.
+
+    Keys of the space that no model holds are in it too, resting on the physical prior alone and saying so.
+    """
+    hello, header = measurement.hello, measurement.header
+    inputs = LutInputs(
+        device=DeviceInfo(
+            name=device_name,
+            model=hello.device.model,
+            soc=hello.device.soc or "",
+            os=hello.device.os,
+            os_build=hello.device.os_build or "",
+            cores=hello.device.cores,
+            memory_bytes=hello.device.memory_bytes,
+        ),
+        versions=Versions(
+            runtime=header.identity.runtime, exporter=exporter_version(), agent=header.identity.agent
+        ),
+        space=plan.space,
+        space_hash=plan.space_digest,
+        variant=header.identity.variant,
+        policy={**header.identity.policy, "seed": plan.seed},
+        reference_id=header.reference_id,
+        created=header.created,
+        measured="simulated" if header.simulated else "measured",
+    )
+    models = [
+        ModelSpec(
+            model_id=model.model_id,
+            arch=model.arch,
+            blocks=model.blocks,
+            boundary_bytes=boundary_bytes(parse_keys(model.blocks)),
+            artifact_sha256=artifacts[model.model_id].sha256,
+            split="heldout" if model.role == "heldout" else "fit",
+            role=model.role,
+            base_id=model.base_id,
+            removed_key=model.removed_key,
+        )
+        for model in plan.models
+    ]
+    samples = samples_table(read_log(run.journal))
+    specs = get_space(plan.space).block_specs(plan.resolutions)
+    return build_lut(inputs, models, samples, features_of(specs))
+
+
+def finish_profile(lut: Lut, run: Run, store: LutStore) -> Path:
+    """Write the LUT as the next version and mark the run as done."""
+    path = store.write(lut)
+    run.finish(str(path))
+    return path
+
+
+def run_label(device_name: str, plan: Plan, variant: Variant) -> str:
+    """Name of a profile's runs."""
+    return f"{device_name}-{plan.space}-{variant.name}-{plan.digest[:8]}"

@@ -1,0 +1,123 @@
+"""From model files and a device to estimates: opens the journal, checks who answers, runs the engine."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.errors import UsageError
+from luts.estimate.ratios import RatioEstimates
+from luts.estimate.reference import QuietLatency, quiet_latency
+from luts.estimate.rounds import sessions
+from luts.samples import kept_samples
+from orchestrator.devices.base import Device
+from orchestrator.measure.engine import Engine, Progress
+from orchestrator.measure.link import Link, ModelFile
+from orchestrator.measure.log import MeasurementLog
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.records import Header, Identity
+from orchestrator.variant import Variant
+from orchestrator.wire.messages import HelloReply
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: models by id with their files, the reference among them, and a name for the set."""
+
+    files: Mapping[str, ModelFile]
+    reference_id: str
+    plan_digest: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came out: ratios of all models to the reference, and the reference's quiet milliseconds."""
+
+    hello: HelloReply
+    header: Header
+    estimates: RatioEstimates
+    reference: QuietLatency
+    batches_kept: int
+    batches_rejected: int
+
+    def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
+        """Latency and its 95 % interval (of the ratio), in ms of this or of another reference latency."""
+        ratio = self.estimates.ratios[model_id]
+        scale = self.reference.ms if reference_ms is None else reference_ms
+        return scale * math.exp(ratio.log_ratio), scale * math.exp(ratio.low), scale * math.exp(ratio.high)
+
+
+def identity_of(hello: HelloReply, variant: Variant, subject: Subject, policy: Policy) -> Identity:
+    """What must stay the same for a journal to go on."""
+    runtime = hello.runtimes[variant.runtime]
+    return Identity(
+        device_model=hello.device.model,
+        soc=hello.device.soc or "",
+        os=hello.device.os,
+        os_build=hello.device.os_build or "",
+        agent=f"{hello.agent.name} {hello.agent.version}",
+        runtime=f"{variant.runtime} {runtime.version}",
+        variant=variant.name,
+        plan=subject.plan_digest,
+        policy=policy.to_dict(),
+        artifacts={name: file.sha256 for name, file in subject.files.items()},
+    )
+
+
+def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None:
+    """`UsageError` if the agent cannot run the variant."""
+    runtime = hello.runtimes.get(variant.runtime)
+    if runtime is None:
+        known = ", ".join(hello.runtimes)
+        raise UsageError(f"the agent on {device_name} has no runtime {variant.runtime}; it has {known}")
+    threads = runtime.options.get("threads")
+    if threads is not None and threads.max is not None and variant.threads > threads.max:
+        raise UsageError(
+            f"{device_name} has {threads.max} cores for {variant.threads} threads; use --threads"
+        )
+
+
+def measure(
+    device: Device,
+    variant: Variant,
+    subject: Subject,
+    journal: Path,
+    policy: Policy,
+    *,
+    models: Sequence[str] | None = None,
+    budget_s: float,
+    progress: Progress,
+) -> Measurement:
+    """Measure the subject's models on a device, going on where the journal ends.
+
+    Raises:
+        UsageError: the device's agent does not have the variant's runtime.
+        DeviceError: the device is not there, or was lost for good.
+        MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
+    """
+    link = Link(device, variant.runtime, variant.load_options)
+    hello = link.hello()
+    check_runtime(device.name, hello, variant)
+    header = Header(
+        identity=identity_of(hello, variant, subject, policy),
+        reference_id=subject.reference_id,
+        seed=subject.seed,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        simulated=False,
+    )
+    try:
+        with MeasurementLog(journal, header) as log:
+            engine = Engine(link, subject.files, models or list(subject.files), log, policy, subject.seed)
+            estimates = engine.run(budget_s, progress)
+            kept = sessions(kept_samples(log.samples()))
+            quiet = quiet_latency(kept, subject.reference_id, estimates.load_variance.sd)
+            verdicts = [end.kept for end in log.ends().values()]
+            return Measurement(
+                hello, log.header, estimates, quiet, sum(verdicts), len(verdicts) - sum(verdicts)
+            )
+    finally:
+        link.drop()

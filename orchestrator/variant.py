@@ -1,0 +1,83 @@
+"""A variant: which runtime, delegate, precision and threads run a model; a LUT's folder is named after it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from luts.errors import UsageError
+from orchestrator.export.spec import ExportSpec
+
+COMPUTE_UNITS = ("all", "cpuonly", "cpuandgpu", "cpuandneuralengine")
+"""What Core ML may use; the same model file runs on each."""
+
+MAX_THREADS = 64
+
+_EXECUTORCH = re.compile(r"executorch-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})")
+_COREML = re.compile(r"coreml-(?P<precision>[a-z0-9]+)-(?P<target>[a-z]+)")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How models run.
+
+    Attributes:
+        runtime: `executorch` or `coreml`.
+        target: ExecuTorch's delegate, or Core ML's compute units.
+        precision: Of the computation; the default of runtime and delegate if empty.
+        threads: Of ExecuTorch's thread pool; 0 for Core ML.
+    """
+
+    runtime: str
+    target: str
+    precision: str = ""
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Check and fill in; `UsageError` says what may stand there."""
+        if self.runtime == "coreml" and self.target not in COMPUTE_UNITS:
+            raise UsageError(
+                f"coreml has no compute units {self.target!r}; it has {', '.join(COMPUTE_UNITS)}"
+            )
+        low = 1 if self.runtime == "executorch" else 0
+        if not low <= self.threads <= (MAX_THREADS if low else 0):
+            raise UsageError(
+                f"{self.runtime} takes {low} to {MAX_THREADS if low else 0} threads, not {self.threads}"
+            )
+        backend = self._backend()
+        probe = ExportSpec(
+            module="timm:none", runtime=self.runtime, backend=backend, precision=self.precision
+        )
+        object.__setattr__(self, "precision", probe.precision)
+
+    def _backend(self) -> str:
+        return "mlprogram" if self.runtime == "coreml" else self.target
+
+    @property
+    def name(self) -> str:
+        """Folder name, e.g. `executorch-xnnpack-fp32-t2` or `coreml-fp16-all`."""
+        if self.runtime == "coreml":
+            return f"coreml-{self.precision}-{self.target}"
+        return f"executorch-{self.target}-{self.precision}-t{self.threads}"
+
+    @property
+    def load_options(self) -> dict[str, bool | int | str]:
+        """Options of the agent's `load`."""
+        if self.runtime == "coreml":
+            return {"compute_units": self.target}
+        return {"threads": self.threads}
+
+    def export_spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
+        """How a model is exported for this variant."""
+        return ExportSpec(
+            blocks, module, runtime=self.runtime, backend=self._backend(), precision=self.precision
+        )
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        """The variant of a name; `UsageError` if it is none."""
+        if match := _EXECUTORCH.fullmatch(name):
+            return cls("executorch", match["target"], match["precision"], int(match["threads"]))
+        if match := _COREML.fullmatch(name):
+            return cls("coreml", match["target"], match["precision"])
+        raise UsageError(f"{name!r} is no variant; they read executorch-xnnpack-fp32-t2 or coreml-fp16-all")

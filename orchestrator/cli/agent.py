@@ -1,0 +1,39 @@
+"""`bench agent`: the host agent in the foreground, for clients on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.output import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("agent")(agent_command)
+
+
+def agent_command(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 takes a free one.")
+    ] = 0,
+    store: Annotated[Path | None, typer.Option(help="Folder of the model store.")] = None,
+) -> None:
+    """Serve measurements on the loopback until Ctrl-C. `--device host` starts an agent by itself.
+
+    The token is read from BLOCKTIME_TOKEN, or made and printed.
+    """
+    from orchestrator.agent.contract import TOKEN_VARIABLE
+    from orchestrator.agent.main import serve_forever
+    from orchestrator.devices.host import default_store_dir
+
+    token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex(16)
+    if TOKEN_VARIABLE not in os.environ:
+        say(f"token {token}")
+    serve_forever(
+        port, token, store or default_store_dir(), on_listening=lambda p: say(f"listening on port {p}")
+    )

@@ -1,0 +1,107 @@
+"""`bench export`: models as files, with how they were lowered and how far they are from PyTorch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from luts.errors import BlocktimeError, UsageError
+from orchestrator.cli.exports import export_all
+from orchestrator.cli.options import PrecisionOption, WorkersOption
+from orchestrator.cli.output import Column, JsonOption, emit_rows
+from orchestrator.cli.spaces import parse_resolutions
+from orchestrator.export import Artifact, ExportSpec, block_specs_for
+from search.spaces import get_space, load_arch
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export")(export_command)
+
+
+def export_command(
+    arch: Annotated[str | None, typer.Option(help="Named architecture or JSON file.")] = None,
+    model: Annotated[str | None, typer.Option(help="timm:NAME.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="With --blocks: every block of this space on its own.")
+    ] = None,
+    blocks: Annotated[bool, typer.Option("--blocks", help="Export the space's blocks.")] = False,
+    resolution: Annotated[
+        str | None, typer.Option(help="Input sizes of the blocks; all of the space.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="executorch (.pte) or coreml (.mlpackage).")] = "executorch",
+    backend: Annotated[str | None, typer.Option(help="xnnpack, portable, coreml, vulkan.")] = None,
+    precision: PrecisionOption = None,
+    ios: Annotated[
+        str | None, typer.Option("--ios", help="Deployment target of Core ML, e.g. iOS17.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File, or folder with --blocks.")
+    ] = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a network, or every block of a space, and check it against PyTorch."""
+    if (arch is not None) + (model is not None) + blocks != 1:
+        raise UsageError("give exactly one of --arch, --model, or --space with --blocks")
+    if blocks != (space is not None):
+        raise UsageError("--space and --blocks go together")
+    options = (("deployment_target", ios),) if ios else ()
+    how: dict[str, Any] = {
+        "runtime": runtime,
+        "backend": backend or "",
+        "precision": precision or "",
+        "options": options,
+    }
+    if space is not None:
+        specs = {s.name: s for s in block_specs_for(get_space(space), parse_resolutions(resolution), **how)}
+    elif arch is not None:
+        specs = {arch: ExportSpec(load_arch(arch).keys(), **how)}
+    else:
+        specs = {str(model): ExportSpec(module=str(model), **how)}
+    artifacts = export_all(specs, workers)
+    if output is not None:
+        _copy(artifacts, output, folder=blocks)
+    emit_rows("", _COLUMNS, [_row(name, artifact) for name, artifact in artifacts.items()], as_json)
+
+
+_COLUMNS = [
+    Column("name", "model"),
+    Column("bytes", "bytes"),
+    Column("delegates", "delegates"),
+    Column("operators", "operators outside"),
+    Column("max_abs_error", "max |error|"),
+    Column("export_s", "seconds", 1),
+    Column("path", "file"),
+]
+
+
+def _row(name: str, artifact: Artifact) -> dict[str, Any]:
+    report = artifact.report
+    error = report.max_abs_error
+    return {
+        "name": name,
+        "bytes": artifact.payload_bytes,
+        "delegates": report.delegates,
+        "operators": " ".join(f"{op}x{n}" for op, n in report.operators) or "none",
+        "max_abs_error": "not run here" if error is None else f"{error:.1e}",
+        "export_s": report.export_s,
+        "path": str(artifact.path),
+        "sha256": artifact.sha256,
+    }
+
+
+def _copy(artifacts: dict[str, Artifact], output: Path, *, folder: bool) -> None:
+    try:
+        for name, artifact in artifacts.items():
+            target = output / f"{name}{artifact.path.suffix}" if folder else output
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if artifact.path.is_dir():
+                shutil.copytree(artifact.path, target, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(artifact.path, target)
+    except OSError as error:
+        raise BlocktimeError(f"cannot write to {output}: {error.strerror}; choose another -o") from error

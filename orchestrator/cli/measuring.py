@@ -1,0 +1,252 @@
+"""`bench measure` and `bench validate`: whole networks on a device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from luts.errors import InvalidArtifactError, UsageError
+from luts.lut import Lut
+from orchestrator.cli.exports import export_all
+from orchestrator.cli.options import (
+    BackendOption,
+    BudgetOption,
+    DeviceOption,
+    PrecisionOption,
+    RuntimeOption,
+    ThreadsOption,
+    WorkersOption,
+    parse_budget,
+    parse_variant,
+)
+from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, progress_bar, say
+from orchestrator.devices.base import Device
+from orchestrator.devices.discover import resolve
+from orchestrator.export import ExportSpec
+from orchestrator.measure.link import ModelFile
+from orchestrator.measure.plan import model_id
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.runs import Run, find_run
+from orchestrator.measure.session import Measurement, Subject, check_runtime, measure
+from orchestrator.measure.validate import (
+    Validation,
+    compare,
+    fresh_archs,
+    reference_of,
+    summarise,
+    write_validation,
+)
+from orchestrator.paths import lut_store, runs_root
+from orchestrator.variant import Variant
+from search.spaces import Arch, get_space, load_arch
+
+MAX_ARTIFACT_BYTES = 1 << 30
+"""Largest model that an agent takes."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("measure")(measure_command)
+    app.command("validate")(validate_command)
+
+
+def measure_command(
+    device: DeviceOption,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="Named architecture or JSON file; repeatable.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="timm:NAME; repeatable.")] = None,
+    artifact: Annotated[list[Path] | None, typer.Option(help="A .pte file; repeatable.")] = None,
+    runtime: RuntimeOption = "executorch",
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    budget: BudgetOption = "2m",
+    seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference."""
+    variant = parse_variant(runtime, backend, precision, threads)
+    archs = {name: load_arch(name) for name in arch or []}
+    specs = {name: variant.export_spec(found.keys()) for name, found in archs.items()}
+    specs |= {name: variant.export_spec(module=name) for name in model or []}
+    given = {str(path): _model_file(path) for path in artifact or []}
+    if not specs and not given:
+        raise UsageError("nothing to measure; give --arch, --model or --artifact")
+    found = resolve(device)
+    with found:
+        _check(found, variant)
+        files = _export(specs, workers) | given
+        measurement, run = _measure(found, variant, files, next(iter(files)), budget, seed)
+    run.finish("measured")
+    rows = [_measured_row(name, archs.get(name), files[name], measurement) for name in files]
+    if as_json:
+        emit_json({"variant": variant.name, "noise_floor": measurement.estimates.noise_floor, "models": rows})
+        return
+    columns = [
+        Column("model", "model"),
+        Column("params", "parameters"),
+        Column("conv_linear_macs", "conv+linear MACs"),
+        Column("ms", "ms", 3),
+        Column("ci_low", "95 % low", 3),
+        Column("ci_high", "high", 3),
+        Column("loads", "loads"),
+        Column("rounds", "rounds"),
+    ]
+    emit_rows(f"{device}, {variant.name}", columns, rows, False)
+    low, high = measurement.reference.low, measurement.reference.high
+    print(
+        f"reference {next(iter(files))}: {measurement.reference.ms:.3f} ms ({low:.3f} to {high:.3f}); intervals "
+        f"are of ratios to it; noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"
+    )
+
+
+def validate_command(
+    lut: Annotated[str, typer.Option(help="LUT to check.")],
+    device: DeviceOption,
+    count: Annotated[int, typer.Option("-n", "--count", min=2, help="Fresh architectures.")] = 30,
+    budget: BudgetOption = "10m",
+    seed: Annotated[int, typer.Option(help="Of the architectures and the schedule.")] = 0,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Use an equal measurement that was finished.")
+    ] = False,
+    luts: Annotated[Path | None, typer.Option("--luts", help="A further folder of LUTs.")] = None,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predicted against measured latency of random architectures that the LUT has not seen."""
+    store = lut_store(luts)
+    ref = store.resolve(lut)
+    table = store.load(ref.path)
+    variant = Variant.parse(table.meta.variant)
+    archs = fresh_archs(get_space(table.meta.space), table, count, seed)
+    found = resolve(device)
+    with found:
+        _check(found, variant)
+        measurement, run = measure_archs(found, variant, table, archs, budget, seed, workers, reuse=reuse)
+    validation = summarise(table, compare(table, archs, measurement), measurement)
+    path = run.folder / "validation.json"
+    write_validation(path, validation, {"lut": str(ref), "device": device, "measured": table.meta.measured})
+    run.finish(str(path))
+    _show_validation(str(ref), validation, as_json)
+
+
+def measure_archs(
+    device: Device,
+    variant: Variant,
+    lut: Lut,
+    archs: list[Arch],
+    budget: str,
+    seed: int,
+    workers: int | None,
+    *,
+    reuse: bool = False,
+) -> tuple[Measurement, Run]:
+    """Measure architectures beside a LUT's reference, so that both speak of the same milliseconds."""
+    reference = reference_of(lut)
+    specs = {reference.model_id: variant.export_spec(reference.blocks)}
+    specs |= {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
+    files = _export(specs, workers)
+    if files[reference.model_id].sha256 != reference.artifact_sha256:
+        say("note: this version exports the LUT's reference to other bytes than the LUT was measured with")
+    return _measure(device, variant, files, reference.model_id, budget, seed, reuse=reuse)
+
+
+def _check(device: Device, variant: Variant) -> None:
+    with device.connect() as client:
+        check_runtime(device.name, client.hello(), variant)
+
+
+def _export(specs: Mapping[str, ExportSpec], workers: int | None) -> dict[str, ModelFile]:
+    artifacts = export_all(specs, workers)
+    return {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
+
+
+def _measure(
+    device: Device,
+    variant: Variant,
+    files: Mapping[str, ModelFile],
+    reference: str,
+    budget: str,
+    seed: int,
+    *,
+    reuse: bool = False,
+) -> tuple[Measurement, Run]:
+    ids = {name: _journal_id(name) for name in files}
+    digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
+    subject = Subject({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)
+    run = find_run(runs_root(), f"measure-{device.name}-{variant.name}-{digest[:8]}", reuse=reuse)
+    with progress_bar() as progress:
+        measured = measure(
+            device,
+            variant,
+            subject,
+            run.journal,
+            Policy(),
+            budget_s=parse_budget(budget),
+            progress=progress,
+        )
+    return measured, run
+
+
+def _journal_id(name: str) -> str:
+    """Names of people's choosing, paths among them, as ids of a journal; model ids stay as they are."""
+    if len(name) == 12 and all(c in "0123456789abcdef" for c in name):
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def _model_file(path: Path) -> ModelFile:
+    try:
+        size = path.stat().st_size
+        if not 0 < size <= MAX_ARTIFACT_BYTES:
+            raise InvalidArtifactError(f"{path} has {size} bytes; a model has 1 byte to 1 GiB")
+        with path.open("rb") as file:
+            return ModelFile(path, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise InvalidArtifactError(f"{path}: cannot read the model ({error.strerror})") from error
+
+
+def _measured_row(name: str, arch: Arch | None, file: ModelFile, measurement: Measurement) -> dict[str, Any]:
+    ratio = measurement.estimates.ratios[_journal_id(name)]
+    ms, low, high = measurement.ms(_journal_id(name))
+    return {
+        "model": name,
+        "sha256": file.sha256,
+        "params": arch.params() if arch else None,
+        "conv_linear_macs": arch.macs().conv_linear if arch else None,
+        "ms": ms,
+        "ci_low": low,
+        "ci_high": high,
+        "loads": ratio.loads,
+        "rounds": ratio.rounds,
+    }
+
+
+def _show_validation(name: str, validation: Validation, as_json: bool) -> None:
+    if as_json:
+        emit_json({"lut": name} | asdict(validation))
+        return
+    rows = [asdict(c) | {"error": c.error} for c in validation.comparisons]
+    columns = [
+        Column("predicted_ms", "predicted ms", 3),
+        Column("predicted_low", "low", 3),
+        Column("predicted_high", "high", 3),
+        Column("measured_ms", "measured ms", 3),
+        Column("error", "error", 2, percent=True),
+    ]
+    emit_rows(name, columns, sorted(rows, key=lambda row: row["measured_ms"]), False)
+    tau = "-" if validation.kendall_tau is None else f"{validation.kendall_tau:.3f}"
+    print(
+        f"{len(rows)} architectures: MAPE {100 * validation.mape:.2f} %, largest error "
+        f"{100 * validation.max_error:.2f} %, within 2/5/10 %: {100 * validation.within_2:.0f}/"
+        f"{100 * validation.within_5:.0f}/{100 * validation.within_10:.0f} %, Kendall tau {tau}\n"
+        f"{100 * validation.coverage:.0f} % inside the predicted intervals; noise floor "
+        f"{100 * validation.noise_floor:.2f} %; reference today / in the LUT {validation.reference_drift:.3f}"
+    )

@@ -1,0 +1,115 @@
+"""A device whose models have known latencies, drift and load-to-load spread: no process, no socket, no sleep."""
+
+import math
+import random
+
+import numpy as np
+
+from orchestrator.wire import messages as m
+from orchestrator.wire.client import LoadedModel, RunResult
+from orchestrator.wire.errors import AgentLost
+
+QUIET = {
+    "uptime_ns": 1,
+    "load_average_1m": 0.0,
+    "cpus": [],
+    "steal_ms": 0,
+    "thermal_state": "nominal",
+    "thermal_headroom": None,
+    "thermal_zones": [],
+    "throttle_count": None,
+    "battery": None,
+    "low_power_mode": None,
+    "free_memory_bytes": 1 << 30,
+    "agent_memory_bytes": 1 << 20,
+    "qos": None,
+    "foreground": None,
+}
+
+
+class FakeDevice:
+    """`true_ms` by sha256. `lose_after`: run calls after which the connection breaks once each."""
+
+    name = "fake"
+
+    def __init__(self, true_ms, *, load_sd=0.004, noise=0.003, seed=0, lose_after=(), states=None):
+        self.true_ms, self.load_sd, self.noise = true_ms, load_sd, noise
+        self.rng = random.Random(seed)
+        self.lose_after, self.runs, self.connections = set(lose_after), 0, 0
+        self.states = list(states or [])
+        self.os_build = "1"
+        self.visits = []
+
+    def describe(self):
+        return "a fake"
+
+    def connect(self):
+        self.connections += 1
+        return FakeClient(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+class FakeClient:
+    def __init__(self, device):
+        self.device, self.loaded = device, {}
+
+    def hello(self):
+        return m.HelloReply.model_validate(
+            {
+                "id": 1,
+                "protocol": 1,
+                "agent": {"name": "fake", "version": "1"},
+                "device": {
+                    "model": "Fake",
+                    "os": "none",
+                    "os_build": self.device.os_build,
+                    "soc": None,
+                    "cores": 2,
+                    "memory_bytes": 1 << 30,
+                },
+                "runtimes": {
+                    "executorch": {
+                        "version": "1.5.1",
+                        "backends": [],
+                        "options": {"threads": {"type": "int", "default": 2, "min": 1, "max": 2}},
+                    }
+                },
+            }
+        )
+
+    def ensure(self, path, sha256=None, progress=None):
+        return True
+
+    def load(self, sha256, runtime, options=None):
+        handle = len(self.loaded) + 1
+        level = math.exp(self.device.rng.gauss(0, self.device.load_sd))
+        self.loaded[handle] = self.device.true_ms[sha256] * level
+        return LoadedModel(handle, sha256, sha256, 1000, {}, (), (), None, None)
+
+    def unload(self, handle):
+        del self.loaded[handle]
+
+    def run(self, handles, order, warmup=0):
+        device = self.device
+        device.runs += 1
+        if device.runs in device.lose_after:
+            raise AgentLost("the fake was unplugged")
+        samples = np.zeros((len(order), len(order[0])), dtype=np.int64)
+        for r, visited in enumerate(order):
+            drift = math.exp(0.2 * math.sin(device.runs + r / 7))
+            for v, index in enumerate(visited):
+                noise = math.exp(device.rng.gauss(0, device.noise))
+                samples[r, v] = int(1e6 * self.loaded[handles[index]] * drift * noise)
+        before, after = (device.states.pop(0), device.states.pop(0)) if device.states else (QUIET, QUIET)
+        return RunResult(samples, m.DeviceState.model_validate(before), m.DeviceState.model_validate(after))
+
+    def state(self):
+        return m.DeviceState.model_validate(QUIET)
+
+    def close(self):
+        return None

@@ -1,0 +1,197 @@
+"""The engine against a device with known truth: recovery, resuming, rejection, and what must not be mixed."""
+
+import dataclasses
+import math
+
+import pytest
+from fakes import QUIET, FakeDevice
+
+from luts.errors import MeasurementRejectedError, UsageError
+from orchestrator.measure.link import ModelFile
+from orchestrator.measure.log import read_log
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.records import BatchRecord, ChunkRecord, EndRecord
+from orchestrator.measure.samples import samples_table
+from orchestrator.measure.session import Subject, measure
+from orchestrator.variant import Variant
+from orchestrator.wire.errors import AgentLost
+
+TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(9)}
+SHA = {name: f"{i:064x}" for i, name in enumerate(TRUE_MS)}
+POLICY = Policy(batch_models=4, min_rounds=10, max_rounds=20, max_passes=3, cooling_s=0.0)
+VARIANT = Variant("executorch", "xnnpack", "fp32", 1)
+
+
+def subject(tmp_path):
+    files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
+    return Subject(files, "model00", "0" * 64, seed=3)
+
+
+def device(**options):
+    return FakeDevice({SHA[name]: ms for name, ms in TRUE_MS.items()}, **options)
+
+
+def run(tmp_path, fake, policy=POLICY, budget_s=1e9, variant=VARIANT):
+    journal = tmp_path / "journal.jsonl"
+    return measure(
+        fake, variant, subject(tmp_path), journal, policy, budget_s=budget_s, progress=lambda *_: None
+    )
+
+
+def visits(tmp_path):
+    """Every timed visit as (batch, round, position): none may come twice."""
+    table = samples_table(read_log(tmp_path / "journal.jsonl"))
+    return list(
+        zip(*(table.column(name).to_pylist() for name in ("batch", "round", "position")), strict=True)
+    )
+
+
+def test_ratios_are_recovered_under_drift(tmp_path):
+    result = run(tmp_path, device())
+    for name, true_ms in TRUE_MS.items():
+        ratio = result.estimates.ratios[name].log_ratio
+        assert ratio == pytest.approx(math.log(true_ms / TRUE_MS["model00"]), abs=0.02)
+    assert set(result.estimates.ratios) == set(TRUE_MS)
+
+
+def test_every_batch_holds_the_reference_twice_and_every_round_every_slot(tmp_path):
+    run(tmp_path, device())
+    records = read_log(tmp_path / "journal.jsonl")
+    batches = {(r.batch, r.segment): r for r in records if isinstance(r, BatchRecord)}
+    orders = set()
+    for batch in batches.values():
+        assert batch.slots.count("model00") == 2
+        assert sorted(batch.copies[i] for i, name in enumerate(batch.slots) if name == "model00") == [0, 1]
+    for chunk in (r for r in records if isinstance(r, ChunkRecord)):
+        slots = len(batches[chunk.batch, chunk.segment].slots)
+        for row in chunk.order:
+            assert row[::2] == row[1::2]
+            assert sorted(row[::2]) == list(range(slots))
+            orders.add(tuple(row))
+    assert len(orders) > 50
+
+
+def test_each_pass_is_a_fresh_load_of_every_model(tmp_path):
+    result = run(tmp_path, device(), dataclasses.replace(POLICY, half_width=1e-9))
+    loads = {name: ratio.loads for name, ratio in result.estimates.ratios.items() if name != "model00"}
+    assert set(loads.values()) == {3}
+
+
+def test_it_stops_after_the_fewest_passes_once_narrow_or_out_of_budget(tmp_path):
+    narrow = run(tmp_path / "a", device(), dataclasses.replace(POLICY, max_passes=9, half_width=0.5))
+    broke = run(
+        tmp_path / "b", device(), dataclasses.replace(POLICY, max_passes=9, half_width=0.0), budget_s=0.0
+    )
+    for result in (narrow, broke):
+        assert result.estimates.ratios["model01"].loads == POLICY.min_passes
+
+
+def test_a_lost_device_goes_on_in_a_new_segment_without_measuring_twice(tmp_path):
+    fake = device(lose_after={2, 5, 9})
+    result = run(tmp_path, fake)
+    assert fake.connections == 4
+    found = visits(tmp_path)
+    assert len(found) == len(set(found))
+    segments = {r.segment for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, BatchRecord)}
+    assert segments == {0, 1}
+    assert set(result.estimates.ratios) == set(TRUE_MS)
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 8])
+def test_a_killed_run_ends_with_the_same_schedule_as_an_undisturbed_one(tmp_path, killed_at):
+    policy = dataclasses.replace(POLICY, load_se=0.0)
+    run(tmp_path / "whole", device(), policy)
+    always_lost = range(killed_at, killed_at + 4)
+    with pytest.raises(AgentLost):
+        run(tmp_path / "cut", device(lose_after=always_lost), policy)
+    run(tmp_path / "cut", device(seed=1), policy)
+    whole, cut = visits(tmp_path / "whole"), visits(tmp_path / "cut")
+    assert len(cut) == len(set(cut))
+    assert {(b, p) for b, _, p in cut} == {(b, p) for b, _, p in whole}
+
+
+def test_a_finished_run_measures_nothing_more(tmp_path):
+    first = run(tmp_path, device())
+    fake = device()
+    again = run(tmp_path, fake)
+    assert fake.runs == 0
+    assert again.estimates.ratios == first.estimates.ratios
+
+
+def throttled():
+    return QUIET | {"thermal_state": "serious"}
+
+
+def test_a_throttled_batch_is_thrown_away_and_repeated(tmp_path):
+    fake = device(states=[QUIET, throttled()])
+    result = run(tmp_path, fake)
+    ends = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord)]
+    assert [end.reason for end in ends if not end.kept] == ["thermal state serious"]
+    assert (result.batches_kept, result.batches_rejected) == (len(ends) - 1, 1)
+    table = samples_table(read_log(tmp_path / "journal.jsonl"))
+    kept = dict(zip(table.column("batch").to_pylist(), table.column("kept").to_pylist(), strict=True))
+    assert [batch for batch, good in kept.items() if not good] == [ends[0].batch]
+
+
+def test_a_device_that_always_throttles_ends_with_an_error_and_keeps_the_journal(tmp_path):
+    fake = device(states=[throttled()] * 1000)
+    with pytest.raises(MeasurementRejectedError, match="thermal state serious"):
+        run(tmp_path, fake)
+    ends = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord)]
+    assert len(ends) == POLICY.max_attempts
+
+
+def test_two_references_that_disagree_reject_the_batch(tmp_path):
+    with pytest.raises(MeasurementRejectedError, match="two loads of the reference differ"):
+        for seed in range(20):
+            run(
+                tmp_path / str(seed),
+                device(load_sd=0.2, seed=seed),
+                dataclasses.replace(POLICY, max_attempts=1),
+            )
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda fake: setattr(fake, "os_build", "2"), "os_build .1 is now 2"),
+        (lambda fake: None, "variant"),
+    ],
+)
+def test_a_journal_of_other_conditions_is_not_mixed_and_says_which(tmp_path, change, named):
+    run(tmp_path, device())
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    fake = device()
+    change(fake)
+    variant = VARIANT if named != "variant" else Variant("executorch", "xnnpack", "fp32", 2)
+    with pytest.raises(MeasurementRejectedError, match=named):
+        run(tmp_path, fake, variant=variant)
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+def test_a_changed_model_is_named(tmp_path, monkeypatch):
+    run(tmp_path, device())
+    monkeypatch.setitem(SHA, "model03", "f" * 64)
+    with pytest.raises(MeasurementRejectedError, match=r"artifacts \(model03\)"):
+        run(tmp_path, device())
+
+
+def test_a_runtime_that_the_agent_lacks_and_too_many_threads_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no runtime coreml; it has executorch"):
+        run(tmp_path, device(), variant=Variant("coreml", "all"))
+    with pytest.raises(UsageError, match="2 cores for 8 threads"):
+        run(tmp_path, device(), variant=Variant("executorch", "xnnpack", "fp32", 8))
+
+
+def test_one_model_alone_is_measured_against_itself(tmp_path):
+    files = {"model00": ModelFile(tmp_path / "x", SHA["model00"])}
+    result = measure(
+        device(),
+        VARIANT,
+        Subject(files, "model00", "0" * 64, 0),
+        tmp_path / "journal.jsonl",
+        POLICY,
+        budget_s=1e9,
+        progress=lambda *_: None,
+    )
+    assert result.ms("model00")[0] == result.reference.ms

@@ -1,0 +1,84 @@
+"""The journal survives a death at any byte and refuses damage."""
+
+import errno
+
+import pytest
+
+from luts.errors import BlocktimeError, InvalidArtifactError
+from orchestrator.measure.journal import Journal, read_records
+
+RECORDS = [{"kind": "a", "n": i, "text": "ü" * i} for i in range(5)]
+
+
+def write(path, records=RECORDS):
+    with Journal(path) as journal:
+        for record in records:
+            journal.append(record)
+
+
+def test_records_come_back_in_order(tmp_path):
+    path = tmp_path / "deep" / "journal.jsonl"
+    write(path)
+    write(path, [{"kind": "b"}])
+    assert read_records(path)[0] == [*RECORDS, {"kind": "b"}]
+
+
+def test_cut_at_every_byte_it_keeps_all_whole_records(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    whole = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        with Journal(path) as journal:
+            assert journal.records == RECORDS[: sum(end <= size for end in ends)]
+            journal.append({"kind": "after"})
+        assert read_records(path)[0][-1] == {"kind": "after"}
+
+
+def test_damage_before_the_last_line_is_an_error_that_names_the_line(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[15] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(InvalidArtifactError, match="line 1 is damaged"):
+        Journal(path)
+    assert path.read_bytes() == damaged
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path), pytest.raises(BlocktimeError, match="another `bench`"):
+        Journal(path)
+    Journal(path).close()
+
+
+class FullDisk:
+    """Passes `room` bytes on to the real file, then fails as a full disk does."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, data):
+        if self.room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self.file.write(bytes(data[: self.room]))
+        self.room -= written
+        return written
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_leaves_what_was_written_and_can_go_on(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.append(RECORDS[1])
+        journal._file = FullDisk(journal._file, 10)
+        with pytest.raises(BlocktimeError, match="No space left on device.*free some"):
+            journal.append(RECORDS[2])
+        journal._file = journal._file.file
+        assert read_records(path)[0] == [RECORDS[1]]
+        journal.append(RECORDS[3])
+    assert read_records(path)[0] == [RECORDS[1], RECORDS[3]]

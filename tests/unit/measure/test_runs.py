@@ -1,0 +1,54 @@
+"""Run folders: open ones are found again, finished ones stay."""
+
+import pytest
+
+from luts.errors import UsageError
+from orchestrator.cli.options import parse_budget, parse_count, parse_latency
+from orchestrator.measure.runs import find_run
+from orchestrator.variant import Variant
+
+
+def test_an_open_run_is_found_again_and_a_finished_one_is_left_alone(tmp_path):
+    first = find_run(tmp_path, "host-nano")
+    first.folder.mkdir()
+    assert find_run(tmp_path, "host-nano") == first
+    assert find_run(tmp_path, "host-nano", fresh=True) != first
+    first.finish("some/lut")
+    assert first.result == "some/lut"
+    second = find_run(tmp_path, "host-nano")
+    assert second != first
+    assert find_run(tmp_path, "host-nano", reuse=True) == first
+    second.folder.mkdir()
+    assert find_run(tmp_path, "host-nano") == second
+
+
+def test_labels_that_begin_alike_are_kept_apart(tmp_path):
+    (tmp_path / "host-nano-t2-1").mkdir()
+    assert find_run(tmp_path, "host-nano").folder.name == "host-nano-1"
+
+
+@pytest.mark.parametrize(
+    "name", ["executorch-xnnpack-fp32-t2", "executorch-portable-fp32-t1", "coreml-fp16-all"]
+)
+def test_variants_read_back_from_their_names(name):
+    assert Variant.parse(name).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "executorch", "executorch-xnnpack-fp32-t0", "executorch-cuda-fp32-t1", "coreml-fp16-gpu"]
+)
+def test_unknown_variants_are_refused(name):
+    with pytest.raises(UsageError):
+        Variant.parse(name)
+
+
+def test_amounts():
+    assert [parse_budget(t) for t in ("90s", "15m", "2h", "0.5m")] == [90, 900, 7200, 30]
+    assert [parse_latency(t) for t in ("10ms", "2.5")] == [10, 2.5]
+    assert parse_count("1.8M", "--params") == 1.8e6
+    for bad in ("", "15", "-3m", "1d"):
+        with pytest.raises(UsageError, match="expected a time"):
+            parse_budget(bad)
+    for bad in ("0ms", "fast", "-1"):
+        with pytest.raises(UsageError, match="expected milliseconds"):
+            parse_latency(bad)

@@ -48,7 +48,8 @@ class BatchRunner:
         while True:
             batch = self.log.open_batch() or self._new_batch(key, models)
             try:
-                self._measure(batch)
+                if not self._done(batch):
+                    self._measure(batch)
                 return self._judge(batch)
             except AgentLost:
                 self.link.drop()
@@ -79,10 +80,8 @@ class BatchRunner:
         self.log.append(batch.model_copy(update={"load_ns": load_ns}))
         handles = [loaded[slot].handle for slot in range(len(batch.slots))]
         warmup = self.policy.warmup
-        while (done := self.log.rounds(batch.batch)) < self.policy.max_rounds:
-            if done >= self.policy.min_rounds and self._narrow(batch):
-                break
-            self._chunk(batch, handles, done, warmup)
+        while not self._done(batch):
+            self._chunk(batch, handles, self.log.rounds(batch.batch), warmup)
             warmup = 0
         for handle in handles:
             self.link.client.unload(handle)
@@ -113,12 +112,16 @@ class BatchRunner:
         random.Random(f"{self.seed}:{batch.batch}:round:{number}").shuffle(slots)
         return slots
 
-    def _narrow(self, batch: BatchRecord) -> bool:
+    def _done(self, batch: BatchRecord) -> bool:
+        """Enough rounds: the most allowed, or some load of every model narrow enough."""
+        rounds = self.log.rounds(batch.batch)
+        if rounds < self.policy.min_rounds or rounds >= self.policy.max_rounds:
+            return rounds >= self.policy.max_rounds
         reference = self.log.header.reference_id
         samples = self.log.samples({batch.batch})
         ratios = load_ratios(sessions(samples), reference, frozenset(batch.slots))
-        current = [ratio for ratio in ratios if ratio.segment == batch.segment]
-        return all(ratio.se <= self.policy.load_se for ratio in current)
+        narrow = {ratio.model for ratio in ratios if ratio.se <= self.policy.load_se}
+        return narrow >= set(batch.slots) - {reference}
 
     def _judge(self, batch: BatchRecord) -> EndRecord:
         """Keep the batch, unless the device throttled in it or its two references disagree."""

@@ -7,18 +7,18 @@ moment leaves the checkpoint before or the one after, never a mixture.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from luts.errors import BlocktimeError, InvalidArtifactError
+from search.files import read_json, write_atomically
 from search.spaces import Space, get_space
 from search.supernet.optimizer import SlicedAdamW
 from search.supernet.recipe import Recipe
@@ -99,9 +99,8 @@ def save_checkpoint(
         Digests(weights_digest(supernet), f"supernet-{tensors_sha256[:16]}.safetensors", tensors_sha256)
     )
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / info.tensors, data)
-        _write(directory / "checkpoint.json", info.model_dump_json(indent=1).encode())
+        write_atomically(directory / info.tensors, data)
+        write_atomically(directory / "checkpoint.json", info.model_dump_json(indent=1).encode())
         for old in directory.glob("supernet-*.safetensors"):
             if old.name != info.tensors:
                 old.unlink()
@@ -119,22 +118,7 @@ def read_info(directory: Path) -> CheckpointInfo:
         InvalidArtifactError: there is none, it is damaged, or of a space that has changed since.
     """
     path = directory / "checkpoint.json"
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_JSON_BYTES + 1)
-        if len(text) > MAX_JSON_BYTES:
-            raise InvalidArtifactError(f"{path}: over {MAX_JSON_BYTES} bytes; is this a checkpoint?")
-        info = CheckpointInfo.model_validate_json(text)
-    except OSError as error:
-        raise InvalidArtifactError(
-            f"{path}: no readable checkpoint ({error.strerror}); make one with `bench train`"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidArtifactError(
-            f"{path}: invalid checkpoint ({where or 'JSON'}: {first['msg']}); train again"
-        ) from error
+    info = read_json(path, CheckpointInfo, MAX_JSON_BYTES, "make one with `bench train`")
     if get_space(info.space).digest != info.space_digest:
         raise InvalidArtifactError(f"{path}: the space {info.space} has changed since; train again")
     return info
@@ -204,16 +188,3 @@ def _load_weights(supernet: Supernet, tensors: Mapping[str, Tensor], info: Check
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write all or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -109,7 +109,7 @@ def test_damaged_checkpoints_are_refused(digits, tmp_path):
             load_supernet(tmp_path)
         assert "\n" not in str(caught.value)
     description.write_text(text[: len(text) // 2])
-    with pytest.raises(InvalidArtifactError, match="invalid checkpoint"):
+    with pytest.raises(InvalidArtifactError, match="checkpoint.json: invalid"):
         load_supernet(tmp_path)
     description.unlink()
     with pytest.raises(InvalidArtifactError, match="bench train"):
@@ -133,7 +133,7 @@ def test_failing_disk_keeps_the_checkpoint_before(digits, tmp_path, monkeypatch)
 
     def fill(progress):
         if progress.step == 6:
-            monkeypatch.setattr("search.supernet.checkpoint.os.fsync", full)
+            monkeypatch.setattr("search.files.os.fsync", full)
 
     with pytest.raises(BlocktimeError, match="No space left on device"):
         trainer.run(fill)

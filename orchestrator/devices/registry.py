@@ -51,7 +51,11 @@ def find_phone(name: str) -> Phone:
     if wanted in phones:
         return phones[wanted]
     close = difflib.get_close_matches(wanted, ["host", *phones], n=4, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "known are host and phones such as iphone13 or pixel8"
+    hint = (
+        f"did you mean {', '.join(close)}?"
+        if close
+        else "known are host and phones such as iphone13 or pixel8"
+    )
     raise DeviceError(f"unknown device {name[:64]!r}: {hint}; `bench devices` shows what is attached")
 
 

@@ -93,14 +93,14 @@ class AgentClient:
         self._sock.close()
 
     def hello(self) -> m.HelloReply:
-        """Authenticates; must be first. The answer is kept, and later calls return it."""
+        """Authenticates; must be first. The answer is kept, and later calls return it; a refusal closes."""
         if self._hello is None:
-            reply, _ = self._ask(
-                "greeting",
-                m.HelloReply,
-                {"op": "hello", "protocol": m.PROTOCOL_VERSION, "token": self._token},
-            )
-            self._hello = reply
+            fields = {"op": "hello", "protocol": m.PROTOCOL_VERSION, "token": self._token}
+            try:
+                self._hello, _ = self._ask("greeting", m.HelloReply, fields)
+            except AgentError:
+                self.close()
+                raise
         return self._hello
 
     def ensure(

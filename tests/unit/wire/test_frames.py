@@ -23,9 +23,9 @@ SCALARS = (
     | st.floats(allow_nan=False, allow_infinity=False)
 )
 VALUES = st.recursive(
-    SCALARS | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=20
+    SCALARS | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=6
 )
-HEADERS = st.dictionaries(TEXT.filter(lambda key: key != "payload"), VALUES, max_size=6)
+HEADERS = st.dictionaries(TEXT.filter(lambda key: key != "payload"), VALUES, max_size=4)
 
 
 def ending(data: bytes) -> str:
@@ -44,7 +44,7 @@ def read_all(data: bytes) -> list[tuple[dict[str, Any], bytes]]:
     return frames
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.lists(st.tuples(HEADERS, st.binary(max_size=300)), max_size=4))
 def test_round_trip(frames: list[tuple[dict[str, Any], bytes]]) -> None:
     data = b"".join(encode_header(header, len(payload)) + payload for header, payload in frames)
@@ -58,7 +58,7 @@ def test_any_bytes_are_frames_or_a_frame_error(data: bytes) -> None:
     assert ending(data) in CODES
 
 
-@settings(derandomize=True, max_examples=500, deadline=None)
+@settings(derandomize=True, max_examples=150, deadline=None)
 @given(HEADERS, st.binary(max_size=40), st.data())
 def test_damaged_frames_are_frames_or_a_frame_error(
     header: dict[str, Any], payload: bytes, data: Any
@@ -69,7 +69,7 @@ def test_damaged_frames_are_frames_or_a_frame_error(
     assert ending(bytes(stream)) in CODES
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(HEADERS, st.binary(min_size=1, max_size=40), st.data())
 def test_every_cut_is_truncated(header: dict[str, Any], payload: bytes, data: Any) -> None:
     stream = encode_header(header, len(payload)) + payload

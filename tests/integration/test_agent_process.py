@@ -1,0 +1,275 @@
+"""The host agent as a process of its own, with ExecuTorch and a real model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from luts.errors import DeviceError
+from orchestrator.agent.contract import LOOPBACK
+from orchestrator.devices.host import HostDevice
+from orchestrator.wire.client import AgentClient
+from orchestrator.wire.errors import AgentError, AgentLost
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A .pte, and what PyTorch answers for an input."""
+
+    path: Path
+    sha256: str
+    sample: np.ndarray
+    expected: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.SiLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    ).eval()
+    sample = torch.randn(1, 3, 32, 32)
+    program = to_edge_transform_and_lower(
+        torch.export.export(network, (sample,)), partitioner=[XnnpackPartitioner()]
+    ).to_executorch()
+    path = tmp_path_factory.mktemp("model") / "tiny.pte"
+    path.write_bytes(program.buffer)
+    sha256 = hashlib.sha256(program.buffer).hexdigest()
+    return Exported(path, sha256, sample.numpy(), network(sample).detach().numpy())
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostDevice]:
+    folder = tmp_path_factory.mktemp("agent")
+    with HostDevice(store_dir=folder / "store", log_path=folder / "agent.log") as host:
+        yield host
+
+
+@pytest.fixture
+def client(device: HostDevice) -> Iterator[AgentClient]:
+    with device.connect() as connected:
+        yield connected
+
+
+def damaged(folder: Path, name: str, data: bytes) -> tuple[Path, str]:
+    path = folder / name
+    path.write_bytes(data)
+    return path, hashlib.sha256(data).hexdigest()
+
+
+def load_outcome(client: AgentClient, sha256: str) -> str:
+    """`loaded`, the code of the agent's refusal, or what the client says of an agent that died of it."""
+    try:
+        client.load(sha256, "executorch")
+    except AgentError as error:
+        return error.code
+    except AgentLost as error:
+        return str(error)
+    return "loaded"
+
+
+def wait_for_end(pid: int) -> None:
+    deadline_s = time.monotonic() + 60
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline_s, f"process {pid} lives on"
+        time.sleep(0.05)
+
+
+def test_client_needs_no_runtime() -> None:
+    code = "import sys; import orchestrator.devices.discover; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_hello_tells_executorch(client: AgentClient) -> None:
+    runtime = client.hello().runtimes["executorch"]
+    assert "XnnpackBackend" in runtime.backends
+    assert runtime.version.startswith("1.")
+    assert runtime.options["threads"].max == client.hello().device.cores
+
+
+def test_model_is_sent_once_and_agrees_with_pytorch(client: AgentClient, exported: Exported) -> None:
+    client.ensure(exported.path)
+    assert client.ensure(exported.path) is False
+    model = client.load(exported.sha256, "executorch", {"threads": 1})
+    assert model.load_ns > 0
+    assert [(spec.dtype, spec.shape) for spec in model.inputs] == [("float32", [1, 3, 32, 32])]
+    assert [(spec.dtype, spec.shape) for spec in model.outputs] == [("float32", [1, 8])]
+    assert model.delegates is not None
+    assert {delegate.backend for delegate in model.delegates} == {"XnnpackBackend"}
+    for _ in range(2):
+        (output,) = client.check(model.handle, [exported.sample])
+        np.testing.assert_allclose(output, exported.expected, atol=1e-5)
+    with pytest.raises(AgentError) as refused:
+        client.check(model.handle, [exported.sample.astype(np.float64)])
+    assert refused.value.code == "bad_input"
+
+
+def test_samples_of_two_loads(client: AgentClient, exported: Exported) -> None:
+    client.ensure(exported.path)
+    handles = [client.load(exported.sha256, "executorch", {"threads": 1}).handle for _ in range(2)]
+    result = client.run(handles, [[0, 1, 0], [1, 0, 0]] * 5, warmup=2)
+    assert result.samples.shape == (10, 3)
+    assert result.samples.min() > 0
+    assert result.state_before.free_memory_bytes is not None
+    (output,) = client.check(handles[0], [exported.sample])
+    np.testing.assert_allclose(output, exported.expected, atol=1e-5)
+
+
+def test_thread_count_is_real_and_the_same_for_all_models(
+    client: AgentClient, device: HostDevice, exported: Exported
+) -> None:
+    client.ensure(exported.path)
+    most = client.hello().device.cores
+    if most < 2:
+        pytest.skip("one core: there is only one thread count")
+    assert device.agent_pid is not None
+    process = psutil.Process(device.agent_pid)
+    counts = []
+    for threads in (1, 2, 1):
+        model = client.load(exported.sha256, "executorch", {"threads": threads})
+        assert model.options == {"threads": threads}
+        client.run([model.handle], [[0]], warmup=1)
+        counts.append(process.num_threads())
+        with pytest.raises(AgentError) as refused:
+            client.load(exported.sha256, "executorch", {"threads": 3 - threads})
+        assert refused.value.code == "options_conflict"
+        client.unload(model.handle)
+    assert counts[1] == counts[0] + 1
+    assert counts[2] == counts[0]
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": 100_000}, {"threads": True}, {"thread": 1}])
+def test_bad_options(client: AgentClient, exported: Exported, options: dict[str, int]) -> None:
+    client.ensure(exported.path)
+    with pytest.raises(AgentError) as refused:
+        client.load(exported.sha256, "executorch", options)
+    assert refused.value.code == "bad_option"
+    assert refused.value.exit_code == 2
+
+
+def test_truncated_models_are_refused(client: AgentClient, exported: Exported, tmp_path: Path) -> None:
+    data = exported.path.read_bytes()
+    for size in (1, 7, 40, len(data) // 2, len(data) - 1):
+        path, sha256 = damaged(tmp_path, f"{size}.pte", data[:size])
+        client.ensure(path)
+        with pytest.raises(AgentError, match=rf"loading {size}\.pte.*export it again") as refused:
+            client.load(sha256, "executorch")
+        assert (refused.value.code, refused.value.exit_code) == ("bad_model", 6)
+    client.state()
+
+
+def test_flipped_bits_never_hang_and_a_dead_agent_is_named(
+    device: HostDevice, exported: Exported, tmp_path: Path
+) -> None:
+    """ExecuTorch may refuse, run or crash on such a file; each must be told, and the next load must work."""
+    data = exported.path.read_bytes()
+    rng = np.random.default_rng(7)
+    for number in range(12):
+        flipped = bytearray(data)
+        for position in rng.integers(0, len(data), 8):
+            flipped[position] ^= 1 << int(rng.integers(8))
+        path, sha256 = damaged(tmp_path, f"flipped{number}.pte", bytes(flipped))
+        client = device.connect()
+        client.ensure(path)
+        outcome = load_outcome(client, sha256)
+        assert outcome in ("loaded", "bad_model", "out_of_memory") or f"flipped{number}.pte" in outcome
+        client.close()
+    with device.connect() as client:
+        client.ensure(exported.path)
+        client.load(exported.sha256, "executorch")
+
+
+def test_model_that_does_not_fit_into_memory_is_refused_before_loading(
+    client: AgentClient, exported: Exported, tmp_path: Path
+) -> None:
+    """The planned activations, an int64 in the file, are made 2^50 bytes."""
+    from orchestrator.agent.pte import read_pte
+
+    planned_bytes = read_pte(exported.path).planned_bytes
+    data = exported.path.read_bytes()
+    assert data.count(planned_bytes.to_bytes(8, "little")) == 1
+    huge = data.replace(planned_bytes.to_bytes(8, "little"), (1 << 50).to_bytes(8, "little"))
+    path, sha256 = damaged(tmp_path, "huge.pte", huge)
+    client.ensure(path)
+    with pytest.raises(AgentError, match="MiB are free") as refused:
+        client.load(sha256, "executorch")
+    assert refused.value.code == "out_of_memory"
+
+
+def test_killed_agent_is_lost_and_started_again(device: HostDevice, exported: Exported) -> None:
+    client = device.connect()
+    client.ensure(exported.path)
+    model = client.load(exported.sha256, "executorch", {"threads": 1})
+    killed = device.agent_pid
+    assert killed is not None
+    timer = threading.Timer(0.3, os.kill, (killed, signal.SIGKILL))
+    timer.start()
+    with pytest.raises(AgentLost, match=r"lost while timing tiny\.pte") as lost:
+        while True:
+            client.run([model.handle], [[0] * 1000] * 100)
+    timer.join()
+    assert lost.value.exit_code == 3
+    with device.connect() as again:
+        assert device.agent_pid != killed
+        assert again.ensure(exported.path) is False
+
+
+def test_agent_ends_with_its_device(tmp_path: Path) -> None:
+    with HostDevice(store_dir=tmp_path / "store", log_path=tmp_path / "log") as host:
+        host.connect().close()
+        pid = host.agent_pid
+        assert pid is not None
+    assert host.agent_pid is None
+    assert not psutil.pid_exists(pid)
+
+
+def test_agent_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from orchestrator.devices.host import HostDevice
+host = HostDevice(store_dir=Path({str(tmp_path)!r}) / "store", log_path=Path({str(tmp_path)!r}) / "log")
+host.connect()
+print(host.agent_pid, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout is not None
+    agent_pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(agent_pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    wait_for_end(agent_pid)
+
+
+def test_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        host = HostDevice(store_dir=tmp_path / "store", port=port, log_path=tmp_path / "log")
+        with (
+            host,
+            pytest.raises(DeviceError, match=f"died at its start: port {port} is in use; choose another"),
+        ):
+            host.connect()

@@ -1,0 +1,164 @@
+"""The client against peers that answer wrongly, break off, or never answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luts.errors import InvalidArtifactError, UsageError
+from orchestrator.wire.client import AgentClient
+from orchestrator.wire.errors import AgentError, AgentLost, FrameError
+from orchestrator.wire.frames import MAX_PAYLOAD_BYTES, encode_header, read_frame
+
+Peer = Callable[..., AgentClient]
+MODEL = {"load_ns": 1, "options": {}, "inputs": [], "outputs": [], "delegates": None, "placement": None}
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """`peer(*answers)` is a client of a peer that sends `answers[i]` after the i-th request, then closes."""
+    threads: list[threading.Thread] = []
+
+    def start(*answers: bytes) -> AgentClient:
+        ours, theirs = socket.socketpair()
+
+        def serve() -> None:
+            with contextlib.suppress(FrameError), theirs, theirs.makefile("rb") as stream:
+                for answer in answers:
+                    frame = read_frame(stream)
+                    assert frame is not None
+                    frame[1].drain()
+                    theirs.sendall(answer)
+
+        threads.append(threading.Thread(target=serve, daemon=True))
+        threads[-1].start()
+        return AgentClient(ours, "token", timeout_s=5)
+
+    yield start
+    for thread in threads:
+        thread.join(timeout=5)
+
+
+def reply(request_id: int, **fields: Any) -> bytes:
+    return encode_header({"id": request_id, **fields})
+
+
+def test_error_reply_keeps_the_connection(peer: Peer) -> None:
+    error = {"code": "storage_full", "message": "no space"}
+    client = peer(reply(1, error=error), reply(2, present=True, op="have"))
+    with pytest.raises(AgentError, match="no space") as refused:
+        client.state()
+    assert (refused.value.code, refused.value.exit_code) == ("storage_full", 1)
+    with pytest.raises(AgentLost):
+        client.state()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "closed the connection"),
+        (reply(1)[:5], "ended inside the header"),
+        (encode_header({"id": 1}, 10) + b"short", "ended inside the payload"),
+        (struct.pack(">I", 2) + b"[]", "not a JSON object"),
+        (b"HTTP/1.1 200 OK", "over the limit"),
+        (reply(1, state={}), "broke the protocol"),
+        (reply(1, error="none"), "broke the protocol"),
+        (reply(2, error=None), "broke the protocol"),
+    ],
+)
+def test_broken_answer_loses_the_agent(answer: bytes, why: str) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, AgentClient(ours, "token", timeout_s=5) as client:
+        theirs.sendall(answer)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(AgentLost, match=why) as lost:
+            client.state()
+        assert lost.value.exit_code == 3
+        with pytest.raises(AgentLost, match="connect again"):
+            client.state()
+
+
+def test_answer_to_another_request_loses_the_agent(peer: Peer, tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(b"x")
+    with pytest.raises(AgentLost, match="answered request 9 instead of 1"):
+        peer(reply(9, present=True)).ensure(tmp_path / "m")
+
+
+def test_silence_loses_the_agent() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, pytest.raises(AgentLost, match="no answer within"):
+        AgentClient(ours, "token", timeout_s=0.05).state()
+
+
+def test_death_while_loading_names_the_model(peer: Peer, tmp_path: Path) -> None:
+    path = tmp_path / "mobilevit.pte"
+    path.write_bytes(b"x")
+    client = peer(reply(1, present=True), b"")
+    client.ensure(path, sha256="a" * 64)
+    with pytest.raises(AgentLost, match=r"lost while loading mobilevit\.pte with executorch"):
+        client.load("a" * 64, "executorch")
+
+
+def test_death_while_timing_names_the_models(peer: Peer) -> None:
+    client = peer(reply(1, handle=1, **MODEL), b"")
+    client.load("b" * 64, "executorch")
+    with pytest.raises(AgentLost, match="lost while timing bbbbbbbbbbbb"):
+        client.run([1], [[0]])
+
+
+def test_too_few_samples_lose_the_agent(peer: Peer) -> None:
+    golden = Path(__file__).resolve().parents[3] / "protocol/golden/run.reply.bin"
+    with golden.open("rb") as file:
+        frame = read_frame(file)
+    assert frame is not None
+    header = {**frame[0], "id": 1, "payload": 8}
+    raw = json.dumps(header).encode()
+    client = peer(struct.pack(">I", len(raw)) + raw + bytes(8))
+    with pytest.raises(AgentLost, match="8 bytes for 2 x 2 samples"):
+        client.run([1], [[0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("order", [[], [[]], [[0] * 1001] * 200, [[255] * 1000] * 200 + [[0] * 1000]])
+def test_impossible_schedule_is_not_sent(peer: Peer, order: list[list[int]]) -> None:
+    client = peer()
+    with pytest.raises(UsageError, match="split it into several runs"):
+        client.run([1], order)
+    client.close()
+
+
+def test_schedule_over_the_header_limit_is_not_sent(peer: Peer) -> None:
+    client = peer()
+    with pytest.raises(UsageError, match="limit of 1 MiB; ask for less"):
+        client.load("a" * 64, "x", {"option": "y" * (1 << 20)})
+    client.close()
+
+
+def test_files_that_no_agent_takes_are_not_sent(peer: Peer, tmp_path: Path) -> None:
+    client = peer()
+    (tmp_path / "empty").touch()
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(MAX_PAYLOAD_BYTES + 1)
+    for name, why in [("missing", "No such file"), ("empty", "0 bytes"), ("huge", "1 byte to 1 GiB")]:
+        with pytest.raises(InvalidArtifactError, match=why):
+            client.ensure(tmp_path / name)
+    client.close()
+
+
+def test_file_that_shrinks_while_sent_is_an_error(peer: Peer, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(b"x" * 600_000)
+    client = peer(reply(1, present=False), b"")
+
+    def shrink(_sent: int, _total: int) -> None:
+        path.write_bytes(b"")
+
+    with pytest.raises(InvalidArtifactError, match="shrank"):
+        client.ensure(path, progress=shrink)

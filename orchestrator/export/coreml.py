@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import uuid
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from torch import Tensor, nn
 
 from luts.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.export.executorch import first_line
+from orchestrator.export.quiet import quiet
 from orchestrator.export.rewrite import fold_batchnorm
 
 _FREE_OPERATORS = {"const", "cast"}
@@ -49,7 +46,7 @@ def convert_to_mlpackage(
         BlocktimeError: an operator has no Core ML counterpart; it is named.
         InvalidArtifactError: the program has other shapes or another precision than was asked for.
     """
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         import coremltools
 
         folded = fold_batchnorm(module)
@@ -126,16 +123,3 @@ def _fix_identifiers(path: Path) -> None:
     manifest["itemInfoEntries"] = {renamed[old]: entry for old, entry in entries.items()}
     manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
     manifest_path.write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the converter's progress bars and advice off the user's terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from luts.errors import BlocktimeError
+from orchestrator.export.quiet import quiet
 from orchestrator.export.rewrite import fold_batchnorm, linear_layernorm
 
 _GLUE = {"getitem", "alloc"}
@@ -54,7 +52,7 @@ def lower_to_executorch(
     module = fold_batchnorm(module)
     if backend == "xnnpack":
         module = linear_layernorm(module)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             partitioners = _partitioners(backend, precision, deployment_target)
             captured = torch.export.export(module, tuple(inputs))
@@ -82,9 +80,9 @@ def _partitioners(backend: str, precision: str, deployment_target: str) -> list[
         case "portable":
             return []
         case "xnnpack":
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from orchestrator.export.xnnpack import FastXnnpackPartitioner
 
-            return [XnnpackPartitioner()]
+            return [FastXnnpackPartitioner()]
         case "vulkan":
             from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
@@ -119,16 +117,3 @@ def first_line(error: BaseException) -> str:
     """The error's first line that says something, cut to a readable length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's and ExecuTorch's advice to their own developers off the user's terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import executorch.backends.xnnpack.partition.xnnpack_partitioner
-import executorch.exir
-import executorch.extension.pybindings.portable_lib  # noqa: F401  (imported once, before workers fork)
 import torch
 
 from luts.errors import BlocktimeError
-from orchestrator.export.build import export_spec
-from orchestrator.export.cache import ArtifactCache
-from orchestrator.export.executorch import first_line
+from orchestrator.export.quiet import quiet
+
+with quiet():  # imported once, before workers fork
+    import executorch.exir
+    import executorch.extension.pybindings.portable_lib  # noqa: F401
+
+    import orchestrator.export.xnnpack  # noqa: F401
+    from orchestrator.export.build import export_spec
+    from orchestrator.export.cache import ArtifactCache
+    from orchestrator.export.executorch import first_line
 
 
 def serve(connection: Connection, root: Path, tolerance: float) -> None:
     """Export until the other side closes; Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The runtime's native code reports on the processor's files there, line by line.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)
     cache = ArtifactCache(root)
     while True:

@@ -1,7 +1,8 @@
 """The MobileViT block (AutoViT section 3.2), written so that it lowers into few delegates.
 
-Attention is two rank-3 `bmm` and the unfold a chain of reshapes and one permutation: 4-D matmul and
-`scaled_dot_product_attention` make XNNPACK's partitioner break the graph at every expand and squeeze.
+Attention is two rank-3 `bmm`: 4-D matmul and `scaled_dot_product_attention` lower to expand and squeeze
+copies that XNNPACK does not take. Unfold and fold permute once, with channels last, the order in which
+XNNPACK keeps maps, and stay within rank 5, the most that Core ML takes.
 """
 
 from __future__ import annotations
@@ -15,23 +16,21 @@ from search.networks.layers import ConvBnAct
 
 
 def unfold_patches(x: Tensor, patch: int) -> Tensor:
-    """(B, d, H, W) -> (B * P, N, d): P = patch^2 pixel positions, N patches; odd maps are zero-padded."""
+    """(B, d, H, W) -> (P * B, N, d): P = patch^2 pixel positions, N patches; odd maps are zero-padded."""
     batch, dim, height, width = x.shape
     if height % patch or width % patch:
         x = F.pad(x, (0, -width % patch, 0, -height % patch))
     rows, columns = x.shape[2] // patch, x.shape[3] // patch
-    x = x.reshape(batch * dim * rows, patch, columns, patch).transpose(1, 2)
-    x = x.reshape(batch, dim, rows * columns, patch * patch).transpose(1, 3)
-    return x.reshape(batch * patch * patch, rows * columns, dim)
+    x = x.permute(0, 2, 3, 1).reshape(batch * rows, patch, columns, patch, dim)
+    return x.permute(1, 3, 0, 2, 4).reshape(patch * patch * batch, rows * columns, dim)
 
 
 def fold_patches(x: Tensor, patch: int, batch: int, height: int, width: int) -> Tensor:
     """Inverse of `unfold_patches`; what was padded is cut off."""
     dim = x.shape[2]
     rows, columns = -(-height // patch), -(-width // patch)
-    x = x.reshape(batch, patch * patch, rows * columns, dim).transpose(1, 3)
-    x = x.reshape(batch * dim * rows, columns, patch, patch).transpose(1, 2)
-    x = x.reshape(batch, dim, rows * patch, columns * patch)
+    x = x.reshape(patch, patch, batch * rows, columns, dim).permute(2, 0, 3, 1, 4)
+    x = x.reshape(batch, rows * patch, columns * patch, dim).permute(0, 3, 1, 2)
     return x[:, :, :height, :width] if height % patch or width % patch else x
 
 

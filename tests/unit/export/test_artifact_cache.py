@@ -1,0 +1,146 @@
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from luts.errors import BlocktimeError
+from orchestrator.export import cache as cache_module
+from orchestrator.export.artifact import Report
+from orchestrator.export.cache import STALE_S, ArtifactCache, default_root
+from orchestrator.export.spec import ExportSpec
+
+SPEC = ExportSpec(("conv(in=3,out=8,k=3,s=2)@64",))
+REPORT = Report(
+    delegates=1,
+    operators=(("aten.mean.dim", 2),),
+    max_abs_error=1e-6,
+    max_relative_error=1e-7,
+    tolerance=1e-4,
+    export_s=0.5,
+)
+
+
+def write(path: Path) -> Report:
+    path.write_bytes(b"program")
+    return REPORT
+
+
+def test_put_then_get(tmp_path: Path) -> None:
+    cache = ArtifactCache(tmp_path)
+    assert cache.get(SPEC) is None
+    stored = cache.put(SPEC, write)
+    assert stored == cache.get(SPEC)
+    assert stored.path.read_bytes() == b"program"
+    assert stored.payload_bytes == 7
+    assert stored.report == REPORT
+    assert not list((tmp_path / "pending").iterdir())
+
+
+def test_a_folder_is_verified_file_by_file(tmp_path: Path) -> None:
+    spec = ExportSpec(SPEC.blocks, runtime="coreml")
+
+    def write_package(path: Path) -> Report:
+        (path / "Data").mkdir(parents=True)
+        (path / "Data" / "weight.bin").write_bytes(b"12")
+        (path / "Manifest.json").write_text("{}")
+        return REPORT
+
+    cache = ArtifactCache(tmp_path)
+    stored = cache.put(spec, write_package)
+    assert stored.payload_bytes == 4
+    (stored.path / "Data" / "weight.bin").rename(stored.path / "Data" / "other.bin")
+    assert cache.get(spec) is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "record", "no model", "foreign key"])
+def test_damage_is_noticed_and_repaired(tmp_path: Path, damage: str) -> None:
+    cache = ArtifactCache(tmp_path)
+    stored = cache.put(SPEC, write)
+    record = stored.path.parent / "record.json"
+    match damage:
+        case "truncate":
+            stored.path.write_bytes(b"prog")
+        case "flip":
+            stored.path.write_bytes(b"Program")
+        case "record":
+            record.write_text("[1, 2")
+        case "no model":
+            stored.path.unlink()
+        case "foreign key":
+            record.write_text(record.read_text().replace(SPEC.cache_key, "0" * 64))
+    assert cache.get(SPEC) is None
+    assert cache.put(SPEC, write).path.read_bytes() == b"program"
+    assert cache.get(SPEC) is not None
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ArtifactCache(tmp_path)
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache_module, "_sync", full)
+    with pytest.raises(BlocktimeError, match="no space left.*BLOCKTIME_CACHE"):
+        cache.put(SPEC, write)
+    assert cache.get(SPEC) is None
+    assert not list((tmp_path / "pending").iterdir())
+
+
+def test_an_unwritable_root_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BlocktimeError, match="BLOCKTIME_CACHE"):
+        ArtifactCache(tmp_path / "file").put(SPEC, write)
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted(path: Path) -> Report:
+        path.write_bytes(b"pro")
+        raise KeyboardInterrupt
+
+    cache = ArtifactCache(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        cache.put(SPEC, interrupted)
+    assert cache.get(SPEC) is None
+    assert not list((tmp_path / "pending").iterdir())
+
+
+def test_writers_at_the_same_time_agree(tmp_path: Path) -> None:
+    barrier = threading.Barrier(8)
+    results = []
+
+    def put() -> None:
+        def slow(path: Path) -> Report:
+            barrier.wait()
+            return write(path)
+
+        results.append(ArtifactCache(tmp_path).put(SPEC, slow))
+
+    threads = [threading.Thread(target=put) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    assert len({artifact.sha256 for artifact in results}) == 1
+
+
+def test_what_a_dead_process_left_is_swept(tmp_path: Path) -> None:
+    old, young = tmp_path / "pending" / "old", tmp_path / "pending" / "young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    past = time.time() - 2 * STALE_S
+    os.utime(old, (past, past))
+    ArtifactCache(tmp_path).put(SPEC, write)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("BLOCKTIME_CACHE", raising=False)
+    assert default_root() == tmp_path / "blocktime"
+    monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "own"))
+    assert default_root() == tmp_path / "own"

@@ -1,0 +1,92 @@
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from luts.errors import UsageError
+from orchestrator.export import spec as spec_module
+from orchestrator.export.spec import ExportSpec, block_specs_for, source_digest
+from search.spaces import get_arch, get_space
+
+KEY = "conv(in=3,out=8,k=3,s=2)@64"
+ROOT = Path(spec_module.__file__).resolve().parents[2]
+
+
+def test_defaults_are_part_of_the_value() -> None:
+    spec = ExportSpec((KEY,))
+    assert (spec.backend, spec.precision) == ("xnnpack", "fp32")
+    assert spec == ExportSpec((KEY,), backend="xnnpack", precision="fp32")
+    assert spec.cache_key == ExportSpec((KEY,), backend="xnnpack").cache_key
+    core_ml = ExportSpec((KEY,), runtime="coreml")
+    assert (core_ml.backend, core_ml.precision) == ("mlprogram", "fp16")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blocks": ("conv(in=3,out=16,k=3,s=2)@64",)},
+        {"blocks": (), "module": "timm:mobilenetv3_small_100"},
+        {"runtime": "coreml", "backend": "", "precision": ""},
+        {"backend": "portable"},
+        {"backend": "coreml", "precision": "fp16"},
+        {"backend": "coreml", "precision": "fp32"},
+        {"backend": "coreml", "precision": "fp16", "options": (("deployment_target", "iOS18"),)},
+        {"weights": "seed:1"},
+        {"weights": "sha256:" + "0" * 64, "weights_path": "w.safetensors"},
+    ],
+)
+def test_every_field_changes_the_key(change: dict[str, object]) -> None:
+    base = ExportSpec((KEY,))
+    assert dataclasses.replace(base, **change).cache_key != base.cache_key  # type: ignore[arg-type]
+
+
+def test_a_file_may_move() -> None:
+    weights = "sha256:" + "0" * 64
+    here, there = (ExportSpec((KEY,), weights=weights, weights_path=path) for path in ("a", "b"))
+    assert here.cache_key == there.cache_key
+
+
+def test_a_new_toolchain_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ExportSpec((KEY,)).cache_key
+    newer = spec_module.toolchain() | {"executorch": "99"}
+    monkeypatch.setattr(spec_module, "toolchain", lambda: newer)
+    assert ExportSpec((KEY,)).cache_key != before
+
+
+def test_an_edited_source_changes_the_digest(tmp_path: Path) -> None:
+    for folder in spec_module._SOURCES:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    assert source_digest(tmp_path) == source_digest(ROOT)
+    with (tmp_path / "search/networks/mobilevit.py").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert source_digest(tmp_path) != source_digest(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"blocks": (KEY,), "runtime": "tflite"}, "unknown runtime"),
+        ({"blocks": (KEY,), "backend": "qnn"}, "no backend"),
+        ({"blocks": (KEY,), "precision": "int8"}, "no precision"),
+        ({"blocks": (KEY,), "options": (("deployment_target", "iOS18"),)}, "no option"),
+        ({"blocks": (KEY,), "runtime": "coreml", "options": (("deployment_target", "iOS9"),)}, "iOS15"),
+        ({}, "block keys"),
+        ({"blocks": (KEY,), "module": "timm:resnet18"}, "block keys"),
+        ({"module": "timm:../../etc"}, "timm:NAME"),
+        ({"blocks": ("conv(in=3,out=8)@64",)}, "lacks"),
+        ({"blocks": (KEY, KEY)}, "takes 3 channels"),
+        ({"blocks": (KEY,), "weights": "random"}, "seed:N"),
+        ({"blocks": (KEY,), "weights": "sha256:" + "0" * 64}, "path"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        ExportSpec(**fields)  # type: ignore[arg-type]
+
+
+def test_block_specs_cover_every_network_of_the_space() -> None:
+    space = get_space("autovit-xxs")
+    blocks = {spec.blocks[0] for spec in block_specs_for(space, (256,))}
+    assert set(get_arch("autovit-xxs-paper").keys()) <= blocks
+    assert blocks == {block.key for block in space.block_specs((256,))}

@@ -37,6 +37,7 @@ class CheckpointInfo(BaseModel):
     """What `checkpoint.json` says.
 
     Attributes:
+        image_side: Side in pixels to which images were cut before augmentation.
         step: Optimizer steps done; with the recipe's seed it fixes all random numbers to come.
         weights_sha256: Digest of the weights alone, the identity of the trained supernet.
         tensors_sha256: Digest of the file `tensors`.
@@ -56,6 +57,7 @@ class CheckpointInfo(BaseModel):
     data_digest: _Sha256
     split_seed: int
     split_fraction: float = Field(gt=0, lt=0.5)
+    image_side: int = Field(ge=1, le=65_536)
     teacher: str | None = Field(default=None, max_length=4096)
     weights_sha256: _Sha256
     tensors: str = Field(pattern=r"^supernet-[0-9a-f]{16}\.safetensors$")

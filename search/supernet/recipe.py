@@ -19,6 +19,8 @@ class Recipe(BaseModel):
         clip_norm: Largest global norm of the gradients.
         distillation: alpha of AutoViT's equation 4, the share of the teacher's hard labels in the loss;
             it counts only where a teacher is given.
+        held_out: Share of each class kept from training for the search, and as much again for validation
+            where the source has no validation set.
         save_epochs: Epochs between checkpoints; one is always written at the end.
     """
 
@@ -35,6 +37,7 @@ class Recipe(BaseModel):
     clip_norm: float = Field(gt=0, default=5.0)
     distillation: float = Field(ge=0, le=1, default=0.5)
     augment: bool = True
+    held_out: float = Field(gt=0, le=0.4, default=0.1)
     resolutions: tuple[int, ...] = ()
     save_epochs: int = Field(ge=1, default=1)
     seed: int = Field(ge=0, lt=2**32, default=0)
@@ -51,11 +54,12 @@ class Recipe(BaseModel):
 _RECIPES = (
     Recipe(
         name="demo",
-        epochs=30,
+        epochs=15,
         batch_size=64,
         learning_rate=2e-3,
         warmup_epochs=2,
         label_smoothing=0.05,
+        held_out=0.2,
         save_epochs=5,
     ),
     Recipe(name="default", epochs=100, batch_size=128, learning_rate=1e-3),

@@ -120,17 +120,20 @@ def _open_npz(text: str, path: Path) -> Source:
         ) from error
     integers = all(np.issubdtype(a.dtype, np.integer) for a in (offsets, labels))
     if blob.dtype != np.uint8 or not integers or {blob.ndim, offsets.ndim, labels.ndim} != {1}:
-        raise InvalidArtifactError(f"{text}: blob must be uint8, off and y integers, all one-dimensional")
+        raise InvalidArtifactError(
+            f"{text}: not as expected; blob must be uint8, off and y integers, all one-dimensional"
+        )
     offsets, labels = offsets.astype(np.int64), labels.astype(np.int64)
     if not 1 <= len(labels) <= MAX_IMAGES or len(offsets) != len(labels) + 1:
         raise InvalidArtifactError(
-            f"{text}: {len(labels)} labels need {len(labels) + 1} offsets, found {len(offsets)}"
+            f"{text}: {len(offsets)} offsets and {len(labels)} labels; "
+            "every label needs an offset, and the end another"
         )
     sizes = np.diff(offsets)
     if offsets[0] < 0 or offsets[-1] > len(blob) or sizes.min() < 0 or sizes.max() > MAX_ENCODED_BYTES:
         raise InvalidArtifactError(f"{text}: offsets leave the blob or do not grow; the file is damaged")
     if labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        raise InvalidArtifactError(f"{text}: labels must lie in 0..{MAX_CLASSES - 1}")
+        raise InvalidArtifactError(f"{text}: labels leave 0..{MAX_CLASSES - 1}; number the classes from 0")
 
     def image(index: int) -> np.ndarray:
         return _decode(blob[offsets[index] : offsets[index + 1]].tobytes(), f"{text}: image {index}")
@@ -171,7 +174,9 @@ def _open_imagefolder(text: str, path: Path) -> Source:
             with file.open("rb") as stream:
                 data = stream.read(MAX_ENCODED_BYTES + 1)
         except OSError as error:
-            raise InvalidArtifactError(f"{file}: cannot be read ({_line(error)})") from error
+            raise InvalidArtifactError(
+                f"{file}: cannot be read ({_line(error)}); restore or remove it"
+            ) from error
         return _decode(data, str(file))
 
     return Source(

@@ -22,8 +22,15 @@ from search.supernet.checkpoint import CheckpointInfo, Digests, resume, save_che
 from search.supernet.data import ImageData
 from search.supernet.optimizer import SlicedAdamW, gradient_norm
 from search.supernet.recipe import Recipe
+from search.supernet.sources import open_source
 from search.supernet.supernet import Supernet, with_classes
 from search.supernet.teacher import Teacher
+
+
+def open_data(source: str, space: Space, recipe: Recipe) -> ImageData:
+    """The images of a command-line text, split and sized as a recipe says; raises like `open_source`."""
+    side = max(recipe.resolutions, default=space.default_resolution)
+    return ImageData(open_source(source), fraction=recipe.held_out, largest_side=side)
 
 
 class TrainingDivergedError(BlocktimeError):
@@ -169,7 +176,7 @@ class Trainer:
     def _resume(self) -> CheckpointInfo:
         info = resume(self.directory, self.supernet, self.optimizer)
         mine = self._describe(Digests(info.weights_sha256, info.tensors, info.tensors_sha256))
-        for field in ("recipe", "data_digest", "split_seed", "split_fraction", "teacher"):
+        for field in ("recipe", "data_digest", "split_seed", "split_fraction", "image_side", "teacher"):
             if getattr(info, field) != getattr(mine, field):
                 raise UsageError(
                     f"{self.directory} holds a run with another {field}; "
@@ -192,6 +199,7 @@ class Trainer:
             data_digest=data.source.digest,
             split_seed=data.seed,
             split_fraction=data.fraction,
+            image_side=data.side,
             teacher=self.teacher.name if self.teacher else None,
             weights_sha256=digests.weights_sha256,
             tensors=digests.tensors,

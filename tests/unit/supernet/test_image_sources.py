@@ -1,0 +1,228 @@
+"""Sources of images, their splits and batches; damaged and missing input in one line."""
+
+import io
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from luts.errors import InvalidArtifactError, UsageError
+from search.supernet.data import MEAN, STD, ImageData, split_source
+from search.supernet.sources import open_source
+
+
+def _jpeg(shade, side=16, wide=0):
+    image = Image.new("RGB", (side + wide, side), (shade, 255 - shade, 7))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _npz(path, count=40, **changes):
+    files = [_jpeg(5 * i) for i in range(count)]
+    arrays = {
+        "blob": np.frombuffer(b"".join(files), np.uint8),
+        "off": np.cumsum([0, *map(len, files)]),
+        "y": np.arange(count) % 2,
+    } | changes
+    np.savez(path, **arrays)
+    return f"npz:{path}"
+
+
+def _folder(root, classes=("cat", "dog"), count=12):
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            (root / name / f"{i}.png").write_bytes(_jpeg(10 * i, wide=i))
+    return f"imagefolder:{root}"
+
+
+@pytest.fixture
+def one_line():
+    """Errors are one line and say what to do."""
+
+    def check(caught):
+        assert "\n" not in str(caught.value)
+        assert ";" in str(caught.value)
+
+    return check
+
+
+def test_digits_need_no_files():
+    source = open_source("digits")
+    assert (len(source.labels), len(source.classes), source.side, source.flips) == (1797, 10, 8, False)
+    assert source.image(0).shape == (8, 8, 3)
+
+
+def test_split_is_disjoint_stratified_and_fixed():
+    source = open_source("digits")
+    split = split_source(source, seed=0)
+    again, other = split_source(source, seed=0), split_source(source, seed=1)
+    every = np.concatenate([split.train, split.search, split.validation])
+    assert sorted(every) == list(range(1797))
+    assert np.array_equal(split.search, again.search)
+    assert not np.array_equal(split.search, other.search)
+    for part in (split.search, split.validation):
+        counts = np.bincount(source.labels[part], minlength=10)
+        assert counts.min() >= 17
+        assert counts.max() <= 19
+
+
+def test_npz_gives_its_images_in_order(tmp_path):
+    source = open_source(_npz(tmp_path / "a.npz"))
+    assert source.side == 16
+    assert [int(source.image(i)[0, 0, 0]) for i in (0, 7, 39)] == [0, 35, 195]
+    assert list(source.labels[:4]) == [0, 1, 0, 1]
+    assert source.digest == open_source(f"npz:{tmp_path}/a.npz").digest
+    changed = open_source(_npz(tmp_path / "b.npz", y=np.arange(40) % 4))
+    assert changed.digest != source.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"off": np.arange(5)}, "offsets"),
+        ({"off": np.arange(41) * 10**9}, "leave the blob"),
+        ({"off": np.arange(41)[::-1].copy()}, "do not grow"),
+        ({"y": np.full(40, -1)}, "labels"),
+        ({"y": np.full(40, 10**7)}, "labels"),
+        ({"y": np.linspace(0, 1, 40)}, "integers"),
+        ({"blob": np.zeros((4, 4), np.uint8)}, "one-dimensional"),
+        ({"y": np.array([{"a": 1}] * 40, dtype=object)}, "cannot read"),
+    ],
+)
+def test_inconsistent_npz_is_refused(tmp_path, one_line, changes, why):
+    with pytest.raises(InvalidArtifactError, match=why) as caught:
+        open_source(_npz(tmp_path / "a.npz", **changes))
+    one_line(caught)
+
+
+def test_truncated_and_foreign_npz_are_refused(tmp_path, one_line):
+    path = tmp_path / "a.npz"
+    _npz(path)
+    whole = path.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", pickle.dumps([1, 2]), b"PK\x03\x04nonsense"):
+        path.write_bytes(damage)
+        with pytest.raises(InvalidArtifactError) as caught:
+            open_source(f"npz:{path}")
+        one_line(caught)
+
+
+def test_corrupt_image_is_named(tmp_path, one_line):
+    text = _npz(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = {key: file[key].copy() for key in file}
+    start, end = arrays["off"][5:7]
+    arrays["blob"][start + 20 : end] = 0
+    np.savez(tmp_path / "a.npz", **arrays)
+    data = ImageData(open_source(text))
+    with pytest.raises(InvalidArtifactError, match="image 5 ") as caught:
+        data.batch(np.arange(40), 16)
+    one_line(caught)
+
+
+def test_folder_of_images_of_any_shape(tmp_path):
+    data = ImageData(open_source(_folder(tmp_path / "pets")), largest_side=32)
+    assert data.source.classes == ("cat", "dog")
+    images, labels = data.batch(np.array([0, 11, 12]), 24)
+    assert images.shape == (3, 3, 24, 24)
+    assert labels.tolist() == [0, 0, 1]
+
+
+def test_folder_with_its_own_validation_set_keeps_it(tmp_path):
+    _folder(tmp_path / "pets" / "train")
+    text = _folder(tmp_path / "pets" / "val", count=3)
+    source = open_source(text.removesuffix("/val"))
+    split = split_source(source)
+    assert list(split.validation) == list(range(24, 30))
+    assert max(split.train.max(), split.search.max()) < 24
+
+
+def test_bad_folders_are_named(tmp_path, one_line):
+    text = _folder(tmp_path / "pets")
+    (tmp_path / "pets" / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    for where, why in (
+        (text, "'empty' has no images"),
+        (f"imagefolder:{tmp_path}/bare", "no directory a class"),
+    ):
+        with pytest.raises(UsageError, match=why) as caught:
+            open_source(where)
+        one_line(caught)
+    (tmp_path / "pets" / "empty").rmdir()
+    (tmp_path / "pets" / "dog" / "4.png").write_bytes(b"\x89PNG nonsense")
+    with pytest.raises(InvalidArtifactError, match=r"dog/4\.png is no intact image") as caught:
+        ImageData(open_source(text)).batch(np.arange(24), 16)
+    one_line(caught)
+
+
+def test_decompression_bomb_is_refused(tmp_path):
+    text = _folder(tmp_path / "pets")
+    Image.new("1", (9000, 9000)).save(tmp_path / "pets" / "cat" / "0.png")
+    with pytest.raises(InvalidArtifactError, match=r"0\.png is 9000x9000"):
+        open_source(text).image(0)
+
+
+@pytest.mark.parametrize("text", ["imagenet", "npz:", "npz:/nowhere.npz", "imagefolder:/nowhere", "http://a"])
+def test_unknown_and_missing_sources_are_usage_errors(text, one_line):
+    with pytest.raises(UsageError) as caught:
+        open_source(text)
+    one_line(caught)
+
+
+def test_cifar10_in_torchvisions_layout_must_be_intact(tmp_path, one_line):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps({"data": []}))
+    with pytest.raises(InvalidArtifactError, match="no intact CIFAR-10") as caught:
+        open_source(f"cifar10:{tmp_path}")
+    one_line(caught)
+
+
+def test_class_too_small_to_split_is_named(tmp_path, one_line):
+    text = _folder(tmp_path / "pets", count=2)
+    with pytest.raises(UsageError, match="'cat' has 2 images") as caught:
+        ImageData(open_source(text))
+    one_line(caught)
+
+
+def test_batches_are_normalised_and_resized(tmp_path):
+    data = ImageData(open_source(_npz(tmp_path / "a.npz")))
+    images, _ = data.batch(np.array([20]), 24)
+    expected = (torch.tensor([100 / 255, 155 / 255, 7 / 255]) - torch.tensor(MEAN)) / torch.tensor(STD)
+    torch.testing.assert_close(images, expected[None, :, None, None].expand(1, 3, 24, 24))
+
+
+def test_augmentation_follows_its_generator_and_spares_digits_from_flips():
+    data = ImageData(open_source("digits"))
+    indices = data.split.train[:16]
+
+    def batch(seed):
+        return data.batch(indices, 32, torch.Generator().manual_seed(seed))[0]
+
+    assert torch.equal(batch(1), batch(1))
+    assert not torch.equal(batch(1), batch(2))
+    plain = data.batch(indices, 8)[0]
+    moved = data.batch(indices, 8, torch.Generator().manual_seed(1))[0]
+    shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    for before, after in zip(plain, moved, strict=True):
+        inner = after[:, 1:-1, 1:-1]
+        assert any(torch.equal(inner, before[:, 1 + y : 7 + y, 1 + x : 7 + x]) for y, x in shifts)
+
+
+def test_shared_cifar10_reads_whole():
+    shared = Path(os.environ.get("BLOCKTIME_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
+    path = shared / "cifar10_jpeg.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set BLOCKTIME_SHARED_DATA to the directory of cifar10_jpeg.npz")
+    data = ImageData(open_source(f"npz:{path}"))
+    assert (len(data.source.labels), data.classes, data.side) == (60_000, 10, 32)
+    assert (len(data.split.train), len(data.split.search), len(data.split.validation)) == (
+        48_000,
+        6_000,
+        6_000,
+    )
+    assert data.batch(data.split.search[:8], 64)[0].shape == (8, 3, 64, 64)

@@ -9,7 +9,18 @@ import sys
 import typer
 
 from luts.errors import BlocktimeError
-from orchestrator.cli import agent, devices, exporting, lut, measuring, profile, report, spaces, supernet
+from orchestrator.cli import (
+    agent,
+    devices,
+    exporting,
+    lut,
+    measuring,
+    profile,
+    report,
+    searching,
+    spaces,
+    training,
+)
 from orchestrator.cli.output import say
 
 INTERRUPTED = 130
@@ -25,7 +36,7 @@ app = typer.Typer(
 app.add_typer(spaces.space_app, name="space")
 app.add_typer(spaces.arch_app, name="arch")
 app.add_typer(lut.app, name="lut")
-for module in (devices, agent, exporting, profile, measuring, supernet, report):
+for module in (devices, agent, exporting, profile, measuring, training, searching, report):
     module.register(app)
 
 

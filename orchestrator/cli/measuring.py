@@ -25,6 +25,7 @@ from orchestrator.cli.options import (
     parse_variant,
 )
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, progress_bar, say
+from orchestrator.coverage import covered_space
 from orchestrator.devices.base import Device
 from orchestrator.devices.discover import resolve
 from orchestrator.export import ExportSpec
@@ -43,7 +44,10 @@ from orchestrator.measure.validate import (
 )
 from orchestrator.paths import lut_store, runs_root
 from orchestrator.variant import Variant
-from search.spaces import Arch, get_space, load_arch
+from search.spaces import Arch, load_arch
+
+REFERENCE = "reference"
+"""Journal id of a LUT's reference: one of the measured models may have the same blocks."""
 
 MAX_ARTIFACT_BYTES = 1 << 30
 """Largest model that an agent takes."""
@@ -125,11 +129,12 @@ def validate_command(
     ref = store.resolve(lut)
     table = store.load(ref.path)
     variant = Variant.parse(table.meta.variant)
-    archs = fresh_archs(get_space(table.meta.space), table, count, seed)
+    archs = fresh_archs(covered_space(table), table, count, seed)
     found = resolve(device)
     with found:
         _check(found, variant)
-        measurement, run = measure_archs(found, variant, table, archs, budget, seed, workers, reuse=reuse)
+        specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
+        measurement, run = measure_beside(found, variant, table, specs, budget, seed, workers, reuse=reuse)
     validation = summarise(table, compare(table, archs, measurement), measurement)
     path = run.folder / "validation.json"
     write_validation(path, validation, {"lut": str(ref), "device": device, "measured": table.meta.measured})
@@ -137,25 +142,23 @@ def validate_command(
     _show_validation(str(ref), validation, as_json)
 
 
-def measure_archs(
+def measure_beside(
     device: Device,
     variant: Variant,
     lut: Lut,
-    archs: list[Arch],
+    models: Mapping[str, ExportSpec],
     budget: str,
     seed: int,
     workers: int | None,
     *,
     reuse: bool = False,
 ) -> tuple[Measurement, Run]:
-    """Measure architectures beside a LUT's reference, so that both speak of the same milliseconds."""
+    """Measure models, by model id, beside a LUT's reference: both speak of the same milliseconds then."""
     reference = reference_of(lut)
-    specs = {reference.model_id: variant.export_spec(reference.blocks)}
-    specs |= {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
-    files = _export(specs, workers)
-    if files[reference.model_id].sha256 != reference.artifact_sha256:
+    files = _export({REFERENCE: variant.export_spec(reference.blocks), **models}, workers)
+    if files[REFERENCE].sha256 != reference.artifact_sha256:
         say("note: this version exports the LUT's reference to other bytes than the LUT was measured with")
-    return _measure(device, variant, files, reference.model_id, budget, seed, reuse=reuse)
+    return _measure(device, variant, files, REFERENCE, budget, seed, reuse=reuse)
 
 
 def _check(device: Device, variant: Variant) -> None:
@@ -197,7 +200,7 @@ def _measure(
 
 def _journal_id(name: str) -> str:
     """Names of people's choosing, paths among them, as ids of a journal; model ids stay as they are."""
-    if len(name) == 12 and all(c in "0123456789abcdef" for c in name):
+    if name == REFERENCE or (len(name) == 12 and all(c in "0123456789abcdef" for c in name)):
         return name
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 

@@ -85,7 +85,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressSink]:
-    """A progress sink that draws one bar on a terminal, and a line for each new step elsewhere."""
+    """A progress sink that draws one bar on a terminal, and a line for each step and tenth of it elsewhere."""
     if not _err.is_terminal:
         yield _plain_sink()
         return
@@ -100,12 +100,13 @@ def progress_bar() -> Iterator[ProgressSink]:
 
 
 def _plain_sink() -> ProgressSink:
-    last = ""
+    last = ("", -1)
 
     def sink(what: str, done: int, total: int) -> None:
         nonlocal last
-        if what != last or done == total:
+        tenth = 10 * done // total if total else 0
+        if (what, tenth) != last:
             say(f"{what} ({done}/{total})" if total else what)
-        last = what
+        last = (what, tenth)
 
     return sink

@@ -50,6 +50,9 @@ def profile_command(
     resolution: Annotated[
         str | None, typer.Option(help="Input sizes, e.g. 192,256; the space's default.")
     ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Of the classifier; the space's default.")
+    ] = None,
     design: Annotated[int | None, typer.Option(min=0, help="Random models; one for five block keys.")] = None,
     heldout: Annotated[int | None, typer.Option(min=0, help="Models held out; a fifth of all.")] = None,
     removals: Annotated[str, typer.Option(help="all, reference or none: whose blocks are removed.")] = "all",
@@ -74,8 +77,9 @@ def profile_command(
     budget_s = parse_budget(budget)
     if removals not in ("all", "reference", "none"):
         raise UsageError(f"--removals {removals!r}: expected all, reference or none")
+    searched = get_space(space)
     plan = make_plan(
-        get_space(space),
+        searched.with_classes(classes) if classes else searched,
         resolutions=parse_resolutions(resolution),
         seed=seed,
         design=design,
@@ -130,7 +134,7 @@ def _report(path: str, as_json: bool) -> None:
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
     space = get_space(plan.space)
-    keys = [spec.key for spec in space.block_specs(plan.resolutions)]
+    keys = [spec.key for spec in space.with_classes(plan.classes).block_specs(plan.resolutions)]
     seen = Counter(key for model in plan.models if model.role != "heldout" for key in set(model.blocks))
     rows: list[dict[str, Any]] = [
         {"key": key, "models": seen[key], "removed": any(m.removed_key == key for m in plan.models)}

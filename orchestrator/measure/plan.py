@@ -54,6 +54,7 @@ class Plan:
 
     space: str
     space_digest: str
+    classes: int
     resolutions: tuple[int, ...]
     seed: int
     models: tuple[PlanModel, ...]
@@ -111,7 +112,7 @@ def make_plan(
     builder.add_design(keys, math.ceil(len(keys) / 5) if design is None else design)
     fitted = len(builder.models)
     builder.add_heldout(round(fitted * HELDOUT_SHARE / (1 - HELDOUT_SHARE)) if heldout is None else heldout)
-    return Plan(space.name, space.digest, resolutions, seed, tuple(builder.models))
+    return Plan(space.name, space.digest, space.default_classes, resolutions, seed, tuple(builder.models))
 
 
 class _Builder:
@@ -127,7 +128,7 @@ class _Builder:
         """The space's published network where there is one, else the first draw with the most blocks."""
         for arch in list_archs().values():
             if arch.space == self.space.name and arch.resolution in self.resolutions:
-                return arch
+                return arch.with_classes(self.space.default_classes)
         return max(self._candidates(), key=lambda arch: len(arch.keys()))
 
     def _candidates(self) -> list[Arch]:

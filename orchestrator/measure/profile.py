@@ -91,7 +91,7 @@ def lut_of(
         for model in plan.models
     ]
     samples = samples_table(read_log(run.journal))
-    specs = get_space(plan.space).block_specs(plan.resolutions)
+    specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
     return build_lut(inputs, models, samples, features_of(specs))
 
 

@@ -62,18 +62,16 @@ class Validation:
 
 
 def fresh_archs(space: Space, lut: Lut, count: int, seed: int) -> list[Arch]:
-    """Random architectures of the LUT's resolutions that were not measured for it.
+    """Random architectures of `space`, the part that the LUT covers, that were not measured for it.
 
     Raises:
         UsageError: the space does not have so many left.
     """
-    covered = {int(entry.key.rpartition("@")[2]) for entry in lut.entries}
-    resolutions = tuple(r for r in space.resolutions if r in covered)
     known = {model.model_id for model in lut.models}
     rng = random.Random(f"validate:{space.digest}:{seed}")
     found: dict[str, Arch] = {}
     for _ in range(count * ATTEMPTS_PER_ARCH):
-        arch = space.sample(rng, resolutions)
+        arch = space.sample(rng)
         name = model_id(arch.keys())
         if name not in known:
             found.setdefault(name, arch)

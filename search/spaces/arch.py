@@ -52,6 +52,10 @@ class Arch:
         """The same network at another input resolution."""
         return replace(self, resolution=resolution)
 
+    def with_classes(self, classes: int) -> Arch:
+        """The same network for another number of classes."""
+        return replace(self, classes=classes)
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no white space; equal architectures give equal text."""
         from search.spaces.registry import get_space

@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,16 +75,28 @@ class Space:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the space's canonical description."""
+        """sha256 of the space's choices; the number of classes is no choice."""
         document = {
             "name": self.name,
             "stages": [[s.name, s.kind, s.fixed, s.choices] for s in self.stages],
             "stage_counts": self.stage_counts,
             "resolutions": self.resolutions,
             "heads": self.heads,
-            "classes": self.default_classes,
         }
         return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
+
+    def with_classes(self, classes: int) -> Space:
+        """The same choices for another number of classes."""
+        return replace(self, default_classes=classes)
+
+    def restricted(self, resolutions: tuple[int, ...]) -> Space:
+        """The part of the space at some of its resolutions; `UsageError` for one that it does not have."""
+        foreign = sorted(set(resolutions) - set(self.resolutions))
+        if foreign or not resolutions:
+            wrong = foreign[0] if foreign else "no resolution at all"
+            raise UsageError(f"{self.name} has no resolution {wrong}; it has {list(self.resolutions)}")
+        default = self.default_resolution if self.default_resolution in resolutions else resolutions[0]
+        return replace(self, resolutions=tuple(sorted(resolutions)), default_resolution=default)
 
     def expand(self, arch: Arch) -> tuple[BlockSpec, ...]:
         """The blocks of an architecture.

@@ -1,0 +1,95 @@
+"""A search's best architectures, exported with inherited weights and measured beside what was predicted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+
+from luts.errors import BlocktimeError
+from luts.lut import Lut
+from luts.model import LatencyModel
+from orchestrator.export import ExportSpec
+from orchestrator.export.cache import digest
+from orchestrator.measure.plan import model_id
+from orchestrator.measure.session import Measurement
+from orchestrator.variant import Variant
+from search.algorithms import SearchResult
+from search.algorithms.record import Evaluated
+from search.spaces import Arch
+from search.supernet.evaluate import InheritedAccuracy
+
+
+@dataclass(frozen=True)
+class MeasuredArch:
+    """One architecture of a search: judged, predicted and measured (ms of the LUT's reference)."""
+
+    arch: str
+    accuracy: float
+    predicted_ms: float
+    predicted_low: float
+    predicted_high: float
+    measured_ms: float
+    measured_low: float
+    measured_high: float
+
+
+def top(result: SearchResult, count: int) -> list[Evaluated]:
+    """The `count` most accurate architectures; the winner first."""
+    ranked = sorted(result.evaluated, key=lambda e: (-e.accuracy, e.latency_ms, e.params, e.arch))
+    return ranked[:count]
+
+
+def save_weights(evaluator: InheritedAccuracy, arch: Arch, path: Path) -> None:
+    """Write a subnet's weights, its own BN statistics among them, as safetensors."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(evaluator.network(arch).state_dict(), path)
+    except OSError as error:
+        raise BlocktimeError(f"cannot write {path}: {error.strerror}; free some space and repeat") from error
+
+
+def weighted_spec(variant: Variant, arch: Arch, weights: Path) -> ExportSpec:
+    """How an architecture is exported with weights from a file."""
+    spec = variant.export_spec(arch.keys())
+    return ExportSpec(
+        spec.blocks,
+        runtime=spec.runtime,
+        backend=spec.backend,
+        precision=spec.precision,
+        weights=f"sha256:{digest(weights)[0]}",
+        weights_path=str(weights),
+    )
+
+
+def beside_prediction(lut: Lut, found: Sequence[Evaluated], measurement: Measurement) -> list[MeasuredArch]:
+    """Each architecture's prediction and measurement, in the order given."""
+    model = LatencyModel.from_lut(lut)
+    rows = []
+    for evaluated in found:
+        arch = evaluated.architecture()
+        predicted = model.predict(arch.keys(), arch.boundary_bytes())
+        ms, low, high = measurement.ms(model_id(arch.keys()), lut.meta.reference_ms)
+        rows.append(
+            MeasuredArch(
+                evaluated.arch, evaluated.accuracy, predicted.ms, predicted.low, predicted.high, ms, low, high
+            )
+        )
+    return rows
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON file for people and reports."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BlocktimeError(f"cannot write {path}: {error.strerror}; free some space and repeat") from error
+
+
+def write_measured(path: Path, rows: Sequence[MeasuredArch], context: Mapping[str, str]) -> None:
+    """Keep the measurements of a search's best."""
+    write_json(path, dict(context) | {"models": [asdict(row) for row in rows]})

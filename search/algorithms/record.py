@@ -111,6 +111,7 @@ class SearchResult(_Value):
     """A finished search; the same inputs give the same result.
 
     Attributes:
+        space_digest: Of the space as it was searched, its classes, resolutions and heads included.
         evaluator: Fingerprint of checkpoint, data and split.
         price: Fingerprint of the LUT.
         evaluated: In order of evaluation.

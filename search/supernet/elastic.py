@@ -89,7 +89,10 @@ def build_group(group: Group) -> nn.Module:
 
 @lru_cache(maxsize=4096)
 def weightless_module(group: Group) -> nn.Module:
-    """The static module of a group without storage, to be called with weights from elsewhere."""
+    """The static module of a group without storage, to be called with weights from elsewhere.
+
+    It is shared, and holds the weights while it runs: two threads must not run subnets at once.
+    """
     with torch.device("meta"):
         return build_group(group)
 

@@ -1,5 +1,6 @@
 """Sources of images, their splits and batches; damaged and missing input in one line."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 from luts.errors import InvalidArtifactError, UsageError
 from search.supernet.data import MEAN, STD, ImageData, split_source
@@ -180,6 +182,32 @@ def test_cifar10_in_torchvisions_layout_must_be_intact(tmp_path, one_line):
     with pytest.raises(InvalidArtifactError, match="no intact CIFAR-10") as caught:
         open_source(f"cifar10:{tmp_path}")
     one_line(caught)
+
+
+def test_cifar10_in_torchvisions_layout(tmp_path, monkeypatch):
+    """Six small batches whose digests stand in for those of the original."""
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+
+    def write(name, content):
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    batches = []
+    for number in range(6):
+        pixels = np.full((20, 3072), 40 * number, np.uint8)
+        name = f"batch{number}"
+        batches.append([name, write(name, {"data": pixels, "labels": [i % 10 for i in range(20)]})])
+    names = [f"class{i}" for i in range(10)]
+    meta = {"filename": "meta", "key": "label_names", "md5": write("meta", {"label_names": names})}
+    monkeypatch.setattr(CIFAR10, "train_list", batches[:5])
+    monkeypatch.setattr(CIFAR10, "test_list", batches[5:])
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    source = open_source(f"cifar10:{tmp_path}")
+    assert (source.classes, source.side, source.validation_from) == (tuple(names), 32, 100)
+    assert [int(source.image(i)[0, 0, 0]) for i in (0, 20, 119)] == [0, 40, 200]
+    assert list(split_source(source).validation) == list(range(100, 120))
 
 
 def test_class_too_small_to_split_is_named(tmp_path, one_line):

@@ -1,0 +1,1 @@
+"""Self-contained HTML reports of a LUT or of a whole run, pictures first."""

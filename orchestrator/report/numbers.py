@@ -1,0 +1,200 @@
+"""The numbers behind the pictures: figures, captions and tables all take them from here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from luts.estimate.accuracy import mape, relative_errors, share_within
+from luts.estimate.ratios import aa_differences
+from luts.estimate.rounds import sessions
+from luts.lut import Lut
+from luts.model import MIB, LatencyModel
+from luts.samples import kept_samples
+from luts.schema import Entry
+from orchestrator.report.inputs import Compared, ReportInputs
+from search.algorithms.record import Evaluated, SearchResult
+from search.spaces import Arch
+
+BASE = "base"
+MOVED = "data moved"
+"""Kinds of the two parts of a latency that are no blocks."""
+
+SERIES_NAMES = ("held out of the LUT", "new random networks", "found by the search")
+"""Where networks with a prediction and a measurement come from."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A whole network, predicted and measured, in ms, with 95 % intervals (low, high)."""
+
+    label: str
+    predicted_ms: float
+    predicted: tuple[float, float]
+    measured_ms: float
+    measured: tuple[float, float]
+
+    @property
+    def error(self) -> float:
+        """(predicted - measured) / measured."""
+        return self.predicted_ms / self.measured_ms - 1.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """Networks of one origin. `mape`, `worst` and `within_5` are fractions."""
+
+    name: str
+    pairs: tuple[Pair, ...]
+
+    @property
+    def _values(self) -> tuple[list[float], list[float]]:
+        return [pair.measured_ms for pair in self.pairs], [pair.predicted_ms for pair in self.pairs]
+
+    @property
+    def mape(self) -> float:
+        return mape(*self._values)
+
+    @property
+    def worst(self) -> float:
+        return float(np.abs(relative_errors(*self._values)).max())
+
+    @property
+    def within_5(self) -> float:
+        return share_within(*self._values, 0.05)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a network's predicted latency; `key` is "" for what is no block."""
+
+    kind: str
+    key: str
+    ms: float
+    start_ms: float
+
+
+@dataclass(frozen=True)
+class GenerationSpread:
+    """Accuracies of a generation: `best` over all up to it, the quartiles over its own new networks."""
+
+    index: int
+    new: int
+    best: float
+    low_quartile: float
+    median: float
+    high_quartile: float
+
+
+@dataclass(frozen=True)
+class AaRow:
+    """Relative difference of the reference's two loads in one session, with the sampling error of both."""
+
+    batch: int
+    segment: int
+    difference: float
+    se: float
+    rounds: int
+    kept: bool
+
+
+def dearest_entries(lut: Lut) -> list[Entry]:
+    """All entries, dearest first."""
+    return sorted(lut.entries, key=lambda entry: (-entry.ms, entry.key))
+
+
+def agreement(inputs: ReportInputs) -> tuple[Series, ...]:
+    """Predicted against measured, by where the networks come from; origins without networks are left out."""
+    heldout = _heldout_pairs(inputs.lut.lut) if inputs.lut else ()
+    fresh = inputs.validation.comparisons if inputs.validation else ()
+    chosen = inputs.measured
+    groups = (heldout, tuple(map(_pair, fresh)), tuple(map(_pair, chosen)))
+    return tuple(Series(name, pairs) for name, pairs in zip(SERIES_NAMES, groups, strict=True) if pairs)
+
+
+def _heldout_pairs(lut: Lut) -> tuple[Pair, ...]:
+    model = LatencyModel.from_lut(lut)
+    pairs = []
+    for row in lut.models:
+        if row.split == "heldout":
+            predicted = model.predict(row.blocks, row.boundary_bytes)
+            pairs.append(
+                Pair(
+                    label=row.model_id,
+                    predicted_ms=predicted.ms,
+                    predicted=(predicted.low, predicted.high),
+                    measured_ms=row.ms,
+                    measured=(row.ci_low, row.ci_high),
+                )
+            )
+    return tuple(pairs)
+
+
+def _pair(row: Compared) -> Pair:
+    return Pair(
+        label=row.arch,
+        predicted_ms=row.predicted_ms,
+        predicted=(row.predicted_low, row.predicted_high),
+        measured_ms=row.measured_ms,
+        measured=(row.measured_low, row.measured_high),
+    )
+
+
+def front(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
+    """Networks that no other beats in both accuracy and latency, fastest first."""
+    best: list[Evaluated] = []
+    for row in sorted(evaluated, key=lambda row: (row.latency_ms, -row.accuracy, row.arch)):
+        if not best or row.accuracy > best[-1].accuracy:
+            best.append(row)
+    return best
+
+
+def latency_parts(lut: Lut, arch: Arch) -> tuple[Part, ...]:
+    """Where a network's predicted milliseconds go: base, blocks in order of execution, data moved.
+
+    Raises UsageError where the LUT lacks a block.
+    """
+    model = LatencyModel.from_lut(lut)
+    blocks = arch.blocks()
+    model.predict([block.key for block in blocks], 0)
+    moved_ms = model.transfer_ms_per_mib * arch.boundary_bytes() / MIB
+    costs = [(BASE, "", model.base_ms)]
+    costs += [(block.kind, block.key, model.costs[block.key].ms) for block in blocks]
+    costs.append((MOVED, "", moved_ms))
+    parts, start_ms = [], 0.0
+    for kind, key, ms in costs:
+        parts.append(Part(kind, key, ms, start_ms))
+        start_ms += ms
+    return tuple(parts)
+
+
+def history(search: SearchResult) -> tuple[GenerationSpread, ...]:
+    """Accuracies generation by generation."""
+    rows = []
+    for generation in search.history:
+        new = [row.accuracy for row in search.evaluated if row.generation == generation.index]
+        low, median, high = np.quantile(new, (0.25, 0.5, 0.75)) if new else (generation.mean,) * 3
+        rows.append(
+            GenerationSpread(
+                generation.index, len(new), generation.best, float(low), float(median), float(high)
+            )
+        )
+    return tuple(rows)
+
+
+def aa_rows(lut: Lut) -> tuple[AaRow, ...]:
+    """How far two loads of the same file differed, batch by batch, rejected batches included."""
+    kept = set(kept_samples(lut.samples).column("batch").unique().to_pylist())
+    return tuple(
+        AaRow(
+            batch=row.batch,
+            segment=row.segment,
+            difference=float(np.expm1(row.log_difference)),
+            se=row.se,
+            rounds=row.rounds,
+            kept=row.batch in kept,
+        )
+        for row in aa_differences(sessions(lut.samples), lut.meta.reference_id)
+    )

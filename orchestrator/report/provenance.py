@@ -1,0 +1,156 @@
+"""Where the numbers of a report come from, and its headline figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.report.inputs import NamedLut, ReportInputs
+from search.algorithms.record import SearchResult
+
+if TYPE_CHECKING:
+    from search.supernet.checkpoint import CheckpointInfo
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Named values, one a line."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline number with what it is."""
+
+    value: str
+    label: str
+    detail: str
+
+
+def title(inputs: ReportInputs) -> str:
+    """What the report is of."""
+    if inputs.lut is not None:
+        meta = inputs.lut.lut.meta
+        return f"{meta.space} on {meta.device.name}"
+    if inputs.search is not None:
+        return f"Search in {inputs.search.space}"
+    return "A run without a LUT"
+
+
+def subtitle(inputs: ReportInputs) -> str:
+    """Device, variant and day of the LUT; "" without one."""
+    if inputs.lut is None:
+        return ""
+    meta = inputs.lut.lut.meta
+    return ", ".join(filter(None, (meta.device.model, meta.variant, meta.created[:10])))
+
+
+def tiles(inputs: ReportInputs) -> tuple[Tile, ...]:
+    """The few numbers that a reader looks for first."""
+    found = []
+    if inputs.search is not None:
+        winner, measured = inputs.search.winner, inputs.winner_measured
+        found.append(
+            Tile(f"{100 * winner.accuracy:.1f} %", "winner's accuracy", "images held out of training")
+        )
+        budget = f"budget {inputs.search.budget.latency_ms:.3g} ms"
+        if measured is None:
+            found.append(Tile(f"{winner.latency_ms:.3f} ms", "winner's latency", f"predicted, {budget}"))
+        else:
+            detail = f"predicted {measured.predicted_ms:.3f}, {budget}"
+            found.append(Tile(f"{measured.measured_ms:.3f} ms", "winner, measured", detail))
+    if inputs.lut is not None:
+        lut = inputs.lut.lut
+        measured_entries = sum(entry.method != "prior" for entry in lut.entries)
+        detail = f"{len(lut.models)} networks, {lut.samples.num_rows:,} samples"
+        found.append(Tile(f"{measured_entries}", "blocks measured", detail))
+        error = lut.meta.heldout_error
+        if error is not None:
+            detail = f"mean, on {error.models} held-out networks"
+            found.append(Tile(f"{100 * error.mape:.2f} %", "error of predictions", detail))
+        found.append(Tile(f"{100 * lut.meta.noise_floor:.2f} %", "noise floor", "two loads of one file"))
+    return tuple(found)
+
+
+def provenance(inputs: ReportInputs) -> tuple[Facts, ...]:
+    """Everything that decides whether another report is comparable."""
+    found = []
+    if inputs.lut is not None:
+        found += _lut_facts(inputs.lut)
+    if inputs.validation is not None:
+        validation = inputs.validation
+        rows = (
+            ("LUT", validation.lut),
+            ("device", validation.device),
+            ("new networks", str(len(validation.comparisons))),
+            ("mean error", f"{100 * validation.mape:.2f} %"),
+            ("reference then / in the LUT", f"{validation.reference_drift:.3f}"),
+        )
+        found.append(Facts("Validation", rows))
+    if inputs.supernet is not None:
+        found.append(_supernet_facts(inputs.supernet))
+    if inputs.search is not None:
+        found.append(_search_facts(inputs.search))
+    return tuple(found)
+
+
+def _lut_facts(named: NamedLut) -> list[Facts]:
+    meta, device = named.lut.meta, named.lut.meta.device
+    reference = f"{meta.reference_ms:.3f} ms ({meta.reference_ci_low:.3f} to {meta.reference_ci_high:.3f})"
+    where = (
+        ("device", f"{device.name} ({device.model})"),
+        ("SoC", device.soc or "not known"),
+        ("cores, memory", f"{device.cores}, {device.memory_bytes / 2**30:.1f} GiB"),
+        ("system", f"{device.os} {device.os_build}".strip()),
+        ("runtime", meta.versions.runtime),
+        ("exporter", meta.versions.exporter),
+        ("agent", meta.versions.agent),
+        ("numbers", meta.measured if meta.measured == "measured" else "SIMULATED, no device was measured"),
+        ("measuring began", meta.created),
+    )
+    what = (
+        ("name", named.name),
+        ("space", f"{meta.space}, hash {meta.space_hash[:16]}"),
+        ("variant", meta.variant),
+        ("reference model", f"{meta.reference_id}, {reference}"),
+        ("load-to-load spread", f"{100 * meta.load_sd:.2f} %"),
+        ("misfit of additivity", f"{100 * meta.misfit_sd:.2f} %"),
+        ("lut.json", named.digest),
+        ("entries.csv", named.files.entries),
+        ("models.csv", named.files.models),
+        ("samples.parquet", named.files.samples),
+    )
+    policy = tuple((name, str(value)) for name, value in sorted(meta.policy.items()))
+    return [Facts("Device and tools", where), Facts("LUT", what), Facts("Measurement policy", policy)]
+
+
+def _supernet_facts(info: CheckpointInfo) -> Facts:
+    steps = info.recipe.epochs * info.steps_per_epoch
+    rows = (
+        ("space, classes", f"{info.space}, {len(info.classes)}"),
+        ("images", info.source),
+        ("recipe", f"{info.recipe.name}, seed {info.recipe.seed}"),
+        ("steps", f"{info.step:,} of {steps:,}" + ("" if info.finished else ", NOT FINISHED")),
+        ("last loss", "–" if info.loss is None else f"{info.loss:.3f}"),
+        ("teacher", info.teacher or "none"),
+        ("weights", info.weights_sha256),
+        ("data", info.data_digest),
+    )
+    return Facts("Supernet", rows)
+
+
+def _search_facts(search: SearchResult) -> Facts:
+    budget = f"{search.budget.latency_ms:g} ms"
+    if search.budget.params is not None:
+        budget += f", {search.budget.params:,} parameters"
+    rows = (
+        ("space", f"{search.space}, hash {search.space_digest[:16]}"),
+        ("budget", budget),
+        ("smallest latency within reach", f"{search.coarse.smallest_ms:.3f} ms"),
+        ("priced by", search.price),
+        ("judged by", search.evaluator),
+        *((name, str(value)) for name, value in search.settings.model_dump().items()),
+    )
+    return Facts("Search", rows)

@@ -18,6 +18,9 @@ RELATIVE_TOLERANCE = 1e-4
 CHILD_TIMEOUT_S = 600.0
 """A program that has not answered by then hangs; the slowest supported model takes seconds."""
 
+MISSING_OPERATOR = "0x14"
+"""ExecuTorch's error code `OperatorMissing`."""
+
 RUNNABLE_BACKENDS = ("xnnpack", "portable")
 """ExecuTorch backends that run on the host."""
 
@@ -76,7 +79,12 @@ def run_pte(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
         program = _load_for_executorch_from_buffer(data)
         return [output.clone() for output in program.run_method("forward", tuple(inputs))]
     except RuntimeError as error:
-        raise InvalidArtifactError(f"ExecuTorch refuses the program ({error})") from error
+        hint = (
+            "; the runtime lacks an operator that is outside the delegates"
+            if MISSING_OPERATOR in str(error)
+            else ""
+        )
+        raise InvalidArtifactError(f"ExecuTorch refuses the program ({error}){hint}") from error
 
 
 def run_pte_isolated(

@@ -8,7 +8,7 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from torch.export import ExportedProgram
 
 
-class FastXnnpackPartitioner(XnnpackPartitioner):
+class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]
     """Lets `to_edge_transform_and_lower` decompose once, and drops provenance that its passes would copy.
 
     The base class names operators to keep whole and a check of each node, for which every operator is traced

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -11,15 +10,16 @@ from torch import Tensor, nn
 from luts.errors import InvalidArtifactError
 from search.supernet.elastic import Slice
 
-_STATE = ("exp_avg", "exp_avg_sq", "steps")
+_STATE = ("exp_avg", "exp_avg_sq", "mass", "mass_sq")
+"""Both moments, and the moments of a constant 1: after t updates 1 - beta^t, the bias correction."""
 
 
 class SlicedAdamW:
     """Decoupled weight decay Adam (Loshchilov & Hutter 2019, Algorithm 2) on slices of parameters.
 
     Algorithm 1 of AutoViT freezes all weights but the sampled subnet's. A plain AdamW would still move them,
-    by momentum and by weight decay, so here weights, both moments and the number of steps, which decides the
-    bias correction, are kept element by element and change within the given slices alone. With the largest
+    by momentum and by weight decay, so here weights, moments and bias corrections are kept element by
+    element and change within the given slices alone. With the largest
     subnet at every step it is torch.optim.AdamW. Biases and norms (one dimension) are not decayed.
     """
 
@@ -46,16 +46,15 @@ class SlicedAdamW:
             if parameter.grad is None:
                 raise ValueError(f"{part.source} has no gradient; run backward on this subnet first")
             weight, grad = part.region(parameter.data), part.region(parameter.grad)
-            mean, square, steps = (part.region(state[key]) for key in _STATE)
-            steps += 1
+            mean, square, mass, mass_square = (part.region(state[key]) for key in _STATE)
             mean.lerp_(grad, 1 - beta1)
             square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            mass.mul_(beta1).add_(1 - beta1)
+            mass_square.mul_(beta2).add_(1 - beta2)
             if parameter.ndim > 1:
                 weight.mul_(1 - learning_rate * self.weight_decay)
-            correction1 = -torch.expm1(steps * math.log(beta1))
-            correction2 = -torch.expm1(steps * math.log(beta2))
-            spread = (square / correction2).sqrt_().add_(self.eps)
-            weight.addcdiv_(mean, spread.mul_(correction1), value=-learning_rate)
+            spread = (square / mass_square).sqrt_().add_(self.eps)
+            weight.addcdiv_(mean, spread.mul_(mass), value=-learning_rate)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""

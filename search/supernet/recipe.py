@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from luts.errors import UsageError
+
+
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(BaseModel):
@@ -32,7 +36,7 @@ class Recipe(BaseModel):
     learning_rate: float = Field(gt=0, le=1)
     warmup_epochs: float = Field(ge=0, default=5)
     weight_decay: float = Field(ge=0, lt=1, default=0.05)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     label_smoothing: float = Field(ge=0, lt=1, default=0.1)
     clip_norm: float = Field(gt=0, default=5.0)
     distillation: float = Field(ge=0, le=1, default=0.5)

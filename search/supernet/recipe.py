@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from luts.errors import UsageError
 
-
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.export.spec import ExportSpec
 
+RELATIVE_TOLERANCE = 1e-4
+"""fp32 kernels that sum in another order differ by 1e-6 to 1e-5 of the output's scale; a wrong one by far more."""
+
 MAX_OPERATORS = 4096
 """More kinds of operators than this in a record mean that the file is no record."""
 

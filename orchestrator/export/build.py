@@ -8,12 +8,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from orchestrator.export.artifact import Artifact, Report
+from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact, Report
 from orchestrator.export.cache import ArtifactCache
 from orchestrator.export.coreml import convert_to_mlpackage
 from orchestrator.export.executorch import lower_to_executorch
 from orchestrator.export.parity import (
-    RELATIVE_TOLERANCE,
     RUNNABLE_BACKENDS,
     check_parity,
     run_pte,

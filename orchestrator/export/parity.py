@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from luts.errors import InvalidArtifactError
-
-RELATIVE_TOLERANCE = 1e-4
-"""fp32 kernels that sum in another order differ by 1e-6 to 1e-5 of the output's scale; a wrong one by far more."""
+from orchestrator.export.artifact import RELATIVE_TOLERANCE
 
 CHILD_TIMEOUT_S = 600.0
 """A program that has not answered by then hangs; the slowest supported model takes seconds."""

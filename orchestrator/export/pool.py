@@ -16,15 +16,12 @@ from pathlib import Path
 import psutil
 
 from luts.errors import BlocktimeError
-from orchestrator.export.artifact import Artifact
+from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact
 from orchestrator.export.cache import ArtifactCache
 from orchestrator.export.spec import ExportSpec
 
 WORKER_BYTES = 2 << 30
 """Memory to allow a worker: lowering autovit-s peaks at 1.5 GB, most of it torch itself."""
-
-RELATIVE_TOLERANCE = 1e-4
-"""Parity tolerance of fp32, as in parity.py, which imports torch."""
 
 
 @dataclass(frozen=True)

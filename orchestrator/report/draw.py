@@ -28,10 +28,17 @@ LEGEND_HANDLE_PX, LEGEND_CHARACTER_PX = 38, 6.9
 """Room that a legend's entry takes beside its text, and for each character of it, at the size used."""
 
 INK, MUTED, GRID, PAPER = "#1b1c1e", "#6a6d73", "#dcdde0", "#fdfdfc"
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
-
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
 """Okabe and Ito's palette without its yellow, which is lost on white: told apart by colour-blind readers."""
+
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    PAPER: "var(--paper)",
+    BLUE: "var(--blue)",
+}
+"""Colours that differ between light and dark pages."""
 
 _KINDS = {
     "conv": BLUE,

@@ -59,7 +59,13 @@ def entries_figure(entries: Sequence[Entry], width_px: int) -> Figure:
             handles.append(Patch(color=MUTED, alpha=PRIOR_ALPHA, label="pale: not measured, from the prior"))
         handles.append(Line2D([], [], color=INK, linewidth=1.3, label="95 % interval"))
         if any(entry.removal_ms is not None for entry in shown):
-            look = {"marker": "D", "linestyle": "", "markersize": 5.5, "color": PAPER, "markeredgecolor": INK}
+            look: dict[str, Any] = {
+                "marker": "D",
+                "linestyle": "",
+                "markersize": 5.5,
+                "color": PAPER,
+                "markeredgecolor": INK,
+            }
             handles.append(Line2D([], [], label="by removal", **look))
         legend(drawn, handles, width_px)
     return drawn

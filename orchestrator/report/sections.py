@@ -66,7 +66,7 @@ def _table(
 
 def entries(inputs: ReportInputs) -> Section | None:
     """The dearest blocks of the LUT."""
-    if inputs.lut is None:
+    if inputs.lut is None or not inputs.lut.lut.entries:
         return None
     rows = numbers.dearest_entries(inputs.lut.lut)
     shown = min(len(rows), lut_figures.ENTRIES_SHOWN)
@@ -111,7 +111,7 @@ def agreement(inputs: ReportInputs) -> Section | None:
     parts = []
     for one in series:
         parts.append(
-            f"{one.name.capitalize()} ({len(one.pairs)}): mean error {100 * one.mape:.2f} %, largest "
+            f"{one.name[0].upper()}{one.name[1:]} ({len(one.pairs)}): mean error {100 * one.mape:.2f} %, largest "
             f"{100 * one.worst:.2f} %, {100 * one.within_5:.0f} % of them within 5 %."
         )
     if inputs.validation:
@@ -119,6 +119,7 @@ def agreement(inputs: ReportInputs) -> Section | None:
             f"The noise floor of the validation was {100 * inputs.validation.noise_floor:.2f} %; "
             f"{100 * inputs.validation.coverage:.0f} % of its measurements lie inside their predicted intervals."
         )
+    parts.append("Upright lines are the predictions' intervals, level ones those of the measurements.")
     rows = [
         (
             one.name,
@@ -244,6 +245,8 @@ def quiet(inputs: ReportInputs) -> Section | None:
         return None
     lut = inputs.lut.lut
     rows, floor = numbers.aa_rows(lut), lut.meta.noise_floor
+    if not rows:
+        return None
     rejected = len({row.batch for row in rows if not row.kept})
     caption = (
         "The same model file is loaded twice in every batch; a quiet device shows no difference. "

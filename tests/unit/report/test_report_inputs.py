@@ -1,0 +1,122 @@
+"""The folder of a run: what is missing is named, what is damaged is refused in one line."""
+
+import json
+
+import pytest
+from report_world import LARGE, compared, make_search, make_validation, write_run
+
+from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
+from orchestrator.report.inputs import read_run
+
+
+def refusal(folder, store) -> BlocktimeError:
+    with pytest.raises(BlocktimeError) as caught:
+        read_run(folder / "run", store)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_a_whole_run_is_read(tmp_path) -> None:
+    inputs = read_run(tmp_path / "run", write_run(tmp_path))
+    assert inputs.absent == ()
+    assert inputs.lut.name == "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1"
+    assert inputs.winner == LARGE
+    assert inputs.winner_measured.measured_ms == 4.2
+    assert inputs.supernet.recipe.name == "tiny-recipe"
+    assert not inputs.simulated
+
+
+def test_missing_parts_are_named(tmp_path) -> None:
+    store = write_run(tmp_path)
+    for name in ("lut.txt", "validation.json", "search/measured.json", "supernet/checkpoint.json"):
+        (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / "search" / "winner.json").unlink()
+    inputs = read_run(tmp_path / "run", store)
+    assert (inputs.lut, inputs.validation, inputs.measured, inputs.supernet) == (None, None, (), None)
+    assert [words.rpartition("(")[2] for words in inputs.absent] == [
+        "lut.txt)",
+        "validation.json)",
+        "supernet/)",
+        "search/measured.json)",
+    ]
+    assert inputs.winner == LARGE, "the search itself names its winner"
+
+
+def test_a_lut_may_be_named_by_a_path_relative_to_the_run(tmp_path) -> None:
+    store = write_run(tmp_path)
+    (tmp_path / "run" / "lut.txt").write_text("../luts/phone/autovit-nano/executorch-xnnpack-fp32-t2/v1")
+    assert read_run(tmp_path / "run", store).lut is not None
+
+
+def test_no_folder_and_an_empty_one_are_usage_errors(tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    assert "holds nothing to report" in str(refusal(tmp_path, None))
+    with pytest.raises(UsageError, match="no folder"):
+        read_run(tmp_path / "nowhere", None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "search/result.json",
+        "search/winner.json",
+        "search/measured.json",
+        "validation.json",
+        "supernet/checkpoint.json",
+    ],
+)
+def test_a_truncated_file_is_refused_by_name(tmp_path, name) -> None:
+    store = write_run(tmp_path)
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:-20])
+    error = refusal(tmp_path, store)
+    assert isinstance(error, InvalidArtifactError)
+    assert error.exit_code == 6
+
+
+@pytest.mark.parametrize("text", ["", "\x00", "a" * 5000, "line\nline"])
+def test_a_lut_txt_without_a_name_is_refused(tmp_path, text) -> None:
+    store = write_run(tmp_path)
+    (tmp_path / "run" / "lut.txt").write_text(text)
+    assert "holds no path or name of a LUT" in str(refusal(tmp_path, store))
+
+
+def test_a_lut_that_is_gone_is_named(tmp_path) -> None:
+    store = write_run(tmp_path)
+    (tmp_path / "run" / "lut.txt").write_text("phone/other-space/variant/v1")
+    assert "no LUT phone/other-space/variant/v1" in str(refusal(tmp_path, store))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"measured_ms": 0.0},
+        {"measured_low": 4.1},
+        {"predicted_high": 3.9},
+        {"measured_high": float("inf")},
+        {"accuracy": 1.5},
+        {"surprise": 1},
+    ],
+)
+def test_impossible_measurements_are_refused(tmp_path, change) -> None:
+    store = write_run(tmp_path)
+    row = compared(LARGE) | {"accuracy": 0.9} | change
+    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps([row]))
+    assert isinstance(refusal(tmp_path, store), InvalidArtifactError)
+
+
+def test_one_simulated_part_makes_the_report_simulated(tmp_path) -> None:
+    store = write_run(tmp_path)
+    path = tmp_path / "run" / "validation.json"
+    path.write_text(json.dumps(make_validation() | {"measured": "simulated"}))
+    assert read_run(tmp_path / "run", store).simulated
+
+
+def test_a_winner_that_was_not_measured_has_no_measurement(tmp_path) -> None:
+    store = write_run(tmp_path)
+    other = make_search().evaluated[0].architecture()
+    row = compared(other) | {"accuracy": 0.5}
+    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps([row]))
+    inputs = read_run(tmp_path / "run", store)
+    assert inputs.winner_measured is None
+    assert len(inputs.measured) == 1

@@ -21,7 +21,7 @@ from orchestrator.export.cache import ArtifactCache
 from orchestrator.export.spec import ExportSpec
 
 WORKER_BYTES = 2 << 30
-"""Memory to allow a worker: lowering autovit-s peaks at 1.5 GB, most of it torch itself."""
+"""Memory to allow a worker: lowering autovit-xxs held 0.9 GB, most of it torch itself."""
 
 
 @dataclass(frozen=True)

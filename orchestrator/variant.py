@@ -39,16 +39,14 @@ class Variant:
             raise UsageError(
                 f"coreml has no compute units {self.target!r}; it has {', '.join(COMPUTE_UNITS)}"
             )
-        low = 1 if self.runtime == "executorch" else 0
-        if not low <= self.threads <= (MAX_THREADS if low else 0):
-            raise UsageError(
-                f"{self.runtime} takes {low} to {MAX_THREADS if low else 0} threads, not {self.threads}"
-            )
         backend = self._backend()
         probe = ExportSpec(
             module="timm:none", runtime=self.runtime, backend=backend, precision=self.precision
         )
         object.__setattr__(self, "precision", probe.precision)
+        low, high = (1, MAX_THREADS) if self.runtime == "executorch" else (0, 0)
+        if not low <= self.threads <= high:
+            raise UsageError(f"{self.runtime} takes {low} to {high} threads, not {self.threads}")
 
     def _backend(self) -> str:
         return "mlprogram" if self.runtime == "coreml" else self.target

@@ -39,16 +39,14 @@ def train_command(
     as_json: JsonOption = False,
 ) -> None:
     """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on."""
-    from search.supernet.data import ImageData
     from search.supernet.recipe import get_recipe
-    from search.supernet.sources import open_source
     from search.supernet.teacher import load_teacher
-    from search.supernet.train import Progress, Trainer
+    from search.supernet.train import Progress, Trainer, open_data
 
     chosen = get_recipe(recipe)
     changes = {name: value for name, value in (("seed", seed), ("epochs", epochs)) if value is not None}
     chosen = type(chosen).model_validate(chosen.model_dump() | changes)
-    images = ImageData(open_source(data))
+    images = open_data(data, get_space(space), chosen)
     found = load_teacher(teacher, images.classes) if teacher else None
     trainer = Trainer(get_space(space), images, chosen, output, found)
     begun_s = time.monotonic()
@@ -95,12 +93,9 @@ def eval_command(
 def open_evaluator(supernet: Path, data: str | None, *, final: bool = False) -> InheritedAccuracy:
     """Inherited accuracies of a trained supernet, on the images that it was trained on unless told otherwise."""
     from search.supernet.checkpoint import load_supernet
-    from search.supernet.data import ImageData
-    from search.supernet.evaluate import InheritedAccuracy
-    from search.supernet.sources import open_source
+    from search.supernet.evaluate import InheritedAccuracy, reopen_data
 
     network, info = load_supernet(supernet)
     if not info.finished:
         say(f"note: {supernet} is not trained to its end yet ({info.step} steps)")
-    images = ImageData(open_source(data or info.source), info.split_seed, info.split_fraction)
-    return InheritedAccuracy(network, info, images, final=final)
+    return InheritedAccuracy(network, info, reopen_data(info, data), final=final)

@@ -23,7 +23,7 @@ class Predicted(Protocol):
 class LatencyPredictor(Protocol):
     """The part of `luts.model.LatencyModel` that prices use: additive in blocks and bytes."""
 
-    def predict(self, blocks: Sequence[str], boundary_bytes: int = 0) -> Predicted: ...
+    def predict(self, blocks: Sequence[str], boundary_bytes: int) -> Predicted: ...
 
 
 class LutPrice:

@@ -22,7 +22,7 @@ from search.files import read_json, write_atomically
 from search.spaces import Space, get_space
 from search.supernet.optimizer import SlicedAdamW
 from search.supernet.recipe import Recipe
-from search.supernet.supernet import Supernet, with_classes
+from search.supernet.supernet import Supernet
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 """Room for the class names of the largest data set."""
@@ -133,7 +133,7 @@ def load_supernet(directory: Path) -> tuple[Supernet, CheckpointInfo]:
         InvalidArtifactError: the checkpoint is missing, truncated or of another space.
     """
     info = read_info(directory)
-    supernet = Supernet(with_classes(get_space(info.space), len(info.classes)))
+    supernet = Supernet(get_space(info.space).with_classes(len(info.classes)))
     _load_weights(supernet, _read_tensors(directory, info), info)
     return supernet, info
 

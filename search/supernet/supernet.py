@@ -77,11 +77,6 @@ class Supernet(nn.Module):
         return self._slices[slot, group]
 
 
-def with_classes(space: Space, classes: int) -> Space:
-    """The space for a data set of `classes` classes."""
-    return dataclasses.replace(space, default_classes=classes)
-
-
 def _slots(
     space: Space, stages: tuple[tuple[Value, ...], ...], resolution: int, head: str
 ) -> list[tuple[str, Group]]:

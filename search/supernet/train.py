@@ -23,7 +23,7 @@ from search.supernet.data import ImageData
 from search.supernet.optimizer import SlicedAdamW, gradient_norm
 from search.supernet.recipe import Recipe
 from search.supernet.sources import open_source
-from search.supernet.supernet import Supernet, with_classes
+from search.supernet.supernet import Supernet
 from search.supernet.teacher import Teacher
 
 
@@ -84,7 +84,7 @@ class Trainer:
                 f"{len(data.split.train)}; use a smaller batch"
             )
         self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
-        self.supernet = Supernet(with_classes(space, data.classes), recipe.seed)
+        self.supernet = Supernet(space.with_classes(data.classes), recipe.seed)
         self.optimizer = SlicedAdamW(
             dict(self.supernet.named_parameters()), recipe.betas, weight_decay=recipe.weight_decay
         )

@@ -9,14 +9,14 @@ import torch
 from luts.errors import UsageError
 from search.networks import build_network
 from search.spaces import get_arch, get_space, list_spaces
-from search.supernet.supernet import Supernet, with_classes
+from search.supernet.supernet import Supernet
 
 SIDE = 64
 """Networks take any map; small ones keep the large spaces fast."""
 
 
 def _supernet(name, seed=0):
-    return Supernet(with_classes(get_space(name), 10), seed)
+    return Supernet(get_space(name).with_classes(10), seed)
 
 
 def _samples(space, count):

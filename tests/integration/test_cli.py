@@ -1,0 +1,125 @@
+"""`bench` as its user calls it: what it prints, how it fails, and the exit codes that scripts rely on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(sys.executable).parent / "bench"
+
+
+@pytest.fixture
+def bench(tmp_path):
+    environment = os.environ | {
+        "BLOCKTIME_RUNS": str(tmp_path / "runs"),
+        "BLOCKTIME_LUTS": str(tmp_path / "luts"),
+        "BLOCKTIME_CACHE": str(tmp_path / "cache"),
+    }
+
+    def call(*arguments):
+        return subprocess.run(
+            [BENCH, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            timeout=300,
+            check=False,
+        )
+
+    return call
+
+
+def refused(result, exit_code, *words):
+    """The last line says it, there is no traceback, and the exit code is the agreed one."""
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("bench: ") == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("bench: ")
+    for word in words:
+        assert word in last
+
+
+def test_spaces_and_architectures_as_json(bench):
+    rows = json.loads(bench("space", "list", "--json").stdout)
+    assert {row["space"] for row in rows} == {"autovit-nano", "autovit-xxs", "autovit-xs", "autovit-s"}
+    shown = json.loads(bench("arch", "show", "autovit-xxs-paper", "--json").stdout)
+    assert shown["params"] == 1815528
+    assert shown["conv_linear_macs"] == 309480832
+    assert sum(block["params"] for block in shown["blocks"]) == shown["params"]
+
+
+def test_the_table_of_an_architecture_names_both_mac_counts(bench):
+    text = bench("arch", "show", "autovit-s-paper").stdout
+    assert "6.291 M parameters, 1.397 G conv+linear MACs" in text
+    assert "mvit.layer(d=128,heads=9,head_dim=32,ratio=1.5,patch=2)@32" in text
+
+
+def test_a_sampled_architecture_is_accepted_again(bench, tmp_path):
+    (tmp_path / "arch.json").write_text(bench("arch", "sample", "autovit-xs", "--seed", "3").stdout)
+    assert bench("arch", "show", "arch.json").returncode == 0
+
+
+def test_unknown_names_end_with_2_and_name_the_known_ones(bench):
+    refused(bench("space", "show", "autovit-huge"), 2, "autovit-nano")
+    refused(bench("arch", "show", "autovit-huge"), 2, "autovit-xxs-paper")
+    profile = ("profile", "--device", "host", "--space")
+    refused(bench(*profile, "autovit-huge"), 2, "autovit-nano")
+    refused(bench(*profile, "autovit-nano", "--runtime", "tflite"), 2, "executorch")
+    refused(bench(*profile, "autovit-nano", "--runtime", "coreml"), 2, "no runtime coreml")
+    refused(bench(*profile, "autovit-nano", "--resolution", "63"), 2, "no resolution 63")
+    refused(bench(*profile, "autovit-nano", "--threads", "64"), 2, "64 threads", "--threads")
+    refused(bench("lut", "show", "nosuch"), 2, "no LUT nosuch")
+    assert bench("profile", "--nosuch").returncode == 2
+
+
+def test_an_absent_iphone_is_named_with_what_is_attached_and_what_to_do(bench):
+    result = bench("profile", "--device", "iphone13", "--space", "autovit-nano")
+    refused(result, 3, "iPhone 13", "iPhone14,5", "this machine")
+    refused(bench("profile", "--device", "iphnoe13", "--space", "autovit-nano"), 3, "did you mean iphone13")
+
+
+def test_damaged_files_end_with_6(bench, tmp_path):
+    (tmp_path / "arch.json").write_text('{"space":')
+    refused(bench("arch", "show", "arch.json"), 6, "no JSON")
+    (tmp_path / "empty.pte").write_bytes(b"")
+    refused(bench("measure", "--device", "host", "--artifact", "empty.pte"), 6, "0 bytes")
+    refused(bench("measure", "--device", "host", "--artifact", "missing.pte"), 6, "missing.pte")
+    folder = tmp_path / "luts/host/autovit-nano/executorch-xnnpack-fp32-t1/v1"
+    folder.mkdir(parents=True)
+    (folder / "lut.json").write_text("{}")
+    refused(bench("lut", "verify", "host"), 6)
+
+
+def test_a_truncated_model_ends_with_6_and_says_which(bench, tmp_path):
+    (tmp_path / "cut.pte").write_bytes(b"\x00" * 4096)
+    refused(bench("measure", "--device", "host", "--artifact", "cut.pte", "--threads", "1"), 6, "cut.pte")
+
+
+def test_measuring_nothing_is_a_usage_error(bench):
+    refused(bench("measure", "--device", "host"), 2, "--arch, --model or --artifact")
+
+
+def test_a_plan_says_what_would_be_measured_without_a_device(bench):
+    plan = json.loads(
+        bench("profile", "--device", "host", "--space", "autovit-nano", "--plan-only", "--json").stdout
+    )
+    assert plan["models"]["reference"] == 1
+    assert len(plan["blocks"]) == 40
+    assert all(row["models"] > 0 for row in plan["blocks"])
+
+
+def test_devices_lists_the_host_and_what_is_missing(bench):
+    rows = json.loads(bench("devices", "--json").stdout)
+    assert rows[0]["device"] == "host"
+    assert rows[0]["next_step"] == "ready"
+
+
+def test_debug_shows_the_traceback(bench):
+    result = bench("space", "show", "autovit-huge", "--debug")
+    assert "Traceback" in result.stderr
+    assert result.returncode != 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luts.errors import InvalidArtifactError, UsageError
 from luts.files import META_FILE, decode
@@ -62,8 +63,12 @@ class MeasuredChoice(Compared):
     accuracy: Annotated[float, Field(ge=0, le=1)]
 
 
-class MeasuredChoices(RootModel[Annotated[tuple[MeasuredChoice, ...], Field(max_length=MAX_COMPARISONS)]]):
-    """`search/measured.json`."""
+class MeasuredFile(_Value):
+    """`search/measured.json`, as `orchestrator.winner.write_measured` leaves it."""
+
+    device: _Text
+    variant: _Text
+    models: Annotated[tuple[MeasuredChoice, ...], Field(min_length=1, max_length=MAX_COMPARISONS)]
 
 
 class ValidationFile(_Value):
@@ -86,7 +91,7 @@ class ValidationFile(_Value):
 
 @dataclass(frozen=True)
 class NamedLut:
-    """A LUT with the name it is known by and the digests of its files; `digest` is that of lut.json."""
+    """A LUT with the name it is known by and the digests of its files; `digest` is the sha256 of lut.json."""
 
     name: str
     lut: Lut
@@ -102,7 +107,7 @@ class ReportInputs:
     validation: ValidationFile | None = None
     search: SearchResult | None = None
     winner: Arch | None = None
-    measured: tuple[MeasuredChoice, ...] = ()
+    measured: MeasuredFile | None = None
     supernet: CheckpointInfo | None = None
     absent: tuple[str, ...] = ()
 
@@ -116,10 +121,22 @@ class ReportInputs:
     @property
     def winner_measured(self) -> MeasuredChoice | None:
         """The winner's own measurement."""
-        if self.winner is None:
+        if self.winner is None or self.measured is None:
             return None
         text = self.winner.to_json()
-        return next((row for row in self.measured if row.arch == text), None)
+        return next((row for row in self.measured.models if row.arch == text), None)
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """Parts that do not belong together, each in a sentence."""
+        found = []
+        if self.lut and self.search and self.search.price != self.lut.digest:
+            found.append("The search was priced by another LUT than the one shown here.")
+        if self.lut and self.validation and self.validation.lut != self.lut.name:
+            found.append(f"The validation is of the LUT {self.validation.lut}, not of the one shown here.")
+        if self.lut and self.measured and self.measured.variant != self.lut.lut.meta.variant:
+            found.append(f"The networks found were measured as {self.measured.variant}, unlike the LUT.")
+        return tuple(found)
 
 
 def read_named_lut(ref: LutRef) -> NamedLut:
@@ -127,7 +144,7 @@ def read_named_lut(ref: LutRef) -> NamedLut:
     files = read_files(ref.path)
     lut = decode(files)
     described = LutFile.model_validate_json(files[META_FILE])
-    return NamedLut(str(ref), lut, described.sha256, described.digest)
+    return NamedLut(str(ref), lut, described.sha256, hashlib.sha256(files[META_FILE]).hexdigest())
 
 
 def read_run(folder: Path, store: LutStore) -> ReportInputs:
@@ -159,7 +176,7 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
         validation=_validation(folder / "validation.json") if found["validation.json"] else None,
         search=search,
         winner=load_arch(str(winner_path)) if winner_path.exists() else winner,
-        measured=_measured(folder / "search/measured.json") if found["search/measured.json"] else (),
+        measured=_measured(folder / "search/measured.json") if found["search/measured.json"] else None,
         supernet=_supernet(folder / "supernet") if found["supernet/checkpoint.json"] else None,
         absent=tuple(words for name, words in places.items() if not found[name]),
     )
@@ -182,8 +199,8 @@ def _validation(path: Path) -> ValidationFile:
     return read_json(path, ValidationFile, MAX_JSON_BYTES, "run bench validate again")
 
 
-def _measured(path: Path) -> tuple[MeasuredChoice, ...]:
-    return read_json(path, MeasuredChoices, MAX_JSON_BYTES, "measure the networks again").root
+def _measured(path: Path) -> MeasuredFile:
+    return read_json(path, MeasuredFile, MAX_JSON_BYTES, "measure the networks again")
 
 
 def _supernet(folder: Path) -> CheckpointInfo:

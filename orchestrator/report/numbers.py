@@ -109,7 +109,7 @@ def agreement(inputs: ReportInputs) -> tuple[Series, ...]:
     """Predicted against measured, by where the networks come from; origins without networks are left out."""
     heldout = _heldout_pairs(inputs.lut.lut) if inputs.lut else ()
     fresh = inputs.validation.comparisons if inputs.validation else ()
-    chosen = inputs.measured
+    chosen = inputs.measured.models if inputs.measured else ()
     groups = (heldout, tuple(map(_pair, fresh)), tuple(map(_pair, chosen)))
     return tuple(Series(name, pairs) for name, pairs in zip(SERIES_NAMES, groups, strict=True) if pairs)
 

@@ -25,9 +25,11 @@ def render(inputs: ReportInputs) -> str:
     return environment.get_template("report.html").render(
         title=title(inputs),
         subtitle=subtitle(inputs),
+        day=inputs.lut.lut.meta.created[:10] if inputs.lut else "",
         simulated=inputs.simulated,
         tiles=tiles(inputs),
         sections=tuple(sections(inputs)),
+        contradictions=inputs.contradictions,
         absent=inputs.absent,
         facts=provenance(inputs),
     )

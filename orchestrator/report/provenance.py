@@ -40,11 +40,11 @@ def title(inputs: ReportInputs) -> str:
 
 
 def subtitle(inputs: ReportInputs) -> str:
-    """Device, variant and day of the LUT; "" without one."""
+    """Device and variant of the LUT; "" without one."""
     if inputs.lut is None:
         return ""
     meta = inputs.lut.lut.meta
-    return ", ".join(filter(None, (meta.device.model, meta.variant, meta.created[:10])))
+    return ", ".join(filter(None, (meta.device.model, meta.device.soc, meta.variant)))
 
 
 def tiles(inputs: ReportInputs) -> tuple[Tile, ...]:

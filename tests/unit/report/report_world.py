@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def evaluated(arch: Arch, accuracy: float, latency_ms: float, generation: int) -
     )
 
 
-def make_search() -> SearchResult:
+def make_search(price: str = "price") -> SearchResult:
     found = (
         evaluated(SMALL, 0.5, 2.0, 0),
         evaluated(LARGE, 0.625, 4.0, 0),
@@ -138,7 +139,7 @@ def make_search() -> SearchResult:
         space=SPACE.name,
         space_digest=SPACE.digest,
         evaluator="judge",
-        price="price",
+        price=price,
         budget=Budget(latency_ms=4.5),
         settings=SearchSettings(seed=77),
         coarse=Coarse(priced=100, feasible=60, skeletons=5, smallest_ms=1.75),
@@ -181,6 +182,11 @@ def make_validation() -> dict[str, Any]:
     }
 
 
+def make_measured(arch: Arch, **changes: Any) -> dict[str, Any]:
+    row = compared(arch, 4.2) | {"accuracy": 0.875} | changes
+    return {"device": "phone", "variant": "executorch-xnnpack-fp32-t2", "models": [row]}
+
+
 def make_checkpoint() -> dict[str, Any]:
     return {
         "space": SPACE.name,
@@ -206,10 +212,13 @@ def write_run(folder: Path, lut: Lut | None = None) -> LutStore:
     store, run = LutStore([folder / "luts"]), folder / "run"
     (run / "search").mkdir(parents=True)
     (run / "supernet").mkdir()
-    (run / "lut.txt").write_text(f"{store.write(lut or make_lut())}\n")
+    lut_folder = store.write(lut or make_lut())
+    (run / "lut.txt").write_text(f"{lut_folder}\n")
     (run / "validation.json").write_text(json.dumps(make_validation()))
     (run / "supernet" / "checkpoint.json").write_text(json.dumps(make_checkpoint()))
-    make_search().save(run / "search" / "result.json")
+    make_search(hashlib.sha256((lut_folder / "lut.json").read_bytes()).hexdigest()).save(
+        run / "search" / "result.json"
+    )
     (run / "search" / "winner.json").write_text(LARGE.to_json())
-    (run / "search" / "measured.json").write_text(json.dumps([compared(LARGE, 4.2) | {"accuracy": 0.875}]))
+    (run / "search" / "measured.json").write_text(json.dumps(make_measured(LARGE)))
     return store

@@ -3,10 +3,13 @@
 import json
 
 import pytest
-from report_world import LARGE, compared, make_search, make_validation, write_run
+from report_world import LARGE, SMALL, compared, make_measured, make_search, make_validation, write_run
 
 from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.store import LutStore
+from orchestrator.measure.validate import Comparison, Validation, write_validation
 from orchestrator.report.inputs import read_run
+from orchestrator.winner import MeasuredArch, write_measured
 
 
 def refusal(folder, store) -> BlocktimeError:
@@ -32,7 +35,7 @@ def test_missing_parts_are_named(tmp_path) -> None:
         (tmp_path / "run" / name).unlink()
     (tmp_path / "run" / "search" / "winner.json").unlink()
     inputs = read_run(tmp_path / "run", store)
-    assert (inputs.lut, inputs.validation, inputs.measured, inputs.supernet) == (None, None, (), None)
+    assert (inputs.lut, inputs.validation, inputs.measured, inputs.supernet) == (None, None, None, None)
     assert [words.rpartition("(")[2] for words in inputs.absent] == [
         "lut.txt)",
         "validation.json)",
@@ -91,7 +94,7 @@ def test_a_lut_that_is_gone_is_named(tmp_path) -> None:
     "change",
     [
         {"measured_ms": 0.0},
-        {"measured_low": 4.1},
+        {"measured_low": 4.3},
         {"predicted_high": 3.9},
         {"measured_high": float("inf")},
         {"accuracy": 1.5},
@@ -100,8 +103,7 @@ def test_a_lut_that_is_gone_is_named(tmp_path) -> None:
 )
 def test_impossible_measurements_are_refused(tmp_path, change) -> None:
     store = write_run(tmp_path)
-    row = compared(LARGE) | {"accuracy": 0.9} | change
-    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps([row]))
+    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps(make_measured(LARGE, **change)))
     assert isinstance(refusal(tmp_path, store), InvalidArtifactError)
 
 
@@ -114,9 +116,38 @@ def test_one_simulated_part_makes_the_report_simulated(tmp_path) -> None:
 
 def test_a_winner_that_was_not_measured_has_no_measurement(tmp_path) -> None:
     store = write_run(tmp_path)
-    other = make_search().evaluated[0].architecture()
-    row = compared(other) | {"accuracy": 0.5}
-    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps([row]))
+    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps(make_measured(SMALL)))
     inputs = read_run(tmp_path / "run", store)
     assert inputs.winner_measured is None
-    assert len(inputs.measured) == 1
+    assert inputs.measured.models[0].arch == SMALL.to_json()
+
+
+def test_parts_of_one_run_do_not_contradict_each_other(tmp_path) -> None:
+    assert read_run(tmp_path / "run", write_run(tmp_path)).contradictions == ()
+
+
+def test_parts_of_different_luts_are_told(tmp_path) -> None:
+    store = write_run(tmp_path)
+    run = tmp_path / "run"
+    make_search("0" * 64).save(run / "search" / "result.json")
+    (run / "validation.json").write_text(json.dumps(make_validation() | {"lut": "another"}))
+    (run / "search" / "measured.json").write_text(
+        json.dumps(make_measured(LARGE) | {"variant": "coreml-fp16-all"})
+    )
+    first, second, third = read_run(run, store).contradictions
+    assert "priced by another LUT" in first
+    assert "another" in second
+    assert "coreml-fp16-all" in third
+
+
+def test_what_the_commands_write_can_be_read(tmp_path) -> None:
+    rows = compared(LARGE, 4.2)
+    (tmp_path / "search").mkdir()
+    context = {"device": "phone", "variant": "executorch-xnnpack-fp32-t2"}
+    write_measured(tmp_path / "search" / "measured.json", [MeasuredArch(accuracy=0.875, **rows)], context)
+    values = make_validation() | {"comparisons": (Comparison(**rows),)}
+    context = {name: values.pop(name) for name in ("lut", "device", "measured")}
+    write_validation(tmp_path / "validation.json", Validation(**values), context)
+    inputs = read_run(tmp_path, LutStore([]))
+    assert inputs.measured.models[0].model_dump() == rows | {"accuracy": 0.875}
+    assert inputs.validation.comparisons[0].model_dump() == rows

@@ -6,7 +6,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from report_world import BLOCK_MS, entry, make_lut, write_run
+from report_world import BLOCK_MS, entry, make_lut, make_search, write_run
 
 from luts.errors import StorageError
 from luts.store import LutStore
@@ -75,7 +75,7 @@ def test_provenance_tells_everything_that_decides_a_comparison(whole) -> None:
         "executorch-xnnpack-fp32-t2", "half_width", "0.01", "warmup", "2.250 ms (2.200 to 2.300)",
     ):  # fmt: skip
         assert fact in text
-    assert len(re.findall("<dd>[0-9a-f]{64}</dd>", whole)) == 6, "four files, weights, data"
+    assert len(re.findall("<dd>[0-9a-f]{64}</dd>", whole)) == 7, "four files, weights, data, price"
 
 
 def test_a_lut_alone_has_its_own_pictures(tmp_path) -> None:
@@ -131,6 +131,13 @@ def test_hostile_strings_stay_text(tmp_path) -> None:
     assert HOSTILE in page.text
     assert page.text.count(key) == 3, "two pictures and a table"
     assert not any(name.startswith("on") for _, found in page.tags for name in found)
+
+
+def test_parts_that_do_not_belong_together_are_told(tmp_path) -> None:
+    store = write_run(tmp_path)
+    make_search("0" * 64).save(tmp_path / "run" / "search" / "result.json")
+    page = Page(render(read_run(tmp_path / "run", store)))
+    assert "The search was priced by another LUT than the one shown here." in page.text
 
 
 def test_simulated_numbers_say_so(tmp_path) -> None:

@@ -55,7 +55,7 @@ def tiles(inputs: ReportInputs) -> tuple[Tile, ...]:
         found.append(
             Tile(f"{100 * winner.accuracy:.1f} %", "winner's accuracy", "images held out of training")
         )
-        budget = f"budget {inputs.search.budget.latency_ms:.3g} ms"
+        budget = f"budget {inputs.search.budget.latency_ms:.4g} ms"
         if measured is None:
             found.append(Tile(f"{winner.latency_ms:.3f} ms", "winner's latency", f"predicted, {budget}"))
         else:

@@ -58,7 +58,7 @@ def tradeoff_figure(search: SearchResult, measured: MeasuredChoice | None, width
             color=RED,
             linewidth=1.4,
             linestyle=(0, (5, 3)),
-            label=f"budget {search.budget.latency_ms:.3g} ms",
+            label=f"budget {search.budget.latency_ms:.4g} ms",
         )
         accuracy = 100 * winner.accuracy
         axes.plot(

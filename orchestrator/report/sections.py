@@ -152,7 +152,7 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
     caption = (
         f"{len(search.evaluated)} networks evaluated. The winner has {100 * winner.accuracy:.2f} % at a predicted "
         f"{winner.latency_ms:.3f} ms (at most {winner.latency_high_ms:.3f}) within a budget of "
-        f"{budget.latency_ms:.3g} ms, {winner.params:,} parameters, {winner.macs / 1e6:.1f} M conv+linear MACs."
+        f"{budget.latency_ms:.4g} ms, {winner.params:,} parameters, {winner.macs / 1e6:.1f} M conv+linear MACs."
     )
     if budget.cautious:
         caption += " The budget holds the upper end of the predicted interval."

@@ -3,6 +3,7 @@
 import errno
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -197,3 +198,24 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_report(tmp_path, monkeypatch
     assert "\n" not in str(caught.value)
     assert [found.name for found in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "old"
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_smallest_search_and_lut_are_drawn_without_a_warning(tmp_path) -> None:
+    lut = make_lut()
+    lut = replace(lut, entries=lut.entries[:1], models=lut.models[1:])
+    search = make_search()
+    only = search.evaluated[0].model_copy(update={"accuracy": 0.0})
+    search = search.model_copy(
+        update={"evaluated": (only,), "winner": only, "history": search.history[:1]},
+    )
+    store = LutStore([tmp_path])
+    named = read_named_lut(store.resolve(store.write(lut)))
+    page = Page(render(ReportInputs(lut=named, search=search)))
+    assert page.titles() == ["tradeoff", "entries", "history", "quiet", "provenance"]
+
+
+def test_a_lut_without_entries_or_pairs_of_loads_has_provenance_alone(tmp_path) -> None:
+    lut = make_lut()
+    bare = replace(lut, entries=(), models=(), samples=lut.samples.slice(0, 1))
+    assert Page(page_of_lut(tmp_path, bare)).titles() == ["provenance"]

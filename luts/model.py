@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from luts.errors import UsageError
 from luts.lut import Lut
@@ -54,14 +56,27 @@ def latency_ms(
 
 
 @dataclass(frozen=True)
+class Margin:
+    """What lies between a prediction and a bound on a measurement: `relative` of the predicted latency, and
+    `arms_ms` of every occurrence of a block that is named there."""
+
+    relative: float
+    arms_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class LatencyModel:
-    """Prices networks. All milliseconds; `conformal_half_width` is relative, None where there is none."""
+    """Prices networks. All milliseconds; `conformal_half_width` is relative, None where there is none.
+
+    `heldout_errors`: (measured - predicted) / predicted of the LUT's held-out models, ascending.
+    """
 
     base_ms: float
     transfer_ms_per_mib: float
     costs: Mapping[str, EntryCost]
     conformal_half_width: float | None
     conformal_level: float | None
+    heldout_errors: tuple[float, ...] = ()
 
     @classmethod
     def from_lut(cls, lut: Lut) -> LatencyModel:
@@ -76,13 +91,19 @@ class LatencyModel:
         width, level = conformal.half_width_95, 0.95
         if width is None:
             width, level = conformal.half_width_90, 0.90
-        return cls(
+        model = cls(
             base_ms=lut.meta.base_ms,
             transfer_ms_per_mib=lut.meta.transfer_ms_per_mib,
             costs=costs,
             conformal_half_width=width,
             conformal_level=None if width is None else level,
         )
+        errors = sorted(
+            row.ms / model.predict(row.blocks, row.boundary_bytes).ms - 1
+            for row in lut.models
+            if row.split == "heldout"
+        )
+        return replace(model, heldout_errors=tuple(errors))
 
     def predict(self, blocks: Sequence[str], boundary_bytes: int) -> Prediction:
         """Latency of the network with these blocks, in any order, that moves `boundary_bytes` between them.
@@ -99,3 +120,27 @@ class LatencyModel:
             half = ms * self.conformal_half_width
             half += sum(self.costs[key].half_width_ms for key in blocks if self.costs[key].weak)
         return Prediction(ms, max(ms - half, 0.0), ms + half, self.conformal_level, weak_keys)
+
+    def margin(self, confidence: float) -> Margin:
+        """One-sided: P(measured <= (1 + relative) predicted + arms) >= confidence, for 0.5 <= confidence < 1.
+
+        Split-conformal in the signed error of held-out models, the ceil((n + 1) confidence)-th smallest, which
+        assumes no shape of the errors; with too few of them a two-sided interval of at least that level, and
+        without that the arms of all entries, added up as if all erred together, at the normal quantile of
+        `confidence` instead of that of a 95 % interval. Weak entries widen the first two by their own arms.
+        """
+        arm_share = NormalDist().inv_cdf(confidence) / NormalDist().inv_cdf(0.975)
+        arms = {key: arm_share * cost.half_width_ms for key, cost in self.costs.items()}
+        weak = {key: arms[key] for key, cost in self.costs.items() if cost.weak}
+        rank = math.ceil((len(self.heldout_errors) + 1) * confidence - 1e-9)
+        if rank <= len(self.heldout_errors):
+            return Margin(max(0.0, self.heldout_errors[rank - 1]), weak)
+        if self.conformal_half_width is not None and (self.conformal_level or 0.0) >= confidence:
+            return Margin(self.conformal_half_width, weak)
+        return Margin(0.0, arms)
+
+    def bound_ms(self, blocks: Sequence[str], boundary_bytes: int, confidence: float) -> float:
+        """The latency under which a measurement of this network stays with probability `confidence`."""
+        margin = self.margin(confidence)
+        predicted_ms = self.predict(blocks, boundary_bytes).ms
+        return (1 + margin.relative) * predicted_ms + sum(margin.arms_ms.get(key, 0.0) for key in blocks)

@@ -7,7 +7,7 @@ from search.blocks.conv import Conv
 from search.blocks.head import FcHead, MbPoolHead
 from search.blocks.mbconv import MBConv
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
-from search.blocks.sequence import boundary_bytes, check_chain, count
+from search.blocks.sequence import boundary_bytes, check_chain, count, peak_activation_bytes
 from search.blocks.spec import BlockSpec, Macs, parse_key, parse_keys
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "count",
     "parse_key",
     "parse_keys",
+    "peak_activation_bytes",
 ]

@@ -41,3 +41,6 @@ class Conv(BlockSpec):
 
     def traffic_elements(self) -> int:
         return self.inputs * self.resolution**2 + self.out_elements
+
+    def live_elements(self) -> int:
+        return self.inputs * self.resolution**2 + self.out_elements

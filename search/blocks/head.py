@@ -46,6 +46,10 @@ class FcHead(_Head):
     def traffic_elements(self) -> int:
         return self.inputs * (self.resolution**2 + 2) + self.classes
 
+    def live_elements(self) -> int:
+        pool = self.inputs * (self.resolution**2 + 1)
+        return max(pool, self.inputs + self.classes)
+
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +72,8 @@ class MbPoolHead(_Head):
 
     def traffic_elements(self) -> int:
         return (self.inputs + 2 * self.middle) * self.resolution**2 + 2 * self.middle + self.classes
+
+    def live_elements(self) -> int:
+        convolution = (self.inputs + self.middle) * self.resolution**2
+        pool = self.middle * (self.resolution**2 + 1)
+        return max(convolution, pool, self.middle + self.classes)

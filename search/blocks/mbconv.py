@@ -72,3 +72,12 @@ class MBConv(BlockSpec):
         depthwise = self.middle * (area_in + area_out)
         project = (self.middle + self.outputs) * area_out
         return expand + depthwise + project + (2 * self.outputs * area_out if self.residual else 0)
+
+    def live_elements(self) -> int:
+        area_in, area_out = self.resolution**2, self.out_resolution**2
+        image, wide = self.inputs * area_in, self.middle * area_in
+        narrow, out = self.middle * area_out, self.outputs * area_out
+        kept = image if self.residual else 0
+        expand = image + wide if self.expands else 0
+        depthwise = wide + narrow + (kept if self.expands else 0)
+        return max(expand, depthwise, kept + narrow + out, kept + 2 * out if self.residual else 0)

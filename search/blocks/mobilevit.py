@@ -56,6 +56,20 @@ class MobileViTShell(BlockSpec):
         concat = 4 * c * area
         return convolutions + unfold_norm_fold + concat
 
+    def live_elements(self) -> int:
+        c, d, area = self.channels, self.dim, self.resolution**2
+        tokens = d * padded_side(self.resolution, self.patch) ** 2
+        image = c * area
+        to_tokens = 2 * image + d * area
+        unfold_norm_fold = image + 2 * tokens
+        from_tokens = image + tokens + c * area
+        concat_and_fusion = 4 * c * area
+        return max(to_tokens, unfold_norm_fold, from_tokens, concat_and_fusion)
+
+    def held_elements(self) -> int:
+        """What stays live beside its transformer layers: the input, which the fusion reads."""
+        return self.channels * self.resolution**2
+
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -124,3 +138,15 @@ class MobileViTLayer(BlockSpec):
         scores = 4 * self.heads * self.patches
         products = 4 * self.inner
         return tokens * (norms_and_residuals + linear + scores + products)
+
+    def live_elements(self) -> int:
+        """Tokens in and out, and what attention and MLP need; what the shell holds is the shell's."""
+        tokens, inner, hidden = self.dim, self.inner, self.hidden
+        scores = self.heads * self.patches
+        qkv = 2 * tokens + 3 * inner
+        split = tokens + 6 * inner
+        products = tokens + 3 * inner + scores
+        softmax = tokens + inner + 2 * scores
+        mix = tokens + 2 * inner + scores
+        mlp = 2 * tokens + hidden
+        return self.pixels * self.patches * max(3 * tokens, qkv, split, products, softmax, mix, mlp)

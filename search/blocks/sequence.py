@@ -51,6 +51,18 @@ def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:
     return sum(block.params() for block in blocks), total
 
 
+def peak_activation_bytes(blocks: Sequence[BlockSpec]) -> int:
+    """Most bytes of activations that are live at once: the largest `live_elements` of the blocks, those of a
+    transformer layer beside what its shell holds. A runtime that plans its memory perfectly needs no more."""
+    peak = held = 0
+    for block in blocks:
+        if isinstance(block, MobileViTShell):
+            held = block.held_elements()
+        beside = held if isinstance(block, MobileViTLayer) else 0
+        peak = max(peak, block.live_elements() + beside)
+    return peak * BYTES_PER_ELEMENT
+
+
 def boundary_bytes(blocks: Sequence[BlockSpec]) -> int:
     """Bytes handed from each block to the next: the data movement d_j of AutoViT's latency model."""
     elements = 0

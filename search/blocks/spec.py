@@ -95,6 +95,14 @@ class BlockSpec(ABC):
     def traffic_elements(self) -> int:
         """Activation elements that its operations read and write (weights left out)."""
 
+    @abstractmethod
+    def live_elements(self) -> int:
+        """Most activation elements that are live at once while the block runs at batch 1.
+
+        Its input and its output count, every tensor from the operation that makes it to the last that reads it;
+        BN and activations work in place, weights and scratch memory of kernels are left out.
+        """
+
     @property
     def out_elements(self) -> int:
         """Elements of the output map."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,15 +22,23 @@ class _Value(BaseModel):
 
 
 class Budget(_Value):
-    """What an architecture may cost.
+    """What an architecture may cost; everything given must hold.
 
     Attributes:
-        cautious: Hold the upper end of the latency's interval to the budget, not the prediction itself.
+        latency_ms: By the first LUT.
+        further_latency_ms: By each further LUT, in their order (several phones, each with its own budget).
+        memory_bytes: Peak of activations, see `search.blocks.peak_activation_bytes`.
+        cautious: A chance constraint: the bound under which a measured latency stays with probability
+            `confidence` is held to the budget, phone by phone, not the prediction itself.
     """
 
     latency_ms: float = Field(gt=0)
+    further_latency_ms: tuple[Annotated[float, Field(gt=0)], ...] = ()
     params: int | None = Field(default=None, gt=0)
-    cautious: bool = False
+    macs: int | None = Field(default=None, gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0)
+    cautious: bool = True
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
 
     def allows(self, priced: Priced) -> bool:
         """Whether a price is within."""
@@ -38,15 +46,29 @@ class Budget(_Value):
         return latency_ms <= self.latency_ms and (self.params is None or priced.params <= self.params)
 
 
+Objective = Literal["accuracy", "latency", "params", "macs", "memory"]
+
+Strategy = Literal["coarse-to-fine", "evolution", "random", "pareto"]
+"""See `search.algorithms.strategies`."""
+
+
 class SearchSettings(_Value):
-    """Algorithm 2; the defaults are those of AutoViT section 4.1 where it names them.
+    """How to search; the defaults are those of AutoViT section 4.1 where it names them.
+
+    Every strategy evaluates `population` architectures and then `crossovers` + `mutations` in each generation,
+    fewer only where the budget leaves no others.
 
     Attributes:
-        draws: Architectures that the coarse stage prices; a space of at most this size is enumerated.
+        draws: Architectures within the budget that the coarse stage ranks; a space of at most this size is
+            enumerated.
         skeletons: K of the coarse stage.
-        redraws: Attempts at a child within the budgets before one of the coarse stage takes its place.
+        redraws: Attempts at a new child before one drawn from all within the budget takes its place.
+        loss_per_ms: lambda of the joint objective min L(s) + lambda C(s) of AutoViT's journal version, L being
+            the share of wrong answers and C the latency in ms by the first LUT; 0 ranks by accuracy alone.
+        objectives: What `pareto` trades against each other.
     """
 
+    strategy: Strategy = "coarse-to-fine"
     seed: int = 0
     draws: int = Field(default=10_000, ge=1, le=10_000_000)
     skeletons: int = Field(default=25, ge=1)
@@ -58,20 +80,31 @@ class SearchSettings(_Value):
     p_depth: float = Field(default=0.2, ge=0, le=1)
     p_block: float = Field(default=0.4, ge=0, le=1)
     redraws: int = Field(default=50, ge=1)
+    loss_per_ms: float = Field(default=0.0, ge=0)
+    objectives: tuple[Objective, ...] = ("accuracy", "latency")
+
+    @property
+    def evaluations(self) -> int:
+        """Architectures that are evaluated where the budget allows so many."""
+        return self.population + self.generations * (self.crossovers + self.mutations)
 
 
 class Coarse(_Value):
-    """Outcome of the coarse stage.
+    """What the budget allows, and what the first stage made of it.
 
     Attributes:
         priced: Distinct architectures priced.
-        feasible: Those within the budgets.
-        skeletons: Skeletons kept.
-        smallest_ms: Smallest latency of the space, within the parameter budget.
+        feasible: Those within the budgets. All of them are where the space was enumerated; else they were drawn
+            uniformly from the feasible set, so that priced and feasible are equal.
+        feasible_share: Share of the whole space that is within the budgets; an upper bound, tight to a few
+            percent of it, where the space was too large to enumerate.
+        skeletons: Skeletons kept; 0 for strategies that have none.
+        smallest_ms: Smallest latency within the other budgets: what counts, the bound where it is cautious.
     """
 
     priced: int
     feasible: int
+    feasible_share: float = Field(default=0.0, ge=0, le=1)
     skeletons: int
     smallest_ms: float
 
@@ -92,14 +125,21 @@ class Generation(_Value):
 
 
 class Evaluated(_Value):
-    """An architecture (canonical JSON) with its accuracy and predicted costs."""
+    """An architecture (canonical JSON) with its accuracy and predicted costs.
+
+    `latency_high_ms` holds a measured latency with the budget's confidence; the `further_` ones are those of the
+    LUTs after the first.
+    """
 
     arch: str
     accuracy: float
     latency_ms: float
     latency_high_ms: float
+    further_latency_ms: tuple[float, ...] = ()
+    further_latency_high_ms: tuple[float, ...] = ()
     params: int
     macs: int
+    memory_bytes: int = 0
     generation: int
 
     def architecture(self) -> Arch:

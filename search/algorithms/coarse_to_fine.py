@@ -128,11 +128,11 @@ class _Fine:
 
     def evaluate(self, index: int, archs: list[Arch]) -> Generation:
         """Evaluate a generation."""
-        for arch in archs:
+        for arch, accuracy in zip(archs, self.evaluator.accuracies(archs), strict=True):
             cost = self.price.price(arch)
             result = Evaluated(
                 arch=arch.to_json(),
-                accuracy=self.evaluator.accuracy(arch),
+                accuracy=accuracy,
                 latency_ms=cost.latency_ms,
                 latency_high_ms=cost.latency_high_ms,
                 params=cost.params,

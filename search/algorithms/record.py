@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luts.errors import BlocktimeError
 from search.algorithms.interfaces import Priced
+from search.code_version import CodeVersion
 from search.files import read_json, write_atomically
 from search.spaces import Arch
-from search.spaces.registry import arch_from_json
+from search.spaces.registry import MAX_ARCH_BYTES, arch_from_json
 
 MAX_RECORD_BYTES = 256 * 1024 * 1024
 """A search of a hundred thousand evaluations has about 50 MB."""
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Text = Annotated[str, Field(max_length=4096)]
+_Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Value(BaseModel):
@@ -131,8 +136,8 @@ class Evaluated(_Value):
     LUTs after the first.
     """
 
-    arch: str
-    accuracy: float
+    arch: str = Field(max_length=MAX_ARCH_BYTES)
+    accuracy: _Fraction
     latency_ms: float
     latency_high_ms: float
     further_latency_ms: tuple[float, ...] = ()
@@ -147,6 +152,34 @@ class Evaluated(_Value):
         return arch_from_json(self.arch)
 
 
+class LutPin(_Value):
+    """A LUT by name and by the sha256 of its lut.json, which holds the digests of its other files."""
+
+    name: _Text
+    sha256: _Sha256
+
+
+class Provenance(_Value):
+    """Everything outside the settings that decides a result.
+
+    Attributes:
+        luts: In the order of the budget's latencies.
+        checkpoint: sha256 of the supernet's weights.
+        data: Source of the images as it was named.
+        data_digest: sha256 of the images and labels.
+        split: Which part of them accuracies are of.
+    """
+
+    luts: tuple[LutPin, ...] = Field(min_length=1, max_length=64)
+    checkpoint: _Sha256
+    data: _Text
+    data_digest: _Sha256
+    split: Literal["search", "validation"]
+    split_seed: int
+    split_fraction: _Fraction
+    code: CodeVersion
+
+
 class SearchResult(_Value):
     """A finished search; the same inputs give the same result.
 
@@ -155,6 +188,7 @@ class SearchResult(_Value):
         evaluator: Fingerprint of checkpoint, data and split.
         price: Fingerprint of the LUT.
         evaluated: In order of evaluation.
+        provenance: None for a search that was called as a function, on whatever it was given.
     """
 
     format: Literal[1] = 1
@@ -166,8 +200,19 @@ class SearchResult(_Value):
     settings: SearchSettings
     coarse: Coarse
     history: tuple[Generation, ...]
-    evaluated: tuple[Evaluated, ...]
+    evaluated: tuple[Evaluated, ...] = Field(min_length=1)
     winner: Evaluated
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.winner not in self.evaluated:
+            raise ValueError("the winner was not evaluated")
+        if [generation.index for generation in self.history] != list(range(len(self.history))):
+            raise ValueError("generations are missing")
+        if len({found.arch for found in self.evaluated}) != len(self.evaluated):
+            raise ValueError("an architecture stands there twice")
+        return self
 
     def save(self, path: Path) -> None:
         """Write as JSON, all or nothing; `BlocktimeError` where that fails."""

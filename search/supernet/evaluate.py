@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from luts.errors import UsageError
 from search.networks import Network
 from search.spaces import Arch
-from search.supernet.checkpoint import CheckpointInfo
+from search.supernet.checkpoint import CheckpointInfo, load_supernet
 from search.supernet.data import ImageData
 from search.supernet.sources import open_source
 from search.supernet.supernet import Supernet
@@ -82,6 +84,30 @@ class InheritedAccuracy:
             for images, labels in self.data.batches(self._held_out, arch.resolution, self.batch_size)
         )
         return hits / len(self._held_out)
+
+    def stream(self, archs: Sequence[Arch]) -> Iterator[tuple[Arch, float]]:
+        """Each with its accuracy, one after another in this process."""
+        for arch in archs:
+            yield arch, self.accuracy(arch)
+
+
+@dataclass(frozen=True)
+class InheritedOpener:
+    """How a worker of a pool opens the evaluator: checkpoint and images are read there, not sent to it.
+
+    Attributes:
+        checkpoint: Folder of the supernet.
+        data: Text of the source where the images lie elsewhere than the checkpoint says.
+    """
+
+    checkpoint: Path
+    data: str | None = None
+
+    def open(self) -> InheritedAccuracy:
+        """With one thread: a pool has a worker for each core."""
+        torch.set_num_threads(1)
+        supernet, info = load_supernet(self.checkpoint)
+        return InheritedAccuracy(supernet, info, reopen_data(info, self.data))
 
 
 @torch.no_grad()

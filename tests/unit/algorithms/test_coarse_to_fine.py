@@ -55,6 +55,12 @@ class _Accuracy:
         )
         return 0.5 + 0.02 * hits
 
+    def accuracies(self, archs):
+        return [self.accuracy(arch) for arch in archs]
+
+    def stream(self, archs):
+        return ((arch, self.accuracy(arch)) for arch in archs)
+
 
 class _Flat(_Accuracy):
     def accuracy(self, arch):
@@ -204,10 +210,10 @@ def test_killed_search_ends_as_the_undisturbed_one(price, tmp_path):
 
 def test_cache_knows_whose_accuracies_it_holds(tmp_path):
     path, arch = tmp_path / "a.jsonl", NANO.sample(random.Random(0))
-    CachedEvaluator(_Accuracy(), path).accuracy(arch)
+    CachedEvaluator(_Accuracy(), path).accuracies([arch])
     other = _Accuracy()
     other.fingerprint = "c" * 64
-    CachedEvaluator(other, path).accuracy(arch)
+    CachedEvaluator(other, path).accuracies([arch])
     assert other.calls == [arch]
     path.write_bytes(b"nonsense\n" + path.read_bytes())
     with pytest.raises(InvalidArtifactError, match="line 1"):

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import safetensors.torch
+from typing import TYPE_CHECKING
 
 from luts.errors import BlocktimeError
 from luts.lut import Lut
@@ -20,7 +19,9 @@ from orchestrator.variant import Variant
 from search.algorithms import SearchResult
 from search.algorithms.record import Evaluated
 from search.spaces import Arch
-from search.supernet.evaluate import InheritedAccuracy
+
+if TYPE_CHECKING:
+    from search.supernet.evaluate import InheritedAccuracy
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ def top(result: SearchResult, count: int) -> list[Evaluated]:
 
 def save_weights(evaluator: InheritedAccuracy, arch: Arch, path: Path) -> None:
     """Write a subnet's weights, its own BN statistics among them, as safetensors."""
+    from safetensors.torch import save_file  # brings torch, which most commands can do without
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(evaluator.network(arch).state_dict(), path)
+        save_file(evaluator.network(arch).state_dict(), path)
     except OSError as error:
         raise BlocktimeError(f"cannot write {path}: {error.strerror}; free some space and repeat") from error
 

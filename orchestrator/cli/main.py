@@ -24,7 +24,7 @@ from orchestrator.cli import (
 from orchestrator.cli.output import say
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells expect it."""
+"""Exit code after Ctrl-C, as shells expect it; typer turns KeyboardInterrupt into it."""
 
 app = typer.Typer(
     name="bench",
@@ -40,7 +40,7 @@ for module in (devices, agent, exporting, profile, measuring, training, searchin
     module.register(app)
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; `--debug` anywhere shows the traceback of an error."""
     debug = "--debug" in sys.argv
     if debug:
@@ -52,9 +52,10 @@ def main() -> None:
             raise
         say(f"bench: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("bench: interrupted; what is done is kept, run the same command to go on")
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            say("bench: interrupted; what is done is kept, run the same command to go on")
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

@@ -11,8 +11,9 @@ step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
 step bench profile --device host --space autovit-nano --budget 2m --reuse
 step bench lut verify host/autovit-nano
+echo host/autovit-nano >"$out/lut.txt"
 step bench train --space autovit-nano --data digits --recipe demo -o "$out/supernet"
 step bench search --lut host/autovit-nano --supernet "$out/supernet" --latency 80% \
-    --population 30 --generations 6 --crossovers 15 --mutations 15 --device host -o "$out/search"
+    --population 20 --generations 3 --parents 6 --crossovers 8 --mutations 8 --device host -o "$out/search"
 step bench report --run "$out" -o "$out/report.html"
 printf '\nThe report: %s\n' "$out/report.html"

@@ -33,7 +33,9 @@ RIDGE = 0.1
 """Prior information per block key in the greedy design: an unseen key has a leverage of count^2 / RIDGE."""
 
 HELDOUT_SHARE = 0.2
-"""Share of all whole models that is held out by default."""
+MIN_HELDOUT = 10
+"""Held out by default: this share of all whole models, and no fewer than give a 90 % conformal interval (nine),
+with one to spare."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def make_plan(
         resolutions: Input resolutions to cover; the space's default one if not given.
         seed: Of every random choice.
         design: Random models of the design; by default one for every five block keys.
-        heldout: Models held out; by default a fifth of all.
+        heldout: Models held out; by default a fifth of all, at least ten.
         removals: `all` removes every removable block of the space once, `reference` those of the reference.
 
     Raises:
@@ -110,8 +112,8 @@ def make_plan(
     builder = _Builder(space, resolutions, rng)
     builder.add_removals(keys, removals)
     builder.add_design(keys, math.ceil(len(keys) / 5) if design is None else design)
-    fitted = len(builder.models)
-    builder.add_heldout(round(fitted * HELDOUT_SHARE / (1 - HELDOUT_SHARE)) if heldout is None else heldout)
+    share = round(len(builder.models) * HELDOUT_SHARE / (1 - HELDOUT_SHARE))
+    builder.add_heldout(max(share, MIN_HELDOUT) if heldout is None else heldout)
     return Plan(space.name, space.digest, space.default_classes, resolutions, seed, tuple(builder.models))
 
 

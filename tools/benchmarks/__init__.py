@@ -1,0 +1,1 @@
+"""Measurements behind docs/benchmarks.md, a section a module."""

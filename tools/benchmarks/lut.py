@@ -1,0 +1,97 @@
+"""How far a LUT of `autovit-nano` on this machine can be trusted: two profiles, and fresh architectures."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from luts.diff import diff_luts
+from luts.lut import Lut
+from luts.store import LutStore
+
+SPACE = "autovit-nano"
+FRESH = 30
+BENCH = Path(sys.executable).parent / "bench"
+
+
+def main() -> str:
+    """Profile twice from nothing but the exported models, compare, and validate the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        environment = os.environ | {
+            "BLOCKTIME_LUTS": str(home / "luts"),
+            "BLOCKTIME_RUNS": str(home / "runs"),
+        }
+        profile = ["profile", "--device", "host", "--space", SPACE, "--budget", "3m", "--fresh", "--json"]
+        timed = [_timed(environment, *profile) for _ in range(2)]
+        checked = json.loads(
+            _bench(
+                environment, "validate", "--lut", "host/v1", "--device", "host", "-n", str(FRESH), "--json"
+            )
+        )
+        store = LutStore([home / "luts"])
+        first, second = (store.load(json.loads(out)["path"]) for out, _ in timed)
+        return _section(first, second, [seconds for _, seconds in timed], checked)
+
+
+def _bench(environment: dict[str, str], *arguments: str) -> str:
+    command = [str(BENCH), *arguments]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _timed(environment: dict[str, str], *arguments: str) -> tuple[str, float]:
+    begun_s = time.monotonic()
+    return _bench(environment, *arguments), time.monotonic() - begun_s
+
+
+def _section(first: Lut, second: Lut, seconds: list[float], checked: dict[str, Any]) -> str:
+    diff = diff_luts(first, second)
+    ratios = [
+        entry.ratio
+        for entry in diff.entries
+        if entry.ratio and entry.first_ms > 0.01 * first.meta.reference_ms
+    ]
+    heldout = [lut.meta.heldout_error for lut in (first, second)]
+    rows = [
+        ("models fitted / held out", *(_counts(lut) for lut in (first, second))),
+        ("samples", *(f"{lut.samples.num_rows:,}" for lut in (first, second))),
+        ("seconds, first with exports", *(f"{s:.0f}" for s in seconds)),
+        ("reference model, ms", *(f"{lut.meta.reference_ms:.3f}" for lut in (first, second))),
+        ("noise floor (two loads of one model)", *(f"{lut.meta.noise_floor:.2%}" for lut in (first, second))),
+        ("held-out MAPE", *("-" if error is None else f"{error.mape:.2%}" for error in heldout)),
+    ]
+    table = "\n".join(f"| {name} | {a} | {b} |" for name, a, b in rows)
+    overlap = diff.overlap_share or 0.0
+    return f"""## A LUT of {SPACE} on this machine
+
+{first.meta.variant}, {first.meta.versions.runtime}, {first.meta.device.soc or first.meta.device.model}. The whole
+space profiled twice, each from fresh loads:
+
+| | first | second |
+|---|---|---|
+{table}
+
+Entries whose 95 % intervals overlap between the two: **{overlap:.1%}** of {len(diff.entries)}; median ratio second
+to first over entries above 1 % of the reference: {statistics.median(ratios):.3f}.
+
+`bench validate` of the first on {len(checked["comparisons"])} random architectures that no fit has seen: MAPE
+**{checked["mape"]:.2%}**, largest error {checked["max_error"]:.2%}, within 2 / 5 / 10 %: {checked["within_2"]:.0%} /
+{checked["within_5"]:.0%} / {checked["within_10"]:.0%}, Kendall tau {checked["kendall_tau"]:.3f};
+{checked["coverage"]:.0%} inside the predicted intervals. Noise floor of that measurement:
+{checked["noise_floor"]:.2%}."""
+
+
+def _counts(lut: Lut) -> str:
+    fitted = sum(model.split == "fit" for model in lut.models)
+    return f"{fitted} / {len(lut.models) - fitted}"
+
+
+if __name__ == "__main__":
+    print(main())

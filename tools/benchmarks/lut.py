@@ -82,8 +82,8 @@ Entries whose 95 % intervals overlap between the two: **{overlap:.1%}** of {len(
 to first over entries above 1 % of the reference: {statistics.median(ratios):.3f}.
 
 `bench validate` of the first on {len(checked["comparisons"])} random architectures that no fit has seen: MAPE
-**{checked["mape"]:.2%}**, largest error {checked["max_error"]:.2%}, within 2 / 5 / 10 %: {checked["within_2"]:.0%} /
-{checked["within_5"]:.0%} / {checked["within_10"]:.0%}, Kendall tau {checked["kendall_tau"]:.3f};
+**{checked["mape"]:.2%}**, largest error {checked["max_error"]:.2%}, within 2 / 5 / 10 %:
+{checked["within_2"]:.0%} / {checked["within_5"]:.0%} / {checked["within_10"]:.0%}, Kendall tau {checked["kendall_tau"]:.3f};
 {checked["coverage"]:.0%} inside the predicted intervals. Noise floor of that measurement:
 {checked["noise_floor"]:.2%}."""
 

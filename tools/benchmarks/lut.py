@@ -81,11 +81,17 @@ space profiled twice, each from fresh loads:
 Entries whose 95 % intervals overlap between the two: **{overlap:.1%}** of {len(diff.entries)}; median ratio second
 to first over entries above 1 % of the reference: {statistics.median(ratios):.3f}.
 
-`bench validate` of the first on {len(checked["comparisons"])} random architectures that no fit has seen: MAPE
-**{checked["mape"]:.2%}**, largest error {checked["max_error"]:.2%}, within 2 / 5 / 10 %:
-{checked["within_2"]:.0%} / {checked["within_5"]:.0%} / {checked["within_10"]:.0%}, Kendall tau {checked["kendall_tau"]:.3f};
-{checked["coverage"]:.0%} inside the predicted intervals. Noise floor of that measurement:
-{checked["noise_floor"]:.2%}."""
+{_validated(checked)}"""
+
+
+def _validated(checked: dict[str, Any]) -> str:
+    within = " / ".join(f"{checked[name]:.0%}" for name in ("within_2", "within_5", "within_10"))
+    return (
+        f"`bench validate` of the first on {len(checked['comparisons'])} random architectures no fit has seen: "
+        f"MAPE **{checked['mape']:.2%}**, largest error {checked['max_error']:.2%}, within 2 / 5 / 10 %: {within}, "
+        f"Kendall tau {checked['kendall_tau']:.3f}; {checked['coverage']:.0%} inside the predicted intervals. "
+        f"Noise floor of that measurement: {checked['noise_floor']:.2%}."
+    )
 
 
 def _counts(lut: Lut) -> str:

@@ -54,7 +54,9 @@ def profile_command(
         int | None, typer.Option(min=1, help="Of the classifier; the space's default.")
     ] = None,
     design: Annotated[int | None, typer.Option(min=0, help="Random models; one for five block keys.")] = None,
-    heldout: Annotated[int | None, typer.Option(min=0, help="Models held out; a fifth of all, at least 10.")] = None,
+    heldout: Annotated[
+        int | None, typer.Option(min=0, help="Models held out; a fifth of all, at least 10.")
+    ] = None,
     removals: Annotated[str, typer.Option(help="all, reference or none: whose blocks are removed.")] = "all",
     seed: Annotated[int, typer.Option(help="Of plan and schedule.")] = 0,
     plan_only: Annotated[

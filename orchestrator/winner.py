@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luts.errors import BlocktimeError
+from luts.errors import StorageError
 from luts.lut import Lut
 from luts.model import LatencyModel
 from orchestrator.export import ExportSpec
@@ -18,6 +19,7 @@ from orchestrator.measure.session import Measurement
 from orchestrator.variant import Variant
 from search.algorithms import SearchResult
 from search.algorithms.record import Evaluated
+from search.files import write_atomically
 from search.spaces import Arch
 
 if TYPE_CHECKING:
@@ -44,6 +46,12 @@ def top(result: SearchResult, count: int) -> list[Evaluated]:
     return ranked[:count]
 
 
+def choose(rows: Sequence[MeasuredArch], budget_ms: float) -> MeasuredArch | None:
+    """The most accurate whose measured interval is within the budget, the faster of equals; None if none is."""
+    within = [row for row in rows if row.measured_high <= budget_ms]
+    return min(within, key=lambda row: (-row.accuracy, row.measured_ms, row.arch), default=None)
+
+
 def save_weights(evaluator: InheritedAccuracy, arch: Arch, path: Path) -> None:
     """Write a subnet's weights, its own BN statistics among them, as safetensors."""
     from safetensors.torch import save_file  # brings torch, which most commands can do without
@@ -52,7 +60,7 @@ def save_weights(evaluator: InheritedAccuracy, arch: Arch, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(evaluator.network(arch).state_dict(), path)
     except OSError as error:
-        raise BlocktimeError(f"cannot write {path}: {error.strerror}; free some space and repeat") from error
+        raise StorageError(f"cannot write {path}: {error.strerror}; free some space and repeat") from error
 
 
 def weighted_spec(variant: Variant, arch: Arch, weights: Path) -> ExportSpec:
@@ -84,15 +92,42 @@ def beside_prediction(lut: Lut, found: Sequence[Evaluated], measurement: Measure
     return rows
 
 
+def winner_variants(variant: Variant) -> tuple[Variant, Variant]:
+    """What a winner is exported for: ExecuTorch and Core ML, the LUT's own variant one of them."""
+    if variant.runtime == "executorch":
+        return variant, Variant("coreml", "all")
+    return Variant("executorch", "xnnpack", threads=1), variant
+
+
+def copy_model(source: Path, target: Path) -> Path:
+    """Copy a model, a file or a Core ML package, over what is there; the target."""
+    try:
+        if source.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror}; free some space and repeat") from error
+    return target
+
+
 def write_json(path: Path, document: object) -> None:
     """Write a JSON file for people and reports."""
+    write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, all or nothing."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_atomically(path, text.encode())
     except OSError as error:
-        raise BlocktimeError(f"cannot write {path}: {error.strerror}; free some space and repeat") from error
+        raise StorageError(f"cannot write {path}: {error.strerror}; free some space and repeat") from error
 
 
-def write_measured(path: Path, rows: Sequence[MeasuredArch], context: Mapping[str, str]) -> None:
-    """Keep the measurements of a search's best."""
-    write_json(path, dict(context) | {"models": [asdict(row) for row in rows]})
+def write_measured(
+    path: Path, rows: Sequence[MeasuredArch], winner: str, meets: bool, context: Mapping[str, str]
+) -> None:
+    """Keep the measurements of a search's best; `meets`: the winner's measured interval is within the budget."""
+    models = [asdict(row) for row in rows]
+    write_json(path, dict(context) | {"winner": winner, "meets_budget": meets, "models": models})

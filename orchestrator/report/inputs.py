@@ -64,11 +64,23 @@ class MeasuredChoice(Compared):
 
 
 class MeasuredFile(_Value):
-    """`search/measured.json`, as `orchestrator.winner.write_measured` leaves it."""
+    """`search/measured.json`, as `orchestrator.winner.write_measured` leaves it.
+
+    `winner` is the architecture chosen by the measurements; where `meets_budget` is false none of them was within
+    the budget, and it is the search's own.
+    """
 
     device: _Text
     variant: _Text
+    winner: Annotated[str, Field(max_length=MAX_ARCH_BYTES)]
+    meets_budget: bool
     models: Annotated[tuple[MeasuredChoice, ...], Field(min_length=1, max_length=MAX_COMPARISONS)]
+
+    @model_validator(mode="after")
+    def _winner_is_there(self) -> Self:
+        if self.winner not in {model.arch for model in self.models}:
+            raise ValueError("the winner was not measured")
+        return self
 
 
 class ValidationFile(_Value):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -55,8 +56,8 @@ class InheritedAccuracy:
                 f"the supernet was trained on {info.source}, {data.source.name} differs in images or split; "
                 "evaluate on the same data"
             )
-        self.supernet, self.data, self.batch_size = supernet, data, batch_size
-        self.split_name = "validation" if final else "search"
+        self.supernet, self.info, self.data, self.batch_size = supernet, info, data, batch_size
+        self.split_name: Literal["search", "validation"] = "validation" if final else "search"
         self._held_out = data.split.validation if final else data.split.search
         shuffled = np.random.default_rng(0).permutation(data.split.train)
         self._calibration = shuffled[:calibration_images]

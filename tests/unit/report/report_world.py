@@ -18,6 +18,7 @@ from search.spaces import Arch, get_space
 
 SPACE = get_space("autovit-nano")
 SMALL = Arch(SPACE.name, 64, "fc", 10, ((8,), (16, 1, 3), (32, 1, 2, 1.5, 3)))
+MIDDLE = Arch(SPACE.name, 64, "fc", 10, ((16,), (24, 1, 3), (32, 2, 2, 2.0, 3), (48, 1, 3, 2.0, 3)))
 LARGE = Arch(SPACE.name, 64, "fc", 10, ((16,), (24, 2, 3), (32, 2, 3, 2.0, 3), (48, 1, 3, 2.0, 3)))
 BLOCK_MS, BASE_MS, MS_PER_MIB = 0.5, 0.25, 1.0
 ROUNDS = 20
@@ -132,7 +133,7 @@ def evaluated(arch: Arch, accuracy: float, latency_ms: float, generation: int) -
 def make_search(price: str = "price") -> SearchResult:
     found = (
         evaluated(SMALL, 0.5, 2.0, 0),
-        evaluated(LARGE, 0.625, 4.0, 0),
+        evaluated(MIDDLE, 0.625, 4.0, 0),
         evaluated(LARGE, 0.875, 3.0, 1),
     )
     return SearchResult(
@@ -184,7 +185,13 @@ def make_validation() -> dict[str, Any]:
 
 def make_measured(arch: Arch, **changes: Any) -> dict[str, Any]:
     row = compared(arch, 4.2) | {"accuracy": 0.875} | changes
-    return {"device": "phone", "variant": "executorch-xnnpack-fp32-t2", "models": [row]}
+    return {
+        "device": "phone",
+        "variant": "executorch-xnnpack-fp32-t2",
+        "winner": arch.to_json(),
+        "meets_budget": True,
+        "models": [row],
+    }
 
 
 def make_checkpoint() -> dict[str, Any]:

@@ -9,7 +9,7 @@ mkdir -p "$out"
 
 step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
-step bench profile --device host --space autovit-nano --budget 2m --reuse
+step bench profile --device host --space autovit-nano --threads 1 --budget 2m --reuse
 step bench lut verify host/autovit-nano
 echo host/autovit-nano >"$out/lut.txt"
 step bench train --space autovit-nano --data digits --recipe demo -o "$out/supernet"

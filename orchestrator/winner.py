@@ -41,15 +41,18 @@ class MeasuredArch:
 
 
 def top(result: SearchResult, count: int) -> list[Evaluated]:
-    """The `count` most accurate architectures; the winner first."""
-    ranked = sorted(result.evaluated, key=lambda e: (-e.accuracy, e.latency_ms, e.params, e.arch))
+    """The `count` best architectures by what the search ranked them by; its winner first."""
+    price = result.settings.loss_per_ms
+    ranked = sorted(
+        result.evaluated,
+        key=lambda e: (1.0 - e.accuracy + price * e.latency_ms, e.latency_ms, e.params, e.arch),
+    )
     return ranked[:count]
 
 
 def choose(rows: Sequence[MeasuredArch], budget_ms: float) -> MeasuredArch | None:
-    """The most accurate whose measured interval is within the budget, the faster of equals; None if none is."""
-    within = [row for row in rows if row.measured_high <= budget_ms]
-    return min(within, key=lambda row: (-row.accuracy, row.measured_ms, row.arch), default=None)
+    """The first, the best by the search, whose measured interval is within the budget; None if none is."""
+    return next((row for row in rows if row.measured_high <= budget_ms), None)
 
 
 def save_weights(evaluator: InheritedAccuracy, arch: Arch, path: Path) -> None:

@@ -144,7 +144,8 @@ def test_what_the_commands_write_can_be_read(tmp_path) -> None:
     rows = compared(LARGE, 4.2)
     (tmp_path / "search").mkdir()
     context = {"device": "phone", "variant": "executorch-xnnpack-fp32-t2"}
-    write_measured(tmp_path / "search" / "measured.json", [MeasuredArch(accuracy=0.875, **rows)], context)
+    measured = [MeasuredArch(accuracy=0.875, **rows)]
+    write_measured(tmp_path / "search" / "measured.json", measured, LARGE.to_json(), True, context)
     values = make_validation() | {"comparisons": (Comparison(**rows),)}
     context = {name: values.pop(name) for name in ("lut", "device", "measured")}
     write_validation(tmp_path / "validation.json", Validation(**values), context)

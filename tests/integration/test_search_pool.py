@@ -1,0 +1,141 @@
+"""Evaluation over processes and over Ray: the same accuracies, and what happens to workers that fail."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from search_openers import FINGERPRINT, Toy, expected
+
+from luts.errors import InvalidArtifactError, UsageError
+from search.algorithms.cache import CachedEvaluator
+from search.algorithms.cluster import RayPool
+from search.algorithms.pool import ProcessPool, WorkerError
+from search.spaces import get_space
+
+
+@pytest.fixture(scope="module")
+def archs():
+    rng = random.Random(5)
+    return list({get_space("autovit-nano").sample(rng): None for _ in range(12)})
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_accuracies_each_once(archs, tmp_path, workers):
+    with ProcessPool(Toy(tmp_path, seconds=0.01), FINGERPRINT, workers) as pool:
+        found = dict(pool.stream(archs))
+        again = dict(pool.stream(archs[:2]))
+    assert found == {arch: expected(arch) for arch in archs}
+    assert again == {arch: expected(arch) for arch in archs[:2]}
+    evaluated = [path.name.split("-") for path in tmp_path.iterdir()]
+    processes = {pid for pid, _ in evaluated}
+    assert str(os.getpid()) not in processes
+    assert 1 <= len(processes) <= workers
+    assert len({digest for _, digest in evaluated}) == len(archs)
+
+
+def test_a_worker_that_dies_is_told_of_and_the_rest_is_kept(archs, tmp_path):
+    doomed = Toy(tmp_path, archs[3].digest, "die", seconds=0.01)
+    path = tmp_path / "accuracies.jsonl"
+    with ProcessPool(doomed, FINGERPRINT, 2) as pool:
+        with pytest.raises(WorkerError, match="signal 9") as caught:
+            CachedEvaluator(pool, path).accuracies(archs)
+        assert caught.value.exit_code == 1
+        assert "\n" not in str(caught.value)
+    kept = path.read_text().splitlines()
+    assert len(kept) >= 3
+    with ProcessPool(Toy(tmp_path), FINGERPRINT, 2) as pool:
+        assert CachedEvaluator(pool, path).accuracies(archs) == [expected(arch) for arch in archs]
+    assert path.read_text().splitlines()[: len(kept)] == kept
+    assert len(path.read_text().splitlines()) == len(archs)
+
+
+def test_an_evaluation_that_fails_says_why(archs, tmp_path):
+    with ProcessPool(Toy(tmp_path, archs[0].digest, "refuse"), FINGERPRINT, 2) as pool:
+        with pytest.raises(UsageError, match="I do not like"):
+            list(pool.stream(archs))
+    with ProcessPool(Toy(tmp_path, archs[0].digest, "raise"), FINGERPRINT, 2) as pool:
+        with pytest.raises(Exception, match="ValueError: no such thing"):
+            list(pool.stream(archs))
+
+
+def test_a_worker_that_finds_another_checkpoint_is_refused(archs, tmp_path):
+    with (
+        ProcessPool(Toy(tmp_path), "b" * 64, 1) as pool,
+        pytest.raises(InvalidArtifactError, match="another"),
+    ):
+        list(pool.stream(archs))
+
+
+def test_workers_end_with_their_parent(archs, tmp_path):
+    script = textwrap.dedent("""
+        import random, sys
+        from pathlib import Path
+        from search_openers import FINGERPRINT, Toy
+        from search.algorithms.pool import ProcessPool
+        from search.spaces import get_space
+        if __name__ == "__main__":
+            rng = random.Random(0)
+            archs = [get_space("autovit-nano").sample(rng) for _ in range(1000)]
+            with ProcessPool(Toy(Path(sys.argv[1]), seconds=0.05), FINGERPRINT, 2) as pool:
+                for _ in pool.stream(archs):
+                    pass
+        """)
+    path = tmp_path / "parent.py"
+    path.write_text(script)
+    folder = tmp_path / "seen"
+    for number in (signal.SIGINT, signal.SIGKILL):
+        folder.mkdir()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+        parent = subprocess.Popen(
+            [sys.executable, path, folder], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        while len({name.name.split("-")[0] for name in folder.iterdir()}) < 2:
+            assert parent.poll() is None, parent.stderr.read()
+            time.sleep(0.01)
+        parent.send_signal(number)
+        errors = parent.communicate(timeout=60)[1]
+        assert parent.returncode != 0
+        assert "KeyboardInterrupt" in errors or number is signal.SIGKILL
+        workers = {int(name.name.split("-")[0]) for name in folder.iterdir()}
+        waited = time.monotonic() + 30
+        while any(_alive(pid) for pid in workers):
+            assert time.monotonic() < waited, "a worker outlived its parent"
+            time.sleep(0.02)
+        for name in folder.iterdir():
+            name.unlink()
+        folder.rmdir()
+
+
+def _alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path):
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    with RayPool(Toy(tmp_path), FINGERPRINT, 2) as pool:
+        assert dict(pool.stream(archs)) == {arch: expected(arch) for arch in archs}
+    assert str(os.getpid()) not in {path.name.split("-")[0] for path in tmp_path.iterdir()}
+    with RayPool(Toy(tmp_path, archs[0].digest, "refuse"), FINGERPRINT, 1) as pool:
+        with pytest.raises(UsageError, match="I do not like"):
+            list(pool.stream(archs))
+    with RayPool(Toy(tmp_path, archs[0].digest, "die"), FINGERPRINT, 1) as pool:
+        with pytest.raises(WorkerError, match="Ray worker was lost"):
+            list(pool.stream(archs))
+    with RayPool(Toy(tmp_path), "b" * 64, 1) as pool, pytest.raises(InvalidArtifactError, match="another"):
+        list(pool.stream(archs))
+
+
+def test_without_ray_the_cluster_is_a_usage_error(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"blocktime\[cluster\]"):
+        RayPool(Toy(tmp_path), FINGERPRINT, 1)

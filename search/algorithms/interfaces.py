@@ -1,4 +1,4 @@
-"""What a search asks of the world: the price of an architecture, and how accurate it is."""
+"""What a search asks of the world: how accurate architectures are; and what it knows of one's price."""
 
 from __future__ import annotations
 
@@ -6,44 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from search.blocks import BlockSpec
 from search.spaces import Arch
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Prediction by one LUT; a measurement stays below `high_ms` with the budget's confidence."""
+
+    ms: float
+    high_ms: float
+
+
+@dataclass(frozen=True)
 class Priced:
-    """Predicted cost of an architecture; `latency_high_ms` is the upper end of the prediction's interval."""
+    """Predicted cost of an architecture; latencies by the first LUT, `further` those by the others."""
 
     latency_ms: float
     latency_high_ms: float
     params: int
     macs: int
-
-
-class Price(Protocol):
-    """Costs without building or running anything."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever a price may."""
-
-    @property
-    def base_ms(self) -> float:
-        """Latency of a network that holds no block."""
-
-    def price(self, arch: Arch) -> Priced:
-        """The whole architecture: `base_ms` plus `blocks_ms` of its parts."""
-
-    def blocks_ms(self, blocks: Sequence[BlockSpec], boundary_bytes: int) -> float:
-        """What some blocks and the bytes they hand on add to a network's latency."""
+    memory_bytes: int
+    further: tuple[Latency, ...] = ()
 
 
 class Evaluator(Protocol):
-    """Costly judgement of an architecture."""
+    """Costly judgement of architectures."""
 
     @property
     def fingerprint(self) -> str:
         """Everything besides the architecture that decides an accuracy: checkpoint, data, split."""
 
-    def accuracy(self, arch: Arch) -> float:
-        """Top-1 on held-out images, 0 to 1; the same at every call."""
+    def accuracies(self, archs: Sequence[Arch]) -> list[float]:
+        """Top-1 on held-out images, 0 to 1, in the order asked; of an architecture the same at every call."""

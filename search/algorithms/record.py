@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luts.errors import BlocktimeError
-from search.algorithms.interfaces import Priced
 from search.code_version import CodeVersion
 from search.files import read_json, write_atomically
 from search.spaces import Arch
@@ -45,11 +44,6 @@ class Budget(_Value):
     cautious: bool = True
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
 
-    def allows(self, priced: Priced) -> bool:
-        """Whether a price is within."""
-        latency_ms = priced.latency_high_ms if self.cautious else priced.latency_ms
-        return latency_ms <= self.latency_ms and (self.params is None or priced.params <= self.params)
-
 
 Objective = Literal["accuracy", "latency", "params", "macs", "memory"]
 
@@ -64,8 +58,8 @@ class SearchSettings(_Value):
     fewer only where the budget leaves no others.
 
     Attributes:
-        draws: Architectures within the budget that the coarse stage ranks; a space of at most this size is
-            enumerated.
+        draws: Architectures within the budget that are drawn for the coarse stage; where it leaves no more, all
+            of them are enumerated.
         skeletons: K of the coarse stage.
         redraws: Attempts at a new child before one drawn from all within the budget takes its place.
         loss_per_ms: lambda of the joint objective min L(s) + lambda C(s) of AutoViT's journal version, L being
@@ -98,11 +92,10 @@ class Coarse(_Value):
     """What the budget allows, and what the first stage made of it.
 
     Attributes:
-        priced: Distinct architectures priced.
-        feasible: Those within the budgets. All of them are where the space was enumerated; else they were drawn
-            uniformly from the feasible set, so that priced and feasible are equal.
-        feasible_share: Share of the whole space that is within the budgets; an upper bound, tight to a few
-            percent of it, where the space was too large to enumerate.
+        priced: Architectures priced: all that may be within the budget where these are few, else draws.
+        feasible: Distinct ones among them that are within it.
+        feasible_share: Share of the whole space that is within the budget; exact where these are few, else
+            estimated by the draws.
         skeletons: Skeletons kept; 0 for strategies that have none.
         smallest_ms: Smallest latency within the other budgets: what counts, the bound where it is cautious.
     """

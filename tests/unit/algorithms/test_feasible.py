@@ -1,0 +1,104 @@
+"""Draws from within a budget: all of it, nothing else, and evenly."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from search_world import NANO, XXS, make_price
+
+from search.algorithms import CompiledSpace
+from search.algorithms.feasible import FeasibleSet
+from search.algorithms.limits import UNLIMITED, Limits
+from search.algorithms.reach import extreme
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return CompiledSpace(NANO, [make_price(), make_price(salt="other")])
+
+
+@pytest.fixture(scope="module")
+def everything(nano):
+    codes = nano.encode(list(NANO))
+    return codes, *nano.totals(codes)
+
+
+def _limits(everything, shares, memory_share=1.0):
+    _, totals, memory = everything
+    largest = tuple(float(np.quantile(totals[channel], share)) for channel, share in shares.items())
+    return Limits(tuple(shares), largest, float(np.quantile(memory, memory_share)))
+
+
+BUDGETS = [
+    {1: 0.02},
+    {1: 0.3},
+    {0: 0.3, 4: 0.4},
+    {1: 0.5, 3: 0.4, 4: 0.5},
+    {0: 0.6, 2: 0.5, 4: 0.6, 5: 0.6},
+]
+
+
+@pytest.mark.parametrize("shares", BUDGETS)
+@pytest.mark.parametrize("memory_share", [1.0, 0.6])
+def test_enumerates_exactly_what_is_within(nano, everything, shares, memory_share):
+    limits = _limits(everything, shares, memory_share)
+    feasible = FeasibleSet(nano, limits)
+    wanted = everything[0][limits.allow(nano, everything[0])]
+    found = feasible.enumerate()
+    assert {row.tobytes() for row in found} == {row.tobytes() for row in np.ascontiguousarray(wanted)}
+    assert len(found) == len(wanted) <= feasible.most
+
+
+@pytest.mark.parametrize("shares", BUDGETS)
+def test_draws_are_uniform(nano, everything, shares):
+    """Chi-square at a fixed seed; a sampler that favoured some of them by a tenth would fail."""
+    limits = _limits(everything, shares, 0.8)
+    within = int(limits.allow(nano, everything[0]).sum())
+    drawn = FeasibleSet(nano, limits).sample(100 * within, np.random.default_rng(1))
+    assert limits.allow(nano, drawn.codes).all()
+    assert len(drawn.codes) == 100 * within <= drawn.proposed
+    _, counts = np.unique(drawn.codes, axis=0, return_counts=True)
+    assert len(counts) == within
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_no_limit_counts_the_whole_space():
+    for space in (NANO, XXS):
+        feasible = FeasibleSet(CompiledSpace(space, make_price(space)), UNLIMITED)
+        assert feasible.most == space.size()
+
+
+def test_a_tight_budget_in_a_large_space_is_drawn_from_directly():
+    xxs = CompiledSpace(XXS, make_price(XXS))
+    least = float(xxs.channel(extreme(xxs, 0, UNLIMITED, largest=False))[0])
+    for factor in (1.0, 1.001, 1.05):
+        feasible = FeasibleSet(xxs, Limits((0,), (least * factor,)))
+        drawn = feasible.sample(200, np.random.default_rng(0))
+        assert len(drawn.codes) == 200
+        assert drawn.proposed < 300
+        assert xxs.channel(drawn.codes).max() <= least * factor
+    assert FeasibleSet(xxs, Limits((0,), (0.999 * least,))).most == 0
+    assert (
+        len(FeasibleSet(xxs, Limits((0,), (0.999 * least,))).sample(5, np.random.default_rng(0)).codes) == 0
+    )
+
+
+def test_repair_keeps_what_fits_and_changes_what_does_not(nano, everything):
+    limits = _limits(everything, {0: 0.3, 4: 0.5})
+    feasible, codes = FeasibleSet(nano, limits), everything[0]
+    within = limits.allow(nano, codes)
+    repaired, fits = feasible.repair(codes, np.random.default_rng(0))
+    assert (repaired[within] == codes[within]).all()
+    assert fits[within].all()
+    assert fits[~within].mean() > 0.8
+    assert (fits == limits.allow(nano, repaired)).all()
+    kept = (repaired[~within] == codes[~within]).mean(axis=0)
+    assert kept[1] > 0.8, "the first stage gives way last"
+
+
+def test_repair_mends_shrinking_widths(nano):
+    feasible = FeasibleSet(nano, UNLIMITED)
+    codes = np.array([[0, 1, 0, 15, 0], [0, 0, 0, 0, 0]], np.int16)
+    repaired, fits = feasible.repair(codes, np.random.default_rng(0))
+    assert fits.all()
+    assert not np.isnan(nano.channel(repaired)).any()
+    assert (repaired[:, :4] == codes[:, :4]).all()

@@ -1,0 +1,134 @@
+"""Exact extremes and fronts, against every architecture of a space or against many of one too large for that."""
+
+import itertools
+
+import numpy as np
+import pytest
+from search_world import NANO, XXS, make_price
+
+from luts.errors import InfeasibleError, UsageError
+from search.algorithms import Budget, CompiledSpace, reachable
+from search.algorithms.feasible import FeasibleSet
+from search.algorithms.limits import UNLIMITED, Limits, compile_limits
+from search.algorithms.reach import Objective, extreme, fastest, pareto_front
+from search.algorithms.skyline import skyline
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return CompiledSpace(NANO, [make_price(), make_price(salt="other")])
+
+
+@pytest.fixture(scope="module")
+def everything(nano):
+    """All 2,176 architectures, straight from the space."""
+    codes = nano.encode(list(NANO))
+    return codes, *nano.totals(codes)
+
+
+@pytest.fixture(scope="module")
+def xxs():
+    return CompiledSpace(XXS, make_price(XXS))
+
+
+def _beaten(costs):
+    return [any((a <= b).all() and (a < b).any() for a in costs) for b in costs]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+def test_skyline_by_definition(columns):
+    costs = np.random.default_rng(columns).integers(0, 6, (200, columns)).astype(float)
+    kept = skyline(costs)
+    wanted = {tuple(row) for row, beaten in zip(costs, _beaten(costs), strict=True) if not beaten}
+    rows = [tuple(row) for row in costs[kept]]
+    assert rows == sorted(wanted)
+
+
+def test_skyline_of_more_rows_than_a_block_and_of_none():
+    costs = np.random.default_rng(0).random((3000, 3))
+    assert set(skyline(costs)) == {i for i, beaten in enumerate(_beaten(costs)) if not beaten}
+    assert skyline(np.empty((0, 2))).size == skyline(np.empty((0, 3))).size == 0
+
+
+def test_extremes_are_exact(nano, everything):
+    _, totals, _ = everything
+    for channel, values in enumerate(totals):
+        least = extreme(nano, channel, UNLIMITED, largest=False)
+        most = extreme(nano, channel, UNLIMITED, largest=True)
+        assert nano.channel(least, channel)[0] == pytest.approx(values.min())
+        assert nano.channel(most, channel)[0] == pytest.approx(values.max())
+
+
+@pytest.mark.parametrize(("channel", "sign"), [*itertools.product((3, 4, 5), (1, -1))])
+def test_fronts_are_exact(nano, everything, channel, sign):
+    _, totals, _ = everything
+    wanted = np.column_stack([totals[1], sign * totals[channel]])
+    codes = pareto_front(nano, (Objective(1), Objective(channel, sign)), UNLIMITED)
+    found = nano.totals(codes)[0]
+    assert found[1] == pytest.approx(wanted[skyline(wanted), 0])
+    assert sign * found[channel] == pytest.approx(wanted[skyline(wanted), 1])
+
+
+def test_fronts_within_limits_are_exact(nano, everything):
+    codes, totals, memory = everything
+    bounds = {2: np.quantile(totals[2], 0.6), 4: np.quantile(totals[4], 0.5), 5: np.quantile(totals[5], 0.4)}
+    limits = Limits((0, *bounds), (np.inf, *bounds.values()), float(np.quantile(memory, 0.7)))
+    within = limits.allow(nano, codes)
+    assert 0 < within.sum() < len(codes) / 2
+    wanted = np.column_stack([totals[0], -totals[5]])[within]
+    found = nano.totals(pareto_front(nano, (Objective(0), Objective(5, -1)), limits))[0]
+    assert found[0] == pytest.approx(wanted[skyline(wanted), 0])
+    assert fastest(nano, limits).priced.latency_ms == pytest.approx(wanted[:, 0].min())
+
+
+def test_reach_of_a_space_too_large_to_enumerate(xxs):
+    reach = reachable(XXS, make_price(XXS), Budget(latency_ms=1, cautious=False))
+    sample = FeasibleSet(xxs, UNLIMITED).sample(5000, np.random.default_rng(0)).codes
+    batch = xxs.price(sample)
+    latencies, macs = batch.latency_ms[0], batch.macs
+    assert (
+        reach.smallest.priced.latency_ms
+        <= latencies.min()
+        <= latencies.max()
+        <= reach.largest.priced.latency_ms
+    )
+    ms = np.array([corner.priced.latency_ms for corner in reach.most_macs])
+    most = np.array([corner.priced.macs for corner in reach.most_macs])
+    assert (np.diff(ms) > 0).all()
+    assert (np.diff(most) > 0).all()
+    assert (macs <= most[np.searchsorted(ms, latencies * (1 + 1e-12), side="right") - 1]).all()
+    assert reach.lean[0].priced == reach.smallest.priced
+
+
+def test_what_counts_is_the_bound_where_the_budget_is_cautious():
+    price = make_price()
+    cautious = reachable(NANO, price, Budget(latency_ms=1)).most_params
+    point = reachable(NANO, price, Budget(latency_ms=1, cautious=False)).most_params
+    assert [c.priced.latency_high_ms for c in cautious] == sorted(c.priced.latency_high_ms for c in cautious)
+    assert [c.priced.latency_ms for c in point] == sorted(c.priced.latency_ms for c in point)
+
+
+def test_what_no_latency_can_buy_is_named(nano, everything):
+    _, totals, memory = everything
+    price = make_price()
+    for budget, text in (
+        (Budget(latency_ms=1, params=1000), f"smallest has {totals[4].min():.0f} parameters"),
+        (Budget(latency_ms=1, macs=1000), f"smallest has {totals[5].min():.0f} conv"),
+        (Budget(latency_ms=1, memory_bytes=10), f"smallest has {memory.min():.0f} bytes of activations"),
+    ):
+        with pytest.raises(InfeasibleError, match=text):
+            reachable(NANO, price, budget)
+    small = Limits((1, 3), (np.inf, float(totals[3].min()) / 2))
+    with pytest.raises(InfeasibleError, match="by LUT 2"):
+        fastest(nano, small)
+
+
+def test_a_budget_names_one_latency_for_each_lut(nano):
+    with pytest.raises(UsageError, match="2 LUTs, but 1 latency"):
+        compile_limits(nano, Budget(latency_ms=1))
+    limits = compile_limits(nano, Budget(latency_ms=1, further_latency_ms=(2,), macs=7, memory_bytes=9))
+    assert limits == Limits((1, 3, 5), (1, 2, 7), 9)
+    assert compile_limits(nano, Budget(latency_ms=1, further_latency_ms=(2,), cautious=False)).channels == (
+        0,
+        2,
+    )

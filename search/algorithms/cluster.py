@@ -11,6 +11,9 @@ from luts.errors import BlocktimeError, UsageError
 from search.algorithms.pool import Opener, Single, WorkerError, open_checked
 from search.spaces import Arch
 
+MAX_REASON = 200
+"""Characters of Ray's own account of a loss, whose last line names the cause."""
+
 
 class RayPool:
     """A `Judge` of Ray actors. Checkpoint and images must lie at the same paths on every node.
@@ -83,9 +86,9 @@ class RayPool:
                 return cause
             return BlocktimeError(f"evaluation failed with {type(cause).__name__}: {cause}; report it")
         except self._ray.exceptions.RayError as error:
-            first = (str(error) or type(error).__name__).splitlines()[0]
+            last = [type(error).__name__, *str(error).split("\n")][-1].strip()[:MAX_REASON]
             return WorkerError(
-                f"a Ray worker was lost ({first}); what is done is kept, run the same command to go on"
+                f"a Ray worker was lost ({last}); what is done is kept, run the same command to go on"
             )
 
     def close(self) -> None:

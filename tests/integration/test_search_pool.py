@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from search_openers import FINGERPRINT, Toy, expected
 
-from luts.errors import InvalidArtifactError, UsageError
+from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.algorithms.cache import CachedEvaluator
 from search.algorithms.cluster import RayPool
 from search.algorithms.pool import ProcessPool, WorkerError
@@ -56,12 +56,12 @@ def test_a_worker_that_dies_is_told_of_and_the_rest_is_kept(archs, tmp_path):
 
 
 def test_an_evaluation_that_fails_says_why(archs, tmp_path):
-    with ProcessPool(Toy(tmp_path, archs[0].digest, "refuse"), FINGERPRINT, 2) as pool:
-        with pytest.raises(UsageError, match="I do not like"):
-            list(pool.stream(archs))
-    with ProcessPool(Toy(tmp_path, archs[0].digest, "raise"), FINGERPRINT, 2) as pool:
-        with pytest.raises(Exception, match="ValueError: no such thing"):
-            list(pool.stream(archs))
+    refusing = ProcessPool(Toy(tmp_path, archs[0].digest, "refuse"), FINGERPRINT, 2)
+    with refusing, pytest.raises(UsageError, match="I do not like"):
+        list(refusing.stream(archs))
+    failing = ProcessPool(Toy(tmp_path, archs[0].digest, "raise"), FINGERPRINT, 2)
+    with failing, pytest.raises(BlocktimeError, match="ValueError: no such thing"):
+        list(failing.stream(archs))
 
 
 def test_a_worker_that_finds_another_checkpoint_is_refused(archs, tmp_path):
@@ -120,19 +120,24 @@ def _alive(pid):
     return state != "Z"
 
 
-def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path):
+def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     with RayPool(Toy(tmp_path), FINGERPRINT, 2) as pool:
         assert dict(pool.stream(archs)) == {arch: expected(arch) for arch in archs}
     assert str(os.getpid()) not in {path.name.split("-")[0] for path in tmp_path.iterdir()}
-    with RayPool(Toy(tmp_path, archs[0].digest, "refuse"), FINGERPRINT, 1) as pool:
-        with pytest.raises(UsageError, match="I do not like"):
-            list(pool.stream(archs))
-    with RayPool(Toy(tmp_path, archs[0].digest, "die"), FINGERPRINT, 1) as pool:
-        with pytest.raises(WorkerError, match="Ray worker was lost"):
-            list(pool.stream(archs))
-    with RayPool(Toy(tmp_path), "b" * 64, 1) as pool, pytest.raises(InvalidArtifactError, match="another"):
-        list(pool.stream(archs))
+    for how, error, words in (
+        ("refuse", UsageError, "I do not like"),
+        ("raise", BlocktimeError, "ValueError: no such thing"),
+        ("die", WorkerError, "Ray worker was lost"),
+    ):
+        failing = RayPool(Toy(tmp_path, archs[0].digest, how), FINGERPRINT, 1)
+        with failing, pytest.raises(error, match=words) as caught:
+            list(failing.stream(archs))
+        assert "\n" not in str(caught.value)
+    foreign = RayPool(Toy(tmp_path), "b" * 64, 1)
+    with foreign, pytest.raises(InvalidArtifactError, match="another"):
+        list(foreign.stream(archs))
 
 
 def test_without_ray_the_cluster_is_a_usage_error(monkeypatch, tmp_path):

@@ -14,8 +14,10 @@ MIB = 2.0**20
 
 WEAK_ENTRY_SHARE = 0.25
 WEAK_REFERENCE_SHARE = 0.01
-"""An entry is weak if its interval is wider than +-25 % of itself and than +-1 % of the reference model:
-known badly, and large enough to be felt."""
+"""An entry is weak if no measured model held its block; or if no held-out model did and its interval is wider than
++-25 % of itself and than +-1 % of the reference model: known badly, and large enough to be felt. Where held-out
+models hold the block, its error is in theirs: entries that every network has, such as stem and head, are badly
+known each but well known as a sum."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class EntryCost:
 class Prediction:
     """Latency of a network. `low` and `high` hold a new measurement at `level`; a `level` of None says that
     no conformal width exists and the arms of all entries' intervals are added up, which is wider than 95 %.
-    `weak_keys`: its blocks whose entries rest on the prior or are known badly, each once, in order."""
+    `weak_keys`: its blocks whose entries are weak, each once, in order."""
 
     ms: float
     low: float
@@ -82,11 +84,13 @@ class LatencyModel:
     def from_lut(cls, lut: Lut) -> LatencyModel:
         """Uses the 95 % conformal width, else that of 90 %, else the entries' own intervals."""
         reference_ms = lut.meta.reference_ms
+        vouched = {key for row in lut.models if row.split == "heldout" for key in row.blocks}
         costs = {}
         for entry in lut.entries:
             half = max(entry.ci_high - entry.ms, entry.ms - entry.ci_low)
             uncertain = half > WEAK_ENTRY_SHARE * entry.ms and half > WEAK_REFERENCE_SHARE * reference_ms
-            costs[entry.key] = EntryCost(entry.ms, half, entry.method == "prior" or uncertain)
+            weak = entry.method == "prior" or (uncertain and entry.key not in vouched)
+            costs[entry.key] = EntryCost(entry.ms, half, weak)
         conformal = lut.meta.conformal
         width, level = conformal.half_width_95, 0.95
         if width is None:

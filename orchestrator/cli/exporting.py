@@ -45,10 +45,10 @@ def export_command(
     as_json: JsonOption = False,
 ) -> None:
     """Export a network, or every block of a space, and check it against PyTorch."""
-    if (arch is not None) + (model is not None) + blocks != 1:
-        raise UsageError("give exactly one of --arch, --model, or --space with --blocks")
     if blocks != (space is not None):
         raise UsageError("--space and --blocks go together")
+    if (arch is not None) + (model is not None) + blocks != 1:
+        raise UsageError("give exactly one of --arch, --model, or --space with --blocks")
     options = (("deployment_target", ios),) if ios else ()
     how: dict[str, Any] = {
         "runtime": runtime,

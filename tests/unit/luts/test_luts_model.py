@@ -80,6 +80,19 @@ def test_keys_that_no_model_held_are_weak(make_lut: Callable[..., Lut]) -> None:
     assert latency.predict([unheld.key], 0).weak_keys == (unheld.key,)
 
 
+def test_a_badly_known_block_is_weak_unless_held_out_models_hold_it(make_lut: Callable[..., Lut]) -> None:
+    lut = make_lut(1, heldout=12)
+    held = next(row for row in lut.models if row.split == "heldout")
+    bad = [entry.model_copy(update={"ci_high": 10 * lut.meta.reference_ms}) for entry in lut.entries]
+    weak = LatencyModel.from_lut(Lut(lut.meta, tuple(bad), lut.models, lut.samples)).costs
+    assert not any(weak[key].weak for key in held.blocks)
+    fitted = tuple(row for row in lut.models if row.split == "fit")
+    assert all(
+        cost.weak
+        for cost in LatencyModel.from_lut(Lut(lut.meta, tuple(bad), fitted, lut.samples)).costs.values()
+    )
+
+
 def test_held_out_truth_lies_within_predictions(make_lut: Callable[..., Lut]) -> None:
     lut = make_lut(2, 24)
     assert isinstance(lut.meta.conformal, Conformal)

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from luts.errors import UsageError
-from luts.files import META_FILE
-from luts.lut import Lut
-from luts.model import LatencyModel
-from luts.store import LutRef
 from orchestrator.cli.found import Found, feed_back, measure_best, report_search, write_winner
-from orchestrator.cli.options import BudgetOption, parse_count, parse_latency
+from orchestrator.cli.options import BudgetOption, parse_count
 from orchestrator.cli.output import JsonOption, progress_bar
+from orchestrator.cli.phones import Phone, open_phones, searchable
 from orchestrator.cli.training import DataOption, SupernetOption, open_evaluator
-from orchestrator.coverage import covered_space
-from orchestrator.export.cache import digest
 from orchestrator.paths import lut_store
-from search.algorithms import Budget, CachedEvaluator, LutPrice, SearchSettings, search
+from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
 from search.algorithms.cache import Judge, Watch
-from search.algorithms.record import LutPin, Provenance
+from search.algorithms.record import Objective, Provenance, Strategy
 from search.code_version import code_version
-from search.spaces import Arch, Space
+from search.spaces import Arch
 
 if TYPE_CHECKING:
     from search.supernet.evaluate import InheritedAccuracy
@@ -45,10 +40,25 @@ def search_command(
     supernet: SupernetOption,
     latency: Annotated[str, typer.Option(help="Budget: 10ms, or 80% of the LUT's reference model.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the result.")],
+    also: Annotated[
+        list[str] | None, typer.Option(help="LUT=LATENCY of a further phone that must meet its own budget.")
+    ] = None,
     params: Annotated[str | None, typer.Option(help="At most so many parameters, e.g. 1.8M.")] = None,
+    macs: Annotated[str | None, typer.Option(help="At most so many conv+linear MACs, e.g. 300M.")] = None,
+    memory: Annotated[str | None, typer.Option(help="At most so many bytes of fp32 activations.")] = None,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Chance that a measured latency is within the budget.")
+    ] = 0.95,
     point: Annotated[
-        bool, typer.Option("--point", help="Hold the prediction to the budget, not its interval's upper end.")
+        bool, typer.Option("--point", help="Hold the prediction itself to the budget, whatever the chance.")
     ] = False,
+    strategy: Annotated[Strategy, typer.Option(help="How architectures are proposed.")] = "coarse-to-fine",
+    objectives: Annotated[
+        str, typer.Option(help="What `pareto` trades, of accuracy, latency, params, macs, memory.")
+    ] = "accuracy,latency",
+    loss_per_ms: Annotated[
+        float, typer.Option(min=0, help="Share of wrong answers that a millisecond is worth.")
+    ] = 0.0,
     data: DataOption = None,
     device: Annotated[str | None, typer.Option(help="Measure the best on this device.")] = None,
     top_count: Annotated[int, typer.Option("--top", min=1, help="How many are measured.")] = 3,
@@ -76,16 +86,22 @@ def search_command(
     if feedback and device is None:
         raise UsageError("--feedback needs measurements; add --device")
     store = lut_store(luts)
-    ref = store.resolve(lut)
-    table = store.load(ref.path)
+    phones = open_phones(store, lut, latency, also or ())
     evaluator = open_evaluator(supernet, data)
-    space = _searchable(table, evaluator)
+    space = searchable(phones, evaluator.supernet.space)
     asked = Budget(
-        latency_ms=_latency_budget(latency, table),
+        latency_ms=phones[0].latency_ms,
+        further_latency_ms=tuple(phone.latency_ms for phone in phones[1:]),
         params=int(parse_count(params, "--params")) if params else None,
+        macs=int(parse_count(macs, "--macs")) if macs else None,
+        memory_bytes=int(parse_count(memory, "--memory")) if memory else None,
         cautious=not point,
+        confidence=confidence,
     )
     settings = SearchSettings(
+        strategy=strategy,
+        objectives=_objectives(objectives),
+        loss_per_ms=loss_per_ms,
         seed=seed,
         population=population,
         generations=generations,
@@ -93,13 +109,13 @@ def search_command(
         crossovers=crossovers,
         mutations=mutations,
     )
-    price = LutPrice(LatencyModel.from_lut(table), _lut_digest(ref))
+    prices = [phone.price for phone in phones]
     with _judge(evaluator, supernet, data, workers, cluster) as judge, _watched(settings) as watch:
         cached = CachedEvaluator(judge, supernet / ACCURACIES_FILE, watch)
-        result = search(space, price, cached, asked, settings)
-    result = result.model_copy(update={"provenance": _provenance(ref, evaluator)})
+        result = search(space, prices, cached, asked, settings)
+    result = result.model_copy(update={"provenance": _provenance(phones, evaluator)})
     result.save(output / "result.json")
-    found = Found(result, evaluator, table, str(ref), output, workers)
+    found = Found(result, evaluator, phones[0].lut, str(phones[0].ref), output, workers)
     measured = measure_best(found, device, top_count, budget, seed) if device else None
     write_winner(found, measured)
     further = feed_back(found, measured, store) if feedback and measured else None
@@ -141,30 +157,17 @@ def _watched(settings: SearchSettings) -> Iterator[Watch]:
         yield watch
 
 
-def _searchable(lut: Lut, evaluator: InheritedAccuracy) -> Space:
-    """The part of the supernet's space whose latency the LUT knows."""
-    space = evaluator.supernet.space
-    if lut.meta.space != space.name:
-        raise UsageError(
-            f"the LUT is of space {lut.meta.space}, the supernet of {space.name}; use a matching pair"
-        )
-    return covered_space(lut, space.default_classes)
+def _objectives(text: str) -> tuple[Objective, ...]:
+    known = get_args(Objective)
+    if unknown := [name for name in text.split(",") if name not in known]:
+        raise UsageError(f"--objectives: no {unknown[0]!r}; there are {', '.join(known)}")
+    return tuple(name for name in known if name in text.split(","))
 
 
-def _latency_budget(text: str, lut: Lut) -> float:
-    if text.endswith("%"):
-        return lut.meta.reference_ms * parse_latency(text[:-1]) / 100
-    return parse_latency(text)
-
-
-def _lut_digest(ref: LutRef) -> str:
-    return digest(ref.path / META_FILE)[0]
-
-
-def _provenance(ref: LutRef, evaluator: InheritedAccuracy) -> Provenance:
+def _provenance(phones: Sequence[Phone], evaluator: InheritedAccuracy) -> Provenance:
     data = evaluator.data
     return Provenance(
-        luts=(LutPin(name=str(ref), sha256=_lut_digest(ref)),),
+        luts=tuple(phone.pin for phone in phones),
         checkpoint=evaluator.info.weights_sha256,
         data=data.source.name,
         data_digest=data.source.digest,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from luts.lut import Lut
 from orchestrator.export.cache import digest
-from orchestrator.winner import MeasuredArch
+from orchestrator.winner import MeasuredArch, budget_text
 from search.algorithms import SearchResult
 from search.algorithms.record import Evaluated
 
@@ -74,12 +74,7 @@ def _latency(card: Card) -> list[str]:
     meta, winner, budget = card.lut.meta, card.winner, card.search.budget
     where = f"{meta.device.model}, {meta.device.os}, {meta.variant}"
     rows = {
-        "budget": f"{budget.latency_ms:.3f} ms"
-        + (
-            f", held with {100 * budget.confidence:g} % confidence"
-            if budget.cautious
-            else ", held by the prediction"
-        ),
+        "budget": budget_text(budget),
         "predicted": f"{winner.latency_ms:.3f} ms"
         + (f", at most {winner.latency_high_ms:.3f} ms with that confidence" if budget.cautious else ""),
     }

@@ -17,7 +17,7 @@ from orchestrator.export.cache import digest
 from orchestrator.measure.plan import model_id
 from orchestrator.measure.session import Measurement
 from orchestrator.variant import Variant
-from search.algorithms import SearchResult
+from search.algorithms import Budget, SearchResult
 from search.algorithms.record import Evaluated
 from search.files import write_atomically
 from search.spaces import Arch
@@ -38,6 +38,18 @@ class MeasuredArch:
     measured_ms: float
     measured_low: float
     measured_high: float
+
+
+def budget_text(budget: Budget) -> str:
+    """A budget as people read it."""
+    parts = [" and ".join(f"{ms:.3f} ms" for ms in (budget.latency_ms, *budget.further_latency_ms))]
+    parts += [f"{budget.params:,} parameters"] if budget.params is not None else []
+    parts += [f"{budget.macs:,} conv+linear MACs"] if budget.macs is not None else []
+    parts += [f"{budget.memory_bytes:,} bytes of activations"] if budget.memory_bytes is not None else []
+    held = (
+        f"latency held with {100 * budget.confidence:g} % confidence" if budget.cautious else "by prediction"
+    )
+    return ", ".join([*parts, held])
 
 
 def top(result: SearchResult, count: int) -> list[Evaluated]:

@@ -21,6 +21,7 @@ from orchestrator.variant import Variant
 from orchestrator.winner import (
     MeasuredArch,
     beside_prediction,
+    budget_text,
     choose,
     copy_model,
     save_weights,
@@ -32,7 +33,7 @@ from orchestrator.winner import (
     write_text,
 )
 from search.algorithms import SearchResult
-from search.algorithms.record import Evaluated
+from search.algorithms.record import Evaluated, LutPin
 from search.spaces import get_space
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Found:
     result: SearchResult
     evaluator: InheritedAccuracy
     lut: Lut
-    lut_name: str
+    pin: LutPin
     output: Path
     workers: int | None
 
@@ -112,7 +113,7 @@ def write_winner(found: Found, measured: Measured | None) -> None:
     card = Card(
         search=found.result,
         winner=winner,
-        lut_name=found.lut_name,
+        lut_name=found.pin.name,
         lut=found.lut,
         supernet=found.evaluator.info,
         measured=measured.winner if measured else None,
@@ -131,7 +132,7 @@ def _winner(found: Found, measured: Measured | None) -> Evaluated:
 def feed_back(found: Found, measured: Measured, store: LutStore) -> Path:
     """Write the next version of the LUT with the measured models in its fit; its folder."""
     archs = [row.architecture() for row in top(found.result, len(measured.rows))]
-    return store.write(fed_back(found.lut, found.result.price, measured.journal, REFERENCE, archs))
+    return store.write(fed_back(found.lut, found.pin.sha256, measured.journal, REFERENCE, archs))
 
 
 def report_search(found: Found, measured: Measured | None, further: Path | None, as_json: bool) -> None:
@@ -139,7 +140,7 @@ def report_search(found: Found, measured: Measured | None, further: Path | None,
     result, winner = found.result, _winner(found, measured)
     if as_json:
         document = result.model_dump(include={"space", "budget", "settings", "coarse", "history"})
-        document |= {"winner": winner.model_dump(), "lut": found.lut_name}
+        document |= {"winner": winner.model_dump(), "lut": found.pin.name}
         document["measured"] = [asdict(row) for row in measured.rows] if measured else []
         document["meets_budget"] = measured.chosen is not None if measured else None
         document["new_lut"] = str(further) if further else None
@@ -158,11 +159,9 @@ def _facts(found: Found, winner: Evaluated) -> dict[str, str]:
     result = found.result
     budget, coarse = result.budget, result.coarse
     return {
-        "lut": found.lut_name,
-        "budget": f"{budget.latency_ms:.3f} ms"
-        + (f", {budget.params:,} parameters" if budget.params else "")
-        + (f", held with {100 * budget.confidence:g} % confidence" if budget.cautious else ""),
-        "coarse": f"{coarse.feasible:,} of {coarse.priced:,} priced architectures within the budget; "
+        "lut": found.pin.name,
+        "budget": budget_text(budget),
+        "within it": f"{100 * coarse.feasible_share:.3g} % of the space; "
         f"the fastest has {coarse.smallest_ms:.3f} ms",
         "evaluated": f"{len(result.evaluated)} architectures in {len(result.history)} generations",
         "winner": winner.arch,

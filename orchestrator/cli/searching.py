@@ -20,6 +20,7 @@ from orchestrator.paths import lut_store
 from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
 from search.algorithms.cache import Judge, Watch
 from search.algorithms.record import Objective, Provenance, Strategy
+from search.algorithms.strategies import Begun
 from search.code_version import code_version
 from search.spaces import Arch
 
@@ -110,12 +111,13 @@ def search_command(
         mutations=mutations,
     )
     prices = [phone.price for phone in phones]
-    with _judge(evaluator, supernet, data, workers, cluster) as judge, _watched(settings) as watch:
+    with _judge(evaluator, supernet, data, workers, cluster) as judge, _watched(settings) as watched:
+        begun, watch = watched
         cached = CachedEvaluator(judge, supernet / ACCURACIES_FILE, watch)
-        result = search(space, prices, cached, asked, settings)
+        result = search(space, prices, cached, asked, settings, begun)
     result = result.model_copy(update={"provenance": _provenance(phones, evaluator)})
     result.save(output / "result.json")
-    found = Found(result, evaluator, phones[0].lut, str(phones[0].ref), output, workers)
+    found = Found(result, evaluator, phones[0].lut, phones[0].pin, output, workers)
     measured = measure_best(found, device, top_count, budget, seed) if device else None
     write_winner(found, measured)
     further = feed_back(found, measured, store) if feedback and measured else None
@@ -144,17 +146,22 @@ def _judge(
 
 
 @contextlib.contextmanager
-def _watched(settings: SearchSettings) -> Iterator[Watch]:
-    """A bar with the best accuracy so far and how many evaluations are left."""
-    highest, seen = 0.0, 0
+def _watched(settings: SearchSettings) -> Iterator[tuple[Begun, Watch]]:
+    """A bar with the share within the budget, the best accuracy so far and how many evaluations are left."""
+    highest, seen, within = 0.0, 0, ""
     with progress_bar() as progress:
+
+        def begun(share: float) -> None:
+            nonlocal within
+            within = f"{100 * share:.3g} % of the space within the budget"
+            progress(f"searching: {within}", seen, settings.evaluations)
 
         def watch(_: Arch, accuracy: float) -> None:
             nonlocal highest, seen
             highest, seen = max(highest, accuracy), seen + 1
-            progress(f"searching: best {100 * highest:.2f} %", seen, settings.evaluations)
+            progress(f"searching: {within}, best {100 * highest:.2f} %", seen, settings.evaluations)
 
-        yield watch
+        yield begun, watch
 
 
 def _objectives(text: str) -> tuple[Objective, ...]:

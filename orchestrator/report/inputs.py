@@ -142,7 +142,7 @@ class ReportInputs:
     def contradictions(self) -> tuple[str, ...]:
         """Parts that do not belong together, each in a sentence."""
         found = []
-        if self.lut and self.search and self.search.price != self.lut.digest:
+        if self.lut and self.search and self.lut.digest not in self.search.price.split("+"):
             found.append("The search was priced by another LUT than the one shown here.")
         if self.lut and self.validation and self.validation.lut != self.lut.name:
             found.append(f"The validation is of the LUT {self.validation.lut}, not of the one shown here.")

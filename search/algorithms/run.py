@@ -17,9 +17,6 @@ from search.algorithms.reach import Corner, fastest
 from search.algorithms.record import Budget, Coarse, Evaluated, Generation, SearchResult, SearchSettings
 from search.spaces import Arch, Space
 
-Watch = Callable[[Evaluated, int], None]
-"""Called after every evaluation with it and the number so far."""
-
 
 class Run:
     """The state that all strategies share. Nothing is evaluated twice and nothing beyond the budget.
@@ -36,7 +33,6 @@ class Run:
         evaluator: Evaluator,
         budget: Budget,
         settings: SearchSettings,
-        watch: Watch | None = None,
     ):
         """Compile the prices and find what the budget allows.
 
@@ -45,7 +41,7 @@ class Run:
             UsageError: a LUT lacks blocks of the space, or the budget does not name a latency for each LUT.
         """
         self.space, self.evaluator, self.budget = space, evaluator, budget
-        self.settings, self.watch = settings, watch
+        self.settings = settings
         self.rng = random.Random(settings.seed)
         self.draws = np.random.default_rng(settings.seed)
         self.compiled = CompiledSpace(space, prices, budget.confidence)
@@ -91,8 +87,6 @@ class Run:
                 generation=index,
             )
             self.evaluated[archs[row]] = found
-            if self.watch is not None:
-                self.watch(found, len(self.evaluated))
         new = [self.evaluated[arch].accuracy for arch in archs]
         best = max(found.accuracy for found in self.evaluated.values())
         self.history.append(Generation(index=index, new=len(new), best=best, mean=sum(new) / len(new)))

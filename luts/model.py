@@ -129,9 +129,10 @@ class LatencyModel:
         """One-sided: P(measured <= (1 + relative) predicted + arms) >= confidence, for 0.5 <= confidence < 1.
 
         Split-conformal in the signed error of held-out models, the ceil((n + 1) confidence)-th smallest, which
-        assumes no shape of the errors; with too few of them a two-sided interval of at least that level, and
-        without that the arms of all entries, added up as if all erred together, at the normal quantile of
-        `confidence` instead of that of a 95 % interval. Weak entries widen the first two by their own arms.
+        assumes no shape of the errors. With too few of them for that, the two-sided conformal interval of level
+        2 confidence - 1 or more, whose upper end this is if errors are as often too high as too low. With too
+        few for that as well, the arms of all entries, added up as if all erred together, at the normal quantile
+        of `confidence` instead of that of a 95 % interval. Weak entries widen the first two by their own arms.
         """
         arm_share = NormalDist().inv_cdf(confidence) / NormalDist().inv_cdf(0.975)
         arms = {key: arm_share * cost.half_width_ms for key, cost in self.costs.items()}
@@ -139,7 +140,8 @@ class LatencyModel:
         rank = math.ceil((len(self.heldout_errors) + 1) * confidence - 1e-9)
         if rank <= len(self.heldout_errors):
             return Margin(max(0.0, self.heldout_errors[rank - 1]), weak)
-        if self.conformal_half_width is not None and (self.conformal_level or 0.0) >= confidence:
+        level = self.conformal_level or 0.0
+        if self.conformal_half_width is not None and level >= 2 * confidence - 1 - 1e-9:
             return Margin(self.conformal_half_width, weak)
         return Margin(0.0, arms)
 

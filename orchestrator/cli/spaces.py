@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from luts.errors import UsageError
+from luts.model import LatencyModel
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows
+from orchestrator.coverage import covered_space
+from orchestrator.paths import lut_store
+from search.algorithms import Budget, LutPrice, reachable
 from search.blocks import count
 from search.spaces import Arch, Space, get_space, list_archs, list_spaces, load_arch
 
 SAMPLES = 2000
 """Random architectures behind the parameter range that is shown."""
+
+CONFIDENCE = 0.95
+"""Of the upper bounds that are shown."""
 
 space_app = typer.Typer(help="Search spaces.", no_args_is_help=True)
 arch_app = typer.Typer(help="Architectures.", no_args_is_help=True)
@@ -46,9 +54,14 @@ def _space_row(space: Space) -> dict[str, object]:
 
 @space_app.command("show")
 def show_command(
-    space: Annotated[str, typer.Argument(help="Name of a space.")], as_json: JsonOption = False
+    space: Annotated[str, typer.Argument(help="Name of a space.")],
+    lut: Annotated[
+        str | None, typer.Option(help="Show the latencies that can be reached by this LUT.")
+    ] = None,
+    luts: Annotated[Path | None, typer.Option("--luts", help="A further folder of LUTs.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """A space's choices, its size, and the range of its parameters and MACs."""
+    """A space's choices, its size, the range of its parameters and MACs, and of its latency by a LUT."""
     found = get_space(space)
     stages = [
         {"stage": stage.name, "kind": stage.kind}
@@ -66,8 +79,9 @@ def show_command(
         "params_sampled": [params[0], params[-1]],
         "conv_linear_macs_sampled": [macs[0], macs[-1]],
     }
+    reached = _reached(space, lut, luts) if lut else []
     if as_json:
-        emit_json(facts | {"stages": stages})
+        emit_json(facts | {"stages": stages} | ({"reach": reached} if lut else {}))
         return
     shown = [
         {
@@ -90,6 +104,41 @@ def show_command(
         f"{params[0] / 1e6:.3f} to {params[-1] / 1e6:.3f} M parameters, "
         f"{macs[0] / 1e9:.3f} to {macs[-1] / 1e9:.3f} G conv+linear MACs"
     )
+    if lut:
+        columns = [
+            Column("what", "exact, by " + lut),
+            Column("latency_ms", "ms", 3),
+            Column("latency_high_ms", f"at most ms, {CONFIDENCE:.0%}", 3),
+            Column("params", "parameters"),
+            Column("macs", "conv+linear MACs"),
+        ]
+        emit_rows("", columns, reached, False)
+
+
+def _reached(name: str, lut: str, luts: Path | None) -> list[dict[str, object]]:
+    """The fastest and the slowest architecture of the space, and the most MACs that some latencies buy."""
+    store = lut_store(luts)
+    table = store.load(store.resolve(lut).path)
+    if table.meta.space != name:
+        raise UsageError(f"{lut} is of space {table.meta.space}, not of {name}; name a matching pair")
+    price = LutPrice(LatencyModel.from_lut(table), "")
+    reach = reachable(
+        covered_space(table), price, Budget(latency_ms=1, cautious=False, confidence=CONFIDENCE)
+    )
+    front = reach.most_macs
+    between = [front[round(share * (len(front) - 1))] for share in (0.25, 0.5, 0.75)]
+    rows = [("fastest", reach.smallest), *(("most MACs for its latency", corner) for corner in between)]
+    return [
+        {
+            "what": what,
+            "latency_ms": corner.priced.latency_ms,
+            "latency_high_ms": corner.priced.latency_high_ms,
+            "params": corner.priced.params,
+            "macs": corner.priced.macs,
+            "arch": corner.arch.to_json(),
+        }
+        for what, corner in [*rows, ("slowest", reach.largest)]
+    ]
 
 
 @arch_app.command("show")

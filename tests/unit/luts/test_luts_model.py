@@ -135,7 +135,8 @@ def test_bound_is_one_sided_and_takes_the_best_evidence_there_is() -> None:
     arm = 2.0 * 1.6448536 / 1.9599640
     assert known.bound_ms(blocks, 0, 0.95) == pytest.approx(7.5 * (1 + errors[19]) + arm)
     assert known.bound_ms(["a"], 0, 0.5) == pytest.approx(1.5 * (1 + errors[10]))
-    assert known.bound_ms(["a"], 0, 0.96) == known.margin(0.96).arms_ms["a"] + 1.5
+    assert known.bound_ms(["a"], 0, 0.975) == pytest.approx(1.5 * 1.3)
+    assert known.bound_ms(["a"], 0, 0.98) == known.margin(0.98).arms_ms["a"] + 1.5
     assert model(0.3).bound_ms(["a"], 0, 0.95) == pytest.approx(1.5 * 1.3)
     assert model(None).bound_ms(["a"], 0, 0.975) == pytest.approx(1.6)
 

@@ -29,7 +29,19 @@ def main() -> str:
             "BLOCKTIME_LUTS": str(home / "luts"),
             "BLOCKTIME_RUNS": str(home / "runs"),
         }
-        profile = ["profile", "--device", "host", "--space", SPACE, "--budget", "3m", "--fresh", "--json"]
+        profile = [
+            "profile",
+            "--device",
+            "host",
+            "--space",
+            SPACE,
+            "--threads",
+            "1",
+            "--budget",
+            "3m",
+            "--fresh",
+            "--json",
+        ]
         timed = [_timed(environment, *profile) for _ in range(2)]
         checked = json.loads(
             _bench(

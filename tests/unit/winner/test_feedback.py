@@ -1,0 +1,93 @@
+"""Measurements of a search's best in the next version of the LUT, and when they have no place there."""
+
+import pytest
+from winner_world import fresh_archs, make_lut, true_ms, write_journal
+
+from luts.errors import UsageError
+from luts.schema import LutInputs
+from luts.store import LutStore
+from luts.verify import verify_lut
+from orchestrator.feedback import fed_back
+from orchestrator.measure.plan import model_id
+
+DIGEST = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def archs():
+    return fresh_archs(3)
+
+
+@pytest.fixture(scope="module")
+def extended(archs, tmp_path_factory):
+    journal = write_journal(tmp_path_factory.mktemp("run") / "journal.jsonl", archs)
+    return fed_back(make_lut(), DIGEST, journal, "reference", archs)
+
+
+def test_the_next_version_verifies_and_says_where_it_comes_from(extended, tmp_path):
+    path = LutStore([tmp_path]).write(extended)
+    assert verify_lut(path).meta == extended.meta
+    before = make_lut().meta
+    assert extended.meta.policy == {**before.policy, "fed_from": DIGEST}
+    assert extended.meta.created == "2026-02-03T04:05:06+00:00"
+    same = set(LutInputs.model_fields) - {"policy", "created"}
+    assert all(getattr(extended.meta, name) == getattr(before, name) for name in same)
+
+
+def test_new_models_are_fitted_rows_with_their_own_samples(extended, archs):
+    before = {model.model_id: model for model in make_lut().models}
+    after = {model.model_id: model for model in extended.models}
+    assert after.keys() - before.keys() == {model_id(arch.keys()) for arch in archs}
+    for arch in archs:
+        row = after[model_id(arch.keys())]
+        assert (row.role, row.split, row.arch, row.loads) == ("design", "fit", arch.to_json(), 3)
+        assert row.ms / extended.meta.reference_ms == pytest.approx(
+            true_ms(arch.keys()) / true_ms(after[extended.meta.reference_id].blocks), rel=0.01
+        )
+    old, new = make_lut().samples, extended.samples
+    assert new.num_rows == old.num_rows + 3 * 20 * (2 + len(archs))
+    last = max(old.column("batch").to_pylist())
+    assert sorted(set(new.column("batch").to_pylist()) - set(old.column("batch").to_pylist())) == [
+        last + 1,
+        last + 2,
+        last + 3,
+    ]
+    assert {entry.key for entry in extended.entries} == {entry.key for entry in make_lut().entries}
+
+
+def test_held_out_models_stay_held_out(extended):
+    def heldout(lut):
+        return {model.model_id for model in lut.models if model.split == "heldout"}
+
+    assert heldout(extended) == heldout(make_lut())
+    assert extended.meta.heldout_error.models == make_lut().meta.heldout_error.models
+
+
+def test_fed_twice_only_new_models_enter(extended, archs, tmp_path):
+    further = fresh_archs(5)
+    twice = fed_back(extended, DIGEST, write_journal(tmp_path / "j", further), "reference", further)
+    assert len(twice.models) == len(extended.models) + 2
+    with pytest.raises(UsageError, match="already"):
+        fed_back(extended, DIGEST, write_journal(tmp_path / "k", archs), "reference", archs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"device_model": "Other 1"}, "device"),
+        ({"soc": "Other"}, "SoC"),
+        ({"os": "Other"}, "OS"),
+        ({"os_build": "Other"}, "OS build"),
+        ({"agent": "blocktime-host 2"}, "agent"),
+        ({"runtime": "executorch 9"}, "runtime"),
+        ({"variant": "executorch-xnnpack-fp32-t1"}, "variant"),
+        ({"policy": {"warmup": 1}}, "policy"),
+        ({"artifacts": {"reference": "f" * 64}}, "reference's bytes"),
+        ({"simulated": False}, "kind of numbers"),
+    ],
+)
+def test_measurements_under_other_conditions_are_refused(archs, tmp_path, changes, words):
+    journal = write_journal(tmp_path / "journal.jsonl", archs, **changes)
+    with pytest.raises(UsageError, match=f"other {words}") as caught:
+        fed_back(make_lut(), DIGEST, journal, "reference", archs)
+    assert "\n" not in str(caught.value)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import numpy as np
 
+from search.algorithms.compiled import Codes, CompiledSpace
 from search.algorithms.run import Run
+from search.algorithms.tables import Integers
 from search.spaces import Arch
 
 
 def coarse_to_fine(run: Run) -> int:
     """Skeletons within the budget, then evolution around them; the number of skeletons."""
-    first, skeletons = initial_population(run)
+    first, kept = initial_population(run)
     run.evaluate(first)
     for _ in range(run.settings.generations):
         children = _children(run)
         if not children:
             break
         run.evaluate(children)
-    return skeletons
+    return kept
 
 
-def skeleton(arch: Arch) -> Hashable:
-    """What mutation around a candidate keeps fixed in spirit: resolution, head and the widths of the stages."""
-    return arch.resolution, arch.head, tuple(row[0] for row in arch.stages)
+def skeletons(compiled: CompiledSpace, codes: Codes) -> Integers:
+    """(N, 1 + stages): resolution and head, and the widths of the stages, 0 where there is none: what mutation
+    around a candidate keeps fixed in spirit."""
+    widths = [np.array([*map(stage.width, stage.options), 0]) for stage in compiled.stages]
+    return np.column_stack([codes[:, 0], *(own[codes[:, 1 + at]] for at, own in enumerate(widths))])
 
 
 def initial_population(run: Run) -> tuple[list[Arch], int]:
@@ -32,15 +34,11 @@ def initial_population(run: Run) -> tuple[list[Arch], int]:
     the first. Most MACs are best: of equal price, more computation is the better guess."""
     batch = run.compiled.price(run.pool)
     order = np.lexsort((*run.pool.T[::-1], batch.latency_ms[0], -batch.macs))
-    best: dict[Hashable, int] = {}
-    for row in order.tolist():
-        arch = run.compiled.decode(run.pool[row : row + 1])[0]
-        if len(best) == min(run.settings.skeletons, run.settings.population):
-            break
-        best.setdefault(skeleton(arch), row)
-    others = np.setdiff1d(order, list(best.values()))
+    _, first = np.unique(skeletons(run.compiled, run.pool[order]), axis=0, return_index=True)
+    best = order[np.sort(first)[: min(run.settings.skeletons, run.settings.population)]]
+    others = np.setdiff1d(order, best)
     wanted = min(len(others), run.settings.population - len(best))
-    rows = [*best.values(), *run.draws.choice(others, wanted, replace=False).tolist()]
+    rows = np.concatenate([best, run.draws.choice(others, wanted, replace=False)])
     return run.compiled.decode(run.pool[rows]), len(best)
 
 

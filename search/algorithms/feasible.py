@@ -25,8 +25,11 @@ from search.algorithms.tables import Floats, Integers
 CELLS = 4096
 """Cells of the count for each state: all bins of one budgeted sum, or 64 of each of two, 16 of each of three."""
 
-MAX_ROUNDS = 1000
-"""Attempts to fill a request; in each, all that is missing is drawn anew."""
+MAX_PROPOSED = 100
+"""Draws for each architecture asked for, before fewer are given."""
+
+ROWS = 1 << 15
+"""Architectures worked on at a time: keeps the ways of all their options within 32 MB or so."""
 
 TINY = 1e-9
 """Rounding of sums, in bins: no architecture within the budget may be counted out by it."""
@@ -48,7 +51,10 @@ class FeasibleSet:
         bounded = [(c, v) for c, v in zip(limits.channels, limits.largest, strict=True) if np.isfinite(v)]
         bins = max(1, round(CELLS ** (1 / len(bounded))) if bounded else 1)
         self._spent = [self._binned(channel, bound, bins) for channel, bound in bounded]
-        self._reachable = [completions(compiled, c, limits)[0][:, 0] <= bound for c, bound in bounded]
+        self._reachable = [
+            completions(compiled, channel, limits)[0][:, 0] <= bound * (1 + TINY)
+            for channel, bound in bounded
+        ]
         self._shape = (bins + 1,) * len(bounded)
         self._counts = self._count()
 
@@ -98,30 +104,35 @@ class FeasibleSet:
 
     def sample(self, count: int, rng: np.random.Generator) -> Drawn:
         """`count` architectures, independent and uniform among those within the limits; fewer, perhaps none,
-        where `MAX_ROUNDS` rounds did not find so many."""
+        where `MAX_PROPOSED` draws for each did not find so many."""
         kept: list[Codes] = [np.empty((0, 1 + len(self.compiled.tables)), np.int16)]
         found = proposed = 0
-        for _ in range(MAX_ROUNDS if self.most else 0):
-            drawn = self._draw(count - found, None, rng)
+        while self.most and found < count and proposed < MAX_PROPOSED * count:
+            drawn = self._draw(min(count - found, ROWS), None, rng)
             kept.append(drawn[self.limits.allow(self.compiled, drawn)])
             proposed += len(drawn)
             found += len(kept[-1])
-            if found == count:
-                break
         return Drawn(np.asfortranarray(np.concatenate(kept)), proposed)
 
     def enumerate(self) -> Codes:
         """Every architecture within the limits; ask `most` first."""
-        combos = np.flatnonzero(self._starts)
-        codes = combos.astype(np.int16)[:, None]
+        codes = np.flatnonzero(self._starts).astype(np.int16)[:, None]
         states = np.zeros(len(codes), np.int64)
-        left = [np.full(len(codes), size - 1) for size in self._shape]
+        left = np.array([np.full(len(codes), size - 1) for size in self._shape]).reshape(-1, len(codes))
         for at, table in enumerate(self.compiled.tables):
-            ways, remaining = self._ways(at, codes[:, 0].astype(np.int64), states, left)
-            rows, options = np.nonzero(ways)
-            codes = np.column_stack([codes[rows], options.astype(np.int16)])
-            left = [have[rows, options] for have in remaining]
-            states = table.following[states[rows], options]
+            parts = []
+            for some in (slice(start, start + ROWS) for start in range(0, len(codes), ROWS)):
+                combos = codes[some, 0].astype(np.int64)
+                ways, remaining = self._ways(at, combos, states[some], list(left[:, some]))
+                rows, options = np.nonzero(ways)
+                longer = np.column_stack([codes[some][rows], options.astype(np.int16)])
+                bins = np.array([have[rows, options] for have in remaining]).reshape(-1, len(rows))
+                parts.append((longer, table.following[states[some][rows], options], bins))
+            if not parts:
+                return np.empty((0, 1 + len(self.compiled.tables)), np.int16, order="F")
+            codes = np.concatenate([part[0] for part in parts])
+            states = np.concatenate([part[1] for part in parts])
+            left = np.concatenate([part[2] for part in parts], axis=1)
         codes = np.asfortranarray(codes)
         return codes[self.limits.allow(self.compiled, codes)]
 

@@ -22,6 +22,9 @@ from search.algorithms.skyline import skyline
 from search.algorithms.tables import Floats, Integers
 from search.spaces import Arch, Space
 
+ROUNDING = 1e-12
+"""Sums in another order differ by less; nothing at the very edge of a limit may be lost by it."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -194,8 +197,9 @@ def pareto_front(compiled: CompiledSpace, objectives: Sequence[Objective], limit
     sums, codes = np.empty((0, len(objectives))), np.empty((0, 1 + len(compiled.tables)), np.int16)
     for combo in range(len(compiled.combos)):
         found, rows = programme.front(combo)
-        sums = np.concatenate([sums, found[:, : len(objectives)]])
-        codes = np.concatenate([codes, rows])
+        within = limits.allow(compiled, rows)
+        sums = np.concatenate([sums, found[within, : len(objectives)]])
+        codes = np.concatenate([codes, rows[within]])
         kept = skyline(sums)
         sums, codes = sums[kept], codes[kept]
     return np.asfortranarray(codes)
@@ -260,7 +264,8 @@ class _Programme:
                 best = skyline(costs)
                 sums = (labels.sums[own][:, None] + costs[best]).reshape(-1, len(self.columns))
                 ahead = np.array([column[at + 1][combo, after] for column in self.rest])
-                within = np.flatnonzero((sums + np.where(signs > 0, ahead, 0.0) <= self.largest).all(axis=1))
+                least = sums + np.where(signs > 0, ahead, 0.0)
+                within = np.flatnonzero((least <= self.largest * (1 + ROUNDING)).all(axis=1))
                 states = np.full(len(within), after)
                 parents, chosen = own[within // len(best)], options[best[within % len(best)]]
                 parts.append(_Labels(sums[within], states, parents, chosen))

@@ -69,7 +69,7 @@ class SearchSettings(_Value):
 
     strategy: Strategy = "coarse-to-fine"
     seed: int = 0
-    draws: int = Field(default=10_000, ge=1, le=10_000_000)
+    draws: int = Field(default=10_000, ge=1, le=1_000_000)
     skeletons: int = Field(default=25, ge=1)
     population: int = Field(default=50, ge=1)
     generations: int = Field(default=20, ge=0)

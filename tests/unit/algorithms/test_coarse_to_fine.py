@@ -3,12 +3,13 @@
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 from search_world import NANO, XXS, Accuracy, Flat, make_price
 
 from luts.errors import BlocktimeError, InfeasibleError, InvalidArtifactError, UsageError
 from search.algorithms import Budget, CachedEvaluator, CompiledSpace, SearchResult, SearchSettings, search
-from search.algorithms.coarse_to_fine import skeleton
+from search.algorithms.coarse_to_fine import skeletons
 
 FEW = SearchSettings(generations=6, population=30, skeletons=15, crossovers=15, mutations=15)
 ANY = Budget(latency_ms=1e9)
@@ -128,7 +129,8 @@ def test_initial_population_holds_the_top_skeletons(price, everything):
     result = search(NANO, price, Accuracy(), ANY, FEW.model_copy(update={"generations": 0}))
     first = [found.architecture() for found in result.evaluated]
     assert len(first) == 30
-    assert len({skeleton(arch) for arch in first[:15]}) == 15
+    compiled = CompiledSpace(NANO, price)
+    assert len(np.unique(skeletons(compiled, compiled.encode(first[:15])), axis=0)) == 15
     assert everything[first[0]].macs == max(cost.macs for cost in everything.values())
 
 

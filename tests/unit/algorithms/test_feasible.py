@@ -61,6 +61,34 @@ def test_draws_are_uniform(nano, everything, shares):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+def test_what_lies_on_the_limit_is_within(nano, everything):
+    """Whatever the order of summation: each architecture is drawn when its own price is the budget."""
+    codes, totals, _ = everything
+    for row in range(0, len(codes), 97):
+        limits = Limits((0, 3, 4), tuple(float(totals[channel, row]) for channel in (0, 3, 4)))
+        found = FeasibleSet(nano, limits).enumerate()
+        assert codes[row].tobytes() in {other.tobytes() for other in np.ascontiguousarray(found)}
+
+
+def test_enumerates_a_large_space_in_parts(monkeypatch):
+    xxs = CompiledSpace(XXS, make_price(XXS))
+    least = float(xxs.channel(extreme(xxs, 0, UNLIMITED, largest=False))[0])
+    feasible = FeasibleSet(xxs, Limits((0,), (1.03 * least,)))
+    whole = feasible.enumerate()
+    monkeypatch.setattr("search.algorithms.feasible.ROWS", 100)
+    assert 1000 < len(whole) <= feasible.most
+    assert {row.tobytes() for row in feasible.enumerate()} == {row.tobytes() for row in whole}
+
+
+def test_gives_up_where_bins_let_through_far_more_than_the_limits(nano, monkeypatch):
+    monkeypatch.setattr("search.algorithms.feasible.CELLS", 1)
+    monkeypatch.setattr("search.algorithms.feasible.MAX_PROPOSED", 2)
+    tight = Limits((0,), (float(nano.channel(extreme(nano, 0, UNLIMITED, largest=False))[0]) * 1.001,))
+    drawn = FeasibleSet(nano, tight).sample(50, np.random.default_rng(0))
+    assert len(drawn.codes) < 50
+    assert 100 <= drawn.proposed < 150
+
+
 def test_no_limit_counts_the_whole_space():
     for space in (NANO, XXS):
         feasible = FeasibleSet(CompiledSpace(space, make_price(space)), UNLIMITED)

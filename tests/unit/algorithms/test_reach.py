@@ -81,6 +81,15 @@ def test_fronts_within_limits_are_exact(nano, everything):
     assert fastest(nano, limits).priced.latency_ms == pytest.approx(wanted[:, 0].min())
 
 
+def test_what_lies_on_the_limit_is_found(nano, everything):
+    codes, totals, _ = everything
+    for row in range(0, len(codes), 211):
+        limits = Limits((0, 2, 4), (np.inf, float(totals[2, row]), float(totals[4, row])))
+        within = limits.allow(nano, codes)
+        assert within[row]
+        assert fastest(nano, limits).priced.latency_ms == pytest.approx(totals[0, within].min())
+
+
 def test_reach_of_a_space_too_large_to_enumerate(xxs):
     reach = reachable(XXS, make_price(XXS), Budget(latency_ms=1, cautious=False))
     sample = FeasibleSet(xxs, UNLIMITED).sample(5000, np.random.default_rng(0)).codes

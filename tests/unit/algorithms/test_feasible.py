@@ -80,13 +80,13 @@ def test_enumerates_a_large_space_in_parts(monkeypatch):
     assert {row.tobytes() for row in feasible.enumerate()} == {row.tobytes() for row in whole}
 
 
-def test_gives_up_where_bins_let_through_far_more_than_the_limits(nano, monkeypatch):
+def test_gives_up_where_bins_let_through_far_more_than_the_limits(nano, everything, monkeypatch):
     monkeypatch.setattr("search.algorithms.feasible.CELLS", 1)
-    monkeypatch.setattr("search.algorithms.feasible.MAX_PROPOSED", 2)
-    tight = Limits((0,), (float(nano.channel(extreme(nano, 0, UNLIMITED, largest=False))[0]) * 1.001,))
-    drawn = FeasibleSet(nano, tight).sample(50, np.random.default_rng(0))
-    assert len(drawn.codes) < 50
-    assert 100 <= drawn.proposed < 150
+    monkeypatch.setattr("search.algorithms.feasible.MAX_PROPOSED", 1)
+    limits = _limits(everything, {0: 0.5})
+    drawn = FeasibleSet(nano, limits).sample(200, np.random.default_rng(0))
+    assert 50 < len(drawn.codes) < 200 == drawn.proposed
+    assert limits.allow(nano, drawn.codes).all()
 
 
 def test_no_limit_counts_the_whole_space():

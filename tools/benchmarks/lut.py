@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +41,15 @@ def main() -> str:
             "--fresh",
             "--json",
         ]
-        timed = [_timed(environment, *profile) for _ in range(2)]
+        paths = [json.loads(_bench(environment, *profile))["path"] for _ in range(2)]
         checked = json.loads(
             _bench(
                 environment, "validate", "--lut", "host/v1", "--device", "host", "-n", str(FRESH), "--json"
             )
         )
         store = LutStore([home / "luts"])
-        first, second = (store.load(json.loads(out)["path"]) for out, _ in timed)
-        return _section(first, second, [seconds for _, seconds in timed], checked)
+        first, second = (store.load(path) for path in paths)
+        return _section(first, second, checked)
 
 
 def _bench(environment: dict[str, str], *arguments: str) -> str:
@@ -58,12 +57,7 @@ def _bench(environment: dict[str, str], *arguments: str) -> str:
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _timed(environment: dict[str, str], *arguments: str) -> tuple[str, float]:
-    begun_s = time.monotonic()
-    return _bench(environment, *arguments), time.monotonic() - begun_s
-
-
-def _section(first: Lut, second: Lut, seconds: list[float], checked: dict[str, Any]) -> str:
+def _section(first: Lut, second: Lut, checked: dict[str, Any]) -> str:
     diff = diff_luts(first, second)
     ratios = [
         entry.ratio
@@ -74,7 +68,6 @@ def _section(first: Lut, second: Lut, seconds: list[float], checked: dict[str, A
     rows = [
         ("models fitted / held out", *(_counts(lut) for lut in (first, second))),
         ("samples", *(f"{lut.samples.num_rows:,}" for lut in (first, second))),
-        ("seconds, first with exports", *(f"{s:.0f}" for s in seconds)),
         ("reference model, ms", *(f"{lut.meta.reference_ms:.3f}" for lut in (first, second))),
         ("noise floor (two loads of one model)", *(f"{lut.meta.noise_floor:.2%}" for lut in (first, second))),
         ("held-out MAPE", *("-" if error is None else f"{error.mape:.2%}" for error in heldout)),

@@ -14,7 +14,7 @@ from luts.files import META_FILE, decode
 from luts.lut import Lut
 from luts.schema import Digests, LutFile
 from luts.store import LutRef, LutStore, read_files
-from search.algorithms.record import SearchResult
+from search.algorithms.record import Evaluated, SearchResult
 from search.files import read_json
 from search.spaces import Arch, load_arch
 from search.spaces.registry import MAX_ARCH_BYTES
@@ -129,6 +129,14 @@ class ReportInputs:
         return (self.lut is not None and self.lut.lut.meta.measured == "simulated") or (
             self.validation is not None and self.validation.measured == "simulated"
         )
+
+    @property
+    def chosen(self) -> Evaluated | None:
+        """What the search said of the winner, which may be another than its own if measurements chose it."""
+        if self.search is None:
+            return None
+        text = self.winner.to_json() if self.winner else self.search.winner.arch
+        return next((row for row in self.search.evaluated if row.arch == text), self.search.winner)
 
     @property
     def winner_measured(self) -> MeasuredChoice | None:

@@ -50,8 +50,8 @@ def subtitle(inputs: ReportInputs) -> str:
 def tiles(inputs: ReportInputs) -> tuple[Tile, ...]:
     """The few numbers that a reader looks for first."""
     found = []
-    if inputs.search is not None:
-        winner, measured = inputs.search.winner, inputs.winner_measured
+    winner, measured = inputs.chosen, inputs.winner_measured
+    if inputs.search is not None and winner is not None:
         found.append(
             Tile(f"{100 * winner.accuracy:.1f} %", "winner's accuracy", "images held out of training")
         )

@@ -25,13 +25,15 @@ from orchestrator.report.draw import (
 from orchestrator.report.inputs import MeasuredChoice
 from orchestrator.report.lut_figures import row_labels
 from orchestrator.report.numbers import GenerationSpread, Part, front
-from search.algorithms.record import SearchResult
+from search.algorithms.record import Evaluated, SearchResult
 
 
-def tradeoff_figure(search: SearchResult, measured: MeasuredChoice | None, width_px: int) -> Figure:
+def tradeoff_figure(
+    search: SearchResult, winner: Evaluated, measured: MeasuredChoice | None, width_px: int
+) -> Figure:
     """Accuracy against predicted latency of every network evaluated; front, budget, winner and its measurement."""
     small = width_px < SMALL_BELOW_PX
-    best, winner = front(search.evaluated), search.winner
+    best = front(search.evaluated)
     with figure(width_px, 380 if small else 420) as drawn:
         axes = drawn.add_subplot()
         axes.scatter(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from luts.schema import Entry
-from orchestrator.report import lut_figures, numbers, search_figures
+from orchestrator.report import architecture_figure, lut_figures, numbers, search_figures
 from orchestrator.report.draw import NARROW_PX, WIDE_PX, svg
 from orchestrator.report.inputs import ReportInputs
 
@@ -41,7 +41,7 @@ class Section:
 
 def sections(inputs: ReportInputs) -> Iterator[Section]:
     """All sections whose numbers are there, in the order of the page."""
-    makers = (tradeoff, latency, entries, agreement, history, quiet)
+    makers = (tradeoff, architecture, latency, entries, agreement, history, quiet)
     for make in makers:
         section = make(inputs)
         if section is not None:
@@ -145,10 +145,10 @@ def agreement(inputs: ReportInputs) -> Section | None:
 
 def tradeoff(inputs: ReportInputs) -> Section | None:
     """Everything that the search evaluated."""
-    search = inputs.search
-    if search is None:
+    search, winner = inputs.search, inputs.chosen
+    if search is None or winner is None:
         return None
-    measured, winner, budget = inputs.winner_measured, search.winner, search.budget
+    measured, budget = inputs.winner_measured, search.budget
     caption = (
         f"{len(search.evaluated)} networks evaluated. The winner has {100 * winner.accuracy:.2f} % at a predicted "
         f"{winner.latency_ms:.3f} ms (at most {winner.latency_high_ms:.3f}) within a budget of "
@@ -161,6 +161,10 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
             f" Measured again: {measured.measured_ms:.3f} ms "
             f"({measured.measured_low:.3f} to {measured.measured_high:.3f})."
         )
+    if winner != search.winner:
+        caption += " Measurements chose it: those ranked before it were beyond the budget on the device."
+    elif inputs.measured is not None and not inputs.measured.meets_budget:
+        caption += " None of the networks measured is within the budget on the device."
     best = numbers.front(search.evaluated)
     rows = [
         (
@@ -179,8 +183,40 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         "tradeoff",
         "Accuracy against latency",
         caption,
-        lambda width_px: search_figures.tradeoff_figure(search, measured, width_px),
+        lambda width_px: search_figures.tradeoff_figure(search, winner, measured, width_px),
         _table(headers, rows, (0, 6)),
+    )
+
+
+def architecture(inputs: ReportInputs) -> Section | None:
+    """The winner, block after block."""
+    if inputs.winner is None:
+        return None
+    arch, shown = inputs.winner, architecture_figure.steps(inputs.winner)
+    layers = sum(step.times for step in shown if step.block.kind == "mvit.layer")
+    caption = (
+        f"{len(arch.blocks())} blocks at {arch.resolution} x {arch.resolution} px, {layers} transformer layers "
+        "among them; equal neighbours stand in one box. Channels and the side of the map, before and after."
+    )
+    rows = [
+        (
+            step.block.kind,
+            str(step.times),
+            step.channels,
+            step.sides,
+            step.details,
+            f"{step.block.params():,}",
+            f"{step.block.macs().conv_linear / 1e6:.2f}",
+        )
+        for step in shown
+    ]
+    headers = ("kind", "times", "channels", "side", "details", "parameters each", "M MACs each")
+    return _section(
+        "architecture",
+        "The winner",
+        caption,
+        lambda width_px: architecture_figure.architecture_figure(arch, width_px),
+        _table(headers, rows, (0, 2, 3, 4)),
     )
 
 

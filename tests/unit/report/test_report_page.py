@@ -54,9 +54,10 @@ def whole(tmp_path_factory) -> str:
 
 def test_a_run_has_all_pictures_and_their_numbers(whole) -> None:
     page = Page(whole)
-    assert page.titles() == ["tradeoff", "latency", "entries", "agreement", "history", "quiet", "provenance"]
-    assert sum(tag == "svg" for tag, _ in page.tags) == 12
-    assert sum(tag == "table" for tag, _ in page.tags) == 6
+    sections = ["tradeoff", "architecture", "latency", "entries", "agreement", "history", "quiet"]
+    assert page.titles() == [*sections, "provenance"]
+    assert sum(tag == "svg" for tag, _ in page.tags) == 14
+    assert sum(tag == "table" for tag, _ in page.tags) == 7
     for text in (
         "87.50\N{NO-BREAK SPACE}% at a predicted 3.000\N{NO-BREAK SPACE}ms",
         "Measured again: 4.200\N{NO-BREAK SPACE}ms (4.158 to 4.242)",
@@ -90,7 +91,7 @@ def test_a_run_says_what_it_lacks(tmp_path) -> None:
     for name in ("lut.txt", "validation.json", "search/measured.json"):
         (tmp_path / "run" / name).unlink()
     page = Page(render(read_run(tmp_path / "run", store)))
-    assert page.titles() == ["tradeoff", "history", "absent", "provenance"]
+    assert page.titles() == ["tradeoff", "architecture", "history", "absent", "provenance"]
     assert "the LUT (lut.txt)" in page.text
     assert "Measured again" not in page.text
 

@@ -32,7 +32,7 @@ from orchestrator.winner import (
     write_measured,
     write_text,
 )
-from search.algorithms import SearchResult
+from search.algorithms import SearchResult, front
 from search.algorithms.record import Evaluated, LutPin
 from search.spaces import get_space
 
@@ -144,9 +144,12 @@ def report_search(found: Found, measured: Measured | None, further: Path | None,
         document["measured"] = [asdict(row) for row in measured.rows] if measured else []
         document["meets_budget"] = measured.chosen is not None if measured else None
         document["new_lut"] = str(further) if further else None
+        document["front"] = _front(result)
         emit_json(document)
         return
     emit_facts("", _facts(found, winner), False)
+    if result.settings.strategy == "pareto":
+        emit_rows(f"front of {', '.join(result.settings.objectives)}", _FRONT_COLUMNS, _front(result), False)
     if measured is not None:
         emit_rows("the best, measured", _COLUMNS, _rows(measured), False)
         say(_verdict(found, measured))
@@ -183,6 +186,20 @@ _COLUMNS = [
     Column("error", "error", 2, percent=True),
     Column("chosen", ""),
 ]
+
+
+_FRONT_COLUMNS = [
+    Column("accuracy", "accuracy", 2, percent=True),
+    Column("latency_ms", "predicted ms", 3),
+    Column("params", "parameters"),
+    Column("macs", "conv+linear MACs"),
+    Column("memory_bytes", "activation bytes"),
+]
+
+
+def _front(result: SearchResult) -> list[dict[str, Any]]:
+    """What no other evaluated network beats in all objectives."""
+    return [row.model_dump() for row in front(result.evaluated, result.settings.objectives)]
 
 
 def _rows(measured: Measured) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from luts.model import MIB, LatencyModel
 from luts.samples import kept_samples
 from luts.schema import Entry
 from orchestrator.report.inputs import Compared, ReportInputs
+from search.algorithms import pareto
 from search.algorithms.record import Evaluated, SearchResult
 from search.spaces import Arch
 
@@ -144,11 +145,7 @@ def _pair(row: Compared) -> Pair:
 
 def front(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """Networks that no other beats in both accuracy and latency, fastest first."""
-    best: list[Evaluated] = []
-    for row in sorted(evaluated, key=lambda row: (row.latency_ms, -row.accuracy, row.arch)):
-        if not best or row.accuracy > best[-1].accuracy:
-            best.append(row)
-    return best
+    return list(pareto.front(evaluated, ("latency", "accuracy")))
 
 
 def latency_parts(lut: Lut, arch: Arch) -> tuple[Part, ...]:

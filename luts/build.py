@@ -182,13 +182,6 @@ def _removals(
     return {key: combine_removals(group, estimates.load_variance.df) for key, group in costs.items()}
 
 
-def _with_scale(ms: float, low: float, high: float, quiet: QuietLatency) -> tuple[float, float]:
-    """An interval widened in quadrature by the relative uncertainty of the reference's milliseconds."""
-    below = float(np.hypot(ms - low, ms * (1 - quiet.low / quiet.ms)))
-    above = float(np.hypot(high - ms, ms * (quiet.high / quiet.ms - 1)))
-    return ms - below, ms + above
-
-
 def _entry(
     key: str,
     position: int,
@@ -201,13 +194,11 @@ def _entry(
     holders = [model for model in measured if model.split == "fit" and key in model.blocks]
     ms, se = float(fit.ms[position]), float(fit.se[position])
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * se
-    low, high = _with_scale(ms, ms - half, ms + half, quiet)
+    low, high = quiet.widen(ms, ms - half, ms + half)
     removal_ms = removal_low = removal_high = None
     if removal is not None:
         removal_ms = removal.ms * quiet.ms
-        removal_low, removal_high = _with_scale(
-            removal_ms, removal.low * quiet.ms, removal.high * quiet.ms, quiet
-        )
+        removal_low, removal_high = quiet.widen(removal_ms, removal.low * quiet.ms, removal.high * quiet.ms)
     return Entry(
         key=key,
         ms=ms,

@@ -26,6 +26,13 @@ class QuietLatency:
     low: float
     high: float
 
+    def widen(self, ms: float, low: float, high: float) -> tuple[float, float]:
+        """The interval of some milliseconds that came from a ratio, with the reference's own uncertainty added
+        in quadrature."""
+        below = float(np.hypot(ms - low, ms * (1 - self.low / self.ms)))
+        above = float(np.hypot(high - ms, ms * (self.high / self.ms - 1)))
+        return ms - below, ms + above
+
 
 def quiet_latency(found: Sequence[Session], reference_id: str, load_sd: float) -> QuietLatency:
     """Lower quantile of the sessions' medians of the reference.

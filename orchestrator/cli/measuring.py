@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -100,14 +101,16 @@ def measure_command(
         Column("ms", "ms", 3),
         Column("ci_low", "95 % low", 3),
         Column("ci_high", "high", 3),
+        Column("ratio", "to the first", 3),
+        Column("ratio_low", "95 % low", 3),
+        Column("ratio_high", "high", 3),
         Column("loads", "loads"),
         Column("rounds", "rounds"),
     ]
     emit_rows(f"{device}, {variant.name}", columns, rows, False)
-    low, high = measurement.reference.low, measurement.reference.high
     print(
-        f"reference {next(iter(files))}: {measurement.reference.ms:.3f} ms ({low:.3f} to {high:.3f}); intervals "
-        f"are of ratios to it; noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"
+        f"reference {next(iter(files))}: ratios to it are known better than its own milliseconds, which the intervals "
+        f"include; noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"
     )
 
 
@@ -219,6 +222,7 @@ def _model_file(path: Path) -> ModelFile:
 def _measured_row(name: str, arch: Arch | None, file: ModelFile, measurement: Measurement) -> dict[str, Any]:
     ratio = measurement.estimates.ratios[_journal_id(name)]
     ms, low, high = measurement.ms(_journal_id(name))
+    low, high = measurement.reference.widen(ms, low, high)
     return {
         "model": name,
         "sha256": file.sha256,
@@ -227,6 +231,9 @@ def _measured_row(name: str, arch: Arch | None, file: ModelFile, measurement: Me
         "ms": ms,
         "ci_low": low,
         "ci_high": high,
+        "ratio": math.exp(ratio.log_ratio),
+        "ratio_low": math.exp(ratio.low),
+        "ratio_high": math.exp(ratio.high),
         "loads": ratio.loads,
         "rounds": ratio.rounds,
     }

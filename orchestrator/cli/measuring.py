@@ -109,8 +109,8 @@ def measure_command(
     ]
     emit_rows(f"{device}, {variant.name}", columns, rows, False)
     print(
-        f"reference {next(iter(files))}: ratios to it are known better than its own milliseconds, which the intervals "
-        f"include; noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"
+        f"reference {next(iter(files))}: ratios to it are known better than milliseconds, whose intervals "
+        f"include its own; noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"
     )
 
 

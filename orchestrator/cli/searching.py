@@ -131,8 +131,9 @@ def _judge(
     """Workers that open checkpoint and images as this process did."""
     from search.supernet.evaluate import InheritedOpener
 
-    opener = InheritedOpener(supernet.resolve(), data)
-    count = workers or len(os.sched_getaffinity(0))
+    opener = InheritedOpener(supernet.resolve(), _from_anywhere(data or evaluator.info.source))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = workers or cores or 1
     if cluster:
         from search.algorithms.cluster import RayPool
 
@@ -143,6 +144,12 @@ def _judge(
 
         with ProcessPool(opener, evaluator.fingerprint, count) as pool:
             yield pool
+
+
+def _from_anywhere(source: str) -> str:
+    """The same images for a worker in another working directory."""
+    kind, colon, where = source.partition(":")
+    return f"{kind}:{Path(where).resolve()}" if colon else source
 
 
 @contextlib.contextmanager

@@ -50,8 +50,8 @@ class Reach:
         smallest: The fastest architecture within the budget's other limits.
         largest: The slowest of the space.
         lean: No architecture within those limits has less of both latency and parameters.
-        most_params: None has less latency and more parameters than one of these.
-        most_macs: None has less latency and more MACs than one of these.
+        most_params: None within the memory limit has less latency and more parameters than one of these.
+        most_macs: None within the memory limit has less latency and more MACs than one of these.
     """
 
     smallest: Corner
@@ -72,11 +72,11 @@ def reachable(space: Space, prices: Prices, budget: Budget) -> Reach:
     latency = Objective(limits.channels[0])
     slowest = extreme(compiled, latency.channel, UNLIMITED, largest=True)
     lean, most_params, most_macs = (
-        corners(compiled, pareto_front(compiled, (latency, other), limits))
-        for other in (
-            Objective(compiled.params_channel),
-            Objective(compiled.params_channel, -1),
-            Objective(compiled.macs_channel, -1),
+        corners(compiled, pareto_front(compiled, (latency, other), within))
+        for other, within in (
+            (Objective(compiled.params_channel), limits),
+            (Objective(compiled.params_channel, -1), Limits((), (), limits.memory_bytes)),
+            (Objective(compiled.macs_channel, -1), Limits((), (), limits.memory_bytes)),
         )
     )
     return Reach(
@@ -186,7 +186,8 @@ def pareto_front(compiled: CompiledSpace, objectives: Sequence[Objective], limit
     costs one. Best in the first objective first.
 
     Limited channels count as further objectives, since a beginning that is worse in all others may be the only
-    one that can be completed; the front of `objectives` alone is taken of what they leave.
+    one that can be completed; the front of `objectives` alone is taken of what they leave. A channel that is
+    wanted large beside one that is limited leaves few beginnings beaten: seconds become hours in a large space.
     """
     bounds = dict(zip(limits.channels, limits.largest, strict=True))
     limited = [Objective(channel) for channel, bound in bounds.items() if np.isfinite(bound)]

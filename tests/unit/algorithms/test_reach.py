@@ -109,6 +109,16 @@ def test_reach_of_a_space_too_large_to_enumerate(xxs):
     assert reach.lean[0].priced == reach.smallest.priced
 
 
+def test_limits_hold_for_the_lean_and_memory_for_all(xxs):
+    budget = Budget(latency_ms=1, params=900_000, macs=200_000_000, memory_bytes=3_000_000)
+    reach = reachable(XXS, make_price(XXS), budget)
+    assert max(corner.priced.params for corner in reach.lean) <= 900_000
+    assert max(corner.priced.macs for corner in reach.lean) <= 200_000_000
+    for front in (reach.lean, reach.most_params, reach.most_macs):
+        assert max(corner.priced.memory_bytes for corner in front) <= 3_000_000
+    assert reach.smallest.priced.latency_high_ms == reach.lean[0].priced.latency_high_ms
+
+
 def test_what_counts_is_the_bound_where_the_budget_is_cautious():
     price = make_price()
     cautious = reachable(NANO, price, Budget(latency_ms=1)).most_params

@@ -24,7 +24,8 @@ from executorch.version import __version__ as executorch_version
 
 from orchestrator.agent.errors import OpError
 from orchestrator.agent.pte import PteSummary, read_pte
-from orchestrator.agent.state import free_memory_bytes, usable_cores
+from orchestrator.agent.state import free_memory_bytes
+from orchestrator.cores import usable_cores
 from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo, TensorSpec
 from orchestrator.wire.tensors import spec_of
 

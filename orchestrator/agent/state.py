@@ -10,18 +10,12 @@ from pathlib import Path
 
 import psutil
 
+from orchestrator.cores import usable_cores
 from orchestrator.wire.messages import Battery, CpuClock, DeviceInfo, DeviceState, ThermalZone
 
 _SYS_CPU = Path("/sys/devices/system/cpu")
 _SYS_THERMAL = Path("/sys/class/thermal")
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def free_memory_bytes(cgroup: Path = _CGROUP) -> int | None:

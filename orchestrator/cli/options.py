@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Annotated
 
 import typer
 
 from luts.errors import UsageError
+from orchestrator.cores import usable_cores
 from orchestrator.variant import Variant
 
 DeviceOption = Annotated[
@@ -49,7 +49,7 @@ def parse_variant(runtime: str, backend: str | None, precision: str | None, thre
         if threads is not None:
             raise UsageError("--threads is for executorch; Core ML chooses its own")
         return Variant("coreml", backend or "all", precision or "")
-    return Variant(runtime, backend or "xnnpack", precision or "", threads or len(os.sched_getaffinity(0)))
+    return Variant(runtime, backend or "xnnpack", precision or "", threads or usable_cores())
 
 
 def parse_latency(text: str, option: str = "--latency") -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -16,6 +15,7 @@ from orchestrator.cli.options import BudgetOption, parse_count
 from orchestrator.cli.output import JsonOption, progress_bar
 from orchestrator.cli.phones import Phone, open_phones, searchable
 from orchestrator.cli.training import DataOption, SupernetOption, open_evaluator
+from orchestrator.cores import usable_cores
 from orchestrator.paths import lut_store
 from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
 from search.algorithms.cache import Judge, Watch
@@ -132,8 +132,7 @@ def _judge(
     from search.supernet.evaluate import InheritedOpener
 
     opener = InheritedOpener(supernet.resolve(), _from_anywhere(data or evaluator.info.source))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = workers or cores or 1
+    count = workers or usable_cores()
     if cluster:
         from search.algorithms.cluster import RayPool
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from luts.errors import BlocktimeError
+from orchestrator.cores import usable_cores
 from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact
 from orchestrator.export.cache import ArtifactCache
 from orchestrator.export.spec import ExportSpec
@@ -97,8 +97,7 @@ def export_many(
 
 
 def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, psutil.virtual_memory().available // WORKER_BYTES))
+    return max(1, min(usable_cores(), psutil.virtual_memory().available // WORKER_BYTES))
 
 
 class _Pool:

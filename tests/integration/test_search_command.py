@@ -1,6 +1,5 @@
 """`bench search` with real workers: the same result whatever their number, and after a kill."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -151,7 +150,13 @@ def test_what_cannot_be_is_one_line_with_its_exit_code(bench, home, supernet, tm
         assert "Traceback" not in told.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
-def test_a_cluster_without_ray_is_a_usage_error(bench, supernet, tmp_path):
-    told = bench(*command(supernet, tmp_path, "--cluster"))
+def test_a_cluster_without_ray_is_a_usage_error(environment, supernet, tmp_path):
+    (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('no ray here', name='ray')")
+    told = subprocess.run(
+        [BENCH, *map(str, command(supernet, tmp_path, "--cluster"))],
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
     assert (told.returncode, "blocktime[cluster]" in told.stderr) == (2, True)

@@ -29,17 +29,15 @@ _SECTION = re.compile(r"<!-- section (\w+) -->\n(.*?)(?=<!-- section |\Z)", re.D
 
 
 def main() -> None:
-    """Renew the sections that are named, or all."""
+    """Renew the sections that are named, or all; each is written as soon as it is measured."""
     known = [m.name for m in pkgutil.iter_modules(tools.benchmarks.__path__) if not m.name.startswith("_")]
     wanted = sys.argv[1:] or known
     if unknown := set(wanted) - set(known):
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    sections = _read()
     for name in wanted:
         print(f"benchmark {name} ...", flush=True)
-        sections[name] = (
-            f"{importlib.import_module(f'tools.benchmarks.{name}').main().strip()}\n\n{_stamp(name)}\n"
-        )
+        measured = importlib.import_module(f"tools.benchmarks.{name}").main().strip()
+        sections = _read() | {name: f"{measured}\n\n{_stamp(name)}\n"}
         _write([(name, sections[name]) for name in known if name in sections])
     print(DOCUMENT)
 

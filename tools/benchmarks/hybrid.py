@@ -20,6 +20,7 @@ from pathlib import Path
 
 from luts.model import LatencyModel
 from luts.store import LutStore
+from orchestrator.cores import usable_cores
 from search.algorithms import Budget, CachedEvaluator, LutPrice, SearchSettings, reachable, search
 from search.algorithms.pool import ProcessPool
 from search.blocks import parse_key
@@ -130,7 +131,7 @@ def _search(part: Space, price: LutPrice, checkpoint: Path, budgets_ms: list[flo
     judge = InheritedAccuracy(supernet, info, data)
     final = InheritedAccuracy(supernet, info, data, final=True)
     winners = []
-    with ProcessPool(InheritedOpener(checkpoint), judge.fingerprint, len(os.sched_getaffinity(0))) as pool:
+    with ProcessPool(InheritedOpener(checkpoint), judge.fingerprint, usable_cores()) as pool:
         cached = CachedEvaluator(pool, checkpoint / "accuracies.jsonl")
         for budget_ms in budgets_ms:
             budget = Budget(latency_ms=budget_ms, cautious=False)

@@ -20,6 +20,7 @@ import numpy as np
 
 from luts.model import EntryCost, LatencyModel
 from luts.store import LutStore
+from orchestrator.cores import usable_cores
 from search.algorithms import (
     Budget,
     CachedEvaluator,
@@ -231,7 +232,7 @@ def _strategies_section(price: LutPrice, supernet: Path) -> str:
     bounds = compiled.price(compiled.encode(archs)).latency_high_ms[0]
     budget = Budget(latency_ms=float(np.median(bounds)))
     within = [known.known[arch] for arch, ms in zip(archs, bounds, strict=True) if ms <= budget.latency_ms]
-    each_s = evaluating_s * _workers() / len(archs)
+    each_s = evaluating_s * usable_cores() / len(archs)
     rows = [
         _row(
             space,
@@ -249,8 +250,8 @@ def _strategies_section(price: LutPrice, supernet: Path) -> str:
 
 AutoViT's Table 6 at a scale at which the truth is known: a supernet of {SPACE} trained for a minute on
 scikit-learn's digits (1,797 images of 8 x 8), a part of that space with {len(archs)} architectures, all evaluated
-with inherited weights on the search split ({evaluating_s:.0f} s on {_workers()} cores). The budget is the median of
-their latency bounds on this machine; {len(within)} are within it, from {min(within):.2%} to {max(within):.2%}
+with inherited weights on the search split ({evaluating_s:.0f} s, {usable_cores()} cores). The budget is the median
+of their latency bounds on this machine; {len(within)} are within it, from {min(within):.2%} to {max(within):.2%}
 accuracy, {sum(a == max(within) for a in within)} of them with the highest. All strategies evaluate the same number,
 none twice. The first {SHOWN_SEEDS} seeds, and of {SEEDS} seeds how many ended with the highest accuracy, and how
 far below it on average:
@@ -290,16 +291,12 @@ def _row(
     )
 
 
-def _workers() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _evaluate(archs: Sequence[Arch], supernet: Path) -> _Known:
     from orchestrator.cli.training import open_evaluator
     from search.supernet.evaluate import InheritedOpener
 
     fingerprint = open_evaluator(supernet, None).fingerprint
-    with ProcessPool(InheritedOpener(supernet, None), fingerprint, _workers()) as pool:
+    with ProcessPool(InheritedOpener(supernet, None), fingerprint, usable_cores()) as pool:
         cached = CachedEvaluator(pool, supernet / "accuracies.jsonl")
         return _Known(dict(zip(archs, cached.accuracies(archs), strict=True)), fingerprint)
 

@@ -104,7 +104,8 @@ def provenance(lut: Lut) -> dict[str, str]:
         "agent": meta.versions.agent,
         "created": meta.created,
         "models": f"{fitted} fitted, {len(lut.models) - fitted} held out, {lut.samples.num_rows:,} samples",
-        "entries": f"{len(lut.entries)}, {len(measured)} of them measured, the rest from the prior",
+        "entries": f"{len(lut.entries)}, {len(measured)} of them measured"
+        + (", the others from the prior alone" if len(measured) < len(lut.entries) else ""),
         "reference": f"{meta.reference_id}, {reference}",
         "noise floor": f"{100 * meta.noise_floor:.2f} % between two loads of the reference",
         "held out": heldout,

@@ -177,7 +177,8 @@ def _section(
         f"{evaluations} evaluations each within three latencies, in {len(SEEDS)} supernets of different seeds, "
         f"each trained for {EPOCHS} epochs on scikit-learn's digits (1,079 training images of 8 x 8 pixels, shown "
         "at 64). Accuracies are means over the supernets, and validation images chose nothing. Latencies are of "
-        "the first supernet's winners, all six in one measurement; winners need not use a budget up.",
+        "the first supernet's winners, all six in one measurement; winners need not use a budget up. The LUT is a "
+        "quick one, 17 networks fitted and no removals, and predicts accordingly.",
         "",
         "| budget ms | restriction | predicted ms | measured ms | accuracy, search | accuracy, validation "
         "| MACs in attention layers |",

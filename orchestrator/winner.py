@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from luts.errors import StorageError
 from luts.lut import Lut
-from luts.model import LatencyModel
 from orchestrator.export import ExportSpec
 from orchestrator.export.cache import digest
-from orchestrator.measure.plan import model_id
 from orchestrator.measure.session import Measurement
+from orchestrator.measure.validate import Comparison, compare
 from orchestrator.variant import Variant
 from search.algorithms import Budget, SearchResult
 from search.algorithms.record import Evaluated
@@ -27,17 +26,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MeasuredArch:
-    """One architecture of a search: judged, predicted and measured (ms of the LUT's reference)."""
+class MeasuredArch(Comparison):
+    """One architecture of a search: predicted, measured, and judged by its inherited accuracy."""
 
-    arch: str
     accuracy: float
-    predicted_ms: float
-    predicted_low: float
-    predicted_high: float
-    measured_ms: float
-    measured_low: float
-    measured_high: float
 
 
 def budget_text(budget: Budget) -> str:
@@ -93,18 +85,11 @@ def weighted_spec(variant: Variant, arch: Arch, weights: Path) -> ExportSpec:
 
 def beside_prediction(lut: Lut, found: Sequence[Evaluated], measurement: Measurement) -> list[MeasuredArch]:
     """Each architecture's prediction and measurement, in the order given."""
-    model = LatencyModel.from_lut(lut)
-    rows = []
-    for evaluated in found:
-        arch = evaluated.architecture()
-        predicted = model.predict(arch.keys(), arch.boundary_bytes())
-        ms, low, high = measurement.ms(model_id(arch.keys()), lut.meta.reference_ms)
-        rows.append(
-            MeasuredArch(
-                evaluated.arch, evaluated.accuracy, predicted.ms, predicted.low, predicted.high, ms, low, high
-            )
-        )
-    return rows
+    compared = compare(lut, [evaluated.architecture() for evaluated in found], measurement)
+    return [
+        MeasuredArch(**asdict(row), accuracy=evaluated.accuracy)
+        for row, evaluated in zip(compared, found, strict=True)
+    ]
 
 
 def winner_variants(variant: Variant) -> tuple[Variant, Variant]:

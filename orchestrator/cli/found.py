@@ -207,7 +207,7 @@ def _rows(measured: Measured) -> list[dict[str, Any]]:
         asdict(row)
         | {
             "rank": rank,
-            "error": row.predicted_ms / row.measured_ms - 1,
+            "error": row.error,
             "chosen": "chosen" if row is measured.chosen else "",
         }
         for rank, row in enumerate(measured.rows, start=1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from luts.estimate.location import MIN_ROUNDS
-from luts.estimate.ratios import aa_interval, aa_load_variance, load_ratios
+from luts.estimate.ratios import AaInterval, aa_interval, aa_load_variance, load_ratios
 from luts.estimate.rounds import sessions
 from luts.estimate.variance import START_DF, START_LOAD_SD, LoadVariance
 from orchestrator.measure.link import Link, ModelFile
@@ -129,24 +129,23 @@ class BatchRunner:
         aa = self._aa(batch)
         if throttled:
             reason = throttled
-        elif aa and not aa[1] <= 0.0 <= aa[2]:
-            reason = f"two loads of the reference differ by {100 * aa[0]:+.2f} %"
+        elif aa and not aa.compatible:
+            reason = f"two loads of the reference differ by {100 * aa.log_difference:+.2f} %"
         else:
             reason = ""
-        end = EndRecord(batch=batch.batch, kept=not reason, reason=reason, aa=aa)
+        end = EndRecord(batch=batch.batch, kept=not reason, reason=reason, aa=list(astuple(aa)) if aa else [])
         self.log.append(end)
         if throttled:
             time.sleep(self.policy.cooling_s)
         return end
 
-    def _aa(self, batch: BatchRecord) -> list[float]:
-        """The A/A log difference and its 95 % interval; empty where no segment has enough rounds for one."""
+    def _aa(self, batch: BatchRecord) -> AaInterval | None:
+        """The A/A log difference and its 95 % interval; None where no segment has enough rounds for one."""
         if self.log.longest_segment(batch.batch) < MIN_ROUNDS:
-            return []
+            return None
         reference = self.log.header.reference_id
         earlier = set(sorted(self.log.closed_batches())[-AA_MEMORY:])
         variance = LoadVariance(START_LOAD_SD, START_DF)
         if earlier:
             variance = aa_load_variance(self.log.samples(earlier), reference)
-        interval = aa_interval(self.log.samples({batch.batch}), reference, variance)
-        return [interval.log_difference, interval.low, interval.high]
+        return aa_interval(self.log.samples({batch.batch}), reference, variance)

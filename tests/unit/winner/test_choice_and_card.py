@@ -16,7 +16,7 @@ from search.supernet.checkpoint import CheckpointInfo
 
 def row(measured_high, accuracy=0.5):
     return MeasuredArch(
-        "{}", accuracy, 1.0, 0.9, 1.1, 0.98 * measured_high, 0.97 * measured_high, measured_high
+        "{}", 1.0, 0.9, 1.1, 0.98 * measured_high, 0.97 * measured_high, measured_high, accuracy=accuracy
     )
 
 

@@ -34,9 +34,11 @@ STATE: dict[str, Any] = {
     "agent_memory_bytes": 123_456_789,
     "qos": None,
     "foreground": True,
+    "keep_warm": False,
+    "caveats": ["debuggable_build"],
 }
 UNKNOWN_STATE: dict[str, Any] = {
-    name: [] if name in ("cpus", "thermal_zones") else 5 if name == "uptime_ns" else None for name in STATE
+    name: [] if name in ("cpus", "thermal_zones", "caveats") else 5 if name == "uptime_ns" else None for name in STATE
 }
 HELLO = {"id": 1, "op": "hello", "protocol": 1, "token": "not-a-secret"}
 TENSOR = {"dtype": "float32", "shape": [1, 2]}
@@ -86,6 +88,7 @@ def message_cases() -> list[Case]:
             "soc": "Google Tensor G3",
             "cores": 9,
             "memory_bytes": 8_000_000_000,
+            "simulated": False,
         },
         "runtimes": {
             "executorch": {
@@ -120,7 +123,21 @@ def message_cases() -> list[Case]:
         message("load.reply", load),
         message(
             "load.reply.placement",
-            {**load, "delegates": None, "placement": {"cpu": 3, "gpu": 0, "neural_engine": 41}},
+            {
+                **load,
+                "delegates": None,
+                "placement": {
+                    "cpu": 1,
+                    "gpu": 0,
+                    "neural_engine": 1,
+                    "operations": [
+                        {"name": "x_1", "type": "ios16.conv", "unit": "neural_engine", "cost": 0.875},
+                        {"name": "x_2", "type": "ios16.cast", "unit": "cpu", "cost": None},
+                    ],
+                },
+                "compile_ns": 812_345_678,
+                "cached": False,
+            },
         ),
         message("unload.request", {"id": 5, "op": "unload", "handle": 1}),
         message("unload.reply", {"id": 5}),

@@ -15,6 +15,7 @@ MAX_HANDLES = 256
 MAX_VISITS = 200_000
 MAX_WARMUP = 1_000
 MAX_TENSORS = 64
+MAX_OPERATIONS = 8_192
 
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", min_length=64, max_length=64)]
@@ -124,7 +125,7 @@ class AgentInfo(_Value):
 
 
 class DeviceInfo(_Value):
-    """What the device is; null where it does not tell."""
+    """What the device is; null where it does not tell. `simulated`: the agent runs on another than it names."""
 
     model: Text
     os: Text
@@ -132,6 +133,7 @@ class DeviceInfo(_Value):
     soc: Text | None
     cores: Annotated[int, Field(ge=1, le=4096)]
     memory_bytes: Count
+    simulated: bool = False
 
 
 class OptionInfo(_Value):
@@ -176,12 +178,22 @@ class Delegate(_Value):
     count: Count
 
 
+class PlacedOperation(_Value):
+    """An operation of the program, the unit that runs it, and its share of the runtime's estimated cost."""
+
+    name: Text
+    type: Text
+    unit: Literal["cpu", "gpu", "neural_engine"]
+    cost: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class Placement(_Value):
-    """Operations by the compute unit that the runtime chose for them."""
+    """Operations by the compute unit that the runtime chose for them; each of them where the runtime tells."""
 
     cpu: Count
     gpu: Count
     neural_engine: Count
+    operations: Annotated[list[PlacedOperation], Field(max_length=MAX_OPERATIONS)] = []
 
 
 class LoadReply(_Reply):
@@ -192,6 +204,8 @@ class LoadReply(_Reply):
     outputs: Annotated[list[TensorSpec], Field(max_length=MAX_TENSORS)]
     delegates: list[Delegate] | None
     placement: Placement | None
+    compile_ns: Count | None = None
+    cached: bool | None = None
 
 
 class UnloadReply(_Reply):
@@ -221,8 +235,14 @@ class Battery(_Value):
     celsius: float | None
 
 
+Caveat = Literal["debuggable_build", "power_save", "low_battery", "throttled", "background"]
+
+
 class DeviceState(_Value):
-    """A moment of the device. A field is null where the device does not tell; nothing is guessed."""
+    """A moment of the device. A field is null where the device does not tell; nothing is guessed.
+
+    `caveats` are reasons not to measure that the agent was told to ignore.
+    """
 
     uptime_ns: Count
     load_average_1m: float | None
@@ -238,6 +258,8 @@ class DeviceState(_Value):
     agent_memory_bytes: Count | None
     qos: Text | None
     foreground: bool | None
+    keep_warm: bool | None = None
+    caveats: Annotated[list[Caveat], Field(max_length=16)] = []
 
 
 class RunReply(_Reply):

@@ -38,7 +38,8 @@ STATE: dict[str, Any] = {
     "caveats": ["debuggable_build"],
 }
 UNKNOWN_STATE: dict[str, Any] = {
-    name: [] if name in ("cpus", "thermal_zones", "caveats") else 5 if name == "uptime_ns" else None for name in STATE
+    name: [] if name in ("cpus", "thermal_zones", "caveats") else 5 if name == "uptime_ns" else None
+    for name in STATE
 }
 HELLO = {"id": 1, "op": "hello", "protocol": 1, "token": "not-a-secret"}
 TENSOR = {"dtype": "float32", "shape": [1, 2]}

@@ -161,7 +161,10 @@ class Conformal(Value):
 
 
 class LutInputs(Value):
-    """What a LUT is of and how it was measured: everything in lut.json that no sample can tell."""
+    """What a LUT is of and how it was measured: everything in lut.json that no sample can tell.
+
+    `failures` are planned models that the device could not run, with the reason.
+    """
 
     device: DeviceInfo
     versions: Versions
@@ -175,6 +178,9 @@ class LutInputs(Value):
     reference_id: ModelId
     created: IsoDate
     measured: Literal["measured", "simulated"]
+    failures: Annotated[
+        dict[ModelId, Annotated[str, Field(max_length=4096)]], Field(max_length=MAX_MODELS)
+    ] = {}
 
 
 class LutMeta(LutInputs):

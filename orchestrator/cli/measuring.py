@@ -90,7 +90,13 @@ def measure_command(
         files = _export(specs, workers) | given
         measurement, run = _measure(found, variant, files, next(iter(files)), budget, seed)
     run.finish("measured")
-    rows = [_measured_row(name, archs.get(name), files[name], measurement) for name in files]
+    failed = {name: measurement.failures.get(_journal_id(name), "") for name in files}
+    for name, reason in failed.items():
+        if reason:
+            say(f"{name} can't be measured: {reason}")
+    rows = [
+        _measured_row(name, archs.get(name), files[name], measurement) for name in files if not failed[name]
+    ]
     if as_json:
         emit_json({"variant": variant.name, "noise_floor": measurement.estimates.noise_floor, "models": rows})
         return
@@ -161,7 +167,10 @@ def measure_beside(
     files = _export({REFERENCE: variant.export_spec(reference.blocks), **models}, workers)
     if files[REFERENCE].sha256 != reference.artifact_sha256:
         say("note: this version exports the LUT's reference to other bytes than the LUT was measured with")
-    return _measure(device, variant, files, REFERENCE, budget, seed, reuse=reuse)
+    measurement, run = _measure(device, variant, files, REFERENCE, budget, seed, reuse=reuse)
+    for name, reason in measurement.failures.items():
+        raise InvalidArtifactError(f"{name} can't be measured: {reason}")
+    return measurement, run
 
 
 def _check(device: Device, variant: Variant) -> None:

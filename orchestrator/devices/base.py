@@ -11,10 +11,12 @@ from orchestrator.wire.client import AgentClient
 class Device(Protocol):
     """A device that can be measured. Used as a context manager, which ends whatever `connect` started.
 
-    `name` is the folder name in luts/data.
+    `name` is the folder name in luts/data. `agent_starts` counts how often `connect` had to start an agent: when
+    it stands still over a loss, the cable was at fault; when it grows, the agent had died.
     """
 
     name: str
+    agent_starts: int
 
     def describe(self) -> str:
         """One line for people: what and where the device is."""

@@ -61,6 +61,7 @@ class HostDevice:
         self._token = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
         self._agent_port = 0
+        self.agent_starts = 0
 
     @property
     def agent_pid(self) -> int | None:
@@ -128,6 +129,7 @@ class HostDevice:
                 env={**os.environ, "PYTHONPATH": path, TOKEN_VARIABLE: self._token},
                 start_new_session=True,
             )
+        self.agent_starts += 1
         try:
             self._agent_port = self._read_port(self._process)
         except BaseException:

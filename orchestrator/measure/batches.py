@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 
+from luts.errors import InvalidArtifactError
 from luts.estimate.location import MIN_ROUNDS
 from luts.estimate.ratios import AaInterval, aa_interval, aa_load_variance, load_ratios
 from luts.estimate.rounds import sessions
 from luts.estimate.variance import START_DF, START_LOAD_SD, LoadVariance
+from orchestrator.measure.failures import culprits, refusal
 from orchestrator.measure.link import Link, ModelFile
 from orchestrator.measure.log import MeasurementLog
 from orchestrator.measure.policy import Policy
-from orchestrator.measure.records import BatchRecord, ChunkRecord, EndRecord, pack_nanoseconds
-from orchestrator.wire.errors import AgentLost
+from orchestrator.measure.readiness import run_when_ready
+from orchestrator.measure.records import (
+    BatchRecord,
+    ChunkRecord,
+    EndRecord,
+    FailureRecord,
+    pack_nanoseconds,
+)
+from orchestrator.wire.client import LoadedModel
+from orchestrator.wire.errors import AgentError, AgentLost
 
 AA_MEMORY = 20
 """Batches that tell the load variance for the A/A test: enough degrees of freedom, and quick to go through."""
@@ -30,32 +40,73 @@ class BatchKey:
     attempt: int
 
 
+class _ModelFailed(Exception):
+    def __init__(self, model: str, reason: str):
+        self.model, self.reason = model, reason
+
+
 class BatchRunner:
     """Runs batches on a device and writes all that happens to the log first."""
 
     def __init__(
-        self, link: Link, files: Mapping[str, ModelFile], log: MeasurementLog, policy: Policy, seed: int
+        self,
+        link: Link,
+        files: Mapping[str, ModelFile],
+        log: MeasurementLog,
+        policy: Policy,
+        seed: int,
+        tell: Callable[[str], None],
     ):
         self.link, self.files, self.log, self.policy, self.seed = link, files, log, policy, seed
+        self._tell = tell
 
     def run(self, key: BatchKey, models: list[str]) -> EndRecord:
         """Measure the reference, twice loaded, and `models` beside each other; goes on where the log ends.
 
+        A model that the runtime refuses, or that takes the agent down twice when it runs alone, is noted in the
+        log and left out from then on.
+
         Raises:
             AgentLost: the device was lost more than `max_reconnects` times; what was measured is in the log.
+            InvalidArtifactError: the reference itself can't be measured on this device.
         """
-        losses = 0
+        losses, deaths = 0, 0
         while True:
-            batch = self.log.open_batch() or self._new_batch(key, models)
+            batch = self._without_failed(self.log.open_batch() or self._new_batch(key, models))
+            starts = self.link.device.agent_starts
             try:
                 if not self._done(batch):
                     self._measure(batch)
                 return self._judge(batch)
+            except _ModelFailed as failed:
+                self._note_failure(failed.model, failed.reason)
             except AgentLost:
                 self.link.drop()
                 losses += 1
                 if losses > self.policy.max_reconnects:
                     raise
+                self.link.hello()
+                deaths += self.link.device.agent_starts > starts
+                if deaths > 1:
+                    self._tell("the agent died twice: looking for the model that does it")
+                    for model, reason in culprits(self.link, self.files, batch.slots).items():
+                        self._note_failure(model, reason)
+                    deaths = 0
+
+    def _note_failure(self, model: str, reason: str) -> None:
+        if model == self.log.header.reference_id:
+            raise InvalidArtifactError(
+                f"the reference model can't be measured on {self.link.device.name}: {reason}; "
+                "choose another runtime, backend or precision"
+            )
+        self._tell(f"left out {model}: {reason}")
+        self.log.append(FailureRecord(model=model, reason=reason))
+
+    def _without_failed(self, batch: BatchRecord) -> BatchRecord:
+        failed = self.log.failures()
+        kept = [i for i, model in enumerate(batch.slots) if model not in failed]
+        slots, copies = [batch.slots[i] for i in kept], [batch.copies[i] for i in kept]
+        return batch.model_copy(update={"slots": slots, "copies": copies})
 
     def _new_batch(self, key: BatchKey, models: list[str]) -> BatchRecord:
         reference = self.log.header.reference_id
@@ -75,7 +126,7 @@ class BatchRunner:
         rng = random.Random(f"{self.seed}:{batch.batch}:{batch.segment}")
         loading = list(range(len(batch.slots)))
         rng.shuffle(loading)
-        loaded = {slot: self.link.load(self.files[batch.slots[slot]]) for slot in loading}
+        loaded = {slot: self._load(batch.slots[slot]) for slot in loading}
         load_ns = [loaded[slot].load_ns for slot in range(len(batch.slots))]
         self.log.append(batch.model_copy(update={"load_ns": load_ns}))
         handles = [loaded[slot].handle for slot in range(len(batch.slots))]
@@ -86,13 +137,19 @@ class BatchRunner:
         for handle in handles:
             self.link.client.unload(handle)
 
+    def _load(self, model: str) -> LoadedModel:
+        try:
+            return self.link.load(self.files[model])
+        except AgentError as error:
+            raise _ModelFailed(model, refusal(error)) from error
+
     def _chunk(self, batch: BatchRecord, handles: list[int], first_round: int, warmup: int) -> None:
         visits = self.policy.settle_runs + 1
         order = [
             [slot for slot in self._round(batch, first_round + i) for _ in range(visits)]
             for i in range(min(self.policy.chunk_rounds, self.policy.max_rounds - first_round))
         ]
-        result = self.link.client.run(handles, order, warmup)
+        result = run_when_ready(self.link.client, handles, order, warmup, self._tell)
         self.log.append(
             ChunkRecord(
                 batch=batch.batch,

@@ -22,7 +22,8 @@ Progress = Callable[[str, int, int], None]
 class Engine:
     """Measures `models` against the log's reference until all are narrow, the passes or the budget are used up.
 
-    All state is in the log: a new engine on the same log goes on where the old one was stopped.
+    All state is in the log: a new engine on the same log goes on where the old one was stopped. `progress` is told
+    of every batch, and of what is waited for.
     """
 
     def __init__(
@@ -33,17 +34,18 @@ class Engine:
         log: MeasurementLog,
         policy: Policy,
         seed: int,
+        progress: Progress,
     ):
         self.models = [model for model in models if model != log.header.reference_id]
         self.log, self.policy, self.seed = log, policy, seed
-        self.runner = BatchRunner(link, files, log, policy, seed)
+        self._progress = progress
+        self.runner = BatchRunner(link, files, log, policy, seed, lambda message: progress(message, 0, 0))
 
-    def run(self, budget_s: float, progress: Progress) -> RatioEstimates:
+    def run(self, budget_s: float) -> RatioEstimates:
         """Measure; the first `min_passes` are made whatever the budget says.
 
         Args:
             budget_s: Seconds after which no further pass is begun.
-            progress: Told after every batch.
 
         Raises:
             MeasurementRejectedError: one batch was rejected `max_attempts` times.
@@ -55,28 +57,29 @@ class Engine:
                 estimates = ratio_estimates(self.log.samples(), self.log.header.reference_id)
                 if self._narrow(estimates) or time.monotonic() - start_s > budget_s:
                     return estimates
-            self._pass(pass_index, progress)
+            self._pass(pass_index)
         return ratio_estimates(self.log.samples(), self.log.header.reference_id)
 
     def _narrow(self, estimates: RatioEstimates) -> bool:
         widths = [(ratio.high - ratio.low) / 2 for ratio in estimates.ratios.values()]
-        return max(widths) <= self.policy.half_width
+        return max(widths, default=0.0) <= self.policy.half_width
 
-    def _pass(self, pass_index: int, progress: Progress) -> None:
+    def _pass(self, pass_index: int) -> None:
         groups = self._groups(pass_index)
         for group, models in enumerate(groups):
-            progress(f"pass {pass_index + 1}: measuring", group, len(groups))
-            self._until_kept(pass_index, group, models, progress)
-        progress(f"pass {pass_index + 1}: measured", len(groups), len(groups))
+            self._progress(f"pass {pass_index + 1}: measuring", group, len(groups))
+            self._until_kept(pass_index, group, models)
+        self._progress(f"pass {pass_index + 1}: measured", len(groups), len(groups))
 
     def _groups(self, pass_index: int) -> list[list[str]]:
         """The pass's batches: other company in every pass, sizes as equal as can be."""
-        models = list(self.models)
+        failed = self.log.failures()
+        models = [model for model in self.models if model not in failed]
         random.Random(f"{self.seed}:pass:{pass_index}").shuffle(models)
         count = max(1, math.ceil(len(models) / self.policy.batch_models))
         return [models[start::count] for start in range(count)]
 
-    def _until_kept(self, pass_index: int, group: int, models: list[str], progress: Progress) -> None:
+    def _until_kept(self, pass_index: int, group: int, models: list[str]) -> None:
         verdicts = self._verdicts(pass_index, group)
         while not any(end.kept for end in verdicts):
             if len(verdicts) >= self.policy.max_attempts:
@@ -87,7 +90,7 @@ class Engine:
             end = self.runner.run(BatchKey(pass_index, group, len(verdicts)), models)
             verdicts = self._verdicts(pass_index, group)
             if not end.kept:
-                progress(f"pass {pass_index + 1}: repeating a batch ({end.reason})", group, 0)
+                self._progress(f"pass {pass_index + 1}: repeating a batch ({end.reason})", group, 0)
 
     def _verdicts(self, pass_index: int, group: int) -> list[EndRecord]:
         ends = self.log.ends()

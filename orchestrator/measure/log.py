@@ -13,6 +13,7 @@ from orchestrator.measure.records import (
     BatchRecord,
     ChunkRecord,
     EndRecord,
+    FailureRecord,
     Header,
     Identity,
     Record,
@@ -88,6 +89,10 @@ class MeasurementLog:
             if number not in ends:
                 return batch.model_copy(update={"segment": batch.segment + 1})
         return None
+
+    def failures(self) -> dict[str, str]:
+        """Models that can't be measured on this device, with the reason."""
+        return {record.model: record.reason for record in self.records if isinstance(record, FailureRecord)}
 
     def rounds(self, batch: int) -> int:
         """Rounds of a batch that are in the journal."""

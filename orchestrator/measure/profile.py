@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from luts.build import build_lut
 from luts.lut import Lut
 from luts.schema import DeviceInfo, KeyFeatures, LutInputs, ModelSpec, Versions
@@ -13,7 +16,7 @@ from orchestrator.export.artifact import Artifact
 from orchestrator.export.spec import toolchain
 from orchestrator.measure.link import ModelFile
 from orchestrator.measure.log import read_log
-from orchestrator.measure.plan import Plan
+from orchestrator.measure.plan import Plan, PlanModel
 from orchestrator.measure.runs import Run
 from orchestrator.measure.samples import samples_table
 from orchestrator.measure.session import Measurement, Subject
@@ -75,24 +78,31 @@ def lut_of(
         reference_id=header.reference_id,
         created=header.created,
         measured="simulated" if header.simulated else "measured",
+        failures=dict(measurement.failures),
     )
-    models = [
-        ModelSpec(
-            model_id=model.model_id,
-            arch=model.arch,
-            blocks=model.blocks,
-            boundary_bytes=boundary_bytes(parse_keys(model.blocks)),
-            artifact_sha256=artifacts[model.model_id].sha256,
-            split="heldout" if model.role == "heldout" else "fit",
-            role=model.role,
-            base_id=model.base_id,
-            removed_key=model.removed_key,
-        )
-        for model in plan.models
-    ]
+    able = [model for model in plan.models if model.model_id not in measurement.failures]
+    models = [_model_spec(model, artifacts[model.model_id], measurement.failures) for model in able]
     samples = samples_table(read_log(run.journal))
+    measured = pc.is_in(samples.column("model"), pa.array([model.model_id for model in able]))
+    samples = samples.filter(measured)
     specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
     return build_lut(inputs, models, samples, features_of(specs))
+
+
+def _model_spec(model: PlanModel, artifact: Artifact, failures: Mapping[str, str]) -> ModelSpec:
+    """A planned model as the estimation knows it; a removal whose base failed is a model like any other."""
+    alone = model.base_id in failures
+    return ModelSpec(
+        model_id=model.model_id,
+        arch=model.arch,
+        blocks=model.blocks,
+        boundary_bytes=boundary_bytes(parse_keys(model.blocks)),
+        artifact_sha256=artifact.sha256,
+        split="heldout" if model.role == "heldout" else "fit",
+        role="design" if alone else model.role,
+        base_id="" if alone else model.base_id,
+        removed_key="" if alone else model.removed_key,
+    )
 
 
 def finish_profile(lut: Lut, run: Run, store: LutStore) -> Path:

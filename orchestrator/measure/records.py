@@ -121,7 +121,15 @@ class EndRecord(_Record):
     aa: list[float]
 
 
-Record = Header | BatchRecord | ChunkRecord | EndRecord
+class FailureRecord(_Record):
+    """A model that this device's runtime refuses, or that takes the agent down; it is measured no more."""
+
+    kind: Literal["failure"] = "failure"
+    model: ModelId
+    reason: Annotated[str, Field(max_length=4096)]
+
+
+Record = Header | BatchRecord | ChunkRecord | EndRecord | FailureRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 

@@ -35,7 +35,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came out: ratios of all models to the reference, and the reference's quiet milliseconds."""
+    """What came out: ratios of all models to the reference, and the reference's quiet milliseconds.
+
+    `failures` are the models that this device can't run, with the reason; they have no ratio.
+    """
 
     hello: HelloReply
     header: Header
@@ -43,6 +46,7 @@ class Measurement:
     reference: QuietLatency
     batches_kept: int
     batches_rejected: int
+    failures: Mapping[str, str]
 
     def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
         """Latency and its 95 % interval (of the ratio), in ms of this or of another reference latency."""
@@ -98,6 +102,7 @@ def measure(
         UsageError: the device's agent does not have the variant's runtime.
         DeviceError: the device is not there, or was lost for good.
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
+        InvalidArtifactError: the device can't run the reference model.
     """
     link = Link(device, variant.runtime, variant.load_options)
     hello = link.hello()
@@ -107,17 +112,24 @@ def measure(
         reference_id=subject.reference_id,
         seed=subject.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        simulated=False,
+        simulated=hello.device.simulated,
     )
     try:
         with MeasurementLog(journal, header) as log:
-            engine = Engine(link, subject.files, models or list(subject.files), log, policy, subject.seed)
-            estimates = engine.run(budget_s, progress)
+            chosen = models or list(subject.files)
+            engine = Engine(link, subject.files, chosen, log, policy, subject.seed, progress)
+            estimates = engine.run(budget_s)
             kept = sessions(kept_samples(log.samples()))
             quiet = quiet_latency(kept, subject.reference_id, estimates.load_variance.sd)
             verdicts = [end.kept for end in log.ends().values()]
             return Measurement(
-                hello, log.header, estimates, quiet, sum(verdicts), len(verdicts) - sum(verdicts)
+                hello,
+                log.header,
+                estimates,
+                quiet,
+                batches_kept=sum(verdicts),
+                batches_rejected=len(verdicts) - sum(verdicts),
+                failures=log.failures(),
             )
     finally:
         link.drop()

@@ -7,7 +7,7 @@ import numpy as np
 
 from orchestrator.wire import messages as m
 from orchestrator.wire.client import LoadedModel, RunResult
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentError, AgentLost
 
 QUIET = {
     "uptime_ns": 1,
@@ -28,7 +28,11 @@ QUIET = {
 
 
 class FakeDevice:
-    """`true_ms` by sha256. `lose_after`: run calls after which the connection breaks once each."""
+    """`true_ms` by sha256. `lose_after`: run calls after which the connection breaks once each.
+
+    `deadly`: models (by sha256) that kill the agent when they run; `refused`: models that do not load.
+    `unready`: states in which `run` is refused, one each, before it works.
+    """
 
     name = "fake"
 
@@ -39,12 +43,16 @@ class FakeDevice:
         self.states = list(states or [])
         self.os_build = "1"
         self.visits = []
+        self.deadly, self.refused, self.unready = set(), set(), []
+        self.agent_starts, self.agent_dead = 0, True
 
     def describe(self):
         return "a fake"
 
     def connect(self):
         self.connections += 1
+        self.agent_starts += self.agent_dead
+        self.agent_dead = False
         return FakeClient(self)
 
     def __enter__(self):
@@ -56,7 +64,7 @@ class FakeDevice:
 
 class FakeClient:
     def __init__(self, device):
-        self.device, self.loaded = device, {}
+        self.device, self.loaded, self.names = device, {}, {}
 
     def hello(self):
         return m.HelloReply.model_validate(
@@ -86,7 +94,10 @@ class FakeClient:
         return True
 
     def load(self, sha256, runtime, options=None):
-        handle = len(self.loaded) + 1
+        if sha256 in self.device.refused:
+            raise AgentError("bad_model", "an operator that the backend does not have")
+        handle = max(self.loaded, default=0) + 1
+        self.names[handle] = sha256
         level = math.exp(self.device.rng.gauss(0, self.device.load_sd))
         self.loaded[handle] = self.device.true_ms[sha256] * level
         return LoadedModel(handle, sha256, sha256, 1000, {}, (), (), None, None)
@@ -96,9 +107,14 @@ class FakeClient:
 
     def run(self, handles, order, warmup=0):
         device = self.device
+        if device.unready:
+            raise AgentError("not_ready", "the phone is hot; let it cool")
         device.runs += 1
         if device.runs in device.lose_after:
             raise AgentLost("the fake was unplugged")
+        if device.deadly & {self.names[handle] for handle in handles}:
+            device.agent_dead = True
+            raise AgentLost("the fake's agent died")
         samples = np.zeros((len(order), len(order[0])), dtype=np.int64)
         for r, visited in enumerate(order):
             drift = math.exp(0.2 * math.sin(device.runs + r / 7))
@@ -109,7 +125,7 @@ class FakeClient:
         return RunResult(samples, m.DeviceState.model_validate(before), m.DeviceState.model_validate(after))
 
     def state(self):
-        return m.DeviceState.model_validate(QUIET)
+        return m.DeviceState.model_validate(self.device.unready.pop(0) if self.device.unready else QUIET)
 
     def close(self):
         return None

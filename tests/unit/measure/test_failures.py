@@ -1,0 +1,115 @@
+"""Models that a device can't run, and devices that are in no state to run any."""
+
+import pytest
+from fakes import QUIET, FakeDevice
+
+from luts.errors import InvalidArtifactError, MeasurementRejectedError
+from orchestrator.measure import readiness
+from orchestrator.measure.link import ModelFile
+from orchestrator.measure.log import read_log
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.records import FailureRecord
+from orchestrator.measure.session import Subject, measure
+from orchestrator.measure.throttle import throttle_reason
+from orchestrator.variant import Variant
+from orchestrator.wire.messages import DeviceState
+
+TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(7)}
+SHA = {name: f"{i:064x}" for i, name in enumerate(TRUE_MS)}
+POLICY = Policy(batch_models=4, min_rounds=10, max_rounds=20, max_passes=3, cooling_s=0.0)
+
+
+def device(*, deadly=(), refused=(), unready=(), lose_after=()):
+    fake = FakeDevice({SHA[name]: ms for name, ms in TRUE_MS.items()}, lose_after=lose_after)
+    fake.deadly, fake.refused = {SHA[name] for name in deadly}, {SHA[name] for name in refused}
+    fake.unready = list(unready)
+    return fake
+
+
+def run(tmp_path, fake, told=None):
+    files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
+    return measure(
+        fake,
+        Variant("executorch", "xnnpack", "fp32", 1),
+        Subject(files, "model00", "0" * 64, seed=3),
+        tmp_path / "journal.jsonl",
+        POLICY,
+        budget_s=1e9,
+        progress=lambda message, *_: None if told is None else told.append(message),
+    )
+
+
+def test_a_refused_model_is_left_out_and_the_others_are_measured(tmp_path):
+    told = []
+    result = run(tmp_path, device(refused={"model03"}), told)
+    assert set(result.estimates.ratios) == set(TRUE_MS) - {"model03"}
+    assert list(result.failures) == ["model03"]
+    assert "bad_model" in result.failures["model03"]
+    assert any("left out model03" in message for message in told)
+
+
+def test_the_model_that_kills_the_agent_is_found_and_left_out(tmp_path):
+    fake = device(deadly={"model02", "model05"})
+    result = run(tmp_path, fake)
+    assert set(result.failures) == {"model02", "model05"}
+    assert set(result.estimates.ratios) == set(TRUE_MS) - {"model02", "model05"}
+    again = device(deadly={"model02", "model05"})
+    assert run(tmp_path, again).failures == result.failures
+    assert again.runs == 0
+
+
+def test_a_pulled_cable_is_nobodys_failure(tmp_path):
+    result = run(tmp_path, device(lose_after={2, 3, 4}))
+    assert result.failures == {}
+    assert set(result.estimates.ratios) == set(TRUE_MS)
+
+
+@pytest.mark.parametrize("how", ["refused", "deadly"])
+def test_a_reference_that_fails_ends_the_measurement(tmp_path, how):
+    with pytest.raises(InvalidArtifactError, match="the reference model can't be measured on fake"):
+        run(tmp_path, device(**{how: {"model00"}}))
+    assert not any(isinstance(record, FailureRecord) for record in read_log(tmp_path / "journal.jsonl"))
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """Seconds that the readiness loop slept, without sleeping; its clock advances by them."""
+    slept = []
+    monkeypatch.setattr(readiness, "_sleep", slept.append)
+    monkeypatch.setattr(readiness, "_clock", lambda: sum(slept))
+    return slept
+
+
+HOT = QUIET | {"thermal_state": "serious"}
+
+
+def test_a_device_that_is_not_ready_is_waited_for(tmp_path, naps):
+    told = []
+    result = run(tmp_path, device(unready=[HOT] * 3), told)
+    assert len(naps) == 3
+    assert [m for m in told if "waiting" in m] == ["waiting, the phone is hot; let it cool"]
+    assert result.batches_rejected == 0
+
+
+def test_waiting_ends(tmp_path, naps):
+    with pytest.raises(MeasurementRejectedError, match="let it cool; what was measured is kept"):
+        run(tmp_path, device(unready=[HOT] * 1000))
+    assert readiness.WAIT_S <= sum(naps) < 1.1 * readiness.WAIT_S
+
+
+def test_a_reason_that_cannot_pass_is_not_waited_for(tmp_path, naps):
+    with pytest.raises(MeasurementRejectedError):
+        run(tmp_path, device(unready=[QUIET]))
+    assert naps == []
+
+
+def test_what_the_agent_was_told_to_ignore_does_not_reject_a_batch():
+    def state(**fields):
+        return DeviceState.model_validate(QUIET | fields)
+
+    hot, allowed = state(thermal_state="critical"), state(thermal_state="critical", caveats=["throttled"])
+    saving, forced = state(low_power_mode=True), state(low_power_mode=True, caveats=["power_save"])
+    assert throttle_reason(state(), hot)
+    assert throttle_reason(saving, state())
+    assert not throttle_reason(state(), allowed)
+    assert not throttle_reason(forced, state())

@@ -1,0 +1,27 @@
+/// What an agent does, for those who show it. Nothing is sent while a model is timed.
+public enum AgentEvent: Sendable, Equatable {
+  case listening(port: UInt16)
+  case connected
+  /// A request is being worked on, in words for people.
+  case working(String)
+  case measured(RunSummary)
+  /// A request was answered with an error, or a connection ended with one.
+  case refused(code: ErrorCode, message: String)
+  case disconnected
+  /// No longer listening, with the reason where it was not asked for.
+  case stopped(reason: String?)
+}
+
+/// A finished run.
+public struct RunSummary: Sendable, Equatable {
+  /// One model's part in a run.
+  public struct Entry: Sendable, Equatable {
+    public let sha256: String
+    public let runtime: String
+    public let medianNanoseconds: UInt64
+    public let visits: Int
+  }
+
+  public let rounds: Int
+  public let entries: [Entry]
+}

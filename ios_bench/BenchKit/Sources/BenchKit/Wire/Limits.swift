@@ -1,0 +1,21 @@
+/// Bounds of PROTOCOL.md, and those of this agent that follow from them.
+package enum Limits {
+  package static let headerBytes = 1 << 20
+  package static let payloadBytes = 1 << 30
+  package static let depth = 32
+  package static let handles = 256
+  package static let visits = 200_000
+  package static let warmup = 1_000
+  package static let tensors = 64
+  package static let rank = 8
+  package static let options = 32
+  package static let operations = 8_192
+  package static let largestCount = (1 << 53) - 1
+
+  /// Payloads are read and stored in pieces of this size.
+  package static let chunkBytes = 1 << 18
+
+  /// Names and types of a placement's operations, in bytes. The other parts of 8,192 entries take at most
+  /// 0.6 MB, and a character may be escaped, so that a header with more could pass its own bound.
+  package static let placementTextBytes = 350_000
+}

@@ -35,5 +35,5 @@ def agent_command(
     if TOKEN_VARIABLE not in os.environ:
         say(f"token {token}")
     serve_forever(
-        port, token, store or default_store_dir(), on_listening=lambda p: say(f"listening on port {p}")
+        port, token, store or default_store_dir("host"), on_listening=lambda p: say(f"listening on port {p}")
     )

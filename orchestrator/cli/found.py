@@ -13,6 +13,7 @@ from orchestrator.card import Card, model_card
 from orchestrator.cli.exports import export_all
 from orchestrator.cli.measuring import REFERENCE, measure_beside
 from orchestrator.cli.output import Column, emit_facts, emit_json, emit_rows, say
+from orchestrator.devices.base import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.export import ExportSpec
 from orchestrator.feedback import fed_back
@@ -77,11 +78,11 @@ class Measured:
         return self.chosen or self.rows[0]
 
 
-def measure_best(found: Found, device: str, count: int, budget: str, seed: int) -> Measured:
+def measure_best(found: Found, device: str, access: Access, count: int, budget: str, seed: int) -> Measured:
     """Measure the most accurate ones beside the LUT's reference, and choose again."""
     best = top(found.result, count)
     specs = {model_id(row.architecture().keys()): _weighted(found, row, found.variant) for row in best}
-    with resolve(device) as there:
+    with resolve(device, access=access) as there:
         measurement, run = measure_beside(there, found.variant, found.lut, specs, budget, seed, found.workers)
     rows = beside_prediction(found.lut, best, measurement)
     measured = Measured(device, rows, choose(rows, found.result.budget.latency_ms), run.journal)

@@ -15,6 +15,8 @@ from luts.errors import InvalidArtifactError, UsageError
 from luts.lut import Lut
 from orchestrator.cli.exports import export_all
 from orchestrator.cli.options import (
+    AgentOption,
+    AllowOption,
     BackendOption,
     BudgetOption,
     DeviceOption,
@@ -22,6 +24,7 @@ from orchestrator.cli.options import (
     RuntimeOption,
     ThreadsOption,
     WorkersOption,
+    parse_access,
     parse_budget,
     parse_variant,
 )
@@ -73,6 +76,8 @@ def measure_command(
     threads: ThreadsOption = None,
     budget: BudgetOption = "2m",
     seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
+    agent: AgentOption = "python",
+    allow: AllowOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,7 +89,7 @@ def measure_command(
     given = {str(path): _model_file(path) for path in artifact or []}
     if not specs and not given:
         raise UsageError("nothing to measure; give --arch, --model or --artifact")
-    found = resolve(device)
+    found = resolve(device, access=parse_access(agent, allow))
     with found:
         _check(found, variant)
         files = _export(specs, workers) | given
@@ -130,6 +135,8 @@ def validate_command(
         bool, typer.Option("--reuse", help="Use an equal measurement that was finished.")
     ] = False,
     luts: Annotated[Path | None, typer.Option("--luts", help="A further folder of LUTs.")] = None,
+    agent: AgentOption = "python",
+    allow: AllowOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -139,7 +146,7 @@ def validate_command(
     table = store.load(ref.path)
     variant = Variant.parse(table.meta.variant)
     archs = fresh_archs(covered_space(table), table, count, seed)
-    found = resolve(device)
+    found = resolve(device, access=parse_access(agent, allow))
     with found:
         _check(found, variant)
         specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}

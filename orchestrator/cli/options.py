@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from luts.errors import UsageError
+from orchestrator.cli.output import ask, say
 from orchestrator.cores import usable_cores
+from orchestrator.devices.base import Access
 from orchestrator.variant import Variant
+from orchestrator.wire.messages import Caveat
 
 DeviceOption = Annotated[
     str, typer.Option("--device", help="host, a phone's name (iphone13, pixel8), or its serial.")
+]
+AgentOption = Annotated[
+    str, typer.Option("--agent", help="Language of the host's agent: python, kotlin or swift.")
+]
+AllowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--allow",
+        help="Measure a phone although: debuggable-build, power-save, low-battery, throttled, background. "
+        "Every result says so.",
+    ),
 ]
 RuntimeOption = Annotated[str, typer.Option("--runtime", help="executorch or coreml.")]
 BackendOption = Annotated[
@@ -33,6 +47,16 @@ WorkersOption = Annotated[
 ]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_access(agent: str, allow: str | None) -> Access:
+    """How the options say that a device is driven."""
+    allowed = [reason.strip().replace("-", "_") for reason in (allow or "").split(",") if reason.strip()]
+    for reason in allowed:
+        if reason not in get_args(Caveat):
+            known = ", ".join(caveat.replace("_", "-") for caveat in get_args(Caveat))
+            raise UsageError(f"--allow {reason!r}: expected one or more of {known}, with commas between")
+    return Access(agent, tuple(allowed), say, ask)
 
 
 def parse_budget(text: str) -> float:

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orchestrator.devices.base import no_one_to_ask
+
 if TYPE_CHECKING:
     from orchestrator.measure.engine import Progress as ProgressSink
 
@@ -77,6 +79,13 @@ def emit_facts(title: str, facts: dict[str, Any], as_json: bool) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         _out.print(f"  {name.replace('_', ' '):<{width}}  {value}", highlight=False, soft_wrap=True)
+
+
+def ask(prompt: str) -> str:
+    """What a person at the terminal answers; DeviceError where nobody sits there."""
+    if not sys.stdin.isatty():
+        return no_one_to_ask(prompt)
+    return str(typer.prompt(prompt, err=True)).strip()
 
 
 def say(text: str) -> None:

@@ -12,6 +12,8 @@ from luts.errors import UsageError
 from orchestrator.cli.exports import export_all
 from orchestrator.cli.lut import ENTRY_COLUMNS, provenance
 from orchestrator.cli.options import (
+    AgentOption,
+    AllowOption,
     BackendOption,
     BudgetOption,
     DeviceOption,
@@ -19,6 +21,7 @@ from orchestrator.cli.options import (
     RuntimeOption,
     ThreadsOption,
     WorkersOption,
+    parse_access,
     parse_budget,
     parse_variant,
 )
@@ -68,6 +71,8 @@ def profile_command(
     ] = False,
     run_folder: Annotated[Path | None, typer.Option("--run", help="Folder of the run's journal.")] = None,
     luts: Annotated[Path | None, typer.Option("--luts", help="Where the LUT is written.")] = None,
+    agent: AgentOption = "python",
+    allow: AllowOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +96,7 @@ def profile_command(
     if plan_only:
         _show_plan(plan, as_json)
         return
-    found = resolve(device)
+    found = resolve(device, access=parse_access(agent, allow))
     label = run_label(found.name, plan, variant)
     run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
     store = lut_store(luts)

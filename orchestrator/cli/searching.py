@@ -11,7 +11,7 @@ import typer
 
 from luts.errors import UsageError
 from orchestrator.cli.found import Found, feed_back, measure_best, report_search, write_winner
-from orchestrator.cli.options import BudgetOption, parse_count
+from orchestrator.cli.options import AgentOption, AllowOption, BudgetOption, parse_access, parse_count
 from orchestrator.cli.output import JsonOption, progress_bar
 from orchestrator.cli.phones import Phone, open_phones, searchable
 from orchestrator.cli.training import DataOption, SupernetOption, open_evaluator
@@ -62,6 +62,8 @@ def search_command(
     ] = 0.0,
     data: DataOption = None,
     device: Annotated[str | None, typer.Option(help="Measure the best on this device.")] = None,
+    agent: AgentOption = "python",
+    allow: AllowOption = None,
     top_count: Annotated[int, typer.Option("--top", min=1, help="How many are measured.")] = 3,
     feedback: Annotated[
         bool, typer.Option("--feedback", help="Write a new version of the LUT with these measurements in it.")
@@ -118,7 +120,9 @@ def search_command(
     result = result.model_copy(update={"provenance": _provenance(phones, evaluator)})
     result.save(output / "result.json")
     found = Found(result, evaluator, phones[0].lut, phones[0].pin, output, workers)
-    measured = measure_best(found, device, top_count, budget, seed) if device else None
+    measured = None
+    if device:
+        measured = measure_best(found, device, parse_access(agent, allow), top_count, budget, seed)
     write_winner(found, measured)
     further = feed_back(found, measured, store) if feedback and measured else None
     report_search(found, measured, further, as_json)

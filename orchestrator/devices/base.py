@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from luts.errors import DeviceError
 from orchestrator.wire.client import AgentClient
+
+
+def no_one_to_tell(message: str) -> None:
+    """The `say` of a program that has no one to tell."""
+
+
+def no_one_to_ask(prompt: str) -> str:
+    """The `ask` of a command that nobody sits at: DeviceError with what would have been asked."""
+    raise DeviceError(f"nobody is there to be asked: {prompt}")
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a device is driven.
+
+    Attributes:
+        agent: Language of the host's agent; phones have their own.
+        allow: Reasons not to measure that the agent is told to ignore (`caveats` of PROTOCOL.md).
+        say: Told what is waited for.
+        ask: Asked for what only a person can see, a pairing code; DeviceError where nobody answers.
+    """
+
+    agent: str = "python"
+    allow: tuple[str, ...] = ()
+    say: Callable[[str], None] = no_one_to_tell
+    ask: Callable[[str], str] = no_one_to_ask
 
 
 class Device(Protocol):

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from luts.errors import DeviceError
+from luts.errors import DeviceError, UsageError
 from orchestrator.devices.adb import AdbDevice, find_adb, list_adb
-from orchestrator.devices.base import Device
+from orchestrator.devices.base import Access, Device
 from orchestrator.devices.host import HostDevice
+from orchestrator.devices.programs import agent_program
 from orchestrator.devices.registry import Phone, find_phone, phone_of
 from orchestrator.devices.usbmux import USBMUXD_SOCKET, UsbmuxDevice, list_usbmux
+
+PYTHON = Access()
 
 # Phones are listed so that it is seen whether cable and permissions are right.
 _NOT_YET = "this version lists phones but can't measure on them yet; `--device host` measures this machine"
@@ -64,13 +67,15 @@ def list_attached(usbmuxd: Path = USBMUXD_SOCKET) -> Listing:
     return Listing((host, *android, *iphones), tuple(gap for gap in (android_gap, iphone_gap) if gap))
 
 
-def resolve(name: str, usbmuxd: Path = USBMUXD_SOCKET) -> Device:
+def resolve(name: str, usbmuxd: Path = USBMUXD_SOCKET, access: Access = PYTHON) -> Device:
     """The device that `name` means: `host`, a phone's name, or the serial of an attached one.
 
     DeviceError for an unknown name, for a phone that is not attached, and for phones, which can't be driven yet.
     """
     if name == "host":
-        return HostDevice()
+        return HostDevice(agent_program(access.agent))
+    if access.agent != "python":
+        raise UsageError(f"--agent is for the host; {name} has its own app")
     listing = list_attached(usbmuxd)
     if any(name == device.serial for device in listing.attached if device.serial):
         raise DeviceError(f"{name} is attached, but {_NOT_YET}")

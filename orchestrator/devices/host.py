@@ -9,17 +9,16 @@ import secrets
 import select
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import orchestrator
 from luts.errors import DeviceError
 from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.store import DEFAULT_MAX_BYTES
+from orchestrator.devices.programs import ROOT, AgentProgram, agent_program
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentLost
 
@@ -31,10 +30,10 @@ _CONNECT_TIMEOUT_S = 10.0
 _DYING_TIMEOUT_S = 2.0
 
 
-def default_store_dir() -> Path:
-    """Folder of the host agent's model store, under the user's cache folder."""
+def default_store_dir(device_name: str) -> Path:
+    """Folder of a host agent's model store, under the user's cache folder; agents do not share one."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "blocktime" / "agent-store"
+    return Path(cache) / "blocktime" / f"agent-store-{device_name}"
 
 
 class HostDevice:
@@ -43,17 +42,18 @@ class HostDevice:
     The agent's messages go to `log_path`, which errors name.
     """
 
-    name = "host"
-
     def __init__(
         self,
+        program: AgentProgram | None = None,
         store_dir: Path | None = None,
         port: int = 0,
         log_path: Path | None = None,
         timeout_s: float = 60.0,
         store_max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        self._store_dir = store_dir or default_store_dir()
+        self._program = program or agent_program("python")
+        self.name = self._program.device_name
+        self._store_dir = store_dir or default_store_dir(self.name)
         self._store_max_bytes = store_max_bytes
         self._port = port
         self._timeout_s = timeout_s
@@ -69,7 +69,7 @@ class HostDevice:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def describe(self) -> str:
-        return "this machine, measured by a local agent process"
+        return f"this machine, measured by the {self._program.language} agent"
 
     def connect(self) -> AgentClient:
         """A greeted connection to the agent, started where none runs. DeviceError where that fails."""
@@ -115,9 +115,8 @@ class HostDevice:
         self._stop()
 
     def _start(self) -> None:
-        root = str(Path(orchestrator.__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "orchestrator.agent", "--parent-watch", "--port", str(self._port)]
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        command = [*self._program.command, "--parent-watch", "--port", str(self._port)]
         command += ["--store", str(self._store_dir), "--store-bytes", str(self._store_max_bytes)]
         with self._log_path.open("ab") as log:
             # A session of its own: Ctrl-C reaches the client alone, which then ends the agent in order.

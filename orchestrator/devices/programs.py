@@ -1,0 +1,48 @@
+"""Agents that run as programs on this machine: in Python always, in Kotlin and Swift where they were built."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.errors import DeviceError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Where this package lies: the checkout in which `make agents` builds."""
+
+AGENTS_VARIABLE = "BLOCKTIME_AGENTS"
+"""Environment variable: another folder that holds `kotlin/` and `swift/`."""
+
+AGENTS = ("python", "kotlin", "swift")
+
+
+@dataclass(frozen=True)
+class AgentProgram:
+    """A program that takes the options of PROTOCOL.md, `Agents as programs`."""
+
+    language: str
+    command: tuple[str, ...]
+
+    @property
+    def device_name(self) -> str:
+        """The name under which this machine's LUTs are kept: figures of two agents are never mixed."""
+        return "host" if self.language == "python" else f"host-{self.language}"
+
+
+def agent_program(language: str) -> AgentProgram:
+    """The agent of that language.
+
+    Raises:
+        UsageError: there is no agent in that language.
+        DeviceError: it was not built.
+    """
+    if language not in AGENTS:
+        raise UsageError(f"no agent {language[:32]!r}; there are {', '.join(AGENTS)}")
+    if language == "python":
+        return AgentProgram(language, (sys.executable, "-m", "orchestrator.agent"))
+    path = Path(os.environ.get(AGENTS_VARIABLE) or ROOT / "build") / language / "blocktime-agent"
+    if not os.access(path, os.X_OK):
+        raise DeviceError(f"the {language} agent is not built ({path} is not there); run `make agents`")
+    return AgentProgram(language, (str(path),))

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup toolchains agents demo test lint format bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -21,10 +21,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+toolchains: $(READY) ## Kotlin, Swift and what the tests of phones need, as far as it can be had (.toolchains)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/toolchains/all.sh
+
+agents: toolchains ## the Kotlin and Swift agents for this machine (build)
+	@for part in native kotlin swift; do tools/build_$$part.sh || exit 1; done
+
 demo: $(READY) ## profile, train, search, measure, report: autovit-nano on this machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/demo.sh
 
-test: lint ## lint, types and all tests
+test: lint toolchains ## lint, types and all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY) ## ruff and mypy
@@ -40,4 +46,4 @@ bench: $(READY) ## measure what docs/benchmarks.md states
 	$(BIN)/python -m tools.benchmarks
 
 clean: ## remove the environment and everything that was generated
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) .toolchains build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis runs

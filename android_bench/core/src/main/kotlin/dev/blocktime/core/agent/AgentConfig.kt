@@ -1,0 +1,41 @@
+package dev.blocktime.core.agent
+
+import dev.blocktime.core.device.DeviceProbe
+import dev.blocktime.core.device.Readiness
+import dev.blocktime.core.runtime.Runtime
+import dev.blocktime.core.store.ModelStore
+
+/** The port that agents in apps listen on. */
+const val PHONE_PORT = 47613
+
+/**
+ * What an agent is made of. [token] is asked at every greeting: null or empty as long as nobody has given one, and then
+ * everybody is refused. [port] 0 takes a free one.
+ */
+class AgentConfig(
+    val info: AgentInfo,
+    val token: () -> String?,
+    val port: Int,
+    val store: ModelStore,
+    val runtimes: Map<String, Runtime>,
+    val probe: DeviceProbe,
+    val readiness: Readiness,
+    val listener: AgentListener = object : AgentListener {},
+    val timeouts: Timeouts = Timeouts(),
+)
+
+/** Name and version; any change of what is measured, or how, changes the version. */
+data class AgentInfo(
+    val name: String,
+    val version: String,
+)
+
+/**
+ * How long an agent waits, in milliseconds. [helloMs]: for a client to greet, so that a stray connection does not hold
+ * the only place. [frameMs]: for the next byte of a frame. [handoverMs]: for the place of a client that has just left.
+ */
+data class Timeouts(
+    val helloMs: Long = 10_000,
+    val frameMs: Long = 30_000,
+    val handoverMs: Long = 2_000,
+)

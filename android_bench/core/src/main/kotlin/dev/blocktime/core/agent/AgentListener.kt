@@ -1,0 +1,40 @@
+package dev.blocktime.core.agent
+
+/** What an app shows of its agent. Nothing of it is called while models are timed, and nothing may block for long. */
+interface AgentListener {
+    /** A client was greeted. Called on the thread that serves and times, whose priority may be set here. */
+    fun onClientConnected() {}
+
+    /** The client is gone and all it loaded is freed. */
+    fun onClientGone() {}
+
+    /** What is in hand now; null when the agent waits for a request. */
+    fun onWork(work: Work?) {}
+
+    /** A run has ended well. */
+    fun onResult(result: RunResult) {}
+
+    /** A request was refused or failed, with the error that the client got. */
+    fun onRefusal(
+        code: String,
+        message: String,
+    ) {}
+}
+
+/** The request that is worked on. [detail] is for people: a model's short hash, or how many visits. */
+data class Work(
+    val op: String,
+    val detail: String,
+)
+
+/** A finished run: the median of each of its [models] over all rounds, in nanoseconds. */
+data class RunResult(
+    val models: List<ModelMedian>,
+    val visits: Int,
+)
+
+/** [model] is the short hash of the model's file. */
+data class ModelMedian(
+    val model: String,
+    val medianNs: Long,
+)

@@ -1,0 +1,137 @@
+package dev.blocktime.core.agent
+
+import dev.blocktime.core.OpError
+import dev.blocktime.core.runtime.ExecutionFailed
+import dev.blocktime.core.runtime.Tensor
+import dev.blocktime.core.runtime.TensorSpec
+import dev.blocktime.core.timing.medians
+import dev.blocktime.core.timing.randomInputs
+import dev.blocktime.core.timing.timeSchedule
+import dev.blocktime.core.wire.Payload
+import dev.blocktime.core.wire.Request
+import dev.blocktime.core.wire.loadFields
+import dev.blocktime.core.wire.stateFields
+import dev.blocktime.core.wire.tensorFields
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+/** What a greeted client can ask for. Each method answers one op or throws OpError. */
+internal class Operations(
+    private val config: AgentConfig,
+    private val models: LoadedModels,
+    private val clientIsThere: () -> Boolean,
+) {
+    fun perform(
+        request: Request,
+        payload: Payload,
+    ): Answer =
+        when (request) {
+            is Request.Have -> Answer(mapOf("present" to config.store.has(request.sha256)))
+            is Request.Put -> put(request, payload)
+            is Request.Load -> load(request)
+            is Request.Unload -> Answer().also { models.close(request.handle) }
+            is Request.Check -> check(request, payload)
+            is Request.Run -> run(request)
+            is Request.State -> Answer(mapOf("state" to state()))
+            is Request.Hello, is Request.Bye -> throw IllegalArgumentException("the session answers $request")
+        }
+
+    private fun put(
+        request: Request.Put,
+        payload: Payload,
+    ): Answer {
+        config.store.put(request.sha256, payload.sizeBytes, payload.chunks(), models.hashes)
+        return Answer(mapOf("bytes" to payload.sizeBytes))
+    }
+
+    private fun load(request: Request.Load): Answer {
+        val runtime =
+            config.runtimes[request.runtime] ?: throw OpError(
+                "unknown_runtime",
+                "no runtime '${request.runtime}'; this agent has: ${config.runtimes.keys.joinToString().ifEmpty {
+                    "none"
+                }}",
+            )
+        models.requirePlace()
+        val file = config.store.file(request.sha256)
+        val startNs = System.nanoTime()
+        val model = runtime.load(file, request.options)
+        val loadNs = System.nanoTime() - startNs
+        return Answer(loadFields(models.add(LoadedModel(request.sha256, model)), loadNs, model))
+    }
+
+    private fun check(
+        request: Request.Check,
+        payload: Payload,
+    ): Answer {
+        val model = models.get(request.handle).model
+        if (request.inputs != model.inputs || request.inputs.sumOf { it.sizeBytes } != payload.sizeBytes) {
+            val wanted = model.inputs.joinToString().ifEmpty { "no inputs" }
+            throw OpError("bad_input", "the model takes $wanted; the inputs or their bytes differ from that")
+        }
+        val call = model.prepare(readTensors(request.inputs, payload))
+        val outputs =
+            failingAsOpError {
+                call.execute()
+                call.outputs()
+            }
+        return Answer(
+            mapOf("outputs" to outputs.map { tensorFields(it.spec) }),
+            *outputs.map { bytesOf(it) }.toTypedArray(),
+        )
+    }
+
+    private fun run(request: Request.Run): Answer {
+        val visited = request.handles.map(models::get)
+        val before = config.probe.read()
+        config.readiness.require(before)
+        val calls = visited.map { it.model.prepare(randomInputs(it.model.inputs)) }
+        val samples = failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, clientIsThere) }
+        val after = config.probe.read()
+        config.readiness.require(after)
+        val medianNs = medians(request.schedule, samples)
+        config.listener.onResult(
+            RunResult(medianNs.map { (index, ns) -> ModelMedian(visited[index].shortName, ns) }, samples.size),
+        )
+        val payload = ByteBuffer.allocate(Long.SIZE_BYTES * samples.size)
+        payload.asLongBuffer().put(samples)
+        return Answer(
+            mapOf(
+                "rounds" to request.schedule.rounds,
+                "visits" to request.schedule.visits,
+                "state_before" to stateFields(before, config.readiness.caveats(before)),
+                "state_after" to stateFields(after, config.readiness.caveats(after)),
+            ),
+            payload.array(),
+        )
+    }
+
+    private fun state(): Map<String, Any?> = config.probe.read().let { stateFields(it, config.readiness.caveats(it)) }
+
+    private inline fun <T> failingAsOpError(action: () -> T): T =
+        try {
+            action()
+        } catch (error: ExecutionFailed) {
+            throw OpError("run_failed", "the runtime failed: ${error.message}")
+        }
+}
+
+private fun readTensors(
+    specs: List<TensorSpec>,
+    payload: Payload,
+): List<Tensor> {
+    val all = ByteBuffer.allocateDirect(payload.sizeBytes.toInt())
+    payload.chunks().forEach(all::put)
+    all.flip()
+    return specs.map { spec ->
+        all.limit(all.position() + spec.sizeBytes.toInt())
+        val data = all.slice().order(ByteOrder.LITTLE_ENDIAN)
+        all.position(all.limit())
+        Tensor(spec, data)
+    }
+}
+
+private fun bytesOf(tensor: Tensor): ByteArray =
+    ByteArray(tensor.data.remaining()).also {
+        tensor.data.duplicate().get(it)
+    }

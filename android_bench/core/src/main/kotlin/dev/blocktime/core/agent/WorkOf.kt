@@ -1,0 +1,19 @@
+package dev.blocktime.core.agent
+
+import dev.blocktime.core.wire.Request
+
+private const val SHORT_HASH = 12
+
+/** What people are told of [request] while it is worked on; never the token. */
+internal fun workOf(request: Request): Work =
+    when (request) {
+        is Request.Hello -> Work("hello", "")
+        is Request.Have -> Work("have", request.sha256.take(SHORT_HASH))
+        is Request.Put -> Work("put", request.sha256.take(SHORT_HASH))
+        is Request.Load -> Work("load", request.sha256.take(SHORT_HASH))
+        is Request.Unload -> Work("unload", "handle ${request.handle}")
+        is Request.Check -> Work("check", "handle ${request.handle}")
+        is Request.Run -> Work("run", "${request.handles.size} models, ${request.schedule.indices.size} visits")
+        Request.State -> Work("state", "")
+        Request.Bye -> Work("bye", "")
+    }

@@ -1,0 +1,70 @@
+package dev.blocktime.core.device
+
+/** Tells what the device is and how it is. Null, or an empty list, where the device does not tell: nothing is guessed. */
+interface DeviceProbe {
+    /** What this device is. Constant while the agent runs. */
+    fun identity(): DeviceInfo
+
+    /** How it is now. May take some milliseconds; never called inside a timed run. */
+    fun read(): DeviceReading
+}
+
+/** What the device is. [cores]: those that the agent may use. [simulated]: the agent runs on another machine than it names. */
+data class DeviceInfo(
+    val model: String,
+    val os: String,
+    val osBuild: String?,
+    val soc: String?,
+    val cores: Int,
+    val memoryBytes: Long,
+    val simulated: Boolean = false,
+)
+
+/** A moment of the device; fields as `state` in PROTOCOL.md. [debuggable] is no field there but decides readiness. */
+data class DeviceReading(
+    val uptimeNs: Long,
+    val loadAverage1m: Double? = null,
+    val cpus: List<CpuClock> = emptyList(),
+    val stealMs: Long? = null,
+    val thermalState: ThermalState? = null,
+    val thermalHeadroom: Double? = null,
+    val thermalZones: List<ThermalZone> = emptyList(),
+    val throttleCount: Long? = null,
+    val battery: Battery? = null,
+    val lowPowerMode: Boolean? = null,
+    val freeMemoryBytes: Long? = null,
+    val agentMemoryBytes: Long? = null,
+    val foreground: Boolean? = null,
+    val debuggable: Boolean? = null,
+)
+
+/** The clock of one core. */
+data class CpuClock(
+    val cpu: Int,
+    val mhz: Double?,
+    val maxMhz: Double?,
+    val governor: String?,
+)
+
+/** A temperature sensor. */
+data class ThermalZone(
+    val name: String,
+    val celsius: Double,
+)
+
+/** The battery; [charging] also where it is full and on external power. */
+data class Battery(
+    val percent: Double,
+    val charging: Boolean?,
+    val celsius: Double?,
+)
+
+/** Thermal pressure in the wire's four steps, in rising order. */
+enum class ThermalState(
+    val wireName: String,
+) {
+    NOMINAL("nominal"),
+    FAIR("fair"),
+    SERIOUS("serious"),
+    CRITICAL("critical"),
+}

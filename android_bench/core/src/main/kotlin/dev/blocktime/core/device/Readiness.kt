@@ -1,0 +1,68 @@
+package dev.blocktime.core.device
+
+import dev.blocktime.core.OpError
+
+/** Below this a phone may save power without saying so. */
+const val LOW_BATTERY_PERCENT = 15.0
+
+/** Even while charging: a phone that is nearly empty limits itself. */
+const val LOW_BATTERY_CHARGING_PERCENT = 5.0
+
+/** Reasons not to measure, with their names on the wire and what the user can do. */
+enum class Caveat(
+    val wireName: String,
+    val remedy: String,
+) {
+    DEBUGGABLE_BUILD("debuggable_build", "the app is a debuggable build; install a release build"),
+    POWER_SAVE("power_save", "power saving is on; switch it off"),
+    LOW_BATTERY("low_battery", "the battery is low; charge the device"),
+    THROTTLED("throttled", "the device is throttled by heat; let it cool down"),
+    BACKGROUND("background", "the app is in the background; bring it to the front and unlock the screen"),
+    ;
+
+    companion object {
+        /** The reasons named in [names], separated by commas; throws IllegalArgumentException for an unknown one. */
+        fun parse(names: String): Set<Caveat> =
+            names
+                .split(',')
+                .map(String::trim)
+                .filter(String::isNotEmpty)
+                .map { name ->
+                    entries.find { it.wireName == name } ?: throw IllegalArgumentException(
+                        "no reason is called '$name'; known: ${entries.joinToString { it.wireName }}",
+                    )
+                }.toSet()
+    }
+}
+
+/** Whether a device is in a state to be measured. [allowed] are reasons that the user told the agent to ignore. */
+class Readiness(
+    private val allowed: () -> Set<Caveat> = { emptySet() },
+) {
+    /** Reasons not to measure that the user allowed; they are told in every state. */
+    fun caveats(reading: DeviceReading): List<Caveat> = reasonsNotToMeasure(reading).filter(allowed()::contains)
+
+    /** Throws OpError `not_ready` where there is a reason that the user did not allow. */
+    fun require(reading: DeviceReading) {
+        val reasons = reasonsNotToMeasure(reading).filterNot(allowed()::contains)
+        if (reasons.isEmpty()) return
+        val names = reasons.joinToString(",") { it.wireName }
+        val remedies = reasons.joinToString("; ") { it.remedy }
+        throw OpError("not_ready", "the device is in no state to be measured: $remedies; or allow it: $names")
+    }
+}
+
+/** All reasons not to measure on a device with this [reading]; what the device does not tell is no reason. */
+fun reasonsNotToMeasure(reading: DeviceReading): List<Caveat> =
+    Caveat.entries.filter { caveat ->
+        when (caveat) {
+            Caveat.DEBUGGABLE_BUILD -> reading.debuggable == true
+            Caveat.POWER_SAVE -> reading.lowPowerMode == true
+            Caveat.LOW_BATTERY -> reading.battery?.let(::isLow) == true
+            Caveat.THROTTLED -> reading.thermalState?.let { it >= ThermalState.SERIOUS } == true
+            Caveat.BACKGROUND -> reading.foreground == false
+        }
+    }
+
+private fun isLow(battery: Battery): Boolean =
+    battery.percent < if (battery.charging == true) LOW_BATTERY_CHARGING_PERCENT else LOW_BATTERY_PERCENT

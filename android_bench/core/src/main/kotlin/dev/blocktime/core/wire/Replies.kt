@@ -1,0 +1,117 @@
+package dev.blocktime.core.wire
+
+import dev.blocktime.core.agent.AgentInfo
+import dev.blocktime.core.device.Battery
+import dev.blocktime.core.device.Caveat
+import dev.blocktime.core.device.CpuClock
+import dev.blocktime.core.device.DeviceInfo
+import dev.blocktime.core.device.DeviceReading
+import dev.blocktime.core.runtime.Model
+import dev.blocktime.core.runtime.OptionInfo
+import dev.blocktime.core.runtime.RuntimeInfo
+import dev.blocktime.core.runtime.TensorSpec
+
+private const val MAX_TEXT = 256
+private const val MAX_MESSAGE = 1000
+private val SPACE = Regex("\\s+")
+
+/** The error frame's header. [message] becomes one line of bounded length. */
+fun errorReply(
+    id: Long?,
+    code: String,
+    message: String,
+): Map<String, Any?> =
+    mapOf(
+        "id" to id,
+        "error" to mapOf("code" to code, "message" to message.trim().replace(SPACE, " ").take(MAX_MESSAGE)),
+    )
+
+fun helloFields(
+    agent: AgentInfo,
+    device: DeviceInfo,
+    runtimes: Map<String, RuntimeInfo>,
+): Map<String, Any?> =
+    mapOf(
+        "protocol" to PROTOCOL_VERSION,
+        "agent" to mapOf("name" to agent.name, "version" to agent.version),
+        "device" to
+            mapOf(
+                "model" to device.model.take(MAX_TEXT),
+                "os" to device.os.take(MAX_TEXT),
+                "os_build" to device.osBuild?.take(MAX_TEXT),
+                "soc" to device.soc?.take(MAX_TEXT),
+                "cores" to device.cores,
+                "memory_bytes" to device.memoryBytes,
+                "simulated" to device.simulated,
+            ),
+        "runtimes" to runtimes.mapValues { (_, info) -> runtimeFields(info) },
+    )
+
+fun loadFields(
+    handle: Long,
+    loadNs: Long,
+    model: Model,
+): Map<String, Any?> =
+    mapOf(
+        "handle" to handle,
+        "load_ns" to loadNs,
+        "options" to model.options,
+        "inputs" to model.inputs.map(::tensorFields),
+        "outputs" to model.outputs.map(::tensorFields),
+        "delegates" to model.delegates?.map { mapOf("backend" to it.backend, "count" to it.count) },
+        "placement" to null,
+    )
+
+fun tensorFields(spec: TensorSpec): Map<String, Any?> = mapOf("dtype" to spec.dtype.wireName, "shape" to spec.shape)
+
+fun stateFields(
+    reading: DeviceReading,
+    caveats: List<Caveat>,
+): Map<String, Any?> =
+    mapOf(
+        "uptime_ns" to reading.uptimeNs,
+        "load_average_1m" to finite(reading.loadAverage1m),
+        "cpus" to reading.cpus.map(::clockFields),
+        "steal_ms" to reading.stealMs,
+        "thermal_state" to reading.thermalState?.wireName,
+        "thermal_headroom" to finite(reading.thermalHeadroom),
+        "thermal_zones" to reading.thermalZones.map { mapOf("name" to it.name, "celsius" to it.celsius) },
+        "throttle_count" to reading.throttleCount,
+        "battery" to reading.battery?.let(::batteryFields),
+        "low_power_mode" to reading.lowPowerMode,
+        "free_memory_bytes" to reading.freeMemoryBytes,
+        "agent_memory_bytes" to reading.agentMemoryBytes,
+        "qos" to null,
+        "foreground" to reading.foreground,
+        "caveats" to caveats.map { it.wireName },
+    )
+
+private fun runtimeFields(info: RuntimeInfo): Map<String, Any?> =
+    mapOf(
+        "version" to info.version,
+        "backends" to info.backends,
+        "options" to info.options.mapValues { (_, option) -> optionFields(option) },
+    )
+
+private fun optionFields(option: OptionInfo): Map<String, Any?> =
+    mapOf(
+        "type" to option.type,
+        "default" to option.default,
+        "min" to option.min,
+        "max" to option.max,
+        "choices" to option.choices,
+    )
+
+private fun clockFields(clock: CpuClock): Map<String, Any?> =
+    mapOf(
+        "cpu" to clock.cpu,
+        "mhz" to finite(clock.mhz),
+        "max_mhz" to finite(clock.maxMhz),
+        "governor" to clock.governor?.take(MAX_TEXT),
+    )
+
+private fun batteryFields(battery: Battery): Map<String, Any?> =
+    mapOf("percent" to battery.percent, "charging" to battery.charging, "celsius" to finite(battery.celsius))
+
+/** Android tells an unknown headroom as NaN. */
+private fun finite(value: Double?): Double? = value?.takeUnless { it.isNaN() || it.isInfinite() }

@@ -1,0 +1,270 @@
+// The native half of android_bench/standin: does what ExecuTorch's own Android binding does, on Linux.
+
+#include "error.h"
+#include "loaded_method.h"
+#include "program_file.h"
+#include "runtime.h"
+
+#include <jni.h>
+
+#include <iterator>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace {
+
+using blocktime::Error;
+using blocktime::Failure;
+using executorch::aten::ScalarType;
+using executorch::extension::TensorPtr;
+using executorch::runtime::EValue;
+
+// ExecuTorch's own bound.
+constexpr jsize kMaxRank = 16;
+
+/// Thrown where a Java exception is already pending.
+struct JavaPending {};
+
+struct JavaIds {
+  jclass evalue;
+  jclass tensor;
+  jclass string;
+  jclass error;
+  jmethodID evalue_from;
+  jmethodID evalue_to_tensor;
+  jmethodID tensor_new;
+  jmethodID tensor_data;
+  jmethodID tensor_dtype_code;
+  jfieldID tensor_shape;
+  jmethodID error_new;
+};
+
+JavaIds ids;
+
+/// What a Java Module stands for.
+struct NativeModule {
+  NativeModule(const std::string& path, blocktime::LoadMode mode) : file(path, mode) {}
+
+  blocktime::LoadedMethod& load(const std::string& name) {
+    auto& method = methods[name];
+    if (method == nullptr) {
+      method = std::make_unique<blocktime::LoadedMethod>(file, name, file.method_spec(name));
+    }
+    return *method;
+  }
+
+  blocktime::ProgramFile file;
+  std::map<std::string, std::unique_ptr<blocktime::LoadedMethod>> methods;
+};
+
+void throw_to_java(JNIEnv* env) {
+  if (env->ExceptionCheck()) {
+    return;
+  }
+  const blocktime::Caught caught = blocktime::describe_current_exception();
+  jstring text = env->NewStringUTF(caught.text.c_str());
+  if (text == nullptr) {
+    return;
+  }
+  const auto code = static_cast<jint>(caught.code);
+  if (auto error = static_cast<jthrowable>(env->NewObject(ids.error, ids.error_new, code, text))) {
+    env->Throw(error);
+  }
+}
+
+template <typename Result, typename Body>
+Result guarded(JNIEnv* env, Body&& body) noexcept {
+  try {
+    blocktime::forget_log();
+    return body();
+  } catch (const JavaPending&) {
+  } catch (...) {
+    throw_to_java(env);
+  }
+  return Result{};
+}
+
+template <typename T>
+T non_null(T value) {
+  if (value == nullptr) {
+    throw JavaPending();
+  }
+  return value;
+}
+
+void require_no_exception(JNIEnv* env) {
+  if (env->ExceptionCheck()) {
+    throw JavaPending();
+  }
+}
+
+std::string to_string(JNIEnv* env, jstring text) {
+  const jsize length = env->GetStringLength(text);
+  std::string utf(static_cast<size_t>(env->GetStringUTFLength(text)) + 1, '\0');
+  env->GetStringUTFRegion(text, 0, length, utf.data());
+  require_no_exception(env);
+  utf.pop_back();
+  return utf;
+}
+
+jobjectArray to_java(JNIEnv* env, const std::vector<std::string>& strings) {
+  const auto array = non_null(env->NewObjectArray(static_cast<jsize>(strings.size()), ids.string, nullptr));
+  for (size_t i = 0; i < strings.size(); ++i) {
+    jstring text = non_null(env->NewStringUTF(strings[i].c_str()));
+    env->SetObjectArrayElement(array, static_cast<jsize>(i), text);
+    env->DeleteLocalRef(text);
+  }
+  return array;
+}
+
+NativeModule& module_of(jlong handle) { return *reinterpret_cast<NativeModule*>(handle); }
+
+std::vector<int32_t> shape_of(JNIEnv* env, jobject tensor) {
+  const auto array = static_cast<jlongArray>(non_null(env->GetObjectField(tensor, ids.tensor_shape)));
+  const jsize rank = env->GetArrayLength(array);
+  if (rank > kMaxRank) {
+    throw Failure(Error::InvalidArgument, "a tensor of more than 16 dimensions");
+  }
+  std::vector<jlong> sizes(static_cast<size_t>(rank));
+  env->GetLongArrayRegion(array, 0, rank, sizes.data());
+  require_no_exception(env);
+  std::vector<int32_t> shape;
+  for (const jlong size : sizes) {
+    if (size < 0 || size > INT32_MAX) {
+      throw Failure(Error::InvalidArgument, "a tensor of size " + std::to_string(size));
+    }
+    shape.push_back(static_cast<int32_t>(size));
+  }
+  return shape;
+}
+
+/// A tensor on the Java tensor's own memory, which the caller keeps alive.
+TensorPtr to_native(JNIEnv* env, jobject tensor) {
+  const jint dtype = env->CallIntMethod(tensor, ids.tensor_dtype_code);
+  require_no_exception(env);
+  const auto data = non_null(env->CallObjectMethod(tensor, ids.tensor_data));
+  // Tensor.java has compared capacity and shape, and let none but direct buffers in.
+  return executorch::extension::from_blob(env->GetDirectBufferAddress(data), shape_of(env, tensor),
+                                          static_cast<ScalarType>(dtype));
+}
+
+/// A Java tensor on the native tensor's own memory, as in the real binding: valid until the next execution.
+jobject to_java(JNIEnv* env, const EValue& value) {
+  if (!value.isTensor()) {
+    throw Failure(Error::NotSupported, "an output is no tensor; export a model of tensors only");
+  }
+  const auto& tensor = value.toTensor();
+  const std::vector<jlong> sizes(tensor.sizes().begin(), tensor.sizes().end());
+  const auto rank = static_cast<jsize>(sizes.size());
+  jlongArray shape = non_null(env->NewLongArray(rank));
+  env->SetLongArrayRegion(shape, 0, rank, sizes.data());
+  jobject data =
+      non_null(env->NewDirectByteBuffer(tensor.mutable_data_ptr(), static_cast<jlong>(tensor.nbytes())));
+  const auto dtype = static_cast<jint>(tensor.scalar_type());
+  jobject java_tensor =
+      non_null(env->CallStaticObjectMethod(ids.tensor, ids.tensor_new, data, shape, dtype));
+  return non_null(env->CallStaticObjectMethod(ids.evalue, ids.evalue_from, java_tensor));
+}
+
+jobjectArray execute(JNIEnv* env, blocktime::LoadedMethod& loaded, jobjectArray inputs) {
+  auto& method = loaded.method();
+  const auto count = static_cast<size_t>(env->GetArrayLength(inputs));
+  if (count != method.inputs_size()) {
+    throw Failure(Error::InvalidArgument, "the method takes " + std::to_string(method.inputs_size()) +
+                                              " inputs, got " + std::to_string(count));
+  }
+  std::vector<TensorPtr> tensors;
+  for (size_t i = 0; i < count; ++i) {
+    jobject value = non_null(env->GetObjectArrayElement(inputs, static_cast<jsize>(i)));
+    tensors.push_back(to_native(env, non_null(env->CallObjectMethod(value, ids.evalue_to_tensor))));
+    blocktime::check(method.set_input(EValue(*tensors.back()), i), "cannot set an input");
+  }
+  blocktime::check(method.execute(), "the runtime failed to execute");
+  const auto outputs = static_cast<jsize>(method.outputs_size());
+  jobjectArray results = non_null(env->NewObjectArray(outputs, ids.evalue, nullptr));
+  for (jsize i = 0; i < outputs; ++i) {
+    env->SetObjectArrayElement(results, i, to_java(env, method.get_output(static_cast<size_t>(i))));
+  }
+  return results;
+}
+
+jclass find_class(JNIEnv* env, const char* name) {
+  jclass local = non_null(env->FindClass(name));
+  const auto global = static_cast<jclass>(non_null(env->NewGlobalRef(local)));
+  env->DeleteLocalRef(local);
+  return global;
+}
+
+void find_java(JNIEnv* env) {
+  ids.evalue = find_class(env, "org/pytorch/executorch/EValue");
+  ids.tensor = find_class(env, "org/pytorch/executorch/Tensor");
+  ids.error = find_class(env, "org/pytorch/executorch/ExecutorchRuntimeException");
+  ids.string = find_class(env, "java/lang/String");
+  ids.evalue_from = non_null(env->GetStaticMethodID(
+      ids.evalue, "from", "(Lorg/pytorch/executorch/Tensor;)Lorg/pytorch/executorch/EValue;"));
+  ids.evalue_to_tensor =
+      non_null(env->GetMethodID(ids.evalue, "toTensor", "()Lorg/pytorch/executorch/Tensor;"));
+  ids.tensor_new = non_null(env->GetStaticMethodID(
+      ids.tensor, "nativeNewTensor", "(Ljava/nio/ByteBuffer;[JI)Lorg/pytorch/executorch/Tensor;"));
+  ids.tensor_data = non_null(env->GetMethodID(ids.tensor, "getRawDataBuffer", "()Ljava/nio/Buffer;"));
+  ids.tensor_dtype_code = non_null(env->GetMethodID(ids.tensor, "dtypeJniCode", "()I"));
+  ids.tensor_shape = non_null(env->GetFieldID(ids.tensor, "shape", "[J"));
+  ids.error_new = non_null(env->GetMethodID(ids.error, "<init>", "(ILjava/lang/String;)V"));
+}
+
+}  // namespace
+
+#define ET_JNI(result, name) extern "C" JNIEXPORT result JNICALL Java_org_pytorch_executorch_##name
+
+extern "C" JNIEXPORT jint JNICALL JNI_OnLoad(JavaVM* vm, void*) {
+  JNIEnv* env = nullptr;
+  if (vm->GetEnv(reinterpret_cast<void**>(&env), JNI_VERSION_1_8) != JNI_OK) {
+    return JNI_ERR;
+  }
+  return guarded<jint>(env, [&] {
+    find_java(env);
+    blocktime::start_runtime();
+    return JNI_VERSION_1_8;
+  });
+}
+
+ET_JNI(jobjectArray, ExecuTorchRuntime_getRegisteredBackends)(JNIEnv* env, jclass) {
+  return guarded<jobjectArray>(env, [&] { return to_java(env, blocktime::available_backends()); });
+}
+
+ET_JNI(jlong, Module_openNative)(JNIEnv* env, jclass, jstring path, jint mode, jint threads) {
+  return guarded<jlong>(env, [&] {
+    if (threads != 0) {
+      blocktime::set_thread_count(static_cast<uint32_t>(threads));
+    }
+    auto module = std::make_unique<NativeModule>(to_string(env, path), static_cast<blocktime::LoadMode>(mode));
+    return reinterpret_cast<jlong>(module.release());
+  });
+}
+
+ET_JNI(void, Module_loadMethodNative)(JNIEnv* env, jclass, jlong handle, jstring name) {
+  guarded<int>(env, [&] {
+    module_of(handle).load(to_string(env, name));
+    return 0;
+  });
+}
+
+ET_JNI(jobjectArray, Module_executeNative)(JNIEnv* env, jclass, jlong handle, jstring name, jobjectArray inputs) {
+  return guarded<jobjectArray>(
+      env, [&] { return execute(env, module_of(handle).load(to_string(env, name)), inputs); });
+}
+
+ET_JNI(jobjectArray, Module_getMethodsNative)(JNIEnv* env, jclass, jlong handle) {
+  return guarded<jobjectArray>(env, [&] { return to_java(env, module_of(handle).file.method_names()); });
+}
+
+ET_JNI(jobjectArray, Module_getUsedBackendsNative)(JNIEnv* env, jclass, jlong handle, jstring name) {
+  return guarded<jobjectArray>(
+      env, [&] { return to_java(env, module_of(handle).file.backends(to_string(env, name))); });
+}
+
+ET_JNI(void, Module_destroyNative)(JNIEnv*, jclass, jlong handle) {
+  delete reinterpret_cast<NativeModule*>(handle);
+}

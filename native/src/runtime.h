@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace blocktime {
+
+/// Must be called before anything of ExecuTorch is used; any number of times, from any thread.
+void start_runtime();
+
+const char* runtime_version();
+
+/// Names of the backends that are registered and available.
+std::vector<std::string> available_backends();
+
+uint32_t thread_count();
+
+/// Resets the process-wide pool. Throws Failure(InvalidState) while a method is loaded with another number,
+/// because a reset frees the pool that loaded methods keep using.
+void set_thread_count(uint32_t threads);
+
+/// Keeps the pool as it is while it lives; every loaded method holds one.
+class PoolUse {
+ public:
+  PoolUse();
+  ~PoolUse();
+  PoolUse(const PoolUse&) = delete;
+  PoolUse& operator=(const PoolUse&) = delete;
+};
+
+}  // namespace blocktime

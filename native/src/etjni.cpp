@@ -7,10 +7,10 @@
 
 #include <jni.h>
 
-#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -29,15 +29,13 @@ struct JavaPending {};
 
 struct JavaIds {
   jclass evalue;
-  jclass tensor;
   jclass string;
   jclass error;
-  jmethodID evalue_from;
-  jmethodID evalue_to_tensor;
-  jmethodID tensor_new;
-  jmethodID tensor_data;
-  jmethodID tensor_dtype_code;
+  jfieldID evalue_tensor;
+  jmethodID evalue_on_output;
+  jfieldID tensor_data;
   jfieldID tensor_shape;
+  jfieldID tensor_jni_code;
   jmethodID error_new;
 };
 
@@ -86,13 +84,34 @@ Result guarded(JNIEnv* env, Body&& body) noexcept {
   return Result{};
 }
 
-template <typename T>
-T non_null(T value) {
-  if (value == nullptr) {
-    throw JavaPending();
+void require_non_null(jobject object) {
+  if (object == nullptr) {
+    throw Failure(Error::InvalidArgument, "null where an object was expected");
   }
-  return value;
 }
+
+/// A local reference, freed at the end of its scope: loops would pile them up.
+template <typename T>
+class Local {
+ public:
+  /// Throws JavaPending where `value` is null because of a Java exception, Failure where it is just null.
+  Local(JNIEnv* env, T value) : env_(env), value_(value) {
+    if (env->ExceptionCheck()) {
+      throw JavaPending();
+    }
+    require_non_null(value);
+  }
+  ~Local() { env_->DeleteLocalRef(value_); }
+  Local(const Local&) = delete;
+  Local& operator=(const Local&) = delete;
+
+  T get() const { return value_; }
+  T release() { return std::exchange(value_, nullptr); }
+
+ private:
+  JNIEnv* env_;
+  T value_;
+};
 
 void require_no_exception(JNIEnv* env) {
   if (env->ExceptionCheck()) {
@@ -100,7 +119,14 @@ void require_no_exception(JNIEnv* env) {
   }
 }
 
+template <typename Id>
+Id found(JNIEnv* env, Id id) {
+  require_no_exception(env);
+  return id;
+}
+
 std::string to_string(JNIEnv* env, jstring text) {
+  require_non_null(text);
   const jsize length = env->GetStringLength(text);
   std::string utf(static_cast<size_t>(env->GetStringUTFLength(text)) + 1, '\0');
   env->GetStringUTFRegion(text, 0, length, utf.data());
@@ -110,25 +136,25 @@ std::string to_string(JNIEnv* env, jstring text) {
 }
 
 jobjectArray to_java(JNIEnv* env, const std::vector<std::string>& strings) {
-  const auto array = non_null(env->NewObjectArray(static_cast<jsize>(strings.size()), ids.string, nullptr));
+  Local<jobjectArray> array(env, env->NewObjectArray(static_cast<jsize>(strings.size()), ids.string, nullptr));
   for (size_t i = 0; i < strings.size(); ++i) {
-    jstring text = non_null(env->NewStringUTF(strings[i].c_str()));
-    env->SetObjectArrayElement(array, static_cast<jsize>(i), text);
-    env->DeleteLocalRef(text);
+    const Local<jstring> text(env, env->NewStringUTF(strings[i].c_str()));
+    env->SetObjectArrayElement(array.get(), static_cast<jsize>(i), text.get());
+    require_no_exception(env);
   }
-  return array;
+  return array.release();
 }
 
 NativeModule& module_of(jlong handle) { return *reinterpret_cast<NativeModule*>(handle); }
 
 std::vector<int32_t> shape_of(JNIEnv* env, jobject tensor) {
-  const auto array = static_cast<jlongArray>(non_null(env->GetObjectField(tensor, ids.tensor_shape)));
-  const jsize rank = env->GetArrayLength(array);
+  const Local<jlongArray> array(env, static_cast<jlongArray>(env->GetObjectField(tensor, ids.tensor_shape)));
+  const jsize rank = env->GetArrayLength(array.get());
   if (rank > kMaxRank) {
     throw Failure(Error::InvalidArgument, "a tensor of more than 16 dimensions");
   }
   std::vector<jlong> sizes(static_cast<size_t>(rank));
-  env->GetLongArrayRegion(array, 0, rank, sizes.data());
+  env->GetLongArrayRegion(array.get(), 0, rank, sizes.data());
   require_no_exception(env);
   std::vector<int32_t> shape;
   for (const jlong size : sizes) {
@@ -142,12 +168,10 @@ std::vector<int32_t> shape_of(JNIEnv* env, jobject tensor) {
 
 /// A tensor on the Java tensor's own memory, which the caller keeps alive.
 TensorPtr to_native(JNIEnv* env, jobject tensor) {
-  const jint dtype = env->CallIntMethod(tensor, ids.tensor_dtype_code);
-  require_no_exception(env);
-  const auto data = non_null(env->CallObjectMethod(tensor, ids.tensor_data));
-  // Tensor.java has compared capacity and shape, and let none but direct buffers in.
-  return executorch::extension::from_blob(env->GetDirectBufferAddress(data), shape_of(env, tensor),
-                                          static_cast<ScalarType>(dtype));
+  // Tensor.java has compared capacity and shape, and lets none but direct buffers in.
+  const Local<jobject> data(env, env->GetObjectField(tensor, ids.tensor_data));
+  const auto type = static_cast<ScalarType>(env->GetIntField(tensor, ids.tensor_jni_code));
+  return executorch::extension::from_blob(env->GetDirectBufferAddress(data.get()), shape_of(env, tensor), type);
 }
 
 /// A Java tensor on the native tensor's own memory, as in the real binding: valid until the next execution.
@@ -158,17 +182,18 @@ jobject to_java(JNIEnv* env, const EValue& value) {
   const auto& tensor = value.toTensor();
   const std::vector<jlong> sizes(tensor.sizes().begin(), tensor.sizes().end());
   const auto rank = static_cast<jsize>(sizes.size());
-  jlongArray shape = non_null(env->NewLongArray(rank));
-  env->SetLongArrayRegion(shape, 0, rank, sizes.data());
-  jobject data =
-      non_null(env->NewDirectByteBuffer(tensor.mutable_data_ptr(), static_cast<jlong>(tensor.nbytes())));
-  const auto dtype = static_cast<jint>(tensor.scalar_type());
-  jobject java_tensor =
-      non_null(env->CallStaticObjectMethod(ids.tensor, ids.tensor_new, data, shape, dtype));
-  return non_null(env->CallStaticObjectMethod(ids.evalue, ids.evalue_from, java_tensor));
+  const Local<jlongArray> shape(env, env->NewLongArray(rank));
+  env->SetLongArrayRegion(shape.get(), 0, rank, sizes.data());
+  const auto nbytes = static_cast<jlong>(tensor.nbytes());
+  const Local<jobject> data(env, env->NewDirectByteBuffer(tensor.mutable_data_ptr(), nbytes));
+  const auto type = static_cast<jint>(tensor.scalar_type());
+  return Local<jobject>(env, env->CallStaticObjectMethod(ids.evalue, ids.evalue_on_output, data.get(),
+                                                         shape.get(), type))
+      .release();
 }
 
 jobjectArray execute(JNIEnv* env, blocktime::LoadedMethod& loaded, jobjectArray inputs) {
+  require_non_null(inputs);
   auto& method = loaded.method();
   const auto count = static_cast<size_t>(env->GetArrayLength(inputs));
   if (count != method.inputs_size()) {
@@ -177,41 +202,40 @@ jobjectArray execute(JNIEnv* env, blocktime::LoadedMethod& loaded, jobjectArray 
   }
   std::vector<TensorPtr> tensors;
   for (size_t i = 0; i < count; ++i) {
-    jobject value = non_null(env->GetObjectArrayElement(inputs, static_cast<jsize>(i)));
-    tensors.push_back(to_native(env, non_null(env->CallObjectMethod(value, ids.evalue_to_tensor))));
+    const Local<jobject> value(env, env->GetObjectArrayElement(inputs, static_cast<jsize>(i)));
+    const Local<jobject> tensor(env, env->GetObjectField(value.get(), ids.evalue_tensor));
+    tensors.push_back(to_native(env, tensor.get()));
     blocktime::check(method.set_input(EValue(*tensors.back()), i), "cannot set an input");
   }
   blocktime::check(method.execute(), "the runtime failed to execute");
   const auto outputs = static_cast<jsize>(method.outputs_size());
-  jobjectArray results = non_null(env->NewObjectArray(outputs, ids.evalue, nullptr));
+  Local<jobjectArray> results(env, env->NewObjectArray(outputs, ids.evalue, nullptr));
   for (jsize i = 0; i < outputs; ++i) {
-    env->SetObjectArrayElement(results, i, to_java(env, method.get_output(static_cast<size_t>(i))));
+    const Local<jobject> output(env, to_java(env, method.get_output(static_cast<size_t>(i))));
+    env->SetObjectArrayElement(results.get(), i, output.get());
+    require_no_exception(env);
   }
-  return results;
+  return results.release();
 }
 
 jclass find_class(JNIEnv* env, const char* name) {
-  jclass local = non_null(env->FindClass(name));
-  const auto global = static_cast<jclass>(non_null(env->NewGlobalRef(local)));
-  env->DeleteLocalRef(local);
-  return global;
+  const Local<jclass> local(env, env->FindClass(name));
+  return static_cast<jclass>(env->NewGlobalRef(local.get()));
 }
 
 void find_java(JNIEnv* env) {
   ids.evalue = find_class(env, "org/pytorch/executorch/EValue");
-  ids.tensor = find_class(env, "org/pytorch/executorch/Tensor");
   ids.error = find_class(env, "org/pytorch/executorch/ExecutorchRuntimeException");
   ids.string = find_class(env, "java/lang/String");
-  ids.evalue_from = non_null(env->GetStaticMethodID(
-      ids.evalue, "from", "(Lorg/pytorch/executorch/Tensor;)Lorg/pytorch/executorch/EValue;"));
-  ids.evalue_to_tensor =
-      non_null(env->GetMethodID(ids.evalue, "toTensor", "()Lorg/pytorch/executorch/Tensor;"));
-  ids.tensor_new = non_null(env->GetStaticMethodID(
-      ids.tensor, "nativeNewTensor", "(Ljava/nio/ByteBuffer;[JI)Lorg/pytorch/executorch/Tensor;"));
-  ids.tensor_data = non_null(env->GetMethodID(ids.tensor, "getRawDataBuffer", "()Ljava/nio/Buffer;"));
-  ids.tensor_dtype_code = non_null(env->GetMethodID(ids.tensor, "dtypeJniCode", "()I"));
-  ids.tensor_shape = non_null(env->GetFieldID(ids.tensor, "shape", "[J"));
-  ids.error_new = non_null(env->GetMethodID(ids.error, "<init>", "(ILjava/lang/String;)V"));
+  const Local<jclass> tensor(env, env->FindClass("org/pytorch/executorch/Tensor"));
+  ids.evalue_tensor = found(env, env->GetFieldID(ids.evalue, "tensor", "Lorg/pytorch/executorch/Tensor;"));
+  ids.evalue_on_output = found(env, env->GetStaticMethodID(ids.evalue, "onOutput",
+                                                           "(Ljava/nio/ByteBuffer;[JI)"
+                                                           "Lorg/pytorch/executorch/EValue;"));
+  ids.tensor_data = found(env, env->GetFieldID(tensor.get(), "data", "Ljava/nio/Buffer;"));
+  ids.tensor_shape = found(env, env->GetFieldID(tensor.get(), "shape", "[J"));
+  ids.tensor_jni_code = found(env, env->GetFieldID(tensor.get(), "jniCode", "I"));
+  ids.error_new = found(env, env->GetMethodID(ids.error, "<init>", "(ILjava/lang/String;)V"));
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 package org.pytorch.executorch;
 
-/** An input or output of a method. On Linux only tensors. */
+import java.nio.ByteBuffer;
+
+/** An input or output of a method. On Linux only tensors. Native code reads the private field. */
 public class EValue {
   private final Tensor tensor;
 
@@ -13,6 +15,11 @@ public class EValue {
       throw new IllegalArgumentException("EValue.from needs a tensor");
     }
     return new EValue(tensor);
+  }
+
+  /** Called from native code. */
+  private static EValue onOutput(ByteBuffer data, long[] shape, int jniCode) {
+    return from(Tensor.onOutput(data, shape, jniCode));
   }
 
   public boolean isTensor() {

@@ -10,12 +10,22 @@ import java.nio.LongBuffer;
 import java.nio.ShortBuffer;
 import java.util.Arrays;
 
-/** A row-major tensor on a direct buffer of native byte order, which it shares with its maker. */
-public abstract class Tensor {
-  final long[] shape;
+/**
+ * A row-major tensor on a direct buffer of native byte order, which it shares with its maker.
+ *
+ * <p>Native code reads the private fields. The real class is abstract, with a private subclass for each type.
+ */
+public class Tensor {
+  private final Buffer data;
+  private final long[] shape;
+  private final DType dtype;
+  private final int jniCode;
 
-  private Tensor(long[] shape) {
+  private Tensor(Buffer data, long[] shape, DType dtype) {
+    this.data = data;
     this.shape = shape.clone();
+    this.dtype = dtype;
+    this.jniCode = dtype.jniCode;
   }
 
   public static ByteBuffer allocateByteBuffer(int numElements) {
@@ -43,35 +53,37 @@ public abstract class Tensor {
   }
 
   public static Tensor fromBlobUnsigned(ByteBuffer data, long[] shape) {
-    return new OnBuffer(checked(data, data.isDirect(), data.order(), shape), shape, DType.UINT8);
+    return new Tensor(checked(data, data.isDirect(), data.order(), shape), shape, DType.UINT8);
   }
 
   public static Tensor fromBlob(ByteBuffer data, long[] shape) {
-    return new OnBuffer(checked(data, data.isDirect(), data.order(), shape), shape, DType.INT8);
+    return new Tensor(checked(data, data.isDirect(), data.order(), shape), shape, DType.INT8);
   }
 
   /** Half floats as their bits. */
   public static Tensor fromBlob(ShortBuffer data, long[] shape) {
-    return new OnBuffer(checked(data, data.isDirect(), data.order(), shape), shape, DType.HALF);
+    return new Tensor(checked(data, data.isDirect(), data.order(), shape), shape, DType.HALF);
   }
 
   public static Tensor fromBlob(IntBuffer data, long[] shape) {
-    return new OnBuffer(checked(data, data.isDirect(), data.order(), shape), shape, DType.INT32);
+    return new Tensor(checked(data, data.isDirect(), data.order(), shape), shape, DType.INT32);
   }
 
   public static Tensor fromBlob(LongBuffer data, long[] shape) {
-    return new OnBuffer(checked(data, data.isDirect(), data.order(), shape), shape, DType.INT64);
+    return new Tensor(checked(data, data.isDirect(), data.order(), shape), shape, DType.INT64);
   }
 
   public static Tensor fromBlob(FloatBuffer data, long[] shape) {
-    return new OnBuffer(checked(data, data.isDirect(), data.order(), shape), shape, DType.FLOAT);
+    return new Tensor(checked(data, data.isDirect(), data.order(), shape), shape, DType.FLOAT);
   }
 
   public static Tensor fromBlob(DoubleBuffer data, long[] shape) {
-    return new OnBuffer(checked(data, data.isDirect(), data.order(), shape), shape, DType.DOUBLE);
+    return new Tensor(checked(data, data.isDirect(), data.order(), shape), shape, DType.DOUBLE);
   }
 
-  public abstract DType dtype();
+  public DType dtype() {
+    return dtype;
+  }
 
   public long[] shape() {
     return shape.clone();
@@ -91,59 +103,72 @@ public abstract class Tensor {
   }
 
   public byte[] getDataAsByteArray() {
-    throw noSuchData("byte array");
+    requireType(DType.INT8, "byte array");
+    byte[] values = new byte[data.capacity()];
+    ((ByteBuffer) data).duplicate().rewind().get(values);
+    return values;
   }
 
   public byte[] getDataAsUnsignedByteArray() {
-    throw noSuchData("unsigned byte array");
+    requireType(DType.UINT8, "unsigned byte array");
+    byte[] values = new byte[data.capacity()];
+    ((ByteBuffer) data).duplicate().rewind().get(values);
+    return values;
   }
 
   /** Half floats as their bits. */
   public short[] getDataAsShortArray() {
-    throw noSuchData("short array");
+    requireType(DType.HALF, "short array");
+    short[] values = new short[data.capacity()];
+    ((ShortBuffer) data).duplicate().rewind().get(values);
+    return values;
   }
 
   public int[] getDataAsIntArray() {
-    throw noSuchData("int array");
+    requireType(DType.INT32, "int array");
+    int[] values = new int[data.capacity()];
+    ((IntBuffer) data).duplicate().rewind().get(values);
+    return values;
   }
 
   public long[] getDataAsLongArray() {
-    throw noSuchData("long array");
+    requireType(DType.INT64, "long array");
+    long[] values = new long[data.capacity()];
+    ((LongBuffer) data).duplicate().rewind().get(values);
+    return values;
   }
 
   public float[] getDataAsFloatArray() {
-    throw noSuchData("float array");
+    requireType(DType.FLOAT, "float array");
+    float[] values = new float[data.capacity()];
+    ((FloatBuffer) data).duplicate().rewind().get(values);
+    return values;
   }
 
   public double[] getDataAsDoubleArray() {
-    throw noSuchData("double array");
+    requireType(DType.DOUBLE, "double array");
+    double[] values = new double[data.capacity()];
+    ((DoubleBuffer) data).duplicate().rewind().get(values);
+    return values;
   }
 
-  /** Called from native code. */
-  int dtypeJniCode() {
-    return dtype().jniCode;
-  }
-
-  /** Called from native code. */
-  abstract Buffer getRawDataBuffer();
-
-  /** Called from native code; {@code data} is the memory of the method that computed the tensor. */
-  private static Tensor nativeNewTensor(ByteBuffer data, long[] shape, int jniCode) {
+  /** {@code data} is the memory of the method that computed the tensor. */
+  static Tensor onOutput(ByteBuffer data, long[] shape, int jniCode) {
     ByteBuffer bytes = data.order(ByteOrder.nativeOrder());
     DType dtype = DType.fromJniCode(jniCode);
     switch (dtype) {
       case FLOAT:
-        return new OnBuffer(bytes.asFloatBuffer(), shape, dtype);
+        return new Tensor(bytes.asFloatBuffer(), shape, dtype);
       case HALF:
-        return new OnBuffer(bytes.asShortBuffer(), shape, dtype);
+        return new Tensor(bytes.asShortBuffer(), shape, dtype);
       case INT32:
-        return new OnBuffer(bytes.asIntBuffer(), shape, dtype);
+        return new Tensor(bytes.asIntBuffer(), shape, dtype);
       case INT64:
-        return new OnBuffer(bytes.asLongBuffer(), shape, dtype);
+        return new Tensor(bytes.asLongBuffer(), shape, dtype);
       case DOUBLE:
-        return new OnBuffer(bytes.asDoubleBuffer(), shape, dtype);
+        return new Tensor(bytes.asDoubleBuffer(), shape, dtype);
       default:
-        return new OnBuffer(bytes, shape, dtype);
+        return new Tensor(bytes, shape, dtype);
     }
   }
 
@@ -162,95 +187,9 @@ public abstract class Tensor {
     }
   }
 
-  private IllegalStateException noSuchData(String kind) {
-    return new IllegalStateException("Tensor of type " + dtype() + " cannot return data as " + kind);
-  }
-
-  /** The real library has a class for each type; what they do differs only in the buffer. */
-  private static final class OnBuffer extends Tensor {
-    private final Buffer data;
-    private final DType dtype;
-
-    OnBuffer(Buffer data, long[] shape, DType dtype) {
-      super(shape);
-      this.data = data;
-      this.dtype = dtype;
-    }
-
-    @Override
-    public DType dtype() {
-      return dtype;
-    }
-
-    @Override
-    Buffer getRawDataBuffer() {
-      return data;
-    }
-
-    @Override
-    public byte[] getDataAsByteArray() {
-      return dtype == DType.INT8 ? bytes() : super.getDataAsByteArray();
-    }
-
-    @Override
-    public byte[] getDataAsUnsignedByteArray() {
-      return dtype == DType.UINT8 ? bytes() : super.getDataAsUnsignedByteArray();
-    }
-
-    @Override
-    public short[] getDataAsShortArray() {
-      if (dtype != DType.HALF) {
-        return super.getDataAsShortArray();
-      }
-      short[] values = new short[data.capacity()];
-      ((ShortBuffer) data).duplicate().rewind().get(values);
-      return values;
-    }
-
-    @Override
-    public int[] getDataAsIntArray() {
-      if (dtype != DType.INT32) {
-        return super.getDataAsIntArray();
-      }
-      int[] values = new int[data.capacity()];
-      ((IntBuffer) data).duplicate().rewind().get(values);
-      return values;
-    }
-
-    @Override
-    public long[] getDataAsLongArray() {
-      if (dtype != DType.INT64) {
-        return super.getDataAsLongArray();
-      }
-      long[] values = new long[data.capacity()];
-      ((LongBuffer) data).duplicate().rewind().get(values);
-      return values;
-    }
-
-    @Override
-    public float[] getDataAsFloatArray() {
-      if (dtype != DType.FLOAT) {
-        return super.getDataAsFloatArray();
-      }
-      float[] values = new float[data.capacity()];
-      ((FloatBuffer) data).duplicate().rewind().get(values);
-      return values;
-    }
-
-    @Override
-    public double[] getDataAsDoubleArray() {
-      if (dtype != DType.DOUBLE) {
-        return super.getDataAsDoubleArray();
-      }
-      double[] values = new double[data.capacity()];
-      ((DoubleBuffer) data).duplicate().rewind().get(values);
-      return values;
-    }
-
-    private byte[] bytes() {
-      byte[] values = new byte[data.capacity()];
-      ((ByteBuffer) data).duplicate().rewind().get(values);
-      return values;
+  private void requireType(DType needed, String kind) {
+    if (dtype != needed) {
+      throw new IllegalStateException("Tensor of type " + dtype + " cannot return data as " + kind);
     }
   }
 }

@@ -1,0 +1,127 @@
+"""The benchmark app on the fake phone: a real agent of this machine, started and stopped as Android would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+PACKAGE = "dev.blocktime.bench"
+ACTIVITY = f"{PACKAGE}/.MainActivity"
+PHONE_PORT = 47613
+_STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class AgentProgram:
+    """How the agent is started: a program with the options of PROTOCOL.md, on `port` (0: any free one).
+
+    `prefix` comes before it, to start it in another network namespace.
+    """
+
+    argv: tuple[str, ...]
+    simulate: str | None
+    port: int = 0
+    prefix: tuple[str, ...] = ()
+
+    def command(self, store: Path) -> list[str]:
+        simulate = ["--simulate", self.simulate] if self.simulate else []
+        options = ["--store", str(store), "--port", str(self.port), "--parent-watch", *simulate]
+        return [*self.prefix, *self.argv, *options]
+
+
+class BenchApp:
+    """At most one process; its token dies with it, its stored models stay."""
+
+    def __init__(self, program: AgentProgram, store: Path) -> None:
+        self._program = program
+        self._store = store
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._token = ""
+        self._port: int | None = None
+        self.allowed: tuple[str, ...] = ()
+
+    @property
+    def port(self) -> int | None:
+        """The port of this machine that it listens on; None where it doesn't."""
+        with self._lock:
+            return self._port if self.pid is not None else None
+
+    @property
+    def pid(self) -> int | None:
+        with self._lock:
+            running = self._process is not None and self._process.poll() is None
+            return self._process.pid if running and self._process is not None else None
+
+    @property
+    def log(self) -> str:
+        """What the agent has written to its log since it was first started."""
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode("utf-8", "replace")
+
+    def give_token(self, token: str) -> None:
+        """An agent that runs with another one is started anew, since a program takes it only at its start."""
+        with self._lock:
+            changed, self._token = token != self._token, token
+            if changed and self.pid is not None:
+                self._stop_process()
+                self._start_process()
+
+    def start(self, allowed: Sequence[str]) -> None:
+        """Starts the agent unless it runs with the same reasons allowed; without a token nothing listens."""
+        with self._lock:
+            if self.pid is not None and self.allowed == tuple(allowed):
+                return
+            self.allowed = tuple(allowed)
+            self._stop_process()
+            if self._token:
+                self._start_process()
+
+    def stop(self) -> None:
+        """As `am force-stop`, the system's low-memory killer and a reboot do."""
+        with self._lock:
+            self._token = ""
+            self._stop_process()
+
+    def close(self) -> None:
+        self.stop()
+        self._log.close()
+
+    def _start_process(self) -> None:
+        self._store.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {
+            "BLOCKTIME_TOKEN": self._token,
+            "BLOCKTIME_ALLOW": ",".join(self.allowed),
+        }
+        self._process = subprocess.Popen(
+            self._program.command(self._store),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise RuntimeError(f"the agent ended with exit code {code}: {self.log[-2000:]}")
+        self._port = int(json.loads(line)["port"])
+
+    def _stop_process(self) -> None:
+        process, self._process, self._port = self._process, None, None
+        if process is None:
+            return
+        process.kill()
+        process.wait(_STOP_S)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()

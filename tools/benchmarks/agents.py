@@ -1,0 +1,211 @@
+"""Do the Kotlin, Swift and Python agents time what a bare C++ program times? Interleaved, from fresh processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import statistics
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from scipy import stats
+
+from orchestrator.cli.exports import export_all
+from orchestrator.devices.host import HostDevice
+from orchestrator.devices.programs import ROOT, agent_program
+from orchestrator.measure.link import Link, ModelFile
+from orchestrator.variant import Variant
+from search.spaces import get_arch, get_space
+
+SESSIONS = 16
+LOADS = 3
+ROUNDS = 12
+VISITS = 8
+WARMUP = 3
+SETTLE_RUNS = 1
+NETWORKS = 4
+THREADS = 1
+BASE = "c++"
+AGENTS = ("python", "kotlin", "swift")
+
+
+class Timer(Protocol):
+    """Something that loads models and times visits, each after a settle run, in nanoseconds."""
+
+    def load(self, model: ModelFile) -> int: ...
+
+    def unload(self, handle: int) -> None: ...
+
+    def run(self, handle: int) -> list[int]: ...
+
+
+class AgentTimer:
+    """An agent behind the wire protocol."""
+
+    def __init__(self, device: HostDevice):
+        self._link = Link(device, "executorch", {"threads": THREADS})
+
+    def load(self, model: ModelFile) -> int:
+        return self._link.load(model).handle
+
+    def unload(self, handle: int) -> None:
+        self._link.client.unload(handle)
+
+    def run(self, handle: int) -> list[int]:
+        samples = self._link.client.run([handle], [[0] * (SETTLE_RUNS + 1)] * VISITS, WARMUP).samples
+        return [int(ns) for ns in samples[:, -1]]
+
+
+class BareTimer:
+    """build/native/etbench: ExecuTorch under C++ with nothing else in the process."""
+
+    def __init__(self, process: subprocess.Popen[str]):
+        self._process = process
+
+    def load(self, model: ModelFile) -> int:
+        return int(self._ask(f"load {model.path} {THREADS}")["handle"])
+
+    def unload(self, handle: int) -> None:
+        self._ask(f"unload {handle}")
+
+    def run(self, handle: int) -> list[int]:
+        ns = self._ask(f"run {handle} {VISITS * (SETTLE_RUNS + 1)} {WARMUP}")["ns"]
+        return [int(value) for value in ns[SETTLE_RUNS :: SETTLE_RUNS + 1]]
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(line, file=self._process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        if "error" in answer:
+            raise RuntimeError(f"etbench, {line}: {answer['error']}")
+        return answer
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Latency of a network under one program over that in C++, with its 95 % interval over processes."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+def main() -> str:
+    """Time the same networks in all four programs, each session with processes of its own."""
+    rng = random.Random(0)
+    models, names = _models(rng)
+    logs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    base_ms: dict[str, list[float]] = defaultdict(list)
+    for session in range(SESSIONS):
+        with _timers() as timers:
+            for name in names:
+                found = [_one_load(timers, models[name], rng) for _ in range(LOADS)]
+                for agent in AGENTS:
+                    logs[name, agent].append(statistics.fmean(load[agent] for load in found))
+                base_ms[name].append(statistics.median(load[BASE] for load in found))
+        print(f"session {session + 1} of {SESSIONS}", flush=True)
+    return _section(names, base_ms, {key: agreement(values) for key, values in logs.items()}, logs)
+
+
+def agreement(log_ratios: Sequence[float]) -> Agreement:
+    """Mean and t interval of log ratios, one a session: processes are the unit of replication here."""
+    mean = statistics.fmean(log_ratios)
+    half = stats.t.ppf(0.975, len(log_ratios) - 1) * statistics.stdev(log_ratios) / math.sqrt(len(log_ratios))
+    return Agreement(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def _models(rng: random.Random) -> tuple[dict[str, ModelFile], list[str]]:
+    nano = get_space("autovit-nano")
+    archs = {f"nano {i + 1}": nano.sample(rng) for i in range(NETWORKS)}
+    archs["autovit-xxs-paper"] = get_arch("autovit-xxs-paper")
+    variant = Variant("executorch", "xnnpack", "", THREADS)
+    artifacts = export_all({name: variant.export_spec(arch.keys()) for name, arch in archs.items()}, None)
+    return {name: ModelFile(a.path, a.sha256) for name, a in artifacts.items()}, list(archs)
+
+
+@contextmanager
+def _timers() -> Iterator[dict[str, Timer]]:
+    """All four programs, started now and ended after."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bare = subprocess.Popen(
+            [ROOT / "build" / "native" / "etbench"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        stack.callback(bare.wait)
+        assert bare.stdin is not None
+        stack.callback(bare.stdin.close)
+        timers: dict[str, Timer] = {BASE: BareTimer(bare)}
+        for agent in AGENTS:
+            device = HostDevice(
+                agent_program(agent), store_dir=folder / agent, log_path=folder / f"{agent}.log"
+            )
+            timers[agent] = AgentTimer(stack.enter_context(device))
+        yield timers
+
+
+def _one_load(timers: Mapping[str, Timer], model: ModelFile, rng: random.Random) -> dict[str, float]:
+    """A fresh load in every program: by agent the mean log ratio to C++ over rounds, and C++'s own ms."""
+    handles = {name: timers[name].load(model) for name in rng.sample(list(timers), len(timers))}
+    rounds: list[dict[str, float]] = []
+    for _ in range(ROUNDS):
+        turn = rng.sample(list(timers), len(timers))
+        rounds.append({name: statistics.median(timers[name].run(handles[name])) for name in turn})
+    for name, handle in handles.items():
+        timers[name].unload(handle)
+    found = {
+        agent: statistics.median(math.log(visited[agent] / visited[BASE]) for visited in rounds)
+        for agent in AGENTS
+    }
+    return found | {BASE: statistics.median(visited[BASE] for visited in rounds) / 1e6}
+
+
+def _section(
+    names: Sequence[str],
+    base_ms: Mapping[str, Sequence[float]],
+    found: Mapping[tuple[str, str], Agreement],
+    logs: Mapping[tuple[str, str], Sequence[float]],
+) -> str:
+    rows = []
+    for name in names:
+        cells = [_cell(found[name, agent]) for agent in AGENTS]
+        rows.append(f"| {name} | {statistics.median(base_ms[name]):.3f} | " + " | ".join(cells) + " |")
+    overall = [
+        _cell(
+            agreement(
+                [
+                    statistics.fmean(values)
+                    for values in zip(*(logs[name, agent] for name in names), strict=True)
+                ]
+            )
+        )
+        for agent in AGENTS
+    ]
+    rows.append("| all | | " + " | ".join(f"**{cell}**" for cell in overall) + " |")
+    table = "\n".join(rows)
+    return f"""## The same network in C++, Python, Kotlin and Swift
+
+Latency in each agent over that in a bare C++ program, all on the same ExecuTorch runtime, XNNPACK fp32, {THREADS}
+thread: {SESSIONS} sessions of fresh processes, {LOADS} fresh loads in each, {ROUNDS} rounds a load in which the
+four took turns in random order ({VISITS} timed visits a turn). 95 % intervals are over sessions. The agents go
+through the wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's Android API over JNI.
+
+| network | C++, ms | Python | Kotlin | Swift |
+|---|---|---|---|---|
+{table}
+"""
+
+
+def _cell(found: Agreement) -> str:
+    return f"{found.ratio:.4f} ({found.low:.4f} to {found.high:.4f})"
+
+
+if __name__ == "__main__":
+    print(main())

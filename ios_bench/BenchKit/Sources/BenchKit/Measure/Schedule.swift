@@ -1,0 +1,20 @@
+/// Which models are timed, in which order.
+package struct Schedule: Sendable, Equatable {
+  package let handles: [Int]
+  /// Indices into `handles`, round after round.
+  package let order: [Int]
+  package let rounds: Int
+  /// Executions of every model before the first round.
+  package let warmup: Int
+
+  package init(handles: [Int], order: [Int], rounds: Int, warmup: Int) {
+    precondition(rounds > 0 && order.count % rounds == 0, "every round has the same number of visits")
+    self.handles = handles
+    self.order = order
+    self.rounds = rounds
+    self.warmup = warmup
+  }
+
+  /// Visits a round.
+  package var visits: Int { order.count / rounds }
+}

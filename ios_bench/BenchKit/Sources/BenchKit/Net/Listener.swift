@@ -1,0 +1,97 @@
+import Foundation
+
+/// The agent can't listen on its port.
+public struct ListenError: Error, CustomStringConvertible {
+  public let description: String
+}
+
+/// A listening socket on the loopback interface.
+package final class Listener: @unchecked Sendable {
+  package let port: UInt16
+  private let socket: Int32
+  /// A byte in it ends `accept`.
+  private let wakeUp: (reading: Int32, writing: Int32)
+
+  /// Listens on `port`, or on any free one where that is 0. Throws ListenError.
+  package init(port: UInt16) throws {
+    let socket = Self.streamSocket()
+    var pipes: [Int32] = [-1, -1]
+    do {
+      try retrying("socket") { socket }
+      try retrying("pipe") { pipe(&pipes) }
+      var yes: Int32 = 1
+      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout.size(ofValue: yes)))
+      try retrying("bind") { Self.withLoopback(port) { bind(socket, $0, $1) } }
+      try retrying("listen") { listen(socket, 4) }
+      self.port = try Self.boundPort(of: socket)
+      self.socket = socket
+      wakeUp = (pipes[0], pipes[1])
+    } catch let error as PosixError {
+      for descriptor in [socket] + pipes where descriptor >= 0 { closeDescriptor(descriptor) }
+      let reason = error.code == EADDRINUSE ? "is in use" : "can't be used (\(error))"
+      throw ListenError(description: "port \(port) \(reason); choose another one, or 0 to take a free one")
+    }
+  }
+
+  deinit {
+    for descriptor in [socket, wakeUp.reading, wakeUp.writing] { closeDescriptor(descriptor) }
+  }
+
+  /// Waits for the next client; nil after `stop`. Throws PosixError where the socket is no longer usable.
+  package func accept() throws -> Int32? {
+    while true {
+      var descriptors = [socket, wakeUp.reading].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+      try retrying("poll") { poll(&descriptors, 2, -1) }
+      if descriptors[1].revents != 0 { return nil }
+      do {
+        return try retrying("accept") { systemAccept(socket) }
+      } catch let error as PosixError where error.code == ECONNABORTED {
+        continue
+      }
+    }
+  }
+
+  /// Makes `accept` return nil. For any thread.
+  package func stop() {
+    var byte: UInt8 = 0
+    _ = write(wakeUp.writing, &byte, 1)
+  }
+
+  private static func streamSocket() -> Int32 {
+    #if canImport(Darwin)
+      return Foundation.socket(AF_INET, SOCK_STREAM, 0)
+    #else
+      return Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    #endif
+  }
+
+  private static func withLoopback<Result>(
+    _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+  ) -> Result {
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    return withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+  }
+
+  private static func boundPort(of socket: Int32) throws -> UInt16 {
+    var address = sockaddr_in()
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    try withUnsafeMutablePointer(to: &address) { pointer in
+      try pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+        _ = try retrying("getsockname") { getsockname(socket, address, &length) }
+      }
+    }
+    return UInt16(bigEndian: address.sin_port)
+  }
+}
+
+/// `accept` of the system, under a name that no method hides.
+private func systemAccept(_ socket: Int32) -> Int32 {
+  accept(socket, nil, nil)
+}

@@ -1,0 +1,58 @@
+/// The agent's name and version, as `hello` tells them.
+public struct AgentInfo: Sendable, Equatable {
+  public let name: String
+  /// Changes with any source that decides what is measured, or how.
+  public let version: String
+
+  public init(name: String, version: String) {
+    self.name = name
+    self.version = version
+  }
+
+  var json: JSON { .object(["name": .string(name), "version": .string(version)]) }
+}
+
+/// What an agent serves, and to whom.
+public struct AgentConfiguration: Sendable {
+  public var agent: AgentInfo
+  /// What a client must know; not empty.
+  public var token: String
+  /// Port on the loopback; 0 takes any free one.
+  public var port: UInt16
+  public var store: ModelStore
+  public var runtimes: [any Runtime]
+  public var probe: any DeviceProbe
+  /// Reasons not to measure that are ignored, and told in every state.
+  public var allowed: Set<Caveat>
+  /// Whether the processor is kept busy between visits so that its clock stays up.
+  public var keepWarm: Bool
+  public var timeouts: Timeouts
+
+  public init(
+    agent: AgentInfo, token: String, port: UInt16, store: ModelStore, runtimes: [any Runtime],
+    probe: any DeviceProbe, allowed: Set<Caveat> = [], keepWarm: Bool = false, timeouts: Timeouts = Timeouts()
+  ) {
+    precondition(!token.isEmpty, "an agent without a token would serve anybody")
+    self.agent = agent
+    self.token = token
+    self.port = port
+    self.store = store
+    self.runtimes = runtimes
+    self.probe = probe
+    self.allowed = allowed
+    self.keepWarm = keepWarm
+    self.timeouts = timeouts
+  }
+}
+
+/// How long an agent waits; the defaults are the protocol's.
+public struct Timeouts: Sendable {
+  /// For hello, so that a stray connection does not hold the only place.
+  public var helloSeconds = 10.0
+  /// For the next byte of a frame that has begun.
+  public var frameSeconds = 30.0
+  /// For the place of a client that is leaving.
+  public var placeSeconds = 2.0
+
+  public init() {}
+}

@@ -35,8 +35,9 @@ class AdbLink(abc.ABC):
         return self.open_service(f"tcp:{port}")
 
     def shell(self, command: str, stdin: bytes = b"", timeout_s: float = SHELL_TIMEOUT_S) -> ShellResult:
-        """Runs a command to its end; DeviceError where it is not done in time. Whoever can read processes on the
-        phone can read `command`: secrets belong into `stdin`.
+        """Runs a command to its end; LinkLost where it is not done in time.
+
+        Whoever can list the phone's processes can read `command`: secrets belong into `stdin`.
         """
         with self.open_service(shell.service_of(command)) as sock:
             return shell.converse(sock, command, stdin, timeout_s, self.label)

@@ -10,7 +10,6 @@ import struct
 import time
 from dataclasses import dataclass
 
-from luts.errors import DeviceError
 from orchestrator.devices.android.errors import LinkLost
 from orchestrator.devices.android.reading import receive
 
@@ -44,8 +43,8 @@ def service_of(command: str) -> str:
 def converse(sock: socket.socket, command: str, stdin: bytes, timeout_s: float, phone: str) -> ShellResult:
     """Speaks with a command that was started over `sock`, until it ends.
 
-    ValueError for more than MAX_STDIN_BYTES of `stdin`. LinkLost where the phone goes away, DeviceError where the
-    command is not done in time.
+    ValueError for more than MAX_STDIN_BYTES of `stdin`. LinkLost where the phone goes away, or the command
+    is not done in time.
     """
     if len(stdin) > MAX_STDIN_BYTES:
         raise ValueError(f"a command takes at most {MAX_STDIN_BYTES} bytes of stdin")
@@ -66,7 +65,7 @@ def converse(sock: socket.socket, command: str, stdin: bytes, timeout_s: float, 
             elif kind == _EXIT:
                 return ShellResult(bytes(output), data[0] if data else 255)
     except TimeoutError:
-        raise DeviceError(
+        raise LinkLost(
             f"{phone} did not finish `{_short(command)}` within {timeout_s:.0f} s; wake it and try again"
         ) from None
     except OSError as error:

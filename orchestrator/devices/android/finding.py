@@ -1,0 +1,140 @@
+"""Looking for Android phones, and choosing the way to one: an adb server that holds it, else directly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Literal
+
+from luts.errors import DeviceError
+from orchestrator.devices.android.errors import LinkLost, PhoneNotReady
+from orchestrator.devices.android.link import AdbLink
+from orchestrator.devices.android.phones import AndroidPhone, is_address
+
+# `host:port,…` of phones with network debugging, for which to look although no adb server knows them.
+ADDRESSES_VARIABLE = "BLOCKTIME_ADB_ADDRESSES"
+
+_MODEL_TIMEOUT_S = 5.0
+
+
+def list_phones(addresses: Iterable[str] = ()) -> list[AndroidPhone]:
+    """Phones of the adb server if one runs, then those on USB, at `addresses` and at BLOCKTIME_ADB_ADDRESSES.
+
+    Starts no server and makes no phone show its dialog. DeviceError where Android's packages are not installed.
+    """
+    phones = _list_server()
+    seen = {phone.serial for phone in phones}
+    phones += [phone for phone in _list_usb() if phone.serial not in seen]
+    variable = os.environ.get(ADDRESSES_VARIABLE, "")
+    for address in dict.fromkeys([*addresses, *filter(None, map(str.strip, variable.split(",")))]):
+        if not is_address(address):
+            raise DeviceError(
+                f"{address[:64]!r} is no address of a phone: write host:port, as 192.168.1.5:5555"
+            )
+        if address not in seen:
+            phones += _list_tcp(address)
+    return phones
+
+
+def why_blind() -> tuple[str, str] | None:
+    """Reason and next step where phones on USB can't be seen; None where they can, if there are any."""
+    try:
+        with _needs_packages():
+            from orchestrator.devices.android import server
+    except DeviceError as error:
+        reason, _, step = str(error).partition(": ")
+        return reason, step
+    if server.list_phones() is not None:
+        return None
+    try:
+        from orchestrator.devices.android import usb  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"no adb server runs, and USB can't be read without one ({error})", "run `adb start-server`"
+    return None
+
+
+def open_link(serial: str, ask_user: Callable[[], None] | None = None) -> AdbLink:
+    """A link to the phone: over the adb server that lists it, else directly.
+
+    `ask_user` is called when the phone shows its dialog. LinkLost where the phone is not there, PhoneNotReady
+    where it does not let this computer in.
+    """
+    with _needs_packages():
+        from orchestrator.devices.android import direct, server
+    state = next((phone.state for phone in server.list_phones() or [] if phone.serial == serial), None)
+    if state == "device":
+        return server.ServerLink(serial)
+    if state is not None:
+        message = f"{serial} is {state}: {AndroidPhone(serial, state, '', 'server').next_step}"
+        raise LinkLost(message) if state == "offline" else PhoneNotReady(message, state)
+    if is_address(serial):
+        return direct.connect_tcp(serial, ask_user)
+    try:
+        from orchestrator.devices.android import usb
+    except (ImportError, OSError):
+        raise LinkLost(f"no phone {serial}: plug it in and run `adb start-server`") from None
+    return direct.connect(serial, usb.find(serial), ask_user)
+
+
+def _list_server() -> list[AndroidPhone]:
+    with _needs_packages():
+        from orchestrator.devices.android import server
+    return [
+        AndroidPhone(found.serial, *_ask_model(server.ServerLink(found.serial), found.state), "server")
+        for found in server.list_phones() or []
+    ]
+
+
+def _list_usb() -> list[AndroidPhone]:
+    try:
+        from orchestrator.devices.android import direct, usb
+    except (ImportError, OSError):  # the package libusb1 or the library; adb servers have their own
+        return []
+    phones = []
+    for serial, transport in usb.find_all():
+        if transport is None:
+            phones.append(AndroidPhone(serial, "no permissions", "", "usb"))
+        else:
+            connect = lambda t=transport, s=serial: direct.connect(s, t)  # noqa: E731
+            phones.append(_look(serial, connect, "usb"))
+    return phones
+
+
+def _list_tcp(address: str) -> list[AndroidPhone]:
+    with _needs_packages():
+        from orchestrator.devices.android import direct
+    phone = _look(address, lambda: direct.connect_tcp(address), "tcp")
+    return [] if phone.state == "unreachable" else [phone]
+
+
+def _look(serial: str, connect: Callable[[], AdbLink], transport: Literal["usb", "tcp"]) -> AndroidPhone:
+    try:
+        with closing(connect()) as link:
+            return AndroidPhone(serial, *_ask_model(link, "device"), transport)
+    except PhoneNotReady as error:
+        return AndroidPhone(serial, error.state, "", transport)
+    except LinkLost:
+        return AndroidPhone(serial, "unreachable", "", transport)
+
+
+def _ask_model(link: AdbLink, state: str) -> tuple[str, str]:
+    """State and ro.product.model, which an adb server's own listing gives with its punctuation replaced."""
+    if state != "device":
+        return state, ""
+    try:
+        answer = link.shell("getprop ro.product.model", timeout_s=_MODEL_TIMEOUT_S)
+    except DeviceError:
+        return "offline", ""
+    return state, answer.text if answer.exit_code == 0 else ""
+
+
+@contextmanager
+def _needs_packages() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise DeviceError(
+            f"Android phones need the package {error.name}, which is not installed: "
+            "pip install 'blocktime[android]'"
+        ) from None

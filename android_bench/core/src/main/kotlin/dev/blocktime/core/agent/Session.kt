@@ -87,7 +87,7 @@ internal class Session(
             throw error
         } catch (_: OutOfMemoryError) {
             throw OpError("out_of_memory", "no memory left for this request; unload models or take smaller ones")
-        } catch (error: Exception) {
+        } catch (error: Throwable) {
             error.printStackTrace()
             throw OpError("internal", "the agent failed: $error; its log has the details")
         } finally {

@@ -1,0 +1,131 @@
+package dev.blocktime.executorch
+
+import dev.blocktime.core.OpError
+import dev.blocktime.core.runtime.Model
+import dev.blocktime.core.runtime.OptionInfo
+import dev.blocktime.core.runtime.Runtime
+import dev.blocktime.core.runtime.RuntimeInfo
+import org.pytorch.executorch.ExecuTorchRuntime
+import org.pytorch.executorch.ExecutorchRuntimeException
+import org.pytorch.executorch.Module
+import java.io.File
+
+private const val METHOD = "forward"
+private const val THREADS = "threads"
+private const val MAX_REASON = 200
+
+/** The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice. */
+private const val COPIES_OF_WEIGHTS = 2
+
+/** Left to the rest of the system, so that a load never drives the device into swapping or the app to its end. */
+private const val SPARE_MEMORY_BYTES = 256L shl 20
+
+private val MEMORY_ERRORS =
+    setOf(
+        ExecutorchRuntimeException.MEMORY_ALLOCATION_FAILED,
+        ExecutorchRuntimeException.OUT_OF_RESOURCES,
+        ExecutorchRuntimeException.DELEGATE_MEMORY_ALLOCATION_FAILED,
+    )
+
+/**
+ * ExecuTorch behind the agent's Runtime: loads .pte files through ExecuTorch's Android API.
+ *
+ * [version] is that of the ExecuTorch in use, which the API does not tell. [cores] bounds `threads` and is its default.
+ *
+ * XNNPACK binds a model to the process-wide thread pool when the model is loaded, and another thread count frees that
+ * pool. So the count may only change while no model is loaded, and all loaded models share one.
+ */
+class ExecutorchRuntime(
+    private val version: String,
+    private val cores: Int,
+    private val freeMemoryBytes: () -> Long?,
+) : Runtime {
+    private var loaded = 0
+    private var threadsInUse = cores
+
+    override fun describe(): RuntimeInfo =
+        RuntimeInfo(
+            version,
+            ExecuTorchRuntime.getRegisteredBackends().sorted(),
+            mapOf(THREADS to OptionInfo("int", default = cores, min = 1, max = cores)),
+        )
+
+    override fun load(
+        file: File,
+        options: Map<String, Any>,
+    ): Model {
+        val threads = checkedThreads(options)
+        val summary = summary(file)
+        requireMemory(file.length(), summary.plannedBytes)
+        threadsInUse = threads
+        val module = open(file, threads)
+        loaded++
+        return ExecutorchModel(module, summary, mapOf(THREADS to threads)) { loaded-- }
+    }
+
+    private fun open(
+        file: File,
+        threads: Int,
+    ): Module {
+        var module: Module? = null
+        try {
+            module = Module.load(file.path, Module.LOAD_MODE_MMAP, threads)
+            module.loadMethod(METHOD)
+            return module
+        } catch (error: RuntimeException) {
+            module?.destroy()
+            val memory = error is ExecutorchRuntimeException && error.errorCode in MEMORY_ERRORS
+            val reason = (error.message ?: error.toString()).take(MAX_REASON)
+            throw OpError(
+                if (memory) "out_of_memory" else "bad_model",
+                "ExecuTorch $version can't load the model ($reason); export it again",
+            )
+        }
+    }
+
+    private fun checkedThreads(options: Map<String, Any>): Int {
+        val unknown = options.keys.filter { it != THREADS }.minOrNull()
+        if (unknown != null) throw OpError("bad_option", "executorch has no option '$unknown'; it has: $THREADS")
+        val threads = options[THREADS] ?: cores.toLong()
+        if (threads !is Long || threads !in 1L..cores) {
+            throw OpError("bad_option", "threads must be 1 to $cores here, got $threads")
+        }
+        if (loaded > 0 && threads.toInt() != threadsInUse) {
+            throw OpError(
+                "options_conflict",
+                "threads=$threads asked, but $loaded models are loaded with threads=$threadsInUse; unload them first",
+            )
+        }
+        return threads.toInt()
+    }
+
+    private fun summary(file: File): PteSummary {
+        val summary =
+            try {
+                readPte(file, METHOD)
+            } catch (error: PteException) {
+                throw OpError("bad_model", "the model is damaged or no .pte: ${error.message}; export it again")
+            }
+        val other = (summary.inputs + summary.outputs).find { it.dtype !in CARRIED_TYPES } ?: return summary
+        throw OpError(
+            "bad_model",
+            "the model has a tensor of ${other.dtype.wireName}, which ExecuTorch's Android API does not carry; " +
+                "export it with another type",
+        )
+    }
+
+    private fun requireMemory(
+        fileBytes: Long,
+        plannedBytes: Long,
+    ) {
+        val freeBytes = freeMemoryBytes() ?: return
+        val spareBytes = freeBytes - SPARE_MEMORY_BYTES
+        if (COPIES_OF_WEIGHTS * fileBytes <= spareBytes - plannedBytes) return
+        val neededMib = COPIES_OF_WEIGHTS * (fileBytes shr 20) + (plannedBytes shr 20)
+        throw OpError(
+            "out_of_memory",
+            "the model needs about $neededMib MiB and ${freeBytes shr 20} MiB are free " +
+                "(${SPARE_MEMORY_BYTES shr 20} MiB are kept spare); unload models or take a smaller one",
+        )
+    }
+}

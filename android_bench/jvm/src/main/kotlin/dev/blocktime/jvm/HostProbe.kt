@@ -1,0 +1,40 @@
+package dev.blocktime.jvm
+
+import dev.blocktime.core.device.DeviceInfo
+import dev.blocktime.core.device.DeviceProbe
+import dev.blocktime.core.device.DeviceReading
+import dev.blocktime.core.device.SysFs
+
+/** This machine, or one that is told to be a [simulated] product. Its network name is left out: LUTs are shared. */
+internal class HostProbe(
+    private val proc: ProcFs,
+    private val sys: SysFs,
+    private val simulated: String?,
+) : DeviceProbe {
+    override fun identity() =
+        DeviceInfo(
+            model = simulated ?: proc.productName() ?: proc.architecture() ?: System.getProperty("os.arch"),
+            os = proc.osName() ?: System.getProperty("os.name"),
+            osBuild = proc.kernel(),
+            soc = proc.cpuModel(),
+            cores = cores(proc),
+            memoryBytes = proc.memoryBytes() ?: 0,
+            simulated = simulated != null,
+        )
+
+    override fun read() =
+        DeviceReading(
+            uptimeNs = System.nanoTime(),
+            loadAverage1m = proc.loadAverage1m(),
+            cpus = sys.cpuClocks(),
+            stealMs = proc.stealMs(),
+            thermalZones = sys.thermalZones(),
+            throttleCount = proc.throttleCount(),
+            battery = proc.battery(),
+            freeMemoryBytes = proc.freeMemoryBytes(),
+            agentMemoryBytes = proc.residentBytes(),
+        )
+}
+
+/** Cores that this process may use. */
+internal fun cores(proc: ProcFs): Int = proc.usableCores() ?: Runtime.getRuntime().availableProcessors()

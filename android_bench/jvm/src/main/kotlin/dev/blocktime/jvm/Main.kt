@@ -1,0 +1,85 @@
+package dev.blocktime.jvm
+
+import dev.blocktime.core.agent.AgentConfig
+import dev.blocktime.core.agent.AgentInfo
+import dev.blocktime.core.agent.AgentListener
+import dev.blocktime.core.agent.AgentServer
+import dev.blocktime.core.device.Caveat
+import dev.blocktime.core.device.Readiness
+import dev.blocktime.core.device.SysFs
+import dev.blocktime.core.store.ModelStore
+import dev.blocktime.core.timing.warmUpTiming
+import dev.blocktime.executorch.ExecutorchRuntime
+import java.io.IOException
+import kotlin.system.exitProcess
+
+private const val TOKEN_VARIABLE = "BLOCKTIME_TOKEN"
+private const val ALLOW_VARIABLE = "BLOCKTIME_ALLOW"
+
+private const val EXIT_USAGE = 2
+private const val EXIT_DEVICE = 3
+
+/** The Kotlin agent on Linux. Token from the environment; one JSON line on stdout once it listens. */
+fun main(args: Array<String>) {
+    try {
+        val options = Options.parse(args.toList())
+        val config = configure(options)
+        if (options.parentWatch) watchParent()
+        warmUpTiming()
+        val port = AgentServer(config).start()
+        println("""{"port": $port, "pid": ${ProcessHandle.current().pid()}}""")
+        Thread.currentThread().join()
+    } catch (error: UsageException) {
+        fail(error.message, EXIT_USAGE)
+    } catch (error: IOException) {
+        fail(error.message.orEmpty(), EXIT_DEVICE)
+    }
+}
+
+private fun configure(options: Options): AgentConfig {
+    val token = System.getenv(TOKEN_VARIABLE).orEmpty()
+    if (token.isEmpty()) throw UsageException("the agent needs a token; set $TOKEN_VARIABLE")
+    val allowed = allowed()
+    val proc = ProcFs()
+    return AgentConfig(
+        info = AgentInfo("blocktime-kotlin", property("dev.blocktime.version")),
+        token = { token },
+        port = options.port,
+        store = ModelStore(options.store, options.storeBytes),
+        runtimes =
+            mapOf(
+                "executorch" to
+                    ExecutorchRuntime(property("dev.blocktime.executorch"), cores(proc), proc::freeMemoryBytes),
+            ),
+        probe = HostProbe(proc, SysFs(), options.simulate),
+        readiness = Readiness { allowed },
+        listener = Log,
+    )
+}
+
+private fun allowed(): Set<Caveat> =
+    try {
+        Caveat.parse(System.getenv(ALLOW_VARIABLE).orEmpty())
+    } catch (error: IllegalArgumentException) {
+        throw UsageException("$ALLOW_VARIABLE: ${error.message}")
+    }
+
+/** Set by the script that starts the agent. */
+private fun property(name: String): String =
+    System.getProperty(name) ?: throw UsageException("start the agent with its script: it sets $name")
+
+private fun fail(
+    message: String,
+    exitCode: Int,
+): Nothing {
+    System.err.println(message)
+    exitProcess(exitCode)
+}
+
+/** Refusals go to the log. */
+private object Log : AgentListener {
+    override fun onRefusal(
+        code: String,
+        message: String,
+    ) = System.err.println("$code: $message")
+}

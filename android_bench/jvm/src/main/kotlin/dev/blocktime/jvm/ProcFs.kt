@@ -1,0 +1,122 @@
+package dev.blocktime.jvm
+
+import dev.blocktime.core.device.Battery
+import java.io.File
+import java.io.IOException
+
+private const val BYTES_PER_KIB = 1024L
+
+/** Linux counts processor time for programs in hundredths of a second, whatever its own tick is. */
+private const val MS_PER_TICK = 10L
+
+private const val STEAL_FIELD = 8
+private const val MAX_BYTES = 1 shl 16
+
+/** What Linux tells of the machine and this process under /proc and /sys; null where it does not. */
+internal class ProcFs(
+    private val root: File = File("/"),
+) {
+    fun loadAverage1m(): Double? = text("proc/loadavg")?.substringBefore(' ')?.toDoubleOrNull()
+
+    /** Time since boot that a hypervisor gave to others while this machine had work. */
+    fun stealMs(): Long? =
+        text("proc/stat")
+            ?.lineSequence()
+            ?.first()
+            ?.split(Regex(" +"))
+            ?.getOrNull(STEAL_FIELD)
+            ?.toLongOrNull()
+            ?.times(MS_PER_TICK)
+
+    fun memoryBytes(): Long? = kibibytes("proc/meminfo", "MemTotal:")
+
+    /** Memory that can be taken without swapping, within the limit of this process's control group if any. */
+    fun freeMemoryBytes(): Long? {
+        val available = kibibytes("proc/meminfo", "MemAvailable:") ?: return null
+        val limit = number("sys/fs/cgroup/memory.max")
+        val current = number("sys/fs/cgroup/memory.current")
+        if (limit == null || current == null) return available
+        val reclaimable = field("sys/fs/cgroup/memory.stat", "inactive_file")?.toLongOrNull() ?: 0
+        return minOf(available, limit - current + reclaimable).coerceAtLeast(0)
+    }
+
+    fun residentBytes(): Long? = kibibytes("proc/self/status", "VmRSS:")
+
+    /** Cores that this process may run on. */
+    fun usableCores(): Int? =
+        field("proc/self/status", "Cpus_allowed:")
+            ?.filter { it != ',' }
+            ?.sumOf { it.digitToInt(radix = 16).countOneBits() }
+            ?.takeIf { it > 0 }
+
+    fun cpuModel(): String? =
+        text("proc/cpuinfo")
+            ?.lineSequence()
+            ?.find { it.startsWith("model name") }
+            ?.substringAfter(':')
+            ?.trim()
+
+    fun osName(): String? = field("etc/os-release", "PRETTY_NAME=")?.trim('"')
+
+    fun kernel(): String? = text("proc/sys/kernel/osrelease")
+
+    /** As `uname -m` says; since Linux 6.1. */
+    fun architecture(): String? = text("proc/sys/kernel/arch")
+
+    fun productName(): String? = text("sys/class/dmi/id/product_name")
+
+    /** Thermal throttling events of all cores since boot (x86 only). */
+    fun throttleCount(): Long? {
+        val counts =
+            folders("sys/devices/system/cpu").mapNotNull { number("$it/thermal_throttle/core_throttle_count") }
+        return if (counts.isEmpty()) null else counts.sum()
+    }
+
+    fun battery(): Battery? {
+        val supplies = folders("sys/class/power_supply")
+        val battery = supplies.find { text("$it/type") == "Battery" } ?: return null
+        val percent = number("$battery/capacity") ?: return null
+        val charging =
+            when (text("$battery/status")) {
+                "Charging", "Full", "Not charging" -> true
+                "Discharging" -> false
+                else -> null
+            }
+        return Battery(percent.toDouble(), charging, celsius = null)
+    }
+
+    private fun kibibytes(
+        path: String,
+        name: String,
+    ): Long? = field(path, name)?.substringBefore(' ')?.toLongOrNull()?.times(BYTES_PER_KIB)
+
+    private fun field(
+        path: String,
+        name: String,
+    ): String? =
+        text(path)
+            ?.lineSequence()
+            ?.find { it.startsWith(name) }
+            ?.removePrefix(name)
+            ?.trim()
+
+    private fun number(path: String): Long? = text(path)?.toLongOrNull()
+
+    private fun folders(path: String): List<String> =
+        File(root, path)
+            .list()
+            .orEmpty()
+            .sorted()
+            .map { "$path/$it" }
+
+    private fun text(path: String): String? =
+        try {
+            File(root, path)
+                .inputStream()
+                .use { String(it.readNBytes(MAX_BYTES)) }
+                .trim()
+                .ifEmpty { null }
+        } catch (_: IOException) {
+            null
+        }
+}

@@ -4,13 +4,15 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <new>
 
 namespace blocktime {
 namespace {
 
 constexpr size_t kLogLineBytes = 512;
+constexpr size_t kNameBytes = 256;
+
+char printable_or_mark(char c) { return c >= ' ' && c <= '~' ? c : '?'; }
 
 // A fixed buffer: a log line may be about memory that could not be allocated.
 thread_local char last_log_line[kLogLineBytes] = "";
@@ -21,15 +23,20 @@ void emit_log_message(et_timestamp_t, et_pal_log_level_t level, const char* file
     return;
   }
   const size_t kept = std::min(length, kLogLineBytes - 1);
-  std::memcpy(last_log_line, message, kept);
+  std::transform(message, message + kept, last_log_line, printable_or_mark);
   last_log_line[kept] = '\0';
-  std::replace(last_log_line, last_log_line + kept, '\n', ' ');
   std::fprintf(stderr, "executorch %s:%zu: %s\n", file, line, last_log_line);
 }
 
 }  // namespace
 
 Failure::Failure(Error code, const std::string& text) : std::runtime_error(text), code_(code) {}
+
+std::string printable(std::string_view text) {
+  std::string clean(text.substr(0, kNameBytes));
+  std::transform(clean.begin(), clean.end(), clean.begin(), printable_or_mark);
+  return clean;
+}
 
 void fail(Error code, std::string_view what) {
   const char* const name = executorch::runtime::to_string(code);

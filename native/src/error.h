@@ -23,6 +23,9 @@ class Failure : public std::runtime_error {
   Error code_;
 };
 
+/// `text`, which may come from a hostile file, as at most 256 characters of printable ASCII.
+std::string printable(std::string_view text);
+
 /// Throws Failure "<what>: <name of the error> (0x..)[: <ExecuTorch's last log line of this thread>]".
 [[noreturn]] void fail(Error code, std::string_view what);
 

@@ -71,7 +71,7 @@ TensorSpec tensor_spec(const Result<Tag>& tag, const Result<TensorInfo>& info, c
 std::map<std::string, size_t> delegates_of(const MethodMeta& meta) {
   std::map<std::string, size_t> delegates;
   for (size_t i = 0; i < meta.num_backends(); ++i) {
-    ++delegates[take(meta.get_backend_name(i), "cannot read the delegates")];
+    ++delegates[printable(take(meta.get_backend_name(i), "cannot read the delegates"))];
   }
   return delegates;
 }
@@ -114,7 +114,7 @@ ProgramFile::ProgramFile(const std::string& path, LoadMode mode) {
 std::vector<std::string> ProgramFile::method_names() const {
   std::vector<std::string> names;
   for (size_t i = 0; i < program_->num_methods(); ++i) {
-    names.emplace_back(take(program_->get_method_name(i), "cannot read the methods"));
+    names.push_back(printable(take(program_->get_method_name(i), "cannot read the methods")));
   }
   return names;
 }

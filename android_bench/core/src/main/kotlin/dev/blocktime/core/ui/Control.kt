@@ -24,7 +24,9 @@ class Control {
     fun acceptToken(source: InputStream) {
         val bytes = source.use { it.readUpTo(MAX_TOKEN_CHARS + 1) }
         if (bytes.size !in MIN_TOKEN_CHARS..MAX_TOKEN_CHARS || bytes.any { it !in '!'.code..'~'.code }) {
-            throw IOException("a token has $MIN_TOKEN_CHARS to $MAX_TOKEN_CHARS visible ASCII characters; nothing was changed")
+            throw IOException(
+                "a token has $MIN_TOKEN_CHARS to $MAX_TOKEN_CHARS visible ASCII characters; keeping the last",
+            )
         }
         token = String(bytes, Charsets.US_ASCII)
     }

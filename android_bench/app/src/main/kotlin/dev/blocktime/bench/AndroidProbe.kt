@@ -1,0 +1,107 @@
+package dev.blocktime.bench
+
+import android.app.ActivityManager
+import android.content.Context
+import android.content.Intent
+import android.content.IntentFilter
+import android.content.pm.ApplicationInfo
+import android.os.BatteryManager
+import android.os.Build
+import android.os.PowerManager
+import android.os.SystemClock
+import android.system.Os
+import android.system.OsConstants
+import dev.blocktime.core.device.Battery
+import dev.blocktime.core.device.DeviceInfo
+import dev.blocktime.core.device.DeviceProbe
+import dev.blocktime.core.device.DeviceReading
+import dev.blocktime.core.device.SysFs
+import java.io.File
+import java.io.IOException
+
+/** Hardware names of Android's emulator, whose milliseconds are those of the computer that it runs on. */
+private val EMULATORS = setOf("goldfish", "ranchu")
+
+private const val TENTHS_OF_A_DEGREE = 10.0
+
+/** Asks the Android system what the phone is and how it is. */
+class AndroidProbe(
+    private val context: Context,
+    private val foreground: ForegroundWatch,
+) : DeviceProbe {
+    private val activities = context.getSystemService(ActivityManager::class.java)
+    private val power = context.getSystemService(PowerManager::class.java)
+    private val thermal = ThermalWatch(power)
+    private val sysFs = SysFs()
+    private val isDebuggable = context.applicationInfo.flags and ApplicationInfo.FLAG_DEBUGGABLE != 0
+
+    override fun identity() =
+        DeviceInfo(
+            model = Build.MODEL,
+            os = "Android ${Build.VERSION.RELEASE} (API ${Build.VERSION.SDK_INT})",
+            osBuild = Build.FINGERPRINT,
+            soc = soc(),
+            cores = Runtime.getRuntime().availableProcessors(),
+            memoryBytes = memory().totalMem,
+            simulated = Build.HARDWARE in EMULATORS,
+        )
+
+    override fun read() =
+        DeviceReading(
+            uptimeNs = SystemClock.elapsedRealtimeNanos(),
+            cpus = sysFs.cpuClocks(),
+            thermalState = thermal.state,
+            thermalHeadroom = thermal.headroom(),
+            thermalZones = sysFs.thermalZones(),
+            throttleCount = thermal.throttleCount,
+            battery = battery(),
+            lowPowerMode = power.isPowerSaveMode,
+            freeMemoryBytes = memory().availMem,
+            agentMemoryBytes = residentBytes(),
+            foreground = foreground.isForeground,
+            debuggable = isDebuggable,
+        )
+
+    private fun soc(): String? {
+        if (Build.VERSION.SDK_INT < Build.VERSION_CODES.S) return null
+        val names = listOf(Build.SOC_MANUFACTURER, Build.SOC_MODEL).filterNot { it == Build.UNKNOWN }
+        return names.joinToString(" ").ifEmpty { null }
+    }
+
+    private fun memory() = ActivityManager.MemoryInfo().also(activities::getMemoryInfo)
+
+    private fun battery(): Battery? {
+        val changed = context.registerReceiver(null, IntentFilter(Intent.ACTION_BATTERY_CHANGED)) ?: return null
+        val level = changed.number(BatteryManager.EXTRA_LEVEL)
+        val scale = changed.number(BatteryManager.EXTRA_SCALE)
+        if (level == null || scale == null || scale <= 0) return null
+        return Battery(
+            percent = 100.0 * level / scale,
+            charging = changed.number(BatteryManager.EXTRA_STATUS)?.let(::isOnExternalPower),
+            celsius = changed.number(BatteryManager.EXTRA_TEMPERATURE)?.div(TENTHS_OF_A_DEGREE),
+        )
+    }
+}
+
+private fun Intent.number(name: String): Int? = if (hasExtra(name)) getIntExtra(name, 0) else null
+
+/** Also NOT_CHARGING: on external power, but held back to protect a full or hot battery. Null where the phone does not know. */
+private fun isOnExternalPower(status: Int): Boolean? =
+    when (status) {
+        BatteryManager.BATTERY_STATUS_CHARGING,
+        BatteryManager.BATTERY_STATUS_FULL,
+        BatteryManager.BATTERY_STATUS_NOT_CHARGING,
+        -> true
+
+        BatteryManager.BATTERY_STATUS_DISCHARGING -> false
+
+        else -> null
+    }
+
+private fun residentBytes(): Long? =
+    try {
+        val fields = File("/proc/self/statm").readText().split(' ')
+        fields.getOrNull(1)?.toLongOrNull()?.times(Os.sysconf(OsConstants._SC_PAGESIZE))
+    } catch (_: IOException) {
+        null
+    }

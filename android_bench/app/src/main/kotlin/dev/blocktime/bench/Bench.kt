@@ -1,0 +1,94 @@
+package dev.blocktime.bench
+
+import android.app.Application
+import android.os.Build
+import android.os.Handler
+import android.os.Looper
+import android.util.Log
+import dev.blocktime.core.agent.AgentConfig
+import dev.blocktime.core.agent.AgentInfo
+import dev.blocktime.core.agent.AgentServer
+import dev.blocktime.core.agent.PHONE_PORT
+import dev.blocktime.core.device.Readiness
+import dev.blocktime.core.store.ModelStore
+import dev.blocktime.core.ui.AgentState
+import dev.blocktime.core.ui.AgentStatus
+import dev.blocktime.core.ui.Control
+import dev.blocktime.core.ui.Status
+import dev.blocktime.executorch.ExecutorchRuntime
+import java.io.File
+import java.io.IOException
+import java.util.concurrent.Executors
+
+/** Tag of this app's lines in the system log: `adb logcat -s blocktime`. */
+const val LOG_TAG = "blocktime"
+
+/** The agent of this process with all that belongs to it. */
+class Bench(
+    private val application: Application,
+) {
+    val info = AgentInfo("blocktime-android", BuildConfig.AGENT_VERSION)
+    val control = Control()
+    val probe = AndroidProbe(application, ForegroundWatch(application))
+    val status = AgentStatus(log = { Log.i(LOG_TAG, it) }, onChange = ::publish)
+
+    /** Told of every change, on the main thread. */
+    var observer: ((Status) -> Unit)? = null
+
+    private val main = Handler(Looper.getMainLooper())
+
+    /** Opening and closing the port wait for files, sockets and a model call in progress: never on the main thread. */
+    private val lifecycle = Executors.newSingleThreadExecutor()
+    private var server: AgentServer? = null
+
+    /** Opens the port unless it is open. */
+    fun startAgent() = lifecycle.execute { if (server == null) openPort() }
+
+    /** Closes the port and the connection; what is loaded is freed. */
+    fun stopAgent() =
+        lifecycle.execute {
+            server?.stop()
+            server = null
+            status.onAgent(AgentState.Stopped)
+        }
+
+    private fun openPort() {
+        try {
+            val opened = AgentServer(config())
+            val port = opened.start()
+            server = opened
+            status.onAgent(AgentState.Listening(port))
+        } catch (error: IOException) {
+            status.onAgent(AgentState.Failed(error.message ?: error.javaClass.name))
+        }
+    }
+
+    private fun config() =
+        AgentConfig(
+            info = info,
+            token = control::token,
+            port = PHONE_PORT,
+            store = ModelStore(File(application.noBackupFilesDir, "models")),
+            runtimes = mapOf("executorch" to executorch()),
+            probe = probe,
+            readiness = Readiness(control::allowed),
+            listener = status,
+        )
+
+    /** Throws IOException where the library has no code for this phone's processor, which is told before any client asks. */
+    private fun executorch(): ExecutorchRuntime {
+        val cores = probe.identity().cores
+        val runtime = ExecutorchRuntime(BuildConfig.EXECUTORCH_VERSION, cores) { probe.read().freeMemoryBytes }
+        try {
+            Log.i(LOG_TAG, "ExecuTorch's backends: ${runtime.describe().backends.joinToString()}")
+        } catch (error: LinkageError) {
+            val abis = Build.SUPPORTED_ABIS.joinToString()
+            throw IOException("ExecuTorch has libraries for arm64-v8a and x86_64, this phone takes $abis", error)
+        }
+        return runtime
+    }
+
+    private fun publish(changed: Status) {
+        main.post { observer?.invoke(changed) }
+    }
+}

@@ -1,0 +1,120 @@
+package dev.blocktime.bench
+
+import android.Manifest
+import android.app.Activity
+import android.content.Intent
+import android.content.pm.PackageManager
+import android.os.Build
+import android.os.Bundle
+import android.os.PowerManager
+import android.util.Log
+import android.view.View
+import android.view.WindowManager
+import android.widget.TextView
+import dev.blocktime.core.ui.Status
+import dev.blocktime.core.ui.describe
+import dev.blocktime.core.ui.describeReadiness
+
+/** Names of reasons that the orchestrator was told to ignore, given when it starts the app. */
+private const val EXTRA_ALLOW = "allow"
+
+/** How often the device's state is drawn anew while no client is there; with a client, only events are drawn. */
+private const val REDRAW_MS = 5_000L
+
+/** Shows the agent and keeps the phone in a state to be measured: screen on, clocks sustained. */
+class MainActivity : Activity() {
+    private val bench get() = (application as BenchApplication).bench
+    private val redraw = Runnable { show(bench.status.now) }
+    private var isMeasured = false
+
+    override fun onCreate(savedInstanceState: Bundle?) {
+        super.onCreate(savedInstanceState)
+        setContentView(R.layout.activity_main)
+        findViewById<View>(R.id.stop).setOnClickListener { stop() }
+        text(R.id.last_exit, lastExit(this))
+        if (savedInstanceState == null) follow(intent)
+    }
+
+    override fun onNewIntent(intent: Intent) {
+        super.onNewIntent(intent)
+        follow(intent)
+    }
+
+    override fun onStart() {
+        super.onStart()
+        startForegroundService(Intent(this, AgentService::class.java))
+    }
+
+    override fun onResume() {
+        super.onResume()
+        bench.observer = ::show
+        show(bench.status.now)
+    }
+
+    override fun onPause() {
+        bench.observer = null
+        window.decorView.removeCallbacks(redraw)
+        super.onPause()
+    }
+
+    /** A tap on the icon changes nothing; a start by the orchestrator says anew what is allowed. */
+    private fun follow(intent: Intent) {
+        if (intent.hasCategory(Intent.CATEGORY_LAUNCHER)) {
+            askForNotifications()
+            return
+        }
+        try {
+            bench.control.allow(intent.getStringArrayExtra(EXTRA_ALLOW).orEmpty().toList())
+        } catch (error: IllegalArgumentException) {
+            Log.w(LOG_TAG, "nothing allowed: ${error.message}")
+        }
+    }
+
+    /** Only for people: the question pauses the activity, which would keep the orchestrator from measuring. */
+    private fun askForNotifications() {
+        if (Build.VERSION.SDK_INT < Build.VERSION_CODES.TIRAMISU) return
+        val permission = Manifest.permission.POST_NOTIFICATIONS
+        if (checkSelfPermission(permission) == PackageManager.PERMISSION_GRANTED) return
+        requestPermissions(arrayOf(permission), 0)
+    }
+
+    private fun show(status: Status) {
+        text(R.id.agent, describe(status.agent))
+        text(R.id.token, getString(if (bench.control.token == null) R.string.no_token else R.string.token_given))
+        text(R.id.work, describe(status.work, status.connected))
+        text(R.id.results, status.results.joinToString("\n", transform = ::describe))
+        text(R.id.refusals, status.refusals.joinToString("\n") { "${it.code}: ${it.message}" })
+        measureWell(status.connected)
+        window.decorView.removeCallbacks(redraw)
+        if (status.connected) return
+        text(R.id.readiness, describeReadiness(bench.probe.read(), bench.control.allowed))
+        window.decorView.postDelayed(redraw, REDRAW_MS)
+    }
+
+    private fun measureWell(connected: Boolean) {
+        if (connected == isMeasured) return
+        isMeasured = connected
+        if (connected) {
+            window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        } else {
+            window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        }
+        if (getSystemService(PowerManager::class.java).isSustainedPerformanceModeSupported) {
+            window.setSustainedPerformanceMode(connected)
+        }
+    }
+
+    private fun stop() {
+        stopService(Intent(this, AgentService::class.java))
+        finishAndRemoveTask()
+    }
+
+    private fun text(
+        id: Int,
+        value: String,
+    ) {
+        val view = findViewById<TextView>(id)
+        view.text = value
+        view.visibility = if (value.isEmpty()) View.GONE else View.VISIBLE
+    }
+}

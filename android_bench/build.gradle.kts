@@ -1,0 +1,9 @@
+plugins {
+    alias(libs.plugins.android.application) apply false
+    alias(libs.plugins.android.library) apply false
+    alias(libs.plugins.kotlin.jvm) apply false
+}
+
+tasks.wrapper {
+    gradleVersion = libs.versions.gradle.get()
+}

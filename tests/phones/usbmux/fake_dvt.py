@@ -1,7 +1,7 @@
 """The process control of Apple's instruments service: starts the app with an environment, and ends it.
 
-The DTX messages are read and written by pymobiledevice3's own codec, turned round: here the phone is the one that is
-asked. What it proves is that the transport opens the service and asks for the right thing.
+The DTX messages are read and written by pymobiledevice3's own codec, turned round: here the phone is the one that
+is asked. It proves that the transport opens the service and asks for the right thing, not that the codec is right.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ SERVICES = {
 }
 
 
-class Refused(Exception):  # noqa: N818 - an answer of the protocol
+class Refused(Exception):
     """lockdownd answers with this error's name."""
 
 
@@ -157,8 +157,8 @@ class LockdownSession:
 def server_context(host: dict[str, Any]) -> ssl.SSLContext:
     """TLS as a paired phone speaks it: with the certificate that the host made for it, to that host alone.
 
-    Names in these certificates are empty, so that no chain is told: the host's own certificate, which pymobiledevice3
-    presents, and its root, which libimobiledevice presents, are both accepted as they are.
+    Names in these certificates are empty, so that no chain is told: the host's own certificate, which
+    pymobiledevice3 presents, and its root, which libimobiledevice presents, are both accepted as they are.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,0 +1,72 @@
+"""pymobiledevice3's exceptions as errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pymobiledevice3 import exceptions as pmd
+
+from luts.errors import DeviceError
+from orchestrator.devices.iphone.address import MuxAddress
+from orchestrator.devices.iphone.errors import PhoneGoneError, UnreachableError
+
+_STATES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    (
+        (pmd.PasswordRequiredError, pmd.PasscodeRequiredError),
+        "is locked; unlock it with its passcode and run the same command again",
+    ),
+    (
+        (pmd.PairingDialogResponsePendingError,),
+        "still asks whether to trust this computer; unlock it, tap Trust, type its passcode, and run the same "
+        "command again",
+    ),
+    (
+        (pmd.UserDeniedPairingError,),
+        "was told not to trust this computer; unplug it, plug it in again and tap Trust, then run the same command "
+        "again",
+    ),
+    (
+        (pmd.NotPairedError, pmd.FatalPairingError, pmd.InvalidHostIDError),
+        "does not trust this computer; unplug it, plug it in again and tap Trust",
+    ),
+    (
+        (pmd.AppInstallError,),
+        "refused the app: {reason}; sign it with a profile that holds this phone, for its iOS or an earlier one",
+    ),
+    (
+        (pmd.AfcException,),
+        "did not take the app's package: {reason}; free some space on it",
+    ),
+    (
+        (TimeoutError,),
+        "does not answer; unlock it, or unplug it and plug it in again",
+    ),
+    (
+        (pmd.PyMobileDevice3Exception, OSError, ValueError),
+        "can't be talked to: {reason}; unplug it and plug it in again",
+    ),
+)
+
+
+@contextmanager
+def explained(udid: str, address: MuxAddress) -> Iterator[None]:
+    """Turns what the library raises into UnreachableError, PhoneGoneError or DeviceError."""
+    try:
+        yield
+    except pmd.ConnectionFailedToUsbmuxdError:
+        raise UnreachableError(
+            f"no usbmuxd answers at {address.describe()}",
+            "start it (on Linux: apt install usbmuxd, then plug the iPhone in; macOS has it)",
+        ) from None
+    except (pmd.DeviceNotFoundError, pmd.NoDeviceConnectedError, pmd.BadDevError):
+        raise PhoneGoneError(f"the iPhone {udid} is not attached; connect it by cable") from None
+    except tuple(kind for kinds, _ in _STATES for kind in kinds) as error:
+        text = next(text for kinds, text in _STATES if isinstance(error, kinds))
+        raise DeviceError(f"the iPhone {udid} {text.format(reason=one_line(error))}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line: its first, or its kind where it says nothing."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip().rstrip(".")[:300] if lines else type(error).__name__

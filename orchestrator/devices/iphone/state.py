@@ -1,0 +1,56 @@
+"""What is known of an attached iPhone, and what its owner must do before it can be measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Trust = Literal["trusted", "unpaired", "locked", "silent"]
+"""`locked`: its passcode was not typed since it started. `silent`: it does not answer at all."""
+
+Connection = Literal["usb", "network"]
+
+BUNDLE = "dev.blocktime.bench"
+AGENT_PORT = 47613
+
+
+@dataclass(frozen=True)
+class IphoneState:
+    """An iPhone that usbmuxd lists.
+
+    `product_type`, `ios` and `owner_name` are empty where it did not tell. `developer_mode` is None before iOS 16,
+    which has none, and where it did not tell. `app_version` is empty where the app is not installed, None where
+    that is not known.
+    """
+
+    udid: str
+    connection: Connection
+    product_type: str = ""
+    ios: str = ""
+    owner_name: str = ""
+    trust: Trust = "silent"
+    developer_mode: bool | None = None
+    app_version: str | None = None
+
+    @property
+    def next_step(self) -> str:
+        """What stands in the way and what to do about it; empty where nothing does."""
+        if self.connection != "usb":
+            return "seen over the network only: connect it by cable"
+        if self.trust != "trusted":
+            return _TRUST_STEPS[self.trust]
+        if self.developer_mode is False:
+            return DEVELOPER_MODE_STEP
+        return APP_STEP if self.app_version == "" else ""
+
+
+DEVELOPER_MODE_STEP = (
+    "Developer Mode is off: switch it on in Settings > Privacy & Security, then let the phone restart"
+)
+APP_STEP = "the app is not installed: give the signed .ipa with --app, or run ios_bench/App from Xcode once"
+
+_TRUST_STEPS = {
+    "unpaired": "it does not trust this computer yet: unlock it, then tap Trust when it asks",
+    "locked": "it is locked: unlock it with its passcode",
+    "silent": "it does not answer: unlock it, or unplug it and plug it in again",
+}

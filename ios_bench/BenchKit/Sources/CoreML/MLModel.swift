@@ -8,6 +8,7 @@ open class MLModel: NSObject {
   public let modelDescription: MLModelDescription
   public let configuration: MLModelConfiguration
   private let standIn: StandInModel
+  private var predictions = 0
 
   public init(contentsOf url: URL, configuration: MLModelConfiguration) throws {
     standIn = try StandInModel(compiledAt: url)
@@ -37,7 +38,8 @@ open class MLModel: NSObject {
   open func prediction(
     from input: any MLFeatureProvider, options: MLPredictionOptions
   ) throws -> any MLFeatureProvider {
-    try standIn.predict(from: input, options: options)
+    defer { predictions += 1 }
+    return try standIn.predict(predictions, from: input, options: options)
   }
 }
 

@@ -26,6 +26,8 @@ struct StandInModel: Decodable {
   var compileError: String?
   var failsOn: [String]?
   var predictionError: String?
+  /// Number of predictions before `predictionError`; absent: none.
+  var predictionsBeforeError: Int?
   var inputs: [Feature]?
   var outputs: [Feature]?
   /// Whether outputs land in the buffers that the caller proposed.
@@ -73,11 +75,11 @@ struct StandInModel: Decodable {
       outputs: (outputs ?? []).map { $0.description(withShape: tellsOutputShapes ?? true) })
   }
 
-  /// Every element of every output is the sum of all elements of all inputs.
+  /// Element i of every output, in row-major order, is the sum of all elements of all inputs, plus i.
   func predict(
-    from input: any MLFeatureProvider, options: MLPredictionOptions
+    _ predictions: Int, from input: any MLFeatureProvider, options: MLPredictionOptions
   ) throws -> any MLFeatureProvider {
-    if let predictionError { throw Self.error(predictionError) }
+    if let predictionError, predictions >= predictionsBeforeError ?? 0 { throw Self.error(predictionError) }
     var sum = 0.0
     for feature in inputs ?? [] {
       guard let array = input.featureValue(for: feature.name)?.multiArrayValue else {
@@ -92,7 +94,7 @@ struct StandInModel: Decodable {
     for feature in outputs ?? [] {
       let proposed = usesBackings ?? true ? options.outputBackings[feature.name] as? MLMultiArray : nil
       let array = try proposed ?? feature.makeArray()
-      array.fill(with: sum)
+      array.fill(from: sum)
       results[feature.name] = array
     }
     return try MLDictionaryFeatureProvider(dictionary: results)
@@ -192,9 +194,10 @@ extension MLMultiArray {
     }
   }
 
-  func fill(with value: Double) {
+  func fill(from start: Double) {
     withUnsafeMutableBytes { bytes, _ in
-      for offset in offsets {
+      for (index, offset) in offsets.enumerated() {
+        let value = start + Double(index)
         let at = offset * dataType.byteCount
         switch dataType {
         case .double: bytes.storeBytes(of: value, toByteOffset: at, as: Double.self)

@@ -71,11 +71,11 @@ package final class CompiledModels: @unchecked Sendable {
   }
 
   /// Keeps the model from eviction until `release`.
-  func retain(_ sha256: String) {
+  package func retain(_ sha256: String) {
     lock.withLock { inUse[sha256, default: 0] += 1 }
   }
 
-  func release(_ sha256: String) {
+  package func release(_ sha256: String) {
     lock.withLock {
       let uses = inUse[sha256, default: 0] - 1
       inUse[sha256] = uses > 0 ? uses : nil
@@ -111,8 +111,13 @@ package final class CompiledModels: @unchecked Sendable {
     return attributes?[.modificationDate] as? Date ?? .distantPast
   }
 
+  /// Bytes of the files below `url`.
   private func size(of url: URL) -> Int {
     guard let below = files.enumerator(atPath: url.path) else { return 0 }
-    return below.reduce(0) { total, _ in total + Int(below.fileAttributes?[.size] as? UInt64 ?? 0) }
+    return below.reduce(0) { total, _ in
+      let attributes = below.fileAttributes ?? [:]
+      guard attributes[.type] as? FileAttributeType == .typeRegular else { return total }
+      return total + (attributes[.size] as? Int ?? 0)
+    }
   }
 }

@@ -1,5 +1,6 @@
 import BenchKit
 import CoreML
+import Foundation
 
 /// A model that Core ML has loaded.
 ///
@@ -50,8 +51,11 @@ final class CoreMLModel: Model {
   }
 
   func execute() throws {
-    guard let loaded else { throw OpError(.internal, "the model was closed") }
-    result = try loaded.prediction(from: features, options: options)
+    do {
+      try predict()
+    } catch {
+      throw OpError(.runFailed, "Core ML failed (\(error.oneLine)); keep the app in the foreground")
+    }
   }
 
   func readOutputs() throws -> [Tensor] {
@@ -70,8 +74,13 @@ final class CoreMLModel: Model {
     onClose()
   }
 
+  private func predict() throws {
+    guard let loaded else { throw OpError(.internal, "the model was closed") }
+    result = try loaded.prediction(from: features, options: options)
+  }
+
   private func proposeOutputBuffers() throws {
-    try execute()
+    try predict()
     let arrays = try outputArrays()
     outputs = try zip(outputNames, arrays).map { name, array in
       guard let spec = array.spec else {
@@ -82,7 +91,7 @@ final class CoreMLModel: Model {
     let buffers = try arrays.map { try MLMultiArray(shape: $0.shape, dataType: $0.dataType) }
     options.outputBackings = Dictionary(uniqueKeysWithValues: zip(outputNames, buffers))
     do {
-      try execute()
+      try predict()
     } catch {
       // Core ML then allocates the outputs of every execution itself.
       options.outputBackings = [:]

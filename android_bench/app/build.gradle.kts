@@ -36,7 +36,7 @@ android {
         targetSdk = number(libs.versions.targetSdk)
         versionCode = number(libs.versions.appCode)
         versionName = libs.versions.appName.get()
-        buildConfigField("String", "AGENT_VERSION", "\"${libs.versions.appName.get()}-${digestOfSources()}\"")
+        buildConfigField("String", "AGENT_VERSION", "\"${libs.versions.appName.get()}+${digestOfSources()}\"")
         buildConfigField("String", "EXECUTORCH_VERSION", "\"${libs.versions.executorch.get()}-$backends\"")
     }
 
@@ -62,6 +62,9 @@ android {
             signingConfig = signingConfigs.findByName("release")
         }
     }
+
+    // A Snapdragon's NPU loads its part of the QNN backend from a folder, not from inside of the APK.
+    packaging.jniLibs.useLegacyPackaging = backends == "qnn"
 
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17

@@ -4,6 +4,7 @@ import android.app.Application
 import android.os.Build
 import android.os.Handler
 import android.os.Looper
+import android.system.Os
 import android.util.Log
 import dev.blocktime.core.agent.AgentConfig
 import dev.blocktime.core.agent.AgentInfo
@@ -40,6 +41,11 @@ class Bench(
     /** Opening and closing the port wait for files, sockets and a model call in progress: never on the main thread. */
     private val lifecycle = Executors.newSingleThreadExecutor()
     private var server: AgentServer? = null
+
+    init {
+        // Where the QNN backend looks for what it loads into a Snapdragon's NPU.
+        Os.setenv("ADSP_LIBRARY_PATH", application.applicationInfo.nativeLibraryDir, true)
+    }
 
     /** Opens the port unless it is open. */
     fun startAgent() = lifecycle.execute { if (server == null) openPort() }

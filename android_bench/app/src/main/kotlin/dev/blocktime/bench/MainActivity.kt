@@ -57,14 +57,12 @@ class MainActivity : Activity() {
         super.onPause()
     }
 
-    /** A tap on the icon changes nothing; a start by the orchestrator says anew what is allowed. */
+    /** A tap on the icon allows nothing new; a start by the orchestrator says anew what is allowed. */
     private fun follow(intent: Intent) {
-        if (intent.hasCategory(Intent.CATEGORY_LAUNCHER)) {
-            askForNotifications()
-            return
-        }
+        if (intent.hasCategory(Intent.CATEGORY_LAUNCHER)) askForNotifications()
+        val allowed = intent.getStringArrayExtra(EXTRA_ALLOW) ?: return
         try {
-            bench.control.allow(intent.getStringArrayExtra(EXTRA_ALLOW).orEmpty().toList())
+            bench.control.allow(allowed.toList())
         } catch (error: IllegalArgumentException) {
             Log.w(LOG_TAG, "nothing allowed: ${error.message}")
         }

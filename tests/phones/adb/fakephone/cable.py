@@ -21,8 +21,7 @@ class Cable:
 
     def __init__(self, dial: Callable[[], socket.socket]) -> None:
         self._dial = dial
-        self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener = _bind_free_port()
         self._lock = threading.Lock()
         self._ends: set[socket.socket] = set()
         self._plugged = False
@@ -125,6 +124,17 @@ class Cable:
         if spent:
             self.pull()
         return spent
+
+
+def _bind_free_port() -> socket.socket:
+    """A socket that keeps its port when it ends listening: only one that was asked for by number is kept."""
+    with socket.socket() as chosen:
+        sock = socket.socket()
+        for each in (chosen, sock):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        chosen.bind(("127.0.0.1", 0))
+        sock.bind(chosen.getsockname())
+    return sock
 
 
 def _of_this_user(peer_port: int, own_port: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _OWN = ("data", "sdcard")
-_MENTION = re.compile(rf"(?<![\w./-])/(?={'|'.join(_OWN)}(?:[^\w.-]|$))")
+_MENTION = re.compile(rf"(?<![\w./-])/(?=(?:{'|'.join(_OWN)})(?:[^\w.-]|$))")
 
 
 @dataclass(frozen=True)

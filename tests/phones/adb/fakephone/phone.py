@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import shutil
+import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fakephone.activity_manager import ActivityManager
-from fakephone.bench_app import PHONE_PORT, AgentProgram, BenchApp
+from fakephone.bench_app import PACKAGE, PHONE_PORT, AgentProgram, BenchApp
 from fakephone.cable import Cable
 from fakephone.daemon import FakeDaemon
 from fakephone.folders import Folders
@@ -21,70 +24,47 @@ from fakephone.status_commands import StatusCommands
 from fakephone.system_server import SystemServer
 
 
-class PhoneSystem:
-    """What is behind adbd, whichever adbd it is: folders, commands, packages and the app."""
+def new_home() -> Path:
+    """A folder for all that a phone keeps; not pytest's, for a UNIX socket's address has at most 107 bytes."""
+    home = Path(tempfile.mkdtemp(prefix="blocktime-phone-"))
+    Folders(home / "root").create()
+    (home / "bin").mkdir()
+    return home
 
-    def __init__(self, program: AgentProgram, state: PhoneState) -> None:
-        # Not pytest's folder: a UNIX socket's address has at most 107 bytes.
-        self.home = Path(tempfile.mkdtemp(prefix="blocktime-phone-"))
-        self.state = state
-        self.folders = Folders(self.home / "root")
-        self.folders.create()
-        self.app = BenchApp(program, self.folders.root / "data/data/dev.blocktime.bench/files/models")
-        activities = ActivityManager(state, self.app)
-        self.packages = PackageManager(state, self.folders, activities.stop)
-        status = StatusCommands(state, self.app, self.packages.run)
-        self.bin = self.home / "bin"
-        self.bin.mkdir()
-        self.server = SystemServer(
-            self.bin,
+
+class Phone(abc.ABC):
+    """What is the same whichever adbd is in front. Connect an adb client to `serial`.
+
+    A context manager: what the phone started ends with it. Change `state` and `app` to play faults.
+    """
+
+    def __init__(self, home: Path, program: AgentProgram, state: PhoneState | None) -> None:
+        self._home = home
+        self.state = state or PhoneState()
+        self.folders = Folders(home / "root")
+        self.app = BenchApp(program, self.folders.root / f"data/data/{PACKAGE}/files/models")
+        self._activities = ActivityManager(self.state, self.app)
+        self.packages = PackageManager(self.state, self.folders, self._activities.stop)
+        status = StatusCommands(self.state, self.app, self.packages.run)
+        self._server = SystemServer(
+            home / "bin",
             {
-                "am": activities.am,
+                "am": self._activities.am,
                 "cmd": status.cmd,
-                "content": activities.content,
+                "content": self._activities.content,
                 "dumpsys": status.dumpsys,
                 "getprop": status.getprop,
                 "input": status.input,
                 "logcat": status.logcat,
-                "pidof": activities.pidof,
+                "pidof": self._activities.pidof,
                 "pm": self.packages.run,
                 "settings": status.settings,
             },
         )
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of the phone's shell: its commands first, then this machine's for cat, ls and the like."""
-        return {
-            "PATH": f"{self.bin}:{os.defpath}",
-            "HOME": "/",
-            "TMPDIR": "/data/local/tmp",
-            "LANG": "C.UTF-8",
-        }
-
-    def close(self) -> None:
-        self.app.close()
-        self.server.close()
-        shutil.rmtree(self.home, ignore_errors=True)
-
-
-class FakePhone:
-    """Connect an adb client to `serial`. Use it as a context manager: what it started ends with it.
-
-    `state` is the system's, `daemon` adbd's, `app` the benchmark's; change them to play faults.
-    """
-
-    def __init__(self, program: AgentProgram, state: PhoneState | None = None) -> None:
-        self.state = state or PhoneState()
-        self._system = PhoneSystem(program, self.state)
-        self.app = self._system.app
-        self.packages = self._system.packages
-        self.folders = self._system.folders
-        shell = Shell(self.folders.root, self._system.environment)
-        self.daemon = FakeDaemon(self.state, self.folders, shell, self._local_port)
-        self.cable = Cable(self.daemon.dial)
-        # Ports of the phone that something else than the app listens on: phone's port to this machine's.
-        self.ports: dict[int, int] = {}
+    def attach(self, dial: Callable[[], socket.socket]) -> None:
+        """Plugs the cable in; `dial` connects to adbd."""
+        self.cable = Cable(dial)
 
     @property
     def serial(self) -> str:
@@ -93,8 +73,12 @@ class FakePhone:
 
     @property
     def defects(self) -> list[str]:
-        """What went wrong that no fault explains: clients' violations of the protocol, and this fake's own."""
-        return [*self.daemon.violations, *self._system.server.defects]
+        """What went wrong that no fault explains; tests expect nothing."""
+        return list(self._server.defects)
+
+    @abc.abstractmethod
+    def listen(self, port: int) -> socket.socket:
+        """A socket that listens on a port of the phone's loopback, as some other app's would."""
 
     def pull_cable(self) -> None:
         self.cable.pull()
@@ -103,14 +87,16 @@ class FakePhone:
         self.cable.plug_in()
 
     def reboot(self) -> None:
-        """All connections end, the app with its token is gone; the cable is still plugged in afterwards."""
+        """All connections end and the app is gone with its token; the cable is plugged in again afterwards."""
         self.cable.pull()
         self.app.stop()
         self.cable.plug_in()
 
     def close(self) -> None:
         self.cable.close()
-        self._system.close()
+        self.app.close()
+        self._server.close()
+        shutil.rmtree(self._home, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -120,5 +106,32 @@ class FakePhone:
     ) -> None:
         self.close()
 
+
+def shell_environment(home: Path) -> dict[str, str]:
+    """Of the phone's shell: its own commands first, then this machine's for cat, ls and the like."""
+    return {"PATH": f"{home / 'bin'}:{os.defpath}", "HOME": "/", "LANG": "C.UTF-8"}
+
+
+class FakePhone(Phone):
+    """A phone whose adbd, `daemon`, is this program's own: it asks clients for their keys, as phones do."""
+
+    def __init__(self, program: AgentProgram, state: PhoneState | None = None) -> None:
+        home = new_home()
+        super().__init__(home, program, state)
+        # Where something else than the app listens: the phone's port to this machine's.
+        self._ports: dict[int, int] = {}
+        shell = Shell(self.folders.root, shell_environment(home))
+        self.daemon = FakeDaemon(self.state, self.folders, shell, self._local_port)
+        self.attach(self.daemon.dial)
+
+    @property
+    def defects(self) -> list[str]:
+        return [*super().defects, *self.daemon.violations]
+
+    def listen(self, port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self._ports[port] = listener.getsockname()[1]
+        return listener
+
     def _local_port(self, port: int) -> int | None:
-        return self.app.port if port == PHONE_PORT else self.ports.get(port)
+        return self.app.port if port == PHONE_PORT else self._ports.get(port)

@@ -72,15 +72,16 @@ class SyncService:
             return _stat_reply(name, None, error.errno or errno.EIO)
         return _stat_reply(name, result, 0)
 
-    def _list(self, name: bytes, path: str) -> None:
-        kind, stat_name = (b"DENT", b"STAT") if name == b"LIST" else (b"DNT2", b"LST2")
+    def _list(self, request: bytes, path: str) -> None:
+        kind, stat_name = (b"DENT", b"STAT") if request == b"LIST" else (b"DNT2", b"LST2")
         try:
-            entries = sorted(self._folders.local(path).iterdir())
+            folder = self._folders.local(path)
+            names = [".", "..", *sorted(entry.name for entry in folder.iterdir())]
         except OSError:
-            entries = []
-        for entry in entries:
-            head = kind + _stat_reply(stat_name, entry.lstat(), 0)[4:]
-            self._stream.write(head + _DENT_TAIL.pack(len(os.fsencode(entry.name))) + os.fsencode(entry.name))
+            names = []
+        for name in names:
+            head = kind + _stat_reply(stat_name, os.lstat(folder / name), 0)[4:]
+            self._stream.write(head + _DENT_TAIL.pack(len(os.fsencode(name))) + os.fsencode(name))
         end = _stat_reply(stat_name, None, 0)[4:]
         self._stream.write(b"DONE" + end + _DENT_TAIL.pack(0))
 
@@ -97,6 +98,9 @@ class SyncService:
     def _send(self, path_and_mode: str) -> None:
         """Reads the file to its end whatever happens, as adbd does, and then tells what happened."""
         path, _, mode = path_and_mode.rpartition(",")
+        if not (path and mode.isdecimal()):
+            self._fail(f"missing or wrong mode: {path_and_mode}")
+            raise StreamClosed
         failure: str | None = None
         target: Path | None = None
         try:
@@ -122,7 +126,9 @@ class SyncService:
             self._fail(failure)
             return
         assert target is not None
-        target.chmod(stat.S_IMODE(int(mode)))
+        # As adbd does: group and others may do what the owner may.
+        owner = int(mode) & stat.S_IRWXU
+        target.chmod(owner | owner >> 3 | owner >> 6)
         os.utime(target, (size, size))
         self._stream.write(_REQUEST.pack(b"OKAY", 0))
 

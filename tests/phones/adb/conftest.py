@@ -1,0 +1,106 @@
+"""Phones without a phone: the fake one, and the one with a real adbd; and the clients that connect to them."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+sys.path.insert(0, str(HERE))
+
+from fakephone.adbd_phone import AdbdPhone, why_not  # noqa: E402
+from fakephone.bench_app import AgentProgram  # noqa: E402
+from fakephone.clients import OfficialAdb  # noqa: E402
+from fakephone.phone import FakePhone  # noqa: E402
+
+ADBD = ROOT / ".toolchains/swift/usr/lib/android-sdk/platform-tools/adbd"
+ANDROID_JAR = ROOT / ".toolchains/android_api/android-23.jar"
+KOTLIN_AGENT = AgentProgram((str(ROOT / "build/kotlin/blocktime-agent"),), "Pixel 8")
+
+
+@pytest.fixture(scope="session")
+def kotlin_agent():
+    """The Kotlin agent is built: what phones start as their app."""
+    if not (ROOT / ".toolchains/kotlin/kotlinc").exists():
+        pytest.skip("the Kotlin compiler is not installed: run tools/toolchains/kotlin.sh")
+    built = subprocess.run([ROOT / "tools/build_kotlin.sh"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+
+
+@pytest.fixture
+def fake_phone():
+    with FakePhone(KOTLIN_AGENT) as phone:
+        yield phone
+        defects = phone.defects
+    assert not defects
+
+
+@pytest.fixture
+def adbd_phone():
+    reason = why_not(ADBD)
+    if reason:
+        pytest.skip(reason)
+    with AdbdPhone(ADBD, KOTLIN_AGENT) as phone:
+        yield phone
+        defects = phone.defects
+    assert not defects
+
+
+@pytest.fixture(params=["fake", "adbd"])
+def phone(request):
+    """Each of the two, for what must work through both."""
+    return request.getfixturevalue(f"{request.param}_phone")
+
+
+@pytest.fixture(scope="session")
+def adb_server(tmp_path_factory):
+    """The official client with a server and keys of its own, for the whole session."""
+    program = shutil.which("adb")
+    if program is None:
+        pytest.skip("adb is not installed (Debian: apt install adb)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    adb = OfficialAdb(program, port, tmp_path_factory.mktemp("adb-home"))
+    yield adb
+    adb.run("kill-server")
+
+
+@pytest.fixture
+def adb(adb_server):
+    yield adb_server
+    adb_server.run("disconnect")
+
+
+@pytest.fixture(scope="session")
+def make_apk(tmp_path_factory):
+    """A function that makes an APK with a manifest and nothing else."""
+    aapt = shutil.which("aapt")
+    if aapt is None or not ANDROID_JAR.is_file():
+        pytest.skip("needs aapt and the Android API: run tools/toolchains/android_api.sh")
+
+    def make(package="dev.blocktime.bench", version_code=1, debuggable=False):
+        folder = tmp_path_factory.mktemp("apk")
+        (folder / "AndroidManifest.xml").write_text(
+            '<manifest xmlns:android="http://schemas.android.com/apk/res/android" '
+            f'package="{package}" android:versionCode="{version_code}" android:versionName="0.{version_code}">'
+            f'<application android:debuggable="{str(debuggable).lower()}"/></manifest>'
+        )
+        apk = folder / "base.apk"
+        command = [aapt, "package", "-M", folder / "AndroidManifest.xml", "-I", ANDROID_JAR, "-F", apk]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ)
+        return apk
+
+    return make
+
+
+@pytest.fixture
+def installed(phone, make_apk, kotlin_agent):
+    """A phone on which the app is installed."""
+    phone.packages.install(make_apk())
+    return phone

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pymobiledevice3 import exceptions as pmd
 
-from luts.errors import DeviceError
+from luts.errors import BlocktimeError, DeviceError
 from orchestrator.devices.iphone.address import MuxAddress
 from orchestrator.devices.iphone.errors import PhoneGoneError, UnreachableError
 
@@ -42,18 +42,21 @@ _STATES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
         (TimeoutError,),
         "does not answer; unlock it, or unplug it and plug it in again",
     ),
-    (
-        (pmd.PyMobileDevice3Exception, OSError, ValueError),
-        "can't be talked to: {reason}; unplug it and plug it in again",
-    ),
 )
+_ANYTHING_ELSE = "can't be talked to: {reason}; unplug it and plug it in again"
 
 
 @contextmanager
 def explained(udid: str, address: MuxAddress) -> Iterator[None]:
-    """Turns what the library raises into UnreachableError, PhoneGoneError or DeviceError."""
+    """Turns what the library raises into UnreachableError, PhoneGoneError or DeviceError.
+
+    An answer that the library does not understand can end in any exception of its parsers. `udid` is empty where
+    usbmuxd itself is asked.
+    """
     try:
         yield
+    except BlocktimeError:
+        raise
     except pmd.ConnectionFailedToUsbmuxdError:
         raise UnreachableError(
             f"no usbmuxd answers at {address.describe()}",
@@ -61,8 +64,12 @@ def explained(udid: str, address: MuxAddress) -> Iterator[None]:
         ) from None
     except (pmd.DeviceNotFoundError, pmd.NoDeviceConnectedError, pmd.BadDevError):
         raise PhoneGoneError(f"the iPhone {udid} is not attached; connect it by cable") from None
-    except tuple(kind for kinds, _ in _STATES for kind in kinds) as error:
-        text = next(text for kinds, text in _STATES if isinstance(error, kinds))
+    except Exception as error:
+        if not udid:
+            raise UnreachableError(
+                f"usbmuxd does not answer as it should ({one_line(error)})", "restart it"
+            ) from error
+        text = next((text for kinds, text in _STATES if isinstance(error, kinds)), _ANYTHING_ELSE)
         raise DeviceError(f"the iPhone {udid} {text.format(reason=one_line(error))}") from error
 
 

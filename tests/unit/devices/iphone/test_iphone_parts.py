@@ -1,0 +1,167 @@
+"""Parts of the iPhone transport that need no phone: addresses, packages, next steps, the loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import plistlib
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from luts.errors import InvalidArtifactError, UsageError
+from orchestrator.devices.iphone.address import VARIABLE, MuxAddress
+from orchestrator.devices.iphone.ipa import check_ipa
+from orchestrator.devices.iphone.loop import LoopThread
+from orchestrator.devices.iphone.phones import name_of
+from orchestrator.devices.iphone.state import IphoneState
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", ""),
+        ("UNIX:/var/run/usbmuxd", "/var/run/usbmuxd"),
+        ("/tmp/a:b", "/tmp/a:b"),
+        ("mac.local:27015", "mac.local:27015"),
+    ],
+)
+def test_address_of_usbmuxd(monkeypatch: pytest.MonkeyPatch, text: str, value: str) -> None:
+    monkeypatch.setenv(VARIABLE, text)
+    address = MuxAddress.from_environment()
+    assert address.value == value
+    with address.exported():
+        assert os.environ[VARIABLE] == value
+    assert os.environ[VARIABLE] == text
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "UNIX:relative", ":27015", "host:", "host:0", "host:70000", "::1:27015"]
+)
+def test_address_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(VARIABLE, text)
+    with pytest.raises(UsageError, match="write UNIX:/path or host:port"):
+        MuxAddress.from_environment()
+
+
+def test_variable_that_was_not_set_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert MuxAddress.from_environment() == MuxAddress("")
+    with MuxAddress("/tmp/mux").exported():
+        assert os.environ[VARIABLE] == "/tmp/mux"
+    assert VARIABLE not in os.environ
+
+
+READY = IphoneState(
+    udid="00008110-001A2B3C4D5E801E",
+    connection="usb",
+    product_type="iPhone14,5",
+    ios="16.7.10",
+    trust="trusted",
+    developer_mode=True,
+    app_version="0.1.0",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "step"),
+    [
+        ({}, ""),
+        ({"developer_mode": None}, ""),
+        ({"app_version": None}, ""),
+        ({"connection": "network", "trust": "silent"}, "by cable"),
+        ({"trust": "unpaired", "developer_mode": None}, "tap Trust"),
+        ({"trust": "locked"}, "passcode"),
+        ({"trust": "silent"}, "does not answer"),
+        ({"developer_mode": False, "app_version": ""}, "Developer Mode is off"),
+        ({"app_version": ""}, "--app"),
+    ],
+)
+def test_next_step_names_what_comes_first(change: dict[str, object], step: str) -> None:
+    said = IphoneState(**{**vars(READY), **change}).next_step  # type: ignore[arg-type]
+    assert step in said
+    assert bool(step) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("product_type", "name"),
+    [("iPhone14,5", "iphone13"), ("iPhone99,1", "iphone99-1"), ("", "iphone"), ("../x", "x")],
+)
+def test_name_of_a_phone_is_a_folder_name(product_type: str, name: str) -> None:
+    assert name_of(IphoneState("u", "usb", product_type)) == name
+
+
+def write_ipa(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+INFO = plistlib.dumps({"CFBundleIdentifier": "dev.blocktime.bench", "CFBundleShortVersionString": "1.2"})
+SIGNED = "Payload/A.app/_CodeSignature/CodeResources"
+
+
+def test_ipa_tells_its_version(tmp_path: Path) -> None:
+    ipa = write_ipa(tmp_path / "a.ipa", {"Payload/A.app/Info.plist": INFO, SIGNED: b""})
+    assert check_ipa(ipa) == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"Payload/A.app/Info.plist": INFO}, "not signed"),
+        ({"Info.plist": INFO, SIGNED: b""}, "needs one Payload"),
+        ({"Payload/A.app/Info.plist": INFO, "Payload/B.app/Info.plist": INFO}, "needs one Payload"),
+        ({"Payload/A.app/Info.plist": b"\0" * (2 << 20), SIGNED: b""}, "needs one Payload"),
+        ({"Payload/A.app/Info.plist": b"garbage", SIGNED: b""}, "is no .ipa"),
+        ({"Payload/A.app/Info.plist": b"<?xml version='1.0'?><plist><di", SIGNED: b""}, "is no .ipa"),
+        ({"Payload/A.app/Info.plist": plistlib.dumps(["list"]), SIGNED: b""}, "not dev.blocktime.bench"),
+    ],
+)
+def test_ipa_that_is_none(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    ipa = write_ipa(tmp_path / "a.ipa", files)
+    with pytest.raises(InvalidArtifactError, match=message) as refused:
+        check_ipa(ipa)
+    assert "\n" not in str(refused.value)
+
+
+def test_ipa_that_is_no_zip_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.ipa").write_bytes(b"PK\x03\x04 and no more")
+    for path in (tmp_path / "a.ipa", tmp_path / "b.ipa", tmp_path):
+        with pytest.raises(InvalidArtifactError, match="give the"):
+            check_ipa(path)
+
+
+async def answer(value: int) -> int:
+    await asyncio.sleep(0)
+    return value
+
+
+async def fail() -> None:
+    raise LookupError("as it should")
+
+
+def test_loop_thread_gives_results_and_exceptions() -> None:
+    loop = LoopThread("test-loop")
+    assert [loop.call(answer(value), 5) for value in (1, 2)] == [1, 2]
+    with pytest.raises(LookupError, match="as it should"):
+        loop.call(fail(), 5)
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("test-loop") == 1
+
+
+def test_loop_thread_cancels_what_takes_too_long() -> None:
+    cancelled = threading.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    with pytest.raises(TimeoutError):
+        LoopThread("test-hang").call(hang(), 0.05)
+    assert cancelled.wait(5)

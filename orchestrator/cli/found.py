@@ -82,7 +82,7 @@ def measure_best(found: Found, device: str, access: Access, count: int, budget: 
     """Measure the most accurate ones beside the LUT's reference, and choose again."""
     best = top(found.result, count)
     specs = {model_id(row.architecture().keys()): _weighted(found, row, found.variant) for row in best}
-    with resolve(device, access=access) as there:
+    with resolve(device, access) as there:
         measurement, run = measure_beside(there, found.variant, found.lut, specs, budget, seed, found.workers)
     rows = beside_prediction(found.lut, best, measurement)
     measured = Measured(device, rows, choose(rows, found.result.budget.latency_ms), run.journal)

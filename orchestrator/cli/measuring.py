@@ -17,6 +17,7 @@ from orchestrator.cli.exports import export_all
 from orchestrator.cli.options import (
     AgentOption,
     AllowOption,
+    AppOption,
     BackendOption,
     BudgetOption,
     DeviceOption,
@@ -78,6 +79,7 @@ def measure_command(
     seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
     agent: AgentOption = "python",
     allow: AllowOption = None,
+    app: AppOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,7 +91,7 @@ def measure_command(
     given = {str(path): _model_file(path) for path in artifact or []}
     if not specs and not given:
         raise UsageError("nothing to measure; give --arch, --model or --artifact")
-    found = resolve(device, access=parse_access(agent, allow))
+    found = resolve(device, parse_access(agent, allow, app))
     with found:
         _check(found, variant)
         files = _export(specs, workers) | given
@@ -137,6 +139,7 @@ def validate_command(
     luts: Annotated[Path | None, typer.Option("--luts", help="A further folder of LUTs.")] = None,
     agent: AgentOption = "python",
     allow: AllowOption = None,
+    app: AppOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -146,7 +149,7 @@ def validate_command(
     table = store.load(ref.path)
     variant = Variant.parse(table.meta.variant)
     archs = fresh_archs(covered_space(table), table, count, seed)
-    found = resolve(device, access=parse_access(agent, allow))
+    found = resolve(device, parse_access(agent, allow, app))
     with found:
         _check(found, variant)
         specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}

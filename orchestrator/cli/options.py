@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
@@ -28,6 +29,10 @@ AllowOption = Annotated[
         "Every result says so.",
     ),
 ]
+AppOption = Annotated[
+    Path | None,
+    typer.Option("--app", help="The benchmark app (.apk, signed .ipa) to put on the phone first."),
+]
 RuntimeOption = Annotated[str, typer.Option("--runtime", help="executorch or coreml.")]
 BackendOption = Annotated[
     str | None,
@@ -49,14 +54,14 @@ WorkersOption = Annotated[
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def parse_access(agent: str, allow: str | None) -> Access:
+def parse_access(agent: str, allow: str | None, app: Path | None) -> Access:
     """How the options say that a device is driven."""
     allowed = [reason.strip().replace("-", "_") for reason in (allow or "").split(",") if reason.strip()]
     for reason in allowed:
         if reason not in get_args(Caveat):
             known = ", ".join(caveat.replace("_", "-") for caveat in get_args(Caveat))
             raise UsageError(f"--allow {reason!r}: expected one or more of {known}, with commas between")
-    return Access(agent, tuple(allowed), say, ask)
+    return Access(agent, tuple(allowed), app, say, ask)
 
 
 def parse_budget(text: str) -> float:

@@ -14,6 +14,7 @@ from orchestrator.cli.lut import ENTRY_COLUMNS, provenance
 from orchestrator.cli.options import (
     AgentOption,
     AllowOption,
+    AppOption,
     BackendOption,
     BudgetOption,
     DeviceOption,
@@ -73,6 +74,7 @@ def profile_command(
     luts: Annotated[Path | None, typer.Option("--luts", help="Where the LUT is written.")] = None,
     agent: AgentOption = "python",
     allow: AllowOption = None,
+    app: AppOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,7 +98,7 @@ def profile_command(
     if plan_only:
         _show_plan(plan, as_json)
         return
-    found = resolve(device, access=parse_access(agent, allow))
+    found = resolve(device, parse_access(agent, allow, app))
     label = run_label(found.name, plan, variant)
     run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
     store = lut_store(luts)

@@ -11,7 +11,14 @@ import typer
 
 from luts.errors import UsageError
 from orchestrator.cli.found import Found, feed_back, measure_best, report_search, write_winner
-from orchestrator.cli.options import AgentOption, AllowOption, BudgetOption, parse_access, parse_count
+from orchestrator.cli.options import (
+    AgentOption,
+    AllowOption,
+    AppOption,
+    BudgetOption,
+    parse_access,
+    parse_count,
+)
 from orchestrator.cli.output import JsonOption, progress_bar
 from orchestrator.cli.phones import Phone, open_phones, searchable
 from orchestrator.cli.training import DataOption, SupernetOption, open_evaluator
@@ -64,6 +71,7 @@ def search_command(
     device: Annotated[str | None, typer.Option(help="Measure the best on this device.")] = None,
     agent: AgentOption = "python",
     allow: AllowOption = None,
+    app: AppOption = None,
     top_count: Annotated[int, typer.Option("--top", min=1, help="How many are measured.")] = 3,
     feedback: Annotated[
         bool, typer.Option("--feedback", help="Write a new version of the LUT with these measurements in it.")
@@ -122,7 +130,7 @@ def search_command(
     found = Found(result, evaluator, phones[0].lut, phones[0].pin, output, workers)
     measured = None
     if device:
-        measured = measure_best(found, device, parse_access(agent, allow), top_count, budget, seed)
+        measured = measure_best(found, device, parse_access(agent, allow, app), top_count, budget, seed)
     write_winner(found, measured)
     further = feed_back(found, measured, store) if feedback and measured else None
     report_search(found, measured, further, as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -27,12 +28,14 @@ class Access:
     Attributes:
         agent: Language of the host's agent; phones have their own.
         allow: Reasons not to measure that the agent is told to ignore (`caveats` of PROTOCOL.md).
+        app: The benchmark app's file (.apk, .ipa), which a phone then gets; None to take what is installed.
         say: Told what is waited for.
         ask: Asked for what only a person can see, a pairing code; DeviceError where nobody answers.
     """
 
     agent: str = "python"
     allow: tuple[str, ...] = ()
+    app: Path | None = None
     say: Callable[[str], None] = no_one_to_tell
     ask: Callable[[str], str] = no_one_to_ask
 

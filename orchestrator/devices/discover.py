@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from luts.errors import DeviceError, UsageError
-from orchestrator.devices.adb import AdbDevice, find_adb, list_adb
+from luts.errors import BlocktimeError, DeviceError, UsageError
+from orchestrator.devices.android.device import AndroidDevice
+from orchestrator.devices.android.finding import find, why_blind
+from orchestrator.devices.android.finding import list_phones as list_androids
+from orchestrator.devices.android.phones import is_address
 from orchestrator.devices.base import Access, Device
 from orchestrator.devices.host import HostDevice
+from orchestrator.devices.iphone.errors import UnreachableError
+from orchestrator.devices.iphone.phones import find_iphone, name_of
+from orchestrator.devices.iphone.phones import list_phones as list_iphones
+from orchestrator.devices.iphone.state import IphoneState
 from orchestrator.devices.programs import agent_program
-from orchestrator.devices.registry import Phone, find_phone, phone_of
-from orchestrator.devices.usbmux import USBMUXD_SOCKET, UsbmuxDevice, list_usbmux
-
-PYTHON = Access()
-
-# Phones are listed so that it is seen whether cable and permissions are right.
-_NOT_YET = "this version lists phones but can't measure on them yet; `--device host` measures this machine"
-
-_ANDROID_STEPS = {
-    "unauthorized": "unlock the phone and allow USB debugging for this computer",
-    "offline": "unplug the phone and plug it in again",
-    "no permissions": "allow this user to use the USB device (udev rules), then plug it in again",
-}
+from orchestrator.devices.registry import Phone, known_phone, phone_of, unknown_device
 
 
 @dataclass(frozen=True)
 class Attached:
-    """Something that is attached. `name` is empty where the registry does not know the product type.
+    """Something that is attached.
 
-    `next_step` says what a person must do before it can be measured; empty where nothing is in the way.
+    `name` is what --device takes, besides the serial. `next_step` says what a person must do before it can be
+    measured; empty where nothing is in the way.
     """
 
     kind: Literal["host", "android", "iphone"]
@@ -59,95 +53,110 @@ class Listing:
     gaps: tuple[Gap, ...]
 
 
-def list_attached(usbmuxd: Path = USBMUXD_SOCKET) -> Listing:
-    """The host, always; Android phones that adb lists; iPhones that usbmuxd lists. Never raises."""
+def list_attached() -> Listing:
+    """The host, always; Android phones; iPhones. Never raises; no phone shows a dialog because of it."""
     host = Attached("host", "host", "this machine", "", "", "")
-    android, android_gap = _list_android()
-    iphones, iphone_gap = _list_iphones(usbmuxd)
-    return Listing((host, *android, *iphones), tuple(gap for gap in (android_gap, iphone_gap) if gap))
+    androids, android_gap = _list_android()
+    iphones, iphone_gap = _list_iphones()
+    return Listing((host, *androids, *iphones), tuple(gap for gap in (android_gap, iphone_gap) if gap))
 
 
-def resolve(name: str, usbmuxd: Path = USBMUXD_SOCKET, access: Access = PYTHON) -> Device:
-    """The device that `name` means: `host`, a phone's name, or the serial of an attached one.
+def resolve(name: str, access: Access | None = None) -> Device:
+    """The device that `name` means: `host`, a phone's name, its serial or UDID, or host:port of an Android phone.
 
-    DeviceError for an unknown name, for a phone that is not attached, and for phones, which can't be driven yet.
+    DeviceError for an unknown name and for a phone that is not attached or not ready; UsageError where `access`
+    does not fit the device.
     """
+    access = access or Access()
     if name == "host":
         return HostDevice(agent_program(access.agent))
     if access.agent != "python":
         raise UsageError(f"--agent is for the host; {name} has its own app")
-    listing = list_attached(usbmuxd)
-    if any(name == device.serial for device in listing.attached if device.serial):
-        raise DeviceError(f"{name} is attached, but {_NOT_YET}")
-    phone = find_phone(name)
-    for device in listing.attached:
-        if device.name == phone.name:
-            raise DeviceError(f"{phone.title} ({device.serial}) is attached, but {_NOT_YET}")
-    raise DeviceError(_not_attached(phone, listing))
+    known = known_phone(name)
+    kind = known.kind if known else _kind_of_attached(name)
+    if kind == "iphone":
+        return _iphone(known or name, access)
+    if kind == "android":
+        return _android(known, name, access)
+    raise unknown_device(name)
 
 
-def _not_attached(phone: Phone, listing: Listing) -> str:
+def _kind_of_attached(name: str) -> str:
+    """What is attached under a name or serial that the registry does not have; empty where nothing is."""
+    if is_address(name):
+        return "android"
+    wanted = name.replace("-", "").casefold()
+    for device in list_attached().attached:
+        if wanted in (device.name.casefold(), device.serial.replace("-", "").casefold()):
+            return device.kind
+    return ""
+
+
+def _android(known: Phone | None, name: str, access: Access) -> Device:
+    phone = find(known.name if known else name, access.say)
+    if phone is None:
+        raise DeviceError(_not_attached(known, name))
+    return AndroidDevice(phone, apk=access.app, allow=access.allow, say=access.say)
+
+
+def _iphone(wanted: Phone | str, access: Access) -> Device:
+    try:
+        return find_iphone(wanted, access, access.app)
+    except UnreachableError:
+        if isinstance(wanted, str):
+            raise
+        raise DeviceError(_not_attached(wanted, wanted.name)) from None
+
+
+def _not_attached(phone: Phone | None, name: str) -> str:
+    listing, kind = list_attached(), phone.kind if phone else "android"
+    looked = f"looked for {phone.describe()}; " if phone else ""
     seen = ", ".join(
         device.title + (f" ({device.product_type})" if device.product_type else "")
         for device in listing.attached
     )
-    gap = next((gap for gap in listing.gaps if gap.kind == phone.kind), None)
+    gap = next((gap for gap in listing.gaps if gap.kind == kind), None)
     if gap is not None:
         step = f"{gap.reason}: {gap.next_step}"
-    elif phone.kind == "iphone":
+    elif kind == "iphone":
         step = "connect it by cable, unlock it and trust this computer"
     else:
         step = "connect it by cable, switch on USB debugging and allow this computer"
-    return (
-        f"no {phone.name} found: looked for {phone.describe()}; attached: {seen}; {step}, "
-        "then see `bench devices`"
-    )
+    return f"no {phone.name if phone else name} found: {looked}attached: {seen}; {step}, then see `bench devices`"
 
 
 def _list_android() -> tuple[list[Attached], Gap | None]:
-    adb = find_adb()
-    if adb is None:
-        return [], Gap("android", "there is no adb on the PATH", "install Android's platform-tools")
     try:
-        return [_android(device) for device in list_adb(adb)], None
-    except (OSError, subprocess.SubprocessError) as error:
-        return [], Gap("android", f"adb failed ({error})", "run `adb devices` and put right what it reports")
+        phones = list_androids()
+    except DeviceError as error:
+        reason, _, step = str(error).partition(": ")
+        return [], Gap("android", reason, step)
+    attached = [
+        Attached("android", phone.name, phone.title, phone.model, phone.serial, phone.next_step)
+        for phone in phones
+    ]
+    blind = why_blind() if not attached else None
+    return attached, Gap("android", *blind) if blind else None
 
 
-def _list_iphones(usbmuxd: Path) -> tuple[list[Attached], Gap | None]:
+def _list_iphones() -> tuple[list[Attached], Gap | None]:
     try:
-        return [_iphone(device) for device in list_usbmux(usbmuxd)], None
-    except FileNotFoundError:
-        return [], Gap(
-            "iphone", f"there is no usbmuxd socket at {usbmuxd}", "install and start usbmuxd (macOS has it)"
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [], Gap("iphone", f"usbmuxd does not answer ({error})", "start usbmuxd again")
+        states = list_iphones()
+    except UnreachableError as error:
+        return [], Gap("iphone", error.reason, error.next_step)
+    except BlocktimeError as error:
+        reason, _, step = str(error).partition(": ")
+        return [], Gap("iphone", reason, step)
+    return [_iphone_attached(state) for state in states], None
 
 
-def _android(device: AdbDevice) -> Attached:
-    phone = phone_of(device.model)
-    step = (
-        _NOT_YET if device.state == "device" else _ANDROID_STEPS.get(device.state, f"adb says {device.state}")
-    )
-    return Attached(
-        "android",
-        phone.name if phone else "",
-        phone.title if phone else device.model or "Android device",
-        device.model,
-        device.serial,
-        step,
-    )
-
-
-def _iphone(device: UsbmuxDevice) -> Attached:
-    phone = phone_of(device.product_type)
-    step = _NOT_YET if device.product_type else "unlock the phone and trust this computer"
+def _iphone_attached(state: IphoneState) -> Attached:
+    known = phone_of(state.product_type)
     return Attached(
         "iphone",
-        phone.name if phone else "",
-        phone.title if phone else "iPhone",
-        device.product_type,
-        device.udid,
-        step,
+        name_of(state) if state.product_type else "",
+        known.title if known else "iPhone",
+        state.product_type,
+        state.udid,
+        state.next_step,
     )

@@ -44,19 +44,24 @@ def known_phones() -> dict[str, Phone]:
     return {phone.name: phone for phone in _Registry.model_validate_json(text).phones}
 
 
-def find_phone(name: str) -> Phone:
-    """The phone of that name, however it is spaced or capitalised; DeviceError naming similar ones."""
-    phones = known_phones()
-    wanted = "".join(character for character in name.casefold() if character.isalnum())
-    if wanted in phones:
-        return phones[wanted]
-    close = difflib.get_close_matches(wanted, ["host", *phones], n=4, cutoff=0.5)
+def known_phone(name: str) -> Phone | None:
+    """The phone of that name, however it is spaced or capitalised; None where the registry does not have it."""
+    return known_phones().get(_normal(name))
+
+
+def unknown_device(name: str) -> DeviceError:
+    """The error for a name that means nothing, with similar ones."""
+    close = difflib.get_close_matches(_normal(name), ["host", *known_phones()], n=4, cutoff=0.5)
     hint = (
         f"did you mean {', '.join(close)}?"
         if close
         else "known are host and phones such as iphone13 or pixel8"
     )
-    raise DeviceError(f"unknown device {name[:64]!r}: {hint}; `bench devices` shows what is attached")
+    return DeviceError(f"unknown device {name[:64]!r}: {hint}; `bench devices` shows what is attached")
+
+
+def _normal(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def phone_of(product_type: str) -> Phone | None:

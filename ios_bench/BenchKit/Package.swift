@@ -1,13 +1,32 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
-// Linux has no Core ML: there a target of that name stands in for the part that CoreMLRunner uses.
+// Linux has neither Core ML nor ExecuTorch's Swift package: there, targets of their names stand in for the parts
+// that the runners use. The ExecuTorch one runs models for real, with the libraries of the Python wheel, so that
+// Linux has an agent, which tools/build_swift.sh builds with the paths that it needs.
 #if os(Linux)
-  let coreML: [Target] = [.target(name: "CoreML")]
-  let coreMLDependencies: [Target.Dependency] = ["CoreML"]
+  let dependencies: [Package.Dependency] = []
+  let platformTargets: [Target] = [
+    .target(name: "CoreML"),
+    .systemLibrary(name: "CETShim"),
+    .target(name: "ExecuTorch", dependencies: ["CETShim"]),
+    .systemLibrary(name: "CAgentVersion"),
+    .target(name: "HostProbe", dependencies: ["BenchKit"]),
+    .executableTarget(
+      name: "blocktime-agent", dependencies: ["BenchKit", "CAgentVersion", "ExecuTorchRunner", "HostProbe"]),
+    .testTarget(name: "HostProbeTests", dependencies: ["BenchKit", "HostProbe"]),
+  ]
+  let coreML: [Target.Dependency] = ["CoreML"]
+  let execuTorch: [Target.Dependency] = ["CETShim", "ExecuTorch"]
 #else
-  let coreML: [Target] = []
-  let coreMLDependencies: [Target.Dependency] = []
+  let dependencies: [Package.Dependency] = [
+    .package(url: "https://github.com/pytorch/executorch.git", branch: "swiftpm-1.5.1")
+  ]
+  let platformTargets: [Target] = []
+  let coreML: [Target.Dependency] = []
+  let execuTorch: [Target.Dependency] = [
+    "executorch", "backend_coreml", "backend_xnnpack", "kernels_optimized", "kernels_quantized",
+  ].map { .product(name: $0, package: "executorch") }
 #endif
 
 // Tests are built with the same optimisation as the agent, so that both share their objects. They reach what
@@ -16,11 +35,13 @@ let package = Package(
   name: "BenchKit",
   platforms: [.iOS(.v17), .macOS(.v14)],
   products: [
-    .library(name: "BenchKit", targets: ["BenchKit"])
+    .library(name: "BenchKit", targets: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner"])
   ],
-  targets: coreML + [
+  dependencies: dependencies,
+  targets: platformTargets + [
     .target(name: "BenchKit"),
-    .target(name: "CoreMLRunner", dependencies: ["BenchKit"] + coreMLDependencies),
+    .target(name: "CoreMLRunner", dependencies: ["BenchKit"] + coreML),
+    .target(name: "ExecuTorchRunner", dependencies: ["BenchKit"] + execuTorch),
     .testTarget(name: "BenchKitTests", dependencies: ["BenchKit"]),
     .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner"]),
   ]

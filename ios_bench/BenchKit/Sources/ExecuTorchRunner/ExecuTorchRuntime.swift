@@ -1,0 +1,96 @@
+import BenchKit
+import ExecuTorch
+import Foundation
+
+/// Loads .pte files with a method `forward` of tensors of fixed shape.
+public struct ExecuTorchRuntime: Runtime {
+  public let name = "executorch"
+
+  /// The file is mapped and a backend packs the weights into memory of its own, so they may be resident twice.
+  private static let copiesOfWeights = 2
+
+  /// Left to the rest of the system, so that a load never drives the device into memory pressure.
+  private static let spareMemoryBytes = 256 << 20
+
+  /// ExecuTorch's MemoryAllocationFailed, OutOfResources and DelegateMemoryAllocationFailed.
+  private static let memoryErrors = [0x21, 0x25, 0x31]
+
+  private let cores: Int
+  private let freeMemoryBytes: @Sendable () -> Int?
+
+  /// `cores` are those that the agent may use; `freeMemoryBytes` tells how much a load may take.
+  public init(cores: Int, freeMemoryBytes: @escaping @Sendable () -> Int?) {
+    self.cores = cores
+    self.freeMemoryBytes = freeMemoryBytes
+  }
+
+  public func describe() -> RuntimeInfo {
+    let threads = OptionInfo.int(default: cores, range: 1...cores)
+    return RuntimeInfo(
+      version: Platform.version, backends: Platform.backends,
+      options: Platform.canSetThreads ? ["threads": threads] : [:])
+  }
+
+  public func load(
+    _ model: StoredModel, options: LoadOptions, session: isolated any Actor
+  ) async throws -> LoadedModel {
+    let options = try checked(options)
+    if case .int(let threads)? = options["threads"] { try Platform.setThreads(threads) }
+    let delegates = try delegates(of: model)
+    do {
+      let module = Module(filePath: model.url.path, loadMode: .mmap)
+      let start = monotonicNanoseconds()
+      try module.load(with: .internalConsistency)
+      let metadata = try module.methodMetadata(ExecuTorchModel.method)
+      try requireMemory(model.bytes, metadata.memoryPlannedBufferSizes.reduce(0, +))
+      try module.load(ExecuTorchModel.method)
+      let loadNanoseconds = monotonicNanoseconds() - start
+      return LoadedModel(
+        model: try ExecuTorchModel(module, metadata), loadNanoseconds: loadNanoseconds, options: options,
+        delegates: delegates)
+    } catch let error as OpError {
+      throw error
+    } catch {
+      let code: ErrorCode = Self.memoryErrors.contains((error as NSError).code) ? .outOfMemory : .badModel
+      throw OpError(
+        code,
+        "ExecuTorch \(Platform.version) can't load the model (\(error.localizedDescription)); export it again"
+      )
+    }
+  }
+
+  /// All options in effect. Throws OpError `bad_option`.
+  private func checked(_ options: LoadOptions) throws -> LoadOptions {
+    let known = describe().options
+    if let unknown = options.keys.filter({ known[$0] == nil }).min() {
+      let names = known.isEmpty ? "none" : known.keys.sorted().joined(separator: ", ")
+      throw OpError(.badOption, "executorch has no option \(unknown.debugDescription); it has: \(names)")
+    }
+    guard Platform.canSetThreads else { return [:] }
+    let threads = options["threads"] ?? .int(cores)
+    guard case .int(let count) = threads, (1...cores).contains(count) else {
+      throw OpError(.badOption, "threads must be 1 to \(cores) here")
+    }
+    return ["threads": threads]
+  }
+
+  private func delegates(of model: StoredModel) throws -> [Delegate] {
+    do {
+      return try ProgramFile(Data(contentsOf: model.url, options: .alwaysMapped)).delegates(
+        of: ExecuTorchModel.method)
+    } catch let error as ProgramFile.Damaged {
+      throw OpError(.badModel, "the model is damaged or no .pte: \(error.reason); export it again")
+    }
+  }
+
+  private func requireMemory(_ fileBytes: Int, _ plannedBytes: Int) throws {
+    let needed = (Self.copiesOfWeights * fileBytes).addingReportingOverflow(plannedBytes)
+    guard let free = freeMemoryBytes() else { return }
+    guard !needed.overflow, needed.partialValue <= free - Self.spareMemoryBytes else {
+      throw OpError(
+        .outOfMemory,
+        "the model needs about \(needed.partialValue >> 20) MiB and \(free >> 20) MiB are free "
+          + "(\(Self.spareMemoryBytes >> 20) MiB are kept spare); unload models or take a smaller one")
+    }
+  }
+}

@@ -1,0 +1,41 @@
+#if canImport(CETShim)
+  import BenchKit
+  import CETShim
+
+  /// What only this platform's ExecuTorch can tell or set: that of the Python wheel.
+  enum Platform {
+    static let version = String(cString: et_runtime_version())
+
+    static let backends = (0..<et_num_backends()).compactMap {
+      et_backend_name($0).map { String(cString: $0) }
+    }
+    .sorted()
+
+    /// Threads of the CPU backend may be set, one number for all that is loaded.
+    static let canSetThreads = true
+
+    /// Throws OpError `options_conflict` where models are loaded with another number.
+    static func setThreads(_ threads: Int) throws {
+      guard et_set_threads(UInt32(threads)) == 0 else {
+        throw OpError(
+          .optionsConflict,
+          "threads=\(threads) asked, but models are loaded with threads=\(et_get_threads()); unload them first"
+        )
+      }
+    }
+  }
+#else
+  /// What only this platform's ExecuTorch can tell or set: its Swift package for Apple platforms.
+  enum Platform {
+    /// That of the package that Package.swift names; the runtime does not tell.
+    static let version = "1.5.1"
+
+    /// Those that Package.swift links; the runtime does not tell.
+    static let backends = ["CoreMLBackend", "XnnpackBackend"]
+
+    /// The package has no way to set them; the runtime takes as many as there are fast cores.
+    static let canSetThreads = false
+
+    static func setThreads(_ threads: Int) throws {}
+  }
+#endif

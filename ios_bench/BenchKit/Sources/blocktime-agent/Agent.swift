@@ -1,0 +1,51 @@
+import BenchKit
+import CAgentVersion
+import ExecuTorchRunner
+import Foundation
+import HostProbe
+
+/// The Swift agent on a Linux machine.
+@main
+struct Agent {
+  static func main() async {
+    do {
+      try await serve(
+        try Options(
+          arguments: Array(CommandLine.arguments.dropFirst()),
+          environment: ProcessInfo.processInfo.environment))
+    } catch let error as Options.Invalid {
+      leave(2, error.message)
+    } catch let error as ListenError {
+      leave(3, error.description)
+    } catch {
+      leave(1, "the agent can't start: \(error.localizedDescription)")
+    }
+  }
+
+  /// Serves until the process is ended.
+  private static func serve(_ options: Options) async throws {
+    // A file over the process's size limit is to be an error of the write, not the end of the agent.
+    signal(SIGXFSZ, SIG_IGN)
+    if options.watchesParent { ParentWatch.start() }
+    let probe = HostProbe(simulating: options.simulatedProduct)
+    let server = AgentServer(
+      AgentConfiguration(
+        agent: AgentInfo(name: "blocktime-swift", version: BLOCKTIME_AGENT_VERSION), token: options.token,
+        port: options.port,
+        store: try ModelStore(root: URL(fileURLWithPath: options.store), maxBytes: options.storeBytes),
+        runtimes: [ExecuTorchRuntime(cores: probe.cores, freeMemoryBytes: probe.freeMemoryBytes)],
+        probe: probe,
+        allowed: options.allowed))
+    let port = try await server.start()
+    print(#"{"port": \#(port), "pid": \#(getpid())}"#)
+    fflush(nil)
+    for await case .stopped(let reason) in server.events {
+      leave(1, "no longer listening: \(reason ?? "stopped")")
+    }
+  }
+
+  private static func leave(_ status: Int32, _ message: String) -> Never {
+    FileHandle.standardError.write(Data("blocktime-agent: \(message)\n".utf8))
+    exit(status)
+  }
+}

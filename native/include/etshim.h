@@ -1,8 +1,8 @@
 /* Plain C over ExecuTorch: load a .pte, describe it, set its inputs, execute it, read its outputs.
  *
  * Functions that can fail return 0, or ExecuTorch's error code (runtime/core/error.h) with a text in
- * et_last_error(). No exception leaves this library. A model is used by one thread at a time; different
- * models may be used by different threads. There is no timing here: read the clock around et_execute().
+ * et_last_error(). No exception leaves this library. Nothing is locked around models: use them from one thread
+ * at a time. There is no timing here: read the clock around et_execute().
  */
 #ifndef BLOCKTIME_ETSHIM_H
 #define BLOCKTIME_ETSHIM_H

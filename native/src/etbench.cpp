@@ -1,7 +1,7 @@
 // The bare lower bound that agents are compared with: ExecuTorch, a clock and nothing between.
 //
 // Reads requests on stdin, a line each, and answers a line of JSON each:
-//   load PATH THREADS       -> {"handle": 1, "load_ns": 123}
+//   load PATH THREADS       -> {"handle": 1, "load_ns": 123}      (no blanks in PATH)
 //   run HANDLE N WARMUP     -> {"ns": [N latencies]}
 //   unload HANDLE           -> {"unloaded": 1}
 // or {"error": "..."}. Ends with stdin.

@@ -68,7 +68,11 @@ void LoadedMethod::read_output(size_t index, void* data, size_t nbytes) const {
   if (index >= outputs_.size()) {
     throw Failure(Error::InvalidArgument, "no output " + std::to_string(index));
   }
-  const auto& tensor = method_.get_output(index).toTensor();
+  const EValue& output = method_.get_output(index);
+  if (!output.isTensor()) {
+    throw Failure(Error::InvalidProgram, "output " + std::to_string(index) + " is no tensor");
+  }
+  const auto& tensor = output.toTensor();
   if (nbytes != tensor.nbytes() || (data == nullptr && nbytes > 0)) {
     throw Failure(Error::InvalidArgument, sizes_differ("output", index, tensor.nbytes(), data ? nbytes : 0));
   }

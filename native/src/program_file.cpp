@@ -6,6 +6,7 @@
 #include <executorch/extension/data_loader/file_data_loader.h>
 #include <executorch/extension/data_loader/mmap_data_loader.h>
 
+#include <cstdint>
 #include <utility>
 
 namespace blocktime {
@@ -68,10 +69,20 @@ TensorSpec tensor_spec(const Result<Tag>& tag, const Result<TensorInfo>& info, c
   return {info->scalar_type(), dtype, {sizes.begin(), sizes.end()}, info->nbytes()};
 }
 
+/// ExecuTorch 1.5.1 does not check that a delegate has a name: it then gives an address a few bytes above null.
+std::string backend_name(const MethodMeta& meta, size_t index) {
+  constexpr uintptr_t kFirstPageBytes = 4096;
+  const char* const name = take(meta.get_backend_name(index), "cannot read the delegates");
+  if (reinterpret_cast<uintptr_t>(name) < kFirstPageBytes) {
+    throw Failure(Error::InvalidProgram, "a delegate has no name");
+  }
+  return printable(name);
+}
+
 std::map<std::string, size_t> delegates_of(const MethodMeta& meta) {
   std::map<std::string, size_t> delegates;
   for (size_t i = 0; i < meta.num_backends(); ++i) {
-    ++delegates[printable(take(meta.get_backend_name(i), "cannot read the delegates"))];
+    ++delegates[backend_name(meta, i)];
   }
   return delegates;
 }
@@ -128,7 +139,11 @@ MethodSpec ProgramFile::method_spec(const std::string& name) const {
   }
   for (size_t i = 0; i < meta.num_outputs(); ++i) {
     const std::string which = "output " + std::to_string(i);
-    spec.outputs.push_back(tensor_spec(meta.output_tag(i), meta.output_tensor_meta(i), which));
+    const Result<TensorInfo> info = meta.output_tensor_meta(i);
+    spec.outputs.push_back(tensor_spec(meta.output_tag(i), info, which));
+    if (!info->is_memory_planned()) {
+      throw Failure(Error::NotSupported, which + " has no planned memory; export with alloc_graph_output");
+    }
   }
   for (size_t i = 0; i < meta.num_memory_planned_buffers(); ++i) {
     const int64_t nbytes = take(meta.memory_planned_buffer_size(i), "cannot read the memory plan");

@@ -37,7 +37,7 @@ class ProgramFile {
   std::vector<std::string> method_names() const;
 
   /// Throws Failure(NotSupported) where an input or output is no row-major tensor of a type that the wire
-  /// protocol has.
+  /// protocol has, or an output has no memory of its own in the plan.
   MethodSpec method_spec(const std::string& name) const;
 
   /// Backends that took parts of a method, each once.

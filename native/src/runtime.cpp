@@ -29,6 +29,7 @@ std::mutex pool_mutex;
 size_t pool_uses = 0;
 
 ThreadPool& pool() {
+  start_runtime();
   ThreadPool* const found = get_threadpool();
   if (found == nullptr) {
     throw Failure(Error::OutOfResources, "ExecuTorch could not start its thread pool");

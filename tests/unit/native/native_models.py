@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.passes import MemoryPlanningPass
 from executorch.extension.pybindings import portable_lib
 
 
@@ -46,12 +47,28 @@ def export_lookup(path: Path) -> Exported:
     return _export(Lookup(), (torch.tensor([6, 0, 3, 1]), torch.randn(4, 5)), path, delegate=False)
 
 
+def export_unplanned(path: Path, *, inputs: bool, outputs: bool) -> Exported:
+    """`lookup` where the plan has no memory for the inputs, or none for the outputs."""
+    torch.manual_seed(0)
+    planning = MemoryPlanningPass(alloc_graph_input=not inputs, alloc_graph_output=not outputs)
+    config = ExecutorchBackendConfig(memory_planning_pass=planning)
+    samples = (torch.tensor([6, 0, 3, 1]), torch.randn(4, 5))
+    return _export(Lookup(), samples, path, delegate=False, config=config)
+
+
 def _export(
-    network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, *, delegate: bool
+    network: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    path: Path,
+    *,
+    delegate: bool,
+    config: ExecutorchBackendConfig | None = None,
 ) -> Exported:
     program = torch.export.export(network.eval(), inputs)
     partitioner = [XnnpackPartitioner()] if delegate else []
-    path.write_bytes(to_edge_transform_and_lower(program, partitioner=partitioner).to_executorch().buffer)
+    path.write_bytes(
+        to_edge_transform_and_lower(program, partitioner=partitioner).to_executorch(config).buffer
+    )
     method = portable_lib._load_for_executorch(str(path))
     outputs = [tensor.numpy().copy() for tensor in method.run_method("forward", inputs)]
     return Exported(path, [tensor.numpy() for tensor in inputs], outputs)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from executorch.version import __version__ as executorch_version
-from native_models import Exported
-from native_shim import INVALID_ARGUMENT, INVALID_STATE, Shim, ShimError, Spec
+from native_models import Exported, export_unplanned
+from native_shim import INVALID_ARGUMENT, INVALID_STATE, NOT_SUPPORTED, Shim, ShimError, Spec
 
 from orchestrator.agent.pte import read_pte
 
@@ -65,6 +65,21 @@ def test_inputs_are_read_when_they_are_set(shim: Shim, convolution: Exported) ->
         model.set_inputs()
         model.execute()
         np.testing.assert_array_equal(model.read(0), convolution.outputs[0])
+
+
+def test_inputs_without_planned_memory_are_used_where_they_lie(shim: Shim, tmp_path: Path) -> None:
+    exported = export_unplanned(tmp_path / "model.pte", inputs=True, outputs=False)
+    with shim.open(exported.path) as model:
+        model.load()
+        for got, expected in zip(model.run(exported.inputs), exported.outputs, strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_refuses_outputs_without_planned_memory(shim: Shim, tmp_path: Path) -> None:
+    exported = export_unplanned(tmp_path / "model.pte", inputs=False, outputs=True)
+    with pytest.raises(ShimError, match="output 0 has no planned memory") as error:
+        shim.open(exported.path)
+    assert error.value.code == NOT_SUPPORTED
 
 
 def test_models_of_one_file_share_nothing(shim: Shim, convolution: Exported) -> None:

@@ -30,26 +30,46 @@ CLASSES = (
 _NO_SIGNATURE = re.compile(r"\b(abstract|native|synchronized) ")
 
 
-def public_members(jar: Path, name: str) -> set[str]:
-    """Declaration (with a constant's value) and descriptor of the class and of its public members."""
+def public_api(jar: Path) -> dict[str, set[str]]:
+    """Class to its declaration and its public members': with a constant's value and a descriptor."""
     listed = subprocess.run(
-        ["javap", "-cp", jar, "-public", "-s", "-constants", f"org.pytorch.executorch.{name}"],
+        [
+            "javap",
+            "-cp",
+            jar,
+            "-public",
+            "-s",
+            "-constants",
+            *(f"org.pytorch.executorch.{c}" for c in CLASSES),
+        ],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    lines = [line for line in listed.splitlines() if line.strip() and not line.startswith("Compiled from")]
-    members = re.sub(r"\n\s+descriptor:", " descriptor:", "\n".join(lines)).splitlines()
-    return {_NO_SIGNATURE.sub("", member.strip()) for member in members}
+    one_line_each = re.sub(r"\n\s+descriptor:", " descriptor:", listed)
+    classes = one_line_each.split("Compiled from ")[1:]
+    members = [[line.strip() for line in text.splitlines()[1:] if line.strip()] for text in classes]
+    return {
+        name: {_NO_SIGNATURE.sub("", member) for member in found}
+        for name, found in zip(CLASSES, members, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def apis(native: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """The stand-in's and the real one's."""
+    if not REAL_JAR.exists():
+        pytest.skip("the real API jar is absent; run make toolchains")
+    return public_api(native / "standin.jar"), public_api(REAL_JAR)
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_public_member_is_one_of_the_real_api(native: Path, name: str) -> None:
-    if not REAL_JAR.exists():
-        pytest.skip("the real API jar is absent; run make toolchains")
-    ours = public_members(native / "standin.jar", name)
-    assert len(ours) > 3
-    assert ours - public_members(REAL_JAR, name) == set()
+def test_every_public_member_is_one_of_the_real_api(
+    apis: tuple[dict[str, set[str]], dict[str, set[str]]], name: str
+) -> None:
+    ours, real = apis
+    assert len(ours[name]) > 3
+    assert ours[name] - real[name] == set()
 
 
 def test_no_class_goes_unchecked(native: Path) -> None:

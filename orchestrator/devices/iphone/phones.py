@@ -47,7 +47,7 @@ def name_of(state: IphoneState) -> str:
 
 
 def find_iphone(wanted: Phone | str, access: Access | None = None, app: Path | None = None) -> IphoneDevice:
-    """The attached iPhone that is a `wanted` one, or has that UDID.
+    """The attached iPhone that is a `wanted` one, or has that UDID or name.
 
     Args:
         app: A signed .ipa to install first; None for that of BLOCKTIME_IOS_APP, if set.
@@ -81,9 +81,12 @@ def find_iphone(wanted: Phone | str, access: Access | None = None, app: Path | N
 
 
 def _is_wanted(state: IphoneState, wanted: Phone | str) -> bool:
-    if isinstance(wanted, str):
-        return state.udid.replace("-", "").casefold() == wanted.replace("-", "").casefold()
-    return state.product_type in wanted.product_types
+    if isinstance(wanted, Phone):
+        return state.product_type in wanted.product_types
+    return (
+        wanted == name_of(state)
+        or wanted.replace("-", "").casefold() == state.udid.replace("-", "").casefold()
+    )
 
 
 def _title(state: IphoneState) -> str:

@@ -20,10 +20,10 @@ from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.driver import open_driver
 from orchestrator.devices.iphone.errors import UnreachableError
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
-from orchestrator.devices.registry import find_phone
+from orchestrator.devices.registry import known_phones
 from orchestrator.wire.errors import AgentLost
 
-IPHONE_13 = find_phone("iphone13")
+IPHONE_13 = known_phones()["iphone13"]
 
 
 class Owner:
@@ -361,11 +361,18 @@ def test_phones_of_one_name_are_told_apart_by_udid(
     assert (len(other.launches), len(phone.launches)) == (1, 0)
 
 
+def test_phone_of_an_unknown_kind_has_a_name(phone: FakePhone, owner: Owner) -> None:
+    phone.product_type = "iPhone99,1"
+    with find_iphone("iphone99-1", owner.access) as device:
+        assert device.name == "iphone99-1"
+        device.connect().close()
+
+
 def test_phone_that_is_not_there_says_what_is(usbmuxd: FakeUsbmuxd, phone: FakePhone) -> None:
     with pytest.raises(
         DeviceError, match=r"no iPhone 15.*attached: iPhone 13 \(00008110-.*connect it by cable"
     ):
-        find_iphone(find_phone("iphone15"))
+        find_iphone(known_phones()["iphone15"])
     usbmuxd.unplug(phone)
     with pytest.raises(DeviceError, match=r"attached: no iPhone"):
         find_iphone(IPHONE_13)

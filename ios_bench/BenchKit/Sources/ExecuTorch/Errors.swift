@@ -1,8 +1,8 @@
 import CETShim
 import Foundation
 
-/// Domain of the errors that this module throws; their codes are those of ExecuTorch's runtime/core/error.h.
-public let ErrorDomain = "org.pytorch.executorch.error"
+/// Errors have the codes of ExecuTorch's runtime/core/error.h, as those of the real module.
+private let domain = "org.pytorch.executorch.error"
 
 /// Throws what the shim says where `code` is one of its errors.
 func check(_ code: Int32) throws {
@@ -11,5 +11,5 @@ func check(_ code: Int32) throws {
 }
 
 func failure(_ code: Int, _ text: String) -> NSError {
-  NSError(domain: ErrorDomain, code: code, userInfo: [NSLocalizedDescriptionKey: text])
+  NSError(domain: domain, code: code, userInfo: [NSLocalizedDescriptionKey: text])
 }

@@ -31,13 +31,15 @@ quietly() {
 }
 
 executorch=$("$python" -c 'import importlib.util as u; print(u.find_spec("executorch").submodule_search_locations[0])')
-stamp=$out/cmake/.executorch
-if [[ ! -f $out/cmake/build.ninja || ! -f $stamp || $(<"$stamp") != "$executorch" ]]; then
+# CMake's folder knows both places, so it can't be used once one of them has moved.
+places="$root $executorch"
+stamp=$out/cmake/.places
+if [[ ! -f $out/cmake/build.ninja || ! -f $stamp || $(<"$stamp") != "$places" ]]; then
   rm -rf "$out/cmake" && mkdir "$out/cmake"
   quietly "$root/.venv/bin/cmake" -S "$root/native" -B "$out/cmake" -G Ninja \
     -DCMAKE_MAKE_PROGRAM="$root/.venv/bin/ninja" -DCMAKE_PREFIX_PATH="$executorch" \
     -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$out" -DCMAKE_RUNTIME_OUTPUT_DIRECTORY="$out"
-  printf %s "$executorch" >"$stamp"
+  printf %s "$places" >"$stamp"
 fi
 quietly "$root/.venv/bin/ninja" -C "$out/cmake"
 

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from fakephone.phone import FakePhone  # noqa: E402
 ADBD = ROOT / ".toolchains/swift/usr/lib/android-sdk/platform-tools/adbd"
 ANDROID_JAR = ROOT / ".toolchains/android_api/android-23.jar"
 KOTLIN_AGENT = AgentProgram((str(ROOT / "build/kotlin/blocktime-agent"),), "Pixel 8")
+TOKEN = "a-token-that-only-these-tests-know"
+ALLOWED = ("low_battery", "throttled")
 
 
 @pytest.fixture(scope="session")
@@ -32,23 +35,31 @@ def kotlin_agent():
     assert built.returncode == 0, built.stderr
 
 
-@pytest.fixture
-def fake_phone():
-    with FakePhone(KOTLIN_AGENT) as phone:
+@contextmanager
+def open_phone(kind):
+    """A phone of either kind; nothing that no fault explains may have happened on it."""
+    if kind == "fake":
+        made = FakePhone(KOTLIN_AGENT)
+    elif reason := why_not(ADBD):
+        pytest.skip(reason)
+    else:
+        made = AdbdPhone(ADBD, KOTLIN_AGENT)
+    with made as phone:
         yield phone
         defects = phone.defects
     assert not defects
+
+
+@pytest.fixture
+def fake_phone():
+    with open_phone("fake") as phone:
+        yield phone
 
 
 @pytest.fixture
 def adbd_phone():
-    reason = why_not(ADBD)
-    if reason:
-        pytest.skip(reason)
-    with AdbdPhone(ADBD, KOTLIN_AGENT) as phone:
+    with open_phone("adbd") as phone:
         yield phone
-        defects = phone.defects
-    assert not defects
 
 
 @pytest.fixture(params=["fake", "adbd"])
@@ -57,9 +68,19 @@ def phone(request):
     return request.getfixturevalue(f"{request.param}_phone")
 
 
+@pytest.fixture(scope="module", params=["fake", "adbd"])
+def running(request, kotlin_agent, make_apk, adb):
+    """Each of the two with the app running, for a module's tests that leave it so."""
+    with open_phone(request.param) as phone, adb.connected(phone.serial):
+        phone.packages.install(make_apk())
+        phone.app.give_token(TOKEN)
+        phone.app.start(ALLOWED)
+        yield phone
+
+
 @pytest.fixture(scope="session")
-def adb_server(tmp_path_factory):
-    """The official client with a server and keys of its own, for the whole session."""
+def adb(tmp_path_factory):
+    """The official client with a server and keys of its own."""
     program = shutil.which("adb")
     if program is None:
         pytest.skip("adb is not installed (Debian: apt install adb)")
@@ -72,9 +93,10 @@ def adb_server(tmp_path_factory):
 
 
 @pytest.fixture
-def adb(adb_server):
-    yield adb_server
-    adb_server.run("disconnect")
+def connected(adb, phone):
+    """A phone that the official client's server holds; it asks for the server's key at first."""
+    with adb.connected(phone.serial):
+        yield phone
 
 
 @pytest.fixture(scope="session")

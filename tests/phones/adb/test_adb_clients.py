@@ -21,14 +21,6 @@ REMOTE = "/data/local/tmp/file"
 
 
 @pytest.fixture
-def connected(adb, phone):
-    """The phone is known to the official client's server, which a phone asks for its key at first."""
-    adb.run("connect", phone.serial)
-    until(lambda: adb.state(phone.serial).startswith("device"))
-    return phone
-
-
-@pytest.fixture
 def adbutils_device(adb, connected):
     return adbutils.AdbClient("127.0.0.1", adb.port).device(connected.serial)
 
@@ -171,7 +163,7 @@ class TestOfficialClient:
         assert adb.run("shell", "true", serial=connected.serial).returncode != 0
         connected.plug_in()
         adb.run("connect", connected.serial)
-        until(lambda: adb.state(connected.serial).startswith("device"))
+        adb.await_device(connected.serial)
         assert adb.run("shell", "echo back", serial=connected.serial).stdout == b"back\n"
 
 

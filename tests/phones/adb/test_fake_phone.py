@@ -214,14 +214,14 @@ class TestFaults:
     def test_bytes_in_single_pieces(self, adb, fake_phone):
         fake_phone.cable.piece_bytes = 1
         adb.run("connect", fake_phone.serial)
-        until(lambda: adb.state(fake_phone.serial).startswith("device"))
+        adb.await_device(fake_phone.serial)
         assert adb.run("shell", "printf %2000s x", serial=fake_phone.serial).stdout == b" " * 1999 + b"x"
 
     def test_small_payloads(self, adb, fake_phone, tmp_path):
         fake_phone.daemon.max_payload = 4096
         (tmp_path / "file").write_bytes(os.urandom(100_000))
         adb.run("connect", fake_phone.serial)
-        until(lambda: adb.state(fake_phone.serial).startswith("device"))
+        adb.await_device(fake_phone.serial)
         assert (
             adb.run("push", str(tmp_path / "file"), "/sdcard/file", serial=fake_phone.serial).returncode == 0
         )
@@ -231,7 +231,7 @@ class TestFaults:
         fake_phone.state.free_bytes = 1000
         (tmp_path / "file").write_bytes(bytes(100_000))
         adb.run("connect", fake_phone.serial)
-        until(lambda: adb.state(fake_phone.serial).startswith("device"))
+        adb.await_device(fake_phone.serial)
         done = adb.run("push", str(tmp_path / "file"), "/data/local/tmp/file", serial=fake_phone.serial)
         assert done.returncode != 0
         assert b"No space left on device" in done.stdout + done.stderr

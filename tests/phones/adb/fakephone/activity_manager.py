@@ -31,6 +31,8 @@ class ActivityManager:
         if name == "force-stop":
             self.stop(rest[-1])
             return 0
+        if name == "get-started-user-state":
+            return terminal.say("RUNNING_UNLOCKED" if self._state.unlocked_since_boot else "RUNNING_LOCKED")
         return terminal.fail(f"Error: unknown command '{name}'", 255)
 
     def content(self, arguments: list[str], terminal: Terminal) -> int:

@@ -46,7 +46,7 @@ class BenchApp:
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self._token = ""
+        self.token = ""
         self._port: int | None = None
         self.allowed: tuple[str, ...] = ()
 
@@ -70,7 +70,7 @@ class BenchApp:
     def give_token(self, token: str) -> None:
         """An agent that runs with another one is started anew, since a program takes it only at its start."""
         with self._lock:
-            changed, self._token = token != self._token, token
+            changed, self.token = token != self.token, token
             if changed and self.pid is not None:
                 self._stop_process()
                 self._start_process()
@@ -82,13 +82,13 @@ class BenchApp:
                 return
             self.allowed = tuple(allowed)
             self._stop_process()
-            if self._token:
+            if self.token:
                 self._start_process()
 
     def stop(self) -> None:
         """As `am force-stop`, the system's low-memory killer and a reboot do."""
         with self._lock:
-            self._token = ""
+            self.token = ""
             self._stop_process()
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class BenchApp:
     def _start_process(self) -> None:
         self._store.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
-            "BLOCKTIME_TOKEN": self._token,
+            "BLOCKTIME_TOKEN": self.token,
             "BLOCKTIME_ALLOW": ",".join(self.allowed),
         }
         self._process = subprocess.Popen(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _TIMEOUT_S = 60.0
+_STEP_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,24 @@ class OfficialAdb:
             env=dict(self.environment),
             timeout=_TIMEOUT_S,
         )
+
+    @contextmanager
+    def connected(self, serial: str) -> Iterator[None]:
+        """The server holds the phone meanwhile."""
+        self.run("connect", serial)
+        self.await_device(serial)
+        try:
+            yield
+        finally:
+            self.run("disconnect", serial)
+
+    def await_device(self, serial: str) -> None:
+        """Returns once the phone can be used. Raises TimeoutError."""
+        give_up_s = time.monotonic() + _TIMEOUT_S
+        while not self.state(serial).startswith("device"):
+            if time.monotonic() > give_up_s:
+                raise TimeoutError(f"{serial} is {self.state(serial) or 'not listed'}")
+            time.sleep(_STEP_S)
 
     def state(self, serial: str) -> str:
         """The phone's line in `adb devices -l` after its serial, "" where it has none."""

@@ -59,7 +59,7 @@ class Connection:
         self._daemon = daemon
         self._terms = Terms(max(daemon.max_payload, _FIRST_PAYLOAD_BYTES))
         self.max_payload = daemon.max_payload
-        self._peer_skips_checksum = False
+        self._sends_checksum = True
         self._sending = threading.Lock()
         self._gone = threading.Event()
         self._online = False
@@ -89,7 +89,7 @@ class Connection:
 
     def send(self, packet: Packet) -> None:
         with self._sending:
-            self._sock.sendall(packet.encode(self._terms.checksum))
+            self._sock.sendall(packet.encode(self._sends_checksum))
 
     def _handle(self, packet: Packet) -> None:
         if packet.command is Command.CNXN:
@@ -107,7 +107,7 @@ class Connection:
         if packet.arg0 < VERSION_MIN or not packet.data.startswith(b"host:"):
             raise ProtocolViolation(f"greeting of version {packet.arg0:#x}, {packet.data[:40]!r}")
         self.max_payload = min(self._daemon.max_payload, packet.arg1)
-        self._peer_skips_checksum = packet.arg0 >= VERSION_SKIP_CHECKSUM
+        self._terms.peer_version = packet.arg0
         self._challenge()
 
     def _challenge(self) -> None:
@@ -138,7 +138,7 @@ class Connection:
         greeting = Packet(Command.CNXN, VERSION_SKIP_CHECKSUM, self._daemon.max_payload, self._daemon.banner)
         with self._sending:
             self._online = True
-            self._terms.checksum = not self._peer_skips_checksum
+            self._sends_checksum = self._terms.peer_version < VERSION_SKIP_CHECKSUM
             self._sock.sendall(greeting.encode(checksum=True))
 
     def _open(self, packet: Packet) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from fakephone.system_server import Terminal
 
 _OWN = ("data", "sdcard")
 _MENTION = re.compile(rf"(?<![\w./-])/(?=(?:{'|'.join(_OWN)})(?:[^\w.-]|$))")
@@ -28,6 +31,15 @@ class Folders:
         if parts[:1] != ("/",) or not any(target.is_relative_to(folder) for folder in allowed):
             raise PermissionError(13, "Permission denied", path)
         return target
+
+    def sha256sum(self, arguments: list[str], terminal: Terminal) -> int:
+        """The command `sha256sum`, which gets paths that other commands told, so that none translates them."""
+        path = arguments[-1]
+        try:
+            with self.local(path).open("rb") as file:
+                return terminal.say(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path}")
+        except OSError as error:
+            return terminal.fail(f"sha256sum: {path}: {error.strerror}")
 
     def translate(self, command: str) -> str:
         """A shell command in which the phone's own absolute paths are those of this machine."""

@@ -58,14 +58,18 @@ def receive_exactly(sock: socket.socket, size: int) -> bytes:
 
 @dataclass
 class Terms:
-    """What both sides have agreed on; the reader looks them up after a header, for they change while it waits."""
+    """What is agreed on; the reader looks it up after a header, for it changes while it waits for one."""
 
     max_payload: int
-    checksum: bool = True
+    peer_version: int = VERSION_MIN
 
 
 def receive_packet(sock: socket.socket, terms: Terms) -> Packet:
-    """The next message. Raises ProtocolViolation for a broken one and EOFError at the end."""
+    """The next message. Raises ProtocolViolation for a broken one and EOFError at the end.
+
+    A peer of the version that may skip checksums sends 0 instead; a client that connects again does so from its
+    first message.
+    """
     number, arg0, arg1, size, total, magic = HEADER.unpack(receive_exactly(sock, HEADER.size))
     if number ^ magic != 0xFFFFFFFF:
         raise ProtocolViolation(f"magic {magic:#x} does not belong to command {number:#x}")
@@ -76,6 +80,8 @@ def receive_packet(sock: socket.socket, terms: Terms) -> Packet:
     except ValueError:
         raise ProtocolViolation(f"unknown command {number:#x}") from None
     data = receive_exactly(sock, size)
-    if terms.checksum and sum(data) & 0xFFFFFFFF != total:
+    version = arg0 if command is Command.CNXN else terms.peer_version
+    skipped = total == 0 and version >= VERSION_SKIP_CHECKSUM
+    if not skipped and sum(data) & 0xFFFFFFFF != total:
         raise ProtocolViolation(f"checksum of {command.name} is {total:#x}, not that of its data")
     return Packet(command, arg0, arg1, data)

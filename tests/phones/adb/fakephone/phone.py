@@ -59,6 +59,7 @@ class Phone(abc.ABC):
                 "pidof": self._activities.pidof,
                 "pm": self.packages.run,
                 "settings": status.settings,
+                "sha256sum": self.folders.sha256sum,
             },
         )
 

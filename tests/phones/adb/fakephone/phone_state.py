@@ -60,6 +60,7 @@ class PhoneState:
     thermal_status: int = 0
     screen_on: bool = True
     locked: bool = False
+    unlocked_since_boot: bool = True
     packages: dict[str, InstalledPackage] = field(default_factory=dict)
     idle_whitelist: set[str] = field(default_factory=set)
     free_bytes: int | None = None

@@ -8,12 +8,13 @@ import subprocess
 import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from orchestrator.devices.android.app import AGENT_PORT, READINESS_REASONS
+from orchestrator.devices.android.app import AGENT_PORT
 from orchestrator.devices.android.install import PACKAGE
+from orchestrator.wire.messages import Caveat
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "android_bench"
@@ -160,7 +161,7 @@ def test_app_and_orchestrator_agree(manifest: ET.Element) -> None:
     caveats = re.findall(
         r'^    [A-Z_]+\("([a-z_]+)", "', (core / "device/Readiness.kt").read_text(), re.MULTILINE
     )
-    assert tuple(caveats) == READINESS_REASONS
+    assert tuple(caveats) == get_args(Caveat)
 
 
 def test_versions_are_those_of_the_project(versions: dict[str, str]) -> None:

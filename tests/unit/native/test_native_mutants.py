@@ -25,7 +25,7 @@ def outcomes(exported: Exported, native: Path, scratch: Path) -> Counter[str]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         last = {int(line.split()[0]): line.split()[1] for line in child.stdout.splitlines()}
         assert last, child.stderr

@@ -95,7 +95,7 @@ def said(native: Path, convolution: Exported, lookup: Exported) -> dict[str, str
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "WARNING in native method" not in done.stdout

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Literal
 
 from luts.errors import DeviceError
 from orchestrator.devices.android.errors import LinkLost, PhoneNotReady
 from orchestrator.devices.android.link import AdbLink
-from orchestrator.devices.android.phones import AndroidPhone, is_address
+from orchestrator.devices.android.phones import AndroidPhone, choose, is_address
 
 # `host:port,…` of phones with network debugging, for which to look although no adb server knows them.
 ADDRESSES_VARIABLE = "BLOCKTIME_ADB_ADDRESSES"
@@ -18,8 +18,8 @@ ADDRESSES_VARIABLE = "BLOCKTIME_ADB_ADDRESSES"
 _MODEL_TIMEOUT_S = 5.0
 
 
-def list_phones(addresses: Iterable[str] = ()) -> list[AndroidPhone]:
-    """Phones of the adb server if one runs, then those on USB, at `addresses` and at BLOCKTIME_ADB_ADDRESSES.
+def list_phones() -> list[AndroidPhone]:
+    """Phones of the adb server if one runs, then those on USB, then those at BLOCKTIME_ADB_ADDRESSES.
 
     Starts no server and makes no phone show its dialog. DeviceError where Android's packages are not installed.
     """
@@ -27,7 +27,7 @@ def list_phones(addresses: Iterable[str] = ()) -> list[AndroidPhone]:
     seen = {phone.serial for phone in phones}
     phones += [phone for phone in _list_usb() if phone.serial not in seen]
     variable = os.environ.get(ADDRESSES_VARIABLE, "")
-    for address in dict.fromkeys([*addresses, *filter(None, map(str.strip, variable.split(",")))]):
+    for address in dict.fromkeys(filter(None, map(str.strip, variable.split(",")))):
         if not is_address(address):
             raise DeviceError(
                 f"{address[:64]!r} is no address of a phone: write host:port, as 192.168.1.5:5555"
@@ -35,6 +35,33 @@ def list_phones(addresses: Iterable[str] = ()) -> list[AndroidPhone]:
         if address not in seen:
             phones += _list_tcp(address)
     return phones
+
+
+def find(name: str, say: Callable[[str], None]) -> AndroidPhone | None:
+    """The phone that `name` (serial, host:port, or the model's name) means; None where no attached phone is it.
+
+    A phone that this program reaches itself and that does not know this computer shows its dialog, which `say`
+    announces. LinkLost where nobody answers at host:port; DeviceError where several bear the name; PhoneNotReady
+    where the phone can't be used yet.
+    """
+    phones = list_phones()
+    if is_address(name) and not any(phone.serial == name for phone in phones):
+        return _introduce(AndroidPhone(name, "unauthorized", "", "tcp"), say)
+    if not any(phone.is_called(name) and phone.state == "device" for phone in phones):
+        asking = [p for p in phones if p.state == "unauthorized" and p.transport != "server"]
+        for phone in [p for p in asking if p.serial == name] or asking:
+            phones[phones.index(phone)] = _introduce(phone, say)
+    return choose(name, phones)
+
+
+def _introduce(phone: AndroidPhone, say: Callable[[str], None]) -> AndroidPhone:
+    """Has the phone ask its user, and then tell its model."""
+
+    def announce() -> None:
+        say(f"the phone {phone.serial} asks: unlock it and allow USB debugging there")
+
+    with closing(open_link(phone.serial, announce)) as link:
+        return AndroidPhone(phone.serial, *_ask_model(link, "device"), phone.transport)
 
 
 def why_blind() -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from luts.errors import DeviceError
 from orchestrator.devices.android.errors import PhoneNotReady
-from orchestrator.devices.registry import phone_of
+from orchestrator.devices.registry import known_phones, phone_of
 
 _NEXT_STEPS = {
     "unauthorized": "unlock the phone and accept its USB debugging dialog for this computer",
@@ -43,6 +43,10 @@ class AndroidPhone:
         known = phone_of(self.model)
         return known.title if known else self.model or "Android phone"
 
+    def is_called(self, name: str) -> bool:
+        """Whether `name` is its serial, or its name however that is spaced or capitalised."""
+        return name == self.serial or (bool(self.name) and slug(name) == self.name)
+
     @property
     def next_step(self) -> str:
         """What a person must do before it can be measured; empty where nothing is in the way."""
@@ -65,12 +69,20 @@ def is_address(name: str) -> bool:
 def choose(name: str, phones: Iterable[AndroidPhone]) -> AndroidPhone | None:
     """The phone of that serial, or the one of that name; None where there is none.
 
-    DeviceError where several bear the name, PhoneNotReady where the phone can't be used yet.
+    DeviceError where several bear the name. PhoneNotReady where the phone can't be used yet, or one that does not
+    tell its name yet.
     """
     phones = list(phones)
-    found = [p for p in phones if p.serial == name] or [p for p in phones if p.name and p.name == slug(name)]
+    found = [phone for phone in phones if phone.is_called(name)]
     if not found:
-        return None
+        known = known_phones().get(slug(name))
+        hidden = [phone for phone in phones if not phone.name]
+        if not hidden or (known is not None and known.kind != "android"):
+            return None
+        raise PhoneNotReady(
+            f"no {name} found, unless it is {hidden[0].serial}, which is {hidden[0].state}: {hidden[0].next_step}",
+            hidden[0].state,
+        )
     if len(found) > 1:
         serials = ", ".join(phone.serial for phone in found)
         raise DeviceError(

@@ -35,14 +35,16 @@ let package = Package(
   name: "BenchKit",
   platforms: [.iOS(.v17), .macOS(.v14)],
   products: [
-    .library(name: "BenchKit", targets: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner"])
+    .library(name: "BenchKit", targets: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner", "BenchApp"])
   ],
   dependencies: dependencies,
   targets: platformTargets + [
     .target(name: "BenchKit"),
     .target(name: "CoreMLRunner", dependencies: ["BenchKit"] + coreML),
     .target(name: "ExecuTorchRunner", dependencies: ["BenchKit"] + execuTorch),
+    .target(name: "BenchApp", dependencies: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner"]),
     .testTarget(name: "BenchKitTests", dependencies: ["BenchKit"]),
     .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner"]),
+    .testTarget(name: "BenchAppTests", dependencies: ["BenchKit", "BenchApp"]),
   ]
 )

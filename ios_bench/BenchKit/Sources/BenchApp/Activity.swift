@@ -1,0 +1,78 @@
+import BenchKit
+import Foundation
+
+/// What the agent does and did, as the screen shows it.
+public struct Activity: Sendable, Equatable {
+  public enum Status: Sendable, Equatable {
+    case stopped(reason: String?)
+    case listening
+    case connected
+  }
+
+  /// A finished run, newest first in `results`.
+  public struct Result: Sendable, Equatable, Identifiable {
+    public let id: Int
+    public let title: String
+    public let lines: [Line]
+  }
+
+  /// One model's part in a run.
+  public struct Line: Sendable, Equatable {
+    public let model: String
+    public let latency: String
+  }
+
+  /// An error that a client was told.
+  public struct Refusal: Sendable, Equatable, Identifiable {
+    public let id: Int
+    public let code: String
+    public let message: String
+  }
+
+  private static let maxResults = 10
+  private static let maxRefusals = 5
+
+  public private(set) var status = Status.stopped(reason: nil)
+  /// Nil where nothing is in work.
+  public private(set) var work: String?
+  public private(set) var results: [Result] = []
+  public private(set) var refusals: [Refusal] = []
+  private var count = 0
+
+  public init() {}
+
+  package mutating func apply(_ event: AgentEvent) {
+    count += 1
+    switch event {
+    case .listening: status = .listening
+    case .connected: status = .connected
+    case .working(let text): work = text
+    case .measured(let summary):
+      work = nil
+      results.insert(Result(id: count, summary), at: 0)
+      results = Array(results.prefix(Self.maxResults))
+    case .refused(let code, let message):
+      work = nil
+      refusals.insert(Refusal(id: count, code: code.rawValue, message: message), at: 0)
+      refusals = Array(refusals.prefix(Self.maxRefusals))
+    case .disconnected:
+      work = nil
+      if status == .connected { status = .listening }
+    case .stopped(let reason):
+      work = nil
+      status = .stopped(reason: reason)
+    }
+  }
+}
+
+extension Activity.Result {
+  fileprivate init(id: Int, _ summary: RunSummary) {
+    self.id = id
+    title = "\(summary.entries.count) models, \(summary.rounds) rounds"
+    lines = summary.entries.map { entry in
+      Activity.Line(
+        model: "\(entry.sha256.prefix(8)) \(entry.runtime)",
+        latency: String(format: "%.3f ms", Double(entry.medianNanoseconds) / 1e6))
+    }
+  }
+}

@@ -1,0 +1,76 @@
+import BenchKit
+import Observation
+
+/// The agent as the app shows and steers it. Views read it and call it; all else is here.
+@MainActor
+@Observable
+public final class AgentModel {
+  public private(set) var activity = Activity()
+  /// Reasons not to measure now. Not read while a client is connected: that could disturb what is timed.
+  public private(set) var reasons: [Caveat] = []
+  public private(set) var settings: AgentSettings
+  /// What to type where `bench` asks for it; nil where the token came with the launch.
+  public let pairingCode: String?
+
+  @ObservationIgnored private let makeServer: (AgentSettings) -> AgentServer
+  @ObservationIgnored private let probe: any DeviceProbe
+  @ObservationIgnored private let foreground: Foreground
+  @ObservationIgnored private var running: (server: AgentServer, events: Task<Void, Never>)?
+
+  /// `makeServer` makes a server that does not listen yet; it is called again where settings change.
+  public init(
+    launch: Launch, probe: any DeviceProbe, foreground: Foreground,
+    makeServer: @escaping (AgentSettings) -> AgentServer
+  ) {
+    settings = launch.settings
+    pairingCode = launch.isPairing ? launch.token : nil
+    self.probe = probe
+    self.foreground = foreground
+    self.makeServer = makeServer
+  }
+
+  public var isConnected: Bool { activity.status == .connected }
+
+  /// Whether the screen must not go dark, which would put the app into the background.
+  public var keepsScreenOn: Bool { running != nil }
+
+  /// Tells that the app came to the front or left it. iOS may have taken the listening socket of an app that was
+  /// away, so that one without a client listens anew.
+  public func phaseChanged(isActive: Bool) async {
+    foreground.change(isActive: isActive)
+    if isActive, !isConnected { await restart() }
+    await refreshReasons()
+  }
+
+  /// Takes new settings, which end a connection: what was measured under others must not go on under these.
+  public func change(_ settings: AgentSettings) async {
+    guard settings != self.settings else { return }
+    self.settings = settings
+    await restart()
+  }
+
+  /// Reads the device anew, unless it may be measuring.
+  public func refreshReasons() async {
+    guard !isConnected else { return }
+    reasons = Readiness.reasons(now: await probe.read())
+  }
+
+  private func restart() async {
+    if let (server, events) = running {
+      running = nil
+      await server.stop()
+      events.cancel()
+    }
+    let server = makeServer(settings)
+    let events = Task { [weak self] in
+      for await event in server.events { self?.activity.apply(event) }
+    }
+    do {
+      try await server.start()
+      running = (server, events)
+    } catch {
+      events.cancel()
+      activity.apply(.stopped(reason: "\(error)"))
+    }
+  }
+}

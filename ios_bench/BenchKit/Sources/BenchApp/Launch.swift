@@ -1,0 +1,32 @@
+import BenchKit
+
+/// What the app was started with: by `bench` over USB, or by hand.
+public struct Launch: Sendable, Equatable {
+  /// What a client must know.
+  public let token: String
+  /// Whether to show the token, because only who sees the screen can know it.
+  public let isPairing: Bool
+  public let settings: AgentSettings
+
+  /// Reads `BLOCKTIME_TOKEN` and `BLOCKTIME_ALLOW`. An unknown reason is ignored, which allows nothing.
+  public init(environment: [String: String]) {
+    let given = environment["BLOCKTIME_TOKEN"] ?? ""
+    isPairing = given.isEmpty
+    token = given.isEmpty ? PairingCode.make() : given
+    let names = (environment["BLOCKTIME_ALLOW"] ?? "").split(separator: ",").map(String.init)
+    settings = AgentSettings(allowed: Set(names.compactMap(Caveat.init)))
+  }
+}
+
+/// What the person with the phone decides.
+public struct AgentSettings: Sendable, Equatable {
+  /// Reasons not to measure that are ignored, and told with every result.
+  public var allowed: Set<Caveat>
+  /// Whether the processor is kept busy between visits.
+  public var keepWarm: Bool
+
+  public init(allowed: Set<Caveat> = [], keepWarm: Bool = false) {
+    self.allowed = allowed
+    self.keepWarm = keepWarm
+  }
+}

@@ -1,0 +1,44 @@
+import BenchKit
+import CoreMLRunner
+import ExecuTorchRunner
+import Foundation
+
+/// Puts the agent of an iPhone together.
+public enum PhoneAgent {
+  /// Where `bench` looks for the agent through usbmux.
+  public static let port: UInt16 = 47613
+
+  /// The model of the app. Throws where the app's folders can't be made.
+  ///
+  /// - Parameters:
+  ///   - support: folder for received models, which stay until they are evicted.
+  ///   - caches: folder for compiled models, which the system may empty while the app does not run.
+  ///   - system: OS version and build.
+  ///   - version: the agent's, which changes with its sources.
+  @MainActor
+  public static func makeModel(
+    launch: Launch, probe: any DeviceProbe, foreground: Foreground, support: URL, caches: URL, system: String,
+    version: String, port: UInt16 = port, freeMemoryBytes: @escaping @Sendable () -> Int?
+  ) throws -> AgentModel {
+    let store = try ModelStore(root: support.appendingPathComponent("models"))
+    let compiled = caches.appendingPathComponent("coreml")
+    let runtimes: [any Runtime] = [
+      try CoreMLRuntime(
+        cache: compiled, system: system, freeMemoryBytes: freeMemoryBytes,
+        freeDiskBytes: { freeBytes(at: compiled) }),
+      ExecuTorchRuntime(cores: probe.describe().cores, freeMemoryBytes: freeMemoryBytes),
+    ]
+    return AgentModel(launch: launch, probe: probe, foreground: foreground) { settings in
+      AgentServer(
+        AgentConfiguration(
+          agent: AgentInfo(name: "blocktime-ios", version: version), token: launch.token, port: port,
+          store: store,
+          runtimes: runtimes, probe: probe, allowed: settings.allowed, keepWarm: settings.keepWarm))
+    }
+  }
+
+  private static func freeBytes(at folder: URL) -> Int? {
+    let attributes = try? FileManager.default.attributesOfFileSystem(forPath: folder.path)
+    return (attributes?[.systemFreeSize] as? NSNumber)?.intValue
+  }
+}

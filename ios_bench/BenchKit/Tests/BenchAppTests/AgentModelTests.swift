@@ -1,0 +1,148 @@
+import BenchApp
+import BenchKit
+import Foundation
+import Testing
+
+@Suite("Model of the app")
+@MainActor
+struct AgentModelTests {
+  private let foreground = Foreground()
+  private let servers: Servers
+
+  init() throws { servers = try Servers() }
+
+  @Test("The app listens when it comes to the front, and keeps the screen on")
+  func comesToFront() async throws {
+    let model = makeModel()
+    #expect(!model.keepsScreenOn)
+    await model.phaseChanged(isActive: true)
+    #expect(model.keepsScreenOn)
+    try await reaches(.listening, model)
+    await servers.stop()
+  }
+
+  @Test("Away and back it listens anew: iOS takes the sockets of apps that are suspended")
+  func awayAndBack() async throws {
+    let model = makeModel()
+    for isActive in [true, false, true] { await model.phaseChanged(isActive: isActive) }
+    #expect(servers.made.count == 2)
+    #expect(foreground.losses == 1)
+    try await reaches(.listening, model)
+    await servers.stop()
+  }
+
+  @Test("New settings are served by a new server; the same ones change nothing")
+  func settings() async throws {
+    let model = makeModel(environment: ["BLOCKTIME_ALLOW": "throttled"])
+    await model.phaseChanged(isActive: true)
+    #expect(servers.made == [AgentSettings(allowed: [.throttled])])
+    await model.change(AgentSettings(allowed: [.throttled]))
+    #expect(servers.made.count == 1)
+    await model.change(AgentSettings(allowed: [], keepWarm: true))
+    #expect(servers.made.last == AgentSettings(allowed: [], keepWarm: true))
+    #expect(model.settings.keepWarm)
+    await servers.stop()
+  }
+
+  @Test("The code is shown only where the launch brought no token")
+  func code() {
+    #expect(makeModel().pairingCode?.count == 8)
+    #expect(makeModel(environment: ["BLOCKTIME_TOKEN": "t"]).pairingCode == nil)
+  }
+
+  @Test("Reasons not to measure are shown before a client comes")
+  func reasons() async {
+    let model = makeModel(lowPowerMode: true)
+    await model.phaseChanged(isActive: false)
+    #expect(model.reasons == [.powerSave, .background])
+    await model.phaseChanged(isActive: true)
+    #expect(model.reasons == [.powerSave])
+    await servers.stop()
+  }
+
+  @Test("A port that is taken is told, and a later return to the front tries again")
+  func portInUse() async throws {
+    let other = servers.make(AgentSettings(), probe: FakeProbe(foreground), port: 0)
+    let port = try await other.start()
+    let model = makeModel(port: port)
+    await model.phaseChanged(isActive: true)
+    guard case .stopped(let reason?) = model.activity.status else {
+      Issue.record("it can't listen on \(port)")
+      return
+    }
+    #expect(reason.contains("port \(port) is in use"))
+    #expect(!model.keepsScreenOn)
+    await other.stop()
+    await model.phaseChanged(isActive: true)
+    try await reaches(.listening, model)
+    await servers.stop()
+  }
+
+  @Test("A client is shown, what it has measured stays after it left, the last ten of it")
+  func measures() async throws {
+    servers.runtimes = [FakeRuntime {}]
+    let (model, client) = try await connected()
+    for rounds in 1...12 { #expect(try await client.measure(rounds: rounds)["rounds"] == .integer(rounds)) }
+    try await client.leave()
+    try await reaches(.listening, model)
+    #expect(model.activity.results.map(\.title) == (3...12).reversed().map { "1 models, \($0) rounds" })
+    let line = try #require(model.activity.results[0].lines.first)
+    #expect(line.model == "9372c470 fake")
+    #expect(line.latency.hasSuffix(" ms"))
+    #expect(Set(model.activity.results.map(\.id)).count == 10)
+    #expect(model.activity.work == nil)
+    await servers.stop()
+  }
+
+  @Test("A batch during which the app was sent to the background is refused, and the refusal shown")
+  func backgroundInABatch() async throws {
+    servers.runtimes = [
+      FakeRuntime { [foreground] in
+        foreground.change(isActive: false)
+        foreground.change(isActive: true)
+      }
+    ]
+    let (model, client) = try await connected()
+    let reply = try await client.measure(rounds: 2)
+    #expect(reply["error"]?["code"] == .string("not_ready"))
+    try await client.leave()
+    try await reaches(.listening, model)
+    #expect(model.activity.refusals.map(\.code) == ["not_ready"])
+    #expect(model.activity.results.isEmpty)
+    await servers.stop()
+  }
+
+  @Test("While a client is connected, coming back to the front does not cut it off")
+  func keepsItsClient() async throws {
+    let (model, client) = try await connected()
+    for isActive in [false, true] { await model.phaseChanged(isActive: isActive) }
+    #expect(servers.made.count == 1)
+    #expect(try await client.request("state")["state"]?["foreground"] == .bool(true))
+    await servers.stop()
+  }
+
+  /// A model that is at the front and listens, and a client that has said hello.
+  private func connected() async throws -> (AgentModel, Client) {
+    let model = makeModel()
+    await model.phaseChanged(isActive: true)
+    let client = try Client(port: try await servers.port())
+    #expect(try await client.hello()["protocol"] == .integer(1))
+    try await reaches(.connected, model)
+    return (model, client)
+  }
+
+  private func makeModel(
+    environment: [String: String] = [:], port: UInt16 = 0, lowPowerMode: Bool = false
+  ) -> AgentModel {
+    let probe = FakeProbe(foreground, lowPowerMode: lowPowerMode)
+    return AgentModel(launch: Launch(environment: environment), probe: probe, foreground: foreground) {
+      settings in
+      servers.make(settings, probe: probe, port: port)
+    }
+  }
+
+  /// Events arrive a little later; a status that never comes ends in the suite's own time limit.
+  private func reaches(_ status: Activity.Status, _ model: AgentModel) async throws {
+    while model.activity.status != status { try await Task.sleep(for: .milliseconds(1)) }
+  }
+}

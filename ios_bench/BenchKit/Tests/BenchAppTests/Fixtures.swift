@@ -1,0 +1,152 @@
+import BenchApp
+import BenchKit
+import Foundation
+
+/// Makes servers on any free port, and remembers them.
+@MainActor
+final class Servers {
+  private(set) var made: [AgentSettings] = []
+  var runtimes: [any Runtime] = []
+  private var all: [AgentServer] = []
+  private let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+    "app-\(UUID().uuidString)")
+
+  private let store: ModelStore
+
+  init() throws {
+    store = try ModelStore(root: folder)
+    try Data("model".utf8).write(to: folder.appendingPathComponent(FakeModel.sha256))
+  }
+
+  deinit { try? FileManager.default.removeItem(at: folder) }
+
+  func make(_ settings: AgentSettings, probe: any DeviceProbe, port: UInt16) -> AgentServer {
+    made.append(settings)
+    let server = AgentServer(
+      AgentConfiguration(
+        agent: AgentInfo(name: "test", version: "1"), token: "t", port: port, store: store,
+        runtimes: runtimes,
+        probe: probe, allowed: settings.allowed, keepWarm: settings.keepWarm))
+    all.append(server)
+    return server
+  }
+
+  /// Where the last server listens.
+  func port() async throws -> UInt16 { try await all[all.count - 1].start() }
+
+  func stop() async {
+    for server in all { await server.stop() }
+  }
+}
+
+/// A phone in a state of one's choice.
+struct FakeProbe: DeviceProbe {
+  private let foreground: Foreground
+  private let lowPowerMode: Bool
+
+  init(_ foreground: Foreground, lowPowerMode: Bool = false) {
+    self.foreground = foreground
+    self.lowPowerMode = lowPowerMode
+  }
+
+  func describe() -> DeviceInfo {
+    DeviceInfo(model: "iPhone14,5", os: "iOS 17.5", osBuild: nil, soc: nil, cores: 1, memoryBytes: 1)
+  }
+
+  func read() async -> DeviceReading {
+    var state = DeviceState(uptimeNanoseconds: 1)
+    state.lowPowerMode = lowPowerMode
+    state.foreground = foreground.isActive
+    return DeviceReading(state: state, isDebuggable: false, foregroundLosses: foreground.losses)
+  }
+}
+
+/// Loads `FakeModel`s.
+struct FakeRuntime: Runtime {
+  let name = "fake"
+  /// What happens while a model runs.
+  let onExecute: @Sendable () -> Void
+
+  func describe() -> RuntimeInfo { RuntimeInfo(version: "1", backends: [], options: [:]) }
+
+  func load(
+    _ model: StoredModel, options: LoadOptions, session: isolated any Actor
+  ) async throws -> LoadedModel {
+    LoadedModel(model: FakeModel(onExecute: onExecute), loadNanoseconds: 1, options: [:])
+  }
+}
+
+/// A model without inputs and outputs; its file holds `model`.
+final class FakeModel: Model {
+  static let sha256 = "9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4"
+
+  let inputs: [TensorSpec] = []
+  let outputs: [TensorSpec] = []
+  private let onExecute: @Sendable () -> Void
+
+  init(onExecute: @escaping @Sendable () -> Void) { self.onExecute = onExecute }
+
+  func prepare(_ tensors: [Tensor]) {}
+  func setInputs() {}
+  func execute() { onExecute() }
+  func readOutputs() -> [Tensor] { [] }
+  func close() {}
+}
+
+/// A client of the agent, on the loopback. It blocks, and so has a thread of its own.
+actor Client {
+  private let executor = ThreadExecutor(name: "client")
+  private let connection: Connection
+  private var lastID = 0
+
+  /// Connects to `port`; says nothing yet.
+  init(port: UInt16) throws {
+    #if canImport(Darwin)
+      let type = SOCK_STREAM
+    #else
+      let type = Int32(SOCK_STREAM.rawValue)
+    #endif
+    let descriptor = socket(AF_INET, type, 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    let status = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    guard status == 0 else { throw CocoaError(.fileReadUnknown) }
+    connection = Connection(socket: descriptor, timeoutSeconds: 20)
+  }
+
+  deinit { executor.stop() }
+
+  nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+  /// The reply's header.
+  func request(_ op: String, _ fields: KeyValuePairs<String, JSON> = [:]) throws -> JSON {
+    lastID += 1
+    let given = fields.map { JSON.Field($0.key, $0.value) }
+    try connection.write(try Frame.encode([.init("id", .integer(lastID)), .init("op", .string(op))] + given))
+    guard let frame = try Frame.read(from: connection) else { throw CocoaError(.fileReadUnknown) }
+    try frame.payload.drain()
+    return frame.header
+  }
+
+  func hello() throws -> JSON { try request("hello", ["protocol": .integer(1), "token": .string("t")]) }
+
+  /// Loads the fake model and times it in `rounds` rounds of one visit.
+  func measure(rounds: Int) throws -> JSON {
+    let loaded = try request(
+      "load", ["sha256": .string(FakeModel.sha256), "runtime": .string("fake"), "options": .object([])])
+    return try request(
+      "run",
+      [
+        "handles": .array([loaded["handle"] ?? .null]),
+        "order": .array(Array(repeating: .array([.integer(0)]), count: rounds)), "warmup": .integer(0),
+      ])
+  }
+
+  func leave() throws { _ = try request("bye") }
+}

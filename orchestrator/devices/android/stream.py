@@ -82,6 +82,10 @@ class Stream:
         into_socket.start()
         self._carry_out()
         into_socket.join()
+        with contextlib.suppress(OSError):
+            # What nobody will send is taken off first: a close with input unread would be a reset for `far`.
+            while self._near.recv(self._max_payload_bytes):
+                pass
         self._near.close()
 
     def _carry_out(self) -> None:

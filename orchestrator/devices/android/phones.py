@@ -62,7 +62,7 @@ def slug(model: str) -> str:
 
 def is_address(name: str) -> bool:
     """Whether `name` is host:port, as adb calls phones in the network."""
-    match = re.fullmatch(r"(?:\[[0-9a-fA-F:%.]+\]|[\w.-]+):(\d{1,5})", name)
+    match = re.fullmatch(r"(?:\[[\w:%.]+\]|[\w.-]+):(\d{1,5})", name)
     return match is not None and 0 < int(match[1]) < 65536
 
 

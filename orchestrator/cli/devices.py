@@ -7,22 +7,25 @@ from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
+from luts.errors import DeviceError
 from orchestrator.cli.output import Column, JsonOption, emit_rows
 from orchestrator.devices.discover import list_attached
+from orchestrator.devices.programs import AGENTS, agent_program
 
 _PACKAGES = {
-    "torch": "building and training networks",
-    "executorch": "export to .pte and the host agent",
-    "coremltools": "export to .mlpackage",
-    "timm": "published networks and teachers",
-    "adbutils": "Android phones (extra `android`)",
-    "pymobiledevice3": "iPhones (extra `ios`)",
-    "ray": "many workers (extra `cluster`)",
+    "torch": ("building and training networks", ""),
+    "executorch": ("export to .pte and the host agent", ""),
+    "coremltools": ("export to .mlpackage", ""),
+    "timm": ("published networks and teachers", ""),
+    "adb_shell": ("Android phones", "android"),
+    "adbutils": ("Android phones that an adb server holds", "android"),
+    "pymobiledevice3": ("iPhones", "ios"),
+    "ray": ("many workers", "cluster"),
 }
 _TOOLS = {
-    "adb": "Android phones",
-    "kotlinc": "building the Kotlin agent",
-    "swift": "building the Swift agent",
+    "adb": "optional: an adb server that holds Android phones",
+    "java": "the Kotlin agent on this machine",
+    "g++": "building the Kotlin and Swift agents",
 }
 
 
@@ -66,18 +69,35 @@ def devices_command(as_json: JsonOption = False) -> None:
 
 
 def doctor_command(as_json: JsonOption = False) -> None:
-    """Packages and tools, and what each is needed for."""
-    rows = [{"name": name, "found": _version(name), "for": use} for name, use in _PACKAGES.items()]
-    rows += [
-        {"name": name, "found": shutil.which(name) or "missing", "for": use} for name, use in _TOOLS.items()
+    """Packages, tools and agents, what each is needed for, and what keeps phones from being seen."""
+    rows = [_package(name, use, extra) for name, (use, extra) in _PACKAGES.items()]
+    rows += [_row(name, shutil.which(name) or "", use, f"install {name}") for name, use in _TOOLS.items()]
+    rows += [_agent(language) for language in AGENTS]
+    rows += [_row(gap.kind, "", f"{gap.kind}: {gap.reason}", gap.next_step) for gap in list_attached().gaps]
+    columns = [
+        Column("name", "name"),
+        Column("found", "found"),
+        Column("for", "needed for"),
+        Column("next_step", "what to do"),
     ]
-    emit_rows(
-        "", [Column("name", "name"), Column("found", "found"), Column("for", "needed for")], rows, as_json
-    )
+    emit_rows("", columns, rows, as_json)
 
 
-def _version(package: str) -> str:
+def _row(name: str, found: str, use: str, next_step: str) -> dict[str, str]:
+    return {"name": name, "found": found or "missing", "for": use, "next_step": "" if found else next_step}
+
+
+def _package(name: str, use: str, extra: str) -> dict[str, str]:
     try:
-        return version(package)
+        found = version(name)
     except PackageNotFoundError:
-        return "missing"
+        found = ""
+    return _row(name, found, use, f"pip install 'blocktime[{extra}]'" if extra else f"pip install {name}")
+
+
+def _agent(language: str) -> dict[str, str]:
+    use = f"--agent {language}"
+    try:
+        return _row(f"{language} agent", agent_program(language).command[0], use, "")
+    except DeviceError:
+        return _row(f"{language} agent", "", use, "make agents")

@@ -6,15 +6,15 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from luts.errors import DeviceError, UsageError
 from orchestrator.devices.android.install import PACKAGE
 from orchestrator.devices.android.link import AdbLink
+from orchestrator.wire.messages import Caveat
 
 # The port of the phone's loopback on which the app's agent listens (PROTOCOL.md, Agents as programs).
 AGENT_PORT = 47613
-
-READINESS_REASONS = ("debuggable_build", "power_save", "low_battery", "throttled", "background")
 
 _ACTIVITY = f"{PACKAGE}/.MainActivity"
 _TOKEN_URI = f"content://{PACKAGE}.control/token"
@@ -48,11 +48,10 @@ def start(link: AdbLink, allow: Sequence[str] = ()) -> None:
 
     UsageError for an unknown reason, DeviceError where Android does not start the app.
     """
+    known = get_args(Caveat)
     for reason in allow:
-        if reason not in READINESS_REASONS:
-            raise UsageError(
-                f"unknown reason {reason[:40]!r} to allow; known are {', '.join(READINESS_REASONS)}"
-            )
+        if reason not in known:
+            raise UsageError(f"unknown reason {reason[:40]!r} to allow; known are {', '.join(known)}")
     extra = f" --esa allow {','.join(allow)}" if allow else ""
     answer = link.shell(f"am start -n {_ACTIVITY}{extra}")
     # `am` ends with 0 on older Androids even where it failed.

@@ -16,6 +16,7 @@ from orchestrator.devices.android.apk import AppFile
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
 from orchestrator.devices.android.link import AdbLink
 from orchestrator.devices.android.phones import AndroidPhone, slug
+from orchestrator.devices.base import no_one_to_tell
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost
 
@@ -46,7 +47,7 @@ class AndroidDevice:
         *,
         apk: Path | None = None,
         allow: Sequence[str] = (),
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = no_one_to_tell,
         timeout_s: float = 60.0,
         comeback_timeout_s: float = COMEBACK_TIMEOUT_S,
     ) -> None:

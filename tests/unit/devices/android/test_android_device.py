@@ -1,0 +1,330 @@
+"""How a phone is connected: first, after a cable pull, after the app died, and when it is in use."""
+
+import json
+import socket
+import struct
+
+import pytest
+
+from luts.errors import DeviceError
+from orchestrator.devices.android import apk as apk_module
+from orchestrator.devices.android import device as device_module
+from orchestrator.devices.android.device import AndroidDevice
+from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady
+from orchestrator.devices.android.phones import AndroidPhone
+from orchestrator.wire.errors import AgentError
+
+PHONE = AndroidPhone("SERIAL1", "device", "Pixel 8", "usb")
+HELLO = {
+    "protocol": 1,
+    "agent": {"name": "blocktime-android", "version": "1"},
+    "device": {
+        "model": "Pixel 8", "os": "Android 15", "os_build": None, "soc": None, "cores": 9, "memory_bytes": 1 << 33
+    },
+    "runtimes": {},
+}  # fmt: skip
+
+
+class Phone:
+    """Hands out links whose app listens once it was started, unless told otherwise.
+
+    `agent` decides about one hello from the token: None where nothing listens, `lost` for a hang-up, an error's
+    code, or `ok`.
+    """
+
+    def __init__(self, make_link):
+        self._make_link = make_link
+        self.links, self.attached, self.tokens, self.replies = [], True, [], []
+        self.running = False
+        self.token = ""
+        self.verdicts = []
+
+    def open_link(self, serial, ask_user=None):
+        assert serial == "SERIAL1"
+        if isinstance(self.attached, Exception):
+            raise self.attached
+        if not self.attached:
+            raise LinkLost("no phone SERIAL1 on USB")
+        self.links.append(self._make_link(self))
+        return self.links[-1]
+
+    def unplug(self):
+        self.attached = False
+        for link in self.links:
+            link.lost = True
+
+    @property
+    def commands(self):
+        return [command for link in self.links for command in link.commands()]
+
+
+@pytest.fixture
+def phone(link, monkeypatch, tmp_path):
+    """The played phone, with the app installed and nothing else in the way; no time passes in waiting."""
+
+    class Link(type(link)):
+        def __init__(self, owner):
+            super().__init__()
+            self.owner = owner
+            self.say("dumpsys package", "Package [dev.blocktime.bench] (1):\n versionCode=7\n")
+            self.say("getprop sys.boot_completed", "1")
+            self.say("pm install", "Success")
+
+        def shell(self, command, stdin=b"", timeout_s=30.0):
+            answer = super().shell(command, stdin, timeout_s)
+            if command.startswith("am start -n"):
+                self.owner.running = True
+            if command.startswith("am force-stop"):
+                self.owner.running, self.owner.token = False, ""
+            if "content write" in command:
+                self.owner.token = stdin.decode().strip()
+                self.owner.tokens.append(self.owner.token)
+            return answer
+
+        def open_service(self, service):
+            assert service == "tcp:47613"
+            if not self.lost and self.owner.running:
+                self.ports.append(played_agent(self.owner))
+            return super().open_service(service)
+
+    played = Phone(Link)
+    monkeypatch.setattr(device_module.finding, "open_link", played.open_link)
+    monkeypatch.setattr(apk_module, "_BUILT", tmp_path)
+    monkeypatch.setattr(device_module.app, "save_log", lambda link, name: tmp_path / f"{name}.log")
+    clock = Clock()
+    monkeypatch.setattr(device_module, "_clock", clock.now)
+    monkeypatch.setattr(device_module, "_sleep", clock.sleep)
+    played.clock = clock
+    return played
+
+
+class Clock:
+    """Time passes by sleeping; `at` calls a function when a moment comes."""
+
+    def __init__(self):
+        self.time_s, self.events = 0.0, []
+
+    def now(self):
+        return self.time_s
+
+    def sleep(self, seconds):
+        self.time_s += seconds
+        for when_s, action in list(self.events):
+            if self.time_s >= when_s:
+                self.events.remove((when_s, action))
+                action()
+
+    def at(self, after_s, action):
+        self.events.append((self.time_s + after_s, action))
+
+
+def played_agent(owner):
+    """A socket on whose other end an agent has already answered the first hello, as the phone's state has it."""
+    near, far = socket.socketpair()
+    with far:
+        verdict = owner.verdicts.pop(0) if owner.verdicts else "ok"
+        if verdict == "ok":
+            verdict = "ok" if owner.token else "unauthorized"
+        if verdict != "lost":
+            answer = HELLO if verdict == "ok" else {"error": {"code": verdict, "message": "no"}}
+            header = json.dumps({"id": 1, **answer}).encode()
+            far.sendall(struct.pack(">I", len(header)) + header)
+            owner.replies.append(verdict)
+        far.shutdown(socket.SHUT_WR)
+        # Kept open: the client's request goes into its buffer.
+        owner.kept = [*getattr(owner, "kept", []), far.dup()]
+    return near
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def device(phone, said):
+    return AndroidDevice(PHONE, say=said.append)
+
+
+def test_first_connection_gives_the_token_and_starts_the_app(device, phone, said):
+    assert device.name == "pixel8"
+    assert device.describe() == "Pixel 8 (SERIAL1), reached over USB"
+    client = device.connect()
+    assert client.hello().device.model == "Pixel 8"
+    assert device.agent_starts == 1
+    assert len(phone.tokens) == 1
+    assert len(phone.tokens[0]) >= 32
+    kinds = [command.split()[0] for command in phone.commands]
+    assert kinds.index("read") < kinds.index("am", kinds.index("read"))
+    assert "am force-stop dev.blocktime.bench" not in phone.commands
+    assert "pm grant dev.blocktime.bench android.permission.POST_NOTIFICATIONS" in phone.commands
+    assert said == []
+
+
+def test_allowed_reasons_are_passed_on(phone):
+    AndroidDevice(PHONE, allow=("throttled",)).connect()
+    assert "am start -n dev.blocktime.bench/.MainActivity --esa allow throttled" in phone.commands
+
+
+def test_second_connection_takes_what_runs(device, phone):
+    device.connect()
+    device.connect()
+    assert device.agent_starts == 1
+    assert len(phone.tokens) == 1
+
+
+def test_cable_pulled_and_back(device, phone, said):
+    device.connect()
+    phone.unplug()
+    phone.clock.at(60, lambda: setattr(phone, "attached", True))
+    device.connect()
+    assert device.agent_starts == 1
+    assert len(phone.tokens) == 1
+    assert said == ["waiting for Pixel 8: gone", "waiting for Pixel 8: no phone SERIAL1 on USB"]
+    assert phone.links[0].closed
+
+
+def test_unauthorized_for_a_moment_after_a_cable_pull(device, phone):
+    device.connect()
+    phone.unplug()
+    phone.attached = PhoneNotReady("SERIAL1 is unauthorized", "unauthorized")
+    phone.clock.at(10, lambda: setattr(phone, "attached", True))
+    device.connect()
+    assert device.agent_starts == 1
+
+
+def test_phone_that_does_not_come_back(device, phone):
+    device.connect()
+    phone.unplug()
+    with pytest.raises(DeviceError, match="Pixel 8 did not come back within 600 s: no phone SERIAL1"):
+        device.connect()
+
+
+@pytest.mark.parametrize("error", [LinkLost("no phone"), PhoneNotReady("unauthorized", "unauthorized")])
+def test_a_phone_that_never_was_there_is_not_waited_for(device, phone, error):
+    phone.attached = error
+    with pytest.raises(type(error)):
+        device.connect()
+    assert phone.clock.time_s == 0
+
+
+def test_dead_app_is_started_again_with_the_same_token(device, phone, said):
+    device.connect()
+    phone.running, phone.token = False, ""
+    device.connect()
+    assert device.agent_starts == 2
+    assert phone.tokens[0] == phone.tokens[1]
+    assert "am force-stop dev.blocktime.bench" in phone.commands
+    assert len(said) == 1
+    assert "had ended; starting it again, its log is" in said[0]
+
+
+def test_restarted_phone_is_given_the_token_again(device, phone):
+    device.connect()
+    phone.unplug()
+    phone.running, phone.token = False, ""
+
+    def boot():
+        phone.attached = True
+
+    phone.clock.at(30, boot)
+    device.connect()
+    assert device.agent_starts == 2
+    assert phone.tokens[0] == phone.tokens[1]
+
+
+def test_phone_that_still_starts_is_waited_for(device, phone):
+    device.connect()
+    phone.running, phone.token = False, ""
+    phone.links[0].say("getprop sys.boot_completed", "")
+    device.connect()
+    assert device.agent_starts == 2
+    assert phone.clock.time_s > 0
+
+
+def test_another_programs_measurement_is_left_alone(device, phone):
+    phone.running = True
+    phone.verdicts = ["busy"]
+    with pytest.raises(AgentError, match="no") as caught:
+        device.connect()
+    assert caught.value.code == "busy"
+    assert phone.tokens == []
+    assert device.agent_starts == 0
+
+
+def test_another_programs_finished_app_is_taken_over(device, phone):
+    phone.running = True
+    phone.verdicts = ["unauthorized"]
+    device.connect()
+    assert device.agent_starts == 1
+    assert "am force-stop dev.blocktime.bench" not in phone.commands
+
+
+def test_own_old_connection_is_waited_for(device, phone):
+    device.connect()
+    phone.verdicts = ["busy"] * 5
+    device.connect()
+    assert device.agent_starts == 1
+
+
+def test_own_old_connection_that_never_ends_is_ended(device, phone):
+    device.connect()
+    phone.verdicts = ["busy"] * 31
+    device.connect()
+    assert device.agent_starts == 2
+    assert "am force-stop dev.blocktime.bench" in phone.commands
+
+
+def test_app_that_is_slow_to_listen(device, phone):
+    phone.verdicts = ["unauthorized", "lost", "unauthorized"]
+    device.connect()
+    assert device.agent_starts == 1
+
+
+def test_app_that_never_answers_names_its_log(device, phone):
+    phone.verdicts = ["lost"] * 1000
+    with pytest.raises(DeviceError, match=r"was started, but its agent does not answer.*pixel8\.log"):
+        device.connect()
+    assert phone.clock.time_s >= device_module.START_TIMEOUT_S
+
+
+def test_app_of_another_protocol_is_replaced(phone, tmp_path):
+    apk = tmp_path / "app-release.apk"
+    apk.write_bytes(b"new")
+    device = AndroidDevice(PHONE)
+    phone.verdicts = ["protocol_version"]
+    device.connect()
+    assert device.agent_starts == 2
+    assert [path for path, _ in phone.links[0].pushed] == [apk]
+
+
+def test_app_of_another_protocol_and_no_file(device, phone):
+    phone.verdicts = ["protocol_version"]
+    with pytest.raises(NotInstalled, match="install the app of this version"):
+        device.connect()
+
+
+def test_the_end_stops_the_app_and_closes_the_link(device, phone):
+    with device:
+        device.connect()
+    assert phone.commands[-1] == "am force-stop dev.blocktime.bench"
+    assert phone.links[0].closed
+
+
+def test_the_end_without_a_phone_is_quiet(device, phone):
+    with device:
+        device.connect()
+        phone.unplug()
+    assert phone.links[0].closed
+
+
+def test_the_end_before_a_start_stops_nothing(device, phone):
+    phone.running = True
+    phone.verdicts = ["busy"]
+    with pytest.raises(AgentError), device:
+        device.connect()
+    assert "am force-stop dev.blocktime.bench" not in phone.commands
+
+
+def test_a_phone_without_a_model_is_named_by_its_serial(phone):
+    assert AndroidDevice(AndroidPhone("127.0.0.1:5", "device", "", "tcp")).name == "1270015"

@@ -16,6 +16,8 @@ public final class AgentModel {
   @ObservationIgnored private let probe: any DeviceProbe
   @ObservationIgnored private let foreground: Foreground
   @ObservationIgnored private var running: (server: AgentServer, events: Task<Void, Never>)?
+  /// The last change of servers; the next one waits for it, because both want the same port.
+  @ObservationIgnored private var replacing: Task<Void, Never>?
 
   /// `makeServer` makes a server that does not listen yet; it is called again where settings change.
   public init(
@@ -34,12 +36,15 @@ public final class AgentModel {
   /// Whether the screen must not go dark, which would put the app into the background.
   public var keepsScreenOn: Bool { running != nil }
 
-  /// Tells that the app came to the front or left it. iOS may have taken the listening socket of an app that was
-  /// away, so that one without a client listens anew.
-  public func phaseChanged(isActive: Bool) async {
+  /// Tells that the app came to the front or left it; the task ends when all that follows is done. iOS may have
+  /// taken the listening socket of an app that was away, so that one without a client listens anew.
+  @discardableResult
+  public func phaseChanged(isActive: Bool) -> Task<Void, Never> {
     foreground.change(isActive: isActive)
-    if isActive, !isConnected { await restart() }
-    await refreshReasons()
+    return Task {
+      if isActive, !isConnected { await restart() }
+      await refreshReasons()
+    }
   }
 
   /// Takes new settings, which end a connection: what was measured under others must not go on under these.
@@ -56,6 +61,15 @@ public final class AgentModel {
   }
 
   private func restart() async {
+    let task = Task { [replacing] in
+      await replacing?.value
+      await replaceServer()
+    }
+    replacing = task
+    await task.value
+  }
+
+  private func replaceServer() async {
     if let (server, events) = running {
       running = nil
       await server.stop()
@@ -63,7 +77,7 @@ public final class AgentModel {
     }
     let server = makeServer(settings)
     let events = Task { [weak self] in
-      for await event in server.events { self?.activity.apply(event) }
+      for await event in server.events { await self?.apply(event) }
     }
     do {
       try await server.start()
@@ -72,5 +86,11 @@ public final class AgentModel {
       events.cancel()
       activity.apply(.stopped(reason: "\(error)"))
     }
+  }
+
+  private func apply(_ event: AgentEvent) async {
+    activity.apply(event)
+    // The socket was taken while nobody looked. Where the app is away, its return starts the agent again.
+    if case .stopped(_?) = event, foreground.isActive { await restart() }
   }
 }

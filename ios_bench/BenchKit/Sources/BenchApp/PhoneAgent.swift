@@ -37,6 +37,25 @@ public enum PhoneAgent {
     }
   }
 
+  #if os(iOS)
+    /// The model of this app, as it was launched.
+    @MainActor
+    public static func makeModel() throws -> AgentModel {
+      let foreground = Foreground()
+      let probe = PhoneProbe(foreground: foreground)
+      let folder = {
+        try FileManager.default.url(for: $0, in: .userDomainMask, appropriateFor: nil, create: true)
+      }
+      // Written by a build phase, from the sources that it was built of.
+      let version = Bundle.main.object(forInfoDictionaryKey: "BlocktimeAgentVersion") as? String
+      return try makeModel(
+        launch: Launch(environment: ProcessInfo.processInfo.environment), probe: probe,
+        foreground: foreground,
+        support: folder(.applicationSupportDirectory), caches: folder(.cachesDirectory), system: probe.system,
+        version: version ?? "unknown", freeMemoryBytes: PhoneProbe.freeMemoryBytes)
+    }
+  #endif
+
   private static func freeBytes(at folder: URL) -> Int? {
     let attributes = try? FileManager.default.attributesOfFileSystem(forPath: folder.path)
     return (attributes?[.systemFreeSize] as? NSNumber)?.intValue

@@ -15,7 +15,7 @@ struct AgentModelTests {
   func comesToFront() async throws {
     let model = makeModel()
     #expect(!model.keepsScreenOn)
-    await model.phaseChanged(isActive: true)
+    await model.phaseChanged(isActive: true).value
     #expect(model.keepsScreenOn)
     try await reaches(.listening, model)
     await servers.stop()
@@ -24,17 +24,44 @@ struct AgentModelTests {
   @Test("Away and back it listens anew: iOS takes the sockets of apps that are suspended")
   func awayAndBack() async throws {
     let model = makeModel()
-    for isActive in [true, false, true] { await model.phaseChanged(isActive: isActive) }
+    for isActive in [true, false, true] { await model.phaseChanged(isActive: isActive).value }
     #expect(servers.made.count == 2)
     #expect(foreground.losses == 1)
     try await reaches(.listening, model)
     await servers.stop()
   }
 
+  // Darwin has no way to break a listening socket from outside of its owner.
+  #if os(Linux)
+    @Test("A listening socket that is lost while the app is in front is replaced")
+    func lostSocket() async throws {
+      let model = makeModel()
+      await model.phaseChanged(isActive: true).value
+      let port = try await servers.port()
+      try breakListener(on: port)
+      while servers.made.count < 2 { try await Task.sleep(for: .milliseconds(1)) }
+      try await reaches(.listening, model)
+      await servers.stop()
+    }
+
+  #endif
+
+  @Test("Changes that come while another one is under way take their turn")
+  func turns() async throws {
+    let port = try await freePort()
+    let model = makeModel(port: port)
+    let tasks = [true, false, true, true].map { model.phaseChanged(isActive: $0) }
+    await model.change(AgentSettings(keepWarm: true))
+    for task in tasks { await task.value }
+    try await reaches(.listening, model)
+    #expect(model.keepsScreenOn)
+    await servers.stop()
+  }
+
   @Test("New settings are served by a new server; the same ones change nothing")
   func settings() async throws {
     let model = makeModel(environment: ["BLOCKTIME_ALLOW": "throttled"])
-    await model.phaseChanged(isActive: true)
+    await model.phaseChanged(isActive: true).value
     #expect(servers.made == [AgentSettings(allowed: [.throttled])])
     await model.change(AgentSettings(allowed: [.throttled]))
     #expect(servers.made.count == 1)
@@ -53,9 +80,9 @@ struct AgentModelTests {
   @Test("Reasons not to measure are shown before a client comes")
   func reasons() async {
     let model = makeModel(lowPowerMode: true)
-    await model.phaseChanged(isActive: false)
+    await model.phaseChanged(isActive: false).value
     #expect(model.reasons == [.powerSave, .background])
-    await model.phaseChanged(isActive: true)
+    await model.phaseChanged(isActive: true).value
     #expect(model.reasons == [.powerSave])
     await servers.stop()
   }
@@ -65,7 +92,7 @@ struct AgentModelTests {
     let other = servers.make(AgentSettings(), probe: FakeProbe(foreground), port: 0)
     let port = try await other.start()
     let model = makeModel(port: port)
-    await model.phaseChanged(isActive: true)
+    await model.phaseChanged(isActive: true).value
     guard case .stopped(let reason?) = model.activity.status else {
       Issue.record("it can't listen on \(port)")
       return
@@ -73,7 +100,7 @@ struct AgentModelTests {
     #expect(reason.contains("port \(port) is in use"))
     #expect(!model.keepsScreenOn)
     await other.stop()
-    await model.phaseChanged(isActive: true)
+    await model.phaseChanged(isActive: true).value
     try await reaches(.listening, model)
     await servers.stop()
   }
@@ -115,7 +142,7 @@ struct AgentModelTests {
   @Test("While a client is connected, coming back to the front does not cut it off")
   func keepsItsClient() async throws {
     let (model, client) = try await connected()
-    for isActive in [false, true] { await model.phaseChanged(isActive: isActive) }
+    for isActive in [false, true] { await model.phaseChanged(isActive: isActive).value }
     #expect(servers.made.count == 1)
     #expect(try await client.request("state")["state"]?["foreground"] == .bool(true))
     await servers.stop()
@@ -124,7 +151,7 @@ struct AgentModelTests {
   /// A model that is at the front and listens, and a client that has said hello.
   private func connected() async throws -> (AgentModel, Client) {
     let model = makeModel()
-    await model.phaseChanged(isActive: true)
+    await model.phaseChanged(isActive: true).value
     let client = try Client(port: try await servers.port())
     #expect(try await client.hello()["protocol"] == .integer(1))
     try await reaches(.connected, model)
@@ -139,6 +166,13 @@ struct AgentModelTests {
       settings in
       servers.make(settings, probe: probe, port: port)
     }
+  }
+
+  private func freePort() async throws -> UInt16 {
+    let server = servers.make(AgentSettings(), probe: FakeProbe(foreground), port: 0)
+    let port = try await server.start()
+    await server.stop()
+    return port
   }
 
   /// Events arrive a little later; a status that never comes ends in the suite's own time limit.

@@ -150,3 +150,25 @@ actor Client {
 
   func leave() throws { _ = try request("bye") }
 }
+
+#if os(Linux)
+  /// Makes the socket that listens on `port` unusable, as iOS does with those of suspended apps.
+  func breakListener(on port: UInt16) throws {
+    for descriptor in Int32(0)..<1024 {
+      var listens: Int32 = 0
+      var size = socklen_t(MemoryLayout<Int32>.size)
+      guard getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0, listens != 0 else {
+        continue
+      }
+      var address = sockaddr_in()
+      var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+      let status = withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+      }
+      guard status == 0, UInt16(bigEndian: address.sin_port) == port else { continue }
+      guard shutdown(descriptor, Int32(SHUT_RD)) == 0 else { throw CocoaError(.fileWriteUnknown) }
+      return
+    }
+    throw CocoaError(.fileNoSuchFile)
+  }
+#endif

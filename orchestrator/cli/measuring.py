@@ -38,7 +38,7 @@ from orchestrator.measure.link import ModelFile
 from orchestrator.measure.plan import model_id
 from orchestrator.measure.policy import Policy
 from orchestrator.measure.runs import Run, find_run
-from orchestrator.measure.session import Measurement, Subject, check_runtime, measure
+from orchestrator.measure.session import Measurement, Subject, check_runtime, default_threads, measure
 from orchestrator.measure.validate import (
     Validation,
     compare,
@@ -93,6 +93,8 @@ def measure_command(
         raise UsageError("nothing to measure; give --arch, --model or --artifact")
     found = resolve(device, parse_access(agent, allow, app))
     with found:
+        if threads is None and device != "host":
+            variant = default_threads(found, variant)
         _check(found, variant)
         files = _export(specs, workers) | given
         measurement, run = _measure(found, variant, files, next(iter(files)), budget, seed)

@@ -33,7 +33,7 @@ from orchestrator.measure.plan import Plan, make_plan
 from orchestrator.measure.policy import Policy
 from orchestrator.measure.profile import finish_profile, lut_of, run_label, subject_of
 from orchestrator.measure.runs import Run, find_run
-from orchestrator.measure.session import check_runtime, measure
+from orchestrator.measure.session import check_runtime, default_threads, measure
 from orchestrator.paths import lut_store, runs_root
 from search.spaces import get_space
 
@@ -99,17 +99,19 @@ def profile_command(
         _show_plan(plan, as_json)
         return
     found = resolve(device, parse_access(agent, allow, app))
-    label = run_label(found.name, plan, variant)
-    run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
     store = lut_store(luts)
-    if run.result is not None:
-        if not reuse:
-            raise UsageError(
-                f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder"
-            )
-        _report(run.result, as_json)
-        return
     with found:
+        if threads is None and device != "host":
+            variant = default_threads(found, variant)
+        label = run_label(found.name, plan, variant)
+        run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
+        if run.result is not None:
+            if not reuse:
+                raise UsageError(
+                    f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder"
+                )
+            _report(run.result, as_json)
+            return
         with found.connect() as client:
             check_runtime(found.name, client.hello(), variant)
         say(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}, run {run.folder}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,20 @@ def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None
         raise UsageError(
             f"{device_name} has {threads.max} cores for {variant.threads} threads; use --threads"
         )
+
+
+def default_threads(device: Device, variant: Variant) -> Variant:
+    """The variant with as many threads as the device's agent takes by default.
+
+    DeviceError where the device does not answer; UsageError where its agent does not have the runtime.
+    """
+    with device.connect() as client:
+        hello = client.hello()
+    runtime = hello.runtimes.get(variant.runtime)
+    option = runtime.options.get("threads") if runtime else None
+    if option is None or not isinstance(option.default, int):
+        return variant
+    return dataclasses.replace(variant, threads=option.default)
 
 
 def measure(

@@ -129,3 +129,9 @@ class FakeClient:
 
     def close(self):
         return None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -9,7 +9,7 @@ from orchestrator.measure.link import ModelFile
 from orchestrator.measure.log import read_log
 from orchestrator.measure.policy import Policy
 from orchestrator.measure.records import FailureRecord
-from orchestrator.measure.session import Subject, measure
+from orchestrator.measure.session import Subject, default_threads, measure
 from orchestrator.measure.throttle import throttle_reason
 from orchestrator.variant import Variant
 from orchestrator.wire.messages import DeviceState
@@ -113,3 +113,10 @@ def test_what_the_agent_was_told_to_ignore_does_not_reject_a_batch():
     assert throttle_reason(saving, state())
     assert not throttle_reason(state(), allowed)
     assert not throttle_reason(forced, state())
+
+
+def test_a_phone_chooses_its_own_number_of_threads():
+    fake = device()
+    chosen = default_threads(fake, Variant("executorch", "xnnpack", "fp32", 1))
+    assert chosen.name == "executorch-xnnpack-fp32-t2"
+    assert default_threads(fake, Variant("coreml", "all")) == Variant("coreml", "all")

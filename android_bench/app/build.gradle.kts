@@ -18,7 +18,7 @@ fun digestOfSources(): String {
     val sources = rootProject.files("core/src/main", "executorch/src/main", "app/src/main", "gradle/libs.versions.toml")
     val digest = MessageDigest.getInstance("SHA-256")
     for (file in sources.asFileTree.sortedBy { it.relativeTo(rootDir).invariantSeparatorsPath }) {
-        digest.update(file.relativeTo(rootDir).invariantSeparatorsPath.toByteArray() + 0)
+        digest.update("${file.relativeTo(rootDir).invariantSeparatorsPath}\u0000".toByteArray())
         digest.update(file.readBytes())
     }
     return digest.digest().joinToString("") { "%02x".format(it) }.take(16)

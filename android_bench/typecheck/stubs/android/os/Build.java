@@ -8,7 +8,6 @@ public class Build {
     public static final String SOC_MODEL = System.getProperty("SOC_MODEL");
 
     public static class VERSION_CODES {
-        public static final int Q = 29;
         public static final int R = 30;
         public static final int S = 31;
         public static final int TIRAMISU = 33;

@@ -16,13 +16,12 @@ import dev.blocktime.core.device.DeviceInfo
 import dev.blocktime.core.device.DeviceProbe
 import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.device.SysFs
+import dev.blocktime.core.device.androidBattery
 import java.io.File
 import java.io.IOException
 
 /** Hardware names of Android's emulator, whose milliseconds are those of the computer that it runs on. */
 private val EMULATORS = setOf("goldfish", "ranchu")
-
-private const val TENTHS_OF_A_DEGREE = 10.0
 
 /** Asks the Android system what the phone is and how it is. */
 class AndroidProbe(
@@ -72,31 +71,16 @@ class AndroidProbe(
 
     private fun battery(): Battery? {
         val changed = context.registerReceiver(null, IntentFilter(Intent.ACTION_BATTERY_CHANGED)) ?: return null
-        val level = changed.number(BatteryManager.EXTRA_LEVEL)
-        val scale = changed.number(BatteryManager.EXTRA_SCALE)
-        if (level == null || scale == null || scale <= 0) return null
-        return Battery(
-            percent = 100.0 * level / scale,
-            charging = changed.number(BatteryManager.EXTRA_STATUS)?.let(::isOnExternalPower),
-            celsius = changed.number(BatteryManager.EXTRA_TEMPERATURE)?.div(TENTHS_OF_A_DEGREE),
+        return androidBattery(
+            level = changed.number(BatteryManager.EXTRA_LEVEL),
+            scale = changed.number(BatteryManager.EXTRA_SCALE),
+            status = changed.number(BatteryManager.EXTRA_STATUS),
+            temperature = changed.number(BatteryManager.EXTRA_TEMPERATURE),
         )
     }
 }
 
 private fun Intent.number(name: String): Int? = if (hasExtra(name)) getIntExtra(name, 0) else null
-
-/** Also NOT_CHARGING: on external power, but held back to protect a full or hot battery. Null where the phone does not know. */
-private fun isOnExternalPower(status: Int): Boolean? =
-    when (status) {
-        BatteryManager.BATTERY_STATUS_CHARGING,
-        BatteryManager.BATTERY_STATUS_FULL,
-        BatteryManager.BATTERY_STATUS_NOT_CHARGING,
-        -> true
-
-        BatteryManager.BATTERY_STATUS_DISCHARGING -> false
-
-        else -> null
-    }
 
 private fun residentBytes(): Long? =
     try {

@@ -3,28 +3,25 @@ package dev.blocktime.bench
 import android.os.Build
 import android.os.PowerManager
 import dev.blocktime.core.device.ThermalState
-import java.util.concurrent.atomic.AtomicLong
+import dev.blocktime.core.device.ThrottleCounter
+import dev.blocktime.core.device.androidThermalState
 
 /** Now, not a forecast: what has been measured is judged by it. */
 private const val FORECAST_S = 0
 
-/** Reads how hot the phone is, and counts how often it began to throttle: also between two readings. */
+/** Reads how hot the phone is, and counts how often it began to throttle. */
 class ThermalWatch(
     private val power: PowerManager,
 ) {
-    private val count = AtomicLong()
+    private val throttling = ThrottleCounter(power.currentThermalStatus)
 
-    /** Times that the status rose to severe or above since this process started. */
-    val throttleCount: Long get() = count.get()
+    /** Times that throttling began since this process started. */
+    val throttleCount: Long get() = throttling.count
 
-    val state: ThermalState get() = thermalState(power.currentThermalStatus)
+    val state: ThermalState get() = androidThermalState(power.currentThermalStatus)
 
     init {
-        var throttled = isThrottled(power.currentThermalStatus)
-        power.addThermalStatusListener(Runnable::run) { status ->
-            if (isThrottled(status) && !throttled) count.incrementAndGet()
-            throttled = isThrottled(status)
-        }
+        power.addThermalStatusListener(Runnable::run, throttling::onStatus)
     }
 
     /** How near severe throttling is, which is 1; null where the phone does not tell or was asked within the same second. */
@@ -33,14 +30,3 @@ class ThermalWatch(
         return power.getThermalHeadroom(FORECAST_S).toDouble().takeIf(Double::isFinite)
     }
 }
-
-private fun isThrottled(status: Int) = status >= PowerManager.THERMAL_STATUS_SEVERE
-
-/** The wire's step for a status of PowerManager (PROTOCOL.md, state). */
-private fun thermalState(status: Int): ThermalState =
-    when (status) {
-        PowerManager.THERMAL_STATUS_NONE, PowerManager.THERMAL_STATUS_LIGHT -> ThermalState.NOMINAL
-        PowerManager.THERMAL_STATUS_MODERATE -> ThermalState.FAIR
-        PowerManager.THERMAL_STATUS_SEVERE -> ThermalState.SERIOUS
-        else -> ThermalState.CRITICAL
-    }

@@ -1,0 +1,56 @@
+package dev.blocktime.core.device
+
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertNull
+import org.junit.jupiter.api.Test
+
+class AndroidNumbersTest {
+    @Test
+    fun `thermal statuses are the protocol's steps`() {
+        val expected =
+            listOf(
+                ThermalState.NOMINAL,
+                ThermalState.NOMINAL,
+                ThermalState.FAIR,
+                ThermalState.SERIOUS,
+                ThermalState.CRITICAL,
+                ThermalState.CRITICAL,
+                ThermalState.CRITICAL,
+            )
+        assertEquals(expected, (0..6).map(::androidThermalState))
+    }
+
+    @Test
+    fun `a battery on external power counts as charging`() {
+        assertEquals(Battery(80.0, true, 31.4), androidBattery(80, 100, status = 4, temperature = 314))
+        assertEquals(Battery(50.0, true, null), androidBattery(100, 200, status = 2, temperature = null))
+        assertEquals(true, androidBattery(100, 100, status = 5, temperature = 0)?.charging)
+        assertEquals(false, androidBattery(15, 100, status = 3, temperature = 0)?.charging)
+        assertNull(androidBattery(15, 100, status = 1, temperature = 0)?.charging)
+        assertNull(androidBattery(15, 100, status = null, temperature = 0)?.charging)
+    }
+
+    @Test
+    fun `a battery that does not tell its charge is none`() {
+        assertNull(androidBattery(null, 100, 2, 300))
+        assertNull(androidBattery(50, null, 2, 300))
+        assertNull(androidBattery(-1, 100, 2, 300))
+        assertNull(androidBattery(50, 0, 2, 300))
+    }
+
+    @Test
+    fun `throttling counts once each time it begins`() {
+        val counter = ThrottleCounter(initialStatus = 0)
+        listOf(2, 3, 4, 3, 2, 0, 6, 1).forEach(counter::onStatus)
+        assertEquals(2, counter.count)
+    }
+
+    @Test
+    fun `a phone that is throttled from the start has not begun to be`() {
+        val counter = ThrottleCounter(initialStatus = 3)
+        counter.onStatus(4)
+        assertEquals(0, counter.count)
+        listOf(1, 3).forEach(counter::onStatus)
+        assertEquals(1, counter.count)
+    }
+}

@@ -15,7 +15,7 @@ from luts.errors import DeviceError
 from orchestrator.agent.contract import TOKEN_VARIABLE
 from orchestrator.devices.base import Access
 from orchestrator.devices.iphone.driver import PhoneDriver
-from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError
+from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.ipa import check_ipa
 from orchestrator.devices.iphone.state import AGENT_PORT, APP_STEP, DEVELOPER_MODE_STEP, IphoneState
 from orchestrator.wire.client import AgentClient
@@ -92,7 +92,7 @@ class IphoneDevice:
         while True:
             try:
                 return (self._greet() if self._token and not self._app else None) or self._prepare_and_start()
-            except PhoneGoneError:
+            except (PhoneGoneError, UnreachableError):
                 self._await_cable(deadline_s)
 
     def __enter__(self) -> Self:
@@ -109,13 +109,20 @@ class IphoneDevice:
     def _await_cable(self, deadline_s: float) -> None:
         minutes = max(0.0, deadline_s - time.monotonic()) / 60
         self._access.say(f"{self._title} is not attached: waiting up to {minutes:.0f} min for its cable")
-        while self._driver.attached().get(self._state.udid) != "usb":
+        while not self._is_attached():
             if time.monotonic() > deadline_s:
                 raise DeviceError(
                     f"{self._title} ({self._state.udid}) did not come back within {self._wait_s / 60:.0f} min; "
                     "connect it by cable and run the same command again, what was measured is kept"
                 )
             time.sleep(_POLL_S)
+
+    def _is_attached(self) -> bool:
+        """Whether its cable is in. Where systemd starts usbmuxd, it ends with the last phone."""
+        try:
+            return self._driver.attached().get(self._state.udid) == "usb"
+        except UnreachableError:
+            return False
 
     def _prepare_and_start(self) -> AgentClient:
         self._make_trusted()
@@ -210,7 +217,7 @@ class IphoneDevice:
                     raise
             except AgentLost:
                 client.close()
-                if self._driver.attached().get(self._state.udid) is None:
+                if not self._is_attached():
                     raise PhoneGoneError(f"{self._title} is not attached; connect it by cable") from None
                 if time.monotonic() > deadline_s:
                     return None

@@ -63,6 +63,10 @@ class FakeUsbmuxd:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the daemon, and with it all connections."""
         _close(self._listener)
         for attachment in list(self._attached.values()):
             self.unplug(attachment.phone)

@@ -309,6 +309,29 @@ def test_cable_pulled_and_put_back_goes_on_with_the_same_agent(
     assert len([line for line in owner.told if "waiting up to 10 min" in line]) == 1
 
 
+def test_usbmuxd_that_ends_with_its_last_phone_is_waited_for_too(
+    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
+) -> None:
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+        usbmuxd.close()
+        usbmuxd.path.unlink()
+        again: list[FakeUsbmuxd] = []
+
+        def plug_in() -> None:
+            again.append(FakeUsbmuxd(usbmuxd.path))
+            again[0].plug_in(phone)
+
+        timer = threading.Timer(0.5, plug_in)
+        timer.start()
+        try:
+            device.connect().close()
+        finally:
+            timer.join()
+            again[0].close()
+        assert device.agent_starts == 1
+
+
 def test_app_that_ended_while_the_cable_was_out_is_started_again(
     usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
 ) -> None:

@@ -38,8 +38,6 @@ class AgentServer(
     private val accepting = Thread(::accept, "blocktime-accept").apply { isDaemon = true }
     private val serving = Thread(::serve, "blocktime-agent").apply { isDaemon = true }
 
-    @Volatile private var current: SocketChannel? = null
-
     @Volatile private var stopped = false
 
     /** Opens the port and returns it; serves in threads of its own. Throws IOException with a line for people. */
@@ -62,7 +60,6 @@ class AgentServer(
     fun stop() {
         stopped = true
         listener.close()
-        current?.close()
         serving.interrupt()
         serving.join(STOP_WAIT_MS)
     }
@@ -96,14 +93,12 @@ class AgentServer(
         while (!stopped) {
             try {
                 val channel = clients.take()
-                current = channel
                 Connection(channel, config.timeouts.frameMs).use { Session(config, it).serve() }
             } catch (_: InterruptedException) {
                 return
             } catch (_: IOException) {
                 continue
             } finally {
-                current = null
                 place.release()
             }
         }

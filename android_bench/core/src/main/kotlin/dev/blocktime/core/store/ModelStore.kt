@@ -120,18 +120,19 @@ class ModelStore(
         keep: Set<String>,
     ) {
         val models = models().sortedBy { it.lastModified() }
-        var usedBytes = models.sumOf { it.length() }
-        for (model in models) {
-            if (usedBytes + sizeBytes <= maxBytes) return
-            val modelBytes = model.length()
-            if (model.name !in keep && model.delete()) usedBytes -= modelBytes
-        }
-        if (usedBytes + sizeBytes > maxBytes) {
+        val keptBytes = models.filter { it.name in keep }.sumOf { it.length() }
+        if (keptBytes + sizeBytes > maxBytes) {
             throw OpError(
                 "storage_full",
-                "$sizeBytes bytes do not fit: the store holds at most $maxBytes and loaded models take $usedBytes; " +
+                "$sizeBytes bytes do not fit: the store holds at most $maxBytes and loaded models take $keptBytes; " +
                     "unload models or start the agent with a larger store",
             )
+        }
+        var usedBytes = models.sumOf { it.length() }
+        for (model in models.filterNot { it.name in keep }) {
+            if (usedBytes + sizeBytes <= maxBytes) return
+            usedBytes -= model.length()
+            model.delete()
         }
     }
 

@@ -77,7 +77,7 @@ class Fields(
     fun refuseOthers() {
         val other = header.keys.firstOrNull { it !in taken }
         if (other != null) throw SchemaException(other.take(64), "is not a field of this request")
-        integer("payload", header.getOrElse("payload") { 0L }, payloadRange)
+        integer("payload", if ("payload" in header) header["payload"] else 0L, payloadRange)
     }
 
     private fun take(name: String): Any? {

@@ -84,7 +84,7 @@ private fun decodeHeader(raw: ByteArray): Map<String, Any?> {
 
 private fun payloadBytes(header: Map<String, Any?>): Long {
     val bytes =
-        when (val announced = header.getOrElse("payload") { 0L }) {
+        when (val announced = if ("payload" in header) header["payload"] else 0L) {
             is Long -> BigInteger.valueOf(announced)
             is BigInteger -> announced
             else -> BigInteger.ONE.negate()

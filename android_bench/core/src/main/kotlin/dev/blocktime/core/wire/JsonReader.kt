@@ -5,7 +5,7 @@ import java.nio.ByteBuffer
 import java.nio.charset.CharacterCodingException
 import java.nio.charset.CodingErrorAction
 
-/** Objects and arrays nest at most this deep, the outermost counted. */
+/** How deep a header nests at most. */
 const val MAX_DEPTH = 32
 
 /** Digits that always fit into a Long. */
@@ -18,11 +18,15 @@ class JsonException(
 
 /**
  * The value in [bytes], which must be UTF-8 and hold one JSON value and whitespace. Stricter than org.json: a key may
- * not appear twice, strings must be valid Unicode, numbers must be within 64-bit floats, and depth is bounded.
+ * not appear twice, strings must be valid Unicode, numbers must be within 64-bit floats, and objects and arrays nest at
+ * most [maxDepth] deep, the outermost counted.
  *
  * Objects become maps, arrays lists, integers Long or BigInteger, other numbers Double. Throws [JsonException].
  */
-fun readJson(bytes: ByteArray): Any? {
+fun readJson(
+    bytes: ByteArray,
+    maxDepth: Int = MAX_DEPTH,
+): Any? {
     val decoder =
         Charsets.UTF_8
             .newDecoder()
@@ -34,11 +38,12 @@ fun readJson(bytes: ByteArray): Any? {
         } catch (_: CharacterCodingException) {
             throw JsonException("it is not UTF-8")
         }
-    return JsonReader(text).readAll()
+    return JsonReader(text, maxDepth).readAll()
 }
 
 private class JsonReader(
     private val text: String,
+    private val maxDepth: Int,
 ) {
     private var position = 0
 
@@ -88,7 +93,7 @@ private class JsonReader(
     }
 
     private fun enter(depth: Int) {
-        if (depth > MAX_DEPTH) throw JsonException("it nests deeper than $MAX_DEPTH levels")
+        if (depth > maxDepth) throw JsonException("it nests deeper than $maxDepth levels")
         position++
     }
 

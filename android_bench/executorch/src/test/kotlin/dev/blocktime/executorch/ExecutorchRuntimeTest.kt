@@ -1,0 +1,83 @@
+package dev.blocktime.executorch
+
+import dev.blocktime.core.OpError
+import dev.blocktime.core.runtime.Tensor
+import dev.blocktime.core.timing.randomInputs
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import java.io.File
+
+/** The app's ExecuTorch code over the stand-in of the Android API: real models, really executed. */
+class ExecutorchRuntimeTest {
+    @TempDir lateinit var folder: File
+
+    private fun runtime(freeBytes: Long? = null) = ExecutorchRuntime("1", cores = 2) { freeBytes }
+
+    private fun code(action: () -> Unit): String = assertThrows(OpError::class.java) { action() }.code
+
+    private fun floats(tensor: Tensor): List<Float> {
+        val values =
+            tensor.data
+                .duplicate()
+                .order(tensor.data.order())
+                .asFloatBuffer()
+        return List(values.remaining()) { values[it] }
+    }
+
+    @Test
+    fun `executes twice alike and answers what its specs say`() {
+        val runtime = runtime()
+        runtime.load(MODEL, mapOf("threads" to 1L)).use { model ->
+            assertEquals(mapOf("threads" to 1), model.options)
+            val call = model.prepare(randomInputs(model.inputs))
+            val answers =
+                List(2) {
+                    call.execute()
+                    call.outputs().single()
+                }
+            assertEquals(model.outputs.single(), answers[0].spec)
+            assertEquals(8, floats(answers[0]).size)
+            assertTrue(floats(answers[0]).any { it != 0f })
+            assertEquals(floats(answers[0]), floats(answers[1]))
+        }
+        assertTrue("XnnpackBackend" in runtime.describe().backends)
+    }
+
+    @Test
+    fun `options are checked and threads agree among loaded models`() {
+        val runtime = runtime()
+        for (options in listOf(
+            mapOf("threads" to 0L),
+            mapOf("threads" to 3L),
+            mapOf("threads" to true),
+            mapOf("cores" to 1L),
+        )) {
+            assertEquals("bad_option", code { runtime.load(MODEL, options) }, "$options")
+        }
+        val first = runtime.load(MODEL, mapOf("threads" to 1L))
+        assertEquals("options_conflict", code { runtime.load(MODEL, mapOf("threads" to 2L)) })
+        runtime.load(MODEL, mapOf("threads" to 1L)).close()
+        first.close()
+        runtime.load(MODEL, emptyMap()).use { assertEquals(mapOf("threads" to 2), it.options) }
+    }
+
+    @Test
+    fun `what does not fit into memory is refused before it is loaded`() {
+        assertEquals("out_of_memory", code { runtime(freeBytes = 200L shl 20).load(MODEL, emptyMap()) })
+        runtime(freeBytes = 300L shl 20).load(MODEL, emptyMap()).close()
+    }
+
+    @Test
+    fun `truncated models are refused and the next is loaded`() {
+        val runtime = runtime()
+        val bytes = MODEL.readBytes()
+        for (size in listOf(1, 40, bytes.size / 2, bytes.size - 1)) {
+            val file = File(folder, "$size.pte").apply { writeBytes(bytes.copyOf(size)) }
+            assertEquals("bad_model", code { runtime.load(file, emptyMap()) }, "$size bytes")
+        }
+        runtime.load(MODEL, mapOf("threads" to 1L)).close()
+    }
+}

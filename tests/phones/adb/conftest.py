@@ -36,7 +36,7 @@ def kotlin_agent():
 
 
 @contextmanager
-def open_phone(kind):
+def _open_phone(kind):
     """A phone of either kind; nothing that no fault explains may have happened on it."""
     if kind == "fake":
         made = FakePhone(KOTLIN_AGENT)
@@ -50,15 +50,21 @@ def open_phone(kind):
     assert not defects
 
 
+@pytest.fixture(scope="session")
+def open_phone():
+    """A function that opens a phone of a kind, `fake` or `adbd`, for fixtures that keep one longer than a test."""
+    return _open_phone
+
+
 @pytest.fixture
 def fake_phone():
-    with open_phone("fake") as phone:
+    with _open_phone("fake") as phone:
         yield phone
 
 
 @pytest.fixture
 def adbd_phone():
-    with open_phone("adbd") as phone:
+    with _open_phone("adbd") as phone:
         yield phone
 
 
@@ -71,7 +77,7 @@ def phone(request):
 @pytest.fixture(scope="module", params=["fake", "adbd"])
 def running(request, kotlin_agent, make_apk, adb):
     """Each of the two with the app running, for a module's tests that leave it so."""
-    with open_phone(request.param) as phone, adb.connected(phone.serial):
+    with _open_phone(request.param) as phone, adb.connected(phone.serial):
         phone.packages.install(make_apk())
         phone.app.give_token(TOKEN)
         phone.app.start(ALLOWED)

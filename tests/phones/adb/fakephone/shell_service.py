@@ -8,7 +8,7 @@ import signal
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -58,8 +58,8 @@ class Shell:
         )
 
 
-def _in_background(function: object, *arguments: object) -> threading.Thread:
-    thread = threading.Thread(target=function, args=arguments, daemon=True)  # type: ignore[arg-type]
+def _in_background(function: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
     return thread
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,6 +19,10 @@ _STAT_V2 = struct.Struct("<4sIQQIIIIQqqq")
 _DENT_TAIL = struct.Struct("<I")
 _MAX_PATH_BYTES = 1024
 _MAX_DATA_BYTES = 64 * 1024
+
+
+class SyncFailed(Exception):
+    """Why a file was not taken, as the client is told."""
 
 
 class SyncService:
@@ -48,7 +53,7 @@ class SyncService:
             elif name == b"SEND":
                 self._send(path)
             else:
-                self._fail(f"unknown command {name!r}")
+                self._fail(f"unknown command {int.from_bytes(name, 'little'):x}")
                 return
 
     def _take(self, size: int) -> bytes:
@@ -62,7 +67,8 @@ class SyncService:
         return data
 
     def _fail(self, why: str) -> None:
-        self._stream.write(_REQUEST.pack(b"FAIL", len(why.encode())) + why.encode())
+        self._stream.write(_REQUEST.pack(b"FAIL", len(why.encode())))
+        self._stream.write(why.encode())
 
     def _stat(self, name: bytes, path: str) -> bytes:
         try:
@@ -81,7 +87,8 @@ class SyncService:
             names = []
         for name in names:
             head = kind + _stat_reply(stat_name, os.lstat(folder / name), 0)[4:]
-            self._stream.write(head + _DENT_TAIL.pack(len(os.fsencode(name))) + os.fsencode(name))
+            self._stream.write(head + _DENT_TAIL.pack(len(os.fsencode(name))))
+            self._stream.write(os.fsencode(name))
         end = _stat_reply(stat_name, None, 0)[4:]
         self._stream.write(b"DONE" + end + _DENT_TAIL.pack(0))
 
@@ -91,54 +98,66 @@ class SyncService:
                 while part := file.read(_MAX_DATA_BYTES):
                     self._stream.write(_REQUEST.pack(b"DATA", len(part)) + part)
         except OSError as error:
-            self._fail(f"open failed: {error.strerror}")
+            step = "read" if isinstance(error, IsADirectoryError) else "open"
+            self._fail(f"{step} failed: {error.strerror}")
             return
         self._stream.write(_REQUEST.pack(b"DONE", 0))
 
     def _send(self, path_and_mode: str) -> None:
-        """Reads the file to its end whatever happens, as adbd does, and then tells what happened."""
-        path, _, mode = path_and_mode.rpartition(",")
-        if not (path and mode.isdecimal()):
-            self._fail(f"missing or wrong mode: {path_and_mode}")
+        """Writes what the client sends to a file. On a failure it tells so at once, reads on, and ends."""
+        path, comma, mode = path_and_mode.rpartition(",")
+        if not comma:
+            self._fail("missing , in ID_SEND_V1")
             raise StreamClosed
-        failure: str | None = None
+        # As adbd does: what is no number is 0, and group and others may do what the owner may.
+        owner = int(mode) & stat.S_IRWXU if mode.isdecimal() else 0
         target: Path | None = None
         try:
+            target = self._create(path)
+            while (message := self._take_message())[0] == b"DATA":
+                self._append(target, self._take(message[1]))
+            if message[0] != b"DONE":
+                raise SyncFailed("invalid data message")
+        except SyncFailed as failure:
+            if target is not None:
+                target.unlink()
+            self._fail(str(failure))
+            self._drain()
+            raise StreamClosed from None
+        target.chmod(owner | owner >> 3 | owner >> 6)
+        os.utime(target, (message[1], message[1]))
+        self._stream.write(_REQUEST.pack(b"OKAY", 0))
+
+    def _create(self, path: str) -> Path:
+        try:
             target = self._folders.local(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             target.touch()
         except OSError as error:
-            failure = f"couldn't create file: {error.strerror}"
-        while True:
-            name, size = _REQUEST.unpack(self._take(_REQUEST.size))
-            if name != b"DATA" or size > _MAX_DATA_BYTES:
-                break
-            part = self._take(size)
-            if target is not None and failure is None:
-                failure = self._append(target, part)
-        if name != b"DONE":
-            self._fail(f"invalid data message {name!r} of {size} bytes")
-            raise StreamClosed
-        if failure is not None:
-            if target is not None:
-                target.unlink(missing_ok=True)
-            self._fail(failure)
-            return
-        assert target is not None
-        # As adbd does: group and others may do what the owner may.
-        owner = int(mode) & stat.S_IRWXU
-        target.chmod(owner | owner >> 3 | owner >> 6)
-        os.utime(target, (size, size))
-        self._stream.write(_REQUEST.pack(b"OKAY", 0))
+            raise SyncFailed(f"couldn't create file: {error.strerror}") from None
+        return target
 
-    def _append(self, target: Path, part: bytes) -> str | None:
+    def _append(self, target: Path, part: bytes) -> None:
         free_bytes = self._free_bytes()
-        if free_bytes is not None and len(part) > free_bytes:
-            return "couldn't write file: No space left on device"
+        if free_bytes is not None and target.stat().st_size + len(part) > free_bytes:
+            raise SyncFailed("write failed: No space left on device")
         with target.open("ab") as file:
             file.write(part)
-        return None
+
+    def _take_message(self) -> tuple[bytes, int]:
+        name, size = _REQUEST.unpack(self._take(_REQUEST.size))
+        if name == b"DATA" and size > _MAX_DATA_BYTES:
+            raise SyncFailed("oversize data message")
+        return name, size
+
+    def _drain(self) -> None:
+        """A client that is still writing would not read the failure if the stream ended now."""
+        while (message := _REQUEST.unpack(self._take(_REQUEST.size)))[0] == b"DATA":
+            if message[1] > _MAX_DATA_BYTES:
+                return
+            self._take(message[1])
 
 
 def _stat_reply(name: bytes, found: os.stat_result | None, error: int) -> bytes:

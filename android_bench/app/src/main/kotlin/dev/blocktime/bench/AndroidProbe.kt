@@ -15,6 +15,7 @@ import dev.blocktime.core.device.Battery
 import dev.blocktime.core.device.DeviceInfo
 import dev.blocktime.core.device.DeviceProbe
 import dev.blocktime.core.device.DeviceReading
+import dev.blocktime.core.device.Presence
 import dev.blocktime.core.device.SysFs
 import dev.blocktime.core.device.androidBattery
 import java.io.File
@@ -26,7 +27,7 @@ private val EMULATORS = setOf("goldfish", "ranchu")
 /** Asks the Android system what the phone is and how it is. */
 class AndroidProbe(
     private val context: Context,
-    private val foreground: ForegroundWatch,
+    private val presence: Presence,
 ) : DeviceProbe {
     private val activities = context.getSystemService(ActivityManager::class.java)
     private val power = context.getSystemService(PowerManager::class.java)
@@ -57,7 +58,7 @@ class AndroidProbe(
             lowPowerMode = power.isPowerSaveMode,
             freeMemoryBytes = memory().availMem,
             agentMemoryBytes = residentBytes(),
-            foreground = foreground.isForeground,
+            foreground = presence.sinceLastAsked(),
             debuggable = isDebuggable,
         )
 

@@ -3,25 +3,15 @@ package dev.blocktime.bench
 import android.app.Activity
 import android.app.Application
 import android.os.Bundle
+import dev.blocktime.core.device.Presence
 
-/** Whether an activity of this app is resumed: a paused one runs with fewer cores and lower clocks. */
+/** Tells [presence] when the app is in front, which is when its activity is resumed: else it has fewer cores, and slower. */
 class ForegroundWatch(
-    application: Application,
+    private val presence: Presence,
 ) : Application.ActivityLifecycleCallbacks {
-    @Volatile var isForeground = false
-        private set
+    override fun onActivityResumed(activity: Activity) = presence.onEntered()
 
-    init {
-        application.registerActivityLifecycleCallbacks(this)
-    }
-
-    override fun onActivityResumed(activity: Activity) {
-        isForeground = true
-    }
-
-    override fun onActivityPaused(activity: Activity) {
-        isForeground = false
-    }
+    override fun onActivityPaused(activity: Activity) = presence.onLeft()
 
     override fun onActivityCreated(
         activity: Activity,

@@ -180,7 +180,10 @@ class IphoneDevice:
             f"open blocktime on {self._title} by tapping its icon, and type the pairing code that it shows"
         )
         for _ in range(_CODE_TRIES):
-            code = re.sub(r"[\s-]", "", self._access.ask(prompt)).upper()
+            try:
+                code = re.sub(r"[\s-]", "", self._access.ask(prompt)).upper()
+            except DeviceError as error:
+                raise DeviceError(f"{error}; or set {TOKEN_VARIABLE} to it beforehand") from None
             if not _CODE.fullmatch(code):
                 prompt = "a pairing code has 8 letters and digits; type the one that the app shows"
                 continue

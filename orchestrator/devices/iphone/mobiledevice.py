@@ -69,19 +69,19 @@ class MobileDevice:
         self._call(udid, self._install(udid, ipa), _INSTALL_S)
 
     def launch(self, udid: str, environment: Mapping[str, str]) -> int:
-        return self._debug(udid, self._launch(udid, environment))
+        return self._debug(udid, self._launch(udid, environment), _LAUNCH_S)
 
     def kill(self, udid: str, pid: int) -> None:
-        self._debug(udid, self._kill(udid, pid))
+        self._debug(udid, self._kill(udid, pid), _ANSWER_S)
 
     def _call(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float = _ANSWER_S) -> T:
         with explained(udid, self._address), self._lock, self._address.exported():
             return self._loop.call(work, timeout_s)
 
-    def _debug(self, udid: str, work: Coroutine[Any, Any, T]) -> T:
+    def _debug(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """As `_call`, for what needs the developer services: any failure of theirs leaves the owner's tap."""
         try:
-            return self._call(udid, work, _LAUNCH_S)
+            return self._call(udid, work, timeout_s)
         except (PhoneGoneError, UnreachableError, CannotLaunchError):
             raise
         except Exception as error:
@@ -110,8 +110,10 @@ class MobileDevice:
         trust: Trust = "unpaired"
         developer_mode: bool | None = None
         app_version: str | None = None
-        product_type, ios = str(client.all_values.get("ProductType", "")), client.product_version
-        owner_name = str(client.all_values.get("DeviceName", ""))
+        product_type, ios, owner_name = (
+            str(client.all_values.get(key, ""))[:64]
+            for key in ("ProductType", "ProductVersion", "DeviceName")
+        )
         try:
             if await client.validate_pairing():
                 trust = "trusted"
@@ -120,7 +122,7 @@ class MobileDevice:
         except (pmd.PasswordRequiredError, pmd.PasscodeRequiredError):
             trust = "locked"
         return IphoneState(
-            udid, connection, product_type[:64], ios[:32], owner_name[:64], trust, developer_mode, app_version
+            udid, connection, product_type, ios, owner_name, trust, developer_mode, app_version
         )
 
     @asynccontextmanager
@@ -160,7 +162,7 @@ class MobileDevice:
                 raise pmd.FatalPairingError
 
     async def _open_socket(self, udid: str, port: int) -> socket.socket | None:
-        device = await usbmux.select_device(udid)
+        device = await usbmux.select_device(udid, connection_type="USB")
         if device is None:
             raise pmd.DeviceNotFoundError(udid)
         try:

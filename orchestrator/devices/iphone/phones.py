@@ -71,9 +71,7 @@ def find_iphone(wanted: Phone | str, access: Access | None = None, app: Path | N
         raise DeviceError(f"no {title} found; attached: {seen}; {step}, then see `bench devices`")
     if len(found) > 1:
         udids = ", ".join(f"{state.udid} ({state.owner_name})" for state in found)
-        raise DeviceError(
-            f"{len(found)} phones are a {title}; choose one with --device and its UDID: {udids}"
-        )
+        raise DeviceError(f"{len(found)} phones are {title}; choose one by its UDID, with --device: {udids}")
     if app is None and (path := os.environ.get(APP_VARIABLE)):
         app = Path(path)
     (state,) = found

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fake_phone import FakePhone
 from plists import read_mux, send_mux
@@ -27,12 +27,13 @@ class _Attachment:
 
     device_id: int
     phone: FakePhone
+    kind: Literal["USB", "Network"]
     connections: list[socket.socket] = field(default_factory=list)
 
     def message(self) -> dict[str, Any]:
         properties = {
             "ConnectionSpeed": 480000000,
-            "ConnectionType": "USB",
+            "ConnectionType": self.kind,
             "DeviceID": self.device_id,
             "LocationID": 0x14100000,
             "ProductID": 0x12A8,
@@ -74,10 +75,10 @@ class FakeUsbmuxd:
             for sock in self._clients:
                 _end(sock)
 
-    def plug_in(self, phone: FakePhone) -> None:
+    def plug_in(self, phone: FakePhone, kind: Literal["USB", "Network"] = "USB") -> None:
         """Attaches a phone; it gets a new number each time."""
         with self._lock:
-            attachment = _Attachment(self._next_id, phone)
+            attachment = _Attachment(self._next_id, phone, kind)
             self._next_id += 1
             self._attached[attachment.device_id] = attachment
             self._tell(attachment.message())

@@ -221,7 +221,10 @@ def test_wrong_pairing_codes_are_asked_for_again(phone: FakePhone, owner: Owner)
 
 def test_nobody_to_ask_is_an_error_with_the_question(phone: FakePhone) -> None:
     phone.developer_image = False
-    with find_iphone(IPHONE_13) as device, pytest.raises(DeviceError, match="open blocktime on iPhone 13"):
+    with (
+        find_iphone(IPHONE_13) as device,
+        pytest.raises(DeviceError, match="open blocktime on iPhone 13.*BLOCKTIME_TOKEN"),
+    ):
         device.connect()
 
 
@@ -374,14 +377,29 @@ def test_phones_of_one_name_are_told_apart_by_udid(
     other.install_app()
     usbmuxd.plug_in(other)
     assert [state.udid for state in list_phones()] == [other.udid, phone.udid]
-    with pytest.raises(
-        DeviceError, match=rf"2 phones are a iPhone 13.*{other.udid} \(Second\), {phone.udid}"
-    ):
+    with pytest.raises(DeviceError, match=rf"2 phones are iPhone 13.*{other.udid} \(Second\), {phone.udid}"):
         find_iphone(IPHONE_13)
     with find_iphone(other.udid.replace("-", "").lower(), owner.access) as device:
         assert (device.name, other.udid in device.describe()) == ("iphone13", True)
         device.connect().close()
     assert (len(other.launches), len(phone.launches)) == (1, 0)
+
+
+def test_phone_seen_over_the_network_needs_its_cable(
+    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust_now(phone)
+    usbmuxd.plug_in(phone, "Network")
+    assert [(state.connection, state.next_step) for state in list_phones()] == [("usb", "")]
+    usbmuxd.unplug(phone)
+    (state,) = list_phones()
+    assert (state.connection, state.product_type) == ("network", "iPhone14,5")
+    assert "connect it by cable" in state.next_step
+    monkeypatch.setenv("BLOCKTIME_TOKEN", phone.tap_icon())
+    with find_iphone(IPHONE_13, owner.access) as device:
+        monkeypatch.setattr(device, "_wait_s", 0.0)
+        with pytest.raises(DeviceError, match="connect it by cable"):
+            device.connect()
 
 
 def test_phone_of_an_unknown_kind_has_a_name(phone: FakePhone, owner: Owner) -> None:

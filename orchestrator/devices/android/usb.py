@@ -40,7 +40,7 @@ class UsbTransport(_Base):  # type: ignore[misc]
         except UsbReadFailedError as error:
             if isinstance(error.usb_error, usb1.USBErrorTimeout):
                 return bytes(error.usb_error.received)
-            raise OSError(str(error.usb_error or error)) from None
+            raise OSError(str(error)) from None
         return data
 
     def bulk_write(self, data: bytes, transport_timeout_s: float | None) -> int:
@@ -50,7 +50,7 @@ class UsbTransport(_Base):  # type: ignore[misc]
             if written == len(data) and written % self._packet_bytes == 0:
                 super().bulk_write(b"", transport_timeout_s)
         except UsbWriteFailedError as error:
-            raise OSError(str(error.usb_error or error)) from None
+            raise OSError(str(error)) from None
         if written < len(data):
             raise OSError(f"the phone took {written} of {len(data)} bytes")
         return written

@@ -16,7 +16,7 @@ struct Agent {
     } catch let error as Options.Invalid {
       leave(2, error.message)
     } catch let error as ListenError {
-      leave(3, error.description)
+      leave(3, error.localizedDescription)
     } catch {
       leave(1, "the agent can't start: \(error.localizedDescription)")
     }

@@ -1,3 +1,5 @@
+import Foundation
+
 /// The timing loop: the one place where latency is measured.
 package enum TimingLoop {
   /// With keep-warm, the processor is kept busy for this long before every visit. Clocks of phones rise within a
@@ -15,15 +17,17 @@ package enum TimingLoop {
       for model in models { try model.prepare(randomInputs(for: model.inputs)) }
       for model in models {
         for _ in 0..<schedule.warmup {
-          try model.setInputs()
-          try model.execute()
+          try withAutoreleasePool {
+            try model.setInputs()
+            try model.execute()
+          }
         }
       }
       return try visit(schedule, models, keepWarm: keepWarm, goOn: goOn)
     } catch let error as OpError {
       throw error
     } catch {
-      throw OpError(.runFailed, "the runtime failed: \(error)")
+      throw OpError(.runFailed, "the runtime failed: \(error.localizedDescription)")
     }
   }
 
@@ -36,17 +40,17 @@ package enum TimingLoop {
       if position % visits == 0, !goOn() {
         throw OpError(.cancelled, "the client went away during the run")
       }
-      let model = models[schedule.order[position]]
       if keepWarm { spin() }
-      try model.setInputs()
-      // The reference is held until after the second reading, so that it is not dropped before it.
-      samples[position] = try withExtendedLifetime(model) {
-        let start = monotonicNanoseconds()
-        try model.execute()
-        return monotonicNanoseconds() - start
-      }
+      samples[position] = try withAutoreleasePool { try visit(models[schedule.order[position]]) }
     }
     return samples
+  }
+
+  private static func visit(_ model: any Model) throws -> UInt64 {
+    try model.setInputs()
+    let start = monotonicNanoseconds()
+    try model.execute()
+    return monotonicNanoseconds() - start
   }
 
   private static func spin() {

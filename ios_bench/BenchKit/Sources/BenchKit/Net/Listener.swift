@@ -1,8 +1,8 @@
 import Foundation
 
 /// The agent can't listen on its port.
-public struct ListenError: Error, CustomStringConvertible {
-  public let description: String
+public struct ListenError: LocalizedError {
+  public let errorDescription: String?
 }
 
 /// A listening socket on the loopback interface.
@@ -28,8 +28,9 @@ package final class Listener: @unchecked Sendable {
       wakeUp = (pipes[0], pipes[1])
     } catch let error as PosixError {
       for descriptor in [socket] + pipes where descriptor >= 0 { closeDescriptor(descriptor) }
-      let reason = error.code == EADDRINUSE ? "is in use" : "can't be used (\(error))"
-      throw ListenError(description: "port \(port) \(reason); choose another one, or 0 to take a free one")
+      let reason = error.code == EADDRINUSE ? "is in use" : "can't be used (\(error.localizedDescription))"
+      throw ListenError(
+        errorDescription: "port \(port) \(reason); choose another one, or 0 to take a free one")
     }
   }
 

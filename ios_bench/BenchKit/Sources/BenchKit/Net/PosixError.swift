@@ -1,7 +1,7 @@
 import Foundation
 
 /// A system call failed.
-package struct PosixError: Error, Equatable, CustomStringConvertible {
+package struct PosixError: LocalizedError, Equatable {
   package let code: Int32
   private let call: String
 
@@ -11,7 +11,7 @@ package struct PosixError: Error, Equatable, CustomStringConvertible {
     self.call = call
   }
 
-  package var description: String { "\(call): \(String(cString: strerror(code)))" }
+  package var errorDescription: String? { "\(call): \(String(cString: strerror(code)))" }
 }
 
 /// Repeats `call` for as long as a signal interrupts it; throws PosixError where it returns less than 0.

@@ -14,6 +14,7 @@ final class Acceptor: @unchecked Sendable {
   private let place = DispatchSemaphore(value: 1)
   private let lock = NSLock()
   private var client: (connection: Connection, session: Task<Void, Never>)?
+  private var hasEnded = false
   private let finished = AsyncStream<Never>.makeStream()
 
   /// Listens at once. Throws ListenError.
@@ -25,6 +26,9 @@ final class Acceptor: @unchecked Sendable {
     thread.name = "accept"
     thread.start()
   }
+
+  /// Whether clients are accepted; no longer after `stop`, or where the system took the socket away.
+  var isListening: Bool { lock.withLock { !hasEnded } }
 
   /// Returns once nobody is served, all is freed, and nothing listens.
   func stop() async {
@@ -45,7 +49,7 @@ final class Acceptor: @unchecked Sendable {
         }
       }
     } catch {
-      reason = "\(error)"
+      reason = error.localizedDescription
     }
     end(reason)
   }
@@ -67,7 +71,10 @@ final class Acceptor: @unchecked Sendable {
 
   /// Cuts off a client that came while the acceptor was being stopped, and waits for the session's end.
   private func end(_ reason: String?) {
-    let last = lock.withLock { client }
+    let last = lock.withLock {
+      hasEnded = true
+      return client
+    }
     last?.connection.cutOff()
     Task {
       await last?.session.value

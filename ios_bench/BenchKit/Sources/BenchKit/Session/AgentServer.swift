@@ -17,7 +17,7 @@ public actor AgentServer {
   /// Begins to listen and returns the port. Throws ListenError; does nothing where it listens already.
   @discardableResult
   public func start() throws -> UInt16 {
-    if let acceptor { return acceptor.port }
+    if let acceptor, acceptor.isListening { return acceptor.port }
     let started = try Acceptor(configuration) { [continuation] in continuation.yield($0) }
     acceptor = started
     continuation.yield(.listening(port: started.port))

@@ -1,3 +1,5 @@
+import Foundation
+
 /// Loading, checking and timing.
 extension Session {
   func load(_ sha256: String, _ name: String, _ options: LoadOptions) async throws -> Reply {
@@ -75,7 +77,7 @@ extension Session {
     } catch let error as OpError {
       throw error
     } catch {
-      throw OpError(.runFailed, "the runtime failed: \(error)")
+      throw OpError(.runFailed, "the runtime failed: \(error.localizedDescription)")
     }
   }
 

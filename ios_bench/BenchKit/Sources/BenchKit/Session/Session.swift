@@ -67,7 +67,7 @@ package actor Session {
       throw error
     } catch {
       FileHandle.standardError.write(Data("internal error: \(error)\n".utf8))
-      reply = refuse(.internal, "the agent failed: \(error)")
+      reply = refuse(.internal, "the agent failed: \(error.localizedDescription)")
     }
     try frame.payload.drain()
     try connection.write(try reply.frame(id: id))

@@ -40,7 +40,9 @@ package final class ThreadExecutor: SerialExecutor, @unchecked Sendable {
   }
 
   private func run() {
-    while let job = next() { job.runSynchronously(on: asUnownedSerialExecutor()) }
+    while let job = next() {
+      withAutoreleasePool { job.runSynchronously(on: asUnownedSerialExecutor()) }
+    }
   }
 
   private func next() -> UnownedJob? {

@@ -1,0 +1,96 @@
+import BenchKit
+import Testing
+
+@Suite("Timing")
+struct TimingTests {
+  private func schedule(_ order: [[Int]], handles: Int, warmup: Int = 0) -> Schedule {
+    Schedule(
+      handles: Array(0..<handles), order: order.flatMap { $0 }, rounds: order.count, warmup: warmup)
+  }
+
+  private func code(_ body: () throws -> Void) -> OpError? {
+    do { try body() } catch let error as OpError { return error } catch { Issue.record(error) }
+    return nil
+  }
+
+  @Test(
+    "Inputs are prepared once, set before every execution, and visits follow the order",
+    arguments: [false, true])
+  func order(keepWarm: Bool) throws {
+    let log = CallLog()
+    let models = [Doubler("a", log: log), Doubler("b", log: log)]
+    let samples = try TimingLoop.run(
+      schedule([[1, 0], [1, 1]], handles: 2, warmup: 2), models, keepWarm: keepWarm, goOn: { true })
+    #expect(samples.count == 4)
+    let warmup = ["a", "a", "b", "b"].flatMap { ["set \($0)", "run \($0)"] }
+    let visits = ["b", "a", "b", "b"].flatMap { ["set \($0)", "run \($0)"] }
+    #expect(log.calls == ["prepare a", "prepare b"] + warmup + visits)
+  }
+
+  @Test("A sample is the time of its own visit")
+  func ownSample() throws {
+    let slow = SlowModel(nanoseconds: 3_000_000)
+    let samples = try TimingLoop.run(
+      schedule([[0, 1, 0]], handles: 2), [Doubler("fast"), slow], keepWarm: false, goOn: { true })
+    #expect(samples[1] >= 3_000_000)
+    #expect(samples[0] > 0 && samples[2] > 0)
+  }
+
+  @Test("A client that goes away ends the run after the round in progress")
+  func cancelled() {
+    let log = CallLog()
+    var rounds = 0
+    let error = code {
+      _ = try TimingLoop.run(
+        schedule([[0, 0], [0, 0], [0, 0]], handles: 1), [Doubler("a", log: log)], keepWarm: false,
+        goOn: {
+          rounds += 1
+          return rounds < 3
+        })
+    }
+    #expect(error?.code == .cancelled)
+    #expect(log.calls.filter { $0 == "run a" }.count == 4)
+  }
+
+  @Test("A runtime that fails is named, in warm-up and in a visit", arguments: [1, 3])
+  func failing(execution: Int) {
+    let model = Doubler("a")
+    model.failsAtExecution = execution
+    let error = code {
+      _ = try TimingLoop.run(
+        schedule([[0, 0]], handles: 1, warmup: 2), [model], keepWarm: false, goOn: { true })
+    }
+    #expect(error?.code == .runFailed)
+    #expect(error?.message.contains("it broke") == true)
+  }
+
+  @Test("The clock never goes back")
+  func clock() {
+    var last = monotonicNanoseconds()
+    for _ in 0..<10_000 {
+      let now = monotonicNanoseconds()
+      #expect(now >= last)
+      last = now
+    }
+  }
+}
+
+/// Takes at least a given time.
+private final class SlowModel: Model {
+  let inputs: [TensorSpec] = []
+  let outputs: [TensorSpec] = []
+  private let nanoseconds: UInt64
+
+  init(nanoseconds: UInt64) {
+    self.nanoseconds = nanoseconds
+  }
+
+  func prepare(_ tensors: [Tensor]) throws {}
+  func setInputs() throws {}
+  func execute() throws {
+    let end = monotonicNanoseconds() + nanoseconds
+    while monotonicNanoseconds() < end {}
+  }
+  func readOutputs() throws -> [Tensor] { [] }
+  func close() {}
+}

@@ -12,7 +12,7 @@ from orchestrator.devices.android.tcp import TcpTransport
 def test_all_is_written_through_a_tiny_buffer(ends, in_thread):
     transport, peer = ends
     transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    data, got = os.urandom(10_000_000), bytearray()
+    data, got = os.urandom(3_000_000), bytearray()
 
     in_thread(transport.bulk_write, data, 60.0)
     while len(got) < len(data):

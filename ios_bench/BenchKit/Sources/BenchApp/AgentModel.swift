@@ -8,7 +8,12 @@ public final class AgentModel {
   public private(set) var activity = Activity()
   /// Reasons not to measure now. Not read while a client is connected: that could disturb what is timed.
   public private(set) var reasons: [Caveat] = []
-  public private(set) var settings: AgentSettings
+  /// A change ends a connection: what was measured under other settings must not go on under these.
+  public var settings: AgentSettings {
+    didSet {
+      if settings != oldValue { Task { await restart() } }
+    }
+  }
   /// What to type where `bench` asks for it; nil where the token came with the launch.
   public let pairingCode: String?
 
@@ -45,13 +50,6 @@ public final class AgentModel {
       if isActive, !isConnected { await restart() }
       await refreshReasons()
     }
-  }
-
-  /// Takes new settings, which end a connection: what was measured under others must not go on under these.
-  public func change(_ settings: AgentSettings) async {
-    guard settings != self.settings else { return }
-    self.settings = settings
-    await restart()
   }
 
   /// Reads the device anew, unless it may be measuring.

@@ -29,4 +29,12 @@ public struct AgentSettings: Sendable, Equatable {
     self.allowed = allowed
     self.keepWarm = keepWarm
   }
+
+  /// Whether one reason is ignored.
+  public subscript(allows caveat: Caveat) -> Bool {
+    get { allowed.contains(caveat) }
+    set {
+      if newValue { allowed.insert(caveat) } else { allowed.remove(caveat) }
+    }
+  }
 }

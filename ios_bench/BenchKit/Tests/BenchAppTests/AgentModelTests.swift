@@ -3,7 +3,7 @@ import BenchKit
 import Foundation
 import Testing
 
-@Suite("Model of the app")
+@Suite("Model of the app", .timeLimit(.minutes(1)))
 @MainActor
 struct AgentModelTests {
   private let foreground = Foreground()
@@ -51,10 +51,11 @@ struct AgentModelTests {
     let port = try await freePort()
     let model = makeModel(port: port)
     let tasks = [true, false, true, true].map { model.phaseChanged(isActive: $0) }
-    await model.change(AgentSettings(keepWarm: true))
+    model.settings.keepWarm = true
     for task in tasks { await task.value }
+    while servers.made.last != AgentSettings(keepWarm: true) { try await Task.sleep(for: .milliseconds(1)) }
+    while !model.keepsScreenOn { try await Task.sleep(for: .milliseconds(1)) }
     try await reaches(.listening, model)
-    #expect(model.keepsScreenOn)
     await servers.stop()
   }
 
@@ -63,11 +64,13 @@ struct AgentModelTests {
     let model = makeModel(environment: ["BLOCKTIME_ALLOW": "throttled"])
     await model.phaseChanged(isActive: true).value
     #expect(servers.made == [AgentSettings(allowed: [.throttled])])
-    await model.change(AgentSettings(allowed: [.throttled]))
-    #expect(servers.made.count == 1)
-    await model.change(AgentSettings(allowed: [], keepWarm: true))
-    #expect(servers.made.last == AgentSettings(allowed: [], keepWarm: true))
-    #expect(model.settings.keepWarm)
+    model.settings[allows: .throttled] = true
+    model.settings[allows: .lowBattery] = true
+    model.settings[allows: .throttled] = false
+    model.settings.keepWarm = true
+    while servers.made.count < 4 { try await Task.sleep(for: .milliseconds(1)) }
+    #expect(servers.made.last == AgentSettings(allowed: [.lowBattery], keepWarm: true))
+    try await reaches(.listening, model)
     await servers.stop()
   }
 

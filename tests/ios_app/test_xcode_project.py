@@ -1,0 +1,161 @@
+"""The Xcode project of the iPhone app holds together: nobody here can open it in Xcode."""
+
+from __future__ import annotations
+
+import os
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+APP = Path(__file__).resolve().parents[2] / "ios_bench/App"
+
+_TOKEN = re.compile(
+    r"""\s+ | //[^\n]* | /\*.*?\*/ | (?P<text>"(?:\\.|[^"\\])*" | [A-Za-z0-9_.$/:<>-]+) | (?P<mark>[{}()=;,])""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return read_project(APP / "Bench.xcodeproj/project.pbxproj")
+
+
+def test_every_object_of_the_project_is_there_and_used(project: dict[str, Any]) -> None:
+    assert problems(project) == []
+    assert project["objectVersion"] == "77"
+    kinds = {value["isa"] for value in project["objects"].values()}
+    assert {"PBXProject", "PBXNativeTarget", "XCLocalSwiftPackageReference"} <= kinds
+
+
+def test_a_broken_project_is_told_from_a_whole_one(tmp_path: Path, project: dict[str, Any]) -> None:
+    text = (APP / "Bench.xcodeproj/project.pbxproj").read_text()
+    target = next(key for key, value in project["objects"].items() if value["isa"] == "PBXNativeTarget")
+    broken = tmp_path / "project.pbxproj"
+    broken.write_text(text.replace(f"{target} /* Bench */ = {{", f"{target[:-4]}FFFF /* Bench */ = {{"))
+    assert problems(read_project(broken)) == [f"{target} is missing", f"{target[:-4]}FFFF is unused"]
+    for damaged in (text[: len(text) // 2], text.replace(" = ", " ", 1), text + "}"):
+        broken.write_text(damaged)
+        with pytest.raises(ValueError):
+            read_project(broken)
+
+
+def test_what_the_project_names_exists(project: dict[str, Any]) -> None:
+    (package,) = of_kind(project, "XCLocalSwiftPackageReference")
+    manifest = (APP / package["relativePath"] / "Package.swift").read_text()
+    (product,) = of_kind(project, "XCSwiftPackageProductDependency")
+    library = re.search(rf'\.library\(name: "{product["productName"]}", targets: \[(.*?)\]\)', manifest)
+    assert library
+    assert {'"BenchApp"', '"BenchKit"'} <= set(library[1].split(", "))
+    files = of_kind(project, "PBXFileReference") + of_kind(project, "PBXFileSystemSynchronizedRootGroup")
+    missing = [
+        one["path"] for one in files if one["sourceTree"] == "<group>" and not (APP / one["path"]).exists()
+    ]
+    assert missing == []
+    (script,) = of_kind(project, "PBXShellScriptBuildPhase")
+    assert script["shellScript"] == '"$SRCROOT/stamp_version.sh"\n'
+    assert os.access(APP / "stamp_version.sh", os.X_OK)
+
+
+def test_both_configurations_take_their_settings_from_the_file(project: dict[str, Any]) -> None:
+    (target,) = of_kind(project, "PBXNativeTarget")
+    (root,) = of_kind(project, "PBXProject")
+    for owner in (target, root):
+        lists = project["objects"][owner["buildConfigurationList"]]["buildConfigurations"]
+        assert [project["objects"][one]["name"] for one in lists] == ["Debug", "Release"]
+    bases = [
+        one["baseConfigurationReference"]
+        for one in of_kind(project, "XCBuildConfiguration")
+        if one["buildSettings"]
+    ]
+    assert {project["objects"][base]["path"] for base in bases} == {"App.xcconfig"}
+    assert len(bases) == 2
+    assert of_kind(project, "XCConfigurationList")[0]["defaultConfigurationName"] == "Release"
+
+
+def test_the_scheme_builds_the_target_and_runs_it_as_it_is_measured(project: dict[str, Any]) -> None:
+    scheme = ET.parse(APP / "Bench.xcodeproj/xcshareddata/xcschemes/Bench.xcscheme").getroot()
+    names = {one.get("BlueprintIdentifier") for one in scheme.iter("BuildableReference")}
+    assert [project["objects"][name]["isa"] for name in names] == ["PBXNativeTarget"]
+    launch = scheme.find("LaunchAction")
+    assert launch is not None
+    assert launch.get("buildConfiguration") == "Release"
+    assert launch.get("selectedDebuggerIdentifier") == ""
+
+
+def read_project(path: Path) -> dict[str, Any]:
+    """Xcode's old-style (OpenStep) property list; raises ValueError where it is none."""
+    text = path.read_text()
+    tokens: list[tuple[str, str]] = []
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise ValueError(f"unexpected {text[at : at + 20]!r}")
+        at = found.end()
+        if found.lastgroup:
+            tokens.append((found.lastgroup, found.group()))
+    value, rest = _value(tokens)
+    if rest or not isinstance(value, dict):
+        raise ValueError("it is no single dictionary")
+    return value
+
+
+def problems(project: dict[str, Any]) -> list[str]:
+    """References to objects that are not there, and objects that nothing refers to."""
+    objects = project["objects"]
+    identifiers = {text for value in objects.values() for text in _texts(value) if _is_identifier(text)}
+    missing = sorted(identifiers - objects.keys())
+    unused = sorted(objects.keys() - identifiers - {project["rootObject"]})
+    return [f"{one} is missing" for one in missing] + [f"{one} is unused" for one in unused]
+
+
+def of_kind(project: dict[str, Any], isa: str) -> list[dict[str, Any]]:
+    return [value for value in project["objects"].values() if value["isa"] == isa]
+
+
+def _value(tokens: list[tuple[str, str]]) -> tuple[Any, list[tuple[str, str]]]:
+    kind, text = tokens[0] if tokens else ("mark", "the end")
+    if kind == "text":
+        return _unquoted(text), tokens[1:]
+    rest = tokens[1:]
+    if text == "{":
+        pairs: dict[str, Any] = {}
+        while rest and rest[0] != ("mark", "}"):
+            key, rest = _value(rest)
+            if key in pairs or rest[:1] != [("mark", "=")]:
+                raise ValueError(f"key {key} is there twice or has no value")
+            pairs[key], rest = _value(rest[1:])
+            if rest[:1] != [("mark", ";")]:
+                raise ValueError(f"no ; behind {key}")
+            rest = rest[1:]
+        return pairs, rest[1:]
+    if text == "(":
+        items: list[Any] = []
+        while rest and rest[0] != ("mark", ")"):
+            item, rest = _value(rest)
+            items.append(item)
+            if rest[:1] == [("mark", ",")]:
+                rest = rest[1:]
+        return items, rest[1:]
+    raise ValueError(f"unexpected {text}")
+
+
+def _unquoted(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    return re.sub(r"\\(.)", lambda found: {"n": "\n", "t": "\t"}.get(found[1], found[1]), text[1:-1])
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in [key, *_texts(item)]]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value]
+
+
+def _is_identifier(text: str) -> bool:
+    return re.fullmatch(r"[0-9A-F]{24}", text) is not None

@@ -149,9 +149,13 @@ class LockdownSession:
         return {"Service": name, "Port": port, "EnableServiceSSL": True}
 
     def _may_debug(self) -> bool:
-        """Apps are started through lockdownd up to iOS 16 only, and with the developer image alone."""
+        """Apps are started through lockdownd up to iOS 16, later through a tunnel; always with the image alone."""
         phone = self._phone
-        return phone.major() <= 16 and phone.developer_image and (phone.developer_mode or phone.major() < 16)
+        return (
+            (phone.major() <= 16 or phone.tunnelled)
+            and phone.developer_image
+            and (phone.developer_mode or phone.major() < 16)
+        )
 
 
 def server_context(host: dict[str, Any]) -> ssl.SSLContext:

@@ -39,6 +39,7 @@ class FakePhone:
         hosts: Pair records of the computers that it trusts, by HostID.
         locked: The passcode has not been typed since the phone started.
         developer_image: The developer disk image is mounted, so that a computer can start apps.
+        tunnelled: Who talks to it does so from inside a tunnel, as tests make believe.
         refuses_apps: The error of every installation, empty for none.
         media: Files that computers put there, by path.
         launches: Environments in which a computer started the app.
@@ -54,6 +55,7 @@ class FakePhone:
     locked: bool = False
     developer_mode: bool = True
     developer_image: bool = True
+    tunnelled: bool = False
     refuses_apps: str = ""
     media_bytes: int = 1 << 30
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)

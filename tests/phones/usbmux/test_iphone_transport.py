@@ -13,6 +13,8 @@ import pytest
 from fake_phone import BUNDLE, FakePhone
 from fake_usbmuxd import FakeUsbmuxd
 from phone_apps import ThreadApp
+from pymobiledevice3.lockdown import UsbmuxLockdownClient, create_using_usbmux
+from pymobiledevice3.remote import userspace_tunnel
 
 from luts.errors import DeviceError, InvalidArtifactError
 from orchestrator.devices.base import Access
@@ -197,6 +199,35 @@ def test_owner_taps_the_icon_where_the_app_cannot_be_started(
     assert len(owner.asked) == 1
     assert "pairing code" in owner.asked[0]
     assert phone.pid, "an app that its owner opened is left open"
+
+
+def test_app_is_started_through_a_tunnel_from_ios_17_4(
+    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tunnel itself is pymobiledevice3's and needs a phone; here it is one in name."""
+    opened: list[tuple[object, ...]] = []
+
+    class Tunnel:
+        def __init__(self, serial: str, autopair: bool, remotepairing_fallback: bool) -> None:
+            opened.append((serial, autopair, remotepairing_fallback))
+
+        async def __aenter__(self) -> UsbmuxLockdownClient:
+            phone.tunnelled = True
+            self._client = await create_using_usbmux(phone.udid, autopair=False)
+            return self._client
+
+        async def __aexit__(self, *_: object) -> None:
+            await self._client.close()
+            phone.tunnelled = False
+
+    monkeypatch.setattr(userspace_tunnel, "UserspaceRsdTunnel", Tunnel)
+    phone.ios = "17.6"
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+        assert device.agent_starts == 1
+    assert opened == [(phone.udid, False, False)] * 2, "to start the app and to end it"
+    assert len(phone.launches) == 1
+    assert not phone.pid
 
 
 def test_wrong_pairing_codes_are_asked_for_again(phone: FakePhone, owner: Owner) -> None:

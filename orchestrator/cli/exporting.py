@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from luts.errors import BlocktimeError, UsageError
+from luts.errors import UsageError
 from orchestrator.cli.exports import export_all
-from orchestrator.cli.options import PrecisionOption, WorkersOption
+from orchestrator.cli.options import PrecisionOption, WorkersOption, parse_deployment_target
 from orchestrator.cli.output import Column, JsonOption, emit_rows
 from orchestrator.cli.spaces import parse_resolutions
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
+from orchestrator.export.package import deliver
 from search.spaces import get_space, load_arch
 
 
@@ -36,10 +36,15 @@ def export_command(
     backend: Annotated[str | None, typer.Option(help="xnnpack, portable, coreml, vulkan.")] = None,
     precision: PrecisionOption = None,
     ios: Annotated[
-        str | None, typer.Option("--ios", help="Deployment target of Core ML, e.g. iOS17.")
+        str | None, typer.Option("--ios", help="Oldest iOS of a Core ML model: 15 to 18; 16, for int8 17.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File, or folder with --blocks.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File, or folder with --blocks. Core ML: an .mlpackage, or its zip where the name ends so.",
+        ),
     ] = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
@@ -49,7 +54,7 @@ def export_command(
         raise UsageError("--space and --blocks go together")
     if (arch is not None) + (model is not None) + blocks != 1:
         raise UsageError("give exactly one of --arch, --model, or --space with --blocks")
-    options = (("deployment_target", ios),) if ios else ()
+    options = (("deployment_target", parse_deployment_target(ios)),) if ios else ()
     how: dict[str, Any] = {
         "runtime": runtime,
         "backend": backend or "",
@@ -74,6 +79,7 @@ _COLUMNS = [
     Column("delegates", "delegates"),
     Column("operators", "operators outside"),
     Column("max_abs_error", "max |error|"),
+    Column("max_relative_error", "of the scale"),
     Column("export_s", "seconds", 1),
     Column("path", "file"),
 ]
@@ -81,27 +87,23 @@ _COLUMNS = [
 
 def _row(name: str, artifact: Artifact) -> dict[str, Any]:
     report = artifact.report
-    error = report.max_abs_error
     return {
         "name": name,
         "bytes": artifact.payload_bytes,
         "delegates": report.delegates,
         "operators": " ".join(f"{op}x{n}" for op, n in report.operators) or "none",
-        "max_abs_error": "not run here" if error is None else f"{error:.1e}",
+        "max_abs_error": _error(report.max_abs_error),
+        "max_relative_error": _error(report.max_relative_error),
         "export_s": report.export_s,
         "path": str(artifact.path),
         "sha256": artifact.sha256,
     }
 
 
+def _error(error: float | None) -> str:
+    return "not run here" if error is None else f"{error:.1e}"
+
+
 def _copy(artifacts: dict[str, Artifact], output: Path, *, folder: bool) -> None:
-    try:
-        for name, artifact in artifacts.items():
-            target = output / f"{name}{artifact.path.suffix}" if folder else output
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if artifact.path.is_dir():
-                shutil.copytree(artifact.path, target, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(artifact.path, target)
-    except OSError as error:
-        raise BlocktimeError(f"cannot write to {output}: {error.strerror}; choose another -o") from error
+    for name, artifact in artifacts.items():
+        deliver(artifact.path, output / f"{name}{artifact.suffix}" if folder else output)

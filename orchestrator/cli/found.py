@@ -108,9 +108,9 @@ def write_winner(found: Found, measured: Measured | None) -> None:
     specs = {variant.name: _weighted(found, winner, variant) for variant in winner_variants(found.variant)}
     artifacts = export_all(specs, found.workers)
     write_json(found.output / "winner.json", get_space(arch.space).to_document(arch))
-    paths = [artifact.path for artifact in artifacts.values()]
-    paths.append(Path(next(iter(specs.values())).weights_path))
-    files = [copy_model(path, found.output / f"winner{path.suffix}") for path in paths]
+    models = [(artifact.path, artifact.suffix) for artifact in artifacts.values()]
+    models.append((Path(next(iter(specs.values())).weights_path), ".safetensors"))
+    files = [deliver(path, found.output / f"winner{suffix}") for path, suffix in models]
     card = Card(
         search=found.result,
         winner=winner,

@@ -107,7 +107,14 @@ def measure_command(
         _measured_row(name, archs.get(name), files[name], measurement) for name in files if not failed[name]
     ]
     if as_json:
-        emit_json({"variant": variant.name, "noise_floor": measurement.estimates.noise_floor, "models": rows})
+        emit_json(
+            {
+                "device": measurement.hello.device.model_dump(),
+                "variant": variant.name,
+                "noise_floor": measurement.estimates.noise_floor,
+                "models": rows,
+            }
+        )
         return
     columns = [
         Column("model", "model"),
@@ -122,7 +129,8 @@ def measure_command(
         Column("loads", "loads"),
         Column("rounds", "rounds"),
     ]
-    emit_rows(f"{device}, {variant.name}", columns, rows, False)
+    simulated = ", SIMULATED: this is no such device" if measurement.header.simulated else ""
+    emit_rows(f"{device}, {variant.name}{simulated}", columns, rows, False)
     print(
         f"reference {next(iter(files))}: ratios to it are known better than milliseconds, whose intervals "
         f"include its own; noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"

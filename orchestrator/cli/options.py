@@ -39,7 +39,7 @@ BackendOption = Annotated[
     typer.Option("--backend", help="ExecuTorch delegate (xnnpack) or Core ML compute units (all)."),
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="fp32, fp16; the backend's default.")
+    str | None, typer.Option("--precision", help="fp32, fp16, int8; the backend's default.")
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="Threads of ExecuTorch's pool; all cores.")
@@ -79,6 +79,14 @@ def parse_variant(runtime: str, backend: str | None, precision: str | None, thre
             raise UsageError("--threads is for executorch; Core ML chooses its own")
         return Variant("coreml", backend or "all", precision or "")
     return Variant(runtime, backend or "xnnpack", precision or "", threads or usable_cores())
+
+
+def parse_deployment_target(text: str) -> str:
+    """`iOS17` of `17` or `iOS17`; which there are is the exporter's to say."""
+    match = re.fullmatch(r"(?:ios)?([0-9]{1,2})", text.lower())
+    if match is None:
+        raise UsageError(f"--ios {text!r}: expected a version such as 17")
+    return f"iOS{match[1]}"
 
 
 def parse_latency(text: str, option: str = "--latency") -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from luts.errors import MeasurementRejectedError
 from orchestrator.wire.client import AgentClient, RunResult
 from orchestrator.wire.errors import AgentError
-from orchestrator.wire.messages import DeviceState
+from orchestrator.wire.messages import Battery, DeviceState
 
 WAIT_S = 900.0
 """How long a phone may take to cool, to be charged, or its owner to bring the app to the front."""
@@ -23,8 +23,12 @@ def may_pass(state: DeviceState) -> bool:
         state.thermal_state in ("serious", "critical")
         or state.low_power_mode is True
         or state.foreground is False
-        or state.battery is not None
+        or (state.battery is not None and _is_low(state.battery))
     )
+
+
+def _is_low(battery: Battery) -> bool:
+    return battery.percent < (5.0 if battery.charging else 15.0)
 
 
 def run_when_ready(

@@ -97,10 +97,19 @@ def test_waiting_ends(tmp_path, naps):
     assert readiness.WAIT_S <= sum(naps) < 1.1 * readiness.WAIT_S
 
 
-def test_a_reason_that_cannot_pass_is_not_waited_for(tmp_path, naps):
+CHARGED = {"percent": 80.0, "charging": False, "celsius": None}
+
+
+@pytest.mark.parametrize("state", [QUIET, QUIET | {"battery": CHARGED}])
+def test_a_reason_that_cannot_pass_is_not_waited_for(tmp_path, naps, state):
     with pytest.raises(MeasurementRejectedError):
-        run(tmp_path, device(unready=[QUIET]))
+        run(tmp_path, device(unready=[state]))
     assert naps == []
+
+
+def test_an_empty_battery_can_be_charged(tmp_path, naps):
+    run(tmp_path, device(unready=[QUIET | {"battery": CHARGED | {"percent": 14.0}}]))
+    assert len(naps) == 1
 
 
 def test_what_the_agent_was_told_to_ignore_does_not_reject_a_batch():

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A language, the compiler that must be there, and the script that builds its agent.
 BUILT = {
     "kotlin": (ROOT / ".toolchains/kotlin/kotlinc", ROOT / "tools/build_kotlin.sh"),
+    "swift": (ROOT / ".toolchains/swift/usr/libexec/swift/bin/swift", ROOT / "tools/build_swift.sh"),
 }
 LANGUAGES = ("python", *BUILT)
 

@@ -25,6 +25,20 @@ struct ModelPackageTests {
         && isDirectory.boolValue)
   }
 
+  @Test("What bench packs is taken: this was written by orchestrator/export/package.py")
+  func packedByBench() throws {
+    let packed = """
+      UEsDBBQAAAAAAAAAIQB/iVQIAwAAAAMAAAAYAAAAbmV0Lm1scGFja2FnZS9EYXRhL3cuYmluAAECUEsDBBQAAAAAAAAAIQBD
+      v6ajAgAAAAIAAAAbAAAAbmV0Lm1scGFja2FnZS9NYW5pZmVzdC5qc29ue31QSwECFAMUAAAAAAAAACEAf4lUCAMAAAADAAAA
+      GAAAAAAAAAAAAAAApIEAAAAAbmV0Lm1scGFja2FnZS9EYXRhL3cuYmluUEsBAhQDFAAAAAAAAAAhAEO/pqMCAAAAAgAAABsA
+      AAAAAAAAAAAAAKSBOQAAAG5ldC5tbHBhY2thZ2UvTWFuaWZlc3QuanNvblBLBQYAAAAAAgACAI8AAAB0AAAAAAA=
+      """
+    let archive = try #require(Data(base64Encoded: packed.filter { !$0.isWhitespace }))
+    let package = try ModelPackage(zipAt: place.stored(archive).url).unpack(into: place.folder)
+    #expect(try Data(contentsOf: package.appendingPathComponent("Data/w.bin")) == Data([0, 1, 2]))
+    #expect(try Data(contentsOf: package.appendingPathComponent("Manifest.json")) == Data("{}".utf8))
+  }
+
   @Test(
     "Anything else than one package is a bad model",
     arguments: [

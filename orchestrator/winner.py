@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,19 +96,6 @@ def winner_variants(variant: Variant) -> tuple[Variant, Variant]:
     if variant.runtime == "executorch":
         return variant, Variant("coreml", "all")
     return Variant("executorch", "xnnpack", threads=1), variant
-
-
-def copy_model(source: Path, target: Path) -> Path:
-    """Copy a model, a file or a Core ML package, over what is there; the target."""
-    try:
-        if source.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target)
-        else:
-            shutil.copyfile(source, target)
-    except OSError as error:
-        raise StorageError(f"cannot write {target}: {error.strerror}; free some space and repeat") from error
-    return target
 
 
 def write_json(path: Path, document: object) -> None:

@@ -16,6 +16,7 @@ from orchestrator.cli.output import Column, emit_facts, emit_json, emit_rows, sa
 from orchestrator.devices.base import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.export import ExportSpec
+from orchestrator.export.package import deliver
 from orchestrator.feedback import fed_back
 from orchestrator.measure.plan import model_id
 from orchestrator.variant import Variant
@@ -24,7 +25,6 @@ from orchestrator.winner import (
     beside_prediction,
     budget_text,
     choose,
-    copy_model,
     save_weights,
     top,
     weighted_spec,

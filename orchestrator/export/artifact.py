@@ -12,6 +12,16 @@ from orchestrator.export.spec import ExportSpec
 RELATIVE_TOLERANCE = 1e-4
 """Sums in another order make our fp32 networks differ by under 1e-6 of the output's scale; timm's may be deeper."""
 
+_COARSENESS = {"fp32": 1.0, "fp16": 100.0, "int8": 5000.0}
+"""How many times the tolerance of fp32 a precision may take. Rounding to fp16 keeps 11 bits, to int8 seven, of each
+weight and activation, and errors add up over tens of layers; a wrong graph is off by about the output's scale."""
+
+
+def allowed_error(precision: str, tolerance: float = RELATIVE_TOLERANCE) -> float:
+    """Largest relative error of an export whose fp32 form may have `tolerance`."""
+    return tolerance * _COARSENESS[precision]
+
+
 MAX_OPERATORS = 4096
 """More kinds of operators than this in a record mean that the file is no record."""
 
@@ -25,7 +35,9 @@ class Report(BaseModel):
         delegates: Subgraphs handed to a delegate (0 for portable; 1 for a Core ML package).
         operators: Operators outside the delegates and their counts; for a Core ML package, all of its
             operators, since the placement is known only on the device.
-        max_abs_error: Largest difference to PyTorch eager; None where the model cannot run on the host.
+        max_abs_error: Largest difference to PyTorch eager; None where the model cannot run on the host. A Core
+            ML package does not run there but is evaluated (`orchestrator.export.mil`), unless it has operators
+            that the evaluation does not know.
         max_relative_error: The same relative to the output's largest absolute value.
         tolerance: The relative error above which the export is refused.
         export_s: Seconds of capturing, lowering and checking.
@@ -42,10 +54,7 @@ class Report(BaseModel):
 
 
 class Artifact(BaseModel):
-    """A model in the cache; `path` is a file, or for Core ML a package folder.
-
-    `sha256` is that of the file; for a folder, of its files' names and digests.
-    """
+    """A model in the cache: a `.pte`, or a zip of one `.mlpackage`. `sha256` is that of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,3 +64,12 @@ class Artifact(BaseModel):
     spec: ExportSpec
     cache_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     report: Report
+
+    def within(self, tolerance: float) -> bool:
+        """Whether its error, where it is known, is one that `tolerance` allows."""
+        return (self.report.max_relative_error or 0.0) <= allowed_error(self.spec.precision, tolerance)
+
+    @property
+    def suffix(self) -> str:
+        """Of the model's name once it is delivered to people: `.pte`, or `.mlpackage` for a folder."""
+        return ".mlpackage" if self.spec.runtime == "coreml" else self.path.suffix

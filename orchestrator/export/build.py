@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact, Report
+from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact, Report, allowed_error
 from orchestrator.export.cache import ArtifactCache
 from orchestrator.export.coreml import convert_to_mlpackage
 from orchestrator.export.executorch import lower_to_executorch
+from orchestrator.export.package import pack
 from orchestrator.export.parity import (
     RUNNABLE_BACKENDS,
     check_parity,
@@ -36,7 +38,7 @@ def export_spec(
         BlocktimeError: an operator cannot be lowered, the outputs differ from PyTorch's, the disk is full.
     """
     cached = cache.get(spec)
-    if cached is not None and (cached.report.max_relative_error or 0.0) <= tolerance:
+    if cached is not None and cached.within(tolerance):
         return cached
     started = time.perf_counter()
     module, inputs = build_module(spec)
@@ -69,7 +71,8 @@ def export_module(
     deployment_target: str = DEFAULT_DEPLOYMENT_TARGET,
     tolerance: float = RELATIVE_TOLERANCE,
 ) -> Report:
-    """Export any eval-mode module to `path`, past the cache; the program is tried out in a child process.
+    """Export any eval-mode module to `path` (for Core ML a zip), past the cache; ExecuTorch programs are tried
+    out in a child process.
 
     Raises:
         BlocktimeError: an operator cannot be lowered, or the outputs differ from PyTorch's.
@@ -100,21 +103,27 @@ def _export(
     run: RunPte,
     started: float,
 ) -> Report:
+    allowed = allowed_error(precision, tolerance)
+    parity = None
     if runtime == "coreml":
-        program = convert_to_mlpackage(module, inputs, path, precision, deployment_target)
-        delegates, operators, parity = 1, program.operators, None
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            package = Path(folder) / "model.mlpackage"
+            program = convert_to_mlpackage(module, inputs, package, precision, deployment_target)
+            if program.computed is not None:
+                parity = check_parity(program.computed, module, inputs, allowed)
+            pack(package, path)
+        delegates, operators = 1, program.operators
     else:
         lowered = lower_to_executorch(module, inputs, backend, precision, deployment_target)
         delegates, operators = lowered.delegates, lowered.operators
-        parity = None
         if backend in RUNNABLE_BACKENDS:
-            parity = check_parity(run(lowered.data, inputs), module, inputs, tolerance)
+            parity = check_parity(run(lowered.data, inputs), module, inputs, allowed)
         path.write_bytes(lowered.data)
     return Report(
         delegates=delegates,
         operators=operators,
         max_abs_error=parity.max_abs_error if parity else None,
         max_relative_error=parity.max_relative_error if parity else None,
-        tolerance=tolerance,
+        tolerance=allowed,
         export_s=time.perf_counter() - started,
     )

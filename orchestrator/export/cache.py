@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from luts.errors import BlocktimeError
 from orchestrator.export.artifact import Artifact, Report
+from orchestrator.export.package import PACKED_SUFFIX
 from orchestrator.export.spec import ExportSpec
 
 MAX_RECORD_BYTES = 1 << 20
@@ -29,7 +30,7 @@ STALE_S = 24 * 3600
 """Age after which an unfinished entry belongs to a process that died."""
 
 _CHUNK_BYTES = 1 << 20
-_SUFFIX = {"executorch": "model.pte", "coreml": "model.mlpackage"}
+_SUFFIX = {"executorch": "model.pte", "coreml": f"model{PACKED_SUFFIX}"}
 
 
 def default_root() -> Path:
@@ -67,7 +68,7 @@ class ArtifactCache:
         return artifact if intact else None
 
     def put(self, spec: ExportSpec, write: Callable[[Path], Report]) -> Artifact:
-        """Store what `write` puts at the path it is given (a file, or a folder that it makes).
+        """Store the file that `write` puts at the path it is given.
 
         An intact entry that another process stored meanwhile wins.
 
@@ -147,24 +148,16 @@ class ArtifactCache:
 
 
 def digest(path: Path) -> tuple[str, int]:
-    """sha256 and bytes of a file; of a folder, over its files' relative names and digests."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            whole = hashlib.sha256()
-            while chunk := file.read(_CHUNK_BYTES):
-                whole.update(chunk)
-            return whole.hexdigest(), file.tell()
-    combined, total = hashlib.sha256(), 0
-    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
-        sha256, size = digest(file_path)
-        combined.update(f"{file_path.relative_to(path).as_posix()}\0{sha256}\n".encode())
-        total += size
-    return combined.hexdigest(), total
+    """sha256 and bytes of a file."""
+    with path.open("rb") as file:
+        whole = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            whole.update(chunk)
+        return whole.hexdigest(), file.tell()
 
 
 def _sync(folder: Path) -> None:
     """Force the files' data out, so that a full disk shows now and a crash cannot leave a renamed empty file."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

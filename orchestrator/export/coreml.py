@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,32 @@ from torch import Tensor, nn
 
 from luts.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.export.executorch import first_line
+from orchestrator.export.mil import UnknownOperatorError, evaluate
+from orchestrator.export.quantize import QUANTISED_OPERATORS, quantize_w8a8
 from orchestrator.export.quiet import quiet
 from orchestrator.export.rewrite import fold_batchnorm
 
 _FREE_OPERATORS = {"const", "cast"}
 """Operators that compute nothing: constants, and conversions between the interface's type and the program's."""
 
+_COMPUTES_IN = {"fp32": "fp32", "fp16": "fp16", "int8": "fp16"}
+"""Floating-point type of every operator by precision; for int8, of what is not quantised."""
+
 _NAMESPACE = uuid.UUID("6f1d2c1e-7d53-4f0f-9e0c-5b1f0a6c7c11")
 
 
 @dataclass(frozen=True)
 class MlProgram:
-    """What the ML program holds: operators with counts, and shapes of its inputs and outputs."""
+    """What the ML program holds: operators with counts, and shapes of its inputs and outputs.
+
+    `computed`: its outputs for the example inputs, evaluated in PyTorch; None where it has operators that the
+    evaluation does not know.
+    """
 
     operators: tuple[tuple[str, int], ...]
     inputs: tuple[tuple[int, ...], ...]
     outputs: tuple[tuple[int, ...], ...]
+    computed: tuple[Tensor, ...] | None = None
 
 
 def convert_to_mlpackage(
@@ -40,10 +51,12 @@ def convert_to_mlpackage(
     precision: str = "fp16",
     deployment_target: str = "iOS16",
 ) -> MlProgram:
-    """Convert an eval-mode module and save the package at `path`; inputs and outputs are fp32.
+    """Convert an eval-mode module and save the package at `path`.
+
+    Inputs and outputs have the program's own type from iOS16 on (fp16 for int8), and are fp32 on iOS15.
 
     Raises:
-        BlocktimeError: an operator has no Core ML counterpart; it is named.
+        BlocktimeError: an operator has no Core ML counterpart, or for int8 no evaluation; it is named.
         InvalidArtifactError: the program has other shapes or another precision than was asked for.
     """
     with quiet(), torch.no_grad():
@@ -63,12 +76,17 @@ def convert_to_mlpackage(
                 outputs=[coremltools.TensorType(name=f"output_{i}") for i in range(len(expected))],
                 convert_to="mlprogram",
                 minimum_deployment_target=coremltools.target[deployment_target],
-                compute_precision=coremltools.precision("float16" if precision == "fp16" else "float32"),
+                compute_precision=coremltools.precision("float32" if precision == "fp32" else "float16"),
                 skip_model_load=True,
             )
+            if precision == "int8":
+                model = quantize_w8a8(model, inputs)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AssertionError) as error:
             raise BlocktimeError(f"Core ML cannot convert this model: {first_line(error)}") from error
         program = check_program(model, precision, inputs, expected)
+        with contextlib.suppress(UnknownOperatorError):
+            computed = evaluate(model._mil_program.functions["main"], inputs)
+            program = replace(program, computed=tuple(computed))
         model.save(str(path))
     _fix_identifiers(path)
     return program
@@ -92,12 +110,14 @@ def check_program(
             f"Core ML program takes {shapes} and gives {results}; expected {[tuple(x.shape) for x in inputs]} "
             f"and {[tuple(x.shape) for x in outputs]}"
         )
-    wanted = "fp16" if precision == "fp16" else "fp32"
+    wanted = _COMPUTES_IN[precision]
     operators: Counter[str] = Counter()
     for operation in function.operations:
         operators[operation.op_type] += operation.op_type != "const"
         if operation.op_type in _FREE_OPERATORS:
             continue
+        if precision == "int8" and operation.op_type in QUANTISED_OPERATORS:
+            _check_quantised(operation)
         for variable in operation.outputs:
             dtype = _dtype_name(variable)
             if dtype in ("fp16", "fp32") and dtype != wanted:
@@ -106,6 +126,15 @@ def check_program(
                 )
     counts = tuple(sorted((name, count) for name, count in operators.items() if count))
     return MlProgram(counts, tuple(shapes), tuple(results))
+
+
+def _check_quantised(operation: Any) -> None:
+    """Both the activation and the weight of an operator come from int8."""
+    activation, weight = operation.x.op, operation.weight.op
+    if activation is None or activation.op_type != "dequantize":
+        raise InvalidArtifactError(f"Core ML operator {operation.name} takes an activation that is not int8")
+    if weight is None or not weight.op_type.startswith("constexpr_"):
+        raise InvalidArtifactError(f"Core ML operator {operation.name} has a weight that is not int8")
 
 
 def _dtype_name(variable: Any) -> str:

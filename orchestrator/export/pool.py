@@ -65,7 +65,7 @@ def export_many(
         workers: Processes; by default one a core, as far as memory allows.
         cache: Where models are kept; the user's cache by default.
         progress: Called in this process.
-        tolerance: Largest error relative to PyTorch's output scale.
+        tolerance: Largest error of fp32 relative to PyTorch's output scale; other precisions may have more.
 
     Raises:
         ExportError: names the models that failed, after all others are done.
@@ -82,7 +82,7 @@ def export_many(
     missing = []
     for key, spec in unique.items():
         cached = cache.get(spec)
-        if cached is not None and (cached.report.max_relative_error or 0.0) <= tolerance:
+        if cached is not None and cached.within(tolerance):
             done(key, cached)
         else:
             missing.append(spec)

@@ -22,14 +22,17 @@ PRECISIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("executorch", "portable"): ("fp32",),
     ("executorch", "coreml"): ("fp16", "fp32"),
     ("executorch", "vulkan"): ("fp32", "fp16"),
-    ("coreml", "mlprogram"): ("fp16", "fp32"),
+    ("coreml", "mlprogram"): ("fp16", "fp32", "int8"),
 }
-"""Precisions by (runtime, backend), the default one first; the first backend of a runtime is its default."""
+"""Precisions by (runtime, backend), the default one first; the first backend of a runtime is its default.
+`int8` is that of weights and activations; what is left over computes in fp16."""
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 """Oldest iOS that a Core ML model must run on; iOS15 is the first with ML programs."""
 
 DEFAULT_DEPLOYMENT_TARGET = "iOS16"
+INT8_DEPLOYMENT_TARGET = "iOS17"
+"""The first with int8 activations, hence the default for int8."""
 
 OPTIONS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
     ("executorch", "coreml"): {"deployment_target": DEPLOYMENT_TARGETS},
@@ -51,7 +54,7 @@ class ExportSpec:
     Attributes:
         blocks: Keys of a network in order of execution, or one key: that block on its own.
         module: Instead of blocks, `timm:NAME`.
-        runtime: `executorch` (.pte) or `coreml` (.mlpackage).
+        runtime: `executorch` (.pte) or `coreml` (a zip of one .mlpackage).
         backend: Delegate of ExecuTorch, or `mlprogram`; the runtime's default if empty.
         precision: Of the computation; the backend's default if empty.
         options: Pairs of name and value, in order of name.
@@ -97,6 +100,11 @@ class ExportSpec:
                 raise UsageError(f"{self.runtime}/{self.backend} has no option {name!r}; it has {known}")
             if value not in allowed[name]:
                 raise UsageError(f"{name}={value!r} is not one of {', '.join(allowed[name])}")
+        if self.precision == "int8" and self.deployment_target < INT8_DEPLOYMENT_TARGET:
+            raise UsageError(
+                f"{self.deployment_target} has no int8 activations; export for {INT8_DEPLOYMENT_TARGET} or later, "
+                "or with precision fp16"
+            )
 
     def _check_source(self) -> None:
         if bool(self.blocks) == bool(self.module):
@@ -126,7 +134,8 @@ class ExportSpec:
     @property
     def deployment_target(self) -> str:
         """Oldest iOS of a Core ML model."""
-        return dict(self.options).get("deployment_target", DEFAULT_DEPLOYMENT_TARGET)
+        default = INT8_DEPLOYMENT_TARGET if self.precision == "int8" else DEFAULT_DEPLOYMENT_TARGET
+        return dict(self.options).get("deployment_target", default)
 
     @functools.cached_property
     def cache_key(self) -> str:

@@ -39,20 +39,14 @@ def test_put_then_get(tmp_path: Path) -> None:
     assert not list((tmp_path / "pending").iterdir())
 
 
-def test_a_folder_is_verified_file_by_file(tmp_path: Path) -> None:
-    spec = ExportSpec(SPEC.blocks, runtime="coreml")
-
-    def write_package(path: Path) -> Report:
-        (path / "Data").mkdir(parents=True)
-        (path / "Data" / "weight.bin").write_bytes(b"12")
-        (path / "Manifest.json").write_text("{}")
-        return REPORT
-
-    cache = ArtifactCache(tmp_path)
-    stored = cache.put(spec, write_package)
-    assert stored.payload_bytes == 4
-    (stored.path / "Data" / "weight.bin").rename(stored.path / "Data" / "other.bin")
-    assert cache.get(spec) is None
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-4), ("fp16", 1e-2), ("int8", 0.5)])
+def test_a_precision_may_be_as_coarse_as_its_rounding(tmp_path: Path, precision: str, allowed: float) -> None:
+    spec = ExportSpec(SPEC.blocks, runtime="coreml", precision=precision)
+    for error, fits in ((allowed * 0.99, True), (allowed * 1.01, False)):
+        report = REPORT.model_copy(update={"max_relative_error": error})
+        stored = ArtifactCache(tmp_path / str(error)).put(spec, lambda path, r=report: (write(path), r)[1])
+        assert stored.within(1e-4) is fits
+        assert stored.suffix == ".mlpackage"
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "record", "no model", "foreign key"])

@@ -20,6 +20,8 @@ def test_defaults_are_part_of_the_value() -> None:
     assert spec.cache_key == ExportSpec((KEY,), backend="xnnpack").cache_key
     core_ml = ExportSpec((KEY,), runtime="coreml")
     assert (core_ml.backend, core_ml.precision) == ("mlprogram", "fp16")
+    assert core_ml.deployment_target == "iOS16"
+    assert ExportSpec((KEY,), runtime="coreml", precision="int8").deployment_target == "iOS17"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,15 @@ def test_an_edited_source_changes_the_digest(tmp_path: Path) -> None:
         ({"blocks": (KEY,), "precision": "int8"}, "no precision"),
         ({"blocks": (KEY,), "options": (("deployment_target", "iOS18"),)}, "no option"),
         ({"blocks": (KEY,), "runtime": "coreml", "options": (("deployment_target", "iOS9"),)}, "iOS15"),
+        (
+            {
+                "blocks": (KEY,),
+                "runtime": "coreml",
+                "precision": "int8",
+                "options": (("deployment_target", "iOS16"),),
+            },
+            "iOS16 has no int8 activations; export for iOS17",
+        ),
         ({}, "block keys"),
         ({"blocks": (KEY,), "module": "timm:resnet18"}, "block keys"),
         ({"module": "timm:../../etc"}, "timm:NAME"),

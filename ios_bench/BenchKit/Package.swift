@@ -14,6 +14,7 @@ import PackageDescription
     .target(name: "HostProbe", dependencies: ["BenchKit"]),
     .executableTarget(
       name: "blocktime-agent", dependencies: ["BenchKit", "CAgentVersion", "ExecuTorchRunner", "HostProbe"]),
+    .testTarget(name: "ExecuTorchRunnerTests", dependencies: ["BenchKit", "ExecuTorchRunner"]),
     .testTarget(name: "HostProbeTests", dependencies: ["BenchKit", "HostProbe"]),
   ]
   let coreML: [Target.Dependency] = ["CoreML"]

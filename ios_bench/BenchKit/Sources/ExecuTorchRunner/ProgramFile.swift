@@ -5,10 +5,10 @@ import Foundation
 ///
 /// The file is a flatbuffer. Numbers of fields are those of ExecuTorch's schema/program.fbs, whose fields are never
 /// renumbered. Every offset is checked against the file.
-struct ProgramFile {
+package struct ProgramFile {
   /// The file is no program that can be read.
-  struct Damaged: Error {
-    let reason: String
+  package struct Damaged: Error {
+    package let reason: String
   }
 
   private static let executionPlans = 1
@@ -21,7 +21,7 @@ struct ProgramFile {
   private let data: Data
   private let root: Int
 
-  init(_ data: Data) throws {
+  package init(_ data: Data) throws {
     self.data = data
     guard data.count >= 8, data[data.startIndex + 4] == UInt8(ascii: "E"),
       data[data.startIndex + 5] == UInt8(ascii: "T")
@@ -30,7 +30,7 @@ struct ProgramFile {
   }
 
   /// Backends of `method` in alphabetical order.
-  func delegates(of method: String) throws -> [Delegate] {
+  package func delegates(of method: String) throws -> [Delegate] {
     for plan in try tables(in: root, field: Self.executionPlans)
     where try string(in: plan, field: Self.planName) == method {
       let names = try tables(in: plan, field: Self.planDelegates).map {

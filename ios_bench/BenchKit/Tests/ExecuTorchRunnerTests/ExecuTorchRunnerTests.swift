@@ -1,0 +1,67 @@
+import BenchKit
+import ExecuTorchRunner
+import Foundation
+import Testing
+
+/// With real models the runner is tested from Python, which can export them: tests/agents.
+@Suite("ExecuTorch runner")
+actor ExecuTorchRunnerTests {
+  private func code(_ bytes: [UInt8], free: Int? = nil, options: LoadOptions = [:]) async -> ErrorCode? {
+    let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    defer { try? FileManager.default.removeItem(at: file) }
+    do {
+      try Data(bytes).write(to: file)
+      _ = try await ExecuTorchRuntime(cores: 4) { free }.load(
+        StoredModel(sha256: "", url: file, bytes: bytes.count), options: options, session: self)
+    } catch let error as OpError {
+      return error.code
+    } catch {
+      Issue.record(error)
+    }
+    return nil
+  }
+
+  @Test("It tells its options and backends")
+  func describe() {
+    let info = ExecuTorchRuntime(cores: 4) { nil }.describe()
+    #expect(info.options == ["threads": .int(default: 4, range: 1...4)])
+    #expect(info.backends.contains("XnnpackBackend"))
+    #expect(!info.version.isEmpty)
+  }
+
+  @Test(
+    "Options that are unknown or out of range are refused",
+    arguments: [
+      ["cores": .int(1)], ["threads": .int(0)], ["threads": .int(5)], ["threads": .bool(true)],
+      ["threads": .string("1")],
+    ] as [LoadOptions])
+  func options(options: LoadOptions) async {
+    #expect(await code([], options: options) == .badOption)
+  }
+
+  @Test(
+    "What is no .pte is a bad model",
+    arguments: [
+      [], [1], Array("no model".utf8), [8, 0, 0, 0, 0x45, 0x54, 0x31, 0x32],
+      [255, 255, 255, 255, 0x45, 0x54, 0x31, 0x32, 0, 0, 0, 0],
+    ] as [[UInt8]])
+  func noModel(bytes: [UInt8]) async {
+    #expect(await code(bytes) == .badModel)
+  }
+
+  @Test("Any bytes after the mark of a program are a bad model, too", arguments: 0..<4)
+  func garbage(seed: UInt64) throws {
+    var state = seed &* 0x9E37_79B9_7F4A_7C15 &+ 1
+    for _ in 0..<5000 {
+      var bytes: [UInt8] = [0, 0, 0, 0, 0x45, 0x54, 0x31, 0x32]
+      for index in 0..<Int(state % 120) {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        // Small numbers, so that many offsets lead into the file.
+        bytes.append(index % 3 == 0 ? UInt8(state >> 60) : 0)
+      }
+      bytes[0] = UInt8(state >> 33 & 63)
+      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      #expect(throws: ProgramFile.Damaged.self) { try ProgramFile(Data(bytes)).delegates(of: "forward") }
+    }
+  }
+}

@@ -44,7 +44,9 @@ public struct Activity: Sendable, Equatable {
   package mutating func apply(_ event: AgentEvent) {
     count += 1
     switch event {
-    case .listening: status = .listening
+    case .listening:
+      work = nil
+      status = .listening
     case .connected: status = .connected
     case .working(let text): work = text
     case .measured(let summary):

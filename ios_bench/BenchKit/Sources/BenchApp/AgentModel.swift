@@ -21,6 +21,8 @@ public final class AgentModel {
   @ObservationIgnored private let probe: any DeviceProbe
   @ObservationIgnored private let foreground: Foreground
   @ObservationIgnored private var running: (server: AgentServer, events: Task<Void, Never>)?
+  /// Number of the newest server; what older ones still tell is of no interest.
+  @ObservationIgnored private var generation = 0
   /// The last change of servers; the next one waits for it, because both want the same port.
   @ObservationIgnored private var replacing: Task<Void, Never>?
 
@@ -39,7 +41,9 @@ public final class AgentModel {
   public var isConnected: Bool { activity.status == .connected }
 
   /// Whether the screen must not go dark, which would put the app into the background.
-  public var keepsScreenOn: Bool { running != nil }
+  public var keepsScreenOn: Bool {
+    if case .stopped = activity.status { false } else { true }
+  }
 
   /// Tells that the app came to the front or left it; the task ends when all that follows is done. iOS may have
   /// taken the listening socket of an app that was away, so that one without a client listens anew.
@@ -68,14 +72,15 @@ public final class AgentModel {
   }
 
   private func replaceServer() async {
+    generation += 1
     if let (server, events) = running {
       running = nil
       await server.stop()
       events.cancel()
     }
     let server = makeServer(settings)
-    let events = Task { [weak self] in
-      for await event in server.events { await self?.apply(event) }
+    let events = Task { [weak self, generation] in
+      for await event in server.events { await self?.apply(event, from: generation) }
     }
     do {
       try await server.start()
@@ -86,7 +91,8 @@ public final class AgentModel {
     }
   }
 
-  private func apply(_ event: AgentEvent) async {
+  private func apply(_ event: AgentEvent, from generation: Int) async {
+    guard generation == self.generation else { return }
     activity.apply(event)
     // The socket was taken while nobody looked. Where the app is away, its return starts the agent again.
     if case .stopped(_?) = event, foreground.isActive { await restart() }

@@ -28,6 +28,7 @@ struct ActivityTests {
     #expect(after(.connected, working).work == "timing 3 models")
     #expect(after(.connected, working, .refused(code: .badModel, message: "no")).work == nil)
     #expect(after(.connected, working, .disconnected).work == nil)
+    #expect(after(.connected, working, .listening(port: 1)).work == nil, "a new server knows nothing of it")
     #expect(after(.connected, working, .stopped(reason: nil)).work == nil)
   }
 

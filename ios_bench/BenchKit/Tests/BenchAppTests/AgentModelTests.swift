@@ -16,8 +16,8 @@ struct AgentModelTests {
     let model = makeModel()
     #expect(!model.keepsScreenOn)
     await model.phaseChanged(isActive: true).value
-    #expect(model.keepsScreenOn)
     try await reaches(.listening, model)
+    #expect(model.keepsScreenOn)
     await servers.stop()
   }
 
@@ -54,7 +54,6 @@ struct AgentModelTests {
     model.settings.keepWarm = true
     for task in tasks { await task.value }
     while servers.made.last != AgentSettings(keepWarm: true) { try await Task.sleep(for: .milliseconds(1)) }
-    while !model.keepsScreenOn { try await Task.sleep(for: .milliseconds(1)) }
     try await reaches(.listening, model)
     await servers.stop()
   }

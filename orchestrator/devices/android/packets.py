@@ -14,7 +14,7 @@ HEADER = struct.Struct("<6I")
 VERSION = 0x01000001
 VERSION_WITH_CHECKSUM = 0x01000000
 
-# What this side takes in one packet. A stream holds at most one unacknowledged packet in memory.
+# What this side takes in one packet.
 MAX_PAYLOAD_BYTES = 256 << 10
 
 AUTH_TOKEN, AUTH_SIGNATURE, AUTH_PUBLIC_KEY = 1, 2, 3

@@ -5,6 +5,7 @@ Packets of u8 kind, u32 little-endian length and data (AOSP, packages/modules/ad
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -52,9 +53,12 @@ def converse(sock: socket.socket, command: str, stdin: bytes, timeout_s: float, 
     output = bytearray()
     try:
         sock.settimeout(timeout_s)
-        if stdin:
-            sock.sendall(_HEADER.pack(_STDIN, len(stdin)) + stdin)
-        sock.sendall(_HEADER.pack(_CLOSE_STDIN, 0))
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # the command has ended already; its answer waits to be read
+            if stdin:
+                sock.sendall(_HEADER.pack(_STDIN, len(stdin)) + stdin)
+            sock.sendall(_HEADER.pack(_CLOSE_STDIN, 0))
         while True:
             kind, size_bytes = _HEADER.unpack(receive(sock, _HEADER.size, deadline_s))
             if size_bytes > _MAX_PACKET_BYTES:

@@ -15,14 +15,19 @@ from orchestrator.devices.android.errors import LinkLost
 Send = Callable[[int, int, int, bytes], None]
 
 
+# adbd waits for OKAY before its next packet, except for what a service left when it ended: that it sends at once.
+MAX_UNACKNOWLEDGED_BYTES = 4 << 20
+
+
 class Stream:
     """Carries bytes between `far`, the socket that the caller gets, and a stream of the phone.
 
     adb's flow control allows one unacknowledged packet in each direction. Two threads turn that into blocking
     reads and writes: one takes from `near` and waits for the phone's OKAY, the other puts into `near` and
-    answers OKAY when all is in the socket. So each direction buffers one packet plus the socket's buffers, and
-    a caller that stops reading stops the phone without holding up other streams. adb knows no half-closed
-    streams: closing either end, or shutting `far` down for writing, ends both directions.
+    answers OKAY when all is in the socket. So each direction buffers one packet plus the socket's buffers (from
+    the phone, at its service's end, MAX_UNACKNOWLEDGED_BYTES), and a caller that stops reading stops the phone
+    without holding up other streams. adb knows no half-closed streams: closing either end, or shutting `far` down
+    for writing, ends both directions.
     """
 
     def __init__(
@@ -34,7 +39,7 @@ class Stream:
         self._forget = forget
         self._near, self.far = socket.socketpair()
         self._incoming: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._unacknowledged = 0
+        self._unacknowledged_bytes = 0
         self._changed = threading.Condition()
         self._remote_id = 0
         self._may_send = False
@@ -63,11 +68,11 @@ class Stream:
             self._changed.notify_all()
 
     def on_write(self, payload: bytes) -> None:
-        """The phone sent a packet; PacketError where it did not wait for OKAY."""
+        """The phone sent a packet; PacketError where it goes on and on without waiting for OKAY."""
         with self._changed:
-            if self._unacknowledged:
-                raise packets.PacketError("the phone sent a packet before the last one was acknowledged")
-            self._unacknowledged += 1
+            self._unacknowledged_bytes += len(payload)
+            if self._unacknowledged_bytes > MAX_UNACKNOWLEDGED_BYTES:
+                raise packets.PacketError("the phone sends without waiting for what it sent to be taken")
         self._incoming.put(payload)
 
     def on_end(self) -> None:
@@ -112,9 +117,10 @@ class Stream:
             while (payload := self._incoming.get()) is not None:
                 self._near.sendall(payload)
                 with self._changed:
-                    self._unacknowledged -= 1
-                self._send(packets.OKAY, self.local_id, self._remote_id, b"")
-        except (OSError, LinkLost):
+                    self._unacknowledged_bytes -= len(payload)
+                with contextlib.suppress(LinkLost):  # what has arrived is delivered all the same
+                    self._send(packets.OKAY, self.local_id, self._remote_id, b"")
+        except OSError:
             pass
         finally:
             with contextlib.suppress(OSError):

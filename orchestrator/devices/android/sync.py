@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -35,10 +36,13 @@ def push(sock: socket.socket, path: Path, remote: str, phone: str) -> None:
         try:
             sock.settimeout(_STALL_TIMEOUT_S)
             target = f"{remote},{_MODE}".encode()
-            sock.sendall(_HEADER.pack(b"SEND", len(target)) + target)
-            while chunk := file.read(CHUNK_BYTES):
-                sock.sendall(_HEADER.pack(b"DATA", len(chunk)) + chunk)
-            sock.sendall(_HEADER.pack(b"DONE", modified_s))
+            with contextlib.suppress(
+                BrokenPipeError
+            ):  # the phone refuses the file; its reason waits to be read
+                sock.sendall(_HEADER.pack(b"SEND", len(target)) + target)
+                while chunk := file.read(CHUNK_BYTES):
+                    sock.sendall(_HEADER.pack(b"DATA", len(chunk)) + chunk)
+                sock.sendall(_HEADER.pack(b"DONE", modified_s))
             deadline_s = time.monotonic() + _STALL_TIMEOUT_S
             answer, size_bytes = _HEADER.unpack(receive(sock, _HEADER.size, deadline_s))
             reason = (

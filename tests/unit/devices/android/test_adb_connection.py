@@ -1,5 +1,6 @@
 """Streams over one connection: flow control, both ends of a stream, many at once, broken packets."""
 
+import contextlib
 import os
 import socket
 import threading
@@ -8,6 +9,7 @@ import pytest
 
 from orchestrator.devices.android import packets
 from orchestrator.devices.android.errors import LinkLost, ServiceRefused
+from orchestrator.devices.android.stream import MAX_UNACKNOWLEDGED_BYTES
 
 CLSE, OKAY, OPEN, WRTE = packets.CLSE, packets.OKAY, packets.OPEN, packets.WRTE
 
@@ -84,16 +86,34 @@ def test_a_reader_that_stops_stops_the_phone_and_no_other_stream(connection, in_
     fast.close()
 
 
-def test_a_packet_before_okay_breaks_the_connection(connection, in_thread):
+def test_what_a_service_left_at_its_end_comes_without_waiting(connection, in_thread):
+    """As Debian's adbd does."""
+    adb, peer = connection
+    sock, local_id = opened(adb, peer, in_thread)
+    left = os.urandom(3 * packets.MAX_PAYLOAD_BYTES)
+    for start in range(0, len(left), packets.MAX_PAYLOAD_BYTES):
+        peer.send(WRTE, 70, local_id, left[start : start + packets.MAX_PAYLOAD_BYTES])
+    peer.send(CLSE, 70, local_id)
+    assert sock.makefile("rb").read() == left
+    sock.close()
+
+
+def test_a_phone_that_never_waits_for_okay_breaks_the_connection(connection, in_thread):
     adb, peer = connection
     sock, local_id = opened(adb, peer, in_thread)
     payload = bytes(packets.MAX_PAYLOAD_BYTES)
-    for _ in range(2):  # the first can't be acknowledged: it is more than the socket holds unread
-        peer.send(WRTE, 70, local_id, payload)
-    with pytest.raises(LinkLost, match="before the last one was acknowledged"):
+    # The first can't be acknowledged: it is more than the socket holds unread.
+    in_thread(send_until_it_breaks, peer, local_id, payload)
+    with pytest.raises(LinkLost, match="without waiting for what it sent"):
         adb.open("tcp:2")
-    assert sock.makefile("rb").read() == payload
+    assert sock.makefile("rb").read() == bytes(MAX_UNACKNOWLEDGED_BYTES)
     sock.close()
+
+
+def send_until_it_breaks(peer, local_id, payload):
+    with contextlib.suppress(OSError):
+        while True:
+            peer.send(WRTE, 70, local_id, payload)
 
 
 def test_bytes_before_a_close_arrive_then_eof(connection, in_thread):

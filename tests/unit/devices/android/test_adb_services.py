@@ -63,6 +63,13 @@ def test_output_is_bounded(pair, monkeypatch):
     assert converse(near, "cmd", b"", 20, "the phone").output == b"1234567812"
 
 
+def test_command_that_ended_before_its_stdin_was_sent(pair):
+    near, far = pair
+    far.sendall(packet(STDOUT, b"quick") + packet(EXIT, b"\0"))
+    far.shutdown(socket.SHUT_RD)
+    assert converse(near, "cmd", b"in", 20, "the phone").output == b"quick"
+
+
 def test_packets_in_single_bytes(pair, in_thread):
     near, far = pair
     data = packet(STDOUT, b"slow") + packet(EXIT, b"\x03")
@@ -161,6 +168,16 @@ def test_refused_file(pair, in_thread, tmp_path, reason, said):
     path.write_bytes(b"data")
     in_thread(SyncPhone(far, b"FAIL" + struct.pack("<I", len(reason)) + reason).serve)
     with pytest.raises(DeviceError, match=said):
+        sync.push(near, path, "/x", "the phone")
+
+
+def test_refusal_before_the_file_was_sent(pair, tmp_path):
+    near, far = pair
+    path = tmp_path / "model"
+    path.write_bytes(bytes(10_000_000))
+    far.sendall(b"FAIL" + struct.pack("<I", 9) + b"read-only")
+    far.shutdown(socket.SHUT_RD)
+    with pytest.raises(DeviceError, match="refused model at /x: read-only"):
         sync.push(near, path, "/x", "the phone")
 
 

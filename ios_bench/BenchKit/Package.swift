@@ -45,7 +45,8 @@ let package = Package(
     .target(name: "ExecuTorchRunner", dependencies: ["BenchKit"] + execuTorch),
     .target(name: "BenchApp", dependencies: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner"]),
     .testTarget(name: "BenchKitTests", dependencies: ["BenchKit"]),
-    .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner"]),
-    .testTarget(name: "BenchAppTests", dependencies: ["BenchKit", "BenchApp"]),
+    .target(name: "ZipFixtures", path: "Tests/ZipFixtures"),
+    .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner", "ZipFixtures"]),
+    .testTarget(name: "BenchAppTests", dependencies: ["BenchKit", "BenchApp", "ZipFixtures"]),
   ]
 )

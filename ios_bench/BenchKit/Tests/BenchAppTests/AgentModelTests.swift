@@ -48,7 +48,7 @@ struct AgentModelTests {
 
   @Test("Changes that come while another one is under way take their turn")
   func turns() async throws {
-    let port = try await freePort()
+    let port = try freePort()
     let model = makeModel(port: port)
     let tasks = [true, false, true, true].map { model.phaseChanged(isActive: $0) }
     model.settings.keepWarm = true
@@ -168,13 +168,6 @@ struct AgentModelTests {
       settings in
       servers.make(settings, probe: probe, port: port)
     }
-  }
-
-  private func freePort() async throws -> UInt16 {
-    let server = servers.make(AgentSettings(), probe: FakeProbe(foreground), port: 0)
-    let port = try await server.start()
-    await server.stop()
-    return port
   }
 
   /// Events arrive a little later; a status that never comes ends in the suite's own time limit.

@@ -61,6 +61,9 @@ struct FakeProbe: DeviceProbe {
   }
 }
 
+/// A port that nobody listens on now.
+func freePort() throws -> UInt16 { try Listener(port: 0).port }
+
 /// Loads `FakeModel`s.
 struct FakeRuntime: Runtime {
   let name = "fake"
@@ -124,14 +127,21 @@ actor Client {
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
+  /// The reply's header and payload.
+  func exchange(
+    _ op: String, _ fields: KeyValuePairs<String, JSON> = [:], payload: [UInt8] = []
+  ) throws -> (header: JSON, payload: [UInt8]) {
+    lastID += 1
+    let header =
+      [JSON.Field("id", .integer(lastID)), .init("op", .string(op))] + fields.map { .init($0.key, $0.value) }
+    try connection.write(try Frame.encode(header, payloadBytes: payload.count) + payload)
+    guard let frame = try Frame.read(from: connection) else { throw CocoaError(.fileReadUnknown) }
+    return (frame.header, try frame.payload.read())
+  }
+
   /// The reply's header.
   func request(_ op: String, _ fields: KeyValuePairs<String, JSON> = [:]) throws -> JSON {
-    lastID += 1
-    let given = fields.map { JSON.Field($0.key, $0.value) }
-    try connection.write(try Frame.encode([.init("id", .integer(lastID)), .init("op", .string(op))] + given))
-    guard let frame = try Frame.read(from: connection) else { throw CocoaError(.fileReadUnknown) }
-    try frame.payload.drain()
-    return frame.header
+    try exchange(op, fields).header
   }
 
   func hello() throws -> JSON { try request("hello", ["protocol": .integer(1), "token": .string("t")]) }

@@ -2,6 +2,7 @@ import BenchKit
 import CoreMLRunner
 import Foundation
 import Testing
+import ZipFixtures
 
 @Suite("Zip of stored files")
 struct StoredZipTests {

@@ -1,26 +1,45 @@
 import Foundation
 
 /// Writes zip archives, well formed or with one thing wrong.
-struct ZipWriter {
-  struct Entry {
-    var name: String
-    var contents: [UInt8] = []
-    var method: UInt16 = 0
-    var flags: UInt16 = 0
+package struct ZipWriter {
+  package struct Entry: Sendable {
+    package var name: String
+    package var contents: [UInt8]
+    package var method: UInt16
+    package var flags: UInt16
     /// Unix mode; regular files and folders as Python's zipfile writes them.
-    var mode: UInt16?
+    package var mode: UInt16?
     /// What the directory says the file's size is, where that is not true.
-    var claimedSize: Int?
+    package var claimedSize: Int?
     /// The name in the local header, where that differs.
-    var localName: String?
+    package var localName: String?
     /// Index of an earlier entry whose contents begin with this one's local header and bytes.
-    var inside: Int?
+    package var inside: Int?
+
+    package init(
+      name: String, contents: [UInt8] = [], method: UInt16 = 0, flags: UInt16 = 0, mode: UInt16? = nil,
+      claimedSize: Int? = nil, localName: String? = nil, inside: Int? = nil
+    ) {
+      self.name = name
+      self.contents = contents
+      self.method = method
+      self.flags = flags
+      self.mode = mode
+      self.claimedSize = claimedSize
+      self.localName = localName
+      self.inside = inside
+    }
   }
 
-  var entries: [Entry]
-  var comment = ""
+  package var entries: [Entry]
+  package var comment: String
 
-  func archive() -> Data {
+  package init(entries: [Entry], comment: String = "") {
+    self.entries = entries
+    self.comment = comment
+  }
+
+  package func archive() -> Data {
     var files = Data()
     var directory = Data()
     var offsets: [Int] = []
@@ -46,7 +65,7 @@ struct ZipWriter {
 }
 
 extension ZipWriter.Entry {
-  var localHeader: Data {
+  package var localHeader: Data {
     var bytes = Data()
     bytes.append(0x0403_4b50 as UInt32, 20 as UInt16)
     bytes.append(contentsOf: common)
@@ -66,7 +85,7 @@ extension ZipWriter.Entry {
 
 extension ZipWriter {
   /// A package of these files, by path below it.
-  static func package(_ files: KeyValuePairs<String, String>, named name: String = "net.mlpackage")
+  package static func package(_ files: KeyValuePairs<String, String>, named name: String = "net.mlpackage")
     -> ZipWriter
   {
     ZipWriter(entries: files.map { Entry(name: "\(name)/\($0.key)", contents: Array($0.value.utf8)) })

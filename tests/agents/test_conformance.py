@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from agent_programs import (
     started,
 )
 
+from orchestrator.devices.host import HostDevice
 from orchestrator.devices.programs import AgentProgram, agent_program
 from orchestrator.wire.errors import AgentError, AgentLost
 from orchestrator.wire.frames import encode_header
@@ -429,13 +434,8 @@ def test_stands_for_a_phone_where_told_to(language: str, tmp_path: Path) -> None
         assert client.state().caveats == []
 
 
-def test_full_disk_restart_and_sudden_death(
-    program: AgentProgram, tmp_path: Path, exported: Exported
-) -> None:
-    """A limit on the size of files stands for the end of the space.
-
-    A crash inside of the runtime can't be caught: the client names the models that were in hand.
-    """
+def test_a_full_disk_leaves_nothing_behind(program: AgentProgram, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the end of the space."""
 
     def limit_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -444,16 +444,38 @@ def test_full_disk_restart_and_sudden_death(
     with started(program, tmp_path / "store", preexec=limit_files) as agent, agent.raw() as raw:
         assert raw.code({"id": 1, "op": "put", "sha256": digest(large)}, large) == "storage_full"
         assert list(agent.store.iterdir()) == []
-        put(raw, exported.path.read_bytes())
+        put(raw, b"small")
     assert agent.process.returncode == 0
-    with started(program, tmp_path / "store") as agent:
-        client = agent.greeted()
-        assert client.ensure(exported.path) is False
+
+
+def crash_process(pid: int) -> None:
+    """Again and again: the handler of a crash may return to code that has none, and go on."""
+    with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.2)
+            os.kill(pid, signal.SIGSEGV)
+
+
+def test_crash_of_the_runtime_is_told_and_the_agent_started_again(
+    program: AgentProgram, tmp_path: Path, exported: Exported
+) -> None:
+    """A crash in native code can't be caught. The client names the models that were in hand; the store is kept."""
+    with HostDevice(program, store_dir=tmp_path / "store", log_path=tmp_path / "log") as device:
+        client = device.connect()
+        client.ensure(exported.path)
         model = client.load(exported.sha256, "executorch", {"threads": 1})
-        psutil.Process(agent.process.pid).suspend()
-        agent.process.kill()
+        crashed = device.agent_pid
+        assert crashed is not None
+        crash = threading.Thread(target=crash_process, args=(crashed,))
+        crash.start()
         with pytest.raises(AgentLost, match=r"lost while timing tiny\.pte"):
-            client.run([model.handle], [[0]])
+            while True:
+                client.run([model.handle], [[0] * 1000] * 10)
+        crash.join()
+        with device.connect() as again:
+            assert device.agent_pid not in (None, crashed)
+            assert again.ensure(exported.path) is False
+            again.load(exported.sha256, "executorch", {"threads": 1})
 
 
 @pytest.mark.parametrize("language", BUILT)

@@ -39,8 +39,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 echo 'fun main() { println(listOf(1, 2).map { it + 1 }) }' >"$work/w.kt"
 # shellcheck disable=SC2086
-java "-XX:ArchiveClassesAtExit=$dest/kotlinc.jsa" $flags "$work/w.kt" -d "$work/w.jar" >"$work/log" 2>&1 ||
+java "-XX:ArchiveClassesAtExit=$dest/.kotlinc.jsa" $flags "$work/w.kt" -d "$work/w.jar" >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; fail "the compiler does not run"; }
+mv "$dest/.kotlinc.jsa" "$dest/kotlinc.jsa"
 
 cat >"$dest/kotlinc" <<WRAPPER
 #!/bin/sh

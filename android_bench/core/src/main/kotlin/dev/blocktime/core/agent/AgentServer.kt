@@ -21,6 +21,9 @@ private const val BACKLOG = 4
 /** How long [AgentServer.stop] waits for a model call in progress, which nothing can interrupt. */
 private const val STOP_WAIT_MS = 5_000L
 
+/** After a failure to accept a connection, such as too many open files. */
+private const val ACCEPT_RETRY_MS = 100L
+
 private const val BUSY = "another client is connected; wait for it to end, or stop it"
 
 /**
@@ -72,6 +75,7 @@ class AgentServer(
                 } catch (_: ClosedChannelException) {
                     return
                 } catch (_: IOException) {
+                    Thread.sleep(ACCEPT_RETRY_MS)
                     continue
                 }
             try {

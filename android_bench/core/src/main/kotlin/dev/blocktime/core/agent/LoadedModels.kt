@@ -38,8 +38,15 @@ internal class LoadedModels {
         byHandle -= handle
     }
 
+    /** Closes all; a model that can't be closed does not keep the others. */
     fun closeAll() {
-        byHandle.values.forEach { it.model.close() }
+        for (loaded in byHandle.values) {
+            try {
+                loaded.model.close()
+            } catch (error: RuntimeException) {
+                error.printStackTrace()
+            }
+        }
         byHandle.clear()
     }
 }

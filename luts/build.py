@@ -56,8 +56,9 @@ def build_lut(
     measured = tuple(_measured(spec, estimates, quiet) for spec in specs)
     fit = _fit(measured, estimates, features)
     removals = _removals(specs, estimates, found)
+    moved = _moved(specs)
     entries = tuple(
-        _entry(key, position, fit, quiet, features[key], removals.get(key), measured)
+        _entry(key, position, fit, quiet, features[key], removals.get(key), moved.get(key), measured)
         for position, key in enumerate(fit.keys)
     )
     heldout_error, conformal = _accuracy(measured, fit)
@@ -157,7 +158,7 @@ def _fit(
     measured: Sequence[MeasuredModel], estimates: RatioEstimates, features: Mapping[str, KeyFeatures]
 ) -> JointFit:
     order = {name: row for row, name in enumerate(estimates.ratios)}
-    fitted = [model for model in measured if model.split == "fit"]
+    fitted = [model for model in measured if model.fitted]
     rows: NDArray[np.intp] = np.array([order[model.model_id] for model in fitted])
     return fit_entries(
         Rows(
@@ -174,12 +175,30 @@ def _removals(
     specs: Sequence[ModelSpec], estimates: RatioEstimates, found: Sequence[Session]
 ) -> dict[str, RemovalCost]:
     """Removal costs by key, in units of the reference's latency."""
-    costs: dict[str, list[RemovalCost]] = {}
+    return {
+        key: combine_removals(
+            [removal_cost(found, estimates, spec.base_id, spec.model_id) for spec in group],
+            estimates.load_variance.df,
+        )
+        for key, group in _removal_groups(specs).items()
+    }
+
+
+def _removal_groups(specs: Sequence[ModelSpec]) -> dict[str, list[ModelSpec]]:
+    """By key the removals that tell its cost; those that moved other operations only where there are no others."""
+    groups: dict[str, list[ModelSpec]] = {}
     for spec in specs:
         if spec.role == "removal":
-            cost = removal_cost(found, estimates, spec.base_id, spec.model_id)
-            costs.setdefault(spec.removed_key, []).append(cost)
-    return {key: combine_removals(group, estimates.load_variance.df) for key, group in costs.items()}
+            groups.setdefault(spec.removed_key, []).append(spec)
+    return {key: [spec for spec in group if not spec.moved] or group for key, group in groups.items()}
+
+
+def _moved(specs: Sequence[ModelSpec]) -> dict[str, int | None]:
+    """By key the most operations that moved in a removal that its cost rests on."""
+    return {
+        key: max((spec.moved for spec in group if spec.moved is not None), default=None)
+        for key, group in _removal_groups(specs).items()
+    }
 
 
 def _entry(
@@ -189,9 +208,10 @@ def _entry(
     quiet: QuietLatency,
     features: KeyFeatures,
     removal: RemovalCost | None,
+    moved: int | None,
     measured: Sequence[MeasuredModel],
 ) -> Entry:
-    holders = [model for model in measured if model.split == "fit" and key in model.blocks]
+    holders = [model for model in measured if model.fitted and key in model.blocks]
     ms, se = float(fit.ms[position]), float(fit.se[position])
     half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * se
     low, high = quiet.widen(ms, ms - half, ms + half)
@@ -213,6 +233,7 @@ def _entry(
         kind=features.kind,
         macs=features.macs,
         traffic_bytes=features.traffic_bytes,
+        moved=moved,
     )
 
 

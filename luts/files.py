@@ -32,6 +32,9 @@ MAX_FILE_BYTES = {
 }
 """Read no further than this: a row count and field limits bound what lies inside."""
 
+_LATER_COLUMNS = {"moved"}
+"""Columns that the first LUTs do not have; None is the value of a row without."""
+
 Row = TypeVar("Row", bound=Value)
 
 
@@ -105,22 +108,30 @@ def _first_line(error: Exception) -> str:
 
 
 def _encode_csv(schema: type[Value], rows: Sequence[Value]) -> bytes:
-    """Floats by repr (exact), None as an empty cell, lists joined by spaces."""
+    """Floats by repr (exact), None as an empty cell, lists joined by spaces.
+
+    A later column is left out where it would be empty: LUTs of before it was there look the same.
+    """
+    columns = [
+        name
+        for name in schema.model_fields
+        if name not in _LATER_COLUMNS or any(getattr(row, name) is not None for row in rows)
+    ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(schema.model_fields)
+    writer.writerow(columns)
     for row in rows:
-        cells = (getattr(row, name) for name in schema.model_fields)
+        cells = (getattr(row, name) for name in columns)
         writer.writerow([" ".join(cell) if isinstance(cell, tuple) else cell for cell in cells])
     return text.getvalue().encode()
 
 
 def _decode_csv(schema: type[Row], content: bytes, name: str, max_rows: int) -> tuple[Row, ...]:
-    columns = list(schema.model_fields)
     rows: list[Row] = []
     try:
         reader = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
         header = next(reader, [])
+        columns = [name for name in schema.model_fields if name in header or name not in _LATER_COLUMNS]
         if header != columns:
             raise ValueError(f"its columns are {', '.join(header)[:200]}; expected {', '.join(columns)}")
         for cells in reader:

@@ -56,7 +56,9 @@ class ModelSpec(Value):
 
     `arch` is canonical JSON, or "" for a model outside the space (a removal variant). `blocks` are the
     ordered block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j).
-    A `removal` is its base (`base_id`) without one block of `removed_key`; a swap is a `design` model.
+    A `removal` is its base (`base_id`) without one block of `removed_key`; a swap is a `design` model. `moved`
+    is how many of its operations run on another compute unit than in the base, None where the runtime does not
+    tell.
     """
 
     model_id: ModelId
@@ -68,6 +70,7 @@ class ModelSpec(Value):
     role: Literal["reference", "base", "removal", "design", "heldout"]
     base_id: ModelId | Literal[""] = ""
     removed_key: Key | Literal[""] = ""
+    moved: Count | None = None
 
     @model_validator(mode="after")
     def _roles_agree(self) -> Self:
@@ -75,9 +78,16 @@ class ModelSpec(Value):
             self.removed_key != ""
         ):
             raise ValueError("base_id and removed_key belong to a removal, and only to one")
+        if self.role != "removal" and self.moved is not None:
+            raise ValueError("moved belongs to a removal")
         if (self.role == "heldout") != (self.split == "heldout"):
             raise ValueError("role and split disagree about whether the model is held out")
         return self
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the joint fit has it as a row: neither held out nor a removal that moved other operations."""
+        return self.split == "fit" and not self.moved
 
 
 class MeasuredModel(ModelSpec):
@@ -99,7 +109,8 @@ class Entry(Value):
 
     `ms` comes from the joint fit, `removal_ms` (None where no removal was measured) from removals alone and
     may be negative by noise. `method` "prior": no fitted model held the block, `ms` rests on its features
-    alone.
+    alone. `moved`: operations of other blocks that ran on another compute unit once the block was removed, so
+    that `removal_ms` holds their change too and is not the block's cost; None where that is not known.
     """
 
     key: Key
@@ -115,6 +126,7 @@ class Entry(Value):
     kind: Name
     macs: Count
     traffic_bytes: Count
+    moved: Count | None = None
 
 
 class DeviceInfo(Value):
@@ -163,7 +175,9 @@ class Conformal(Value):
 class LutInputs(Value):
     """What a LUT is of and how it was measured: everything in lut.json that no sample can tell.
 
-    `failures` are planned models that the device could not run, with the reason.
+    `failures` are planned models that the device could not run, with the reason. `caveats` are reasons not to
+    measure that the device was told to ignore, `qos` the timing thread's quality of service and `keep_warm`
+    whether a load kept the processor warm between runs: all that was seen in any kept batch.
     """
 
     device: DeviceInfo
@@ -181,6 +195,9 @@ class LutInputs(Value):
     failures: Annotated[
         dict[ModelId, Annotated[str, Field(max_length=4096)]], Field(max_length=MAX_MODELS)
     ] = {}
+    caveats: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    qos: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+    keep_warm: Literal["on", "off", "both"] | None = None
 
 
 class LutMeta(LutInputs):

@@ -13,6 +13,7 @@ from luts.errors import UsageError
 from luts.lut import Lut
 from luts.samples import SAMPLES_SCHEMA
 from luts.schema import KeyFeatures, LutInputs, ModelSpec
+from orchestrator.measure.conditions import conditions
 from orchestrator.measure.log import read_log
 from orchestrator.measure.plan import model_id
 from orchestrator.measure.records import Header, Identity, Record
@@ -50,7 +51,7 @@ def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Se
     ids = {reference: lut.meta.reference_id} | {name: name for name in fresh}
     samples = pa.concat_tables([lut.samples, _further_batches(lut, records, ids)])
     return build_lut(
-        _inputs(lut, lut_digest, header),
+        _inputs(lut, lut_digest, records),
         [*_specs_of(lut), *(_design_row(arch, header.identity) for arch in fresh.values())],
         samples,
         {
@@ -100,10 +101,21 @@ def _further_batches(lut: Lut, records: Sequence[Record], ids: Mapping[str, str]
     return pa.table(columns).cast(SAMPLES_SCHEMA)
 
 
-def _inputs(lut: Lut, lut_digest: str, header: Header) -> LutInputs:
-    given = {name: getattr(lut.meta, name) for name in LutInputs.model_fields}
+def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
+    header, meta = records[0], lut.meta
+    assert isinstance(header, Header)
+    seen = conditions(records)
+    warm = {word for word in (meta.keep_warm, seen.warmth) if word}
+    given = {name: getattr(meta, name) for name in LutInputs.model_fields}
     return LutInputs(
-        **given | {"policy": {**lut.meta.policy, "fed_from": lut_digest}, "created": header.created}
+        **given
+        | {
+            "policy": {**meta.policy, "fed_from": lut_digest},
+            "created": header.created,
+            "caveats": tuple(sorted(seen.caveats.union(meta.caveats))),
+            "qos": tuple(sorted(seen.qos.union(meta.qos))),
+            "keep_warm": "both" if len(warm) > 1 else next(iter(warm), None),
+        }
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,10 @@ import typer
 from luts.diff import diff_luts
 from luts.lut import Lut
 from luts.model import LatencyModel
+from luts.schema import Entry
 from luts.verify import verify_lut
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows
+from orchestrator.measure.conditions import described
 from orchestrator.paths import lut_store
 from search.spaces import load_arch
 
@@ -32,6 +35,19 @@ ENTRY_COLUMNS = [
     Column("rounds", "rounds"),
     Column("method", "method"),
 ]
+MOVED_COLUMN = Column("moved", "ops moved by removal")
+
+
+def emit_entries(entries: Sequence[Entry]) -> None:
+    """Entries as a table; where placement is known, with what a removal moved to another compute unit."""
+    columns = ENTRY_COLUMNS + ([MOVED_COLUMN] if any(entry.moved is not None for entry in entries) else [])
+    emit_rows("", columns, [entry.model_dump() for entry in entries], False)
+    moved = sum(bool(entry.moved) for entry in entries)
+    if moved:
+        print(
+            f"{moved} removals moved operations of other blocks to another compute unit: their removal ms is not "
+            "the block's cost, and the fit leaves them out"
+        )
 
 
 @app.command("list")
@@ -76,12 +92,13 @@ def show_command(
     ref = lut_store(luts).resolve(lut)
     found = lut_store(luts).load(ref.path)
     entries = sorted(found.entries, key=lambda entry: (-entry.ms, entry.key))
-    rows = [entry.model_dump() for entry in entries if kind in (None, entry.kind)]
+    entries = [entry for entry in entries if kind in (None, entry.kind)]
     if as_json:
+        rows = [entry.model_dump() for entry in entries]
         emit_json({"lut": str(ref), "meta": found.meta.model_dump(), "entries": rows})
         return
     emit_facts(str(ref), provenance(found), False)
-    emit_rows("", ENTRY_COLUMNS, rows, False)
+    emit_entries(entries)
 
 
 def provenance(lut: Lut) -> dict[str, str]:
@@ -95,15 +112,20 @@ def provenance(lut: Lut) -> dict[str, str]:
         if error
         else "no model was held out"
     )
-    fitted = sum(model.split == "fit" for model in lut.models)
+    fitted = sum(model.fitted for model in lut.models)
+    heldout_models = sum(model.split == "heldout" for model in lut.models)
+    left_out = len(lut.models) - fitted - heldout_models
     return {
         "device": f"{meta.device.model}, {meta.device.soc}, {meta.device.os} {meta.device.os_build}",
         "numbers": meta.measured,
         "runtime": meta.versions.runtime,
         "exporter": meta.versions.exporter,
         "agent": meta.versions.agent,
+        **described(meta),
         "created": meta.created,
-        "models": f"{fitted} fitted, {len(lut.models) - fitted} held out, {lut.samples.num_rows:,} samples",
+        "models": f"{fitted} fitted, {heldout_models} held out"
+        + (f", {left_out} removals left out that moved operations" if left_out else "")
+        + f", {lut.samples.num_rows:,} samples",
         "entries": f"{len(lut.entries)}, {len(measured)} of them measured"
         + (", the others from the prior alone" if len(measured) < len(lut.entries) else ""),
         "reference": f"{meta.reference_id}, {reference}",

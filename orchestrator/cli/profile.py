@@ -10,7 +10,7 @@ import typer
 
 from luts.errors import UsageError
 from orchestrator.cli.exports import export_all
-from orchestrator.cli.lut import ENTRY_COLUMNS, provenance
+from orchestrator.cli.lut import emit_entries, provenance
 from orchestrator.cli.options import (
     AgentOption,
     AllowOption,
@@ -135,12 +135,13 @@ def profile_command(
 
 def _report(path: str, as_json: bool) -> None:
     lut = lut_store().load(path)
-    rows = [entry.model_dump() for entry in sorted(lut.entries, key=lambda e: (-e.ms, e.key))]
+    entries = sorted(lut.entries, key=lambda e: (-e.ms, e.key))
     if as_json:
+        rows = [entry.model_dump() for entry in entries]
         emit_json({"path": path, "meta": lut.meta.model_dump(), "entries": rows})
         return
     emit_facts(path, dict(provenance(lut)), False)
-    emit_rows("", ENTRY_COLUMNS, rows, False)
+    emit_entries(entries)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

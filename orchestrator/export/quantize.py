@@ -20,7 +20,7 @@ CALIBRATION_SAMPLES = 4
 """Besides the example input. Ranges of random inputs are stable: more samples move scales by a few percent."""
 
 QUANTISED_OPERATORS = ("conv", "linear")
-"""Whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools does not take them."""
+"""Whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools leaves them alone."""
 
 
 def quantize_w8a8(model: Any, inputs: Sequence[Tensor]) -> Any:

@@ -22,6 +22,7 @@ from orchestrator.measure.records import (
     ChunkRecord,
     EndRecord,
     FailureRecord,
+    PlacementRecord,
     pack_nanoseconds,
 )
 from orchestrator.wire.client import LoadedModel
@@ -139,9 +140,13 @@ class BatchRunner:
 
     def _load(self, model: str) -> LoadedModel:
         try:
-            return self.link.load(self.files[model])
+            loaded = self.link.load(self.files[model])
         except AgentError as error:
             raise _ModelFailed(model, refusal(error)) from error
+        if loaded.placement and loaded.placement.operations and model not in self.log.placements():
+            placed = [(operation.type, operation.unit) for operation in loaded.placement.operations]
+            self.log.append(PlacementRecord(model=model, operations=placed))
+        return loaded
 
     def _chunk(self, batch: BatchRecord, handles: list[int], first_round: int, warmup: int) -> None:
         visits = self.policy.settle_runs + 1

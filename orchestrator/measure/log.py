@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,8 @@ from orchestrator.measure.records import (
     FailureRecord,
     Header,
     Identity,
+    PlacedType,
+    PlacementRecord,
     Record,
     parse_record,
 )
@@ -94,6 +97,10 @@ class MeasurementLog:
         """Models that can't be measured on this device, with the reason."""
         return {record.model: record.reason for record in self.records if isinstance(record, FailureRecord)}
 
+    def placements(self) -> dict[str, list[PlacedType]]:
+        """Operations with their compute units, of the models whose runtime tells."""
+        return placements(self.records)
+
     def rounds(self, batch: int) -> int:
         """Rounds of a batch that are in the journal."""
         return max((c.first_round + len(c.order) for c in self._chunks(batch)), default=0)
@@ -115,6 +122,11 @@ class MeasurementLog:
 
     def _chunks(self, batch: int) -> list[ChunkRecord]:
         return [r for r in self.records if isinstance(r, ChunkRecord) and r.batch == batch]
+
+
+def placements(records: Iterable[Record]) -> dict[str, list[PlacedType]]:
+    """Operations with their compute units by model."""
+    return {record.model: record.operations for record in records if isinstance(record, PlacementRecord)}
 
 
 def read_log(path: Path) -> list[Record]:

@@ -14,9 +14,12 @@ from luts.schema import DeviceInfo, KeyFeatures, LutInputs, ModelSpec, Versions
 from luts.store import LutStore
 from orchestrator.export.artifact import Artifact
 from orchestrator.export.spec import toolchain
+from orchestrator.measure.conditions import conditions
 from orchestrator.measure.link import ModelFile
-from orchestrator.measure.log import read_log
+from orchestrator.measure.log import placements, read_log
+from orchestrator.measure.placement import moved_operations
 from orchestrator.measure.plan import Plan, PlanModel
+from orchestrator.measure.records import PlacedType
 from orchestrator.measure.runs import Run
 from orchestrator.measure.samples import samples_table
 from orchestrator.measure.session import Measurement, Subject
@@ -58,6 +61,8 @@ def lut_of(
     Keys of the space that no model holds are in it too, resting on the physical prior alone and saying so.
     """
     hello, header = measurement.hello, measurement.header
+    records = read_log(run.journal)
+    seen = conditions(records)
     inputs = LutInputs(
         device=DeviceInfo(
             name=device_name,
@@ -79,19 +84,29 @@ def lut_of(
         created=header.created,
         measured="simulated" if header.simulated else "measured",
         failures=dict(measurement.failures),
+        caveats=tuple(sorted(seen.caveats)),
+        qos=tuple(sorted(seen.qos)),
+        keep_warm=seen.warmth,
     )
     able = [model for model in plan.models if model.model_id not in measurement.failures]
-    models = [_model_spec(model, artifacts[model.model_id], measurement.failures) for model in able]
-    samples = samples_table(read_log(run.journal))
+    placed = placements(records)
+    models = [_model_spec(model, artifacts[model.model_id], measurement.failures, placed) for model in able]
+    samples = samples_table(records)
     measured = pc.is_in(samples.column("model"), pa.array([model.model_id for model in able]))
     samples = samples.filter(measured)
     specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
     return build_lut(inputs, models, samples, features_of(specs))
 
 
-def _model_spec(model: PlanModel, artifact: Artifact, failures: Mapping[str, str]) -> ModelSpec:
+def _model_spec(
+    model: PlanModel,
+    artifact: Artifact,
+    failures: Mapping[str, str],
+    placed: Mapping[str, Sequence[PlacedType]],
+) -> ModelSpec:
     """A planned model as the estimation knows it; a removal whose base failed is a model like any other."""
     alone = model.base_id in failures
+    known = not alone and model.base_id in placed and model.model_id in placed
     return ModelSpec(
         model_id=model.model_id,
         arch=model.arch,
@@ -102,6 +117,7 @@ def _model_spec(model: PlanModel, artifact: Artifact, failures: Mapping[str, str
         role="design" if alone else model.role,
         base_id="" if alone else model.base_id,
         removed_key="" if alone else model.removed_key,
+        moved=moved_operations(placed[model.base_id], placed[model.model_id]) if known else None,
     )
 
 

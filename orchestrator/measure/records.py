@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from luts.errors import InvalidArtifactError
+from orchestrator.wire.messages import MAX_OPERATIONS
 
 MAX_SLOTS = 256
 MAX_ROUNDS = 100_000
@@ -129,7 +130,20 @@ class FailureRecord(_Record):
     reason: Annotated[str, Field(max_length=4096)]
 
 
-Record = Header | BatchRecord | ChunkRecord | EndRecord | FailureRecord
+Unit = Literal["cpu", "gpu", "neural_engine"]
+PlacedType = tuple[Annotated[str, Field(max_length=256)], Unit]
+"""Type of an operation and the compute unit that runs it."""
+
+
+class PlacementRecord(_Record):
+    """Where the runtime put a model's operations, in program order; written at the model's first load."""
+
+    kind: Literal["placement"] = "placement"
+    model: ModelId
+    operations: Annotated[list[PlacedType], Field(min_length=1, max_length=MAX_OPERATIONS)]
+
+
+Record = Header | BatchRecord | ChunkRecord | EndRecord | FailureRecord | PlacementRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 

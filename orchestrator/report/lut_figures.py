@@ -37,7 +37,7 @@ _SERIES_LOOK = dict(zip(SERIES_NAMES, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"))
 
 
 def entries_figure(entries: Sequence[Entry], width_px: int) -> Figure:
-    """Bars of the dearest entries with their intervals; a diamond where a removal was measured too."""
+    """Bars of the dearest entries with their intervals; a diamond where a removal tells the cost too."""
     shown = list(entries)[:ENTRIES_SHOWN]
     small = width_px < SMALL_BELOW_PX
     colours = kind_colours(entry.kind for entry in shown)
@@ -47,18 +47,19 @@ def entries_figure(entries: Sequence[Entry], width_px: int) -> Figure:
             colour, alpha = colours[entry.kind], PRIOR_ALPHA if entry.method == "prior" else 1.0
             axes.barh(row, entry.ms, height=0.44 if small else 0.62, color=colour, alpha=alpha)
             axes.plot([entry.ci_low, entry.ci_high], [row, row], color=INK, linewidth=1.3)
-            if entry.removal_ms is not None:
-                axes.plot(entry.removal_ms, row, "D", markersize=5.5, color=PAPER, markeredgecolor=INK)
+            if (removal_ms := _told_by_removal(entry)) is not None:
+                axes.plot(removal_ms, row, "D", markersize=5.5, color=PAPER, markeredgecolor=INK)
         row_labels(axes, [entry.key for entry in shown], small)
         axes.set_xlabel("ms per call")
         axes.grid(axis="x")
-        axes.set_xlim(left=min(0.0, *(entry.removal_ms or 0.0 for entry in shown)) * 1.05)
+        told = [ms for ms in map(_told_by_removal, shown) if ms is not None]
+        axes.set_xlim(left=min([0.0, *told]) * 1.05)
         kinds = dict.fromkeys(entry.kind for entry in shown)
         handles: list[Any] = [Patch(color=colours[kind], label=kind) for kind in kinds]
         if any(entry.method == "prior" for entry in shown):
             handles.append(Patch(color=MUTED, alpha=PRIOR_ALPHA, label="pale: not measured, from the prior"))
         handles.append(Line2D([], [], color=INK, linewidth=1.3, label="95 % interval"))
-        if any(entry.removal_ms is not None for entry in shown):
+        if told:
             look: dict[str, Any] = {
                 "marker": "D",
                 "linestyle": "",
@@ -69,6 +70,10 @@ def entries_figure(entries: Sequence[Entry], width_px: int) -> Figure:
             handles.append(Line2D([], [], label="by removal", **look))
         legend(drawn, handles, width_px)
     return drawn
+
+
+def _told_by_removal(entry: Entry) -> float | None:
+    return None if entry.moved else entry.removal_ms
 
 
 def row_labels(axes: Any, labels: Sequence[str], small: bool) -> None:

@@ -71,6 +71,7 @@ def entries(inputs: ReportInputs) -> Section | None:
     rows = numbers.dearest_entries(inputs.lut.lut)
     shown = min(len(rows), lut_figures.ENTRIES_SHOWN)
     removed = [row for row in rows if row.removal_ms is not None]
+    moved = sum(bool(row.moved) for row in rows)
     prior = sum(row.method == "prior" for row in rows)
     caption = (
         f"The {shown} dearest of {len(rows)} blocks: what one call of each adds to a network's latency. "
@@ -80,6 +81,11 @@ def entries(inputs: ReportInputs) -> Section | None:
         if removed
         else "No block was measured by removal. "
     )
+    if moved:
+        caption += (
+            f"{moved} removals sent operations of other blocks to another compute unit; they are no cost of the "
+            "block and were not fitted. "
+        )
     if prior:
         caption += (
             f"{prior} of all could not be measured: MACs and activation traffic alone say what they cost."
@@ -99,6 +105,8 @@ def entries(inputs: ReportInputs) -> Section | None:
 
 def _entry_row(entry: Entry) -> tuple[str, ...]:
     removal = "–" if entry.removal_ms is None else f"{entry.removal_ms:.4f}"
+    if entry.moved:
+        removal += f" ({entry.moved} moved)"
     milliseconds = (f"{value:.4f}" for value in (entry.ms, entry.ci_low, entry.ci_high))
     return (entry.key, entry.kind, *milliseconds, removal, str(entry.loads), entry.method)
 

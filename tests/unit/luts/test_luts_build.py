@@ -1,3 +1,6 @@
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -159,3 +162,79 @@ def test_foreign_and_missing_columns_are_refused(study: Study) -> None:
     text = pa.array(["x"] * study.samples.num_rows)
     with pytest.raises(InvalidArtifactError, match="do not fit"):
         normalise_samples(with_column(study.samples, "batch", text))
+
+
+def moving(study: Study, moved: Mapping[str, int | None]) -> Study:
+    """The study with so many operations moved by some of its removals."""
+    return replace(
+        study,
+        models=tuple(
+            spec.model_copy(update={"moved": moved[spec.model_id]}) if spec.model_id in moved else spec
+            for spec in study.models
+        ),
+    )
+
+
+def test_a_removal_that_moves_nothing_is_a_removal_like_any_other(study: Study) -> None:
+    plain, placed = built(study), built(moving(study, {"removal0": 0, "removal1": 0}))
+    assert [entry.moved for entry in placed.entries if entry.removal_ms is not None] == [0, 0]
+    assert {entry.moved for entry in plain.entries} == {None}
+    assert tuple(entry.model_copy(update={"moved": None}) for entry in placed.entries) == plain.entries
+    assert placed.meta == plain.meta
+
+
+def test_a_removal_that_moves_others_is_shown_but_bends_no_other_entry(study: Study) -> None:
+    """Its latency is multiplied by three, as if all that is left ran on a slower unit."""
+    slow = pc.if_else(
+        pc.equal(study.samples.column("model"), "removal0"),
+        pc.multiply(study.samples.column("ns"), 3),
+        study.samples.column("ns"),
+    )
+    spec = next(spec for spec in study.models if spec.model_id == "removal0")
+    without = replace(
+        study,
+        models=tuple(one for one in study.models if one is not spec),
+        samples=study.samples.filter(pc.not_equal(study.samples.column("model"), "removal0")),
+    )
+    flagged = built(moving(study, {"removal0": 7}), with_column(study.samples, "ns", slow))
+    expected = {entry.key: entry for entry in built(without).entries}
+    for entry in flagged.entries:
+        assert entry.ms == pytest.approx(expected[entry.key].ms, rel=0.02, abs=0.002)
+    entry = next(entry for entry in flagged.entries if entry.key == spec.removed_key)
+    assert entry.moved == 7
+    assert entry.removal_ms is not None
+    assert entry.removal_ms < 0
+    assert entry.loads == expected[spec.removed_key].loads
+    biased = {entry.key: entry.ms for entry in built(study, with_column(study.samples, "ns", slow)).entries}
+    assert max(abs(biased[key] / entry.ms - 1) for key, entry in expected.items() if entry.ms > 0.05) > 0.1
+
+
+def test_a_key_with_another_removal_rests_on_the_one_that_moved_nothing(study: Study) -> None:
+    first = next(spec for spec in study.models if spec.model_id == "removal0")
+    design = next(spec for spec in study.models if spec.role == "design" and first.removed_key in spec.blocks)
+    blocks = list(design.blocks)
+    blocks.remove(first.removed_key)
+    second = model_spec("second", blocks, "removal", base_id=design.model_id, removed_key=first.removed_key)
+    both = replace(
+        study,
+        models=(*study.models, second),
+        samples=_renamed_copy(study.samples, "removal1", "second"),
+    )
+    entries = {}
+    for moved in ({"removal0": 3}, {"removal0": 3, "second": 0}, {"removal0": 3, "second": 5}):
+        lut = built(moving(both, moved))
+        entries[str(moved)] = next(entry for entry in lut.entries if entry.key == first.removed_key)
+    unknown, clean, moved_both = entries.values()
+    assert (unknown.moved, clean.moved, moved_both.moved) == (None, 0, 5)
+    assert unknown.removal_ms == clean.removal_ms != moved_both.removal_ms
+
+
+def _renamed_copy(samples: pa.Table, name: str, new_name: str) -> pa.Table:
+    """All samples, and those of one model once more under another name, in batches of their own."""
+    batches = samples.filter(pc.equal(samples.column("model"), name)).column("batch").unique()
+    wanted = pc.is_in(samples.column("batch"), value_set=batches)
+    again = samples.filter(wanted)
+    names = again.column("model").to_pylist()
+    again = with_column(again, "model", pa.array([new_name if one == name else one for one in names]))
+    first = pc.max(samples.column("batch")).as_py() + 1
+    return pa.concat_tables([samples, with_column(again, "batch", pc.add(again.column("batch"), first))])

@@ -1,3 +1,7 @@
+import hashlib
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,6 +43,7 @@ ENTRIES = st.builds(
     kind=NAMES,
     macs=COUNTS,
     traffic_bytes=COUNTS,
+    moved=st.none() | COUNTS,
 )
 MODELS = st.builds(
     MeasuredModel,
@@ -51,6 +56,7 @@ MODELS = st.builds(
     role=st.just("removal"),
     base_id=st.just("base"),
     removed_key=KEYS,
+    moved=st.none() | COUNTS,
     ms=st.floats(1e-9, 1e7),
     ci_low=MS,
     ci_high=MS,
@@ -66,6 +72,36 @@ def test_every_value_comes_back(lut: Lut, entries: list[Entry], models: list[Mea
     read = decode(encode(written))
     assert read == written
     assert encode(read) == encode(written)
+
+
+def test_a_lut_that_knows_no_placement_has_the_columns_of_the_first_ones(lut: Lut) -> None:
+    files = encode(lut)
+    assert files[ENTRIES_FILE].splitlines()[0].endswith(b",kind,macs,traffic_bytes")
+    assert b",moved" not in files[MODELS_FILE]
+    placed = replace(lut, entries=tuple(entry.model_copy(update={"moved": 0}) for entry in lut.entries))
+    assert encode(placed)[ENTRIES_FILE].splitlines()[0].endswith(b",traffic_bytes,moved")
+
+
+@pytest.mark.parametrize("column", ["removed_key", "role"])
+def test_no_other_column_may_be_missing(lut: Lut, column: str) -> None:
+    files = encode(replace(lut, models=()))
+    files[MODELS_FILE] = files[MODELS_FILE].replace(f",{column}".encode(), b"")
+    files[META_FILE] = encode_meta(lut.meta, files)
+    with pytest.raises(InvalidArtifactError, match="its columns are"):
+        decode(files)
+
+
+def test_a_description_of_before_conditions_were_kept_is_read(lut: Lut) -> None:
+    files = encode(lut)
+    document = json.loads(files[META_FILE])
+    for name in ("caveats", "qos", "keep_warm", "failures", "digest"):
+        del document[name]
+
+    def canonical() -> bytes:
+        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+    document["digest"] = hashlib.sha256(canonical()).hexdigest()
+    assert decode({**files, META_FILE: canonical()}) == lut
 
 
 @settings(max_examples=150, deadline=None)

@@ -46,6 +46,7 @@ def test_a_network_has_a_bounded_number_of_blocks() -> None:
     [
         ("removal", {}),
         ("removal", {"base_id": "b"}),
+        ("design", {"moved": "0"}),
         ("design", {"base_id": "b", "removed_key": "k"}),
         ("heldout", {"split": "fit"}),
         ("design", {"split": "heldout"}),

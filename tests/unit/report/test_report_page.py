@@ -15,6 +15,7 @@ from orchestrator.report.inputs import ReportInputs, read_named_lut, read_run
 from orchestrator.report.page import render, write_report
 from orchestrator.report.sections import MAX_TABLE_ROWS
 
+BY_REMOVAL = "by removal"
 HOSTILE = "<script>alert('$x$')</script>&\"'"
 
 
@@ -172,6 +173,26 @@ def test_removals_and_the_prior_have_their_marks(tmp_path) -> None:
     assert "-0.2500" in text
     assert "pale: not measured, from the prior" in text
     assert "1 of all could not be measured" in text
+
+
+def test_a_removal_that_moved_others_is_no_cost_and_says_so(tmp_path) -> None:
+    told = {"removal_ms": 7.5, "removal_ci_low": 7.0, "removal_ci_high": 8.0}
+    flagged = entry("conv(a)@8", "conv", ms=3.0, ci_high=4.0, moved=12, **told)
+    page = page_of_lut(tmp_path / "moved", make_lut(entries=(flagged,)))
+    text = Page(page).text
+    assert "7.5000 (12 moved)" in text
+    assert "1 removals sent operations of other blocks to another compute unit" in text
+    other = page_of_lut(tmp_path / "stayed", make_lut(entries=(flagged.model_copy(update={"moved": 0}),)))
+    assert "moved)" not in Page(other).text
+    assert other.count(BY_REMOVAL) == 2 + page.count(BY_REMOVAL)
+
+
+def test_conditions_are_part_of_the_provenance(tmp_path) -> None:
+    lut = make_lut()
+    seen = {"caveats": ("debuggable_build",), "qos": ("user_interactive",), "keep_warm": "both"}
+    text = Page(page_of_lut(tmp_path, replace(lut, meta=lut.meta.model_copy(update=seen)))).text
+    for words in ("debuggable build", "user_interactive", "on in some batches, off in others"):
+        assert words in text
 
 
 def test_long_tables_are_cut_and_say_so(tmp_path) -> None:

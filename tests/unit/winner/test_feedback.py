@@ -30,7 +30,8 @@ def test_the_next_version_verifies_and_says_where_it_comes_from(extended, tmp_pa
     before = make_lut().meta
     assert extended.meta.policy == {**before.policy, "fed_from": DIGEST}
     assert extended.meta.created == "2026-02-03T04:05:06+00:00"
-    same = set(LutInputs.model_fields) - {"policy", "created"}
+    assert (extended.meta.caveats, extended.meta.qos) == (("power_save",), ("utility",))
+    same = set(LutInputs.model_fields) - {"policy", "created", "caveats", "qos"}
     assert all(getattr(extended.meta, name) == getattr(before, name) for name in same)
 
 

@@ -21,8 +21,17 @@ from orchestrator.measure.records import (
     Identity,
     pack_nanoseconds,
 )
+from orchestrator.wire.messages import DeviceState
 from search.blocks import boundary_bytes, parse_key, parse_keys
 from search.spaces import get_space
+
+STATE = dict.fromkeys(DeviceState.model_fields) | {
+    "uptime_ns": 1,
+    "cpus": [],
+    "thermal_zones": [],
+    "qos": "utility",
+    "caveats": ["power_save"],
+}
 
 SPACE = get_space("autovit-nano")
 ROUNDS = 20
@@ -139,7 +148,7 @@ def _batch(batch, slots, latency):
         settle_runs=0,
         order=order,
         ns=pack_nanoseconds(ns.astype(np.int64)),
-        state_before={},
-        state_after={},
+        state_before=STATE,
+        state_after=STATE,
     )
     yield EndRecord(batch=batch, kept=True, reason="", aa=[])

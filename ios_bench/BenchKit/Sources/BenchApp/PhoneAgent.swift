@@ -11,16 +11,16 @@ public enum PhoneAgent {
   /// The model of the app. Throws where the app's folders can't be made.
   ///
   /// - Parameters:
-  ///   - support: folder for received models, which stay until they are evicted.
-  ///   - caches: folder for compiled models, which the system may empty while the app does not run.
+  ///   - caches: folder for received and for compiled models. The system may empty it while the app does not run,
+  ///     and backs none of it up; `bench` sends again what is missing.
   ///   - system: OS version and build.
   ///   - version: the agent's, which changes with its sources.
   @MainActor
   public static func makeModel(
-    launch: Launch, probe: any DeviceProbe, foreground: Foreground, support: URL, caches: URL, system: String,
+    launch: Launch, probe: any DeviceProbe, foreground: Foreground, caches: URL, system: String,
     version: String, port: UInt16 = port, freeMemoryBytes: @escaping @Sendable () -> Int?
   ) throws -> AgentModel {
-    let store = try ModelStore(root: support.appendingPathComponent("models"))
+    let store = try ModelStore(root: caches.appendingPathComponent("models"))
     let compiled = caches.appendingPathComponent("coreml")
     let runtimes: [any Runtime] = [
       try CoreMLRuntime(
@@ -32,8 +32,8 @@ public enum PhoneAgent {
       AgentServer(
         AgentConfiguration(
           agent: AgentInfo(name: "blocktime-ios", version: version), token: launch.token, port: port,
-          store: store,
-          runtimes: runtimes, probe: probe, allowed: settings.allowed, keepWarm: settings.keepWarm))
+          store: store, runtimes: runtimes, probe: probe, allowed: settings.allowed,
+          keepWarm: settings.keepWarm))
     }
   }
 
@@ -43,15 +43,13 @@ public enum PhoneAgent {
     public static func makeModel() throws -> AgentModel {
       let foreground = Foreground()
       let probe = PhoneProbe(foreground: foreground)
-      let folder = {
-        try FileManager.default.url(for: $0, in: .userDomainMask, appropriateFor: nil, create: true)
-      }
+      let caches = try FileManager.default.url(
+        for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
       // Written by a build phase, from the sources that it was built of.
       let version = Bundle.main.object(forInfoDictionaryKey: "BlocktimeAgentVersion") as? String
       return try makeModel(
         launch: Launch(environment: ProcessInfo.processInfo.environment), probe: probe,
-        foreground: foreground,
-        support: folder(.applicationSupportDirectory), caches: folder(.cachesDirectory), system: probe.system,
+        foreground: foreground, caches: caches, system: probe.system,
         version: version ?? "unknown", freeMemoryBytes: PhoneProbe.freeMemoryBytes)
     }
   #endif

@@ -19,7 +19,7 @@ final class PhoneAgentTests {
     model = try PhoneAgent.makeModel(
       launch: Launch(environment: ["BLOCKTIME_TOKEN": "t"]), probe: FakeProbe(foreground),
       foreground: foreground,
-      support: folder.appendingPathComponent("support"), caches: folder.appendingPathComponent("caches"),
+      caches: folder,
       system: "iOS 17.5 (21F79)", version: "0.1.0+digest", port: port, freeMemoryBytes: { nil })
   }
 
@@ -93,7 +93,7 @@ final class PhoneAgentTests {
     "Data/com.apple.CoreML/model.mlmodel": """
     {"inputs": [{"name": "input_0", "shape": [2], "dtype": "float32"}],
      "outputs": [{"name": "output_0", "shape": [1], "dtype": "float32"}],
-     "plan": [{"name": "w", "type": "const"},
+     "plan": [{"name": "w", "type": "const", "unit": {"*": "cpu"}},
               {"name": "y", "type": "ios16.conv", "unit": {"*": "neural_engine"}, "cost": 0.75},
               {"name": "z", "type": "ios16.softmax", "unit": {"*": "cpu"}, "cost": 0.25}]}
     """,

@@ -10,10 +10,10 @@ struct PlacementTests {
 
   private static let plan = """
     {"plan": [
-      {"name": "w", "type": "const"},
+      {"name": "w", "type": "const", "unit": {"*": "cpu"}, "cost": 0},
       {"name": "x", "type": "ios16.conv", "unit": {"cpuOnly": "cpu", "*": "neural_engine"}, "cost": 0.75},
       {"name": "c", "type": "ios16.cond", "unit": {"*": "cpu"}, "cost": 0, "body": [
-        {"name": "k", "type": "const"},
+        {"name": "k", "type": "const", "unit": {"*": "cpu"}},
         {"name": "y", "type": "ios16.linear", "unit": {"cpuOnly": "cpu", "*": "gpu"}, "cost": 0.25}]},
       {"name": "unknown", "type": "ios16.constexpr_affine_dequantize"},
       {"name": "z", "type": "ios16.softmax", "unit": {"*": "cpu"}, "cost": 1.5}]}

@@ -29,6 +29,9 @@ COMEBACK_TIMEOUT_S = 600.0
 # How long the agent may take to notice that our own last connection is gone.
 _BUSY_TIMEOUT_S = 15.0
 
+# How often an agent of ours may not answer before the app counts as dead.
+_SILENCES = 3
+
 _POLL_S = 0.5
 _COMEBACK_POLL_S = 2.0
 _clock, _sleep = time.monotonic, time.sleep
@@ -135,14 +138,17 @@ class AndroidDevice:
         """A client of the agent that runs already and knows our token; None where there is no such agent.
 
         `busy` before our first start is another program's measurement, which is left alone (AgentError). Later
-        it is a connection of our own whose end the agent has not seen, and which is waited for.
+        it is a connection of our own whose end the agent has not seen, and which is waited for. A cable that has
+        just been plugged in may fall out once more, so an agent of ours is not given up at its first silence.
         """
-        deadline_s = _clock() + _BUSY_TIMEOUT_S
+        deadline_s, silences = _clock() + _BUSY_TIMEOUT_S, 0
         while True:
             try:
                 return self._greet(link)
             except (ServiceRefused, AgentLost):
-                return None
+                silences += 1
+                if not self.agent_starts or silences == _SILENCES:
+                    return None
             except AgentError as error:
                 if error.code != "busy":
                     return None

@@ -260,6 +260,16 @@ def test_another_programs_finished_app_is_taken_over(device, phone):
     assert "am force-stop dev.blocktime.bench" not in phone.commands
 
 
+def test_an_agent_of_ours_is_not_given_up_at_its_first_silence(device, phone):
+    device.connect()
+    phone.verdicts = ["lost", "lost"]
+    device.connect()
+    assert device.agent_starts == 1
+    phone.verdicts = ["lost", "lost", "lost"]
+    device.connect()
+    assert device.agent_starts == 2
+
+
 def test_own_old_connection_is_waited_for(device, phone):
     device.connect()
     phone.verdicts = ["busy"] * 5

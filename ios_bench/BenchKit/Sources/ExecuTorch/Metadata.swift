@@ -7,7 +7,7 @@ public final class TensorMetadata {
 
   init(_ spec: et_tensor_spec) throws {
     guard let dataType = DataType(name: String(cString: spec.dtype)) else {
-      throw failure(ET_NOT_SUPPORTED, "a tensor of type \(String(cString: spec.dtype))")
+      throw failure(.notSupported, "a tensor of type \(String(cString: spec.dtype))")
     }
     self.dataType = dataType
     shape = withUnsafeBytes(of: spec.shape) {

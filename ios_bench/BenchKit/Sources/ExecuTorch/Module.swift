@@ -35,7 +35,7 @@ public final class Module {
   /// Loads a method, and the program before it if that is not loaded.
   public func load(_ method: String) throws {
     try load(with: .internalConsistency)
-    guard method == "forward" else { throw failure(ET_INVALID_ARGUMENT, "no method \(method)") }
+    guard method == "forward" else { throw failure(.invalidArgument, "no method \(method)") }
     if isForwardLoaded { return }
     try check(et_load(model))
     outputs = try methodMetadata(method).outputTensorMetadata.sorted { $0.key < $1.key }.map {
@@ -56,7 +56,7 @@ public final class Module {
     try load("forward")
     let tensors = values.compactMap { $0.asValue().anyTensor }
     guard tensors.count == et_num_inputs(model) else {
-      throw failure(ET_INVALID_ARGUMENT, "\(tensors.count) inputs")
+      throw failure(.invalidArgument, "\(tensors.count) inputs")
     }
     for (index, tensor) in tensors.enumerated() {
       try check(et_bind_input(model, index, tensor.data.baseAddress, tensor.data.count))

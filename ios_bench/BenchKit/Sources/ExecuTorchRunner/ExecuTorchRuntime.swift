@@ -51,7 +51,8 @@ public struct ExecuTorchRuntime: Runtime {
     } catch let error as OpError {
       throw error
     } catch {
-      let code: ErrorCode = Self.memoryErrors.contains((error as NSError).code) ? .outOfMemory : .badModel
+      let code: BenchKit.ErrorCode =
+        Self.memoryErrors.contains((error as NSError).code) ? .outOfMemory : .badModel
       throw OpError(
         code,
         "ExecuTorch \(Platform.version) can't load the model (\(error.localizedDescription)); export it again"

@@ -102,8 +102,9 @@ package struct JSONReader {
     }
     let text = String(decoding: bytes[start..<position], as: UTF8.self)
     if isInteger, let value = Int(text) { return .integer(value) }
-    let value = strtod(text, nil)
-    guard value.isFinite else { throw JSONError(message: "a number is out of range") }
+    guard let value = Double(text), value.isFinite else {
+      throw JSONError(message: "a number is out of range")
+    }
     return isInteger ? .hugeInteger(value) : .number(value)
   }
 

@@ -7,7 +7,7 @@ from winner_world import SPACE, fresh_archs, make_lut
 
 from orchestrator.card import Card, model_card
 from orchestrator.variant import Variant
-from orchestrator.winner import MeasuredArch, budget_text, choose, copy_model, top, winner_variants
+from orchestrator.winner import MeasuredArch, budget_text, choose, top, winner_variants
 from search.algorithms import Budget, SearchResult, SearchSettings
 from search.algorithms.record import Coarse, Evaluated, Generation, LutPin, Provenance
 from search.code_version import CodeVersion
@@ -89,14 +89,6 @@ def test_a_winner_is_exported_for_both_runtimes_in_the_luts_own_variant(name):
     variants = winner_variants(Variant.parse(name))
     assert [variant.runtime for variant in variants] == ["executorch", "coreml"]
     assert name in [variant.name for variant in variants]
-
-
-def test_a_package_is_copied_whole_over_what_is_there(tmp_path):
-    for name, file in (("new", "weights"), ("old", "stale")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text(file)
-    copy_model(tmp_path / "new", tmp_path / "old")
-    assert [path.name for path in (tmp_path / "old").iterdir()] == ["weights"]
 
 
 @pytest.fixture

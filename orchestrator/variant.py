@@ -25,7 +25,7 @@ class Variant:
         runtime: `executorch` or `coreml`.
         target: ExecuTorch's delegate, or Core ML's compute units.
         precision: Of the computation; the default of runtime and delegate if empty.
-        threads: Of ExecuTorch's thread pool; 0 for Core ML.
+        threads: Of ExecuTorch's thread pool; 0 where the runtime chooses and can't be told (iOS), and for Core ML.
     """
 
     runtime: str
@@ -44,9 +44,9 @@ class Variant:
             module="timm:none", runtime=self.runtime, backend=backend, precision=self.precision
         )
         object.__setattr__(self, "precision", probe.precision)
-        low, high = (1, MAX_THREADS) if self.runtime == "executorch" else (0, 0)
-        if not low <= self.threads <= high:
-            raise UsageError(f"{self.runtime} takes {low} to {high} threads, not {self.threads}")
+        most = MAX_THREADS if self.runtime == "executorch" else 0
+        if not 0 <= self.threads <= most:
+            raise UsageError(f"{self.runtime} takes up to {most} threads, not {self.threads}")
 
     def _backend(self) -> str:
         return "mlprogram" if self.runtime == "coreml" else self.target
@@ -63,7 +63,7 @@ class Variant:
         """Options of the agent's `load`."""
         if self.runtime == "coreml":
             return {"compute_units": self.target}
-        return {"threads": self.threads}
+        return {"threads": self.threads} if self.threads else {}
 
     def export_spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
         """How a model is exported for this variant."""

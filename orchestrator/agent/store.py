@@ -88,10 +88,18 @@ class ModelStore:
         return path
 
     def _make_room(self, size_bytes: int, keep: Collection[str]) -> None:
+        """Evicts the files loaded longest ago; none where even all of them would not do."""
         files = sorted(
             ((path, path.stat()) for path in self._root.iterdir() if not path.name.startswith(".")),
             key=lambda item: item[1].st_mtime_ns,
         )
+        kept_bytes = sum(stat.st_size for path, stat in files if path.name in keep)
+        if kept_bytes + size_bytes > self._max_bytes:
+            raise OpError(
+                "storage_full",
+                f"{size_bytes} bytes do not fit: the store holds at most {self._max_bytes} and loaded models "
+                f"take {kept_bytes}; unload models or start the agent with a larger store",
+            )
         used_bytes = sum(stat.st_size for _, stat in files)
         for path, stat in files:
             if used_bytes + size_bytes <= self._max_bytes:
@@ -99,9 +107,3 @@ class ModelStore:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
                 used_bytes -= stat.st_size
-        if used_bytes + size_bytes > self._max_bytes:
-            raise OpError(
-                "storage_full",
-                f"{size_bytes} bytes do not fit: the store holds at most {self._max_bytes} and loaded models "
-                f"take {used_bytes}; unload models or start the agent with a larger store",
-            )

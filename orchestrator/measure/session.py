@@ -80,6 +80,8 @@ def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None
         known = ", ".join(hello.runtimes)
         raise UsageError(f"the agent on {device_name} has no runtime {variant.runtime}; it has {known}")
     threads = runtime.options.get("threads")
+    if threads is None and variant.threads:
+        raise UsageError(f"{device_name} can't be told how many threads to use; leave --threads out")
     if threads is not None and threads.max is not None and variant.threads > threads.max:
         raise UsageError(
             f"{device_name} has {threads.max} cores for {variant.threads} threads; use --threads"
@@ -89,15 +91,18 @@ def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None
 def default_threads(device: Device, variant: Variant) -> Variant:
     """The variant with as many threads as the device's agent takes by default.
 
+    0 where the agent leaves that to the runtime.
+
     DeviceError where the device does not answer; UsageError where its agent does not have the runtime.
     """
     with device.connect() as client:
         hello = client.hello()
     runtime = hello.runtimes.get(variant.runtime)
     option = runtime.options.get("threads") if runtime else None
-    if option is None or not isinstance(option.default, int):
+    if variant.runtime != "executorch":
         return variant
-    return dataclasses.replace(variant, threads=option.default)
+    chosen = option.default if option is not None and isinstance(option.default, int) else 0
+    return dataclasses.replace(variant, threads=chosen)
 
 
 def measure(

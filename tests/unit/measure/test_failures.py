@@ -1,15 +1,15 @@
 """Models that a device can't run, and devices that are in no state to run any."""
 
 import pytest
-from fakes import QUIET, FakeDevice
+from fakes import QUIET, FakeClient, FakeDevice
 
-from luts.errors import InvalidArtifactError, MeasurementRejectedError
+from luts.errors import InvalidArtifactError, MeasurementRejectedError, UsageError
 from orchestrator.measure import readiness
 from orchestrator.measure.link import ModelFile
 from orchestrator.measure.log import read_log
 from orchestrator.measure.policy import Policy
 from orchestrator.measure.records import FailureRecord
-from orchestrator.measure.session import Subject, default_threads, measure
+from orchestrator.measure.session import Subject, check_runtime, default_threads, measure
 from orchestrator.measure.throttle import throttle_reason
 from orchestrator.variant import Variant
 from orchestrator.wire.messages import DeviceState
@@ -129,3 +129,17 @@ def test_a_phone_chooses_its_own_number_of_threads():
     chosen = default_threads(fake, Variant("executorch", "xnnpack", "fp32", 1))
     assert chosen.name == "executorch-xnnpack-fp32-t2"
     assert default_threads(fake, Variant("coreml", "all")) == Variant("coreml", "all")
+
+
+def test_a_runtime_that_cannot_be_told_chooses_for_itself(monkeypatch):
+    fake = device()
+    hello = FakeClient(fake).hello()
+    without = hello.runtimes["executorch"].model_copy(update={"options": {}})
+    silent = hello.model_copy(update={"runtimes": {"executorch": without}})
+    monkeypatch.setattr(FakeClient, "hello", lambda self: silent)
+    chosen = default_threads(fake, Variant("executorch", "xnnpack", "fp32", 2))
+    assert (chosen.name, chosen.load_options) == ("executorch-xnnpack-fp32-t0", {})
+    assert Variant.parse(chosen.name) == chosen
+    check_runtime("fake", silent, chosen)
+    with pytest.raises(UsageError, match="leave --threads out"):
+        check_runtime("fake", silent, Variant("executorch", "xnnpack", "fp32", 2))

@@ -47,11 +47,12 @@ def test_oldest_use_is_evicted_first(tmp_path: Path) -> None:
 
 def test_loaded_models_are_never_evicted(tmp_path: Path) -> None:
     store = ModelStore(tmp_path, max_bytes=10)
-    loaded = add(store, b"aaaaaa")
+    loaded, idle = add(store, b"aaaaaa"), add(store, b"cc")
     with pytest.raises(OpError) as refused:
         add(store, b"bbbbbb", in_use=(loaded,))
     assert refused.value.code == "storage_full"
     assert store.has(loaded)
+    assert store.has(idle)
 
 
 def test_too_large_for_the_store_at_all(tmp_path: Path) -> None:

@@ -150,6 +150,19 @@ struct AgentModelTests {
     await servers.stop()
   }
 
+  @Test("A change of settings ends a connection; the next client is served under the new ones")
+  func changeWhileConnected() async throws {
+    let (model, client) = try await connected()
+    model.settings[allows: .throttled] = true
+    while servers.made.count < 2 { try await Task.sleep(for: .milliseconds(1)) }
+    try await reaches(.listening, model)
+    await #expect(throws: (any Error).self) { try await client.request("state") }
+    let next = try Client(port: try await servers.port())
+    #expect(try await next.hello()["protocol"] == .integer(1))
+    try await reaches(.connected, model)
+    await servers.stop()
+  }
+
   /// A model that is at the front and listens, and a client that has said hello.
   private func connected() async throws -> (AgentModel, Client) {
     let model = makeModel()

@@ -199,6 +199,14 @@ def test_phone_delegates_take_the_whole_network(backend: str, precision: str) ->
     assert (lowered.delegates, lowered.operators) == (1, ())
 
 
+@pytest.mark.parametrize("kind", sorted(parse_key(spec.blocks[0]).kind for spec in one_of_each_kind()))
+def test_the_core_ml_delegate_takes_every_kind_of_block_whole(kind: str) -> None:
+    (spec,) = (spec for spec in one_of_each_kind() if parse_key(spec.blocks[0]).kind == kind)
+    module, inputs = build_module(spec)
+    lowered = lower_to_executorch(module, inputs, "coreml", "fp16", "iOS17")
+    assert (lowered.delegates, lowered.operators) == (1, ())
+
+
 def test_a_timm_model(cache: ArtifactCache) -> None:
     artifact = export_spec(ExportSpec(module="timm:test_efficientnet"), cache)
     assert artifact.report.delegates >= 1

@@ -12,8 +12,9 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(ROOT / "tests/agents")]
 
+from agent_programs import require_built  # noqa: E402
 from fakephone.adbd_phone import AdbdPhone, why_not  # noqa: E402
 from fakephone.bench_app import AgentProgram  # noqa: E402
 from fakephone.clients import OfficialAdb  # noqa: E402
@@ -29,10 +30,7 @@ ALLOWED = ("low_battery", "throttled")
 @pytest.fixture(scope="session")
 def kotlin_agent():
     """The Kotlin agent is built: what phones start as their app."""
-    if not (ROOT / ".toolchains/kotlin/kotlinc").exists():
-        pytest.skip("the Kotlin compiler is not installed: run tools/toolchains/kotlin.sh")
-    built = subprocess.run([ROOT / "tools/build_kotlin.sh"], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+    require_built("kotlin")
 
 
 @contextmanager

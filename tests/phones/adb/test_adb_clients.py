@@ -162,8 +162,7 @@ class TestOfficialClient:
         until(lambda: not adb.state(connected.serial).startswith("device"))
         assert adb.run("shell", "true", serial=connected.serial).returncode != 0
         connected.plug_in()
-        adb.run("connect", connected.serial)
-        adb.await_device(connected.serial)
+        adb.reconnect(connected.serial)
         assert adb.run("shell", "echo back", serial=connected.serial).stdout == b"back\n"
 
 

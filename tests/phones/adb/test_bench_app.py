@@ -123,8 +123,7 @@ def test_started_stopped_and_rebooted(adb, ready):
     shell(adb, ready, START)
     assert ready.app.port is not None
     ready.reboot()
-    adb.run("connect", ready.serial)
-    adb.await_device(ready.serial)
+    adb.reconnect(ready.serial)
     assert shell(adb, ready, "pidof dev.blocktime.bench")[0] == 1
     assert shell(adb, ready, "pm path dev.blocktime.bench")[0] == 0
 

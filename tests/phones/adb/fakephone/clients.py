@@ -55,6 +55,12 @@ class OfficialAdb:
         finally:
             self.run("disconnect", serial)
 
+    def reconnect(self, serial: str) -> None:
+        """At once; by itself the server tries every 10 s."""
+        self.run("disconnect", serial)
+        self.run("connect", serial)
+        self.await_device(serial)
+
     def await_device(self, serial: str) -> None:
         """Returns once the phone can be used. Raises TimeoutError."""
         give_up_s = time.monotonic() + _TIMEOUT_S

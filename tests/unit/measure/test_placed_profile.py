@@ -5,6 +5,7 @@ from fakes import QUIET, FakeClient, FakeDevice
 
 from luts.store import LutStore
 from luts.verify import verify_lut
+from orchestrator.cli.lut import show_command
 from orchestrator.export import Artifact, ArtifactCache, ExportSpec
 from orchestrator.export.artifact import Report
 from orchestrator.measure.conditions import described
@@ -84,7 +85,7 @@ def stays(model):
     return [(block.split("(")[0], "neural_engine") for block in model.blocks]
 
 
-def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path):
+def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path, capsys):
     culprit = REMOVALS[0]
 
     def placed(model):
@@ -104,6 +105,10 @@ def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path):
     assert sum(isinstance(record, PlacementRecord) for record in records) == len(PLAN.models)
     path = LutStore([tmp_path / "luts"]).write(lut)
     assert verify_lut(path) == lut
+    show_command(str(path))
+    shown = capsys.readouterr().out
+    assert "1 removals left out that moved operations" in shown
+    assert "1 removals moved operations of other blocks to another compute unit" in shown
 
 
 @pytest.mark.parametrize("told", [True, False])

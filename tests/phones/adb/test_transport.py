@@ -110,9 +110,9 @@ def test_port_where_nothing_listens_is_refused_at_once(link):
 
 
 def test_shell_and_agent_share_a_link(android, tmp_path):
-    """Over USB there is one connection only: a put in one stream, commands in another."""
+    """Over USB there is one connection only: a put of 100 MiB in one stream, commands in another."""
     client = android.connect()
-    path = model_file(tmp_path, 20_000_000)
+    path = model_file(tmp_path, 100 << 20)
     done, answers = threading.Event(), []
 
     def ask():
@@ -127,11 +127,6 @@ def test_shell_and_agent_share_a_link(android, tmp_path):
     assert set(answers) == {"Pixel 8"}
     assert not client.ensure(path)
     client.bye()
-
-
-def test_a_hundred_mebibyte_model(android, tmp_path):
-    with android.connect() as client:
-        assert client.ensure(model_file(tmp_path, 100 << 20))
 
 
 def test_app_is_installed_started_and_stopped(attached, android):
@@ -180,30 +175,35 @@ def test_cable_pulled_in_a_put(attached, android, said, tmp_path, way, adb):
     assert android.agent_starts == 1
 
 
-def test_app_killed_by_the_system(attached, android, said):
-    client = android.connect()
-    attached.app.stop()
+def test_app_killed_by_the_system(directly, fake_phone, said):
+    client = directly.connect()
+    fake_phone.app.stop()
     with pytest.raises(AgentLost):
         client.state()
-    with android.connect() as again:
+    with directly.connect() as again:
         again.state()
-    assert android.agent_starts == 2
+    assert directly.agent_starts == 2
     [line] = said
     assert "the app on Pixel 8 had ended; starting it again, its log is " in line
 
 
-def test_phone_that_restarts(directly, fake_phone, said):
-    client = directly.connect()
-    fake_phone.state.properties["sys.boot_completed"] = ""
-    fake_phone.reboot()
-    with pytest.raises(AgentLost):
-        client.state()
-    timer = threading.Timer(1.0, lambda: fake_phone.state.properties.update({"sys.boot_completed": "1"}))
-    timer.start()
-    with directly.connect() as again:
-        again.state()
-    timer.join()
-    assert directly.agent_starts == 2
+def test_phone_that_restarts(fake_phone, kotlin_agent, make_apk):
+    said = []
+
+    def say(line):
+        said.append(line)
+        if "still starting" in line:
+            fake_phone.state.properties["sys.boot_completed"] = "1"
+
+    with AndroidDevice(found(fake_phone), apk=make_apk(), say=say) as opened:
+        client = opened.connect()
+        fake_phone.state.properties["sys.boot_completed"] = ""
+        fake_phone.reboot()
+        with pytest.raises(AgentLost):
+            client.state()
+        with opened.connect() as again:
+            again.state()
+        assert opened.agent_starts == 2
     assert any("still starting" in line for line in said)
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from fakephone.daemon import Owner
@@ -89,6 +90,14 @@ def model_file(folder, size):
     path = folder / "model.pte"
     path.write_bytes(os.urandom(size))
     return path
+
+
+def take_log(line):
+    """What is in the log file that a line names at its end; the file is removed."""
+    path = Path(line.rpartition(" ")[2])
+    text = path.read_text()
+    path.unlink()
+    return text
 
 
 def test_shell(link):
@@ -184,7 +193,8 @@ def test_app_killed_by_the_system(directly, fake_phone, said):
         again.state()
     assert directly.agent_starts == 2
     [line] = said
-    assert "the app on Pixel 8 had ended; starting it again, its log is " in line
+    assert line.startswith("the app on Pixel 8 had ended; starting it again, its log is ")
+    assert "beginning of main" in take_log(line)
 
 
 def test_phone_that_restarts(fake_phone, kotlin_agent, make_apk):
@@ -205,6 +215,7 @@ def test_phone_that_restarts(fake_phone, kotlin_agent, make_apk):
             again.state()
         assert opened.agent_starts == 2
     assert any("still starting" in line for line in said)
+    take_log(said[-1])
 
 
 def test_phone_that_stays_away(directly, fake_phone, monkeypatch):

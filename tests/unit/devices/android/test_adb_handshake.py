@@ -1,5 +1,8 @@
 """Getting in: versions, the key that the phone knows, its dialog, and phones that don't answer as they should."""
 
+import random
+import socket
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -8,6 +11,7 @@ from orchestrator.devices.android.errors import LinkLost, PhoneNotReady
 from orchestrator.devices.android.handshake import greet
 from orchestrator.devices.android.keys import AdbKey
 from orchestrator.devices.android.pipe import Pipe
+from orchestrator.devices.android.tcp import TcpTransport
 
 AUTH, CNXN = packets.AUTH, packets.CNXN
 BANNER = b"device::ro.product.name=shiba;ro.product.model=Pixel 8;features=shell_v2,cmd"
@@ -133,3 +137,36 @@ def test_banner_without_properties(pipe, peer, key):
     welcome = greet(pipe, key, "the phone", never)
     assert welcome.model == ""
     assert "shell_v2" not in welcome.features
+
+
+def test_any_bytes_end_in_a_greeting_or_in_one_error(key):
+    """Seeded: a greeting with a few bytes changed, cut or doubled, then the end of the stream."""
+    random_ = random.Random(20261121)
+    header = packets.pack_header(CNXN, packets.VERSION, 4096, BANNER, with_checksum=True)
+    outcomes = set()
+    for _ in range(150):
+        data = bytearray(header + BANNER)
+        for _ in range(random_.randrange(3)):
+            data[random_.randrange(len(data))] = random_.randrange(256)
+        start, end = sorted(random_.randrange(len(data)) for _ in range(2))
+        data = random_.choice([data, data[:end], data[start:], data[:start] + data[end:], data + data])
+        outcome = outcome_of(bytes(data), key)
+        assert "\n" not in str(outcome)
+        outcomes.add(type(outcome).__name__)
+    assert outcomes == {"Welcome", "LinkLost"}
+
+
+def outcome_of(data, key):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport = TcpTransport("127.0.0.1", listener.getsockname()[1])
+        transport.connect(10.0)
+        sock, _ = listener.accept()
+    with sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        try:
+            return greet(Pipe(transport), key, "the phone", never)
+        except LinkLost as error:
+            return error
+        finally:
+            transport.close()

@@ -17,7 +17,7 @@ from torch import Tensor
 from orchestrator.export.mil import evaluate
 
 CALIBRATION_SAMPLES = 4
-"""Besides the example input. Ranges of random inputs are stable: more samples move scales by a few percent."""
+"""Besides the example input. 16 widen the ranges of an `autovit-nano` network by 5 % (median) to 33 % (largest)."""
 
 QUANTISED_OPERATORS = ("conv", "linear")
 """Whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools leaves them alone."""

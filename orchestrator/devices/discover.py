@@ -128,7 +128,7 @@ def _not_attached(phone: Phone | None, name: str) -> str:
 def _list_android() -> tuple[list[Attached], Gap | None]:
     try:
         phones = list_androids()
-    except DeviceError as error:
+    except BlocktimeError as error:
         reason, _, step = str(error).partition(": ")
         return [], Gap("android", reason, step)
     attached = [

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
-from orchestrator.devices.android.app import AGENT_PORT
+from orchestrator.agent.contract import PHONE_PORT
 from orchestrator.devices.android.install import PACKAGE
 from orchestrator.wire.messages import Caveat
 
@@ -155,7 +155,7 @@ def test_every_component_of_the_manifest_exists(report: Path, manifest: ET.Eleme
 def test_app_and_orchestrator_agree(manifest: ET.Element) -> None:
     core = BENCH / "core/src/main/kotlin/dev/blocktime/core"
     app = BENCH / "app/src/main/kotlin/dev/blocktime/bench"
-    assert f"const val PHONE_PORT = {AGENT_PORT}" in (core / "agent/AgentConfig.kt").read_text()
+    assert f"const val PHONE_PORT = {PHONE_PORT}" in (core / "agent/AgentConfig.kt").read_text()
     assert manifest.find("application/provider").get(f"{ANDROID}authorities") == f"{PACKAGE}.control"
     assert 'EXTRA_ALLOW = "allow"' in (app / "MainActivity.kt").read_text()
     caveats = re.findall(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.devices.iphone.state import AGENT_PORT, BUNDLE
+from orchestrator.agent.contract import PHONE_PORT
+from orchestrator.devices.iphone.state import BUNDLE
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "ios_bench/App"
@@ -30,7 +31,7 @@ def test_the_app_is_the_one_that_the_transport_looks_for() -> None:
     assert settings["PRODUCT_BUNDLE_IDENTIFIER"] == BUNDLE
     assert (APP / settings["INFOPLIST_FILE"]).exists()
     agent = (SOURCES / "BenchApp/PhoneAgent.swift").read_text()
-    assert f"port: UInt16 = {AGENT_PORT}\n" in agent
+    assert f"port: UInt16 = {PHONE_PORT}\n" in agent
     manifest = (ROOT / "ios_bench/BenchKit/Package.swift").read_text()
     assert f".iOS(.v{settings['IPHONEOS_DEPLOYMENT_TARGET'].removesuffix('.0')})" in manifest
 

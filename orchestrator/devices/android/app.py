@@ -13,9 +13,6 @@ from orchestrator.devices.android.install import PACKAGE
 from orchestrator.devices.android.link import AdbLink
 from orchestrator.wire.messages import Caveat
 
-# The port of the phone's loopback on which the app's agent listens (PROTOCOL.md, Agents as programs).
-AGENT_PORT = 47613
-
 _ACTIVITY = f"{PACKAGE}/.MainActivity"
 _TOKEN_URI = f"content://{PACKAGE}.control/token"
 _LOG_LINES = 2000

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from luts.errors import DeviceError
+from orchestrator.agent.contract import PHONE_PORT
 from orchestrator.devices.android import app, awake, finding
 from orchestrator.devices.android.apk import AppFile
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
@@ -178,7 +179,7 @@ class AndroidDevice:
             _sleep(_POLL_S)
 
     def _greet(self, link: AdbLink) -> AgentClient:
-        sock = link.open_socket(app.AGENT_PORT)
+        sock = link.open_socket(PHONE_PORT)
         client = AgentClient(sock, self._token, self._timeout_s, self.name)
         try:
             client.hello()

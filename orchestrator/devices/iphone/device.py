@@ -12,16 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from luts.errors import DeviceError
-from orchestrator.agent.contract import TOKEN_VARIABLE
+from orchestrator.agent.contract import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
 from orchestrator.devices.base import Access
 from orchestrator.devices.iphone.driver import PhoneDriver
 from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.ipa import check_ipa
-from orchestrator.devices.iphone.state import AGENT_PORT, APP_STEP, DEVELOPER_MODE_STEP, IphoneState
+from orchestrator.devices.iphone.state import APP_STEP, DEVELOPER_MODE_STEP, IphoneState
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost
-
-ALLOW_VARIABLE = "BLOCKTIME_ALLOW"
 
 # A run of hours should survive a night in which someone borrowed the cable for a moment, not one without the phone.
 DEFAULT_WAIT_S = 600.0
@@ -169,7 +167,7 @@ class IphoneDevice:
         while (client := self._greet()) is None:
             if time.monotonic() > deadline_s:
                 raise DeviceError(
-                    f"the app was started on {self._title} but its agent does not answer on port {AGENT_PORT} with "
+                    f"the app was started on {self._title} but its agent does not answer on port {PHONE_PORT} with "
                     "the token it was given; look at the phone's screen, then run the same command again"
                 )
             time.sleep(_POLL_S)
@@ -197,7 +195,7 @@ class IphoneDevice:
         )
 
     def _is_app_open(self) -> bool:
-        sock = self._driver.open_socket(self._state.udid, AGENT_PORT)
+        sock = self._driver.open_socket(self._state.udid, PHONE_PORT)
         if sock is not None:
             sock.close()
         return sock is not None
@@ -206,7 +204,7 @@ class IphoneDevice:
         """A connection with the token there is; None where no agent answers, or one with another token."""
         deadline_s = time.monotonic() + _BUSY_S
         while True:
-            sock = self._driver.open_socket(self._state.udid, AGENT_PORT)
+            sock = self._driver.open_socket(self._state.udid, PHONE_PORT)
             if sock is None:
                 return None
             client = AgentClient(sock, self._token, self._timeout_s, self.name)

@@ -11,7 +11,6 @@ Trust = Literal["trusted", "unpaired", "locked", "silent"]
 Connection = Literal["usb", "network"]
 
 BUNDLE = "dev.blocktime.bench"
-AGENT_PORT = 47613
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ class TestAdbutils:
         result = adbutils_device.shell2("echo out; (exit 5)")
         assert (result.returncode, result.output) == (5, "out\n")
 
-    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("size", [0, SIZES[-1]])
     def test_push_and_pull(self, adbutils_device, tmp_path, size):
         (tmp_path / "sent").write_bytes(os.urandom(size))
         adbutils_device.sync.push(tmp_path / "sent", REMOTE)
@@ -199,7 +199,7 @@ class TestAdbShell:
     def test_shell(self, adb_shell_device):
         assert adb_shell_device.shell("echo out; getprop ro.product.device") == "out\nshiba\n"
 
-    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("size", [0, SIZES[-1]])
     def test_push_and_pull(self, adb_shell_device, tmp_path, size):
         (tmp_path / "sent").write_bytes(os.urandom(size))
         adb_shell_device.push(str(tmp_path / "sent"), REMOTE)

@@ -68,8 +68,6 @@ class ActivityManager:
         full = f"{package}/{package if activity.startswith('.') else ''}{activity}"
         if PACKAGE not in self._state.packages or full != ACTIVITY.replace("/", f"/{PACKAGE}"):
             return terminal.fail(f"Error type 3\nError: Activity class {{{full}}} does not exist.")
-        if "-S" in arguments:
-            self._app.stop()
         allowed = arguments[arguments.index("allow") + 1].split(",") if "allow" in arguments else []
         self._app.start(allowed)
         return 0

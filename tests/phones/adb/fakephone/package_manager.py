@@ -34,11 +34,9 @@ class PackageManager:
         name, *rest = arguments or [""]
         subcommand = {
             "path": self._path,
-            "list": self._list,
             "install": self._install,
             "uninstall": self._uninstall,
             "grant": self._grant,
-            "clear": self._clear,
         }.get(name)
         if subcommand is None:
             return terminal.fail(f"Unknown command: {name}", 255)
@@ -78,18 +76,6 @@ class PackageManager:
     def _path(self, arguments: list[str], terminal: Terminal) -> int:
         installed = self._state.packages.get(arguments[-1])
         return 1 if installed is None else terminal.say(f"package:{self._phone_path(installed)}")
-
-    def _list(self, arguments: list[str], terminal: Terminal) -> int:
-        if arguments[:1] != ["packages"]:
-            return terminal.fail(f"Error: unknown list type '{' '.join(arguments[:1])}'", 255)
-        wanted = [argument for argument in arguments[1:] if not argument.startswith("-")]
-        for name, installed in sorted(self._state.packages.items()):
-            if all(part in name for part in wanted):
-                code = (
-                    f" versionCode:{installed.apk.version_code}" if "--show-versioncode" in arguments else ""
-                )
-                terminal.say(f"package:{name}{code}")
-        return 0
 
     def _install(self, arguments: list[str], terminal: Terminal) -> int:
         rest = list(arguments)
@@ -152,13 +138,6 @@ class PackageManager:
             )
         installed.granted.add(permission)
         return 0
-
-    def _clear(self, arguments: list[str], terminal: Terminal) -> int:
-        if arguments[-1] not in self._state.packages:
-            return terminal.fail("Failed")
-        self._stop(arguments[-1])
-        shutil.rmtree(self._folders.root / "data/data" / arguments[-1], ignore_errors=True)
-        return terminal.say("Success")
 
     def _phone_path(self, installed: InstalledPackage) -> str:
         return f"/{installed.path.relative_to(self._folders.root)}"

@@ -58,7 +58,6 @@ class Phone(abc.ABC):
                 "logcat": status.logcat,
                 "pidof": self._activities.pidof,
                 "pm": self.packages.run,
-                "settings": status.settings,
                 "sha256sum": self.folders.sha256sum,
             },
         )

@@ -1,4 +1,4 @@
-"""What a phone's system knows: its properties, battery, screen and installed packages. Tests change it at will."""
+"""What a phone's system knows: its properties, screen and installed packages. Tests change it at will."""
 
 from __future__ import annotations
 
@@ -28,15 +28,6 @@ PIXEL_8 = {
 
 
 @dataclass
-class Battery:
-    """As BatteryManager tells it; `temperature_decicelsius` is in tenths of a degree."""
-
-    percent: int = 85
-    charging: bool = True
-    temperature_decicelsius: int = 285
-
-
-@dataclass
 class InstalledPackage:
     """One package and what was allowed to it."""
 
@@ -54,22 +45,9 @@ class PhoneState:
     """
 
     properties: dict[str, str] = field(default_factory=lambda: dict(PIXEL_8))
-    settings: dict[str, str] = field(default_factory=dict)
-    battery: Battery = field(default_factory=Battery)
-    power_save: bool = False
-    thermal_status: int = 0
     screen_on: bool = True
-    locked: bool = False
     unlocked_since_boot: bool = True
     packages: dict[str, InstalledPackage] = field(default_factory=dict)
     idle_whitelist: set[str] = field(default_factory=set)
     free_bytes: int | None = None
     install_failure: str | None = None
-
-    @property
-    def model(self) -> str:
-        return self.properties["ro.product.model"]
-
-    @property
-    def sdk(self) -> int:
-        return int(self.properties["ro.build.version.sdk"])

@@ -24,16 +24,6 @@ class StatusCommands:
             terminal.say(f"[{name}]: [{value}]")
         return 0
 
-    def settings(self, arguments: list[str], terminal: Terminal) -> int:
-        verb, namespace, name, *value = [*arguments, "", "", ""]
-        key = f"{namespace}.{name}"
-        if verb == "get":
-            return terminal.say(self._state.settings.get(key, "null"))
-        if verb == "put" and value[0]:
-            self._state.settings[key] = value[0]
-            return 0
-        return terminal.fail("Bad arguments")
-
     def cmd(self, arguments: list[str], terminal: Terminal) -> int:
         name, *rest = arguments or [""]
         service = self._services.get(name)
@@ -44,12 +34,8 @@ class StatusCommands:
     def dumpsys(self, arguments: list[str], terminal: Terminal) -> int:
         name, *rest = arguments or [""]
         dump: Callable[[list[str]], str] | None = {
-            "battery": self._battery,
             "power": self._power,
-            "window": self._window,
             "package": self._package,
-            "thermalservice": self._thermal,
-            "deviceidle": self._idle_whitelist,
         }.get(name)
         if dump is None:
             terminal.fail(f"Can't find service: {name}")
@@ -87,30 +73,7 @@ class StatusCommands:
             else:
                 self._state.idle_whitelist.discard(name)
                 terminal.say(f"Removed: {name}")
-        if not arguments[1:]:
-            for name in sorted(self._state.idle_whitelist):
-                terminal.say(f"user,{name},10234")
         return 0
-
-    def _battery(self, arguments: list[str]) -> str:
-        battery = self._state.battery
-        return "\n".join(
-            [
-                "Current Battery Service state:",
-                "  AC powered: false",
-                f"  USB powered: {str(battery.charging).lower()}",
-                "  Wireless powered: false",
-                "  Dock powered: false",
-                f"  status: {2 if battery.charging else 3}",
-                "  health: 2",
-                "  present: true",
-                f"  level: {battery.percent}",
-                "  scale: 100",
-                "  voltage: 4200",
-                f"  temperature: {battery.temperature_decicelsius}",
-                "  technology: Li-ion",
-            ]
-        )
 
     def _power(self, arguments: list[str]) -> str:
         awake = self._state.screen_on
@@ -120,23 +83,8 @@ class StatusCommands:
                 "",
                 "Power Manager State:",
                 f"  mWakefulness={'Awake' if awake else 'Asleep'}",
-                f"  mIsPowered={str(self._state.battery.charging).lower()}",
-                f"  mIsLowPowerModeEnabled={str(self._state.power_save).lower()}",
                 "",
                 f"Display Power: state={'ON' if awake else 'OFF'}",
-            ]
-        )
-
-    def _window(self, arguments: list[str]) -> str:
-        locked = str(self._state.locked).lower()
-        return "\n".join(
-            [
-                "WINDOW MANAGER POLICY STATE (dumpsys window policy)",
-                "    KeyguardServiceDelegate",
-                f"      showing={locked}",
-                f"      inputRestricted={locked}",
-                f"    mIsShowing={locked}",
-                f"    mShowingDream=false mDreamingLockscreen={locked}",
             ]
         )
 
@@ -163,9 +111,3 @@ class StatusCommands:
                 *permissions,
             ]
         )
-
-    def _thermal(self, arguments: list[str]) -> str:
-        return f"IsStatusOverride: false\nThermal Status: {self._state.thermal_status}"
-
-    def _idle_whitelist(self, arguments: list[str]) -> str:
-        return "\n".join(f"user,{name},10234" for name in sorted(self._state.idle_whitelist))

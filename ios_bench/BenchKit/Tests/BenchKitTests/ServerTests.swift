@@ -41,6 +41,21 @@ actor ServerTests {
     await agent.server.stop()
   }
 
+  @Test("The port is free again as soon as the server has stopped")
+  func fixedPort() async throws {
+    let folder = TemporaryFolder()
+    let probe = AgentServer(try configuration(port: 0, folder))
+    let port = try await probe.start()
+    await probe.stop()
+    let server = AgentServer(try configuration(port: port, folder))
+    for _ in 0..<20 {
+      #expect(try await server.start() == port)
+      let client = try TestClient(port: port)
+      #expect(try client.refusal("state") == "unauthorized")
+      await server.stop()
+    }
+  }
+
   @Test("Stopping ends a run after the round in progress")
   func stopDuringRun() async throws {
     let agent = try await TestAgent()

@@ -9,6 +9,7 @@ public struct ListenError: LocalizedError {
 package final class Listener: @unchecked Sendable {
   package let port: UInt16
   private let socket: Int32
+  private var isOpen = true
   /// A byte in it ends `accept`.
   private let wakeUp: (reading: Int32, writing: Int32)
 
@@ -35,7 +36,8 @@ package final class Listener: @unchecked Sendable {
   }
 
   deinit {
-    for descriptor in [socket, wakeUp.reading, wakeUp.writing] { closeDescriptor(descriptor) }
+    close()
+    for descriptor in [wakeUp.reading, wakeUp.writing] { closeDescriptor(descriptor) }
   }
 
   /// Waits for the next client; nil after `stop`. Throws PosixError where the socket is no longer usable.
@@ -50,6 +52,12 @@ package final class Listener: @unchecked Sendable {
         continue
       }
     }
+  }
+
+  /// Frees the port. For the thread that accepts, after which it accepts no more.
+  package func close() {
+    if isOpen { closeDescriptor(socket) }
+    isOpen = false
   }
 
   /// Makes `accept` return nil. For any thread.

@@ -9,7 +9,7 @@ final class Acceptor: @unchecked Sendable {
 
   private let configuration: AgentConfiguration
   private let listener: Listener
-  private let executor = ThreadExecutor(name: "timing")
+  private let executor: ThreadExecutor
   private let emit: @Sendable (AgentEvent) -> Void
   private let place = DispatchSemaphore(value: 1)
   private let lock = NSLock()
@@ -22,6 +22,7 @@ final class Acceptor: @unchecked Sendable {
     self.configuration = configuration
     self.emit = emit
     listener = try Listener(port: configuration.port)
+    executor = ThreadExecutor(name: "timing")
     let thread = Thread { [self] in acceptClients() }
     thread.name = "accept"
     thread.start()
@@ -69,8 +70,9 @@ final class Acceptor: @unchecked Sendable {
     connection.closeAfterAnswer()
   }
 
-  /// Cuts off a client that came while the acceptor was being stopped, and waits for the session's end.
+  /// Frees the port, cuts off a client that came while the acceptor was being stopped, and waits for the session.
   private func end(_ reason: String?) {
+    listener.close()
     let last = lock.withLock {
       hasEnded = true
       return client

@@ -36,6 +36,7 @@ def greet(adb, running):
 
 
 def greeter(adb, phone):
+    until(lambda: phone.app.port)
     port = int(adb.run("forward", "tcp:0", "tcp:47613", serial=phone.serial).stdout)
 
     def connect(token):
@@ -93,7 +94,7 @@ def test_the_token_is_on_no_command_line(adb, ready):
     while watched.poll() is None:
         assert not any(TOKEN in line for line in command_lines())
     shell(adb, ready, START)
-    assert ready.app.port is not None
+    until(lambda: ready.app.port)
     assert not any(TOKEN in line for line in command_lines())
 
 
@@ -121,7 +122,7 @@ def test_started_stopped_and_rebooted(adb, ready):
     assert ready.app.port is None, "its token is gone with it"
     give_token(adb, ready, TOKEN)
     shell(adb, ready, START)
-    assert ready.app.port is not None
+    until(lambda: ready.app.port)
     ready.reboot()
     adb.reconnect(ready.serial)
     assert shell(adb, ready, "pidof dev.blocktime.bench")[0] == 1

@@ -74,7 +74,7 @@ class Phone(abc.ABC):
     @property
     def defects(self) -> list[str]:
         """What went wrong that no fault explains; tests expect nothing."""
-        return list(self._server.defects)
+        return [*self._server.defects, *self.app.failures]
 
     @abc.abstractmethod
     def listen(self, port: int) -> socket.socket:

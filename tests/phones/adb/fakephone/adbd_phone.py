@@ -28,7 +28,7 @@ _TOOLS = ("unshare", "nsenter", "setpriv", "mount", "ip")
 def why_not(adbd: Path) -> str | None:
     """Why no such phone can be made here; None where it can."""
     if not adbd.is_file():
-        return f"no adbd at {adbd}: run EXTRA=adbd tools/toolchains/swift.sh"
+        return f"no adbd at {adbd}: run tools/toolchains/swift.sh"
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         return f"needs {', '.join(missing)} of util-linux and iproute2"

@@ -37,9 +37,10 @@ compile() {
   done
   inputs=$(cd "$root" && { digest "${sources[@]#"$root"/}"; echo "$*"; sha256sum ${classpath//:/ }; } | sha256sum)
   [[ -f $out/$jar && -f $out/.$jar.inputs && $(<"$out/.$jar.inputs") == "$inputs" ]] && return
-  rm -f "$out/$jar"
-  "$toolchain/kotlinc" -Werror -cp "$classpath" "${@:2}" -d "$out/$jar" "${sources[@]}" >"$out/build.log" 2>&1 ||
+  # Renamed when it is whole: an agent that starts now finds the old one.
+  "$toolchain/kotlinc" -Werror -cp "$classpath" "${@:2}" -d "$out/new-$jar" "${sources[@]}" >"$out/build.log" 2>&1 ||
     { cat "$out/build.log" >&2; die "compiling $jar failed, the compiler's output stands above"; }
+  mv "$out/new-$jar" "$out/$jar"
   echo "$inputs" >"$out/.$jar.inputs"
 }
 

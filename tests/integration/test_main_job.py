@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from profiling import SMALL
 
 from luts.store import LutStore
 from luts.verify import verify_lut
@@ -17,8 +18,7 @@ from orchestrator.measure.log import read_log
 from orchestrator.measure.samples import samples_table
 
 BENCH = Path(sys.executable).parent / "bench"
-PROFILE = ["profile", "--device", "host", "--space", "autovit-nano", "--threads", "1", "--budget", "1s"]
-SMALL = ["--removals", "none", "--design", "3", "--heldout", "2"]
+PROFILE = ["profile", "--device", "host", *SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def environment(home):
-    return os.environ | {"BLOCKTIME_LUTS": str(home / "luts"), "BLOCKTIME_CACHE": str(home / "cache")}
+def environment(home, export_cache):
+    return os.environ | {"BLOCKTIME_LUTS": str(home / "luts"), "BLOCKTIME_CACHE": str(export_cache)}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def bench(home, environment):
 @pytest.fixture(scope="module")
 def profiled(bench, home):
     """The LUT of an undisturbed run."""
-    bench(*PROFILE, *SMALL, "--run", home / "whole")
+    bench(*PROFILE, "--run", home / "whole")
     return LutStore([home / "luts"]).resolve("host/autovit-nano/executorch-xnnpack-fp32-t1/v1")
 
 
@@ -90,7 +90,7 @@ def test_killed_at_three_moments_and_resumed_it_gives_the_same_keys_and_no_sampl
     folder = home / "killed"
     journal = folder / "journal.jsonl"
     whole_size = (home / "whole" / "journal.jsonl").stat().st_size
-    command = [BENCH, *PROFILE, *SMALL, "--run", folder]
+    command = [BENCH, *PROFILE, "--run", folder]
     for share in (0.1, 0.4, 0.8):
         process = subprocess.Popen(
             command, env=environment, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -103,7 +103,7 @@ def test_killed_at_three_moments_and_resumed_it_gives_the_same_keys_and_no_sampl
         process.send_signal(signal.SIGKILL)
         process.wait()
     before = sample_places(journal)
-    bench(*PROFILE, *SMALL, "--run", folder)
+    bench(*PROFILE, "--run", folder)
     after = sample_places(journal)
     assert len(after) == len(set(after))
     assert set(before) <= set(after)
@@ -117,7 +117,7 @@ def test_interrupted_it_ends_with_130_and_a_journal_that_goes_on(bench, home, en
     folder = home / "interrupted"
     journal = folder / "journal.jsonl"
     process = subprocess.Popen(
-        [BENCH, *PROFILE, *SMALL, "--run", folder],
+        [BENCH, *PROFILE, "--run", folder],
         env=environment,
         cwd=home,
         stdout=subprocess.PIPE,
@@ -132,14 +132,14 @@ def test_interrupted_it_ends_with_130_and_a_journal_that_goes_on(bench, home, en
     assert "run the same command to go on" in errors
     assert "Traceback" not in errors
     before = set(sample_places(journal))
-    bench(*PROFILE, *SMALL, "--run", folder)
+    bench(*PROFILE, "--run", folder)
     assert before <= set(sample_places(journal))
 
 
 def test_a_finished_run_is_reused_when_asked_to(bench, home, profiled):
-    shown = json.loads(bench(*PROFILE, *SMALL, "--run", home / "whole", "--reuse", "--json").stdout)
+    shown = json.loads(bench(*PROFILE, "--run", home / "whole", "--reuse", "--json").stdout)
     assert shown["path"] == str(profiled.path)
-    assert bench(*PROFILE, *SMALL, "--run", home / "whole", check=False).returncode == 2
+    assert bench(*PROFILE, "--run", home / "whole", check=False).returncode == 2
 
 
 def test_a_journal_of_another_variant_is_refused(bench, home, profiled):
@@ -147,7 +147,7 @@ def test_a_journal_of_another_variant_is_refused(bench, home, profiled):
     folder.mkdir()
     (folder / "journal.jsonl").write_bytes((home / "whole" / "journal.jsonl").read_bytes())
     other = [part if part != "1" else "2" for part in PROFILE]
-    result = bench(*other, *SMALL, "--run", folder, check=False)
+    result = bench(*other, "--run", folder, check=False)
     assert result.returncode == 4
     assert "begun under other conditions: variant (executorch-xnnpack-fp32-t1 is now" in result.stderr
 

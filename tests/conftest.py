@@ -1,4 +1,4 @@
-"""What the fake phones share: `profiling`, and the models that are exported once for all of them."""
+"""What tests of whole profiles share: `profiling`, and the models that are exported once for all of them."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A small `bench profile` of a phone in a process of its own, which tests disturb."""
+"""A small `bench profile` in a process of its own, which tests disturb."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from orchestrator.measure.log import read_log
 from orchestrator.measure.samples import samples_table
 
 _BENCH = Path(sys.executable).parent / "bench"
-_SMALL = ("--threads", "1", "--budget", "1s", "--removals", "none", "--design", "2", "--heldout", "2")
+# All tests profile this one plan, so that its models are exported once.
+PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "3", "--heldout", "2")
+SMALL = (*PLAN, "--threads", "1", "--budget", "1s")
 
 
 class Profiling:
@@ -26,7 +28,7 @@ class Profiling:
         self._device = device
         self._luts = folder / "luts"
         self.journal = folder / "run" / "journal.jsonl"
-        what = ("--device", device, "--space", "autovit-nano", *_SMALL, *options)
+        what = ("--device", device, *SMALL, *options)
         self.process = subprocess.Popen(
             [_BENCH, "profile", *what, "--run", folder / "run"],
             env={**os.environ, "BLOCKTIME_LUTS": str(self._luts), **environment},
@@ -55,14 +57,14 @@ class Profiling:
         self.process.kill()
         self.process.communicate()
 
-    def lut(self) -> Lut:
-        """The LUT that it wrote, verified, no sample of which was taken twice."""
+    def lut(self, name: str = "") -> Lut:
+        """The LUT that it wrote, verified, no sample of which was taken twice; `name` where not the device's."""
         table = samples_table(read_log(self.journal))
         names = ("batch", "segment", "round", "position")
         places = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
         assert len(places) == len(set(places))
-        name = f"{self._device}/autovit-nano/executorch-xnnpack-fp32-t1/v1"
-        return verify_lut(LutStore([self._luts]).resolve(name).path)
+        where = f"{name or self._device}/autovit-nano/executorch-xnnpack-fp32-t1/v1"
+        return verify_lut(LutStore([self._luts]).resolve(where).path)
 
     def _journal_bytes(self) -> int:
         return self.journal.stat().st_size if self.journal.exists() else 0

@@ -1,0 +1,20 @@
+"""`bench profile` of this machine by the agents in Kotlin and Swift."""
+
+import pytest
+from agent_programs import BUILT, require_built
+from profiling import Profiling
+
+
+@pytest.mark.parametrize("language", BUILT)
+def test_a_profile_by_another_agent_is_a_lut_of_its_own(language, tmp_path, export_cache):
+    require_built(language)
+    device = f"host-{language}"
+    run = Profiling("host", tmp_path, {"BLOCKTIME_CACHE": str(export_cache)}, "--agent", language)
+    try:
+        run.finish()
+    finally:
+        run.kill()
+    meta = run.lut(device).meta
+    assert meta.device.name == device
+    assert meta.versions.agent.startswith(f"blocktime-{language} ")
+    assert meta.measured == "measured"

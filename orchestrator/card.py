@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luts.lut import Lut
-from orchestrator.export.cache import digest
 from orchestrator.winner import MeasuredArch, budget_text
 from search.algorithms import SearchResult
 from search.algorithms.record import Evaluated
@@ -25,7 +23,7 @@ class Card:
         winner: May be another than the search's own, if `measured` chose it.
         measured: The winner's measurement, None where no device was given.
         meets_budget: Whether the measured interval is within the budget; None without a measurement.
-        files: Paths of what lies beside the card.
+        files: What lies beside the card: name to sha256, a Core ML package's being that of its packed form.
     """
 
     search: SearchResult
@@ -35,7 +33,7 @@ class Card:
     supernet: CheckpointInfo
     measured: MeasuredArch | None
     meets_budget: bool | None
-    files: Sequence[Path]
+    files: Mapping[str, str]
 
 
 def model_card(card: Card) -> str:
@@ -62,7 +60,7 @@ def model_card(card: Card) -> str:
         "## Not measured",
         "\n".join(f"- {line}" for line in _unknown(card)),
         "## Files",
-        _table({path.name: f"sha256 `{digest(path)[0]}`" for path in card.files}),
+        _table({name: f"sha256 `{sha256}`" for name, sha256 in card.files.items()}),
         "## Licence",
         "blocktime is under Apache-2.0 and claims nothing in this model. Terms of the images "
         f"(`{card.supernet.source}`){_teacher_terms(card)} apply to the weights; blocktime does not know them.",

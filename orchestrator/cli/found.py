@@ -16,6 +16,7 @@ from orchestrator.cli.output import Column, emit_facts, emit_json, emit_rows, sa
 from orchestrator.devices.base import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.export import ExportSpec
+from orchestrator.export.cache import digest
 from orchestrator.export.package import deliver
 from orchestrator.feedback import fed_back
 from orchestrator.measure.plan import model_id
@@ -108,9 +109,12 @@ def write_winner(found: Found, measured: Measured | None) -> None:
     specs = {variant.name: _weighted(found, winner, variant) for variant in winner_variants(found.variant)}
     artifacts = export_all(specs, found.workers)
     write_json(found.output / "winner.json", get_space(arch.space).to_document(arch))
-    models = [(artifact.path, artifact.suffix) for artifact in artifacts.values()]
-    models.append((Path(next(iter(specs.values())).weights_path), ".safetensors"))
-    files = [deliver(path, found.output / f"winner{suffix}") for path, suffix in models]
+    weights = Path(next(iter(specs.values())).weights_path)
+    models = [(artifact.path, artifact.suffix, artifact.sha256) for artifact in artifacts.values()]
+    models.append((weights, ".safetensors", digest(weights)[0]))
+    files = {"winner.json": digest(found.output / "winner.json")[0]}
+    for path, suffix, sha256 in models:
+        files[deliver(path, found.output / f"winner{suffix}").name] = sha256
     card = Card(
         search=found.result,
         winner=winner,
@@ -119,7 +123,7 @@ def write_winner(found: Found, measured: Measured | None) -> None:
         supernet=found.evaluator.info,
         measured=measured.winner if measured else None,
         meets_budget=measured.chosen is not None if measured else None,
-        files=[found.output / "winner.json", *files],
+        files=files,
     )
     write_text(found.output / "winner.md", model_card(card))
 

@@ -24,8 +24,7 @@ struct Agent {
 
   /// Serves until the process is ended.
   private static func serve(_ options: Options) async throws {
-    // A file over the process's size limit is to be an error of the write, not the end of the agent.
-    signal(SIGXFSZ, SIG_IGN)
+    setSignals()
     if options.watchesParent { ParentWatch.start() }
     let probe = HostProbe(simulating: options.simulatedProduct)
     let server = AgentServer(
@@ -42,6 +41,14 @@ struct Agent {
     for await case .stopped(let reason) in server.events {
       leave(1, "no longer listening: \(reason ?? "stopped")")
     }
+  }
+
+  private static func setSignals() {
+    // A file over the process's size limit is to be an error of the write, not the end of the agent.
+    signal(SIGXFSZ, SIG_IGN)
+    // A crash is to end the agent at once. Swift's backtracer would stop all threads and write a report first, and
+    // the client would wait for that, at times for ever.
+    for crash in [SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV] { signal(crash, SIG_DFL) }
   }
 
   private static func leave(_ status: Int32, _ message: String) -> Never {

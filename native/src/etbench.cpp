@@ -2,7 +2,8 @@
 //
 // Reads requests on stdin, a line each, and answers a line of JSON each:
 //   load PATH THREADS       -> {"handle": 1, "load_ns": 123}      (no blanks in PATH)
-//   run HANDLE N WARMUP     -> {"ns": [N latencies]}
+//   run HANDLE N WARMUP     -> {"ns": [N latencies]} of executing alone
+//   forward HANDLE N WARMUP -> the same of setting the inputs and executing, as ExecuTorch's Module::forward does
 //   unload HANDLE           -> {"unloaded": 1}
 // or {"error": "..."}. Ends with stdin.
 
@@ -76,15 +77,20 @@ int64_t nanoseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
 }
 
-std::vector<int64_t> time_runs(blocktime::LoadedMethod& method, long runs, long warmup) {
+enum class Timed { kExecute, kForward };
+
+std::vector<int64_t> time_runs(blocktime::LoadedMethod& method, Timed timed, long runs, long warmup) {
   std::vector<int64_t> latencies_ns(static_cast<size_t>(runs));
   for (long i = 0; i < warmup; ++i) {
     method.set_inputs();
     blocktime::check(method.execute(), "the runtime failed to execute");
   }
   for (int64_t& latency_ns : latencies_ns) {
+    auto start = Clock::now();
     method.set_inputs();
-    const auto start = Clock::now();
+    if (timed == Timed::kExecute) {
+      start = Clock::now();
+    }
     const Error error = method.execute();
     const auto end = Clock::now();
     blocktime::check(error, "the runtime failed to execute");
@@ -118,15 +124,15 @@ class Bench {
       const std::string path = parse<std::string>(words);
       return load(path, parse<uint32_t>(words));
     }
-    if (verb == "run") {
+    if (verb == "run" || verb == "forward") {
       const long handle = parse<long>(words);
       const long runs = parse<long>(words);
-      return run(handle, runs, parse<long>(words));
+      return run(handle, verb == "run" ? Timed::kExecute : Timed::kForward, runs, parse<long>(words));
     }
     if (verb == "unload") {
       return unload(parse<long>(words));
     }
-    throw Failure(Error::InvalidArgument, "ask load PATH THREADS, run HANDLE N WARMUP or unload HANDLE");
+    throw Failure(Error::InvalidArgument, "ask load PATH THREADS, run or forward HANDLE N WARMUP, or unload HANDLE");
   }
 
  private:
@@ -148,13 +154,13 @@ class Bench {
     return "{\"handle\": " + std::to_string(last_handle_) + ", \"load_ns\": " + std::to_string(load_ns) + "}";
   }
 
-  std::string run(long handle, long runs, long warmup) {
+  std::string run(long handle, Timed timed, long runs, long warmup) {
     if (runs < 1 || runs > kMaxRuns || warmup < 0 || warmup > kMaxWarmup) {
       throw Failure(Error::InvalidArgument, "at most 200000 runs and 1000 warm-up runs");
     }
     std::string json = "{\"ns\": [";
     const char* separator = "";
-    for (const int64_t latency_ns : time_runs(find(handle)->second->method, runs, warmup)) {
+    for (const int64_t latency_ns : time_runs(find(handle)->second->method, timed, runs, warmup)) {
       json += separator + std::to_string(latency_ns);
       separator = ", ";
     }

@@ -24,16 +24,18 @@ from orchestrator.measure.link import Link, ModelFile
 from orchestrator.variant import Variant
 from search.spaces import get_arch, get_space
 
-SESSIONS = 16
-LOADS = 3
-ROUNDS = 12
-VISITS = 8
+SESSIONS = 12
+LOADS = 2
+ROUNDS = 10
+VISITS = 6
 WARMUP = 3
 SETTLE_RUNS = 1
-NETWORKS = 4
+NETWORKS = 3
 THREADS = 1
-BASE = "c++"
-AGENTS = ("python", "kotlin", "swift")
+EXECUTE = "c++"
+FORWARD = "c++ forward"
+BASES = {"python": EXECUTE, "kotlin": FORWARD, "swift": EXECUTE}
+"""Agents, and the C++ call that is theirs: ExecuTorch's Android API sets the inputs within the timed call."""
 
 
 class Timer(Protocol):
@@ -64,10 +66,10 @@ class AgentTimer:
 
 
 class BareTimer:
-    """build/native/etbench: ExecuTorch under C++ with nothing else in the process."""
+    """build/native/etbench: ExecuTorch under C++ with nothing else in the process. `verb`: what is timed."""
 
-    def __init__(self, process: subprocess.Popen[str]):
-        self._process = process
+    def __init__(self, process: subprocess.Popen[str], verb: str):
+        self._process, self._verb = process, verb
 
     def load(self, model: ModelFile) -> int:
         return int(self._ask(f"load {model.path} {THREADS}")["handle"])
@@ -76,7 +78,7 @@ class BareTimer:
         self._ask(f"unload {handle}")
 
     def run(self, handle: int) -> list[int]:
-        ns = self._ask(f"run {handle} {VISITS * (SETTLE_RUNS + 1)} {WARMUP}")["ns"]
+        ns = self._ask(f"{self._verb} {handle} {VISITS * (SETTLE_RUNS + 1)} {WARMUP}")["ns"]
         return [int(value) for value in ns[SETTLE_RUNS :: SETTLE_RUNS + 1]]
 
     def _ask(self, line: str) -> dict[str, Any]:
@@ -91,7 +93,7 @@ class BareTimer:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Latency of a network under one program over that in C++, with its 95 % interval over processes."""
+    """Latency of a network under an agent over that of its C++ call, with its 95 % interval over processes."""
 
     ratio: float
     low: float
@@ -108,9 +110,9 @@ def main() -> str:
         with _timers() as timers:
             for name in names:
                 found = [_one_load(timers, models[name], rng) for _ in range(LOADS)]
-                for agent in AGENTS:
+                for agent in BASES:
                     logs[name, agent].append(statistics.fmean(load[agent] for load in found))
-                base_ms[name].append(statistics.median(load[BASE] for load in found))
+                base_ms[name].append(statistics.median(load[EXECUTE] for load in found))
         print(f"session {session + 1} of {SESSIONS}", flush=True)
     return _section(names, base_ms, {key: agreement(values) for key, values in logs.items()}, logs)
 
@@ -136,14 +138,19 @@ def _timers() -> Iterator[dict[str, Timer]]:
     """All four programs, started now and ended after."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bare = subprocess.Popen(
-            [ROOT / "build" / "native" / "etbench"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        stack.callback(bare.wait)
-        assert bare.stdin is not None
-        stack.callback(bare.stdin.close)
-        timers: dict[str, Timer] = {BASE: BareTimer(bare)}
-        for agent in AGENTS:
+        timers: dict[str, Timer] = {}
+        for name, verb in ((EXECUTE, "run"), (FORWARD, "forward")):
+            bare = subprocess.Popen(
+                [ROOT / "build" / "native" / "etbench"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(bare.wait)
+            assert bare.stdin is not None
+            stack.callback(bare.stdin.close)
+            timers[name] = BareTimer(bare, verb)
+        for agent in BASES:
             device = HostDevice(
                 agent_program(agent), store_dir=folder / agent, log_path=folder / f"{agent}.log"
             )
@@ -152,7 +159,7 @@ def _timers() -> Iterator[dict[str, Timer]]:
 
 
 def _one_load(timers: Mapping[str, Timer], model: ModelFile, rng: random.Random) -> dict[str, float]:
-    """A fresh load in every program: by agent the mean log ratio to C++ over rounds, and C++'s own ms."""
+    """A fresh load in every program: by agent the median log ratio to its C++ call, and the bare execution's ms."""
     handles = {name: timers[name].load(model) for name in rng.sample(list(timers), len(timers))}
     rounds: list[dict[str, float]] = []
     for _ in range(ROUNDS):
@@ -161,10 +168,10 @@ def _one_load(timers: Mapping[str, Timer], model: ModelFile, rng: random.Random)
     for name, handle in handles.items():
         timers[name].unload(handle)
     found = {
-        agent: statistics.median(math.log(visited[agent] / visited[BASE]) for visited in rounds)
-        for agent in AGENTS
+        agent: statistics.median(math.log(visited[agent] / visited[base]) for visited in rounds)
+        for agent, base in BASES.items()
     }
-    return found | {BASE: statistics.median(visited[BASE] for visited in rounds) / 1e6}
+    return found | {EXECUTE: statistics.median(visited[EXECUTE] for visited in rounds) / 1e6}
 
 
 def _section(
@@ -175,7 +182,7 @@ def _section(
 ) -> str:
     rows = []
     for name in names:
-        cells = [_cell(found[name, agent]) for agent in AGENTS]
+        cells = [_cell(found[name, agent]) for agent in BASES]
         rows.append(f"| {name} | {statistics.median(base_ms[name]):.3f} | " + " | ".join(cells) + " |")
     overall = [
         _cell(
@@ -186,21 +193,37 @@ def _section(
                 ]
             )
         )
-        for agent in AGENTS
+        for agent in BASES
     ]
     rows.append("| all | | " + " | ".join(f"**{cell}**" for cell in overall) + " |")
     table = "\n".join(rows)
     return f"""## The same network in C++, Python, Kotlin and Swift
 
 Latency in each agent over that in a bare C++ program, all on the same ExecuTorch runtime, XNNPACK fp32, {THREADS}
-thread: {SESSIONS} sessions of fresh processes, {LOADS} fresh loads in each, {ROUNDS} rounds a load in which the
-four took turns in random order ({VISITS} timed visits a turn). 95 % intervals are over sessions. The agents go
-through the wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's Android API over JNI.
+thread: {SESSIONS} sessions of fresh processes, {LOADS} fresh loads in each, {ROUNDS} rounds a load in which all
+took turns in random order ({VISITS} timed visits a turn). 95 % intervals are over sessions. The agents go through the
+wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's Android API over JNI. That API sets the
+inputs within the call, so Kotlin is compared with a C++ program that times both, the others with one that times the
+execution alone.
 
 | network | C++, ms | Python | Kotlin | Swift |
 |---|---|---|---|---|
 {table}
+
+Over the networks of autovit-nano that is {_microseconds(names, base_ms, found)} a call.
 """
+
+
+def _microseconds(
+    names: Sequence[str], base_ms: Mapping[str, Sequence[float]], found: Mapping[tuple[str, str], Agreement]
+) -> str:
+    """What each agent's call costs beside C++'s, in microseconds, on average over the small networks."""
+    small = [name for name in names if name.startswith("nano")]
+    parts = []
+    for agent in BASES:
+        extra_ms = [(found[name, agent].ratio - 1) * statistics.median(base_ms[name]) for name in small]
+        parts.append(f"{1000 * statistics.fmean(extra_ms):+.1f} µs in {agent.capitalize()}")
+    return ", ".join(parts)
 
 
 def _cell(found: Agreement) -> str:

@@ -48,9 +48,10 @@ def test_times_models_that_were_loaded(bench: Bench, convolution: Exported, look
         assert loaded["handle"] == handle
         assert loaded["load_ns"] > 0
     for handle in (1, 2):
-        latencies_ns = bench.ask("run", handle, 20, 3)["ns"]
-        assert len(latencies_ns) == 20
-        assert min(latencies_ns) > 0
+        for verb in ("run", "forward"):
+            latencies_ns = bench.ask(verb, handle, 20, 3)["ns"]
+            assert len(latencies_ns) == 20
+            assert min(latencies_ns) > 0
     assert bench.close() == 0
 
 

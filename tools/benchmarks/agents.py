@@ -201,16 +201,17 @@ def _section(
 
 Latency in each agent over that in a bare C++ program, all on the same ExecuTorch runtime, XNNPACK fp32, {THREADS}
 thread: {SESSIONS} sessions of fresh processes, {LOADS} fresh loads in each, {ROUNDS} rounds a load in which all
-took turns in random order ({VISITS} timed visits a turn). 95 % intervals are over sessions. The agents go through the
-wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's Android API over JNI. That API sets the
-inputs within the call, so Kotlin is compared with a C++ program that times both, the others with one that times the
-execution alone.
+took turns in random order ({VISITS} timed visits a turn). 95 % intervals are over sessions. The agents go through
+the wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's Android API over JNI. That API sets
+the inputs within the call, so Kotlin is compared with a C++ program that times both, the others with one that times
+the execution alone.
 
 | network | C++, ms | Python | Kotlin | Swift |
 |---|---|---|---|---|
 {table}
 
-Over the networks of autovit-nano that is {_microseconds(names, base_ms, found)} a call.
+Over the networks of autovit-nano that is {_microseconds(names, base_ms, found)} a call:
+a constant of the language's binding, which a LUT holds in its base, and which counts for networks this small only.
 """
 
 

@@ -126,6 +126,9 @@ def measure_command(
         Column("ratio", "to the first", 3),
         Column("ratio_low", "95 % low", 3),
         Column("ratio_high", "high", 3),
+        Column("load_ms", "load, ms", 2),
+        *([Column("first_ms", "first load, ms", 2)] if any(row["first_ms"] for row in rows) else []),
+        *([Column("compile_ms", "compiling, ms", 1)] if any(row["compile_ms"] for row in rows) else []),
         Column("loads", "loads"),
         Column("rounds", "rounds"),
     ]
@@ -263,6 +266,7 @@ def _measured_row(name: str, arch: Arch | None, file: ModelFile, measurement: Me
         "ratio": math.exp(ratio.log_ratio),
         "ratio_low": math.exp(ratio.low),
         "ratio_high": math.exp(ratio.high),
+        **asdict(measurement.loads[_journal_id(name)]),
         "loads": ratio.loads,
         "rounds": ratio.rounds,
     }

@@ -128,9 +128,12 @@ class BatchRunner:
         loading = list(range(len(batch.slots)))
         rng.shuffle(loading)
         loaded = {slot: self._load(batch.slots[slot]) for slot in loading}
-        load_ns = [loaded[slot].load_ns for slot in range(len(batch.slots))]
-        self.log.append(batch.model_copy(update={"load_ns": load_ns}))
-        handles = [loaded[slot].handle for slot in range(len(batch.slots))]
+        loads = [loaded[slot] for slot in range(len(batch.slots))]
+        times = {
+            name: [getattr(load, name) for load in loads] for name in ("load_ns", "compile_ns", "cached")
+        }
+        self.log.append(batch.model_copy(update=times))
+        handles = [load.handle for load in loads]
         warmup = self.policy.warmup
         while not self._done(batch):
             self._chunk(batch, handles, self.log.rounds(batch.batch), warmup)

@@ -17,6 +17,7 @@ MAX_ROUNDS = 100_000
 
 ModelId = Annotated[str, Field(pattern=r"^[0-9a-z._-]{1,64}$")]
 Index = Annotated[int, Field(ge=0, le=1 << 31)]
+Nanoseconds = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class _Record(BaseModel):
@@ -67,7 +68,8 @@ class Header(_Record):
 class BatchRecord(_Record):
     """A set of fresh loads side by side; a batch that was cut off goes on in a further segment.
 
-    `slots[i]` is the model of slot i, `copies[i]` 1 for the second load of the reference.
+    `slots[i]` is the model of slot i, `copies[i]` 1 for the second load of the reference. `compile_ns` and `cached`
+    are those of PROTOCOL.md's `load`, None where the runtime does not tell.
     """
 
     kind: Literal["batch"] = "batch"
@@ -78,7 +80,9 @@ class BatchRecord(_Record):
     attempt: Index
     slots: Annotated[list[ModelId], Field(min_length=1, max_length=MAX_SLOTS)]
     copies: Annotated[list[Annotated[int, Field(ge=0, le=1)]], Field(max_length=MAX_SLOTS)]
-    load_ns: Annotated[list[Index | int], Field(max_length=MAX_SLOTS)]
+    load_ns: Annotated[list[Nanoseconds], Field(max_length=MAX_SLOTS)]
+    compile_ns: Annotated[list[Nanoseconds | None], Field(max_length=MAX_SLOTS)] = []
+    cached: Annotated[list[bool | None], Field(max_length=MAX_SLOTS)] = []
 
 
 class ChunkRecord(_Record):

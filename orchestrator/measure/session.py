@@ -17,6 +17,7 @@ from luts.samples import kept_samples
 from orchestrator.devices.base import Device
 from orchestrator.measure.engine import Engine, Progress
 from orchestrator.measure.link import Link, ModelFile
+from orchestrator.measure.loads import LoadTimes, load_times
 from orchestrator.measure.log import MeasurementLog
 from orchestrator.measure.policy import Policy
 from orchestrator.measure.records import Header, Identity
@@ -48,6 +49,7 @@ class Measurement:
     batches_kept: int
     batches_rejected: int
     failures: Mapping[str, str]
+    loads: Mapping[str, LoadTimes]
 
     def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
         """Latency and its 95 % interval (of the ratio), in ms of this or of another reference latency."""
@@ -150,6 +152,7 @@ def measure(
                 batches_kept=sum(verdicts),
                 batches_rejected=len(verdicts) - sum(verdicts),
                 failures=log.failures(),
+                loads=load_times(log.records),
             )
     finally:
         link.drop()

@@ -31,7 +31,8 @@ class LoadedModel:
     """A model that the agent holds in memory for this connection.
 
     `delegates` counts the parts that each backend took; `placement` counts operations by compute unit. Either
-    is None where the runtime does not tell.
+    is None where the runtime does not tell. `compile_ns` is None where nothing was compiled at this load; `cached`
+    says whether the device had loaded this model with these options before.
     """
 
     handle: int
@@ -43,6 +44,8 @@ class LoadedModel:
     outputs: tuple[m.TensorSpec, ...]
     delegates: tuple[m.Delegate, ...] | None
     placement: m.Placement | None
+    compile_ns: int | None
+    cached: bool | None
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ class AgentClient:
             outputs=tuple(reply.outputs),
             delegates=None if reply.delegates is None else tuple(reply.delegates),
             placement=reply.placement,
+            compile_ns=reply.compile_ns,
+            cached=reply.cached,
         )
 
     def unload(self, handle: int) -> None:

@@ -100,7 +100,7 @@ class FakeClient:
         self.names[handle] = sha256
         level = math.exp(self.device.rng.gauss(0, self.device.load_sd))
         self.loaded[handle] = self.device.true_ms[sha256] * level
-        return LoadedModel(handle, sha256, sha256, 1000, {}, (), (), None, None)
+        return LoadedModel(handle, sha256, sha256, 1000, {}, (), (), None, None, None, None)
 
     def unload(self, handle):
         del self.loaded[handle]

@@ -195,3 +195,8 @@ def test_one_model_alone_is_measured_against_itself(tmp_path):
         progress=lambda *_: None,
     )
     assert result.ms("model00")[0] == result.reference.ms
+
+
+def test_load_times_come_with_the_measurement(tmp_path):
+    result = run(tmp_path, device())
+    assert {name: times.load_ms for name, times in result.loads.items()} == dict.fromkeys(TRUE_MS, 0.001)

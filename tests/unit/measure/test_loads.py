@@ -1,0 +1,37 @@
+"""Load times told from a journal's batches."""
+
+from orchestrator.measure.loads import LoadTimes, load_times
+from orchestrator.measure.records import BatchRecord
+
+
+def batch(slots, load_ns, **more):
+    return BatchRecord(
+        batch=0,
+        segment=0,
+        pass_index=0,
+        group=0,
+        attempt=0,
+        slots=slots,
+        copies=[0] * len(slots),
+        load_ns=load_ns,
+        **more,
+    )
+
+
+def test_first_loads_and_compiling_are_kept_apart():
+    records = [
+        batch(["a", "b"], [9_000_000, 8_000_000], compile_ns=[70_000_000, None], cached=[False, True]),
+        batch(["a", "b"], [2_000_000, 4_000_000], compile_ns=[None, None], cached=[True, True]),
+        batch(["a"], [4_000_000], compile_ns=[None], cached=[True]),
+    ]
+    assert load_times(records) == {"a": LoadTimes(3.0, 9.0, 70.0), "b": LoadTimes(6.0, None, None)}
+
+
+def test_a_model_that_was_loaded_once_has_that_as_its_load_time():
+    assert load_times([batch(["a"], [9_000_000], cached=[False])]) == {"a": LoadTimes(9.0, 9.0, None)}
+
+
+def test_runtimes_that_do_not_tell_and_older_journals():
+    assert load_times([batch(["a"], [5_000_000]), batch(["a"], [7_000_000], cached=[None])]) == {
+        "a": LoadTimes(6.0, None, None)
+    }

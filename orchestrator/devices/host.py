@@ -89,13 +89,7 @@ class HostDevice:
         except OSError as error:
             raise AgentLost(f"the host agent does not answer: {error}; its log is {self._log_path}") from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client = AgentClient(sock, self._token, self._timeout_s, self.name)
-        try:
-            client.hello()
-        except BaseException:
-            client.close()
-            raise
-        return client
+        return AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
 
     @staticmethod
     def _is_dying(process: subprocess.Popen[bytes]) -> bool:

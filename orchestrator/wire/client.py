@@ -78,6 +78,17 @@ class AgentClient:
         self._hello: m.HelloReply | None = None
         self._closed = False
 
+    @classmethod
+    def greeted(cls, sock: socket.socket, token: str, timeout_s: float, device_name: str) -> Self:
+        """A client whose hello was answered. Closes `sock` where it is not."""
+        client = cls(sock, token, timeout_s, device_name)
+        try:
+            client.hello()
+        except BaseException:
+            client.close()
+            raise
+        return client
+
     def __enter__(self) -> Self:
         return self
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
@@ -44,16 +43,6 @@ def require_built(language: str, *options: str) -> None:
         pytest.skip(f"no {compiler.relative_to(ROOT)}; run tools/toolchains/{language}.sh")
     done = subprocess.run([script, *options], capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A .pte, and what PyTorch answers for an input."""
-
-    path: Path
-    sha256: str
-    sample: np.ndarray
-    expected: np.ndarray
 
 
 @dataclass(frozen=True)

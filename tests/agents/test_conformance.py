@@ -24,12 +24,12 @@ from agent_programs import (
     BUILT,
     ROOT,
     STORE_BYTES,
-    Exported,
     Raw,
     Running,
     require_built,
     started,
 )
+from tiny_model import Exported
 
 from orchestrator.devices.host import HostDevice
 from orchestrator.devices.programs import AgentProgram, agent_program

@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from agent_programs import ROOT, Exported, require_built
+from agent_programs import ROOT, require_built
+from tiny_model import Exported
 
 JUNIT = Path("/usr/share/java/junit-platform-console-standalone.jar")
 BUILD = ROOT / "build/kotlin"

@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from tiny_model import Exported
 
 from luts.errors import DeviceError
 from orchestrator.agent.contract import LOOPBACK
@@ -25,36 +25,6 @@ from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A .pte, and what PyTorch answers for an input."""
-
-    path: Path
-    sha256: str
-    sample: np.ndarray
-    expected: np.ndarray
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    import torch
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.SiLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-    ).eval()
-    sample = torch.randn(1, 3, 32, 32)
-    program = to_edge_transform_and_lower(
-        torch.export.export(network, (sample,)), partitioner=[XnnpackPartitioner()]
-    ).to_executorch()
-    path = tmp_path_factory.mktemp("model") / "tiny.pte"
-    path.write_bytes(program.buffer)
-    sha256 = hashlib.sha256(program.buffer).hexdigest()
-    return Exported(path, sha256, sample.numpy(), network(sample).detach().numpy())
 
 
 @pytest.fixture(scope="module")
@@ -99,30 +69,6 @@ def test_client_needs_no_runtime() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_hello_tells_executorch(client: AgentClient) -> None:
-    runtime = client.hello().runtimes["executorch"]
-    assert "XnnpackBackend" in runtime.backends
-    assert runtime.version.startswith("1.")
-    assert runtime.options["threads"].max == client.hello().device.cores
-
-
-def test_model_is_sent_once_and_agrees_with_pytorch(client: AgentClient, exported: Exported) -> None:
-    client.ensure(exported.path)
-    assert client.ensure(exported.path) is False
-    model = client.load(exported.sha256, "executorch", {"threads": 1})
-    assert model.load_ns > 0
-    assert [(spec.dtype, spec.shape) for spec in model.inputs] == [("float32", [1, 3, 32, 32])]
-    assert [(spec.dtype, spec.shape) for spec in model.outputs] == [("float32", [1, 8])]
-    assert model.delegates is not None
-    assert {delegate.backend for delegate in model.delegates} == {"XnnpackBackend"}
-    for _ in range(2):
-        (output,) = client.check(model.handle, [exported.sample])
-        np.testing.assert_allclose(output, exported.expected, atol=1e-5)
-    with pytest.raises(AgentError) as refused:
-        client.check(model.handle, [exported.sample.astype(np.float64)])
-    assert refused.value.code == "bad_input"
-
-
 def test_samples_of_two_loads(client: AgentClient, exported: Exported) -> None:
     client.ensure(exported.path)
     handles = [client.load(exported.sha256, "executorch", {"threads": 1}).handle for _ in range(2)]
@@ -132,49 +78,6 @@ def test_samples_of_two_loads(client: AgentClient, exported: Exported) -> None:
     assert result.state_before.free_memory_bytes is not None
     (output,) = client.check(handles[0], [exported.sample])
     np.testing.assert_allclose(output, exported.expected, atol=1e-5)
-
-
-def test_thread_count_is_real_and_the_same_for_all_models(
-    client: AgentClient, device: HostDevice, exported: Exported
-) -> None:
-    client.ensure(exported.path)
-    most = client.hello().device.cores
-    if most < 2:
-        pytest.skip("one core: there is only one thread count")
-    assert device.agent_pid is not None
-    process = psutil.Process(device.agent_pid)
-    counts = []
-    for threads in (1, 2, 1):
-        model = client.load(exported.sha256, "executorch", {"threads": threads})
-        assert model.options == {"threads": threads}
-        client.run([model.handle], [[0]], warmup=1)
-        counts.append(process.num_threads())
-        with pytest.raises(AgentError) as refused:
-            client.load(exported.sha256, "executorch", {"threads": 3 - threads})
-        assert refused.value.code == "options_conflict"
-        client.unload(model.handle)
-    assert counts[1] == counts[0] + 1
-    assert counts[2] == counts[0]
-
-
-@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": 100_000}, {"threads": True}, {"thread": 1}])
-def test_bad_options(client: AgentClient, exported: Exported, options: dict[str, int]) -> None:
-    client.ensure(exported.path)
-    with pytest.raises(AgentError) as refused:
-        client.load(exported.sha256, "executorch", options)
-    assert refused.value.code == "bad_option"
-    assert refused.value.exit_code == 2
-
-
-def test_truncated_models_are_refused(client: AgentClient, exported: Exported, tmp_path: Path) -> None:
-    data = exported.path.read_bytes()
-    for size in (1, 7, 40, len(data) // 2, len(data) - 1):
-        path, sha256 = damaged(tmp_path, f"{size}.pte", data[:size])
-        client.ensure(path)
-        with pytest.raises(AgentError, match=rf"loading {size}\.pte.*export it again") as refused:
-            client.load(sha256, "executorch")
-        assert (refused.value.code, refused.value.exit_code) == ("bad_model", 6)
-    client.state()
 
 
 def test_flipped_bits_never_hang_and_a_dead_agent_is_named(

@@ -180,13 +180,7 @@ class AndroidDevice:
 
     def _greet(self, link: AdbLink) -> AgentClient:
         sock = link.open_socket(PHONE_PORT)
-        client = AgentClient(sock, self._token, self._timeout_s, self.name)
-        try:
-            client.hello()
-        except BaseException:
-            client.close()
-            raise
-        return client
+        return AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
 
     def _ask_user(self) -> None:
         self._say(f"{self._phone.title} ({self._phone.serial}) asks: unlock it and allow USB debugging there")

@@ -207,17 +207,14 @@ class IphoneDevice:
             sock = self._driver.open_socket(self._state.udid, PHONE_PORT)
             if sock is None:
                 return None
-            client = AgentClient(sock, self._token, self._timeout_s, self.name)
             try:
-                client.hello()
-                return client
+                return AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
             except AgentError as error:
                 if error.code == "unauthorized":
                     return None
                 if error.code != "busy" or time.monotonic() > deadline_s:
                     raise
             except AgentLost:
-                client.close()
                 if not self._is_attached():
                     raise PhoneGoneError(f"{self._title} is not attached; connect it by cable") from None
                 if time.monotonic() > deadline_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import secrets
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_model import Exported
 
 from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.devices.programs import AgentProgram
@@ -31,6 +33,9 @@ BUILT = {
 LANGUAGES = ("python", *BUILT)
 
 STORE_BYTES = 2_000_000
+
+# The hash of no model that a test stores.
+MISSING = "0" * 64
 
 
 @functools.cache
@@ -147,3 +152,18 @@ def started(
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def put(raw: Raw, data: bytes) -> str:
+    assert raw.code({"id": 1, "op": "put", "sha256": digest(data)}, data) == "done"
+    return digest(data)
+
+
+def load(raw: Raw, exported: Exported, **options: Any) -> dict[str, Any]:
+    put(raw, exported.path.read_bytes())
+    fields = {"sha256": exported.sha256, "runtime": "executorch", "options": options}
+    return raw.ask({"id": 2, "op": "load", **fields})

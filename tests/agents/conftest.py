@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from agent_programs import LANGUAGES, STORE_BYTES, Running, require_built, started
+from agent_programs import LANGUAGES, STORE_BYTES, Raw, Running, require_built, started
 
 from orchestrator.devices.programs import AgentProgram, agent_program
 
@@ -27,3 +27,9 @@ def agent(program: AgentProgram, tmp_path_factory: pytest.TempPathFactory) -> It
     store = tmp_path_factory.mktemp(program.language) / "store"
     with started(program, store, "--store-bytes", str(STORE_BYTES)) as running:
         yield running
+
+
+@pytest.fixture
+def raw(agent: Running) -> Iterator[Raw]:
+    with agent.raw() as connection:
+        yield connection

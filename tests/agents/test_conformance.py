@@ -1,40 +1,26 @@
-"""What protocol/PROTOCOL.md asks of every agent, asked of every agent that runs on this machine."""
+"""What protocol/PROTOCOL.md asks of every agent on the wire, asked of every agent that runs on this machine."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import resource
-import signal
 import socket
-import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import psutil
 import pytest
 from agent_programs import (
-    BUILT,
+    MISSING,
     ROOT,
     STORE_BYTES,
     Raw,
     Running,
-    require_built,
-    started,
+    load,
+    put,
 )
 from tiny_model import Exported
-
-from orchestrator.devices.host import HostDevice
-from orchestrator.devices.programs import AgentProgram, agent_program
-from orchestrator.wire.errors import AgentError, AgentLost
-from orchestrator.wire.frames import encode_header
 
 GOLDEN = ROOT / "protocol/golden"
 MANIFEST: list[dict[str, Any]] = json.loads((GOLDEN / "manifest.json").read_bytes())["cases"]
@@ -47,29 +33,6 @@ REQUESTS = [
     for case in MANIFEST
     if case.get("valid") and case["schema"].endswith(".request.json") and case["schema"] not in ENDING
 ]
-
-MISSING = "0" * 64
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture
-def raw(agent: Running) -> Iterator[Raw]:
-    with agent.raw() as connection:
-        yield connection
-
-
-def put(raw: Raw, data: bytes) -> str:
-    assert raw.code({"id": 1, "op": "put", "sha256": digest(data)}, data) == "done"
-    return digest(data)
-
-
-def load(raw: Raw, exported: Exported, **options: Any) -> dict[str, Any]:
-    put(raw, exported.path.read_bytes())
-    fields = {"sha256": exported.sha256, "runtime": "executorch", "options": options}
-    return raw.ask({"id": 2, "op": "load", **fields})
 
 
 def test_starts_as_every_agent(agent: Running) -> None:
@@ -298,221 +261,3 @@ def mutations(value: Any) -> Iterator[Any]:
         for index, item in enumerate(value[:3]):
             for other in (*VALUES, *mutations(item)):
                 yield [*value[:index], other, *value[index + 1 :]]
-
-
-def test_model_agrees_with_pytorch(agent: Running, exported: Exported) -> None:
-    with agent.greeted() as client:
-        client.ensure(exported.path)
-        assert client.ensure(exported.path) is False
-        model = client.load(exported.sha256, "executorch", {"threads": 1})
-        assert model.load_ns > 0
-        assert model.options == {"threads": 1}
-        assert [(spec.dtype, spec.shape) for spec in model.inputs] == [("float32", [1, 3, 32, 32])]
-        assert [(spec.dtype, spec.shape) for spec in model.outputs] == [("float32", [1, 8])]
-        assert [(part.backend, part.count) for part in model.delegates or ()] == [("XnnpackBackend", 1)]
-        for _ in range(2):
-            (output,) = client.check(model.handle, [exported.sample])
-            np.testing.assert_allclose(output, exported.expected, atol=1e-5)
-        result = client.run([model.handle], [[0, 0, 0]] * 50, warmup=3)
-        assert result.samples.shape == (50, 3)
-        assert result.samples.min() > 100
-        assert result.samples.max() < 60e9
-        assert result.state_after.uptime_ns > result.state_before.uptime_ns + result.samples.sum()
-        (output,) = client.check(model.handle, [exported.sample])
-        np.testing.assert_allclose(output, exported.expected, atol=1e-5)
-
-
-def test_thread_count_is_real_and_the_same_for_all_models(agent: Running, exported: Exported) -> None:
-    process = psutil.Process(agent.process.pid)
-    with agent.greeted() as client:
-        most = client.hello().device.cores
-        if most < 2:
-            pytest.skip("one core: there is only one thread count")
-        client.ensure(exported.path)
-        counts = []
-        for threads in (1, 2, 1):
-            model = client.load(exported.sha256, "executorch", {"threads": threads})
-            client.run([model.handle], [[0]], warmup=1)
-            counts.append(process.num_threads())
-            with pytest.raises(AgentError) as refused:
-                client.load(exported.sha256, "executorch", {"threads": 3 - threads})
-            assert refused.value.code == "options_conflict"
-            client.unload(model.handle)
-    assert counts[1] == counts[0] + 1
-    assert counts[2] == counts[0]
-
-
-def test_truncated_and_huge_models_are_refused(raw: Raw, exported: Exported) -> None:
-    data = exported.path.read_bytes()
-    for size in (1, 7, 40, len(data) // 2, len(data) - 1):
-        want = {"id": 3, "op": "load", "sha256": put(raw, data[:size]), "runtime": "executorch"}
-        assert raw.code(want) == "bad_model", f"{size} bytes"
-    planned = planned_bytes(exported.path)
-    huge = data.replace(planned, (1 << 50).to_bytes(8, "little"))
-    want = {"id": 3, "op": "load", "sha256": put(raw, huge), "runtime": "executorch"}
-    assert raw.code(want) == "out_of_memory"
-
-
-def planned_bytes(path: Path) -> bytes:
-    from orchestrator.agent.pte import read_pte
-
-    planned = read_pte(path).planned_bytes.to_bytes(8, "little")
-    assert path.read_bytes().count(planned) == 1
-    return planned
-
-
-def test_no_more_than_256_models(agent: Running, exported: Exported) -> None:
-    with agent.raw() as raw:
-        handles = [load(raw, exported, threads=1)["handle"]]
-        want = {"id": 3, "op": "load", "sha256": exported.sha256, "runtime": "executorch"}
-        want["options"] = {"threads": 1}
-        handles += [raw.ask(want)["handle"] for _ in range(255)]
-        assert raw.code(want) == "too_many_handles"
-        assert raw.code({"id": 4, "op": "unload", "handle": handles[7]}) == "done"
-        assert raw.ask(want)["handle"] not in handles
-
-
-def test_a_damaged_model_is_removed(agent: Running, raw: Raw, exported: Exported) -> None:
-    put(raw, exported.path.read_bytes())
-    (agent.store / exported.sha256).write_bytes(b"damaged")
-    want = {"id": 3, "op": "load", "sha256": exported.sha256, "runtime": "executorch"}
-    assert raw.code(want) == "hash_mismatch"
-    assert raw.code(want) == "unknown_model"
-    assert raw.ask({"id": 3, "op": "have", "sha256": exported.sha256})["present"] is False
-
-
-def test_the_store_keeps_what_is_loaded_and_evicts_the_rest(raw: Raw, exported: Exported) -> None:
-    load(raw, exported)
-    old = put(raw, b"a" * (STORE_BYTES // 2))
-    new = put(raw, b"b" * (STORE_BYTES - exported.path.stat().st_size))
-    present = [
-        raw.ask({"id": 3, "op": "have", "sha256": sha256})["present"]
-        for sha256 in (exported.sha256, old, new)
-    ]
-    assert present == [True, False, True]
-    full = b"c" * STORE_BYTES
-    assert raw.code({"id": 4, "op": "put", "sha256": digest(full)}, full) == "storage_full"
-
-
-def test_a_client_that_leaves_in_the_middle_of_a_put_leaves_nothing(agent: Running) -> None:
-    with agent.raw() as raw:
-        raw.sock.sendall(encode_header({"id": 1, "op": "put", "sha256": MISSING}, 1000) + b"half")
-        raw.sock.shutdown(socket.SHUT_WR)
-        reply = raw.receive()
-        assert reply is not None
-        assert reply["error"]["code"] == "truncated"
-    with agent.raw():
-        assert [path.name for path in agent.store.iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_client_that_leaves_during_a_run_ends_it(agent: Running, exported: Exported) -> None:
-    """The next client is served long before all visits could have been made."""
-    with agent.raw() as raw:
-        handle = load(raw, exported, threads=1)["handle"]
-        order = [[0] * 2] * 100_000
-        raw.send({"id": 3, "op": "run", "handles": [handle] * 256, "order": order, "warmup": 0})
-        raw.sock.shutdown(socket.SHUT_WR)
-        reply = raw.receive()
-        assert reply is not None
-        assert reply["error"]["code"] == "cancelled"
-    with agent.raw():
-        pass
-
-
-@pytest.mark.parametrize("language", BUILT)
-def test_stands_for_a_phone_where_told_to(language: str, tmp_path: Path) -> None:
-    require_built(language)
-    options = ("--simulate", "Pixel 8")
-    allowed = "debuggable_build,low_battery"
-    with (
-        started(agent_program(language), tmp_path / "store", *options, BLOCKTIME_ALLOW=allowed) as agent,
-        agent.greeted() as client,
-    ):
-        hello = client.hello()
-        assert (hello.device.model, hello.device.simulated) == ("Pixel 8", True)
-        assert hello.agent.name == f"blocktime-{language}"
-        assert client.state().caveats == []
-
-
-def test_a_full_disk_leaves_nothing_behind(program: AgentProgram, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the end of the space."""
-
-    def limit_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    large = b"x" * 300_000
-    with started(program, tmp_path / "store", preexec=limit_files) as agent, agent.raw() as raw:
-        assert raw.code({"id": 1, "op": "put", "sha256": digest(large)}, large) == "storage_full"
-        assert list(agent.store.iterdir()) == []
-        put(raw, b"small")
-    assert agent.process.returncode == 0
-
-
-def crash_process(pid: int) -> None:
-    """Again and again: the handler of a crash may return to code that has none, and go on."""
-    with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.2)
-            os.kill(pid, signal.SIGSEGV)
-
-
-def test_crash_of_the_runtime_is_told_and_the_agent_started_again(
-    program: AgentProgram, tmp_path: Path, exported: Exported
-) -> None:
-    """A crash in native code can't be caught. The client names the models that were in hand; the store is kept."""
-    with HostDevice(program, store_dir=tmp_path / "store", log_path=tmp_path / "log") as device:
-        client = device.connect()
-        client.ensure(exported.path)
-        model = client.load(exported.sha256, "executorch", {"threads": 1})
-        crashed = device.agent_pid
-        assert crashed is not None
-        crash = threading.Thread(target=crash_process, args=(crashed,))
-        crash.start()
-        with pytest.raises(AgentLost, match=r"lost while timing tiny\.pte"):
-            while True:
-                client.run([model.handle], [[0] * 1000] * 10)
-        crash.join()
-        with device.connect() as again:
-            assert device.agent_pid not in (None, crashed)
-            assert again.ensure(exported.path) is False
-            again.load(exported.sha256, "executorch", {"threads": 1})
-
-
-@pytest.mark.parametrize("language", BUILT)
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        ((), "--store"),
-        (("--store", "s", "--nosuch"), "--nosuch"),
-        (("--store", "s", "--port", "x"), "--port"),
-    ],
-)
-def test_bad_options_are_told(language: str, options: tuple[str, ...], word: str, tmp_path: Path) -> None:
-    done = launched(language, tmp_path, *options, token="x")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert word in done.stderr
-
-
-@pytest.mark.parametrize("language", BUILT)
-def test_no_token_and_a_port_in_use_are_told(language: str, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        store = ("--store", str(tmp_path / "s"))
-        done = launched(language, tmp_path, *store, "--port", str(port), token="x")
-        assert (done.returncode, done.stdout) == (3, "")
-        assert f"port {port} is in use" in done.stderr
-    done = launched(language, tmp_path, *store, token="")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "BLOCKTIME_TOKEN" in done.stderr
-
-
-def launched(language: str, folder: Path, *options: str, token: str) -> subprocess.CompletedProcess[str]:
-    """An agent that is expected to end at once."""
-    require_built(language)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "BLOCKTIME_TOKEN": token}
-    command = [*agent_program(language).command, *options]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )

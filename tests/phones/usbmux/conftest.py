@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_phone import FakePhone
 from fake_usbmuxd import FakeUsbmuxd
 from phone_apps import ThreadApp
+from phone_owner import Owner
 
 
 @pytest.fixture
@@ -45,3 +46,8 @@ def phone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakePhone]:
     usbmuxd.plug_in(phone)
     yield phone
     phone.quit_app()
+
+
+@pytest.fixture
+def owner(phone: FakePhone) -> Owner:
+    return Owner(phone)

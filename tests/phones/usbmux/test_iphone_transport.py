@@ -1,4 +1,4 @@
-"""The way to an iPhone through the fake usbmuxd: found, trusted, installed, started, found again."""
+"""The way to an iPhone that is there: the app installed, started, connected to, and found again."""
 
 from __future__ import annotations
 
@@ -6,55 +6,18 @@ import dataclasses
 import plistlib
 import threading
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_phone import BUNDLE, FakePhone
 from fake_usbmuxd import FakeUsbmuxd
-from phone_apps import ThreadApp
+from phone_owner import IPHONE_13, Owner, trust_now
 from pymobiledevice3.lockdown import UsbmuxLockdownClient, create_using_usbmux
 from pymobiledevice3.remote import userspace_tunnel
 
 from luts.errors import DeviceError, InvalidArtifactError
-from orchestrator.devices.base import Access
-from orchestrator.devices.iphone import device as device_module
-from orchestrator.devices.iphone.driver import open_driver
-from orchestrator.devices.iphone.errors import UnreachableError
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
-from orchestrator.devices.registry import known_phones
 from orchestrator.wire.errors import AgentLost
-
-IPHONE_13 = known_phones()["iphone13"]
-
-
-class Owner:
-    """Listens to what `bench` says, and answers with what the phone shows or with the `answers` set."""
-
-    def __init__(self, phone: FakePhone) -> None:
-        self.told: list[str] = []
-        self.asked: list[str] = []
-        self.answers: list[Callable[[], str]] = []
-        self._phone = phone
-
-    def ask(self, prompt: str) -> str:
-        self.asked.append(prompt)
-        return self.answers.pop(0)() if self.answers else self._phone.tap_icon()
-
-    @property
-    def access(self) -> Access:
-        return Access(say=self.told.append, ask=self.ask)
-
-
-@pytest.fixture
-def owner(phone: FakePhone) -> Owner:
-    return Owner(phone)
-
-
-def trust_now(phone: FakePhone) -> None:
-    """The phone has trusted this computer before."""
-    phone.trusts_after = 0
-    open_driver().pair(phone.udid, 10)
 
 
 def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
@@ -66,84 +29,6 @@ def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
         if signed:
             archive.writestr("Payload/Bench.app/_CodeSignature/CodeResources", b"")
     return path
-
-
-def test_listing_asks_the_owner_for_nothing(phone: FakePhone) -> None:
-    (state,) = list_phones()
-    assert (state.udid, state.connection, state.product_type) == (phone.udid, "usb", "iPhone14,5")
-    assert (state.ios, state.owner_name, state.trust) == ("16.7.10", "Test iPhone", "unpaired")
-    assert "tap Trust" in state.next_step
-    assert phone.trusts_after == 1
-    assert phone.hosts == {}
-
-
-def test_listing_of_a_trusted_phone_is_complete(phone: FakePhone) -> None:
-    trust_now(phone)
-    (state,) = list_phones()
-    assert (state.trust, state.developer_mode, state.app_version, state.next_step) == (
-        "trusted",
-        True,
-        "0.1.0",
-        "",
-    )
-
-
-def test_pairing_is_kept_in_usbmuxd_and_not_asked_for_again(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
-) -> None:
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-        assert device.describe() == f"iPhone 13 (iPhone14,5), iOS 16.7.10, UDID {phone.udid}"
-    record = usbmuxd.record(phone)
-    assert record is not None
-    assert list(phone.hosts) == [record["HostID"]]
-    assert "tap Trust" in owner.told[0]
-    phone.owner = "denies"
-    told = len(owner.told)
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-    assert len(owner.told) == told
-
-
-@pytest.mark.parametrize(
-    ("hands", "message"),
-    [
-        ("denies", "was told not to trust this computer"),
-        ("away", "still asks whether to trust this computer; unlock it, tap Trust"),
-        ("locked", "is locked; unlock it with its passcode"),
-    ],
-)
-def test_an_owner_who_does_not_trust_is_told_what_to_do(
-    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch, hands: str, message: str
-) -> None:
-    monkeypatch.setattr(device_module, "_TRUST_S", 0.0)
-    phone.owner = hands  # type: ignore[assignment]
-    phone.trusts_after = 0
-    with find_iphone(IPHONE_13, owner.access) as device, pytest.raises(DeviceError, match=message) as refused:
-        device.connect()
-    assert "\n" not in str(refused.value)
-    assert phone.udid in str(refused.value)
-
-
-def test_a_phone_locked_since_its_start_says_so(phone: FakePhone, owner: Owner) -> None:
-    trust_now(phone)
-    phone.locked = True
-    (state,) = list_phones()
-    assert (state.trust, state.product_type) == ("locked", "iPhone14,5")
-    with (
-        find_iphone(IPHONE_13, owner.access) as device,
-        pytest.raises(DeviceError, match="it is locked: unlock"),
-    ):
-        device.connect()
-
-
-def test_pairing_that_the_phone_forgot_is_asked_for_again(phone: FakePhone, owner: Owner) -> None:
-    trust_now(phone)
-    phone.hosts.clear()
-    assert list_phones()[0].trust == "unpaired"
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-    assert len(phone.hosts) == 1
 
 
 def test_app_is_started_with_a_secret_and_ended(phone: FakePhone, owner: Owner) -> None:
@@ -399,65 +284,3 @@ def test_phone_that_stays_away_is_given_up(
         usbmuxd.unplug(phone)
         with pytest.raises(DeviceError, match=r"did not come back within .* what was measured is kept"):
             device.connect()
-
-
-def test_phones_of_one_name_are_told_apart_by_udid(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner, tmp_path: Path
-) -> None:
-    other = FakePhone(ThreadApp(tmp_path / "other"), udid="00008110-000000000000001E", name="Second")
-    other.install_app()
-    usbmuxd.plug_in(other)
-    assert [state.udid for state in list_phones()] == [other.udid, phone.udid]
-    with pytest.raises(DeviceError, match=rf"2 phones are iPhone 13.*{other.udid} \(Second\), {phone.udid}"):
-        find_iphone(IPHONE_13)
-    with find_iphone(other.udid.replace("-", "").lower(), owner.access) as device:
-        assert (device.name, other.udid in device.describe()) == ("iphone13", True)
-        device.connect().close()
-    assert (len(other.launches), len(phone.launches)) == (1, 0)
-
-
-def test_phone_seen_over_the_network_needs_its_cable(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trust_now(phone)
-    usbmuxd.plug_in(phone, "Network")
-    assert [(state.connection, state.next_step) for state in list_phones()] == [("usb", "")]
-    usbmuxd.unplug(phone)
-    (state,) = list_phones()
-    assert (state.connection, state.product_type) == ("network", "iPhone14,5")
-    assert "connect it by cable" in state.next_step
-    monkeypatch.setenv("BLOCKTIME_TOKEN", phone.tap_icon())
-    with find_iphone(IPHONE_13, owner.access) as device:
-        monkeypatch.setattr(device, "_wait_s", 0.0)
-        with pytest.raises(DeviceError, match="connect it by cable"):
-            device.connect()
-
-
-def test_phone_of_an_unknown_kind_has_a_name(phone: FakePhone, owner: Owner) -> None:
-    phone.product_type = "iPhone99,1"
-    with find_iphone("iphone99-1", owner.access) as device:
-        assert device.name == "iphone99-1"
-        device.connect().close()
-
-
-def test_phone_that_is_not_there_says_what_is(usbmuxd: FakeUsbmuxd, phone: FakePhone) -> None:
-    with pytest.raises(
-        DeviceError, match=r"no iPhone 15.*attached: iPhone 13 \(00008110-.*connect it by cable"
-    ):
-        find_iphone(known_phones()["iphone15"])
-    usbmuxd.unplug(phone)
-    with pytest.raises(DeviceError, match=r"attached: no iPhone"):
-        find_iphone(IPHONE_13)
-
-
-def test_no_usbmuxd_says_how_to_start_it(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("USBMUXD_SOCKET_ADDRESS", f"UNIX:{tmp_path}/nothing")
-    with pytest.raises(UnreachableError, match=r"no usbmuxd answers at .*/nothing: start it") as missing:
-        list_phones()
-    assert missing.value.next_step.startswith("start it")
-
-
-def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UnreachableError, match=r"pip install 'blocktime\[ios\]'"):
-        list_phones()

@@ -211,7 +211,8 @@ the execution alone.
 {table}
 
 Over the networks of autovit-nano that is {_microseconds(names, base_ms, found)} a call:
-a constant of the language's binding, which a LUT holds in its base, and which counts for networks this small only.
+what the call costs beside the execution, in Kotlin JNI and ExecuTorch's Android API. It weighs most on networks this
+small.
 """
 
 

@@ -211,8 +211,8 @@ the execution alone.
 {table}
 
 Over the networks of autovit-nano that is {_microseconds(names, base_ms, found)} a call:
-what the call costs beside the execution, in Kotlin JNI and ExecuTorch's Android API. It weighs most on networks this
-small.
+what the call costs beside the execution, in Kotlin JNI and ExecuTorch's Android API. It weighs most on networks
+this small.
 """
 
 

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from luts.build import build_lut
 from luts.lut import Lut
-from luts.schema import DeviceInfo, KeyFeatures, LutInputs, ModelSpec, Versions
+from luts.schema import DeviceInfo, LutInputs, ModelSpec, Versions
 from luts.store import LutStore
 from orchestrator.export.artifact import Artifact
 from orchestrator.export.spec import toolchain
 from orchestrator.measure.conditions import conditions
+from orchestrator.measure.features import features_of
 from orchestrator.measure.link import ModelFile
 from orchestrator.measure.log import placements, read_log
 from orchestrator.measure.placement import moved_operations
@@ -24,8 +25,7 @@ from orchestrator.measure.runs import Run
 from orchestrator.measure.samples import samples_table
 from orchestrator.measure.session import Measurement, Subject
 from orchestrator.variant import Variant
-from search.blocks import BlockSpec, boundary_bytes, parse_keys
-from search.blocks.sequence import BYTES_PER_ELEMENT
+from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
 
 
@@ -33,18 +33,6 @@ def subject_of(plan: Plan, artifacts: Mapping[str, Artifact]) -> Subject:
     """What a profile measures: all models of the plan."""
     files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
     return Subject(files, plan.reference.model_id, plan.digest, plan.seed)
-
-
-def features_of(specs: Sequence[BlockSpec]) -> dict[str, KeyFeatures]:
-    """What the estimation knows of each block: kind, MACs with attention's products, activation traffic."""
-    return {
-        spec.key: KeyFeatures(
-            kind=spec.kind,
-            macs=spec.macs().total,
-            traffic_bytes=spec.traffic_elements() * BYTES_PER_ELEMENT,
-        )
-        for spec in specs
-    }
 
 
 def exporter_version() -> str:

@@ -9,10 +9,10 @@ from lut_world import lut_inputs, simulate
 
 from luts.build import build_lut
 from luts.schema import ModelSpec
+from orchestrator.measure.features import features_of
 from orchestrator.measure.journal import Journal
 from orchestrator.measure.plan import make_plan, model_id
 from orchestrator.measure.policy import Policy
-from orchestrator.measure.profile import features_of
 from orchestrator.measure.records import (
     BatchRecord,
     ChunkRecord,

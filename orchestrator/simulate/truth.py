@@ -1,0 +1,126 @@
+"""True latencies of a made-up device: what an estimate should find, known exactly. Pure and seeded.
+
+    L(m) = base + sum of entries + transfer * bytes handed on + context
+    entry = (constant + a * MACs + b * traffic) * exp(deviation_sd * z_key)
+
+The first three terms are the additive part, which is the model that LUTs fit; `context` is what they can't hold.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from luts.schema import Ms, Value
+from search.blocks import BlockSpec, boundary_bytes, parse_key, parse_keys
+from search.blocks.sequence import BYTES_PER_ELEMENT
+
+MMAC, MIB = 1e6, 2.0**20
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Costs(Value):
+    """Parameters of the truth; latencies on one thread.
+
+    The defaults make random networks of `autovit-xxs` take 12 to 35 ms, as on one core of a two-core host:
+    50 GMAC/s, 20 GiB/s of activation traffic, 30 us a block.
+
+    Attributes:
+        seed: Of all that is drawn: deviations of blocks and of pairs of blocks.
+        base_ms: Of a call without any block.
+        transfer_ms_per_mib: Of data handed from block to block.
+        constant_ms, ms_per_mmac, ms_per_mib: Physics of a block: launch, MACs, activation traffic.
+        deviation_sd: How far blocks stray from physics (log).
+        pair_sd: Context: a block costs this much more or less (relative, standard deviation) by what stands right
+            before it: layouts that fit, kernels that share packed data.
+        cache_mib, spill_ms_per_mib: Context: what a block is handed is fetched from memory again as far as it
+            and the block before together do not fit into the cache.
+        serial_share: Of a block's work that further threads do not share (Amdahl).
+    """
+
+    seed: int = 0
+    base_ms: Ms = 0.1
+    transfer_ms_per_mib: Ms = 0.05
+    constant_ms: Ms = 0.03
+    ms_per_mmac: Ms = 0.02
+    ms_per_mib: Ms = 0.05
+    deviation_sd: Share = 0.15
+    pair_sd: Share = 0.0
+    cache_mib: Annotated[float, Field(gt=0, le=1024)] = 2.0
+    spill_ms_per_mib: Ms = 0.0
+    serial_share: Share = 0.1
+
+    def additive(self) -> Costs:
+        """The same without context effects."""
+        return self.model_copy(update={"pair_sd": 0.0, "spill_ms_per_mib": 0.0})
+
+
+class Truth:
+    """The latency of every network of known blocks, on `threads` threads.
+
+    Blocks are given by key in order of execution; UsageError where a key is none.
+    """
+
+    def __init__(self, costs: Costs, threads: int = 1) -> None:
+        self.costs = costs
+        self._scale = costs.serial_share + (1.0 - costs.serial_share) / threads
+        self._entries: dict[str, float] = {}
+
+    @property
+    def base_ms(self) -> float:
+        """Of a call without any block."""
+        return self.costs.base_ms
+
+    def entry_ms(self, key: str) -> float:
+        """A block's own cost, whatever stands around it."""
+        if key not in self._entries:
+            self._entries[key] = self._scale * self._entry_ms(key)
+        return self._entries[key]
+
+    def additive_ms(self, blocks: Sequence[str]) -> float:
+        """Latency as far as blocks add up: base, entries and data handed on."""
+        handed_mib = boundary_bytes(parse_keys(blocks)) / MIB
+        moved_ms = self.costs.transfer_ms_per_mib * handed_mib
+        return self.base_ms + sum(map(self.entry_ms, blocks)) + moved_ms
+
+    def context_ms(self, blocks: Sequence[str]) -> float:
+        """What neighbours do to each other, above or below the additive part."""
+        costs, total_ms = self.costs, 0.0
+        for before, block in pairwise(parse_keys(blocks)):
+            if costs.pair_sd:
+                z = _normal(f"{costs.seed}:{before.key}:{block.key}")
+                total_ms += costs.pair_sd * z * self.entry_ms(block.key)
+            if costs.spill_ms_per_mib:
+                total_ms += self._scale * costs.spill_ms_per_mib * self._spilled_mib(before, block)
+        return total_ms
+
+    def latency_ms(self, blocks: Sequence[str]) -> float:
+        """Quiet latency of the network."""
+        return self.additive_ms(blocks) + self.context_ms(blocks)
+
+    def _entry_ms(self, key: str) -> float:
+        costs, block = self.costs, parse_key(key)
+        traffic_mib = block.traffic_elements() * BYTES_PER_ELEMENT / MIB
+        macs = block.macs().total
+        physics = costs.constant_ms + costs.ms_per_mmac * macs / MMAC + costs.ms_per_mib * traffic_mib
+        return physics * math.exp(costs.deviation_sd * _normal(f"{costs.seed}:{key}"))
+
+    def _spilled_mib(self, before: BlockSpec, block: BlockSpec) -> float:
+        live_mib = (before.live_elements() + block.live_elements()) * BYTES_PER_ELEMENT / MIB
+        handed_mib = boundary_bytes((before, block)) / MIB
+        return min(handed_mib, max(0.0, live_mib - self.costs.cache_mib))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _normal(label: str) -> float:
+    """A standard normal number of that label: always the same, independent of those of other labels."""
+    seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:16], "big")
+    return float(np.random.default_rng(seed).standard_normal())

@@ -115,21 +115,27 @@ def _check(
             f"no features for block {bare[0]} ({len(bare)} in all); give them to the build"
         )
     for spec in specs:
-        if spec.role == "removal":
-            _check_removal(spec, by_id.get(spec.base_id))
+        if spec.role in ("removal", "swap"):
+            _check_pair(spec, by_id.get(spec.base_id))
 
 
-def _check_removal(spec: ModelSpec, base: ModelSpec | None) -> None:
+def _check_pair(spec: ModelSpec, base: ModelSpec | None) -> None:
     if base is None:
         raise InvalidArtifactError(
-            f"removal {spec.model_id} names base {spec.base_id}, which is not measured"
+            f"{spec.role} {spec.model_id} names base {spec.base_id}, which is not measured"
         )
+    if spec.role == "swap":
+        if spec.blocks.count(spec.removed_key) >= base.blocks.count(spec.removed_key):
+            raise InvalidArtifactError(
+                f"swap {spec.model_id} holds no fewer {spec.removed_key} than {spec.base_id}; give it role design"
+            )
+        return
     missing = Counter(base.blocks)
     missing.subtract(spec.blocks)
     if {key: times for key, times in missing.items() if times} != {spec.removed_key: 1}:
         raise InvalidArtifactError(
             f"removal {spec.model_id} is not {spec.base_id} without one {spec.removed_key}; "
-            "give a swap role design"
+            "give it role swap or design"
         )
 
 

@@ -56,9 +56,9 @@ class ModelSpec(Value):
 
     `arch` is canonical JSON, or "" for a model outside the space (a removal variant). `blocks` are the
     ordered block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j).
-    A `removal` is its base (`base_id`) without one block of `removed_key`; a swap is a `design` model. `moved`
-    is how many of its operations run on another compute unit than in the base, None where the runtime does not
-    tell.
+    A `removal` is its base (`base_id`) without one block of `removed_key`, a `swap` a neighbour of its base that
+    holds that block fewer times. `moved` is how many of a removal's operations run on another compute unit than
+    in the base, None where the runtime does not tell.
     """
 
     model_id: ModelId
@@ -67,17 +67,16 @@ class ModelSpec(Value):
     boundary_bytes: Count
     artifact_sha256: Sha256
     split: Literal["fit", "heldout"]
-    role: Literal["reference", "base", "removal", "design", "heldout"]
+    role: Literal["reference", "base", "removal", "swap", "design", "heldout"]
     base_id: ModelId | Literal[""] = ""
     removed_key: Key | Literal[""] = ""
     moved: Count | None = None
 
     @model_validator(mode="after")
     def _roles_agree(self) -> Self:
-        if (self.role == "removal") != (self.base_id != "") or (self.role == "removal") != (
-            self.removed_key != ""
-        ):
-            raise ValueError("base_id and removed_key belong to a removal, and only to one")
+        paired = self.role in ("removal", "swap")
+        if paired != (self.base_id != "") or paired != (self.removed_key != ""):
+            raise ValueError("base_id and removed_key belong to a removal or a swap, and only to one")
         if self.role != "removal" and self.moved is not None:
             raise ValueError("moved belongs to a removal")
         if (self.role == "heldout") != (self.split == "heldout"):

@@ -1,10 +1,11 @@
 """Which whole models to build and measure so that every block of a space gets its latency.
 
-Three groups, all of them rows of one joint fit but the last:
+All but the held-out ones are rows of one joint fit:
 - removals (AutoViT, section 3.3.2): bases, and each base without one of its blocks;
-- design: random architectures chosen one by one where the information matrix knows least (D-optimal, greedy);
+- swaps, for blocks whose removal breaks shapes: neighbours of a base (`swaps.py`);
+- design: architectures chosen one by one where they take most off the error of predictions (`design.py`), so that
+  the first n of them are a good plan of n;
 - held out: random architectures that are never fitted and only tell the error of predictions.
-A block whose removal breaks shapes appears in the design in the place of its alternatives: a swap.
 """
 
 from __future__ import annotations
@@ -15,22 +16,29 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
-import numpy as np
-
 from luts.errors import UsageError
+from luts.estimate.expected import TYPICAL, Expectation
+from orchestrator.measure.design import choose_design
+from orchestrator.measure.features import features_of
+from orchestrator.measure.swaps import choose_swaps
 from search.blocks import parse_key
 from search.spaces import Arch, Space, list_archs
+from search.spaces.registry import arch_from_json
 
-Role = Literal["reference", "base", "removal", "design", "heldout"]
+Role = Literal["reference", "base", "removal", "swap", "design", "heldout"]
 Removals = Literal["all", "reference", "none"]
 
-CANDIDATES = 400
-"""Random architectures among which each base and each design model is picked."""
+CANDIDATES = 1500
+"""Random architectures among which bases and design models are picked."""
 
-RIDGE = 0.1
-"""Prior information per block key in the greedy design: an unseen key has a leverage of count^2 / RIDGE."""
+DRAWS = 400
+"""Tries of drawing an architecture that is not in the plan yet."""
+
+KEYS_PER_DESIGN = 3
+"""Beside removals and swaps, one design model for so many block keys by default."""
 
 HELDOUT_SHARE = 0.2
 MIN_HELDOUT = 10
@@ -40,7 +48,10 @@ with one to spare."""
 
 @dataclass(frozen=True)
 class PlanModel:
-    """One whole model: an architecture (`arch` is its JSON), or a base without one block (`arch` is "")."""
+    """One whole model: an architecture (`arch` is its JSON), or a base without one block (`arch` is "").
+
+    A removal and a swap name their base, and the base's block that they show (`removed_key`).
+    """
 
     model_id: str
     arch: str
@@ -89,6 +100,7 @@ def make_plan(
     design: int | None = None,
     heldout: int | None = None,
     removals: Removals = "all",
+    expectation: Expectation = TYPICAL,
 ) -> Plan:
     """Choose the models of a profile; the same arguments give the same plan.
 
@@ -96,9 +108,10 @@ def make_plan(
         space: What is profiled.
         resolutions: Input resolutions to cover; the space's default one if not given.
         seed: Of every random choice.
-        design: Random models of the design; by default one for every five block keys.
+        design: Models of the design; by default one for every three block keys.
         heldout: Models held out; by default a fifth of all, at least ten.
-        removals: `all` removes every removable block of the space once, `reference` those of the reference.
+        removals: `all` removes or swaps every block of the space once, `reference` those of the reference.
+        expectation: What blocks are expected to cost; the design leans on it a little.
 
     Raises:
         UsageError: a resolution is not one of the space's, or the space has too few architectures.
@@ -111,10 +124,15 @@ def make_plan(
     keys = [spec.key for spec in space.block_specs(resolutions)]
     builder = _Builder(space, resolutions, rng)
     builder.add_removals(keys, removals)
-    builder.add_design(keys, math.ceil(len(keys) / 5) if design is None else design)
-    share = round(len(builder.models) * HELDOUT_SHARE / (1 - HELDOUT_SHARE))
-    builder.add_heldout(max(share, MIN_HELDOUT) if heldout is None else heldout)
+    builder.add_swaps(keys, removals)
+    builder.add_design(math.ceil(len(keys) / KEYS_PER_DESIGN) if design is None else design, expectation)
+    builder.add_heldout(heldout_count(len(builder.models)) if heldout is None else heldout)
     return Plan(space.name, space.digest, space.default_classes, resolutions, seed, tuple(builder.models))
+
+
+def heldout_count(fitted: int) -> int:
+    """Models to hold out beside so many fitted ones."""
+    return max(round(fitted * HELDOUT_SHARE / (1 - HELDOUT_SHARE)), MIN_HELDOUT)
 
 
 class _Builder:
@@ -127,21 +145,19 @@ class _Builder:
         self._add_arch(self._reference(), "reference")
 
     def _reference(self) -> Arch:
-        """The space's published network where there is one, else the first draw with the most blocks."""
+        """The space's published network where there is one, else the candidate with the most blocks."""
         for arch in list_archs().values():
             if arch.space == self.space.name and arch.resolution in self.resolutions:
                 return arch.with_classes(self.space.default_classes)
-        return max(self._candidates(), key=lambda arch: len(arch.keys()))
+        return max(self._candidates, key=lambda pair: len(pair[1]))[0]
 
-    def _candidates(self) -> list[Arch]:
-        return [self.space.sample(self.rng, self.resolutions) for _ in range(CANDIDATES)]
+    @cached_property
+    def _candidates(self) -> list[tuple[Arch, tuple[str, ...]]]:
+        drawn = (self.space.sample(self.rng, self.resolutions) for _ in range(CANDIDATES))
+        return [(arch, arch.keys()) for arch in dict.fromkeys(drawn)]
 
-    def _fresh_candidates(self) -> list[tuple[Arch, tuple[str, ...]]]:
-        named = [(arch, arch.keys()) for arch in dict.fromkeys(self._candidates())]
-        fresh = [(arch, keys) for arch, keys in named if model_id(keys) not in self._known]
-        if not fresh:
-            raise UsageError(f"{self.space.name} has too few architectures for so many models; ask for fewer")
-        return fresh
+    def _fresh(self) -> list[tuple[Arch, tuple[str, ...]]]:
+        return [(arch, keys) for arch, keys in self._candidates if model_id(keys) not in self._known]
 
     def _add(self, model: PlanModel) -> bool:
         """Whether the model is new."""
@@ -163,50 +179,65 @@ class _Builder:
         blocks.remove(key)
         return self._add(PlanModel(model_id(blocks), "", tuple(blocks), "removal", base.model_id, key))
 
+    def _next_base(self, waiting: set[str]) -> PlanModel:
+        """The candidate that holds the most keys that wait to be shown."""
+        best, blocks = max(self._fresh(), key=lambda pair: len(waiting & set(pair[1])))
+        if not waiting & set(blocks):
+            raise UsageError(f"no architecture of {self.space.name} found that holds {min(waiting)}")
+        return self._add_arch(best, "base")
+
     def add_removals(self, keys: Sequence[str], removals: Removals) -> None:
         """Greedy cover: each new base holds the most blocks still without a removal that a draw offers."""
         if removals == "none":
             return
-        removable = {key for key in keys if parse_key(key).removable}
-        base, waiting = self.models[0], set(removable)
+        base, waiting = self.models[0], {key for key in keys if parse_key(key).removable}
         while True:
             waiting -= {key for key in sorted(waiting & set(base.blocks)) if self._add_removal(base, key)}
             if not waiting or removals == "reference":
                 return
-            best, blocks = max(self._fresh_candidates(), key=lambda pair: len(waiting & set(pair[1])))
-            if not waiting & set(blocks):
-                raise UsageError(f"no architecture of {self.space.name} found that holds {min(waiting)}")
-            base = self._add_arch(best, "base")
+            base = self._next_base(waiting)
 
-    def add_design(self, keys: Sequence[str], count: int) -> None:
-        """Add models one by one, each where x' M^-1 x is largest among candidates (M: information so far)."""
-        index = {key: i for i, key in enumerate(keys)}
+    def add_swaps(self, keys: Sequence[str], removals: Removals) -> None:
+        """Every block that can't be removed, and has an alternative, in a pair of networks that differ least."""
+        if removals == "none":
+            return
+        fixed = {key for key in keys if not parse_key(key).removable}
+        if removals == "reference":
+            fixed &= set(self.models[0].blocks)
+        held = {key for model in self.models if model.arch for key in model.blocks}
+        while removals == "all" and fixed - held:
+            held |= set(self._next_base(fixed - held).blocks)
+        bases = {model.model_id: model for model in self.models if model.arch}
+        chosen = choose_swaps(
+            self.space, {name: arch_from_json(base.arch) for name, base in bases.items()}, fixed
+        )
+        for base_id, swap, key in chosen:
+            blocks = swap.arch.keys()
+            self._add(PlanModel(model_id(blocks), swap.arch.to_json(), blocks, "swap", base_id, key))
 
-        def row(blocks: Sequence[str]) -> np.ndarray:
-            x = np.zeros(len(keys) + 1)
-            x[-1] = 1.0
-            for key in blocks:
-                x[index[key]] += 1.0
-            return x
-
-        covariance = np.eye(len(keys) + 1) / RIDGE
-        for model in self.models:
-            covariance = _add_information(covariance, row(model.blocks))
-        for _ in range(count):
-            fresh = self._fresh_candidates()
-            rows = np.stack([row(blocks) for _, blocks in fresh])
-            leverage = np.einsum("ij,jk,ik->i", rows, covariance, rows)
-            best = int(np.argmax(leverage))
-            self._add_arch(fresh[best][0], "design")
-            covariance = _add_information(covariance, rows[best])
+    def add_design(self, count: int, expectation: Expectation) -> None:
+        """Add candidates one by one, in order of what they tell beyond all that is in the plan."""
+        fresh = self._fresh()
+        if count > len(fresh):
+            raise self._too_few()
+        chosen = choose_design(
+            features_of(self.space.block_specs(self.resolutions)),
+            expectation,
+            measured=[model.blocks for model in self.models],
+            candidates=[keys for _, keys in fresh],
+            count=count,
+        )
+        for index in chosen:
+            self._add_arch(fresh[index][0], "design")
 
     def add_heldout(self, count: int) -> None:
         """Plain random draws, as a search would see them."""
         for _ in range(count):
-            self._add_arch(self._fresh_candidates()[0][0], "heldout")
+            drawn = (self.space.sample(self.rng, self.resolutions) for _ in range(DRAWS))
+            arch = next((arch for arch in drawn if model_id(arch.keys()) not in self._known), None)
+            if arch is None:
+                raise self._too_few()
+            self._add_arch(arch, "heldout")
 
-
-def _add_information(covariance: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """(M + x x')^-1 from M^-1 (Sherman and Morrison)."""
-    product = covariance @ row
-    return covariance - np.outer(product, product) / (1.0 + float(row @ product))
+    def _too_few(self) -> UsageError:
+        return UsageError(f"{self.space.name} has too few architectures for so many models; ask for fewer")

@@ -118,7 +118,7 @@ def test_contradictions_are_refused(study: Study) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"removed_key": "other(1)@8"}, "give a swap role design"), ({"base_id": "nobody"}, "not measured")],
+    [({"removed_key": "other(1)@8"}, "give it role swap or design"), ({"base_id": "nobody"}, "not measured")],
 )
 def test_a_removal_must_be_its_base_without_the_block(
     study: Study, change: dict[str, str], message: str

@@ -94,7 +94,7 @@ def _model_spec(
 ) -> ModelSpec:
     """A planned model as the estimation knows it; a removal whose base failed is a model like any other."""
     alone = model.base_id in failures
-    known = not alone and model.base_id in placed and model.model_id in placed
+    known = model.role == "removal" and not alone and model.base_id in placed and model.model_id in placed
     return ModelSpec(
         model_id=model.model_id,
         arch=model.arch,

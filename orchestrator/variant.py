@@ -14,6 +14,7 @@ COMPUTE_UNITS = ("all", "cpuonly", "cpuandgpu", "cpuandneuralengine")
 MAX_THREADS = 64
 
 _EXECUTORCH = re.compile(r"executorch-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})")
+_SIMULATED = re.compile(r"simulated-t(?P<threads>[0-9]{1,2})")
 _COREML = re.compile(r"coreml-(?P<precision>[a-z0-9]+)-(?P<target>[a-z]+)")
 
 
@@ -22,10 +23,11 @@ class Variant:
     """How models run.
 
     Attributes:
-        runtime: `executorch` or `coreml`.
-        target: ExecuTorch's delegate, or Core ML's compute units.
+        runtime: `executorch`, `coreml`, or `simulated`, which is none: models are lists of blocks.
+        target: ExecuTorch's delegate, or Core ML's compute units; empty for `simulated`, as the precision.
         precision: Of the computation; the default of runtime and delegate if empty.
-        threads: Of ExecuTorch's thread pool; 0 where the runtime chooses and can't be told (iOS), and for Core ML.
+        threads: Of ExecuTorch's thread pool, or a simulated one; 0 where the runtime chooses and can't be told (iOS), and
+            for Core ML.
     """
 
     runtime: str
@@ -39,12 +41,16 @@ class Variant:
             raise UsageError(
                 f"coreml has no compute units {self.target!r}; it has {', '.join(COMPUTE_UNITS)}"
             )
-        backend = self._backend()
-        probe = ExportSpec(
-            module="timm:none", runtime=self.runtime, backend=backend, precision=self.precision
-        )
-        object.__setattr__(self, "precision", probe.precision)
-        most = MAX_THREADS if self.runtime == "executorch" else 0
+        if self.is_simulated:
+            if self.target or self.precision or not self.threads:
+                raise UsageError("a simulated device has threads, but no backends and no precisions")
+        else:
+            backend = self._backend()
+            probe = ExportSpec(
+                module="timm:none", runtime=self.runtime, backend=backend, precision=self.precision
+            )
+            object.__setattr__(self, "precision", probe.precision)
+        most = 0 if self.runtime == "coreml" else MAX_THREADS
         if not 0 <= self.threads <= most:
             raise UsageError(f"{self.runtime} takes up to {most} threads, not {self.threads}")
 
@@ -52,8 +58,15 @@ class Variant:
         return "mlprogram" if self.runtime == "coreml" else self.target
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether its numbers are made up."""
+        return self.runtime == "simulated"
+
+    @property
     def name(self) -> str:
-        """Folder name, e.g. `executorch-xnnpack-fp32-t2` or `coreml-fp16-all`."""
+        """Folder name, e.g. `executorch-xnnpack-fp32-t2`, `coreml-fp16-all` or `simulated-t1`."""
+        if self.is_simulated:
+            return f"simulated-t{self.threads}"
         if self.runtime == "coreml":
             return f"coreml-{self.precision}-{self.target}"
         return f"executorch-{self.target}-{self.precision}-t{self.threads}"
@@ -66,7 +79,9 @@ class Variant:
         return {"threads": self.threads} if self.threads else {}
 
     def export_spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
-        """How a model is exported for this variant."""
+        """How a model is exported for this variant; a simulated one takes of it nothing but the blocks."""
+        if self.is_simulated:
+            return ExportSpec(blocks, module)
         return ExportSpec(
             blocks, module, runtime=self.runtime, backend=self._backend(), precision=self.precision
         )
@@ -78,4 +93,6 @@ class Variant:
             return cls("executorch", match["target"], match["precision"], int(match["threads"]))
         if match := _COREML.fullmatch(name):
             return cls("coreml", match["target"], match["precision"])
+        if match := _SIMULATED.fullmatch(name):
+            return cls("simulated", "", threads=int(match["threads"]))
         raise UsageError(f"{name!r} is no variant; they read executorch-xnnpack-fp32-t2 or coreml-fp16-all")

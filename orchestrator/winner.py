@@ -95,6 +95,8 @@ def winner_variants(variant: Variant) -> tuple[Variant, Variant]:
     """What a winner is exported for: ExecuTorch and Core ML, the LUT's own variant one of them."""
     if variant.runtime == "executorch":
         return variant, Variant("coreml", "all")
+    if variant.is_simulated:
+        return Variant("executorch", "xnnpack", threads=1), Variant("coreml", "all")
     return Variant("executorch", "xnnpack", threads=1), variant
 
 

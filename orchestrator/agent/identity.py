@@ -1,18 +1,24 @@
-"""The agent's version: a digest of the sources that decide what it measures and how."""
+"""An agent's version: a digest of the sources that decide what it measures and how."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.wire.messages import AgentInfo
 
+SOURCES = ("agent", "wire")
+"""Folders of this package whose files decide what the host agent measures."""
 
-def agent_info() -> AgentInfo:
-    """Name and version; the version changes with any source file of the agent or the wire."""
+
+def agent_info(
+    name: str = "blocktime-host", sources: Sequence[str] = SOURCES, settings: bytes = b""
+) -> AgentInfo:
+    """Name and version; the version changes with any source file in the folders, and with the settings."""
     package = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for path in sorted([*(package / "agent").glob("*.py"), *(package / "wire").glob("*.py")]):
+    digest = hashlib.sha256(settings)
+    for path in sorted(path for folder in sources for path in (package / folder).glob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0")
         digest.update(path.read_bytes())
-    return AgentInfo(name="blocktime-host", version=f"python-{digest.hexdigest()[:16]}")
+    return AgentInfo(name=name, version=f"python-{digest.hexdigest()[:16]}")

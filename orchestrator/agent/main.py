@@ -1,7 +1,9 @@
-"""Starts the host agent: `bench agent`, and `python -m orchestrator.agent` for agents started by a client."""
+"""Agents as programs: serve until interrupted, with the options, the token and the first line of PROTOCOL.md."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import select
 import sys
@@ -9,13 +11,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from luts.errors import UsageError
+from luts.errors import BlocktimeError, UsageError
 from orchestrator.agent.contract import TOKEN_VARIABLE
-from orchestrator.agent.executorch_runtime import ExecutorchRuntime
-from orchestrator.agent.identity import agent_info
 from orchestrator.agent.server import Server, listen
 from orchestrator.agent.session import Agent
-from orchestrator.agent.state import describe_host
 from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
 
 # Besides the end of stdin, which children that a dead parent left behind may hold open. Rare, so that it does
@@ -23,29 +22,47 @@ from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
 _PARENT_POLL_S = 10.0
 
 
-def serve_forever(
-    port: int,
-    token: str,
-    store_dir: Path,
-    store_max_bytes: int = DEFAULT_MAX_BYTES,
-    on_listening: Callable[[int], None] | None = None,
-) -> None:
+def program_options(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that all agents take as programs."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--port", type=int, default=0, help="port on the loopback; 0 takes a free one")
+    parser.add_argument("--store", type=Path, required=True, help="folder of the model store")
+    parser.add_argument(
+        "--store-bytes", type=int, default=DEFAULT_MAX_BYTES, help="bound on the store's size"
+    )
+    parser.add_argument("--parent-watch", action="store_true", help="exit when stdin closes")
+    return parser
+
+
+def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelStore], Agent]) -> int:
+    """Runs an agent, made of token and store; the exit code of an expected error is its class's."""
+    if options.parent_watch:
+        watch_parent()
+    token = os.environ.pop(TOKEN_VARIABLE, "")
+    try:
+        if not token:
+            raise UsageError(f"the agent needs a token; set {TOKEN_VARIABLE}")
+        serve_forever(
+            options.port,
+            lambda: make_agent(token, ModelStore(options.store, options.store_bytes)),
+            _announce,
+        )
+    except BlocktimeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def serve_forever(port: int, make_agent: Callable[[], Agent], on_listening: Callable[[int], None]) -> None:
     """Serves on the loopback until interrupted; `on_listening` is called with the port once it is open.
 
-    Raises UsageError for an empty token and DeviceError for a port in use.
+    Raises DeviceError for a port in use, before the agent is made.
     """
-    if not token:
-        raise UsageError(f"the agent needs a token; set {TOKEN_VARIABLE}")
     with listen(port) as listener:
-        agent = Agent(
-            token=token,
-            store=ModelStore(store_dir, store_max_bytes),
-            runtimes={"executorch": ExecutorchRuntime()},
-            info=agent_info(),
-            device=describe_host(),
-        )
-        if on_listening is not None:
-            on_listening(listener.getsockname()[1])
+        agent = make_agent()
+        on_listening(listener.getsockname()[1])
         Server(agent, listener).serve()
 
 
@@ -61,3 +78,7 @@ def watch_parent() -> None:
         os._exit(0)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _announce(port: int) -> None:
+    print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)

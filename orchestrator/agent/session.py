@@ -36,13 +36,15 @@ _MAX_MESSAGE = 1000
 
 @dataclass(frozen=True)
 class Agent:
-    """What every connection shares."""
+    """What every connection shares; `clock` (monotonic ns) and `state` are the machine's own or made up."""
 
     token: str
     store: ModelStore
     runtimes: Mapping[str, Runtime]
     info: m.AgentInfo
     device: m.DeviceInfo
+    clock: Callable[[], int] = time.perf_counter_ns
+    state: Callable[[], m.DeviceState] = read_state
 
 
 class Session:
@@ -178,9 +180,9 @@ class Session:
         if len(self._models) >= m.MAX_HANDLES:
             raise OpError("too_many_handles", f"{m.MAX_HANDLES} models are loaded; unload some first")
         path = self._agent.store.path(request.sha256)
-        start_ns = time.perf_counter_ns()
+        start_ns = self._agent.clock()
         model = runtime.load(path, request.options)
-        load_ns = time.perf_counter_ns() - start_ns
+        load_ns = self._agent.clock() - start_ns
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._models[handle] = (request.sha256, model)
         delegates, placement = model.delegates, model.placement
@@ -228,9 +230,11 @@ class Session:
         if max(map(max, request.order)) >= len(request.handles):
             raise OpError("bad_request", "run: order: an index is beyond the handles")
         models = [self._model(handle) for handle in request.handles]
-        before = read_state()
-        samples = time_schedule(models, request.order, request.warmup, self._client_is_there)
-        after = read_state()
+        before = self._agent.state()
+        samples = time_schedule(
+            models, request.order, request.warmup, self._client_is_there, self._agent.clock
+        )
+        after = self._agent.state()
         return {
             "rounds": rounds,
             "visits": visits,
@@ -239,7 +243,7 @@ class Session:
         }, samples.tobytes()
 
     def _state(self, _request: m.StateRequest, _: Payload) -> tuple[dict[str, Any], bytes]:
-        return {"state": read_state().model_dump()}, b""
+        return {"state": self._agent.state().model_dump()}, b""
 
     def _bye(self, _request: m.ByeRequest, _: Payload) -> tuple[dict[str, Any], bytes]:
         self._leaving = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,16 +29,20 @@ def random_inputs(specs: Sequence[TensorSpec]) -> list[np.ndarray]:
 
 
 def time_schedule(
-    models: Sequence[Model], order: Sequence[Sequence[int]], warmup: int, go_on: Callable[[], bool]
+    models: Sequence[Model],
+    order: Sequence[Sequence[int]],
+    warmup: int,
+    go_on: Callable[[], bool],
+    clock: Callable[[], int],
 ) -> np.ndarray:
     """Nanoseconds [rounds, visits] as big-endian u64; only a model's `execute` lies between two clock reads.
 
     `order[r][v]` indexes `models`; each is first executed `warmup` times. `go_on` is asked between rounds and
-    ends the run with OpError `cancelled`. Raises OpError `run_failed` where the runtime fails.
+    ends the run with OpError `cancelled`. `clock` tells monotonic nanoseconds. Raises OpError `run_failed` where
+    the runtime fails.
     """
     calls = [(model.prepare(random_inputs(model.inputs)), model.execute) for model in models]
     samples = np.zeros((len(order), len(order[0])), dtype=">u8")
-    clock = time.perf_counter_ns
     gc.collect()
     gc.disable()
     try:

@@ -28,12 +28,13 @@ def agent_command(
     The token is read from BLOCKTIME_TOKEN, or made and printed.
     """
     from orchestrator.agent.contract import TOKEN_VARIABLE
+    from orchestrator.agent.host import host_agent
     from orchestrator.agent.main import serve_forever
+    from orchestrator.agent.store import ModelStore
     from orchestrator.devices.host import default_store_dir
 
     token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex(16)
     if TOKEN_VARIABLE not in os.environ:
         say(f"token {token}")
-    serve_forever(
-        port, token, store or default_store_dir("host"), on_listening=lambda p: say(f"listening on port {p}")
-    )
+    models = ModelStore(store or default_store_dir("host"))
+    serve_forever(port, lambda: host_agent(token, models), lambda p: say(f"listening on port {p}"))

@@ -18,6 +18,7 @@ from orchestrator.devices.iphone.phones import list_phones as list_iphones
 from orchestrator.devices.iphone.state import IphoneState
 from orchestrator.devices.programs import agent_program
 from orchestrator.devices.registry import Phone, known_phone, phone_of, unknown_device
+from orchestrator.simulate.device import scenario_of, simulated_program
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def list_attached() -> Listing:
 
 
 def resolve(name: str, access: Access | None = None) -> Device:
-    """The device that `name` means: `host`, a phone's name, its serial or UDID, or host:port of an Android phone.
+    """The device that `name` means: `host`, a phone's name, its serial or UDID, host:port of an Android phone, or
+    `simulated[:SCENARIO]`.
 
     DeviceError for an unknown name and for a phone that is not attached or not ready; UsageError where `access`
     does not fit the device.
@@ -70,8 +72,11 @@ def resolve(name: str, access: Access | None = None) -> Device:
     access = access or Access()
     if name == "host":
         return HostDevice(agent_program(access.agent))
+    scenario = scenario_of(name)
     if access.agent != "python":
-        raise UsageError(f"--agent is for the host; {name} has its own app")
+        raise UsageError(f"--agent is for the host; {name} has its own app or agent")
+    if scenario is not None:
+        return HostDevice(simulated_program(scenario))
     known = known_phone(name)
     kind = known.kind if known else _kind_of_attached(name)
     if kind == "iphone":

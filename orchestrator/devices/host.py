@@ -69,7 +69,7 @@ class HostDevice:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def describe(self) -> str:
-        return f"this machine, measured by the {self._program.language} agent"
+        return self._program.title
 
     def connect(self) -> AgentClient:
         """A greeted connection to the agent, started where none runs. DeviceError where that fails."""

@@ -20,15 +20,16 @@ AGENTS = ("python", "kotlin", "swift")
 
 @dataclass(frozen=True)
 class AgentProgram:
-    """A program that takes the options of PROTOCOL.md, `Agents as programs`."""
+    """A program that takes the options of PROTOCOL.md, `Agents as programs`.
+
+    `device_name` is the name under which LUTs that it measures are kept: figures of two agents are never mixed.
+    `title` says for people what it measures.
+    """
 
     language: str
     command: tuple[str, ...]
-
-    @property
-    def device_name(self) -> str:
-        """The name under which this machine's LUTs are kept: figures of two agents are never mixed."""
-        return "host" if self.language == "python" else f"host-{self.language}"
+    device_name: str
+    title: str
 
 
 def agent_program(language: str) -> AgentProgram:
@@ -40,9 +41,10 @@ def agent_program(language: str) -> AgentProgram:
     """
     if language not in AGENTS:
         raise UsageError(f"no agent {language[:32]!r}; there are {', '.join(AGENTS)}")
+    title = f"this machine, measured by the {language} agent"
     if language == "python":
-        return AgentProgram(language, (sys.executable, "-m", "orchestrator.agent"))
+        return AgentProgram(language, (sys.executable, "-m", "orchestrator.agent"), "host", title)
     path = Path(os.environ.get(AGENTS_VARIABLE) or ROOT / "build") / language / "blocktime-agent"
     if not os.access(path, os.X_OK):
         raise DeviceError(f"the {language} agent is not built ({path} is not there); run `make agents`")
-    return AgentProgram(language, (str(path),))
+    return AgentProgram(language, (str(path),), f"host-{language}", title)

@@ -51,7 +51,7 @@ def known_phone(name: str) -> Phone | None:
 
 def unknown_device(name: str) -> DeviceError:
     """The error for a name that means nothing, with similar ones."""
-    close = difflib.get_close_matches(_normal(name), ["host", *known_phones()], n=4, cutoff=0.5)
+    close = difflib.get_close_matches(_normal(name), ["host", "simulated", *known_phones()], n=4, cutoff=0.5)
     hint = (
         f"did you mean {', '.join(close)}?"
         if close

@@ -1,0 +1,46 @@
+"""`python -m orchestrator.simulate --scenario JSON`: an agent whose device and time are made up."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+from luts.errors import UsageError
+from orchestrator.agent.identity import SOURCES, agent_info
+from orchestrator.agent.main import program_options, run_program
+from orchestrator.agent.session import Agent
+from orchestrator.agent.store import ModelStore
+from orchestrator.simulate.machine import RUNTIME, Machine
+from orchestrator.simulate.scenario import Scenario, parse_scenario
+
+
+def simulated_agent(scenario: Scenario, token: str, store: ModelStore) -> Agent:
+    """An agent of a made-up device; its version changes with the scenario."""
+    machine = Machine(scenario)
+    settings = scenario.model_dump_json().encode()
+    return Agent(
+        token=token,
+        store=store,
+        runtimes={RUNTIME: machine},
+        info=agent_info("blocktime-simulated", (*SOURCES, "simulate"), settings),
+        device=machine.device_info(),
+        clock=machine.clock_ns,
+        state=machine.read_state,
+    )
+
+
+def main() -> int:
+    """Runs the agent; the exit code of an expected error is its class's."""
+    parser = program_options("python -m orchestrator.simulate", __doc__)
+    parser.add_argument("--scenario", required=True, help="the scenario's JSON")
+    options = parser.parse_args()
+    try:
+        scenario = parse_scenario(options.scenario)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return run_program(options, functools.partial(simulated_agent, scenario))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The made-up device behind the agent's interfaces: a runtime, a clock and a state that only simulate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from luts.errors import InvalidArtifactError
+from orchestrator.agent.errors import OpError
+from orchestrator.simulate.document import read_model
+from orchestrator.simulate.noise import Processor
+from orchestrator.simulate.scenario import Scenario
+from orchestrator.simulate.truth import Truth
+from orchestrator.wire.messages import (
+    DeviceInfo,
+    DeviceState,
+    OptionInfo,
+    OptionValue,
+    RuntimeInfo,
+    ThermalZone,
+)
+
+RUNTIME = "simulated"
+"""Name of the runtime; that of no real one."""
+
+_FAIR_SHARE = 0.8
+"""Of the way from ambient to where it throttles: from there on the device calls itself warm."""
+
+
+class SimulatedModel:
+    """A load of a list of blocks; implements the agent's Model.
+
+    It has no inputs and no outputs: nothing is computed, so that nothing can be mistaken for a result.
+    """
+
+    inputs = outputs = ()
+    delegates = placement = None
+
+    def __init__(self, machine: Machine, quiet_ns: float, threads: int) -> None:
+        self.options: Mapping[str, OptionValue] = {"threads": threads}
+        self.quiet_ns, self.threads = quiet_ns, threads
+        self._machine = machine
+
+    def execute(self) -> None:
+        self._machine.execute(self)
+
+    def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        if arrays:
+            raise OpError("bad_input", "a simulated model takes no inputs")
+        return lambda: None
+
+    def get_outputs(self) -> list[np.ndarray]:
+        return []
+
+    def close(self) -> None:
+        self._machine.unload()
+
+
+class Machine:
+    """Loads and executes in made-up time; implements the agent's Runtime.
+
+    Only loads, executions and the pauses between batches take any of it (`scenario.pause_s`): what happens outside,
+    such as the client's own sleep, is not seen.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self._processor = Processor(scenario.noise, scenario.cores, scenario.noise_seed)
+        self._truth = cache(lambda threads: Truth(scenario.costs, threads))
+        self._loaded = 0
+        self._last: SimulatedModel | None = None
+        self._told_of_throttling = False
+
+    def describe(self) -> RuntimeInfo:
+        threads = OptionInfo(type="int", default=1, min=1, max=self.scenario.cores)
+        return RuntimeInfo(version=self.scenario.name, backends=[], options={"threads": threads})
+
+    def load(self, path: Path, options: Mapping[str, OptionValue]) -> SimulatedModel:
+        unknown = sorted(set(options) - {"threads"})
+        if unknown:
+            raise OpError("bad_option", f"{RUNTIME} has no option {unknown[0]!r}; it has: threads")
+        threads = options.get("threads", 1)
+        if type(threads) is not int or not 1 <= threads <= self.scenario.cores:
+            raise OpError("bad_option", f"threads must be 1 to {self.scenario.cores} here, got {threads!r}")
+        try:
+            blocks = read_model(path)
+        except InvalidArtifactError as error:
+            raise OpError("bad_model", str(error)) from None
+        self._processor.rest(self.scenario.load_ms / 1e3)
+        quiet_ns = self._truth(threads).latency_ms(blocks) * 1e6 * self._processor.draw_load()
+        self._loaded += 1
+        return SimulatedModel(self, quiet_ns, threads)
+
+    def execute(self, model: SimulatedModel) -> None:
+        """Spend what the model takes now; right after another model's execution its data are not in the caches."""
+        self._processor.execute(model.quiet_ns, model.threads, cold=model is not self._last)
+        self._last = model
+
+    def unload(self) -> None:
+        """A model is gone; after the last one the device has a pause, a long one where its state asked for it."""
+        self._loaded -= 1
+        if self._loaded == 0:
+            self._last = None
+            scenario = self.scenario
+            self._processor.rest(scenario.cooling_s if self._told_of_throttling else scenario.pause_s)
+            self._told_of_throttling = False
+
+    def clock_ns(self) -> int:
+        """The made-up time."""
+        return self._processor.now_ns
+
+    def read_state(self) -> DeviceState:
+        """What a phone would tell; nothing of throttling where the scenario keeps quiet about it."""
+        case, celsius = self.scenario.noise.throttling, self._processor.celsius
+        thermal_state: Literal["nominal", "fair", "serious"] | None = None
+        headroom, zones = None, []
+        if case is not None and celsius is not None and case.reported:
+            headroom = (celsius - case.ambient_c) / (case.hot_c - case.ambient_c)
+            throttled = self._processor.throttled
+            thermal_state = "serious" if throttled else "fair" if headroom > _FAIR_SHARE else "nominal"
+            self._told_of_throttling |= throttled
+            zones = [ThermalZone(name="case", celsius=celsius)]
+        return DeviceState(
+            uptime_ns=self._processor.now_ns,
+            load_average_1m=None,
+            cpus=[],
+            steal_ms=None,
+            thermal_state=thermal_state,
+            thermal_headroom=headroom,
+            thermal_zones=zones,
+            throttle_count=None,
+            battery=None,
+            low_power_mode=None,
+            free_memory_bytes=None,
+            agent_memory_bytes=None,
+            qos=None,
+            foreground=None,
+        )
+
+    def device_info(self) -> DeviceInfo:
+        """Names the scenario, and says that it is simulated."""
+        return DeviceInfo(
+            model=f"simulated {self.scenario.name}",
+            os="simulated",
+            os_build=None,
+            soc=None,
+            cores=self.scenario.cores,
+            memory_bytes=0,
+            simulated=True,
+        )

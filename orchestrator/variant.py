@@ -26,8 +26,8 @@ class Variant:
         runtime: `executorch`, `coreml`, or `simulated`, which is none: models are lists of blocks.
         target: ExecuTorch's delegate, or Core ML's compute units; empty for `simulated`, as the precision.
         precision: Of the computation; the default of runtime and delegate if empty.
-        threads: Of ExecuTorch's thread pool, or a simulated one; 0 where the runtime chooses and can't be told (iOS), and
-            for Core ML.
+        threads: Of ExecuTorch's thread pool, or a simulated one; 0 where the runtime chooses and can't be told
+            (iOS), and for Core ML.
     """
 
     runtime: str

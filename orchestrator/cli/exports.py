@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from luts.errors import UsageError
 from orchestrator.cli.output import progress_bar
 from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_many
+from orchestrator.export.cache import default_root
+from orchestrator.measure.link import ModelFile
+from orchestrator.simulate.document import write_model
+from orchestrator.variant import Variant
 
 
 def export_all(specs: Mapping[str, ExportSpec], workers: int | None = None) -> dict[str, Artifact]:
@@ -21,3 +26,23 @@ def export_all(specs: Mapping[str, ExportSpec], workers: int | None = None) -> d
 
         artifacts = export_many(list(specs.values()), workers=workers, progress=done)
     return dict(zip(specs, artifacts, strict=True))
+
+
+def model_files(
+    variant: Variant, specs: Mapping[str, ExportSpec], workers: int | None = None
+) -> dict[str, ModelFile]:
+    """Models by id as a device of this variant takes them; for a simulated one nothing is exported.
+
+    Raises:
+        ExportError: names the models that could not be exported.
+        UsageError: a simulated device is given something else than blocks.
+    """
+    if not variant.is_simulated:
+        artifacts = export_all(specs, workers)
+        return {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
+    for name, spec in specs.items():
+        if spec.module:
+            raise UsageError(
+                f"a simulated device can't run {name}, it knows blocks alone; give architectures"
+            )
+    return {name: write_model(spec.blocks, default_root() / "simulated") for name, spec in specs.items()}

@@ -13,7 +13,7 @@ import typer
 
 from luts.errors import InvalidArtifactError, UsageError
 from luts.lut import Lut
-from orchestrator.cli.exports import export_all
+from orchestrator.cli.exports import model_files
 from orchestrator.cli.options import (
     AgentOption,
     AllowOption,
@@ -84,7 +84,7 @@ def measure_command(
     as_json: JsonOption = False,
 ) -> None:
     """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference."""
-    variant = parse_variant(runtime, backend, precision, threads)
+    variant = parse_variant(device, runtime, backend, precision, threads)
     archs = {name: load_arch(name) for name in arch or []}
     specs = {name: variant.export_spec(found.keys()) for name, found in archs.items()}
     specs |= {name: variant.export_spec(module=name) for name in model or []}
@@ -96,7 +96,7 @@ def measure_command(
         if threads is None and device != "host":
             variant = default_threads(found, variant)
         _check(found, variant)
-        files = _export(specs, workers) | given
+        files = model_files(variant, specs, workers) | given
         measurement, run = _measure(found, variant, files, next(iter(files)), budget, seed)
     run.finish("measured")
     failed = {name: measurement.failures.get(_journal_id(name), "") for name in files}
@@ -187,7 +187,7 @@ def measure_beside(
 ) -> tuple[Measurement, Run]:
     """Measure models, by model id, beside a LUT's reference: both speak of the same milliseconds then."""
     reference = reference_of(lut)
-    files = _export({REFERENCE: variant.export_spec(reference.blocks), **models}, workers)
+    files = model_files(variant, {REFERENCE: variant.export_spec(reference.blocks), **models}, workers)
     if files[REFERENCE].sha256 != reference.artifact_sha256:
         say("note: this version exports the LUT's reference to other bytes than the LUT was measured with")
     measurement, run = _measure(device, variant, files, REFERENCE, budget, seed, reuse=reuse)
@@ -199,11 +199,6 @@ def measure_beside(
 def _check(device: Device, variant: Variant) -> None:
     with device.connect() as client:
         check_runtime(device.name, client.hello(), variant)
-
-
-def _export(specs: Mapping[str, ExportSpec], workers: int | None) -> dict[str, ModelFile]:
-    artifacts = export_all(specs, workers)
-    return {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
 
 
 def _measure(
@@ -226,7 +221,7 @@ def _measure(
             variant,
             subject,
             run.journal,
-            Policy(),
+            Policy.of(variant.is_simulated),
             budget_s=parse_budget(budget),
             progress=progress,
         )

@@ -12,11 +12,16 @@ from luts.errors import UsageError
 from orchestrator.cli.output import ask, say
 from orchestrator.cores import usable_cores
 from orchestrator.devices.base import Access
+from orchestrator.simulate.device import scenario_of
 from orchestrator.variant import Variant
 from orchestrator.wire.messages import Caveat
 
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="host, a phone's name (iphone13, pixel8), or its serial.")
+    str,
+    typer.Option(
+        "--device",
+        help="host, a phone's name (iphone13, pixel8), or its serial; simulated[:SCENARIO] to try a plan.",
+    ),
 ]
 AgentOption = Annotated[
     str, typer.Option("--agent", help="Language of the host's agent: python, kotlin or swift.")
@@ -72,8 +77,16 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def parse_variant(runtime: str, backend: str | None, precision: str | None, threads: int | None) -> Variant:
-    """The variant that the options describe; ExecuTorch gets as many threads as there are cores."""
+def parse_variant(
+    device: str, runtime: str, backend: str | None, precision: str | None, threads: int | None
+) -> Variant:
+    """The variant that the options describe.
+
+    ExecuTorch gets as many threads as there are cores. A simulated device has a runtime of its own in the place of
+    ExecuTorch, and one thread.
+    """
+    if scenario_of(device) and runtime in ("executorch", "simulated"):
+        return Variant("simulated", backend or "", precision or "", threads or 1)
     if runtime == "coreml":
         if threads is not None:
             raise UsageError("--threads is for executorch; Core ML chooses its own")

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from luts.errors import UsageError
-from orchestrator.cli.exports import export_all
+from luts.lut import Lut
+from orchestrator.cli.exports import model_files
 from orchestrator.cli.lut import emit_entries, provenance
 from orchestrator.cli.options import (
     AgentOption,
@@ -35,6 +36,10 @@ from orchestrator.measure.profile import finish_profile, lut_of, run_label, subj
 from orchestrator.measure.runs import Run, find_run
 from orchestrator.measure.session import check_runtime, default_threads, measure
 from orchestrator.paths import lut_store, runs_root
+from orchestrator.simulate.compare import compare, write_truth
+from orchestrator.simulate.device import scenario_of
+from orchestrator.simulate.scenario import Scenario
+from orchestrator.simulate.truth import Truth
 from search.spaces import get_space
 
 
@@ -82,7 +87,7 @@ def profile_command(
 
     A run that was cut off goes on where it was: give the same command again.
     """
-    variant = parse_variant(runtime, backend, precision, threads)
+    variant = parse_variant(device, runtime, backend, precision, threads)
     budget_s = parse_budget(budget)
     if removals not in ("all", "reference", "none"):
         raise UsageError(f"--removals {removals!r}: expected all, reference or none")
@@ -116,21 +121,35 @@ def profile_command(
             check_runtime(found.name, client.hello(), variant)
         say(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}, run {run.folder}")
         specs = {model.model_id: variant.export_spec(model.blocks) for model in plan.models}
-        artifacts = export_all(specs, workers)
+        files = model_files(variant, specs, workers)
         with progress_bar() as progress:
             measurement = measure(
                 found,
                 variant,
-                subject_of(plan, artifacts),
+                subject_of(plan, files),
                 run.journal,
-                Policy(),
+                Policy.of(variant.is_simulated),
                 budget_s=budget_s,
                 progress=progress,
             )
-    lut = lut_of(plan, artifacts, measurement, run, found.name)
+    lut = lut_of(plan, files, measurement, run, found.name)
     path = finish_profile(lut, run, store)
     say(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")
+    if scenario := scenario_of(device):
+        _tell_truth(scenario, variant.threads, lut, run)
     _report(str(path), as_json)
+
+
+def _tell_truth(scenario: Scenario, threads: int, lut: Lut, run: Run) -> None:
+    """What no real device can tell: how close the LUT came."""
+    found = compare(lut, Truth(scenario.costs, threads))
+    path = run.folder / "truth.json"
+    write_truth(path, scenario, threads, {model.model_id: model.blocks for model in lut.models}, found)
+    heldout = "" if found.heldout_mape is None else f", held-out MAPE {100 * found.heldout_mape:.2f} %"
+    say(
+        f"SIMULATED, truth known ({path}): {100 * found.covered:.0f} % of {found.entries} entries' intervals "
+        f"hold it, entries off by {100 * found.entry_error:.1f} %{heldout}"
+    )
 
 
 def _report(path: str, as_json: bool) -> None:

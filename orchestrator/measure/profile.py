@@ -12,7 +12,6 @@ from luts.build import build_lut
 from luts.lut import Lut
 from luts.schema import DeviceInfo, LutInputs, ModelSpec, Versions
 from luts.store import LutStore
-from orchestrator.export.artifact import Artifact
 from orchestrator.export.spec import toolchain
 from orchestrator.measure.conditions import conditions
 from orchestrator.measure.features import features_of
@@ -29,20 +28,21 @@ from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
 
 
-def subject_of(plan: Plan, artifacts: Mapping[str, Artifact]) -> Subject:
+def subject_of(plan: Plan, files: Mapping[str, ModelFile]) -> Subject:
     """What a profile measures: all models of the plan."""
-    files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
     return Subject(files, plan.reference.model_id, plan.digest, plan.seed)
 
 
-def exporter_version() -> str:
+def exporter_version(variant: Variant) -> str:
     """The tools that made the model files."""
+    if variant.is_simulated:
+        return "none, simulated models are lists of blocks"
     versions = toolchain()
     return f"torch {versions['torch']}, executorch {versions['executorch']}, coremltools {versions['coremltools']}"
 
 
 def lut_of(
-    plan: Plan, artifacts: Mapping[str, Artifact], measurement: Measurement, run: Run, device_name: str
+    plan: Plan, files: Mapping[str, ModelFile], measurement: Measurement, run: Run, device_name: str
 ) -> Lut:
     """Everything in a run's journal as a LUT.
 
@@ -62,7 +62,9 @@ def lut_of(
             memory_bytes=hello.device.memory_bytes,
         ),
         versions=Versions(
-            runtime=header.identity.runtime, exporter=exporter_version(), agent=header.identity.agent
+            runtime=header.identity.runtime,
+            exporter=exporter_version(Variant.parse(header.identity.variant)),
+            agent=header.identity.agent,
         ),
         space=plan.space,
         space_hash=plan.space_digest,
@@ -78,7 +80,7 @@ def lut_of(
     )
     able = [model for model in plan.models if model.model_id not in measurement.failures]
     placed = placements(records)
-    models = [_model_spec(model, artifacts[model.model_id], measurement.failures, placed) for model in able]
+    models = [_model_spec(model, files[model.model_id], measurement.failures, placed) for model in able]
     samples = samples_table(records)
     measured = pc.is_in(samples.column("model"), pa.array([model.model_id for model in able]))
     samples = samples.filter(measured)
@@ -88,7 +90,7 @@ def lut_of(
 
 def _model_spec(
     model: PlanModel,
-    artifact: Artifact,
+    file: ModelFile,
     failures: Mapping[str, str],
     placed: Mapping[str, Sequence[PlacedType]],
 ) -> ModelSpec:
@@ -100,7 +102,7 @@ def _model_spec(
         arch=model.arch,
         blocks=model.blocks,
         boundary_bytes=boundary_bytes(parse_keys(model.blocks)),
-        artifact_sha256=artifact.sha256,
+        artifact_sha256=file.sha256,
         split="heldout" if model.role == "heldout" else "fit",
         role="design" if alone else model.role,
         base_id="" if alone else model.base_id,

@@ -1,0 +1,102 @@
+"""A LUT of a simulated device beside the truth that it should have found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from luts.errors import StorageError
+from luts.estimate.accuracy import mape
+from luts.lut import Lut
+from luts.model import latency_ms
+from orchestrator.simulate.scenario import Scenario
+from orchestrator.simulate.truth import Truth
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How close a LUT came.
+
+    Latencies count relative to the reference's: milliseconds of a clock that drifts have no truth.
+
+    Attributes:
+        entries: Measured entries.
+        covered: Share of them whose 95 % interval holds the block's own cost.
+        entry_error: Absolute errors of entries, summed, over the summed costs.
+        heldout: Models held out.
+        heldout_mape: Predictions against true latencies of the models held out.
+        context: How far the true latencies of those stray from their additive part, as a standard deviation:
+            some of it goes into entries, the rest no LUT can predict.
+        reference_ratio: The LUT's milliseconds of the reference over the true ones.
+    """
+
+    entries: int
+    covered: float
+    entry_error: float
+    heldout: int
+    heldout_mape: float | None
+    context: float | None
+    reference_ratio: float
+
+
+def compare(lut: Lut, truth: Truth) -> Comparison:
+    """The LUT's entries and predictions beside the truth for as many threads."""
+    reference = next(model for model in lut.models if model.model_id == lut.meta.reference_id)
+    scale = lut.meta.reference_ms / truth.latency_ms(reference.blocks)
+    measured = [entry for entry in lut.entries if entry.method != "prior"]
+    true_ms = np.array([scale * truth.entry_ms(entry.key) for entry in measured])
+    found_ms = np.array([entry.ms for entry in measured])
+    covered = [entry.ci_low <= ms <= entry.ci_high for entry, ms in zip(measured, true_ms, strict=True)]
+    entry_ms = {entry.key: entry.ms for entry in lut.entries}
+    heldout = [model for model in lut.models if model.split == "heldout"]
+    predicted = [
+        latency_ms(
+            entry_ms, lut.meta.base_ms, lut.meta.transfer_ms_per_mib, model.blocks, model.boundary_bytes
+        )
+        for model in heldout
+    ]
+    latencies = [scale * truth.latency_ms(model.blocks) for model in heldout]
+    strays = [truth.context_ms(model.blocks) / truth.latency_ms(model.blocks) for model in heldout]
+    return Comparison(
+        entries=len(measured),
+        covered=float(np.mean(covered)),
+        entry_error=float(abs(found_ms - true_ms).sum() / true_ms.sum()),
+        heldout=len(heldout),
+        heldout_mape=mape(latencies, predicted) if heldout else None,
+        context=float(np.std(strays)) if heldout else None,
+        reference_ratio=scale,
+    )
+
+
+def write_truth(
+    path: Path, scenario: Scenario, threads: int, models: dict[str, Sequence[str]], found: Comparison
+) -> None:
+    """Keep what was true, and how close the LUT came, as JSON; `models` are block keys by model id.
+
+    Raises:
+        StorageError: the file can't be written.
+    """
+    truth = Truth(scenario.costs, threads)
+    document = {
+        "simulated": True,
+        "scenario": scenario.model_dump(),
+        "threads": threads,
+        "base_ms": truth.base_ms,
+        "transfer_ms_per_mib": scenario.costs.transfer_ms_per_mib,
+        "entries": {
+            key: truth.entry_ms(key) for key in sorted({k for keys in models.values() for k in keys})
+        },
+        "models": {
+            name: {"additive_ms": truth.additive_ms(blocks), "latency_ms": truth.latency_ms(blocks)}
+            for name, blocks in models.items()
+        },
+        "comparison": asdict(found),
+    }
+    try:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error

@@ -7,6 +7,7 @@
 
 #include <jni.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,6 +19,7 @@ namespace {
 using blocktime::Error;
 using blocktime::Failure;
 using executorch::aten::ScalarType;
+using executorch::aten::Tensor;
 using executorch::extension::TensorPtr;
 using executorch::runtime::EValue;
 
@@ -41,20 +43,43 @@ struct JavaIds {
 
 JavaIds ids;
 
+/// What an output looked like when it was wrapped.
+struct OutputView {
+  explicit OutputView(const Tensor& tensor)
+      : data(tensor.const_data_ptr()), shape(tensor.sizes().begin(), tensor.sizes().end()) {}
+
+  bool shows(const Tensor& tensor) const {
+    const auto sizes = tensor.sizes();
+    return data == tensor.const_data_ptr() && std::equal(shape.begin(), shape.end(), sizes.begin(), sizes.end());
+  }
+
+  const void* data;
+  std::vector<int32_t> shape;
+};
+
+/// What a Java Module.Method stands for.
+struct NativeMethod {
+  NativeMethod(const blocktime::ProgramFile& file, const std::string& name)
+      : loaded(file, name, file.method_spec(name)) {}
+
+  blocktime::LoadedMethod loaded;
+  std::vector<OutputView> wrapped;
+};
+
 /// What a Java Module stands for.
 struct NativeModule {
   NativeModule(const std::string& path, blocktime::LoadMode mode) : file(path, mode) {}
 
-  blocktime::LoadedMethod& load(const std::string& name) {
+  NativeMethod& load(const std::string& name) {
     auto& method = methods[name];
     if (method == nullptr) {
-      method = std::make_unique<blocktime::LoadedMethod>(file, name, file.method_spec(name));
+      method = std::make_unique<NativeMethod>(file, name);
     }
     return *method;
   }
 
   blocktime::ProgramFile file;
-  std::map<std::string, std::unique_ptr<blocktime::LoadedMethod>> methods;
+  std::map<std::string, std::unique_ptr<NativeMethod>> methods;
 };
 
 void throw_to_java(JNIEnv* env) {
@@ -147,6 +172,8 @@ jobjectArray to_java(JNIEnv* env, const std::vector<std::string>& strings) {
 
 NativeModule& module_of(jlong handle) { return *reinterpret_cast<NativeModule*>(handle); }
 
+NativeMethod& method_of(jlong handle) { return *reinterpret_cast<NativeMethod*>(handle); }
+
 std::vector<int32_t> shape_of(JNIEnv* env, jobject tensor) {
   const Local<jlongArray> array(env, static_cast<jlongArray>(env->GetObjectField(tensor, ids.tensor_shape)));
   const jsize rank = env->GetArrayLength(array.get());
@@ -175,11 +202,7 @@ TensorPtr to_native(JNIEnv* env, jobject tensor) {
 }
 
 /// A Java tensor on the native tensor's own memory, as in the real binding: valid until the next execution.
-jobject to_java(JNIEnv* env, const EValue& value) {
-  if (!value.isTensor()) {
-    throw Failure(Error::NotSupported, "an output is no tensor; export a model of tensors only");
-  }
-  const auto& tensor = value.toTensor();
+jobject to_java(JNIEnv* env, const Tensor& tensor) {
   const std::vector<jlong> sizes(tensor.sizes().begin(), tensor.sizes().end());
   const auto rank = static_cast<jsize>(sizes.size());
   const Local<jlongArray> shape(env, env->NewLongArray(rank));
@@ -192,29 +215,57 @@ jobject to_java(JNIEnv* env, const EValue& value) {
       .release();
 }
 
-jobjectArray execute(JNIEnv* env, blocktime::LoadedMethod& loaded, jobjectArray inputs) {
-  require_non_null(inputs);
-  auto& method = loaded.method();
-  const auto count = static_cast<size_t>(env->GetArrayLength(inputs));
-  if (count != method.inputs_size()) {
-    throw Failure(Error::InvalidArgument, "the method takes " + std::to_string(method.inputs_size()) +
-                                              " inputs, got " + std::to_string(count));
+const Tensor& output_of(const blocktime::LoadedMethod& loaded, size_t index) {
+  const EValue& value = loaded.method().get_output(index);
+  if (!value.isTensor()) {
+    throw Failure(Error::NotSupported, "an output is no tensor; export a model of tensors only");
   }
-  std::vector<TensorPtr> tensors;
+  return value.toTensor();
+}
+
+void bind(JNIEnv* env, blocktime::LoadedMethod& loaded, jobjectArray inputs) {
+  require_non_null(inputs);
+  const auto count = static_cast<size_t>(env->GetArrayLength(inputs));
+  const size_t expected = loaded.method().inputs_size();
+  if (count != expected) {
+    throw Failure(Error::InvalidArgument, "the method takes " + std::to_string(expected) + " inputs, got " +
+                                              std::to_string(count));
+  }
   for (size_t i = 0; i < count; ++i) {
     const Local<jobject> value(env, env->GetObjectArrayElement(inputs, static_cast<jsize>(i)));
     const Local<jobject> tensor(env, env->GetObjectField(value.get(), ids.evalue_tensor));
-    tensors.push_back(to_native(env, tensor.get()));
-    blocktime::check(method.set_input(EValue(*tensors.back()), i), "cannot set an input");
+    loaded.bind_input(i, to_native(env, tensor.get()));
   }
-  blocktime::check(method.execute(), "the runtime failed to execute");
-  const auto outputs = static_cast<jsize>(method.outputs_size());
-  Local<jobjectArray> results(env, env->NewObjectArray(outputs, ids.evalue, nullptr));
-  for (jsize i = 0; i < outputs; ++i) {
-    const Local<jobject> output(env, to_java(env, method.get_output(static_cast<size_t>(i))));
-    env->SetObjectArrayElement(results.get(), i, output.get());
+}
+
+/// Whether the outputs lie where they lay when they were wrapped, with the same shapes.
+bool execute(NativeMethod& method) {
+  method.loaded.set_inputs();
+  blocktime::check(method.loaded.execute(), "the runtime failed to execute");
+  const size_t count = method.loaded.method().outputs_size();
+  if (method.wrapped.size() != count) {
+    return false;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (!method.wrapped[i].shows(output_of(method.loaded, i))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+jobjectArray wrap_outputs(JNIEnv* env, NativeMethod& method) {
+  const size_t count = method.loaded.method().outputs_size();
+  Local<jobjectArray> results(env, env->NewObjectArray(static_cast<jsize>(count), ids.evalue, nullptr));
+  std::vector<OutputView> wrapped;
+  for (size_t i = 0; i < count; ++i) {
+    const Tensor& tensor = output_of(method.loaded, i);
+    const Local<jobject> output(env, to_java(env, tensor));
+    env->SetObjectArrayElement(results.get(), static_cast<jsize>(i), output.get());
     require_no_exception(env);
+    wrapped.emplace_back(tensor);
   }
+  method.wrapped = std::move(wrapped);
   return results.release();
 }
 
@@ -268,16 +319,24 @@ ET_JNI(jlong, Module_openNative)(JNIEnv* env, jclass, jstring path, jint mode, j
   });
 }
 
-ET_JNI(void, Module_loadMethodNative)(JNIEnv* env, jclass, jlong handle, jstring name) {
+ET_JNI(jlong, Module_loadMethodNative)(JNIEnv* env, jclass, jlong handle, jstring name) {
+  return guarded<jlong>(
+      env, [&] { return reinterpret_cast<jlong>(&module_of(handle).load(to_string(env, name))); });
+}
+
+ET_JNI(void, Module_bindNative)(JNIEnv* env, jclass, jlong method, jobjectArray inputs) {
   guarded<int>(env, [&] {
-    module_of(handle).load(to_string(env, name));
+    bind(env, method_of(method).loaded, inputs);
     return 0;
   });
 }
 
-ET_JNI(jobjectArray, Module_executeNative)(JNIEnv* env, jclass, jlong handle, jstring name, jobjectArray inputs) {
-  return guarded<jobjectArray>(
-      env, [&] { return execute(env, module_of(handle).load(to_string(env, name)), inputs); });
+ET_JNI(jboolean, Module_executeNative)(JNIEnv* env, jclass, jlong method) {
+  return guarded<jboolean>(env, [&] { return execute(method_of(method)) ? JNI_TRUE : JNI_FALSE; });
+}
+
+ET_JNI(jobjectArray, Module_wrapOutputsNative)(JNIEnv* env, jclass, jlong method) {
+  return guarded<jobjectArray>(env, [&] { return wrap_outputs(env, method_of(method)); });
 }
 
 ET_JNI(jobjectArray, Module_getMethodsNative)(JNIEnv* env, jclass, jlong handle) {

@@ -3,6 +3,7 @@
 #include "error.h"
 
 #include <cstring>
+#include <utility>
 
 namespace blocktime {
 namespace {
@@ -53,6 +54,10 @@ void LoadedMethod::bind_input(size_t index, const void* data, size_t nbytes) {
   }
   // ExecuTorch reads inputs through tensors of mutable data.
   bound_[index] = executorch::extension::from_blob(const_cast<void*>(data), spec.shape, spec.type);
+}
+
+void LoadedMethod::bind_input(size_t index, executorch::extension::TensorPtr tensor) {
+  bound_.at(index) = std::move(tensor);
 }
 
 void LoadedMethod::set_inputs() {

@@ -27,6 +27,9 @@ class LoadedMethod {
   /// anew or this object goes.
   void bind_input(size_t index, const void* data, size_t nbytes);
 
+  /// The same of a tensor with a type and shape of its own, which set_inputs() compares with the method's.
+  void bind_input(size_t index, executorch::extension::TensorPtr tensor);
+
   /// Sets the bound inputs. Needed before every execute(): inputs lie in the planned memory that an
   /// execution overwrites.
   void set_inputs();
@@ -37,8 +40,7 @@ class LoadedMethod {
   /// Copies an output's nbytes, which must be what its spec says.
   void read_output(size_t index, void* data, size_t nbytes) const;
 
-  /// For callers with inputs of their own.
-  executorch::runtime::Method& method() { return method_; }
+  const executorch::runtime::Method& method() const { return method_; }
 
  private:
   using Buffers = std::vector<std::vector<uint8_t>>;

@@ -52,6 +52,15 @@ public class StandinCheck {
       EValue[] outputs = module.execute("forward", index, offset);
       System.out.println("lookup " + Arrays.toString(outputs[0].toTensor().getDataAsFloatArray()));
       System.out.println("types " + outputs[0].toTensor().dtype() + " " + outputs[1].toTensor().dtype());
+      indices.put(0, 5);
+      EValue[] anew = module.execute("forward", index, offset);
+      System.out.println("rewritten " + Arrays.toString(anew[0].toTensor().getDataAsFloatArray()));
+      System.out.println("returned " + (anew != outputs && anew[0] == outputs[0]));
+      anew[0] = null;
+      say("swapped", () -> module.execute("forward", offset, index));
+      EValue other = EValue.from(Tensor.fromBlob(Tensor.allocateFloatBuffer(20), new long[] {4, 5}));
+      EValue[] bare = module.execute("forward", index, other);
+      System.out.println("exchanged " + Arrays.toString(bare[0].toTensor().getDataAsFloatArray()));
     }
   }
 

@@ -129,6 +129,16 @@ def test_computes_what_the_python_runtime_computes(
     np.testing.assert_allclose(json.loads(said["lookup"]), expected.ravel(), rtol=1e-6)
 
 
+def test_reads_inputs_again_at_every_call(said: Mapping[str, str], lookup: Exported) -> None:
+    """Though it binds them once: contents may have changed, or the call before may have failed on others."""
+    indices = np.array([5, 0, 3, 1])
+    for what, offset in (("rewritten", ramp(4, 5)), ("exchanged", np.zeros((4, 5), np.float32))):
+        expected = of_python(lookup, indices, offset)
+        np.testing.assert_allclose(json.loads(said[what]), expected.ravel(), rtol=1e-6)
+    assert said["returned"] == "true"
+    assert said["swapped"].startswith("code 18 ")
+
+
 @pytest.mark.parametrize(
     ("what", "expected"),
     [

@@ -11,7 +11,8 @@ import java.util.function.Supplier;
  * A .pte program.
  *
  * <p>As in the real one, {@link #execute} copies the inputs into the method's memory, and the tensors that it
- * returns lie in that memory: read them before the next execution and before {@link #destroy}.
+ * returns lie in that memory: read them before the next execution and before {@link #destroy}. Unlike the real one it
+ * looks into the inputs only where they are not those of the call before, and wraps outputs only where they moved.
  */
 public class Module implements Closeable {
   public static final int LOAD_MODE_FILE = 0;
@@ -25,6 +26,7 @@ public class Module implements Closeable {
 
   private final Lock lock = new ReentrantLock();
   private final Map<String, MethodMetadata> metadata = new HashMap<>();
+  private final Map<String, Method> methods = new HashMap<>();
   private long handle;
 
   private Module(String path, int loadMode, int numThreads) {
@@ -59,19 +61,24 @@ public class Module implements Closeable {
   }
 
   public void loadMethod(String name) {
-    locked(
-        () -> {
-          loadMethodNative(handle, name);
-          return null;
-        });
+    locked(() -> loaded(name));
   }
 
   public EValue[] forward(EValue... inputs) {
     return execute("forward", inputs);
   }
 
+  /** Allocates nothing but the array that it returns where the call before had the same inputs. */
   public EValue[] execute(String name, EValue... inputs) {
-    return locked(() -> executeNative(handle, name, inputs));
+    lock.lock();
+    try {
+      requireAlive();
+      Method method = loaded(name);
+      method.bind(inputs);
+      return method.execute();
+    } finally {
+      lock.unlock();
+    }
   }
 
   public String[] getMethods() {
@@ -94,6 +101,7 @@ public class Module implements Closeable {
       if (handle != 0) {
         destroyNative(handle);
         handle = 0;
+        methods.clear();
       }
     } finally {
       lock.unlock();
@@ -108,20 +116,79 @@ public class Module implements Closeable {
   private <T> T locked(Supplier<T> body) {
     lock.lock();
     try {
-      if (handle == 0) {
-        throw new IllegalStateException("Module has been destroyed");
-      }
+      requireAlive();
       return body.get();
     } finally {
       lock.unlock();
     }
   }
 
+  private void requireAlive() {
+    if (handle == 0) {
+      throw new IllegalStateException("Module has been destroyed");
+    }
+  }
+
+  private Method loaded(String name) {
+    Method method = methods.get(name);
+    if (method == null) {
+      method = new Method(loadMethodNative(handle, name));
+      methods.put(name, method);
+    }
+    return method;
+  }
+
+  /** A loaded method. It keeps the inputs that native code refers to. */
+  private static final class Method {
+    private final long handle;
+    private EValue[] inputs;
+    private EValue[] outputs;
+
+    Method(long handle) {
+      this.handle = handle;
+    }
+
+    void bind(EValue[] given) {
+      if (isBound(given)) {
+        return;
+      }
+      inputs = null;
+      bindNative(handle, given);
+      inputs = given.clone();
+    }
+
+    EValue[] execute() {
+      if (!executeNative(handle)) {
+        outputs = wrapOutputsNative(handle);
+      }
+      EValue[] returned = new EValue[outputs.length];
+      System.arraycopy(outputs, 0, returned, 0, outputs.length);
+      return returned;
+    }
+
+    private boolean isBound(EValue[] given) {
+      if (inputs == null || given == null || given.length != inputs.length) {
+        return false;
+      }
+      for (int i = 0; i < inputs.length; i++) {
+        if (given[i] != inputs[i]) {
+          return false;
+        }
+      }
+      return true;
+    }
+  }
+
   private static native long openNative(String path, int loadMode, int numThreads);
 
-  private static native void loadMethodNative(long handle, String name);
+  private static native long loadMethodNative(long handle, String name);
 
-  private static native EValue[] executeNative(long handle, String name, EValue[] inputs);
+  private static native void bindNative(long method, EValue[] inputs);
+
+  /** Whether the outputs are where they were wrapped, with the same shapes. */
+  private static native boolean executeNative(long method);
+
+  private static native EValue[] wrapOutputsNative(long method);
 
   private static native String[] getMethodsNative(long handle);
 

@@ -88,19 +88,6 @@ class RatioEstimates:
     differences: tuple[AaDifference, ...]
 
 
-@dataclass(frozen=True)
-class AaInterval:
-    """95 % interval of a batch's A/A log difference; `compatible`: it holds 0, the batch may be kept."""
-
-    log_difference: float
-    low: float
-    high: float
-
-    @property
-    def compatible(self) -> bool:
-        return self.low <= 0.0 <= self.high
-
-
 def aa_differences(found: Sequence[Session], reference_id: str) -> list[AaDifference]:
     """A/A differences of the sessions in which both copies of the reference ran at least MIN_ROUNDS
     rounds."""
@@ -193,36 +180,6 @@ def load_variance(loads: Sequence[LoadRatio], differences: Sequence[AaDifference
 def noise_floor(differences: Sequence[AaDifference]) -> float:
     """Robust standard deviation of A/A log differences, their centre known to be 0."""
     return MAD_TO_SD * float(np.median([abs(difference.log_difference) for difference in differences]))
-
-
-def aa_interval(batch: pa.Table, reference_id: str, variance: LoadVariance) -> AaInterval:
-    """95 % interval of one batch's A/A difference, load-to-load variance included.
-
-    `variance` comes from the batches before (`aa_load_variance`). Raises InvalidArtifactError when no segment
-    of the batch holds both copies of the reference.
-    """
-    differences = aa_differences(sessions(batch), reference_id)
-    if not differences:
-        raise InvalidArtifactError(
-            f"batch holds no pair of loads of reference {reference_id} with {MIN_ROUNDS} rounds; repeat it"
-        )
-    own = np.array([2.0 * variance.sd**2 + difference.se**2 for difference in differences])
-    weights = 1.0 / own
-    mean = float((weights * [difference.log_difference for difference in differences]).sum() / weights.sum())
-    half = float(student_t.ppf(0.5 + CONFIDENCE / 2, variance.df) / np.sqrt(weights.sum()))
-    return AaInterval(mean, mean - half, mean + half)
-
-
-def aa_load_variance(earlier: pa.Table, reference_id: str) -> LoadVariance:
-    """Load variance from the batches measured so far, for `aa_interval`; the starting value before any.
-
-    A/A differences count from rejected batches too: dropping those that failed the test would shrink the
-    variance, which would reject more, and so on. Models count from kept batches.
-    """
-    differences = aa_differences(sessions(earlier), reference_id)
-    kept = sessions(kept_samples(earlier))
-    models = frozenset(name for session in kept for name in session.models)
-    return load_variance(load_ratios(kept, reference_id, models), differences)
 
 
 def _by_model(loads: Sequence[LoadRatio]) -> dict[str, list[LoadRatio]]:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 
 from luts.errors import InvalidArtifactError
+from luts.estimate.aa import AA_MEMORY, FIRST, AaInterval, aa_history, aa_interval
 from luts.estimate.location import MIN_ROUNDS
-from luts.estimate.ratios import AaInterval, aa_interval, aa_load_variance, load_ratios
+from luts.estimate.ratios import load_ratios
 from luts.estimate.rounds import sessions
-from luts.estimate.variance import START_DF, START_LOAD_SD, LoadVariance
 from orchestrator.measure.failures import culprits, refusal
 from orchestrator.measure.link import Link, ModelFile
 from orchestrator.measure.log import MeasurementLog
@@ -27,9 +27,6 @@ from orchestrator.measure.records import (
 )
 from orchestrator.wire.client import LoadedModel
 from orchestrator.wire.errors import AgentError, AgentLost
-
-AA_MEMORY = 20
-"""Batches that tell the load variance for the A/A test: enough degrees of freedom, and quick to go through."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,5 @@ class BatchRunner:
             return None
         reference = self.log.header.reference_id
         earlier = set(sorted(self.log.closed_batches())[-AA_MEMORY:])
-        variance = LoadVariance(START_LOAD_SD, START_DF)
-        if earlier:
-            variance = aa_load_variance(self.log.samples(earlier), reference)
-        return aa_interval(self.log.samples({batch.batch}), reference, variance)
+        history = aa_history(self.log.samples(earlier), reference) if earlier else FIRST
+        return aa_interval(self.log.samples({batch.batch}), reference, history)

@@ -7,13 +7,11 @@ from lut_world import Noise, simulate
 from luts.errors import InvalidArtifactError
 from luts.estimate.ratios import (
     AaDifference,
-    aa_interval,
-    aa_load_variance,
     noise_floor,
     ratio_estimates,
 )
 from luts.estimate.rounds import sessions
-from luts.estimate.variance import START_DF, START_LOAD_SD, LoadGroup, LoadVariance, pooled_load_variance
+from luts.estimate.variance import START_DF, START_LOAD_SD, LoadGroup, pooled_load_variance
 from luts.samples import normalise_samples
 
 QUIET = Noise(load_sd=0.0, round_sd=0.0, outlier_share=0.0, drift_sd=0.3)
@@ -109,56 +107,17 @@ def test_model_intervals_cover_the_truth(noise: Noise) -> None:
     assert 0.88 <= np.mean(hits) <= 1.0
 
 
-@pytest.mark.parametrize("noise", [Noise(), Noise(load_sd=0.015, outlier_share=0.1)])
-def test_aa_intervals_hold_zero_in_95_percent_of_batches(noise: Noise) -> None:
-    hits = []
-    for seed in range(8):
-        samples = normalise_samples(
-            simulate(TRUTH, "reference", [["a"]] * 30, np.random.default_rng(seed), noise=noise, segments=1)
-        )
-        variance = aa_load_variance(samples, "reference")
-        for batch in range(30):
-            part = samples.filter(pc.equal(samples.column("batch"), batch))
-            hits.append(aa_interval(part, "reference", variance).compatible)
-    assert 0.92 <= np.mean(hits) <= 0.98
-
-
-def test_a_disturbed_copy_is_not_compatible() -> None:
-    samples = normalise_samples(
-        simulate(TRUTH, "reference", [["a"]] * 12, np.random.default_rng(1), noise=Noise(load_sd=0.003))
-    )
-    variance = aa_load_variance(samples, "reference")
-    batch = samples.filter(pc.equal(samples.column("batch"), 3))
-    second = pc.equal(batch.column("copy"), 1)
-    slowed = pc.if_else(
-        second, pc.cast(pc.multiply(batch.column("ns"), 1.1), pa.int64(), safe=False), batch["ns"]
-    )
-    disturbed = batch.set_column(batch.column_names.index("ns"), "ns", slowed)
-    assert aa_interval(batch, "reference", variance).compatible
-    interval = aa_interval(disturbed, "reference", variance)
-    assert not interval.compatible
-    assert interval.low < np.log(1.1) + 0.01
-    assert interval.high > np.log(1.1) - 0.01
-
-
-def test_aa_interval_of_a_batch_without_a_pair_is_refused() -> None:
-    batch = rows(*((0, 0, number, "r", 0, 5) for number in range(9)))
-    with pytest.raises(InvalidArtifactError, match="repeat it"):
-        aa_interval(batch, "r", LoadVariance(0.01, 4))
-
-
-def test_the_first_batch_is_judged_by_the_starting_value() -> None:
-    nothing = normalise_samples(simulate(TRUTH, "reference", [["a"]], np.random.default_rng(0))).slice(0, 0)
-    variance = aa_load_variance(nothing, "reference")
-    assert variance.sd == pytest.approx(START_LOAD_SD, rel=1e-3)
-    assert variance.df == START_DF
-
-
 def test_noise_floor_is_the_scaled_median_of_differences() -> None:
     differences = [
         AaDifference(0, number, value, 0.001, 20) for number, value in enumerate([-0.03, 0.01, 0.5])
     ]
     assert noise_floor(differences) == pytest.approx(1.4826 * 0.03)
+
+
+def test_load_variance_before_any_measurement_is_the_starting_value() -> None:
+    variance = pooled_load_variance([])
+    assert variance.sd == pytest.approx(START_LOAD_SD, rel=1e-3)
+    assert variance.df == START_DF
 
 
 @pytest.mark.parametrize("truth", [0.003, 0.012])

@@ -15,6 +15,7 @@ from scipy.stats import norm
 from luts.errors import InvalidArtifactError
 from luts.estimate.accuracy import kendall_tau, mape, share_within
 from luts.estimate.conformal import half_width
+from luts.estimate.identify import Identified, identify
 from luts.estimate.joint import JointFit, Rows, fit_entries
 from luts.estimate.ratios import CONFIDENCE, RatioEstimates, ratio_estimates
 from luts.estimate.reference import QuietLatency, quiet_latency
@@ -57,8 +58,11 @@ def build_lut(
     fit = _fit(measured, estimates, features)
     removals = _removals(specs, estimates, found)
     moved = _moved(specs)
+    known = identify(fit.keys, [model.blocks for model in measured if model.fitted])
     entries = tuple(
-        _entry(key, position, fit, quiet, features[key], removals.get(key), moved.get(key), measured)
+        _entry(
+            key, position, fit, quiet, features[key], removals.get(key), moved.get(key), measured, known[key]
+        )
         for position, key in enumerate(fit.keys)
     )
     heldout_error, conformal = _accuracy(measured, fit)
@@ -85,6 +89,19 @@ def build_lut(
         conformal=conformal,
     )
     return Lut(meta=meta, entries=entries, models=measured, samples=samples)
+
+
+def prediction_half_width(
+    reference_id: str, models: Sequence[ModelSpec], samples: pa.Table, features: Mapping[str, KeyFeatures]
+) -> float | None:
+    """The conformal half-width that a LUT of these samples would have: at 95 %, else 90 %, else None."""
+    samples = normalise_samples(samples)
+    estimates = ratio_estimates(samples, reference_id)
+    quiet = quiet_latency(sessions(kept_samples(samples)), reference_id, estimates.load_variance.sd)
+    specs = sorted(models, key=lambda spec: spec.model_id)
+    measured = [_measured(spec, estimates, quiet) for spec in specs if spec.model_id in estimates.ratios]
+    _, conformal = _accuracy(measured, _fit(measured, estimates, features))
+    return conformal.half_width_90 if conformal.half_width_95 is None else conformal.half_width_95
 
 
 def _check(
@@ -216,6 +233,7 @@ def _entry(
     removal: RemovalCost | None,
     moved: int | None,
     measured: Sequence[MeasuredModel],
+    identified: Identified,
 ) -> Entry:
     holders = [model for model in measured if model.fitted and key in model.blocks]
     ms, se = float(fit.ms[position]), float(fit.se[position])
@@ -236,10 +254,9 @@ def _entry(
         loads=sum(model.loads for model in holders),
         rounds=sum(model.rounds for model in holders),
         method="design" if holders else "prior",
-        kind=features.kind,
-        macs=features.macs,
-        traffic_bytes=features.traffic_bytes,
+        **features.model_dump(),
         moved=moved,
+        identified=identified,
     )
 
 

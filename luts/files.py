@@ -32,8 +32,8 @@ MAX_FILE_BYTES = {
 }
 """Read no further than this: a row count and field limits bound what lies inside."""
 
-_LATER_COLUMNS = {"moved"}
-"""Columns that the first LUTs do not have; None is the value of a row without."""
+_LATER_COLUMNS = {"params", "depthwise_macs", "moved", "identified"}
+"""Columns that the first LUTs do not have; the fields' defaults are the values of a row without."""
 
 Row = TypeVar("Row", bound=Value)
 

@@ -44,11 +44,16 @@ class Value(BaseModel):
 
 
 class KeyFeatures(Value):
-    """Physical features of a block, given by whoever knows blocks: the prior of an entry rests on them."""
+    """Physical features of a block, given by whoever knows blocks: the prior of an entry rests on them.
+
+    `depthwise_macs` are those of `macs` that depthwise convolutions take. 0 where LUTs of before did not tell.
+    """
 
     kind: Name
     macs: Count
     traffic_bytes: Count
+    params: Count = 0
+    depthwise_macs: Count = 0
 
 
 class ModelSpec(Value):
@@ -110,6 +115,8 @@ class Entry(Value):
     may be negative by noise. `method` "prior": no fitted model held the block, `ms` rests on its features
     alone. `moved`: operations of other blocks that ran on another compute unit once the block was removed, so
     that `removal_ms` holds their change too and is not the block's cost; None where that is not known.
+    `identified`: whether the fitted models tell the entry `alone`, only its `sum` with others (how the sum falls
+    apart rests on the prior then), or not at all (`prior`); None in LUTs of before this was said.
     """
 
     key: Key
@@ -125,7 +132,15 @@ class Entry(Value):
     kind: Name
     macs: Count
     traffic_bytes: Count
+    params: Count = 0
+    depthwise_macs: Count = 0
     moved: Count | None = None
+    identified: Literal["alone", "sum", "prior"] | None = None
+
+    @property
+    def features(self) -> KeyFeatures:
+        """What its prior rests on."""
+        return KeyFeatures(**{name: getattr(self, name) for name in KeyFeatures.model_fields})
 
 
 class DeviceInfo(Value):
@@ -155,12 +170,13 @@ class HeldoutError(Value):
 
 
 class KindPrior(Value):
-    """Physical prior of a kind of block: constant_ms + ms_per_mmac * MACs / 1e6 + ms_per_mib * traffic /
-    2^20."""
+    """Physical prior of a kind of block: constant_ms + ms_per_mmac * other MACs / 1e6 + ms_per_depthwise_mmac *
+    depthwise MACs / 1e6 + ms_per_mib * traffic / 2^20."""
 
     kind: Name
     constant_ms: Ms
     ms_per_mmac: Ms
+    ms_per_depthwise_mmac: Ms = 0.0
     ms_per_mib: Ms
 
 

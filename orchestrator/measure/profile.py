@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luts.build import build_lut
+from luts.build import build_lut, prediction_half_width
 from luts.lut import Lut
 from luts.schema import DeviceInfo, LutInputs, ModelSpec, Versions
 from luts.store import LutStore
 from orchestrator.export.spec import toolchain
 from orchestrator.measure.conditions import conditions
+from orchestrator.measure.engine import PredictionWidth
 from orchestrator.measure.features import features_of
 from orchestrator.measure.link import ModelFile
 from orchestrator.measure.log import placements, read_log
@@ -109,6 +110,18 @@ def _model_spec(
         removed_key="" if alone else model.removed_key,
         moved=moved_operations(placed[model.base_id], placed[model.model_id]) if known else None,
     )
+
+
+def prediction_width_of(plan: Plan, files: Mapping[str, ModelFile]) -> PredictionWidth:
+    """How narrow predictions of held-out models are, for stopping early; placements are not looked at."""
+    models = [_model_spec(model, files[model.model_id], {}, {}) for model in plan.models]
+    specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
+    features = features_of(specs)
+
+    def width(samples: pa.Table) -> float | None:
+        return prediction_half_width(plan.reference.model_id, models, samples, features)
+
+    return width
 
 
 def finish_profile(lut: Lut, run: Run, store: LutStore) -> Path:

@@ -15,7 +15,7 @@ from luts.estimate.reference import QuietLatency, quiet_latency
 from luts.estimate.rounds import sessions
 from luts.samples import kept_samples
 from orchestrator.devices.base import Device
-from orchestrator.measure.engine import Engine, Progress
+from orchestrator.measure.engine import Ending, Engine, PredictionWidth, Progress
 from orchestrator.measure.link import Link, ModelFile
 from orchestrator.measure.loads import LoadTimes, load_times
 from orchestrator.measure.log import MeasurementLog
@@ -39,7 +39,8 @@ class Subject:
 class Measurement:
     """What came out: ratios of all models to the reference, and the reference's quiet milliseconds.
 
-    `failures` are the models that this device can't run, with the reason; they have no ratio.
+    `failures` are the models that this device can't run, with the reason; they have no ratio. `ending` says why
+    measuring ended, `prediction_half_width` how narrow predictions were then (None: not asked for, or not known).
     """
 
     hello: HelloReply
@@ -50,6 +51,8 @@ class Measurement:
     batches_rejected: int
     failures: Mapping[str, str]
     loads: Mapping[str, LoadTimes]
+    ending: Ending
+    prediction_half_width: float | None
 
     def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
         """Latency and its 95 % interval (of the ratio), in ms of this or of another reference latency."""
@@ -117,8 +120,11 @@ def measure(
     models: Sequence[str] | None = None,
     budget_s: float,
     progress: Progress,
+    prediction_width: PredictionWidth | None = None,
 ) -> Measurement:
     """Measure the subject's models on a device, going on where the journal ends.
+
+    With `prediction_width` it ends as soon as predictions are narrow.
 
     Raises:
         UsageError: the device's agent does not have the variant's runtime.
@@ -139,8 +145,11 @@ def measure(
     try:
         with MeasurementLog(journal, header) as log:
             chosen = models or list(subject.files)
-            engine = Engine(link, subject.files, chosen, log, policy, subject.seed, progress)
-            estimates = engine.run(budget_s)
+            engine = Engine(
+                link, subject.files, chosen, log, policy, subject.seed, progress, prediction_width
+            )
+            outcome = engine.run(budget_s)
+            estimates = outcome.estimates
             kept = sessions(kept_samples(log.samples()))
             quiet = quiet_latency(kept, subject.reference_id, estimates.load_variance.sd)
             verdicts = [end.kept for end in log.ends().values()]
@@ -153,6 +162,8 @@ def measure(
                 batches_rejected=len(verdicts) - sum(verdicts),
                 failures=log.failures(),
                 loads=load_times(log.records),
+                ending=outcome.ending,
+                prediction_half_width=outcome.prediction_half_width,
             )
     finally:
         link.drop()

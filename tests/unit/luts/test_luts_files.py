@@ -13,6 +13,7 @@ from luts.errors import InvalidArtifactError
 from luts.files import ENTRIES_FILE, META_FILE, MODELS_FILE, SAMPLES_FILE, decode, encode, encode_meta
 from luts.lut import Lut
 from luts.schema import MAX_COUNT, Entry, MeasuredModel
+from luts.verify import verify_values
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +76,25 @@ def test_every_value_comes_back(lut: Lut, entries: list[Entry], models: list[Mea
 
 
 def test_a_lut_that_knows_no_placement_has_the_columns_of_the_first_ones(lut: Lut) -> None:
+    lut = replace(lut, entries=_before_identification(lut))
     files = encode(lut)
     assert files[ENTRIES_FILE].splitlines()[0].endswith(b",kind,macs,traffic_bytes")
     assert b",moved" not in files[MODELS_FILE]
     placed = replace(lut, entries=tuple(entry.model_copy(update={"moved": 0}) for entry in lut.entries))
     assert encode(placed)[ENTRIES_FILE].splitlines()[0].endswith(b",traffic_bytes,moved")
+
+
+def _before_identification(lut: Lut) -> tuple[Entry, ...]:
+    return tuple(entry.model_copy(update={"identified": None}) for entry in lut.entries)
+
+
+def test_a_lut_of_before_identification_is_read_and_verifies(lut: Lut) -> None:
+    old = replace(lut, entries=_before_identification(lut))
+    assert decode(encode(old)) == old
+    verify_values(old)
+    half = replace(lut, entries=(lut.entries[0], *_before_identification(lut)[1:]))
+    with pytest.raises(InvalidArtifactError, match="identified"):
+        verify_values(half)
 
 
 @pytest.mark.parametrize("column", ["removed_key", "role"])

@@ -81,6 +81,7 @@ def build_lut(
                 kind=kind,
                 constant_ms=row.constant_ms,
                 ms_per_mmac=row.ms_per_mmac,
+                ms_per_depthwise_mmac=row.ms_per_depthwise_mmac,
                 ms_per_mib=row.ms_per_mib,
             )
             for kind, row in fit.prior.items()

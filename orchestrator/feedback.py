@@ -12,7 +12,7 @@ from luts.build import build_lut
 from luts.errors import UsageError
 from luts.lut import Lut
 from luts.samples import SAMPLES_SCHEMA
-from luts.schema import KeyFeatures, LutInputs, ModelSpec
+from luts.schema import LutInputs, ModelSpec
 from orchestrator.measure.conditions import conditions
 from orchestrator.measure.log import read_log
 from orchestrator.measure.plan import model_id
@@ -54,10 +54,7 @@ def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Se
         _inputs(lut, lut_digest, records),
         [*_specs_of(lut), *(_design_row(arch, header.identity) for arch in fresh.values())],
         samples,
-        {
-            entry.key: KeyFeatures(kind=entry.kind, macs=entry.macs, traffic_bytes=entry.traffic_bytes)
-            for entry in lut.entries
-        },
+        {entry.key: entry.features for entry in lut.entries},
     )
 
 

@@ -1,15 +1,18 @@
 """Joint fit: the cost of every block from the latencies of whole models.
 
     y_m = base + sum_k n_mk e_k + t D_m + error,   e_k = prior_k + delta_k
-    prior_k = constant + a * MACs_k + b * traffic_k   per kind of block
+    prior_k = constant + a * MACs_k + b * depthwise MACs_k + c * traffic_k   per kind of block
 
 All rows are solved together as generalised least squares. Everything that data can't decide falls back on
 what physics says: an entry on its prior, a kind's coefficients on those common to all kinds. As a Bayesian
 model,
-    delta_k ~ N(0, (entry_sd * scale_k)^2),  coefficients ~ N(common, (kind_sd * natural size)^2),
+    delta_k = scale_k * (entry_sd * own_k + shared_sd * f(features_k)),   own_k ~ N(0, 1),
+    f a Gaussian process over like blocks of one kind (`physics.likeness`; Rasmussen and Williams 2006, 2.2),
+    coefficients ~ N(common, (kind_sd * natural size)^2),
     error ~ N(0, measured covariance + (misfit_sd * y_m)^2),
-and the three relative deviations maximise the marginal likelihood (Bishop 2006, 3.5), so the strength of the
-ridge is learned from the rows. All rows count relative to their own latency.
+and the four relative deviations maximise the marginal likelihood (Bishop 2006, 3.5), so the strength of the
+ridge, and how much of it like blocks share, is learned from the rows. All rows count relative to their own
+latency.
 """
 
 from __future__ import annotations
@@ -23,12 +26,10 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import lsq_linear, nnls
 
+from luts.estimate.physics import MIB, TERMS, KindCoefficients, likeness, physics_matrix
 from luts.schema import KeyFeatures
 
 Floats = NDArray[np.float64]
-
-MMAC = 1e6
-MIB = 2.0**20
 
 MEASUREMENT_SD_FLOOR = 1e-4
 """No row is known better than to 0.01 %: the reference's ratio is 1 by definition, not by measurement."""
@@ -42,10 +43,10 @@ sure."""
 
 _STEPS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 """Of the logarithms of the relative deviations."""
-_HYPER_CENTRE = np.log([0.15, 0.004, 0.3])
-_HYPER_SD = np.array([1.0, 1.0, 0.7])
-"""entry_sd, misfit_sd, kind_sd: weak log-normal priors, which only matter for a handful of rows. In a trial
-entries strayed 10 to 20 % from physics and additivity held to 0.3-0.6 %."""
+_HYPER_CENTRE = np.log([0.1, 0.004, 0.3, 0.1])
+_HYPER_SD = np.array([1.0, 1.0, 0.7, 1.0])
+"""entry_sd, misfit_sd, kind_sd, shared_sd: weak log-normal priors, which only matter for a handful of rows. In a
+trial entries strayed 10 to 20 % from physics and additivity held to 0.3-0.6 %."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,6 @@ class Rows:
     log_covariance: Floats
     blocks: tuple[tuple[str, ...], ...]
     boundary_bytes: Floats
-
-
-@dataclass(frozen=True)
-class KindCoefficients:
-    constant_ms: float
-    ms_per_mmac: float
-    ms_per_mib: float
 
 
 @dataclass(frozen=True)
@@ -79,6 +73,7 @@ class JointFit:
     entry_sd: float
     misfit_sd: float
     kind_sd: float
+    shared_sd: float
 
 
 @dataclass(frozen=True)
@@ -87,11 +82,12 @@ class _Design:
 
     counts: Floats  # (m, k)
     calls: Floats  # (m, 2): base, transfer
-    physics: Floats  # (k, 3 g): constant, MMACs, MiB in the columns of the key's kind
+    physics: Floats  # (k, f g): the f terms of KindCoefficients in the columns of the key's kind
+    likeness: Floats  # (k, k) correlation of the shared deviations
     noise: Floats  # (m, m)
     call_sd: Floats  # (2,)
-    common: Floats  # (3 g,) coefficients common to all kinds
-    natural: Floats  # (3 g,) size of a coefficient if its feature explained all latency
+    common: Floats  # (f g,) coefficients common to all kinds
+    natural: Floats  # (f g,) size of a coefficient if its feature explained all latency
     floor: float  # smallest scale of an entry's deviation, ms
 
 
@@ -110,7 +106,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures]) -> JointFit:
     refined = np.maximum(design.physics @ solution[-len(design.common) :], design.floor)
     hyper = _maximise(design, refined)
     solution, se = _solve(design, refined, hyper)
-    coefficients = solution[2 + len(keys) :].reshape(len(kinds), 3)
+    coefficients = solution[2 + len(keys) :].reshape(len(kinds), TERMS)
     return JointFit(
         keys=keys,
         ms=solution[2 : 2 + len(keys)],
@@ -124,6 +120,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures]) -> JointFit:
         entry_sd=float(hyper[0]),
         misfit_sd=float(hyper[1]),
         kind_sd=float(hyper[2]),
+        shared_sd=float(hyper[3]),
     )
 
 
@@ -136,25 +133,22 @@ def _design(
         for key, times in Counter(blocks).items():
             counts[row, index[key]] = times
     moved = rows.boundary_bytes / MIB
-    physics = np.zeros((len(keys), 3 * len(kinds)))
-    for key, position in index.items():
-        feature = features[key]
-        column = 3 * kinds.index(feature.kind)
-        physics[position, column : column + 3] = (1.0, feature.macs / MMAC, feature.traffic_bytes / MIB)
-    pooled = physics.reshape(len(keys), len(kinds), 3).sum(axis=1)
+    physics = physics_matrix(keys, kinds, features)
+    pooled = physics.reshape(len(keys), len(kinds), TERMS).sum(axis=1)
     mean_ms = float(rows.ms.mean())
     totals = counts @ pooled
     natural = mean_ms / np.maximum(totals.mean(axis=0), 1e-12)
     natural[totals.mean(axis=0) == 0] = 0.0
     shared_columns = np.column_stack([np.ones(len(rows.ms)), totals])
     sizes = np.array([BASE_SHARE_SD * mean_ms, *natural])
-    weak = 0.1 * np.eye(4)
+    weak = 0.1 * np.eye(1 + TERMS)
     system = np.vstack([shared_columns * sizes / rows.ms[:, None], weak])
-    common = nnls(system, np.concatenate([np.ones(len(rows.ms)), np.zeros(4)]))[0] * sizes
+    common = nnls(system, np.concatenate([np.ones(len(rows.ms)), np.zeros(1 + TERMS)]))[0] * sizes
     return _Design(
         counts=counts / rows.ms[:, None],
         calls=np.column_stack([np.ones(len(rows.ms)), moved]) / rows.ms[:, None],
         physics=physics,
+        likeness=likeness(keys, features),
         noise=rows.log_covariance + MEASUREMENT_SD_FLOOR**2 * np.eye(len(rows.ms)),
         call_sd=np.array([BASE_SHARE_SD * mean_ms, mean_ms / moved.mean() if moved.any() else 1e-9]),
         common=np.tile(common[1:], len(kinds)),
@@ -164,18 +158,20 @@ def _design(
 
 
 def _maximise(design: _Design, scale: Floats) -> Floats:
-    """entry_sd, misfit_sd, kind_sd at the mode of marginal likelihood times their weak priors."""
+    """entry_sd, misfit_sd, kind_sd, shared_sd at the mode of marginal likelihood times their weak priors."""
     residual = 1.0 - design.counts @ (design.physics @ design.common)
     by_kind = design.counts @ design.physics * design.natural
     by_entry = design.counts * scale
     by_call = design.calls * design.call_sd
     fixed = design.noise + by_call @ by_call.T
     kind_part, entry_part = by_kind @ by_kind.T, by_entry @ by_entry.T
+    shared_part = by_entry @ design.likeness @ by_entry.T
     identity = np.eye(len(residual))
 
     def cost(logs: Floats) -> float:
-        entry, misfit, kind = np.exp(2 * logs)
-        factor = cho_factor(fixed + entry * entry_part + kind * kind_part + misfit * identity, lower=True)
+        entry, misfit, kind, shared = np.exp(2 * logs)
+        deviations = entry * entry_part + shared * shared_part + kind * kind_part
+        factor = cho_factor(fixed + deviations + misfit * identity, lower=True)
         fit = residual @ cho_solve(factor, residual) + 2 * np.log(np.diag(factor[0])).sum()
         return float(fit + (((logs - _HYPER_CENTRE) / _HYPER_SD) ** 2).sum())
 
@@ -208,16 +204,17 @@ def _solve(design: _Design, scale: Floats, hyper: Floats) -> tuple[Floats, Float
 
     One bounded least-squares problem: whitened rows of the models above whitened rows of the priors.
     """
-    entry_sd, misfit_sd, kind_sd = hyper
+    entry_sd, misfit_sd, kind_sd, shared_sd = hyper
     models, entries, coefficients = len(design.noise), len(scale), len(design.common)
     size = 2 + entries + coefficients
     factor = np.linalg.cholesky(design.noise + misfit_sd**2 * np.eye(models))
     data = np.hstack([design.calls, design.counts, np.zeros((models, coefficients))])
     prior = np.zeros((size, size))
     prior[:2, :2] = np.diag(1.0 / design.call_sd)
-    deviation = 1.0 / (entry_sd * scale)
-    prior[2 : 2 + entries, 2 : 2 + entries] = np.diag(deviation)
-    prior[2 : 2 + entries, 2 + entries :] = -design.physics * deviation[:, None]
+    spread = np.outer(scale, scale) * (entry_sd**2 * np.eye(entries) + shared_sd**2 * design.likeness)
+    root = np.linalg.cholesky(spread)
+    prior[2 : 2 + entries, 2 : 2 + entries] = solve_triangular(root, np.eye(entries), lower=True)
+    prior[2 : 2 + entries, 2 + entries :] = -solve_triangular(root, design.physics, lower=True)
     precision = 1.0 / (kind_sd * design.natural)
     prior[2 + entries :, 2 + entries :] = np.diag(precision)
     system = np.vstack([solve_triangular(factor, data, lower=True), prior])
@@ -228,8 +225,8 @@ def _solve(design: _Design, scale: Floats, hyper: Floats) -> tuple[Floats, Float
             precision * design.common,
         ]
     )
-    unit = np.concatenate([design.call_sd, entry_sd * scale, kind_sd * design.natural])
+    unit = np.concatenate([design.call_sd, np.sqrt(np.diag(spread)), kind_sd * design.natural])
     scaled = system * unit
     solution = lsq_linear(scaled, target, bounds=(0.0, np.inf), method="bvls").x * unit
-    root = solve_triangular(np.linalg.qr(scaled, mode="r"), np.eye(size))
-    return solution, np.sqrt((root**2).sum(axis=1)) * unit
+    inverse = solve_triangular(np.linalg.qr(scaled, mode="r"), np.eye(size))
+    return solution, np.sqrt((inverse**2).sum(axis=1)) * unit

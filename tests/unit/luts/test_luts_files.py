@@ -44,6 +44,8 @@ ENTRIES = st.builds(
     kind=NAMES,
     macs=COUNTS,
     traffic_bytes=COUNTS,
+    params=COUNTS,
+    depthwise_macs=COUNTS,
     moved=st.none() | COUNTS,
 )
 MODELS = st.builds(
@@ -78,10 +80,10 @@ def test_every_value_comes_back(lut: Lut, entries: list[Entry], models: list[Mea
 def test_a_lut_that_knows_no_placement_has_the_columns_of_the_first_ones(lut: Lut) -> None:
     lut = replace(lut, entries=_before_identification(lut))
     files = encode(lut)
-    assert files[ENTRIES_FILE].splitlines()[0].endswith(b",kind,macs,traffic_bytes")
+    assert files[ENTRIES_FILE].splitlines()[0].endswith(b",kind,macs,traffic_bytes,params,depthwise_macs")
     assert b",moved" not in files[MODELS_FILE]
     placed = replace(lut, entries=tuple(entry.model_copy(update={"moved": 0}) for entry in lut.entries))
-    assert encode(placed)[ENTRIES_FILE].splitlines()[0].endswith(b",traffic_bytes,moved")
+    assert encode(placed)[ENTRIES_FILE].splitlines()[0].endswith(b",depthwise_macs,moved")
 
 
 def _before_identification(lut: Lut) -> tuple[Entry, ...]:

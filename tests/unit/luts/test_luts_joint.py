@@ -3,7 +3,8 @@ import pytest
 from lut_world import Noise, make_study, make_world
 
 from luts.build import build_lut
-from luts.estimate.joint import MIB, JointFit, Rows, fit_entries
+from luts.estimate.joint import JointFit, Rows, fit_entries
+from luts.estimate.physics import MIB
 from luts.schema import KeyFeatures
 
 FEATURES = {
@@ -118,6 +119,55 @@ def test_predictions_of_new_models_are_near_the_noise() -> None:
     assert lut.meta.heldout_error is not None
     assert lut.meta.heldout_error.mape < 0.01
     assert lut.meta.heldout_error.within_5 == 1.0
+
+
+def siblings() -> tuple[dict[str, KeyFeatures], dict[str, float]]:
+    """Blocks of six sizes with two kernels each; how far a size strays from physics its two kernels share."""
+    features, cost = {}, {}
+    for size in range(6):
+        stray = (1.35, 0.7, 1.2, 0.75, 1.3, 0.8)[size]
+        for kernel in (3, 5):
+            macs = round(1e6 * 3**size * (1 + 0.02 * kernel))
+            key = f"mb(size={size},k={kernel})"
+            features[key] = KeyFeatures(kind="mb", macs=macs, traffic_bytes=macs // 8, params=macs // 100)
+            cost[key] = stray * 0.02 * macs / 1e6
+    return features, cost
+
+
+def test_a_block_never_measured_strays_as_its_sibling_does() -> None:
+    features, cost = siblings()
+    unseen = "mb(size=4,k=5)"
+    generator = np.random.default_rng(5)
+    keys = [key for key in features if key != unseen]
+    blocks = [
+        tuple(key for key in keys for _ in range(generator.integers(0, 3))) or (keys[0],) for _ in range(60)
+    ]
+    ms = np.array([sum(cost[key] for key in row) for row in blocks]) * np.exp(generator.normal(0, 1e-4, 60))
+    rows = Rows(ms, 1e-8 * np.eye(60), tuple(blocks), np.zeros(60))
+    found = fit_entries(rows, features)
+    entries = dict(zip(found.keys, found.ms.tolist(), strict=True))
+    assert entries[unseen] == pytest.approx(cost[unseen], rel=0.05)
+    assert found.shared_sd > 3 * found.entry_sd
+    stranger = features | {unseen: features[unseen].model_copy(update={"kind": "other"})}
+    alone = fit_entries(rows, stranger)
+    assert abs(alone.ms[alone.keys.index(unseen)] / cost[unseen] - 1) > 0.1
+
+
+def test_depthwise_macs_have_a_price_of_their_own() -> None:
+    generator = np.random.default_rng(6)
+    features, cost = {}, {}
+    for number in range(10):
+        dense, depthwise = (int(generator.uniform(1e6, 2e7)) for _ in range(2))
+        key = f"mb({number})"
+        features[key] = KeyFeatures(
+            kind="mb", macs=dense + depthwise, traffic_bytes=2**20, depthwise_macs=depthwise
+        )
+        cost[key] = 0.01 * dense / 1e6 + 0.05 * depthwise / 1e6
+    blocks = many_models(keys=tuple(cost))
+    ms = np.array([sum(cost[key] for key in row) for row in blocks])
+    found = fit_entries(Rows(ms, 1e-8 * np.eye(60), tuple(blocks), np.zeros(60)), features)
+    assert found.prior["mb"].ms_per_mmac == pytest.approx(0.01, rel=0.1)
+    assert found.prior["mb"].ms_per_depthwise_mmac == pytest.approx(0.05, rel=0.1)
 
 
 def test_the_last_digits_of_rows_do_not_decide_anything() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,14 +27,15 @@ from orchestrator.cli.options import (
     parse_budget,
     parse_variant,
 )
-from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, progress_bar, say
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, progress_bar, say
+from orchestrator.cli.planning import choose_plan, expectation_like, known_expectation, show_plan
 from orchestrator.cli.spaces import parse_resolutions
 from orchestrator.devices.discover import resolve
-from orchestrator.measure.plan import Plan, make_plan
+from orchestrator.export.cache import ArtifactCache
 from orchestrator.measure.policy import Policy
-from orchestrator.measure.profile import finish_profile, lut_of, run_label, subject_of
+from orchestrator.measure.profile import finish_profile, lut_of, prediction_width_of, run_label, subject_of
 from orchestrator.measure.runs import Run, find_run
-from orchestrator.measure.session import check_runtime, default_threads, measure
+from orchestrator.measure.session import Measurement, check_runtime, default_threads, measure
 from orchestrator.paths import lut_store, runs_root
 from orchestrator.simulate.compare import compare, write_truth
 from orchestrator.simulate.device import scenario_of
@@ -62,11 +63,24 @@ def profile_command(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Of the classifier; the space's default.")
     ] = None,
-    design: Annotated[int | None, typer.Option(min=0, help="Random models; one for five block keys.")] = None,
+    models: Annotated[
+        int | None, typer.Option(min=1, help="Whole models in all; as many as fit the budget.")
+    ] = None,
+    design: Annotated[
+        int | None, typer.Option(min=0, help="Design models; one for three block keys.")
+    ] = None,
     heldout: Annotated[
         int | None, typer.Option(min=0, help="Models held out; a fifth of all, at least 10.")
     ] = None,
-    removals: Annotated[str, typer.Option(help="all, reference or none: whose blocks are removed.")] = "all",
+    removals: Annotated[
+        str | None, typer.Option(help="all, reference or none: whose blocks are removed or swapped.")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="LUT of a similar device: latencies to expect, for the plan.")
+    ] = None,
+    narrow: Annotated[
+        float | None, typer.Option(min=0, help="Stop at predictions within this, percent; 1.5.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of plan and schedule.")] = 0,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Say what would be measured, and stop.")
@@ -89,22 +103,29 @@ def profile_command(
     """
     variant = parse_variant(device, runtime, backend, precision, threads)
     budget_s = parse_budget(budget)
-    if removals not in ("all", "reference", "none"):
-        raise UsageError(f"--removals {removals!r}: expected all, reference or none")
+    policy = Policy.of(variant.is_simulated)
+    if narrow is not None:
+        policy = replace(policy, heldout_half_width=narrow / 100)
     searched = get_space(space)
-    plan = make_plan(
+    store = lut_store(luts)
+    expectation = expectation_like(store, like)
+    plan = choose_plan(
         searched.with_classes(classes) if classes else searched,
+        policy,
+        budget_s,
         resolutions=parse_resolutions(resolution),
         seed=seed,
+        models=models,
         design=design,
         heldout=heldout,
-        removals=removals,  # type: ignore[arg-type]
+        removals=removals,
+        expectation=expectation,
     )
     if plan_only:
-        _show_plan(plan, as_json)
+        expectation = known_expectation(store, device, variant, expectation)
+        show_plan(plan, expectation, policy, variant, ArtifactCache(), as_json)
         return
     found = resolve(device, parse_access(agent, allow, app))
-    store = lut_store(luts)
     with found:
         if threads is None and device != "host":
             variant = default_threads(found, variant)
@@ -128,13 +149,15 @@ def profile_command(
                 variant,
                 subject_of(plan, files),
                 run.journal,
-                Policy.of(variant.is_simulated),
+                policy,
                 budget_s=budget_s,
                 progress=progress,
+                prediction_width=prediction_width_of(plan, files),
             )
     lut = lut_of(plan, files, measurement, run, found.name)
     path = finish_profile(lut, run, store)
     say(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")
+    say(_why_it_ended(measurement, policy))
     if scenario := scenario_of(device):
         _tell_truth(scenario, variant.threads, lut, run)
     _report(str(path), as_json)
@@ -163,22 +186,13 @@ def _report(path: str, as_json: bool) -> None:
     emit_entries(entries)
 
 
-def _show_plan(plan: Plan, as_json: bool) -> None:
-    space = get_space(plan.space)
-    keys = [spec.key for spec in space.with_classes(plan.classes).block_specs(plan.resolutions)]
-    seen = Counter(key for model in plan.models if model.role != "heldout" for key in set(model.blocks))
-    rows: list[dict[str, Any]] = [
-        {"key": key, "models": seen[key], "removed": any(m.removed_key == key for m in plan.models)}
-        for key in sorted(keys, key=lambda key: (seen[key], key))
-    ]
-    roles = Counter(model.role for model in plan.models)
-    if as_json:
-        emit_json({"digest": plan.digest, "models": dict(roles), "blocks": rows})
-        return
-    columns = [
-        Column("key", "block"),
-        Column("models", "models with it"),
-        Column("removed", "removal measured"),
-    ]
-    emit_rows("", columns, rows, False)
-    print(f"{len(plan.models)} models: " + ", ".join(f"{n} {role}" for role, n in roles.items()))
+def _why_it_ended(measurement: Measurement, policy: Policy) -> str:
+    width = measurement.prediction_half_width
+    within = "" if width is None else f", held-out networks are predicted within {100 * width:.2f} %"
+    reason = {
+        "narrow": f"every model's interval is within {100 * policy.half_width:g} %",
+        "predictions": f"predictions are within {100 * policy.heldout_half_width:g} %",
+        "budget": "the budget is used up",
+        "passes": f"all {policy.max_passes} passes are made",
+    }[measurement.ending]
+    return f"ended because {reason}{within}"

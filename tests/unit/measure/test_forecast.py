@@ -1,0 +1,97 @@
+"""What a plan is said to take and to tell."""
+
+import dataclasses
+
+import pytest
+
+from luts.errors import UsageError
+from luts.estimate.expected import TYPICAL
+from orchestrator.measure.forecast import LOAD_S, device_seconds, forecast, plan_seconds
+from orchestrator.measure.plan import make_plan
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.sizing import FEWEST, plan_for_budget, plan_of_size
+from search.spaces import get_space
+
+NANO = get_space("autovit-nano")
+POLICY = Policy()
+
+
+def test_time_is_what_the_schedule_says():
+    policy = Policy(batch_models=2, warmup=5, settle_runs=1, min_rounds=20, max_rounds=40)
+    runs = 5 + 30 * 2
+    one_pass = (2 * LOAD_S + runs * 0.030) + 2 * 1 * (LOAD_S + runs * 0.010)
+    assert device_seconds([10.0, 12.0, 18.0], policy, 3) == pytest.approx(3 * one_pass)
+    assert device_seconds([10.0, 12.0, 18.0, 0.0], policy, 1) == pytest.approx(
+        one_pass + LOAD_S + 2 * (LOAD_S + runs * 0.010)
+    )
+
+
+@pytest.fixture(scope="module")
+def told():
+    plan = make_plan(NANO, design=14, heldout=4)
+    return plan, forecast(plan, TYPICAL, POLICY)
+
+
+def test_every_entry_has_its_forecast_the_worst_first(told):
+    plan, found = told
+    assert {entry.key for entry in found.entries} == {spec.key for spec in NANO.block_specs()}
+    errors = [entry.relative_se for entry in found.entries]
+    assert errors == sorted(errors, reverse=True)
+    assert found.device_s == pytest.approx(plan_seconds(plan, TYPICAL, POLICY, 3))
+    assert found.device_s < found.most_s
+
+
+def test_layers_are_known_alone_and_stems_together_with_what_follows(told):
+    by_key = {entry.key: entry for entry in told[1].entries}
+    layers = [entry for key, entry in by_key.items() if key.startswith("mvit.layer")]
+    assert {entry.identified for entry in layers} == {"alone"}
+    assert all(entry.shown and not entry.weak for entry in layers)
+    stem = by_key["conv(in=3,out=8,k=3,s=2)@64"]
+    assert stem.identified == "sum"
+    assert stem.weak
+    assert all(name.startswith("mbconv(in=8,") for name in stem.partners)
+    assert max(entry.relative_se for entry in layers) < stem.relative_se
+
+
+def test_more_models_tell_more():
+    small, large = (
+        forecast(make_plan(NANO, design=n, heldout=4, removals="none"), TYPICAL, POLICY) for n in (8, 40)
+    )
+    errors = [{entry.key: entry.relative_se for entry in found.entries} for found in (small, large)]
+    assert all(errors[1][key] < error for key, error in errors[0].items())
+
+
+def test_a_budget_gets_the_whole_plan_or_the_beginning_of_a_design():
+    whole = make_plan(NANO)
+    ample = plan_for_budget(NANO, 1e6, POLICY, resolutions=None, seed=0)
+    assert ample == whole
+    seconds = plan_seconds(whole, TYPICAL, POLICY, POLICY.min_passes)
+    half, tenth = (
+        plan_for_budget(NANO, share * seconds, POLICY, resolutions=None, seed=0) for share in (0.5, 0.1)
+    )
+    assert plan_seconds(half, TYPICAL, POLICY, POLICY.min_passes) <= 0.5 * seconds
+    assert {model.role for model in half.models} == {"reference", "design", "heldout"}
+    assert len(tenth.models) == FEWEST < len(half.models) < len(whole.models)
+    designs = [[m for m in plan.models if m.role == "design"] for plan in (tenth, half)]
+    assert designs[1][: len(designs[0])] == designs[0]
+
+
+@pytest.mark.parametrize("models", [3, 20, 40, 90])
+def test_a_number_of_models_is_kept_and_a_fifth_held_out(models):
+    plan = plan_of_size(NANO, models, resolutions=None, seed=0)
+    heldout = sum(model.role == "heldout" for model in plan.models)
+    assert len(plan.models) == models
+    assert models / 5 - 1 <= heldout <= max(models / 3, 1)
+    assert any(model.role == "removal" for model in plan.models) == (models == 90)
+
+
+def test_too_few_models_are_refused():
+    with pytest.raises(UsageError, match="--models 2"):
+        plan_of_size(NANO, 2, resolutions=None, seed=0)
+
+
+def test_expected_latencies_change_the_time_and_hardly_the_plan():
+    slow = dataclasses.replace(TYPICAL, common=(0.06, 0.06, 0.3), source="a slow one")
+    plan = make_plan(NANO, design=10, heldout=0, removals="none")
+    assert make_plan(NANO, design=10, heldout=0, removals="none", expectation=slow) == plan
+    assert forecast(plan, slow, POLICY).device_s > plan_seconds(plan, TYPICAL, POLICY, 3)

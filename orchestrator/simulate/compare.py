@@ -14,19 +14,22 @@ from luts.estimate.accuracy import mape
 from luts.lut import Lut
 from luts.model import latency_ms
 from orchestrator.simulate.scenario import Scenario
-from orchestrator.simulate.truth import Truth
+from orchestrator.simulate.truth import Truth, handed_mib
 
 
 @dataclass(frozen=True)
 class Comparison:
     """How close a LUT came.
 
-    Latencies count relative to the reference's: milliseconds of a clock that drifts have no truth.
+    Latencies count relative to the reference's: milliseconds of a clock that drifts have no truth. What a block
+    hands on is told by its key, so that no measurement separates an entry from its share of the transfer term: true
+    entries are given what the LUT's transfer term leaves out.
 
     Attributes:
         entries: Measured entries.
-        covered: Share of them whose 95 % interval holds the block's own cost.
+        covered: Share of them whose 95 % interval holds the true cost.
         entry_error: Absolute errors of entries, summed, over the summed costs.
+        alone, alone_error: Number and error of the entries that the plan identifies by themselves.
         heldout: Models held out.
         heldout_mape: Predictions against true latencies of the models held out.
         context: How far the true latencies of those stray from their additive part, as a standard deviation:
@@ -37,6 +40,8 @@ class Comparison:
     entries: int
     covered: float
     entry_error: float
+    alone: int
+    alone_error: float | None
     heldout: int
     heldout_mape: float | None
     context: float | None
@@ -48,8 +53,12 @@ def compare(lut: Lut, truth: Truth) -> Comparison:
     reference = next(model for model in lut.models if model.model_id == lut.meta.reference_id)
     scale = lut.meta.reference_ms / truth.latency_ms(reference.blocks)
     measured = [entry for entry in lut.entries if entry.method != "prior"]
-    true_ms = np.array([scale * truth.entry_ms(entry.key) for entry in measured])
-    found_ms = np.array([entry.ms for entry in measured])
+    missed_ms_per_mib = scale * truth.costs.transfer_ms_per_mib - lut.meta.transfer_ms_per_mib
+    true_ms = np.array(
+        [scale * truth.entry_ms(entry.key) + missed_ms_per_mib * handed_mib(entry.key) for entry in measured]
+    )
+    errors_ms = abs(np.array([entry.ms for entry in measured]) - true_ms)
+    alone = np.array([entry.identified == "alone" for entry in measured])
     covered = [entry.ci_low <= ms <= entry.ci_high for entry, ms in zip(measured, true_ms, strict=True)]
     entry_ms = {entry.key: entry.ms for entry in lut.entries}
     heldout = [model for model in lut.models if model.split == "heldout"]
@@ -64,7 +73,9 @@ def compare(lut: Lut, truth: Truth) -> Comparison:
     return Comparison(
         entries=len(measured),
         covered=float(np.mean(covered)),
-        entry_error=float(abs(found_ms - true_ms).sum() / true_ms.sum()),
+        entry_error=float(errors_ms.sum() / true_ms.sum()),
+        alone=int(alone.sum()),
+        alone_error=float(errors_ms[alone].sum() / true_ms[alone].sum()) if alone.any() else None,
         heldout=len(heldout),
         heldout_mape=mape(latencies, predicted) if heldout else None,
         context=float(np.std(strays)) if heldout else None,

@@ -145,9 +145,9 @@ class Machine:
         """Names the scenario, and says that it is simulated."""
         return DeviceInfo(
             model=f"simulated {self.scenario.name}",
-            os="simulated",
+            os="no system",
             os_build=None,
-            soc=None,
+            soc="no processor",
             cores=self.scenario.cores,
             memory_bytes=0,
             simulated=True,

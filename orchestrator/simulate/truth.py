@@ -87,8 +87,7 @@ class Truth:
 
     def additive_ms(self, blocks: Sequence[str]) -> float:
         """Latency as far as blocks add up: base, entries and data handed on."""
-        handed_mib = boundary_bytes(parse_keys(blocks)) / MIB
-        moved_ms = self.costs.transfer_ms_per_mib * handed_mib
+        moved_ms = self.costs.transfer_ms_per_mib * boundary_bytes(parse_keys(blocks)) / MIB
         return self.base_ms + sum(map(self.entry_ms, blocks)) + moved_ms
 
     def context_ms(self, blocks: Sequence[str]) -> float:
@@ -115,8 +114,13 @@ class Truth:
 
     def _spilled_mib(self, before: BlockSpec, block: BlockSpec) -> float:
         live_mib = (before.live_elements() + block.live_elements()) * BYTES_PER_ELEMENT / MIB
-        handed_mib = boundary_bytes((before, block)) / MIB
-        return min(handed_mib, max(0.0, live_mib - self.costs.cache_mib))
+        return min(handed_mib(before.key), max(0.0, live_mib - self.costs.cache_mib))
+
+
+def handed_mib(key: str) -> float:
+    """What a block hands to the next one."""
+    block = parse_key(key)
+    return boundary_bytes((block, block)) / MIB
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -49,7 +49,8 @@ def block_length(count: int) -> int:
 
 
 def location_and_se(values: Floats) -> tuple[float, float]:
-    """Midmean of one load's rounds (n,) and its standard error by circular moving-block bootstrap.
+    """Midmean of one load's rounds (n,) and its standard error by circular moving-block bootstrap; of several
+    quantities in the same rounds (c, n) the mean of their midmeans.
 
     Blocks keep neighbouring rounds together, because interference lasts longer than a round (Politis and
     Romano 1992); n / (n - block) undoes the bootstrap's known shrinkage. The spread of the replicates is half
@@ -57,9 +58,10 @@ def location_and_se(values: Floats) -> tuple[float, float]:
     midmean bears, and would make the error of a load with 5 % outliers three times too large (Ghosh et al.
     1984). n must be at least MIN_ROUNDS.
     """
-    count = len(values)
+    quantities = np.atleast_2d(values)
+    count = quantities.shape[1]
     block = block_length(count)
-    replicates = midmean(values[_resample_indices(count, block)])
+    replicates = midmean(quantities[:, _resample_indices(count, block)]).mean(axis=0)
     low, high = np.quantile(replicates, _ONE_SD)
     shrinkage = count / (count - block)
-    return float(midmean(values)), float(np.sqrt(shrinkage) * (high - low) / 2)
+    return float(midmean(quantities).mean()), float(np.sqrt(shrinkage) * (high - low) / 2)

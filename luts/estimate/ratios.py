@@ -1,7 +1,9 @@
 """Ratios of models to the reference: per load, per model, with the load as the unit of replication.
 
-All values are natural logarithms of ratios. The reference's value in a round is the geometric mean of its
-copies that ran in it, so drift that lasts longer than a round cancels.
+All values are natural logarithms of ratios within a round, so drift that lasts longer than a round cancels. A load
+is compared with each copy of the reference by itself and the results averaged: interference only adds time, and
+a ratio to the copies' mean would have it on one side more often than on the other, which no robust location of its
+rounds undoes.
 """
 
 from __future__ import annotations
@@ -112,13 +114,13 @@ def load_ratios(found: Sequence[Session], denominator: str, models: frozenset[st
         copies = len(session.rows(denominator))
         if copies == 0:
             continue
-        base = session.location(denominator)
+        base = session.copies_of(denominator)
         for row, model in enumerate(session.models):
             if model == denominator or model not in models:
                 continue
             values = session.log_ns[row] - base
-            values = values[np.isfinite(values)]
-            if len(values) < MIN_ROUNDS:
+            values = values[:, np.isfinite(values).all(axis=0)]
+            if values.shape[1] < MIN_ROUNDS:
                 continue
             location, se = location_and_se(values)
             result.append(
@@ -128,7 +130,7 @@ def load_ratios(found: Sequence[Session], denominator: str, models: frozenset[st
                     segment=session.segment,
                     log_ratio=location,
                     se=se,
-                    rounds=len(values),
+                    rounds=values.shape[1],
                     loads_each=1.0 + 1.0 / copies,
                     shared_variance=sampling.get((session.batch, session.segment), 0.0),
                 )

@@ -38,6 +38,11 @@ class Session:
         sums = np.where(seen, values, 0.0).sum(axis=0)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
+    def copies_of(self, model: str) -> Floats:
+        """Log latency (copies, rounds) of a model; the others' mean where a copy did not run in a round."""
+        values = self.log_ns[self.rows(model)]
+        return np.where(np.isfinite(values), values, self.location(model))
+
 
 def sessions(samples: pa.Table) -> list[Session]:
     """Sessions in order of batch and segment; rows in order of model and copy. The caller filters `kept`."""

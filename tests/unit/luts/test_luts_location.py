@@ -49,3 +49,14 @@ def test_standard_error_is_deterministic_and_positive() -> None:
     values = np.random.default_rng(3).normal(0, 0.01, 17)
     assert location_and_se(values) == location_and_se(values.copy())
     assert location_and_se(values)[1] > 0
+
+
+def test_of_several_quantities_the_location_is_the_mean_and_its_error_knows_what_they_share() -> None:
+    generator = np.random.default_rng(4)
+    shared, own = generator.normal(0, 1, 60), generator.normal(0, 0.1, (2, 60))
+    values = shared + own + np.array([[1.0], [3.0]])
+    location, se = location_and_se(values)
+    singles = [location_and_se(row) for row in values]
+    assert location == pytest.approx((singles[0][0] + singles[1][0]) / 2)
+    assert se == pytest.approx(singles[0][1], rel=0.1)
+    assert location_and_se(values[:1]) == singles[0]

@@ -67,6 +67,33 @@ def test_a_round_with_one_copy_of_the_reference_still_counts() -> None:
     assert np.exp(ratio.log_ratio) == pytest.approx(2.0)
 
 
+def busy_rounds(generator: np.random.Generator, sessions: int) -> pa.Table:
+    """Three loads of files that are equally fast, each held up in a quarter of its visits, for itself."""
+    samples = []
+    for batch in range(sessions):
+        log_ms = generator.normal(0, 0.01, (3, 40)) + generator.normal(0, 0.004, (3, 1))
+        log_ms += (generator.random((3, 40)) < 0.25) * generator.uniform(0.2, 1.5, (3, 40))
+        for load, (model, copy) in enumerate((("r", 0), ("r", 1), ("m", 0))):
+            samples += [
+                (batch, 0, number, model, copy, round(1e7 * value))
+                for number, value in enumerate(np.exp(log_ms[load]))
+            ]
+    return rows(*samples)
+
+
+def test_interference_does_not_favour_the_side_with_one_load() -> None:
+    ratio = ratio_estimates(busy_rounds(np.random.default_rng(8), 150), "r").ratios["m"]
+    assert abs(ratio.log_ratio) < 0.002
+    assert ratio.low <= 0 <= ratio.high
+
+
+def test_model_intervals_cover_the_truth_under_interference() -> None:
+    ratios = [
+        ratio_estimates(busy_rounds(np.random.default_rng(seed), 5), "r").ratios["m"] for seed in range(60)
+    ]
+    assert np.mean([ratio.low <= 0 <= ratio.high for ratio in ratios]) >= 0.9
+
+
 def test_rejected_batches_count_for_the_noise_floor_only() -> None:
     generator = np.random.default_rng(0)
     samples = simulate(TRUTH, "reference", [["a"], ["a", "b"]], generator, noise=QUIET)

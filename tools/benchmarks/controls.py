@@ -39,7 +39,8 @@ COMPANION = "companion"
 """The model beside the two loads, whose ratio decides when a batch ends. A small one: a profile's batches hold six,
 which would make 200 batches of a large network an hour."""
 VARIANT = Variant("executorch", "xnnpack", "", 1)
-POLICY = Policy(cooling_s=0.0)
+POLICY = Policy(max_rounds=40, cooling_s=0.0)
+"""Half of a profile's most rounds, which a busy machine uses up in every batch: 200 of them must end in minutes."""
 BURNER = "while True: pass"
 
 
@@ -147,9 +148,10 @@ def _section(found: Mapping[tuple[str, str], Control]) -> str:
 
 How often the 95 % interval of the difference between two fresh loads of one file holds 0, on the host by the Python
 agent, XNNPACK fp32, one thread. A trial is a batch as `bench profile` makes and judges it: two fresh loads of the
-network and one of a small network beside them, interleaved rounds until the ratio is narrow, an interval that rests
-on the batches before it; nothing is left out, the first batches neither. Beside: the share's own binomial 95 %
-interval, half the interval's median width, the robust deviation of the differences, that of one load.
+network and one of a small network beside them, interleaved rounds until the ratio is narrow (at most
+{POLICY.max_rounds}), an interval that rests on the batches before it. Nothing is left out, the first batches neither.
+Beside: the share's own binomial 95 % interval, half the interval's median width, the robust deviation of the
+differences, that of one load.
 
 | network | condition | ms | rounds | trials | interval holds 0 | width | A/A spread | one load |
 |---|---|---|---|---|---|---|---|---|

@@ -8,7 +8,7 @@ from orchestrator.measure.session import Subject
 from tools.benchmarks.controls import COMPANION, control, coverage_interval
 
 SHA = {"reference": "1" * 64, COMPANION: "2" * 64}
-TRIALS = 60
+TRIALS = 45
 
 
 @pytest.fixture(scope="module")

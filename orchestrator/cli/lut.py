@@ -35,13 +35,21 @@ ENTRY_COLUMNS = [
     Column("rounds", "rounds"),
     Column("method", "method"),
 ]
+IDENTIFIED_COLUMN = Column("identified", "known")
 MOVED_COLUMN = Column("moved", "ops moved by removal")
 
 
 def emit_entries(entries: Sequence[Entry]) -> None:
     """Entries as a table; where placement is known, with what a removal moved to another compute unit."""
-    columns = ENTRY_COLUMNS + ([MOVED_COLUMN] if any(entry.moved is not None for entry in entries) else [])
-    emit_rows("", columns, [entry.model_dump() for entry in entries], False)
+    later = [IDENTIFIED_COLUMN] if any(entry.identified is not None for entry in entries) else []
+    later += [MOVED_COLUMN] if any(entry.moved is not None for entry in entries) else []
+    emit_rows("", ENTRY_COLUMNS + later, [entry.model_dump() for entry in entries], False)
+    sums = sum(entry.identified == "sum" for entry in entries)
+    if sums:
+        print(
+            f"{sums} entries are known only as a sum with others: their share of it rests on the prior, "
+            "predictions of the space's networks do not depend on it"
+        )
     moved = sum(bool(entry.moved) for entry in entries)
     if moved:
         print(

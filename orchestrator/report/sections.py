@@ -73,6 +73,7 @@ def entries(inputs: ReportInputs) -> Section | None:
     removed = [row for row in rows if row.removal_ms is not None]
     moved = sum(bool(row.moved) for row in rows)
     prior = sum(row.method == "prior" for row in rows)
+    sums = sum(row.identified == "sum" for row in rows)
     caption = (
         f"The {shown} dearest of {len(rows)} blocks: what one call of each adds to a network's latency. "
     )
@@ -86,6 +87,11 @@ def entries(inputs: ReportInputs) -> Section | None:
             f"{moved} removals sent operations of other blocks to another compute unit; they are no cost of the "
             "block and were not fitted. "
         )
+    if sums:
+        caption += (
+            f"{sums} are known only as a sum with others, since no measured network has one without the other: how "
+            "the sum falls apart rests on MACs and traffic; predictions need the sum alone. "
+        )
     if prior:
         caption += (
             f"{prior} of all could not be measured: MACs and activation traffic alone say what they cost."
@@ -96,9 +102,9 @@ def entries(inputs: ReportInputs) -> Section | None:
         caption.strip(),
         lambda width_px: lut_figures.entries_figure(rows, width_px),
         _table(
-            ("block", "kind", "ms", "95 % low", "high", "by removal", "loads", "method"),
+            ("block", "kind", "ms", "95 % low", "high", "by removal", "loads", "method", "known"),
             [_entry_row(row) for row in rows],
-            (0, 1, 7),
+            (0, 1, 7, 8),
         ),
     )
 
@@ -108,7 +114,15 @@ def _entry_row(entry: Entry) -> tuple[str, ...]:
     if entry.moved:
         removal += f" ({entry.moved} moved)"
     milliseconds = (f"{value:.4f}" for value in (entry.ms, entry.ci_low, entry.ci_high))
-    return (entry.key, entry.kind, *milliseconds, removal, str(entry.loads), entry.method)
+    return (
+        entry.key,
+        entry.kind,
+        *milliseconds,
+        removal,
+        str(entry.loads),
+        entry.method,
+        entry.identified or "–",
+    )
 
 
 def agreement(inputs: ReportInputs) -> Section | None:

@@ -204,15 +204,15 @@ thread: {SESSIONS} sessions of fresh processes, {LOADS} fresh loads in each, {RO
 took turns in random order ({VISITS} timed visits a turn). 95 % intervals are over sessions. The agents go through
 the wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's Android API over JNI. That API sets
 the inputs within the call, so Kotlin is compared with a C++ program that times both, the others with one that times
-the execution alone.
+the execution alone. The stand-in wraps inputs and outputs once and the real API in every call: what that costs on a
+phone is not in here.
 
 | network | C++, ms | Python | Kotlin | Swift |
 |---|---|---|---|---|
 {table}
 
 Over the networks of autovit-nano that is {_microseconds(names, base_ms, found)} a call:
-what the call costs beside the execution, in Kotlin JNI and ExecuTorch's Android API. It weighs most on networks
-this small.
+what the call costs beside the execution. It weighs most on networks this small.
 """
 
 

@@ -39,7 +39,7 @@ def lower_to_executorch(
         module: Any exportable module; convolution and BN in sequence are folded.
         inputs: Example inputs; their shapes become the program's.
         backend: `xnnpack`, `portable` (no delegate), `coreml` or `vulkan`.
-        precision: Computation inside the Core ML and Vulkan delegates; the interface stays fp32.
+        precision: Computation inside the delegate; the interface stays fp32.
         deployment_target: Oldest iOS of the Core ML delegate.
 
     Raises:
@@ -56,6 +56,10 @@ def lower_to_executorch(
         try:
             partitioners = _partitioners(backend, precision, deployment_target)
             captured = torch.export.export(module, tuple(inputs))
+            if precision == "int8":
+                from orchestrator.export.pt2e import quantize_static
+
+                captured = quantize_static(captured, inputs)
             manager = to_edge_transform_and_lower(
                 captured,
                 partitioner=partitioners,

@@ -18,14 +18,14 @@ from search.blocks import check_chain, parse_keys
 from search.spaces import Space
 
 PRECISIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("executorch", "xnnpack"): ("fp32",),
+    ("executorch", "xnnpack"): ("fp32", "int8"),
     ("executorch", "portable"): ("fp32",),
     ("executorch", "coreml"): ("fp16", "fp32"),
     ("executorch", "vulkan"): ("fp32", "fp16"),
     ("coreml", "mlprogram"): ("fp16", "fp32", "int8"),
 }
 """Precisions by (runtime, backend), the default one first; the first backend of a runtime is its default.
-`int8` is that of weights and activations; what is left over computes in fp16."""
+`int8` is that of weights and activations; what is left over computes in fp32 (XNNPACK) or fp16 (Core ML)."""
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 """Oldest iOS that a Core ML model must run on; iOS15 is the first with ML programs."""

@@ -70,7 +70,8 @@ def test_an_edited_source_changes_the_digest(tmp_path: Path) -> None:
     [
         ({"blocks": (KEY,), "runtime": "tflite"}, "unknown runtime"),
         ({"blocks": (KEY,), "backend": "qnn"}, "no backend"),
-        ({"blocks": (KEY,), "precision": "int8"}, "no precision"),
+        ({"blocks": (KEY,), "precision": "fp16"}, "no precision 'fp16'; it has fp32, int8"),
+        ({"blocks": (KEY,), "backend": "portable", "precision": "int8"}, "no precision 'int8'; it has fp32"),
         ({"blocks": (KEY,), "options": (("deployment_target", "iOS18"),)}, "no option"),
         ({"blocks": (KEY,), "runtime": "coreml", "options": (("deployment_target", "iOS9"),)}, "iOS15"),
         (

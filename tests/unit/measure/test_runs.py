@@ -28,7 +28,13 @@ def test_labels_that_begin_alike_are_kept_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["executorch-xnnpack-fp32-t2", "executorch-portable-fp32-t0", "coreml-fp16-all"]
+    "name",
+    [
+        "executorch-xnnpack-fp32-t2",
+        "executorch-portable-fp32-t0",
+        "executorch-xnnpack-int8-t1",
+        "coreml-fp16-all",
+    ],
 )
 def test_variants_read_back_from_their_names(name):
     assert Variant.parse(name).name == name

@@ -148,8 +148,8 @@ def _section(found: Mapping[tuple[str, str], Control]) -> str:
 
 How often the 95 % interval of the difference between two fresh loads of one file holds 0, on the host by the Python
 agent, XNNPACK fp32, one thread. A trial is a batch as `bench profile` makes and judges it: two fresh loads of the
-network and one of a small network beside them, interleaved rounds until the ratio is narrow (at most
-{POLICY.max_rounds}), an interval that rests on the batches before it. Nothing is left out, the first batches neither.
+network and one of a small network beside them, interleaved rounds until the ratio is narrow, at most
+{POLICY.max_rounds}, an interval that rests on the batches before it. Nothing is left out, not even the first ones.
 Beside: the share's own binomial 95 % interval, half the interval's median width, the robust deviation of the
 differences, that of one load.
 

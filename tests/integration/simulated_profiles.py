@@ -23,7 +23,7 @@ from search.spaces import get_space
 
 PLAN = make_plan(get_space("autovit-nano"), design=24, heldout=12, removals="reference")
 # Larger batches than a real device gets, so that there are few of them and tests stay quick.
-POLICY = Policy(batch_models=15, max_rounds=40, max_passes=3, cooling_s=0.0)
+POLICY = Policy(batch_models=15, max_rounds=30, max_passes=3, cooling_s=0.0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""`bench` on a simulated device, as its user calls it: killed, given again, shown."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from luts.errors import UsageError
+from orchestrator.cli.main import app
+from orchestrator.measure.log import read_log
+from orchestrator.measure.samples import samples_table
+from orchestrator.simulate.scenario import SCENARIOS
+
+BENCH = Path(sys.executable).parent / "bench"
+PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "24", "--heldout", "4", "--budget", "1s")
+LUT = "simulated-mine/autovit-nano/simulated-t1/v1"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where runs, LUTs and caches of all calls lie; the scenario `mine.json` too."""
+    folder = tmp_path_factory.mktemp("simulated")
+    scenario = SCENARIOS["quiet"].model_copy(update={"name": "mine", "noise_seed": 1})
+    (folder / "mine.json").write_text(scenario.model_dump_json())
+    names = {
+        "BLOCKTIME_RUNS": "runs",
+        "BLOCKTIME_LUTS": "luts",
+        "BLOCKTIME_CACHE": "cache",
+        "XDG_CACHE_HOME": "agents",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in names.items():
+            patch.setenv(name, str(folder / value))
+        yield folder
+
+
+def bench(*arguments):
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def profiled(home):
+    """What `bench profile` said; killed in its middle and given again."""
+    command = ("profile", "--device", "simulated:mine.json", *PLAN, "--run", "run")
+    journal = home / "run" / "journal.jsonl"
+    first = subprocess.Popen([BENCH, *command], env=os.environ, stdin=subprocess.DEVNULL)
+    while not (journal.exists() and b'"kind":"end"' in journal.read_bytes()):
+        assert first.poll() is None
+        time.sleep(0.005)
+    first.kill()
+    first.wait()
+    before = journal.read_bytes().count(b'"kind":"chunk"')
+    second = bench(*command)
+    assert second.exit_code == 0, second.output
+    assert before < journal.read_bytes().count(b'"kind":"chunk"'), "it was killed in the middle"
+    return second.stderr
+
+
+def test_a_profile_that_was_killed_goes_on_without_measuring_anything_twice(home, profiled) -> None:
+    records = read_log(home / "run" / "journal.jsonl")
+    assert [record.kind for record in records].count("header") == 1
+    table = samples_table(records)
+    names = ("batch", "round", "position")
+    places = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+    assert len(places) == len(set(places))
+
+
+def test_the_truth_stands_beside_the_run_and_is_told(home, profiled) -> None:
+    assert "SIMULATED, truth known (run/truth.json): " in profiled
+    document = json.loads((home / "run" / "truth.json").read_text())
+    assert document["simulated"] is True
+    assert document["scenario"]["name"] == "mine"
+    assert len(document["models"]) == 29
+    assert document["comparison"]["covered"] >= 0.9
+    assert all(model["latency_ms"] > 0 for model in document["models"].values())
+
+
+def test_everything_made_of_it_says_simulated(home, profiled) -> None:
+    assert "numbers      simulated" in bench("lut", "show", LUT).stdout
+    assert [row["kind"] for row in json.loads(bench("lut", "list", "--json").stdout)] == ["simulated"]
+    assert bench("report", "--lut", LUT, "--output", "report.html").exit_code == 0
+    assert (home / "report.html").read_text().lower().count("simulated") >= 4
+    arguments = ("--lut", LUT, "--device", "simulated:mine.json", "-n", "3", "--budget", "1s", "--json")
+    validated = json.loads(bench("validate", *arguments).stdout)
+    assert validated["mape"] < 0.05
+    kept = [json.loads(path.read_text()) for path in (home / "runs").glob("*/validation.json")]
+    assert [validation["measured"] for validation in kept] == ["simulated"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "simulated:loud"), "no scenario 'loud'; there are quiet, "),
+        (("--device", "simulated", "--backend", "xnnpack"), "no backends and no precisions"),
+        (("--device", "simulated", "--agent", "kotlin"), "--agent is for the host"),
+        (("--device", "simulated", "--runtime", "coreml"), "has no runtime coreml; it has simulated"),
+        (("--device", "simulated", "--threads", "5"), "has 4 cores for 5 threads"),
+    ],
+)
+def test_what_a_simulated_device_does_not_have(home, options, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        bench("profile", *options, *PLAN)
+
+
+def test_a_simulated_device_takes_blocks_alone(home) -> None:
+    with pytest.raises(UsageError, match="can't run timm:mobilenetv3_small_100, it knows blocks alone"):
+        bench("measure", "--device", "simulated", "--model", "timm:mobilenetv3_small_100")

@@ -1,0 +1,138 @@
+"""The made-up machine behind the agent's interfaces, without a process."""
+
+import numpy as np
+import pytest
+
+from luts.errors import InvalidArtifactError, UsageError
+from orchestrator.agent.errors import OpError
+from orchestrator.agent.identity import agent_info
+from orchestrator.agent.store import ModelStore
+from orchestrator.agent.timing import time_schedule
+from orchestrator.simulate.__main__ import simulated_agent
+from orchestrator.simulate.device import scenario_of, simulated_program
+from orchestrator.simulate.document import read_model, write_model
+from orchestrator.simulate.machine import RUNTIME, Machine
+from orchestrator.simulate.noise import Noise, Throttling
+from orchestrator.simulate.scenario import SCENARIOS, Scenario
+from orchestrator.simulate.truth import Truth
+from orchestrator.variant import Variant
+
+BLOCKS = ("conv(in=3,out=16,k=3,s=2)@64", "head.fc(in=16,classes=10)@32")
+PLAIN = Scenario(name="plain", cores=2)
+
+
+def run(machine: Machine, models, order, warmup=0) -> np.ndarray:
+    return time_schedule(models, order, warmup, lambda: True, machine.clock_ns)
+
+
+def test_the_agents_own_loop_times_the_truth(tmp_path) -> None:
+    machine = Machine(PLAIN)
+    path = write_model(BLOCKS, tmp_path).path
+    one, two = (machine.load(path, {"threads": threads}) for threads in (1, 2))
+    samples = run(machine, [one, two], [[0, 1], [1, 0]], warmup=3)
+    expected = [Truth(PLAIN.costs, threads).latency_ms(BLOCKS) * 1e6 for threads in (1, 2)]
+    assert samples.tolist() == [pytest.approx(expected, abs=1), pytest.approx(expected[::-1], abs=1)]
+    assert machine.clock_ns() == pytest.approx(2 * 50e6 + 5 * sum(expected), abs=10)
+
+
+def test_each_load_has_its_own_level_and_caches_are_lost_to_another(tmp_path) -> None:
+    noise = Noise(load_sd=0.1, cold_share=0.5)
+    machine = Machine(PLAIN.model_copy(update={"noise": noise, "noise_seed": 1}))
+    path = write_model(BLOCKS, tmp_path).path
+    first, second = machine.load(path, {}), machine.load(path, {})
+    samples = run(machine, [first, second], [[0, 0, 1, 1, 0, 0]])[0].astype(float)
+    cold, warm = samples[::2], samples[1::2]
+    assert cold / warm == pytest.approx([1.5] * 3, rel=1e-5)
+    assert warm[0] == warm[2]
+    assert abs(np.log(warm[1] / warm[0])) > 0.01
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_its_state_tells_of_throttling_as_a_phone_does_or_not_at_all(reported, tmp_path) -> None:
+    case = Throttling(tau_s=0.01, reported=reported)
+    machine = Machine(PLAIN.model_copy(update={"noise": Noise(throttling=case)}))
+    model = machine.load(write_model(BLOCKS, tmp_path).path, {})
+    states = [machine.read_state()]
+    for _ in range(120):
+        model.execute()
+        states.append(machine.read_state())
+    told = [state.thermal_state for state in states]
+    if not reported:
+        assert set(told) == {None}
+        assert not states[-1].thermal_zones
+        assert states[-1].thermal_headroom is None
+    else:
+        assert told[0] == "nominal"
+        assert set(told) == {"nominal", "fair", "serious"}
+        assert states[0].thermal_headroom == pytest.approx(0.0)
+        assert states[0].thermal_zones[0].celsius == case.ambient_c
+    before_ns = machine.clock_ns()
+    model.close()
+    waited_s = (machine.clock_ns() - before_ns) / 1e9
+    assert waited_s == (PLAIN.cooling_s if reported else PLAIN.pause_s), (
+        "it rests as long as a client would wait"
+    )
+    assert machine.read_state().thermal_state in (None, "nominal")
+
+
+def test_what_it_refuses(tmp_path) -> None:
+    machine, file = Machine(PLAIN), write_model(BLOCKS, tmp_path)
+    for options, words in (({"threads": 3}, "1 to 2 here"), ({"gpu": True}, "no option 'gpu'")):
+        with pytest.raises(OpError, match=words) as refused:
+            machine.load(file.path, options)
+        assert refused.value.code == "bad_option"
+    (tmp_path / "foreign").write_bytes(b"\x00\x00ET12")
+    with pytest.raises(OpError, match="no simulated model") as refused:
+        machine.load(tmp_path / "foreign", {})
+    assert refused.value.code == "bad_model"
+    with pytest.raises(OpError, match="takes no inputs"):
+        machine.load(file.path, {}).prepare([np.zeros(1)])
+
+
+def test_model_files_are_named_by_their_content_and_checked(tmp_path) -> None:
+    file = write_model(BLOCKS, tmp_path)
+    assert (
+        write_model(BLOCKS, tmp_path / "again").sha256
+        == file.sha256
+        != write_model(BLOCKS[:1], tmp_path).sha256
+    )
+    assert read_model(file.path) == BLOCKS
+    content = file.path.read_text()
+    for damaged, words in (
+        (content.replace("head.fc", "head.xx"), "unknown block kind"),
+        (content.replace("simulated-model", "model"), "no simulated model"),
+        ("[" * 200_000, "over 131072 bytes"),
+    ):
+        (tmp_path / "damaged").write_text(damaged)
+        with pytest.raises(InvalidArtifactError, match=words):
+            read_model(tmp_path / "damaged")
+
+
+def test_the_agent_says_what_it_is_and_changes_with_its_scenario(tmp_path) -> None:
+    store = ModelStore(tmp_path)
+    agent = simulated_agent(PLAIN, "token", store)
+    assert agent.device.simulated
+    assert agent.info.name == "blocktime-simulated"
+    assert list(agent.runtimes) == [RUNTIME]
+    assert simulated_agent(PLAIN, "token", store).info == agent.info
+    assert simulated_agent(SCENARIOS["quiet"], "token", store).info != agent.info
+    assert agent_info().version != agent.info.version
+
+
+def test_names_of_simulated_devices() -> None:
+    assert scenario_of("simulated") == SCENARIOS["quiet"]
+    assert scenario_of("simulated:phone") == SCENARIOS["phone"]
+    assert scenario_of("pixel8") is None
+    assert simulated_program(SCENARIOS["phone"]).device_name == "simulated-phone"
+
+
+def test_its_variant_is_no_other() -> None:
+    variant = Variant("simulated", "", threads=2)
+    assert variant.name == "simulated-t2"
+    assert Variant.parse("simulated-t2") == variant
+    assert variant.is_simulated
+    assert not Variant.parse("executorch-xnnpack-fp32-t2").is_simulated
+    assert variant.load_options == {"threads": 2}
+    for wrong in ({"precision": "fp16"}, {"target": "xnnpack"}, {"threads": 0}, {"threads": 65}):
+        with pytest.raises(UsageError):
+            Variant(**{"runtime": "simulated", "target": "", "threads": 1} | wrong)

@@ -42,14 +42,15 @@ SCALE_FLOOR_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Expectation:
-    """Latencies to expect: constant ms, ms per 10^6 MACs, ms per MiB of activations, by kind or for `all`.
+    """Latencies to expect: constant ms, ms per 10^6 MACs, ms per MiB of activations.
 
+    `kinds` are those of kinds that are known better, with ms per 10^6 MACs of depthwise convolutions third.
     `entry_ms` are entries that are known better; `source` says for people where all this comes from.
     """
 
     source: str
     common: tuple[float, float, float]
-    kinds: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    kinds: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
     entry_ms: Mapping[str, float] = field(default_factory=dict)
     base_ms: float = 0.0
 
@@ -57,8 +58,13 @@ class Expectation:
         """By key, never 0."""
         found = {}
         for key, feature in features.items():
-            constant, per_mmac, per_mib = self.kinds.get(feature.kind, self.common)
-            physics = constant + per_mmac * feature.macs / MMAC + per_mib * feature.traffic_bytes / MIB
+            constant, per_mmac, per_mib = self.common
+            constant, per_mmac, per_depthwise, per_mib = self.kinds.get(
+                feature.kind, (constant, per_mmac, per_mmac, per_mib)
+            )
+            dense, depthwise = feature.macs - feature.depthwise_macs, feature.depthwise_macs
+            physics = constant + (per_mmac * dense + per_depthwise * depthwise) / MMAC
+            physics += per_mib * feature.traffic_bytes / MIB
             found[key] = max(self.entry_ms.get(key, physics), 1e-6)
         return found
 
@@ -69,11 +75,14 @@ TYPICAL = Expectation("an assumption: 20 us a block, 50 GMAC/s, 10 GiB/s", (0.02
 
 def expectation_of(lut: Lut, name: str) -> Expectation:
     """What a LUT says, also of blocks that it does not hold: by the priors of its kinds."""
-    kinds = {row.kind: (row.constant_ms, row.ms_per_mmac, row.ms_per_mib) for row in lut.meta.prior}
+    kinds = {
+        row.kind: (row.constant_ms, row.ms_per_mmac, row.ms_per_depthwise_mmac, row.ms_per_mib)
+        for row in lut.meta.prior
+    }
     means = np.mean(list(kinds.values()), axis=0)
     return Expectation(
         f"LUT {name}",
-        (float(means[0]), float(means[1]), float(means[2])),
+        (float(means[0]), float(means[1]), float(means[3])),
         kinds,
         {entry.key: entry.ms for entry in lut.entries},
         lut.meta.base_ms,

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 from lut_world import Study, make_study, make_world, model_spec
 
-from luts.build import build_lut
+from luts.build import build_lut, prediction_half_width
 from luts.errors import InvalidArtifactError
 from luts.files import encode
 from luts.lut import Lut
@@ -89,6 +89,23 @@ def test_a_key_without_models_is_a_prior(study: Study) -> None:
     assert entry.ci_low < entry.ms < entry.ci_high
     held = {key for model in lut.models if model.split == "fit" for key in model.blocks}
     assert {entry.key for entry in lut.entries if entry.method == "design"} == held
+
+
+def test_the_width_that_ends_a_profile_is_that_of_its_lut(study: Study) -> None:
+    conformal = built(study).meta.conformal
+    width = prediction_half_width(study.inputs.reference_id, study.models, study.samples, study.features)
+    assert width is not None
+    assert width == conformal.half_width_95 or (
+        conformal.half_width_95 is None and width == conformal.half_width_90
+    )
+
+
+def test_entries_say_whether_the_models_identify_them(study: Study) -> None:
+    known = {entry.key: entry.identified for entry in built(study).entries}
+    removed = {model.removed_key for model in study.models if model.role == "removal"}
+    assert removed
+    assert {known[key] for key in removed} == {"alone"}
+    assert "sum" in known.values()
 
 
 def test_contradictions_are_refused(study: Study) -> None:

@@ -17,9 +17,8 @@ MIB = 2.0**20
 
 LIKENESS_LENGTH = 0.5
 """Distance, in natural logarithms of features, over which entries' deviations from physics stay alike: blocks half
-again as large are much alike, those three times as large hardly. In a trial with 104 blocks of `autovit-xxs`, each
-timed alone and put together to random networks with a misfit, a quarter and two did worse from 20 and from 60
-networks."""
+again as large are much alike, those three times as large hardly. In a trial with 91 blocks of `autovit-xxs` timed
+alone, put together to random networks with a misfit, a quarter and two did worse from 20 and from 60 networks."""
 
 
 @dataclass(frozen=True)

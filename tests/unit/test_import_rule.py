@@ -39,6 +39,7 @@ def test_packages_import_only_what_stands_below_them(package):
         "luts.build, luts.store, luts.verify",
         "search.spaces, search.blocks, search.algorithms",
         "orchestrator.measure.plan",
+        "orchestrator.simulate.noise, orchestrator.simulate.truth, orchestrator.simulate.__main__",
     ],
 )
 def test_pure_code_does_not_load_torch(modules):

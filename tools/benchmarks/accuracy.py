@@ -17,13 +17,12 @@ from luts.estimate.baselines import ESTIMATORS
 from luts.estimate.ratios import ratio_estimates
 from luts.lut import Lut
 from luts.store import read_lut
-from orchestrator.cli.exports import export_all
+from orchestrator.cli.exports import model_files
 from orchestrator.cli.options import parse_access
 from orchestrator.cli.output import progress_bar
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.programs import ROOT
 from orchestrator.measure.features import features_of
-from orchestrator.measure.link import ModelFile
 from orchestrator.measure.log import read_log
 from orchestrator.measure.plan import Plan, make_plan, model_id
 from orchestrator.measure.policy import Policy
@@ -50,6 +49,7 @@ from tools.benchmarks._estimators import (
 
 Value = TypeVar("Value")
 
+DEVICE = "host"
 SPACE = "autovit-xxs"
 THREADS = (1, 2)
 DESIGN = 48
@@ -94,7 +94,7 @@ Minutes are of the device running models; loads and exports are not in them.
 
 def _profile(threads: int) -> Path:
     """`bench profile`, whose plan is that of `main`; the folder of its LUT."""
-    chosen = ["--device", "host", "--space", SPACE, "--threads", str(threads), "--budget", BUDGET]
+    chosen = ["--device", DEVICE, "--space", SPACE, "--threads", str(threads), "--budget", BUDGET]
     models = ["--design", str(DESIGN), "--heldout", str(HELDOUT), "--removals", "all", "--narrow", "0"]
     command = [str(BENCH), "profile", *chosen, *models, "--reuse", "--json"]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -123,13 +123,12 @@ def _measured_alone(lut: Lut, plan: Plan, keys: Sequence[str]) -> Run:
     variant = Variant.parse(lut.meta.variant)
     reference = plan.reference
     specs = {model_id([key]): variant.export_spec((key,)) for key in keys}
-    artifacts = export_all(specs | {reference.model_id: variant.export_spec(reference.blocks)})
-    files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
+    files = model_files(variant, specs | {reference.model_id: variant.export_spec(reference.blocks)})
     identity = hashlib.sha256(f"{lut.meta.created}:{reference.model_id}".encode()).hexdigest()[:12]
     run = Run(runs_root() / f"alone-{variant.name}-{identity}")
     if run.result is None:
         subject = Subject(files, reference.model_id, identity.ljust(64, "0"), seed=0)
-        with resolve("host", parse_access("python", None, None)) as device, progress_bar() as progress:
+        with resolve(DEVICE, parse_access("python", None, None)) as device, progress_bar() as progress:
             measure(device, variant, subject, run.journal, ALONE_POLICY, budget_s=math.inf, progress=progress)
         run.finish("blocks measured alone")
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,7 @@ class Report(BaseModel):
         max_relative_error: The same relative to the output's largest absolute value.
         tolerance: The relative error above which the export is refused.
         export_s: Seconds of capturing, lowering and checking.
+        made: `lowered` whole, or `spliced` from fragments of other lowerings (`orchestrator.export.reuse`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class Report(BaseModel):
     max_relative_error: float | None = Field(ge=0)
     tolerance: float = Field(gt=0)
     export_s: float = Field(ge=0)
+    made: Literal["lowered", "spliced"] = "lowered"
 
 
 class Artifact(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from luts.errors import InvalidArtifactError
 from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact, Report, allowed_error
 from orchestrator.export.cache import ArtifactCache
 from orchestrator.export.coreml import convert_to_mlpackage
-from orchestrator.export.executorch import lower_to_executorch
+from orchestrator.export.executorch import LoweredProgram, lower_to_executorch
 from orchestrator.export.package import pack
 from orchestrator.export.parity import (
     RUNNABLE_BACKENDS,
@@ -20,6 +22,8 @@ from orchestrator.export.parity import (
     run_pte,
     run_pte_isolated,
 )
+from orchestrator.export.reuse.fragment import FragmentStore
+from orchestrator.export.reuse.lowering import lower_and_keep, splice_network
 from orchestrator.export.source import build_module
 from orchestrator.export.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
 
@@ -44,6 +48,10 @@ def export_spec(
     module, inputs = build_module(spec)
 
     def write(path: Path) -> Report:
+        if _reusable(spec):
+            return _export_reusing(
+                spec, module, inputs, path, FragmentStore(cache.fragments), tolerance, run, started
+            )
         return _export(
             module,
             inputs,
@@ -88,6 +96,56 @@ def export_module(
         tolerance,
         run_pte_isolated,
         time.perf_counter(),
+    )
+
+
+def _reusable(spec: ExportSpec) -> bool:
+    """Whether a spec's program can be put together from parts of others."""
+    return len(spec.blocks) > 1 and (spec.backend, spec.precision) == ("xnnpack", "fp32")
+
+
+def _export_reusing(
+    spec: ExportSpec,
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: Path,
+    store: FragmentStore,
+    tolerance: float,
+    run: RunPte,
+    started: float,
+) -> Report:
+    """Splice if that can be done and passes the check; else lower the whole network, and keep its fragments."""
+    spliced = splice_network(spec.blocks, module, store)
+    if spliced is not None:
+        with contextlib.suppress(InvalidArtifactError):
+            report = _write_checked(spliced, module, inputs, path, tolerance, run, started)
+            return report.model_copy(update={"made": "spliced"})
+    if spec.weights.startswith("seed:"):
+        lowered = lower_and_keep(spec.blocks, module, inputs, store)
+    else:
+        lowered = lower_to_executorch(module, inputs, spec.backend, spec.precision)
+    return _write_checked(lowered, module, inputs, path, tolerance, run, started)
+
+
+def _write_checked(
+    lowered: LoweredProgram,
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: Path,
+    tolerance: float,
+    run: RunPte,
+    started: float,
+) -> Report:
+    """Write a program for the host once it computes what the module does."""
+    parity = check_parity(run(lowered.data, inputs), module, inputs, tolerance)
+    path.write_bytes(lowered.data)
+    return Report(
+        delegates=lowered.delegates,
+        operators=lowered.operators,
+        max_abs_error=parity.max_abs_error,
+        max_relative_error=parity.max_relative_error,
+        tolerance=tolerance,
+        export_s=time.perf_counter() - started,
     )
 
 

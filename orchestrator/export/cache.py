@@ -50,6 +50,11 @@ class ArtifactCache:
         self._models = self.root / "models"
         self._pending = self.root / "pending"
 
+    @property
+    def fragments(self) -> Path:
+        """Folder of what later exports can be put together from (`orchestrator.export.reuse`)."""
+        return self.root / "fragments"
+
     def get(self, spec: ExportSpec) -> Artifact | None:
         """The model of a spec, its bytes verified; None where there is none or it is damaged."""
         entry = self._models / spec.cache_key

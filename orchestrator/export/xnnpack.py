@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from executorch.backends.xnnpack import xnnpack_preprocess
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 
 class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]
@@ -28,3 +33,52 @@ class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]
         for node in exported_program.graph.nodes:
             node.meta.pop("from_node", None)
         return super().partition(exported_program)
+
+
+@dataclass(frozen=True)
+class RecordedGraph:
+    """A delegate's graph (`XNNGraph`), and for each operator the path of the module that it was called in.
+
+    The path is None for operators that a pass inserted.
+    """
+
+    graph: Any
+    paths: tuple[str | None, ...]
+
+
+@contextlib.contextmanager
+def recorded_graphs() -> Iterator[list[RecordedGraph]]:
+    """Within, each graph that the backend serialises in this process is added to the list.
+
+    ExecuTorch hands out only the serialised form; it has no reader for it, and it has lost the modules. Graphs
+    are left out whose operators do not stand for one node each.
+    """
+    recorded: list[RecordedGraph] = []
+    paths: list[str | None] = []
+    get_visitors, serialize = (
+        xnnpack_preprocess.get_node_visitors,
+        xnnpack_preprocess.serialize_xnnpack_binary,
+    )
+
+    def visitors(program: ExportedProgram, *rest: Any) -> Any:
+        paths[:] = [_module_path(node) for node in program.graph.nodes if node.op == "call_function"]
+        return get_visitors(program, *rest)
+
+    def record(graph: Any, constants: bytearray) -> bytes:
+        if len(graph.xnodes) == len(paths):
+            recorded.append(RecordedGraph(graph, tuple(paths)))
+        data: bytes = serialize(graph, constants)
+        return data
+
+    xnnpack_preprocess.get_node_visitors = visitors
+    xnnpack_preprocess.serialize_xnnpack_binary = record
+    try:
+        yield recorded
+    finally:
+        xnnpack_preprocess.get_node_visitors = get_visitors
+        xnnpack_preprocess.serialize_xnnpack_binary = serialize
+
+
+def _module_path(node: Node) -> str | None:
+    stack = node.meta.get("nn_module_stack")
+    return list(stack.values())[-1][0] if stack else None

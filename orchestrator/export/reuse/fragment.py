@@ -1,0 +1,132 @@
+"""A unit's part of an XNNPACK graph without its weights, and the store of such fragments.
+
+A fragment names each constant by tensor of the unit's module and permutation of its dimensions, so that it
+serves any weights. A file is JSON behind the sha256 of it; one that is damaged, or that does not fit the
+schema, counts as missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MAX_FRAGMENT_BYTES = 1 << 20
+"""Largest fragment that is read; a transformer layer's has about 10 KiB."""
+
+MAX_LITERAL_BYTES = 16
+"""Largest constant that a fragment holds itself: scalars, such as LayerNorm's epsilon."""
+
+STALE_S = 24 * 3600
+"""Age after which an unfinished file belongs to a process that died."""
+
+INPUT, SKIP = -1, -2
+"""Values from outside a fragment: the unit's input, and the input of its whole MobileViT block."""
+
+NO_HANDLE = 65535
+"""Debug handle of operators that XNNPACK's passes inserted (`DEFAULT_DEBUG_HANDLE`)."""
+
+_Size = Annotated[int, Field(ge=0, le=1 << 32)]
+_Dims = Annotated[tuple[_Size, ...], Field(max_length=6)]
+_Scalar = int | float
+_Field = _Scalar | Annotated[tuple[int, ...], Field(max_length=16)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Weight(_Frozen):
+    """A tensor of the unit's module, by its name there, permuted."""
+
+    name: str = Field(max_length=200)
+    permutation: Annotated[tuple[int, ...], Field(max_length=6)]
+
+
+class Value(_Frozen):
+    """A value of the graph.
+
+    Attributes:
+        role: `computed`; `input` or `output` of the program; `constant` of the delegate; `parameter` or `lifted`
+            scalar that the program hands to the delegate.
+        dims: Of the value in the graph.
+        sizes: Of the program's tensor, for parameters and lifted scalars.
+        weight: For constants and parameters.
+        literal: Bytes of a lifted scalar, in hex.
+    """
+
+    role: Literal["computed", "input", "output", "constant", "parameter", "lifted"]
+    dims: _Dims
+    sizes: _Dims = ()
+    weight: Weight | None = None
+    literal: str = Field(default="", max_length=2 * MAX_LITERAL_BYTES, pattern=r"^[0-9a-f]*$")
+
+
+class Node(_Frozen):
+    """An operator: name of its class in XNNPACK's schema, its fields (values by number in the fragment, or from
+    outside), its debug handle counted from the fragment's first, and flags."""
+
+    kind: str = Field(pattern=r"^_?XNN[A-Za-z0-9]{1,60}$")
+    fields: Annotated[dict[str, _Field], Field(max_length=40)]
+    handle: int = Field(ge=0, le=NO_HANDLE)
+
+
+class Fragment(_Frozen):
+    """Nodes and values in order of definition, the number of the output value, and of debug handles used up."""
+
+    nodes: Annotated[tuple[Node, ...], Field(max_length=1000)]
+    values: Annotated[tuple[Value, ...], Field(max_length=4000)]
+    output: int = Field(ge=0)
+    handles: int = Field(ge=0)
+
+
+class FragmentStore:
+    """Fragments by identity in a folder, safe for many processes at once."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def get(self, identity: str) -> Fragment | None:
+        """The fragment, or None where there is none that is intact."""
+        try:
+            with self._path(identity).open("rb") as file:
+                data = file.read(MAX_FRAGMENT_BYTES + 1)
+            digest, _, document = data.partition(b"\n")
+            if hashlib.sha256(document).hexdigest().encode() != digest:
+                return None
+            return Fragment.model_validate_json(document)
+        except (OSError, ValidationError):
+            return None
+
+    def put(self, identity: str, fragment: Fragment) -> None:
+        """Keep a fragment; one of another process is replaced by an equal one.
+
+        Raises:
+            OSError: disk full, or no permission; nothing is left behind.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._drop_stale()
+        document = fragment.model_dump_json().encode()
+        pending = self._folder / f"{identity}.{uuid.uuid4().hex}.tmp"
+        try:
+            pending.write_bytes(hashlib.sha256(document).hexdigest().encode() + b"\n" + document)
+            pending.replace(self._path(identity))
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                pending.unlink()
+
+    def _drop_stale(self) -> None:
+        """Delete what a process that died has left half written."""
+        oldest = time.time() - STALE_S
+        for path in self._folder.glob("*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def _path(self, identity: str) -> Path:
+        return self._folder / f"{identity}.json"

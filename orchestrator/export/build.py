@@ -23,7 +23,6 @@ from orchestrator.export.parity import (
     run_pte_isolated,
 )
 from orchestrator.export.reuse.fragment import FragmentStore
-from orchestrator.export.reuse.lowering import lower_and_keep, splice_network
 from orchestrator.export.source import build_module
 from orchestrator.export.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
 
@@ -115,6 +114,8 @@ def _export_reusing(
     started: float,
 ) -> Report:
     """Splice if that can be done and passes the check; else lower the whole network, and keep its fragments."""
+    from orchestrator.export.reuse.lowering import lower_and_keep, splice_network
+
     spliced = splice_network(spec.blocks, module, store)
     if spliced is not None:
         with contextlib.suppress(InvalidArtifactError):

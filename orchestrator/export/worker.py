@@ -17,7 +17,7 @@ with quiet():  # imported once, before workers fork
     import executorch.exir
     import executorch.extension.pybindings.portable_lib  # noqa: F401
 
-    import orchestrator.export.xnnpack  # noqa: F401
+    import orchestrator.export.reuse.lowering  # noqa: F401
     from orchestrator.export.build import export_spec
     from orchestrator.export.cache import ArtifactCache
     from orchestrator.export.executorch import first_line

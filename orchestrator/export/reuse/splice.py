@@ -153,9 +153,9 @@ class _Builder:
 
     def _node(self, node: Node, numbers: Mapping[int, int | None]) -> Any:
         kind: Any = getattr(schema, node.kind, None)
-        if not dataclasses.is_dataclass(kind) or {f.name for f in dataclasses.fields(kind)} != set(
-            node.fields
-        ):
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)) or {
+            f.name for f in dataclasses.fields(kind)
+        } != set(node.fields):
             raise SpliceError(f"no operator {node.kind} with these fields")
         fields: dict[str, Any] = {}
         for name, value in node.fields.items():

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from orchestrator.export.reuse.fragment import (
+    MAX_FRAGMENT_BYTES,
+    Fragment,
+    FragmentStore,
+    Node,
+    Value,
+    Weight,
+)
+
+IDENTITY = "0" * 64
+FRAGMENT = Fragment(
+    nodes=(Node(kind="XNNSigmoid", fields={"input_id": -1, "output_id": 0, "flags": 0}, handle=1),),
+    values=(
+        Value(role="computed", dims=(1, 4)),
+        Value(role="constant", dims=(4,), weight=Weight(name="fc.bias", permutation=(0,))),
+    ),
+    output=0,
+    handles=1,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FragmentStore:
+    return FragmentStore(tmp_path / "fragments")
+
+
+def test_round_trip(store: FragmentStore, tmp_path: Path) -> None:
+    assert store.get(IDENTITY) is None
+    store.put(IDENTITY, FRAGMENT)
+    store.put(IDENTITY, FRAGMENT)
+    assert store.get(IDENTITY) == FRAGMENT
+    assert [path.name for path in (tmp_path / "fragments").iterdir()] == [f"{IDENTITY}.json"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "huge"])
+def test_damage_counts_as_missing(store: FragmentStore, tmp_path: Path, damage: str) -> None:
+    store.put(IDENTITY, FRAGMENT)
+    path = tmp_path / "fragments" / f"{IDENTITY}.json"
+    data = path.read_bytes()
+    path.write_bytes(
+        {
+            "flip": data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+            "cut": data[:-20],
+            "empty": b"",
+            "huge": data + b" " * MAX_FRAGMENT_BYTES,
+        }[damage]
+    )
+    assert store.get(IDENTITY) is None

@@ -52,7 +52,7 @@ Value = TypeVar("Value")
 DEVICE = "host"
 SPACE = "autovit-xxs"
 THREADS = (1, 2)
-DESIGN = 48
+DESIGN = 64
 HELDOUT = 50
 BUDGET = "1m"
 """Beside all removals and swaps. The three passes that `bench profile` makes whatever its budget take longer."""

@@ -1,7 +1,7 @@
-"""A search space: stages, their choices, and counting, sampling, mutation and crossover over them.
+"""A search space: stages, their choices, and the architectures and blocks that they make.
 
 A space is a frozen value. What a stage's choice means in blocks is its family's business (`family.py`);
-everything here works on any family.
+everything here works on any family. Drawing and mutation are in `draw.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from luts.errors import UsageError
 from search.blocks import BlockSpec
 from search.spaces.arch import Arch
+from search.spaces.draw import Draws
 from search.spaces.family import expand_head, expand_stage
 
 Value = int | float
@@ -186,27 +187,12 @@ class Space:
         return arch
 
     @cached_property
-    def _completions(self) -> dict[tuple[int, int, int], int]:
-        """(total stages, stages done, width so far) -> number of ways to choose the rest."""
-        table: dict[tuple[int, int, int], int] = {}
-        for total in self.stage_counts:
-            for done in range(total, -1, -1):
-                widths = (
-                    {self.stages[done - 1].width(o) for o in self.stages[done - 1].options} if done else {0}
-                )
-                for width in widths:
-                    if done == total:
-                        table[total, done, width] = 1
-                        continue
-                    following = (self.stages[done].width(o) for o in self.stages[done].options)
-                    table[total, done, width] = sum(
-                        table[total, done + 1, w] for w in following if w >= width
-                    )
-        return table
+    def _draws(self) -> Draws:
+        return Draws(self)
 
     def size(self) -> int:
         """Exact number of architectures, at the default number of classes."""
-        per_count = sum(self._completions[total, 0, 0] for total in self.stage_counts)
+        per_count = sum(self._draws.completions[total, 0, 0] for total in self.stage_counts)
         return per_count * len(self.resolutions) * len(self.heads)
 
     def __iter__(self) -> Iterator[Arch]:
@@ -217,79 +203,17 @@ class Space:
                 if widths == sorted(widths):
                     yield Arch(self.name, resolution, head, self.default_classes, stages)
 
-    def _draw_stage(self, rng: random.Random, total: int, done: int, width: int) -> tuple[Value, ...]:
-        state = (total, done, width)
-        if state not in self._draws:
-            stage = self.stages[done]
-            options = [o for o in stage.options if self._fits(total, done, width, o)]
-            weights = itertools.accumulate(
-                self._completions[total, done + 1, stage.width(o)] for o in options
-            )
-            self._draws[state] = options, list(weights)
-        options, cumulative = self._draws[state]
-        return rng.choices(options, cum_weights=cumulative)[0]
-
-    @cached_property
-    def _draws(self) -> dict[tuple[int, int, int], tuple[list[tuple[Value, ...]], list[int]]]:
-        """(total stages, stages done, width so far) -> options and their cumulative completions."""
-        return {}
-
-    def _fits(self, total: int, done: int, width: int, values: tuple[Value, ...]) -> bool:
-        own = self.stages[done].width(values)
-        return own >= width and self._completions[total, done + 1, own] > 0
-
     def sample(self, rng: random.Random, resolutions: tuple[int, ...] | None = None) -> Arch:
-        """Draw resolution, head and number of stages uniformly, then uniformly among what remains.
-
-        Deep networks outnumber shallow ones by far, so drawing the number of stages first keeps the shallow
-        ones from vanishing.
-        """
-        total = rng.choice(self.stage_counts)
-        width, rows = 0, []
-        for done in range(total):
-            values = self._draw_stage(rng, total, done, width)
-            width = self.stages[done].width(values)
-            rows.append(values)
-        resolution = rng.choice(resolutions or self.resolutions)
-        return Arch(self.name, resolution, rng.choice(self.heads), self.default_classes, tuple(rows))
-
-    def _repair(self, rng: random.Random, arch: Arch) -> Arch:
-        """Redraw the stages that break the growth of widths; a valid architecture comes back as it is."""
-        width, rows = 0, []
-        for done, values in enumerate(arch.stages):
-            if not self._fits(len(arch.stages), done, width, values):
-                values = self._draw_stage(rng, len(arch.stages), done, width)
-            width = self.stages[done].width(values)
-            rows.append(values)
-        return Arch(arch.space, arch.resolution, arch.head, arch.classes, tuple(rows))
+        """A random architecture, see `Draws.sample`."""
+        return self._draws.sample(rng, resolutions)
 
     def mutate(self, arch: Arch, rng: random.Random, p_depth: float = 0.2, p_block: float = 0.4) -> Arch:
-        """Mutation of Algorithm 2: depths change with `p_depth`, then each stage with `p_block`.
-
-        Depth means the number of stages and of blocks in a stage; resolution and head mutate like a stage.
-        """
-        total = rng.choice(self.stage_counts) if rng.random() < p_depth else len(arch.stages)
-        rows: list[tuple[Value, ...]] = []
-        for index, stage in enumerate(self.stages[:total]):
-            values = list(arch.stages[index]) if index < len(arch.stages) else list(rng.choice(stage.options))
-            for position, (name, allowed) in enumerate(stage.choices):
-                if name == "depth" and rng.random() < p_depth:
-                    values[position] = rng.choice(allowed)
-            rows.append(rng.choice(stage.options) if rng.random() < p_block else tuple(values))
-        resolution = rng.choice(self.resolutions) if rng.random() < p_block else arch.resolution
-        head = rng.choice(self.heads) if rng.random() < p_block else arch.head
-        return self._repair(rng, Arch(self.name, resolution, head, arch.classes, tuple(rows)))
+        """Mutation of Algorithm 2, see `Draws.mutate`."""
+        return self._draws.mutate(arch, rng, p_depth, p_block)
 
     def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
-        """A child that takes its length from one parent and each stage, head and resolution from either."""
-        longer, shorter = (a, b) if len(a.stages) >= len(b.stages) else (b, a)
-        total = len(rng.choice((a, b)).stages)
-        rows = tuple(
-            rng.choice((longer, shorter)).stages[i] if i < len(shorter.stages) else longer.stages[i]
-            for i in range(total)
-        )
-        resolution, head = rng.choice((a, b)).resolution, rng.choice((a, b)).head
-        return self._repair(rng, Arch(self.name, resolution, head, a.classes, rows))
+        """A child of two architectures, see `Draws.crossover`."""
+        return self._draws.crossover(a, b, rng)
 
     def block_specs(self, resolutions: tuple[int, ...] | None = None) -> tuple[BlockSpec, ...]:
         """Every distinct block that some architecture of the space holds, sorted by key."""

@@ -1,19 +1,35 @@
 """Block specifications: the key, the parameters, the MACs and the activation traffic of every building block.
 
-Importing this package registers all kinds. Nothing here needs torch.
+Importing this package imports every file in it, which registers all kinds. Nothing here loads torch but
+`BlockSpec.module` once it is called.
 """
 
+import importlib
+import pkgutil
+
 from search.blocks.conv import Conv
-from search.blocks.head import FcHead, MbPoolHead
+from search.blocks.head import ConvHead, FcHead, MbPoolHead
 from search.blocks.mbconv import MBConv
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
-from search.blocks.sequence import boundary_bytes, check_chain, count, peak_activation_bytes
-from search.blocks.spec import BlockSpec, Macs, parse_key, parse_keys
+from search.blocks.registry import kinds, parse_key, parse_keys
+from search.blocks.sequence import (
+    Group,
+    boundary_bytes,
+    check_chain,
+    count,
+    group_blocks,
+    peak_activation_bytes,
+)
+from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs
 
 __all__ = [
     "BlockSpec",
     "Conv",
+    "ConvHead",
+    "EnclosingSpec",
+    "Factors",
     "FcHead",
+    "Group",
     "MBConv",
     "Macs",
     "MbPoolHead",
@@ -22,7 +38,12 @@ __all__ = [
     "boundary_bytes",
     "check_chain",
     "count",
+    "group_blocks",
+    "kinds",
     "parse_key",
     "parse_keys",
     "peak_activation_bytes",
 ]
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")

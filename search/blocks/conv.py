@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from search.blocks.spec import BlockSpec, Macs, conv_out, param, register
+from search.blocks.registry import register
+from search.blocks.spec import BlockSpec, Macs, conv_out, param
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @register
@@ -14,6 +18,7 @@ class Conv(BlockSpec):
     """k x k convolution without bias, BN, SiLU."""
 
     kind: ClassVar[str] = "conv"
+    examples: ClassVar[tuple[str, ...]] = ("conv(in=3,out=8,k=3,s=2)@8", "conv(in=3,out=16,k=5,s=2)@8")
 
     inputs: int = param("in")
     outputs: int = param("out")
@@ -44,3 +49,8 @@ class Conv(BlockSpec):
 
     def live_elements(self) -> int:
         return self.inputs * self.resolution**2 + self.out_elements
+
+    def module(self) -> nn.Module:
+        from search.networks.layers import ConvBnAct
+
+        return ConvBnAct(self.inputs, self.outputs, self.kernel, self.stride)

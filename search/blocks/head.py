@@ -1,11 +1,16 @@
-"""Classifier heads."""
+"""Classifier heads: a 1x1 convolution or none, global average pool, a linear classifier with bias."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
-from search.blocks.spec import BlockSpec, Macs, param, register
+from search.blocks.registry import register
+from search.blocks.spec import BlockSpec, Macs, param
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MBPOOL_EXPANSION = 6
 """Width of MBPool's 1x1 convolution over its input (Table 1's expansion ratio of MBPool)."""
@@ -28,6 +33,10 @@ class _Head(BlockSpec):
     def out_resolution(self) -> int:
         return 1
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return (1, self.classes)
+
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +44,7 @@ class FcHead(_Head):
     """Global average pool and a linear classifier with bias."""
 
     kind: ClassVar[str] = "head.fc"
+    examples: ClassVar[tuple[str, ...]] = ("head.fc(in=8,classes=10)@3", "head.fc(in=16,classes=10)@4")
 
     def params(self) -> int:
         return self.inputs * self.classes + self.classes
@@ -50,18 +60,20 @@ class FcHead(_Head):
         pool = self.inputs * (self.resolution**2 + 1)
         return max(pool, self.inputs + self.classes)
 
+    def module(self) -> nn.Module:
+        from search.networks.layers import Classifier
 
-@register
+        return Classifier(self.inputs, self.classes)
+
+
 @dataclasses.dataclass(frozen=True)
-class MbPoolHead(_Head):
-    """1x1 convolution to six times the width with BN and SiLU, global average pool, linear classifier."""
-
-    kind: ClassVar[str] = "head.mbpool"
+class _WideHead(_Head):
+    """1x1 convolution with BN and SiLU, global average pool, linear classifier."""
 
     @property
+    @abstractmethod
     def middle(self) -> int:
         """Channels of the 1x1 convolution."""
-        return MBPOOL_EXPANSION * self.inputs
 
     def params(self) -> int:
         return self.inputs * self.middle + 2 * self.middle + self.middle * self.classes + self.classes
@@ -77,3 +89,42 @@ class MbPoolHead(_Head):
         convolution = (self.inputs + self.middle) * self.resolution**2
         pool = self.middle * (self.resolution**2 + 1)
         return max(convolution, pool, self.middle + self.classes)
+
+    def module(self) -> nn.Module:
+        from search.networks.layers import Classifier
+
+        return Classifier(self.inputs, self.classes, self.middle)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class MbPoolHead(_WideHead):
+    """MBPool of AutoViT: its 1x1 convolution makes six times the width."""
+
+    kind: ClassVar[str] = "head.mbpool"
+    examples: ClassVar[tuple[str, ...]] = (
+        "head.mbpool(in=8,classes=10)@3",
+        "head.mbpool(in=16,classes=10)@4",
+    )
+
+    @property
+    def middle(self) -> int:
+        return MBPOOL_EXPANSION * self.inputs
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class ConvHead(_WideHead):
+    """The head of MobileNet and MobileViT: its 1x1 convolution has a width of its own."""
+
+    kind: ClassVar[str] = "head.conv"
+    examples: ClassVar[tuple[str, ...]] = (
+        "head.conv(in=8,classes=10,mid=32)@3",
+        "head.conv(in=16,classes=10,mid=64)@4",
+    )
+
+    width: int = param("mid")
+
+    @property
+    def middle(self) -> int:
+        return self.width

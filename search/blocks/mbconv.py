@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections import OrderedDict
+from typing import TYPE_CHECKING, ClassVar
 
-from search.blocks.spec import BlockSpec, Macs, conv_out, make_divisible, param, register
+from search.blocks.registry import register
+from search.blocks.spec import BlockSpec, Macs, conv_out, make_divisible, param
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @register
@@ -17,6 +22,12 @@ class MBConv(BlockSpec):
     """
 
     kind: ClassVar[str] = "mbconv"
+    examples: ClassVar[tuple[str, ...]] = (
+        "mbconv(in=8,out=16,k=3,e=1,s=2)@8",
+        "mbconv(in=8,out=16,k=3,e=2,s=1)@7",
+        "mbconv(in=16,out=16,k=3,e=1,s=1)@8",
+        "mbconv(in=16,out=16,k=5,e=4,s=1)@8",
+    )
 
     inputs: int = param("in")
     outputs: int = param("out")
@@ -81,3 +92,15 @@ class MBConv(BlockSpec):
         expand = image + wide if self.expands else 0
         depthwise = wide + narrow + (kept if self.expands else 0)
         return max(expand, depthwise, kept + narrow + out, kept + 2 * out if self.residual else 0)
+
+    def module(self) -> nn.Module:
+        from torch import nn
+
+        from search.networks.layers import ConvBnAct, Residual
+
+        parts: OrderedDict[str, nn.Module] = OrderedDict(
+            expand=ConvBnAct(self.inputs, self.middle) if self.expands else nn.Identity(),
+            depthwise=ConvBnAct(self.middle, self.middle, self.kernel, self.stride, groups=self.middle),
+            project=ConvBnAct(self.middle, self.outputs, act=False),
+        )
+        return Residual(parts) if self.residual else nn.Sequential(parts)

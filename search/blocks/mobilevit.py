@@ -8,9 +8,14 @@ the input, 3x3 fusion. A map whose side is no multiple of the patch is padded be
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
-from search.blocks.spec import BlockSpec, Macs, param, register
+from search.blocks.registry import register
+from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs, param
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def padded_side(resolution: int, patch: int) -> int:
@@ -20,10 +25,14 @@ def padded_side(resolution: int, patch: int) -> int:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class MobileViTShell(BlockSpec):
+class MobileViTShell(EnclosingSpec):
     """Everything of a MobileViT block but its transformer layers; the last LayerNorm is the shell's."""
 
     kind: ClassVar[str] = "mvit.shell"
+    examples: ClassVar[tuple[str, ...]] = (
+        "mvit.shell(c=8,d=16,patch=2)@7",
+        "mvit.shell(c=16,d=24,patch=2)@8",
+    )
 
     channels: int = param("c")
     dim: int = param("d")
@@ -67,8 +76,23 @@ class MobileViTShell(BlockSpec):
         return max(to_tokens, unfold_norm_fold, from_tokens, concat_and_fusion)
 
     def held_elements(self) -> int:
-        """What stays live beside its transformer layers: the input, which the fusion reads."""
+        """The input, which the fusion reads."""
         return self.channels * self.resolution**2
+
+    def encloses(self, other: BlockSpec) -> bool:
+        return isinstance(other, MobileViTLayer) and (other.dim, other.patch, other.resolution) == (
+            self.dim,
+            self.patch,
+            self.resolution,
+        )
+
+    def module_around(self, enclosed: Sequence[BlockSpec]) -> nn.Module:
+        from search.networks.mobilevit import MobileViTBlock
+
+        return MobileViTBlock(self, enclosed)
+
+    def factors(self) -> Factors:
+        return {"fusion.conv.weight": {1: (2, self.channels)}}
 
 
 @register
@@ -81,6 +105,11 @@ class MobileViTLayer(BlockSpec):
     """
 
     kind: ClassVar[str] = "mvit.layer"
+    examples: ClassVar[tuple[str, ...]] = (
+        "mvit.layer(d=16,heads=2,head_dim=4,ratio=1.5,patch=2)@7",
+        "mvit.layer(d=16,heads=3,head_dim=8,ratio=2,patch=2)@8",
+    )
+    enclosed_by: ClassVar[str] = "mvit.shell"
 
     dim: int = param("d")
     heads: int = param("heads")
@@ -99,6 +128,14 @@ class MobileViTLayer(BlockSpec):
     @property
     def removable(self) -> bool:
         return True
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.pixels, self.patches, self.dim)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.input_shape
 
     @property
     def inner(self) -> int:
@@ -150,3 +187,12 @@ class MobileViTLayer(BlockSpec):
         mix = tokens + 2 * inner + scores
         mlp = 2 * tokens + hidden
         return self.pixels * self.patches * max(3 * tokens, qkv, split, products, softmax, mix, mlp)
+
+    def module(self) -> nn.Module:
+        from search.networks.mobilevit import TransformerLayer
+
+        return TransformerLayer(self)
+
+    def factors(self) -> Factors:
+        heads = (self.heads, self.head_dim)
+        return {"qkv.weight": {0: (3, *heads)}, "qkv.bias": {0: (3, *heads)}, "proj.weight": {1: heads}}

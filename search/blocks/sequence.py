@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luts.errors import UsageError
-from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
-from search.blocks.spec import BlockSpec, Macs
+from search.blocks.spec import BlockSpec, EnclosingSpec, Macs
 
 BYTES_PER_ELEMENT = 4
 """Activations are counted as fp32: a unit, not a claim about the variant that runs."""
 
+Group = tuple[BlockSpec, ...]
+"""Blocks that make one module of a network: one block, followed by those that it encloses."""
+
+
+def group_blocks(blocks: Sequence[BlockSpec]) -> list[Group]:
+    """Cut a list of blocks into the groups that become one module each."""
+    groups: list[list[BlockSpec]] = []
+    for block in blocks:
+        if block.enclosed_by:
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return [tuple(group) for group in groups]
+
 
 def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
-    """Check that the blocks follow each other: widths, resolutions, layers inside a matching shell.
+    """Check that the blocks follow each other: widths, resolutions, enclosed blocks inside a matching one.
 
     Raises:
         UsageError: names the first two blocks that do not fit.
@@ -21,17 +34,13 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
     if not blocks:
         raise UsageError("a network needs at least one block")
     channels, resolution = image_channels, blocks[0].resolution
-    shell: MobileViTShell | None = None
+    outer: BlockSpec | None = None
     for index, block in enumerate(blocks):
         before = blocks[index - 1].key if index else "the image"
-        if isinstance(block, MobileViTLayer):
-            if shell is None or (shell.dim, shell.patch, shell.resolution) != (
-                block.dim,
-                block.patch,
-                block.resolution,
-            ):
+        if block.enclosed_by:
+            if not isinstance(outer, EnclosingSpec) or not outer.encloses(block):
                 raise UsageError(
-                    f"{block.key} stands in no MobileViT shell of its dimension (after {before})"
+                    f"{block.key} stands in no {block.enclosed_by} that fits it (after {before})"
                 )
             continue
         if (block.in_channels, block.resolution) != (channels, resolution):
@@ -39,8 +48,7 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
                 f"{block.key} takes {block.in_channels} channels at {block.resolution} px, "
                 f"but {before} gives {channels} at {resolution} px"
             )
-        shell = block if isinstance(block, MobileViTShell) else None
-        channels, resolution = block.out_channels, block.out_resolution
+        outer, channels, resolution = block, block.out_channels, block.out_resolution
 
 
 def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:
@@ -52,23 +60,16 @@ def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:
 
 
 def peak_activation_bytes(blocks: Sequence[BlockSpec]) -> int:
-    """Most bytes of activations that are live at once: the largest `live_elements` of the blocks, those of a
-    transformer layer beside what its shell holds. A runtime that plans its memory perfectly needs no more."""
+    """Most bytes of activations that are live at once: the largest `live_elements` of the blocks, those of an
+    enclosed one beside what is held around it. A runtime that plans its memory perfectly needs no more."""
     peak = held = 0
     for block in blocks:
-        if isinstance(block, MobileViTShell):
-            held = block.held_elements()
-        beside = held if isinstance(block, MobileViTLayer) else 0
-        peak = max(peak, block.live_elements() + beside)
+        if not block.enclosed_by:
+            held = block.held_elements() if isinstance(block, EnclosingSpec) else 0
+        peak = max(peak, block.live_elements() + (held if block.enclosed_by else 0))
     return peak * BYTES_PER_ELEMENT
 
 
 def boundary_bytes(blocks: Sequence[BlockSpec]) -> int:
     """Bytes handed from each block to the next: the data movement d_j of AutoViT's latency model."""
-    elements = 0
-    for block in blocks[:-1]:
-        if isinstance(block, MobileViTLayer):
-            elements += block.dim * block.pixels * block.patches
-        else:
-            elements += block.out_elements
-    return elements * BYTES_PER_ELEMENT
+    return sum(block.out_elements for block in blocks[:-1]) * BYTES_PER_ELEMENT

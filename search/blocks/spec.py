@@ -1,4 +1,4 @@
-"""What a block is: a frozen value whose key names everything that decides its cost.
+"""What a block is: a frozen value whose key names everything that decides its cost, and its torch module.
 
 A key reads `kind(name=value,...)@resolution`, for example `mbconv(in=16,out=24,k=3,e=1,s=2)@128`: the
 resolution is the side of the square input map in pixels, so the same block at two places has two keys.
@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from luts.errors import UsageError
+if TYPE_CHECKING:
+    from torch import nn
 
-MAX_KEY_CHARS = 200
-"""Longest key that is parsed; the longest of any registered space has 61 characters."""
-
-MAX_VALUE = 1 << 16
-"""Largest number in a key: keeps products of a hostile key within machine integers."""
-
-_KEY = re.compile(r"(?P<kind>[a-z][a-z0-9_.]*)\((?P<params>[^()]*)\)@(?P<resolution>[1-9][0-9]{0,4})")
-_NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,4})?")
-_REGISTRY: dict[str, type[BlockSpec]] = {}
+Factors = Mapping[str, Mapping[int, tuple[int, ...]]]
+"""Parameter -> dimension -> the factors that it is a product of, the outermost first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +41,20 @@ def param(key_name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class BlockSpec(ABC):
-    """One building block at one input resolution."""
+    """One building block at one input resolution.
+
+    Attributes:
+        kind: First word of its key.
+        examples: Keys of small blocks by which every kind is checked; of an elastic one, parts of the last.
+        enclosed_by: Kind of the block that it stands inside of, as a transformer layer in its shell; "" on its own.
+        elastic: Whether the first channels of a larger one make a smaller one, so that a supernet can hold it.
+        resolution: Side of the square input map in pixels.
+    """
 
     kind: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
+    enclosed_by: ClassVar[str] = ""
+    elastic: ClassVar[bool] = True
 
     resolution: int
 
@@ -103,62 +108,53 @@ class BlockSpec(ABC):
         BN and activations work in place, weights and scratch memory of kernels are left out.
         """
 
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A new torch module; torch is imported in here alone."""
+
+    def factors(self) -> Factors:
+        """Of a parameter with a dimension that is a product, what is cut factor by factor in a smaller block.
+
+        The first h of H heads of d channels are no first channels of a query, key and value end to end:
+        `qkv.weight` has (3, H, d) in dimension 0. Left out, a dimension keeps its first channels, a kernel its
+        centre.
+        """
+        return {}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the module's input at batch 1."""
+        return (1, self.in_channels, self.resolution, self.resolution)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of the module's output at batch 1."""
+        return (1, self.out_channels, self.out_resolution, self.out_resolution)
+
     @property
     def out_elements(self) -> int:
-        """Elements of the output map."""
-        return self.out_channels * self.out_resolution**2
+        """Elements of the output."""
+        return math.prod(self.output_shape)
 
 
-Spec = TypeVar("Spec", bound=type[BlockSpec])
+@dataclasses.dataclass(frozen=True)
+class EnclosingSpec(BlockSpec):
+    """A block that runs others inside of it, as a MobileViT shell its transformer layers."""
 
+    @abstractmethod
+    def encloses(self, other: BlockSpec) -> bool:
+        """Whether `other` fits inside."""
 
-def register(cls: Spec) -> Spec:
-    """Class decorator: make a kind known to `parse_key`."""
-    if cls.kind in _REGISTRY:
-        raise ValueError(f"block kind {cls.kind!r} is registered twice")
-    _REGISTRY[cls.kind] = cls
-    return cls
+    @abstractmethod
+    def held_elements(self) -> int:
+        """Activation elements that stay live while the enclosed blocks run."""
 
+    @abstractmethod
+    def module_around(self, enclosed: Sequence[BlockSpec]) -> nn.Module:
+        """A new torch module, with those of the enclosed blocks in its `layers`."""
 
-def parse_key(key: str) -> BlockSpec:
-    """Turn a key back into its block; `parse_key(spec.key) == spec`.
-
-    Raises:
-        UsageError: the text is no key, its kind is unknown, or a parameter is missing, extra or malformed.
-    """
-    match = _KEY.fullmatch(key) if len(key) <= MAX_KEY_CHARS else None
-    if match is None:
-        raise UsageError(f"{key[:80]!r} is no block key; keys read kind(name=value,...)@resolution")
-    cls = _REGISTRY.get(match["kind"])
-    if cls is None:
-        raise UsageError(
-            f"unknown block kind {match['kind']!r} in {key!r}; known: {', '.join(sorted(_REGISTRY))}"
-        )
-    fields = {field.metadata["key"]: field for field in dataclasses.fields(cls) if "key" in field.metadata}
-    values: dict[str, int | float] = {}
-    for part in match["params"].split(","):
-        name, _, text = part.partition("=")
-        field = fields.get(name)
-        number = float(text) if _NUMBER.fullmatch(text) else None
-        if field is None or field.name in values or number is None or not 0 < number <= MAX_VALUE:
-            raise UsageError(
-                f"{part!r} is no parameter of {match['kind']} in {key!r}; it takes {', '.join(fields)}"
-            )
-        if field.type == "int" and number != int(number):
-            raise UsageError(f"{name} must be a whole number in {key!r}")
-        values[field.name] = int(number) if field.type == "int" else number
-    missing = [name for name, field in fields.items() if field.name not in values]
-    if missing:
-        raise UsageError(f"{key!r} lacks {', '.join(missing)}")
-    spec = cls(resolution=int(match["resolution"]), **values)
-    if spec.key != key:
-        raise UsageError(f"{key!r} is not in canonical form; write {spec.key!r}")
-    return spec
-
-
-def parse_keys(keys: Iterable[str]) -> tuple[BlockSpec, ...]:
-    """`parse_key` for a sequence."""
-    return tuple(parse_key(key) for key in keys)
+    def module(self) -> nn.Module:
+        return self.module_around(())
 
 
 def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> int:

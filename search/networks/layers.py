@@ -1,10 +1,8 @@
-"""Convolution, BN and activation in the combinations that the papers' figures draw."""
+"""Layers that blocks are made of, in the combinations that the papers' figures draw."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
-
-from search.blocks import Conv, FcHead, MBConv, MbPoolHead
 
 
 class ConvBnAct(nn.Sequential):
@@ -22,35 +20,23 @@ class ConvBnAct(nn.Sequential):
             self.add_module("act", nn.SiLU())
 
 
-def build_conv(spec: Conv) -> nn.Module:
-    """The stem."""
-    return ConvBnAct(spec.inputs, spec.outputs, spec.kernel, spec.stride)
-
-
-class InvertedResidual(nn.Module):
-    """MBConv: expand, depthwise, project; residual where shapes allow."""
-
-    def __init__(self, spec: MBConv):
-        super().__init__()
-        self.residual = spec.residual
-        self.expand = ConvBnAct(spec.inputs, spec.middle) if spec.expands else nn.Identity()
-        self.depthwise = ConvBnAct(spec.middle, spec.middle, spec.kernel, spec.stride, groups=spec.middle)
-        self.project = ConvBnAct(spec.middle, spec.outputs, act=False)
+class Residual(nn.Sequential):
+    """Its parts one after the other, and the input added to what they give."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.expand(x)))
-        out: Tensor = x + y if self.residual else y
-        return out
+        y = x
+        for part in self:
+            y = part(y)
+        return x + y
 
 
 class Classifier(nn.Module):
-    """Global average pool and linear classifier, after MBPool's 1x1 convolution where there is one."""
+    """Global average pool and linear classifier; before them a 1x1 convolution to `middle` channels, if given."""
 
-    def __init__(self, spec: FcHead | MbPoolHead):
+    def __init__(self, inputs: int, classes: int, middle: int | None = None):
         super().__init__()
-        width = spec.middle if isinstance(spec, MbPoolHead) else spec.inputs
-        self.conv = ConvBnAct(spec.inputs, width) if isinstance(spec, MbPoolHead) else nn.Identity()
-        self.fc = nn.Linear(width, spec.classes)
+        self.conv = ConvBnAct(inputs, middle) if middle else nn.Identity()
+        self.fc = nn.Linear(middle or inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.conv(x).mean((2, 3), keepdim=True).flatten(1))

@@ -7,11 +7,13 @@ XNNPACK keeps maps, and stay within rank 5, the most that Core ML takes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search.blocks import MobileViTLayer, MobileViTShell
+from search.blocks import BlockSpec, MobileViTLayer, MobileViTShell
 from search.networks.layers import ConvBnAct
 
 
@@ -70,12 +72,12 @@ class TransformerLayer(nn.Module):
 class MobileViTBlock(nn.Module):
     """Local convolutions, transformer layers over unfolded patches, fusion with the input."""
 
-    def __init__(self, shell: MobileViTShell, layers: list[MobileViTLayer]):
+    def __init__(self, shell: MobileViTShell, layers: Sequence[BlockSpec]):
         super().__init__()
         self.patch = shell.patch
         self.local = ConvBnAct(shell.channels, shell.channels, 3)
         self.to_tokens = nn.Conv2d(shell.channels, shell.dim, 1, bias=False)
-        self.layers = nn.Sequential(*(TransformerLayer(layer) for layer in layers))
+        self.layers = nn.Sequential(*(layer.module() for layer in layers))
         self.norm = nn.LayerNorm(shell.dim)
         self.from_tokens = ConvBnAct(shell.dim, shell.channels)
         self.fusion = ConvBnAct(2 * shell.channels, shell.channels, 3)

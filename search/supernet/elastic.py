@@ -2,13 +2,13 @@
 
 Nothing here repeats an operator: a subnet runs the modules of `search.networks` on slices of the weights of
 the largest network (weight entanglement, AutoViT section 3.3.1). A slice takes the first channels of every
-dimension, the first heads, the first hidden units, and the centre of a kernel. It is described once, as a
-`Slice`, and forward pass, extraction and optimizer all go through it.
+dimension, the first heads, the first hidden units, and the centre of a kernel; a block says which dimensions
+are products (`BlockSpec.factors`). It is described once, as a `Slice`, and forward pass, extraction and
+optimizer all go through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,22 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from search.blocks import BlockSpec
-from search.networks import Network
+from search.blocks import Factors, Group
+from search.networks import build_group
 
-CONCATENATIONS: Mapping[str, tuple[int, int]] = {
-    "qkv.weight": (0, 3),
-    "qkv.bias": (0, 3),
-    "fusion.conv.weight": (1, 2),
-}
-"""Parameters with a dimension that is several ones end to end: name's end -> (dimension, parts).
-
-Query, key and value each keep their first heads; the fusion convolution reads the block's input and the
-transformer's output, and keeps the first channels of both.
-"""
-
-Group = tuple[BlockSpec, ...]
-"""Blocks that make one module of a network: one block, or a MobileViT shell with its layers."""
+KERNEL_AXIS = 2
+"""First dimension of a weight that is spatial: (out, in, height, width)."""
 
 
 @dataclass(frozen=True)
@@ -42,44 +31,28 @@ class Slice:
         name: Parameter of the static module.
         source: Parameter of the supernet.
         shape: Shape of the static parameter.
-        dim: Dimension of `source` that is split into `parts` before `index` is applied.
-        parts: 1 where nothing is split.
-        index: Slices of the (split) parameter.
+        view: Shape of `source` with every dimension split into its factors.
+        index: Slices of that view.
     """
 
     name: str
     source: str
     shape: tuple[int, ...]
-    dim: int
-    parts: int
+    view: tuple[int, ...]
     index: tuple[slice, ...]
 
     def region(self, tensor: Tensor) -> Tensor:
         """The slice as a view: writing to it writes to `tensor` (a weight, a gradient, optimizer state)."""
-        if self.parts > 1:
-            before, after = tensor.shape[: self.dim], tensor.shape[self.dim + 1 :]
-            tensor = tensor.view(*before, self.parts, -1, *after)
-        return tensor[self.index]
+        return tensor.view(self.view)[self.index]
 
     def take(self, tensor: Tensor) -> Tensor:
         """The slice in the shape of the static parameter."""
         return self.region(tensor).reshape(self.shape)
 
 
-def group_blocks(blocks: tuple[BlockSpec, ...] | list[BlockSpec]) -> list[Group]:
-    """Cut a list of blocks into the groups that become one module each."""
-    groups: list[list[BlockSpec]] = []
-    for block in blocks:
-        if block.kind == "mvit.layer":
-            groups[-1].append(block)
-        else:
-            groups.append([block])
-    return [tuple(group) for group in groups]
-
-
-def build_group(group: Group) -> nn.Module:
+def elastic_module(group: Group) -> nn.Module:
     """The static module of a group, its BN without running statistics: they belong to one subnet each."""
-    module = Network(group)[0]
+    module = build_group(group)
     for part in module.modules():
         if isinstance(part, _BatchNorm):
             part.track_running_stats = False
@@ -94,37 +67,42 @@ def weightless_module(group: Group) -> nn.Module:
     It is shared, and holds the weights while it runs: two threads must not run subnets at once.
     """
     with torch.device("meta"):
-        return build_group(group)
+        return elastic_module(group)
 
 
-def slices_of(static: nn.Module, largest: nn.Module, prefix: str) -> tuple[Slice, ...]:
-    """The slices of `largest` that make `static`; the supernet calls a parameter `prefix` + its name.
+def slices_of(group: Group, largest: Group, prefix: str) -> tuple[Slice, ...]:
+    """The slices of the module of `largest` that make that of `group`; its parameters are called `prefix` + name.
 
     Raises:
-        ValueError: `static` is no part of `largest`.
+        ValueError: `group` is no part of `largest`.
     """
-    sources = dict(largest.named_parameters())
+    sources = dict(weightless_module(largest).named_parameters())
+    factors, large_factors = _factors(group), _factors(largest)
     found = []
-    for name, parameter in static.named_parameters():
+    for name, parameter in weightless_module(group).named_parameters():
+        shape = tuple(parameter.shape)
         if name not in sources or sources[name].ndim != parameter.ndim:
-            raise ValueError(f"{prefix}{name} {tuple(parameter.shape)} has no counterpart in the supernet")
-        dim, parts = next((v for end, v in CONCATENATIONS.items() if name.endswith(end)), (0, 1))
-        found.append(_slice(name, prefix + name, tuple(parameter.shape), sources[name].shape, dim, parts))
+            raise ValueError(f"{prefix}{name} {shape} has no counterpart in the supernet")
+        view: list[int] = []
+        index: list[slice] = []
+        for axis, (small, large) in enumerate(zip(shape, sources[name].shape, strict=True)):
+            cut = factors.get(name, {}).get(axis, (small,))
+            split = large_factors.get(name, {}).get(axis, (large,))
+            if any(part > whole for part, whole in zip(cut, split, strict=True)):
+                raise ValueError(f"{prefix}{name}: {shape} is no part of {tuple(sources[name].shape)}")
+            start = (large - small) // 2 if axis >= KERNEL_AXIS else 0
+            view += split
+            index += [slice(start, start + part) for part in cut]
+        found.append(Slice(name, prefix + name, shape, tuple(view), tuple(index)))
     return tuple(found)
 
 
-def _slice(
-    name: str, source: str, shape: tuple[int, ...], largest: tuple[int, ...], dim: int, parts: int
-) -> Slice:
-    if any(small > large for small, large in zip(shape, largest, strict=True)):
-        raise ValueError(f"{source}: {shape} is no part of {tuple(largest)}")
-    index: list[slice] = []
-    for axis, (small, large) in enumerate(zip(shape, largest, strict=True)):
-        if axis == dim and parts > 1:
-            index += [slice(None), slice(0, small // parts)]
-        elif axis >= 2:
-            start = (large - small) // 2
-            index.append(slice(start, start + small))
-        else:
-            index.append(slice(0, small))
-    return Slice(name, source, shape, dim, parts, tuple(index))
+def _factors(group: Group) -> Factors:
+    """Those of a block and of the blocks that it encloses, by the names of the module that they make."""
+    outer, *enclosed = group
+    inner = {
+        f"layers.{index}.{name}": factors
+        for index, block in enumerate(enclosed)
+        for name, factors in block.factors().items()
+    }
+    return {**outer.factors(), **inner}

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from luts.errors import UsageError
+from search.blocks import Group, group_blocks
 from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
 from search.spaces.family import expand_head, expand_stage
 from search.spaces.space import stage_resolution
-from search.supernet.elastic import Group, Slice, build_group, group_blocks, slices_of, weightless_module
+from search.supernet.elastic import Slice, elastic_module, slices_of, weightless_module
 
 
 class Supernet(nn.Module):
@@ -27,9 +28,10 @@ class Supernet(nn.Module):
     def __init__(self, space: Space, seed: int = 0):
         super().__init__()
         self.space = space
+        self._largest = _largest(space)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.slots = nn.ModuleDict({slot: build_group(group) for slot, group in _largest(space).items()})
+            self.slots = nn.ModuleDict({slot: elastic_module(group) for slot, group in self._largest.items()})
         self._slices: dict[tuple[str, Group], tuple[Slice, ...]] = {}
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -72,8 +74,7 @@ class Supernet(nn.Module):
 
     def _slices_of(self, slot: str, group: Group) -> tuple[Slice, ...]:
         if (slot, group) not in self._slices:
-            static = weightless_module(group)
-            self._slices[slot, group] = slices_of(static, self.slots[slot], f"slots.{slot}.")
+            self._slices[slot, group] = slices_of(group, self._largest[slot], f"slots.{slot}.")
         return self._slices[slot, group]
 
 
@@ -91,12 +92,19 @@ def _slots(
 
 
 def _largest(space: Space) -> dict[str, Group]:
-    """The blocks of every slot at its largest: all choices at their maximum, one head for each exit."""
+    """The blocks of every slot at its largest: all choices at their maximum, one head for each exit.
+
+    Raises:
+        UsageError: one of them is of a kind that is not elastic.
+    """
     stages = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
     slots: dict[str, Group] = {}
     for count in space.stage_counts:
         for head in space.heads:
             for slot, group in _slots(space, stages[:count], space.default_resolution, head):
+                rigid = next((block.kind for block in group if not block.elastic), None)
+                if rigid:
+                    raise UsageError(f"{space.name} has no supernet: {rigid} is not elastic")
                 if slot not in slots or group[0].in_channels > slots[slot][0].in_channels:
                     slots[slot] = group
     return slots

@@ -18,7 +18,6 @@ from search.blocks import (
     parse_key,
     parse_keys,
 )
-from search.networks import build_block
 from search.spaces import get_arch, list_spaces
 
 ALL_SPECS = [spec for space in list_spaces() for spec in space.block_specs()]
@@ -93,37 +92,8 @@ def test_parameters_of_every_block_agree_with_its_module():
     representative = {(spec.kind, spec.params()): spec for spec in ALL_SPECS}
     for spec in representative.values():
         with torch.device("meta"):
-            module, _ = build_block_on_meta(spec)
+            module = spec.module()
         assert sum(p.numel() for p in module.parameters()) == spec.params(), spec.key
-
-
-def build_block_on_meta(spec):
-    from search.networks.mobilevit import TransformerLayer
-    from search.networks.network import _module  # the module alone: an input cannot be drawn on `meta`
-
-    return (TransformerLayer(spec) if isinstance(spec, MobileViTLayer) else _module(spec, [])), None
-
-
-@pytest.mark.parametrize("resolution", [7, 8])
-def test_macs_of_conv_and_linear_agree_with_what_runs(resolution):
-    for kind in {type(spec) for spec in ALL_SPECS}:
-        spec = next(s for s in ALL_SPECS if type(s) is kind)
-        spec = parse_key(f"{spec.key.rpartition('@')[0]}@{resolution}")
-        module, example = build_block(spec)
-        counted = 0
-
-        def count(layer, _inputs, output):
-            nonlocal counted
-            if isinstance(layer, torch.nn.Conv2d):
-                counted += output[0].numel() * layer.weight[0].numel()
-            elif isinstance(layer, torch.nn.Linear):
-                counted += output.numel() * layer.in_features
-
-        for layer in module.modules():
-            layer.register_forward_hook(count)
-        with torch.no_grad():
-            module.eval()(example)
-        assert counted == spec.macs().conv_linear, spec.key
 
 
 def test_boundary_bytes_by_hand():
@@ -141,5 +111,5 @@ def test_a_layer_outside_its_shell_is_refused():
     blocks = list(get_arch("autovit-xxs-paper").blocks())
     layer = next(i for i, block in enumerate(blocks) if isinstance(block, MobileViTLayer))
     blocks[0], blocks[layer] = blocks[layer], blocks[0]
-    with pytest.raises(UsageError, match="no MobileViT shell"):
+    with pytest.raises(UsageError, match=r"stands in no mvit\.shell that fits it"):
         check_chain(blocks)

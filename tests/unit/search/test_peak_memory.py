@@ -3,44 +3,11 @@
 import random
 
 import pytest
-import torch
+from live_tensors import peak_bytes
 
 from search.blocks import FcHead, MBConv, parse_key, peak_activation_bytes
 from search.networks import build_network
 from search.spaces import get_arch, get_space
-
-IN_PLACE = {torch.ops.aten.batch_norm.default, torch.ops.aten.silu.default}
-
-
-class _LiveTensors(torch.fx.Interpreter):
-    """Runs a graph, forgets every value after its last use, and notes the most bytes of activations alive."""
-
-    def __init__(self, module):
-        super().__init__(module)
-        weights = [*module.parameters(), *module.buffers()]
-        self.weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
-        self.peak = 0
-
-    def run_node(self, node):
-        value = super().run_node(node)
-        alive = {}
-        replaced = node.args[0] if node.target in IN_PLACE else None
-        for other, held in [*self.env.items(), (node, value)]:
-            if other is not replaced and isinstance(held, torch.Tensor):
-                storage = held.untyped_storage()
-                alive[storage.data_ptr()] = storage.nbytes()
-        self.peak = max(self.peak, sum(alive[key] for key in alive.keys() - self.weights))
-        return value
-
-
-def _measured(arch):
-    network = build_network(arch.blocks()).eval()
-    with torch.no_grad():
-        exported = torch.export.export(network, (network.example_input(),)).module()
-        live = _LiveTensors(exported)
-        live.run(network.example_input())
-    return live.peak
-
 
 NANO = get_space("autovit-nano")
 
@@ -55,7 +22,8 @@ NANO = get_space("autovit-nano")
     ids=lambda arch: f"{arch.space}-{arch.digest}",
 )
 def test_peak_is_what_a_run_keeps_alive(arch):
-    assert peak_activation_bytes(arch.blocks()) == _measured(arch)
+    network = build_network(arch.blocks())
+    assert peak_activation_bytes(arch.blocks()) == peak_bytes(network, network.example_input())
 
 
 def test_peak_by_hand():

@@ -30,7 +30,7 @@ class Stage:
 
     Attributes:
         name: Unique in the space, e.g. `transformer2`.
-        kind: Says how a choice becomes blocks: `conv`, `mbconv` or `mvit`.
+        kind: Says how a choice becomes blocks, see `family.py`.
         fixed: Named constants (stride, expansion, head_dim, ...).
         choices: Named tuples of candidate values in ascending order; a stage always has `width`.
     """

@@ -1,0 +1,79 @@
+"""MobileViT (Mehta & Rastegari 2022): its three networks, and a space of widths, depths and expansions around them.
+
+AutoViT took its blocks over. What differs: a stage's transformer dimension is a choice, four heads share it, depths
+grow up to 5, and the classifier has a 1x1 convolution before the pool.
+"""
+
+from __future__ import annotations
+
+from search.spaces.arch import Arch
+from search.spaces.space import Space, Stage, Value
+
+_EXPANSIONS = (2, 4)
+
+
+def _transformer(
+    index: int, widths: tuple[int, ...], dims: tuple[int, ...], depths: tuple[int, ...]
+) -> Stage:
+    """A stage of half the resolution: MBConv, and a MobileViT block with `depth` layers of dimension `dim`."""
+    fixed: tuple[tuple[str, Value], ...] = (
+        ("stride", 2),
+        ("kernel", 3),
+        ("heads", 4),
+        ("mlp_ratio", 2),
+        ("patch", 2),
+    )
+    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
+        ("width", widths),
+        ("dim", dims),
+        ("depth", depths),
+        ("expansion", _EXPANSIONS),
+    )
+    return Stage(f"transformer{index}", "mobilevit", fixed, choices)
+
+
+MOBILEVIT = Space(
+    name="mobilevit",
+    stages=(
+        Stage("stem", "conv", (("stride", 2), ("kernel", 3)), (("width", (16,)),)),
+        Stage(
+            "mbconv1",
+            "mbconv",
+            (("stride", 1), ("kernel", 3), ("depth", 1)),
+            (("width", (16, 32)), ("expansion", _EXPANSIONS)),
+        ),
+        Stage(
+            "mbconv2",
+            "mbconv",
+            (("stride", 2), ("kernel", 3)),
+            (("width", (24, 48, 64)), ("depth", (2, 3, 4)), ("expansion", _EXPANSIONS)),
+        ),
+        _transformer(1, (48, 64, 96), (64, 96, 144), (1, 2, 3)),
+        _transformer(2, (64, 80, 128), (80, 120, 192), (3, 4, 5)),
+        _transformer(3, (80, 96, 160), (96, 144, 240), (2, 3, 4)),
+    ),
+    stage_counts=(6,),
+    resolutions=(192, 256, 320),
+    heads=("conv",),
+    default_resolution=256,
+    default_classes=1000,
+)
+"""Resolutions are multiples of 64: at others the last maps are odd, where MobileViT stretches them to whole patches
+and AutoViT's block pads them instead."""
+
+SPACES = (MOBILEVIT,)
+
+
+def _published(widths: tuple[int, int, int, int, int], dims: tuple[int, int, int], expansion: int) -> Arch:
+    """A network of figure 1: depths 2, 4 and 3, 256 px."""
+    first, second, *rest = widths
+    rows: list[tuple[Value, ...]] = [(16,), (first, expansion), (second, 3, expansion)]
+    rows += [(w, d, depth, expansion) for w, d, depth in zip(rest, dims, (2, 4, 3), strict=True)]
+    return Arch(MOBILEVIT.name, 256, "conv", 1000, tuple(rows))
+
+
+PAPER_ARCHS = {
+    "mobilevit-xxs": _published((16, 24, 48, 64, 80), (64, 80, 96), 2),
+    "mobilevit-xs": _published((32, 48, 64, 80, 96), (96, 120, 144), 4),
+    "mobilevit-s": _published((32, 64, 96, 128, 160), (144, 192, 240), 4),
+}

@@ -9,7 +9,7 @@ import typer
 
 from luts.errors import UsageError
 from orchestrator.cli.exports import export_all
-from orchestrator.cli.options import PrecisionOption, WorkersOption, parse_deployment_target
+from orchestrator.cli.options import PrecisionOption, WorkersOption, named_arch, parse_deployment_target
 from orchestrator.cli.output import Column, JsonOption, emit_rows
 from orchestrator.cli.spaces import parse_resolutions
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def export_command(
     arch: Annotated[str | None, typer.Option(help="Named architecture or JSON file.")] = None,
-    model: Annotated[str | None, typer.Option(help="timm:NAME.")] = None,
+    model: Annotated[str | None, typer.Option(help="Named architecture or timm:NAME.")] = None,
     space: Annotated[
         str | None, typer.Option(help="With --blocks: every block of this space on its own.")
     ] = None,
@@ -63,10 +63,10 @@ def export_command(
     }
     if space is not None:
         specs = {s.name: s for s in block_specs_for(get_space(space), parse_resolutions(resolution), **how)}
-    elif arch is not None:
-        specs = {arch: ExportSpec(load_arch(arch).keys(), **how)}
     else:
-        specs = {str(model): ExportSpec(module=str(model), **how)}
+        name = arch or str(model)
+        found = load_arch(arch) if arch else named_arch(name)
+        specs = {name: ExportSpec(found.keys(), **how) if found else ExportSpec(module=name, **how)}
     artifacts = export_all(specs, workers)
     if output is not None:
         _copy(artifacts, output, folder=blocks)

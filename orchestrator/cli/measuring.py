@@ -25,6 +25,7 @@ from orchestrator.cli.options import (
     RuntimeOption,
     ThreadsOption,
     WorkersOption,
+    named_arch,
     parse_access,
     parse_budget,
     parse_variant,
@@ -69,7 +70,9 @@ def measure_command(
     arch: Annotated[
         list[str] | None, typer.Option(help="Named architecture or JSON file; repeatable.")
     ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="timm:NAME; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Named architecture or timm:NAME; repeatable.")
+    ] = None,
     artifact: Annotated[list[Path] | None, typer.Option(help="A .pte file; repeatable.")] = None,
     runtime: RuntimeOption = "executorch",
     backend: BackendOption = None,
@@ -85,9 +88,10 @@ def measure_command(
 ) -> None:
     """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference."""
     variant = parse_variant(device, runtime, backend, precision, threads)
-    archs = {name: load_arch(name) for name in arch or []}
+    ours = {name: named_arch(name) for name in model or []}
+    archs = {name: load_arch(name) for name in arch or []} | {n: found for n, found in ours.items() if found}
     specs = {name: variant.export_spec(found.keys()) for name, found in archs.items()}
-    specs |= {name: variant.export_spec(module=name) for name in model or []}
+    specs |= {name: variant.export_spec(module=name) for name, found in ours.items() if not found}
     given = {str(path): _model_file(path) for path in artifact or []}
     if not specs and not given:
         raise UsageError("nothing to measure; give --arch, --model or --artifact")

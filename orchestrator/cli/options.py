@@ -15,6 +15,7 @@ from orchestrator.devices.base import Access
 from orchestrator.simulate.device import scenario_of
 from orchestrator.variant import Variant
 from orchestrator.wire.messages import Caveat
+from search.spaces import Arch, list_archs
 
 DeviceOption = Annotated[
     str,
@@ -116,3 +117,17 @@ def parse_count(text: str, option: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"{option} {text!r}: expected a number such as 1.8M")
     return float(match[1]) * {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]]
+
+
+def named_arch(name: str) -> Arch | None:
+    """The architecture that `--model` names; None for timm's networks, which export knows.
+
+    Raises:
+        UsageError: neither.
+    """
+    if name.startswith("timm:"):
+        return None
+    archs = list_archs()
+    if name not in archs:
+        raise UsageError(f"unknown network {name[:80]!r}; known: {', '.join(archs)}, or timm:NAME")
+    return archs[name]

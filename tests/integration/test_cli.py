@@ -104,6 +104,11 @@ def test_measuring_nothing_is_a_usage_error(bench):
     refused(bench("measure", "--device", "host"), 2, "--arch, --model or --artifact")
 
 
+def test_an_unknown_network_names_the_known_ones(bench):
+    for command in (("measure", "--device", "host"), ("export",)):
+        refused(bench(*command, "--model", "mobilevit-m"), 2, "mobilevit-xs, mobilevit-s, or timm:NAME")
+
+
 def test_a_plan_says_what_would_be_measured_without_a_device(bench):
     plan = json.loads(
         bench("profile", "--device", "host", "--space", "autovit-nano", "--plan-only", "--json").stdout

@@ -8,6 +8,7 @@ import torch
 
 from luts.errors import InvalidArtifactError
 from search.spaces import get_space
+from search.supernet.elastic import Slice
 from search.supernet.optimizer import SlicedAdamW
 from search.supernet.supernet import Supernet
 
@@ -74,7 +75,7 @@ def test_first_update_of_a_late_weight_has_full_bias_correction():
     """Element by element: the first step has size lr / (1 + eps), however late it comes."""
     parameter = torch.nn.Parameter(torch.zeros(4))
     optimizer = SlicedAdamW({"w": parameter}, weight_decay=0.0)
-    half = dataclasses.replace(_any_slice(), source="w", shape=(2,), index=(slice(0, 2),))
+    half = Slice("w", "w", (2,), (4,), (slice(0, 2),))
     for _ in range(10):
         parameter.grad = torch.tensor([1.0, 1.0, 0.0, 0.0])
         optimizer.step([half], 0.1)
@@ -82,11 +83,6 @@ def test_first_update_of_a_late_weight_has_full_bias_correction():
     optimizer.step([dataclasses.replace(half, shape=(4,), index=(slice(0, 4),))], 0.1)
     assert parameter[3].item() == pytest.approx(-0.1, rel=1e-5)
     assert parameter[0].item() == pytest.approx(-1.1, rel=1e-5)
-
-
-def _any_slice():
-    supernet, _ = _setup()
-    return dataclasses.replace(supernet.slices(supernet.space.sample(random.Random(0)))[0], dim=0, parts=1)
 
 
 def test_state_of_another_network_is_refused():

@@ -36,7 +36,7 @@ class Policy:
     settle_runs: int = 1
     chunk_rounds: int = 10
     min_rounds: int = 20
-    max_rounds: int = 80
+    max_rounds: int = 40
     load_se: float = 0.003
     min_passes: int = 3
     max_passes: int = 8

@@ -26,7 +26,8 @@ def _iso_date(text: str) -> str:
 Key = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,160}$")]
 """A block key: printable ASCII without spaces."""
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A device, space or variant; safe as a folder name."""
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,256}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -171,7 +172,7 @@ class HeldoutError(Value):
 
 class KindPrior(Value):
     """Physical prior of a kind of block: constant_ms + ms_per_mmac * other MACs / 1e6 + ms_per_depthwise_mmac *
-    depthwise MACs / 1e6 + ms_per_mib * traffic / 2^20."""
+    depthwise MACs / 1e6 + ms_per_mib * MiB of activations and weights moved (`luts.estimate.physics`)."""
 
     kind: Name
     constant_ms: Ms

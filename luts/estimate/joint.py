@@ -1,7 +1,7 @@
 """Joint fit: the cost of every block from the latencies of whole models.
 
     y_m = base + sum_k n_mk e_k + t D_m + error,   e_k = prior_k + delta_k
-    prior_k = constant + a * MACs_k + b * depthwise MACs_k + c * traffic_k   per kind of block
+    prior_k = constant + a * MACs_k + b * depthwise MACs_k + c * bytes moved_k   per kind of block
 
 All rows are solved together as generalised least squares. Everything that data can't decide falls back on
 what physics says: an entry on its prior, a kind's coefficients on those common to all kinds. As a Bayesian

@@ -9,6 +9,7 @@ from typing import Annotated, get_args
 import typer
 
 from luts.errors import UsageError
+from luts.schema import NAME_PATTERN
 from orchestrator.cli.output import ask, say
 from orchestrator.cores import usable_cores
 from orchestrator.devices.base import Access
@@ -76,6 +77,13 @@ def parse_budget(text: str) -> float:
     if match is None:
         raise UsageError(f"--budget {text!r}: expected a time such as 90s, 15m or 2h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_name(text: str) -> str:
+    """A device's name as LUTs may have it."""
+    if re.fullmatch(NAME_PATTERN, text) is None:
+        raise UsageError(f"--name {text!r}: expected small letters, digits, dots and dashes, such as pixel8-work")
+    return text
 
 
 def parse_variant(

@@ -25,6 +25,7 @@ from orchestrator.cli.options import (
     WorkersOption,
     parse_access,
     parse_budget,
+    parse_name,
     parse_variant,
 )
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, progress_bar, say
@@ -89,6 +90,9 @@ def profile_command(
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Keep the LUT of an equal run that was finished.")
     ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of the device in the LUT, where its own would not tell it apart.")
+    ] = None,
     run_folder: Annotated[Path | None, typer.Option("--run", help="Folder of the run's journal.")] = None,
     luts: Annotated[Path | None, typer.Option("--luts", help="Where the LUT is written.")] = None,
     agent: AgentOption = "python",
@@ -102,6 +106,8 @@ def profile_command(
     A run that was cut off goes on where it was: give the same command again.
     """
     variant = parse_variant(device, runtime, backend, precision, threads)
+    if name is not None:
+        parse_name(name)
     budget_s = parse_budget(budget)
     policy = Policy.of(variant.is_simulated)
     if narrow is not None:
@@ -129,7 +135,7 @@ def profile_command(
     with found:
         if threads is None and device != "host":
             variant = default_threads(found, variant)
-        label = run_label(found.name, plan, variant)
+        label = run_label(name or found.name, plan, variant)
         run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
         if run.result is not None:
             if not reuse:
@@ -154,7 +160,7 @@ def profile_command(
                 progress=progress,
                 prediction_width=prediction_width_of(plan, files),
             )
-    lut = lut_of(plan, files, measurement, run, found.name)
+    lut = lut_of(plan, files, measurement, run, name or found.name)
     path = finish_profile(lut, run, store)
     say(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")
     say(_why_it_ended(measurement, policy))

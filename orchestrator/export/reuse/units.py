@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from orchestrator.export.spec import toolchain
 from orchestrator.export.weights import build_seeded
-from search.blocks import BlockSpec, Conv, FcHead, MbPoolHead, MobileViTLayer, MobileViTShell, parse_key
+from search.blocks import BlockSpec, Conv, EnclosingSpec, MobileViTLayer, MobileViTShell, parse_key
 from search.networks import build_block
 
 Part = Literal["block", "before", "layer", "after"]
@@ -50,8 +50,11 @@ class Unit:
 
 
 def units_of(blocks: Sequence[BlockSpec]) -> tuple[Unit, ...]:
-    """The units of a network in order of execution; none if it isn't one from a stem to a head."""
-    if len(blocks) < 2 or not isinstance(blocks[0], Conv) or not isinstance(blocks[-1], FcHead | MbPoolHead):
+    """The units of a network in order of execution; none if it isn't one from a stem to a classifier, or if a block
+    runs others inside of it in another way than MobileViT's."""
+    if len(blocks) < 2 or not isinstance(blocks[0], Conv) or len(blocks[-1].output_shape) != 2:
+        return ()
+    if any(isinstance(block, EnclosingSpec) and not isinstance(block, MobileViTShell) for block in blocks):
         return ()
     units: list[Unit] = []
     shell: MobileViTShell | None = None

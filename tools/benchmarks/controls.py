@@ -39,8 +39,7 @@ COMPANION = "companion"
 """The model beside the two loads, whose ratio decides when a batch ends. A small one: a profile's batches hold six,
 which would make 200 batches of a large network an hour."""
 VARIANT = Variant("executorch", "xnnpack", "", 1)
-POLICY = Policy(max_rounds=40, cooling_s=0.0)
-"""Half of a profile's most rounds, which a busy machine uses up in every batch: 200 of them must end in minutes."""
+POLICY = Policy(cooling_s=0.0)
 BURNER = "while True: pass"
 
 

@@ -13,9 +13,11 @@ import pyarrow as pa
 from luts.errors import UsageError
 from luts.estimate.accuracy import kendall_tau, mape, relative_errors, share_within
 from luts.estimate.baselines import ESTIMATORS, Observations
+from luts.estimate.expected import TYPICAL
 from luts.estimate.ratios import ratio_estimates
 from luts.lut import Lut
 from luts.schema import KeyFeatures, MeasuredModel
+from orchestrator.measure.design import choose_design
 from orchestrator.measure.plan import Plan
 
 SHARES = (0.25, 0.5, 1.0)
@@ -83,13 +85,24 @@ def campaign(
     observed = Observations(fitted, covariance[np.ix_(used, used)], alone_ms, features)
     settled = 1 + int(lut.meta.policy["settle_runs"])
     seconds = device_seconds(lut.samples, lut.meta.reference_id, settled) | dict(alone_seconds)
-    return Campaign(observed, heldout, covariance[np.ix_(kept, kept)], _orders(fitted, alone_ms), seconds)
+    return Campaign(observed, heldout, covariance[np.ix_(kept, kept)], _orders(observed), seconds)
 
 
-def _orders(fitted: Sequence[MeasuredModel], alone_ms: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
-    """Random networks before removals and swaps, since they teach more each; blocks alone in no order."""
+def _orders(observed: Observations) -> dict[str, tuple[str, ...]]:
+    """Design models before removals and swaps, since they teach more each; blocks alone in no order.
+
+    The plan chose its design models beside removals; here they come in the order in which a plan without any
+    would choose them from each other.
+    """
+    fitted, alone_ms = observed.models, observed.alone_ms
     reference = [model.model_id for model in fitted if model.role == "reference"]
-    designs = [model.model_id for model in fitted if model.role == "design"]
+    chosen = [model for model in fitted if model.role == "design"]
+    first = [model.blocks for model in fitted if model.role == "reference"]
+    candidates = [model.blocks for model in chosen]
+    order = choose_design(
+        observed.features, TYPICAL, measured=first, candidates=candidates, count=len(candidates)
+    )
+    designs = [chosen[position].model_id for position in order]
     others = [model for model in fitted if model.role not in ("reference", "design")]
     architectures = (*reference, *designs, *(model.model_id for model in others if model.role != "removal"))
     dropped = [model.model_id for model in others if model.role in ("base", "removal")]

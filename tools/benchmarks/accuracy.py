@@ -83,9 +83,9 @@ def main(folders: Sequence[Path] = ()) -> str:
 {luts[0].meta.versions.runtime} on {luts[0].meta.device.soc or luts[0].meta.device.model}, no phone.
 Every way to price a network learns from the same measurements (one `bench profile` for each number of threads, and
 every block of the space alone beside the same reference, right after) and is judged by the same held-out networks,
-which none has seen. `measurements` are whole models, or blocks alone, in the order of the plan; random networks
-come before removals and swaps. A perfect predictor would still err by the noise in the measurements that judge it.
-Minutes are of the device running models; loads and exports are not in them.
+which none has seen. `measurements` are whole models, or blocks alone; networks of the design come first, as a plan
+without removals would choose them, then removals and swaps. A perfect predictor would still err by the noise in the
+measurements that judge it. Minutes are of the device running models; loads and exports are not in them.
 
 {chr(10).join(parts)}
 ![Error on held-out networks against models measured](pictures/accuracy.png)

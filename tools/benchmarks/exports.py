@@ -52,9 +52,9 @@ def main(sample: int = SAMPLE, budget_s: float = BUDGET_S) -> str:
     late = statistics.median(export.cpu_s for export in reused[-10:])
     return f"""## Exports of a plan
 
-CPU seconds of one process to build, lower, check and keep a network of a plan of {len(specs)} networks of `{SPACE}`
-(`bench profile`'s whole plan, XNNPACK, fp32). One by one: {len(whole)} of them, each in a fresh process without fragments. With reuse: in the
-plan's order, from an empty cache, {len(reused)} networks.
+CPU seconds of one process to build, lower, check and keep a network of the whole plan of `{SPACE}`, {len(specs)}
+networks (XNNPACK, fp32). One by one: {len(whole)} of them, each in a fresh process without fragments. With reuse:
+in the plan's order, from an empty cache, {len(reused)} networks.
 
 | | networks | CPU s a network, mean | median | range |
 |---|---|---|---|---|

@@ -18,7 +18,7 @@ from orchestrator.simulate.scenario import SCENARIOS
 
 BENCH = Path(sys.executable).parent / "bench"
 PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "24", "--heldout", "4", "--budget", "1s")
-LUT = "simulated-mine/autovit-nano/simulated-t1/v1"
+LUT = "mine-at-work/autovit-nano/simulated-t1/v1"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ def bench(*arguments):
 @pytest.fixture(scope="module")
 def profiled(home):
     """What `bench profile` said; killed in its middle and given again."""
-    command = ("profile", "--device", "simulated:mine.json", *PLAN, "--run", "run")
+    device = ("--device", "simulated:mine.json", "--name", "mine-at-work")
+    command = ("profile", *device, *PLAN, "--run", "run")
     journal = home / "run" / "journal.jsonl"
     first = subprocess.Popen([BENCH, *command], env=os.environ, stdin=subprocess.DEVNULL)
     while not (journal.exists() and b'"kind":"end"' in journal.read_bytes()):
@@ -101,6 +102,7 @@ def test_everything_made_of_it_says_simulated(home, profiled) -> None:
         (("--device", "simulated", "--agent", "kotlin"), "--agent is for the host"),
         (("--device", "simulated", "--runtime", "coreml"), "has no runtime coreml; it has simulated"),
         (("--device", "simulated", "--threads", "5"), "has 4 cores for 5 threads"),
+        (("--device", "simulated", "--name", "../Mine"), r"--name '\.\./Mine': expected small letters"),
     ],
 )
 def test_what_a_simulated_device_does_not_have(home, options, message) -> None:

@@ -39,7 +39,8 @@ COMPANION = "companion"
 """The model beside the two loads, whose ratio decides when a batch ends. A small one: a profile's batches hold six,
 which would make 200 batches of a large network an hour."""
 VARIANT = Variant("executorch", "xnnpack", "", 1)
-POLICY = Policy(cooling_s=0.0)
+POLICY = Policy(max_rounds=20, cooling_s=0.0)
+"""The fewest rounds of a profile: 200 batches of a large network must end in minutes."""
 BURNER = "while True: pass"
 
 

@@ -27,14 +27,24 @@ def verify_lut(folder: Path) -> Lut:
     written = encode(lut)
     for name, content in read_files(folder).items():
         if name in (ENTRIES_FILE, MODELS_FILE) and content != written[name]:
-            raise InvalidArtifactError(f"{name} is not written as a LUT writes it; rebuild the LUT")
+            raise InvalidArtifactError(
+                f"{name} is not written as a LUT writes it; rebuild it with bench lut rebuild"
+            )
     return lut
 
 
-def verify_values(lut: Lut) -> None:
-    """Builds the LUT again from its samples, models and features, and compares every value."""
-    rebuilt = build_lut(
-        LutInputs(**{name: getattr(lut.meta, name) for name in LutInputs.model_fields}),
+def rebuild(lut: Lut, device_name: str = "") -> Lut:
+    """What this version's estimation makes of a LUT's own samples, models and features.
+
+    Args:
+        lut: Its derived values are not looked at.
+        device_name: Another name for its device.
+    """
+    inputs = LutInputs(**{name: getattr(lut.meta, name) for name in LutInputs.model_fields})
+    if device_name:
+        inputs = inputs.model_copy(update={"device": inputs.device.model_copy(update={"name": device_name})})
+    return build_lut(
+        inputs,
         [
             ModelSpec(**{name: getattr(model, name) for name in ModelSpec.model_fields})
             for model in lut.models
@@ -42,11 +52,16 @@ def verify_values(lut: Lut) -> None:
         lut.samples,
         {entry.key: entry.features for entry in lut.entries},
     )
+
+
+def verify_values(lut: Lut) -> None:
+    """Compares every value with those of the LUT rebuilt."""
+    rebuilt = rebuild(lut)
     _compare_rows(MODELS_FILE, "model_id", lut.models, rebuilt.models)
     _compare_rows(ENTRIES_FILE, "key", lut.entries, _as_told(rebuilt.entries, lut.entries))
     for place, found, expected in _differences("", lut.meta.model_dump(), rebuilt.meta.model_dump()):
         raise InvalidArtifactError(
-            f"{META_FILE}: {place} is {found}, its samples give {expected}; rebuild the LUT"
+            f"{META_FILE}: {place} is {found}, its samples give {expected}; rebuild it with bench lut rebuild"
         )
 
 
@@ -59,12 +74,14 @@ def _as_told(rebuilt: Sequence[Entry], found: Sequence[Entry]) -> Sequence[Entry
 
 def _compare_rows(name: str, label: str, found: Sequence[Value], expected: Sequence[Value]) -> None:
     if [getattr(row, label) for row in found] != [getattr(row, label) for row in expected]:
-        raise InvalidArtifactError(f"{name}: rows are not unique and in order of {label}; rebuild the LUT")
+        raise InvalidArtifactError(
+            f"{name}: rows are not unique and in order of {label}; rebuild it with bench lut rebuild"
+        )
     for row, truth in zip(found, expected, strict=True):
         for place, value, right in _differences("", row.model_dump(), truth.model_dump()):
             raise InvalidArtifactError(
                 f"{name}: {place} of {getattr(row, label)} is {value}, its samples give {right}; "
-                "rebuild the LUT"
+                "rebuild it with bench lut rebuild"
             )
 
 

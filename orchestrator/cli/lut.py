@@ -12,7 +12,8 @@ from luts.diff import diff_luts
 from luts.lut import Lut
 from luts.model import LatencyModel
 from luts.schema import Entry
-from luts.verify import verify_lut
+from luts.verify import rebuild, verify_lut
+from orchestrator.cli.options import parse_name
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows
 from orchestrator.measure.conditions import described
 from orchestrator.paths import lut_store
@@ -140,6 +141,18 @@ def provenance(lut: Lut) -> dict[str, str]:
         "noise floor": f"{100 * meta.noise_floor:.2f} % between two loads of the reference",
         "held out": heldout,
     }
+
+
+@app.command("rebuild")
+def rebuild_command(
+    lut: LutArgument,
+    name: Annotated[str | None, typer.Option(help="Another name for its device.")] = None,
+    luts: RootOption = None,
+) -> None:
+    """A new version of a LUT: its own samples, estimated as this version of bench does."""
+    store = lut_store(luts)
+    found = store.load(store.resolve(lut).path)
+    print(store.write(rebuild(found, parse_name(name) if name else "")))
 
 
 @app.command("verify")

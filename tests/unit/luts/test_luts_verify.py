@@ -1,6 +1,7 @@
 """No edit of a written LUT goes unseen, be it careless (digests) or careful (digests made anew)."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from luts.files import ENTRIES_FILE, MAX_FILE_BYTES, META_FILE, MODELS_FILE, SAM
 from luts.lut import Lut
 from luts.schema import Conformal
 from luts.store import LutStore
-from luts.verify import verify_lut, verify_values
+from luts.verify import rebuild, verify_lut, verify_values
 
 FILES = (META_FILE, ENTRIES_FILE, MODELS_FILE, SAMPLES_FILE)
 
@@ -36,6 +37,15 @@ def written(root: Path, files: dict[str, bytes]) -> Path:
 
 def test_a_written_lut_verifies(lut: Lut, tmp_path: Path) -> None:
     assert verify_lut(LutStore([tmp_path]).write(lut)) == lut
+
+
+def test_a_lut_rebuilt_is_what_its_samples_say(lut: Lut) -> None:
+    first, *others = lut.entries
+    edited = replace(lut, entries=(first.model_copy(update={"ms": 2 * first.ms}), *others))
+    assert rebuild(edited) == lut
+    renamed = rebuild(lut, "another")
+    assert renamed.meta.device == lut.meta.device.model_copy(update={"name": "another"})
+    assert renamed.entries == lut.entries
 
 
 @pytest.mark.parametrize("name", FILES)

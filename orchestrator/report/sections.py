@@ -78,7 +78,7 @@ def entries(inputs: ReportInputs) -> Section | None:
         f"The {shown} dearest of {len(rows)} blocks: what one call of each adds to a network's latency. "
     )
     caption += (
-        f"{len(removed)} of all were also measured by removal, which is biased upward for small blocks. "
+        f"{len(removed)} of all were also measured by removal, a small difference of two large latencies. "
         if removed
         else "No block was measured by removal. "
     )

@@ -82,7 +82,9 @@ def parse_budget(text: str) -> float:
 def parse_name(text: str) -> str:
     """A device's name as LUTs may have it."""
     if re.fullmatch(NAME_PATTERN, text) is None:
-        raise UsageError(f"--name {text!r}: expected small letters, digits, dots and dashes, such as pixel8-work")
+        raise UsageError(
+            f"--name {text!r}: expected small letters, digits, dots and dashes, such as pixel8-work"
+        )
     return text
 
 

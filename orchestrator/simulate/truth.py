@@ -1,7 +1,7 @@
 """True latencies of a made-up device: what an estimate should find, known exactly. Pure and seeded.
 
     L(m) = base + sum of entries + transfer * bytes handed on + context
-    entry = (constant + a * MACs + b * traffic) * exp(deviation_sd * z_key)
+    entry = (constant + a * MACs + b * bytes moved) * exp(deviation_sd * z_key)
 
 The first three terms are the additive part, which is the model that LUTs fit; `context` is what they can't hold.
 """
@@ -18,11 +18,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from luts.estimate.physics import MIB, MMAC, WEIGHT_BYTES
 from luts.schema import Ms, Value
 from search.blocks import BlockSpec, boundary_bytes, parse_key, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
-
-MMAC, MIB = 1e6, 2.0**20
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -31,13 +30,14 @@ class Costs(Value):
     """Parameters of the truth; latencies on one thread.
 
     The defaults make random networks of `autovit-xxs` take 12 to 35 ms, as on one core of a two-core host:
-    50 GMAC/s, 20 GiB/s of activation traffic, 30 us a block.
+    50 GMAC/s, 20 GiB/s of activations and weights, 30 us a block.
 
     Attributes:
         seed: Of all that is drawn: deviations of blocks and of pairs of blocks.
         base_ms: Of a call without any block.
         transfer_ms_per_mib: Of data handed from block to block.
-        constant_ms, ms_per_mmac, ms_per_mib: Physics of a block: launch, MACs, activation traffic.
+        constant_ms, ms_per_mmac, ms_per_mib: Physics of a block: launch, MACs, bytes moved, as the joint fit counts
+            them (weights twice).
         deviation_sd: How far blocks stray from physics (log).
         pair_sd: Context: a block costs this much more or less (relative, standard deviation) by what stands right
             before it: layouts that fit, kernels that share packed data.
@@ -107,9 +107,9 @@ class Truth:
 
     def _entry_ms(self, key: str) -> float:
         costs, block = self.costs, parse_key(key)
-        traffic_mib = block.traffic_elements() * BYTES_PER_ELEMENT / MIB
+        moved_mib = (block.traffic_elements() * BYTES_PER_ELEMENT + block.params() * WEIGHT_BYTES) / MIB
         macs = block.macs().total
-        physics = costs.constant_ms + costs.ms_per_mmac * macs / MMAC + costs.ms_per_mib * traffic_mib
+        physics = costs.constant_ms + costs.ms_per_mmac * macs / MMAC + costs.ms_per_mib * moved_mib
         return physics * math.exp(costs.deviation_sd * _normal(f"{costs.seed}:{key}"))
 
     def _spilled_mib(self, before: BlockSpec, block: BlockSpec) -> float:

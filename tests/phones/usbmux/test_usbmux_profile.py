@@ -52,7 +52,7 @@ def test_profile_of_an_iphone_survives_a_pulled_cable_and_a_lost_app(
     usbmuxd.unplug(iphone)
     time.sleep(1.0)
     usbmuxd.plug_in(iphone)
-    profiling.wait_for_more(20_000)
+    profiling.wait_for_more(8_000)
     assert len(iphone.launches) == 1, "the agent that ran on is the one that is used again"
     iphone.quit_app()
     said = profiling.finish()

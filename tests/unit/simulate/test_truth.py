@@ -30,9 +30,10 @@ def test_without_context_blocks_add_up() -> None:
 def test_entries_follow_physics_by_hand() -> None:
     key = "conv(in=3,out=16,k=3,s=2)@64"
     macs, traffic = 3 * 16 * 9 * 32 * 32, (3 * 64 * 64 + 16 * 32 * 32) * 4
+    moved = traffic + 8 * (3 * 16 * 9 + 2 * 16)
     assert parse_key(key).macs().total == macs
     costs = Costs(constant_ms=1.0, ms_per_mmac=2.0, ms_per_mib=4.0, deviation_sd=0.0)
-    assert Truth(costs).entry_ms(key) == pytest.approx(1.0 + 2.0 * macs / 1e6 + 4.0 * traffic / 2**20)
+    assert Truth(costs).entry_ms(key) == pytest.approx(1.0 + 2.0 * macs / 1e6 + 4.0 * moved / 2**20)
 
 
 def test_entries_stray_from_physics_as_far_as_asked() -> None:

@@ -78,7 +78,7 @@ def test_the_truth_stands_beside_the_run_and_is_told(home, profiled) -> None:
     assert document["simulated"] is True
     assert document["scenario"]["name"] == "mine"
     assert len(document["models"]) == 29
-    assert document["comparison"]["covered"] >= 0.9
+    assert document["comparison"]["covered"] >= 0.8
     assert all(model["latency_ms"] > 0 for model in document["models"].values())
 
 

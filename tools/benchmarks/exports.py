@@ -20,7 +20,7 @@ from search.spaces import get_space
 
 SPACE = "autovit-xxs"
 SEED = 7
-SAMPLE = 8
+SAMPLE = 4
 BUDGET_S = 900.0
 """Seconds for which the plan is exported with reuse; what is left over is not."""
 

@@ -33,7 +33,20 @@ def train_command(
         Path, typer.Option("-o", "--output", help="Folder of the checkpoint; an unfinished one goes on.")
     ],
     recipe: Annotated[str, typer.Option(help="Name of a recipe.")] = "default",
-    teacher: Annotated[str | None, typer.Option(help="Hard labels from timm:NAME[:CHECKPOINT].")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Network to learn from: timm:NAME[:CHECKPOINT].")
+    ] = None,
+    distill: Annotated[
+        str | None, typer.Option(help="none, soft or hard: how the teacher counts, instead of the recipe's.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="The teacher's share of the loss.")] = None,
+    tau: Annotated[float | None, typer.Option(help="Temperature of soft distillation.")] = None,
+    teacher_labels: Annotated[
+        Path | None, typer.Option(help="Folder of the teacher's stored labels, made and completed as needed.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="uniform, sandwich or balanced: which subnets a step trains.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     as_json: JsonOption = False,
@@ -43,12 +56,12 @@ def train_command(
     from search.supernet.teacher import load_teacher
     from search.supernet.train import Progress, Trainer, open_data
 
-    chosen = get_recipe(recipe)
-    changes = {name: value for name, value in (("seed", seed), ("epochs", epochs)) if value is not None}
-    chosen = type(chosen).model_validate(chosen.model_dump() | changes)
+    taught = {"kind": distill, "alpha": alpha, "tau": tau}
+    changes = {"seed": seed, "epochs": epochs, "sampler": sampler}
+    chosen = get_recipe(recipe).changed(changes, taught)
     images = open_data(data, get_space(space), chosen)
     found = load_teacher(teacher, images.classes) if teacher else None
-    trainer = Trainer(get_space(space), images, chosen, output, found)
+    trainer = Trainer(get_space(space), images, chosen, output, found, teacher_labels)
     begun_s = time.monotonic()
     with progress_bar() as progress:
 

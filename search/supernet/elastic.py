@@ -9,7 +9,8 @@ optimizer all go through it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -48,6 +49,41 @@ class Slice:
     def take(self, tensor: Tensor) -> Tensor:
         """The slice in the shape of the static parameter."""
         return self.region(tensor).reshape(self.shape)
+
+
+def disjoint(slices: Iterable[Slice]) -> tuple[Slice, ...]:
+    """The same elements, each in one slice only, for slices of several subnets; those of one come back as given.
+
+    What is left of a cut slice has the shape of its box in `view`.
+    """
+    found: dict[str, list[Slice]] = {}
+    for part in slices:
+        kept = found.setdefault(part.source, [])
+        pieces = [part.index]
+        for other in kept:
+            pieces = [rest for piece in pieces for rest in _without(piece, other.index)]
+        if pieces == [part.index]:
+            kept.append(part)
+        else:
+            kept += [replace(part, shape=_sides(piece), index=piece) for piece in pieces]
+    return tuple(part for kept in found.values() for part in kept)
+
+
+def _sides(box: tuple[slice, ...]) -> tuple[int, ...]:
+    return tuple(side.stop - side.start for side in box)
+
+
+def _without(box: tuple[slice, ...], other: tuple[slice, ...]) -> list[tuple[slice, ...]]:
+    """Boxes that hold what `box` has outside of `other`."""
+    if any(a.stop <= b.start or b.stop <= a.start for a, b in zip(box, other, strict=True)):
+        return [box]
+    rest, core = [], list(box)
+    for axis, (own, cut) in enumerate(zip(box, other, strict=True)):
+        for outside in (slice(own.start, cut.start), slice(cut.stop, own.stop)):
+            if outside.start < outside.stop:
+                rest.append((*core[:axis], outside, *core[axis + 1 :]))
+        core[axis] = slice(max(own.start, cut.start), min(own.stop, cut.stop))
+    return rest
 
 
 def elastic_module(group: Group) -> nn.Module:

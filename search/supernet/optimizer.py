@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from luts.errors import InvalidArtifactError
-from search.supernet.elastic import Slice
+from search.supernet.elastic import Slice, disjoint
 
 _STATE = ("exp_avg", "exp_avg_sq", "mass", "mass_sq")
 """Both moments, and the moments of a constant 1: after t updates 1 - beta^t, the bias correction."""
@@ -39,22 +39,37 @@ class SlicedAdamW:
 
     @torch.no_grad()
     def step(self, slices: Iterable[Slice], learning_rate: float) -> None:
-        """Update the slices from the gradients of their parameters."""
+        """Update the slices, of one subnet or of several, from the gradients of their parameters."""
         beta1, beta2 = self.betas
-        for part in slices:
-            parameter, state = self.parameters[part.source], self.state[part.source]
+        parts = disjoint(slices)
+        weights, grads = [], []
+        for part in parts:
+            parameter = self.parameters[part.source]
             if parameter.grad is None:
                 raise ValueError(f"{part.source} has no gradient; run backward on this subnet first")
-            weight, grad = part.region(parameter.data), part.region(parameter.grad)
-            mean, square, mass, mass_square = (part.region(state[key]) for key in _STATE)
-            mean.lerp_(grad, 1 - beta1)
-            square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-            mass.mul_(beta1).add_(1 - beta1)
-            mass_square.mul_(beta2).add_(1 - beta2)
-            if parameter.ndim > 1:
-                weight.mul_(1 - learning_rate * self.weight_decay)
-            spread = (square / mass_square).sqrt_().add_(self.eps)
-            weight.addcdiv_(mean, spread.mul_(mass), value=-learning_rate)
+            weights.append(part.region(parameter.data))
+            grads.append(part.region(parameter.grad))
+        means, squares, masses, square_masses = (
+            [part.region(self.state[part.source][key]) for part in parts] for key in _STATE
+        )
+        torch._foreach_lerp_(means, grads, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+        for moment, beta in ((masses, beta1), (square_masses, beta2)):
+            torch._foreach_mul_(moment, beta)
+            torch._foreach_add_(moment, 1 - beta)
+        decayed = [
+            weight
+            for weight, part in zip(weights, parts, strict=True)
+            if self.parameters[part.source].ndim > 1
+        ]
+        if decayed:
+            torch._foreach_mul_(decayed, 1 - learning_rate * self.weight_decay)
+        spreads = torch._foreach_div(squares, square_masses)
+        torch._foreach_sqrt_(spreads)
+        torch._foreach_add_(spreads, self.eps)
+        torch._foreach_mul_(spreads, masses)
+        torch._foreach_addcdiv_(weights, means, spreads, -learning_rate)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""

@@ -1,7 +1,9 @@
-"""A pretrained timm network whose decisions a supernet learns from (AutoViT section 5.1, equation 4)."""
+"""A pretrained timm network whose decisions a supernet learns from (AutoViT section 5.1)."""
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,7 +19,7 @@ CHECK_IMAGES = 256
 
 
 class Teacher:
-    """Hard labels of a frozen classifier for normalised images."""
+    """Logits of a frozen classifier for normalised images."""
 
     def __init__(self, name: str, model: nn.Module):
         self.name = name
@@ -28,12 +30,21 @@ class Teacher:
         self._scale = (torch.tensor(STD) / std)[:, None, None]
         self._shift = ((torch.tensor(MEAN) - mean) / std)[:, None, None]
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of its weights and of how it sees an image."""
+        hashed = hashlib.sha256(f"{self.side}{self._scale.tolist()}{self._shift.tolist()}".encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            hashed.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            hashed.update(value.cpu().contiguous().numpy().tobytes())
+        return hashed.hexdigest()
+
     @torch.no_grad()
-    def labels(self, images: Tensor) -> Tensor:
-        """y_t = argmax of the teacher's logits, (B,); `images` as `ImageData` normalises them."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Z_t, (B, classes); `images` as `ImageData` normalises them."""
         x = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         logits: Tensor = self.model(x * self._scale + self._shift)
-        return logits.argmax(1)
+        return logits
 
     def check(self, data: ImageData, resolution: int) -> None:
         """Refuse a teacher that knows nothing of the data, such as one with random weights.
@@ -42,7 +53,7 @@ class Teacher:
             UsageError: on a few training images it is no better than three times chance (or 3 of 4 right).
         """
         picked = data.split.train[:: max(1, len(data.split.train) // CHECK_IMAGES)]
-        hits = [(self.labels(x) == y).float() for x, y in data.batches(picked, resolution, 32)]
+        hits = [(self.logits(x).argmax(1) == y).float() for x, y in data.batches(picked, resolution, 32)]
         accuracy = torch.cat(hits).mean().item()
         if accuracy < min(3 / data.classes, 0.75):
             raise UsageError(

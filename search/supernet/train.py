@@ -1,4 +1,4 @@
-"""Algorithm 1 of AutoViT: one randomly sampled subnet a step, and only its weights move."""
+"""Algorithm 1 of AutoViT: randomly sampled subnets a step, and only their weights move."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from types import FrameType
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from luts.errors import BlocktimeError, UsageError
 from search.spaces import Arch, Space
 from search.supernet.checkpoint import CheckpointInfo, Digests, resume, save_checkpoint, space_digest
 from search.supernet.data import ImageData
+from search.supernet.distill import in_place
+from search.supernet.labels import TOP_K, LabelHeader, StoredLabels, fields_digest
 from search.supernet.optimizer import SlicedAdamW, gradient_norm
-from search.supernet.recipe import Recipe
+from search.supernet.recipe import NOT_OF_IMAGES, Recipe
+from search.supernet.samplers import get_sampler
 from search.supernet.sources import open_source
 from search.supernet.supernet import Supernet
 from search.supernet.teacher import Teacher
@@ -66,9 +68,15 @@ class Trainer:
     """
 
     def __init__(
-        self, space: Space, data: ImageData, recipe: Recipe, directory: Path, teacher: Teacher | None = None
+        self,
+        space: Space,
+        data: ImageData,
+        recipe: Recipe,
+        directory: Path,
+        teacher: Teacher | None = None,
+        labels: Path | None = None,
     ):
-        """`space` with whatever number of classes.
+        """`space` with whatever number of classes; `labels`: folder of stored labels of the teacher.
 
         Raises:
             UsageError: a batch is larger than the training set, or the recipe has foreign resolutions.
@@ -87,6 +95,15 @@ class Trainer:
         self.supernet = Supernet(space.with_classes(data.classes), recipe.seed)
         self.optimizer = SlicedAdamW(
             dict(self.supernet.named_parameters()), recipe.betas, weight_decay=recipe.weight_decay
+        )
+        self.sampler = get_sampler(
+            recipe.sampler,
+            self.supernet.space,
+            randoms=recipe.sandwich_randoms,
+            within=recipe.params_range,
+        )
+        self.labels = (
+            StoredLabels(labels, self._label_header(teacher), teacher.logits) if teacher and labels else None
         )
         self.step = 0
         self._loss: float | None = None
@@ -115,6 +132,8 @@ class Trainer:
                     on_progress(progress)
                 due = self.step % (self.recipe.save_epochs * self.steps_per_epoch) == 0
                 if due or self.step == self.steps or interrupted.is_set():
+                    if self.labels is not None:
+                        self.labels.flush()
                     info = save_checkpoint(self.directory, self.supernet, self.optimizer, self._describe)
                 if interrupted.is_set():
                     raise KeyboardInterrupt
@@ -123,19 +142,20 @@ class Trainer:
         return info
 
     def train_step(self) -> Progress:
-        """One step of Algorithm 1: sample, forward, backward, update the subnet's slices."""
+        """One step of Algorithm 1: sample, forward, backward, update the subnets' slices."""
         recipe = self.recipe
-        arch = self._sample_arch()
-        images, labels = self._batch(arch.resolution)
+        epoch = self.step // self.steps_per_epoch
+        data_step = self._data_step()
+        archs = self._sample_archs(self._resolution(data_step))
+        images, labels = self._batch(data_step, archs[0].resolution)
         self.optimizer.zero_grad()
-        logits = self.supernet(images, arch)
-        loss = self._loss_of(logits, images, labels)
-        torch.autograd.backward(loss)
+        teacher_logits = self._teacher_logits(data_step, images)
+        loss, logits = self._backward(archs, images, labels, teacher_logits)
         norm = gradient_norm(self.supernet.parameters())
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise TrainingDivergedError(
                 f"training diverged at step {self.step} (loss {loss.item():g}, gradient norm {norm.item():g}) "
-                f"with subnet {arch.to_json()}; {self.directory} keeps the checkpoint from before, "
+                f"with subnet {archs[0].to_json()}; {self.directory} keeps the checkpoint from before, "
                 "lower the learning rate"
             )
         if norm > recipe.clip_norm:
@@ -143,35 +163,85 @@ class Trainer:
                 if parameter.grad is not None:
                     parameter.grad.mul_(recipe.clip_norm / norm)
         learning_rate = recipe.learning_rate_at(self.step, self.steps_per_epoch)
-        self.optimizer.step(self.supernet.slices(arch), learning_rate)
-        epoch = self.step // self.steps_per_epoch
+        self.optimizer.step((part for arch in archs for part in self.supernet.slices(arch)), learning_rate)
         self.step += 1
         self._loss = loss.item()
         accuracy = (logits.argmax(1) == labels).float().mean().item()
         return Progress(
-            self.step, self.steps, epoch, recipe.epochs, self._loss, accuracy, learning_rate, arch
+            self.step, self.steps, epoch, recipe.epochs, self._loss, accuracy, learning_rate, archs[0]
         )
 
-    def _loss_of(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy; with a teacher L_hard of equation 4."""
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        if self.teacher is None:
-            return loss
-        alpha = self.recipe.distillation
-        return (1 - alpha) * loss + alpha * F.cross_entropy(logits, self.teacher.labels(images))
+    def _backward(
+        self, archs: tuple[Arch, ...], images: Tensor, labels: Tensor, teacher_logits: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Add up the gradients of a step's subnets; loss and logits of the first."""
+        first: tuple[Tensor, Tensor] | None = None
+        for arch in archs:
+            logits = self.supernet(images, arch)
+            if first is not None and self.sampler.in_place:
+                loss = in_place(logits, first[1])
+            else:
+                loss = self.recipe.distillation.loss(
+                    logits, labels, teacher_logits, self.recipe.label_smoothing
+                )
+            torch.autograd.backward(loss)
+            first = first or (loss.detach(), logits.detach())
+        if first is None:
+            raise ValueError("a step has at least one subnet")
+        return first
 
-    def _sample_arch(self) -> Arch:
-        rng = random.Random(f"arch {self.recipe.seed} {self.step}")
-        return self.supernet.space.sample(rng, self.resolutions)
+    def _teacher_logits(self, data_step: int, images: Tensor) -> Tensor | None:
+        if self.teacher is None or self.recipe.distillation.kind == "none":
+            return None
+        if self.labels is None:
+            return self.teacher.logits(images)
+        return self.labels.logits(data_step, self._augment_seed(data_step), images)
 
-    def _batch(self, resolution: int) -> tuple[Tensor, Tensor]:
+    def _label_header(self, teacher: Teacher) -> LabelHeader:
+        recipe, data = self.recipe, self.data
+        if not recipe.augmentation_epochs:
+            raise UsageError(
+                f"recipe {recipe.name} augments every epoch anew, so no stored label would serve again; "
+                "set its augmentation_epochs"
+            )
+        images = recipe.model_dump(mode="json", exclude=set(NOT_OF_IMAGES))
+        images |= {"split": [data.seed, data.fraction], "side": data.side, "resolutions": self.resolutions}
+        return LabelHeader(
+            teacher=teacher.digest,
+            data=data.source.digest,
+            images=fields_digest(images),
+            classes=data.classes,
+            top_k=1 if recipe.distillation.kind == "hard" else min(TOP_K, data.classes),
+            steps=self.steps_per_epoch,
+            batch=recipe.batch_size,
+        )
+
+    def _sample_archs(self, resolution: int) -> tuple[Arch, ...]:
+        return self.sampler.draw(random.Random(f"arch {self.recipe.seed} {self.step}"), resolution)
+
+    def _resolution(self, data_step: int) -> int:
+        return random.Random(f"resolution {self.recipe.seed} {data_step}").choice(self.resolutions)
+
+    def _data_step(self) -> int:
+        """Which batch and augmentation this step gets: its own, or those of an earlier epoch in another order."""
+        period = self.recipe.augmentation_epochs
         epoch, position = divmod(self.step, self.steps_per_epoch)
+        if not period or epoch < period:
+            return self.step
+        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.steps_per_epoch)
+        return epoch % period * self.steps_per_epoch + int(order[position])
+
+    def _batch(self, data_step: int, resolution: int) -> tuple[Tensor, Tensor]:
+        epoch, position = divmod(data_step, self.steps_per_epoch)
         order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.data.split.train)
         indices = order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
         if not self.recipe.augment:
             return self.data.batch(indices, resolution)
-        seed = random.Random(f"augment {self.recipe.seed} {self.step}").getrandbits(63)
-        return self.data.batch(indices, resolution, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(self._augment_seed(data_step))
+        return self.data.batch(indices, resolution, generator)
+
+    def _augment_seed(self, data_step: int) -> int:
+        return random.Random(f"augment {self.recipe.seed} {data_step}").getrandbits(63)
 
     def _resume(self) -> CheckpointInfo:
         info = resume(self.directory, self.supernet, self.optimizer)

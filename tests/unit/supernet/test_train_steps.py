@@ -166,7 +166,7 @@ def test_sampled_subnets_vary_in_every_stage(digits, tmp_path):
     archs = []
     for step in range(200):
         trainer.step = step
-        archs.append(trainer._sample_arch())
+        archs += trainer._sample_archs(64)
     for position, stage in enumerate(get_space("autovit-nano").stages):
         seen = {arch.stages[position] for arch in archs if len(arch.stages) > position}
         assert len(seen) > len(stage.options) / 2

@@ -1,0 +1,215 @@
+"""A teacher's answers, stored once for each batch, so that later epochs and runs need no teacher.
+
+One safetensors file an epoch; its metadata hold a JSON header that says whose answers to what these are. Each
+batch has the seed of its augmentation beside it. Of every image the largest k logits are kept, and the one that the
+others would need for the same total probability: with k = 1 that is the teacher's decision and how sure it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
+from search.files import write_atomically
+
+TOP_K = 10
+"""Logits kept of an image; of ImageNet's 1000 classes they hold nearly all probability of a good teacher."""
+
+MAX_FILE_BYTES = 1 << 30
+"""An epoch of ImageNet with ten logits is 85 MB."""
+
+MAX_HEADER_BYTES = 64 * 1024
+
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LabelHeader(BaseModel):
+    """Whose answers to which images; all of it must be the same for an answer to hold.
+
+    Attributes:
+        teacher: Digest of the teacher's weights and preprocessing.
+        data: Digest of the images.
+        images: Digest of everything that decides which image comes when, and its augmentation.
+        classes: Logits of the teacher.
+        steps: Batches of an epoch.
+        batch: Images of a batch.
+        part: Which part of each batch this is, of how many: each process of a distributed run has its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    teacher: _Sha256
+    data: _Sha256
+    images: _Sha256
+    classes: int = Field(ge=1, le=65_536)
+    top_k: int = Field(ge=1, le=65_536)
+    steps: int = Field(ge=1, le=20_000_000)
+    batch: int = Field(ge=1, le=65_536)
+    part: tuple[int, int] = (0, 1)
+
+
+class _Epoch:
+    """The answers of one epoch: which batches have theirs, and what they are."""
+
+    def __init__(self, tensors: dict[str, Tensor]):
+        self.tensors, self.changed = tensors, False
+
+    @classmethod
+    def empty(cls, header: LabelHeader) -> _Epoch:
+        return cls(
+            {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in _layout(header).items()}
+        )
+
+
+class StoredLabels:
+    """Logits of a teacher by batch: read where they are stored, else asked for and stored.
+
+    The teacher is asked for what is missing only.
+    """
+
+    def __init__(self, directory: Path, header: LabelHeader, ask: Callable[[Tensor], Tensor]):
+        """`ask`: images (B, 3, H, W) -> logits (B, classes)."""
+        self.directory, self.header, self._ask = directory, header, ask
+        self._number: int | None = None
+        self._epoch = _Epoch({})
+
+    def logits(self, data_step: int, seed: int, images: Tensor) -> Tensor:
+        """Z_t, (B, classes), of a batch: stored ones rounded to half precision and completed from the largest k.
+
+        Args:
+            data_step: Number of the batch since the first epoch; one that comes again has the same.
+            seed: Of its augmentation.
+            images: The batch, for the teacher.
+
+        Raises:
+            InvalidArtifactError: the stored answers are damaged.
+            UsageError: they belong to another teacher, other images or another augmentation.
+            BlocktimeError: an epoch can't be written.
+        """
+        number, step = divmod(data_step, self.header.steps)
+        self._open(number)
+        kept = self._epoch.tensors
+        if not kept["done"][step]:
+            self._keep(step, seed, self._ask(images))
+        elif int(kept["seed"][step]) != seed:
+            raise UsageError(
+                f"{self._path(number)}: batch {step} was augmented with another seed; use another folder"
+            )
+        rest = kept["rest"][step].float()[:, None].expand(-1, self.header.classes)
+        found = rest.scatter(1, kept["index"][step].long(), kept["value"][step].float())
+        return found.to(images.device)
+
+    def flush(self) -> None:
+        """Write what is new; a run that dies afterwards goes on from here."""
+        if self._number is not None and self._epoch.changed:
+            _write(self._path(self._number), self.header, self._epoch.tensors)
+            self._epoch.changed = False
+
+    def _open(self, number: int) -> None:
+        if number == self._number:
+            return
+        self.flush()
+        path = self._path(number)
+        self._epoch = _Epoch(_read(path, self.header)) if path.exists() else _Epoch.empty(self.header)
+        self._number = number
+
+    def _keep(self, step: int, seed: int, logits: Tensor) -> None:
+        if logits.shape != (self.header.batch, self.header.classes):
+            raise ValueError(
+                f"{tuple(logits.shape)} logits, expected {self.header.batch, self.header.classes}"
+            )
+        logits = logits.float().cpu()
+        value, index = logits.topk(self.header.top_k, 1)
+        others = logits.scatter(1, index, -torch.inf).logsumexp(1)
+        count = self.header.classes - self.header.top_k
+        kept = self._epoch.tensors
+        kept["value"][step], kept["index"][step] = value.half(), index.int()
+        if count:
+            kept["rest"][step] = (others - torch.tensor(float(count)).log()).half()
+        kept["seed"][step], kept["done"][step] = seed, True
+        self._epoch.changed = True
+
+    def _path(self, number: int) -> Path:
+        part, parts = self.header.part
+        return self.directory / f"epoch-{number:05d}-part-{part}-of-{parts}.safetensors"
+
+
+def fields_digest(fields: dict[str, object]) -> str:
+    """sha256 of the JSON of some named values."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _layout(header: LabelHeader) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    each, kept = (header.steps, header.batch), (header.steps, header.batch, header.top_k)
+    return {
+        "done": ((header.steps,), torch.bool),
+        "seed": ((header.steps,), torch.int64),
+        "value": (kept, torch.float16),
+        "index": (kept, torch.int32),
+        "rest": (each, torch.float16),
+    }
+
+
+def _write(path: Path, header: LabelHeader, tensors: dict[str, Tensor]) -> None:
+    metadata = {"header": header.model_dump_json(), "sha256": _digest(tensors)}
+    try:
+        write_atomically(path, save(tensors, metadata))
+    except OSError as error:
+        raise BlocktimeError(
+            f"{path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat"
+        ) from error
+
+
+def _read(path: Path, header: LabelHeader) -> dict[str, Tensor]:
+    remedy = "remove it, and it is made again"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_FILE_BYTES} bytes, no stored labels; {remedy}")
+        metadata = _metadata(data)
+        tensors: dict[str, Tensor] = load(data)
+        found = LabelHeader.model_validate_json(metadata["header"])
+    except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError) as error:
+        line = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise InvalidArtifactError(f"{path}: no intact teacher labels ({line}); {remedy}") from error
+    differing = [name for name in LabelHeader.model_fields if getattr(found, name) != getattr(header, name)]
+    if differing:
+        raise UsageError(
+            f"{path}: teacher labels of another run (other {', '.join(differing)}); use another folder for them"
+        )
+    layout = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+    if layout != _layout(header) or metadata.get("sha256") != _digest(tensors):
+        raise InvalidArtifactError(f"{path}: teacher labels are damaged; {remedy}")
+    indices = tensors["index"]
+    if int(indices.min()) < 0 or int(indices.max()) >= header.classes:
+        raise InvalidArtifactError(f"{path}: teacher labels name classes that there are not; {remedy}")
+    return tensors
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The header of a safetensors file: u64 length, then JSON, whose `__metadata__` are texts."""
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError("its header is too long")
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    return {str(key): str(value) for key, value in metadata.items()}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    hashed = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        hashed.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        hashed.update(value.contiguous().numpy().tobytes())
+    return hashed.hexdigest()

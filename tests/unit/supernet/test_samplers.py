@@ -1,0 +1,67 @@
+"""Which subnets a step trains, and that only what they use changes, whatever sampler drew them."""
+
+import random
+
+import pytest
+
+from luts.errors import UsageError
+from search.spaces import get_space, list_spaces
+from search.supernet.samplers import STRATA, get_sampler, largest, smallest
+
+NANO = get_space("autovit-nano")
+
+
+def _draws(sampler, count, resolution=64):
+    return [arch for seed in range(count) for arch in sampler.draw(random.Random(seed), resolution)]
+
+
+def test_uniform_is_the_spaces_own_draw():
+    sampler = get_sampler("uniform", NANO)
+    assert _draws(sampler, 20) == [NANO.sample(random.Random(seed), (64,)) for seed in range(20)]
+    assert not sampler.in_place
+
+
+@pytest.mark.parametrize("space", list_spaces(), ids=lambda space: space.name)
+def test_sandwich_holds_the_largest_the_smallest_and_others(space):
+    sampler = get_sampler("sandwich", space, randoms=3)
+    resolution = space.resolutions[0]
+    archs = sampler.draw(random.Random(0), resolution)
+    assert len(archs) == 5
+    assert {arch.resolution for arch in archs} == {resolution}
+    others = [space.sample(random.Random(seed)) for seed in range(50)]
+    assert archs[0].params() >= max(arch.params() for arch in others)
+    assert archs[1].params() <= min(arch.params() for arch in others)
+    assert sampler.in_place
+
+
+def test_balanced_draws_every_range_of_sizes_as_often():
+    sampler = get_sampler("balanced", NANO)
+    sizes = [arch.params() for arch in _draws(sampler, 800)]
+    counts = [sum(low <= size <= high for size in sizes) for low, high in sampler.strata]
+    assert sum(counts) == len(sizes) == 800
+    assert len(counts) > STRATA / 2
+    expected = 800 / len(counts)
+    assert all(abs(count - expected) < 4 * expected**0.5 for count in counts)
+    uniform = [arch.params() for arch in _draws(get_sampler("uniform", NANO), 800)]
+    crowd = [sum(low <= size <= high for size in uniform) for low, high in sampler.strata]
+    assert min(crowd) < expected / 2, "the space's own draws are not balanced by themselves"
+
+
+@pytest.mark.parametrize("name", ["uniform", "sandwich", "balanced"])
+def test_parameter_range_holds_for_every_subnet(name):
+    sizes = sorted(arch.params() for arch in _draws(get_sampler("uniform", NANO), 200))
+    within = (sizes[50], sizes[100])
+    for arch in _draws(get_sampler(name, NANO, within=within), 60):
+        assert within[0] <= arch.params() <= within[1]
+
+
+def test_range_without_architectures_is_refused():
+    with pytest.raises(UsageError, match="no architecture of 1 to 2 parameters") as caught:
+        get_sampler("uniform", NANO, within=(1, 2))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("space", list_spaces(), ids=lambda space: space.name)
+def test_extremes_are_members_of_their_space(space):
+    space.check(largest(space))
+    space.check(smallest(space))

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def export_command(
     arch: Annotated[str | None, typer.Option(help="Named architecture or JSON file.")] = None,
-    model: Annotated[str | None, typer.Option(help="Named architecture or timm:NAME.")] = None,
+    model: Annotated[str | None, typer.Option(help="Named network or timm:NAME.")] = None,
     space: Annotated[
         str | None, typer.Option(help="With --blocks: every block of this space on its own.")
     ] = None,

@@ -50,7 +50,7 @@ from orchestrator.measure.validate import (
 )
 from orchestrator.paths import lut_store, runs_root
 from orchestrator.variant import Variant
-from search.spaces import Arch, load_arch
+from search.spaces import Arch, Published, load_arch
 
 REFERENCE = "reference"
 """Journal id of a LUT's reference: one of the measured models may have the same blocks."""
@@ -70,9 +70,7 @@ def measure_command(
     arch: Annotated[
         list[str] | None, typer.Option(help="Named architecture or JSON file; repeatable.")
     ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Named architecture or timm:NAME; repeatable.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Named network or timm:NAME; repeatable.")] = None,
     artifact: Annotated[list[Path] | None, typer.Option(help="A .pte file; repeatable.")] = None,
     runtime: RuntimeOption = "executorch",
     backend: BackendOption = None,
@@ -89,7 +87,8 @@ def measure_command(
     """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference."""
     variant = parse_variant(device, runtime, backend, precision, threads)
     ours = {name: named_arch(name) for name in model or []}
-    archs = {name: load_arch(name) for name in arch or []} | {n: found for n, found in ours.items() if found}
+    archs: dict[str, Arch | Published] = {name: load_arch(name) for name in arch or []}
+    archs |= {name: found for name, found in ours.items() if found}
     specs = {name: variant.export_spec(found.keys()) for name, found in archs.items()}
     specs |= {name: variant.export_spec(module=name) for name, found in ours.items() if not found}
     given = {str(path): _model_file(path) for path in artifact or []}
@@ -250,7 +249,9 @@ def _model_file(path: Path) -> ModelFile:
         raise InvalidArtifactError(f"{path}: cannot read the model ({error.strerror})") from error
 
 
-def _measured_row(name: str, arch: Arch | None, file: ModelFile, measurement: Measurement) -> dict[str, Any]:
+def _measured_row(
+    name: str, arch: Arch | Published | None, file: ModelFile, measurement: Measurement
+) -> dict[str, Any]:
     ratio = measurement.estimates.ratios[_journal_id(name)]
     ms, low, high = measurement.ms(_journal_id(name))
     low, high = measurement.reference.widen(ms, low, high)

@@ -16,7 +16,7 @@ from orchestrator.devices.base import Access
 from orchestrator.simulate.device import scenario_of
 from orchestrator.variant import Variant
 from orchestrator.wire.messages import Caveat
-from search.spaces import Arch, list_archs
+from search.spaces import Arch, Published, list_archs, list_published
 
 DeviceOption = Annotated[
     str,
@@ -129,15 +129,15 @@ def parse_count(text: str, option: str) -> float:
     return float(match[1]) * {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]]
 
 
-def named_arch(name: str) -> Arch | None:
-    """The architecture that `--model` names; None for timm's networks, which export knows.
+def named_arch(name: str) -> Arch | Published | None:
+    """The network of our blocks that `--model` names; None for timm's networks, which export knows.
 
     Raises:
         UsageError: neither.
     """
     if name.startswith("timm:"):
         return None
-    archs = list_archs()
-    if name not in archs:
-        raise UsageError(f"unknown network {name[:80]!r}; known: {', '.join(archs)}, or timm:NAME")
-    return archs[name]
+    known: dict[str, Arch | Published] = {**list_archs(), **list_published()}
+    if name not in known:
+        raise UsageError(f"unknown network {name[:80]!r}; known: {', '.join(known)}, or timm:NAME")
+    return known[name]

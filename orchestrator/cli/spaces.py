@@ -15,7 +15,16 @@ from orchestrator.coverage import covered_space
 from orchestrator.paths import lut_store
 from search.algorithms import Budget, LutPrice, reachable
 from search.blocks import count
-from search.spaces import Arch, Space, get_space, list_archs, list_spaces, load_arch
+from search.spaces import (
+    Arch,
+    Published,
+    Space,
+    get_space,
+    list_archs,
+    list_published,
+    list_spaces,
+    load_arch,
+)
 
 SAMPLES = 2000
 """Random architectures behind the parameter range that is shown."""
@@ -143,16 +152,15 @@ def _reached(name: str, lut: str, luts: Path | None) -> list[dict[str, object]]:
 
 @arch_app.command("show")
 def arch_command(
-    arch: Annotated[str, typer.Argument(help="Named architecture or JSON file.")], as_json: JsonOption = False
+    arch: Annotated[str, typer.Argument(help="Named network or JSON file.")], as_json: JsonOption = False
 ) -> None:
-    """Parameters, MACs (both counts) and block keys of an architecture."""
-    found = load_arch(arch)
+    """Parameters, MACs (both counts) and block keys of a network."""
+    found = list_published().get(arch) or load_arch(arch)
     rows = block_rows(found)
     params, macs = count(found.blocks())
     if as_json:
-        document = get_space(found.space).to_document(found)
         totals = {"params": params, "conv_linear_macs": macs.conv_linear, "all_macs": macs.total}
-        emit_json({"arch": document, "digest": found.digest, **totals, "blocks": rows})
+        emit_json({**_identity(found), **totals, "blocks": rows})
         return
     columns = [
         Column("key", "block"),
@@ -160,19 +168,32 @@ def arch_command(
         Column("conv_linear_macs", "conv+linear MACs"),
         Column("all_macs", "all MACs"),
     ]
-    emit_rows(f"{arch} ({found.space}, {found.resolution} px)", columns, rows, False)
+    origin = found.space if isinstance(found, Arch) else found.source
+    emit_rows(f"{arch} ({origin}, {found.resolution} px)", columns, rows, False)
     print(
         f"{params / 1e6:.3f} M parameters, {macs.conv_linear / 1e9:.3f} G conv+linear MACs "
-        f"(the papers' FLOPs), {macs.total / 1e9:.3f} G with attention's products\n{found.to_json()}"
+        f"(the papers' FLOPs), {macs.total / 1e9:.3f} G with attention's products"
     )
+    if isinstance(found, Arch):
+        print(found.to_json())
+
+
+def _identity(network: Arch | Published) -> dict[str, object]:
+    """What says which network it is."""
+    if isinstance(network, Published):
+        return {"published": network.name, "source": network.source}
+    return {"arch": get_space(network.space).to_document(network), "digest": network.digest}
 
 
 @arch_app.command("list")
 def arch_list_command(as_json: JsonOption = False) -> None:
-    """The named architectures."""
+    """The named networks: those of a space, and published ones that are of none."""
     rows = [
         {"arch": name, "space": arch.space, "resolution": arch.resolution, "params": arch.params()}
         for name, arch in list_archs().items()
+    ] + [
+        {"arch": name, "space": None, "resolution": network.resolution, "params": network.params()}
+        for name, network in list_published().items()
     ]
     columns = [Column("arch", "architecture"), Column("space", "space"), Column("resolution", "px")]
     emit_rows("", [*columns, Column("params", "parameters")], rows, as_json)
@@ -187,7 +208,7 @@ def arch_sample_command(
     print(get_space(space).sample(random.Random(seed)).to_json())
 
 
-def block_rows(arch: Arch) -> list[dict[str, object]]:
+def block_rows(arch: Arch | Published) -> list[dict[str, object]]:
     """One row a block, in order."""
     rows: list[dict[str, object]] = []
     for block in arch.blocks():

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from luts.schema import KeyFeatures
 from search.blocks import BlockSpec
-from search.blocks.mbconv import MBConv
 from search.blocks.sequence import BYTES_PER_ELEMENT
 
 
@@ -18,14 +17,7 @@ def features_of(specs: Sequence[BlockSpec]) -> dict[str, KeyFeatures]:
             macs=spec.macs().total,
             traffic_bytes=spec.traffic_elements() * BYTES_PER_ELEMENT,
             params=spec.params(),
-            depthwise_macs=_depthwise_macs(spec),
+            depthwise_macs=spec.depthwise_macs(),
         )
         for spec in specs
     }
-
-
-def _depthwise_macs(spec: BlockSpec) -> int:
-    """MBConv's k x k convolution is the only depthwise one of any kind."""
-    if not isinstance(spec, MBConv):
-        return 0
-    return spec.middle * spec.kernel**2 * spec.out_resolution**2

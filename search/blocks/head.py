@@ -67,8 +67,8 @@ class FcHead(_Head):
 
 
 @dataclasses.dataclass(frozen=True)
-class _WideHead(_Head):
-    """1x1 convolution with BN and SiLU, global average pool, linear classifier."""
+class WideHead(_Head):
+    """1x1 convolution with BN and an activation, SiLU by default, global average pool, linear classifier."""
 
     @property
     @abstractmethod
@@ -98,7 +98,7 @@ class _WideHead(_Head):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class MbPoolHead(_WideHead):
+class MbPoolHead(WideHead):
     """MBPool of AutoViT: its 1x1 convolution makes six times the width."""
 
     kind: ClassVar[str] = "head.mbpool"
@@ -114,7 +114,7 @@ class MbPoolHead(_WideHead):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class ConvHead(_WideHead):
+class ConvHead(WideHead):
     """The head of MobileNet and MobileViT: its 1x1 convolution has a width of its own."""
 
     kind: ClassVar[str] = "head.conv"

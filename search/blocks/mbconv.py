@@ -77,6 +77,9 @@ class MBConv(BlockSpec):
         macs = expand + per_pixel * self.out_resolution**2
         return Macs(macs, macs)
 
+    def depthwise_macs(self) -> int:
+        return self.middle * self.kernel**2 * self.out_resolution**2
+
     def traffic_elements(self) -> int:
         area_in, area_out = self.resolution**2, self.out_resolution**2
         expand = (self.inputs + self.middle) * area_in if self.expands else 0

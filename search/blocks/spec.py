@@ -96,6 +96,10 @@ class BlockSpec(ABC):
     def macs(self) -> Macs:
         """Multiply-accumulates at batch 1."""
 
+    def depthwise_macs(self) -> int:
+        """Those of `macs` that depthwise convolutions take: kernels of their own, slower than their MACs say."""
+        return 0
+
     @abstractmethod
     def traffic_elements(self) -> int:
         """Activation elements that its operations read and write (weights left out)."""

@@ -6,10 +6,19 @@ from torch import Tensor, nn
 
 
 class ConvBnAct(nn.Sequential):
-    """Convolution without bias, BN, and SiLU unless `act` is false; padding keeps the map's side at stride 1."""
+    """Convolution without bias, BN, and an activation: SiLU if `act` is true, none if it is false.
+
+    Padding keeps the map's side at stride 1.
+    """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool | nn.Module = True,
     ):
         super().__init__()
         self.add_module(
@@ -17,7 +26,7 @@ class ConvBnAct(nn.Sequential):
         )
         self.add_module("bn", nn.BatchNorm2d(outputs))
         if act:
-            self.add_module("act", nn.SiLU())
+            self.add_module("act", nn.SiLU() if act is True else act)
 
 
 class Residual(nn.Sequential):
@@ -33,9 +42,9 @@ class Residual(nn.Sequential):
 class Classifier(nn.Module):
     """Global average pool and linear classifier; before them a 1x1 convolution to `middle` channels, if given."""
 
-    def __init__(self, inputs: int, classes: int, middle: int | None = None):
+    def __init__(self, inputs: int, classes: int, middle: int | None = None, act: bool | nn.Module = True):
         super().__init__()
-        self.conv = ConvBnAct(inputs, middle) if middle else nn.Identity()
+        self.conv = ConvBnAct(inputs, middle, act=act) if middle else nn.Identity()
         self.fc = nn.Linear(middle or inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:

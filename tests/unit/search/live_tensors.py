@@ -2,7 +2,11 @@
 
 import torch
 
-IN_PLACE = {torch.ops.aten.batch_norm.default, torch.ops.aten.silu.default}
+IN_PLACE = {
+    torch.ops.aten.batch_norm.default,
+    torch.ops.aten.silu.default,
+    torch.ops.aten.relu.default,
+}
 
 
 class _LiveTensors(torch.fx.Interpreter):

@@ -1,0 +1,179 @@
+"""ShuffleNetV2 (Ma et al. 2018): stem, the two units of figure 3 (c) and (d), head."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from search.blocks.head import WideHead
+from search.blocks.registry import register
+from search.blocks.spec import BlockSpec, Macs, conv_out, param
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class ShuffleStem(BlockSpec):
+    """3x3 convolution of stride 2 with BN and ReLU, 3x3 max pool of stride 2 (Conv1 and MaxPool of table 5)."""
+
+    kind: ClassVar[str] = "shufflenet.stem"
+    examples: ClassVar[tuple[str, ...]] = ("shufflenet.stem(in=3,out=4)@9", "shufflenet.stem(in=3,out=8)@16")
+
+    inputs: int = param("in")
+    outputs: int = param("out")
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs
+
+    @property
+    def out_channels(self) -> int:
+        return self.outputs
+
+    @property
+    def conv_resolution(self) -> int:
+        """Side of the map between convolution and pool."""
+        return conv_out(self.resolution, 2)
+
+    @property
+    def out_resolution(self) -> int:
+        return conv_out(self.conv_resolution, 2)
+
+    def params(self) -> int:
+        return 9 * self.inputs * self.outputs + 2 * self.outputs
+
+    def macs(self) -> Macs:
+        macs = 9 * self.inputs * self.outputs * self.conv_resolution**2
+        return Macs(macs, macs)
+
+    def traffic_elements(self) -> int:
+        return (
+            self.inputs * self.resolution**2 + 2 * self.outputs * self.conv_resolution**2 + self.out_elements
+        )
+
+    def live_elements(self) -> int:
+        wide = self.outputs * self.conv_resolution**2
+        return max(self.inputs * self.resolution**2 + wide, wide + self.out_elements)
+
+    def module(self) -> nn.Module:
+        from torch import nn
+
+        from search.networks.layers import ConvBnAct
+
+        conv = ConvBnAct(self.inputs, self.outputs, 3, 2, act=nn.ReLU())
+        return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class ShuffleUnit(BlockSpec):
+    """Two branches side by side, concatenated, and their channels shuffled.
+
+    At stride 1 the map is split: one half passes as it is, the other goes through 1x1, depthwise 3x3 and 1x1. At
+    stride 2 the whole map goes into both branches, the first of which is a depthwise 3x3 and a 1x1. Every
+    convolution has BN, every 1x1 ReLU. No elastic version: the shuffle mixes which channels are the first ones.
+    """
+
+    kind: ClassVar[str] = "shufflenet.unit"
+    examples: ClassVar[tuple[str, ...]] = (
+        "shufflenet.unit(in=6,out=16,s=2)@7",
+        "shufflenet.unit(in=8,out=8,s=1)@7",
+    )
+    elastic: ClassVar[bool] = False
+
+    inputs: int = param("in")
+    outputs: int = param("out")
+    stride: int = param("s")
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs
+
+    @property
+    def out_channels(self) -> int:
+        return self.outputs
+
+    @property
+    def out_resolution(self) -> int:
+        return conv_out(self.resolution, self.stride)
+
+    @property
+    def half(self) -> int:
+        """Channels of a branch."""
+        return self.outputs // 2
+
+    @property
+    def splits(self) -> bool:
+        """Whether half of the map passes as it is."""
+        return self.stride == 1
+
+    @property
+    def removable(self) -> bool:
+        return self.splits
+
+    def params(self) -> int:
+        half, before = self.half, self.half if self.splits else self.inputs
+        right = before * half + 9 * half + half * half + 6 * half
+        left = 0 if self.splits else 9 * self.inputs + self.inputs * half + 2 * self.inputs + 2 * half
+        return left + right
+
+    def macs(self) -> Macs:
+        half, before = self.half, self.half if self.splits else self.inputs
+        area_in, area_out = self.resolution**2, self.out_resolution**2
+        right = before * half * area_in + (9 * half + half * half) * area_out
+        left = 0 if self.splits else (9 * self.inputs + self.inputs * half) * area_out
+        return Macs(left + right, left + right)
+
+    def depthwise_macs(self) -> int:
+        channels = self.half if self.splits else self.half + self.inputs
+        return 9 * channels * self.out_resolution**2
+
+    def traffic_elements(self) -> int:
+        half, before = self.half, self.half if self.splits else self.inputs
+        area_in, area_out = self.resolution**2, self.out_resolution**2
+        right = (before + 2 * half) * area_in + 3 * half * area_out
+        left = 0 if self.splits else self.inputs * area_in + (2 * self.inputs + half) * area_out
+        concat_and_shuffle = 4 * self.outputs * area_out
+        return left + right + concat_and_shuffle
+
+    def live_elements(self) -> int:
+        area_in, area_out = self.resolution**2, self.out_resolution**2
+        image, branch = self.inputs * area_in, self.half * area_out
+        concat = (image if self.splits else branch) + branch + 2 * branch
+        if self.splits:
+            return concat
+        left = image + self.inputs * area_out + branch
+        wide = self.half * area_in
+        return max(left, image + branch + wide, wide + 2 * branch, concat)
+
+    def module(self) -> nn.Module:
+        from search.networks.shufflenet import ShuffleUnitModule
+
+        return ShuffleUnitModule(self)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class ShuffleHead(WideHead):
+    """1x1 convolution with BN and ReLU (Conv5 of table 5), global average pool, linear classifier."""
+
+    kind: ClassVar[str] = "head.shufflenet"
+    examples: ClassVar[tuple[str, ...]] = (
+        "head.shufflenet(in=8,classes=10,mid=32)@3",
+        "head.shufflenet(in=16,classes=10,mid=64)@4",
+    )
+
+    width: int = param("mid")
+
+    @property
+    def middle(self) -> int:
+        return self.width
+
+    def module(self) -> nn.Module:
+        from torch import nn
+
+        from search.networks.layers import Classifier
+
+        return Classifier(self.inputs, self.classes, self.middle, nn.ReLU())

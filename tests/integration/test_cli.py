@@ -107,7 +107,7 @@ def test_measuring_nothing_is_a_usage_error(bench):
 
 def test_an_unknown_network_names_the_known_ones(bench):
     for command in (("measure", "--device", "host"), ("export",)):
-        refused(bench(*command, "--model", "mobilevit-m"), 2, "mobilevit-xs, mobilevit-s, or timm:NAME")
+        refused(bench(*command, "--model", "mobilevit-m"), 2, "mobilevit-xs, mobilevit-s", "shufflenetv2-1.0", "or timm:NAME")
 
 
 def test_a_plan_says_what_would_be_measured_without_a_device(bench):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -41,6 +42,7 @@ class LabelHeader(BaseModel):
         data: Digest of the images.
         images: Digest of everything that decides which image comes when, and its augmentation.
         classes: Logits of the teacher.
+        top_k: Logits kept of an image.
         steps: Batches of an epoch.
         batch: Images of a batch.
         part: Which part of each batch this is, of how many: each process of a distributed run has its own.
@@ -60,16 +62,47 @@ class LabelHeader(BaseModel):
 
 
 class _Epoch:
-    """The answers of one epoch: which batches have theirs, and what they are."""
+    """The answers of one epoch: which batches have theirs, and what they are.
 
-    def __init__(self, tensors: dict[str, Tensor]):
-        self.tensors, self.changed = tensors, False
+    A file that holds more logits of an image than are asked for serves too, and goes on as it is.
+    """
 
-    @classmethod
-    def empty(cls, header: LabelHeader) -> _Epoch:
-        return cls(
-            {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in _layout(header).items()}
-        )
+    def __init__(self, header: LabelHeader, path: Path):
+        self.path, self.changed = path, False
+        if path.exists():
+            self.header, self.tensors = _read(path, header)
+        else:
+            self.header = header
+            self.tensors = {name: torch.zeros(s, dtype=dtype) for name, (s, dtype) in _layout(header).items()}
+
+    def keep(self, step: int, seed: int, logits: Tensor) -> None:
+        """Take the teacher's logits (B, classes) of a batch."""
+        top_k, classes, kept = self.header.top_k, self.header.classes, self.tensors
+        logits = logits.float().cpu()
+        value, index = logits.topk(top_k, 1)
+        kept["value"][step], kept["index"][step] = value.half(), index.int()
+        if top_k < classes:
+            others = logits.scatter(1, index, -torch.inf).logsumexp(1)
+            kept["rest"][step] = (others - math.log(classes - top_k)).half()
+        kept["seed"][step], kept["done"][step] = seed, True
+        self.changed = True
+
+    def logits(self, step: int) -> Tensor:
+        """Of a batch that is kept, (B, classes)."""
+        kept = self.tensors
+        rest = kept["rest"][step].float()[:, None].expand(-1, self.header.classes)
+        return rest.scatter(1, kept["index"][step].long(), kept["value"][step].float())
+
+    def write(self) -> None:
+        """Replace the file; raises BlocktimeError where the disk is full or may not be written."""
+        metadata = {"header": self.header.model_dump_json(), "sha256": _digest(self.tensors)}
+        try:
+            write_atomically(self.path, save(self.tensors, metadata))
+        except OSError as error:
+            raise BlocktimeError(
+                f"{self.path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat"
+            ) from error
+        self.changed = False
 
 
 class StoredLabels:
@@ -81,8 +114,7 @@ class StoredLabels:
     def __init__(self, directory: Path, header: LabelHeader, ask: Callable[[Tensor], Tensor]):
         """`ask`: images (B, 3, H, W) -> logits (B, classes)."""
         self.directory, self.header, self._ask = directory, header, ask
-        self._number: int | None = None
-        self._epoch = _Epoch({})
+        self._epoch: _Epoch | None = None
 
     def logits(self, data_step: int, seed: int, images: Tensor) -> Tensor:
         """Z_t, (B, classes), of a batch: stored ones rounded to half precision and completed from the largest k.
@@ -98,51 +130,31 @@ class StoredLabels:
             BlocktimeError: an epoch can't be written.
         """
         number, step = divmod(data_step, self.header.steps)
-        self._open(number)
-        kept = self._epoch.tensors
-        if not kept["done"][step]:
-            self._keep(step, seed, self._ask(images))
-        elif int(kept["seed"][step]) != seed:
+        epoch = self._open(number)
+        if not epoch.tensors["done"][step]:
+            logits = self._ask(images)
+            expected = (self.header.batch, self.header.classes)
+            if logits.shape != expected:
+                raise ValueError(f"{tuple(logits.shape)} logits of the teacher, expected {expected}")
+            epoch.keep(step, seed, logits)
+        elif int(epoch.tensors["seed"][step]) != seed:
             raise UsageError(
-                f"{self._path(number)}: batch {step} was augmented with another seed; use another folder"
+                f"{epoch.path}: batch {step} was augmented with another seed; use another folder"
             )
-        rest = kept["rest"][step].float()[:, None].expand(-1, self.header.classes)
-        found = rest.scatter(1, kept["index"][step].long(), kept["value"][step].float())
-        return found.to(images.device)
+        return epoch.logits(step).to(images.device)
 
     def flush(self) -> None:
         """Write what is new; a run that dies afterwards goes on from here."""
-        if self._number is not None and self._epoch.changed:
-            _write(self._path(self._number), self.header, self._epoch.tensors)
-            self._epoch.changed = False
+        if self._epoch is not None and self._epoch.changed:
+            self._epoch.write()
 
-    def _open(self, number: int) -> None:
-        if number == self._number:
-            return
-        self.flush()
-        path = self._path(number)
-        self._epoch = _Epoch(_read(path, self.header)) if path.exists() else _Epoch.empty(self.header)
-        self._number = number
-
-    def _keep(self, step: int, seed: int, logits: Tensor) -> None:
-        if logits.shape != (self.header.batch, self.header.classes):
-            raise ValueError(
-                f"{tuple(logits.shape)} logits, expected {self.header.batch, self.header.classes}"
-            )
-        logits = logits.float().cpu()
-        value, index = logits.topk(self.header.top_k, 1)
-        others = logits.scatter(1, index, -torch.inf).logsumexp(1)
-        count = self.header.classes - self.header.top_k
-        kept = self._epoch.tensors
-        kept["value"][step], kept["index"][step] = value.half(), index.int()
-        if count:
-            kept["rest"][step] = (others - torch.tensor(float(count)).log()).half()
-        kept["seed"][step], kept["done"][step] = seed, True
-        self._epoch.changed = True
-
-    def _path(self, number: int) -> Path:
+    def _open(self, number: int) -> _Epoch:
         part, parts = self.header.part
-        return self.directory / f"epoch-{number:05d}-part-{part}-of-{parts}.safetensors"
+        path = self.directory / f"epoch-{number:05d}-part-{part}-of-{parts}.safetensors"
+        if self._epoch is None or self._epoch.path != path:
+            self.flush()
+            self._epoch = _Epoch(self.header, path)
+        return self._epoch
 
 
 def fields_digest(fields: dict[str, object]) -> str:
@@ -161,17 +173,7 @@ def _layout(header: LabelHeader) -> dict[str, tuple[tuple[int, ...], torch.dtype
     }
 
 
-def _write(path: Path, header: LabelHeader, tensors: dict[str, Tensor]) -> None:
-    metadata = {"header": header.model_dump_json(), "sha256": _digest(tensors)}
-    try:
-        write_atomically(path, save(tensors, metadata))
-    except OSError as error:
-        raise BlocktimeError(
-            f"{path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat"
-        ) from error
-
-
-def _read(path: Path, header: LabelHeader) -> dict[str, Tensor]:
+def _read(path: Path, header: LabelHeader) -> tuple[LabelHeader, dict[str, Tensor]]:
     remedy = "remove it, and it is made again"
     try:
         with path.open("rb") as file:
@@ -184,18 +186,21 @@ def _read(path: Path, header: LabelHeader) -> dict[str, Tensor]:
     except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError) as error:
         line = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise InvalidArtifactError(f"{path}: no intact teacher labels ({line}); {remedy}") from error
-    differing = [name for name in LabelHeader.model_fields if getattr(found, name) != getattr(header, name)]
+    names = LabelHeader.model_fields
+    differing = [name for name in names if name != "top_k" and getattr(found, name) != getattr(header, name)]
+    if found.top_k < header.top_k:
+        differing.append("top_k")
     if differing:
         raise UsageError(
             f"{path}: teacher labels of another run (other {', '.join(differing)}); use another folder for them"
         )
     layout = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    if layout != _layout(header) or metadata.get("sha256") != _digest(tensors):
+    if layout != _layout(found) or metadata.get("sha256") != _digest(tensors):
         raise InvalidArtifactError(f"{path}: teacher labels are damaged; {remedy}")
     indices = tensors["index"]
     if int(indices.min()) < 0 or int(indices.max()) >= header.classes:
         raise InvalidArtifactError(f"{path}: teacher labels name classes that there are not; {remedy}")
-    return tensors
+    return found, tensors
 
 
 def _metadata(data: bytes) -> dict[str, str]:

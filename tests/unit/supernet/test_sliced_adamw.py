@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from luts.errors import InvalidArtifactError
-from search.spaces import get_space
-from search.supernet.elastic import Slice
+from search.spaces import get_space, list_spaces
+from search.supernet.elastic import Slice, disjoint
 from search.supernet.optimizer import SlicedAdamW
 from search.supernet.supernet import Supernet
 
@@ -18,9 +18,9 @@ def _setup():
     return supernet, SlicedAdamW(dict(supernet.named_parameters()), weight_decay=0.1)
 
 
-def _backward(supernet, arch, seed):
+def _backward(supernet, arch, seed, side=64):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(4, 3, 64, 64, generator=generator)
+    x = torch.randn(4, 3, side, side, generator=generator)
     supernet.zero_grad()
     supernet(x, arch).square().mean().backward()
 
@@ -30,18 +30,28 @@ def _everything(supernet, optimizer):
     return weights | {name: value.clone() for name, value in optimizer.state_tensors().items()}
 
 
-def test_what_a_subnet_does_not_use_stays_bit_identical():
-    supernet, optimizer = _setup()
+def _masks(supernet, archs):
+    """Which elements of every parameter some of `archs` uses."""
+    used = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in supernet.named_parameters()}
+    for arch in archs:
+        for part in supernet.slices(arch):
+            part.region(used[part.source]).fill_(True)
+    return used
+
+
+@pytest.mark.parametrize("space_name", [space.name for space in list_spaces()])
+def test_what_a_subnet_does_not_use_stays_bit_identical(space_name):
+    supernet = Supernet(get_space(space_name).with_classes(4), seed=3)
+    optimizer = SlicedAdamW(dict(supernet.named_parameters()), weight_decay=0.1)
+    assert not list(supernet.buffers()), "no BN statistics that a step of another subnet could move"
     rng = random.Random(0)
-    for step in range(4):
+    for step in range(2):
         arch = supernet.space.sample(rng)
-        _backward(supernet, arch, step)
+        _backward(supernet, arch, step, side=32)
         before = _everything(supernet, optimizer)
         optimizer.step(supernet.slices(arch), 1e-2)
         after = _everything(supernet, optimizer)
-        used = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in supernet.named_parameters()}
-        for part in supernet.slices(arch):
-            part.region(used[part.source]).fill_(True)
+        used = _masks(supernet, [arch])
         assert 0 < sum(int(mask.sum()) for mask in used.values()) == arch.params()
         for name, mask in used.items():
             for key in (name, *(f"{name}:{state}" for state in ("exp_avg", "exp_avg_sq", "mass", "mass_sq"))):
@@ -50,6 +60,36 @@ def test_what_a_subnet_does_not_use_stays_bit_identical():
             torch.testing.assert_close(after[f"{name}:mass"][mask], grown)
             if name.endswith("weight"):
                 assert not torch.equal(before[name][mask], after[name][mask]) or not mask.any()
+
+
+def test_several_subnets_update_what_they_share_once():
+    supernet, optimizer = _setup()
+    rng = random.Random(5)
+    archs = [supernet.space.sample(rng) for _ in range(4)]
+    for step, arch in enumerate(archs):
+        x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+        supernet(x, arch).square().mean().backward()
+    before = _everything(supernet, optimizer)
+    optimizer.step((part for arch in archs for part in supernet.slices(arch)), 1e-2)
+    after = _everything(supernet, optimizer)
+    for name, mask in _masks(supernet, archs).items():
+        masses = after[f"{name}:mass"]
+        torch.testing.assert_close(masses, mask * 0.1)
+        assert torch.equal(before[name][~mask], after[name][~mask])
+
+
+def test_overlapping_slices_are_cut_apart():
+    def box(*sides):
+        return Slice("w", "w", tuple(b - a for a, b in sides), (6, 6), tuple(slice(*side) for side in sides))
+
+    parts = disjoint([box((0, 4), (0, 2)), box((0, 2), (0, 4)), box((1, 3), (1, 3)), box((4, 6), (4, 6))])
+    times = torch.zeros(6, 6)
+    for part in parts:
+        part.region(times).add_(1)
+        assert part.region(times).shape == part.shape
+    expected = torch.zeros(6, 6)
+    expected[:4, :2] = expected[:2, :4] = expected[1:3, 1:3] = expected[4:, 4:] = 1
+    assert torch.equal(times, expected)
 
 
 def test_always_the_largest_subnet_is_torch_adamw():

@@ -1,0 +1,186 @@
+"""Stored teacher labels: made once, used again by later epochs and runs, never those of something else."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
+from search.spaces import get_space
+from search.supernet.data import ImageData
+from search.supernet.distill import Distillation
+from search.supernet.labels import LabelHeader, StoredLabels
+from search.supernet.recipe import Recipe
+from search.supernet.sources import open_source
+from search.supernet.teacher import Teacher
+from search.supernet.train import Trainer
+
+HEADER = LabelHeader(teacher="a" * 64, data="b" * 64, images="c" * 64, classes=4, top_k=2, steps=2, batch=3)
+LOGITS = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 5.0, 0.5], [-1.0, 2.5, -1.0, -2.0]])
+IMAGES = torch.zeros(3, 3, 8, 8)
+
+
+class _Asked:
+    """Answers with `LOGITS` and counts how often."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self, _images):
+        self.times += 1
+        return LOGITS
+
+
+def _never(_images):
+    pytest.fail("the teacher was asked although its labels are stored")
+
+
+def _stored(directory, header=HEADER):
+    labels = StoredLabels(directory, header, _Asked())
+    labels.logits(0, 7, IMAGES)
+    labels.flush()
+    return next(directory.glob("*.safetensors"))
+
+
+def test_the_largest_logits_stay_and_the_others_keep_their_probability(tmp_path):
+    _stored(tmp_path)
+    found = StoredLabels(tmp_path, HEADER, _never).logits(0, 7, IMAGES)
+    assert torch.equal(found.topk(2, 1).values, LOGITS.topk(2, 1).values)
+    assert torch.equal(found.topk(2, 1).indices, LOGITS.topk(2, 1).indices)
+    torch.testing.assert_close(found.logsumexp(1), LOGITS.logsumexp(1), rtol=1e-3, atol=1e-3)
+    first = (torch.tensor([1.0, 2.0]).logsumexp(0) - torch.tensor(2.0).log()).item()
+    assert found[0, :2].tolist() == pytest.approx([first, first], rel=1e-3)
+
+
+def test_all_logits_come_back_as_they_were(tmp_path):
+    header = HEADER.model_copy(update={"top_k": 4})
+    _stored(tmp_path, header)
+    assert torch.equal(StoredLabels(tmp_path, header, _never).logits(0, 7, IMAGES), LOGITS)
+
+
+def test_partial_epochs_are_completed_and_fewer_logits_served(tmp_path):
+    _stored(tmp_path)
+    teacher = _Asked()
+    again = StoredLabels(tmp_path, HEADER.model_copy(update={"top_k": 1}), teacher)
+    again.logits(0, 7, IMAGES)
+    assert teacher.times == 0
+    again.logits(1, 8, IMAGES)
+    again.logits(2, 9, IMAGES)
+    assert teacher.times == 2
+    again.flush()
+    assert len(list(tmp_path.iterdir())) == 2
+    whole = StoredLabels(tmp_path, HEADER, _never)
+    assert torch.equal(whole.logits(1, 8, IMAGES).argmax(1), LOGITS.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"teacher": "d" * 64}, "teacher"),
+        ({"data": "d" * 64}, "data"),
+        ({"images": "d" * 64}, "images"),
+        ({"classes": 5}, "classes"),
+        ({"top_k": 3}, "top_k"),
+    ],
+)
+def test_labels_of_another_run_are_refused_by_name(tmp_path, change, named):
+    _stored(tmp_path)
+    with pytest.raises(UsageError, match=rf"other {named}\)") as caught:
+        StoredLabels(tmp_path, HEADER.model_copy(update=change), _never).logits(0, 7, IMAGES)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_augmentation_seed_is_refused(tmp_path):
+    _stored(tmp_path)
+    with pytest.raises(UsageError, match="another seed"):
+        StoredLabels(tmp_path, HEADER, _never).logits(0, 8, IMAGES)
+
+
+def test_damaged_labels_are_refused(tmp_path):
+    path = _stored(tmp_path)
+    whole = path.read_bytes()
+    tensors = load_file(path)
+    header = {"header": HEADER.model_dump_json()}
+    damages = [whole[:-10], whole[:20], b"", whole[:-1] + bytes([whole[-1] ^ 1]), b"\xff" * 64]
+    for damage in damages:
+        path.write_bytes(damage)
+        with pytest.raises(InvalidArtifactError, match="made again") as caught:
+            StoredLabels(tmp_path, HEADER, _never).logits(0, 7, IMAGES)
+        assert "\n" not in str(caught.value)
+    for metadata in (None, header | {"sha256": "0"}, {"header": json.dumps({"format": 2})}):
+        save_file(tensors, path, metadata)
+        with pytest.raises(InvalidArtifactError, match="made again"):
+            StoredLabels(tmp_path, HEADER, _never).logits(0, 7, IMAGES)
+
+
+def test_full_disk_keeps_what_was_stored(tmp_path, monkeypatch):
+    path = _stored(tmp_path)
+    before = path.read_bytes()
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    labels = StoredLabels(tmp_path, HEADER, _Asked())
+    labels.logits(1, 8, IMAGES)
+    monkeypatch.setattr("search.files.os.fsync", full)
+    with pytest.raises(BlocktimeError, match="No space left"):
+        labels.flush()
+    assert path.read_bytes() == before
+
+
+class _Counting(nn.Module):
+    """A fixed linear teacher that counts the images of training batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3 * 8 * 8, 10)
+        self.batches = 0
+
+    def forward(self, x):
+        self.batches += 1
+        return self.fc(x.flatten(1))
+
+
+def _teacher():
+    torch.manual_seed(0)
+    model = _Counting()
+    model.pretrained_cfg = {"input_size": (3, 8, 8)}
+    return Teacher("linear", model)
+
+
+def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch):
+    monkeypatch.setattr(Teacher, "check", lambda *_: None)
+    digits = ImageData(open_source("digits"))
+    digits.split = dataclasses.replace(digits.split, train=digits.split.train[:64])
+    recipe = Recipe(
+        name="tiny",
+        epochs=3,
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup_epochs=0,
+        augmentation_epochs=1,
+        distillation=Distillation(kind="soft", tau=2.0),
+    )
+    space, labels = get_space("autovit-nano"), tmp_path / "labels"
+    first = _teacher()
+    trainer = Trainer(space, digits, recipe, tmp_path / "a", first, labels)
+    losses, seen = [], []
+    trainer.run(lambda progress: losses.append(progress.loss))
+    assert trainer.steps_per_epoch == 2
+    assert first.model.batches == 2, "one forward for each batch of the only augmented epoch"
+    without = Trainer(space, digits, recipe, tmp_path / "b", _teacher())
+    without.run(lambda progress: seen.append(progress.loss))
+    assert losses == pytest.approx(seen, rel=1e-3)
+    hard = recipe.model_copy(update={"distillation": Distillation(kind="hard"), "sampler": "balanced"})
+    second = _teacher()
+    Trainer(space, digits, hard, tmp_path / "c", second, labels).run()
+    assert second.model.batches == 0
+    other = recipe.model_copy(update={"seed": 1})
+    with pytest.raises(UsageError, match="other images"):
+        Trainer(space, digits, other, tmp_path / "d", _teacher(), labels).run()
+    endless = recipe.model_copy(update={"augmentation_epochs": 0})
+    with pytest.raises(UsageError, match="augmentation_epochs"):
+        Trainer(space, digits, endless, tmp_path / "e", _teacher(), labels)

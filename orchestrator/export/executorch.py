@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from luts.errors import BlocktimeError
 from orchestrator.export.quiet import quiet
-from orchestrator.export.rewrite import fold_batchnorm, linear_layernorm
+from orchestrator.export.rewrite import constant_bias, fold_batchnorm, linear_layernorm
 
 _GLUE = {"getitem", "alloc"}
 
@@ -49,7 +49,7 @@ def lower_to_executorch(
 
     if module.training:
         raise BlocktimeError("only a module in eval mode can be exported; call .eval() first")
-    module = fold_batchnorm(module)
+    module = constant_bias(fold_batchnorm(module))
     if backend == "xnnpack":
         module = linear_layernorm(module)
     with quiet(), torch.no_grad():

@@ -1,6 +1,7 @@
-"""Equal modules that lower better: BN folded into convolutions, LayerNorm as operations XNNPACK has.
+"""Equal modules that lower better: BN folded into convolutions, LayerNorm as operations XNNPACK has, lookups in
+weights made once.
 
-Both return a changed copy and leave their argument alone.
+All return a changed copy and leave their argument alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from search.networks.attention import RelativeBias
 
 
 def fold_batchnorm(module: nn.Module) -> nn.Module:
@@ -67,6 +70,25 @@ def linear_layernorm(module: nn.Module) -> nn.Module:
             LinearLayerNorm(part) if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1 else part
         ),
     )
+
+
+class Looked(nn.Module):
+    """What a module of weights alone gives, as a constant."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.register_buffer("value", value.detach().contiguous())
+
+    def forward(self) -> Tensor:
+        """The constant."""
+        return self.value
+
+
+def constant_bias(module: nn.Module) -> nn.Module:
+    """Replace each relative position bias by what it looks up, for which no delegate has an operator."""
+    return replace(module, lambda part: Looked(part()) if isinstance(part, RelativeBias) else part)
 
 
 def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Module:

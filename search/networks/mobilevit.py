@@ -1,8 +1,7 @@
 """The MobileViT block (AutoViT section 3.2), written so that it lowers into few delegates.
 
-Attention is two rank-3 `bmm`: 4-D matmul and `scaled_dot_product_attention` lower to expand and squeeze
-copies that XNNPACK does not take. Unfold and fold permute once, with channels last, the order in which
-XNNPACK keeps maps, and stay within rank 5, the most that Core ML takes.
+Unfold and fold permute once, with channels last, the order in which XNNPACK keeps maps, and stay within
+rank 5, the most that Core ML takes.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.blocks import BlockSpec, MobileViTLayer, MobileViTShell
+from search.networks.attention import attention
 from search.networks.layers import ConvBnAct
 
 
@@ -34,20 +34,6 @@ def fold_patches(x: Tensor, patch: int, batch: int, height: int, width: int) -> 
     x = x.reshape(patch, patch, batch * rows, columns, dim).permute(2, 0, 3, 1, 4)
     x = x.reshape(batch, rows * patch, columns * patch, dim).permute(0, 3, 1, 2)
     return x[:, :, :height, :width] if height % patch or width % patch else x
-
-
-def attention(qkv: Tensor, heads: int) -> Tensor:
-    """(B, N, 3 * heads * head_dim) -> (B, N, heads * head_dim): softmax(q k^T / sqrt(head_dim)) v."""
-    batch, tokens, channels = qkv.shape
-    head_dim = channels // (3 * heads)
-    qkv = qkv.reshape(batch, tokens, 3 * heads, head_dim).transpose(1, 2)
-    q, k, v = (
-        qkv[:, start : start + heads].reshape(batch * heads, tokens, head_dim)
-        for start in range(0, 3 * heads, heads)
-    )
-    scores = torch.bmm(q * head_dim**-0.5, k.transpose(1, 2)).softmax(-1)
-    out = torch.bmm(scores, v).reshape(batch, heads, tokens, head_dim)
-    return out.transpose(1, 2).reshape(batch, tokens, heads * head_dim)
 
 
 class TransformerLayer(nn.Module):

@@ -1,0 +1,149 @@
+"""Token mixers against timm's with copied weights, and against their papers' formulas written out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models.metaformer import Pooling
+from timm.models.mlp_mixer import MixerBlock
+from timm.models.mobilevit import LinearSelfAttention
+from timm.models.pvt_v2 import Attention as PvtAttention
+from timm.models.swiftformer import EfficientAdditiveAttention
+from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
+from timm.models.vision_transformer import Attention as VitAttention
+
+from luts.errors import UsageError
+from orchestrator.export.rewrite import constant_bias
+from orchestrator.export.weights import build_seeded
+from search.blocks import parse_key
+
+C, SIDE = 16, 8
+X = torch.randn(2, C, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def tokens(x):
+    return x.flatten(2).transpose(1, 2)
+
+
+def as_map(x):
+    return x.transpose(1, 2).reshape(X.shape)
+
+
+def ours(key):
+    return build_seeded(parse_key(key).module, 0)
+
+
+def copied(key, theirs, rename=()):
+    """Our module with the weights of theirs, tensor by tensor under the renamed names."""
+    module = ours(key)
+    state = {}
+    for name, value in theirs.state_dict().items():
+        for old, new in rename:
+            name = name.replace(old, new)
+        state[name] = value
+    module.load_state_dict(
+        {name: state[name].reshape(own.shape) for name, own in module.state_dict().items()}
+    )
+    return module
+
+
+def check_equal(module, expected):
+    with torch.no_grad():
+        given = module(X)
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert expected.std() > 1e-3
+
+
+@torch.no_grad()
+def test_multi_head_attention_is_that_of_vit():
+    theirs = build_seeded(lambda: VitAttention(C, num_heads=4, qkv_bias=True), 0)
+    check_equal(copied(f"mix.mha(c={C},heads=4)@{SIDE}", theirs), as_map(theirs(tokens(X))))
+
+
+@torch.no_grad()
+def test_window_attention_is_swins_and_its_bias_can_be_made_a_constant():
+    theirs = build_seeded(lambda: WindowAttention(C, num_heads=2, window_size=4), 0)
+    theirs.relative_position_bias_table.normal_(generator=torch.Generator().manual_seed(2))
+    windows = window_partition(X.permute(0, 2, 3, 1), (4, 4)).reshape(-1, 16, C)
+    expected = window_reverse(theirs(windows).reshape(-1, 4, 4, C), (4, 4), SIDE, SIDE).permute(0, 3, 1, 2)
+    rename = [("relative_position_bias_table", "bias.table")]
+    module = copied(f"mix.window(c={C},heads=2,w=4)@{SIDE}", theirs, rename)
+    check_equal(module, expected)
+    constant = constant_bias(module)
+    check_equal(constant, expected)
+    assert "bias.table" not in dict(constant.named_parameters())
+
+
+@torch.no_grad()
+def test_spatial_reduction_attention_is_pvts():
+    theirs = build_seeded(lambda: PvtAttention(C, num_heads=2, sr_ratio=2), 0)
+    module = copied(f"mix.sr(c={C},heads=2,s=2)@{SIDE}", theirs)
+    check_equal(module, as_map(theirs(tokens(X), [SIDE, SIDE])))
+
+
+@torch.no_grad()
+def test_separable_attention_is_mobilevitv2s():
+    theirs = build_seeded(lambda: LinearSelfAttention(C), 0)
+    module = copied(f"mix.separable(c={C})@{SIDE}", theirs, [("qkv_proj", "qkv"), ("out_proj", "out")])
+    check_equal(module, theirs(X.flatten(2)[:, :, None]).reshape(X.shape))
+
+
+@torch.no_grad()
+def test_additive_attention_is_swiftformers():
+    theirs = build_seeded(lambda: EfficientAdditiveAttention(C, C, 1), 0)
+    check_equal(copied(f"mix.additive(c={C})@{SIDE}", theirs, [("w_g", "score.weight")]), theirs(X))
+
+
+@torch.no_grad()
+def test_linear_attention_is_the_papers_equation():
+    """Katharopoulos et al. 2020, equation 4 with the similarity of equation 7, one query at a time."""
+    module = ours(f"mix.linear(c={C},heads=2)@{SIDE}")
+    mixed = torch.zeros(2, SIDE**2, C)
+    for image, qkv in enumerate(module.qkv(tokens(X))):
+        for head in (slice(0, 8), slice(8, 16)):
+            q, k, v = (part[:, head] for part in qkv.split(C, dim=1))
+            for i in range(SIDE**2):
+                similar = (F.elu(q[i]) + 1) @ (F.elu(k) + 1).T
+                mixed[image, i, head] = similar @ v / similar.sum()
+    check_equal(module, as_map(module.proj(mixed)))
+
+
+def test_pool_mixer_is_poolformers():
+    check_equal(ours(f"mix.pool(c={C},k=3)@{SIDE}"), Pooling(3)(X))
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_fourier_filter_is_gfnets_formula_by_fft(side):
+    """Rao et al. 2021, equation 4; odd maps have no frequency that is its own conjugate at the end."""
+    module = ours(f"mix.fourier(c={C})@{side}")
+    x = X[:, :, :side, :side]
+    weight = torch.complex(module.real, module.imag).transpose(1, 2)
+    expected = torch.fft.irfft2(torch.fft.rfft2(x, norm="ortho") * weight, s=(side, side), norm="ortho")
+    torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-6)
+    assert expected.std() > 1e-3
+
+
+@torch.no_grad()
+def test_token_mlp_is_mixers():
+    theirs = build_seeded(lambda: MixerBlock(C, SIDE**2), 0).mlp_tokens
+    hidden = theirs.fc1.out_features
+    module = copied(f"mix.mlp(c={C},hidden={hidden})@{SIDE}", theirs)
+    check_equal(module, theirs(X.flatten(2)).reshape(X.shape))
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("mix.window(c=16,heads=2,w=7)@16", r"windows of 7 px do not tile 16 px"),
+        ("mix.sr(c=16,heads=2,s=4)@6", r"cells of 4 px do not tile 6 px"),
+        ("mix.linear(c=16,heads=3)@8", r"16 channels make no 3 equal heads"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused_in_one_line(key, reason):
+    with pytest.raises(UsageError, match=reason):
+        parse_key(key)
+
+
+def test_costs_of_attention_by_hand():
+    """4 N d^2 + 2 N^2 d of complexity's column, and window attention's 2 w^2 N d."""
+    assert parse_key("mix.mha(c=16,heads=2)@8").macs().total == 4 * 64 * 16**2 + 2 * 64**2 * 16
+    assert parse_key("mix.window(c=16,heads=2,w=4)@8").macs().total == 4 * 64 * 16**2 + 2 * 16 * 64 * 16

@@ -20,10 +20,11 @@ from search.blocks.sequence import (
     group_blocks,
     peak_activation_bytes,
 )
-from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs
+from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs
 
 __all__ = [
     "BlockSpec",
+    "ChannelRoles",
     "Conv",
     "ConvHead",
     "EnclosingSpec",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs, param
+from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs, param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -196,3 +196,7 @@ class MobileViTLayer(BlockSpec):
     def factors(self) -> Factors:
         heads = (self.heads, self.head_dim)
         return {"qkv.weight": {0: (3, *heads)}, "qkv.bias": {0: (3, *heads)}, "proj.weight": {1: heads}}
+
+    def channel_roles(self) -> ChannelRoles:
+        inner = self.inner
+        return {"qkv": (("q", inner), ("k", inner), ("v", inner)), "fc1": (("ffn", self.hidden),)}

@@ -11,6 +11,7 @@ import typer
 from luts.errors import BlocktimeError
 from orchestrator.cli import (
     agent,
+    blocks,
     devices,
     exporting,
     lut,
@@ -36,7 +37,7 @@ app = typer.Typer(
 app.add_typer(spaces.space_app, name="space")
 app.add_typer(spaces.arch_app, name="arch")
 app.add_typer(lut.app, name="lut")
-for module in (devices, agent, exporting, profile, measuring, training, searching, report):
+for module in (devices, agent, exporting, profile, measuring, blocks, training, searching, report):
     module.register(app)
 
 

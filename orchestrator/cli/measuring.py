@@ -98,9 +98,9 @@ def measure_command(
     with found:
         if threads is None and device != "host":
             variant = default_threads(found, variant)
-        _check(found, variant)
+        check_device(found, variant)
         files = model_files(variant, specs, workers) | given
-        measurement, run = _measure(found, variant, files, next(iter(files)), budget, seed)
+        measurement, run = measure_files(found, variant, files, next(iter(files)), budget, seed)
     run.finish("measured")
     failed = {name: measurement.failures.get(_journal_id(name), "") for name in files}
     for name, reason in failed.items():
@@ -167,7 +167,7 @@ def validate_command(
     archs = fresh_archs(covered_space(table), table, count, seed)
     found = resolve(device, parse_access(agent, allow, app))
     with found:
-        _check(found, variant)
+        check_device(found, variant)
         specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
         measurement, run = measure_beside(found, variant, table, specs, budget, seed, workers, reuse=reuse)
     validation = summarise(table, compare(table, archs, measurement), measurement)
@@ -193,18 +193,19 @@ def measure_beside(
     files = model_files(variant, {REFERENCE: variant.export_spec(reference.blocks), **models}, workers)
     if files[REFERENCE].sha256 != reference.artifact_sha256:
         say("note: this version exports the LUT's reference to other bytes than the LUT was measured with")
-    measurement, run = _measure(device, variant, files, REFERENCE, budget, seed, reuse=reuse)
+    measurement, run = measure_files(device, variant, files, REFERENCE, budget, seed, reuse=reuse)
     for name, reason in measurement.failures.items():
         raise InvalidArtifactError(f"{name} can't be measured: {reason}")
     return measurement, run
 
 
-def _check(device: Device, variant: Variant) -> None:
+def check_device(device: Device, variant: Variant) -> None:
+    """`DeviceError` where the device does not answer, `UsageError` where it can't run the variant."""
     with device.connect() as client:
         check_runtime(device.name, client.hello(), variant)
 
 
-def _measure(
+def measure_files(
     device: Device,
     variant: Variant,
     files: Mapping[str, ModelFile],
@@ -214,6 +215,7 @@ def _measure(
     *,
     reuse: bool = False,
 ) -> tuple[Measurement, Run]:
+    """Measure models by name against the one named `reference`, going on with an open run of the same models."""
     ids = {name: _journal_id(name) for name in files}
     digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
     subject = Subject({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)

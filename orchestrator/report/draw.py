@@ -11,12 +11,14 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from luts.errors import StorageError
 from orchestrator.report.numbers import BASE, MOVED
 
 WIDE_PX = 880
@@ -127,6 +129,20 @@ def svg(drawn: Figure, name: str, title: str, description: str) -> Markup:
         element.text = text
         root.insert(position, element)
     return Markup(ET.tostring(root, encoding="unicode", short_empty_elements=True))
+
+
+def save_png(drawn: Figure, path: Path) -> None:
+    """Write a picture at twice its size in CSS pixels, on the paper of a light page.
+
+    Raises:
+        StorageError: the file can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context(_RC):
+            drawn.savefig(path, format="png", dpi=144, transparent=False, facecolor=PAPER)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
 
 def _localise(element: ET.Element, name: str) -> None:

@@ -14,14 +14,9 @@ from search.blocks.spec import BlockSpec, param
 
 @dataclasses.dataclass(frozen=True)
 class TokenMixer(BlockSpec):
-    """A mixer of the N = resolution^2 pixels of a map of d channels.
-
-    Attributes:
-        complexity: Multiply-accumulates of the published form in N and d, its other numbers as letters.
-    """
+    """A mixer of the N = resolution^2 pixels of a map of d channels."""
 
     elastic: ClassVar[bool] = False
-    complexity: ClassVar[str]
 
     channels: int = param("c")
 

@@ -101,7 +101,7 @@ class SpatialReductionAttention(HeadedMixer):
     """PVT's SRA (Wang et al. 2021, equations 1 to 3): keys and values of the map made smaller s times a side."""
 
     kind: ClassVar[str] = "mix.sr"
-    complexity: ClassVar[str] = "2 N d^2 + N d^2 + 2 N d^2 / s^2 + 2 N^2 d / s^2"
+    complexity: ClassVar[str] = "3 N d^2 + 2 N d^2 / s^2 + 2 N^2 d / s^2"
     examples: ClassVar[tuple[str, ...]] = ("mix.sr(c=16,heads=2,s=3)@6", "mix.sr(c=8,heads=2,s=2)@8")
 
     reduction: int = param("s")

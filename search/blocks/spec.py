@@ -51,6 +51,7 @@ class BlockSpec(ABC):
         examples: Keys of small blocks by which every kind is checked; of an elastic one, parts of the last.
         enclosed_by: Kind of the block that it stands inside of, as a transformer layer in its shell; "" on its own.
         elastic: Whether the first channels of a larger one make a smaller one, so that a supernet can hold it.
+        complexity: Multiply-accumulates in tokens N and channels d; "" where a block mixes no tokens.
         resolution: Side of the square input map in pixels.
     """
 
@@ -58,6 +59,7 @@ class BlockSpec(ABC):
     examples: ClassVar[tuple[str, ...]]
     enclosed_by: ClassVar[str] = ""
     elastic: ClassVar[bool] = True
+    complexity: ClassVar[str] = ""
 
     resolution: int
 

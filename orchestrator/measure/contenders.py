@@ -1,0 +1,134 @@
+"""Blocks side by side at equal width and resolution: which models to measure, and what one block costs by them.
+
+A block measured alone is a model of its own, with input and output. What one costs in a network is the difference
+of two chains that differ in the number of its copies alone, by the number of copies between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from luts.errors import UsageError
+from luts.estimate.ratios import RatioEstimates
+from luts.estimate.removal import RemovalCost, removal_cost
+from luts.estimate.rounds import Session
+from orchestrator.measure.plan import model_id
+from search.blocks import BlockSpec, parse_key
+
+SHORT_CHAIN, LONG_CHAIN = 1, 3
+"""Copies of a block: one, so that both chains hand on maps in the same layouts and differ by copies in the midst
+of a network; three, because a difference of one copy alone would be twice as uncertain."""
+
+CLASSES = 10
+"""Of the chains' classifier, which drops out."""
+
+HEAD_DIM = 32
+"""Channels of a head where a mixer has a choice: what Swin and MobileViT-like networks have."""
+
+MAX_WIDTH, MAX_RESOLUTION = 4096, 512
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all blocks of one comparison have in common: channels d, side of the map, and Swin's window."""
+
+    width: int
+    resolution: int
+    window: int
+
+    def __post_init__(self) -> None:
+        """`UsageError` where a number is out of bounds."""
+        if not 0 < self.width <= MAX_WIDTH or self.width % 4:
+            raise UsageError(f"--width {self.width}: expected a multiple of 4 up to {MAX_WIDTH}")
+        if not 0 < self.resolution <= MAX_RESOLUTION:
+            raise UsageError(f"--resolution {self.resolution}: expected 1 to {MAX_RESOLUTION}")
+        if not 0 < self.window <= MAX_RESOLUTION:
+            raise UsageError(f"--window {self.window}: expected 1 to {MAX_RESOLUTION}")
+
+    @property
+    def heads(self) -> int:
+        """Heads of `HEAD_DIM` channels, or one of all."""
+        return self.width // HEAD_DIM if self.width % HEAD_DIM == 0 else 1
+
+
+CONTENDERS: Mapping[str, Callable[[Setting], str]] = {
+    "mha": lambda s: f"mix.mha(c={s.width},heads={s.heads})@{s.resolution}",
+    "window": lambda s: f"mix.window(c={s.width},heads={s.heads},w={s.window})@{s.resolution}",
+    "sr": lambda s: f"mix.sr(c={s.width},heads={s.heads},s=2)@{s.resolution}",
+    "separable": lambda s: f"mix.separable(c={s.width})@{s.resolution}",
+    "additive": lambda s: f"mix.additive(c={s.width})@{s.resolution}",
+    "linear": lambda s: f"mix.linear(c={s.width},heads={s.heads})@{s.resolution}",
+    "pool": lambda s: f"mix.pool(c={s.width},k=3)@{s.resolution}",
+    "fourier": lambda s: f"mix.fourier(c={s.width})@{s.resolution}",
+    "mlp": lambda s: f"mix.mlp(c={s.width},hidden={s.width // 2})@{s.resolution}",
+}
+"""Key by name. Numbers that a paper leaves open are those of its networks at 14 to 16 px: PVT's reduction is 2
+there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width half the channels."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One block at one resolution, and the three models that tell its latency, by their blocks' keys."""
+
+    name: str
+    block: BlockSpec
+
+    @property
+    def tokens(self) -> int:
+        """Pixels N of the map."""
+        return self.block.resolution**2
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The block on its own."""
+        return (self.block.key,)
+
+    @property
+    def short(self) -> tuple[str, ...]:
+        """The chain with the fewest copies."""
+        return self._chain(SHORT_CHAIN)
+
+    @property
+    def long(self) -> tuple[str, ...]:
+        """The chain with the most copies."""
+        return self._chain(LONG_CHAIN)
+
+    def _chain(self, copies: int) -> tuple[str, ...]:
+        width, side = self.block.in_channels, self.block.resolution
+        stem, head = f"conv(in=3,out={width},k=3,s=1)@{side}", f"head.fc(in={width},classes={CLASSES})@{side}"
+        return (stem, *[self.block.key] * copies, head)
+
+    @property
+    def models(self) -> dict[str, tuple[str, ...]]:
+        """All three by model id."""
+        return {model_id(blocks): blocks for blocks in (self.short, self.long, self.alone)}
+
+
+def contenders(
+    names: Sequence[str], width: int, resolutions: Sequence[int], window: int
+) -> tuple[list[Contender], list[str]]:
+    """Blocks by resolution, and in one line each those that can't take a resolution.
+
+    Raises:
+        UsageError: an unknown name, or a width or resolution out of bounds.
+    """
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise UsageError(f"unknown block {unknown[0][:40]!r}; known: {', '.join(CONTENDERS)}")
+    found, refused = [], []
+    for resolution in resolutions:
+        setting = Setting(width, resolution, window)
+        for name in names:
+            try:
+                found.append(Contender(name, parse_key(CONTENDERS[name](setting))))
+            except UsageError as error:
+                refused.append(f"{name} left out at {resolution} px: {error}")
+    return found, refused
+
+
+def cost_of_copy(found: Sequence[Session], estimates: RatioEstimates, contender: Contender) -> RemovalCost:
+    """What one copy adds to a chain, in units of the reference's latency."""
+    cost = removal_cost(found, estimates, model_id(contender.long), model_id(contender.short))
+    copies = LONG_CHAIN - SHORT_CHAIN
+    return RemovalCost(cost.ms / copies, cost.se / copies, cost.low / copies, cost.high / copies)

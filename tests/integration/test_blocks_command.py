@@ -1,0 +1,92 @@
+"""`bench blocks` on a simulated device, whose truth is known."""
+
+import json
+from unittest import mock
+
+import pytest
+from typer.testing import CliRunner
+
+from luts.errors import UsageError
+from orchestrator.cli import blocks
+from orchestrator.cli.main import app
+from orchestrator.export import ExportFailure
+from orchestrator.export.pool import ExportError
+from orchestrator.measure.contenders import CONTENDERS, contenders
+from orchestrator.simulate.scenario import SCENARIOS
+from orchestrator.simulate.truth import Truth
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("BLOCKTIME_RUNS", "BLOCKTIME_LUTS", "BLOCKTIME_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+def bench(*arguments):
+    options = ("blocks", "--device", "simulated", "--budget", "1s", *arguments)
+    return CliRunner().invoke(app, options, catch_exceptions=False)
+
+
+def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
+    chosen = ("--blocks", "mha,window,pool", "--resolution", "14,16", "--width", "32")
+    result = bench(*chosen, "--out", "blocks.json", "--out", "blocks.png")
+    assert result.exit_code == 0, result.output
+    assert "window left out at 14 px: mix.window(c=32,heads=1,w=8)@14: windows of 8 px" in result.stderr
+    assert "SIMULATED" in result.stdout
+    assert (home / "blocks.png").read_bytes().startswith(b"\x89PNG")
+    document = json.loads((home / "blocks.json").read_text())
+    assert document["simulated"] is True
+    assert len(document["left_out"]) == 1
+    rows = document["blocks"]
+    assert [(row["tokens"], row["rank"]) for row in rows] == [
+        (196, 1),
+        (196, 2),
+        (256, 1),
+        (256, 2),
+        (256, 3),
+    ]
+    truth = Truth(SCENARIOS["quiet"].costs)
+    for row in rows:
+        (contender,) = contenders([row["block"]], 32, [row["resolution"]], 8)[0]
+        true_ms = (truth.latency_ms(contender.long) - truth.latency_ms(contender.short)) / 2
+        assert row["ms"] == pytest.approx(true_ms, rel=0.06)
+        assert row["ms_low"] < row["ms"] < row["ms_high"]
+        assert row["alone_ms"] == pytest.approx(truth.latency_ms(contender.alone), rel=0.06)
+
+
+def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
+    whole, said = blocks.model_files, "xnnpack cannot lower this model: no operator aten.roll"
+
+    def refusing(variant, specs, workers):
+        failures = tuple(ExportFailure(s, said) for s in specs.values() if "mix.pool" in " ".join(s.blocks))
+        if failures:
+            raise ExportError(failures, len(specs))
+        return whole(variant, specs, workers)
+
+    with mock.patch.object(blocks, "model_files", refusing):
+        result = bench("--blocks", "pool,mlp", "--resolution", "8", "--json")
+    assert f"pool left out at 8 px: {said}" in result.stderr
+    assert [row["block"] for row in json.loads(result.stdout)["blocks"]] == ["mlp"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--blocks", "mha,swin"), r"unknown block 'swin'; known: mha, window"),
+        (("--width", "30"), r"--width 30: expected a multiple of 4"),
+        (("--resolution", "0,16"), r"--resolution 0: expected 1 to 512"),
+        (("--out", "blocks.svg"), r"--out blocks.svg: expected a name that ends in .png or .json"),
+    ],
+)
+def test_refusals_in_one_line(options, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        bench(*options)
+
+
+def test_every_block_has_its_complexity_and_all_fit_at_16_px() -> None:
+    chosen, refused = contenders(list(CONTENDERS), 64, [16], 8)
+    assert not refused
+    assert all(contender.block.complexity for contender in chosen)
+    assert all(contender.block.in_channels == 64 for contender in chosen)

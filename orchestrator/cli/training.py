@@ -94,10 +94,12 @@ def eval_command(
     found = load_arch(arch)
     evaluator = open_evaluator(supernet, data, final=final)
     found = found.with_classes(evaluator.data.classes)
+    scores = evaluator.scores(found)
     facts = {
         "arch": found.to_json(),
         "split": "validation" if final else "search",
-        "top1": evaluator.accuracy(found),
+        "top1": scores.top1,
+        "top5": scores.top5,
         "params": found.params(),
     }
     emit_facts("", facts, as_json)

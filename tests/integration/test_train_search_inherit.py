@@ -70,7 +70,7 @@ def test_search_on_a_trained_supernet_gives_a_network_that_keeps_its_promises(di
     }
     price = LutPrice(LatencyModel(0.1, 0.05, costs, 0.02, 0.95), "d" * 64)
     data = reopen_data(info)
-    evaluator = InheritedAccuracy(supernet, info, data, calibration_images=128)
+    evaluator = InheritedAccuracy(supernet, info, data, calibration_batches=1)
     cached = CachedEvaluator(evaluator, tmp_path / "accuracies.jsonl")
     settings = SearchSettings(population=6, skeletons=3, generations=1, parents=3, crossovers=3, mutations=3)
     budget = Budget(latency_ms=6.0, cautious=True)

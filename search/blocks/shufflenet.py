@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from search.blocks.head import WideHead
 from search.blocks.registry import register
 from search.blocks.spec import BlockSpec, Macs, conv_out, param
+from search.blocks.stem import PooledStem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,54 +16,19 @@ if TYPE_CHECKING:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class ShuffleStem(BlockSpec):
+class ShuffleStem(PooledStem):
     """3x3 convolution of stride 2 with BN and ReLU, 3x3 max pool of stride 2 (Conv1 and MaxPool of table 5)."""
 
     kind: ClassVar[str] = "shufflenet.stem"
     examples: ClassVar[tuple[str, ...]] = ("shufflenet.stem(in=3,out=4)@9", "shufflenet.stem(in=3,out=8)@16")
-
-    inputs: int = param("in")
-    outputs: int = param("out")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.outputs
-
-    @property
-    def conv_resolution(self) -> int:
-        """Side of the map between convolution and pool."""
-        return conv_out(self.resolution, 2)
-
-    @property
-    def out_resolution(self) -> int:
-        return conv_out(self.conv_resolution, 2)
-
-    def params(self) -> int:
-        return 9 * self.inputs * self.outputs + 2 * self.outputs
-
-    def macs(self) -> Macs:
-        macs = 9 * self.inputs * self.outputs * self.conv_resolution**2
-        return Macs(macs, macs)
-
-    def traffic_elements(self) -> int:
-        return (
-            self.inputs * self.resolution**2 + 2 * self.outputs * self.conv_resolution**2 + self.out_elements
-        )
-
-    def live_elements(self) -> int:
-        wide = self.outputs * self.conv_resolution**2
-        return max(self.inputs * self.resolution**2 + wide, wide + self.out_elements)
+    kernel: ClassVar[int] = 3
 
     def module(self) -> nn.Module:
         from torch import nn
 
         from search.networks.layers import ConvBnAct
 
-        conv = ConvBnAct(self.inputs, self.outputs, 3, 2, act=nn.ReLU())
+        conv = ConvBnAct(self.inputs, self.outputs, self.kernel, 2, act=nn.ReLU())
         return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
 
 

@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from search.blocks import BlockSpec, Macs, count
+from search.blocks.ceit import CeitEncoder, CeitLayer, CeitStem
+from search.blocks.espnet import Eesp, EspHead, EspTrunk
+from search.blocks.localvit import LocalVitLayer
 from search.blocks.shufflenet import ShuffleHead, ShuffleStem, ShuffleUnit
+from search.blocks.t2t import T2tEmbed, T2tLayer, T2tPerformer
+from search.blocks.tokens import TokenEmbed, TokenHead
 
 RESOLUTION = 224
 CLASSES = 1000
@@ -65,12 +70,60 @@ def _shufflenetv2(widths: tuple[int, int, int, int, int]) -> Iterator[BlockSpec]
     yield ShuffleHead(resolution, width, CLASSES, last)
 
 
+def _espnetv2(stem: int, width: int, last: int) -> Iterator[BlockSpec]:
+    """Table 1 of Mehta et al. 2019: 3, 7 and 3 EESP units, dilations up to 4, 3 and 2."""
+    trunk = EspTrunk(RESOLUTION, 3, stem, width)
+    yield trunk
+    levels = zip(trunk.widths[1:], trunk.sides[2:], (3, 7, 3), (4, 3, 2), strict=True)
+    for channels, side, units, largest_dilation in levels:
+        for _ in range(units):
+            yield Eesp(side, channels, largest_dilation)
+    yield EspHead(trunk.out_resolution, trunk.out_channels, CLASSES, last)
+
+
+def _t2t_vit(dim: int, heads: int, depth: int, ratio: float) -> Iterator[BlockSpec]:
+    """Table 1 of Yuan et al. 2021, with Performers of 64 channels in the tokens-to-token module."""
+    first = T2tPerformer(RESOLUTION, 3, 64, 7, 4)
+    second = T2tPerformer(first.out_resolution, 64, 64, 3, 2)
+    embed = T2tEmbed(second.out_resolution, 64, dim, 3, 2)
+    yield from (first, second, embed)
+    for _ in range(depth):
+        yield T2tLayer(embed.out_resolution, dim, heads, ratio)
+    yield TokenHead(embed.out_resolution, dim, CLASSES)
+
+
+def _localvit(dim: int, heads: int, depth: int, reduction: int) -> Iterator[BlockSpec]:
+    """DeiT (Touvron et al. 2021) with the feed-forward networks of LocalViT, expansion 4."""
+    embed = TokenEmbed(RESOLUTION, 3, dim, 16, 16)
+    yield embed
+    for _ in range(depth):
+        yield LocalVitLayer(embed.out_resolution, dim, heads, 4, reduction)
+    yield TokenHead(embed.out_resolution, dim, CLASSES)
+
+
+def _ceit(stem_width: int, dim: int, heads: int, depth: int) -> Iterator[BlockSpec]:
+    """Table 1 of Yuan et al. 2021: a pooled stem and patches of 4 x 4 on its map, expansion 4."""
+    stem = CeitStem(RESOLUTION, 3, stem_width)
+    embed = TokenEmbed(stem.out_resolution, stem_width, dim, 4, 4)
+    yield from (stem, embed, CeitEncoder(embed.out_resolution, dim, heads, 4, depth, CLASSES))
+    for _ in range(depth):
+        yield CeitLayer(embed.out_resolution, dim, heads, 4)
+
+
 _PUBLISHED = (
     Published(
         "shufflenetv2-1.0",
         "Ma et al. 2018, ShuffleNet V2, table 5, 1x",
         tuple(_shufflenetv2((24, 116, 232, 464, 1024))),
     ),
+    Published("espnetv2", "Mehta et al. 2019, ESPNetv2, 1.5x", tuple(_espnetv2(32, 96, 1024))),
+    Published("t2t-vit-7", "Yuan et al. 2021, T2T-ViT-7 (T2T-T), table 1", tuple(_t2t_vit(256, 4, 7, 2))),
+    Published(
+        "localvit-t",
+        "Li et al. 2021, LocalViT-T (DeiT-T, 4 heads, SE reduced 192-fold)",
+        tuple(_localvit(192, 4, 12, 192)),
+    ),
+    Published("ceit-t", "Yuan et al. 2021, CeiT-T, table 1", tuple(_ceit(64, 192, 3, 12))),
 )
 
 

@@ -1,0 +1,115 @@
+"""ESPNetv2's pyramid, strided unit and trunk (Mehta et al. 2019, figures 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.blocks import BlockSpec
+from search.blocks.espnet import BRANCHES, REINFORCED, STRIDED_DILATIONS, EspTrunk, dilations
+from search.networks.layers import ConvBnAct
+
+
+def conv_prelu(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvBnAct:
+    """Convolution, BN, and PReLU with a slope a channel."""
+    return ConvBnAct(inputs, outputs, kernel, stride, groups, nn.PReLU(outputs))
+
+
+def halve(x: Tensor) -> Tensor:
+    """3x3 mean of stride 2, the zeros around the map counted.
+
+    Padded first, because XNNPACK's pool counts no zeros.
+    """
+    return F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)
+
+
+class Pyramid(nn.Module):
+    """Reduce, dilated depthwise convolutions with hierarchical feature fusion, expand; no activation at the end."""
+
+    def __init__(self, inputs: int, outputs: int, largest_dilation: int, stride: int = 1):
+        super().__init__()
+        reduced = outputs // BRANCHES
+        self.reduce = conv_prelu(inputs, reduced, groups=BRANCHES)
+        self.branches = nn.ModuleList(
+            nn.Conv2d(reduced, reduced, 3, stride, d, dilation=d, groups=reduced, bias=False)
+            for d in dilations(largest_dilation)
+        )
+        self.fused = nn.Sequential(nn.BatchNorm2d(outputs), nn.PReLU(outputs))
+        self.expand = ConvBnAct(outputs, outputs, groups=BRANCHES, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.reduce(x)
+        first, *others = self.branches
+        sums = [first(x)]
+        for branch in others:
+            sums.append(branch(x) + sums[-1])
+        out: Tensor = self.expand(self.fused(torch.cat(sums, 1)))
+        return out
+
+
+class EespModule(nn.Module):
+    """A pyramid of stride 1 with a residual, and PReLU."""
+
+    def __init__(self, channels: int, largest_dilation: int):
+        super().__init__()
+        self.pyramid = Pyramid(channels, channels, largest_dilation)
+        self.act = nn.PReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.pyramid(x) + x)
+        return out
+
+
+class StridedEesp(nn.Module):
+    """The pooled map and a pyramid of stride 2 side by side, plus the image's features if given; PReLU."""
+
+    def __init__(self, inputs: int, outputs: int, largest_dilation: int, image_channels: int):
+        super().__init__()
+        self.pyramid = Pyramid(inputs, outputs - inputs, largest_dilation, stride=2)
+        if image_channels:
+            self.reinforce = nn.Sequential(
+                conv_prelu(image_channels, image_channels, 3),
+                ConvBnAct(image_channels, outputs, act=False),
+            )
+        self.act = nn.PReLU(outputs)
+
+    def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
+        """(B, C, H, W) and the image at (H/2, W/2) -> (B, C', H/2, W/2)."""
+        y = torch.cat((halve(x), self.pyramid(x)), 1)
+        if image is not None:
+            y = y + self.reinforce(image)
+        out: Tensor = self.act(y)
+        return out
+
+
+class EspTrunkModule(nn.Module):
+    """(B, 3, H, W) -> (B, 8 c, H/32, W/32); a unit inside runs after the strided unit that gives its size."""
+
+    def __init__(self, spec: EspTrunk, layers: Sequence[BlockSpec]):
+        super().__init__()
+        self.stem = conv_prelu(spec.inputs, spec.stem, 3, 2)
+        before = (spec.stem, *spec.widths[:-1])
+        self.strided = nn.ModuleList(
+            StridedEesp(inputs, outputs, dilation, spec.inputs if level < REINFORCED else 0)
+            for level, (inputs, outputs, dilation) in enumerate(
+                zip(before, spec.widths, STRIDED_DILATIONS, strict=True)
+            )
+        )
+        self.layers = nn.Sequential(*(layer.module() for layer in layers))
+        self.of_level = [
+            [index for index, layer in enumerate(layers) if layer.in_channels == width]
+            for width in spec.widths
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        image, x = halve(x), self.stem(x)
+        for level, strided in enumerate(self.strided):
+            reinforced = level < REINFORCED
+            image = halve(image) if reinforced else image
+            x = strided(x, image if reinforced else None)
+            for index in self.of_level[level]:
+                x = self.layers[index](x)
+        return x

@@ -1,0 +1,111 @@
+"""ESPNetv2's pyramid, strided unit and trunk against their formulas (Mehta et al. 2019, section 3)."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from orchestrator.export.weights import build_seeded
+from search.blocks import parse_key
+from search.blocks.espnet import dilations
+from search.networks import build_block
+from search.networks.espnet import Pyramid, StridedEesp
+from search.networks.network import build_group
+from search.spaces import list_published
+
+EXACT = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def drawn(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+
+
+def normed(x, bn):
+    """BN at inference, written out."""
+    weight, bias, mean, var = (
+        t[None, :, None, None] for t in (bn.weight, bn.bias, bn.running_mean, bn.running_var)
+    )
+    return (x - mean) / (var + bn.eps).sqrt() * weight + bias
+
+
+def prelu(x, act):
+    return torch.where(x > 0, x, act.weight[None, :, None, None] * x)
+
+
+def grouped(x, conv):
+    """A 1x1 convolution of four groups as four products."""
+    weights = conv.weight[:, :, 0, 0].chunk(4)
+    return torch.cat(
+        [torch.einsum("oc,bchw->bohw", w, part) for w, part in zip(weights, x.chunk(4, 1), strict=True)], 1
+    )
+
+
+def pyramid_of(pyramid, x, stride):
+    """Reduce, transform, each output with the sum of those before it, merge."""
+    reduced = prelu(normed(grouped(x, pyramid.reduce.conv), pyramid.reduce.bn), pyramid.reduce.act)
+    outputs = [
+        F.conv2d(reduced, branch.weight, None, stride, dilation, dilation, groups=reduced.shape[1])
+        for branch, dilation in zip(pyramid.branches, (1, 1, 2, 3), strict=True)
+    ]
+    fused = torch.cat([sum(outputs[: last + 1]) for last in range(4)], 1)
+    fused = prelu(normed(fused, pyramid.fused[0]), pyramid.fused[1])
+    return normed(grouped(fused, pyramid.expand.conv), pyramid.expand.bn)
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(4, (1, 2, 3, 4)), (3, (1, 1, 2, 3)), (2, (1, 1, 1, 2))])
+def test_dilations_above_the_largest_fall_back_to_one(largest, expected):
+    assert dilations(largest) == expected
+
+
+def test_a_unit_fuses_hierarchically_and_adds_its_input():
+    unit = build_seeded(parse_key("espnet.eesp(c=16,dil=3)@9").module, 1)
+    x = drawn(2, 16, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(unit(x), prelu(pyramid_of(unit.pyramid, x, 1) + x, unit.act), **EXACT)
+
+
+def test_a_strided_unit_pools_beside_the_pyramid_and_adds_the_image():
+    unit = build_seeded(lambda: StridedEesp(16, 32, 3, 3), 1)
+    x, image = drawn(1, 16, 10, 10), drawn(1, 3, 5, 5)
+    with torch.no_grad():
+        pooled = F.avg_pool2d(x, 3, 2, padding=1)
+        joined = torch.cat((pooled, pyramid_of(unit.pyramid, x, 2)), 1)
+        first, second = unit.reinforce
+        seen = prelu(normed(F.conv2d(image, first.conv.weight, padding=1), first.bn), first.act)
+        seen = normed(F.conv2d(seen, second.conv.weight), second.bn)
+        torch.testing.assert_close(unit(x, image), prelu(joined + seen, unit.act), **EXACT)
+
+
+def test_the_trunk_pools_the_image_to_each_level():
+    trunk, _ = build_block(parse_key("espnet.trunk(in=3,stem=16,c=32)@64"))
+    image, seen = drawn(1, 3, 64, 64), []
+    for unit in trunk.strided:
+        unit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    with torch.no_grad():
+        trunk.eval()(image)
+    pooled = [image]
+    for _ in range(4):
+        pooled.append(F.avg_pool2d(pooled[-1], 3, 2, padding=1))
+    assert seen[3] is None
+    for found, expected in zip(seen[:3], pooled[2:], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_units_run_at_the_level_of_their_width():
+    """3, 7 and 3 of them, at 28, 14 and 7 px (table 1)."""
+    trunk, *units, _ = list_published()["espnetv2"].blocks()
+    assert [unit.resolution for unit in units] == [28] * 3 + [14] * 7 + [7] * 3
+    assert all(trunk.encloses(unit) for unit in units)
+    assert not trunk.encloses(parse_key("espnet.eesp(c=192,dil=4)@14"))
+    assert build_group((trunk, *units)).of_level == [[], [0, 1, 2], [3, 4, 5, 6, 7, 8, 9], [10, 11, 12]]
+
+
+def test_pyramid_costs_by_hand():
+    """96 to 96 channels at 28 px: 24 reduced."""
+    pyramid = Pyramid(96, 96, 4)
+    convolutions = 96 // 4 * 24 + 4 * 24 * 9 + 96 // 4 * 96
+    norms_and_slopes = 3 * 24 + 3 * 96 + 2 * 96
+    assert sum(p.numel() for p in pyramid.parameters()) == convolutions + norms_and_slopes
+    spec = parse_key("espnet.eesp(c=96,dil=4)@28")
+    assert spec.params() == convolutions + norms_and_slopes + 96
+    assert spec.macs().total == convolutions * 28**2
+    assert spec.depthwise_macs() == 4 * 24 * 9 * 28**2

@@ -1,0 +1,134 @@
+"""LocalViT's and CeiT's convolutions on tokens, and CeiT's class-token attention, against their formulas."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from luts.errors import UsageError
+from orchestrator.export.weights import build_seeded
+from search.blocks import check_chain, parse_key, parse_keys
+from search.networks.network import build_group
+
+EXACT = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def drawn(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+
+
+def heads_of(query, key, value, heads):
+    """softmax(q k / sqrt(head_dim)) v, head by head."""
+    mixed = [
+        ((q @ k.transpose(1, 2)) / q.shape[-1] ** 0.5).softmax(-1) @ v
+        for q, k, v in zip(*(x.chunk(heads, -1) for x in (query, key, value)), strict=True)
+    ]
+    return torch.cat(mixed, -1)
+
+
+def attended(branch, x):
+    qkv = branch.qkv(branch.norm(x))
+    return x + branch.proj(heads_of(*qkv.chunk(3, -1), branch.heads))
+
+
+def as_map(tokens, side):
+    """Token 1 + row * side + column is the pixel of that row and column."""
+    rows = [tokens[:, row * side : (row + 1) * side] for row in range(side)]
+    return torch.stack(rows, 1).permute(0, 3, 1, 2)
+
+
+def as_tokens(image):
+    return torch.cat([image[:, :, row].transpose(1, 2) for row in range(image.shape[2])], 1)
+
+
+def h_swish(x):
+    return x * (x + 3).clamp(0, 6) / 6
+
+
+def test_localvit_layer():
+    layer = build_seeded(parse_key("localvit.layer(d=12,heads=2,ratio=4,r=12)@3").module, 1)
+    x = drawn(2, 10, 12)
+    with torch.no_grad():
+        y = attended(layer.attention, x)
+        image = as_map(y[:, 1:], 3)
+        expand, depthwise, excitation, project = layer.local
+        wide = h_swish(
+            depthwise.bn(
+                F.conv2d(
+                    h_swish(expand.bn(F.conv2d(image, expand.conv.weight))),
+                    depthwise.conv.weight,
+                    padding=1,
+                    groups=48,
+                )
+            )
+        )
+        gate = F.linear(
+            wide.mean((2, 3)), excitation.squeeze.weight.flatten(1), excitation.squeeze.bias
+        ).relu()
+        gate = F.linear(gate, excitation.excite.weight.flatten(1), excitation.excite.bias)
+        wide = wide * ((gate + 3).clamp(0, 6) / 6)[:, :, None, None]
+        image = image + project.bn(F.conv2d(wide, project.conv.weight))
+        torch.testing.assert_close(layer(x), torch.cat((y[:, :1], as_tokens(image)), 1), **EXACT)
+
+
+def test_ceit_layer():
+    """The class token passes by the convolutions: the residual adds the normed token to it."""
+    layer = build_seeded(parse_key("ceit.layer(d=12,heads=2,ratio=4)@3").module, 1)
+    x = drawn(2, 10, 12)
+    with torch.no_grad():
+        y = attended(layer.attention, x)
+        z = layer.norm(y)
+        conv1, bn1, _, conv2, bn2, _, conv3, bn3 = layer.local
+        image = F.gelu(bn1(F.conv2d(as_map(z[:, 1:], 3), conv1.weight, conv1.bias)))
+        image = F.gelu(bn2(F.conv2d(image, conv2.weight, conv2.bias, padding=1, groups=48)))
+        image = bn3(F.conv2d(image, conv3.weight, conv3.bias))
+        torch.testing.assert_close(layer(x), y + torch.cat((z[:, :1], as_tokens(image)), 1), **EXACT)
+
+
+ENCODER = "ceit.encoder(d=12,heads=2,ratio=4,depth=3,classes=5)@3"
+
+
+@pytest.mark.parametrize("layers", [3, 2])
+def test_ceit_attends_over_the_class_tokens_of_all_layers(layers):
+    """The last class token is the one query; a layer left out repeats the class token before it."""
+    blocks = parse_keys([ENCODER] + ["ceit.layer(d=12,heads=2,ratio=4)@3"] * layers)
+    encoder = build_seeded(lambda: build_group(blocks), 1)
+    x = drawn(2, 10, 12)
+    with torch.no_grad():
+        seen, y = [], x
+        for layer in encoder.layers:
+            y = layer(y)
+            seen.append(y[:, 0])
+        seen += [seen[-1]] * (3 - layers)
+        tokens = torch.stack(seen, 1) + encoder.layer_positions
+        normed = encoder.norm1(tokens)
+        key, value = encoder.key_value(normed).chunk(2, -1)
+        last = tokens[:, 2:] + encoder.proj(heads_of(encoder.query(normed[:, 2:]), key, value, 2))
+        last = last + encoder.fc2(F.gelu(encoder.fc1(encoder.norm2(last))))
+        expected = encoder.head(encoder.norm(last))[:, 0]
+        torch.testing.assert_close(encoder(x), expected, **EXACT)
+
+
+def test_a_layer_of_another_width_does_not_fit():
+    blocks = parse_keys(["tokens.embed(in=3,d=12,k=4,s=4)@12", ENCODER, "ceit.layer(d=24,heads=2,ratio=4)@3"])
+    with pytest.raises(UsageError, match=r"stands in no ceit\.encoder that fits it"):
+        check_chain(blocks)
+
+
+def test_costs_by_hand():
+    """DeiT-T's width at 14 x 14 px."""
+    local, ceit = (
+        parse_key(key)
+        for key in ("localvit.layer(d=192,heads=4,ratio=4,r=192)@14", "ceit.layer(d=192,heads=3,ratio=4)@14")
+    )
+    attention = 2 * 192 + 192 * 576 + 576 + 192 * 192 + 192
+    assert (
+        local.params() == attention + 2 * 192 * 768 + 9 * 768 + 2 * (768 + 768 + 192) + 768 * 4 * 2 + 4 + 768
+    )
+    assert ceit.params() == attention + 2 * 192 + 2 * 192 * 768 + 9 * 768 + 2 * 768 + 192 + 2 * (
+        768 + 768 + 192
+    )
+    linear = 197 * 4 * 192 * 192
+    assert ceit.macs().conv_linear == linear + 196 * (2 * 192 * 768 + 9 * 768)
+    assert ceit.macs().total == ceit.macs().conv_linear + 2 * 197 * 197 * 192
+    assert local.macs().conv_linear == ceit.macs().conv_linear + 2 * 768 * 4
+    assert local.depthwise_macs() == ceit.depthwise_macs() == 196 * 9 * 768

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,9 @@ def show_command(
         str | None, typer.Option(help="Show the latencies that can be reached by this LUT.")
     ] = None,
     luts: Annotated[Path | None, typer.Option("--luts", help="A further folder of LUTs.")] = None,
+    sharing: Annotated[
+        bool, typer.Option("--sharing", help="Show how much its subnets share, in one supernet and in three.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """A space's choices, its size, the range of its parameters and MACs, and of its latency by a LUT."""
@@ -89,8 +93,10 @@ def show_command(
         "conv_linear_macs_sampled": [macs[0], macs[-1]],
     }
     reached = _reached(space, lut, luts) if lut else []
+    shared = _sharing(found) if sharing else []
     if as_json:
-        emit_json(facts | {"stages": stages} | ({"reach": reached} if lut else {}))
+        extras = ({"reach": reached} if lut else {}) | ({"sharing": shared} if sharing else {})
+        emit_json(facts | {"stages": stages} | extras)
         return
     shown = [
         {
@@ -122,6 +128,16 @@ def show_command(
             Column("macs", "conv+linear MACs"),
         ]
         emit_rows("", columns, reached, False)
+    if sharing:
+        columns = [
+            Column("supernet", "supernet"),
+            Column("subnets", "random subnets"),
+            Column("smallest", "least parameters"),
+            Column("largest", "most parameters"),
+            Column("shared", "shared by all"),
+            Column("efficiency", "sharing efficiency E", 3),
+        ]
+        emit_rows("", columns, shared, False)
 
 
 def _reached(name: str, lut: str, luts: Path | None) -> list[dict[str, object]]:
@@ -147,6 +163,17 @@ def _reached(name: str, lut: str, luts: Path | None) -> list[dict[str, object]]:
             "arch": corner.arch.to_json(),
         }
         for what, corner in [*rows, ("slowest", reach.largest)]
+    ]
+
+
+def _sharing(space: Space) -> list[dict[str, object]]:
+    """Of one supernet for the whole space, and of three for as many ranges of parameters."""
+    from search.supernet.sharing import partition, sharing
+
+    return [
+        {"supernet": f"{index + 1} of {count}"} | dataclasses.asdict(sharing(space, archs))
+        for count in (1, 3)
+        for index, archs in enumerate(partition(space, count))
     ]
 
 

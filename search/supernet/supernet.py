@@ -34,6 +34,7 @@ class Supernet(nn.Module):
             torch.manual_seed(seed)
             self.slots = nn.ModuleDict({slot: elastic_module(group) for slot, group in self._largest.items()})
         self._slices: dict[tuple[str, Group], tuple[Slice, ...]] = {}
+        self._named: dict[tuple[int, str, Group], tuple[Slice, ...]] = {}
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution)."""
@@ -45,11 +46,15 @@ class Supernet(nn.Module):
 
     def slices(self, arch: Arch) -> tuple[Slice, ...]:
         """Every part of the weights that `arch` uses, with the names of `extract(arch)`'s parameters."""
-        return tuple(
-            dataclasses.replace(part, name=f"{index}.{part.name}")
-            for index, (slot, group) in enumerate(self.path(arch))
-            for part in self._slices_of(slot, group)
-        )
+        found: list[Slice] = []
+        for index, (slot, group) in enumerate(self.path(arch)):
+            if (index, slot, group) not in self._named:
+                self._named[index, slot, group] = tuple(
+                    dataclasses.replace(part, name=f"{index}.{part.name}")
+                    for part in self._slices_of(slot, group)
+                )
+            found += self._named[index, slot, group]
+        return tuple(found)
 
     def extract(self, arch: Arch) -> Network:
         """The standalone network of `arch` with a copy of its weights; its BN statistics are not set yet."""

@@ -19,7 +19,7 @@ from orchestrator.export.executorch import first_line
 from orchestrator.export.mil import UnknownOperatorError, evaluate
 from orchestrator.export.quantize import QUANTISED_OPERATORS, quantize_w8a8
 from orchestrator.export.quiet import quiet
-from orchestrator.export.rewrite import constant_bias, fold_batchnorm
+from search.networks.fusion import fuse_for_inference
 
 _FREE_OPERATORS = {"const", "cast"}
 """Operators that compute nothing: constants, and conversions between the interface's type and the program's."""
@@ -62,7 +62,7 @@ def convert_to_mlpackage(
     with quiet(), torch.no_grad():
         import coremltools
 
-        folded = constant_bias(fold_batchnorm(module))
+        folded = fuse_for_inference(module)
         expected = folded(*inputs)
         expected = (expected,) if isinstance(expected, Tensor) else tuple(expected)
         try:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from luts.errors import BlocktimeError
 from orchestrator.export.quiet import quiet
-from orchestrator.export.rewrite import constant_bias, fold_batchnorm, linear_layernorm
+from orchestrator.export.rewrite import linear_layernorm
+from search.networks.fusion import fuse_for_inference
 
 _GLUE = {"getitem", "alloc"}
 
@@ -49,7 +50,7 @@ def lower_to_executorch(
 
     if module.training:
         raise BlocktimeError("only a module in eval mode can be exported; call .eval() first")
-    module = constant_bias(fold_batchnorm(module))
+    module = fuse_for_inference(module)
     if backend == "xnnpack":
         module = linear_layernorm(module)
     with quiet(), torch.no_grad():

@@ -1,39 +1,16 @@
-"""Equal modules that lower better: BN folded into convolutions, LayerNorm as operations XNNPACK has, lookups in
-weights made once.
+"""Equal modules that lower better: LayerNorm as operations that XNNPACK has.
 
-All return a changed copy and leave their argument alone.
+BN is fused before, see `search.networks.fusion`. The argument is left alone, what comes back is a changed copy.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from search.networks.attention import RelativeBias
-
-
-def fold_batchnorm(module: nn.Module) -> nn.Module:
-    """Fold each BN into the convolution right before it in an `nn.Sequential`.
-
-    Only exactly these classes are touched: a subclass may do more in its forward.
-    """
-    module = copy.deepcopy(module)
-    for part in module.modules():
-        if not isinstance(part, nn.Sequential):
-            continue
-        names = list(part._modules)
-        for first, second in itertools.pairwise(names):
-            conv, norm = part._modules[first], part._modules[second]
-            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
-                part._modules[first] = fuse_conv_bn_eval(conv, norm)
-                part._modules[second] = nn.Identity()
-    return module
 
 
 class LinearLayerNorm(nn.Module):
@@ -70,25 +47,6 @@ def linear_layernorm(module: nn.Module) -> nn.Module:
             LinearLayerNorm(part) if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1 else part
         ),
     )
-
-
-class Looked(nn.Module):
-    """What a module of weights alone gives, as a constant."""
-
-    value: Tensor
-
-    def __init__(self, value: Tensor):
-        super().__init__()
-        self.register_buffer("value", value.detach().contiguous())
-
-    def forward(self) -> Tensor:
-        """The constant."""
-        return self.value
-
-
-def constant_bias(module: nn.Module) -> nn.Module:
-    """Replace each relative position bias by what it looks up, for which no delegate has an operator."""
-    return replace(module, lambda part: Looked(part()) if isinstance(part, RelativeBias) else part)
 
 
 def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from luts.errors import UsageError
 from orchestrator.export.spec import ExportSpec
-from orchestrator.export.weights import build_seeded, load_weights
+from orchestrator.export.weights import build_seeded, load_weights, settle
 from search.blocks import parse_keys
 from search.networks import build_block, build_network
 
@@ -27,6 +27,8 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
         module, inputs = _build_blocks(spec)
     if spec.weights.startswith("sha256:"):
         load_weights(module, Path(spec.weights_path), spec.weights.removeprefix("sha256:"))
+    else:
+        settle(module, inputs)
     return module, inputs
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,9 @@ from luts.errors import InvalidArtifactError
 
 MAX_WEIGHTS_BYTES = 4 << 30
 """Largest weights file that is read."""
+
+MAX_SCALE = 1e3
+"""Largest output of random weights that is left alone: far over those of our networks, far below fp16's end."""
 
 
 def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -42,15 +45,43 @@ def _draw(part: nn.Module, generator: torch.Generator) -> None:
         part.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
         if part.bias is not None:
             part.bias.normal_(0.0, 0.1, generator=generator)
-    elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm):
+    elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
         if part.weight is not None:
             part.weight.uniform_(0.7, 1.3, generator=generator)
         if part.bias is not None:
             part.bias.normal_(0.0, 0.1, generator=generator)
-        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and part.running_mean is not None:
             part.running_mean.normal_(0.0, 0.1, generator=generator)
             assert part.running_var is not None
             part.running_var.uniform_(0.7, 1.3, generator=generator)
+
+
+def settle(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Give BN the scale of its inputs where random weights make outputs over `MAX_SCALE`; else change nothing.
+
+    Dozens of residuals, each of which triples the variance, take a network to 1e11.
+    """
+    with torch.no_grad():
+        outputs = module(*inputs)
+        if not isinstance(outputs, Tensor) or bool(outputs.abs().max() <= MAX_SCALE):
+            return
+        norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+        hooks = [norm.register_forward_pre_hook(_take_scale) for norm in norms]
+        module(*inputs)
+        for hook in hooks:
+            hook.remove()
+
+
+def _take_scale(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+    """BN's statistics, drawn for inputs of unit scale, become those for inputs as large as these.
+
+    One scale for all channels: one each would enlarge what is small by chance.
+    """
+    assert isinstance(norm, nn.BatchNorm2d)
+    square = given[0].square().mean()
+    if norm.running_mean is not None and norm.running_var is not None and square > 0:
+        norm.running_mean.mul_(square.sqrt())
+        norm.running_var.mul_(square)
 
 
 def load_weights(module: nn.Module, path: Path, sha256: str) -> None:

@@ -81,13 +81,9 @@ class WindowAttention(HeadedMixer):
         return (layouts + linear + products) * self.out_elements + scores
 
     def live_elements(self) -> int:
-        maps, scores, bias = (
-            self.out_elements,
-            self.heads * self.tokens * self.area,
-            self.heads * self.area**2,
-        )
+        maps, scores = self.out_elements, self.heads * self.tokens * self.area
         split, products, biased = 6 * maps, 3 * maps + scores, maps + 2 * scores
-        return bias + max(split, products, biased)
+        return max(split, products, biased)
 
     def module(self) -> nn.Module:
         from search.networks.mixers.attention import WindowAttention as Module

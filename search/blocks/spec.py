@@ -11,7 +11,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from torch import nn
@@ -136,6 +136,16 @@ class BlockSpec(ABC):
         Where BN follows a layer, it is BN that is named.
         """
         return {}
+
+    def covering(self, other: Self) -> Self:
+        """What holds the weights of both blocks in a supernet: every field's larger value.
+
+        It need be no block of any network.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        return dataclasses.replace(
+            self, **{name: max(getattr(self, name), getattr(other, name)) for name in names}
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from search.networks.fusion import OfWeights
+
 
 def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """(B, N, parts * heads * head_dim) -> `parts` times (B * heads, N, head_dim)."""
@@ -54,11 +56,8 @@ def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     return attend(q, k, v, heads, bias)
 
 
-class RelativeBias(nn.Module):
-    """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window.
-
-    The lookup depends on weights alone, so `orchestrator.export.rewrite` replaces it by its result.
-    """
+class RelativeBias(OfWeights):
+    """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window."""
 
     index: Tensor
 

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 from luts.errors import InvalidArtifactError, UsageError
-from search.spaces import autovit, mobilevit
+from search.spaces import autovit, efficientvit, mobilevit
 from search.spaces.arch import Arch
 from search.spaces.space import Space
 
 MAX_ARCH_BYTES = 64 * 1024
 """Largest architecture file that is read; the largest of a registered space has under 1 KiB."""
 
-_SPACES = {space.name: space for space in (*autovit.SPACES, *mobilevit.SPACES)}
-_ARCHS = {**autovit.PAPER_ARCHS, **mobilevit.PAPER_ARCHS}
+_SPACES = {space.name: space for space in (*autovit.SPACES, *mobilevit.SPACES, *efficientvit.SPACES)}
+_ARCHS = {**autovit.PAPER_ARCHS, **mobilevit.PAPER_ARCHS, **efficientvit.PAPER_ARCHS}
 
 
 def list_spaces() -> tuple[Space, ...]:

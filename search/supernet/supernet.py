@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from luts.errors import UsageError
 from search.blocks import Group, group_blocks
 from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
-from search.spaces.family import expand_head, expand_stage
+from search.spaces.family import expand_head, expand_stage, stage_slots
 from search.spaces.space import stage_resolution
 from search.supernet.elastic import Slice, elastic_module, slices_of, weightless_module
 
@@ -92,7 +93,7 @@ def _slots(
     channels, side = 3, resolution
     for stage, values in zip(space.stages, stages, strict=False):
         groups = group_blocks(expand_stage(stage, values, channels, side))
-        found += [(f"{stage.name}_{index}", group) for index, group in enumerate(groups)]
+        found += zip(stage_slots(stage, values, len(groups)), groups, strict=True)
         channels, side = stage.width(values), stage_resolution(stage, side)
     return [*found, (f"head_{head}", (expand_head(head, channels, side, space.default_classes),))]
 
@@ -104,19 +105,32 @@ def stage_ends(path: Sequence[tuple[str, Group]]) -> list[int]:
 
 
 def _largest(space: Space) -> dict[str, Group]:
-    """The blocks of every slot at its largest: all choices at their maximum, one head for each exit.
+    """For every slot what holds the weights of all its blocks.
+
+    That is what a choice makes with all values at their largest, or one of them at its smallest: fewer heads have
+    wider splits.
 
     Raises:
         UsageError: one of them is of a kind that is not elastic.
     """
-    stages = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
+    largest = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
+    corners = [largest]
+    for index, stage in enumerate(space.stages):
+        for place, (_, allowed) in enumerate(stage.choices):
+            row = (*largest[index][:place], min(allowed), *largest[index][place + 1 :])
+            corners.append((*largest[:index], row, *largest[index + 1 :]))
     slots: dict[str, Group] = {}
-    for count in space.stage_counts:
-        for head in space.heads:
-            for slot, group in _slots(space, stages[:count], space.default_resolution, head):
-                rigid = next((block.kind for block in group if not block.elastic), None)
-                if rigid:
-                    raise UsageError(f"{space.name} has no supernet: {rigid} is not elastic")
-                if slot not in slots or group[0].in_channels > slots[slot][0].in_channels:
-                    slots[slot] = group
+    for count, head, stages in itertools.product(space.stage_counts, space.heads, corners):
+        for slot, group in _slots(space, stages[:count], max(space.resolutions), head):
+            rigid = next((block.kind for block in group if not block.elastic), None)
+            if rigid:
+                raise UsageError(f"{space.name} has no supernet: {rigid} is not elastic")
+            slots[slot] = _covering(slots[slot], group) if slot in slots else group
     return slots
+
+
+def _covering(first: Group, second: Group) -> Group:
+    """Blocks that hold the weights of both groups, which differ in depth at most."""
+    both = [a.covering(b) for a, b in zip(first, second, strict=False)]
+    longer = max(first, second, key=len)
+    return (*both, *longer[len(both) :])

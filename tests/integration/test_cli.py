@@ -47,7 +47,7 @@ def refused(result, exit_code, *words):
 def test_spaces_and_architectures_as_json(bench):
     rows = json.loads(bench("space", "list", "--json").stdout)
     autovit = {"autovit-nano", "autovit-xxs", "autovit-xs", "autovit-s"}
-    assert {row["space"] for row in rows} == autovit | {"mobilevit"}
+    assert {row["space"] for row in rows} == autovit | {"mobilevit", "efficientvit-cga", "efficientvit-nano"}
     shown = json.loads(bench("arch", "show", "autovit-xxs-paper", "--json").stdout)
     assert shown["params"] == 1815528
     assert shown["conv_linear_macs"] == 309480832
@@ -107,7 +107,13 @@ def test_measuring_nothing_is_a_usage_error(bench):
 
 def test_an_unknown_network_names_the_known_ones(bench):
     for command in (("measure", "--device", "host"), ("export",)):
-        refused(bench(*command, "--model", "mobilevit-m"), 2, "mobilevit-xs, mobilevit-s", "shufflenetv2-1.0", "or timm:NAME")
+        refused(
+            bench(*command, "--model", "mobilevit-m"),
+            2,
+            "mobilevit-xs, mobilevit-s",
+            "shufflenetv2-1.0",
+            "or timm:NAME",
+        )
 
 
 def test_a_plan_says_what_would_be_measured_without_a_device(bench):

@@ -13,9 +13,10 @@ from orchestrator.export.reuse.fragment import Fragment, FragmentStore
 from orchestrator.export.reuse.program import arguments_of, serialize
 from orchestrator.export.reuse.splice import SpliceError, splice
 from orchestrator.export.reuse.units import Unit, donor_of, units_of
-from orchestrator.export.rewrite import fold_batchnorm, linear_layernorm
+from orchestrator.export.rewrite import linear_layernorm
 from orchestrator.export.xnnpack import recorded_graphs
 from search.blocks import parse_keys
+from search.networks.fusion import fuse_for_inference
 
 DONOR_UNITS = 2
 """A unit's donor takes about as long to lower as this many units of a whole network, where capturing, the two
@@ -90,4 +91,4 @@ def _lower(
 
 
 def _lowered_tensors(module: nn.Module) -> dict[str, Tensor]:
-    return linear_layernorm(fold_batchnorm(module)).state_dict()
+    return linear_layernorm(fuse_for_inference(module)).state_dict()

@@ -7,7 +7,7 @@ from torch import nn
 
 from luts.errors import InvalidArtifactError
 from orchestrator.export.cache import digest
-from orchestrator.export.rewrite import LinearLayerNorm, fold_batchnorm, linear_layernorm
+from orchestrator.export.rewrite import LinearLayerNorm, linear_layernorm
 from orchestrator.export.source import build_module
 from orchestrator.export.spec import ExportSpec
 from orchestrator.export.weights import load_weights
@@ -15,23 +15,6 @@ from search.networks.mobilevit import fold_patches, unfold_patches
 from search.spaces import get_arch
 
 BLOCK = ExportSpec(("mvit.shell(c=16,d=24,patch=2)@8",))
-
-
-def test_folding_keeps_the_function_and_the_original() -> None:
-    module, inputs = build_module(BLOCK)
-    folded = fold_batchnorm(module)
-    assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
-    assert any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
-    torch.testing.assert_close(folded(*inputs), module(*inputs), rtol=1e-5, atol=1e-5)
-
-
-def test_subclasses_of_batchnorm_are_left_alone() -> None:
-    class Activated(nn.BatchNorm2d):
-        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
-            return super().forward(input).relu()
-
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), Activated(4)).eval()
-    assert type(fold_batchnorm(module)[1]) is Activated
 
 
 @pytest.mark.parametrize("affine", [True, False])

@@ -13,10 +13,17 @@ IN_PLACE = {
 
 
 class _LiveTensors(torch.fx.Interpreter):
-    """Runs a graph, forgets every value after its last use, and notes the most bytes of activations alive."""
+    """Runs a graph, forgets every value after its last use, and notes the most bytes of activations alive.
+
+    What is made of weights alone is a constant of a deployed network, no activation.
+    """
 
     def __init__(self, module):
         super().__init__(module)
+        self.activations = set()
+        for node in module.graph.nodes:
+            if node.op == "placeholder" or self.activations & set(node.all_input_nodes):
+                self.activations.add(node)
         weights = [*module.parameters(), *module.buffers()]
         self.weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
         self.peak = 0
@@ -26,7 +33,7 @@ class _LiveTensors(torch.fx.Interpreter):
         alive = {}
         replaced = node.args[0] if node.target in IN_PLACE else None
         for other, held in [*self.env.items(), (node, value)]:
-            if other is not replaced and isinstance(held, torch.Tensor):
+            if other in self.activations and other is not replaced and isinstance(held, torch.Tensor):
                 storage = held.untyped_storage()
                 alive[storage.data_ptr()] = storage.nbytes()
         self.peak = max(self.peak, sum(alive[key] for key in alive.keys() - self.weights))

@@ -1,6 +1,7 @@
 """Block keys and costs: by hand, against built networks, and under hostile input."""
 
 import contextlib
+import random
 
 import pytest
 import torch
@@ -89,8 +90,13 @@ def test_costs_of_a_transformer_layer_by_hand():
 
 
 def test_parameters_of_every_block_agree_with_its_module():
-    representative = {(spec.kind, spec.params()): spec for spec in ALL_SPECS}
-    for spec in representative.values():
+    by_kind = {}
+    for spec in ALL_SPECS:
+        by_kind.setdefault(spec.kind, {})[spec.params()] = spec
+    rng = random.Random(0)
+    for spec in (
+        s for found in by_kind.values() for s in rng.sample(list(found.values()), min(len(found), 60))
+    ):
         with torch.device("meta"):
             module = spec.module()
         assert sum(p.numel() for p in module.parameters()) == spec.params(), spec.key

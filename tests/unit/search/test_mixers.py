@@ -12,9 +12,9 @@ from timm.models.swin_transformer import WindowAttention, window_partition, wind
 from timm.models.vision_transformer import Attention as VitAttention
 
 from luts.errors import UsageError
-from orchestrator.export.rewrite import constant_bias
 from orchestrator.export.weights import build_seeded
 from search.blocks import parse_key
+from search.networks.fusion import fuse_for_inference
 
 C, SIDE = 16, 8
 X = torch.randn(2, C, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
@@ -68,7 +68,7 @@ def test_window_attention_is_swins_and_its_bias_can_be_made_a_constant():
     rename = [("relative_position_bias_table", "bias.table")]
     module = copied(f"mix.window(c={C},heads=2,w=4)@{SIDE}", theirs, rename)
     check_equal(module, expected)
-    constant = constant_bias(module)
+    constant = fuse_for_inference(module)
     check_equal(constant, expected)
     assert "bias.table" not in dict(constant.named_parameters())
 

@@ -1,0 +1,179 @@
+"""Modules of EfficientViT (Liu et al. 2023), written so that they lower into one XNNPACK delegate.
+
+Query, key and value of a head are convolutions of their own, which run on slices of a supernet's weights. Attention
+is two rank-3 `bmm` over tokens with channels last; windows are cut and put back within rank 4.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.blocks.efficientvit_attention import CascadedGroupAttention
+from search.networks.fusion import OfWeights
+from search.networks.layers import ConvBnAct, Residual
+
+
+def overlap_stem(widths: Sequence[int]) -> nn.Sequential:
+    """3x3 convolutions of stride 2 with BN from each width to the next, ReLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [ConvBnAct(inputs, outputs, 3, 2, act=False), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def ffn_block(channels: int, hidden: int) -> nn.Sequential:
+    """(B, C, H, W) to the same: depthwise 3x3, then two 1x1 with ReLU between them; each with a residual."""
+    mix: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=ConvBnAct(channels, channels, 3, groups=channels, act=False)
+    )
+    feed: OrderedDict[str, nn.Module] = OrderedDict(
+        expand=ConvBnAct(channels, hidden, act=False),
+        act=nn.ReLU(),
+        project=ConvBnAct(hidden, channels, act=False),
+    )
+    return nn.Sequential(OrderedDict(mix=Residual(mix), feed=Residual(feed)))
+
+
+class PatchMerge(nn.Module):
+    """(B, inputs, H, W) -> (B, outputs, ceil(H / 2), ceil(W / 2))."""
+
+    def __init__(self, inputs: int, middle: int, squeezed: int, outputs: int):
+        super().__init__()
+        self.expand = ConvBnAct(inputs, middle, act=False)
+        self.depthwise = ConvBnAct(middle, middle, 3, 2, groups=middle, act=False)
+        self.squeeze = nn.Conv2d(middle, squeezed, 1)
+        self.excite = nn.Conv2d(squeezed, middle, 1)
+        self.project = ConvBnAct(middle, outputs, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.depthwise(F.relu(self.expand(x))))
+        gate = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()
+        merged: Tensor = self.project(x * gate)
+        return merged
+
+
+class NormClassifier(nn.Module):
+    """Global average pool, BN, linear classifier: (B, C, H, W) -> (B, classes)."""
+
+    def __init__(self, inputs: int, classes: int):
+        super().__init__()
+        self.fc = nn.Sequential(OrderedDict(bn=nn.BatchNorm1d(inputs), linear=nn.Linear(inputs, classes)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(x.mean((2, 3), keepdim=True).flatten(1))
+        return logits
+
+
+class DistanceBias(OfWeights):
+    """One learned bias a head and distance (|dy|, |dx|) in a window of `side` pixels: () -> (heads, N, N).
+
+    `table` is (heads, side^2), row by row in dy, as LeViT's and timm's.
+    """
+
+    def __init__(self, heads: int, side: int):
+        super().__init__()
+        self.side = side
+        self.table = nn.Parameter(torch.empty(heads, side * side))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self) -> Tensor:
+        along = torch.arange(self.side, device=self.table.device)
+        apart = (along[:, None] - along[None, :]).abs()
+        index = apart[:, None, :, None] * self.side + apart[None, :, None, :]
+        return self.table[:, index.reshape(self.side**2, self.side**2)]
+
+
+class CascadeHead(nn.Module):
+    """One head: (B, split, h, w) and a bias (N, N) -> (B, v, h, w), attention over the N = h w pixels."""
+
+    def __init__(self, split: int, qk_dim: int, v_dim: int, kernel: int):
+        super().__init__()
+        self.q = ConvBnAct(split, qk_dim, act=False)
+        self.k = ConvBnAct(split, qk_dim, act=False)
+        self.v = ConvBnAct(split, v_dim, act=False)
+        self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim, act=False)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        q, k, v = _tokens(self.mix(self.q(x))), _tokens(self.k(x)), _tokens(self.v(x))
+        scores = (torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2)) + bias).softmax(-1)
+        out = torch.bmm(scores, v).reshape(batch, height, width, v.shape[2])
+        return out.permute(0, 3, 1, 2)
+
+
+class CascadedAttention(nn.Module):
+    """(B, C, H, W) to the same: cascaded group attention within windows, and a residual."""
+
+    def __init__(self, spec: CascadedGroupAttention):
+        super().__init__()
+        self.side = spec.side
+        self.splits = spec.splits
+        self.bias = DistanceBias(spec.heads, spec.side)
+        self.heads = nn.ModuleList(
+            CascadeHead(split, spec.qk_dim, spec.v_dim, kernel)
+            for split, kernel in zip(spec.splits, spec.kernel_sizes, strict=True)
+        )
+        self.proj = nn.Sequential(nn.ReLU(), ConvBnAct(spec.heads * spec.v_dim, spec.channels, act=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        if height == self.side and width == self.side:
+            return x + self._attend(x)
+        windows = self._attend(cut_windows(x, self.side))
+        return x + join_windows(windows, batch, height, width)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        biases = self.bias()
+        outputs: list[Tensor] = []
+        start = 0
+        for index, (head, split) in enumerate(zip(self.heads, self.splits, strict=True)):
+            part = x[:, start : start + split] if len(self.splits) > 1 else x
+            start += split
+            if outputs:
+                part = _add_common(part, outputs[-1])
+            outputs.append(head(part, biases[index]))
+        attended: Tensor = self.proj(torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0])
+        return attended
+
+
+def cut_windows(x: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B * windows, C, side, side); a map that doesn't divide is zero-padded."""
+    height, width = x.shape[2:]
+    if height % side or width % side:
+        x = F.pad(x, (0, -width % side, 0, -height % side))
+    batch, channels, height, width = x.shape
+    rows, columns = height // side, width // side
+    x = x.permute(0, 2, 3, 1).reshape(batch * rows, side, columns, side * channels)
+    x = x.transpose(1, 2).reshape(batch * rows * columns, side, side, channels)
+    return x.permute(0, 3, 1, 2)
+
+
+def join_windows(x: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Inverse of `cut_windows`; what was padded is cut off."""
+    channels, side = x.shape[1], x.shape[2]
+    rows, columns = -(-height // side), -(-width // side)
+    x = x.permute(0, 2, 3, 1).reshape(batch * rows, columns, side, side * channels)
+    x = x.transpose(1, 2).reshape(batch, rows * side, columns * side, channels).permute(0, 3, 1, 2)
+    return x[:, :, :height, :width] if height % side or width % side else x
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h * w, C)."""
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+
+
+def _add_common(part: Tensor, before: Tensor) -> Tensor:
+    """`part` with `before` added to the channels that both have."""
+    own, given = part.shape[1], before.shape[1]
+    if given > own:
+        before = before[:, :own]
+    if given < own:
+        return torch.cat((part[:, :given] + before, part[:, given:]), 1)
+    return part + before

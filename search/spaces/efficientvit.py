@@ -1,0 +1,93 @@
+"""EfficientViT (Liu et al. 2023): M0 to M5 of table 1, and spaces of sandwiches around them.
+
+The paper searches none of its choices together and names that as future work: layout, FFNs on either side of an
+attention, heads, and the widths of query, key and value.
+"""
+
+from __future__ import annotations
+
+from search.spaces.arch import Arch
+from search.spaces.space import Space, Stage, Value
+
+_PAPER_QK = 16
+"""Channels of every query and key in M0 to M5 (section 3.3)."""
+
+
+def _stage(
+    index: int,
+    stride: int,
+    widths: tuple[int, ...],
+    depths: tuple[int, ...],
+    *,
+    heads: tuple[int, ...] = (2, 3, 4),
+    qk: tuple[int, ...] = (8, 16, 32),
+    kernels: tuple[int, ...] = (5555, 7533),
+) -> Stage:
+    """`depth` sandwiches: `ffns` FFN blocks, an attention, `ffns` FFN blocks.
+
+    `value` is the value's width over that of a head's split, `kernels` has one digit a head.
+    """
+    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
+        ("width", widths),
+        ("depth", depths),
+        ("ffns", (1, 2)),
+        ("heads", heads),
+        ("qk", qk),
+        ("value", (0.5, 1)),
+        ("kernels", kernels),
+    )
+    return Stage(f"stage{index}", "efficientvit", (("stride", stride), ("ratio", 2), ("window", 7)), choices)
+
+
+CGA = Space(
+    name="efficientvit-cga",
+    stages=(
+        _stage(1, 16, (64, 128, 192), (1, 2)),
+        _stage(2, 2, (128, 144, 192, 240, 256, 288), (1, 2, 3)),
+        _stage(3, 2, (192, 224, 320, 384), (2, 3, 4)),
+    ),
+    stage_counts=(3,),
+    resolutions=(192, 224, 256),
+    heads=("bnfc",),
+    default_resolution=224,
+    default_classes=1000,
+)
+
+NANO = Space(
+    name="efficientvit-nano",
+    stages=(
+        _stage(1, 16, (32, 48), (1, 2), heads=(1, 2), qk=(8, 16), kernels=(3333, 5533)),
+        _stage(2, 2, (48, 64), (1, 2), heads=(2, 3), qk=(8, 16), kernels=(3333, 5533)),
+    ),
+    stage_counts=(2,),
+    resolutions=(64,),
+    heads=("bnfc",),
+    default_resolution=64,
+    default_classes=10,
+)
+
+SPACES = (CGA, NANO)
+
+
+def _published(
+    widths: tuple[int, int, int],
+    heads: tuple[int, int, int],
+    depths: tuple[int, int, int] = (1, 2, 3),
+    kernels: int = 7533,
+) -> Arch:
+    """A network of table 1: one FFN on either side, values as wide as the splits, 224 px."""
+    rows: list[tuple[Value, ...]] = [
+        (width, depth, 1, head, _PAPER_QK, 1, kernels)
+        for width, depth, head in zip(widths, depths, heads, strict=True)
+    ]
+    return Arch(CGA.name, 224, "bnfc", 1000, tuple(rows))
+
+
+PAPER_ARCHS = {
+    "efficientvit-m0": _published((64, 128, 192), (4, 4, 4), kernels=5555),
+    "efficientvit-m1": _published((128, 144, 192), (2, 3, 3)),
+    "efficientvit-m2": _published((128, 192, 224), (4, 3, 2)),
+    "efficientvit-m3": _published((128, 240, 320), (4, 3, 4), kernels=5555),
+    "efficientvit-m4": _published((128, 256, 384), (4, 4, 4)),
+    "efficientvit-m5": _published((192, 288, 384), (3, 3, 4), (1, 3, 4)),
+}

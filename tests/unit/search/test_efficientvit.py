@@ -1,0 +1,181 @@
+"""EfficientViT against timm's, its attention against the paper's equations, and its spaces."""
+
+import dataclasses
+import random
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.efficientvit_msra import CascadedGroupAttention
+
+from luts.errors import UsageError
+from orchestrator.export.weights import build_seeded, settle
+from search.blocks import parse_key
+from search.networks import build_block, build_network
+from search.networks.efficientvit import CascadedAttention, DistanceBias
+from search.networks.fusion import fuse_for_inference
+from search.spaces import get_arch, get_space
+from search.supernet.supernet import Supernet
+
+PAPER_PARAMS = {0: 2.3, 1: 3.0, 2: 4.2, 3: 6.9, 4: 8.8, 5: 12.4}
+"""Liu et al. 2023, table 2, in millions."""
+
+PAPER_MACS = {0: 79, 1: 167, 2: 201, 3: 263, 4: 299, 5: 522}
+"""The same table's FLOPs in millions, those of attention's products included."""
+
+
+def _copy(network, theirs):
+    """Give `network` the weights of timm's, where one convolution makes query, key and value."""
+    attentions = [part for part in theirs.modules() if isinstance(part, CascadedGroupAttention)]
+    own = [part for part in network.modules() if isinstance(part, CascadedAttention)]
+    with torch.no_grad():
+        for ours, given in zip(own, attentions, strict=True):
+            ours.bias.table.copy_(given.attention_biases)
+            _copy_in_order(ours.proj, given.proj)
+            for head, qkv, mix in zip(ours.heads, given.qkvs, given.dws, strict=True):
+                _copy_in_order(head.mix, mix)
+                sizes = (given.key_dim, given.key_dim, given.val_dim)
+                for name, tensor in qkv.state_dict().items():
+                    parts = tensor.split(sizes) if tensor.ndim else (tensor,) * 3
+                    for part, values in zip((head.q, head.k, head.v), parts, strict=True):
+                        part.state_dict()[name].copy_(values)
+        _copy_in_order(network, theirs)
+
+
+def _copy_in_order(ours, theirs):
+    """All tensors outside attentions, by their place; of an attention's parts all."""
+    whole = (CascadedAttention, CascadedGroupAttention)
+    inside = [
+        {
+            f"{name}.{key}"
+            for name, part in module.named_modules()
+            if isinstance(part, whole)
+            for key in part.state_dict()
+        }
+        for module in (ours, theirs)
+    ]
+    sources = [tensor for name, tensor in theirs.state_dict().items() if name not in inside[1]]
+    targets = [tensor for name, tensor in ours.state_dict().items() if name not in inside[0]]
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+def _timm(size, **options):
+    model = build_seeded(lambda: timm.create_model(f"efficientvit_m{size}", **options), 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("attention_biases"):
+                parameter.normal_(0, 0.5, generator=generator)
+        settle(model, (torch.randn(1, 3, model.img_size, model.img_size, generator=generator),))
+    return model
+
+
+@pytest.mark.parametrize("size", range(6))
+def test_parameters_and_macs_of_the_paper(size):
+    arch = get_arch(f"efficientvit-m{size}")
+    with torch.device("meta"):
+        theirs = timm.create_model(f"efficientvit_m{size}")
+    assert arch.params() == sum(p.numel() for p in theirs.parameters())
+    assert arch.params() / 1e6 == pytest.approx(PAPER_PARAMS[size], abs=0.08)
+    assert round(arch.macs().total / 1e6) == PAPER_MACS[size]
+
+
+@pytest.mark.parametrize(("size", "resolution"), [(0, 224), (2, 192), (3, 256), (5, 224)])
+def test_equals_timm_with_its_weights(size, resolution):
+    """Maps of 14 px are cut into windows; at 192 and 256 px, maps of 12, 16 and 8 px are padded to whole ones."""
+    theirs = _timm(size, img_size=resolution)
+    arch = get_arch(f"efficientvit-m{size}").with_resolution(resolution)
+    ours = build_network(arch.blocks()).eval()
+    _copy(ours, theirs)
+    x = ours.example_input()
+    with torch.no_grad():
+        expected, deployed = theirs(x), fuse_for_inference(ours)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5 * scale)
+        torch.testing.assert_close(deployed(x), expected, rtol=1e-5, atol=1e-5 * scale)
+    assert expected.std() > 0.01
+    assert not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in deployed.modules())
+
+
+@pytest.mark.parametrize("v", [4, 8, 12])
+def test_values_of_another_width_reach_the_channels_they_have(v):
+    """Equation 3: the second head sees the first one's output, added to its split where both have channels."""
+    spec = parse_key(f"evit.cga(c=16,heads=2,qk=4,v={v},kernels=33,window=7)@7")
+    module = build_seeded(lambda: build_block(spec)[0], 0)
+    x = torch.randn(1, 16, 7, 7, generator=torch.Generator().manual_seed(0))
+    seen = {}
+    module.heads[0].register_forward_hook(lambda _m, _i, out: seen.update(first=out))
+    module.heads[1].register_forward_hook(lambda _m, given, _out: seen.update(second=given[0]))
+    with torch.no_grad():
+        module(x)
+    common = min(v, 8)
+    expected = x[:, 8:] + F.pad(seen["first"][:, :common], (0, 0, 0, 0, 0, 8 - common))
+    assert torch.equal(seen["second"], expected)
+
+
+def test_bias_is_that_of_the_distance():
+    bias = DistanceBias(1, 3)
+    table = bias.table.detach()[0].reshape(3, 3)
+    for a, b in [(0, 0), (0, 5), (7, 2), (3, 4)]:
+        expected = table[abs(a // 3 - b // 3), abs(a % 3 - b % 3)]
+        assert bias()[0, a, b] == expected
+
+
+def test_splits_share_the_channels_evenly():
+    block = parse_key("evit.cga(c=64,heads=3,qk=16,v=22,kernels=755,window=7)@14")
+    assert block.splits == (22, 21, 21)
+    assert block.kernel_sizes == (7, 5, 5)
+    assert block.windows == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("evit.cga(c=16,heads=3,qk=4,v=8,kernels=53,window=7)@10", "3 heads, not 53"),
+        ("evit.cga(c=16,heads=2,qk=4,v=8,kernels=54,window=7)@10", "odd digit"),
+        ("evit.cga(c=1,heads=2,qk=4,v=8,kernels=55,window=7)@10", "can't share 1 channels"),
+    ],
+)
+def test_attention_that_cannot_be_is_refused_in_one_line(key, reason):
+    with pytest.raises(UsageError, match=reason) as refused:
+        parse_key(key)
+    assert "\n" not in str(refused.value)
+
+
+def test_sandwiches_share_their_attention_whatever_the_number_of_ffns():
+    supernet = Supernet(get_space("efficientvit-nano"))
+    rows = tuple(tuple(max(v) for _, v in stage.choices) for stage in supernet.space.stages)
+    thick = dataclasses.replace(supernet.space.sample(random.Random(0)), stages=rows)
+    index = supernet.space.stages[0].names.index("ffns")
+    thin = dataclasses.replace(thick, stages=((*rows[0][:index], 1, *rows[0][index + 1 :]), *rows[1:]))
+    left = {part.source for part in supernet.slices(thick)} - {part.source for part in supernet.slices(thin)}
+    slots = {"_".join(source.split(".")[1].split("_")[1:]) for source in left}
+    assert slots == {"0before1", "0after1", "1before1", "1after1"}
+    assert {source.split(".")[1].split("_")[0] for source in left} == {"stage1"}
+
+
+def test_fewer_heads_have_wider_splits_of_the_same_weights():
+    supernet = Supernet(get_space("efficientvit-cga").with_classes(10))
+    arch = get_arch("efficientvit-m2").with_classes(10)
+    stored = dict(supernet.named_parameters())["slots.stage3_0attention.heads.0.q.conv.weight"]
+    taken = dict(supernet.extract(arch).named_parameters())["17.heads.0.q.conv.weight"]
+    assert stored.shape[:2] == (32, 384 // 2)
+    assert torch.equal(taken, stored[:16, : 224 // 2])
+
+
+def test_the_published_networks_are_members_and_not_the_borders():
+    space = get_space("efficientvit-cga")
+    params = [space.sample(random.Random(seed)).params() for seed in range(200)]
+    assert min(params) < get_arch("efficientvit-m2").params() < max(params)
+    for size in PAPER_PARAMS:
+        space.check(get_arch(f"efficientvit-m{size}"))
+
+
+def test_a_resolution_that_it_cannot_take_is_refused_in_one_line():
+    arch = get_arch("efficientvit-m0").with_resolution(200)
+    with pytest.raises(
+        UsageError, match=r"^efficientvit-cga: resolution 200 is not one of \[192, 224, 256\]$"
+    ):
+        arch.blocks()

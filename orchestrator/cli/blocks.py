@@ -72,10 +72,11 @@ def blocks_command(
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank token mixers by latency at equal width and resolution: what one more of each costs in a network.
+    """Rank token mixers, and ViT layers that drop tokens, by latency at equal width and resolution.
 
-    One interleaved measurement: each block alone, and chains of one and of three copies, whose difference is the
-    cost of two. Input and output drop out of it; the block's own change of layout does not.
+    What one more of each costs in a network, in one interleaved measurement: each block alone, and chains of one
+    and of three copies, whose difference is the cost of two. Input and output drop out of it; the block's own
+    change of layout does not.
     """
     parse_budget(budget)
     wrong = next((path for path in out or [] if path.suffix not in OUTPUTS), None)
@@ -177,6 +178,7 @@ def _rows(
         macs = block.macs()
         rows.append(
             {
+                "family": contender.family,
                 "block": contender.name,
                 "key": block.key,
                 "resolution": block.resolution,
@@ -195,10 +197,14 @@ def _rows(
                 **_lowering(variant, contender),
             }
         )
-    rows.sort(key=lambda row: (row["tokens"], row["ms"]))
+    rows.sort(key=lambda row: (row["family"] == "layer", row["tokens"], row["ms"]))
     for row in rows:
-        row["rank"] = 1 + sum(other["tokens"] == row["tokens"] and other["ms"] < row["ms"] for other in rows)
+        row["rank"] = 1 + sum(_comparable(row, other) and other["ms"] < row["ms"] for other in rows)
     return rows
+
+
+def _comparable(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return (row["family"], row["tokens"]) == (other["family"], other["tokens"])
 
 
 def _lowering(variant: Variant, contender: Contender) -> dict[str, Any]:
@@ -237,7 +243,9 @@ _COLUMNS = [
 
 
 def _show(title: str, rows: Sequence[dict[str, Any]], measurement: Measurement) -> None:
-    emit_rows(title, _COLUMNS, rows, False)
+    for family, of in (("mixer", "token mixers"), ("layer", "layers of a ViT")):
+        if mine := [row for row in rows if row["family"] == family]:
+            emit_rows(f"{title}: {of}", _COLUMNS, mine, False)
     for row in rows:
         if row["outside"]:
             print(
@@ -245,6 +253,7 @@ def _show(title: str, rows: Sequence[dict[str, Any]], measurement: Measurement) 
                 f"copies: {row['outside']}"
             )
     print(
-        "ms: what one more copy costs in a chain; alone: a model of one block, with its input and output\n"
+        "ms: what one more copy costs in a chain, with as many tokens as the one before leaves; "
+        "alone: a model of one block, with its input and output\n"
         f"noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"
     )

@@ -6,8 +6,10 @@ of two chains that differ in the number of its copies alone, by the number of co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from luts.errors import UsageError
 from luts.estimate.ratios import RatioEstimates
@@ -15,6 +17,7 @@ from luts.estimate.removal import RemovalCost, removal_cost
 from luts.estimate.rounds import Session
 from orchestrator.measure.plan import model_id
 from search.blocks import BlockSpec, parse_key
+from search.blocks.vit import PruningLayer, VitLayer
 
 SHORT_CHAIN, LONG_CHAIN = 1, 3
 """Copies of a block: one, so that both chains hand on maps in the same layouts and differ by copies in the midst
@@ -25,6 +28,12 @@ CLASSES = 10
 
 HEAD_DIM = 32
 """Channels of a head where a mixer has a choice: what Swin and MobileViT-like networks have."""
+
+MERGED_SHARE = 0.08
+"""Tokens that a layer merges: ToMe's 16 of DeiT's 197."""
+
+KEPT_SHARE = 0.7
+"""Tokens that EViT keeps where it prunes (its section 4.1)."""
 
 MAX_WIDTH, MAX_RESOLUTION = 4096, 512
 
@@ -51,6 +60,21 @@ class Setting:
         """Heads of `HEAD_DIM` channels, or one of all."""
         return self.width // HEAD_DIM if self.width % HEAD_DIM == 0 else 1
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of a ViT's first layer: pixels and a class token."""
+        return self.resolution**2 + 1
+
+    @property
+    def layer(self) -> str:
+        """What ViT layers of all kinds have in their keys."""
+        return f"d={self.width},heads={self.heads},ratio=4,n={self.tokens}"
+
+
+def kept_tokens(tokens: int) -> int:
+    """Tokens that EViT keeps beside the class token and the fused one."""
+    return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
+
 
 CONTENDERS: Mapping[str, Callable[[Setting], str]] = {
     "mha": lambda s: f"mix.mha(c={s.width},heads={s.heads})@{s.resolution}",
@@ -62,9 +86,12 @@ CONTENDERS: Mapping[str, Callable[[Setting], str]] = {
     "pool": lambda s: f"mix.pool(c={s.width},k=3)@{s.resolution}",
     "fourier": lambda s: f"mix.fourier(c={s.width})@{s.resolution}",
     "mlp": lambda s: f"mix.mlp(c={s.width},hidden={s.width // 2})@{s.resolution}",
+    "vit": lambda s: f"vit.layer({s.layer})@{s.resolution}",
+    "tome": lambda s: f"vit.tome({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}",
+    "evit": lambda s: f"vit.evit({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}",
 }
-"""Key by name. Numbers that a paper leaves open are those of its networks at 14 to 16 px: PVT's reduction is 2
-there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width half the channels."""
+"""Key by name: token mixers, and layers of a ViT. Numbers that a paper leaves open are those of its networks at
+14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width d / 2."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,11 @@ class Contender:
     def tokens(self) -> int:
         """Pixels N of the map."""
         return self.block.resolution**2
+
+    @property
+    def family(self) -> Literal["mixer", "layer"]:
+        """What it can be compared with: a ViT's layer has an MLP, norms and residuals beside its attention."""
+        return "layer" if isinstance(self.block, VitLayer) else "mixer"
 
     @property
     def alone(self) -> tuple[str, ...]:
@@ -96,13 +128,27 @@ class Contender:
 
     def _chain(self, copies: int) -> tuple[str, ...]:
         width, side = self.block.in_channels, self.block.resolution
-        stem, head = f"conv(in=3,out={width},k=3,s=1)@{side}", f"head.fc(in={width},classes={CLASSES})@{side}"
-        return (stem, *[self.block.key] * copies, head)
+        stem, head = f"conv(in=3,out={width},k=3,s=1)@{side}", f"head.fc(in={width},classes={CLASSES})"
+        if isinstance(self.block, VitLayer):
+            layers = [layer.key for layer in _following(self.block, copies)]
+            return (stem, f"vit.shell(d={width})@{side}", *layers, f"{head}@1")
+        return (stem, *[self.block.key] * copies, f"{head}@{side}")
 
     @property
     def models(self) -> dict[str, tuple[str, ...]]:
         """All three by model id."""
         return {model_id(blocks): blocks for blocks in (self.short, self.long, self.alone)}
+
+
+def _following(layer: VitLayer, copies: int) -> Iterator[VitLayer]:
+    """The layer and further ones of its kind, each with the tokens that the one before leaves."""
+    for _ in range(copies):
+        yield layer
+        left = layer.tokens_out
+        if isinstance(layer, PruningLayer):
+            layer = replace(layer, tokens=left, kept=kept_tokens(left))
+        else:
+            layer = replace(layer, tokens=left)
 
 
 def contenders(

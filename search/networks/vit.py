@@ -1,0 +1,153 @@
+"""A vision transformer whose layers may merge or prune tokens, by numbers fixed in advance: shapes are static."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.networks.attention import attention_scores, join_heads, split_heads
+from search.networks.mixers.tokens import to_tokens
+
+NORM_EPS = 1e-6
+"""Of LayerNorm, as in ViT's and DeiT's networks."""
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Tokens after attention and its residual, and what was found on the way.
+
+    Attributes:
+        x: (B, n, d), the class token first.
+        keys: (B * heads, n, head_dim).
+        scores: (B * heads, n, n), softmax over the last dimension.
+        sizes: (B, n, 1), pixels that a token stands for; None where that is one for all.
+    """
+
+    x: Tensor
+    keys: Tensor
+    scores: Tensor
+    sizes: Tensor | None
+
+
+class Layer(nn.Module):
+    """Attention and MLP with residuals; `reduce` stands between them."""
+
+    def __init__(self, dim: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim, NORM_EPS)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, NORM_EPS)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def reduce(self, attended: Attended) -> tuple[Tensor, Tensor | None]:
+        """Tokens that are left, and their sizes: here all."""
+        return attended.x, attended.sizes
+
+    def step(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, n, d) and the tokens' sizes; with sizes, attention is proportional to them (Bolya, equation 1)."""
+        q, k, v = split_heads(self.qkv(self.norm1(x)), 3, self.heads)
+        bias = None if sizes is None else sizes.log().transpose(1, 2)[:, None]
+        scores = attention_scores(q, k, self.heads, bias)
+        x = x + self.proj(join_heads(torch.bmm(scores, v), self.heads))
+        x, sizes = self.reduce(Attended(x, k, scores, sizes))
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x)))), sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x, None)[0]
+
+
+class Merging(Layer):
+    """ToMe: bipartite soft matching by the likeness of keys; the class token is never merged."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, merged: int):
+        super().__init__(dim, heads, hidden)
+        self.merged = merged
+
+    def reduce(self, attended: Attended) -> tuple[Tensor, Tensor | None]:
+        """r tokens fewer: those of even places that stay, in order, then those of odd places."""
+        x, sizes = attended.x, attended.sizes
+        batch, tokens, _ = x.shape
+        metric = F.normalize(attended.keys.reshape(batch, self.heads, tokens, -1).mean(1), dim=-1)
+        likeness = torch.bmm(_even(metric)[:, 1:], _odd(metric).transpose(1, 2))
+        best, partner = likeness.max(-1)
+        order = best.topk(best.shape[1]).indices
+        chosen, others = order[:, : self.merged], order[:, self.merged :]
+        places = (chosen, _ascending(others), partner.gather(1, chosen))
+        if sizes is None:
+            sizes = x.new_ones(batch, tokens, 1)
+        total = _merge(sizes, places)
+        return _merge(x * sizes, places) / total, total
+
+
+def _even(x: Tensor) -> Tensor:
+    return x[:, ::2]
+
+
+def _odd(x: Tensor) -> Tensor:
+    return x[:, 1::2]
+
+
+def _ascending(places: Tensor) -> Tensor:
+    """Sorted by `topk`, since mobile runtimes have no `sort`."""
+    count = places.shape[1]
+    return places.gather(1, (-places.float()).topk(count).indices) if count else places
+
+
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """(B, n, d) and (B, m) -> (B, m, d)."""
+    return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def _merge(x: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Sums: of the even tokens but the class token, the chosen are added to their odd partners."""
+    chosen, others, partner = places
+    even = _even(x)
+    index = partner[:, :, None].expand(-1, -1, x.shape[2])
+    joined = _odd(x).scatter_add(1, index, _rows(even[:, 1:], chosen))
+    return torch.cat((even[:, :1], _rows(even[:, 1:], others), joined), 1)
+
+
+class Pruning(Layer):
+    """EViT: the k tokens with the most of the class token's attention, mean over heads, and the rest as one."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, kept: int):
+        super().__init__(dim, heads, hidden)
+        self.kept = kept
+
+    def reduce(self, attended: Attended) -> tuple[Tensor, Tensor | None]:
+        """Class token, k tokens from the most attended on, the fused one: the sum of all minus that of the k."""
+        x = attended.x
+        batch, tokens, _ = x.shape
+        weights = attended.scores[:, 0, 1:].reshape(batch, self.heads, tokens - 1).mean(1)
+        most, places = weights.topk(self.kept)
+        kept = _rows(x[:, 1:], places)
+        fused = torch.bmm(weights[:, None], x[:, 1:]) - torch.bmm(most[:, None], kept)
+        return torch.cat((x[:, :1], kept, fused), 1), attended.sizes
+
+
+class VisionTransformer(nn.Module):
+    """A map (B, d, H, W) through layers over its pixels and a class token to that token, (B, d, 1, 1)."""
+
+    def __init__(self, dim: int, tokens: int, layers: Sequence[nn.Module]):
+        super().__init__()
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, dim))
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(dim, NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, dim = x.shape[:2]
+        first = self.class_token if batch == 1 else self.class_token.expand(batch, -1, -1)
+        tokens, sizes = torch.cat((first, to_tokens(x)), 1) + self.positions, None
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            tokens, sizes = layer.step(tokens, sizes)
+        out: Tensor = self.norm(tokens[:, :1]).reshape(batch, dim, 1, 1)
+        return out

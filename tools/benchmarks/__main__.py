@@ -6,17 +6,14 @@ renew their sections only; the others stay as they were.
 
 from __future__ import annotations
 
-import datetime
 import importlib
 import pkgutil
-import platform
 import re
 import sys
 from pathlib import Path
 
-import psutil
-
 import tools.benchmarks
+from tools.documents import stamp
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 INTRODUCTION = """# Benchmarks
@@ -37,14 +34,9 @@ def main() -> None:
     for name in wanted:
         print(f"benchmark {name} ...", flush=True)
         measured = importlib.import_module(f"tools.benchmarks.{name}").main().strip()
-        sections = _read() | {name: f"{measured}\n\n{_stamp(name)}\n"}
+        sections = _read() | {name: f"{measured}\n\n{stamp(f'python -m tools.benchmarks {name}')}\n"}
         _write([(name, sections[name]) for name in known if name in sections])
     print(DOCUMENT)
-
-
-def _stamp(name: str) -> str:
-    machine = f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} cores"
-    return f"`python -m tools.benchmarks {name}`, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}"
 
 
 def _read() -> dict[str, str]:

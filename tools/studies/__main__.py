@@ -1,0 +1,83 @@
+"""Run a study and write its section of docs/results.md: `python -m tools.studies head_similarity --data npz:FILE`.
+
+With `--quick` a study runs on next to nothing in seconds, and only prints what it would write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import tools.studies
+from luts.errors import BlocktimeError
+from tools.documents import stamp, write_section
+from tools.studies._options import Options
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "results.md"
+STUDIES = [m.name for m in pkgutil.iter_modules(tools.studies.__path__) if not m.name.startswith("_")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one study."""
+    given = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = Path(scratch) if given.quick else given.document.parent / "pictures"
+        options = Options(
+            data=given.data,
+            quick=given.quick,
+            seeds=given.seeds,
+            epochs=given.epochs,
+            jobs=given.jobs,
+            device=given.device,
+            budget=given.budget,
+            pictures=pictures,
+        )
+        try:
+            section = importlib.import_module(f"tools.studies.{given.study}").main(options)
+        except BlocktimeError as error:
+            print(f"studies: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+    print(section)
+    if not given.quick:
+        write_section(given.document, given.study, f"{section.strip()}\n\n{stamp(_command(given))}")
+        print(given.document)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.studies", description=__doc__)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--data", help="images as `bench train` takes them: npz:FILE, cifar10:DIR, ...")
+    parser.add_argument("--quick", action="store_true", help="show that it runs; writes no document")
+    parser.add_argument("--seeds", type=_positive, default=3, help="networks trained of each kind")
+    parser.add_argument("--epochs", type=_positive, default=3, help="of each training")
+    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="trainings side by side")
+    parser.add_argument("--device", default="host", help="what latency is measured on")
+    parser.add_argument("--budget", default="5m", help="longest time of each measurement")
+    parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the section goes")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _command(given: argparse.Namespace) -> str:
+    """What to type again; the path of the images is the reader's own."""
+    if given.study == "attention_share":
+        return f"python -m tools.studies {given.study} --device {given.device} --budget {given.budget}"
+    kind = given.data.partition(":")[0]
+    return f"python -m tools.studies {given.study} --data {kind}:... --seeds {given.seeds} --epochs {given.epochs}"
+
+
+if __name__ == "__main__":
+    main()

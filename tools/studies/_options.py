@@ -1,0 +1,38 @@
+"""What the command line says, for every study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a run.
+
+    Attributes:
+        data: Source of images as `bench train` takes it; None where none is given.
+        quick: Tiny networks and few images: shows that a study runs, and nothing else.
+        seeds: Networks trained of each kind.
+        epochs: Of each training.
+        jobs: Networks trained side by side, a process each.
+        device: What latency is measured on.
+        budget: Longest time of a measurement, such as `5m`.
+        pictures: Folder of the pictures.
+    """
+
+    data: str | None
+    quick: bool
+    seeds: int
+    epochs: int
+    jobs: int
+    device: str
+    budget: str
+    pictures: Path
+
+    def save(self, drawn: Figure, name: str) -> None:
+        """Write a picture as PNG."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(self.pictures / f"{name}.png", dpi=144, facecolor="white")

@@ -75,8 +75,11 @@ def _command(given: argparse.Namespace) -> str:
     """What to type again; the path of the images is the reader's own."""
     if given.study == "attention_share":
         return f"python -m tools.studies {given.study} --device {given.device} --budget {given.budget}"
-    kind = given.data.partition(":")[0]
-    return f"python -m tools.studies {given.study} --data {kind}:... --seeds {given.seeds} --epochs {given.epochs}"
+    kind, colon, _ = given.data.partition(":")
+    images = f"{kind}:..." if colon else kind
+    return (
+        f"python -m tools.studies {given.study} --data {images} --seeds {given.seeds} --epochs {given.epochs}"
+    )
 
 
 if __name__ == "__main__":

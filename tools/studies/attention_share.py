@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cli.exports import model_files
-from orchestrator.cli.options import parse_access, parse_budget
+from orchestrator.cli.options import parse_access, parse_budget, parse_variant
 from orchestrator.cli.output import progress_bar
 from orchestrator.devices.discover import resolve
 from orchestrator.measure.plan import model_id
@@ -69,7 +69,7 @@ def networks(
 
 def main(options: Options) -> str:
     """Measure both kinds of attention, each interleaved with its own network of FFN alone; the section's text."""
-    variant = Variant("executorch", "xnnpack", "fp32", THREADS)
+    variant = parse_variant(options.device, "executorch", None, None, THREADS)
     size = (
         (QUICK_COUNTS, QUICK_CHANNELS, QUICK_RESOLUTION) if options.quick else (COUNTS, CHANNELS, RESOLUTION)
     )
@@ -79,13 +79,14 @@ def main(options: Options) -> str:
         points[sees] = _points(made, _measured(made, variant, options))
     _draw(points, options)
     side = parse_key(f"evit.stem(in=3,out={size[1]})@{size[2]}").out_resolution
+    simulated = ", SIMULATED: this is no such device" if variant.is_simulated else ""
     tables = "\n".join(_table(sees, found) for sees, found in points.items())
     return f"""### Share of attention (figure 3)
 
 {BLOCKS} blocks at a width of {size[1]} on a map of {side} x {side}, behind EfficientViT's stem for {size[2]} px;
 attention is spread evenly among FFN blocks with as many parameters, so all networks of a table are equally
-large (to {TOLERANCE:.0%}) and as deep. {options.device}, {variant.name}; each table one interleaved measurement,
-ratios to the network without attention with 95 % intervals.
+large (to {TOLERANCE:.0%}) and as deep. {options.device}, {variant.name}{simulated};
+each table one interleaved measurement, ratios to the network without attention with 95 % intervals.
 
 {tables}
 {_conclusion(points)}
@@ -99,14 +100,14 @@ def _measured(made: Mapping[int, Sequence[BlockSpec]], variant: Variant, options
     files = model_files(variant, {model_id(each): variant.export_spec(each) for each in keys})
     digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
     subject = Subject(files, model_id(keys[0]), digest, seed=0)
-    run = find_run(runs_root(), f"study-attention-{options.device}-{variant.name}-{digest[:8]}")
     with resolve(options.device, parse_access("python", None, None)) as device, progress_bar() as progress:
+        run = find_run(runs_root(), f"study-attention-{device.name}-{variant.name}-{digest[:8]}")
         measured = measure(
             device,
             variant,
             subject,
             run.journal,
-            QUICK_POLICY if options.quick else Policy(),
+            QUICK_POLICY if options.quick else Policy.of(variant.is_simulated),
             budget_s=parse_budget(options.budget),
             progress=progress,
         )

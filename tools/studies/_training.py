@@ -28,7 +28,7 @@ from search.supernet.recipe import Recipe
 from search.supernet.sources import open_source
 
 QUICK_STEPS = 3
-BATCH = 64
+BATCH = 128
 LEARNING_RATE = 4e-3
 HELD_OUT = 0.1
 MAX_CHECKPOINT_BYTES = 1 << 28
@@ -105,7 +105,7 @@ def _train_alone(job: Job) -> None:
 
 def _train(job: Job, images: ImageData) -> None:
     torch.manual_seed(job.seed)
-    network = build_network(parse_keys(job.keys))
+    network = build_network(parse_keys(job.keys)).to(memory_format=torch.channels_last)
     recipe = Recipe(
         name="study", epochs=job.epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, warmup_epochs=0.3
     )
@@ -124,7 +124,8 @@ def _train(job: Job, images: ImageData) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(epoch * steps + position, steps)
             optimizer.zero_grad()
-            loss = F.cross_entropy(network(inputs), labels, label_smoothing=recipe.label_smoothing)
+            logits = network(inputs.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimizer.step()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from search.blocks.head import FcHead
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Macs, conv_out, make_divisible, param
+from search.blocks.spec import BlockSpec, ChannelRoles, Macs, conv_out, make_divisible, param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -137,6 +137,9 @@ class FfnBlock(BlockSpec):
         from search.networks.efficientvit import ffn_block
 
         return ffn_block(self.channels, self.hidden)
+
+    def channel_roles(self) -> ChannelRoles:
+        return {"feed.expand.bn": (("ffn", self.hidden),)}
 
 
 @register

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from luts.errors import UsageError
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Factors, Macs, param
+from search.blocks.spec import BlockSpec, ChannelRoles, Factors, Macs, param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -175,3 +175,8 @@ class CascadedGroupAttention(BlockSpec):
             "bias.table": {1: (self.side, self.side)},
             "proj.1.conv.weight": {1: (self.heads, self.v_dim)},
         }
+
+    def channel_roles(self) -> ChannelRoles:
+        widths = (("q", self.qk_dim), ("k", self.qk_dim), ("v", self.v_dim))
+        heads = range(self.heads)
+        return {f"heads.{head}.{role}.bn": ((role, width),) for head in heads for role, width in widths}

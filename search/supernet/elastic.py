@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +43,43 @@ class Slice:
     view: tuple[int, ...]
     index: tuple[slice, ...]
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether it is all of `source`."""
+        return self.shape_of_box == self.view
+
+    @cached_property
+    def shape_of_box(self) -> tuple[int, ...]:
+        """Shape of the region."""
+        return _sides(self.index)
+
     def region(self, tensor: Tensor) -> Tensor:
         """The slice as a view: writing to it writes to `tensor` (a weight, a gradient, optimizer state)."""
-        return tensor.view(self.view)[self.index]
+        return tensor if self.whole else tensor.view(self.view)[self.index]
 
     def take(self, tensor: Tensor) -> Tensor:
         """The slice in the shape of the static parameter."""
-        return self.region(tensor).reshape(self.shape)
+        if self.whole:
+            return tensor
+        taken: Tensor = _Take.apply(tensor, self)
+        return taken
+
+
+class _Take(torch.autograd.Function):
+    """`Slice.take` as one operation: torch would record a view, one for each dimension and a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, part: Slice) -> Tensor:
+        ctx.part, ctx.shape = part, tensor.shape
+        return part.region(tensor).reshape(part.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Zero outside of the slice."""
+        (gradient,) = gradients
+        whole = gradient.new_zeros(ctx.shape)
+        ctx.part.region(whole).copy_(gradient.reshape(ctx.part.shape_of_box))
+        return whole, None
 
 
 def disjoint(slices: Iterable[Slice]) -> tuple[Slice, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from luts.errors import InvalidArtifactError
 from search.supernet.elastic import Slice, disjoint
+
+CHUNK_ELEMENTS = 1 << 16
+"""Of weights that are updated together; with gradient and state they take 1.6 MB."""
 
 _STATE = ("exp_avg", "exp_avg_sq", "mass", "mass_sq")
 """Both moments, and the moments of a constant 1: after t updates 1 - beta^t, the bias correction."""
@@ -40,8 +44,11 @@ class SlicedAdamW:
     @torch.no_grad()
     def step(self, slices: Iterable[Slice], learning_rate: float) -> None:
         """Update the slices, of one subnet or of several, from the gradients of their parameters."""
+        for parts in _chunks(disjoint(slices)):
+            self._step(parts, learning_rate)
+
+    def _step(self, parts: Sequence[Slice], learning_rate: float) -> None:
         beta1, beta2 = self.betas
-        parts = disjoint(slices)
         weights, grads = [], []
         for part in parts:
             parameter = self.parameters[part.source]
@@ -55,9 +62,9 @@ class SlicedAdamW:
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
-        for moment, beta in ((masses, beta1), (square_masses, beta2)):
-            torch._foreach_mul_(moment, beta)
-            torch._foreach_add_(moment, 1 - beta)
+        ones = [weights[0].new_ones(())] * len(weights)
+        torch._foreach_lerp_(masses, ones, 1 - beta1)
+        torch._foreach_lerp_(square_masses, ones, 1 - beta2)
         decayed = [
             weight
             for weight, part in zip(weights, parts, strict=True)
@@ -91,6 +98,20 @@ class SlicedAdamW:
             raise InvalidArtifactError("optimizer state belongs to another supernet; train from the start")
         for name, value in expected.items():
             value.copy_(tensors[name])
+
+
+def _chunks(parts: Iterable[Slice]) -> Iterator[list[Slice]]:
+    """Slices that are updated together: few calls, and all that they touch stays in the cache between them."""
+    chunk: list[Slice] = []
+    elements = 0
+    for part in parts:
+        chunk.append(part)
+        elements += math.prod(part.shape)
+        if elements >= CHUNK_ELEMENTS:
+            yield chunk
+            chunk, elements = [], 0
+    if chunk:
+        yield chunk
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -83,6 +83,9 @@ CONTENDERS: Mapping[str, Callable[[Setting], str]] = {
     "separable": lambda s: f"mix.separable(c={s.width})@{s.resolution}",
     "additive": lambda s: f"mix.additive(c={s.width})@{s.resolution}",
     "linear": lambda s: f"mix.linear(c={s.width},heads={s.heads})@{s.resolution}",
+    "cga": lambda s: (
+        f"evit.cga(c={s.width},heads=4,qk=16,v={s.width // 4},kernels=5555,window={s.window})@{s.resolution}"
+    ),
     "pool": lambda s: f"mix.pool(c={s.width},k=3)@{s.resolution}",
     "fourier": lambda s: f"mix.fourier(c={s.width})@{s.resolution}",
     "mlp": lambda s: f"mix.mlp(c={s.width},hidden={s.width // 2})@{s.resolution}",
@@ -91,7 +94,8 @@ CONTENDERS: Mapping[str, Callable[[Setting], str]] = {
     "evit": lambda s: f"vit.evit({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}",
 }
 """Key by name: token mixers, and layers of a ViT. Numbers that a paper leaves open are those of its networks at
-14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width d / 2."""
+14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width d / 2;
+EfficientViT-M0 has four heads, 16 channels of queries in each and 5 x 5 convolutions over them."""
 
 
 @dataclass(frozen=True)

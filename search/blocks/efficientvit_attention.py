@@ -28,6 +28,7 @@ class CascadedGroupAttention(BlockSpec):
     """
 
     kind: ClassVar[str] = "evit.cga"
+    complexity: ClassVar[str] = "N d^2 (1 + 1 / h) + 2 N d q + w^2 N (h q + d) + k^2 N h q (v = d / h)"
     examples: ClassVar[tuple[str, ...]] = (
         "evit.cga(c=16,heads=2,qk=4,v=8,kernels=53,window=7)@7",
         "evit.cga(c=15,heads=2,qk=4,v=4,kernels=33,window=3)@3",

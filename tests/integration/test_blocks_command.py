@@ -90,3 +90,9 @@ def test_every_block_has_its_complexity_and_all_fit_at_16_px() -> None:
     assert not refused
     assert all(contender.block.complexity for contender in chosen)
     assert all(contender.block.in_channels == 64 for contender in chosen)
+    (cga,) = (contender.block for contender in chosen if contender.name == "cga")
+    n, d, h, q, w, k = 256, 64, 4, 16, 8, 5
+    assert (
+        cga.macs().total
+        == n * d**2 * (h + 1) // h + 2 * n * d * q + w**2 * n * (h * q + d) + k**2 * n * h * q
+    )

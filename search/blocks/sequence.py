@@ -26,7 +26,7 @@ def group_blocks(blocks: Sequence[BlockSpec]) -> list[Group]:
 
 
 def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
-    """Check that the blocks follow each other: widths, resolutions, enclosed blocks inside a matching one.
+    """Check that the blocks follow each other: widths, sides, map or tokens, enclosed blocks inside a matching one.
 
     Raises:
         UsageError: names the first two blocks that do not fit.
@@ -34,6 +34,7 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
     if not blocks:
         raise UsageError("a network needs at least one block")
     channels, resolution = image_channels, blocks[0].resolution
+    shape: tuple[int, ...] = (1, channels, resolution, resolution)
     outer: BlockSpec | None = None
     for index, block in enumerate(blocks):
         before = blocks[index - 1].key if index else "the image"
@@ -48,7 +49,10 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
                 f"{block.key} takes {block.in_channels} channels at {block.resolution} px, "
                 f"but {before} gives {channels} at {resolution} px"
             )
+        if block.input_shape != shape:
+            raise UsageError(f"{block.key} takes {block.input_shape}, but {before} gives {shape}")
         outer, channels, resolution = block, block.out_channels, block.out_resolution
+        shape = block.output_shape
 
 
 def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:

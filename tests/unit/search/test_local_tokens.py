@@ -114,6 +114,12 @@ def test_a_layer_of_another_width_does_not_fit():
         check_chain(blocks)
 
 
+def test_tokens_are_no_map():
+    blocks = parse_keys(["tokens.embed(in=3,d=12,k=4,s=4)@12", "head.fc(in=12,classes=5)@3"])
+    with pytest.raises(UsageError, match=r"takes \(1, 12, 3, 3\), but .* gives \(1, 10, 12\)"):
+        check_chain(blocks)
+
+
 def test_costs_by_hand():
     """DeiT-T's width at 14 x 14 px."""
     local, ceit = (

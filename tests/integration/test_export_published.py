@@ -1,0 +1,61 @@
+"""Blocks of the published networks on XNNPACK: small chains that hold every kind of them but ESPNetv2's.
+
+Of that one the strided unit: its trunk holds four, each with all that the other blocks do.
+"""
+
+import pytest
+import torch
+
+from orchestrator.export import ExportSpec
+from orchestrator.export.executorch import lower_to_executorch
+from orchestrator.export.parity import check_parity, run_pte
+from orchestrator.export.source import build_module
+from orchestrator.export.weights import build_seeded
+from search.blocks import parse_keys
+from search.networks.espnet import StridedEesp
+from search.spaces import list_published
+
+CHAINS = {
+    "shufflenet": (
+        "shufflenet.stem(in=3,out=8)@16",
+        "shufflenet.unit(in=8,out=16,s=2)@4",
+        "shufflenet.unit(in=16,out=16,s=1)@2",
+        "head.shufflenet(in=16,classes=10,mid=32)@2",
+    ),
+    "tokens": (
+        "t2t.performer(in=3,e=16,k=7,s=4)@32",
+        "t2t.embed(in=16,d=24,k=3,s=2)@8",
+        "t2t.layer(d=24,heads=2,ratio=2)@4",
+        "localvit.layer(d=24,heads=2,ratio=4,r=24)@4",
+        "ceit.encoder(d=24,heads=2,ratio=4,depth=2,classes=10)@4",
+        "ceit.layer(d=24,heads=2,ratio=4)@4",
+    ),
+    "patches": (
+        "ceit.stem(in=3,out=8)@32",
+        "tokens.embed(in=8,d=24,k=4,s=4)@8",
+        "head.token(in=24,classes=10)@2",
+    ),
+}
+
+
+def test_the_chains_hold_every_other_kind():
+    here = {block.kind for keys in CHAINS.values() for block in parse_keys(keys)}
+    published = {block.kind for network in list_published().values() for block in network.blocks()}
+    assert published - here == {"espnet.trunk", "espnet.eesp", "head.espnet"}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_chain_is_one_delegate_and_computes_what_pytorch_computes(chain):
+    module, inputs = build_module(ExportSpec(CHAINS[chain]))
+    lowered = lower_to_executorch(module, inputs)
+    assert (lowered.delegates, lowered.operators) == (1, ())
+    check_parity(run_pte(lowered.data, inputs), module, inputs, tolerance=1e-5)
+
+
+def test_espnets_strided_unit_is_one_delegate_and_computes_what_pytorch_computes():
+    module = build_seeded(lambda: StridedEesp(16, 32, 4, 3), 0)
+    generator = torch.Generator().manual_seed(0)
+    inputs = (torch.randn(1, 16, 8, 8, generator=generator), torch.randn(1, 3, 4, 4, generator=generator))
+    lowered = lower_to_executorch(module, inputs)
+    assert (lowered.delegates, lowered.operators) == (1, ())
+    check_parity(run_pte(lowered.data, inputs), module, inputs, tolerance=1e-5)

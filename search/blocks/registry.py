@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TypeVar
 
 from luts.errors import UsageError
@@ -47,8 +48,11 @@ def parse_key(key: str) -> BlockSpec:
         raise UsageError(f"{key[:80]!r} is no block key; keys read kind(name=value,...)@resolution")
     cls = _KINDS.get(match["kind"])
     if cls is None:
+        near = get_close_matches(match["kind"], _KINDS, cutoff=0.4)
+        families = sorted({kind.partition(".")[0] for kind in _KINDS})
         raise UsageError(
-            f"unknown block kind {match['kind']!r} in {key!r}; known: {', '.join(sorted(_KINDS))}"
+            f"unknown block kind {match['kind'][:40]!r}; "
+            + (f"the nearest known: {', '.join(near)}" if near else f"known families: {', '.join(families)}")
         )
     fields = {field.metadata["key"]: field for field in dataclasses.fields(cls) if "key" in field.metadata}
     values: dict[str, int | float] = {}

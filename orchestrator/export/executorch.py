@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from luts.errors import BlocktimeError
 from orchestrator.export.quiet import quiet
 from orchestrator.export.rewrite import linear_layernorm
+from orchestrator.export.spelled import capture
 from search.networks.fusion import fuse_for_inference
 
 _GLUE = {"getitem", "alloc"}
@@ -56,7 +57,9 @@ def lower_to_executorch(
     with quiet(), torch.no_grad():
         try:
             partitioners = _partitioners(backend, precision, deployment_target)
-            captured = torch.export.export(module, tuple(inputs))
+            captured = (
+                capture(module, inputs) if backend == "xnnpack" else torch.export.export(module, tuple(inputs))
+            )
             if precision == "int8":
                 from orchestrator.export.pt2e import quantize_static
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -41,12 +42,14 @@ class LinearLayerNorm(nn.Module):
 
 def linear_layernorm(module: nn.Module) -> nn.Module:
     """Replace each LayerNorm over the last dimension alone."""
-    return replace(
-        module,
-        lambda part: (
-            LinearLayerNorm(part) if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1 else part
-        ),
-    )
+    return replace(module, lambda part: LinearLayerNorm(part) if _over_last_dimension(part) else part)
+
+
+def _over_last_dimension(part: nn.Module) -> TypeGuard[nn.LayerNorm]:
+    """torch's LayerNorm, or timm's subclass that adds a choice of kernels on other devices alone."""
+    kind = type(part)
+    plain = kind is nn.LayerNorm or (kind.__module__, kind.__name__) == ("timm.layers.norm", "LayerNorm")
+    return plain and isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1
 
 
 def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Module:

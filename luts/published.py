@@ -68,7 +68,9 @@ class PublishedTable(BaseModel):
         for one in self.rows:
             if one.row == row:
                 return one
-        raise InvalidArtifactError(f"{self.title} ({self.table}) has no row {row!r}; correct the suite's file")
+        raise InvalidArtifactError(
+            f"{self.title} ({self.table}) has no row {row!r}; correct the suite's file"
+        )
 
 
 def reference_root() -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from luts.errors import UsageError
-from orchestrator.cli.output import progress_bar
-from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_many
+from orchestrator.cli.output import progress_bar, say
+from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_each, export_many
 from orchestrator.export.cache import default_root
 from orchestrator.measure.link import ModelFile
 from orchestrator.simulate.document import write_model
@@ -26,6 +27,24 @@ def export_all(specs: Mapping[str, ExportSpec], workers: int | None = None) -> d
 
         artifacts = export_many(list(specs.values()), workers=workers, progress=done)
     return dict(zip(specs, artifacts, strict=True))
+
+
+def export_what_can_be(
+    specs: Mapping[str, ExportSpec], workers: int | None = None
+) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """Models by id, and of those that could not be exported the reasons."""
+    started = time.monotonic()
+    with progress_bar() as progress:
+
+        def done(count: int, total: int, result: Artifact | ExportFailure) -> None:
+            progress(f"exported {result.spec.name}", count, total)
+
+        results = dict(
+            zip(specs, export_each(list(specs.values()), workers=workers, progress=done), strict=True)
+        )
+    artifacts = {name: result for name, result in results.items() if isinstance(result, Artifact)}
+    say(f"{len(artifacts)} of {len(specs)} networks exported in {time.monotonic() - started:.0f} s")
+    return artifacts, {name: r.message for name, r in results.items() if isinstance(r, ExportFailure)}
 
 
 def model_files(

@@ -22,15 +22,28 @@ from orchestrator.cli.options import (
     BudgetOption,
     DeviceOption,
     PrecisionOption,
+    ResolutionOption,
     RuntimeOption,
     ThreadsOption,
     WorkersOption,
+    at_resolution,
     named_arch,
     parse_access,
     parse_budget,
     parse_variant,
+    timm_at,
 )
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, progress_bar, say
+from orchestrator.cli.suites import (
+    count_networks,
+    draw_suite,
+    export_suite,
+    raise_failures,
+    show_suite,
+    suite_comparison,
+    suite_networks,
+)
+from orchestrator.counting import Counts
 from orchestrator.coverage import covered_space
 from orchestrator.devices.base import Device
 from orchestrator.devices.discover import resolve
@@ -49,11 +62,15 @@ from orchestrator.measure.validate import (
     write_validation,
 )
 from orchestrator.paths import lut_store, runs_root
+from orchestrator.suites import Suite, load_suite
 from orchestrator.variant import Variant
 from search.spaces import Arch, Published, load_arch
 
 REFERENCE = "reference"
 """Journal id of a LUT's reference: one of the measured models may have the same blocks."""
+
+PICTURES = (".png", ".svg")
+"""What a picture can be."""
 
 MAX_ARTIFACT_BYTES = 1 << 30
 """Largest model that an agent takes."""
@@ -72,6 +89,13 @@ def measure_command(
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Named network or timm:NAME; repeatable.")] = None,
     artifact: Annotated[list[Path] | None, typer.Option(help="A .pte file; repeatable.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Published networks side by side: autovit-table2.")
+    ] = None,
+    resolution: ResolutionOption = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="With --suite: .png or .svg to draw; both in the run's folder.")
+    ] = None,
     runtime: RuntimeOption = "executorch",
     backend: BackendOption = None,
     precision: PrecisionOption = None,
@@ -86,43 +110,61 @@ def measure_command(
 ) -> None:
     """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference."""
     variant = parse_variant(device, runtime, backend, precision, threads)
-    ours = {name: named_arch(name) for name in model or []}
+    chosen = _chosen_suite(suite, arch, model, artifact, resolution, picture)
+    names = [entry.model for entry in chosen.in_order] if chosen else model or []
+    ours, absent = suite_networks(names) if chosen else ({name: named_arch(name) for name in names}, {})
     archs: dict[str, Arch | Published] = {name: load_arch(name) for name in arch or []}
     archs |= {name: found for name, found in ours.items() if found}
-    specs = {name: variant.export_spec(found.keys()) for name, found in archs.items()}
-    specs |= {name: variant.export_spec(module=name) for name, found in ours.items() if not found}
+    archs = {name: at_resolution(name, found, resolution) for name, found in archs.items()}
+    specs = {
+        name: variant.export_spec(archs[name].keys())
+        if name in archs
+        else variant.export_spec(module=timm_at(name, resolution))
+        for name in (*(arch or []), *ours)
+    }
     given = {str(path): _model_file(path) for path in artifact or []}
     if not specs and not given:
-        raise UsageError("nothing to measure; give --arch, --model or --artifact")
+        raise UsageError("nothing to measure; give --arch, --model, --artifact or --suite")
     found = resolve(device, parse_access(agent, allow, app))
     with found:
         if threads is None and device != "host":
             variant = default_threads(found, variant)
         check_device(found, variant)
-        files = model_files(variant, specs, workers) | given
+        exported = export_suite(variant, specs, workers) if chosen else None
+        files = (exported.files if exported else model_files(variant, specs, workers)) | given
         measurement, run = measure_files(found, variant, files, next(iter(files)), budget, seed)
     run.finish("measured")
     failed = {name: measurement.failures.get(_journal_id(name), "") for name in files}
+    counts = count_networks(specs, archs)
+    rows = [
+        _measured_row(name, counts.get(name), files[name], measurement) for name in files if not failed[name]
+    ]
+    simulated = ", SIMULATED: this is no such device" if measurement.header.simulated else ""
+    head = {
+        "device": measurement.hello.device.model_dump(),
+        "variant": variant.name,
+        "noise_floor": measurement.estimates.noise_floor,
+    }
+    if chosen and exported:
+        reasons = absent | exported.failures | {name: reason for name, reason in failed.items() if reason}
+        comparison = suite_comparison(chosen.networks, rows, exported, counts, reasons)
+        pictures = [picture] if picture else [run.folder / "suite.png", run.folder / "suite.svg"]
+        draw_suite(comparison, f"{device}, {variant.name}", measurement.header.simulated, pictures)
+        title = f"{chosen.title}: {device}, {variant.name}{simulated}"
+        show_suite(title, comparison, {"suite": suite} | head, pictures, as_json)
+        raise_failures(comparison)
+        return
     for name, reason in failed.items():
         if reason:
             say(f"{name} can't be measured: {reason}")
-    rows = [
-        _measured_row(name, archs.get(name), files[name], measurement) for name in files if not failed[name]
-    ]
     if as_json:
-        emit_json(
-            {
-                "device": measurement.hello.device.model_dump(),
-                "variant": variant.name,
-                "noise_floor": measurement.estimates.noise_floor,
-                "models": rows,
-            }
-        )
+        emit_json(head | {"models": rows})
         return
     columns = [
         Column("model", "model"),
         Column("params", "parameters"),
         Column("conv_linear_macs", "conv+linear MACs"),
+        Column("all_macs", "all MACs"),
         Column("ms", "ms", 3),
         Column("ci_low", "95 % low", 3),
         Column("ci_high", "high", 3),
@@ -135,12 +177,30 @@ def measure_command(
         Column("loads", "loads"),
         Column("rounds", "rounds"),
     ]
-    simulated = ", SIMULATED: this is no such device" if measurement.header.simulated else ""
     emit_rows(f"{device}, {variant.name}{simulated}", columns, rows, False)
     print(
         f"reference {next(iter(files))}: ratios to it are known better than milliseconds, whose intervals "
         f"include its own; noise floor {100 * measurement.estimates.noise_floor:.2f} % between two loads"
     )
+
+
+def _chosen_suite(
+    name: str | None,
+    arch: list[str] | None,
+    model: list[str] | None,
+    artifact: list[Path] | None,
+    resolution: int | None,
+    picture: Path | None,
+) -> Suite | None:
+    if name is None:
+        if picture is not None:
+            raise UsageError("--picture is for --suite")
+        return None
+    if arch or model or artifact or resolution:
+        raise UsageError("--suite says which networks at which resolution; leave the other options out")
+    if picture is not None and picture.suffix not in PICTURES:
+        raise UsageError(f"--picture {str(picture)!r}: expected a name that ends in {' or '.join(PICTURES)}")
+    return load_suite(name)
 
 
 def validate_command(
@@ -252,7 +312,7 @@ def _model_file(path: Path) -> ModelFile:
 
 
 def _measured_row(
-    name: str, arch: Arch | Published | None, file: ModelFile, measurement: Measurement
+    name: str, counts: Counts | None, file: ModelFile, measurement: Measurement
 ) -> dict[str, Any]:
     ratio = measurement.estimates.ratios[_journal_id(name)]
     ms, low, high = measurement.ms(_journal_id(name))
@@ -260,8 +320,9 @@ def _measured_row(
     return {
         "model": name,
         "sha256": file.sha256,
-        "params": arch.params() if arch else None,
-        "conv_linear_macs": arch.macs().conv_linear if arch else None,
+        "params": counts.params if counts else None,
+        "conv_linear_macs": counts.conv_linear_macs if counts else None,
+        "all_macs": counts.all_macs if counts else None,
         "ms": ms,
         "ci_low": low,
         "ci_high": high,

@@ -13,10 +13,11 @@ from luts.schema import NAME_PATTERN
 from orchestrator.cli.output import ask, say
 from orchestrator.cores import usable_cores
 from orchestrator.devices.base import Access
+from orchestrator.names import unknown
 from orchestrator.simulate.device import scenario_of
 from orchestrator.variant import Variant
 from orchestrator.wire.messages import Caveat
-from search.spaces import Arch, Published, list_archs, list_published
+from search.spaces import Arch, Published, get_space, list_archs, list_published
 
 DeviceOption = Annotated[
     str,
@@ -53,6 +54,10 @@ ThreadsOption = Annotated[
 ]
 BudgetOption = Annotated[
     str, typer.Option("--budget", help="Time after which no further pass is begun: 90s, 15m or 2h.")
+]
+ResolutionOption = Annotated[
+    int | None,
+    typer.Option("--resolution", min=1, help="Side of the input image in pixels; the network's own."),
 ]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Exporting processes; all cores.")
@@ -139,5 +144,25 @@ def named_arch(name: str) -> Arch | Published | None:
         return None
     known: dict[str, Arch | Published] = {**list_archs(), **list_published()}
     if name not in known:
-        raise UsageError(f"unknown network {name[:80]!r}; known: {', '.join(known)}, or timm:NAME")
+        raise UsageError(unknown("network", name, known, "all: bench arch list; or timm:NAME"))
     return known[name]
+
+
+def at_resolution(name: str, network: Arch | Published, resolution: int | None) -> Arch | Published:
+    """A network of ours at another input resolution; None leaves it as it is.
+
+    Raises:
+        UsageError: its space does not have that resolution, or it is of one resolution only.
+    """
+    if resolution is None or resolution == network.resolution:
+        return network
+    taken = get_space(network.space).resolutions if isinstance(network, Arch) else (network.resolution,)
+    if not isinstance(network, Arch) or resolution not in taken:
+        sizes = ", ".join(str(side) for side in taken)
+        raise UsageError(f"{name} can't take {resolution} px; it takes {sizes} px")
+    return network.with_resolution(resolution)
+
+
+def timm_at(name: str, resolution: int | None) -> str:
+    """`timm:NAME` at another resolution than its own, which the exporter checks; None leaves it as it is."""
+    return name if resolution is None else f"{name.partition('@')[0]}@{resolution}"

@@ -5,7 +5,15 @@ Importing this package needs no torch; building does.
 
 from orchestrator.export.artifact import Artifact
 from orchestrator.export.cache import ArtifactCache
-from orchestrator.export.pool import ExportFailure, export_many
+from orchestrator.export.pool import ExportFailure, export_each, export_many
 from orchestrator.export.spec import ExportSpec, block_specs_for
 
-__all__ = ["Artifact", "ArtifactCache", "ExportFailure", "ExportSpec", "block_specs_for", "export_many"]
+__all__ = [
+    "Artifact",
+    "ArtifactCache",
+    "ExportFailure",
+    "ExportSpec",
+    "block_specs_for",
+    "export_each",
+    "export_many",
+]

@@ -58,7 +58,9 @@ def lower_to_executorch(
         try:
             partitioners = _partitioners(backend, precision, deployment_target)
             captured = (
-                capture(module, inputs) if backend == "xnnpack" else torch.export.export(module, tuple(inputs))
+                capture(module, inputs)
+                if backend == "xnnpack"
+                else torch.export.export(module, tuple(inputs))
             )
             if precision == "int8":
                 from orchestrator.export.pt2e import quantize_static

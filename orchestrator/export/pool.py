@@ -56,6 +56,26 @@ def export_many(
     progress: Progress | None = None,
     tolerance: float = RELATIVE_TOLERANCE,
 ) -> list[Artifact]:
+    """`export_each` where every model is needed.
+
+    Raises:
+        ExportError: names the models that failed, after all others are done.
+    """
+    results = export_each(specs, workers=workers, cache=cache, progress=progress, tolerance=tolerance)
+    failures = {r.spec.cache_key: r for r in results if isinstance(r, ExportFailure)}
+    if failures:
+        raise ExportError(tuple(failures.values()), len({spec.cache_key for spec in specs}))
+    return [result for result in results if isinstance(result, Artifact)]
+
+
+def export_each(
+    specs: Sequence[ExportSpec],
+    *,
+    workers: int | None = None,
+    cache: ArtifactCache | None = None,
+    progress: Progress | None = None,
+    tolerance: float = RELATIVE_TOLERANCE,
+) -> list[Artifact | ExportFailure]:
     """The models of all specs in their order, the missing ones exported by worker processes.
 
     Ctrl-C ends the workers at once; what was exported until then stays cached.
@@ -66,9 +86,6 @@ def export_many(
         cache: Where models are kept; the user's cache by default.
         progress: Called in this process.
         tolerance: Largest error of fp32 relative to PyTorch's output scale; other precisions may have more.
-
-    Raises:
-        ExportError: names the models that failed, after all others are done.
     """
     cache = cache or ArtifactCache()
     unique = {spec.cache_key: spec for spec in specs}
@@ -90,10 +107,7 @@ def export_many(
         missing.sort(key=lambda spec: len(spec.blocks))
         count = max(1, min(workers or _default_workers(), len(missing)))
         _Pool(cache.root, tolerance).run(missing, count, done)
-    failures = tuple(result for result in results.values() if isinstance(result, ExportFailure))
-    if failures:
-        raise ExportError(failures, len(unique))
-    return [result for spec in specs if isinstance(result := results[spec.cache_key], Artifact)]
+    return [results[spec.cache_key] for spec in specs]
 
 
 def _default_workers() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,15 +12,19 @@ from torch import Tensor, nn
 from luts.errors import UsageError
 from orchestrator.export.spec import ExportSpec
 from orchestrator.export.weights import build_seeded, load_weights, settle
+from orchestrator.names import unknown
 from search.blocks import parse_keys
 from search.networks import build_block, build_network
+
+_WIDTHS: Mapping[str, tuple[str, float]] = {"mobilenetv1_075": ("mobilenetv1_100", 0.75)}
+"""Widths of MobileNetV1 (Howard et al. 2017, table 6) that timm can generate but has no name for."""
 
 
 def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """The spec's module in eval mode with its weights, and example inputs of batch 1.
 
     Raises:
-        UsageError: timm does not know the model.
+        UsageError: timm does not know the model, or it can't take the resolution.
         InvalidArtifactError: the weights file is damaged or of another network.
     """
     if spec.module:
@@ -49,11 +55,54 @@ def _build_blocks(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A network of timm with seeded weights: `timm:NAME` at its own resolution, `timm:NAME@PX` at another."""
     import timm
 
-    name = spec.module.removeprefix("timm:")
-    if name not in timm.list_models():
-        raise UsageError(f"timm has no model {name!r}; `python -c 'import timm; print(timm.list_models())'`")
-    module = build_seeded(lambda: timm.create_model(name, pretrained=False), _seed(spec))
-    shape = timm.get_pretrained_cfg(name).input_size
-    return module, (torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)),)
+    name, _, size = spec.module.removeprefix("timm:").partition("@")
+    known = (*timm.list_models(), *_WIDTHS)
+    if name not in known:
+        raise UsageError(
+            unknown("timm model", name, known, "all: python -c 'import timm; print(timm.list_models())'")
+        )
+    channels, native, _ = timm.get_pretrained_cfg(_WIDTHS.get(name, (name, 1.0))[0]).input_size
+    side = int(size) if size else native
+    try:
+        module = build_seeded(lambda: _create_timm(name, side, native), _seed(spec))
+        x = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+        if side != native:
+            _check_patches(module, side)
+            with torch.no_grad():
+                module(x)
+    except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError) as error:
+        if side == native:
+            raise
+        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise UsageError(
+            f"timm:{name} can't take {side} px ({first[0][:200]}); its own are {native} px"
+        ) from error
+    return module, (x,)
+
+
+def _create_timm(name: str, side: int, native: int) -> nn.Module:
+    import timm
+    from timm.models import efficientnet
+
+    module: nn.Module
+    if name in _WIDTHS:
+        module = efficientnet._gen_mobilenet_v1(*_WIDTHS[name])
+        return module
+    if side != native:
+        with contextlib.suppress(TypeError):  # networks without tables of positions have no such argument
+            module = timm.create_model(name, pretrained=False, img_size=side)
+            return module
+    module = timm.create_model(name, pretrained=False)
+    return module
+
+
+def _check_patches(module: nn.Module, side: int) -> None:
+    """ValueError where patches don't cover the image: timm would cut the rest off without a word."""
+    projection = getattr(getattr(module, "patch_embed", None), "proj", None)
+    if isinstance(projection, nn.Conv2d) and projection.kernel_size == projection.stride:
+        size = projection.kernel_size[0]
+        if side % size:
+            raise ValueError(f"its patches are {size} px wide, and {side} is no multiple of that")

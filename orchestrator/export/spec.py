@@ -41,7 +41,7 @@ OPTIONS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
 """Options and their values by (runtime, backend)."""
 
 _WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
-_MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}")
+_MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?")
 _LIBRARIES = ("torch", "executorch", "coremltools", "timm", "safetensors")
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("search/blocks", "search/networks", "orchestrator/export")
@@ -53,7 +53,7 @@ class ExportSpec:
 
     Attributes:
         blocks: Keys of a network in order of execution, or one key: that block on its own.
-        module: Instead of blocks, `timm:NAME`.
+        module: Instead of blocks, `timm:NAME`, or `timm:NAME@PX` for another resolution than its own.
         runtime: `executorch` (.pte) or `coreml` (a zip of one .mlpackage).
         backend: Delegate of ExecuTorch, or `mlprogram`; the runtime's default if empty.
         precision: Of the computation; the backend's default if empty.
@@ -112,7 +112,7 @@ class ExportSpec:
                 "an export needs either block keys or a module such as timm:mobilenetv3_small_100"
             )
         if self.module and not _MODULE.fullmatch(self.module):
-            raise UsageError(f"unknown module {self.module[:80]!r}; modules read timm:NAME")
+            raise UsageError(f"unknown module {self.module[:80]!r}; modules read timm:NAME or timm:NAME@PX")
         specs = parse_keys(self.blocks)
         if len(specs) > 1:
             check_chain(specs)

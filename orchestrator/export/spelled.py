@@ -52,7 +52,11 @@ class SpelledOut(TorchFunctionMode):
     """Within, torch's functions that have an entry in `_SPELLINGS` are computed by it."""
 
     def __torch_function__(
-        self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """The better spelling of a call, or the call itself where that does not apply."""
         del types
@@ -68,7 +72,7 @@ def _operators(program: ExportedProgram) -> Iterable[str]:
             yield node.target._schema.name.removeprefix("aten::")
 
 
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
+def _matmul(a: Tensor, b: Tensor) -> Any:
     """Batched products of rank 4 and more as one of rank 3; other ranks are left alone."""
     if a.dim() < 3 or a.dim() != b.dim() or a.shape[:-2] != b.shape[:-2]:
         return NotImplemented
@@ -90,7 +94,7 @@ def _attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Tensor:
+) -> Any:
     """softmax(q k^T scale + mask) v (Vaswani et al. 2017, equation 1) by products of rank 3."""
     shapes_differ = q.dim() < 3 or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
     if shapes_differ or is_causal or enable_gqa or dropout_p:
@@ -136,7 +140,7 @@ def _chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return _split(x, -(-x.shape[dim] // chunks), dim)
 
 
-def _getitem(x: Tensor, index: Any) -> Tensor:
+def _getitem(x: Tensor, index: Any) -> Any:
     """`x[:, 0]` and the like; indices with anything but whole numbers and plain slices are left alone."""
     index = index if isinstance(index, tuple) else (index,)
     if not any(type(one) is int for one in index) or not all(type(one) in (int, slice) for one in index):
@@ -152,7 +156,7 @@ def _getitem(x: Tensor, index: Any) -> Tensor:
     return x
 
 
-def _expand(x: Tensor, *sizes: Any) -> Tensor:
+def _expand(x: Tensor, *sizes: Any) -> Any:
     """At batch 1 a class token is expanded to what it is, which would be a copy outside the delegates."""
     shape = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
     same = len(shape) == x.dim() and all(new in (-1, old) for new, old in zip(shape, x.shape, strict=True))
@@ -165,7 +169,7 @@ def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     return F.relu6(x + 3.0) * (1.0 / 6.0)
 
 
-def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Mean over a map in the one form that XNNPACK has: dimensions 2 and 3, kept."""
     if dtype is not None or x.dim() != 4 or not isinstance(dim, tuple | list):
         return NotImplemented

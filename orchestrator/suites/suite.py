@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,7 @@ class Entry(BaseModel):
 
     Attributes:
         row: Its row in the published table, and its name in ours.
+        kind: What it is made of: convolutions, a transformer, or both in turn.
         model: How `--model` names it: a network of ours, or `timm:NAME@PX`.
         figures: The published table.
         differs: How it differs from what the row says, and why; empty where it does not.
@@ -31,6 +32,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     row: Annotated[str, Field(min_length=1, max_length=80)]
+    kind: Literal["conv", "transformer", "hybrid"]
     model: Name
     figures: Name
     differs: Annotated[str, Field(max_length=300)] = ""

@@ -1,0 +1,128 @@
+"""Suites and published figures: every network is what its row says, and nothing published passes for measured."""
+
+import json
+import math
+
+import pytest
+
+from luts.errors import InvalidArtifactError, UsageError
+from luts.published import load_published, reference_root
+from luts.schema import LutMeta
+from orchestrator.cli.options import at_resolution, named_arch
+from orchestrator.counting import Counts, count_module
+from orchestrator.export import ExportSpec
+from orchestrator.export.source import build_module
+from orchestrator.suites import list_suites, load_suite
+from orchestrator.suites.comparison import Measured, compare
+from search.blocks import parse_key
+from search.networks import build_block
+
+TABLE2 = load_suite("autovit-table2")
+
+
+def test_the_papers_table_is_kept_to_the_digit():
+    table = load_published("autovit-table2")
+    found = {r.row: (r.params_m, r.flops_g, r.top1_percent, r.latency_ms) for r in table.rows}
+    assert len(found) == 20
+    assert found["AutoViT_XXS"] == (1.8, 0.3, 71.3, 10.2)
+    assert found["PVT"] == (13.1, 2.1, 78.7, 54.5)
+    assert found["DenseNet-169"] == (14, 6.7, 76.2, None)
+    assert sum(row.latency_ms is not None for row in table.rows) == 14
+    assert table.latency_device == "iPhone 13"
+
+
+def test_published_figures_can_be_read_as_no_lut():
+    for path in reference_root().glob("*.json"):
+        with pytest.raises(ValueError):
+            LutMeta.model_validate_json(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"label": "measured"}, "label"),
+        ({"latency_device": None}, "without the device"),
+        ({"rows": []}, "rows"),
+        ({"samples": []}, "samples"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path, change, says):
+    document = json.loads((reference_root() / "autovit-table2.json").read_text())
+    (tmp_path / "t.json").write_text(json.dumps(document | change))
+    with pytest.raises(InvalidArtifactError, match=says):
+        load_published("t", tmp_path)
+
+
+def test_unknown_names_are_one_line_with_what_comes_close():
+    with pytest.raises(UsageError, match="did you mean autovit-table2"):
+        load_suite("autovit-table-2")
+    with pytest.raises(UsageError, match="there are autovit-table2"):
+        load_published("none")
+    with pytest.raises(UsageError, match="unknown network 'mobilevit-xxxs'; did you mean mobilevit-xxs"):
+        named_arch("mobilevit-xxxs")
+    with pytest.raises(UsageError, match="did you mean deit_tiny_patch16_224"):
+        build_module(ExportSpec(module="timm:deit_tiny_patch16_22"))
+
+
+def test_a_resolution_that_a_network_cannot_take_is_one_line():
+    with pytest.raises(UsageError, match=r"can't take 100 px; it takes 192, 224, 256, 288 px"):
+        at_resolution("autovit-xxs-paper", named_arch("autovit-xxs-paper"), 100)
+    with pytest.raises(UsageError, match=r"can't take 200 px; it takes 224 px"):
+        at_resolution("shufflenetv2-1.0", named_arch("shufflenetv2-1.0"), 200)
+    with pytest.raises(UsageError, match="patches are 16 px wide, and 100 is no multiple"):
+        build_module(ExportSpec(module="timm:deit_tiny_patch16_224@100"))
+    assert at_resolution("a", named_arch("autovit-xxs-paper"), 224).resolution == 224
+
+
+def _of_ours():
+    return [entry for entry in TABLE2.networks if not entry.model.startswith("timm:")]
+
+
+def test_every_network_has_a_row_and_a_name():
+    for name in list_suites():
+        for entry in load_suite(name).networks:
+            assert entry.published.row == entry.row
+            ExportSpec(module=entry.model) if entry.model.startswith("timm:") else named_arch(entry.model)
+
+
+@pytest.mark.parametrize("entry", _of_ours(), ids=lambda entry: entry.row)
+def test_our_networks_have_the_parameters_of_the_paper(entry):
+    _agrees(entry, named_arch(entry.model).params())
+
+
+@pytest.mark.parametrize(
+    "row", ["MobileNetv1", "MobileNetv2", "MobileNetv3", "DeiT-T", "PiT-T", "CrossViT-T", "PVT"]
+)
+def test_timms_networks_have_the_parameters_of_the_paper(row):
+    entry = next(entry for entry in TABLE2.networks if entry.row == row)
+    module, _ = build_module(ExportSpec(module=entry.model))
+    _agrees(entry, sum(p.numel() for p in module.parameters()))
+
+
+def _agrees(entry, params):
+    """Within what the paper's rounding allows, or the suite says how it differs."""
+    printed = entry.published.params_m
+    agrees = abs(params / 1e6 - printed) <= 0.0501
+    assert agrees != ("M parameters" in entry.differs), (params, printed)
+
+
+def test_counting_a_module_gives_what_its_block_says():
+    spec = parse_key("mvit.layer(d=8,heads=2,head_dim=4,ratio=2,patch=2)@8")
+    module, x = build_block(spec)
+    macs = spec.macs()
+    assert count_module(module.eval(), (x,)) == Counts(spec.params(), macs.conv_linear, macs.total)
+
+
+def test_ranks_and_tau_are_over_what_has_both_latencies():
+    chosen = [e for e in TABLE2.networks if e.row in ("MobileNetv1", "MobileNetv2", "ShuffleNetv2", "DeiT-T")]
+    ms = dict(zip([e.model for e in chosen], (3.0, 1.0, 2.0), strict=False))
+    found = compare(
+        chosen, {}, {m: Measured(v, v, v, None, None) for m, v in ms.items()}, {chosen[3].model: "no"}
+    )
+    rows = {row.entry.row: row for row in found.rows}
+    assert [rows[n].rank for n in ("MobileNetv1", "MobileNetv2", "ShuffleNetv2", "DeiT-T")] == [3, 1, 2, None]
+    assert (rows["MobileNetv1"].shared_rank, rows["MobileNetv1"].published_rank) == (2, 2)
+    assert rows["ShuffleNetv2"].shared_rank is None
+    assert rows["DeiT-T"].failure == "no"
+    assert (found.shared, found.kendall_tau) == (2, 1.0)
+    assert not math.isnan(found.kendall_tau)

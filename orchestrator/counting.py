@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-from orchestrator.export.spelled import SpelledOut
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,12 @@ class Counts:
 
 def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
     """Count an eval-mode module; fused attention counts as the two products that it is."""
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from orchestrator.export.spelled import SpelledOut
+
     layers: list[int] = []
 
     def count(layer: nn.Conv2d | nn.Linear, _inputs: object, output: Tensor) -> None:

@@ -9,7 +9,14 @@ import typer
 
 from luts.errors import UsageError
 from orchestrator.cli.exports import export_all
-from orchestrator.cli.options import PrecisionOption, WorkersOption, named_arch, parse_deployment_target
+from orchestrator.cli.options import (
+    PrecisionOption,
+    WorkersOption,
+    at_resolution,
+    named_arch,
+    parse_deployment_target,
+    timm_at,
+)
 from orchestrator.cli.output import Column, JsonOption, emit_rows
 from orchestrator.cli.spaces import parse_resolutions
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
@@ -30,7 +37,7 @@ def export_command(
     ] = None,
     blocks: Annotated[bool, typer.Option("--blocks", help="Export the space's blocks.")] = False,
     resolution: Annotated[
-        str | None, typer.Option(help="Input sizes of the blocks; all of the space.")
+        str | None, typer.Option(help="Input size of the network, or sizes of the blocks; its own, all.")
     ] = None,
     runtime: Annotated[str, typer.Option(help="executorch (.pte) or coreml (.mlpackage).")] = "executorch",
     backend: Annotated[str | None, typer.Option(help="xnnpack, portable, coreml, vulkan.")] = None,
@@ -65,12 +72,25 @@ def export_command(
         specs = {s.name: s for s in block_specs_for(get_space(space), parse_resolutions(resolution), **how)}
     else:
         name = arch or str(model)
+        side = _one_resolution(resolution)
         found = load_arch(arch) if arch else named_arch(name)
-        specs = {name: ExportSpec(found.keys(), **how) if found else ExportSpec(module=name, **how)}
+        if found:
+            specs = {name: ExportSpec(at_resolution(name, found, side).keys(), **how)}
+        else:
+            specs = {name: ExportSpec(module=timm_at(name, side), **how)}
     artifacts = export_all(specs, workers)
     if output is not None:
         _copy(artifacts, output, folder=blocks)
     emit_rows("", _COLUMNS, [_row(name, artifact) for name, artifact in artifacts.items()], as_json)
+
+
+def _one_resolution(text: str | None) -> int | None:
+    sides = parse_resolutions(text)
+    if sides is None:
+        return None
+    if len(sides) > 1 or sides[0] < 1:
+        raise UsageError(f"--resolution {text!r}: a network is exported at one size, e.g. 224")
+    return sides[0]
 
 
 _COLUMNS = [

@@ -124,7 +124,7 @@ def measure_command(
     }
     given = {str(path): _model_file(path) for path in artifact or []}
     if not specs and not given:
-        raise UsageError("nothing to measure; give --arch, --model, --artifact or --suite")
+        raise UsageError("nothing to measure; give --arch, --model or --artifact, or a --suite")
     found = resolve(device, parse_access(agent, allow, app))
     with found:
         if threads is None and device != "host":

@@ -9,7 +9,7 @@ optimizer all go through it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -135,6 +135,34 @@ def weightless_module(group: Group) -> nn.Module:
     """
     with torch.device("meta"):
         return elastic_module(group)
+
+
+def run_with(module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """What a weightless module gives for `x` with all of its weights from elsewhere.
+
+    `torch.func.functional_call` does the same, and looks for the places of the weights at every call.
+    """
+    places = _places(module)
+    without = [holder[name] for holder, name, _ in places]
+    try:
+        for holder, name, full_name in places:
+            holder[name] = weights[full_name]
+        out: Tensor = module(x)
+        return out
+    finally:
+        for (holder, name, _), parameter in zip(places, without, strict=True):
+            holder[name] = parameter
+
+
+@lru_cache(maxsize=4096)
+def _places(module: nn.Module) -> tuple[tuple[dict[str, Any], str, str], ...]:
+    """Where the parameters of a module hang: the dictionary of its part, the name there, the whole name."""
+    return tuple(
+        (part._parameters, name, f"{prefix}.{name}" if prefix else name)
+        for prefix, part in module.named_modules()
+        for name, parameter in part._parameters.items()
+        if parameter is not None
+    )
 
 
 def slices_of(group: Group, largest: Group, prefix: str) -> tuple[Slice, ...]:

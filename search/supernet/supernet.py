@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from luts.errors import UsageError
 from search.blocks import Group, group_blocks
@@ -16,7 +15,7 @@ from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
 from search.spaces.family import expand_head, expand_stage, stage_slots
 from search.spaces.space import stage_resolution
-from search.supernet.elastic import Slice, elastic_module, slices_of, weightless_module
+from search.supernet.elastic import Slice, elastic_module, run_with, slices_of, weightless_module
 
 
 class Supernet(nn.Module):
@@ -42,7 +41,7 @@ class Supernet(nn.Module):
         weights = dict(self.named_parameters())
         for slot, group in self.path(arch):
             taken = {s.name: s.take(weights[s.source]) for s in self._slices_of(slot, group)}
-            x = functional_call(weightless_module(group), taken, (x,), tie_weights=False)
+            x = run_with(weightless_module(group), taken, x)
         return x
 
     def slices(self, arch: Arch) -> tuple[Slice, ...]:

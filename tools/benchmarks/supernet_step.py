@@ -72,9 +72,9 @@ def main() -> str:
     lines = [
         "## A supernet's step",
         "",
-        f"Median processor time of forward, backward and optimizer of a subnet in its supernet over that of the standalone "
-        f"network with torch's AdamW, one thread, {ROUNDS} rounds, both in random order in each; the interval is a "
-        f"bootstrap over rounds. At most {TARGET}: {kept} of {len(rows)}.",
+        "Median processor time of forward, backward and optimizer of a subnet in its supernet over that of the "
+        f"standalone network with torch's AdamW, one thread, {ROUNDS} rounds, both in random order in each; "
+        f"the interval is a bootstrap over rounds. At most {TARGET}: {kept} of {len(rows)}.",
         "",
         "| network | pixels | batch | in the supernet ms | alone ms | ratio | 95 % |",
         "|---|---:|---:|---:|---:|---:|---|",

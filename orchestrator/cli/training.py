@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     str | None, typer.Option("--data", help="imagefolder:DIR, cifar10:DIR, npz:FILE or digits; as trained.")
 ]
+REFRESH_S = 10.0
+"""Seconds between lines about speed and loss: few enough for a log file, often enough for an eye."""
+
 SupernetOption = Annotated[Path, typer.Option("--supernet", help="Folder of a trained supernet.")]
 
 
@@ -32,7 +36,7 @@ def train_command(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the checkpoint; an unfinished one goes on.")
     ],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe.")] = "default",
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a file FILE.toml.")] = "default",
     teacher: Annotated[
         str | None, typer.Option(help="Network to learn from: timm:NAME[:CHECKPOINT].")
     ] = None,
@@ -49,26 +53,60 @@ def train_command(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")] = None,
+    micro_batches: Annotated[
+        int | None, typer.Option(min=1, help="Parts of a batch, shared by the processes of torchrun.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16, instead of the recipe's.")
+    ] = None,
+    on: Annotated[str, typer.Option("--on", help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that prepare images.")] = 0,
+    compiled: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on."""
-    from search.supernet.recipe import get_recipe
+    """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on.
+
+    On many GPUs or nodes: torchrun --nproc-per-node N --no-python bench train ...; all share the output folder.
+    """
+    from search.supernet.distributed import local_device, process_group
+    from search.supernet.progress import Progress
+    from search.supernet.recipe_files import changed, get_recipe
     from search.supernet.teacher import load_teacher
-    from search.supernet.train import Progress, Trainer, open_data
+    from search.supernet.train import Engine, Trainer, open_data
 
-    taught = {"kind": distill, "alpha": alpha, "tau": tau}
-    changes = {"seed": seed, "epochs": epochs, "sampler": sampler}
-    chosen = get_recipe(recipe).changed(changes, taught)
-    images = open_data(data, get_space(space), chosen)
-    found = load_teacher(teacher, images.classes) if teacher else None
-    trainer = Trainer(get_space(space), images, chosen, output, found, teacher_labels)
+    options = {
+        "seed": seed,
+        "epochs": epochs,
+        "sampler": sampler,
+        "batch_size": batch_size,
+        "micro_batches": micro_batches,
+        "precision": precision,
+    }
+    chosen = changed(get_recipe(recipe), options, {"kind": distill, "alpha": alpha, "tau": tau})
+    engine = Engine(local_device(on), workers, compiled)
     begun_s = time.monotonic()
-    with progress_bar() as progress:
+    with process_group() as group:
+        images = open_data(data, get_space(space), chosen)
+        found = load_teacher(teacher, images.classes) if teacher else None
+        trainer = Trainer(
+            get_space(space), images, chosen, output, found, teacher_labels, engine=engine, group=group
+        )
+        with progress_bar() if group.leads else nullcontext() as progress:
+            line, said_s = "", 0.0
 
-        def watch(state: Progress) -> None:
-            progress(f"epoch {state.epoch + 1} of {state.epochs}", state.step, state.steps)
+            def watch(state: Progress) -> None:
+                nonlocal line, said_s
+                now_s = time.monotonic()
+                if progress is None or trainer.pace is None:
+                    return
+                if not line or now_s - said_s >= REFRESH_S:
+                    line, said_s = trainer.pace.line(state), now_s
+                progress(line, state.step, state.steps)
 
-        info = trainer.run(watch)
+            info = trainer.run(watch)
+    if not group.leads:
+        return
     facts = {
         "checkpoint": str(output),
         "space": info.space,
@@ -77,6 +115,7 @@ def train_command(
         "recipe": info.recipe.name,
         "steps": info.step,
         "loss": info.loss,
+        "held_out_top1": info.held_out_top1,
         "weights_sha256": info.weights_sha256,
         "seconds": round(time.monotonic() - begun_s, 1),
     }

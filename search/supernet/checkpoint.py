@@ -1,13 +1,15 @@
 """Checkpoints of a supernet: `checkpoint.json`, and the safetensors file that it names.
 
 The tensors are written first under a new name; replacing the JSON makes them count. A run that dies at any
-moment leaves the checkpoint before or the one after, never a mixture.
+moment leaves the checkpoint before or the one after, never a mixture. The folder `best` beside them is a whole
+checkpoint, too: the one whose subnets did best on images held out.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,9 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from luts.errors import BlocktimeError, InvalidArtifactError
+from luts.errors import InvalidArtifactError, StorageError
+from search.code_version import CodeVersion
 from search.files import read_json, write_atomically
 from search.spaces import Space, get_space
+from search.supernet.ema import WeightAverage
 from search.supernet.optimizer import SlicedAdamW
 from search.supernet.recipe import Recipe
 from search.supernet.supernet import Supernet
@@ -30,6 +34,9 @@ MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_TENSOR_BYTES = 16 * 1024**3
 """Over a hundred times the largest registered space with its optimizer state."""
 
+BEST = "best"
+"""Folder, in that of a run, of its best checkpoint."""
+
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -39,7 +46,10 @@ class CheckpointInfo(BaseModel):
     Attributes:
         image_side: Side in pixels to which images were cut before augmentation.
         step: Optimizer steps done; with the recipe's seed it fixes all random numbers to come.
-        weights_sha256: Digest of the weights alone, the identity of the trained supernet.
+        held_out_top1: Mean accuracy of a few fixed subnets on images held out, by which `best` is chosen.
+        scaler: State of the loss scale of fp16.
+        code: What trained it last.
+        weights_sha256: Digest of the weights that subnets inherit, the identity of the trained supernet.
         tensors_sha256: Digest of the file `tensors`.
     """
 
@@ -59,6 +69,9 @@ class CheckpointInfo(BaseModel):
     split_fraction: float = Field(gt=0, lt=0.5)
     image_side: int = Field(ge=1, le=65_536)
     teacher: str | None = Field(default=None, max_length=4096)
+    held_out_top1: float | None = Field(default=None, ge=0, le=1)
+    scaler: dict[str, int | float] = Field(default={}, max_length=16)
+    code: CodeVersion | None = None
     weights_sha256: _Sha256
     tensors: str = Field(pattern=r"^supernet-[0-9a-f]{16}\.safetensors$")
     tensors_sha256: _Sha256
@@ -82,23 +95,40 @@ def space_digest(space: Space) -> str:
     return get_space(space.name).digest
 
 
+@dataclass(frozen=True)
+class TrainingState:
+    """The tensors of a run: what training goes on from, and what subnets inherit."""
+
+    supernet: Supernet
+    optimizer: SlicedAdamW
+    average: WeightAverage | None = None
+
+    @property
+    def inherited(self) -> dict[str, Tensor]:
+        """Averaged weights where there are any, else the weights."""
+        if self.average is not None:
+            return self.average.tensors
+        return {name: value.detach() for name, value in self.supernet.named_parameters()}
+
+
 def save_checkpoint(
-    directory: Path,
-    supernet: Supernet,
-    optimizer: SlicedAdamW,
-    describe: Callable[[Digests], CheckpointInfo],
+    directory: Path, state: TrainingState, describe: Callable[[Digests], CheckpointInfo]
 ) -> CheckpointInfo:
     """Write a checkpoint over the one in `directory`; `describe` gets the digests and completes the rest.
 
     Raises:
-        BlocktimeError: nothing could be written (disk full, no permission); the one before stays whole.
+        StorageError: nothing could be written (disk full, no permission); the one before stays whole.
     """
-    weights = {f"weights/{name}": value.detach() for name, value in supernet.named_parameters()}
-    state = {f"optimizer/{name}": value for name, value in optimizer.state_tensors().items()}
-    data = save(weights | state)
+    tensors = {f"weights/{name}": value.detach() for name, value in state.supernet.named_parameters()}
+    tensors |= {f"optimizer/{name}": value for name, value in state.optimizer.state_tensors().items()}
+    if state.average is not None:
+        tensors |= {f"average/{name}": value for name, value in state.average.tensors.items()}
+    data = save(tensors)
     tensors_sha256 = hashlib.sha256(data).hexdigest()
     info = describe(
-        Digests(weights_digest(supernet), f"supernet-{tensors_sha256[:16]}.safetensors", tensors_sha256)
+        Digests(
+            _weights_digest(state.inherited), f"supernet-{tensors_sha256[:16]}.safetensors", tensors_sha256
+        )
     )
     try:
         write_atomically(directory / info.tensors, data)
@@ -107,7 +137,7 @@ def save_checkpoint(
             if old.name != info.tensors:
                 old.unlink()
     except OSError as error:
-        raise BlocktimeError(
+        raise StorageError(
             f"{directory}: cannot save the checkpoint ({error.strerror}); the one before is kept, free some space"
         ) from error
     return info
@@ -134,28 +164,32 @@ def load_supernet(directory: Path) -> tuple[Supernet, CheckpointInfo]:
     """
     info = read_info(directory)
     supernet = Supernet(get_space(info.space).with_classes(len(info.classes)))
-    _load_weights(supernet, _read_tensors(directory, info), info)
+    tensors = _read_tensors(directory, info)
+    _load_weights(supernet, _under("average/", tensors) or _under("weights/", tensors), info)
     return supernet, info
 
 
-def resume(directory: Path, supernet: Supernet, optimizer: SlicedAdamW) -> CheckpointInfo:
-    """Put a checkpoint into a supernet of the same space and its optimizer; raises like `load_supernet`."""
+def resume(directory: Path, state: TrainingState) -> CheckpointInfo:
+    """Put a checkpoint into the state of a run in the same space; raises like `load_supernet`."""
     info = read_info(directory)
-    if (info.space, len(info.classes)) != (supernet.space.name, supernet.space.default_classes):
+    space = state.supernet.space
+    if (info.space, len(info.classes)) != (space.name, space.default_classes):
         raise InvalidArtifactError(
             f"{directory}: checkpoint of {info.space} with {len(info.classes)} classes, not of "
-            f"{supernet.space.name} with {supernet.space.default_classes}; use another directory"
+            f"{space.name} with {space.default_classes}; use another directory"
         )
     tensors = _read_tensors(directory, info)
-    _load_weights(supernet, tensors, info)
-    optimizer.load_state_tensors(_under("optimizer/", tensors))
+    _load_weights(state.supernet, _under("weights/", tensors), info)
+    state.optimizer.load_state_tensors(_under("optimizer/", tensors))
+    if state.average is not None:
+        state.average.load(_under("average/", tensors))
     return info
 
 
-def weights_digest(supernet: Supernet) -> str:
+def _weights_digest(weights: Mapping[str, Tensor]) -> str:
     """sha256 of all weights with their names."""
     hashed = hashlib.sha256()
-    for name, value in sorted(supernet.named_parameters()):
+    for name, value in sorted(weights.items()):
         hashed.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         hashed.update(value.detach().cpu().contiguous().numpy().data)
     return hashed.hexdigest()
@@ -177,8 +211,8 @@ def _read_tensors(directory: Path, info: CheckpointInfo) -> dict[str, Tensor]:
         raise InvalidArtifactError(f"{path}: cannot be read ({error}); train again") from error
 
 
-def _load_weights(supernet: Supernet, tensors: Mapping[str, Tensor], info: CheckpointInfo) -> None:
-    weights, targets = _under("weights/", tensors), dict(supernet.named_parameters())
+def _load_weights(supernet: Supernet, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+    targets = dict(supernet.named_parameters())
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in targets.items()}:
         raise InvalidArtifactError(
             f"{info.tensors}: weights of another supernet than {info.space}'s; train again"

@@ -1,4 +1,4 @@
-"""Images of a source as batches: split once by a fixed seed, kept decoded if they fit, augmented lightly."""
+"""Images of a source as batches: split once by a fixed seed, kept decoded if they fit, augmented by a seed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 from luts.errors import UsageError
+from search.supernet.augment import (
+    MEAN,
+    STD,
+    erased,
+    mirrored,
+    mixed,
+    rand_augmented,
+    random_area,
+    seeded,
+    shifted,
+)
+from search.supernet.recipe import Augmentation
+from search.supernet.schedule import Part
 from search.supernet.sources import Source
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's statistics, as pretrained teachers expect them."""
 
 CACHE_BYTES = 1 << 30
 """Decoded images are kept in memory up to this size (all of CIFAR-10 is 184 MB)."""
@@ -73,26 +82,39 @@ class ImageData:
         keep = len(source.labels) * 3 * self.side**2 <= CACHE_BYTES
         shape = (len(source.labels), 3, self.side, self.side)
         self._images = torch.empty(shape, dtype=torch.uint8) if keep else None
-        self._decoded = np.zeros(len(source.labels), bool)
+        self._decoded = torch.zeros(len(source.labels), dtype=torch.bool)
 
     @property
     def classes(self) -> int:
         """Number of classes."""
         return len(self.source.classes)
 
-    def batch(
-        self, indices: np.ndarray, resolution: int, augment: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, resolution, resolution), normalised, and labels (B,); augmented with a generator."""
-        images = self._load(indices).float() / 255
-        if augment is not None:
-            images = _augment(images, augment, self.source.flips)
-        if resolution != self.side:
-            size = (resolution, resolution)
-            images = F.interpolate(images, size, mode="bilinear", antialias=resolution < self.side)
-        mean, std = torch.tensor(MEAN), torch.tensor(STD)
-        images = (images - mean[:, None, None]) / std[:, None, None]
-        return images, self.labels[torch.from_numpy(indices)]
+    def batch(self, indices: np.ndarray, resolution: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, resolution, resolution), normalised, and labels (B,); not augmented."""
+        return self._normalised(self._load(indices), resolution), self.labels[torch.from_numpy(indices)]
+
+    def training_batch(self, part: Part, how: Augmentation) -> tuple[Tensor, Tensor]:
+        """Augmented images, and labels (B,), or, where images are mixed, probabilities (B, classes)."""
+        generator = torch.Generator().manual_seed(part.seed)
+        with seeded(part.seed):
+            if how.crop == "resized":
+                areas = [random_area(self.source.image(int(i)), part.resolution) for i in part.indices]
+                images = torch.stack(areas)
+            else:
+                images = self._load(part.indices)
+            if how.crop == "pad":
+                images = shifted(images, generator)
+            if how.flip and self.source.flips:
+                images = mirrored(images, generator)
+            if how.rand_augment:
+                images = rand_augmented(images, how.rand_augment)
+            images = self._normalised(images, part.resolution)
+            labels = self.labels[torch.from_numpy(part.indices)]
+            if how.erase:
+                images = erased(images, how.erase)
+            if how.mixes:
+                return mixed(images, labels, how, self.classes)
+        return images, labels
 
     def batches(
         self, indices: np.ndarray, resolution: int, batch_size: int
@@ -101,14 +123,29 @@ class ImageData:
         for start in range(0, len(indices), batch_size):
             yield self.batch(indices[start : start + batch_size], resolution)
 
+    def share(self) -> None:
+        """Let processes that are forked from here on decode into the same memory."""
+        if self._images is not None:
+            self._images.share_memory_()  # type: ignore[no-untyped-call]
+            self._decoded.share_memory_()  # type: ignore[no-untyped-call]
+
+    def _normalised(self, images: Tensor, resolution: int) -> Tensor:
+        images = images.float() / 255
+        if resolution != images.shape[-1]:
+            size = (resolution, resolution)
+            images = F.interpolate(images, size, mode="bilinear", antialias=resolution < images.shape[-1])
+        mean, std = torch.tensor(MEAN), torch.tensor(STD)
+        return (images - mean[:, None, None]) / std[:, None, None]
+
     def _load(self, indices: np.ndarray) -> Tensor:
         """(B, 3, side, side) uint8."""
         if self._images is None:
             return torch.stack([self._square(int(index)) for index in indices])
-        for index in indices[~self._decoded[indices]]:
-            self._images[index] = self._square(int(index))
+        chosen = torch.from_numpy(indices)
+        for index in chosen[~self._decoded[chosen]].tolist():
+            self._images[index] = self._square(index)
             self._decoded[index] = True
-        return self._images[torch.from_numpy(indices)]
+        return self._images[chosen]
 
     def _square(self, index: int) -> Tensor:
         """One image, its centre square at `side` pixels."""
@@ -121,17 +158,3 @@ class ImageData:
             resized = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.BICUBIC, box)
             pixels = np.asarray(resized)
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
-
-
-def _augment(images: Tensor, generator: torch.Generator, flips: bool) -> Tensor:
-    """Random crop after padding by an eighth of the side with edge pixels, and a random flip."""
-    count, _, side, _ = images.shape
-    pad = max(1, side // 8)
-    padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
-    offsets = torch.randint(0, 2 * pad + 1, (2, count), generator=generator).tolist()
-    crops = [image[:, y : y + side, x : x + side] for image, y, x in zip(padded, *offsets, strict=True)]
-    images = torch.stack(crops)
-    if flips:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    return images

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from luts.errors import UsageError
 from search.supernet.distill import Distillation
+from search.supernet.precision import PrecisionName
 from search.supernet.samplers import SamplerName
 
 _Decay = Annotated[float, Field(ge=0, lt=1)]
-
+_Probability = Annotated[float, Field(ge=0, le=1)]
 
 NOT_OF_IMAGES = (
     "name",
     "epochs",
     "learning_rate",
+    "min_learning_rate",
     "warmup_epochs",
     "weight_decay",
     "betas",
     "label_smoothing",
     "clip_norm",
+    "ema_decay",
+    "precision",
+    "channels_last",
     "distillation",
     "sampler",
     "sandwich_randoms",
@@ -33,20 +36,57 @@ NOT_OF_IMAGES = (
 """Fields that change no image of a step: a teacher's answers hold whatever they are."""
 
 
-class Recipe(BaseModel):
-    """Hyper-parameters of one training run.
+class Augmentation(BaseModel):
+    """What happens to a training image on its way into a batch, in this order.
 
     Attributes:
-        resolutions: Input resolutions to sample from; empty means the space's default alone.
-        learning_rate: Peak of the cosine schedule.
+        crop: `pad`: shifted by up to an eighth of the side; `resized`: a random area and aspect ratio
+            of the whole image (RandomResizedCrop of Inception); `none`: the centre square.
+        flip: Mirror every other image, where the source allows it.
+        rand_augment: RandAugment in timm's notation, such as `rand-m9-mstd0.5-inc1`; empty for none.
+        erase: Probability of random erasing with noise (Zhong et al. 2020).
+        mixup, cutmix: Their alpha, 0 for none; where both are on, each batch gets one of them.
+        switch: Probability of CutMix where both are on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop: Literal["pad", "resized", "none"] = "pad"
+    flip: bool = True
+    rand_augment: str = Field(default="", pattern=r"^(rand(-[a-z]+[0-9.]*)+)?$", max_length=64)
+    erase: _Probability = 0.0
+    mixup: float = Field(ge=0, le=10, default=0.0)
+    cutmix: float = Field(ge=0, le=10, default=0.0)
+    switch: _Probability = 0.5
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed, so that it must have an even number of them."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+class Recipe(BaseModel):
+    """Hyper-parameters of one training run: all that decides its result but images, teacher and space.
+
+    Attributes:
+        batch_size: Images of an optimizer step, whatever number of processes share them.
+        micro_batches: Parts of a batch that go through the network one after another or on several
+            processes; BN normalises over one of them, so that the processes don't decide the result.
+        multi_scale: MobileViT's multi-scale sampler (Mehta & Rastegari 2022, section 3.3): smaller
+            resolutions come in larger batches of about as many pixels; `batch_size` is that of the largest.
+        resolutions: Input resolutions to sample from, or "space" for all of the space; empty means the
+            space's default alone.
+        params_range: Least and most parameters of trained subnets, for several supernets of one space.
+        learning_rate: Peak of the cosine schedule, which ends at `min_learning_rate`.
         warmup_epochs: Epochs of linear growth to the peak.
-        clip_norm: Largest global norm of the gradients.
+        clip_norm: Largest global norm of the gradients; 0 for no bound.
+        ema_decay: Decay of the moving average of the weights, which is then what subnets inherit; 0 for none.
+        precision: Of forward and backward pass; weights stay fp32, and fp16 has a loss scaler.
         distillation: How a teacher's decisions enter the loss; it counts only where a teacher is given.
         augmentation_epochs: Epochs after which batches and their augmentation come again, in another order,
             so that stored teacher labels serve again; 0 for never.
         sampler: Which subnets a step trains.
         sandwich_randoms: Subnets of a `sandwich` besides the largest and the smallest.
-        params_range: Least and most parameters of trained subnets, for several supernets of one space.
         held_out: Share of each class kept from training for the search, and as much again for validation
             where the source has no validation set.
         save_epochs: Epochs between checkpoints; one is always written at the end.
@@ -57,67 +97,45 @@ class Recipe(BaseModel):
     name: str = Field(max_length=64)
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(ge=2, le=65_536)
+    micro_batches: int = Field(ge=1, le=4096, default=1)
+    multi_scale: bool = False
+    resolutions: tuple[int, ...] | Literal["space"] = ()
+    params_range: tuple[int, int] | None = None
     learning_rate: float = Field(gt=0, le=1)
+    min_learning_rate: float = Field(ge=0, le=1, default=0.0)
     warmup_epochs: float = Field(ge=0, default=5)
     weight_decay: float = Field(ge=0, lt=1, default=0.05)
     betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     label_smoothing: float = Field(ge=0, lt=1, default=0.1)
-    clip_norm: float = Field(gt=0, default=5.0)
+    clip_norm: float = Field(ge=0, default=5.0)
+    ema_decay: _Decay = 0.0
+    precision: PrecisionName = "fp32"
+    channels_last: bool = False
     distillation: Distillation = Distillation()
-    augmentation_epochs: int = Field(ge=0, le=10_000, default=0)
     sampler: SamplerName = "uniform"
     sandwich_randoms: int = Field(ge=0, le=64, default=2)
-    params_range: tuple[int, int] | None = None
-    augment: bool = True
+    augmentation_epochs: int = Field(ge=0, le=10_000, default=0)
+    augmentation: Augmentation = Augmentation()
     held_out: float = Field(gt=0, le=0.4, default=0.1)
-    resolutions: tuple[int, ...] = ()
     save_epochs: int = Field(ge=1, default=1)
     seed: int = Field(ge=0, lt=2**32, default=0)
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        share = self.batch_size // self.micro_batches
+        if share * self.micro_batches != self.batch_size or share < 2:
+            raise ValueError(
+                f"{self.batch_size} images do not make {self.micro_batches} parts of two or more"
+            )
+        if self.augmentation.mixes and share % 2:
+            raise ValueError(f"Mixup and CutMix need an even number of images a part, not {share}")
+        return self
+
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of a step counted from 0: linear warm-up, then half a cosine down to 0."""
+        """Learning rate of a step counted from 0: linear warm-up, then half a cosine down to the least."""
         total, warmup = self.epochs * steps_per_epoch, self.warmup_epochs * steps_per_epoch
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
         progress = (step - warmup) / max(1.0, total - warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def changed(self, changes: Mapping[str, object], distillation: Mapping[str, object]) -> Recipe:
-        """With other values, those of `distillation` by name too; None keeps what is there.
-
-        Raises:
-            UsageError: a value that is none, named with what would be.
-        """
-        own = self.model_dump()
-        own["distillation"] |= {name: value for name, value in distillation.items() if value is not None}
-        own |= {name: value for name, value in changes.items() if value is not None}
-        try:
-            return type(self).model_validate(own)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(
-                f"{'.'.join(map(str, first['loc']))} {first['input']!r}: {first['msg']}; see bench train --help"
-            ) from error
-
-
-_RECIPES = (
-    Recipe(
-        name="demo",
-        epochs=15,
-        batch_size=64,
-        learning_rate=2e-3,
-        warmup_epochs=2,
-        label_smoothing=0.05,
-        held_out=0.2,
-        save_epochs=5,
-    ),
-    Recipe(name="default", epochs=100, batch_size=128, learning_rate=1e-3),
-)
-
-
-def get_recipe(name: str) -> Recipe:
-    """A preset by name; `UsageError` names the known ones."""
-    for recipe in _RECIPES:
-        if recipe.name == name:
-            return recipe
-    raise UsageError(f"unknown recipe {name!r}; known: {', '.join(recipe.name for recipe in _RECIPES)}")
+        least = min(self.min_learning_rate, self.learning_rate)
+        return least + (self.learning_rate - least) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
-from search.supernet.data import MEAN, STD, ImageData
+from search.supernet.augment import MEAN, STD
+from search.supernet.data import ImageData
 
 CHECK_IMAGES = 256
 """Training images on which a teacher must do better than chance."""
@@ -53,7 +54,7 @@ class Teacher:
     def logits(self, images: Tensor) -> Tensor:
         """Z_t, (B, classes); `images` as `ImageData` normalises them."""
         x = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
-        logits: Tensor = self.model(x * self._scale + self._shift)
+        logits: Tensor = self.model(x * self._scale.to(x.device) + self._shift.to(x.device))
         return logits
 
     def check(self, data: ImageData, resolution: int) -> None:

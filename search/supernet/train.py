@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from luts.errors import BlocktimeError, UsageError
+from search.code_version import code_version
 from search.spaces import Arch, Space
-from search.supernet.checkpoint import CheckpointInfo, Digests, resume, save_checkpoint, space_digest
+from search.supernet.batches import Batch, training_batches
+from search.supernet.checkpoint import (
+    BEST,
+    CheckpointInfo,
+    Digests,
+    TrainingState,
+    read_info,
+    resume,
+    save_checkpoint,
+    space_digest,
+)
 from search.supernet.data import ImageData
 from search.supernet.distill import in_place
-from search.supernet.labels import TOP_K, LabelHeader, StoredLabels, fields_digest
+from search.supernet.distributed import Group
+from search.supernet.ema import WeightAverage
+from search.supernet.interrupt import deferred_interrupt
+from search.supernet.logs import CsvLog
 from search.supernet.optimizer import SlicedAdamW, gradient_norm
-from search.supernet.recipe import NOT_OF_IMAGES, Recipe
+from search.supernet.precision import Precision
+from search.supernet.probe import held_out_top1
+from search.supernet.progress import Meter, Pace, Progress
+from search.supernet.recipe import Recipe
 from search.supernet.samplers import get_sampler
+from search.supernet.schedule import Schedule
 from search.supernet.sources import open_source
 from search.supernet.supernet import Supernet
+from search.supernet.taught import Answers
 from search.supernet.teacher import Teacher
 
 
 def open_data(source: str, space: Space, recipe: Recipe) -> ImageData:
     """The images of a command-line text, split and sized as a recipe says; raises like `open_source`."""
-    side = max(recipe.resolutions, default=space.default_resolution)
+    side = max(resolutions_of(recipe, space))
     return ImageData(open_source(source), fraction=recipe.held_out, largest_side=side)
+
+
+def resolutions_of(recipe: Recipe, space: Space) -> tuple[int, ...]:
+    """The recipe's resolutions in a space; `UsageError` for one that the space does not have."""
+    if recipe.resolutions == "space":
+        return space.resolutions
+    foreign = set(recipe.resolutions) - set(space.resolutions)
+    if foreign:
+        raise UsageError(f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}")
+    return recipe.resolutions or (space.default_resolution,)
 
 
 class TrainingDivergedError(BlocktimeError):
@@ -40,25 +65,18 @@ class TrainingDivergedError(BlocktimeError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """State after a step, for whoever watches.
+class Engine:
+    """What a run is computed with; unlike the recipe it may change when a run goes on.
 
     Attributes:
-        step: Steps done.
-        steps: Steps of the whole run.
-        epoch: Epoch of this step, from 0.
-        loss: Loss of this step's subnet and batch.
-        accuracy: Its share of right labels in the (augmented) batch.
+        device: Where the supernet lies.
+        workers: Processes that prepare batches ahead of time; 0 for none.
+        compiled: Whether torch.compile makes the operators of a subnet, once for each choice of a slot.
     """
 
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-    loss: float
-    accuracy: float
-    learning_rate: float
-    arch: Arch
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+    compiled: bool = False
 
 
 class Trainer:
@@ -75,43 +93,51 @@ class Trainer:
         directory: Path,
         teacher: Teacher | None = None,
         labels: Path | None = None,
+        *,
+        engine: Engine | None = None,
+        group: Group | None = None,
     ):
-        """`space` with whatever number of classes; `labels`: folder of stored labels of the teacher.
+        """`space` with whatever number of classes.
+
+        `labels`: folder of stored labels of the teacher; `group`: the processes that share the run's batches.
 
         Raises:
-            UsageError: a batch is larger than the training set, or the recipe has foreign resolutions.
+            UsageError: a batch is larger than the training set, the recipe has foreign resolutions, or too few
+                micro-batches for all processes.
         """
-        foreign = set(recipe.resolutions) - set(space.resolutions)
-        if foreign:
-            raise UsageError(f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}")
-        self.resolutions = recipe.resolutions or (space.default_resolution,)
-        self.steps_per_epoch = len(data.split.train) // recipe.batch_size
-        if self.steps_per_epoch == 0:
+        self.engine, self.group = engine or Engine(), group or Group()
+        self.schedule = Schedule(recipe, data.split.train, resolutions_of(recipe, space))
+        if recipe.micro_batches % self.group.size:
             raise UsageError(
-                f"batches of {recipe.batch_size} need as many training images, {data.source.name} has "
-                f"{len(data.split.train)}; use a smaller batch"
+                f"{self.group.size} processes can't share a batch in {recipe.micro_batches} parts; "
+                f"set micro_batches to a multiple of {self.group.size}"
             )
         self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
-        self.supernet = Supernet(space.with_classes(data.classes), recipe.seed)
-        self.optimizer = SlicedAdamW(
-            dict(self.supernet.named_parameters()), recipe.betas, weight_decay=recipe.weight_decay
-        )
+        self.supernet = Supernet(space.with_classes(data.classes), recipe.seed).to(self.engine.device)
+        parameters = dict(self.supernet.named_parameters())
+        self.optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
+        average = WeightAverage(parameters, recipe.ema_decay) if recipe.ema_decay else None
+        self.state = TrainingState(self.supernet, self.optimizer, average)
+        self.precision = Precision(recipe.precision, self.engine.device, parameters.values())
         self.sampler = get_sampler(
             recipe.sampler,
             self.supernet.space,
             randoms=recipe.sandwich_randoms,
             within=recipe.params_range,
         )
-        self.labels = (
-            StoredLabels(labels, self._label_header(teacher), teacher.logits) if teacher and labels else None
-        )
+        self.answers: Answers | None = None
+        if teacher is not None and recipe.distillation.kind != "none":
+            self.answers = Answers(teacher, recipe, data, self.schedule, self.group, labels)
         self.step = 0
+        self.pace: Pace | None = None
         self._loss: float | None = None
+        self._stopping = False
+        self._batches: Iterator[Batch] | None = None
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self.recipe.epochs * self.steps_per_epoch
+        return self.schedule.steps
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> CheckpointInfo:
         """Train to the end, or to Ctrl-C, which saves a checkpoint after the step it falls in.
@@ -119,143 +145,165 @@ class Trainer:
         Raises:
             KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
             TrainingDivergedError: names step and subnet.
-            InvalidArtifactError, UsageError: the directory's checkpoint is damaged or of another run.
-            BlocktimeError: the checkpoint can't be written.
+            RankLostError: another process of the run is gone.
+            InvalidArtifactError: the directory's checkpoint is damaged, or an image is.
+            UsageError: the checkpoint is of another run.
+            StorageError: checkpoint or log can't be written.
         """
         info = self._resume() if (self.directory / "checkpoint.json").exists() else None
+        self.group.agree("the step to go on from", self.step)
         if self.teacher is not None:
-            self.teacher.check(self.data, self.resolutions[0])
-        with _deferred_interrupt() as interrupted:
+            self.teacher.check(self.data, self.schedule.resolutions[0])
+            self.teacher.model.to(self.engine.device)
+        if info is not None and info.finished:
+            return info
+        log = CsvLog(self.directory / "log.csv", self.step) if self.group.leads else None
+        meter = Meter()
+        with deferred_interrupt() as interrupted:
             while self.step < self.steps:
-                progress = self.train_step()
+                progress = self.train_step(stop=interrupted.is_set())
+                self.pace = meter.note(progress)
+                if log is not None:
+                    log.note(progress, self.pace)
                 if on_progress is not None:
                     on_progress(progress)
-                due = self.step % (self.recipe.save_epochs * self.steps_per_epoch) == 0
-                if due or self.step == self.steps or interrupted.is_set():
-                    if self.labels is not None:
-                        self.labels.flush()
-                    info = save_checkpoint(self.directory, self.supernet, self.optimizer, self._describe)
-                if interrupted.is_set():
+                stopping = self._stopping or (self.group.size == 1 and interrupted.is_set())
+                due = self.step % (self.recipe.save_epochs * self.schedule.steps_per_epoch) == 0
+                if due or self.step == self.steps or stopping:
+                    if self.answers is not None:
+                        self.answers.flush()
+                    if self.group.leads:
+                        info = self._save()
+                if stopping:
                     raise KeyboardInterrupt
-        if info is None:
-            raise ValueError("a run has at least one step")
-        return info
+        self.group.agree("the end", self.step)
+        return info or read_info(self.directory)
 
-    def train_step(self) -> Progress:
-        """One step of Algorithm 1: sample, forward, backward, update the subnets' slices."""
-        recipe = self.recipe
-        epoch = self.step // self.steps_per_epoch
-        data_step = self._data_step()
-        archs = self._sample_archs(self._resolution(data_step))
-        images, labels = self._batch(data_step, archs[0].resolution)
+    def train_step(self, stop: bool = False) -> Progress:
+        """One step of Algorithm 1: sample, forward, backward, update the subnets' slices.
+
+        `stop`: tell all processes that this one was asked to stop.
+        """
+        recipe, schedule = self.recipe, self.schedule
+        archs = self._sample_archs(schedule.resolution(self.step))
         self.optimizer.zero_grad()
-        teacher_logits = self._teacher_logits(data_step, images)
-        loss, logits = self._backward(archs, images, labels, teacher_logits)
-        norm = gradient_norm(self.supernet.parameters())
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise TrainingDivergedError(
-                f"training diverged at step {self.step} (loss {loss.item():g}, gradient norm {norm.item():g}) "
-                f"with subnet {archs[0].to_json()}; {self.directory} keeps the checkpoint from before, "
-                "lower the learning rate"
-            )
-        if norm > recipe.clip_norm:
-            for parameter in self.supernet.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(recipe.clip_norm / norm)
-        learning_rate = recipe.learning_rate_at(self.step, self.steps_per_epoch)
-        self.optimizer.step((part for arch in archs for part in self.supernet.slices(arch)), learning_rate)
+        seen = torch.zeros(3, device=self.engine.device)
+        for part in self._parts():
+            images, labels = self._next_batch()
+            taught = None if self.answers is None else self.answers.logits(self.step, part, images)
+            loss, logits = self._backward(archs, images, labels, taught)
+            right = labels if labels.ndim == 1 else labels.argmax(1)
+            seen[0] += loss
+            seen[1] += (logits.argmax(1) == right).sum()
+        seen[2] = float(stop)
+        used = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        self.group.sum([*used, seen])
+        loss_, right_answers, stops = seen.tolist()
+        learning_rate = recipe.learning_rate_at(self.step, schedule.steps_per_epoch)
+        self._update(archs, learning_rate, loss_)
+        self._loss = loss_
+        epoch, count = self.step // schedule.steps_per_epoch, schedule.images(self.step)
         self.step += 1
-        self._loss = loss.item()
-        accuracy = (logits.argmax(1) == labels).float().mean().item()
+        self._stopping = self.group.size > 1 and stops > 0
+        if self.state.average is not None:
+            self.state.average.update(self.supernet.parameters(), self.step)
         return Progress(
-            self.step, self.steps, epoch, recipe.epochs, self._loss, accuracy, learning_rate, archs[0]
+            self.step,
+            self.steps,
+            epoch,
+            recipe.epochs,
+            count,
+            loss_,
+            right_answers / count,
+            learning_rate,
+            archs[0],
         )
 
     def _backward(
-        self, archs: tuple[Arch, ...], images: Tensor, labels: Tensor, teacher_logits: Tensor | None
+        self, archs: tuple[Arch, ...], images: Tensor, labels: Tensor, taught: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Add up the gradients of a step's subnets; loss and logits of the first."""
+        """Add up the gradients of a micro-batch's subnets; its share of the loss, and logits, of the first."""
+        recipe = self.recipe
         first: tuple[Tensor, Tensor] | None = None
         for arch in archs:
-            logits = self.supernet(images, arch)
+            with self.precision.autocast():
+                logits = self.supernet(images, arch).float()
             if first is not None and self.sampler.in_place:
                 loss = in_place(logits, first[1])
             else:
-                loss = self.recipe.distillation.loss(
-                    logits, labels, teacher_logits, self.recipe.label_smoothing
-                )
-            torch.autograd.backward(loss)
+                loss = recipe.distillation.loss(logits, labels, taught, recipe.label_smoothing)
+            loss = loss / recipe.micro_batches
+            torch.autograd.backward(self.precision.scaled(loss))
             first = first or (loss.detach(), logits.detach())
         if first is None:
             raise ValueError("a step has at least one subnet")
         return first
 
-    def _teacher_logits(self, data_step: int, images: Tensor) -> Tensor | None:
-        if self.teacher is None or self.recipe.distillation.kind == "none":
-            return None
-        if self.labels is None:
-            return self.teacher.logits(images)
-        return self.labels.logits(data_step, self._augment_seed(data_step), images)
-
-    def _label_header(self, teacher: Teacher) -> LabelHeader:
-        recipe, data = self.recipe, self.data
-        if not recipe.augmentation_epochs:
-            raise UsageError(
-                f"recipe {recipe.name} augments every epoch anew, so no stored label would serve again; "
-                "set its augmentation_epochs"
+    def _update(self, archs: tuple[Arch, ...], learning_rate: float, loss: float) -> None:
+        """Clip the gradients and move the subnets' slices; `TrainingDivergedError` where they are not finite."""
+        self.precision.unscale()
+        norm = gradient_norm(self.supernet.parameters())
+        if not (math.isfinite(loss) and (norm.isfinite() or self.precision.scales)):
+            raise TrainingDivergedError(
+                f"training diverged at step {self.step} (loss {loss:g}, gradient norm {norm.item():g}) "
+                f"with subnet {archs[0].to_json()}; {self.directory} keeps the checkpoint from before, "
+                "lower the learning rate"
             )
-        images = recipe.model_dump(mode="json", exclude=set(NOT_OF_IMAGES))
-        images |= {"split": [data.seed, data.fraction], "side": data.side, "resolutions": self.resolutions}
-        return LabelHeader(
-            teacher=teacher.digest,
-            data=data.source.digest,
-            images=fields_digest(images),
-            classes=data.classes,
-            top_k=1 if recipe.distillation.kind == "hard" else min(TOP_K, data.classes),
-            steps=self.steps_per_epoch,
-            batch=recipe.batch_size,
-        )
+        if 0 < self.recipe.clip_norm < norm:
+            for parameter in self.supernet.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.recipe.clip_norm / norm)
+        slices = (part for arch in archs for part in self.supernet.slices(arch))
+        self.precision.update(lambda: self.optimizer.step(slices, learning_rate))
 
     def _sample_archs(self, resolution: int) -> tuple[Arch, ...]:
         return self.sampler.draw(random.Random(f"arch {self.recipe.seed} {self.step}"), resolution)
 
-    def _resolution(self, data_step: int) -> int:
-        return random.Random(f"resolution {self.recipe.seed} {data_step}").choice(self.resolutions)
+    def _next_batch(self) -> Batch:
+        """The next micro-batch of this process."""
+        if self._batches is None:
+            self._batches = training_batches(
+                self.data, self.schedule, self.recipe, self._numbers(), self.engine.workers
+            )
+        images, labels = next(self._batches)
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        device = self.engine.device
+        return images.to(device, memory_format=layout), labels.to(device)
 
-    def _data_step(self) -> int:
-        """Which batch and augmentation this step gets: its own, or those of an earlier epoch in another order."""
-        period = self.recipe.augmentation_epochs
-        epoch, position = divmod(self.step, self.steps_per_epoch)
-        if not period or epoch < period:
-            return self.step
-        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.steps_per_epoch)
-        return epoch % period * self.steps_per_epoch + int(order[position])
+    def _parts(self) -> range:
+        """The micro-batches of each step that are this process's: an equal share."""
+        share = self.recipe.micro_batches // self.group.size
+        return range(self.group.rank * share, (self.group.rank + 1) * share)
 
-    def _batch(self, data_step: int, resolution: int) -> tuple[Tensor, Tensor]:
-        epoch, position = divmod(data_step, self.steps_per_epoch)
-        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.data.split.train)
-        indices = order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
-        if not self.recipe.augment:
-            return self.data.batch(indices, resolution)
-        generator = torch.Generator().manual_seed(self._augment_seed(data_step))
-        return self.data.batch(indices, resolution, generator)
+    def _numbers(self) -> Iterator[int]:
+        """All micro-batches of this process from here to the end."""
+        for step in range(self.step, self.steps):
+            for part in self._parts():
+                yield step * self.recipe.micro_batches + part
 
-    def _augment_seed(self, data_step: int) -> int:
-        return random.Random(f"augment {self.recipe.seed} {data_step}").getrandbits(63)
+    def _save(self) -> CheckpointInfo:
+        """Write the checkpoint, and the best one before it where this is better than that."""
+        best, resolution = self.directory / BEST, self.schedule.resolutions[-1]
+        top1 = held_out_top1(self.supernet, self.state.inherited, self.data, resolution)
+        describe = lambda digests: self._describe(digests, top1)  # noqa: E731
+        if not (best / "checkpoint.json").exists() or top1 > (read_info(best).held_out_top1 or 0.0):
+            save_checkpoint(best, self.state, describe)
+        return save_checkpoint(self.directory, self.state, describe)
 
     def _resume(self) -> CheckpointInfo:
-        info = resume(self.directory, self.supernet, self.optimizer)
-        mine = self._describe(Digests(info.weights_sha256, info.tensors, info.tensors_sha256))
+        info = resume(self.directory, self.state)
+        mine = self._describe(Digests(info.weights_sha256, info.tensors, info.tensors_sha256), None)
         for field in ("recipe", "data_digest", "split_seed", "split_fraction", "image_side", "teacher"):
             if getattr(info, field) != getattr(mine, field):
                 raise UsageError(
                     f"{self.directory} holds a run with another {field}; "
                     "repeat its options or use another directory"
                 )
+        self.precision.load_state(info.scaler)
         self.step, self._loss = info.step, info.loss
         return info
 
-    def _describe(self, digests: Digests) -> CheckpointInfo:
+    def _describe(self, digests: Digests, held_out_top1: float | None) -> CheckpointInfo:
         space, data = self.supernet.space, self.data
         return CheckpointInfo(
             space=space.name,
@@ -263,7 +311,7 @@ class Trainer:
             classes=data.source.classes,
             recipe=self.recipe,
             step=self.step,
-            steps_per_epoch=self.steps_per_epoch,
+            steps_per_epoch=self.schedule.steps_per_epoch,
             loss=self._loss,
             source=data.source.name,
             data_digest=data.source.digest,
@@ -271,27 +319,10 @@ class Trainer:
             split_fraction=data.fraction,
             image_side=data.side,
             teacher=self.teacher.name if self.teacher else None,
+            held_out_top1=held_out_top1,
+            scaler=self.precision.state(),
+            code=code_version(),
             weights_sha256=digests.weights_sha256,
             tensors=digests.tensors,
             tensors_sha256=digests.tensors_sha256,
         )
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn Ctrl-C into an event, so that it can't fall into the middle of an update; twice stops at once."""
-    event = threading.Event()
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

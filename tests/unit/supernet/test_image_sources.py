@@ -13,7 +13,10 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from luts.errors import InvalidArtifactError, UsageError
-from search.supernet.data import MEAN, STD, ImageData, split_source
+from search.supernet.augment import MEAN, STD
+from search.supernet.data import ImageData, split_source
+from search.supernet.recipe import Augmentation
+from search.supernet.schedule import Part
 from search.supernet.sources import open_source
 
 
@@ -229,12 +232,12 @@ def test_augmentation_follows_its_generator_and_spares_digits_from_flips():
     indices = data.split.train[:16]
 
     def batch(seed):
-        return data.batch(indices, 32, torch.Generator().manual_seed(seed))[0]
+        return data.training_batch(Part(indices, 32, seed), Augmentation())[0]
 
     assert torch.equal(batch(1), batch(1))
     assert not torch.equal(batch(1), batch(2))
     plain = data.batch(indices, 8)[0]
-    moved = data.batch(indices, 8, torch.Generator().manual_seed(1))[0]
+    moved = data.training_batch(Part(indices, 8, 1), Augmentation())[0]
     shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     for before, after in zip(plain, moved, strict=True):
         inner = after[:, 1:-1, 1:-1]

@@ -11,7 +11,8 @@ from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.spaces import get_space
 from search.supernet.checkpoint import load_supernet, read_info
 from search.supernet.data import ImageData
-from search.supernet.recipe import Recipe, get_recipe
+from search.supernet.recipe import Recipe
+from search.supernet.recipe_files import get_recipe
 from search.supernet.sources import open_source
 from search.supernet.train import Trainer, TrainingDivergedError
 
@@ -153,7 +154,7 @@ def test_schedule_warms_up_and_ends_near_zero():
 
 
 def test_unknown_recipe_and_unfit_batches_are_named(digits, tmp_path):
-    with pytest.raises(UsageError, match="demo, default"):
+    with pytest.raises(UsageError, match="default, demo, imagenet"):
         get_recipe("fast")
     with pytest.raises(UsageError, match="smaller batch"):
         _trainer(digits, tmp_path, TINY.model_copy(update={"batch_size": 5000}))

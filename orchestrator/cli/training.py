@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from search.supernet.evaluate import InheritedAccuracy
 
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="imagefolder:DIR, cifar10:DIR, npz:FILE or digits; as trained.")
+    str | None, typer.Option("--data", help="As of `bench train`; where the images lie now.")
 ]
 REFRESH_S = 10.0
 """Seconds between lines about speed and loss: few enough for a log file, often enough for an eye."""
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def train_command(
     space: Annotated[str, typer.Option(help="Search space of the supernet.")],
-    data: Annotated[str, typer.Option(help="imagefolder:DIR, cifar10:DIR, npz:FILE or digits.")],
+    data: Annotated[str, typer.Option(help="imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the checkpoint; an unfinished one goes on.")
     ],

@@ -21,6 +21,9 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's statistics, as pretrained teachers expect them."""
 
+LARGEST_MAGNITUDE = 9.99
+"""Of RandAugment's 10, at which timm posterizes to no bits at all, what Pillow refuses."""
+
 FILL = tuple(round(255 * mean) for mean in MEAN)
 """What RandAugment's rotations uncover."""
 
@@ -69,14 +72,19 @@ def rand_augmented(images: Tensor, config: str) -> Tensor:
     from timm.data import rand_augment_transform
 
     side = images.shape[-1]
-    transform = rand_augment_transform(config, {"translate_const": int(0.45 * side), "img_mean": FILL})
+    settings = {
+        "translate_const": int(0.45 * side),
+        "img_mean": FILL,
+        "magnitude_max": LARGEST_MAGNITUDE,
+    }
+    transform = rand_augment_transform(config, settings)
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
     return torch.stack([_tensor(transform(Image.fromarray(image))) for image in pixels])
 
 
 def erased(images: Tensor, probability: float) -> Tensor:
     """Random erasing with noise, in place, of normalised images; see `seeded`."""
-    from timm.data import RandomErasing
+    from timm.data.random_erasing import RandomErasing
 
     erase = RandomErasing(probability, mode="pixel", device="cpu")
     done: Tensor = erase(images)

@@ -1,4 +1,4 @@
-"""Where labelled images come from: `imagefolder:DIR`, `cifar10:DIR`, `npz:FILE` and `digits`.
+"""Where labelled images come from: `imagefolder:DIR`, `cifar10:DIR`, `cifar10:FILE.npz`, `npz:FILE`, `digits`.
 
 A source knows its labels at once and decodes one image at a time. Files are untrusted: numbers of images and
 pixels are bounded, and nothing is unpickled but CIFAR-10's own batches, whose MD5 torchvision checks first.
@@ -10,7 +10,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,11 @@ MAX_ENCODED_BYTES = 64 * 1024 * 1024
 
 MAX_PIXELS = 50_000_000
 """Largest decoded image, so that a small file can't fill the memory."""
+
+CIFAR10_TRAINING = 50_000
+"""Images of CIFAR-10's training set; in one file with the others they come first."""
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 
@@ -93,6 +98,9 @@ def _open_digits() -> Source:
 
 
 def _open_cifar10(text: str, path: Path) -> Source:
+    """torchvision's folder; or a file as of `npz:` of all images, the training set first."""
+    if path.is_file():
+        return _open_cifar10_npz(text, path)
     from torchvision.datasets import CIFAR10
 
     try:
@@ -107,6 +115,16 @@ def _open_cifar10(text: str, path: Path) -> Source:
     names = tuple(parts[0].classes)
     digest = _digest(images, labels)
     return Source(text, names, labels, images.__getitem__, digest, 32, validation_from=len(parts[0].targets))
+
+
+def _open_cifar10_npz(text: str, path: Path) -> Source:
+    source = _open_npz(text, path)
+    if len(source.labels) <= CIFAR10_TRAINING or len(source.classes) != len(CIFAR10_CLASSES):
+        raise InvalidArtifactError(
+            f"{text}: {len(source.labels)} images of {len(source.classes)} classes, not all of CIFAR-10; "
+            "use npz:FILE for other images"
+        )
+    return replace(source, classes=CIFAR10_CLASSES, validation_from=CIFAR10_TRAINING)
 
 
 def _open_npz(text: str, path: Path) -> Source:

@@ -1,0 +1,118 @@
+"""Recipes as files, what they say of the paper, and the steps that follow from them."""
+
+import numpy as np
+import pytest
+
+from luts.errors import InvalidArtifactError, UsageError
+from search.spaces import get_space
+from search.supernet.recipe import Recipe
+from search.supernet.recipe_files import changed, get_recipe, recipe_names
+from search.supernet.schedule import Schedule
+from search.supernet.train import resolutions_of
+
+BASE = Recipe(name="r", epochs=2, batch_size=8, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_whole_and_survives_json(name):
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_recipe_of_the_paper():
+    """AutoViT section 4.1 and DeiT's Table 9; three supernets with the ranges of AutoViT's Table 1."""
+    recipe = get_recipe("imagenet")
+    assert (recipe.epochs, recipe.warmup_epochs, recipe.weight_decay) == (500, 5, 0.05)
+    assert recipe.learning_rate == pytest.approx(5e-4 * recipe.batch_size / 512)
+    assert (recipe.label_smoothing, recipe.ema_decay) == (0.1, 0.99996)
+    how = recipe.augmentation
+    assert (how.rand_augment, how.mixup, how.cutmix, how.erase) == ("rand-m9-mstd0.5-inc1", 0.8, 1.0, 0.25)
+    ranges = {"xxs": (1.0, 1.8), "xs": (1.6, 2.6), "s": (4.0, 7.2)}
+    for name, (low, high) in ranges.items():
+        one = get_recipe(f"imagenet-{name}")
+        assert one.params_range == (low * 1e6, high * 1e6)
+        assert one.model_copy(update={"name": "imagenet", "params_range": None}) == recipe
+        assert resolutions_of(one, get_space(f"autovit-{name}")) == (256,)
+
+
+def test_own_file_extends_a_recipe_table_by_table(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "imagenet"\nepochs = 3\n[augmentation]\nerase = 0.5\n')
+    recipe = get_recipe(str(path))
+    assert (recipe.name, recipe.epochs, recipe.batch_size) == ("mine", 3, 1024)
+    assert (recipe.augmentation.erase, recipe.augmentation.mixup) == (0.5, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("epochs = ", "no TOML"),
+        ('extends = "demo"\nepoch = 3', "epoch .*Extra inputs"),
+        ('extends = "demo"\nepochs = 0', "epochs 0: "),
+        ('extends = "demo"\nmicro_batches = 3', "do not make 3 parts"),
+        ('extends = "demo"\nbatch_size = 6\nmicro_batches = 2\naugmentation.mixup = 1', "even number"),
+        ('extends = "demo"\naugmentation.rand_augment = "rand"\naugmentation.crop = "x"', "crop"),
+        ('extends = "{self}"', "too many in a row"),
+        ("x = 1" + 70_000 * " ", "over"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path, text, why):
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("{self}", str(path)))
+    with pytest.raises(InvalidArtifactError, match=why) as caught:
+        get_recipe(str(path))
+    assert "\n" not in str(caught.value)
+    assert ";" in str(caught.value)
+
+
+def test_options_change_a_recipe_within_its_rules():
+    assert changed(BASE, {"epochs": 5, "seed": None}, {"alpha": 0.2}).distillation.alpha == 0.2
+    for options, taught in (({"precision": "int8"}, {}), ({"micro_batches": 5}, {}), ({}, {"kind": "loud"})):
+        with pytest.raises(UsageError) as caught:
+            changed(BASE, options, taught)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidArtifactError, match="cannot be read"):
+        get_recipe("/nowhere/mine.toml")
+
+
+def test_an_epoch_visits_images_once_whatever_the_parts():
+    for parts in (1, 4):
+        recipe = BASE.model_copy(update={"micro_batches": parts})
+        schedule = Schedule(recipe, np.arange(100, 153), (64,))
+        assert (schedule.steps_per_epoch, schedule.steps) == (6, 12)
+        epochs = []
+        for epoch in range(2):
+            steps = range(6 * epoch, 6 * epoch + 6)
+            seen = [schedule.part(step, part).indices for step in steps for part in range(parts)]
+            epochs.append(np.concatenate(seen))
+            assert len(set(epochs[-1])) == len(epochs[-1]) == 48
+        assert list(epochs[0]) != list(epochs[1])
+        if parts == 1:
+            whole = epochs
+    assert all(np.array_equal(a, b) for a, b in zip(whole, epochs, strict=True))
+
+
+def test_multi_scale_batches_have_as_many_pixels():
+    recipe = BASE.model_copy(update={"multi_scale": True})
+    schedule = Schedule(recipe, np.arange(1000), (128, 256, 192))
+    assert schedule.sizes == {256: 8, 192: 14, 128: 32}
+    rounds = 1000 // (8 + 14 + 32)
+    assert schedule.steps_per_epoch == 3 * rounds
+    for epoch in range(2):
+        parts = [schedule.part(step, 0) for step in range(3 * rounds * epoch, 3 * rounds * (epoch + 1))]
+        drawn = [part.resolution for part in parts]
+        assert all(drawn.count(resolution) == rounds for resolution in (128, 192, 256))
+        assert drawn != sorted(drawn)
+        assert all(len(part.indices) == schedule.sizes[part.resolution] for part in parts)
+        seen = np.concatenate([part.indices for part in parts])
+        assert len(set(seen)) == len(seen) == 54 * rounds
+    with pytest.raises(UsageError, match="batches of 54 need"):
+        Schedule(recipe, np.arange(50), (128, 192, 256))
+
+
+def test_resolutions_of_the_space_are_all_drawn():
+    space = get_space("autovit-xxs")
+    recipe = BASE.model_copy(update={"resolutions": "space"})
+    schedule = Schedule(recipe, np.arange(1000), resolutions_of(recipe, space))
+    assert {schedule.resolution(step) for step in range(100)} == set(space.resolutions)

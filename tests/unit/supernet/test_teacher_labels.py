@@ -169,7 +169,7 @@ def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch):
     trainer = Trainer(space, digits, recipe, tmp_path / "a", first, labels)
     losses, seen = [], []
     trainer.run(lambda progress: losses.append(progress.loss))
-    assert trainer.steps_per_epoch == 2
+    assert trainer.schedule.steps_per_epoch == 2
     assert first.model.batches == 2, "one forward for each batch of the only augmented epoch"
     without = Trainer(space, digits, recipe, tmp_path / "b", _teacher())
     without.run(lambda progress: seen.append(progress.loss))

@@ -62,7 +62,6 @@ def train_command(
     ] = None,
     on: Annotated[str, typer.Option("--on", help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that prepare images.")] = 0,
-    compiled: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on.
@@ -84,7 +83,7 @@ def train_command(
         "precision": precision,
     }
     chosen = changed(get_recipe(recipe), options, {"kind": distill, "alpha": alpha, "tau": tau})
-    engine = Engine(local_device(on), workers, compiled)
+    engine = Engine(local_device(on), workers)
     begun_s = time.monotonic()
     with process_group() as group:
         images = open_data(data, get_space(space), chosen)

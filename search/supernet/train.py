@@ -71,12 +71,10 @@ class Engine:
     Attributes:
         device: Where the supernet lies.
         workers: Processes that prepare batches ahead of time; 0 for none.
-        compiled: Whether torch.compile makes the operators of a subnet, once for each choice of a slot.
     """
 
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
-    compiled: bool = False
 
 
 class Trainer:

@@ -58,8 +58,10 @@ def changed(recipe: Recipe, options: Mapping[str, object], taught: Mapping[str, 
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "recipe"
-    return f"{where} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return reason
+    return f"{'.'.join(map(str, first['loc']))} {str(first['input'])[:40]!r}: {reason}"
 
 
 def _path(name_or_path: str) -> Path:

@@ -61,7 +61,7 @@ def _first(error: ValidationError) -> str:
     reason = str(first["msg"]).removeprefix("Value error, ")
     if not first["loc"]:
         return reason
-    return f"{'.'.join(map(str, first['loc']))} {str(first['input'])[:40]!r}: {reason}"
+    return f"{'.'.join(map(str, first['loc']))} {str(first['input'])[:40]}: {reason}"
 
 
 def _path(name_or_path: str) -> Path:

@@ -166,29 +166,25 @@ def _conclusion(points: Mapping[str, Sequence[Point]]) -> str:
 def _draw(points: Mapping[str, Sequence[Point]], options: Options) -> None:
     from matplotlib.lines import Line2D
 
+    slowest = max(points, key=lambda sees: points[sees][-1].ms[0])
     with figure(620, 360) as drawn:
         panel = drawn.subplots()
         for sees, found in points.items():
-            shares = [100 * point.share for point in found]
-            ratios = [point.ratio[0] for point in found]
-            below = [point.ratio[0] - point.ratio[1] for point in found]
-            above = [point.ratio[2] - point.ratio[0] for point in found]
-            panel.errorbar(shares, ratios, [below, above], marker="o", capsize=3, color=COLOURS[sees])
-            for x, y, point in zip(shares, ratios, found, strict=True):
+            shares, ms = [100 * point.share for point in found], [point.ms[0] for point in found]
+            below = [point.ms[0] - point.ms[1] for point in found]
+            above = [point.ms[2] - point.ms[0] for point in found]
+            panel.errorbar(
+                shares, ms, [below, above], marker="o", markersize=4, capsize=3, color=COLOURS[sees]
+            )
+            offset = 8 if sees == slowest else -16
+            for x, y, point in zip(shares, ms, found, strict=True):
+                label = f"x {point.ratio[0]:.2f}"
                 panel.annotate(
-                    f"{point.ms[0]:.1f} ms",
-                    (x, y),
-                    (0, 8),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=9,
+                    label, (x, y), (0, offset), textcoords="offset points", ha="center", fontsize=10
                 )
-        panel.set(
-            xlabel="blocks that are attention, %",
-            ylabel="latency, to the network of FFN alone",
-            xlim=(-6, 106),
-        )
-        panel.margins(y=0.12)
+        panel.set(xlabel="blocks that are attention, %", ylabel="ms", xlim=(-6, 106))
+        panel.margins(y=0.15)
+        panel.set_ylim(bottom=0)
         panel.grid(axis="y")
         legend(
             drawn,

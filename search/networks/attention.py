@@ -39,7 +39,9 @@ def attention_scores(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = Non
         bias: Broadcast over (B, heads, N, M).
     """
     scores = torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2))
-    if bias is not None:
+    if bias is not None and heads == 1:  # XNNPACK refuses to add to a map of one channel
+        scores = scores + bias.reshape(bias.shape[0], *bias.shape[2:])
+    elif bias is not None:
         _, queries, keys = scores.shape
         scores = (scores.reshape(-1, heads, queries, keys) + bias).reshape(-1, queries, keys)
     return scores.softmax(-1)

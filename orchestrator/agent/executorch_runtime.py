@@ -25,8 +25,9 @@ from executorch.version import __version__ as executorch_version
 from orchestrator.agent.errors import OpError
 from orchestrator.agent.pte import PteSummary, read_pte
 from orchestrator.agent.state import free_memory_bytes
+from orchestrator.agent.tracing import take_operations
 from orchestrator.cores import usable_cores
-from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo, TensorSpec
+from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo, TensorSpec, TracedOperation
 from orchestrator.wire.tensors import spec_of
 
 # executorch/schema/scalar_type.fbs
@@ -65,6 +66,7 @@ class ExecutorchModel:
         options: Mapping[str, OptionValue],
         on_close: Callable[[], None],
     ) -> None:
+        self._traced = bool(options["trace"])
         meta = method.method_meta()
         self.inputs = tuple(_spec(meta.input_tensor_meta(i)) for i in range(meta.num_inputs()))
         self.outputs = tuple(_spec(meta.output_tensor_meta(i)) for i in range(meta.num_outputs()))
@@ -83,6 +85,9 @@ class ExecutorchModel:
 
     def get_outputs(self) -> list[np.ndarray]:
         return [tensor.numpy() for tensor in self._method.get_outputs(clone_outputs=True)]
+
+    def take_operations(self, skip: int) -> list[TracedOperation]:
+        return take_operations(self._program, skip) if self._traced else []
 
     def close(self) -> None:
         del self.execute, self._method, self._program
@@ -104,11 +109,11 @@ class ExecutorchRuntime:
         return RuntimeInfo(
             version=executorch_version,
             backends=sorted(name for name in names if portable_lib._is_available(name)),
-            options={"threads": threads},
+            options={"threads": threads, "trace": OptionInfo(type="bool", default=False)},
         )
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> ExecutorchModel:
-        threads = self._checked_threads(options)
+        threads, trace = self._checked_threads(options), _checked_trace(options)
         summary = _summary(path)
         _require_memory(path.stat().st_size, summary.planned_bytes)
         if self._loaded == 0 and portable_lib._threadpool_get_thread_count() != threads:
@@ -116,10 +121,13 @@ class ExecutorchRuntime:
         self._threads = threads
         try:
             program = portable_lib._load_program(
-                os.fspath(path), program_verification=portable_lib.Verification.InternalConsistency
+                os.fspath(path),
+                enable_etdump=trace,
+                program_verification=portable_lib.Verification.InternalConsistency,
             )
             method = program.load_method("forward")
-            model = ExecutorchModel(program, method, summary, {"threads": threads}, self._release)
+            in_effect = {"threads": threads, "trace": trace}
+            model = ExecutorchModel(program, method, summary, in_effect, self._release)
         except (RuntimeError, IndexError, KeyError, ValueError) as error:
             code = "out_of_memory" if str(error).endswith(_MEMORY_ERRORS) else "bad_model"
             reason = " ".join(str(error).split())[:200]
@@ -133,9 +141,9 @@ class ExecutorchRuntime:
         self._loaded -= 1
 
     def _checked_threads(self, options: Mapping[str, OptionValue]) -> int:
-        unknown = sorted(set(options) - {"threads"})
+        unknown = sorted(set(options) - {"threads", "trace"})
         if unknown:
-            raise OpError("bad_option", f"executorch has no option {unknown[0]!r}; it has: threads")
+            raise OpError("bad_option", f"executorch has no option {unknown[0]!r}; it has: threads, trace")
         threads = options.get("threads", usable_cores())
         if type(threads) is not int or not 1 <= threads <= usable_cores():
             raise OpError("bad_option", f"threads must be 1 to {usable_cores()} here, got {threads!r}")
@@ -146,6 +154,13 @@ class ExecutorchRuntime:
                 f"threads={self._threads}; unload them first",
             )
         return threads
+
+
+def _checked_trace(options: Mapping[str, OptionValue]) -> bool:
+    trace = options.get("trace", False)
+    if type(trace) is not bool:
+        raise OpError("bad_option", f"trace must be true or false, got {trace!r}")
+    return trace
 
 
 def _summary(path: Path) -> PteSummary:

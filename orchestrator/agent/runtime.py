@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from orchestrator.wire.messages import Delegate, OptionValue, Placement, RuntimeInfo, TensorSpec
+from orchestrator.wire.messages import (
+    Delegate,
+    OptionValue,
+    Placement,
+    RuntimeInfo,
+    TensorSpec,
+    TracedOperation,
+)
 
 
 class Model(Protocol):
@@ -44,6 +51,15 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Frees the model; it can't be used any more."""
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A model whose runtime can tell the time of each operation."""
+
+    def take_operations(self, skip: int) -> list[TracedOperation]:
+        """Operations of one execution in their order, of those since this was last asked, the first `skip` left
+        out; empty where the model was not loaded to be traced."""
 
 
 class Runtime(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.agent.errors import OpError
-from orchestrator.agent.runtime import Model, Runtime
+from orchestrator.agent.runtime import Model, Runtime, Traceable
 from orchestrator.agent.state import read_state
 from orchestrator.agent.store import ModelStore
 from orchestrator.agent.timing import time_schedule
@@ -240,6 +240,7 @@ class Session:
             "visits": visits,
             "state_before": before.model_dump(),
             "state_after": after.model_dump(),
+            **_traced(models, request.warmup),
         }, samples.tobytes()
 
     def _state(self, _request: m.StateRequest, _: Payload) -> tuple[dict[str, Any], bytes]:
@@ -265,3 +266,11 @@ class Session:
 
 def _error(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": " ".join(message.split())[:_MAX_MESSAGE]}}
+
+
+def _traced(models: list[Model], warmup: int) -> dict[str, Any]:
+    """The reply's field `operations`, left out where no model was traced or where a header could not hold it."""
+    traced = [model.take_operations(warmup) if isinstance(model, Traceable) else [] for model in models]
+    if not 0 < sum(map(len, traced)) <= m.MAX_OPERATIONS:
+        return {}
+    return {"operations": [[operation.model_dump() for operation in operations] for operations in traced]}

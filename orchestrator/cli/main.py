@@ -12,6 +12,7 @@ from luts.errors import BlocktimeError
 from orchestrator.cli import (
     agent,
     blocks,
+    breakdown,
     devices,
     exporting,
     lut,
@@ -37,7 +38,7 @@ app = typer.Typer(
 app.add_typer(spaces.space_app, name="space")
 app.add_typer(spaces.arch_app, name="arch")
 app.add_typer(lut.app, name="lut")
-for module in (devices, agent, exporting, profile, measuring, blocks, training, searching, report):
+for module in (devices, agent, exporting, profile, measuring, blocks, breakdown, training, searching, report):
     module.register(app)
 
 

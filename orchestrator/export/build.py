@@ -100,7 +100,7 @@ def export_module(
 
 def _reusable(spec: ExportSpec) -> bool:
     """Whether a spec's program can be put together from parts of others."""
-    return len(spec.blocks) > 1 and (spec.backend, spec.precision) == ("xnnpack", "fp32")
+    return len(spec.blocks) > 1 and not spec.without and (spec.backend, spec.precision) == ("xnnpack", "fp32")
 
 
 def _export_reusing(

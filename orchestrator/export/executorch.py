@@ -12,20 +12,23 @@ from torch import Tensor, nn
 
 from luts.errors import BlocktimeError
 from orchestrator.export.quiet import quiet
-from orchestrator.export.rewrite import linear_layernorm
+from orchestrator.export.rewrite import rewritten
 from orchestrator.export.spelled import capture
-from search.networks.fusion import fuse_for_inference
 
 _GLUE = {"getitem", "alloc"}
 
 
 @dataclass(frozen=True)
 class LoweredProgram:
-    """A .pte, its delegates, and the operators that run outside them with their counts."""
+    """A .pte, its delegates, the operators that run outside them with their counts, and all calls in order.
+
+    A call is an operator and the path of the module that it was called in, or a delegate and its name.
+    """
 
     data: bytes
     delegates: int
     operators: tuple[tuple[str, int], ...]
+    calls: tuple[tuple[str, str], ...] = ()
 
 
 def lower_to_executorch(
@@ -51,9 +54,7 @@ def lower_to_executorch(
 
     if module.training:
         raise BlocktimeError("only a module in eval mode can be exported; call .eval() first")
-    module = fuse_for_inference(module)
-    if backend == "xnnpack":
-        module = linear_layernorm(module)
+    module = rewritten(module, backend)
     with quiet(), torch.no_grad():
         try:
             partitioners = _partitioners(backend, precision, deployment_target)
@@ -72,7 +73,8 @@ def lower_to_executorch(
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
             graph = manager.exported_program().graph
-            operators = Counter(_operators(graph))
+            calls = tuple(_calls(graph))
+            operators = Counter(name for name, _ in calls)
             data = bytes(manager.to_executorch().buffer)
         except ImportError as error:
             raise BlocktimeError(
@@ -81,7 +83,7 @@ def lower_to_executorch(
         except (RuntimeError, ValueError, NotImplementedError, AssertionError, KeyError, TypeError) as error:
             raise BlocktimeError(f"{backend} cannot lower this model: {first_line(error)}") from error
     delegates = operators.pop("executorch_call_delegate", 0)
-    return LoweredProgram(data, delegates, tuple(sorted(operators.items())))
+    return LoweredProgram(data, delegates, tuple(sorted(operators.items())), calls)
 
 
 def _partitioners(backend: str, precision: str, deployment_target: str) -> list[Any]:
@@ -114,13 +116,16 @@ def _coreml_partitioner(precision: str, deployment_target: str) -> Any:
     return CoreMLPartitioner(compile_specs=compile_specs)
 
 
-def _operators(graph: torch.fx.Graph) -> Iterator[str]:
-    """Names of what a graph calls, such as `aten.native_layer_norm.default`."""
+def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
+    """What a graph calls, such as `aten.native_layer_norm.default`, and where: see `LoweredProgram`."""
     for node in graph.nodes:
         if node.op == "call_function":
             name = getattr(node.target, "__name__", str(node.target))
-            if name not in _GLUE:
-                yield name
+            if name == "executorch_call_delegate":
+                yield name, str(node.args[0])
+            elif name not in _GLUE:
+                stack = node.meta.get("nn_module_stack")
+                yield name, list(stack.values())[-1][0] if stack else ""
 
 
 def first_line(error: BaseException) -> str:

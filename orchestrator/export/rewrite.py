@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search.networks.fusion import fuse_for_inference
+
 
 class LinearLayerNorm(nn.Module):
     """LayerNorm over the last dimension, whose two means are linear layers of one output.
@@ -50,6 +52,12 @@ def _over_last_dimension(part: nn.Module) -> TypeGuard[nn.LayerNorm]:
     kind = type(part)
     plain = kind is nn.LayerNorm or (kind.__module__, kind.__name__) == ("timm.layers.norm", "LayerNorm")
     return plain and isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1
+
+
+def rewritten(module: nn.Module, backend: str) -> nn.Module:
+    """The module as it is captured for a backend of ExecuTorch."""
+    module = fuse_for_inference(module)
+    return linear_layernorm(module) if backend == "xnnpack" else module
 
 
 def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luts.errors import UsageError
+from orchestrator.export.removal import without
 from orchestrator.export.spec import ExportSpec
 from orchestrator.export.weights import build_seeded, load_weights, settle
 from orchestrator.names import unknown
@@ -24,7 +25,8 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """The spec's module in eval mode with its weights, and example inputs of batch 1.
 
     Raises:
-        UsageError: timm does not know the model, or it can't take the resolution.
+        UsageError: timm does not know the model, it can't take the resolution, or it has nothing of the kind that is to
+            be taken out.
         InvalidArtifactError: the weights file is damaged or of another network.
     """
     if spec.module:
@@ -35,7 +37,7 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
         load_weights(module, Path(spec.weights_path), spec.weights.removeprefix("sha256:"))
     else:
         settle(module, inputs)
-    return module, inputs
+    return (without(module, inputs, spec.without, spec.backend) if spec.without else module), inputs
 
 
 def _seed(spec: ExportSpec) -> int:

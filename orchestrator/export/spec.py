@@ -60,6 +60,7 @@ class ExportSpec:
         options: Pairs of name and value, in order of name.
         weights: `seed:N` (random), or `sha256:HEX` of the safetensors file `weights_path`.
         weights_path: Where that file lies; no part of the identity.
+        without: Kind of operation that is taken out (`orchestrator.export.kinds`); empty for the whole network.
     """
 
     blocks: tuple[str, ...] = ()
@@ -70,6 +71,7 @@ class ExportSpec:
     options: tuple[tuple[str, str], ...] = ()
     weights: str = "seed:0"
     weights_path: str = ""
+    without: str = ""
 
     def __post_init__(self) -> None:
         """Fill in defaults and check every field; `UsageError` says what may stand there."""
@@ -124,6 +126,10 @@ class ExportSpec:
     @property
     def name(self) -> str:
         """A short name for progress bars and messages."""
+        return f"{self._source_name} without {self.without}" if self.without else self._source_name
+
+    @property
+    def _source_name(self) -> str:
         if self.module:
             return self.module
         if len(self.blocks) == 1:

@@ -50,11 +50,15 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class RunResult:
-    """`samples[r, v]`: nanoseconds (int64) of the visit at position v of round r."""
+    """`samples[r, v]`: nanoseconds (int64) of the visit at position v of round r.
+
+    `operations` is, for each handle, what a model loaded with the option `trace` executed; empty where none was.
+    """
 
     samples: np.ndarray
     state_before: m.DeviceState
     state_after: m.DeviceState
+    operations: tuple[tuple[m.TracedOperation, ...], ...] = ()
 
 
 class AgentClient:
@@ -207,7 +211,8 @@ class AgentClient:
                 action, f"it broke the protocol: {len(raw)} bytes for {len(order)} x {visits} samples"
             )
         samples = np.frombuffer(raw, dtype=">u8").astype(np.int64).reshape(len(order), visits)
-        return RunResult(samples, reply.state_before, reply.state_after)
+        operations = tuple(tuple(traced) for traced in reply.operations)
+        return RunResult(samples, reply.state_before, reply.state_after, operations)
 
     def state(self) -> m.DeviceState:
         """The device's state now."""

@@ -262,14 +262,29 @@ class DeviceState(_Value):
     caveats: Annotated[list[Caveat], Field(max_length=16)] = []
 
 
+class TracedOperation(_Value):
+    """An operation of one execution: which call into a delegate it was a part of (null outside), and its time."""
+
+    name: Text
+    call: Count | None
+    ns: Annotated[float, Field(ge=0, le=1e15)]
+
+
 class RunReply(_Reply):
-    """The payload is rounds x visits big-endian u64 nanoseconds, in the order of the visits."""
+    """The payload is rounds x visits big-endian u64 nanoseconds, in the order of the visits.
+
+    `operations`, for each handle, is what a model loaded with `trace` executed; empty for the others.
+    """
 
     rounds: Count
     visits: Count
     state_before: DeviceState
     state_after: DeviceState
     payload: PayloadBytes
+    operations: Annotated[
+        list[Annotated[list[TracedOperation], Field(max_length=MAX_OPERATIONS)]],
+        Field(max_length=MAX_HANDLES),
+    ] = []
 
 
 class StateReply(_Reply):

@@ -29,7 +29,7 @@ def test_model_agrees_with_pytorch(agent: Running, exported: Exported) -> None:
         assert client.ensure(exported.path) is False
         model = client.load(exported.sha256, "executorch", {"threads": 1})
         assert model.load_ns > 0
-        assert model.options == {"threads": 1}
+        assert {"trace": False, **model.options} == {"threads": 1, "trace": False}
         assert [(spec.dtype, spec.shape) for spec in model.inputs] == [("float32", [1, 3, 32, 32])]
         assert [(spec.dtype, spec.shape) for spec in model.outputs] == [("float32", [1, 8])]
         assert [(part.backend, part.count) for part in model.delegates or ()] == [("XnnpackBackend", 1)]

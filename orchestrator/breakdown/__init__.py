@@ -1,0 +1,1 @@
+"""What a network's latency is made of: kinds of operations, by tracing and by removal."""

@@ -1,0 +1,166 @@
+"""Which kind each operation of an exported program is of, in the order in which the runtime executes them.
+
+A program has forgotten the modules that it was made of. So the network is lowered once more, the same bytes, and
+what the backend serialises is noted with the modules that it came from. The runtime's own list is not quite that
+list: XNNPACK merges transposes into products, and a concatenation into its producers. Both are therefore aligned
+like two texts, by what an operation is; a stretch without a partner goes by its operations' names alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from torch import nn
+
+from luts.errors import InvalidArtifactError
+from orchestrator.export.artifact import Artifact
+from orchestrator.export.executorch import lower_to_executorch
+from orchestrator.export.kinds import Chain, Family, Kind, base_name, family_of, place_of
+from orchestrator.export.rewrite import rewritten
+from orchestrator.export.source import build_module
+from orchestrator.export.xnnpack import RecordedGraph, recorded_graphs
+from orchestrator.wire.messages import TracedOperation
+
+
+@dataclass(frozen=True)
+class Label:
+    """An operation of a program: a word that its event has too, and its kind."""
+
+    word: str
+    kind: Kind
+
+
+def labels_of(artifact: Artifact) -> list[Label]:
+    """Labels of an XNNPACK program's operations.
+
+    Raises:
+        InvalidArtifactError: lowering gives another program now.
+    """
+    module, inputs = build_module(artifact.spec)
+    with recorded_graphs() as graphs:
+        lowered = lower_to_executorch(module, inputs, artifact.spec.backend, artifact.spec.precision)
+    if lowered.data != artifact.path.read_bytes():
+        raise InvalidArtifactError(
+            f"{artifact.spec.name} lowers to another program than the cached one; "
+            "clear the model cache and try again"
+        )
+    classes = _classes(rewritten(module, artifact.spec.backend))
+    labels: list[Label] = []
+    for name, where in lowered.calls:
+        if name == "executorch_call_delegate":
+            number = int(where.rpartition("_")[2])
+            labels += _delegate_labels(graphs[number], classes) if len(graphs) == lowered.delegates else []
+        else:
+            labels.append(Label(_word(name), place_of(name, _chain(where, classes)).kind))
+    return labels
+
+
+def kinds_of(operations: Sequence[TracedOperation], labels: Sequence[Label]) -> tuple[list[Kind], int]:
+    """The kind of each operation, and how many of them go by their name alone."""
+    words = [event_word(operation.name) for operation in operations]
+    kinds: list[Kind | None] = [None] * len(words)
+    matcher = SequenceMatcher(None, words, [label.word for label in labels], autojunk=False)
+    for block in matcher.get_matching_blocks():
+        for offset in range(block.size):
+            kinds[block.a + offset] = labels[block.b + offset].kind
+    by_name = kinds.count(None)
+    return [kind or _kind_by_name(word) for kind, word in zip(kinds, words, strict=True)], by_name
+
+
+_EVENTS: Mapping[str, str] = {
+    "Fully Connected": "weights",
+    "Convolution": "weights",
+    "Deconvolution": "weights",
+    "Batch Matrix Multiply": "bmm",
+    "Softmax": "softmax",
+    "Transpose": "permute",
+    "Static Reshape": "view",
+    "Slice": "slice",
+    "Copy": "cat",
+    "Constant Pad": "pad",
+    "Square": "mul",
+    "Multiply": "mul",
+    "Subtract": "sub",
+    "Divide": "div",
+    "Square Root": "sqrt",
+    "Reciprocal Square Root": "rsqrt",
+    "Clamp": "clamp",
+    "Mean": "mean",
+    "Average Pooling": "avg_pool",
+    "Max Pooling": "max_pool",
+    "Global Average Pooling": "mean",
+}
+"""Words for the names that XNNPACK gives its operators; other names are their own word, in small letters."""
+
+_XNN_WORDS: Mapping[str, str] = {
+    "fullyconnected": "weights",
+    "conv": "weights",
+    "depthwiseconv": "weights",
+    "convtranspose": "weights",
+    "batchmatrixmultiply": "bmm",
+    "statictranspose": "permute",
+    "staticreshape": "view",
+    "staticslice": "slice",
+    "concatenate": "cat",
+    "staticconstantpad": "pad",
+    "square": "mul",
+    "multiply": "mul",
+    "subtract": "sub",
+    "squareroot": "sqrt",
+    "reciprocalsquareroot": "rsqrt",
+    "globalavgpooling": "mean",
+    "avgpooling": "avg_pool",
+    "maxpooling": "max_pool",
+}
+_DETAIL = re.compile(r" *(\(.*| #[0-9]+)$")
+
+
+def event_word(name: str) -> str:
+    """`permute` of XNNPACK's `Transpose (ND, X32) #3` and of ExecuTorch's `native_call_permute_copy.out`."""
+    if name.startswith("native_call_"):
+        return _word(name)
+    plain = _DETAIL.sub("", name)
+    return _EVENTS.get(plain, plain.lower())
+
+
+def _word(operation: str) -> str:
+    name = base_name(operation)
+    return _XNN_WORDS.get(name, name)
+
+
+def _kind_by_name(word: str) -> Kind:
+    return "convolution" if word == "weights" else place_of(word, [("", "")]).kind
+
+
+def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> list[Label]:
+    nodes = [node.xnode_union for node in recorded.graph.xnodes]
+    sigmoids = {n.output_id: n.input_id for n in nodes if type(n).__name__ == "XNNSigmoid"}
+    labels = []
+    for node, path in zip(nodes, recorded.paths, strict=True):
+        name = type(node).__name__
+        family: Family = "activation" if _is_silu(node, sigmoids) else family_of(name)
+        kind: Kind = "reshape" if path is None else place_of(name, _chain(path, classes), family).kind
+        labels.append(Label(_word(name), kind))
+    return labels
+
+
+def _is_silu(node: Any, sigmoids: Mapping[int, int]) -> bool:
+    """Whether it is the product in x * sigmoid(x)."""
+    if type(node).__name__ != "XNNMultiply":
+        return False
+    one, two = node.input1_id, node.input2_id
+    return bool(sigmoids.get(one) == two or sigmoids.get(two) == one)
+
+
+def _classes(module: nn.Module) -> dict[str, str]:
+    return {path: type(part).__name__ for path, part in module.named_modules()}
+
+
+def _chain(path: str, classes: Mapping[str, str]) -> Chain:
+    names = path.partition("@")[0].split(".") if path else []
+    paths = [""] + [".".join(names[: end + 1]) for end in range(len(names))]
+    return [(place, classes.get(place, "")) for place in paths]

@@ -1,0 +1,90 @@
+"""Attribution by removal, on any device: the network beside itself without one kind after another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from luts.errors import InvalidArtifactError
+from orchestrator.breakdown.attribution import Attribution, by_removal
+from orchestrator.devices.base import Device
+from orchestrator.export import ExportSpec
+from orchestrator.export.kinds import KINDS, TITLES, Kind
+from orchestrator.export.removal import Census, census
+from orchestrator.export.source import build_module
+from orchestrator.measure.engine import Progress
+from orchestrator.measure.link import ModelFile
+from orchestrator.measure.policy import Policy
+from orchestrator.measure.runs import Run, find_run
+from orchestrator.measure.session import Subject, measure
+from orchestrator.paths import runs_root
+from orchestrator.variant import Variant
+
+WHOLE = "whole"
+"""Journal id of the whole network, the reference; the others are named after what they lack."""
+
+
+def census_of(spec: ExportSpec) -> dict[Kind, Census]:
+    """Parts of a network by kind."""
+    return census(*build_module(spec), spec.backend)
+
+
+def removals(spec: ExportSpec, found: Mapping[Kind, Census]) -> dict[str, ExportSpec]:
+    """The network, and without each kind that can be removed, by journal id."""
+    return {WHOLE: spec} | {
+        kind: replace(spec, without=kind) for kind in KINDS if kind in found and found[kind].removable
+    }
+
+
+def find_removal_run(device: Device, variant: Variant, files: Mapping[str, ModelFile]) -> Run:
+    """The open run of these files on a device, or a new one."""
+    return find_run(runs_root(), f"breakdown-{device.name}-{variant.name}-{_digest(files)[:8]}")
+
+
+def measure_removals(
+    device: Device,
+    variant: Variant,
+    files: Mapping[str, ModelFile],
+    found: Mapping[Kind, Census],
+    run: Run,
+    unexported: Mapping[str, str],
+    *,
+    budget_s: float,
+    seed: int,
+    progress: Progress,
+) -> Attribution:
+    """Measure a network and its removals, going on where the run's journal ends.
+
+    `unexported` says why there is no file without some kind; `found` is what the network is made of.
+
+    Raises:
+        InvalidArtifactError: the device can't run the whole network.
+        MeasurementRejectedError: the device is too noisy.
+        DeviceError: it is not there, or was lost for good.
+    """
+    subject = Subject(dict(files), WHOLE, _digest(files), seed)
+    measured = measure(
+        device,
+        variant,
+        subject,
+        run.journal,
+        Policy.of(variant.is_simulated),
+        budget_s=budget_s,
+        progress=progress,
+    )
+    if WHOLE in measured.failures:
+        raise InvalidArtifactError(f"the network can't be measured: {measured.failures[WHOLE]}")
+    ratios = {kind: measured.estimates.ratios[kind] for kind in KINDS if kind in measured.estimates.ratios}
+    failures = {**unexported, **measured.failures}
+    notes = [f"without {TITLES[kind]}: {why}" for kind in KINDS if (why := failures.get(kind))]
+    notes += [
+        f"{TITLES[kind]}: {counts.parts - counts.removable} of {counts.parts} parts can't be removed"
+        for kind, counts in found.items()
+        if counts.removable < counts.parts
+    ]
+    return by_removal(measured.reference.ms, ratios, notes)
+
+
+def _digest(files: Mapping[str, ModelFile]) -> str:
+    return hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()

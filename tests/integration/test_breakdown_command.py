@@ -1,0 +1,92 @@
+"""A small network's latency by kind, traced and by removal, on this machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.breakdown.removing import WHOLE, census_of, find_removal_run, measure_removals, removals
+from orchestrator.breakdown.tracing import trace, why_untraced
+from orchestrator.devices.host import HostDevice
+from orchestrator.export.build import export_spec
+from orchestrator.export.cache import ArtifactCache
+from orchestrator.export.spec import ExportSpec
+from orchestrator.measure.journal import read_records
+from orchestrator.measure.link import ModelFile
+from orchestrator.variant import Variant
+
+BENCH = Path(sys.executable).parent / "bench"
+SPEC = ExportSpec(
+    ("conv(in=3,out=16,k=3,s=2)@64", "mbconv(in=16,out=24,k=3,e=2,s=2)@32", "head.fc(in=24,classes=10)@16")
+)
+VARIANT = Variant("executorch", "xnnpack", "fp32", 1)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agent")
+    with HostDevice(store_dir=folder / "store", log_path=folder / "log") as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    cache = ArtifactCache(tmp_path_factory.mktemp("cache"))
+    wanted = removals(SPEC, census_of(SPEC))
+    return {name: export_spec(wanted[name], cache) for name in (WHOLE, "convolution")}
+
+
+def test_the_tracer_names_the_kinds_of_every_operation(device, artifacts):
+    with device.connect() as client:
+        assert why_untraced(client.hello(), VARIANT) == ""
+    found = trace(device, VARIANT, artifacts[WHOLE])
+    assert found.shares["convolution"].ms > 0
+    assert {"convolution", "activation", "reshape", "other"} <= set(found.shares)
+    assert "attention" not in found.shares
+    assert not any("names alone" in note for note in found.notes)
+    assert sum(share.ms for share in found.shares.values()) + found.unexplained_ms == pytest.approx(
+        found.whole_ms
+    )
+
+
+def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
+    files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
+
+    def measured(progress):
+        run = find_removal_run(device, VARIANT, files)
+        settings = {"budget_s": 0.1, "seed": 0, "progress": progress}
+        return run, measure_removals(device, VARIANT, files, census_of(SPEC), run, {}, **settings)
+
+    def interrupt(what, _done, _total):
+        if what == "pass 2: measuring":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(interrupt)
+    (journal,) = tmp_path.rglob("journal.jsonl")
+    kept, _ = read_records(journal)
+    assert any(record.get("kind") == "end" or "kept" in record for record in kept)
+    run, found = measured(lambda *_: None)
+    assert run.journal == journal
+    records, _ = read_records(journal)
+    assert records[: len(kept)] == kept
+    share = found.shares["convolution"]
+    assert share.low < share.ms < share.high
+    assert set(found.shares) == {"convolution"}
+
+
+def test_what_can_not_be_broken_down_is_one_line(tmp_path):
+    def last_line(*arguments):
+        environment = os.environ | {"BLOCKTIME_RUNS": str(tmp_path)}
+        command = [BENCH, "breakdown", "--device", "host", *arguments]
+        ended = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=300, check=False
+        )
+        assert ended.returncode == 2
+        return ended.stderr.strip().splitlines()[-1]
+
+    assert "known: autovit-xxs-paper" in last_line("--model", "mobilevit-m")
+    assert ".svg, .png, .pdf" in last_line("--model", "mobilevit-s", "--picture", "bars.gif")

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from orchestrator.breakdown.labels import Label, event_word, kinds_of
+from orchestrator.breakdown.tracing import faster_half_ms
+from orchestrator.wire.messages import TracedOperation
+
+
+def operations(*names):
+    return [TracedOperation(name=name, call=0, ns=1.0) for name in names]
+
+
+def test_events_and_operations_meet_in_one_word():
+    assert event_word("Fully Connected (NC, F32) GEMM #13") == "weights"
+    assert event_word("Transpose (ND, X32) #3") == event_word("native_call_permute_copy.out") == "permute"
+    assert event_word("Mean (ND) Reduce2 #1") == "mean"
+    assert event_word("GELU (NC) #1") == "gelu"
+
+
+def test_a_transpose_that_the_runtime_merged_does_not_shift_what_follows():
+    labels = [
+        Label("weights", "attention"),
+        Label("permute", "attention"),
+        Label("bmm", "attention"),
+        Label("weights", "mlp"),
+        Label("add", "elementwise"),
+    ]
+    events = operations(
+        "Fully Connected (NC, F32) GEMM #1",
+        "Batch Matrix Multiply (NC, F32) GEMM #1",
+        "Fully Connected (NC, F32) GEMM #2",
+        "Add (ND) #1",
+    )
+    assert kinds_of(events, labels) == (["attention", "attention", "mlp", "elementwise"], 0)
+
+
+def test_an_event_without_a_partner_goes_by_its_name():
+    events = operations("Convolution (NHWC, F32) IGEMM #1", "Clamp (NC) #1", "Add (ND) #1")
+    kinds, by_name = kinds_of(events, [Label("add", "elementwise")])
+    assert kinds == ["convolution", "activation", "elementwise"]
+    assert by_name == 2
+
+
+def test_the_slower_half_does_not_count():
+    assert faster_half_ms(np.array([9e6, 1e6, 3e6, 8e6])) == pytest.approx(2.0)

@@ -20,8 +20,6 @@ from orchestrator.variant import Variant
 BENCH = Path(sys.executable).parent / "bench"
 KEYS = ("conv(in=3,out=16,k=3,s=2)@64", "mbconv(in=16,out=24,k=3,e=2,s=2)@32", "head.fc(in=24,classes=10)@16")
 SPEC = ExportSpec(KEYS)
-    ("conv(in=3,out=16,k=3,s=2)@64", "mbconv(in=16,out=24,k=3,e=2,s=2)@32", "head.fc(in=24,classes=10)@16")
-)
 VARIANT = Variant("executorch", "xnnpack", "fp32", 1)
 
 

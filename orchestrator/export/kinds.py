@@ -82,8 +82,14 @@ _NORM = re.compile(r"norm", re.IGNORECASE)
 _GATE = re.compile(r"squeeze|^se|eca|channelatt|spatialatt", re.IGNORECASE)
 """Gates over channels call themselves attention at times; they are convolutions and products like any other."""
 _HEAD = re.compile(r"head|classifier|pool", re.IGNORECASE)
-_NAMED: dict[str, Kind] = {"attn": "attention", "attention": "attention", "mlp": "mlp", "ffn": "mlp"}
-_PLAIN = ("Sequential", "ModuleList")
+_NAMED: dict[str, Kind] = {
+    "attn": "attention",
+    "attention": "attention",
+    "mlp": "mlp",
+    "ffn": "mlp",
+    "feed": "mlp",
+}
+_PLAIN = ("Sequential", "ModuleList", "Residual")
 
 _WHOLE_LAYER = "TransformerLayer"
 _PROJECTIONS: dict[str, Kind] = {"qkv": "attention", "proj": "attention", "fc1": "mlp", "fc2": "mlp"}

@@ -39,6 +39,15 @@ def test_what_an_attention_or_an_mlp_holds_counts_as_that():
     assert place_of("aten.gelu.default", act) == Place("mlp", "blocks.0.mlp")
 
 
+def test_an_efficientvit_feeds_through_convolutions_that_are_an_mlp():
+    feed = [("", "Network"), ("3", "Sequential"), ("3.feed", "Residual"), ("3.feed.expand", "ConvBnAct")]
+    assert place_of("aten.conv2d.default", [*feed, ("3.feed.expand.conv", "Conv2d")]) == Place(
+        "mlp", "3.feed"
+    )
+    mix = [("", "Network"), ("3", "Sequential"), ("3.mix", "Residual"), ("3.mix.conv.conv", "Conv2d")]
+    assert place_of("aten.conv2d.default", mix).kind == "convolution"
+
+
 def test_an_attention_around_another_is_one_and_an_mlp_in_a_block_called_after_attention_is_its_own():
     window = [("", "Net"), ("0", "LocalWindowAttention"), ("0.attn", "CascadedGroupAttention")]
     assert place_of("aten.matmul.default", window) == Place("attention", "0")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from luts.errors import UsageError
+from orchestrator.export import spelled
 from orchestrator.export.kinds import KINDS, Chain, Kind, Place, base_name, place_of
 from orchestrator.export.quiet import quiet
 from orchestrator.export.rewrite import rewritten
@@ -49,8 +50,9 @@ class Census:
 
 def capture(module: nn.Module, inputs: Sequence[Tensor], backend: str) -> GraphModule:
     """The graph of an eval-mode module as `backend` gets it: BN folded, LayerNorm as XNNPACK has it."""
+    export = spelled.capture if backend == "xnnpack" else torch.export.export
     with quiet(), torch.no_grad():
-        captured = torch.export.export(rewritten(module, backend), tuple(inputs)).module()
+        captured = export(rewritten(module, backend), tuple(inputs)).module()
     assert isinstance(captured, GraphModule)
     for node in list(captured.graph.nodes):
         if node.op == "call_module" and not node.users:

@@ -25,8 +25,8 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """The spec's module in eval mode with its weights, and example inputs of batch 1.
 
     Raises:
-        UsageError: timm does not know the model, it can't take the resolution, or it has nothing of the kind that is to
-            be taken out.
+        UsageError: timm does not know the model, it can't take the resolution, or it has nothing of the kind that
+            is to be taken out.
         InvalidArtifactError: the weights file is damaged or of another network.
     """
     if spec.module:

@@ -87,5 +87,5 @@ def test_what_can_not_be_broken_down_is_one_line(tmp_path):
         assert ended.returncode == 2
         return ended.stderr.strip().splitlines()[-1]
 
-    assert "known: autovit-xxs-paper" in last_line("--model", "mobilevit-m")
+    assert "bench arch list" in last_line("--model", "mobilevit-m")
     assert ".svg, .png, .pdf" in last_line("--model", "mobilevit-s", "--picture", "bars.gif")

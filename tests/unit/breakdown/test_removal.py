@@ -37,7 +37,7 @@ def test_a_vit_of_timm_in_kinds():
     assert parts["elementwise"] == 5  # two residuals a block, and the position
     left = without(vit, (torch.zeros(1, 3, 32, 32),), "attention", "xnnpack")
     names = {str(node.target) for node in left.graph_module.graph.nodes}
-    assert "aten.scaled_dot_product_attention.default" not in names
+    assert not {"aten.scaled_dot_product_attention.default", "aten.bmm.default"} & names
     assert "aten.gelu.default" in names
 
 

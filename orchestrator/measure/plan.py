@@ -37,6 +37,9 @@ CANDIDATES = 1500
 DRAWS = 400
 """Tries of drawing an architecture that is not in the plan yet."""
 
+RARE_DRAWS = 100_000
+"""Tries of drawing one that holds a block that no candidate has: each stands in one network of hundreds."""
+
 KEYS_PER_DESIGN = 3
 """Beside removals and swaps, one design model for so many block keys by default."""
 
@@ -183,8 +186,16 @@ class _Builder:
         """The candidate that holds the most keys that wait to be shown."""
         best, blocks = max(self._fresh(), key=lambda pair: len(waiting & set(pair[1])))
         if not waiting & set(blocks):
-            raise UsageError(f"no architecture of {self.space.name} found that holds {min(waiting)}")
+            best = self._holding(waiting)
         return self._add_arch(best, "base")
+
+    def _holding(self, waiting: set[str]) -> Arch:
+        """A draw beyond the candidates, for keys that stand in one network of hundreds."""
+        for _ in range(RARE_DRAWS):
+            arch = self.space.sample(self.rng, self.resolutions)
+            if waiting & set(arch.keys()):
+                return arch
+        raise UsageError(f"no architecture of {self.space.name} found that holds {min(waiting)}")
 
     def add_removals(self, keys: Sequence[str], removals: Removals) -> None:
         """Greedy cover: each new base holds the most blocks still without a removal that a draw offers."""

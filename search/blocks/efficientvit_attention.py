@@ -172,10 +172,8 @@ class CascadedGroupAttention(BlockSpec):
         return CascadedAttention(self)
 
     def factors(self) -> Factors:
-        return {
-            "bias.table": {1: (self.side, self.side)},
-            "proj.1.conv.weight": {1: (self.heads, self.v_dim)},
-        }
+        offsets = {f"heads.{head}.bias.table": {0: (self.side, self.side)} for head in range(self.heads)}
+        return {**offsets, "proj.1.conv.weight": {1: (self.heads, self.v_dim)}}
 
     def channel_roles(self) -> ChannelRoles:
         widths = (("q", self.qk_dim), ("k", self.qk_dim), ("v", self.v_dim))

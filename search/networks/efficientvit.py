@@ -71,38 +71,39 @@ class NormClassifier(nn.Module):
 
 
 class DistanceBias(OfWeights):
-    """One learned bias a head and distance (|dy|, |dx|) in a window of `side` pixels: () -> (heads, N, N).
+    """One learned bias for each distance (|dy|, |dx|) in a window of `side` pixels: () -> (N, N).
 
-    `table` is (heads, side^2), row by row in dy, as LeViT's and timm's.
+    `table` is (side^2,), row by row in dy, as LeViT's and timm's for each head.
     """
 
-    def __init__(self, heads: int, side: int):
+    def __init__(self, side: int):
         super().__init__()
         self.side = side
-        self.table = nn.Parameter(torch.empty(heads, side * side))
+        self.table = nn.Parameter(torch.empty(side * side))
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self) -> Tensor:
         along = torch.arange(self.side, device=self.table.device)
         apart = (along[:, None] - along[None, :]).abs()
         index = apart[:, None, :, None] * self.side + apart[None, :, None, :]
-        return self.table[:, index.reshape(self.side**2, self.side**2)]
+        return self.table[index.reshape(self.side**2, self.side**2)]
 
 
 class CascadeHead(nn.Module):
-    """One head: (B, split, h, w) and a bias (N, N) -> (B, v, h, w), attention over the N = h w pixels."""
+    """One head: (B, split, side, side) -> (B, v, side, side), attention over the N = side^2 pixels."""
 
-    def __init__(self, split: int, qk_dim: int, v_dim: int, kernel: int):
+    def __init__(self, split: int, qk_dim: int, v_dim: int, kernel: int, side: int):
         super().__init__()
+        self.bias = DistanceBias(side)
         self.q = ConvBnAct(split, qk_dim, act=False)
         self.k = ConvBnAct(split, qk_dim, act=False)
         self.v = ConvBnAct(split, v_dim, act=False)
         self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim, act=False)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         q, k, v = _tokens(self.mix(self.q(x))), _tokens(self.k(x)), _tokens(self.v(x))
-        scores = (torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2)) + bias).softmax(-1)
+        scores = (torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2)) + self.bias()).softmax(-1)
         out = torch.bmm(scores, v).reshape(batch, height, width, v.shape[2])
         return out.permute(0, 3, 1, 2)
 
@@ -114,9 +115,8 @@ class CascadedAttention(nn.Module):
         super().__init__()
         self.side = spec.side
         self.splits = spec.splits
-        self.bias = DistanceBias(spec.heads, spec.side)
         self.heads = nn.ModuleList(
-            CascadeHead(split, spec.qk_dim, spec.v_dim, kernel)
+            CascadeHead(split, spec.qk_dim, spec.v_dim, kernel, spec.side)
             for split, kernel in zip(spec.splits, spec.kernel_sizes, strict=True)
         )
         self.proj = nn.Sequential(nn.ReLU(), ConvBnAct(spec.heads * spec.v_dim, spec.channels, act=False))
@@ -129,15 +129,14 @@ class CascadedAttention(nn.Module):
         return x + join_windows(windows, batch, height, width)
 
     def _attend(self, x: Tensor) -> Tensor:
-        biases = self.bias()
         outputs: list[Tensor] = []
         start = 0
-        for index, (head, split) in enumerate(zip(self.heads, self.splits, strict=True)):
+        for head, split in zip(self.heads, self.splits, strict=True):
             part = x[:, start : start + split] if len(self.splits) > 1 else x
             start += split
             if outputs:
                 part = _add_common(part, outputs[-1])
-            outputs.append(head(part, biases[index]))
+            outputs.append(head(part))
         attended: Tensor = self.proj(torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0])
         return attended
 

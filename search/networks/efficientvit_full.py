@@ -12,7 +12,5 @@ class FullAttention(CascadedAttention):
     """(B, C, H, W) to the same: multi-head attention within windows, and a residual."""
 
     def _attend(self, x: Tensor) -> Tensor:
-        biases = self.bias()
-        outputs = [head(x, biases[index]) for index, head in enumerate(self.heads)]
-        attended: Tensor = self.proj(torch.cat(outputs, 1))
+        attended: Tensor = self.proj(torch.cat([head(x) for head in self.heads], 1))
         return attended

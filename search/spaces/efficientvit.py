@@ -20,7 +20,6 @@ def _stage(
     depths: tuple[int, ...],
     *,
     heads: tuple[int, ...] = (2, 3, 4),
-    qk: tuple[int, ...] = (8, 16, 32),
     kernels: tuple[int, ...] = (5555, 7533),
 ) -> Stage:
     """`depth` sandwiches: `ffns` FFN blocks, an attention, `ffns` FFN blocks.
@@ -32,7 +31,7 @@ def _stage(
         ("depth", depths),
         ("ffns", (1, 2)),
         ("heads", heads),
-        ("qk", qk),
+        ("qk", (8, _PAPER_QK)),
         ("value", (0.5, 1)),
         ("kernels", kernels),
     )
@@ -56,8 +55,8 @@ CGA = Space(
 NANO = Space(
     name="efficientvit-nano",
     stages=(
-        _stage(1, 16, (32, 48), (1, 2), heads=(1, 2), qk=(8, 16), kernels=(3333, 5533)),
-        _stage(2, 2, (48, 64), (1, 2), heads=(2, 3), qk=(8, 16), kernels=(3333, 5533)),
+        _stage(1, 16, (32, 48), (1, 2), heads=(1, 2), kernels=(3333, 5533)),
+        _stage(2, 2, (48, 64), (1, 2), heads=(2, 3), kernels=(3333, 5533)),
     ),
     stage_counts=(2,),
     resolutions=(64,),

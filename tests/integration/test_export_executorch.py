@@ -210,7 +210,7 @@ def test_the_core_ml_delegate_takes_every_kind_of_block_whole(kind: str) -> None
 def test_a_timm_model(cache: ArtifactCache) -> None:
     artifact = export_spec(ExportSpec(module="timm:test_efficientnet"), cache)
     assert artifact.report.delegates >= 1
-    with pytest.raises(BlocktimeError, match="timm has no model"):
+    with pytest.raises(BlocktimeError, match="unknown timm model 'no_such_model'"):
         export_spec(ExportSpec(module="timm:no_such_model"), cache)
 
 

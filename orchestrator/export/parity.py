@@ -77,12 +77,23 @@ def run_pte(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
         program = _load_for_executorch_from_buffer(data)
         return [output.clone() for output in program.run_method("forward", tuple(inputs))]
     except RuntimeError as error:
-        hint = (
-            "; the runtime lacks an operator that is outside the delegates"
-            if MISSING_OPERATOR in str(error)
-            else ""
-        )
-        raise InvalidArtifactError(f"ExecuTorch refuses the program ({error}){hint}") from error
+        if MISSING_OPERATOR not in str(error):
+            raise InvalidArtifactError(f"ExecuTorch refuses the program ({error})") from error
+        raise InvalidArtifactError(
+            f"the runtime has no {' and no '.join(missing_operators(data))}, which the backend does not take "
+            "either; write the network with another operation or choose another --backend"
+        ) from error
+
+
+def missing_operators(data: bytes) -> list[str]:
+    """Operators of a .pte outside its delegates that this machine's runtime does not have."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+    from executorch.extension.pybindings.portable_lib import _get_operator_names
+
+    known = set(_get_operator_names())
+    plans = deserialize_pte_binary(data).program.execution_plan
+    used = {f"{op.name}.{op.overload}" if op.overload else op.name for plan in plans for op in plan.operators}
+    return sorted(used - known)
 
 
 def run_pte_isolated(

@@ -214,6 +214,16 @@ def test_a_timm_model(cache: ArtifactCache) -> None:
         export_spec(ExportSpec(module="timm:no_such_model"), cache)
 
 
+def test_an_operator_that_the_runtime_lacks_is_named() -> None:
+    class LogGamma(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.lgamma(x)
+
+    lowered = lower_to_executorch(LogGamma().eval(), (torch.ones(2),))
+    with pytest.raises(InvalidArtifactError, match=r"has no aten::lgamma\.out, .* choose another --backend"):
+        run_pte(lowered.data, (torch.ones(2),))
+
+
 def test_what_cannot_be_lowered_is_one_line(tmp_path: Path) -> None:
     class Branches(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

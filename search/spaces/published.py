@@ -123,7 +123,7 @@ _PUBLISHED = (
         "Li et al. 2021, LocalViT-T (DeiT-T, 4 heads, SE reduced 192-fold)",
         tuple(_localvit(192, 4, 12, 192)),
     ),
-    Published("ceit-t", "Yuan et al. 2021, CeiT-T, table 1", tuple(_ceit(64, 192, 3, 12))),
+    Published("ceit-t", "Yuan et al. 2021, CeiT-T, as in the authors' code", tuple(_ceit(64, 192, 3, 12))),
 )
 
 

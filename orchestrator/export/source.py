@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from luts.errors import UsageError
 from orchestrator.export.removal import without
 from orchestrator.export.spec import ExportSpec
-from orchestrator.export.weights import build_seeded, load_weights, settle
+from orchestrator.export.weights import build_seeded, calm, load_weights, settle
 from orchestrator.names import unknown
 from search.blocks import parse_keys
 from search.networks import build_block, build_network
@@ -37,7 +37,11 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
         load_weights(module, Path(spec.weights_path), spec.weights.removeprefix("sha256:"))
     else:
         settle(module, inputs)
-    return (without(module, inputs, spec.without, spec.backend) if spec.without else module), inputs
+    if not spec.without:
+        return module, inputs
+    removed = without(module, inputs, spec.without, spec.backend)
+    calm(removed, inputs)
+    return removed, inputs
 
 
 def _seed(spec: ExportSpec) -> int:

@@ -76,7 +76,7 @@ def test_parameters_and_macs_of_the_paper(size):
     assert round(arch.macs().total / 1e6) == PAPER_MACS[size]
 
 
-@pytest.mark.parametrize(("size", "resolution"), [(0, 224), (2, 192), (3, 256), (5, 224)])
+@pytest.mark.parametrize(("size", "resolution"), [(0, 224), (1, 224), (2, 192), (3, 256), (4, 224), (5, 224)])
 def test_equals_timm_with_its_weights(size, resolution):
     """Maps of 14 px are cut into windows; at 192 and 256 px, maps of 12, 16 and 8 px are padded to whole ones."""
     theirs = _timm(size, img_size=resolution)

@@ -25,8 +25,11 @@ MAX_SCALE = 1e3
 """Largest output of random weights that is left alone: far over those of our networks, far below fp16's end."""
 
 MAX_GAIN = 30.0
-"""Largest gain of random weights that is left alone: relative change of the output over that of the input. Published
-networks have up to 0.6; at 1000 rounding alone is seen in the third digit, so that parity would mean nothing."""
+"""Largest gain of random weights that is left alone: relative change of the output over that of the input.
+
+Published networks have up to 0.6; at 1000 rounding alone is seen in the third digit, so that parity would mean
+nothing.
+"""
 
 PERTURBATION = 1e-4
 """Relative change of the input by which the gain is told: far over rounding, small enough to be about linear."""

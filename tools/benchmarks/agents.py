@@ -29,7 +29,7 @@ SESSIONS = 12
 LOADS = 3
 ROUNDS = 10
 QUIET_QUANTILE = 0.25
-"""Of a load's visits: what the shared machine's other work lengthens is more than half of them at times."""
+"""Of a load's visits, beside their median: other work on the machine lengthens more than half of them at times."""
 VISITS = 6
 WARMUP = 3
 SETTLE_RUNS = 1
@@ -219,9 +219,9 @@ def _section(
 
 Latency in each agent over that in a bare C++ program, all on the same ExecuTorch runtime, XNNPACK fp32, {THREADS}
 thread: {SESSIONS} sessions of fresh processes, {LOADS} fresh loads in each, {ROUNDS} rounds a load in which all
-took turns in random order ({VISITS} timed visits a turn). Compared are lower quartiles of a load's visits, which
-other work on the machine disturbs least; the last line compares medians, turn by turn. 95 % intervals are over
-sessions. The agents go through the wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's
+took turns in random order ({VISITS} timed visits a turn). Compared are lower quartiles of a load's visits; the last
+line compares medians, turn by turn. 95 % intervals are over sessions.
+The agents go through the wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's
 Android API over JNI. That API sets the inputs within the call, so Kotlin is compared with a C++ program that times
 both, the others with one that times the execution alone. The stand-in wraps inputs and outputs once and the real
 API in every call: what that costs on a phone is not in here. ExecuTorch's Python binding redirects `sys.stdout` and

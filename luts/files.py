@@ -167,7 +167,9 @@ def _encode_samples(samples: pa.Table) -> bytes:
 
 def _decode_samples(content: bytes) -> pa.Table:
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
+        # In this thread alone: another one may drop the last reference to `content` while the interpreter ends,
+        # which aborts the process.
+        file = pq.ParquetFile(io.BytesIO(content), pre_buffer=False)
         rows = file.metadata.num_rows
         if not 0 < rows <= MAX_SAMPLES or file.metadata.num_columns != len(SAMPLES_SCHEMA):
             raise ValueError(f"{rows} rows in {file.metadata.num_columns} columns")
@@ -176,7 +178,7 @@ def _decode_samples(content: bytes) -> pa.Table:
         )
         if unpacked_bytes > 2 * MAX_FILE_BYTES[SAMPLES_FILE]:
             raise ValueError(f"{unpacked_bytes} bytes unpacked")
-        table = file.read()
+        table = file.read(use_threads=False)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise InvalidArtifactError(f"{SAMPLES_FILE} is no sample table: {_first_line(error)}") from error
     return normalise_samples(table)

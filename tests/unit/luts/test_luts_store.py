@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,3 +143,20 @@ def test_roots_follow_the_environment() -> None:
     assert package == Path(luts.store.__file__).parent / "data"
     assert default_roots({"XDG_DATA_HOME": "/b"})[0] == Path("/b/blocktime/luts")
     assert default_roots({})[0] == Path.home() / ".local/share/blocktime/luts"
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc, which is not here"
+)
+def test_samples_are_decoded_in_one_thread(lut: Lut, tmp_path: Path) -> None:
+    """Arrow's threads would give Python's bytes back while the interpreter ends, and abort the process."""
+    path = LutStore([tmp_path]).write(lut) / "samples.parquet"
+    counted = f"""
+import os, pathlib, luts.files
+luts.files.normalise_samples = lambda table: table
+before = len(os.listdir("/proc/self/task"))
+rows = luts.files._decode_samples(pathlib.Path({str(path)!r}).read_bytes()).num_rows
+print(rows > 0, len(os.listdir("/proc/self/task")) - before)
+"""
+    result = subprocess.run([sys.executable, "-c", counted], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "0"]

@@ -40,6 +40,10 @@ def train_command(
     teacher: Annotated[
         str | None, typer.Option(help="Network to learn from: timm:NAME[:CHECKPOINT].")
     ] = None,
+    teacher_resolution: Annotated[
+        int | None,
+        typer.Option(min=1, max=4096, help="Pixels of the images that the teacher was trained on."),
+    ] = None,
     distill: Annotated[
         str | None, typer.Option(help="none, soft or hard: how the teacher counts, instead of the recipe's.")
     ] = None,
@@ -50,6 +54,9 @@ def train_command(
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="uniform, sandwich or balanced: which subnets a step trains.")
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="Train this network of the space alone: a name or a JSON file.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
@@ -78,6 +85,7 @@ def train_command(
         "seed": seed,
         "epochs": epochs,
         "sampler": sampler,
+        "arch": load_arch(arch).to_json() if arch else None,
         "batch_size": batch_size,
         "micro_batches": micro_batches,
         "precision": precision,
@@ -87,7 +95,7 @@ def train_command(
     begun_s = time.monotonic()
     with process_group() as group:
         images = open_data(data, get_space(space), chosen)
-        found = load_teacher(teacher, images.classes) if teacher else None
+        found = load_teacher(teacher, images.classes, teacher_resolution) if teacher else None
         trainer = Trainer(
             get_space(space), images, chosen, output, found, teacher_labels, engine=engine, group=group
         )

@@ -2,7 +2,7 @@
 
 from search.spaces.arch import Arch
 from search.spaces.published import Published, list_published
-from search.spaces.registry import get_arch, get_space, list_archs, list_spaces, load_arch
+from search.spaces.registry import arch_from_json, get_arch, get_space, list_archs, list_spaces, load_arch
 from search.spaces.space import Space, Stage, Value
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Space",
     "Stage",
     "Value",
+    "arch_from_json",
     "get_arch",
     "get_space",
     "list_archs",

@@ -1,4 +1,4 @@
-"""AutoViT's three spaces (Table 1), a tiny one of the same family, and the searched networks of Table 3."""
+"""AutoViT's three spaces (Table 1), two small ones of the same family, and the searched networks of Table 3."""
 
 from __future__ import annotations
 
@@ -56,6 +56,21 @@ def _transformer(
         ("kernel", kernels),
     )
     return Stage(f"transformer{index}", "mvit", fixed, choices)
+
+
+def _small_transformer(index: int, stride: int, widths: tuple[int, ...]) -> Stage:
+    return _transformer(
+        index,
+        stride,
+        widths,
+        (2, 3),
+        expansion=2,
+        dim_scale=1,
+        dim_offset=0,
+        head_dim=16,
+        depths=(1, 2),
+        kernels=(3,),
+    )
 
 
 def _autovit(
@@ -124,30 +139,8 @@ NANO = Space(
     stages=(
         _stem((8, 16)),
         _mbconv(1, 2, (16, 24), (1, 2), (3,)),
-        _transformer(
-            1,
-            2,
-            (32, 48),
-            (2, 3),
-            expansion=2,
-            dim_scale=1,
-            dim_offset=0,
-            head_dim=16,
-            depths=(1, 2),
-            kernels=(3,),
-        ),
-        _transformer(
-            2,
-            2,
-            (48, 64),
-            (2, 3),
-            expansion=2,
-            dim_scale=1,
-            dim_offset=0,
-            head_dim=16,
-            depths=(1, 2),
-            kernels=(3,),
-        ),
+        _small_transformer(1, 2, (32, 48)),
+        _small_transformer(2, 2, (48, 64)),
     ),
     stage_counts=(3, 4),
     resolutions=(64,),
@@ -156,7 +149,22 @@ NANO = Space(
     default_classes=10,
 )
 
-SPACES = (NANO, XXS, XS, S)
+CIFAR = Space(
+    name="autovit-cifar",
+    stages=(
+        _stem((8, 16)),
+        _mbconv(1, 2, (16, 24, 32), (1, 2), (3,)),
+        _small_transformer(1, 2, (32, 48, 64)),
+        _small_transformer(2, 1, (48, 64, 80)),
+    ),
+    stage_counts=(3, 4),
+    resolutions=(32,),
+    heads=("fc",),
+    default_resolution=32,
+    default_classes=10,
+)
+
+SPACES = (NANO, CIFAR, XXS, XS, S)
 
 
 def _table3(

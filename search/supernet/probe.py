@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from search.spaces import Arch
 from search.supernet.data import ImageData
+from search.supernet.samplers import Sampler
 from search.supernet.supernet import Supernet
 
 PROBES = 4
@@ -21,17 +24,22 @@ PROBE_IMAGES = 512
 BATCH_SIZE = 128
 
 
+def probes(sampler: Sampler, resolution: int) -> list[Arch]:
+    """Subnets that a run trains, the same whenever it is asked."""
+    rng = random.Random("probes")
+    drawn = itertools.chain.from_iterable(sampler.draw(rng, resolution) for _ in range(PROBES))
+    return list(dict.fromkeys(itertools.islice(drawn, PROBES)))
+
+
 @torch.no_grad()
 def held_out_top1(
-    supernet: Supernet, weights: Mapping[str, Tensor], data: ImageData, resolution: int
+    supernet: Supernet, archs: Sequence[Arch], weights: Mapping[str, Tensor], data: ImageData
 ) -> float:
-    """Mean top-1 accuracy of the probes with `weights`, BN normalising by the batch as in training."""
-    rng = random.Random("probes")
-    archs = [supernet.space.sample(rng, (resolution,)) for _ in range(PROBES)]
+    """Mean top-1 accuracy of subnets with `weights`, BN normalising by the batch as in training."""
     shuffled = data.split.search[:: max(1, len(data.split.search) // PROBE_IMAGES)]
     hits = images_seen = 0
     device = next(iter(weights.values())).device
-    for images, labels in data.batches(shuffled, resolution, BATCH_SIZE):
+    for images, labels in data.batches(shuffled, archs[0].resolution, BATCH_SIZE):
         for arch in archs:
             logits = functional_call(supernet, dict(weights), (images.to(device), arch))
             hits += int((logits.argmax(1).cpu() == labels).sum())

@@ -31,6 +31,7 @@ NOT_OF_IMAGES = (
     "sampler",
     "sandwich_randoms",
     "params_range",
+    "arch",
     "save_epochs",
 )
 """Fields that change no image of a step: a teacher's answers hold whatever they are."""
@@ -76,6 +77,7 @@ class Recipe(BaseModel):
             resolutions come in larger batches of about as many pixels; `batch_size` is that of the largest.
         resolutions: Input resolutions to sample from, or "space" for all of the space; empty means the
             space's default alone.
+        arch: JSON of the one network that is trained, for what it reaches alone; None to train the space.
         params_range: Least and most parameters of trained subnets, for several supernets of one space.
         learning_rate: Peak of the cosine schedule, which ends at `min_learning_rate`.
         warmup_epochs: Epochs of linear growth to the peak.
@@ -100,6 +102,7 @@ class Recipe(BaseModel):
     micro_batches: int = Field(ge=1, le=4096, default=1)
     multi_scale: bool = False
     resolutions: tuple[int, ...] | Literal["space"] = ()
+    arch: str | None = Field(max_length=65_536, default=None)
     params_range: tuple[int, int] | None = None
     learning_rate: float = Field(gt=0, le=1)
     min_learning_rate: float = Field(ge=0, le=1, default=0.0)

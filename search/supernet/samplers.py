@@ -1,4 +1,4 @@
-"""Which subnets a step trains: one at random (Algorithm 1), BigNAS's sandwich, or one of a random size."""
+"""Which subnets a step trains: one at random (Algorithm 1), BigNAS's sandwich, one of a random size, or a given one."""
 
 from __future__ import annotations
 
@@ -136,10 +136,30 @@ class Balanced:
         return (self.sizes.draw_between(rng, resolution, *rng.choice(self.strata)),)
 
 
+class One:
+    """Always the same network: what it reaches alone, trained as its supernet is."""
+
+    in_place = False
+
+    def __init__(self, arch: Arch):
+        self.arch = arch
+
+    def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:  # noqa: ARG002
+        """The network; nothing is random."""
+        return (self.arch.with_resolution(resolution),)
+
+
 def get_sampler(
-    name: SamplerName, space: Space, *, randoms: int = 2, within: tuple[int, int] | None = None
+    name: SamplerName,
+    space: Space,
+    *,
+    randoms: int = 2,
+    within: tuple[int, int] | None = None,
+    only: Arch | None = None,
 ) -> Sampler:
-    """A sampler by name; `randoms` counts for `sandwich` alone. Raises like `Sizes`."""
+    """A sampler by name, or of the network `only`; `randoms` counts for `sandwich` alone. Raises like `Sizes`."""
+    if only is not None:
+        return One(only)
     sizes = Sizes(space, within)
     if name == "sandwich":
         return Sandwich(sizes, randoms)

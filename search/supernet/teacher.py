@@ -32,11 +32,12 @@ PACKAGES = {
 class Teacher:
     """Logits of a frozen classifier for normalised images."""
 
-    def __init__(self, name: str, model: nn.Module):
+    def __init__(self, name: str, model: nn.Module, side: int | None = None):
+        """`side`: pixels of the images that it sees; None for those that timm gives for it."""
         self.name = name
         self.model = model.eval().requires_grad_(False)
         config = getattr(model, "pretrained_cfg", None) or {}
-        self.side = int(config.get("input_size", (3, 224, 224))[-1])
+        self.side = side or int(config.get("input_size", (3, 224, 224))[-1])
         mean, std = torch.tensor(config.get("mean", MEAN)), torch.tensor(config.get("std", STD))
         self._scale = (torch.tensor(STD) / std)[:, None, None]
         self._shift = ((torch.tensor(MEAN) - mean) / std)[:, None, None]
@@ -73,9 +74,10 @@ class Teacher:
             )
 
 
-def load_teacher(text: str, classes: int) -> Teacher:
+def load_teacher(text: str, classes: int, side: int | None = None) -> Teacher:
     """The teacher of `timm:NAME` (weights that lie on this machine) or `timm:NAME:CHECKPOINT`.
 
+    `side`: pixels of the images that it was trained on, where that is not what timm gives for it.
     A checkpoint is a .safetensors file, or a .pth file of nothing but tensors. Nothing is downloaded.
 
     Raises:
@@ -93,8 +95,8 @@ def load_teacher(text: str, classes: int) -> Teacher:
     if checkpoint:
         model = timm.create_model(name, num_classes=classes)
         _load_state(model, text, Path(checkpoint), classes)
-        return Teacher(text, model)
-    return Teacher(text, _pretrained(name, text, classes))
+        return Teacher(text, model, side)
+    return Teacher(text, _pretrained(name, text, classes), side)
 
 
 def _pretrained(name: str, text: str, classes: int) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from luts.errors import BlocktimeError, UsageError
 from search.code_version import code_version
-from search.spaces import Arch, Space
+from search.spaces import Arch, Space, arch_from_json
 from search.supernet.batches import Batch, training_batches
 from search.supernet.checkpoint import (
     BEST,
@@ -33,7 +33,7 @@ from search.supernet.interrupt import deferred_interrupt
 from search.supernet.logs import CsvLog
 from search.supernet.optimizer import SlicedAdamW, gradient_norm
 from search.supernet.precision import Precision
-from search.supernet.probe import held_out_top1
+from search.supernet.probe import held_out_top1, probes
 from search.supernet.progress import Meter, Pace, Progress
 from search.supernet.recipe import Recipe
 from search.supernet.samplers import get_sampler
@@ -57,7 +57,17 @@ def resolutions_of(recipe: Recipe, space: Space) -> tuple[int, ...]:
     foreign = set(recipe.resolutions) - set(space.resolutions)
     if foreign:
         raise UsageError(f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}")
-    return recipe.resolutions or (space.default_resolution,)
+    only = only_arch(recipe, space)
+    return recipe.resolutions or (space.default_resolution if only is None else only.resolution,)
+
+
+def only_arch(recipe: Recipe, space: Space) -> Arch | None:
+    """The one network that the recipe trains, if so, with the space's classes; `UsageError` for a foreign one."""
+    if recipe.arch is None:
+        return None
+    arch = arch_from_json(recipe.arch).with_classes(space.default_classes)
+    space.check(arch)
+    return arch
 
 
 class TrainingDivergedError(BlocktimeError):
@@ -122,6 +132,7 @@ class Trainer:
             self.supernet.space,
             randoms=recipe.sandwich_randoms,
             within=recipe.params_range,
+            only=only_arch(recipe, self.supernet.space),
         )
         self.answers: Answers | None = None
         if teacher is not None and recipe.distillation.kind != "none":
@@ -282,7 +293,8 @@ class Trainer:
     def _save(self) -> CheckpointInfo:
         """Write the checkpoint, and the best one before it where this is better than that."""
         best, resolution = self.directory / BEST, self.schedule.resolutions[-1]
-        top1 = held_out_top1(self.supernet, self.state.inherited, self.data, resolution)
+        archs = probes(self.sampler, resolution)
+        top1 = held_out_top1(self.supernet, archs, self.state.inherited, self.data)
         describe = lambda digests: self._describe(digests, top1)  # noqa: E731
         if not (best / "checkpoint.json").exists() or top1 > (read_info(best).held_out_top1 or 0.0):
             save_checkpoint(best, self.state, describe)

@@ -1,6 +1,7 @@
 """Parts, precision, averages, mixed images, workers, logs and the best checkpoint; each run goes on bit by bit."""
 
 import csv
+import random
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from search.supernet.distributed import Group
 from search.supernet.ema import WeightAverage
 from search.supernet.progress import Meter, Progress
 from search.supernet.recipe import Augmentation, Recipe
+from search.supernet.samplers import get_sampler
 from search.supernet.schedule import Part
 from search.supernet.sources import open_source
 from search.supernet.train import Engine, Trainer, TrainingDivergedError
@@ -193,7 +195,28 @@ def test_probes_are_judged_on_held_out_images_with_the_given_weights(small):
             if name.endswith("bias"):
                 value[3] = 1.0
     share = float((small.source.labels[small.split.search] == 3).mean())
-    assert probe.held_out_top1(supernet, weights, small, 64) == pytest.approx(share)
+    archs = probe.probes(get_sampler("uniform", SPACE), 64)
+    assert len(archs) == probe.PROBES
+    assert probe.held_out_top1(supernet, archs, weights, small) == pytest.approx(share)
+
+
+def test_one_network_alone_is_all_that_is_trained_and_judged(small, tmp_path):
+    arch = SPACE.sample(random.Random(3))
+    trainer = Trainer(SPACE, small, _small_recipe(arch=arch.to_json()), tmp_path)
+    before = {name: value.detach().clone() for name, value in trainer.supernet.named_parameters()}
+    trained = []
+    trainer.run(lambda progress: trained.append(progress.arch))
+    own = arch.with_classes(small.classes)
+    assert set(trained) == {own}
+    assert probe.probes(trainer.sampler, 64) == [own]
+    after = {name: value.detach() for name, value in trainer.supernet.named_parameters()}
+    assert any(not torch.equal(before[name], value) for name, value in after.items())
+    for part in trainer.supernet.slices(own):
+        part.region(before[part.source]).zero_()
+        part.region(after[part.source]).zero_()
+    assert all(torch.equal(before[name], value) for name, value in after.items()), "others moved"
+    with pytest.raises(UsageError, match="of space 'autovit-nano', not of 'autovit-xxs'"):
+        Trainer(get_space("autovit-xxs"), small, _small_recipe(arch=arch.to_json()), tmp_path)
 
 
 def test_bf16_computes_nearly_the_same(small, tmp_path):

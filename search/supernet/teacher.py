@@ -54,9 +54,13 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Z_t, (B, classes); `images` as `ImageData` normalises them."""
-        x = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
-        logits: Tensor = self.model(x * self._scale.to(x.device) + self._shift.to(x.device))
+        logits: Tensor = self.model(self.seen(images))
         return logits
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What its network gets for images as `ImageData` normalises them: other pixels, its own normalisation."""
+        x = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+        return x * self._scale.to(x.device) + self._shift.to(x.device)
 
     def check(self, data: ImageData, resolution: int) -> None:
         """Refuse a teacher that knows nothing of the data, such as one with random weights.

@@ -1,4 +1,4 @@
-"""Which subnets a step trains: one at random (Algorithm 1), BigNAS's sandwich, one of a random size, a given one."""
+"""Which subnets a step trains: one at random (Algorithm 1), BigNAS's sandwich, one of a random size, one given."""
 
 from __future__ import annotations
 

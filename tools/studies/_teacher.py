@@ -18,10 +18,10 @@ from search.supernet.recipe import Recipe
 from search.supernet.teacher import Teacher, load_teacher
 
 NETWORK = "tf_efficientnet_lite0"
-SIDE = 64
+SIDE = 48
 IMAGENET_CLASSES = 1000
 RECIPE = Recipe(
-    name="teacher", epochs=2, batch_size=64, learning_rate=1e-3, warmup_epochs=0.1, weight_decay=0.02
+    name="teacher", epochs=1, batch_size=64, learning_rate=1e-3, warmup_epochs=0.1, weight_decay=0.02
 )
 QUICK_STEPS = 2
 REPORT_STEPS = 100
@@ -33,7 +33,9 @@ def teacher_file(data: ImageData, quick: bool) -> Path:
     Raises:
         UsageError: the package with its ImageNet weights is not installed.
     """
-    said = json.dumps([NETWORK, SIDE, RECIPE.model_dump(mode="json"), data.source.digest, quick], sort_keys=True)
+    said = json.dumps(
+        [NETWORK, SIDE, RECIPE.model_dump(mode="json"), data.source.digest, quick], sort_keys=True
+    )
     path = runs_root() / "studies" / f"teacher-{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
     if not path.exists():
         _fine_tune(data, path, quick)
@@ -51,7 +53,9 @@ def _fine_tune(data: ImageData, path: Path, quick: bool) -> None:
     model = teacher.model.requires_grad_(True)
     model.reset_classifier(data.classes)
     model.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE.learning_rate, weight_decay=RECIPE.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=RECIPE.learning_rate, weight_decay=RECIPE.weight_decay
+    )
     steps = QUICK_STEPS if quick else len(data.split.train) // RECIPE.batch_size
     rng = np.random.default_rng(0)
     for epoch in range(RECIPE.epochs):

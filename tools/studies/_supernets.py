@@ -1,0 +1,233 @@
+"""Supernets and networks alone, trained on images and judged; each kept in the runs' folder and gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from luts.errors import UsageError
+from orchestrator.paths import runs_root
+from search.files import read_json, write_atomically
+from search.spaces import Arch, Space, get_space
+from search.supernet.checkpoint import load_supernet
+from search.supernet.data import ImageData
+from search.supernet.evaluate import InheritedAccuracy
+from search.supernet.progress import Progress
+from search.supernet.recipe import Augmentation, Recipe
+from search.supernet.sources import open_source
+from search.supernet.train import Trainer
+from tools.studies import _teacher
+from tools.studies._options import Options
+
+SPACE = "autovit-cifar"
+QUICK_SPACE = "autovit-nano"
+NETWORKS = 12
+QUICK_NETWORKS = 3
+REFERENCE_DRAWS = 400
+RANGES = ("smaller", "medium", "larger")
+MAX_SCORES_BYTES = 1 << 20
+REPORT_STEPS = 200
+
+
+class Scores(BaseModel):
+    """Top-1 accuracies on the validation images, by JSON of the network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights_sha256: str
+    top1: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        data: Text of the image source.
+        digest: Of its images.
+        teacher: Weights of the teacher that its recipe's distillation asks; None where it asks none.
+        labels: Folder of the teacher's stored answers.
+    """
+
+    space: str
+    recipe: Recipe
+    data: str
+    digest: str
+    teacher: Path | None = None
+    labels: Path | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """Of its checkpoint."""
+        said = [self.space, get_space(self.space).digest, self.recipe.model_dump(mode="json"), self.digest]
+        teacher = self.teacher.name if self.teacher else None
+        digest = hashlib.sha256(json.dumps([*said, teacher], sort_keys=True).encode()).hexdigest()
+        return runs_root() / "studies" / f"supernet-{digest[:16]}"
+
+
+class Supernets:
+    """What the studies of supernets share: images, networks to judge, a teacher, and the trainings."""
+
+    def __init__(self, options: Options):
+        """`UsageError` where no images are named."""
+        if options.data is None and not options.quick:
+            raise UsageError("this study trains supernets; give --data, such as cifar10:DIR, or --quick")
+        self.options = options
+        self.text = options.data or "digits"
+        self.images = open_images(self.text)
+        self.space: Space = get_space(QUICK_SPACE if options.quick else SPACE)
+        drawn = [
+            self.space.with_classes(self.images.classes).sample(random.Random(i))
+            for i in range(REFERENCE_DRAWS)
+        ]
+        self._by_size = sorted(set(drawn), key=lambda arch: (arch.params(), arch.to_json()))
+
+    @property
+    def archs(self) -> list[Arch]:
+        """Networks to judge: at equal steps among random ones sorted by parameters, the smallest first."""
+        count = QUICK_NETWORKS if self.options.quick else NETWORKS
+        return [self._by_size[round((i + 0.5) * len(self._by_size) / count)] for i in range(count)]
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Name -> least and most parameters: thirds of the random networks."""
+        params = [arch.params() for arch in self._by_size]
+        edges = [params[round(i * (len(params) - 1) / len(RANGES))] for i in range(len(RANGES) + 1)]
+        return {name: (edges[i] + (i > 0), edges[i + 1]) for i, name in enumerate(RANGES)}
+
+    @cached_property
+    def teacher(self) -> Path:
+        """Weights of a teacher of these images."""
+        return _teacher.teacher_file(self.images, self.options.quick)
+
+    def teacher_accuracy(self) -> float:
+        """Its share of right answers on the validation images."""
+        teacher, split = _teacher.load(self.images, self.teacher), self.images.split.validation
+        right = sum(
+            int((teacher.logits(images).argmax(1) == labels).sum())
+            for images, labels in self.images.batches(split, self.images.side, 128)
+        )
+        return right / len(split)
+
+    def run(self, kind: str, seed: int, **changes: object) -> Run:
+        """A training with distillation `kind`; `changes` to the recipe."""
+        recipe = Recipe(
+            name="study",
+            epochs=self.options.epochs,
+            batch_size=128,
+            learning_rate=2e-3,
+            warmup_epochs=0.5,
+            label_smoothing=0.05,
+            ema_decay=0.99,
+            channels_last=True,
+            augmentation=Augmentation(crop="pad", flip=True),
+            augmentation_epochs=2,
+            seed=seed,
+        )
+        recipe = Recipe.model_validate(
+            recipe.model_dump() | {"distillation": {"kind": kind, "alpha": 0.5, "tau": 1.0}} | changes
+        )
+        taught = kind != "none"
+        return Run(
+            self.space.name,
+            recipe,
+            self.text,
+            self.images.source.digest,
+            self.teacher if taught else None,
+            runs_root() / "studies" / "labels" / self.teacher.stem / str(seed) if taught else None,
+        )
+
+    def inherited(self, runs: Sequence[Run]) -> list[dict[Arch, float]]:
+        """Train what is not trained yet, side by side; each one's accuracies on the validation images.
+
+        A run that trains one network alone is asked for that one, the others for `archs`.
+        """
+        wanted = list(dict.fromkeys(runs))
+        asked = [(run, self._asked(run)) for run in wanted]
+        if self.options.jobs > 1 and len(wanted) > 1:
+            with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn")) as pool:
+                found = list(pool.map(_alone, *zip(*asked, strict=True)))
+        else:
+            found = [_judged(run, archs, self.images) for run, archs in asked]
+        by_run = dict(zip(wanted, found, strict=True))
+        return [by_run[run] for run in runs]
+
+    def _asked(self, run: Run) -> list[Arch]:
+        if run.recipe.arch is None:
+            return self.archs
+        return [arch for arch in self.archs if arch.to_json() == run.recipe.arch]
+
+    def setting(self) -> str:
+        """What was trained on what, as text."""
+        low, high = self._by_size[0].params(), self._by_size[-1].params()
+        steps = self.options.epochs * (len(self.images.split.train) // 128)
+        return (
+            f"Space `{self.space.name}` ({self.space.size()} networks, {low / 1e3:.0f} to {high / 1e3:.0f} "
+            f"thousand parameters, {self.space.default_resolution} px), "
+            f"{len(self.images.split.train)} training images, "
+            f"{self.options.epochs} epochs or {steps} steps of 128 images in every training, one subnet a step; "
+            f"{len(self.archs)} networks at equal distances by size, top-1 on the "
+            f"{len(self.images.split.validation)} validation images with BN recalibrated, "
+            f"{self.options.seeds} seeds."
+        )
+
+
+def open_images(text: str) -> ImageData:
+    """The images, split as `bench train` splits them."""
+    return ImageData(open_source(text), fraction=0.1, largest_side=32)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean of shares in percent, with the smallest and largest."""
+    low, high = min(values), max(values)
+    mean = f"{100 * statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({100 * low:.{digits}f} to {100 * high:.{digits}f})"
+
+
+def gains(values: Sequence[float], base: Sequence[float]) -> str:
+    """Mean difference in points of pairs with the same seed, with the smallest and largest."""
+    differences = [100 * (value - other) for value, other in zip(values, base, strict=True)]
+    mean = f"{statistics.fmean(differences):+.1f}"
+    return mean if len(differences) == 1 else f"{mean} ({min(differences):+.1f} to {max(differences):+.1f})"
+
+
+def _alone(run: Run, archs: Sequence[Arch]) -> dict[Arch, float]:
+    """In a process of its own, which has one core."""
+    torch.set_num_threads(1)
+    return _judged(run, archs, open_images(run.data))
+
+
+def _judged(run: Run, archs: Sequence[Arch], images: ImageData) -> dict[Arch, float]:
+    teacher = None if run.teacher is None else _teacher.load(images, run.teacher)
+    trainer = Trainer(get_space(run.space), images, run.recipe, run.folder, teacher, run.labels)
+    info = trainer.run(_reporter(run))
+    path = run.folder / "validation.json"
+    known = read_json(path, Scores, MAX_SCORES_BYTES, "remove it") if path.exists() else None
+    scores = known.top1 if known is not None and known.weights_sha256 == info.weights_sha256 else {}
+    missing = [arch for arch in archs if arch.to_json() not in scores]
+    if missing:
+        supernet, info = load_supernet(run.folder)
+        judge = InheritedAccuracy(supernet, info, images, final=True)
+        scores = scores | {arch.to_json(): judge.accuracy(arch) for arch in missing}
+        document = Scores(weights_sha256=info.weights_sha256, top1=scores)
+        write_atomically(path, document.model_dump_json(indent=1).encode())
+    return {arch: scores[arch.to_json()] for arch in archs}
+
+
+def _reporter(run: Run) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step % REPORT_STEPS == 0:
+            print(f"{run.folder.name}: step {progress.step} of {progress.steps}", flush=True)
+
+    return report

@@ -1,0 +1,89 @@
+"""Accuracy with inherited weights against training from scratch, and whether it ranks networks alike."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from orchestrator.report.draw import BLUE, MUTED, figure
+from search.spaces import Arch
+from tools.studies._options import Options
+from tools.studies._supernets import Supernets, spread
+
+RESAMPLES = 2000
+
+
+def main(options: Options) -> str:
+    """Train supernets of all seeds and every network alone, draw; the section's text."""
+    setup = Supernets(options)
+    archs = setup.archs
+    shared = setup.inherited([setup.run("none", seed) for seed in range(options.seeds)])
+    alone_runs = setup.inherited([setup.run("none", 0, arch=arch.to_json()) for arch in archs])
+    alone = [each[arch] for each, arch in zip(alone_runs, archs, strict=True)]
+    inherited = [[each[arch] for each in shared] for arch in archs]
+    means = [statistics.fmean(values) for values in inherited]
+    rows = [
+        f"| {number} | {arch.params() / 1e3:.0f} | {arch.macs().conv_linear / 1e6:.2f} | {spread(values)} "
+        f"| {100 * scratch:.1f} | {100 * (statistics.fmean(values) - scratch):+.1f} |"
+        for number, (arch, values, scratch) in enumerate(zip(archs, inherited, alone, strict=True), 1)
+    ]
+    seeds = [[each[arch] for arch in archs] for each in shared]
+    between = [_tau(a, b) for a, b in itertools.combinations(seeds, 2)]
+    agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
+    _draw(archs, means, alone, options)
+    return f"""### Inherited accuracy against training from scratch
+
+{setup.setting()}
+Inherited: mean over supernets, the smallest and largest seed in brackets. From scratch: the network alone
+(`bench train --arch`), seed 0, as many steps as the whole supernet. In percent.
+
+| network | thousand parameters | M MACs | inherited | from scratch | difference |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+Rank correlation over {len(archs)} networks between mean inherited accuracy and that from scratch: Kendall's tau
+{_correlation("tau", means, alone)}, Spearman's rho {_correlation("rho", means, alone)} (95 % by
+resampling networks); single supernets reach tau {_numbers([_tau(each, alone) for each in seeds])}.{agreement}
+Parameters reach tau {_tau([arch.params() for arch in archs], alone):.2f}, MACs
+{_tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
+
+![Inherited accuracy against training from scratch](pictures/inheritance.png)
+"""
+
+
+def _tau(a: Sequence[float], b: Sequence[float]) -> float:
+    return float(stats.kendalltau(a, b).statistic)
+
+
+def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:
+    measure = stats.kendalltau if kind == "tau" else stats.spearmanr
+    rng = np.random.default_rng(0)
+    x, y = np.asarray(a), np.asarray(b)
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(0, len(x), len(x))
+        drawn.append(measure(x[chosen], y[chosen]).statistic)
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return f"{measure(x, y).statistic:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
+
+
+def _draw(archs: Sequence[Arch], means: Sequence[float], alone: Sequence[float], options: Options) -> None:
+    with figure(430, 400) as drawn:
+        panel = drawn.subplots()
+        x, y = ([100 * value for value in values] for values in (alone, means))
+        low, high = min(*x, *y) - 1, max(*x, *y) + 1
+        panel.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle="--")
+        panel.scatter(x, y, s=[20 + 0.2 * arch.params() / 1e3 for arch in archs], color=BLUE)
+        for number, point in enumerate(zip(x, y, strict=True), 1):
+            panel.annotate(str(number), point, xytext=(5, 4), textcoords="offset points", fontsize=8)
+        panel.set(xlabel="from scratch, %", ylabel="inherited, %", xlim=(low, high), ylim=(low, high))
+        panel.grid()
+        options.save(drawn, "inheritance")

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from luts.errors import InvalidArtifactError
 from luts.estimate.accuracy import kendall_tau, mape, share_within
 from luts.estimate.conformal import half_width
 from luts.estimate.identify import Identified, identify
 from luts.estimate.joint import JointFit, Rows, fit_entries
+from luts.estimate.quantiles import normal_quantile
 from luts.estimate.ratios import CONFIDENCE, RatioEstimates, ratio_estimates
 from luts.estimate.reference import QuietLatency, quiet_latency
 from luts.estimate.removal import RemovalCost, combine_removals, removal_cost
@@ -238,7 +238,7 @@ def _entry(
 ) -> Entry:
     holders = [model for model in measured if model.fitted and key in model.blocks]
     ms, se = float(fit.ms[position]), float(fit.se[position])
-    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * se
+    half = normal_quantile(0.5 + CONFIDENCE / 2) * se
     low, high = quiet.widen(ms, ms - half, ms + half)
     removal_ms = removal_low = removal_high = None
     if removal is not None:

@@ -16,10 +16,10 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from luts.errors import InvalidArtifactError
 from luts.estimate.location import MIN_ROUNDS
+from luts.estimate.quantiles import student_quantile
 from luts.estimate.ratios import CONFIDENCE, AaDifference, aa_differences, load_ratios, load_variance
 from luts.estimate.rounds import sessions
 from luts.estimate.variance import START_DF, START_LOAD_SD
@@ -57,8 +57,9 @@ class AaHistory:
     factor: float
 
 
-FIRST = AaHistory(START_LOAD_SD, float(student_t.ppf(0.5 + CONFIDENCE / 2, START_DF)))
-"""For a measurement's first batch."""
+def first_history() -> AaHistory:
+    """For a measurement's first batch."""
+    return AaHistory(START_LOAD_SD, student_quantile(0.5 + CONFIDENCE / 2, START_DF))
 
 
 def aa_history(earlier: pa.Table, reference_id: str) -> AaHistory:
@@ -114,4 +115,4 @@ def _factor(scores: Floats) -> float:
         return float(np.quantile(np.abs(scores), CONFIDENCE, method="weibull"))
     df = START_DF + len(scores)
     size = np.sqrt((START_DF + float((scores**2).sum())) / df)
-    return float(student_t.ppf(0.5 + CONFIDENCE / 2, df) * size)
+    return float(student_quantile(0.5 + CONFIDENCE / 2, df) * size)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 
 def relative_errors(measured: Sequence[float], predicted: Sequence[float]) -> NDArray[np.float64]:
@@ -29,5 +28,7 @@ def kendall_tau(measured: Sequence[float], predicted: Sequence[float]) -> float 
     """Kendall's tau-b; None where it is undefined (fewer than two models, or all tied)."""
     if len(measured) < 2:
         return None
+    from scipy.stats import kendalltau
+
     tau = float(kendalltau(measured, predicted).statistic)
     return tau if np.isfinite(tau) else None

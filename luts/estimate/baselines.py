@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from luts.errors import UsageError
 from luts.estimate.joint import Rows, fit_entries
@@ -142,6 +141,8 @@ ESTIMATORS: Mapping[str, Estimator] = {
 
 def _linear(observed: Observations, size: Mapping[str, int]) -> Costs:
     """Least squares of relative errors with both coefficients >= 0, over architectures: removals are none."""
+    from scipy.optimize import nnls
+
     whole = [model for model in observed.models if model.fitted and model.role != "removal"]
     system = np.array([[1.0, sum(size[key] for key in model.blocks)] for model in whole])
     unit = np.maximum(system.mean(axis=0), 1.0)

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 
 Identified = Literal["alone", "sum", "prior"]
 """`alone`: the models tell this entry; `sum`: only together with others; `prior`: no model holds it."""
@@ -45,6 +44,8 @@ def partners(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, 
     They are the null vector of smallest absolute sum in which the key has weight 1: a linear program, whose
     solutions are sparse.
     """
+    from scipy.optimize import linprog
+
     held, counts = _counts(fitted)
     together = [key for key, how in identify(keys, fitted).items() if how == "sum"]
     rows, size = np.unique(counts, axis=0), counts.shape[1]

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.optimize import lsq_linear, nnls
 
 from luts.estimate.physics import MIB, TERMS, KindCoefficients, likeness, physics_matrix
 from luts.schema import KeyFeatures
@@ -127,6 +125,8 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures]) -> JointFit:
 def _design(
     rows: Rows, features: Mapping[str, KeyFeatures], keys: Sequence[str], kinds: Sequence[str]
 ) -> _Design:
+    from scipy.optimize import nnls
+
     index = {key: position for position, key in enumerate(keys)}
     counts = np.zeros((len(rows.ms), len(keys)))
     for row, blocks in enumerate(rows.blocks):
@@ -159,6 +159,8 @@ def _design(
 
 def _maximise(design: _Design, scale: Floats) -> Floats:
     """entry_sd, misfit_sd, kind_sd, shared_sd at the mode of marginal likelihood times their weak priors."""
+    from scipy.linalg import cho_factor, cho_solve
+
     residual = 1.0 - design.counts @ (design.physics @ design.common)
     by_kind = design.counts @ design.physics * design.natural
     by_entry = design.counts * scale
@@ -204,6 +206,9 @@ def _solve(design: _Design, scale: Floats, hyper: Floats) -> tuple[Floats, Float
 
     One bounded least-squares problem: whitened rows of the models above whitened rows of the priors.
     """
+    from scipy.linalg import solve_triangular
+    from scipy.optimize import lsq_linear
+
     entry_sd, misfit_sd, kind_sd, shared_sd = hyper
     models, entries, coefficients = len(design.noise), len(scale), len(design.common)
     size = 2 + entries + coefficients

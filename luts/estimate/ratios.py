@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from luts.errors import InvalidArtifactError
 from luts.estimate.location import MIN_ROUNDS, location_and_se
+from luts.estimate.quantiles import student_quantile
 from luts.estimate.rounds import Session, sessions
 from luts.estimate.variance import LoadGroup, LoadVariance, pooled_load_variance
 from luts.samples import kept_samples
@@ -144,7 +144,7 @@ def combine_loads(loads: Sequence[LoadRatio], variance: LoadVariance) -> Ratio:
     weights = 1.0 / own
     mean = float((weights * values).sum() / weights.sum())
     se = float(1.0 / np.sqrt(weights.sum()))
-    half = float(student_t.ppf(0.5 + CONFIDENCE / 2, variance.df)) * se
+    half = student_quantile(0.5 + CONFIDENCE / 2, variance.df) * se
     return Ratio(mean, se, mean - half, mean + half, len(loads), sum(load.rounds for load in loads))
 
 

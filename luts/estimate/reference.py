@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom, norm
 
 from luts.errors import InvalidArtifactError
+from luts.estimate.quantiles import binomial_quantile, normal_quantile
 from luts.estimate.ratios import CONFIDENCE
 from luts.estimate.rounds import Session
 
@@ -51,9 +51,9 @@ def quiet_latency(found: Sequence[Session], reference_id: str, load_sd: float) -
     count = len(ordered)
     ms = float(np.quantile(ordered, QUIET_QUANTILE))
     tail = (1 - CONFIDENCE) / 2
-    lower = max(int(binom.ppf(tail, count, QUIET_QUANTILE)) - 1, 0)
-    upper = min(int(binom.ppf(1 - tail, count, QUIET_QUANTILE)), count - 1)
-    load_part = ms * float(norm.ppf(1 - tail)) * load_sd / np.sqrt(2)
+    lower = max(binomial_quantile(tail, count, QUIET_QUANTILE) - 1, 0)
+    upper = min(binomial_quantile(1 - tail, count, QUIET_QUANTILE), count - 1)
+    load_part = ms * normal_quantile(1 - tail) * load_sd / np.sqrt(2)
     low = ms - float(np.hypot(ms - ordered[lower], load_part))
     high = ms + float(np.hypot(ordered[upper] - ms, load_part))
     return QuietLatency(ms, max(low, ms * 1e-3), high)

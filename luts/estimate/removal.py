@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from luts.estimate.quantiles import student_quantile
 from luts.estimate.ratios import CONFIDENCE, RatioEstimates, combine_loads, load_ratios
 from luts.estimate.rounds import Session
 
@@ -41,7 +41,7 @@ def removal_cost(
     scale, kept_share = float(np.exp(base.log_ratio)), float(np.exp(d))
     ms = scale * (1.0 - kept_share)
     se = scale * float(np.hypot(kept_share * d_se, (1.0 - kept_share) * base.se))
-    half = float(student_t.ppf(0.5 + CONFIDENCE / 2, variance.df)) * se
+    half = student_quantile(0.5 + CONFIDENCE / 2, variance.df) * se
     return RemovalCost(ms, se, ms - half, ms + half)
 
 
@@ -58,5 +58,5 @@ def combine_removals(costs: Sequence[RemovalCost], df: float) -> RemovalCost:
     if len(costs) > 1:
         birge = max(1.0, float(np.sqrt((weights * (values - mean) ** 2).sum() / (len(costs) - 1))))
     se = birge / float(np.sqrt(weights.sum()))
-    half = float(student_t.ppf(0.5 + CONFIDENCE / 2, df)) * se
+    half = student_quantile(0.5 + CONFIDENCE / 2, df) * se
     return RemovalCost(mean, se, mean - half, mean + half)

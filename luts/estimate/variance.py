@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 Floats = NDArray[np.float64]
 
@@ -71,6 +70,8 @@ def pooled_load_variance(groups: Sequence[LoadGroup]) -> LoadVariance:
     Every estimate is normal with variance loads_each * sd^2 + se^2. Groups without a degree of freedom add
     nothing. Without any, the starting value comes back with START_DF degrees of freedom.
     """
+    from scipy.optimize import minimize_scalar
+
     telling = [group for group in groups if group.degrees > 0]
     found = minimize_scalar(
         lambda log_sd: _negative_log_likelihood(float(np.exp(2 * log_sd)), telling),

@@ -7,6 +7,9 @@ asked for. So the pool is only reset while no model is loaded, and all loaded mo
 
 Inputs: activations are planned into one arena, inputs included, so an execution overwrites its inputs. They
 are set again before every execution (outside the timed call); else the next one computes on leftovers.
+
+Start: the compiled bindings are imported by themselves, after torch, whose libraries they need. `portable_lib`
+would import the exporter with them, for a warning's class: 4 of the 6 s that an agent took to start.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from executorch.extension.pybindings import portable_lib
+from executorch.extension.pybindings import _C as bindings
 from executorch.version import __version__ as executorch_version
 
 from orchestrator.agent.errors import OpError
@@ -104,11 +107,11 @@ class ExecutorchRuntime:
         torch.set_num_threads(1)
 
     def describe(self) -> RuntimeInfo:
-        names = portable_lib._get_registered_backend_names()
+        names = bindings._get_registered_backend_names()
         threads = OptionInfo(type="int", default=usable_cores(), min=1, max=usable_cores())
         return RuntimeInfo(
             version=executorch_version,
-            backends=sorted(name for name in names if portable_lib._is_available(name)),
+            backends=sorted(name for name in names if bindings._is_available(name)),
             options={"threads": threads, "trace": OptionInfo(type="bool", default=False)},
         )
 
@@ -116,14 +119,14 @@ class ExecutorchRuntime:
         threads, trace = self._checked_threads(options), _checked_trace(options)
         summary = _summary(path)
         _require_memory(path.stat().st_size, summary.planned_bytes)
-        if self._loaded == 0 and portable_lib._threadpool_get_thread_count() != threads:
-            portable_lib._unsafe_reset_threadpool(threads)
+        if self._loaded == 0 and bindings._threadpool_get_thread_count() != threads:
+            bindings._unsafe_reset_threadpool(threads)
         self._threads = threads
         try:
-            program = portable_lib._load_program(
+            program = bindings._load_program(
                 os.fspath(path),
                 enable_etdump=trace,
-                program_verification=portable_lib.Verification.InternalConsistency,
+                program_verification=bindings.Verification.InternalConsistency,
             )
             method = program.load_method("forward")
             in_effect = {"threads": threads, "trace": trace}

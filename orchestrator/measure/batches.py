@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 
 from luts.errors import InvalidArtifactError
-from luts.estimate.aa import AA_MEMORY, FIRST, AaInterval, aa_history, aa_interval
+from luts.estimate.aa import AA_MEMORY, AaInterval, aa_history, aa_interval, first_history
 from luts.estimate.location import MIN_ROUNDS
 from luts.estimate.ratios import load_ratios
 from luts.estimate.rounds import sessions
@@ -207,5 +207,5 @@ class BatchRunner:
             return None
         reference = self.log.header.reference_id
         earlier = set(sorted(self.log.closed_batches())[-AA_MEMORY:])
-        history = aa_history(self.log.samples(earlier), reference) if earlier else FIRST
+        history = aa_history(self.log.samples(earlier), reference) if earlier else first_history()
         return aa_interval(self.log.samples({batch.batch}), reference, history)

@@ -45,3 +45,16 @@ def test_packages_import_only_what_stands_below_them(package):
 def test_pure_code_does_not_load_torch(modules):
     code = f"import {modules}, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_command_line_starts_without_what_only_some_commands_need():
+    heavy = "torch", "scipy", "sklearn", "matplotlib", "requests"
+    code = (
+        f"import orchestrator.cli.main, sys; assert not sys.modules.keys() & set({heavy}), sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_an_agent_starts_without_the_exporter():
+    code = "import orchestrator.agent.host, sys; assert 'executorch.exir' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -10,11 +10,11 @@ from scipy.stats import t as student_t
 from luts.errors import InvalidArtifactError
 from luts.estimate.aa import (
     AA_MEMORY,
-    FIRST,
     MIN_SCORES,
     AaHistory,
     aa_history,
     aa_interval,
+    first_history,
     history_of,
     interval_of,
 )
@@ -83,7 +83,7 @@ def compatible(found: list[AaDifference], start: int) -> list[bool]:
     verdicts = []
     for number in range(start, len(found)):
         earlier = found[max(0, number - AA_MEMORY) : number]
-        history = history_of(earlier, load_variance([], earlier).sd) if earlier else FIRST
+        history = history_of(earlier, load_variance([], earlier).sd) if earlier else first_history()
         verdicts.append(interval_of([found[number]], history).compatible)
     return verdicts
 
@@ -178,4 +178,4 @@ def test_a_disturbed_copy_is_not_compatible() -> None:
 def test_a_batch_without_a_pair_is_refused() -> None:
     batch = pair(0, np.zeros((2, ROUNDS)))
     with pytest.raises(InvalidArtifactError, match="repeat it"):
-        aa_interval(batch.filter(pc.equal(batch["copy"], 0)), "r", FIRST)
+        aa_interval(batch.filter(pc.equal(batch["copy"], 0)), "r", first_history())

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luts.errors import InvalidArtifactError, UsageError
+from luts.json_file import read_json
 
 MAX_BYTES = 64 * 1024
 """Largest file that is read; a table of twenty rows has 3 KiB."""
@@ -89,17 +90,4 @@ def load_published(name: str, root: Path | None = None) -> PublishedTable:
     known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
         raise UsageError(f"no published table {name[:80]!r}; there are {', '.join(known)}")
-    path = folder / f"{name}.json"
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InvalidArtifactError(f"{path} can't be read: {error.strerror}; restore it") from error
-    if len(data) > MAX_BYTES:
-        raise InvalidArtifactError(f"{path} is larger than {MAX_BYTES} bytes; it is no table of figures")
-    try:
-        return PublishedTable.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InvalidArtifactError(f"{path}: {where}: {first['msg']}; restore it") from error
+    return read_json(folder / f"{name}.json", PublishedTable, MAX_BYTES, "restore it")

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luts.errors import InvalidArtifactError, UsageError
 from luts.files import META_FILE, decode
+from luts.json_file import read_json
 from luts.lut import Lut
 from luts.schema import Digests, LutFile
 from luts.store import LutRef, LutStore, read_files
 from search.algorithms.record import Evaluated, SearchResult
-from search.files import read_json
 from search.spaces import Arch, load_arch
 from search.spaces.registry import MAX_ARCH_BYTES
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luts.errors import UsageError
+from luts.json_file import read_json
 from luts.published import PublishedRow, PublishedTable, load_published
 from orchestrator.names import unknown
-from search.files import read_json
 
 MAX_BYTES = 64 * 1024
 """Largest file that is read; a suite of two dozen networks has 5 KiB."""

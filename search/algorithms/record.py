@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luts.errors import BlocktimeError
+from luts.json_file import read_json
 from search.code_version import CodeVersion
-from search.files import read_json, write_atomically
+from search.files import write_atomically
 from search.spaces import Arch
 from search.spaces.registry import MAX_ARCH_BYTES, arch_from_json
 

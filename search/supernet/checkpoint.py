@@ -20,8 +20,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from luts.errors import InvalidArtifactError, StorageError
+from luts.json_file import read_json
 from search.code_version import CodeVersion
-from search.files import read_json, write_atomically
+from search.files import write_atomically
 from search.spaces import Space, get_space
 from search.supernet.ema import WeightAverage
 from search.supernet.optimizer import SlicedAdamW

@@ -22,6 +22,7 @@ from orchestrator.cli import (
     searching,
     spaces,
     training,
+    validating,
 )
 from orchestrator.cli.output import say
 
@@ -38,7 +39,19 @@ app = typer.Typer(
 app.add_typer(spaces.space_app, name="space")
 app.add_typer(spaces.arch_app, name="arch")
 app.add_typer(lut.app, name="lut")
-for module in (devices, agent, exporting, profile, measuring, blocks, breakdown, training, searching, report):
+for module in (
+    devices,
+    agent,
+    exporting,
+    profile,
+    measuring,
+    validating,
+    blocks,
+    breakdown,
+    training,
+    searching,
+    report,
+):
     module.register(app)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from search.blocks.attention import AttentionCost
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Macs, param
-from search.blocks.tokens import Embedding, TokenLayer
+from search.blocks.spec import Macs, param
+from search.blocks.tokens import Embedding, Patches, TokenLayer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class T2tPerformer(BlockSpec):
+class T2tPerformer(Patches):
     """One tokens-to-token step (equations 2 and 3): k x k windows as tokens, a Performer on them, a map again.
 
     Attention over all tokens is linear by e/2 random features (Choromanski et al. 2021, equation 5), one head, its
@@ -31,27 +31,7 @@ class T2tPerformer(BlockSpec):
     )
     elastic: ClassVar[bool] = False
 
-    inputs: int = param("in")
     dim: int = param("e")
-    kernel: int = param("k")
-    stride: int = param("s")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.dim
-
-    @property
-    def padding(self) -> int:
-        """Zeros on each side of the map."""
-        return (self.kernel - self.stride + 1) // 2
-
-    @property
-    def out_resolution(self) -> int:
-        return (self.resolution + 2 * self.padding - self.kernel) // self.stride + 1
 
     @property
     def window(self) -> int:

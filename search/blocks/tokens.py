@@ -18,11 +18,8 @@ def count_tokens(resolution: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Embedding(BlockSpec):
-    """k x k convolution with bias, the map's pixels as tokens, a class token before them, positions added."""
-
-    elastic: ClassVar[bool] = False
-    learned_positions: ClassVar[bool]
+class Patches(BlockSpec):
+    """Makes a token of each k x k patch of a map, side by side or overlapping; `dim` channels each."""
 
     inputs: int = param("in")
     dim: int = param("d")
@@ -45,6 +42,14 @@ class Embedding(BlockSpec):
     @property
     def out_resolution(self) -> int:
         return (self.resolution + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(Patches):
+    """k x k convolution with bias, the map's pixels as tokens, a class token before them, positions added."""
+
+    elastic: ClassVar[bool] = False
+    learned_positions: ClassVar[bool]
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import typer
 from luts.errors import BlocktimeError, UsageError
 from luts.estimate.rounds import sessions
 from luts.samples import kept_samples
-from orchestrator.cli.exports import model_files
+from orchestrator.cli.exports import files_that_can_be
 from orchestrator.cli.measuring import check_device, measure_files
 from orchestrator.cli.options import (
     AgentOption,
@@ -32,7 +32,6 @@ from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, sa
 from orchestrator.cli.spaces import parse_resolutions
 from orchestrator.devices.discover import resolve
 from orchestrator.export.cache import ArtifactCache
-from orchestrator.export.pool import ExportError
 from orchestrator.measure.contenders import CONTENDERS, Contender, contenders, cost_of_copy
 from orchestrator.measure.link import ModelFile
 from orchestrator.measure.log import read_log
@@ -129,23 +128,17 @@ def _files(
     variant: Variant, chosen: Sequence[Contender], workers: int | None
 ) -> tuple[list[Contender], dict[str, ModelFile], list[str]]:
     """Blocks whose models there are, these models by id, and a line for each block that can't be exported."""
-
-    def specs_of(some: Sequence[Contender]) -> dict[str, Any]:
-        return {
-            name: variant.export_spec(keys) for contender in some for name, keys in contender.models.items()
-        }
-
-    try:
-        return list(chosen), model_files(variant, specs_of(chosen), workers), []
-    except ExportError as error:
-        reasons = {model_id(failure.spec.blocks): failure.message for failure in error.failures}
+    specs = {
+        name: variant.export_spec(keys) for contender in chosen for name, keys in contender.models.items()
+    }
+    files, reasons = files_that_can_be(variant, specs, workers)
     able = [contender for contender in chosen if not reasons.keys() & contender.models.keys()]
     lines = []
     for contender in chosen:
         if contender not in able:
             reason = next(reasons[name] for name in contender.models if name in reasons)
             lines.append(f"{contender.name} left out at {contender.block.resolution} px: {reason}")
-    return able, model_files(variant, specs_of(able), workers), lines
+    return able, {name: files[name] for contender in able for name in contender.models}, lines
 
 
 def _broken(able: Sequence[Contender], measurement: Measurement) -> list[str]:

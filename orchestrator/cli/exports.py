@@ -43,7 +43,7 @@ def export_what_can_be(
             zip(specs, export_each(list(specs.values()), workers=workers, progress=done), strict=True)
         )
     artifacts = {name: result for name, result in results.items() if isinstance(result, Artifact)}
-    say(f"{len(artifacts)} of {len(specs)} networks exported in {time.monotonic() - started:.0f} s")
+    say(f"{len(artifacts)} of {len(specs)} models exported in {time.monotonic() - started:.0f} s")
     return artifacts, {name: r.message for name, r in results.items() if isinstance(r, ExportFailure)}
 
 
@@ -65,3 +65,13 @@ def model_files(
                 f"a simulated device can't run {name}, it knows blocks alone; give architectures"
             )
     return {name: write_model(spec.blocks, default_root() / "simulated") for name, spec in specs.items()}
+
+
+def files_that_can_be(
+    variant: Variant, specs: Mapping[str, ExportSpec], workers: int | None = None
+) -> tuple[dict[str, ModelFile], dict[str, str]]:
+    """`model_files` of what can be exported, and of the rest the reasons."""
+    if variant.is_simulated:
+        return model_files(variant, specs), {}
+    artifacts, reasons = export_what_can_be(specs, workers)
+    return {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}, reasons

@@ -9,8 +9,6 @@ from typer.testing import CliRunner
 from luts.errors import UsageError
 from orchestrator.cli import blocks
 from orchestrator.cli.main import app
-from orchestrator.export import ExportFailure
-from orchestrator.export.pool import ExportError
 from orchestrator.measure.contenders import CONTENDERS, contenders
 from orchestrator.simulate.scenario import SCENARIOS
 from orchestrator.simulate.truth import Truth
@@ -57,15 +55,14 @@ def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
 
 
 def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
-    whole, said = blocks.model_files, "xnnpack cannot lower this model: no operator aten.roll"
+    whole, said = blocks.files_that_can_be, "xnnpack cannot lower this model: no operator aten.roll"
 
     def refusing(variant, specs, workers):
-        failures = tuple(ExportFailure(s, said) for s in specs.values() if "mix.pool" in " ".join(s.blocks))
-        if failures:
-            raise ExportError(failures, len(specs))
-        return whole(variant, specs, workers)
+        refused = {name: said for name, spec in specs.items() if "mix.pool" in " ".join(spec.blocks)}
+        files, _ = whole(variant, {n: s for n, s in specs.items() if n not in refused}, workers)
+        return files, refused
 
-    with mock.patch.object(blocks, "model_files", refusing):
+    with mock.patch.object(blocks, "files_that_can_be", refusing):
         result = bench("--blocks", "pool,mlp", "--resolution", "8", "--json")
     assert f"pool left out at 8 px: {said}" in result.stderr
     assert [row["block"] for row in json.loads(result.stdout)["blocks"]] == ["mlp"]

@@ -17,8 +17,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from luts.errors import UsageError
+from luts.json_file import read_json
 from orchestrator.paths import runs_root
-from search.files import read_json, write_atomically
+from search.files import write_atomically
 from search.spaces import Arch, Space, get_space
 from search.supernet.checkpoint import load_supernet
 from search.supernet.data import ImageData

@@ -21,7 +21,7 @@ NETWORK = "tf_efficientnet_lite0"
 SIDE = 48
 IMAGENET_CLASSES = 1000
 RECIPE = Recipe(
-    name="teacher", epochs=1, batch_size=64, learning_rate=1e-3, warmup_epochs=0.1, weight_decay=0.02
+    name="teacher", epochs=2, batch_size=64, learning_rate=1e-3, warmup_epochs=0.1, weight_decay=0.02
 )
 QUICK_STEPS = 2
 REPORT_STEPS = 100

@@ -43,7 +43,7 @@ def main(options: Options) -> str:
 {setup.setting()}
 Inherited accuracy in percent; mean over networks of each seed, in brackets the smallest and largest seed, and the
 paired difference to no teacher. The teacher is timm's `{_teacher.NETWORK}` with ImageNet weights, fine-tuned for
-{_teacher.RECIPE.epochs} epoch at {_teacher.SIDE} px: {100 * setup.teacher_accuracy():.1f} % on the same images.
+{_teacher.RECIPE.epochs} epochs at {_teacher.SIDE} px: {100 * setup.teacher_accuracy():.1f} % on the same images.
 alpha 0.5, tau 1; the augmentation comes again every second epoch in all three kinds, so that stored answers serve.
 
 | learns from | mean of {len(setup.archs)} networks | gain | largest network | paper, ImageNet |

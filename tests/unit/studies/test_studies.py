@@ -59,6 +59,18 @@ def test_studies_share_trained_networks_and_write_their_sections(folders, capsys
     assert len(re.findall(r"\| \d+% \|", text)) == 2 * 4
 
 
+def test_networks_trained_alone_and_together_are_compared(folders, capsys):
+    said = run(capsys, "inheritance", "--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    assert "Space `autovit-nano`" in said
+    rows = [line.split(" | ") for line in said.splitlines() if re.match(r"\| \d", line)]
+    assert [row[0] for row in rows] == ["| 1", "| 2", "| 3"]
+    for _, _, _, inherited, scratch, difference in rows:
+        assert float(difference.strip(" |")) == pytest.approx(float(inherited) - float(scratch), abs=0.11)
+    again = run(capsys, "inheritance", "--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    assert "step" not in again, "trained again"
+    assert again.splitlines()[-20:] == said.splitlines()[-20:]
+
+
 def test_a_quick_study_prints_and_writes_no_document(folders, capsys):
     said = run(capsys, "importance", "--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1")
     assert "### Importance of channels" in said

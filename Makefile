@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchains agents demo test lint format bench clean
+.PHONY: help setup native toolchains agents demo test lint format bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -21,16 +21,21 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+native: $(READY) ## native calls of ExecuTorch for the Python agent on this machine (build/native; needs g++)
+	@tools/build_native.sh
+
 toolchains: $(READY) ## Kotlin, Swift and what the tests of phones need, as far as it can be had (.toolchains)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/toolchains/all.sh
 
 agents: toolchains ## the Kotlin and Swift agents for this machine (build)
-	@for part in native kotlin swift; do tools/build_$$part.sh || exit 1; done
+	@for part in kotlin swift; do tools/build_$$part.sh || exit 1; done
 
 demo: $(READY) ## profile, train, search, measure, report: autovit-nano on this machine
+	@tools/build_native.sh --if-possible
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/demo.sh
 
 test: lint toolchains ## lint, types and all tests
+	@tools/build_native.sh --if-possible
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY) ## ruff and mypy

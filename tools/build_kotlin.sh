@@ -17,7 +17,7 @@ die() {
 [[ ${1-} == "" || ${1-} == --tests ]] || die "unknown option $1; there is --tests"
 [[ -x $toolchain/kotlinc ]] || die "the Kotlin compiler is not installed; run tools/toolchains/kotlin.sh"
 command -v flock >/dev/null || die "flock is not installed (Debian: util-linux)"
-"$root/tools/build_native.sh"
+"$root/tools/build_native.sh" --jni
 
 mkdir -p "$out"
 exec 9>"$out/.lock"

@@ -2,7 +2,8 @@
  *
  * Functions that can fail return 0, or ExecuTorch's error code (runtime/core/error.h) with a text in
  * et_last_error(). No exception leaves this library. Nothing is locked around models: use them from one thread
- * at a time. There is no timing here: read the clock around et_execute().
+ * at a time. Languages that get to et_execute() in no time read the clock around it themselves; et_time_visits()
+ * is for those that don't.
  */
 #ifndef BLOCKTIME_ETSHIM_H
 #define BLOCKTIME_ETSHIM_H
@@ -47,6 +48,9 @@ typedef struct et_delegate {
   size_t count;        /* parts of the method that this backend took */
 } et_delegate;
 
+/* A digest of the sources of this library. */
+ET_SHIM_API const char* et_shim_version(void);
+
 /* Why the last failing call of this thread failed, one line; valid until this thread's next call. */
 ET_SHIM_API const char* et_last_error(void);
 
@@ -89,6 +93,11 @@ ET_SHIM_API int32_t et_set_inputs(et_model* model);
 
 /* The call to time: runs `forward` and nothing else. */
 ET_SHIM_API int32_t et_execute(et_model* model);
+
+/* Visits models in turn, each loaded and with its inputs bound: sets the inputs, reads a monotonic clock, executes,
+ * reads the clock. Between two visits is nothing but the setting of inputs. latencies_ns has room for `count`. Ends
+ * at the first failure. */
+ET_SHIM_API int32_t et_time_visits(et_model* const* models, size_t count, uint64_t* latencies_ns);
 
 /* Copies an output, row-major; nbytes must be that of its spec. */
 ET_SHIM_API int32_t et_read_output(const et_model* model, size_t index, void* data, size_t nbytes);

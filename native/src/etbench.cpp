@@ -11,6 +11,7 @@
 #include "loaded_method.h"
 #include "program_file.h"
 #include "runtime.h"
+#include "timing.h"
 
 #include <chrono>
 #include <cstdio>
@@ -27,6 +28,7 @@ namespace {
 
 using blocktime::Error;
 using blocktime::Failure;
+using blocktime::Timed;
 using executorch::aten::ScalarType;
 using Clock = std::chrono::steady_clock;
 
@@ -77,24 +79,13 @@ int64_t nanoseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
 }
 
-enum class Timed { kExecute, kForward };
-
-std::vector<int64_t> time_runs(blocktime::LoadedMethod& method, Timed timed, long runs, long warmup) {
-  std::vector<int64_t> latencies_ns(static_cast<size_t>(runs));
+std::vector<uint64_t> time_runs(blocktime::LoadedMethod& method, Timed timed, long runs, long warmup) {
+  std::vector<uint64_t> latencies_ns(static_cast<size_t>(runs));
   for (long i = 0; i < warmup; ++i) {
-    method.set_inputs();
-    blocktime::check(method.execute(), "the runtime failed to execute");
+    blocktime::time_execution(method, timed);
   }
-  for (int64_t& latency_ns : latencies_ns) {
-    auto start = Clock::now();
-    method.set_inputs();
-    if (timed == Timed::kExecute) {
-      start = Clock::now();
-    }
-    const Error error = method.execute();
-    const auto end = Clock::now();
-    blocktime::check(error, "the runtime failed to execute");
-    latency_ns = nanoseconds(end - start);
+  for (uint64_t& latency_ns : latencies_ns) {
+    latency_ns = blocktime::time_execution(method, timed);
   }
   return latencies_ns;
 }
@@ -127,7 +118,7 @@ class Bench {
     if (verb == "run" || verb == "forward") {
       const long handle = parse<long>(words);
       const long runs = parse<long>(words);
-      return run(handle, verb == "run" ? Timed::kExecute : Timed::kForward, runs, parse<long>(words));
+      return run(handle, verb == "run" ? Timed::execute : Timed::forward, runs, parse<long>(words));
     }
     if (verb == "unload") {
       return unload(parse<long>(words));
@@ -160,7 +151,7 @@ class Bench {
     }
     std::string json = "{\"ns\": [";
     const char* separator = "";
-    for (const int64_t latency_ns : time_runs(find(handle)->second->method, timed, runs, warmup)) {
+    for (const uint64_t latency_ns : time_runs(find(handle)->second->method, timed, runs, warmup)) {
       json += separator + std::to_string(latency_ns);
       separator = ", ";
     }

@@ -4,6 +4,7 @@
 #include "loaded_method.h"
 #include "program_file.h"
 #include "runtime.h"
+#include "timing.h"
 
 #include <algorithm>
 #include <iterator>
@@ -75,6 +76,8 @@ const std::vector<std::string>& backends() {
 }
 
 }  // namespace
+
+const char* et_shim_version(void) { return SHIM_VERSION; }
 
 const char* et_last_error(void) { return last_error.c_str(); }
 
@@ -161,6 +164,15 @@ int32_t et_set_inputs(et_model* model) {
 
 int32_t et_execute(et_model* model) {
   return guarded([&] { blocktime::check(model->loaded().execute(), "the runtime failed to execute"); });
+}
+
+int32_t et_time_visits(et_model* const* models, size_t count, uint64_t* latencies_ns) {
+  return guarded([&] {
+    require(count == 0 || (models != nullptr && latencies_ns != nullptr), "no models or no place for their latencies");
+    for (size_t i = 0; i < count; ++i) {
+      latencies_ns[i] = blocktime::time_execution(models[i]->loaded(), blocktime::Timed::execute);
+    }
+  });
 }
 
 int32_t et_read_output(const et_model* model, size_t index, void* data, size_t nbytes) {

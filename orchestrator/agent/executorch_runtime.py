@@ -1,5 +1,8 @@
 """ExecuTorch behind the agent's Runtime interface.
 
+Calls: native where libetshim.so was built, else through the Python binding; the agent's version tells which. Models
+to be traced are loaded through the binding in either case; both ways share one runtime and one pool of threads.
+
 Threads: XNNPACK binds a model to the process-wide thread pool when the model is loaded. Resetting the pool
 frees the old one, and a model loaded before keeps its address: in trials with 1.5.1 a model loaded with one
 thread stayed at one, and a model loaded with two fell to one when the pool did. Neither is safe nor what was
@@ -7,47 +10,24 @@ asked for. So the pool is only reset while no model is loaded, and all loaded mo
 
 Inputs: activations are planned into one arena, inputs included, so an execution overwrites its inputs. They
 are set again before every execution (outside the timed call); else the next one computes on leftovers.
-
-Start: the compiled bindings are imported by themselves, after torch, whose libraries they need. `portable_lib`
-would import the exporter with them, for a warning's class: 4 of the 6 s that an agent took to start.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from executorch.extension.pybindings import _C as bindings
 from executorch.version import __version__ as executorch_version
 
+from orchestrator.agent.engine import Engine, LoadError, Loading
 from orchestrator.agent.errors import OpError
+from orchestrator.agent.etshim import ShimMissing, find_shim
+from orchestrator.agent.native import NativeEngine
 from orchestrator.agent.pte import PteSummary, read_pte
+from orchestrator.agent.runtime import Model
 from orchestrator.agent.state import free_memory_bytes
-from orchestrator.agent.tracing import take_operations
 from orchestrator.cores import usable_cores
-from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo, TensorSpec, TracedOperation
-from orchestrator.wire.tensors import spec_of
-
-# executorch/schema/scalar_type.fbs
-_DTYPES = {
-    0: "uint8",
-    1: "int8",
-    2: "int16",
-    3: "int32",
-    4: "int64",
-    5: "float16",
-    6: "float32",
-    7: "float64",
-    11: "bool",
-}
-
-# runtime/core/error.h: MemoryAllocationFailed, OutOfResources, DelegateMemoryAllocationFailed
-_MEMORY_ERRORS = ("0x:21", "0x:25", "0x:31")
+from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo
 
 # The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice.
 _COPIES_OF_WEIGHTS = 2
@@ -56,83 +36,43 @@ _COPIES_OF_WEIGHTS = 2
 _SPARE_MEMORY_BYTES = 256 << 20
 
 
-class ExecutorchModel:
-    """A loaded method `forward`; implements the agent's Model."""
-
-    placement = None
-
-    def __init__(
-        self,
-        program: Any,
-        method: Any,
-        summary: PteSummary,
-        options: Mapping[str, OptionValue],
-        on_close: Callable[[], None],
-    ) -> None:
-        self._traced = bool(options["trace"])
-        meta = method.method_meta()
-        self.inputs = tuple(_spec(meta.input_tensor_meta(i)) for i in range(meta.num_inputs()))
-        self.outputs = tuple(_spec(meta.output_tensor_meta(i)) for i in range(meta.num_outputs()))
-        self.options = options
-        self.delegates = summary.delegates
-        self.execute: Callable[[], object] = method.execute
-        self._program = program
-        self._method = method
-        self._on_close = on_close
-
-    def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
-        specs = tuple(spec_of(array) for array in arrays)
-        if specs != self.inputs:
-            raise OpError("bad_input", f"the model takes {_show(self.inputs)}, got {_show(specs)}")
-        return partial(self._method.set_inputs, [torch.from_numpy(array.copy()) for array in arrays])
-
-    def get_outputs(self) -> list[np.ndarray]:
-        return [tensor.numpy() for tensor in self._method.get_outputs(clone_outputs=True)]
-
-    def take_operations(self, skip: int) -> list[TracedOperation]:
-        return take_operations(self._program, skip) if self._traced else []
-
-    def close(self) -> None:
-        del self.execute, self._method, self._program
-        self._on_close()
+def find_engine() -> Engine:
+    """Native calls where they are built, else the binding's."""
+    try:
+        return NativeEngine(find_shim())
+    except ShimMissing:
+        return _binding()
 
 
 class ExecutorchRuntime:
     """Loads .pte files; implements the agent's Runtime."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._loaded = 0
         self._threads = usable_cores()
-        # Torch runs nothing here but would start a pool of its own if anything woke it.
-        torch.set_num_threads(1)
 
     def describe(self) -> RuntimeInfo:
-        names = bindings._get_registered_backend_names()
         threads = OptionInfo(type="int", default=usable_cores(), min=1, max=usable_cores())
         return RuntimeInfo(
             version=executorch_version,
-            backends=sorted(name for name in names if bindings._is_available(name)),
+            backends=sorted(self._engine.backends()),
             options={"threads": threads, "trace": OptionInfo(type="bool", default=False)},
         )
 
-    def load(self, path: Path, options: Mapping[str, OptionValue]) -> ExecutorchModel:
+    def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
         threads, trace = self._checked_threads(options), _checked_trace(options)
         summary = _summary(path)
         _require_memory(path.stat().st_size, summary.planned_bytes)
-        if self._loaded == 0 and bindings._threadpool_get_thread_count() != threads:
-            bindings._unsafe_reset_threadpool(threads)
+        if self._loaded == 0:
+            self._engine.set_threads(threads)
         self._threads = threads
+        engine = _binding() if trace else self._engine
+        loading = Loading({"threads": threads, "trace": trace}, summary.delegates, self._release)
         try:
-            program = bindings._load_program(
-                os.fspath(path),
-                enable_etdump=trace,
-                program_verification=bindings.Verification.InternalConsistency,
-            )
-            method = program.load_method("forward")
-            in_effect = {"threads": threads, "trace": trace}
-            model = ExecutorchModel(program, method, summary, in_effect, self._release)
-        except (RuntimeError, IndexError, KeyError, ValueError) as error:
-            code = "out_of_memory" if str(error).endswith(_MEMORY_ERRORS) else "bad_model"
+            model = engine.load(path, loading)
+        except LoadError as error:
+            code = "out_of_memory" if error.out_of_memory else "bad_model"
             reason = " ".join(str(error).split())[:200]
             raise OpError(
                 code, f"ExecuTorch {executorch_version} can't load the model ({reason}); export it again"
@@ -159,6 +99,13 @@ class ExecutorchRuntime:
         return threads
 
 
+def _binding() -> Engine:
+    # It imports torch, which takes seconds and is not needed for native calls.
+    from orchestrator.agent.binding import BindingEngine
+
+    return BindingEngine()
+
+
 def _checked_trace(options: Mapping[str, OptionValue]) -> bool:
     trace = options.get("trace", False)
     if type(trace) is not bool:
@@ -182,11 +129,3 @@ def _require_memory(file_bytes: int, planned_bytes: int) -> None:
             f"the model needs about {needed_bytes >> 20} MiB and {free_bytes >> 20} MiB are free "
             f"({_SPARE_MEMORY_BYTES >> 20} MiB are kept spare); unload models or take a smaller one",
         )
-
-
-def _spec(info: Any) -> TensorSpec:
-    return TensorSpec.model_validate({"dtype": _DTYPES[info.dtype()], "shape": list(info.sizes())})
-
-
-def _show(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{spec.dtype}{spec.shape}" for spec in specs) or "no inputs"

@@ -13,12 +13,16 @@ SOURCES = ("agent", "wire")
 
 
 def agent_info(
-    name: str = "blocktime-host", sources: Sequence[str] = SOURCES, settings: bytes = b""
+    name: str = "blocktime-host", sources: Sequence[str] = SOURCES, settings: bytes = b"", calls: str = ""
 ) -> AgentInfo:
-    """Name and version; the version changes with any source file in the folders, and with the settings."""
+    """Name and version; the version changes with any source file in the folders, and with the settings.
+
+    It ends with `calls`, the way in which the runtime is called where there is more than one.
+    """
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256(settings)
     for path in sorted(path for folder in sources for path in (package / folder).glob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0")
         digest.update(path.read_bytes())
-    return AgentInfo(name=name, version=f"python-{digest.hexdigest()[:16]}")
+    version = f"python-{digest.hexdigest()[:16]}"
+    return AgentInfo(name=name, version=f"{version}+{calls}" if calls else version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Model(Protocol):
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
         """A call that sets `arrays` as the next execution's inputs; conversion is done once, here.
 
+        What an earlier call of this gave may then set these arrays too.
+
         Raises OpError `bad_input` where they are not what the model takes.
         """
 
@@ -60,6 +62,18 @@ class Traceable(Protocol):
     def take_operations(self, skip: int) -> list[TracedOperation]:
         """Operations of one execution in their order, of those since this was last asked, the first `skip` left
         out; empty where the model was not loaded to be traced."""
+
+
+@runtime_checkable
+class TimesVisits(Protocol):
+    """A model whose runtime times executions itself, so that the interpreter's work lies between no two of them."""
+
+    @staticmethod
+    def time_visits(models: Sequence[Any]) -> np.ndarray:
+        """Visits prepared models of this class in turn: sets the inputs and executes; nanoseconds of the latter.
+
+        Raises RuntimeError where the runtime fails.
+        """
 
 
 class Runtime(Protocol):

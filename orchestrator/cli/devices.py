@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 import typer
 
@@ -25,7 +26,7 @@ _PACKAGES = {
 _TOOLS = {
     "adb": "optional: an adb server that holds Android phones",
     "java": "the Kotlin agent on this machine",
-    "g++": "building the Kotlin and Swift agents",
+    "g++": "native calls of the Python agent, and building the other two",
 }
 
 
@@ -73,6 +74,7 @@ def doctor_command(as_json: JsonOption = False) -> None:
     rows = [_package(name, use, extra) for name, (use, extra) in _PACKAGES.items()]
     rows += [_row(name, shutil.which(name) or "", use, f"install {name}") for name, use in _TOOLS.items()]
     rows += [_agent(language) for language in AGENTS]
+    rows.append(_native_calls())
     rows += [_row(gap.kind, "", f"{gap.kind}: {gap.reason}", gap.next_step) for gap in list_attached().gaps]
     columns = [
         Column("name", "name"),
@@ -93,6 +95,19 @@ def _package(name: str, use: str, extra: str) -> dict[str, str]:
     except PackageNotFoundError:
         found = ""
     return _row(name, found, use, f"pip install 'blocktime[{extra}]'" if extra else f"pip install {name}")
+
+
+def _native_calls() -> dict[str, str]:
+    """What the Python agent times through; without it through ExecuTorch's Python binding."""
+    use = "the Python agent's timing with no interpreter in it"
+    if find_spec("executorch") is None:
+        return _row("native calls", "", use, "pip install executorch")
+    from orchestrator.agent.etshim import ShimMissing, find_shim
+
+    try:
+        return _row("native calls", f"ExecuTorch {find_shim().runtime_version()}", use, "")
+    except ShimMissing as error:
+        return _row("native calls", "", use, str(error))
 
 
 def _agent(language: str) -> dict[str, str]:

@@ -22,7 +22,8 @@ from orchestrator.devices.programs import ROOT, AgentProgram, agent_program
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentLost
 
-# Importing torch and ExecuTorch takes seconds, on a cold disk of a busy machine a minute.
+# Importing torch and ExecuTorch, as an agent without native calls does, takes seconds, on a cold disk of a busy
+# machine a minute.
 START_TIMEOUT_S = 180.0
 
 _STOP_TIMEOUT_S = 5.0

@@ -13,9 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 """Where this package lies: the checkout in which `make agents` builds."""
 
 AGENTS_VARIABLE = "BLOCKTIME_AGENTS"
-"""Environment variable: another folder that holds `kotlin/` and `swift/`."""
+"""Environment variable: another folder that holds `kotlin/`, `swift/` and `native/`."""
 
 AGENTS = ("python", "kotlin", "swift")
+
+
+def built_dir() -> Path:
+    """The folder in which `make agents` builds, or the one that the environment names."""
+    return Path(os.environ.get(AGENTS_VARIABLE) or ROOT / "build")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def agent_program(language: str) -> AgentProgram:
     title = f"this machine, measured by the {language} agent"
     if language == "python":
         return AgentProgram(language, (sys.executable, "-m", "orchestrator.agent"), "host", title)
-    path = Path(os.environ.get(AGENTS_VARIABLE) or ROOT / "build") / language / "blocktime-agent"
+    path = built_dir() / language / "blocktime-agent"
     if not os.access(path, os.X_OK):
         raise DeviceError(f"the {language} agent is not built ({path} is not there); run `make agents`")
     return AgentProgram(language, (str(path),), f"host-{language}", title)

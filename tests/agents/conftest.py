@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from agent_programs import LANGUAGES, STORE_BYTES, Raw, Running, require_built, started
+from agent_programs import BINDING, PROGRAMS, STORE_BYTES, Raw, Running, require_built, started
 
-from orchestrator.devices.programs import AgentProgram, agent_program
+from orchestrator.devices.programs import AGENTS_VARIABLE, AgentProgram, agent_program
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
-def program(request: pytest.FixtureRequest) -> AgentProgram:
-    require_built(request.param)
-    return agent_program(request.param)
+@pytest.fixture(scope="module", params=PROGRAMS)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AgentProgram:
+    if request.param != BINDING:
+        require_built(request.param)
+        return agent_program(request.param)
+    python, empty = agent_program("python"), tmp_path_factory.mktemp("nothing-built")
+    return replace(python, command=("env", f"{AGENTS_VARIABLE}={empty}", *python.command))
 
 
 @pytest.fixture(scope="module")

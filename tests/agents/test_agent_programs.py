@@ -44,6 +44,7 @@ def test_stands_for_a_phone_where_told_to(language: str, tmp_path: Path) -> None
         assert client.state().caveats == []
 
 
+@pytest.mark.parametrize("program", ["python", *BUILT], indirect=True)
 def test_a_full_disk_leaves_nothing_behind(program: AgentProgram, tmp_path: Path) -> None:
     """A limit on the size of files stands for the end of the space."""
 

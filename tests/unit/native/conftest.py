@@ -24,7 +24,9 @@ def native() -> Path:
     missing = [tool for tool in ("g++", "javac") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"{missing[0]} is not installed")
-    built = subprocess.run([ROOT / "tools/build_native.sh"], capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        [ROOT / "tools/build_native.sh", "--jni"], capture_output=True, text=True, check=False
+    )
     assert built.returncode == 0, built.stderr
     return ROOT / "build/native"
 

@@ -13,7 +13,9 @@ import resource
 import sys
 from pathlib import Path
 
-from native_shim import Shim, ShimError
+from native_shim import Shim
+
+from orchestrator.agent.etshim import ShimError
 
 # A mutant's memory plan may ask for anything; agents compare it with the free memory.
 _MAX_PLANNED_BYTES = 1 << 28
@@ -48,7 +50,7 @@ def main() -> None:
         Path(scratch).write_bytes(mutate(data, seed))
         print(seed, "open", flush=True)
         try:
-            with shim.open(Path(scratch)) as opened:
+            with shim.model(Path(scratch)) as opened:
                 print(seed, "load", flush=True)
                 if opened.planned_bytes <= _MAX_PLANNED_BYTES:
                     opened.load()

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from native_models import Exported
-from native_shim import Shim, ShimError
+from native_shim import Shim
+
+from orchestrator.agent.etshim import ShimError
 
 CHILD = Path(__file__).parent / "mutants.py"
 MUTANTS = 200
@@ -52,5 +54,5 @@ def test_a_truncated_model_is_refused(native: Path, convolution: Exported, tmp_p
     path = tmp_path / "truncated.pte"
     for length in [*range(0, len(data), 29), len(data) - 1]:
         path.write_bytes(data[:length])
-        with pytest.raises(ShimError), shim.open(path) as model:
+        with pytest.raises(ShimError), shim.model(path) as model:
             model.load()

@@ -8,7 +8,6 @@ import random
 import statistics
 import subprocess
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
+from orchestrator.agent.etshim import find_shim
 from orchestrator.cli.exports import export_all
 from orchestrator.devices.host import HostDevice
 from orchestrator.devices.programs import ROOT, agent_program
@@ -25,15 +25,17 @@ from orchestrator.measure.link import Link, ModelFile
 from orchestrator.variant import Variant
 from search.spaces import get_arch, get_space
 
-SESSIONS = 12
-LOADS = 3
-ROUNDS = 10
-QUIET_QUANTILE = 0.25
-"""Of a load's visits, beside their median: other work on the machine lengthens more than half of them at times."""
+SESSIONS = 36
+"""Of fresh processes, in half a minute each."""
+ROUNDS = 6
 VISITS = 6
 WARMUP = 3
 SETTLE_RUNS = 1
 NETWORKS = 3
+SMALL_LOADS = 8
+LARGE_LOADS = 2
+"""Fresh loads of a network in every process. Loads of a small network differ by 3 to 8 %, by where their memory
+lies, which is what its intervals come from; more visits of each would narrow nothing."""
 THREADS = 1
 EXECUTE = "c++"
 FORWARD = "c++ forward"
@@ -42,24 +44,27 @@ BASES = {"python": EXECUTE, "kotlin": FORWARD, "swift": EXECUTE}
 
 
 class Timer(Protocol):
-    """Something that loads models and times visits, each after a settle run, in nanoseconds."""
+    """Something that loads models and times visits, each after a settle run."""
 
     def load(self, model: ModelFile) -> int: ...
 
     def unload(self, handle: int) -> None: ...
 
-    def run(self, handle: int) -> list[int]: ...
+    def run(self, handles: Sequence[int]) -> np.ndarray:
+        """Nanoseconds [handles, VISITS], one handle after the other."""
 
 
 @dataclass(frozen=True)
-class Load:
-    """One fresh load in every program: by agent, log ratios to its C++ call.
+class Compared:
+    """A network in one session: by agent, the log ratio to its C++ call.
 
-    `quiet`: of the lower quartiles of all visits; `paired`: the median over rounds of the ratio of medians.
+    That is the median over rounds of the mean over loads of the logarithm of a turn's median visit, less the same
+    of the C++ program, whose turn was in the same round: what slows the machine for longer than a round drops out,
+    and what slows a few visits or rounds does not count. Lower quartiles of a load's visits, which can't be paired
+    within rounds, spread by more than twice as much.
     """
 
-    quiet: Mapping[str, float]
-    paired: Mapping[str, float]
+    log_ratios: Mapping[str, float]
     base_ms: float
 
 
@@ -75,9 +80,10 @@ class AgentTimer:
     def unload(self, handle: int) -> None:
         self._link.client.unload(handle)
 
-    def run(self, handle: int) -> list[int]:
-        samples = self._link.client.run([handle], [[0] * (SETTLE_RUNS + 1)] * VISITS, WARMUP).samples
-        return [int(ns) for ns in samples[:, -1]]
+    def run(self, handles: Sequence[int]) -> np.ndarray:
+        order = [[index] * (SETTLE_RUNS + 1) for index in range(len(handles)) for _ in range(VISITS)]
+        samples = self._link.client.run(handles, order, WARMUP).samples
+        return samples[:, -1].reshape(len(handles), VISITS)
 
 
 class BareTimer:
@@ -92,9 +98,10 @@ class BareTimer:
     def unload(self, handle: int) -> None:
         self._ask(f"unload {handle}")
 
-    def run(self, handle: int) -> list[int]:
-        ns = self._ask(f"{self._verb} {handle} {VISITS * (SETTLE_RUNS + 1)} {WARMUP}")["ns"]
-        return [int(value) for value in ns[SETTLE_RUNS :: SETTLE_RUNS + 1]]
+    def run(self, handles: Sequence[int]) -> np.ndarray:
+        runs = f"{VISITS * (SETTLE_RUNS + 1)} {WARMUP}"
+        ns = [self._ask(f"{self._verb} {handle} {runs}")["ns"] for handle in handles]
+        return np.array(ns)[:, SETTLE_RUNS :: SETTLE_RUNS + 1]
 
     def _ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -116,22 +123,20 @@ class Agreement:
 
 
 def main() -> str:
-    """Time the same networks in all four programs, each session with processes of its own."""
+    """Time the same networks in all four programs, each session with processes of its own.
+
+    Raises ShimMissing where the Python agent would time through its binding.
+    """
+    find_shim()
     rng = random.Random(0)
-    models, names = _models(rng)
-    quiet: dict[tuple[str, str], list[float]] = defaultdict(list)
-    paired: dict[tuple[str, str], list[float]] = defaultdict(list)
-    base_ms: dict[str, list[float]] = defaultdict(list)
+    models, loads = _models(rng)
+    found: dict[str, list[Compared]] = {name: [] for name in loads}
     for session in range(SESSIONS):
         with _timers() as timers:
-            for name in names:
-                found = [_one_load(timers, models[name], rng) for _ in range(LOADS)]
-                for agent in BASES:
-                    quiet[name, agent].append(statistics.fmean(load.quiet[agent] for load in found))
-                    paired[name, agent].append(statistics.fmean(load.paired[agent] for load in found))
-                base_ms[name].append(statistics.median(load.base_ms for load in found))
+            for name in rng.sample(list(loads), len(loads)):
+                found[name].append(_compare(timers, models[name], loads[name], rng))
         print(f"session {session + 1} of {SESSIONS}", flush=True)
-    return _section(names, base_ms, quiet, paired)
+    return _section(found)
 
 
 def agreement(log_ratios: Sequence[float]) -> Agreement:
@@ -141,13 +146,19 @@ def agreement(log_ratios: Sequence[float]) -> Agreement:
     return Agreement(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
-def _models(rng: random.Random) -> tuple[dict[str, ModelFile], list[str]]:
+def _models(rng: random.Random) -> tuple[dict[str, ModelFile], dict[str, int]]:
+    """The networks, and how often each is loaded in a session."""
     nano = get_space("autovit-nano")
     archs = {f"nano {i + 1}": nano.sample(rng) for i in range(NETWORKS)}
     archs["autovit-xxs-paper"] = get_arch("autovit-xxs-paper")
     variant = Variant("executorch", "xnnpack", "", THREADS)
     artifacts = export_all({name: variant.export_spec(arch.keys()) for name, arch in archs.items()}, None)
-    return {name: ModelFile(a.path, a.sha256) for name, a in artifacts.items()}, list(archs)
+    loads = {name: SMALL_LOADS if _is_small(name) else LARGE_LOADS for name in archs}
+    return {name: ModelFile(a.path, a.sha256) for name, a in artifacts.items()}, loads
+
+
+def _is_small(name: str) -> bool:
+    return name.startswith("nano")
 
 
 @contextmanager
@@ -175,82 +186,81 @@ def _timers() -> Iterator[dict[str, Timer]]:
         yield timers
 
 
-def _one_load(timers: Mapping[str, Timer], model: ModelFile, rng: random.Random) -> Load:
-    """A fresh load in every program, and rounds in which all take turns."""
-    handles = {name: timers[name].load(model) for name in rng.sample(list(timers), len(timers))}
-    rounds: list[dict[str, list[int]]] = []
-    for _ in range(ROUNDS):
-        turn = rng.sample(list(timers), len(timers))
-        rounds.append({name: timers[name].run(handles[name]) for name in turn})
-    for name, handle in handles.items():
-        timers[name].unload(handle)
-    quiet_ns = {
-        name: float(np.quantile([ns for visited in rounds for ns in visited[name]], QUIET_QUANTILE))
-        for name in timers
-    }
-    quiet = {agent: math.log(quiet_ns[agent] / quiet_ns[base]) for agent, base in BASES.items()}
-    paired = {
-        agent: statistics.median(
-            math.log(statistics.median(visited[agent]) / statistics.median(visited[base]))
-            for visited in rounds
-        )
+def _compare(timers: Mapping[str, Timer], model: ModelFile, loads: int, rng: random.Random) -> Compared:
+    """Fresh loads in every program, and rounds in which all take turns."""
+    handles: dict[str, list[int]] = {name: [] for name in timers}
+    for _ in range(loads):
+        for name in rng.sample(list(timers), len(timers)):
+            handles[name].append(timers[name].load(model))
+    rounds = [
+        {name: _log_level(timers[name].run(handles[name])) for name in rng.sample(list(timers), len(timers))}
+        for _ in range(ROUNDS)
+    ]
+    for name in timers:
+        for handle in handles[name]:
+            timers[name].unload(handle)
+    log_ratios = {
+        agent: statistics.median(levels[agent] - levels[base] for levels in rounds)
         for agent, base in BASES.items()
     }
-    return Load(quiet, paired, quiet_ns[EXECUTE] / 1e6)
+    return Compared(log_ratios, math.exp(statistics.median(levels[EXECUTE] for levels in rounds)) / 1e6)
 
 
-def _section(
-    names: Sequence[str],
-    base_ms: Mapping[str, Sequence[float]],
-    quiet: Mapping[tuple[str, str], Sequence[float]],
-    paired: Mapping[tuple[str, str], Sequence[float]],
-) -> str:
-    found = {key: agreement(values) for key, values in quiet.items()}
+def _log_level(ns: np.ndarray) -> float:
+    """Of a turn, visits by loads: the mean over loads of the logarithm of the median visit."""
+    return float(np.log(np.median(ns, axis=1)).mean())
+
+
+def _section(found: Mapping[str, Sequence[Compared]]) -> str:
     rows = []
-    for name in names:
-        cells = [_cell(found[name, agent]) for agent in BASES]
-        rows.append(f"| {name} | {statistics.median(base_ms[name]):.3f} | " + " | ".join(cells) + " |")
-    overall = [f"**{_cell(_over_all(quiet, names, agent))}**" for agent in BASES]
-    medians = [_cell(_over_all(paired, names, agent)) for agent in BASES]
+    for name, sessions in found.items():
+        cells = [_cell(_agreement_of([sessions], agent)) for agent in BASES]
+        rows.append(f"| {name} | {_base_ms(sessions):.3f} | " + " | ".join(cells) + " |")
+    overall = [f"**{_cell(_agreement_of(list(found.values()), agent))}**" for agent in BASES]
     rows.append("| all | | " + " | ".join(overall) + " |")
-    rows.append("| all, by medians | | " + " | ".join(medians) + " |")
     table = "\n".join(rows)
     return f"""## The same network in C++, Python, Kotlin and Swift
 
 Latency in each agent over that in a bare C++ program, all on the same ExecuTorch runtime, XNNPACK fp32, {THREADS}
-thread: {SESSIONS} sessions of fresh processes, {LOADS} fresh loads in each, {ROUNDS} rounds a load in which all
-took turns in random order ({VISITS} timed visits a turn). Compared are lower quartiles of a load's visits; the last
-line compares medians, turn by turn. 95 % intervals are over sessions.
-The agents go through the wire protocol; the Kotlin one on the JVM through a stand-in of ExecuTorch's
-Android API over JNI. That API sets the inputs within the call, so Kotlin is compared with a C++ program that times
-both, the others with one that times the execution alone. The stand-in wraps inputs and outputs once and the real
-API in every call: what that costs on a phone is not in here. ExecuTorch's Python binding redirects `sys.stdout` and
-`sys.stderr` in every call, which is part of its time.
+thread: {SESSIONS} sessions of fresh processes, in each {SMALL_LOADS} fresh loads of the small networks and
+{LARGE_LOADS} of the large one, {ROUNDS} rounds in which all programs took turns in random order ({VISITS} timed
+visits of every load a turn). Compared are turns of one round: the mean over loads of the logarithm of the median
+visit. A session's ratio is the median over its rounds; 95 % intervals are over sessions.
+The agents go through the wire protocol. The Python one executes and times through a C library, with no interpreter
+between two readings of the clock ([native](../native/README.md)); Swift calls the same library. The Kotlin one, on
+the JVM, goes through a stand-in of ExecuTorch's Android API over JNI. That API sets the inputs within the call, so
+Kotlin is compared with a C++ program that times both, the others with one that times the execution alone. The
+stand-in wraps inputs and outputs once and the real API in every call: what that costs on a phone is not in here.
 
 | network | C++, ms | Python | Kotlin | Swift |
 |---|---|---|---|---|
 {table}
 
-Over the networks of autovit-nano that is {_microseconds(names, base_ms, found)} a call:
+Over the networks of autovit-nano that is {_microseconds(found)} a call:
 what the call costs beside the execution. It weighs most on networks this small.
 """
 
 
-def _over_all(logs: Mapping[tuple[str, str], Sequence[float]], names: Sequence[str], agent: str) -> Agreement:
+def _agreement_of(networks: Sequence[Sequence[Compared]], agent: str) -> Agreement:
     """Over networks, each with the same weight in every session."""
     return agreement(
-        [statistics.fmean(values) for values in zip(*(logs[name, agent] for name in names), strict=True)]
+        [
+            statistics.fmean(compared.log_ratios[agent] for compared in session)
+            for session in zip(*networks, strict=True)
+        ]
     )
 
 
-def _microseconds(
-    names: Sequence[str], base_ms: Mapping[str, Sequence[float]], found: Mapping[tuple[str, str], Agreement]
-) -> str:
+def _base_ms(sessions: Sequence[Compared]) -> float:
+    return statistics.median(compared.base_ms for compared in sessions)
+
+
+def _microseconds(found: Mapping[str, Sequence[Compared]]) -> str:
     """What each agent's call costs beside C++'s, in microseconds, on average over the small networks."""
-    small = [name for name in names if name.startswith("nano")]
+    small = [sessions for name, sessions in found.items() if _is_small(name)]
     parts = []
     for agent in BASES:
-        extra_ms = [(found[name, agent].ratio - 1) * statistics.median(base_ms[name]) for name in small]
+        extra_ms = [(_agreement_of([sessions], agent).ratio - 1) * _base_ms(sessions) for sessions in small]
         parts.append(f"{1000 * statistics.fmean(extra_ms):+.1f} µs in {agent.capitalize()}")
     return ", ".join(parts)
 

@@ -3,8 +3,8 @@
 The interpreter's and the binding's own work, a redirection of stdout and stderr in every call included, lies
 between the two readings of the clock: microseconds, which weigh on networks of a fraction of a millisecond.
 
-The compiled bindings are imported by themselves, after torch, whose libraries they need. `portable_lib` would import
-the exporter with them, for a warning's class: 4 of the 6 s that an agent took to start.
+The compiled bindings are imported by themselves, after torch, whose libraries they need. `portable_lib` would
+import the exporter with them, for a warning's class: 4 of the 6 s that an agent took to start.
 """
 
 from __future__ import annotations

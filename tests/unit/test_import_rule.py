@@ -56,5 +56,8 @@ def test_the_command_line_starts_without_what_only_some_commands_need():
 
 
 def test_an_agent_starts_without_the_exporter():
-    code = "import orchestrator.agent.host, sys; assert 'executorch.exir' not in sys.modules"
+    code = (
+        "import orchestrator.agent.host, sys; assert 'torch' not in sys.modules; "
+        "import orchestrator.agent.binding; assert 'executorch.exir' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

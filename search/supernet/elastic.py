@@ -9,7 +9,8 @@ optimizer all go through it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -53,33 +54,68 @@ class Slice:
         """Shape of the region."""
         return _sides(self.index)
 
+    @cached_property
+    def layout(self) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+        """Shape, strides and offset of the region in a contiguous `source`."""
+        strides = [math.prod(self.view[axis + 1 :]) for axis in range(len(self.view))]
+        offset = sum(side.start * stride for side, stride in zip(self.index, strides, strict=True))
+        return self.shape_of_box, tuple(strides), offset
+
     def region(self, tensor: Tensor) -> Tensor:
-        """The slice as a view: writing to it writes to `tensor` (a weight, a gradient, optimizer state)."""
-        return tensor if self.whole else tensor.view(self.view)[self.index]
+        """The slice as a view: writing to it writes to `tensor` (a weight, a gradient, optimizer state).
+
+        Raises:
+            ValueError: `tensor` is not contiguous.
+        """
+        if self.whole:
+            return tensor
+        if not tensor.is_contiguous():
+            raise ValueError(f"{self.source}: slices are cut from contiguous tensors alone")
+        return tensor.as_strided(*self.layout)
 
     def take(self, tensor: Tensor) -> Tensor:
         """The slice in the shape of the static parameter."""
-        if self.whole:
-            return tensor
-        taken: Tensor = _Take.apply(tensor, self)
-        return taken
+        return take((self,), (tensor,))[0]
+
+
+def take(parts: Sequence[Slice], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Each slice of its tensor in the shape of the static parameter, contiguous; whole tensors as they are."""
+    found = list(tensors)
+    places = [place for place, part in enumerate(parts) if not part.whole]
+    if places:
+        cut = _Take.apply(tuple(parts[place] for place in places), *(tensors[place] for place in places))
+        for place, tensor in zip(places, cut, strict=True):
+            found[place] = tensor
+    return found
 
 
 class _Take(torch.autograd.Function):
-    """`Slice.take` as one operation: torch would record a view, one for each dimension and a copy."""
+    """`take` as one operation: torch would record a view, one for each dimension and a copy of every slice.
+
+    Copies are contiguous, since a 1x1 convolution takes a part of its input channels for channels-last weights.
+    """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, part: Slice) -> Tensor:
-        ctx.part, ctx.shape = part, tensor.shape
-        return part.region(tensor).reshape(part.shape)
+    def forward(ctx: Any, parts: tuple[Slice, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.parts, ctx.shapes = parts, [tensor.shape for tensor in tensors]
+        return tuple(
+            _shaped(part.region(tensor).clone(memory_format=torch.contiguous_format), part.shape)
+            for part, tensor in zip(parts, tensors, strict=True)
+        )
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Zero outside of the slice."""
-        (gradient,) = gradients
-        whole = gradient.new_zeros(ctx.shape)
-        ctx.part.region(whole).copy_(gradient.reshape(ctx.part.shape_of_box))
-        return whole, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Zero outside of the slices."""
+        wholes = [g.new_zeros(shape) for g, shape in zip(gradients, ctx.shapes, strict=True)]
+        regions = [part.region(whole) for part, whole in zip(ctx.parts, wholes, strict=True)]
+        boxes = [_shaped(g, part.shape_of_box) for part, g in zip(ctx.parts, gradients, strict=True)]
+        torch._foreach_copy_(regions, boxes)
+        return None, *wholes
+
+
+def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`reshape`, which costs as much as a small copy even where there is nothing to do."""
+    return tensor if tensor.shape == shape else tensor.reshape(shape)
 
 
 def disjoint(slices: Iterable[Slice]) -> tuple[Slice, ...]:

@@ -15,7 +15,7 @@ from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
 from search.spaces.family import expand_head, expand_stage, stage_slots
 from search.spaces.space import stage_resolution
-from search.supernet.elastic import Slice, elastic_module, run_with, slices_of, weightless_module
+from search.supernet.elastic import Slice, elastic_module, run_with, slices_of, take, weightless_module
 
 
 class Supernet(nn.Module):
@@ -38,10 +38,12 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution)."""
-        weights = dict(self.named_parameters())
-        for slot, group in self.path(arch):
-            taken = {s.name: s.take(weights[s.source]) for s in self._slices_of(slot, group)}
-            x = run_with(weightless_module(group), taken, x)
+        weights, path = dict(self.named_parameters()), self.path(arch)
+        cut = [self._slices_of(slot, group) for slot, group in path]
+        parts = [part for found in cut for part in found]
+        taken = iter(take(parts, [weights[part.source] for part in parts]))
+        for (_, group), found in zip(path, cut, strict=True):
+            x = run_with(weightless_module(group), {part.name: next(taken) for part in found}, x)
         return x
 
     def slices(self, arch: Arch) -> tuple[Slice, ...]:

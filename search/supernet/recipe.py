@@ -20,9 +20,11 @@ NOT_OF_IMAGES = (
     "learning_rate",
     "min_learning_rate",
     "warmup_epochs",
+    "warmup_learning_rate",
     "weight_decay",
     "betas",
     "label_smoothing",
+    "drop_path",
     "clip_norm",
     "ema_decay",
     "precision",
@@ -81,6 +83,9 @@ class Recipe(BaseModel):
         params_range: Least and most parameters of trained subnets, for several supernets of one space.
         learning_rate: Peak of the cosine schedule, which ends at `min_learning_rate`.
         warmup_epochs: Epochs of linear growth to the peak.
+        warmup_learning_rate: Where that growth begins, one step before the first.
+        drop_path: Share of images for which a subnet's last removable block is left out, less for those before
+            it (`search.supernet.drop_path`); of a sandwich, the largest subnet alone (BigNAS, section 3.1).
         clip_norm: Largest global norm of the gradients; 0 for no bound.
         ema_decay: Decay of the moving average of the weights, which is then what subnets inherit; 0 for none.
         precision: Of forward and backward pass; weights stay fp32, and fp16 has a loss scaler.
@@ -107,9 +112,11 @@ class Recipe(BaseModel):
     learning_rate: float = Field(gt=0, le=1)
     min_learning_rate: float = Field(ge=0, le=1, default=0.0)
     warmup_epochs: float = Field(ge=0, default=5)
+    warmup_learning_rate: float = Field(ge=0, le=1, default=0.0)
     weight_decay: float = Field(ge=0, lt=1, default=0.05)
     betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     label_smoothing: float = Field(ge=0, lt=1, default=0.1)
+    drop_path: float = Field(ge=0, lt=1, default=0.0)
     clip_norm: float = Field(ge=0, default=5.0)
     ema_decay: _Decay = 0.0
     precision: PrecisionName = "fp32"
@@ -138,7 +145,8 @@ class Recipe(BaseModel):
         """Learning rate of a step counted from 0: linear warm-up, then half a cosine down to the least."""
         total, warmup = self.epochs * steps_per_epoch, self.warmup_epochs * steps_per_epoch
         if step < warmup:
-            return self.learning_rate * (step + 1) / (warmup + 1)
+            start = min(self.warmup_learning_rate, self.learning_rate)
+            return start + (self.learning_rate - start) * (step + 1) / (warmup + 1)
         progress = (step - warmup) / max(1.0, total - warmup)
         least = min(self.min_learning_rate, self.learning_rate)
         return least + (self.learning_rate - least) * 0.5 * (1 + math.cos(math.pi * progress))

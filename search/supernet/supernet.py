@@ -15,6 +15,7 @@ from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
 from search.spaces.family import expand_head, expand_stage, stage_slots
 from search.spaces.space import stage_resolution
+from search.supernet.drop_path import DropPath, leaving_out
 from search.supernet.elastic import Slice, elastic_module, run_with, slices_of, take, weightless_module
 
 
@@ -36,14 +37,18 @@ class Supernet(nn.Module):
         self._slices: dict[tuple[str, Group], tuple[Slice, ...]] = {}
         self._named: dict[tuple[int, str, Group], tuple[Slice, ...]] = {}
 
-    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+    def forward(self, x: Tensor, arch: Arch, drop_path: DropPath | None = None) -> Tensor:
         """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution)."""
         weights, path = dict(self.named_parameters()), self.path(arch)
         cut = [self._slices_of(slot, group) for slot, group in path]
         parts = [part for found in cut for part in found]
         taken = iter(take(parts, [weights[part.source] for part in parts]))
-        for (_, group), found in zip(path, cut, strict=True):
-            x = run_with(weightless_module(group), {part.name: next(taken) for part in found}, x)
+        groups = [group for _, group in path]
+        left_out = drop_path.draw(groups, len(x)) if drop_path else [{}] * len(groups)
+        for group, found, scales in zip(groups, cut, left_out, strict=True):
+            module = weightless_module(group)
+            with leaving_out(module, scales):
+                x = run_with(module, {part.name: next(taken) for part in found}, x)
         return x
 
     def slices(self, arch: Arch) -> tuple[Slice, ...]:

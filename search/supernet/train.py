@@ -28,6 +28,7 @@ from search.supernet.checkpoint import (
 from search.supernet.data import ImageData
 from search.supernet.distill import in_place
 from search.supernet.distributed import Group
+from search.supernet.drop_path import DropPath
 from search.supernet.ema import WeightAverage
 from search.supernet.interrupt import deferred_interrupt
 from search.supernet.logs import CsvLog
@@ -200,7 +201,7 @@ class Trainer:
         for part in self._parts():
             images, labels = self._next_batch()
             taught = None if self.answers is None else self.answers.logits(self.step, part, images)
-            loss, logits = self._backward(archs, images, labels, taught)
+            loss, logits = self._backward(archs, part, images, labels, taught)
             right = labels if labels.ndim == 1 else labels.argmax(1)
             seen[0] += loss
             seen[1] += (logits.argmax(1) == right).sum()
@@ -229,16 +230,18 @@ class Trainer:
         )
 
     def _backward(
-        self, archs: tuple[Arch, ...], images: Tensor, labels: Tensor, taught: Tensor | None
+        self, archs: tuple[Arch, ...], part: int, images: Tensor, labels: Tensor, taught: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Add up the gradients of a micro-batch's subnets; its share of the loss, and logits, of the first."""
         recipe = self.recipe
         first: tuple[Tensor, Tensor] | None = None
         for arch in archs:
+            example = first[1] if first is not None and self.sampler.in_place else None
+            drop_path = self._drop_path(part) if example is None else None
             with self.precision.autocast():
-                logits = self.supernet(images, arch).float()
-            if first is not None and self.sampler.in_place:
-                loss = in_place(logits, first[1])
+                logits = self.supernet(images, arch, drop_path).float()
+            if example is not None:
+                loss = in_place(logits, example)
             else:
                 loss = recipe.distillation.loss(logits, labels, taught, recipe.label_smoothing)
             loss = loss / recipe.micro_batches
@@ -264,6 +267,10 @@ class Trainer:
                     parameter.grad.mul_(self.recipe.clip_norm / norm)
         slices = (part for arch in archs for part in self.supernet.slices(arch))
         self.precision.update(lambda: self.optimizer.step(slices, learning_rate))
+
+    def _drop_path(self, part: int) -> DropPath | None:
+        rate = self.recipe.drop_path
+        return DropPath(rate, f"{self.recipe.seed} {self.step} {part}") if rate else None
 
     def _sample_archs(self, resolution: int) -> tuple[Arch, ...]:
         return self.sampler.draw(random.Random(f"arch {self.recipe.seed} {self.step}"), resolution)

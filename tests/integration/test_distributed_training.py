@@ -20,6 +20,7 @@ micro_batches = 2
 ema_decay = 0.9
 save_epochs = 1
 clip_norm = 1.0
+drop_path = 0.2
 """
 """Two steps an epoch of digits, of which 40 % are held out."""
 

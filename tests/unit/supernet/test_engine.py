@@ -33,6 +33,7 @@ FULL = Recipe(
     ema_decay=0.9,
     precision="fp16",
     channels_last=True,
+    drop_path=0.3,
     augmentation=Augmentation(
         crop="resized", rand_augment="rand-m9-mstd0.5-inc1", erase=0.25, mixup=0.8, cutmix=1.0
     ),

@@ -26,6 +26,7 @@ def test_recipe_of_the_paper():
     assert (recipe.epochs, recipe.warmup_epochs, recipe.weight_decay) == (500, 5, 0.05)
     assert recipe.learning_rate == pytest.approx(5e-4 * recipe.batch_size / 512)
     assert (recipe.label_smoothing, recipe.ema_decay) == (0.1, 0.99996)
+    assert (recipe.drop_path, recipe.warmup_learning_rate) == (0.1, 1e-6)
     how = recipe.augmentation
     assert (how.rand_augment, how.mixup, how.cutmix, how.erase) == ("rand-m9-mstd0.5-inc1", 0.8, 1.0, 0.25)
     ranges = {"xxs": (1.0, 1.8), "xs": (1.6, 2.6), "s": (4.0, 7.2)}
@@ -34,6 +35,13 @@ def test_recipe_of_the_paper():
         assert one.params_range == (low * 1e6, high * 1e6)
         assert one.model_copy(update={"name": "imagenet", "params_range": None}) == recipe
         assert resolutions_of(one, get_space(f"autovit-{name}")) == (256,)
+
+
+def test_warm_up_grows_in_equal_steps_from_its_first_learning_rate():
+    recipe = BASE.model_copy(update={"warmup_epochs": 0.9, "warmup_learning_rate": 1e-4})
+    rates = [recipe.learning_rate_at(step, 10) for step in range(9)]
+    assert rates == pytest.approx([1e-4 + 0.9e-4 * (step + 1) for step in range(9)])
+    assert recipe.learning_rate_at(9, 10) == recipe.learning_rate
 
 
 def test_own_file_extends_a_recipe_table_by_table(tmp_path):

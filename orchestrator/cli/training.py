@@ -69,12 +69,16 @@ def train_command(
     ] = None,
     on: Annotated[str, typer.Option("--on", help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that prepare images.")] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile modules with torch.compile: for long runs on GPUs.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on.
 
     On many GPUs or nodes: torchrun --nproc-per-node N --no-python bench train ...; all share the output folder.
     """
+    from search.supernet.compiled import obstacle
     from search.supernet.distributed import local_device, process_group
     from search.supernet.progress import Progress
     from search.supernet.recipe_files import changed, get_recipe
@@ -91,7 +95,11 @@ def train_command(
         "precision": precision,
     }
     chosen = changed(get_recipe(recipe), options, {"kind": distill, "alpha": alpha, "tau": tau})
-    engine = Engine(local_device(on), workers)
+    device = local_device(on)
+    reason = obstacle(device) if compiled else None
+    if reason:
+        say(f"note: nothing is compiled ({reason}); the run goes on without --compile")
+    engine = Engine(device, workers, compiled and reason is None)
     begun_s = time.monotonic()
     with process_group() as group:
         images = open_data(data, get_space(space), chosen)

@@ -15,6 +15,7 @@ from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
 from search.spaces.family import expand_head, expand_stage, stage_slots
 from search.spaces.space import stage_resolution
+from search.supernet.compiled import CompiledModules
 from search.supernet.drop_path import DropPath, leaving_out
 from search.supernet.elastic import Slice, elastic_module, run_with, slices_of, take, weightless_module
 
@@ -25,6 +26,9 @@ class Supernet(nn.Module):
     A slot is the place of one module: the i-th of a stage, or a kind of head. Depth is a prefix of a stage's
     slots, the number of stages an early exit; each kind of head is one slot that all widths and exits share.
     BN normalises by the batch here; a subnet gets running statistics of its own (`recalibrate.recalibrate`).
+
+    Attributes:
+        compiled: What runs the modules that leave nothing out, instead of plain calls.
     """
 
     def __init__(self, space: Space, seed: int = 0):
@@ -34,6 +38,7 @@ class Supernet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.slots = nn.ModuleDict({slot: elastic_module(group) for slot, group in self._largest.items()})
+        self.compiled: CompiledModules | None = None
         self._slices: dict[tuple[str, Group], tuple[Slice, ...]] = {}
         self._named: dict[tuple[int, str, Group], tuple[Slice, ...]] = {}
 
@@ -46,9 +51,13 @@ class Supernet(nn.Module):
         groups = [group for _, group in path]
         left_out = drop_path.draw(groups, len(x)) if drop_path else [{}] * len(groups)
         for group, found, scales in zip(groups, cut, left_out, strict=True):
+            weights_here = {part.name: next(taken) for part in found}
+            if self.compiled is not None and not scales:
+                x = self.compiled.run(group, weights_here, x)
+                continue
             module = weightless_module(group)
             with leaving_out(module, scales):
-                x = run_with(module, {part.name: next(taken) for part in found}, x)
+                x = run_with(module, weights_here, x)
         return x
 
     def slices(self, arch: Arch) -> tuple[Slice, ...]:

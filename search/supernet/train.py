@@ -25,6 +25,7 @@ from search.supernet.checkpoint import (
     save_checkpoint,
     space_digest,
 )
+from search.supernet.compiled import CompiledModules
 from search.supernet.data import ImageData
 from search.supernet.distill import in_place
 from search.supernet.distributed import Group
@@ -82,10 +83,12 @@ class Engine:
     Attributes:
         device: Where the supernet lies.
         workers: Processes that prepare batches ahead of time; 0 for none.
+        compiled: Whether torch.compile makes the supernet's modules (`search.supernet.compiled`).
     """
 
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
+    compiled: bool = False
 
 
 class Trainer:
@@ -123,6 +126,8 @@ class Trainer:
             )
         self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
         self.supernet = Supernet(space.with_classes(data.classes), recipe.seed).to(self.engine.device)
+        if self.engine.compiled:
+            self.supernet.compiled = CompiledModules()
         parameters = dict(self.supernet.named_parameters())
         self.optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
         average = WeightAverage(parameters, recipe.ema_decay) if recipe.ema_decay else None

@@ -36,7 +36,7 @@ demo: $(READY) ## profile, train, search, measure, report: autovit-nano on this 
 
 test: lint toolchains ## lint, types and all tests
 	@tools/build_native.sh --if-possible
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,4 +1,8 @@
-"""What several folders share: `profiling`, `tiny_model`, and models that are exported once for all tests."""
+"""What several folders share: `profiling`, `tiny_model`, and models that are exported once for all tests.
+
+Each of xdist's workers, and each process that a test starts, computes with one thread: with more they would wait
+for each other's cores.
+"""
 
 import os
 import sys
@@ -9,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_model import Exported, export_tiny
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

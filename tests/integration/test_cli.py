@@ -1,36 +1,48 @@
-"""`bench` as its user calls it: what it prints, how it fails, and the exit codes that scripts rely on."""
+"""`bench` as its user calls it: what it prints, how it fails, and the exit codes that scripts rely on.
+
+Where the process is not what is tested, the command runs in the test's own.
+"""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.main import run
+
 BENCH = Path(sys.executable).parent / "bench"
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    for folder in ("runs", "luts", "cache"):
+        monkeypatch.setenv(f"BLOCKTIME_{folder.upper()}", str(tmp_path / folder))
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
-def bench(tmp_path):
-    environment = os.environ | {
-        "BLOCKTIME_RUNS": str(tmp_path / "runs"),
-        "BLOCKTIME_LUTS": str(tmp_path / "luts"),
-        "BLOCKTIME_CACHE": str(tmp_path / "cache"),
-    }
+def bench(monkeypatch, capsys):
+    """The command in this process."""
 
     def call(*arguments):
-        return subprocess.run(
-            [BENCH, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=tmp_path,
-            timeout=300,
-            check=False,
-        )
+        command = ["bench", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", list(command))
+        try:
+            run()
+            exit_code = 0
+        except SystemExit as end:
+            exit_code = end.code or 0
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(command, exit_code, said.out, said.err)
 
     return call
+
+
+def program(*arguments):
+    """The installed script in a process of its own."""
+    return subprocess.run([BENCH, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def refused(result, exit_code, *words):
@@ -45,8 +57,8 @@ def refused(result, exit_code, *words):
 
 
 def test_spaces_and_architectures_as_json(bench):
-    rows = json.loads(bench("space", "list", "--json").stdout)
-    autovit = {"autovit-nano", "autovit-xxs", "autovit-xs", "autovit-s"}
+    rows = json.loads(program("space", "list", "--json").stdout)
+    autovit = {"autovit-nano", "autovit-cifar", "autovit-xxs", "autovit-xs", "autovit-s"}
     assert {row["space"] for row in rows} == autovit | {"mobilevit", "efficientvit-cga", "efficientvit-nano"}
     shown = json.loads(bench("arch", "show", "autovit-xxs-paper", "--json").stdout)
     assert shown["params"] == 1815528
@@ -66,6 +78,7 @@ def test_a_sampled_architecture_is_accepted_again(bench, tmp_path):
 
 
 def test_unknown_names_end_with_2_and_name_the_known_ones(bench):
+    refused(program("space", "show", "autovit-huge"), 2, "autovit-nano")
     refused(bench("space", "show", "autovit-huge"), 2, "autovit-nano")
     refused(bench("arch", "show", "autovit-huge"), 2, "autovit-xxs-paper")
     profile = ("profile", "--device", "host", "--space")
@@ -96,9 +109,9 @@ def test_damaged_files_end_with_6(bench, tmp_path):
     refused(bench("lut", "verify", "host"), 6)
 
 
-def test_a_truncated_model_ends_with_6_and_says_which(bench, tmp_path):
+def test_a_truncated_model_ends_with_6_and_says_which(tmp_path):
     (tmp_path / "cut.pte").write_bytes(b"\x00" * 4096)
-    refused(bench("measure", "--device", "host", "--artifact", "cut.pte", "--threads", "1"), 6, "cut.pte")
+    refused(program("measure", "--device", "host", "--artifact", "cut.pte", "--threads", "1"), 6, "cut.pte")
 
 
 def test_measuring_nothing_is_a_usage_error(bench):
@@ -126,7 +139,7 @@ def test_devices_lists_the_host_and_what_is_missing(bench):
     assert rows[0]["next_step"] == "ready"
 
 
-def test_debug_shows_the_traceback(bench):
-    result = bench("space", "show", "autovit-huge", "--debug")
+def test_debug_shows_the_traceback():
+    result = program("space", "show", "autovit-huge", "--debug")
     assert "Traceback" in result.stderr
     assert result.returncode != 0

@@ -87,10 +87,10 @@ def test_equal_specs_give_equal_bytes_and_a_truncated_file_is_rebuilt(
     assert rebuilt.sha256 == nano.sha256
 
 
-def test_other_weights_are_refused() -> None:
+def test_other_weights_are_refused(nano: Artifact) -> None:
     module, inputs = build_module(NANO)
-    lowered = lower_to_executorch(module, inputs)
-    outputs = run_pte(lowered.data, inputs)
+    outputs = run_pte(nano.path.read_bytes(), inputs)
+    check_parity(outputs, module, inputs)
     with torch.no_grad():
         module.get_parameter("4.fc.weight").mul_(1.001)
     with pytest.raises(InvalidArtifactError, match="differs from PyTorch"):

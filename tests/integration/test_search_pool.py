@@ -120,12 +120,15 @@ def _alive(pid):
     return state != "Z"
 
 
-def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path, monkeypatch, request):
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     with RayPool(Toy(tmp_path), FINGERPRINT, 2) as pool:
         assert dict(pool.stream(archs)) == {arch: expected(arch) for arch in archs}
     assert str(os.getpid()) not in {path.name.split("-")[0] for path in tmp_path.iterdir()}
+    assert not ray.is_initialized(), "the pool's own cluster ends with it"
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    request.addfinalizer(ray.shutdown)
     for how, error, words in (
         ("refuse", UsageError, "I do not like"),
         ("raise", BlocktimeError, "ValueError: no such thing"),
@@ -138,6 +141,7 @@ def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path, monkeypa
     foreign = RayPool(Toy(tmp_path), "b" * 64, 1)
     with foreign, pytest.raises(InvalidArtifactError, match="another"):
         list(foreign.stream(archs))
+    assert ray.is_initialized(), "a cluster that was there stays"
 
 
 def test_without_ray_the_cluster_is_a_usage_error(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from luts.errors import UsageError
 from orchestrator.cli.output import JsonOption, emit_facts, progress_bar, say
 from search.spaces import get_space, load_arch
 
@@ -94,6 +95,8 @@ def train_command(
         "micro_batches": micro_batches,
         "precision": precision,
     }
+    if teacher is None:
+        _refuse_without_teacher(distill not in (None, "none"), alpha, tau, teacher_labels, teacher_resolution)
     chosen = changed(get_recipe(recipe), options, {"kind": distill, "alpha": alpha, "tau": tau})
     device = local_device(on)
     reason = obstacle(device) if compiled else None
@@ -137,6 +140,14 @@ def train_command(
     emit_facts("", facts, as_json)
 
 
+def _refuse_without_teacher(*given: object) -> None:
+    """`given`: what only a teacher gives a meaning, None or False where it was left out."""
+    if any(value is not None and value is not False for value in given):
+        raise UsageError(
+            "--distill, --alpha, --tau, --teacher-labels and --teacher-resolution need a teacher; add --teacher"
+        )
+
+
 def eval_command(
     arch: Annotated[str, typer.Option(help="Named architecture or JSON file.")],
     supernet: SupernetOption,
@@ -157,6 +168,16 @@ def eval_command(
         "params": found.params(),
     }
     emit_facts("", facts, as_json)
+    if final:
+        from search.supernet.final import FinalScore, record_final
+
+        weights = evaluator.info.weights_sha256
+        score = FinalScore(arch=found.to_json(), weights_sha256=weights, top1=scores.top1, top5=scores.top5)
+        if others := record_final(supernet, score):
+            say(
+                f"note: the validation set has judged {others} other architectures of this supernet before; "
+                "choose none of them by it, the search split is for that"
+            )
 
 
 def open_evaluator(supernet: Path, data: str | None, *, final: bool = False) -> InheritedAccuracy:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from luts.errors import InvalidArtifactError, StorageError
+from luts.errors import InvalidArtifactError, StorageError, UsageError
 from luts.json_file import read_json
 from search.code_version import CodeVersion
 from search.files import write_atomically
@@ -89,6 +89,33 @@ class Digests(NamedTuple):
     weights_sha256: str
     tensors: str
     tensors_sha256: str
+
+
+_OF_A_RUN = {
+    "recipe": "recipe",
+    "data_digest": "images",
+    "split_seed": "split",
+    "split_fraction": "split",
+    "image_side": "image side",
+    "teacher": "teacher",
+}
+"""Fields that stay the same in a run, and what people call them."""
+
+
+def same_run(directory: Path, found: CheckpointInfo, mine: CheckpointInfo) -> None:
+    """`UsageError` that names what differs where `found` is not of the run that goes on with `mine`."""
+    differing = next((f for f in _OF_A_RUN if getattr(found, f) != getattr(mine, f)), None)
+    if differing is None:
+        return
+    detail = ""
+    if differing == "recipe":
+        before, now = found.recipe.model_dump(mode="json"), mine.recipe.model_dump(mode="json")
+        name = next(name for name in now if now[name] != before[name])
+        detail = f": {name} was {before[name]}, now {now[name]}"
+    raise UsageError(
+        f"{directory} holds a run with another {_OF_A_RUN[differing]}{detail}; "
+        "repeat its options or use another directory"
+    )
 
 
 def space_digest(space: Space) -> str:

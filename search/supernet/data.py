@@ -123,6 +123,11 @@ class ImageData:
         for start in range(0, len(indices), batch_size):
             yield self.batch(indices[start : start + batch_size], resolution)
 
+    def check(self, indices: np.ndarray) -> None:
+        """Decode some images; `InvalidArtifactError` names one that can't be read."""
+        for index in indices:
+            self._load(np.array([index]))
+
     def share(self) -> None:
         """Let processes that are forked from here on decode into the same memory."""
         if self._images is not None:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from luts.errors import BlocktimeError
+from luts.errors import BlocktimeError, UsageError
 
 Result = TypeVar("Result")
 
@@ -99,7 +99,16 @@ def process_group() -> Iterator[Group]:
 
 
 def local_device(name: str) -> torch.device:
-    """`cpu`, `cuda`, or `auto`: a GPU for each process of a node where there are any."""
+    """`cpu`, `cuda`, or `auto`: a GPU for each process of a node where there are any.
+
+    Raises:
+        UsageError: another name, or no GPU for this process.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device {name!r} to train on; use auto, cpu or cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise UsageError(f"process {index} of this machine has no GPU of its own, there are {count}; use cpu")
+    return torch.device("cuda", index)

@@ -44,7 +44,7 @@ class LabelHeader(BaseModel):
         classes: Logits of the teacher.
         top_k: Logits kept of an image.
         steps: Batches of an epoch.
-        batch: Images of a batch.
+        batch: Images of the largest batch; with a multi-scale recipe others are smaller.
         part: Which part of each batch this is, of how many: each process of a distributed run has its own.
     """
 
@@ -76,22 +76,22 @@ class _Epoch:
             self.tensors = {name: torch.zeros(s, dtype=dtype) for name, (s, dtype) in _layout(header).items()}
 
     def keep(self, step: int, seed: int, logits: Tensor) -> None:
-        """Take the teacher's logits (B, classes) of a batch."""
-        top_k, classes, kept = self.header.top_k, self.header.classes, self.tensors
+        """Take the teacher's logits (B, classes) of a batch; the places after B stay empty."""
+        top_k, classes, kept, size = self.header.top_k, self.header.classes, self.tensors, len(logits)
         logits = logits.float().cpu()
         value, index = logits.topk(top_k, 1)
-        kept["value"][step], kept["index"][step] = value.half(), index.int()
+        kept["value"][step, :size], kept["index"][step, :size] = value.half(), index.int()
         if top_k < classes:
             others = logits.scatter(1, index, -torch.inf).logsumexp(1)
-            kept["rest"][step] = (others - math.log(classes - top_k)).half()
+            kept["rest"][step, :size] = (others - math.log(classes - top_k)).half()
         kept["seed"][step], kept["done"][step] = seed, True
         self.changed = True
 
-    def logits(self, step: int) -> Tensor:
-        """Of a batch that is kept, (B, classes)."""
-        kept = self.tensors
-        rest = kept["rest"][step].float()[:, None].expand(-1, self.header.classes)
-        return rest.scatter(1, kept["index"][step].long(), kept["value"][step].float())
+    def logits(self, step: int, size: int) -> Tensor:
+        """Of a batch of `size` images that is kept, (B, classes)."""
+        rest, index, value = (self.tensors[name][step, :size] for name in ("rest", "index", "value"))
+        every = rest.float()[:, None].expand(-1, self.header.classes)
+        return every.scatter(1, index.long(), value.float())
 
     def write(self) -> None:
         """Replace the file; raises BlocktimeError where the disk is full or may not be written."""
@@ -133,15 +133,15 @@ class StoredLabels:
         epoch = self._open(number)
         if not epoch.tensors["done"][step]:
             logits = self._ask(images)
-            expected = (self.header.batch, self.header.classes)
-            if logits.shape != expected:
+            expected = (len(images), self.header.classes)
+            if logits.shape != expected or len(images) > self.header.batch:
                 raise ValueError(f"{tuple(logits.shape)} logits of the teacher, expected {expected}")
             epoch.keep(step, seed, logits)
         elif int(epoch.tensors["seed"][step]) != seed:
             raise UsageError(
                 f"{epoch.path}: batch {step} was augmented with another seed; use another folder"
             )
-        return epoch.logits(step).to(images.device)
+        return epoch.logits(step, len(images)).to(images.device)
 
     def flush(self) -> None:
         """Write what is new; a run that dies afterwards goes on from here."""

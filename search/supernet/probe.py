@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -31,15 +32,19 @@ def probes(sampler: Sampler, resolution: int) -> list[Arch]:
     return list(dict.fromkeys(itertools.islice(drawn, PROBES)))
 
 
+def probe_images(data: ImageData) -> np.ndarray:
+    """Indices of the images that the probes are judged by."""
+    return data.split.search[:: max(1, len(data.split.search) // PROBE_IMAGES)]
+
+
 @torch.no_grad()
 def held_out_top1(
     supernet: Supernet, archs: Sequence[Arch], weights: Mapping[str, Tensor], data: ImageData
 ) -> float:
     """Mean top-1 accuracy of subnets with `weights`, BN normalising by the batch as in training."""
-    shuffled = data.split.search[:: max(1, len(data.split.search) // PROBE_IMAGES)]
     hits = images_seen = 0
     device = next(iter(weights.values())).device
-    for images, labels in data.batches(shuffled, archs[0].resolution, BATCH_SIZE):
+    for images, labels in data.batches(probe_images(data), archs[0].resolution, BATCH_SIZE):
         for arch in archs:
             logits = functional_call(supernet, dict(weights), (images.to(device), arch))
             hits += int((logits.argmax(1).cpu() == labels).sum())

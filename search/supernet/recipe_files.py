@@ -84,7 +84,7 @@ def _values(path: Path, bases: int) -> dict[str, Any]:
         own = tomllib.loads(data.decode())
     except OSError as error:
         raise InvalidArtifactError(f"{path}: cannot be read ({error.strerror}); give a recipe") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArtifactError(f"{path}: no TOML ({error}); correct the recipe") from error
     base = own.pop("extends", None)
     if base is None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from luts.errors import InvalidArtifactError, UsageError
 
@@ -30,10 +31,16 @@ MAX_ENCODED_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 """Largest decoded image, so that a small file can't fill the memory."""
 
+MAX_UNPACKED = 20
+"""Bytes of an unpacked npz for each of the file: JPEGs hardly shrink, offsets and labels do."""
+
 CIFAR10_TRAINING = 50_000
 """Images of CIFAR-10's training set; in one file with the others they come first."""
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_NEXT = "restore it and repeat, or remove it and begin anew in another folder"
+"""What to do about a bad image: a run goes on with the very images that it began with."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 
@@ -130,11 +137,17 @@ def _open_cifar10_npz(text: str, path: Path) -> Source:
 def _open_npz(text: str, path: Path) -> Source:
     """JPEGs end to end: image i is `blob[off[i]:off[i + 1]]`, its label `y[i]`."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
+        if unpacked_bytes > MAX_UNPACKED * path.stat().st_size:
+            raise ValueError(f"{unpacked_bytes} bytes unpacked, too many for its size")
         with np.load(path, allow_pickle=False) as file:
             blob, offsets, labels = (np.asarray(file[key]) for key in ("blob", "off", "y"))
     except Exception as error:  # zipfile and zlib raise classes of their own for damaged archives
+        pickled = "allow_pickle" in str(error)
+        reason = "it holds pickled objects, which are not read" if pickled else _line(error)
         raise InvalidArtifactError(
-            f"{text}: cannot read blob, off and y ({_line(error)}); is it a complete npz of JPEGs?"
+            f"{text}: cannot read blob, off and y ({reason}); give a complete npz of JPEGs"
         ) from error
     integers = all(np.issubdtype(a.dtype, np.integer) for a in (offsets, labels))
     if blob.dtype != np.uint8 or not integers or {blob.ndim, offsets.ndim, labels.ndim} != {1}:
@@ -170,6 +183,12 @@ def _open_imagefolder(text: str, path: Path) -> Source:
     names = tuple(sorted(entry.name for entry in parts[0].iterdir() if entry.is_dir()))
     if not 1 <= len(names) <= MAX_CLASSES:
         raise UsageError(f"{text}: {parts[0]} holds no directory a class; expected DIR/CLASS/IMAGE")
+    for part in parts[1:]:
+        foreign = sorted({entry.name for entry in part.iterdir() if entry.is_dir()} - set(names))
+        if foreign:
+            raise UsageError(
+                f"{text}: {part} has a class {foreign[0]!r} that train has not; move or remove it"
+            )
     files: list[Path] = []
     labels: list[int] = []
     validation_from = None
@@ -184,7 +203,7 @@ def _open_imagefolder(text: str, path: Path) -> Source:
             labels += [label] * len(found)
     hashed = hashlib.sha256()
     for file, label in zip(files, labels, strict=True):
-        hashed.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0{label}\n".encode())
+        hashed.update(f"{file.relative_to(path)}\0{_size(file)}\0{label}\n".encode())
 
     def image(index: int) -> np.ndarray:
         file = files[index]
@@ -192,14 +211,19 @@ def _open_imagefolder(text: str, path: Path) -> Source:
             with file.open("rb") as stream:
                 data = stream.read(MAX_ENCODED_BYTES + 1)
         except OSError as error:
-            raise InvalidArtifactError(
-                f"{file}: cannot be read ({_line(error)}); restore or remove it"
-            ) from error
+            raise InvalidArtifactError(f"{file}: cannot be read ({error.strerror}); {_NEXT}") from error
         return _decode(data, str(file))
 
     return Source(
         text, names, np.asarray(labels, np.int64), image, hashed.hexdigest(), validation_from=validation_from
     )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise InvalidArtifactError(f"{file}: cannot be read ({error.strerror}); {_NEXT}") from error
 
 
 def _decode(data: bytes, what: str) -> np.ndarray:
@@ -218,9 +242,9 @@ def _decode(data: bytes, what: str) -> np.ndarray:
     except InvalidArtifactError:
         raise
     except Exception as error:  # decoders raise many classes: SyntaxError, struct.error, OSError, ...
-        raise InvalidArtifactError(
-            f"{what} is no intact image ({_line(error)}); replace or remove it"
-        ) from error
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else _line(error)
+        raise InvalidArtifactError(f"{what} is no intact image ({reason}); {_NEXT}") from error
 
 
 def _digest(*arrays: np.ndarray) -> str:

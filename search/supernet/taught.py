@@ -30,16 +30,16 @@ class Answers:
         """`folder`: of stored labels; None to ask the teacher every time.
 
         Raises:
-            UsageError: the recipe makes no batch twice, or batches of several sizes, so that nothing can be stored.
+            UsageError: the recipe makes no batch twice, so that nothing can be stored.
         """
         self.teacher, self.schedule, self._share = teacher, schedule, recipe.micro_batches // group.size
         self._stored: StoredLabels | None = None
         if folder is None:
             return
-        if not recipe.augmentation_epochs or recipe.multi_scale:
+        if not recipe.augmentation_epochs:
             raise UsageError(
-                f"recipe {recipe.name} augments every epoch anew or has batches of several sizes, so no stored "
-                "label would serve again; set augmentation_epochs and no multi_scale"
+                f"recipe {recipe.name} augments every epoch anew, so no stored label would serve again; "
+                "set augmentation_epochs"
             )
         images = recipe.model_dump(mode="json", exclude=set(NOT_OF_IMAGES))
         images |= {
@@ -54,7 +54,7 @@ class Answers:
             classes=data.classes,
             top_k=1 if recipe.distillation.kind == "hard" else min(TOP_K, data.classes),
             steps=schedule.steps_per_epoch * self._share,
-            batch=recipe.batch_size // recipe.micro_batches,
+            batch=max(schedule.sizes.values()) // recipe.micro_batches,
             part=(group.rank, group.size),
         )
         self._stored = StoredLabels(folder, header, teacher.logits)

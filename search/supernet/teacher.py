@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -151,7 +152,7 @@ def _load_state(model: nn.Module, text: str, path: Path, classes: int, *, by_pos
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+        state = _tensors_of(state)
         if by_position:
             state = dict(zip(model.state_dict(), state.values(), strict=True))
         known = _classes_of(model, state)
@@ -162,10 +163,24 @@ def _load_state(model: nn.Module, text: str, path: Path, classes: int, *, by_pos
         raise UsageError(f"teacher checkpoint {path} does not exist; check its path") from error
     except BlocktimeError:
         raise
+    except UnpicklingError as error:
+        raise InvalidArtifactError(
+            f"{path}: no intact weights of this teacher (damaged, or more than tensors, which is not run); "
+            "give a state dict"
+        ) from error
     except Exception as error:  # unpickling, zip and shape errors have many classes
         raise InvalidArtifactError(
             f"{path}: no intact weights of this teacher ({_line(error)}); give those of {text}"
         ) from error
+
+
+def _tensors_of(loaded: object) -> dict[str, Tensor]:
+    """The state dict that a file is or has under `state_dict`; ValueError where it is none."""
+    if isinstance(loaded, dict):
+        loaded = loaded.get("state_dict", loaded)
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ValueError("no state dict")
+    return loaded
 
 
 def _classes_of(model: nn.Module, state: dict[str, Tensor]) -> int | None:
@@ -183,4 +198,7 @@ def _other_classes(text: str, known: int, classes: int) -> UsageError:
 
 
 def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    """What an error says; of torch's refusals of a state dict the first reason, which follows a heading."""
+    lines = (str(error) or type(error).__name__).splitlines()
+    heading = lines[0].endswith(":") and len(lines) > 1
+    return lines[heading].strip().rstrip(".")[:200]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from luts.errors import BlocktimeError, UsageError
+from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.code_version import code_version
 from search.spaces import Arch, Space, arch_from_json
 from search.supernet.batches import Batch, training_batches
@@ -22,6 +22,7 @@ from search.supernet.checkpoint import (
     TrainingState,
     read_info,
     resume,
+    same_run,
     save_checkpoint,
     space_digest,
 )
@@ -35,7 +36,7 @@ from search.supernet.interrupt import deferred_interrupt
 from search.supernet.logs import CsvLog
 from search.supernet.optimizer import SlicedAdamW, gradient_norm
 from search.supernet.precision import Precision
-from search.supernet.probe import held_out_top1, probes
+from search.supernet.probe import held_out_top1, probe_images, probes
 from search.supernet.progress import Meter, Pace, Progress
 from search.supernet.recipe import Recipe
 from search.supernet.samplers import get_sampler
@@ -161,7 +162,7 @@ class Trainer:
             KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
             TrainingDivergedError: names step and subnet.
             RankLostError: another process of the run is gone.
-            InvalidArtifactError: the directory's checkpoint is damaged, or an image is.
+            InvalidArtifactError: the directory's checkpoint is damaged, or an image is, once the steps are saved.
             UsageError: the checkpoint is of another run.
             StorageError: checkpoint or log can't be written.
         """
@@ -172,11 +173,19 @@ class Trainer:
             self.teacher.model.to(self.engine.device)
         if info is not None and info.finished:
             return info
+        if self.group.leads:
+            self.data.check(probe_images(self.data))
+        begun = self.step
         log = CsvLog(self.directory / "log.csv", self.step) if self.group.leads else None
         meter = Meter()
         with deferred_interrupt() as interrupted:
             while self.step < self.steps:
-                progress = self.train_step(stop=interrupted.is_set())
+                try:
+                    progress = self.train_step(stop=interrupted.is_set())
+                except InvalidArtifactError:
+                    if self.group.size == 1 and self.step > begun:
+                        self._save()
+                    raise
                 self.pace = meter.note(progress)
                 if log is not None:
                     log.note(progress, self.pace)
@@ -263,8 +272,8 @@ class Trainer:
         if not (math.isfinite(loss) and (norm.isfinite() or self.precision.scales)):
             raise TrainingDivergedError(
                 f"training diverged at step {self.step} (loss {loss:g}, gradient norm {norm.item():g}) "
-                f"with subnet {archs[0].to_json()}; {self.directory} keeps the checkpoint from before, "
-                "lower the learning rate"
+                f"with subnet {archs[0].to_json()}; {self.directory} keeps the checkpoint from before; "
+                "use a lower learning_rate and another folder"
             )
         if 0 < self.recipe.clip_norm < norm:
             for parameter in self.supernet.parameters():
@@ -315,12 +324,7 @@ class Trainer:
     def _resume(self) -> CheckpointInfo:
         info = resume(self.directory, self.state)
         mine = self._describe(Digests(info.weights_sha256, info.tensors, info.tensors_sha256), None)
-        for field in ("recipe", "data_digest", "split_seed", "split_fraction", "image_side", "teacher"):
-            if getattr(info, field) != getattr(mine, field):
-                raise UsageError(
-                    f"{self.directory} holds a run with another {field}; "
-                    "repeat its options or use another directory"
-                )
+        same_run(self.directory, info, mine)
         self.precision.load_state(info.scaler)
         self.step, self._loss = info.step, info.loss
         return info

@@ -174,6 +174,11 @@ def test_missing_and_corrupt_images_are_named_and_nothing_is_lost(tmp_path, work
             trainer.run()
         assert "\n" not in str(caught.value)
         assert trainer.step == 1
+        assert read_info(tmp_path / "run").step == 1, "what was trained before is saved"
+    held_out = [*data.split.search]
+    with pytest.raises(InvalidArtifactError):
+        data.check(np.array([*held_out, victim]))
+    data.check(np.array(held_out))
 
 
 def test_best_checkpoint_is_kept_beside_the_last(small, tmp_path, monkeypatch):

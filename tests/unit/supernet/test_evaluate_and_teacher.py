@@ -241,9 +241,20 @@ def test_teacher_checkpoints_load_strictly(tmp_path):
     save_file(state, tmp_path / "b.safetensors")
     (tmp_path / "c.safetensors").write_bytes(b"nonsense")
     (tmp_path / "c.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:1000])
-    for path in ("b.safetensors", "c.safetensors", "c.pth"):
-        with pytest.raises(InvalidArtifactError, match="no intact weights"):
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"state_dict": 3}, tmp_path / "number.pth")
+    torch.save(model, tmp_path / "whole.pth")
+    for path, why in (
+        ("b.safetensors", "Missing key"),
+        ("c.safetensors", "header"),
+        ("c.pth", ""),
+        ("list.pth", "no state dict"),
+        ("number.pth", "no state dict"),
+        ("whole.pth", "more than tensors, which is not run"),
+    ):
+        with pytest.raises(InvalidArtifactError, match=rf"no intact weights .*{why}") as caught:
             load_teacher(f"timm:{name}:{tmp_path / path}", 10)
+        assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="does not exist"):
         load_teacher(f"timm:{name}:{tmp_path / 'none.pth'}", 10)
 

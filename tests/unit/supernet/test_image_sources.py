@@ -117,6 +117,18 @@ def test_truncated_and_foreign_npz_are_refused(tmp_path, one_line):
         one_line(caught)
 
 
+def test_npz_that_unpacks_to_far_more_or_holds_objects_is_refused(tmp_path, one_line):
+    with np.load(tmp_path / _npz(tmp_path / "a.npz").rpartition("/")[2]) as file:
+        arrays = {key: file[key] for key in file}
+    bomb, pickled = tmp_path / "bomb.npz", tmp_path / "pickled.npz"
+    np.savez_compressed(bomb, **arrays | {"padding": np.zeros(1_000_000, np.uint8)})
+    np.savez(pickled, **arrays | {"blob": np.array([object], dtype=object)})
+    for path, why in ((bomb, "bytes unpacked, too many"), (pickled, "holds pickled objects, which are not")):
+        with pytest.raises(InvalidArtifactError, match=why) as caught:
+            open_source(f"npz:{path}")
+        one_line(caught)
+
+
 def test_corrupt_image_is_named(tmp_path, one_line):
     text = _npz(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as file:
@@ -145,6 +157,9 @@ def test_folder_with_its_own_validation_set_keeps_it(tmp_path):
     split = split_source(source)
     assert list(split.validation) == list(range(24, 30))
     assert max(split.train.max(), split.search.max()) < 24
+    (tmp_path / "pets" / "val" / "emu").mkdir()
+    with pytest.raises(UsageError, match="val has a class 'emu' that train has not"):
+        open_source(text.removesuffix("/val"))
 
 
 def test_bad_folders_are_named(tmp_path, one_line):
@@ -159,6 +174,12 @@ def test_bad_folders_are_named(tmp_path, one_line):
             open_source(where)
         one_line(caught)
     (tmp_path / "pets" / "empty").rmdir()
+    link = tmp_path / "pets" / "cat" / "gone.png"
+    link.symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InvalidArtifactError, match=r"cat/gone\.png: cannot be read") as caught:
+        open_source(text)
+    one_line(caught)
+    link.unlink()
     (tmp_path / "pets" / "dog" / "4.png").write_bytes(b"\x89PNG nonsense")
     with pytest.raises(InvalidArtifactError, match=r"dog/4\.png is no intact image") as caught:
         ImageData(open_source(text)).batch(np.arange(24), 16)

@@ -63,6 +63,7 @@ def test_own_file_extends_a_recipe_table_by_table(tmp_path):
         ('extends = "demo"\naugmentation.rand_augment = "rand"\naugmentation.crop = "x"', "crop"),
         ('extends = "{self}"', "too many in a row"),
         ("x = 1" + 70_000 * " ", "over"),
+        ("x = " + 20_000 * "[", "no TOML"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, text, why):

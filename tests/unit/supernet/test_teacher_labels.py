@@ -12,9 +12,12 @@ from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.spaces import get_space
 from search.supernet.data import ImageData
 from search.supernet.distill import Distillation
+from search.supernet.distributed import Group
 from search.supernet.labels import LabelHeader, StoredLabels
 from search.supernet.recipe import Recipe
+from search.supernet.schedule import Schedule
 from search.supernet.sources import open_source
+from search.supernet.taught import Answers
 from search.supernet.teacher import Teacher
 from search.supernet.train import Trainer
 
@@ -184,3 +187,27 @@ def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch):
     endless = recipe.model_copy(update={"augmentation_epochs": 0})
     with pytest.raises(UsageError, match="augmentation_epochs"):
         Trainer(space, digits, endless, tmp_path / "e", _teacher(), labels)
+
+
+def test_labels_serve_batches_of_several_sizes(tmp_path):
+    digits = ImageData(open_source("digits"))
+    recipe = Recipe(
+        name="scales",
+        epochs=2,
+        batch_size=32,
+        learning_rate=1e-3,
+        multi_scale=True,
+        augmentation_epochs=1,
+        distillation=Distillation(kind="soft"),
+    )
+    schedule = Schedule(recipe, digits.split.train[:300], (8, 16))
+    asked = _teacher()
+    answers = Answers(asked, recipe, digits, schedule, Group(), tmp_path)
+    sizes = set()
+    for step in range(schedule.steps):
+        images, _ = digits.training_batch(schedule.part(step, 0), recipe.augmentation)
+        sizes.add(len(images))
+        expected = _teacher().logits(images)
+        torch.testing.assert_close(answers.logits(step, 0, images), expected, rtol=1e-3, atol=1e-2)
+    assert sizes == {32, 128}
+    assert asked.model.batches == schedule.steps_per_epoch, "each batch once, whatever its size"

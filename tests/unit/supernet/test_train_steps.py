@@ -119,7 +119,7 @@ def test_damaged_checkpoints_are_refused(digits, tmp_path):
 
 def test_directory_of_another_run_is_refused(digits, tmp_path):
     _trainer(digits, tmp_path).run()
-    with pytest.raises(UsageError, match="another recipe"):
+    with pytest.raises(UsageError, match=r"another recipe: learning_rate was .*, now 0\.01; repeat"):
         _trainer(digits, tmp_path, TINY.model_copy(update={"learning_rate": 0.01})).run()
     with pytest.raises(InvalidArtifactError, match="checkpoint of autovit-nano"):
         Trainer(get_space("autovit-xxs"), digits, TINY, tmp_path).run()

@@ -1,0 +1,45 @@
+"""What `bench train` and `bench eval` refuse or note before and after the work itself."""
+
+import pytest
+from typer.testing import CliRunner
+
+from luts.errors import InvalidArtifactError, UsageError
+from orchestrator.cli.main import app
+from search.supernet.final import FinalScore, record_final
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--distill", "hard"), "need a teacher; add --teacher"),
+        (("--teacher-labels", "labels"), "need a teacher; add --teacher"),
+        (("--alpha", "0"), "need a teacher; add --teacher"),
+        (("--on", "tpu"), "no device 'tpu' to train on; use auto, cpu or cuda"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, options, why):
+    command = ("train", "--space", "autovit-nano", "--data", "digits", "-o", str(tmp_path / "run"), *options)
+    with pytest.raises(UsageError, match=why):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_for_each_process_or_a_refusal(monkeypatch):
+    from search.supernet.distributed import local_device
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert local_device("cuda").index == 0
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UsageError, match="process 1 of this machine has no GPU of its own, there are 1"):
+        local_device("cuda")
+
+
+def test_final_evaluations_of_other_architectures_are_counted(tmp_path):
+    first = FinalScore(arch="a", weights_sha256="0" * 64, top1=0.5, top5=0.9)
+    assert record_final(tmp_path, first) == 0
+    assert record_final(tmp_path, first) == 0
+    assert record_final(tmp_path, first.model_copy(update={"arch": "b"})) == 1
+    assert record_final(tmp_path, first.model_copy(update={"weights_sha256": "1" * 64})) == 0
+    (tmp_path / "final.json").write_text("[]")
+    with pytest.raises(InvalidArtifactError, match=r"final\.json: invalid .*; restore it"):
+        record_final(tmp_path, first)

@@ -33,7 +33,7 @@ if [[ $mode == --jni ]]; then
   tools+=(javac jar)
 fi
 for tool in "${tools[@]}"; do
-  command -v "$tool" >/dev/null || die "$tool is not installed (Debian: g++ openjdk-17-jdk-headless util-linux)"
+  command -v "$tool" >/dev/null || die "$tool is not installed (Debian: g++ util-linux, for --jni also openjdk-17-jdk-headless)"
 done
 
 mkdir -p "$out/cmake"

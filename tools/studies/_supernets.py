@@ -22,7 +22,7 @@ from orchestrator.paths import runs_root
 from search.files import write_atomically
 from search.spaces import Arch, Space, get_space
 from search.supernet.checkpoint import load_supernet
-from search.supernet.data import ImageData
+from search.supernet.data import ImageData, Split
 from search.supernet.evaluate import InheritedAccuracy
 from search.supernet.progress import Progress
 from search.supernet.recipe import Augmentation, Recipe
@@ -87,6 +87,9 @@ class Supernets:
         self.options = options
         self.text = options.data or "digits"
         self.images = open_images(self.text)
+        if options.quick:
+            split = self.images.split
+            self.images.split = Split(split.train[:256], split.search[:32], split.validation[:64])
         self.space: Space = get_space(QUICK_SPACE if options.quick else SPACE)
         drawn = [
             self.space.with_classes(self.images.classes).sample(random.Random(i))
@@ -156,7 +159,7 @@ class Supernets:
         """
         wanted = list(dict.fromkeys(runs))
         asked = [(run, self._asked(run)) for run in wanted]
-        if self.options.jobs > 1 and len(wanted) > 1:
+        if self.options.jobs > 1 and len(wanted) > 1 and not self.options.quick:
             with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn")) as pool:
                 found = list(pool.map(_alone, *zip(*asked, strict=True)))
         else:
@@ -180,7 +183,7 @@ class Supernets:
             f"{self.options.epochs} epochs or {steps} steps of 128 images in every training, one subnet a step; "
             f"{len(self.archs)} networks at equal distances by size, top-1 on the "
             f"{len(self.images.split.validation)} validation images with BN recalibrated, "
-            f"{self.options.seeds} seeds."
+            f"seeds: {self.options.seeds}."
         )
 
 

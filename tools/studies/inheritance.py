@@ -66,8 +66,10 @@ def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:
     drawn = []
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, len(x), len(x))
+        if np.ptp(x[chosen]) == 0 or np.ptp(y[chosen]) == 0:
+            continue
         drawn.append(measure(x[chosen], y[chosen]).statistic)
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return f"{measure(x, y).statistic:.2f} ({low:.2f} to {high:.2f})"
 
 

@@ -11,7 +11,7 @@ from orchestrator.simulate.scenario import SCENARIOS
 from orchestrator.simulate.truth import Truth
 from tools.documents import write_section
 from tools.studies import __main__ as command
-from tools.studies import _pairs, _training, attention_share, head_similarity, importance
+from tools.studies import _pairs, _supernets, _training, attention_share, head_similarity, importance
 from tools.studies._networks import classifier
 
 
@@ -24,6 +24,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(_training, "BATCH", 256)
     monkeypatch.setattr(head_similarity, "IMAGES", 32)
     monkeypatch.setattr(importance, "IMAGES", 128)
+    monkeypatch.setattr(_supernets, "REPORT_STEPS", 1)
     return tmp_path
 
 
@@ -62,12 +63,13 @@ def test_studies_share_trained_networks_and_write_their_sections(folders, capsys
 def test_networks_trained_alone_and_together_are_compared(folders, capsys):
     said = run(capsys, "inheritance", "--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1")
     assert "Space `autovit-nano`" in said
-    rows = [line.split(" | ") for line in said.splitlines() if re.match(r"\| \d", line)]
+    rows = [line.split(" | ") for line in said.splitlines() if re.match(r"\| \d+ \| \d", line)]
     assert [row[0] for row in rows] == ["| 1", "| 2", "| 3"]
     for _, _, _, inherited, scratch, difference in rows:
         assert float(difference.strip(" |")) == pytest.approx(float(inherited) - float(scratch), abs=0.11)
     again = run(capsys, "inheritance", "--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1")
-    assert "step" not in again, "trained again"
+    assert said.count(": step ") == 4 * 2, "three alone and a supernet, two steps each"
+    assert ": step " not in again, "trained again"
     assert again.splitlines()[-20:] == said.splitlines()[-20:]
 
 

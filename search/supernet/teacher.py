@@ -163,7 +163,7 @@ def _load_state(model: nn.Module, text: str, path: Path, classes: int, *, by_pos
         raise UsageError(f"teacher checkpoint {path} does not exist; check its path") from error
     except BlocktimeError:
         raise
-    except UnpicklingError as error:
+    except (UnpicklingError, KeyError) as error:  # KeyError: bytes that are no pickle at all
         raise InvalidArtifactError(
             f"{path}: no intact weights of this teacher (damaged, or more than tensors, which is not run); "
             "give a state dict"

@@ -241,6 +241,7 @@ def test_teacher_checkpoints_load_strictly(tmp_path):
     save_file(state, tmp_path / "b.safetensors")
     (tmp_path / "c.safetensors").write_bytes(b"nonsense")
     (tmp_path / "c.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:1000])
+    (tmp_path / "junk.pth").write_bytes(b"junk" * 100)
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"state_dict": 3}, tmp_path / "number.pth")
     torch.save(model, tmp_path / "whole.pth")
@@ -248,6 +249,7 @@ def test_teacher_checkpoints_load_strictly(tmp_path):
         ("b.safetensors", "Missing key"),
         ("c.safetensors", "header"),
         ("c.pth", ""),
+        ("junk.pth", "damaged, or more"),
         ("list.pth", "no state dict"),
         ("number.pth", "no state dict"),
         ("whole.pth", "more than tensors, which is not run"),

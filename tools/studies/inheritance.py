@@ -34,7 +34,7 @@ def main(options: Options) -> str:
     seeds = [[each[arch] for arch in archs] for each in shared]
     between = [_tau(a, b) for a, b in itertools.combinations(seeds, 2)]
     agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
-    _draw(archs, means, alone, options)
+    _draw(archs, inherited, alone, options)
     return f"""### Inherited accuracy against training from scratch
 
 {setup.setting()}
@@ -77,15 +77,19 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values)
 
 
-def _draw(archs: Sequence[Arch], means: Sequence[float], alone: Sequence[float], options: Options) -> None:
-    with figure(430, 400) as drawn:
+def _draw(
+    archs: Sequence[Arch], inherited: Sequence[Sequence[float]], alone: Sequence[float], options: Options
+) -> None:
+    with figure(430, 340) as drawn:
         panel = drawn.subplots()
-        x, y = ([100 * value for value in values] for values in (alone, means))
-        low, high = min(*x, *y) - 1, max(*x, *y) + 1
-        panel.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle="--")
-        panel.scatter(x, y, s=[20 + 0.2 * arch.params() / 1e3 for arch in archs], color=BLUE)
-        for number, point in enumerate(zip(x, y, strict=True), 1):
-            panel.annotate(str(number), point, xytext=(5, 4), textcoords="offset points", fontsize=8)
-        panel.set(xlabel="from scratch, %", ylabel="inherited, %", xlim=(low, high), ylim=(low, high))
+        sizes = [arch.params() / 1e3 for arch in archs]
+        for number, (values, scratch, size) in enumerate(zip(inherited, alone, sizes, strict=True), 1):
+            x, y = 100 * scratch, 100 * statistics.fmean(values)
+            panel.plot([x, x], [100 * min(values), 100 * max(values)], color=MUTED, linewidth=1, zorder=1)
+            panel.scatter([x], [y], s=20 + 0.25 * size, color=BLUE, zorder=2)
+            panel.annotate(str(number), (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9)
+        panel.set(
+            xlabel="from scratch, %", ylabel="inherited, %", title="Area: parameters; line: range of seeds"
+        )
         panel.grid()
         options.save(drawn, "inheritance")

@@ -34,6 +34,7 @@ from search.supernet.drop_path import DropPath
 from search.supernet.ema import WeightAverage
 from search.supernet.interrupt import deferred_interrupt
 from search.supernet.logs import CsvLog
+from search.supernet.memory import keep_freed_memory
 from search.supernet.optimizer import SlicedAdamW, gradient_norm
 from search.supernet.precision import Precision
 from search.supernet.probe import held_out_top1, probe_images, probes
@@ -166,6 +167,8 @@ class Trainer:
             UsageError: the checkpoint is of another run.
             StorageError: checkpoint or log can't be written.
         """
+        if self.engine.device.type == "cpu":
+            keep_freed_memory()
         info = self._resume() if (self.directory / "checkpoint.json").exists() else None
         self.group.agree("the step to go on from", self.step)
         if self.teacher is not None:

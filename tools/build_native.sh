@@ -14,7 +14,7 @@ mode=${1-}
 die() {
   echo "build_native: $*" >&2
   [[ $mode != --if-possible ]] || {
-    echo "build_native: the host agent times through ExecuTorch's Python binding instead, which costs 1 to 4 % of a 0.3 ms network" >&2
+    echo "build_native: the host agent times through ExecuTorch's Python binding instead, which adds some microseconds to each call" >&2
     exit 0
   }
   exit 1

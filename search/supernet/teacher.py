@@ -36,7 +36,7 @@ class Teacher:
     def __init__(self, name: str, model: nn.Module, side: int | None = None):
         """`side`: pixels of the images that it sees; None for those that timm gives for it."""
         self.name = name
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         config = getattr(model, "pretrained_cfg", None) or {}
         self.side = side or int(config.get("input_size", (3, 224, 224))[-1])
         mean, std = torch.tensor(config.get("mean", MEAN)), torch.tensor(config.get("std", STD))

@@ -83,8 +83,9 @@ def train_command(
     from search.supernet.distributed import local_device, process_group
     from search.supernet.progress import Progress
     from search.supernet.recipe_files import changed, get_recipe
+    from search.supernet.recipe_scope import open_data
     from search.supernet.teacher import load_teacher
-    from search.supernet.train import Engine, Trainer, open_data
+    from search.supernet.train import Engine, Trainer
 
     options = {
         "seed": seed,

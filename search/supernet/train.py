@@ -13,7 +13,7 @@ from torch import Tensor
 
 from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.code_version import code_version
-from search.spaces import Arch, Space, arch_from_json
+from search.spaces import Arch, Space
 from search.supernet.batches import Batch, training_batches
 from search.supernet.checkpoint import (
     BEST,
@@ -40,38 +40,12 @@ from search.supernet.precision import Precision
 from search.supernet.probe import held_out_top1, probe_images, probes
 from search.supernet.progress import Meter, Pace, Progress
 from search.supernet.recipe import Recipe
+from search.supernet.recipe_scope import only_arch, resolutions_of
 from search.supernet.samplers import get_sampler
 from search.supernet.schedule import Schedule
-from search.supernet.sources import open_source
 from search.supernet.supernet import Supernet
 from search.supernet.taught import Answers
 from search.supernet.teacher import Teacher
-
-
-def open_data(source: str, space: Space, recipe: Recipe) -> ImageData:
-    """The images of a command-line text, split and sized as a recipe says; raises like `open_source`."""
-    side = max(resolutions_of(recipe, space))
-    return ImageData(open_source(source), fraction=recipe.held_out, largest_side=side)
-
-
-def resolutions_of(recipe: Recipe, space: Space) -> tuple[int, ...]:
-    """The recipe's resolutions in a space; `UsageError` for one that the space does not have."""
-    if recipe.resolutions == "space":
-        return space.resolutions
-    foreign = set(recipe.resolutions) - set(space.resolutions)
-    if foreign:
-        raise UsageError(f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}")
-    only = only_arch(recipe, space)
-    return recipe.resolutions or (space.default_resolution if only is None else only.resolution,)
-
-
-def only_arch(recipe: Recipe, space: Space) -> Arch | None:
-    """The one network that the recipe trains, if so, with the space's classes; `UsageError` for a foreign one."""
-    if recipe.arch is None:
-        return None
-    arch = arch_from_json(recipe.arch).with_classes(space.default_classes)
-    space.check(arch)
-    return arch
 
 
 class TrainingDivergedError(BlocktimeError):

@@ -34,7 +34,8 @@ from luts.errors import BlocktimeError
 from search.spaces import get_space
 from search.supernet.distributed import process_group
 from search.supernet.recipe_files import get_recipe
-from search.supernet.train import Trainer, open_data
+from search.supernet.recipe_scope import open_data
+from search.supernet.train import Trainer
 
 torch.set_num_threads(1)
 recipe, space = get_recipe(sys.argv[1]), get_space("autovit-nano")

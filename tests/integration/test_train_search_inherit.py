@@ -19,7 +19,8 @@ import os, signal, sys, torch
 from pathlib import Path
 from search.spaces import get_space
 from search.supernet.recipe import Recipe
-from search.supernet.train import Trainer, open_data
+from search.supernet.recipe_scope import open_data
+from search.supernet.train import Trainer
 
 torch.set_num_threads(1)
 recipe = Recipe(name="tiny", epochs=3, batch_size=128, learning_rate=2e-3, warmup_epochs=1, held_out=0.2)

@@ -16,6 +16,7 @@ from search.files import write_atomically
 from search.supernet.data import ImageData
 from search.supernet.recipe import Recipe
 from search.supernet.teacher import Teacher, load_teacher
+from tools.studies._training import mirrored
 
 NETWORK = "tf_efficientnet_lite0"
 SIDE = 48
@@ -63,9 +64,7 @@ def _fine_tune(data: ImageData, path: Path, quick: bool) -> None:
         for position in range(steps):
             chosen = order[position * RECIPE.batch_size : (position + 1) * RECIPE.batch_size]
             images, labels = data.batch(chosen, data.side)
-            if data.source.flips:
-                mirrored = torch.from_numpy(rng.random(len(images)) < 0.5)
-                images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+            images = mirrored(images, data, rng)
             for group in optimizer.param_groups:
                 group["lr"] = RECIPE.learning_rate_at(epoch * steps + position, steps)
             optimizer.zero_grad()

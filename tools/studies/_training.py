@@ -118,9 +118,7 @@ def _train(job: Job, images: ImageData) -> None:
         network.train()
         for position in range(steps):
             inputs, labels = images.batch(order[position * BATCH : (position + 1) * BATCH], 32)
-            if images.source.flips:
-                mirrored = torch.from_numpy(rng.random(len(inputs)) < 0.5)
-                inputs = torch.where(mirrored[:, None, None, None], inputs.flip(3), inputs)
+            inputs = mirrored(inputs, images, rng)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(epoch * steps + position, steps)
             optimizer.zero_grad()
@@ -132,6 +130,14 @@ def _train(job: Job, images: ImageData) -> None:
         accuracy = _accuracy(network, images, job.quick)
         _save(job, network, optimizer, epoch + 1, accuracy)
         print(f"{job.path.stem}: epoch {epoch + 1} of {job.epochs}, accuracy {accuracy:.1%}", flush=True)
+
+
+def mirrored(inputs: Tensor, images: ImageData, rng: np.random.Generator) -> Tensor:
+    """Every other image (B, 3, H, W) mirrored, at random, where the source allows it."""
+    if not images.source.flips:
+        return inputs
+    chosen = torch.from_numpy(rng.random(len(inputs)) < 0.5)
+    return torch.where(chosen[:, None, None, None], inputs.flip(3), inputs)
 
 
 @torch.no_grad()

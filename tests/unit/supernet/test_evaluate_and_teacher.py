@@ -20,9 +20,10 @@ from search.supernet.data import ImageData, split_source
 from search.supernet.evaluate import InheritedAccuracy
 from search.supernet.recalibrate import PrefixCache, recalibrate
 from search.supernet.recipe import Recipe
+from search.supernet.recipe_scope import open_data
 from search.supernet.sources import open_source
 from search.supernet.teacher import PACKAGES, Teacher, load_teacher
-from search.supernet.train import Trainer, open_data
+from search.supernet.train import Trainer
 
 TINY = Recipe(name="tiny", epochs=1, batch_size=256, learning_rate=1e-3, warmup_epochs=0)
 
@@ -153,7 +154,7 @@ def test_validation_images_are_opened_by_the_final_evaluation_alone(tmp_path, mo
     def watched(_text):
         return dataclasses.replace(source, image=noted)
 
-    monkeypatch.setattr("search.supernet.train.open_source", watched)
+    monkeypatch.setattr("search.supernet.recipe_scope.open_source", watched)
     monkeypatch.setattr("search.supernet.evaluate.open_source", watched)
     space = get_space("autovit-nano")
     recipe = TINY.model_copy(update={"held_out": 0.4})

@@ -7,8 +7,8 @@ from luts.errors import InvalidArtifactError, UsageError
 from search.spaces import get_space
 from search.supernet.recipe import Recipe
 from search.supernet.recipe_files import changed, get_recipe, recipe_names
+from search.supernet.recipe_scope import resolutions_of
 from search.supernet.schedule import Schedule
-from search.supernet.train import resolutions_of
 
 BASE = Recipe(name="r", epochs=2, batch_size=8, learning_rate=1e-3)
 

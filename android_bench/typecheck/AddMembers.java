@@ -63,7 +63,7 @@ public final class AddMembers {
         return writer.toByteArray();
     }
 
-    /** Passes on those members whose name and type `wanted` accepts; a stub's implicit constructor is no member. */
+    /** Passes on those members whose name and type `wanted` accepts; a stub's implicit constructor is not a member. */
     private static class Members extends ClassVisitor {
         private final Predicate<String> wanted;
 

@@ -48,7 +48,7 @@ public class Module implements Closeable {
    * Opens a program with {@code numThreads} threads in the process-wide pool; 0 leaves the pool as it is.
    *
    * @throws ExecutorchRuntimeException INVALID_STATE where methods are loaded with another number of threads;
-   *     another code where the file is no sound program
+   *     another code where the file is not a sound program
    */
   public static Module load(String path, int loadMode, int numThreads) {
     if (path == null) {

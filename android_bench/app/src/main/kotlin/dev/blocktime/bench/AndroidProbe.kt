@@ -15,7 +15,7 @@ import dev.blocktime.core.device.Battery
 import dev.blocktime.core.device.DeviceInfo
 import dev.blocktime.core.device.DeviceProbe
 import dev.blocktime.core.device.DeviceReading
-import dev.blocktime.core.device.Presence
+import dev.blocktime.core.device.Foreground
 import dev.blocktime.core.device.SysFs
 import dev.blocktime.core.device.androidBattery
 import java.io.File
@@ -27,7 +27,7 @@ private val EMULATORS = setOf("goldfish", "ranchu")
 /** Asks the Android system what the phone is and how it is. */
 class AndroidProbe(
     private val context: Context,
-    private val presence: Presence,
+    private val foreground: Foreground,
 ) : DeviceProbe {
     private val activities = context.getSystemService(ActivityManager::class.java)
     private val power = context.getSystemService(PowerManager::class.java)
@@ -58,7 +58,7 @@ class AndroidProbe(
             lowPowerMode = power.isPowerSaveMode,
             freeMemoryBytes = memory().availMem,
             agentMemoryBytes = residentBytes(),
-            foreground = presence.sinceLastAsked(),
+            foreground = foreground.sinceLastAsked(),
             debuggable = isDebuggable,
         )
 

@@ -10,7 +10,7 @@ import dev.blocktime.core.agent.AgentConfig
 import dev.blocktime.core.agent.AgentInfo
 import dev.blocktime.core.agent.AgentServer
 import dev.blocktime.core.agent.PHONE_PORT
-import dev.blocktime.core.device.Presence
+import dev.blocktime.core.device.Foreground
 import dev.blocktime.core.device.Readiness
 import dev.blocktime.core.store.ModelStore
 import dev.blocktime.core.ui.AgentState
@@ -31,8 +31,8 @@ class Bench(
 ) {
     val info = AgentInfo("blocktime-android", BuildConfig.AGENT_VERSION)
     val control = Control()
-    private val presence = Presence()
-    val probe = AndroidProbe(application, presence)
+    private val foreground = Foreground()
+    val probe = AndroidProbe(application, foreground)
     val status = AgentStatus(log = { Log.i(LOG_TAG, it) }, onChange = ::publish)
 
     /** Told of every change, on the main thread. */
@@ -45,7 +45,7 @@ class Bench(
     private var server: AgentServer? = null
 
     init {
-        application.registerActivityLifecycleCallbacks(ForegroundWatch(presence))
+        application.registerActivityLifecycleCallbacks(ForegroundWatch(foreground))
         // Where the QNN backend looks for what it loads into a Snapdragon's NPU.
         Os.setenv("ADSP_LIBRARY_PATH", application.applicationInfo.nativeLibraryDir, true)
     }

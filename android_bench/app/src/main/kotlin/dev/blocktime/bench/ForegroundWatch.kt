@@ -3,15 +3,15 @@ package dev.blocktime.bench
 import android.app.Activity
 import android.app.Application
 import android.os.Bundle
-import dev.blocktime.core.device.Presence
+import dev.blocktime.core.device.Foreground
 
-/** Tells [presence] when the app is in front, which is when its activity is resumed: else it has fewer cores, and slower. */
+/** Tells [foreground] when the app is in front, which is when its activity is resumed: else it has fewer cores, and slower. */
 class ForegroundWatch(
-    private val presence: Presence,
+    private val foreground: Foreground,
 ) : Application.ActivityLifecycleCallbacks {
-    override fun onActivityResumed(activity: Activity) = presence.onEntered()
+    override fun onActivityResumed(activity: Activity) = foreground.onEntered()
 
-    override fun onActivityPaused(activity: Activity) = presence.onLeft()
+    override fun onActivityPaused(activity: Activity) = foreground.onLeft()
 
     override fun onActivityCreated(
         activity: Activity,

@@ -3,7 +3,7 @@ package dev.blocktime.executorch
 import dev.blocktime.core.runtime.Call
 import dev.blocktime.core.runtime.ExecutionFailed
 import dev.blocktime.core.runtime.Model
-import dev.blocktime.core.runtime.Tensor
+import dev.blocktime.core.wire.Tensor
 import org.pytorch.executorch.EValue
 import org.pytorch.executorch.Module
 

@@ -1,10 +1,10 @@
 package dev.blocktime.executorch
 
-import dev.blocktime.core.OpError
 import dev.blocktime.core.runtime.Model
 import dev.blocktime.core.runtime.OptionInfo
 import dev.blocktime.core.runtime.Runtime
 import dev.blocktime.core.runtime.RuntimeInfo
+import dev.blocktime.core.wire.OpError
 import org.pytorch.executorch.ExecuTorchRuntime
 import org.pytorch.executorch.ExecutorchRuntimeException
 import org.pytorch.executorch.Module
@@ -104,7 +104,7 @@ class ExecutorchRuntime(
             try {
                 readPte(file, METHOD)
             } catch (error: PteException) {
-                throw OpError("bad_model", "the model is damaged or no .pte: ${error.message}; export it again")
+                throw OpError("bad_model", "the model is damaged or not a .pte: ${error.message}; export it again")
             }
         val other = (summary.inputs + summary.outputs).find { it.dtype !in CARRIED_TYPES } ?: return summary
         throw OpError(

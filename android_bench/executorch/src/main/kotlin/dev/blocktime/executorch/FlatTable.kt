@@ -2,12 +2,12 @@ package dev.blocktime.executorch
 
 import java.nio.ByteBuffer
 
-/** Longer lists are no part of any real program and would only cost time. */
+/** Real programs have no longer lists: those would only cost time. */
 private const val MAX_LIST = 100_000
 
 private const val MAX_STRING_BYTES = 256
 
-/** A file that is no readable ExecuTorch program; [message] says why. */
+/** A file that is not a readable ExecuTorch program; [message] says why. */
 internal class PteException(
     override val message: String,
 ) : Exception(message)

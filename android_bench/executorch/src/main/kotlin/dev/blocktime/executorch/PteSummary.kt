@@ -1,8 +1,8 @@
 package dev.blocktime.executorch
 
-import dev.blocktime.core.runtime.DType
 import dev.blocktime.core.runtime.Delegate
-import dev.blocktime.core.runtime.TensorSpec
+import dev.blocktime.core.wire.DType
+import dev.blocktime.core.wire.TensorSpec
 import java.io.File
 import java.io.RandomAccessFile
 import java.nio.ByteBuffer
@@ -94,7 +94,8 @@ private fun FlatTable.tensors(
 
 private fun tensorSpec(value: FlatTable): TensorSpec {
     val tensor = value.table(VALUE)
-    if (value.byte(VALUE_KIND) != KIND_TENSOR || tensor == null) throw PteException("an input or output is no tensor")
+    val isTensor = value.byte(VALUE_KIND) == KIND_TENSOR
+    if (!isTensor || tensor == null) throw PteException("an input or output is not a tensor")
     val type = tensor.byte(TENSOR_SCALAR_TYPE)
     val shape = tensor.ints(TENSOR_SIZES)
     if (shape.size > MAX_RANK || shape.any { it < 0 }) throw PteException("a tensor of shape $shape")

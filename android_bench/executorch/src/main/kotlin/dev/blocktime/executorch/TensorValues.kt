@@ -1,9 +1,9 @@
 package dev.blocktime.executorch
 
-import dev.blocktime.core.OpError
-import dev.blocktime.core.runtime.DType
-import dev.blocktime.core.runtime.Tensor
-import dev.blocktime.core.runtime.TensorSpec
+import dev.blocktime.core.wire.DType
+import dev.blocktime.core.wire.OpError
+import dev.blocktime.core.wire.Tensor
+import dev.blocktime.core.wire.TensorSpec
 import org.pytorch.executorch.EValue
 import java.nio.ByteBuffer
 import java.nio.ByteOrder

@@ -1,8 +1,8 @@
 package dev.blocktime.executorch
 
-import dev.blocktime.core.OpError
-import dev.blocktime.core.runtime.Tensor
 import dev.blocktime.core.timing.randomInputs
+import dev.blocktime.core.wire.OpError
+import dev.blocktime.core.wire.Tensor
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue

@@ -1,8 +1,8 @@
 package dev.blocktime.executorch
 
-import dev.blocktime.core.runtime.DType
 import dev.blocktime.core.runtime.Delegate
-import dev.blocktime.core.runtime.TensorSpec
+import dev.blocktime.core.wire.DType
+import dev.blocktime.core.wire.TensorSpec
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue

@@ -31,8 +31,8 @@ data class AgentInfo(
 )
 
 /**
- * How long an agent waits, in milliseconds. [helloMs]: for a client to greet, so that a stray connection does not hold
- * the only place. [frameMs]: for the next byte of a frame. [handoverMs]: for the place of a client that has just left.
+ * How long an agent waits, in milliseconds. [helloMs]: for a hello to have arrived. [frameMs]: for the next byte of a
+ * frame. [handoverMs]: for the place of a client that has just left.
  */
 data class Timeouts(
     val helloMs: Long = 10_000,

@@ -21,12 +21,6 @@ interface AgentListener {
     ) {}
 }
 
-/** The request that is worked on. [detail] is for people: a model's short hash, or how many visits. */
-data class Work(
-    val op: String,
-    val detail: String,
-)
-
 /** A finished run: the median of each of its [models] over all rounds, in nanoseconds. */
 data class RunResult(
     val models: List<ModelMedian>,

@@ -1,8 +1,8 @@
 package dev.blocktime.core.agent
 
-import dev.blocktime.core.OpError
 import dev.blocktime.core.runtime.Model
 import dev.blocktime.core.wire.MAX_HANDLES
+import dev.blocktime.core.wire.OpError
 
 /** A [model] in memory, and the [sha256] of its file. */
 internal class LoadedModel(

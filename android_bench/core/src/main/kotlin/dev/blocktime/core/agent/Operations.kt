@@ -1,17 +1,14 @@
 package dev.blocktime.core.agent
 
-import dev.blocktime.core.OpError
 import dev.blocktime.core.runtime.ExecutionFailed
-import dev.blocktime.core.runtime.Tensor
-import dev.blocktime.core.runtime.TensorSpec
 import dev.blocktime.core.timing.medians
 import dev.blocktime.core.timing.randomInputs
 import dev.blocktime.core.timing.timeSchedule
+import dev.blocktime.core.wire.OpError
 import dev.blocktime.core.wire.Payload
 import dev.blocktime.core.wire.Request
-import dev.blocktime.core.wire.loadFields
-import dev.blocktime.core.wire.stateFields
-import dev.blocktime.core.wire.tensorFields
+import dev.blocktime.core.wire.Tensor
+import dev.blocktime.core.wire.TensorSpec
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
@@ -21,49 +18,49 @@ internal class Operations(
     private val models: LoadedModels,
     private val clientIsThere: () -> Boolean,
 ) {
+    /** Answers [request]; a run that is asked for signs of life gives them to [beat]. */
     fun perform(
         request: Request,
         payload: Payload,
-    ): Answer =
+        beat: (Int) -> Unit,
+    ): Reply =
         when (request) {
-            is Request.Have -> Answer(mapOf("present" to config.store.has(request.sha256)))
+            is Request.Have -> Reply(mapOf("present" to config.store.has(request.sha256)))
             is Request.Put -> put(request, payload)
             is Request.Load -> load(request)
-            is Request.Unload -> Answer().also { models.close(request.handle) }
+            is Request.Unload -> Reply().also { models.close(request.handle) }
             is Request.Check -> check(request, payload)
-            is Request.Run -> run(request)
-            is Request.State -> Answer(mapOf("state" to state()))
+            is Request.Run -> run(request, beat)
+            is Request.State -> Reply(mapOf("state" to state()))
             is Request.Hello, is Request.Bye -> throw IllegalArgumentException("the session answers $request")
         }
 
     private fun put(
         request: Request.Put,
         payload: Payload,
-    ): Answer {
+    ): Reply {
         config.store.put(request.sha256, payload.sizeBytes, payload.chunks(), models.hashes)
-        return Answer(mapOf("bytes" to payload.sizeBytes))
+        return Reply(mapOf("bytes" to payload.sizeBytes))
     }
 
-    private fun load(request: Request.Load): Answer {
+    private fun load(request: Request.Load): Reply {
+        val runtimes = config.runtimes
+        val known = runtimes.keys.joinToString().ifEmpty { "none" }
         val runtime =
-            config.runtimes[request.runtime] ?: throw OpError(
-                "unknown_runtime",
-                "no runtime '${request.runtime}'; this agent has: ${config.runtimes.keys.joinToString().ifEmpty {
-                    "none"
-                }}",
-            )
+            runtimes[request.runtime]
+                ?: throw OpError("unknown_runtime", "no runtime '${request.runtime}'; this agent has: $known")
         models.requirePlace()
         val file = config.store.file(request.sha256)
         val startNs = System.nanoTime()
         val model = runtime.load(file, request.options)
         val loadNs = System.nanoTime() - startNs
-        return Answer(loadFields(models.add(LoadedModel(request.sha256, model)), loadNs, model))
+        return Reply(loadFields(models.add(LoadedModel(request.sha256, model)), loadNs, model))
     }
 
     private fun check(
         request: Request.Check,
         payload: Payload,
-    ): Answer {
+    ): Reply {
         val model = models.get(request.handle).model
         if (request.inputs != model.inputs || request.inputs.sumOf { it.sizeBytes } != payload.sizeBytes) {
             val wanted = model.inputs.joinToString().ifEmpty { "no inputs" }
@@ -75,18 +72,24 @@ internal class Operations(
                 call.execute()
                 call.outputs()
             }
-        return Answer(
+        return Reply(
             mapOf("outputs" to outputs.map { tensorFields(it.spec) }),
             *outputs.map { bytesOf(it) }.toTypedArray(),
         )
     }
 
-    private fun run(request: Request.Run): Answer {
+    private fun run(
+        request: Request.Run,
+        beat: (Int) -> Unit,
+    ): Reply {
         val visited = request.handles.map(models::get)
         val before = config.probe.read()
         config.readiness.require(before)
         val calls = visited.map { it.model.prepare(randomInputs(it.model.inputs)) }
-        val samples = failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, clientIsThere) }
+        val everyNs = if (request.heartbeatS > 0) request.heartbeatS * 1_000_000_000L else Long.MAX_VALUE
+        val pulse = Pulse(clientIsThere, everyNs, beat)
+        val samples =
+            failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, everyNs, pulse::goOn) }
         val after = config.probe.read()
         config.readiness.require(after)
         val medianNs = medians(request.schedule, samples)
@@ -95,7 +98,7 @@ internal class Operations(
         )
         val payload = ByteBuffer.allocate(Long.SIZE_BYTES * samples.size)
         payload.asLongBuffer().put(samples)
-        return Answer(
+        return Reply(
             mapOf(
                 "rounds" to request.schedule.rounds,
                 "visits" to request.schedule.visits,

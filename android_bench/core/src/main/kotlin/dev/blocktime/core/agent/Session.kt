@@ -1,30 +1,20 @@
 package dev.blocktime.core.agent
 
-import dev.blocktime.core.OpError
-import dev.blocktime.core.wire.COUNT
 import dev.blocktime.core.wire.Connection
 import dev.blocktime.core.wire.ConnectionLost
 import dev.blocktime.core.wire.Frame
 import dev.blocktime.core.wire.FrameException
 import dev.blocktime.core.wire.OPS
-import dev.blocktime.core.wire.PROTOCOL_VERSION
+import dev.blocktime.core.wire.OpError
 import dev.blocktime.core.wire.Payload
 import dev.blocktime.core.wire.Request
 import dev.blocktime.core.wire.SchemaException
 import dev.blocktime.core.wire.encodeHeader
-import dev.blocktime.core.wire.errorReply
-import dev.blocktime.core.wire.helloFields
+import dev.blocktime.core.wire.idOf
 import dev.blocktime.core.wire.readFrame
 import dev.blocktime.core.wire.readRequest
-import java.security.MessageDigest
 
-/** What an op answers: the reply's fields, and the payload in pieces. */
-internal class Answer(
-    val fields: Map<String, Any?> = emptyMap(),
-    vararg val payload: ByteArray,
-)
-
-/** One client's connection: reads requests, checks and answers them, and frees all that was loaded at the end. */
+/** One client's connection after its hello: reads requests, checks and answers them, and frees all that was loaded at the end. */
 internal class Session(
     private val config: AgentConfig,
     private val connection: Connection,
@@ -34,13 +24,12 @@ internal class Session(
     private var greeted = false
     private var leaving = false
 
-    /** Answers requests until the client leaves, vanishes or breaks the protocol. Then everything is freed. */
-    fun serve() {
+    /** Answers [hello], then requests until the client leaves, vanishes or breaks the protocol. Then all is freed. */
+    fun serve(hello: Frame) {
         try {
+            answer(hello)
             while (!leaving) {
-                if (!connection.awaitInput(if (greeted) 0 else config.timeouts.helloMs)) {
-                    throw FrameException("timeout", "no hello within ${config.timeouts.helloMs / 1000} s")
-                }
+                connection.awaitInput()
                 answer(readFrame(connection) ?: break)
             }
         } catch (error: FrameException) {
@@ -55,10 +44,10 @@ internal class Session(
     }
 
     private fun answer(frame: Frame) {
-        val id = (frame.header["id"] as? Long)?.takeIf { it in COUNT }
-        val answer =
+        val id = idOf(frame.header)
+        val reply =
             try {
-                perform(frame)
+                perform(id, frame)
             } catch (error: OpError) {
                 config.listener.onRefusal(error.code, error.message)
                 if (error.closes) {
@@ -66,28 +55,26 @@ internal class Session(
                     leaving = true
                     return
                 }
-                Answer(errorReply(id, error.code, error.message))
+                Reply(errorReply(id, error.code, error.message))
             }
         frame.payload.drain()
-        val header = encodeHeader(mapOf("id" to id) + answer.fields, answer.payload.sumOf { it.size })
-        connection.write(header, *answer.payload)
+        val header = encodeHeader(mapOf("id" to id) + reply.fields, reply.payload.sumOf { it.size })
+        connection.write(header, *reply.payload)
     }
 
     /** Performs the request; whatever goes wrong with it is an OpError, whatever ends the connection is not. */
-    private fun perform(frame: Frame): Answer {
+    private fun perform(
+        id: Long?,
+        frame: Frame,
+    ): Reply {
         val request = parse(frame.header)
         config.listener.onWork(workOf(request))
         try {
-            return dispatch(request, frame.payload)
-        } catch (error: OpError) {
-            throw error
-        } catch (error: FrameException) {
-            throw error
-        } catch (error: ConnectionLost) {
-            throw error
+            return dispatch(id, request, frame.payload)
         } catch (_: OutOfMemoryError) {
             throw OpError("out_of_memory", "no memory left for this request; unload models or take smaller ones")
         } catch (error: Throwable) {
+            if (error is OpError || error is FrameException || error is ConnectionLost) throw error
             error.printStackTrace()
             throw OpError("internal", "the agent failed: $error; its log has the details")
         } finally {
@@ -97,7 +84,6 @@ internal class Session(
 
     private fun parse(header: Map<String, Any?>): Request {
         val op = header["op"] as? String
-        if (!greeted && op != "hello") throw OpError("unauthorized", "say hello first", closes = true)
         if (op !in OPS) {
             throw OpError(
                 "unknown_op",
@@ -107,40 +93,32 @@ internal class Session(
         try {
             return readRequest(op!!, header)
         } catch (error: SchemaException) {
-            throw OpError("bad_request", "$op: ${error.message}", closes = !greeted)
+            throw OpError("bad_request", "$op: ${error.message}")
         }
     }
 
     private fun dispatch(
+        id: Long?,
         request: Request,
         payload: Payload,
-    ): Answer =
+    ): Reply =
         when (request) {
             is Request.Hello -> greet(request)
-            is Request.Bye -> Answer().also { leaving = true }
-            else -> operations.perform(request, payload)
+            is Request.Bye -> Reply().also { leaving = true }
+            else -> operations.perform(request, payload) { executions -> beat(id, executions) }
         }
 
-    private fun greet(request: Request.Hello): Answer {
-        val token = config.token().orEmpty()
-        if (token.isEmpty()) {
-            throw OpError("unauthorized", "the agent was given no token yet; start it with one", closes = true)
-        }
-        // Compares in constant time.
-        if (!MessageDigest.isEqual(request.token.toByteArray(), token.toByteArray())) {
-            throw OpError("unauthorized", "wrong token; take the one that the agent was started with", closes = true)
-        }
-        if (request.protocol != PROTOCOL_VERSION.toLong()) {
-            throw OpError(
-                "protocol_version",
-                "this agent speaks protocol $PROTOCOL_VERSION, not ${request.protocol}; " +
-                    "install the same version of blocktime on both sides",
-                closes = true,
-            )
-        }
+    /** A sign of life before the reply to a run. */
+    private fun beat(
+        id: Long?,
+        executions: Int,
+    ) = connection.write(encodeHeader(mapOf("id" to id, "running" to executions)))
+
+    private fun greet(request: Request.Hello): Reply {
+        refusalOf(request, config.token())?.let { throw it }
         if (!greeted) config.listener.onClientConnected()
         greeted = true
-        return Answer(
+        return Reply(
             helloFields(config.info, config.probe.identity(), config.runtimes.mapValues { it.value.describe() }),
         )
     }

@@ -20,7 +20,7 @@ data class DeviceInfo(
     val simulated: Boolean = false,
 )
 
-/** A moment of the device; fields as `state` in PROTOCOL.md. [debuggable] is no field there but decides readiness. */
+/** A moment of the device; fields as `state` in PROTOCOL.md. [debuggable] is not a field there but decides readiness. */
 data class DeviceReading(
     val uptimeNs: Long,
     val loadAverage1m: Double? = null,

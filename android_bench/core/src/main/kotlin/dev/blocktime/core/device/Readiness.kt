@@ -1,6 +1,6 @@
 package dev.blocktime.core.device
 
-import dev.blocktime.core.OpError
+import dev.blocktime.core.wire.OpError
 
 /** Below this a phone may save power without saying so. */
 const val LOW_BATTERY_PERCENT = 15.0
@@ -48,11 +48,11 @@ class Readiness(
         if (reasons.isEmpty()) return
         val names = reasons.joinToString(",") { it.wireName }
         val remedies = reasons.joinToString("; ") { it.remedy }
-        throw OpError("not_ready", "the device is in no state to be measured: $remedies; or allow it: $names")
+        throw OpError("not_ready", "the device is not in a state to be measured: $remedies; or allow it: $names")
     }
 }
 
-/** All reasons not to measure on a device with this [reading]; what the device does not tell is no reason. */
+/** All reasons not to measure on a device with this [reading]; what the device does not tell is not a reason. */
 fun reasonsNotToMeasure(reading: DeviceReading): List<Caveat> =
     Caveat.entries.filter { caveat ->
         when (caveat) {

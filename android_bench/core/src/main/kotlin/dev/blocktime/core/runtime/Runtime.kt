@@ -1,5 +1,7 @@
 package dev.blocktime.core.runtime
 
+import dev.blocktime.core.wire.Tensor
+import dev.blocktime.core.wire.TensorSpec
 import java.io.Closeable
 import java.io.File
 

@@ -1,6 +1,6 @@
 package dev.blocktime.core.store
 
-import dev.blocktime.core.OpError
+import dev.blocktime.core.wire.OpError
 import java.io.File
 import java.io.FileInputStream
 import java.io.FileNotFoundException

@@ -1,5 +1,7 @@
 package dev.blocktime.core.timing
 
+import dev.blocktime.core.wire.Schedule
+
 /** Median in nanoseconds of the [samples] of each model that [schedule] visits, by its index; for people to look at. */
 fun medians(
     schedule: Schedule,

@@ -1,8 +1,8 @@
 package dev.blocktime.core.timing
 
-import dev.blocktime.core.runtime.DType
-import dev.blocktime.core.runtime.Tensor
-import dev.blocktime.core.runtime.TensorSpec
+import dev.blocktime.core.wire.DType
+import dev.blocktime.core.wire.Tensor
+import dev.blocktime.core.wire.TensorSpec
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.util.Random

@@ -1,7 +1,8 @@
 package dev.blocktime.core.timing
 
 import dev.blocktime.core.runtime.Call
-import dev.blocktime.core.runtime.Tensor
+import dev.blocktime.core.wire.Schedule
+import dev.blocktime.core.wire.Tensor
 
 private const val WARM_UP_ROUNDS = 100
 private const val WARM_UP_VISITS = 200

@@ -8,8 +8,8 @@ import java.nio.channels.Selector
 import java.nio.channels.SocketChannel
 
 /** How long and how much is read after the last answer, so that the answer arrives. */
-private const val LINGER_MS = 1_000L
-private const val LINGER_BYTES = 4L shl 20
+const val LINGER_MS = 1_000L
+const val LINGER_BYTES = 4L shl 20
 
 /** The connection broke: the client is gone, or the server was stopped. */
 class ConnectionLost(
@@ -34,8 +34,10 @@ class Connection(
         key = channel.register(selector, SelectionKey.OP_READ)
     }
 
-    /** Waits for a byte or the end of the stream; false where neither comes within [timeoutMs]. 0 waits forever. */
-    fun awaitInput(timeoutMs: Long): Boolean = ahead.hasRemaining() || await(SelectionKey.OP_READ, timeoutMs)
+    /** Waits for a byte or the end of the stream. */
+    fun awaitInput() {
+        if (!ahead.hasRemaining()) await(SelectionKey.OP_READ, 0)
+    }
 
     /**
      * Fills [target]. Throws FrameException `timeout` where the stream stands still for longer than `stallMs`, and

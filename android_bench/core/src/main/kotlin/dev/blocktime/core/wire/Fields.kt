@@ -1,7 +1,5 @@
 package dev.blocktime.core.wire
 
-import dev.blocktime.core.runtime.DType
-import dev.blocktime.core.runtime.TensorSpec
 import java.math.BigInteger
 
 /** Integers that every language holds exactly. */
@@ -32,6 +30,13 @@ class Fields(
         name: String,
         range: LongRange,
     ): Long = integer(name, take(name), range)
+
+    /** As the above; [absent] where there is no such field. */
+    fun int(
+        name: String,
+        range: LongRange,
+        absent: Long,
+    ): Long = if (name in header) int(name, range) else absent
 
     /** Text of so many Unicode characters. */
     fun text(

@@ -9,6 +9,12 @@ const val MAX_PAYLOAD_BYTES = 1L shl 30
 /** Pieces in which a payload is read. */
 const val CHUNK_BYTES = 1 shl 18
 
+/** A byte stream broke the framing rules, or stood still; [code] is the error that PROTOCOL.md gives it. */
+class FrameException(
+    val code: String,
+    override val message: String,
+) : Exception(message)
+
 /** What frames are read from. */
 fun interface ByteSource {
     /** Blocks until [target] is full or the stream has ended; returns the number of bytes that arrived. */

@@ -193,16 +193,10 @@ private class JsonReader(
     }
 
     /** At most 309 digits reach this. */
-    private fun exactInteger(digits: String): Any =
-        BigInteger(digits).let {
-            if (it.bitLength() <
-                64
-            ) {
-                it.toLong()
-            } else {
-                it
-            }
-        }
+    private fun exactInteger(digits: String): Any {
+        val value = BigInteger(digits)
+        return if (value.bitLength() < Long.SIZE_BITS) value.toLong() else value
+    }
 
     private fun skipDigits() {
         val start = position

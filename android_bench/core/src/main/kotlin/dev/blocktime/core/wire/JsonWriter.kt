@@ -1,5 +1,7 @@
 package dev.blocktime.core.wire
 
+import java.math.BigInteger
+
 /**
  * [value] as JSON in ASCII: maps with string keys, collections, strings, booleans, null, integers and finite floats.
  * Half a surrogate pair is written as U+FFFD. Throws IllegalArgumentException for anything else.
@@ -11,35 +13,23 @@ private fun append(
     value: Any?,
 ) {
     when (value) {
-        null, is Boolean, is Int, is Long, is java.math.BigInteger -> {
-            out.append(value)
-        }
-
-        is Double -> {
-            require(!value.isNaN() && !value.isInfinite()) { "JSON has no $value" }
-            out.append(value)
-        }
-
-        is String -> {
-            appendString(out, value)
-        }
-
-        is Map<*, *> -> {
-            appendAll(out, value.entries, '{', '}') { (key, item) ->
-                appendString(out, key as String)
-                out.append(':')
-                append(out, item)
-            }
-        }
-
-        is Collection<*> -> {
-            appendAll(out, value, '[', ']') { append(out, it) }
-        }
-
-        else -> {
-            throw IllegalArgumentException("JSON has no ${value.javaClass.name}")
-        }
+        null, is Boolean, is Int, is Long, is BigInteger -> out.append(value)
+        is Double -> out.append(value.also { require(it.isFinite()) { "JSON has no $it" } })
+        is String -> appendString(out, value)
+        is Map<*, *> -> appendAll(out, value.entries, '{', '}') { (key, item) -> appendField(out, key as String, item) }
+        is Collection<*> -> appendAll(out, value, '[', ']') { append(out, it) }
+        else -> throw IllegalArgumentException("JSON has no ${value.javaClass.name}")
     }
+}
+
+private fun appendField(
+    out: StringBuilder,
+    key: String,
+    value: Any?,
+) {
+    appendString(out, key)
+    out.append(':')
+    append(out, value)
 }
 
 private inline fun <T> appendAll(

@@ -1,15 +1,15 @@
 package dev.blocktime.core.agent
 
-import dev.blocktime.core.OpError
 import dev.blocktime.core.runtime.Call
-import dev.blocktime.core.runtime.DType
 import dev.blocktime.core.runtime.Delegate
 import dev.blocktime.core.runtime.ExecutionFailed
 import dev.blocktime.core.runtime.Model
 import dev.blocktime.core.runtime.Runtime
 import dev.blocktime.core.runtime.RuntimeInfo
-import dev.blocktime.core.runtime.Tensor
-import dev.blocktime.core.runtime.TensorSpec
+import dev.blocktime.core.wire.DType
+import dev.blocktime.core.wire.OpError
+import dev.blocktime.core.wire.Tensor
+import dev.blocktime.core.wire.TensorSpec
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder

@@ -99,9 +99,12 @@ class SessionTest {
     fun `a second client is told busy, a third is served when the first is gone`() {
         val agent = agent(Timeouts(handoverMs = 50))
         val first = agent.greeted()
-        val refused = checkNotNull(agent.connect().receive()).first
-        assertEquals("busy", errorCode(refused))
-        assertNull(refused["id"])
+        for (token in listOf(TOKEN, "wrong")) {
+            agent.connect().use { second ->
+                assertEquals("busy", errorCode(second.greet(token)))
+                assertNull(second.receive())
+            }
+        }
         first.ask("state")
         first.close()
         assertTrue("device" in agent.greeted().greet())

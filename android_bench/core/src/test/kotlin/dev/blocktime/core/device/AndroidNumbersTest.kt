@@ -31,7 +31,7 @@ class AndroidNumbersTest {
     }
 
     @Test
-    fun `a battery that does not tell its charge is none`() {
+    fun `a battery that does not tell its charge is left out`() {
         assertNull(androidBattery(null, 100, 2, 300))
         assertNull(androidBattery(50, null, 2, 300))
         assertNull(androidBattery(-1, 100, 2, 300))

@@ -1,6 +1,6 @@
 package dev.blocktime.core.device
 
-import dev.blocktime.core.OpError
+import dev.blocktime.core.wire.OpError
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
@@ -39,7 +39,7 @@ class ReadinessTest {
         }
 
     @Test
-    fun `what the user allowed is no refusal but a caveat`() {
+    fun `what the user allowed is a caveat, not a refusal`() {
         val reading = READY.copy(debuggable = true, lowPowerMode = true)
         val error = assertThrows(OpError::class.java) { Readiness { setOf(Caveat.DEBUGGABLE_BUILD) }.require(reading) }
         assertEquals("not_ready", error.code)

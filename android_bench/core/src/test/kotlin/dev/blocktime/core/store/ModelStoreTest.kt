@@ -1,7 +1,7 @@
 package dev.blocktime.core.store
 
-import dev.blocktime.core.OpError
 import dev.blocktime.core.agent.sha256
+import dev.blocktime.core.wire.OpError
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertThrows

@@ -41,7 +41,7 @@ class ControlTest {
             "0123456789abcde\u0000f",
         ],
     )
-    fun `refuses what is no token and keeps the last`(bytes: String) {
+    fun `refuses what is not a token and keeps the last`(bytes: String) {
         control.acceptToken("the-former-token-1".byteInputStream())
         assertThrows(IOException::class.java) { control.acceptToken(bytes.byteInputStream()) }
         assertEquals("the-former-token-1", control.token)

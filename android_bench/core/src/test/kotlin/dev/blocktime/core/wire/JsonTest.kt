@@ -41,12 +41,12 @@ class JsonTest {
             "\uFEFF1", "\u00a01", "\u000b1", "//1", "１",
         ],
     )
-    fun `what is no JSON`(text: String) {
+    fun `what is not JSON`(text: String) {
         assertThrows(JsonException::class.java) { readJson(text.toByteArray()) }
     }
 
     @Test
-    fun `what is no UTF-8`() {
+    fun `what is not UTF-8`() {
         for (broken in listOf("ff", "c080", "eda080", "f4908080", "e282")) {
             val text = broken.chunked(2).map { it.toInt(16).toByte() }.toByteArray()
             val quote = "\"".toByteArray()

@@ -1,4 +1,4 @@
-package dev.blocktime.core.runtime
+package dev.blocktime.core.wire
 
 import java.nio.ByteBuffer
 

@@ -4,6 +4,12 @@ import dev.blocktime.core.wire.Request
 
 private const val SHORT_HASH = 12
 
+/** The request that is worked on. [detail] is for people: a model's short hash, or how many visits. */
+data class Work(
+    val op: String,
+    val detail: String,
+)
+
 /** What people are told of [request] while it is worked on; never the token. */
 internal fun workOf(request: Request): Work =
     when (request) {

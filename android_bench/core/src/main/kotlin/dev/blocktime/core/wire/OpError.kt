@@ -1,4 +1,4 @@
-package dev.blocktime.core
+package dev.blocktime.core.wire
 
 /**
  * A request failed. [code] is one of PROTOCOL.md's, [message] one line for people: what, why, what to do next.

@@ -1,13 +1,11 @@
 package dev.blocktime.core.wire
 
-import dev.blocktime.core.runtime.TensorSpec
-import dev.blocktime.core.timing.Schedule
-
 const val PROTOCOL_VERSION = 1
 const val MAX_HANDLES = 256
 const val MAX_VISITS = 200_000
 
 private const val MAX_WARMUP = 1_000L
+private const val MAX_HEARTBEAT_S = 600L
 private const val MAX_TENSORS = 64
 private const val MAX_OPTIONS = 32
 private const val MAX_VERSION = 1_000_000L
@@ -43,10 +41,12 @@ sealed interface Request {
         val inputs: List<TensorSpec>,
     ) : Request
 
+    /** [heartbeatS]: how often a sign of life is asked for; 0: never. */
     class Run(
         val handles: List<Long>,
         val schedule: Schedule,
         val warmup: Int,
+        val heartbeatS: Int,
     ) : Request
 
     data object State : Request
@@ -76,6 +76,9 @@ private val READERS: Map<String, (Fields) -> Request> =
 
 /** Names of all ops, in PROTOCOL.md's order. */
 val OPS: Set<String> get() = READERS.keys
+
+/** The id that the reply to [header] is to carry; null where it has no valid one. */
+fun idOf(header: Map<String, Any?>): Long? = (header["id"] as? Long)?.takeIf { it in COUNT }
 
 /** The request in [header], whose op is one of [OPS]; throws [SchemaException] where it breaks its schema. */
 fun readRequest(
@@ -109,5 +112,6 @@ private fun readRun(fields: Fields): Request.Run {
         for (index in round) indices[next++] = integer("order", index, known).toInt()
     }
     val warmup = fields.int("warmup", 0..MAX_WARMUP).toInt()
-    return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup)
+    val heartbeatS = fields.int("heartbeat_s", 0..MAX_HEARTBEAT_S, absent = 0).toInt()
+    return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup, heartbeatS)
 }

@@ -1,7 +1,7 @@
 package dev.blocktime.core.device
 
 /** Whether an app has been in front: not only now, but ever since it was last asked, so also in the middle of a run. */
-class Presence {
+class Foreground {
     private var isInFront = false
     private var hasLeft = false
 

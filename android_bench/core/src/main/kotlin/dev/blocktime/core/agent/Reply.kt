@@ -1,6 +1,5 @@
-package dev.blocktime.core.wire
+package dev.blocktime.core.agent
 
-import dev.blocktime.core.agent.AgentInfo
 import dev.blocktime.core.device.Battery
 import dev.blocktime.core.device.Caveat
 import dev.blocktime.core.device.CpuClock
@@ -9,14 +8,21 @@ import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.runtime.Model
 import dev.blocktime.core.runtime.OptionInfo
 import dev.blocktime.core.runtime.RuntimeInfo
-import dev.blocktime.core.runtime.TensorSpec
+import dev.blocktime.core.wire.PROTOCOL_VERSION
+import dev.blocktime.core.wire.TensorSpec
 
 private const val MAX_TEXT = 256
 private const val MAX_MESSAGE = 1000
 private val SPACE = Regex("\\s+")
 
+/** What an op is answered with: the reply's fields, and the payload in pieces. */
+internal class Reply(
+    val fields: Map<String, Any?> = emptyMap(),
+    vararg val payload: ByteArray,
+)
+
 /** The error frame's header. [message] becomes one line of bounded length. */
-fun errorReply(
+internal fun errorReply(
     id: Long?,
     code: String,
     message: String,
@@ -26,7 +32,7 @@ fun errorReply(
         "error" to mapOf("code" to code, "message" to message.trim().replace(SPACE, " ").take(MAX_MESSAGE)),
     )
 
-fun helloFields(
+internal fun helloFields(
     agent: AgentInfo,
     device: DeviceInfo,
     runtimes: Map<String, RuntimeInfo>,
@@ -45,9 +51,10 @@ fun helloFields(
                 "simulated" to device.simulated,
             ),
         "runtimes" to runtimes.mapValues { (_, info) -> runtimeFields(info) },
+        "heartbeat" to true,
     )
 
-fun loadFields(
+internal fun loadFields(
     handle: Long,
     loadNs: Long,
     model: Model,
@@ -62,9 +69,10 @@ fun loadFields(
         "placement" to null,
     )
 
-fun tensorFields(spec: TensorSpec): Map<String, Any?> = mapOf("dtype" to spec.dtype.wireName, "shape" to spec.shape)
+internal fun tensorFields(spec: TensorSpec): Map<String, Any?> =
+    mapOf("dtype" to spec.dtype.wireName, "shape" to spec.shape)
 
-fun stateFields(
+internal fun stateFields(
     reading: DeviceReading,
     caveats: List<Caveat>,
 ): Map<String, Any?> =

@@ -1,0 +1,66 @@
+package dev.blocktime.core.timing
+
+import dev.blocktime.core.runtime.Call
+import dev.blocktime.core.wire.OpError
+import dev.blocktime.core.wire.Schedule
+
+/**
+ * Nanoseconds of every visit of [schedule] to [calls], each of which is first executed [warmup] times. Before every
+ * round, and wherever executions took longer than [pieceNs], [goOn] is told how many executions there were; false ends the
+ * run with OpError `cancelled`. Throws ExecutionFailed where the runtime fails.
+ *
+ * Garbage is collected before, so that the collector has no reason to run in between. All arrays exist before the
+ * first reading of the clock.
+ */
+fun timeSchedule(
+    calls: List<Call>,
+    schedule: Schedule,
+    warmup: Int,
+    pieceNs: Long = Long.MAX_VALUE,
+    goOn: (Int) -> Boolean,
+): LongArray {
+    val samples = LongArray(schedule.indices.size)
+    val byIndex = calls.toTypedArray()
+    val visits = Visits(pieceNs, goOn)
+    System.gc()
+    for (call in byIndex) {
+        repeat(warmup) { visits.time(call) }
+    }
+    for (round in 0 until schedule.rounds) {
+        visits.requireGoingOn()
+        val start = round * schedule.visits
+        for (position in start until start + schedule.visits) {
+            samples[position] = visits.time(byIndex[schedule.indices[position]])
+        }
+    }
+    return samples
+}
+
+/** Counts executions, and asks [goOn] where those since it was last asked took longer than [pieceNs]. */
+private class Visits(
+    private val pieceNs: Long,
+    private val goOn: (Int) -> Boolean,
+) {
+    private var executions = 0
+    private var sinceAskedNs = 0L
+
+    fun requireGoingOn() {
+        sinceAskedNs = 0
+        if (!goOn(executions)) throw OpError("cancelled", "the client went away during the run")
+    }
+
+    fun time(call: Call): Long {
+        if (sinceAskedNs >= pieceNs) requireGoingOn()
+        val ns = timed(call)
+        executions++
+        sinceAskedNs += ns
+        return ns
+    }
+}
+
+/** The one place where latency is measured: nothing but the model call lies between the two readings. */
+private fun timed(call: Call): Long {
+    val startNs = System.nanoTime()
+    call.execute()
+    return System.nanoTime() - startNs
+}

@@ -7,6 +7,6 @@ export LC_ALL=C
 
 release=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml | head -1)
 if command -v sha256sum >/dev/null; then sum=(sha256sum); else sum=(shasum -a 256); fi
-digest=$(find ios_bench/BenchKit/Package.swift ios_bench/BenchKit/Sources native/include native/src -type f |
+digest=$(find ios_bench/BenchKit/{Package.swift,Sources,standin} native/{include,src} -type f |
     sort | xargs "${sum[@]}" | "${sum[@]}" | cut -c1-16)
 echo "$release+$digest"

@@ -1,15 +1,15 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
-// Linux has neither Core ML nor ExecuTorch's Swift package: there, targets of their names stand in for the parts
-// that the runners use. The ExecuTorch one runs models for real, with the libraries of the Python wheel, so that
-// Linux has an agent, which tools/build_swift.sh builds with the paths that it needs.
+// Linux has neither Core ML nor ExecuTorch's Swift package: there, targets of their names (in standin) offer the
+// parts that the runners use. The ExecuTorch one runs models for real, with the libraries of the Python wheel, so
+// that Linux has an agent, which tools/build_swift.sh builds with the paths that it needs.
 #if os(Linux)
   let dependencies: [Package.Dependency] = []
   let platformTargets: [Target] = [
-    .target(name: "CoreML"),
-    .systemLibrary(name: "CETShim"),
-    .target(name: "ExecuTorch", dependencies: ["CETShim"]),
+    .target(name: "CoreML", path: "standin/CoreML"),
+    .systemLibrary(name: "CETShim", path: "standin/CETShim"),
+    .target(name: "ExecuTorch", dependencies: ["CETShim"], path: "standin/ExecuTorch"),
     .systemLibrary(name: "CAgentVersion"),
     .target(name: "HostProbe", dependencies: ["BenchKit"]),
     .executableTarget(
@@ -44,9 +44,9 @@ let package = Package(
     .target(name: "CoreMLRunner", dependencies: ["BenchKit"] + coreML),
     .target(name: "ExecuTorchRunner", dependencies: ["BenchKit"] + execuTorch),
     .target(name: "BenchApp", dependencies: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner"]),
-    .testTarget(name: "BenchKitTests", dependencies: ["BenchKit"]),
-    .target(name: "ZipFixtures", path: "Tests/ZipFixtures"),
-    .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner", "ZipFixtures"]),
-    .testTarget(name: "BenchAppTests", dependencies: ["BenchKit", "BenchApp", "ZipFixtures"]),
+    .target(name: "Fixtures", dependencies: ["BenchKit"], path: "Tests/Fixtures"),
+    .testTarget(name: "BenchKitTests", dependencies: ["BenchKit", "Fixtures"]),
+    .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner", "Fixtures"]),
+    .testTarget(name: "BenchAppTests", dependencies: ["BenchKit", "BenchApp", "Fixtures"]),
   ]
 )

@@ -49,9 +49,9 @@ public struct Activity: Sendable, Equatable {
       status = .listening
     case .connected: status = .connected
     case .working(let text): work = text
-    case .measured(let summary):
+    case .measured(let run):
       work = nil
-      results.insert(Result(id: count, summary), at: 0)
+      results.insert(Result(id: count, run), at: 0)
       results = Array(results.prefix(Self.maxResults))
     case .refused(let code, let message):
       work = nil
@@ -68,10 +68,10 @@ public struct Activity: Sendable, Equatable {
 }
 
 extension Activity.Result {
-  fileprivate init(id: Int, _ summary: RunSummary) {
+  fileprivate init(id: Int, _ run: RunResult) {
     self.id = id
-    title = "\(summary.entries.count) models, \(summary.rounds) rounds"
-    lines = summary.entries.map { entry in
+    title = "\(run.entries.count) models, \(run.rounds) rounds"
+    lines = run.entries.map { entry in
       Activity.Line(
         model: "\(entry.sha256.prefix(8)) \(entry.runtime)",
         latency: String(format: "%.3f ms", Double(entry.medianNanoseconds) / 1e6))

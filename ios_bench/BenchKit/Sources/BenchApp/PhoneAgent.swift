@@ -30,7 +30,7 @@ public enum PhoneAgent {
     ]
     return AgentModel(launch: launch, probe: probe, foreground: foreground) { settings in
       AgentServer(
-        AgentConfiguration(
+        AgentConfig(
           agent: AgentInfo(name: "blocktime-ios", version: version), token: launch.token, port: port,
           store: store, runtimes: runtimes, probe: probe, allowed: settings.allowed,
           keepWarm: settings.keepWarm))

@@ -45,7 +45,7 @@
       "\(systemName) (\(systemValue("kern.osversion") ?? "unknown build"))"
     }
 
-    /// What is built for debugging is not optimised. That a debugger may attach is no reason: every app that is
+    /// What is built for debugging is not optimised. That a debugger may attach is not a reason: every app that is
     /// signed for development lets it.
     private static var isDebuggable: Bool {
       #if DEBUG

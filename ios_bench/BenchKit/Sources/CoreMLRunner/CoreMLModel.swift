@@ -26,7 +26,7 @@ final class CoreMLModel: Model {
       let constraint = feature.multiArrayConstraint
       guard feature.type == .multiArray, let constraint, let dtype = constraint.dataType.dtype else {
         throw OpError(
-          .badModel, "the model's input \(name) is no tensor of a known type; export it with tensors")
+          .badModel, "the model's input \(name) is not a tensor of a known type; export it with tensors")
       }
       let spec = TensorSpec(dtype: dtype, shape: constraint.shape.map(\.intValue))
       return (name: name, dataType: constraint.dataType, spec: spec)
@@ -102,7 +102,7 @@ final class CoreMLModel: Model {
   private func outputArrays() throws -> [MLMultiArray] {
     try outputNames.map { name in
       guard let array = result?.featureValue(for: name)?.multiArrayValue else {
-        throw OpError(.badModel, "the model's output \(name) is no tensor; export it with tensors")
+        throw OpError(.badModel, "the model's output \(name) is not a tensor; export it with tensors")
       }
       return array
     }

@@ -21,7 +21,7 @@ public final class CoreMLRuntime: Runtime {
 
   private let system: String
   private let compiledModels: CompiledModels
-  private let placements = KnownPlacements()
+  private let placements = PlacementCache()
   private let freeMemoryBytes: @Sendable () -> Int?
   private let freeDiskBytes: @Sendable () -> Int?
 

@@ -16,7 +16,7 @@ package struct ModelPackage {
       name = try Self.packageName(zip.entries)
     } catch let refusal as StoredZip.Refusal {
       throw OpError(
-        .badModel, "the model is no zip of one .mlpackage: \(refusal.reason); export it again with bench")
+        .badModel, "the model is not a zip of one .mlpackage: \(refusal.reason); export it again with bench")
     }
   }
 

@@ -45,7 +45,7 @@ package struct StoredZip {
   private static func readEntries(_ bytes: LittleEndianBytes) throws -> [Entry] {
     let end = bytes.count - endBytes
     guard end >= 0, bytes.u32(end) == 0x0605_4b50, bytes.u16(end + 20) == 0 else {
-      throw Refusal(reason: "it is no zip archive, is cut short, or ends in a comment")
+      throw Refusal(reason: "it is not a zip archive, is cut short, or ends in a comment")
     }
     let (count, size, start) = (Int(bytes.u16(end + 10)), Int(bytes.u32(end + 12)), Int(bytes.u32(end + 16)))
     guard bytes.u32(end + 4) == 0, bytes.u16(end + 8) == bytes.u16(end + 10), start + size == end else {

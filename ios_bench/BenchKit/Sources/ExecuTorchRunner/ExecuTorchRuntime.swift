@@ -80,7 +80,7 @@ public struct ExecuTorchRuntime: Runtime {
       return try ProgramFile(Data(contentsOf: model.url, options: .alwaysMapped)).delegates(
         of: ExecuTorchModel.method)
     } catch let error as ProgramFile.Damaged {
-      throw OpError(.badModel, "the model is damaged or no .pte: \(error.reason); export it again")
+      throw OpError(.badModel, "the model is damaged or not a .pte: \(error.reason); export it again")
     }
   }
 

@@ -6,7 +6,7 @@ import Foundation
 /// The file is a flatbuffer. Numbers of fields are those of ExecuTorch's schema/program.fbs, whose fields are never
 /// renumbered. Every offset is checked against the file.
 package struct ProgramFile {
-  /// The file is no program that can be read.
+  /// The file is not a program that can be read.
   package struct Damaged: Error {
     package let reason: String
   }

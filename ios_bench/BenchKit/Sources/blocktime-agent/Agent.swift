@@ -28,7 +28,7 @@ struct Agent {
     if options.watchesParent { ParentWatch.start() }
     let probe = HostProbe(simulating: options.simulatedProduct)
     let server = AgentServer(
-      AgentConfiguration(
+      AgentConfig(
         agent: AgentInfo(name: "blocktime-swift", version: BLOCKTIME_AGENT_VERSION), token: options.token,
         port: options.port,
         store: try ModelStore(root: URL(fileURLWithPath: options.store), maxBytes: options.storeBytes),

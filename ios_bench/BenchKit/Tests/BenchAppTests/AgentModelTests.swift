@@ -1,6 +1,6 @@
 import BenchApp
 import BenchKit
-import Foundation
+import Fixtures
 import Testing
 
 @Suite("Model of the app", .timeLimit(.minutes(1)))
@@ -48,8 +48,9 @@ struct AgentModelTests {
 
   @Test("Changes that come while another one is under way take their turn")
   func turns() async throws {
-    let port = try freePort()
-    let model = makeModel(port: port)
+    let port = try HeldPort()
+    defer { withExtendedLifetime(port) {} }
+    let model = makeModel(port: port.number)
     let tasks = [true, false, true, true].map { model.phaseChanged(isActive: $0) }
     model.settings.keepWarm = true
     for task in tasks { await task.value }

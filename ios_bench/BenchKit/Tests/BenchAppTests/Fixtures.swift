@@ -1,5 +1,6 @@
 import BenchApp
 import BenchKit
+import Fixtures
 import Foundation
 
 /// Makes servers on any free port, and remembers them.
@@ -23,7 +24,7 @@ final class Servers {
   func make(_ settings: AgentSettings, probe: any DeviceProbe, port: UInt16) -> AgentServer {
     made.append(settings)
     let server = AgentServer(
-      AgentConfiguration(
+      AgentConfig(
         agent: AgentInfo(name: "test", version: "1"), token: "t", port: port, store: store,
         runtimes: runtimes,
         probe: probe, allowed: settings.allowed, keepWarm: settings.keepWarm))
@@ -60,9 +61,6 @@ struct FakeProbe: DeviceProbe {
     return DeviceReading(state: state, isDebuggable: false, foregroundLosses: foreground.losses)
   }
 }
-
-/// A port that nobody listens on now.
-func freePort() throws -> UInt16 { try Listener(port: 0).port }
 
 /// Loads `FakeModel`s.
 struct FakeRuntime: Runtime {
@@ -104,23 +102,7 @@ actor Client {
 
   /// Connects to `port`; says nothing yet.
   init(port: UInt16) throws {
-    #if canImport(Darwin)
-      let type = SOCK_STREAM
-    #else
-      let type = Int32(SOCK_STREAM.rawValue)
-    #endif
-    let descriptor = socket(AF_INET, type, 0)
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-    let status = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-      }
-    }
-    guard status == 0 else { throw CocoaError(.fileReadUnknown) }
-    connection = Connection(socket: descriptor, timeoutSeconds: 20)
+    connection = Connection(socket: try connectLoopback(port), timeoutSeconds: 20)
   }
 
   deinit { executor.stop() }
@@ -170,12 +152,7 @@ actor Client {
       guard getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0, listens != 0 else {
         continue
       }
-      var address = sockaddr_in()
-      var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-      let status = withUnsafeMutablePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
-      }
-      guard status == 0, UInt16(bigEndian: address.sin_port) == port else { continue }
+      guard (try? Listener.boundPort(of: descriptor)) == port else { continue }
       guard shutdown(descriptor, Int32(SHUT_RD)) == 0 else { throw CocoaError(.fileWriteUnknown) }
       return
     }

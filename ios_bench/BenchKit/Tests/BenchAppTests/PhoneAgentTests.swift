@@ -1,8 +1,8 @@
 import BenchApp
 import BenchKit
+import Fixtures
 import Foundation
 import Testing
-import ZipFixtures
 
 /// The agent as it runs on a phone, but for the phone: a stand-in for Core ML, and a probe that makes things up.
 @Suite("Agent of an iPhone", .timeLimit(.minutes(1)))
@@ -12,15 +12,15 @@ final class PhoneAgentTests {
   private let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
     "phone-\(UUID().uuidString)")
   private let model: AgentModel
-  private let port: UInt16
+  private let port: HeldPort
 
   init() throws {
-    port = try freePort()
+    port = try HeldPort()
     model = try PhoneAgent.makeModel(
       launch: Launch(environment: ["BLOCKTIME_TOKEN": "t"]), probe: FakeProbe(foreground),
       foreground: foreground,
       caches: folder,
-      system: "iOS 17.5 (21F79)", version: "0.1.0+digest", port: port, freeMemoryBytes: { nil })
+      system: "iOS 17.5 (21F79)", version: "0.1.0+digest", port: port.number, freeMemoryBytes: { nil })
   }
 
   deinit { try? FileManager.default.removeItem(at: folder) }
@@ -77,7 +77,7 @@ final class PhoneAgentTests {
     try await client.leave()
   }
 
-  @Test("A package that is none is refused, and the connection goes on")
+  @Test("What is not a package is refused, and the connection goes on")
   func refused() async throws {
     let client = try await connected()
     _ = try await client.hello()
@@ -101,7 +101,7 @@ final class PhoneAgentTests {
 
   private func connected() async throws -> Client {
     await model.phaseChanged(isActive: true).value
-    return try Client(port: port)
+    return try Client(port: port.number)
   }
 
   private func put(_ archive: Data, _ client: Client) async throws -> String {

@@ -135,10 +135,11 @@ struct CoreMLRuntimeTests {
       ("{\"predictionError\": \"espresso -1\"}", "load or run the model on all (espresso -1)"),
       (
         "{\"inputs\": [{\"name\": \"input_0\", \"shape\": [1], \"dtype\": \"image\"}]}",
-        "input input_0 is no tensor"
+        "input input_0 is not a tensor"
       ),
       (
-        "{\"inputs\": [{\"name\": \"input_0\", \"shape\": [1], \"dtype\": \"int8\"}]}", "input_0 is no tensor"
+        "{\"inputs\": [{\"name\": \"input_0\", \"shape\": [1], \"dtype\": \"int8\"}]}",
+        "input_0 is not a tensor"
       ),
       (
         "{\"outputs\": [{\"name\": \"output_0\", \"shape\": [1], \"dtype\": \"int8\"}]}",
@@ -157,7 +158,7 @@ struct CoreMLRuntimeTests {
     try await Client(place.runtime()).load(model) { loaded in
       let schedule = Schedule(handles: [1], order: [0, 0], rounds: 2, warmup: 0)
       do {
-        _ = try TimingLoop.run(schedule, [loaded.model], keepWarm: false) { true }
+        _ = try TimingLoop.run(schedule, [loaded.model], keepWarm: false) { _ in true }
         Issue.record("the third prediction fails")
       } catch let error as OpError {
         #expect(error.code == .runFailed)

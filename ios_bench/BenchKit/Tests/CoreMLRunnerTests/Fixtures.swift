@@ -1,7 +1,7 @@
 import BenchKit
 import CoreMLRunner
+import Fixtures
 import Foundation
-import ZipFixtures
 
 /// A folder of its own, with packages in it and a runtime that has its caches there. Deleted with the last
 /// reference.

@@ -1,8 +1,8 @@
 import BenchKit
 import CoreMLRunner
+import Fixtures
 import Foundation
 import Testing
-import ZipFixtures
 
 @Suite("Zip of one .mlpackage")
 struct ModelPackageTests {
@@ -26,7 +26,7 @@ struct ModelPackageTests {
         && isDirectory.boolValue)
   }
 
-  @Test("What bench packs is taken: this was written by orchestrator/export/package.py")
+  @Test("What bench packs is taken: this was written by orchestrator/export/artifacts/package.py")
   func packedByBench() throws {
     let packed = """
       UEsDBBQAAAAAAAAAIQB/iVQIAwAAAAMAAAAYAAAAbmV0Lm1scGFja2FnZS9EYXRhL3cuYmluAAECUEsDBBQAAAAAAAAAIQBD
@@ -54,7 +54,7 @@ struct ModelPackageTests {
     #expect(refusal(stored)?.code == .badModel)
   }
 
-  @Test("What is no zip at all is a bad model", arguments: [0, 1, 21, 22, 5000])
+  @Test("What is not a zip at all is a bad model", arguments: [0, 1, 21, 22, 5000])
   func noZip(bytes: Int) throws {
     #expect(refusal(try place.stored(Data(repeating: 0x50, count: bytes)))?.code == .badModel)
   }

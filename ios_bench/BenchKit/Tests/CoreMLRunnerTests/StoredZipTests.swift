@@ -1,8 +1,8 @@
 import BenchKit
 import CoreMLRunner
+import Fixtures
 import Foundation
 import Testing
-import ZipFixtures
 
 @Suite("Zip of stored files")
 struct StoredZipTests {

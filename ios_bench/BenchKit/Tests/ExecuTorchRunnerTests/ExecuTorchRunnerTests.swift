@@ -40,7 +40,7 @@ actor ExecuTorchRunnerTests {
   }
 
   @Test(
-    "What is no .pte is a bad model",
+    "What is not a .pte is a bad model",
     arguments: [
       [], [1], Array("no model".utf8), [8, 0, 0, 0, 0x45, 0x54, 0x31, 0x32],
       [255, 255, 255, 255, 0x45, 0x54, 0x31, 0x32, 0, 0, 0, 0],

@@ -7,7 +7,7 @@ public enum Caveat: String, Sendable, CaseIterable {
   case background
 
   /// What is wrong and what to do about it.
-  var advice: String {
+  var remedy: String {
     switch self {
     case .debuggableBuild: "the agent is a debug build; install a release build"
     case .powerSave: "low power mode is on; switch it off"
@@ -48,10 +48,10 @@ public enum Readiness {
     let open = found.filter { !allowed.contains($0) }
     guard open.isEmpty else {
       let names = open.map(\.rawValue).joined(separator: ", ")
-      let advice = open.map(\.advice).joined(separator: "; ")
+      let remedy = open.map(\.remedy).joined(separator: "; ")
       let when = before == nil ? "" : " at the end of the run"
       throw OpError(
-        .notReady, "not measured\(when) (\(names)): \(advice), or allow it when the agent is started")
+        .notReady, "not measured\(when) (\(names)): \(remedy), or allow it when the agent is started")
     }
     return found
   }

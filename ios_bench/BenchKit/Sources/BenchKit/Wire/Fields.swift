@@ -19,6 +19,12 @@ struct Fields {
     try integer(take(key), key, in: range)
   }
 
+  /// As the above; `absent` where there is no such field.
+  mutating func integer(_ key: String, in range: ClosedRange<Int>, absent: Int) throws -> Int {
+    guard let value = take(key) else { return absent }
+    return try integer(value, key, in: range)
+  }
+
   mutating func string(_ key: String, characters range: ClosedRange<Int>) throws -> String {
     guard case .string(let text)? = take(key) else { throw wrong(key, "must be a string") }
     guard range.contains(text.unicodeScalars.count) else {

@@ -20,6 +20,16 @@ package struct Frame {
   package let header: JSON
   package let payload: Payload
 
+  /// A frame without payload on `source`.
+  init(header: JSON, on source: any ByteSource) {
+    self.init(header: header, payload: Payload(source: source, bytes: 0))
+  }
+
+  private init(header: JSON, payload: Payload) {
+    self.header = header
+    self.payload = payload
+  }
+
   /// The next frame of `source`; nil where the stream ended between frames. Every size is bounded before
   /// anything of that size is read. Throws FrameError, and what `source` throws.
   package static func read(from source: any ByteSource) throws -> Frame? {

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Why bytes are no JSON that the protocol takes.
+/// Why bytes are not JSON that the protocol takes.
 package struct JSONError: Error, Equatable {
   package let message: String
 }
@@ -123,7 +123,7 @@ package struct JSONReader {
       switch byte {
       case UInt8(ascii: "\""):
         let text = String(decoding: content, as: UTF8.self)
-        // Decoding repairs what is no UTF-8, so that it comes back changed.
+        // Decoding repairs what is not UTF-8, so that it comes back changed.
         guard text.utf8.elementsEqual(content) else { throw JSONError(message: "a string is not UTF-8") }
         return text
       case UInt8(ascii: "\\"): try escape(into: &content)
@@ -174,7 +174,7 @@ package struct JSONReader {
     return code
   }
 
-  /// The next byte that is no whitespace; nil at the end.
+  /// The next byte that is not whitespace; nil at the end.
   private mutating func peek() -> UInt8? {
     while position < bytes.count {
       switch bytes[position] {

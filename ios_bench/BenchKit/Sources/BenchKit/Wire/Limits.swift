@@ -1,11 +1,16 @@
 /// Bounds of PROTOCOL.md, and those of this agent that follow from them.
 package enum Limits {
   package static let headerBytes = 1 << 20
+  /// Header of a connection's first frame: what a stranger can make the agent keep and parse.
+  package static let helloBytes = 4_096
+  /// Connections that wait; one more drives out the one that has waited longest without the token.
+  package static let waiting = 64
   package static let payloadBytes = 1 << 30
   package static let depth = 32
   package static let handles = 256
   package static let visits = 200_000
   package static let warmup = 1_000
+  package static let heartbeatSeconds = 600
   package static let tensors = 64
   package static let rank = 8
   package static let options = 32

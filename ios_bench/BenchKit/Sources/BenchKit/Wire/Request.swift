@@ -9,7 +9,8 @@ package enum Request: Sendable, Equatable {
   case load(sha256: String, runtime: String, options: LoadOptions)
   case unload(handle: Int)
   case check(handle: Int, inputs: [TensorSpec])
-  case run(Schedule)
+  /// With how often a sign of life is asked for, in seconds; 0: never.
+  case run(Schedule, heartbeatSeconds: Int)
   case state
   case bye
 
@@ -39,14 +40,17 @@ package enum Request: Sendable, Equatable {
     case .check:
       self = .check(
         handle: try fields.integer("handle", in: 0...Limits.largestCount), inputs: try Self.inputs(&fields))
-    case .run: self = .run(try Schedule(&fields))
+    case .run:
+      self = .run(
+        try Schedule(&fields),
+        heartbeatSeconds: try fields.integer("heartbeat_s", in: 0...Limits.heartbeatSeconds, absent: 0))
     case .state: self = .state
     case .bye: self = .bye
     }
     try fields.finish()
   }
 
-  /// The id in `header`, to be told in the reply; nil where it is absent or no valid id.
+  /// The id in `header`, to be told in the reply; nil where it is absent or not a valid id.
   package static func id(of header: JSON) -> Int? {
     guard case .integer(let id)? = header["id"], (0...Limits.largestCount).contains(id) else { return nil }
     return id

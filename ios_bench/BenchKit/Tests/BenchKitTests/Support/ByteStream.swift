@@ -1,21 +1,5 @@
 import BenchKit
 
-/// Bytes in memory to read frames from.
-final class ByteStream: ByteSource {
-  private var left: ArraySlice<UInt8>
-
-  init(_ bytes: [UInt8]) {
-    left = bytes[...]
-  }
-
-  func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
-    let count = min(buffer.count, left.count)
-    buffer.copyBytes(from: left.prefix(count))
-    left = left.dropFirst(count)
-    return count
-  }
-}
-
 /// All frames of a stream with their payloads, and `end` or the code of the error that ended it.
 func decode(_ bytes: [UInt8]) -> (frames: [(header: JSON, payload: [UInt8])], ends: String) {
   let stream = ByteStream(bytes)

@@ -56,7 +56,7 @@ final class Doubler: Model {
   func close() { isClosed = true }
 }
 
-/// Loads files whose text is `doubler`, `doubler 3` (numbers in and out) or `broken`; anything else is no model.
+/// Loads files whose text is `doubler`, `doubler 3` (numbers in and out) or `broken`; anything else is not a model.
 struct DoublerRuntime: Runtime {
   let name = "doubler"
 

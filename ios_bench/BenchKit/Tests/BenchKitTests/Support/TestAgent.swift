@@ -1,5 +1,5 @@
 import BenchKit
-import Foundation
+import Fixtures
 import Testing
 
 /// An agent on a free port, with a runtime made of arithmetic.
@@ -14,7 +14,7 @@ final class TestAgent: Sendable {
     maxBytes: Int = 1 << 20, timeouts: Timeouts = Timeouts()
   ) async throws {
     server = AgentServer(
-      AgentConfiguration(
+      AgentConfig(
         agent: AgentInfo(name: "blocktime-test", version: "1"), token: Self.token, port: 0,
         store: try ModelStore(root: folder.url, maxBytes: maxBytes), runtimes: [DoublerRuntime()],
         probe: probe,
@@ -105,24 +105,4 @@ func hash(_ bytes: [UInt8]) -> String {
   var hash = ContentHash()
   bytes.withUnsafeBytes { hash.update($0) }
   return hash.finish()
-}
-
-private func connectLoopback(_ port: UInt16) throws -> Int32 {
-  #if canImport(Darwin)
-    let socket = Foundation.socket(AF_INET, SOCK_STREAM, 0)
-  #else
-    let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-  #endif
-  var address = sockaddr_in()
-  address.sin_family = sa_family_t(AF_INET)
-  address.sin_port = port.bigEndian
-  address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-  try withUnsafePointer(to: &address) { pointer in
-    try pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-      _ = try retrying("connect") {
-        Foundation.connect(socket, address, socklen_t(MemoryLayout<sockaddr_in>.size))
-      }
-    }
-  }
-  return socket
 }

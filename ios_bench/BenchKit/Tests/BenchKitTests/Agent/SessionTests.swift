@@ -93,12 +93,15 @@ actor SessionTests {
   @Test("Another client waits for the place, then is told that it is taken")
   func busy() async throws {
     var timeouts = Timeouts()
-    timeouts.placeSeconds = 0.05
+    timeouts.handoverSeconds = 0.05
     let agent = try await TestAgent(timeouts: timeouts)
     let first = try agent.greeted()
-    let second = try agent.connect()
-    #expect(try second.receive()?.header.errorCode == "busy")
-    #expect(try second.receive() == nil)
+    for token in [TestAgent.token, "wrong"] {
+      let second = try agent.connect()
+      #expect(
+        try second.refusal("hello", ["protocol": .integer(1), "token": .string(token)]) == "busy")
+      #expect(try second.receive() == nil)
+    }
     #expect(try first.ask("state")["state"] != nil)
     await agent.server.stop()
   }

@@ -23,7 +23,7 @@ struct JSONTests {
   }
 
   @Test(
-    "What is no JSON, or not the protocol's, is refused",
+    "What is not JSON, or not the protocol's, is refused",
     arguments: [
       "", " ", "nul", "nulll", "True", "NaN", "Infinity", "-", "+1", "01", "-01", "1.", ".5", "1e", "1e+",
       "0x1",
@@ -44,7 +44,7 @@ struct JSONTests {
   }
 
   @Test(
-    "A string that is no UTF-8 is refused",
+    "A string that is not UTF-8 is refused",
     arguments: [[0xFF], [0xC3], [0xC0, 0x80], [0xED, 0xA0, 0x80], [0xF4, 0x90, 0x80, 0x80]] as [[UInt8]])
   func notUTF8(bytes: [UInt8]) {
     #expect(throws: JSONError.self) { try JSONReader.read([0x22] + bytes + [0x22]) }

@@ -11,10 +11,10 @@ package final class Connection: ByteSource, @unchecked Sendable {
   }
 
   /// The last reply is to arrive: a close with input unread would make the kernel reset the connection.
-  private static let lingerSeconds = 1.0
-  private static let lingerBytes = 4 << 20
+  static let lingerSeconds = 1.0
+  static let lingerBytes = 4 << 20
 
-  private let socket: Int32
+  let socket: Int32
   private let lock = NSLock()
   private var isOpen = true
 
@@ -39,6 +39,27 @@ package final class Connection: ByteSource, @unchecked Sendable {
       count += got
     }
     return count
+  }
+
+  /// What is there to be read, at most `count` bytes; empty at the end of the stream, nil where nothing is there yet.
+  func readWaiting(_ count: Int) throws -> [UInt8]? {
+    do {
+      return try [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+        initialized = try transfer("recv") { recv(socket, buffer.baseAddress, count, Int32(MSG_DONTWAIT)) }
+      }
+    } catch is TimedOut {
+      return nil
+    }
+  }
+
+  /// Sends a last answer as far as that needs no waiting, and nothing after it.
+  func sendLast(_ bytes: [UInt8]) throws {
+    _ = try bytes.withUnsafeBytes { buffer in
+      try transfer("send") {
+        send(socket, buffer.baseAddress, buffer.count, Self.sendFlags | Int32(MSG_DONTWAIT))
+      }
+    }
+    _ = shutdown(socket, Int32(SHUT_WR))
   }
 
   /// Sends all of `bytes`.
@@ -87,7 +108,7 @@ package final class Connection: ByteSource, @unchecked Sendable {
     lock.withLock { if isOpen { _ = shutdown(socket, Int32(SHUT_RDWR)) } }
   }
 
-  private func close() {
+  func close() {
     lock.withLock {
       if isOpen { closeDescriptor(socket) }
       isOpen = false

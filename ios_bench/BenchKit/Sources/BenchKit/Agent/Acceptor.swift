@@ -1,30 +1,32 @@
 import Foundation
 
-/// Accepts clients on a thread of its own and hands one at a time to a session; others are refused.
-///
-/// The accepting thread only sleeps while a client is served, so that it takes no time from what is timed unless
-/// a second client calls.
+/// Receives on a thread of its own and hands one client at a time to a session.
 final class Acceptor: @unchecked Sendable {
   var port: UInt16 { listener.port }
 
-  private let configuration: AgentConfiguration
+  private let config: AgentConfig
   private let listener: Listener
   private let executor: ThreadExecutor
   private let emit: @Sendable (AgentEvent) -> Void
-  private let place = DispatchSemaphore(value: 1)
+  private let reception: Reception
   private let lock = NSLock()
   private var client: (connection: Connection, session: Task<Void, Never>)?
   private var hasEnded = false
   private let finished = AsyncStream<Never>.makeStream()
 
   /// Listens at once. Throws ListenError.
-  init(_ configuration: AgentConfiguration, emit: @escaping @Sendable (AgentEvent) -> Void) throws {
-    self.configuration = configuration
+  init(_ config: AgentConfig, emit: @escaping @Sendable (AgentEvent) -> Void) throws {
+    self.config = config
     self.emit = emit
-    listener = try Listener(port: configuration.port)
+    listener = try Listener(port: config.port)
+    do {
+      reception = try Reception(config, listener, emit: emit)
+    } catch let error as PosixError {
+      throw ListenError(errorDescription: "the agent can't listen (\(error.localizedDescription))")
+    }
     executor = ThreadExecutor(name: "timing")
-    let thread = Thread { [self] in acceptClients() }
-    thread.name = "accept"
+    let thread = Thread { [self] in receive() }
+    thread.name = "reception"
     thread.start()
   }
 
@@ -33,41 +35,28 @@ final class Acceptor: @unchecked Sendable {
 
   /// Returns once nobody is served, all is freed, and nothing listens.
   func stop() async {
-    listener.stop()
+    reception.stop()
     lock.withLock { client?.connection.cutOff() }
     for await _ in finished.stream {}
   }
 
-  private func acceptClients() {
+  private func receive() {
     var reason: String?
     do {
-      while let socket = try listener.accept() {
-        let connection = Connection(socket: socket, timeoutSeconds: configuration.timeouts.frameSeconds)
-        if place.wait(timeout: .now() + configuration.timeouts.placeSeconds) == .success {
-          serve(connection)
-        } else {
-          refuse(connection)
-        }
-      }
+      try reception.receive(serve)
     } catch {
       reason = error.localizedDescription
     }
     end(reason)
   }
 
-  private func serve(_ connection: Connection) {
-    let session = Session(configuration, connection: connection, executor: executor, emit: emit)
+  private func serve(_ connection: Connection, _ hello: JSON) {
+    let session = Session(config, connection: connection, executor: executor, emit: emit)
     let task = Task {
-      await session.serve()
-      place.signal()
+      await session.serve(hello: hello)
+      reception.freePlace()
     }
     lock.withLock { client = (connection, task) }
-  }
-
-  private func refuse(_ connection: Connection) {
-    let message = "another client is connected; wait for it to end, or stop it"
-    try? connection.write(try Reply(error: .busy, message).frame(id: nil))
-    connection.closeAfterAnswer()
   }
 
   /// Frees the port, cuts off a client that came while the acceptor was being stopped, and waits for the session.

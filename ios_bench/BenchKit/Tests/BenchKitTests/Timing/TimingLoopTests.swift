@@ -1,8 +1,8 @@
 import BenchKit
 import Testing
 
-@Suite("Timing")
-struct TimingTests {
+@Suite("Timing loop")
+struct TimingLoopTests {
   private func schedule(_ order: [[Int]], handles: Int, warmup: Int = 0) -> Schedule {
     Schedule(
       handles: Array(0..<handles), order: order.flatMap { $0 }, rounds: order.count, warmup: warmup)
@@ -20,7 +20,7 @@ struct TimingTests {
     let log = CallLog()
     let models = [Doubler("a", log: log), Doubler("b", log: log)]
     let samples = try TimingLoop.run(
-      schedule([[1, 0], [1, 1]], handles: 2, warmup: 2), models, keepWarm: keepWarm, goOn: { true })
+      schedule([[1, 0], [1, 1]], handles: 2, warmup: 2), models, keepWarm: keepWarm, goOn: { _ in true })
     #expect(samples.count == 4)
     let warmup = ["a", "a", "b", "b"].flatMap { ["set \($0)", "run \($0)"] }
     let visits = ["b", "a", "b", "b"].flatMap { ["set \($0)", "run \($0)"] }
@@ -31,7 +31,7 @@ struct TimingTests {
   func ownSample() throws {
     let slow = SlowModel(nanoseconds: 3_000_000)
     let samples = try TimingLoop.run(
-      schedule([[0, 1, 0]], handles: 2), [Doubler("fast"), slow], keepWarm: false, goOn: { true })
+      schedule([[0, 1, 0]], handles: 2), [Doubler("fast"), slow], keepWarm: false, goOn: { _ in true })
     #expect(samples[1] >= 3_000_000)
     #expect(samples[0] > 0 && samples[2] > 0)
   }
@@ -43,7 +43,7 @@ struct TimingTests {
     let error = code {
       _ = try TimingLoop.run(
         schedule([[0, 0], [0, 0], [0, 0]], handles: 1), [Doubler("a", log: log)], keepWarm: false,
-        goOn: {
+        goOn: { _ in
           rounds += 1
           return rounds < 3
         })
@@ -52,13 +52,29 @@ struct TimingTests {
     #expect(log.calls.filter { $0 == "run a" }.count == 4)
   }
 
+  @Test("Executions are told before rounds, and wherever they take long")
+  func told() throws {
+    let models = [Doubler("a"), Doubler("b")]
+    let order = schedule([[1, 0], [1, 1]], handles: 2, warmup: 1)
+    for (piece, expected) in [(UInt64.max, [2, 4]), (0, [0, 1, 2, 2, 3, 4, 4, 5])] {
+      var told: [Int] = []
+      _ = try TimingLoop.run(
+        order, models, keepWarm: false, pieceNanoseconds: piece,
+        goOn: {
+          told.append($0)
+          return true
+        })
+      #expect(told == expected)
+    }
+  }
+
   @Test("A runtime that fails is named, in warm-up and in a visit", arguments: [1, 3])
   func failing(execution: Int) {
     let model = Doubler("a")
     model.failsAtExecution = execution
     let error = code {
       _ = try TimingLoop.run(
-        schedule([[0, 0]], handles: 1, warmup: 2), [model], keepWarm: false, goOn: { true })
+        schedule([[0, 0]], handles: 1, warmup: 2), [model], keepWarm: false, goOn: { _ in true })
     }
     #expect(error?.code == .runFailed)
     #expect(error?.message.contains("it broke") == true)

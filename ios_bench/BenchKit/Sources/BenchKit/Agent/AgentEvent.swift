@@ -4,7 +4,7 @@ public enum AgentEvent: Sendable, Equatable {
   case connected
   /// A request is being worked on, in words for people.
   case working(String)
-  case measured(RunSummary)
+  case measured(RunResult)
   /// A request was answered with an error, or a connection ended with one.
   case refused(code: ErrorCode, message: String)
   case disconnected
@@ -13,7 +13,7 @@ public enum AgentEvent: Sendable, Equatable {
 }
 
 /// A finished run.
-public struct RunSummary: Sendable, Equatable {
+public struct RunResult: Sendable, Equatable {
   /// One model's part in a run.
   public struct Entry: Sendable, Equatable {
     public let sha256: String

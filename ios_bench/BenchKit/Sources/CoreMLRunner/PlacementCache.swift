@@ -3,7 +3,7 @@ import Foundation
 
 /// Placements by model and compute units. A plan takes Core ML about as long as a load and is the same for every
 /// load, of which measuring needs many.
-final class KnownPlacements: @unchecked Sendable {
+final class PlacementCache: @unchecked Sendable {
   private struct Key: Hashable {
     let sha256: String
     let units: ComputeUnits

@@ -8,50 +8,36 @@ public struct ListenError: LocalizedError {
 /// A listening socket on the loopback interface.
 package final class Listener: @unchecked Sendable {
   package let port: UInt16
-  private let socket: Int32
+  let socket: Int32
   private var isOpen = true
-  /// A byte in it ends `accept`.
-  private let wakeUp: (reading: Int32, writing: Int32)
+
+  /// Connections that the system holds until they are accepted, which takes a moment even while a model is timed.
+  private static let backlog: Int32 = 128
 
   /// Listens on `port`, or on any free one where that is 0. Throws ListenError.
   package init(port: UInt16) throws {
     let socket = Self.streamSocket()
-    var pipes: [Int32] = [-1, -1]
     do {
       try retrying("socket") { socket }
-      try retrying("pipe") { pipe(&pipes) }
       var yes: Int32 = 1
       setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout.size(ofValue: yes)))
       try retrying("bind") { Self.withLoopback(port) { bind(socket, $0, $1) } }
-      try retrying("listen") { listen(socket, 4) }
+      try retrying("listen") { listen(socket, Self.backlog) }
       self.port = try Self.boundPort(of: socket)
       self.socket = socket
-      wakeUp = (pipes[0], pipes[1])
     } catch let error as PosixError {
-      for descriptor in [socket] + pipes where descriptor >= 0 { closeDescriptor(descriptor) }
+      if socket >= 0 { closeDescriptor(socket) }
       let reason = error.code == EADDRINUSE ? "is in use" : "can't be used (\(error.localizedDescription))"
       throw ListenError(
         errorDescription: "port \(port) \(reason); choose another one, or 0 to take a free one")
     }
   }
 
-  deinit {
-    close()
-    for descriptor in [wakeUp.reading, wakeUp.writing] { closeDescriptor(descriptor) }
-  }
+  deinit { close() }
 
-  /// Waits for the next client; nil after `stop`. Throws PosixError where the socket is no longer usable.
-  package func accept() throws -> Int32? {
-    while true {
-      var descriptors = [socket, wakeUp.reading].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-      try retrying("poll") { poll(&descriptors, 2, -1) }
-      if descriptors[1].revents != 0 { return nil }
-      do {
-        return try retrying("accept") { systemAccept(socket) }
-      } catch let error as PosixError where error.code == ECONNABORTED {
-        continue
-      }
-    }
+  /// Who has connected; waits where nobody has. Throws PosixError.
+  package func accept() throws -> Int32 {
+    try retrying("accept") { systemAccept(socket) }
   }
 
   /// Frees the port. For the thread that accepts, after which it accepts no more.
@@ -60,13 +46,7 @@ package final class Listener: @unchecked Sendable {
     isOpen = false
   }
 
-  /// Makes `accept` return nil. For any thread.
-  package func stop() {
-    var byte: UInt8 = 0
-    _ = write(wakeUp.writing, &byte, 1)
-  }
-
-  private static func streamSocket() -> Int32 {
+  package static func streamSocket() -> Int32 {
     #if canImport(Darwin)
       return Foundation.socket(AF_INET, SOCK_STREAM, 0)
     #else
@@ -74,7 +54,7 @@ package final class Listener: @unchecked Sendable {
     #endif
   }
 
-  private static func withLoopback<Result>(
+  package static func withLoopback<Result>(
     _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
   ) -> Result {
     var address = sockaddr_in()
@@ -88,7 +68,7 @@ package final class Listener: @unchecked Sendable {
     }
   }
 
-  private static func boundPort(of socket: Int32) throws -> UInt16 {
+  package static func boundPort(of socket: Int32) throws -> UInt16 {
     var address = sockaddr_in()
     var length = socklen_t(MemoryLayout<sockaddr_in>.size)
     try withUnsafeMutablePointer(to: &address) { pointer in

@@ -3,7 +3,7 @@ import Foundation
 import Testing
 
 @Suite("Model store")
-struct StoreTests {
+struct ModelStoreTests {
   private let folder = TemporaryFolder()
 
   private func store(maxBytes: Int = 100) throws -> ModelStore {
@@ -101,7 +101,7 @@ struct StoreTests {
     #expect(folder.names == [".incoming-2-b"])
   }
 
-  @Test("A folder in the place of a model is no model")
+  @Test("A folder in the place of a model is not a model")
   func folderAsModel() throws {
     let store = try store()
     let name = String(repeating: "a", count: 64)

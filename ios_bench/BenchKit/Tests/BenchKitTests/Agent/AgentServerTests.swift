@@ -1,17 +1,17 @@
 import BenchKit
-import Foundation
+import Fixtures
 import Testing
 
 /// The clients block, so that every test runs on a thread of its own.
-@Suite("Server")
-actor ServerTests {
+@Suite("Agent server")
+actor AgentServerTests {
   private let executor = ThreadExecutor(name: "client")
   nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
   deinit { executor.stop() }
 
-  private func configuration(port: UInt16, _ folder: TemporaryFolder) throws -> AgentConfiguration {
-    AgentConfiguration(
+  private func config(port: UInt16, _ folder: TemporaryFolder) throws -> AgentConfig {
+    AgentConfig(
       agent: AgentInfo(name: "blocktime-test", version: "1"), token: TestAgent.token, port: port,
       store: try ModelStore(root: folder.url), runtimes: [DoublerRuntime()], probe: ScriptedProbe())
   }
@@ -20,7 +20,7 @@ actor ServerTests {
   func portInUse() async throws {
     let agent = try await TestAgent()
     let folder = TemporaryFolder()
-    let second = AgentServer(try configuration(port: agent.port, folder))
+    let second = AgentServer(try config(port: agent.port, folder))
     await #expect(throws: ListenError.self) { try await second.start() }
     await agent.server.stop()
   }
@@ -44,13 +44,11 @@ actor ServerTests {
   @Test("The port is free again as soon as the server has stopped")
   func fixedPort() async throws {
     let folder = TemporaryFolder()
-    let probe = AgentServer(try configuration(port: 0, folder))
-    let port = try await probe.start()
-    await probe.stop()
-    let server = AgentServer(try configuration(port: port, folder))
+    let port = try HeldPort()
+    let server = AgentServer(try config(port: port.number, folder))
     for _ in 0..<20 {
-      #expect(try await server.start() == port)
-      let client = try TestClient(port: port)
+      #expect(try await server.start() == port.number)
+      let client = try TestClient(port: port.number)
       #expect(try client.refusal("state") == "unauthorized")
       await server.stop()
     }
@@ -108,11 +106,11 @@ actor ServerTests {
     #expect(events.first == .listening(port: agent.port))
     #expect(events.contains(.connected))
     #expect(events.contains(.working("loading model \(sha256.prefix(12)) with doubler")))
-    let summaries = events.compactMap { if case .measured(let summary) = $0 { summary } else { nil } }
-    #expect(summaries.count == 1)
-    #expect(summaries.first?.rounds == 1)
-    #expect(summaries.first?.entries.map(\.sha256) == [sha256])
-    #expect(summaries.first?.entries.map(\.visits) == [2])
+    let results = events.compactMap { if case .measured(let result) = $0 { result } else { nil } }
+    #expect(results.count == 1)
+    #expect(results.first?.rounds == 1)
+    #expect(results.first?.entries.map(\.sha256) == [sha256])
+    #expect(results.first?.entries.map(\.visits) == [2])
     #expect(events.contains { if case .refused(.unknownOp, _) = $0 { true } else { false } })
     #expect(events.suffix(2) == [.disconnected, .stopped(reason: nil)])
   }

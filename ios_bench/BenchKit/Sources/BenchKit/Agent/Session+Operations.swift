@@ -3,14 +3,14 @@ import Foundation
 /// Loading, checking and timing.
 extension Session {
   func load(_ sha256: String, _ name: String, _ options: LoadOptions) async throws -> Reply {
-    guard let runtime = configuration.runtimes.first(where: { $0.name == name }) else {
-      let known = configuration.runtimes.map(\.name).joined(separator: ", ")
+    guard let runtime = config.runtimes.first(where: { $0.name == name }) else {
+      let known = config.runtimes.map(\.name).joined(separator: ", ")
       throw OpError(.unknownRuntime, "no runtime \(name.debugDescription); this agent has: \(known)")
     }
     guard !models.isFull else {
       throw OpError(.tooManyHandles, "\(Limits.handles) models are loaded; unload some first")
     }
-    let stored = try configuration.store.model(sha256)
+    let stored = try config.store.model(sha256)
     let loaded = try await runtime.load(stored, options: options, session: self)
     let handle = models.add(.init(sha256: sha256, runtime: name, model: loaded.model))
     var reply = Reply([
@@ -39,14 +39,18 @@ extension Session {
     return Reply(["outputs": .array(outputs.map(\.spec.json))], payload: outputs.flatMap(\.bytes))
   }
 
-  func run(_ schedule: Schedule) async throws -> (Reply, RunSummary) {
+  func run(_ schedule: Schedule, id: Int?, heartbeatSeconds: Int) async throws -> (Reply, RunResult) {
     let entries = try schedule.handles.map(models.entry)
-    let before = await configuration.probe.read()
-    let caveatsBefore = try Readiness.require(before, allowed: configuration.allowed)
+    let before = await config.probe.read()
+    let caveatsBefore = try Readiness.require(before, allowed: config.allowed)
+    let every = heartbeatSeconds > 0 ? UInt64(heartbeatSeconds) * 1_000_000_000 : .max
+    let pulse = Pulse(clientIsThere: connection.peerIsThere, everyNanoseconds: every) { [connection] in
+      try connection.write(try Reply(["running": .integer($0)]).frame(id: id))
+    }
     let samples = try TimingLoop.run(
-      schedule, entries.map(\.model), keepWarm: configuration.keepWarm, goOn: connection.peerIsThere)
-    let after = await configuration.probe.read()
-    let caveatsAfter = try Readiness.require(after, since: before, allowed: configuration.allowed)
+      schedule, entries.map(\.model), keepWarm: config.keepWarm, pieceNanoseconds: every, goOn: pulse.goOn)
+    let after = await config.probe.read()
+    let caveatsAfter = try Readiness.require(after, since: before, allowed: config.allowed)
     let reply = Reply(
       [
         "rounds": .integer(schedule.rounds),
@@ -55,17 +59,17 @@ extension Session {
         "state_after": after.state.json(in: sessionState(caveatsAfter)),
       ],
       payload: samples.flatMap { withUnsafeBytes(of: $0.bigEndian, Array.init) })
-    return (reply, RunSummary(schedule, entries, samples))
+    return (reply, RunResult(schedule, entries, samples))
   }
 
   func state() async throws -> JSON {
-    let reading = await configuration.probe.read()
-    let caveats = Readiness.reasons(now: reading).filter(configuration.allowed.contains)
+    let reading = await config.probe.read()
+    let caveats = Readiness.reasons(now: reading).filter(config.allowed.contains)
     return reading.state.json(in: sessionState(caveats))
   }
 
   private func sessionState(_ caveats: [Caveat]) -> SessionState {
-    SessionState(qos: currentQualityOfService(), keepWarm: configuration.keepWarm, caveats: caveats)
+    SessionState(qos: currentQualityOfService(), keepWarm: config.keepWarm, caveats: caveats)
   }
 
   private func execute(_ model: any Model, _ tensors: [Tensor]) throws -> [Tensor] {
@@ -92,7 +96,7 @@ extension Session {
   }
 }
 
-extension RunSummary {
+extension RunResult {
   fileprivate init(_ schedule: Schedule, _ entries: [LoadedModels.Entry], _ samples: [UInt64]) {
     var visits = [[UInt64]](repeating: [], count: entries.count)
     for (index, sample) in zip(schedule.order, samples) { visits[index].append(sample) }

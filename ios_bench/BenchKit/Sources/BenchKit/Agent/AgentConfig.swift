@@ -13,7 +13,7 @@ public struct AgentInfo: Sendable, Equatable {
 }
 
 /// What an agent serves, and to whom.
-public struct AgentConfiguration: Sendable {
+public struct AgentConfig: Sendable {
   public var agent: AgentInfo
   /// What a client must know; not empty.
   public var token: String
@@ -47,12 +47,12 @@ public struct AgentConfiguration: Sendable {
 
 /// How long an agent waits; the defaults are the protocol's.
 public struct Timeouts: Sendable {
-  /// For hello, so that a stray connection does not hold the only place.
+  /// For a hello to have arrived.
   public var helloSeconds = 10.0
   /// For the next byte of a frame that has begun.
   public var frameSeconds = 30.0
   /// For the place of a client that is leaving.
-  public var placeSeconds = 2.0
+  public var handoverSeconds = 2.0
 
   public init() {}
 }

@@ -5,12 +5,12 @@ public actor AgentServer {
   /// What the agent does; meant for one reader. The oldest are dropped where nobody reads.
   public nonisolated let events: AsyncStream<AgentEvent>
 
-  private let configuration: AgentConfiguration
+  private let config: AgentConfig
   private let continuation: AsyncStream<AgentEvent>.Continuation
   private var acceptor: Acceptor?
 
-  public init(_ configuration: AgentConfiguration) {
-    self.configuration = configuration
+  public init(_ config: AgentConfig) {
+    self.config = config
     (events, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(256))
   }
 
@@ -18,7 +18,7 @@ public actor AgentServer {
   @discardableResult
   public func start() throws -> UInt16 {
     if let acceptor, acceptor.isListening { return acceptor.port }
-    let started = try Acceptor(configuration) { [continuation] in continuation.yield($0) }
+    let started = try Acceptor(config) { [continuation] in continuation.yield($0) }
     acceptor = started
     continuation.yield(.listening(port: started.port))
     return started.port

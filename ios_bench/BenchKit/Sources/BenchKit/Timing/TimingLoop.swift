@@ -1,0 +1,82 @@
+import Foundation
+
+/// The timing loop: the one place where latency is measured.
+package enum TimingLoop {
+  /// With keep-warm, the processor is kept busy for this long before every visit. Clocks of phones rise within a
+  /// fraction of a millisecond of load; what runs elsewhere (GPU, neural engine) leaves them time to fall.
+  private static let keepWarmNanoseconds: UInt64 = 500_000
+
+  /// Nanoseconds of every visit of `schedule`, in order. Before every round, and wherever executions took longer than
+  /// `pieceNanoseconds`, `goOn` is told how many there were; it ends the run with OpError `cancelled`. Throws OpError `run_failed` where the runtime fails.
+  ///
+  /// Between the two readings of the clock lies nothing but the model's call.
+  package static func run(
+    _ schedule: Schedule, _ models: [any Model], keepWarm: Bool, pieceNanoseconds: UInt64 = .max,
+    goOn: (Int) -> Bool
+  ) throws -> [UInt64] {
+    var executions = Executions(pieceNanoseconds: pieceNanoseconds)
+    do {
+      for model in models { try model.prepare(randomInputs(for: model.inputs)) }
+      for model in models {
+        for _ in 0..<schedule.warmup {
+          _ = try executions.time(model, goOn)
+        }
+      }
+      return try visit(schedule, models, &executions, keepWarm: keepWarm, goOn: goOn)
+    } catch let error as OpError {
+      throw error
+    } catch {
+      throw OpError(.runFailed, "the runtime failed: \(error.localizedDescription)")
+    }
+  }
+
+  private static func visit(
+    _ schedule: Schedule, _ models: [any Model], _ executions: inout Executions, keepWarm: Bool,
+    goOn: (Int) -> Bool
+  ) throws -> [UInt64] {
+    var samples = [UInt64](repeating: 0, count: schedule.order.count)
+    let visits = schedule.visits
+    for position in schedule.order.indices {
+      if position % visits == 0 { try executions.require(goOn) }
+      if keepWarm { spin() }
+      samples[position] = try executions.time(models[schedule.order[position]], goOn)
+    }
+    return samples
+  }
+
+  private static func spin() {
+    let end = monotonicNanoseconds() + keepWarmNanoseconds
+    while monotonicNanoseconds() < end {}
+  }
+}
+
+/// Counts executions, and asks whether to go on where those since it last asked took longer than a piece.
+private struct Executions {
+  let pieceNanoseconds: UInt64
+  private var count = 0
+  private var sinceAsked: UInt64 = 0
+
+  init(pieceNanoseconds: UInt64) {
+    self.pieceNanoseconds = pieceNanoseconds
+  }
+
+  mutating func require(_ goOn: (Int) -> Bool) throws {
+    sinceAsked = 0
+    guard goOn(count) else { throw OpError(.cancelled, "the client went away during the run") }
+  }
+
+  mutating func time(_ model: any Model, _ goOn: (Int) -> Bool) throws -> UInt64 {
+    if sinceAsked >= pieceNanoseconds { try require(goOn) }
+    let nanoseconds = try withAutoreleasePool { try Self.visit(model) }
+    count += 1
+    sinceAsked += nanoseconds
+    return nanoseconds
+  }
+
+  private static func visit(_ model: any Model) throws -> UInt64 {
+    try model.setInputs()
+    let start = monotonicNanoseconds()
+    try model.execute()
+    return monotonicNanoseconds() - start
+  }
+}

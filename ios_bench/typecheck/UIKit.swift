@@ -1,0 +1,29 @@
+// What the app uses of UIKit, and what Foundation has on Apple platforms alone; for type checks on Linux.
+@_exported import Foundation
+
+@MainActor
+public final class UIDevice {
+  public enum BatteryState: Int, Sendable {
+    case unknown, unplugged, charging, full
+  }
+
+  public static let current = UIDevice()
+  public var isBatteryMonitoringEnabled = false
+  public var batteryLevel: Float { -1 }
+  public var batteryState: BatteryState { .unknown }
+}
+
+@MainActor
+public final class UIApplication {
+  public static let shared = UIApplication()
+  public var isIdleTimerDisabled = false
+}
+
+extension ProcessInfo {
+  public enum ThermalState: Int, Sendable {
+    case nominal, fair, serious, critical
+  }
+
+  public var thermalState: ThermalState { .nominal }
+  public var isLowPowerModeEnabled: Bool { false }
+}

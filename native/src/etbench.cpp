@@ -131,7 +131,7 @@ class Bench {
   static T parse(std::istringstream& words) {
     T value;
     if (!(words >> value)) {
-      throw Failure(Error::InvalidArgument, "a word of the request is missing or no number");
+      throw Failure(Error::InvalidArgument, "a word of the request is missing or not a number");
     }
     return value;
   }

@@ -218,7 +218,7 @@ jobject to_java(JNIEnv* env, const Tensor& tensor) {
 const Tensor& output_of(const blocktime::LoadedMethod& loaded, size_t index) {
   const EValue& value = loaded.method().get_output(index);
   if (!value.isTensor()) {
-    throw Failure(Error::NotSupported, "an output is no tensor; export a model of tensors only");
+    throw Failure(Error::NotSupported, "an output is not a tensor; export a model of tensors only");
   }
   return value.toTensor();
 }

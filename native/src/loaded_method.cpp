@@ -75,7 +75,7 @@ void LoadedMethod::read_output(size_t index, void* data, size_t nbytes) const {
   }
   const EValue& output = method_.get_output(index);
   if (!output.isTensor()) {
-    throw Failure(Error::InvalidProgram, "output " + std::to_string(index) + " is no tensor");
+    throw Failure(Error::InvalidProgram, "output " + std::to_string(index) + " is not a tensor");
   }
   const auto& tensor = output.toTensor();
   if (nbytes != tensor.nbytes() || (data == nullptr && nbytes > 0)) {

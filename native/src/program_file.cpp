@@ -53,7 +53,7 @@ bool is_row_major(const TensorInfo& info) {
 TensorSpec tensor_spec(const Result<Tag>& tag, const Result<TensorInfo>& info, const std::string& which) {
   check(tag.error(), "cannot read " + which);
   if (tag.get() != Tag::Tensor) {
-    throw Failure(Error::NotSupported, which + " is no tensor; export a model of tensors only");
+    throw Failure(Error::NotSupported, which + " is not a tensor; export a model of tensors only");
   }
   check(info.error(), "cannot read " + which);
   const char* const dtype = dtype_name(info->scalar_type());
@@ -119,7 +119,7 @@ ProgramFile::ProgramFile(const std::string& path, LoadMode mode) {
   loader_ = open_file(path, mode);
   program_ = std::make_unique<Program>(
       take(Program::load(loader_.get(), Program::Verification::InternalConsistency),
-           "the model is damaged or no .pte"));
+           "the model is damaged or not a .pte"));
 }
 
 std::vector<std::string> ProgramFile::method_names() const {

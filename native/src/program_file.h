@@ -31,12 +31,12 @@ struct MethodSpec {
 /// A .pte that passed ExecuTorch's verification; outlives the methods loaded from it.
 class ProgramFile {
  public:
-  /// Throws Failure where the file can't be read, is damaged or no program.
+  /// Throws Failure where the file can't be read, is damaged or is not a program.
   explicit ProgramFile(const std::string& path, LoadMode mode = LoadMode::mapped);
 
   std::vector<std::string> method_names() const;
 
-  /// Throws Failure(NotSupported) where an input or output is no row-major tensor of a type that the wire
+  /// Throws Failure(NotSupported) where an input or output is not a row-major tensor of a type that the wire
   /// protocol has, or an output has no memory of its own in the plan.
   MethodSpec method_spec(const std::string& name) const;
 

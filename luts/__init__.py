@@ -1,1 +1,45 @@
-"""Latency look-up tables: format, store, estimation and the latency model."""
+"""Latency look-up tables (LUTs): what every block of a mobile network costs on a device, in milliseconds.
+
+    import luts
+
+    lut = luts.load("autovit-xxs/executorch-xnnpack-fp32-t1")    # a name, parts of one, or a folder
+    lut.predict(network).ms                                      # an architecture, or its block keys
+    lut.to_pandas().sort_values("ms")
+
+Names are imported when they are first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from luts.format.lazy import lazily
+
+__all__ = [
+    "BlocktimeError",
+    "InvalidArtifactError",
+    "LatencyModel",
+    "Lut",
+    "LutDiff",
+    "LutRef",
+    "Network",
+    "Prediction",
+    "StorageError",
+    "UsageError",
+    "__version__",
+    "diff_luts",
+    "list",
+    "load",
+    "verify_lut",
+]
+
+if TYPE_CHECKING:
+    from luts.diff import LutDiff, diff_luts
+    from luts.format.code_version import __version__
+    from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError
+    from luts.format.latency import LatencyModel, Prediction
+    from luts.format.lut import Lut, Network
+    from luts.format.store import LutRef
+    from luts.format.store import list_luts as list  # noqa: A004
+    from luts.format.store import load_lut as load
+    from luts.verify import verify_lut
+else:
+    __getattr__, __dir__ = lazily(__name__, __file__)

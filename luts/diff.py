@@ -1,59 +1,113 @@
-"""Two LUTs side by side: comparing never measures."""
+"""LUTs side by side: comparing never measures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luts.lut import Lut
+from luts.estimate.accuracy import kendall_tau
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
 
 
 @dataclass(frozen=True)
 class EntryDiff:
-    """One key in both: milliseconds, their ratio (None where the first is 0), whether the 95 % intervals
-    meet."""
+    """One block that all LUTs have; tuples are in the order of the LUTs.
+
+    Attributes:
+        key: The block's.
+        kind: The block's.
+        ms: Milliseconds.
+        ratios: To the first LUT's milliseconds, so 1 for itself; None where those are 0.
+        ranks: 1 for the dearest of the common blocks; equal ones share the lower number.
+        overlap: Whether all 95 % intervals have a value in common.
+    """
 
     key: str
-    first_ms: float
-    second_ms: float
-    ratio: float | None
+    kind: str
+    ms: tuple[float, ...]
+    ratios: tuple[float | None, ...]
+    ranks: tuple[int, ...]
     overlap: bool
 
 
 @dataclass(frozen=True)
-class LutDiff:
-    """`entries` in order of key; `overlap_share` of them (None without common keys) agree within intervals.
+class KindDiff:
+    """The common blocks of one kind: how many, their milliseconds summed, and these over the first LUT's."""
 
-    `reference_ratio` is the second's reference latency over the first's, None unless both have the same one:
-    it tells a faster device (all entries move together) from a different cost of single blocks.
+    kind: str
+    blocks: int
+    ms: tuple[float, ...]
+    ratios: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class LutDiff:
+    """What LUTs have in common and where they differ; tuples without a name of their own are in order of the LUTs.
+
+    Attributes:
+        entries: Common blocks in order of key.
+        kinds: The same by kind, in order of name.
+        missing: Of each LUT the blocks that it has and another lacks.
+        overlap_share: Share of common blocks that agree within intervals; None without common blocks.
+        reference_ratios: Reference latencies over the first LUT's, None unless both have the same reference: they
+            tell a faster device (all entries move together) from another cost of single blocks.
+        rank_correlations: Kendall's tau of the common blocks' milliseconds with the first LUT's.
     """
 
     entries: tuple[EntryDiff, ...]
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
+    kinds: tuple[KindDiff, ...]
+    missing: tuple[tuple[str, ...], ...]
     overlap_share: float | None
-    reference_ratio: float | None
+    reference_ratios: tuple[float | None, ...]
+    rank_correlations: tuple[float | None, ...]
 
 
-def diff_luts(first: Lut, second: Lut) -> LutDiff:
-    """Entries of `second` against those of `first`."""
-    old = {entry.key: entry for entry in first.entries}
-    new = {entry.key: entry for entry in second.entries}
-    common = sorted(old.keys() & new.keys())
-    entries = tuple(
-        EntryDiff(
-            key=key,
-            first_ms=old[key].ms,
-            second_ms=new[key].ms,
-            ratio=new[key].ms / old[key].ms if old[key].ms > 0 else None,
-            overlap=old[key].ci_low <= new[key].ci_high and new[key].ci_low <= old[key].ci_high,
-        )
-        for key in common
-    )
-    same_reference = first.meta.reference_id == second.meta.reference_id
+def diff_luts(*luts: Lut) -> LutDiff:
+    """Entries of all LUTs against those of the first.
+
+    Raises:
+        UsageError: fewer than two.
+    """
+    if len(luts) < 2:
+        raise UsageError("one LUT differs from nothing; give two or more")
+    tables = [{entry.key: entry for entry in lut.entries} for lut in luts]
+    common = sorted(set.intersection(*(set(table) for table in tables)))
+    costs = [[table[key].ms for key in common] for table in tables]
+    ranks = [_ranks(column) for column in costs]
+    entries = []
+    for row, key in enumerate(common):
+        rows = [table[key] for table in tables]
+        ms = tuple(entry.ms for entry in rows)
+        overlap = max(entry.ci_low for entry in rows) <= min(entry.ci_high for entry in rows)
+        place = tuple(column[row] for column in ranks)
+        entries.append(EntryDiff(key, rows[0].kind, ms, _ratios(ms), place, overlap))
+    references = [
+        lut.meta.reference_ms if lut.meta.reference_id == luts[0].meta.reference_id else None for lut in luts
+    ]
     return LutDiff(
-        entries=entries,
-        only_first=tuple(sorted(old.keys() - new.keys())),
-        only_second=tuple(sorted(new.keys() - old.keys())),
+        entries=tuple(entries),
+        kinds=_kinds(entries),
+        missing=tuple(tuple(sorted(table.keys() - set(common))) for table in tables),
         overlap_share=sum(entry.overlap for entry in entries) / len(entries) if entries else None,
-        reference_ratio=second.meta.reference_ms / first.meta.reference_ms if same_reference else None,
+        reference_ratios=_ratios(references),
+        rank_correlations=tuple(kendall_tau(costs[0], column) for column in costs),
     )
+
+
+def _kinds(entries: Sequence[EntryDiff]) -> tuple[KindDiff, ...]:
+    kinds = []
+    for kind in sorted({entry.kind for entry in entries}):
+        rows = [entry.ms for entry in entries if entry.kind == kind]
+        ms = tuple(sum(column) for column in zip(*rows, strict=True))
+        kinds.append(KindDiff(kind, len(rows), ms, _ratios(ms)))
+    return tuple(kinds)
+
+
+def _ratios(values: Sequence[float | None]) -> tuple[float | None, ...]:
+    first = values[0]
+    return tuple(value / first if value is not None and first else None for value in values)
+
+
+def _ranks(costs: Sequence[float]) -> list[int]:
+    return [1 + sum(other > cost for other in costs) for cost in costs]

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from luts.errors import InvalidArtifactError, UsageError
-from luts.json_file import read_json
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.json_file import read_json
 
 MAX_BYTES = 64 * 1024
 """Largest file that is read; a table of twenty rows has 3 KiB."""
@@ -84,7 +84,7 @@ def load_published(name: str, root: Path | None = None) -> PublishedTable:
 
     Raises:
         UsageError: there is none; the known ones are named.
-        InvalidArtifactError: the file is damaged, too large or no such table.
+        InvalidArtifactError: the file is damaged, too large or not such a table.
     """
     folder = root or reference_root()
     known = sorted(path.stem for path in folder.glob("*.json"))

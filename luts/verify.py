@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from luts.build import build_lut
-from luts.errors import InvalidArtifactError
-from luts.files import ENTRIES_FILE, META_FILE, MODELS_FILE, encode
-from luts.lut import Lut
-from luts.schema import Entry, LutInputs, ModelSpec, Value
-from luts.store import read_files, read_lut
+from luts.estimate.estimation import Estimation
+from luts.format.codec import ENTRIES_FILE, META_FILE, MODELS_FILE, current_columns, encode
+from luts.format.errors import InvalidArtifactError
+from luts.format.lut import Lut
+from luts.format.schema import Entry, LutInputs, ModelSpec
+from luts.format.store import read_files, read_lut
+from luts.format.values import Value
 
 TOLERANCE = 1e-9
 """Relative; other builds of the linear algebra underneath may differ in the last digits, edits don't."""
@@ -24,9 +26,9 @@ def verify_lut(folder: Path) -> Lut:
     """
     lut = read_lut(folder)
     verify_values(lut)
-    written = encode(lut)
+    encoded = encode(lut)
     for name, content in read_files(folder).items():
-        if name in (ENTRIES_FILE, MODELS_FILE) and content != written[name]:
+        if name in (ENTRIES_FILE, MODELS_FILE) and current_columns(content) != encoded[name]:
             raise InvalidArtifactError(
                 f"{name} is not written as a LUT writes it; rebuild it with bench lut rebuild"
             )
@@ -40,16 +42,13 @@ def rebuild(lut: Lut, device_name: str = "") -> Lut:
         lut: Its derived values are not looked at.
         device_name: Another name for its device.
     """
-    inputs = LutInputs(**{name: getattr(lut.meta, name) for name in LutInputs.model_fields})
+    inputs = LutInputs.of(lut.meta)
     if device_name:
         inputs = inputs.model_copy(update={"device": inputs.device.model_copy(update={"name": device_name})})
     return build_lut(
         inputs,
-        [
-            ModelSpec(**{name: getattr(model, name) for name in ModelSpec.model_fields})
-            for model in lut.models
-        ],
-        lut.samples,
+        [ModelSpec.of(model) for model in lut.models],
+        Estimation.of(lut.samples, inputs.reference_id),
         {entry.key: entry.features for entry in lut.entries},
     )
 
@@ -59,25 +58,25 @@ def verify_values(lut: Lut) -> None:
     rebuilt = rebuild(lut)
     _compare_rows(MODELS_FILE, "model_id", lut.models, rebuilt.models)
     _compare_rows(ENTRIES_FILE, "key", lut.entries, _as_told(rebuilt.entries, lut.entries))
-    for place, found, expected in _differences("", lut.meta.model_dump(), rebuilt.meta.model_dump()):
+    for place, written, expected in _differences("", lut.meta.model_dump(), rebuilt.meta.model_dump()):
         raise InvalidArtifactError(
-            f"{META_FILE}: {place} is {found}, its samples give {expected}; rebuild it with bench lut rebuild"
+            f"{META_FILE}: {place} is {written}, its samples give {expected}; rebuild it with bench lut rebuild"
         )
 
 
-def _as_told(rebuilt: Sequence[Entry], found: Sequence[Entry]) -> Sequence[Entry]:
+def _as_told(rebuilt: Sequence[Entry], written: Sequence[Entry]) -> Sequence[Entry]:
     """Without `identified` where a LUT is older than that column."""
-    if any(entry.identified is not None for entry in found):
+    if any(entry.identified is not None for entry in written):
         return rebuilt
     return [entry.model_copy(update={"identified": None}) for entry in rebuilt]
 
 
-def _compare_rows(name: str, label: str, found: Sequence[Value], expected: Sequence[Value]) -> None:
-    if [getattr(row, label) for row in found] != [getattr(row, label) for row in expected]:
+def _compare_rows(name: str, label: str, written: Sequence[Value], expected: Sequence[Value]) -> None:
+    if [getattr(row, label) for row in written] != [getattr(row, label) for row in expected]:
         raise InvalidArtifactError(
             f"{name}: rows are not unique and in order of {label}; rebuild it with bench lut rebuild"
         )
-    for row, truth in zip(found, expected, strict=True):
+    for row, truth in zip(written, expected, strict=True):
         for place, value, right in _differences("", row.model_dump(), truth.model_dump()):
             raise InvalidArtifactError(
                 f"{name}: {place} of {getattr(row, label)} is {value}, its samples give {right}; "
@@ -85,15 +84,15 @@ def _compare_rows(name: str, label: str, found: Sequence[Value], expected: Seque
             )
 
 
-def _differences(place: str, found: object, expected: object) -> Iterator[tuple[str, object, object]]:
-    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() == expected.keys():
+def _differences(place: str, written: object, expected: object) -> Iterator[tuple[str, object, object]]:
+    if isinstance(written, dict) and isinstance(expected, dict) and written.keys() == expected.keys():
         for name in expected:
-            yield from _differences(f"{place}.{name}".lstrip("."), found[name], expected[name])
-    elif isinstance(found, tuple) and isinstance(expected, tuple) and len(found) == len(expected):
-        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from _differences(f"{place}.{name}".lstrip("."), written[name], expected[name])
+    elif isinstance(written, tuple) and isinstance(expected, tuple) and len(written) == len(expected):
+        for number, (one, other) in enumerate(zip(written, expected, strict=True)):
             yield from _differences(f"{place}[{number}]", one, other)
-    elif isinstance(found, float) and isinstance(expected, float):
-        if not math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=1e-12):
-            yield place, found, expected
-    elif found != expected:
-        yield place, found, expected
+    elif isinstance(written, float) and isinstance(expected, float):
+        if not math.isclose(written, expected, rel_tol=TOLERANCE, abs_tol=1e-12):
+            yield place, written, expected
+    elif written != expected:
+        yield place, written, expected

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from luts.format.numbers import Floats
+from luts.format.schema import HeldoutError
 
 
-def relative_errors(measured: Sequence[float], predicted: Sequence[float]) -> NDArray[np.float64]:
+def relative_errors(measured: Sequence[float], predicted: Sequence[float]) -> Floats:
     """(predicted - measured) / measured, shape (n,)."""
     truth = np.asarray(measured, dtype=np.float64)
     return np.asarray((np.asarray(predicted, dtype=np.float64) - truth) / truth)
@@ -32,3 +34,16 @@ def kendall_tau(measured: Sequence[float], predicted: Sequence[float]) -> float 
 
     tau = float(kendalltau(measured, predicted).statistic)
     return tau if np.isfinite(tau) else None
+
+
+def heldout_error(measured: Sequence[float], predicted: Sequence[float]) -> HeldoutError | None:
+    """All of these for models that were never fitted; None without any."""
+    if not measured:
+        return None
+    return HeldoutError(
+        models=len(measured),
+        mape=mape(measured, predicted),
+        within_5=share_within(measured, predicted, 0.05),
+        within_10=share_within(measured, predicted, 0.10),
+        kendall_tau=kendall_tau(measured, predicted),
+    )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from luts.format.schema import Conformal
+
 
 def half_width(measured: Sequence[float], predicted: Sequence[float], level: float) -> float | None:
     """Relative half-width q so that predicted * (1 +- q) holds a new measurement with probability >= level.
@@ -20,3 +22,11 @@ def half_width(measured: Sequence[float], predicted: Sequence[float], level: flo
     if rank > len(truth):
         return None
     return float(np.sort(np.abs(truth - guess) / guess)[rank - 1])
+
+
+def conformal_widths(measured: Sequence[float], predicted: Sequence[float]) -> Conformal:
+    """Those that a LUT states."""
+    return Conformal(
+        half_width_90=half_width(measured, predicted, 0.90),
+        half_width_95=half_width(measured, predicted, 0.95),
+    )

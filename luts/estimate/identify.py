@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from luts.format.numbers import Floats
 
 Identified = Literal["alone", "sum", "prior"]
 """`alone`: the models tell this entry; `sum`: only together with others; `prior`: no model holds it."""
@@ -24,7 +25,7 @@ BASE = "base"
 """Name of the base term among partners."""
 
 _TOLERANCE = 1e-6
-"""Counts are small integers: what is no null vector is far above rounding."""
+"""Counts are small integers: what is not a null vector is far above rounding."""
 
 
 def identify(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, Identified]:
@@ -49,7 +50,7 @@ def partners(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, 
     held, counts = _counts(fitted)
     together = [key for key, how in identify(keys, fitted).items() if how == "sum"]
     rows, size = np.unique(counts, axis=0), counts.shape[1]
-    names, found = (BASE, *held), {}
+    names, partners_of = (BASE, *held), {}
     for key in together:
         position = names.index(key)
         chosen = np.eye(1, size, position)
@@ -57,11 +58,11 @@ def partners(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, 
         target = np.append(np.zeros(len(rows)), 1.0)
         solved = linprog(np.ones(2 * size), A_eq=system, b_eq=target, method="highs-ds")
         weights = np.abs(solved.x[:size] - solved.x[size:])
-        found[key] = tuple(names[i] for i in np.flatnonzero(weights > _TOLERANCE) if i != position)
-    return found
+        partners_of[key] = tuple(names[i] for i in np.flatnonzero(weights > _TOLERANCE) if i != position)
+    return partners_of
 
 
-def _counts(fitted: Sequence[Sequence[str]]) -> tuple[list[str], NDArray[np.float64]]:
+def _counts(fitted: Sequence[Sequence[str]]) -> tuple[list[str], Floats]:
     """Keys that some model holds, and (m, 1 + k) how often, the base first."""
     held = sorted({key for blocks in fitted for key in blocks})
     index = {key: 1 + position for position, key in enumerate(held)}
@@ -73,7 +74,7 @@ def _counts(fitted: Sequence[Sequence[str]]) -> tuple[list[str], NDArray[np.floa
     return held, counts
 
 
-def _null_space(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def _null_space(counts: Floats) -> Floats:
     """(1 + k, n) orthonormal combinations of base and entries that change no row."""
     _, sizes, rows = np.linalg.svd(counts, full_matrices=True)
     rank = int((sizes > _TOLERANCE * sizes[0]).sum())

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from luts.format.numbers import Floats
 
 TRIM = 0.25
 """Share cut from each end: the midmean. Preempted runs are far out and one-sided in each model, so a mean is

@@ -1,10 +1,4 @@
-"""Ratios of models to the reference: per load, per model, with the load as the unit of replication.
-
-All values are natural logarithms of ratios within a round, so drift that lasts longer than a round cancels. A load
-is compared with each copy of the reference by itself and the results averaged: interference only adds time, and
-a ratio to the copies' mean would have it on one side more often than on the other, which no robust location of its
-rounds undoes.
-"""
+"""Ratios of models to the reference, with the load as the unit of replication; natural logarithms throughout."""
 
 from __future__ import annotations
 
@@ -12,17 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from luts.errors import InvalidArtifactError
-from luts.estimate.location import MIN_ROUNDS, location_and_se
+from luts.estimate.location import MIN_ROUNDS
 from luts.estimate.quantiles import student_quantile
-from luts.estimate.rounds import Session, sessions
 from luts.estimate.variance import LoadGroup, LoadVariance, pooled_load_variance
-from luts.samples import kept_samples
-
-Floats = NDArray[np.float64]
+from luts.format.errors import InvalidArtifactError
+from luts.format.numbers import Floats
 
 CONFIDENCE = 0.95
 MAD_TO_SD = 1.4826
@@ -90,54 +79,6 @@ class RatioEstimates:
     differences: tuple[AaDifference, ...]
 
 
-def aa_differences(found: Sequence[Session], reference_id: str) -> list[AaDifference]:
-    """A/A differences of the sessions in which both copies of the reference ran at least MIN_ROUNDS
-    rounds."""
-    result = []
-    for session in found:
-        rows = session.rows(reference_id)
-        if len(rows) != 2:
-            continue
-        difference = session.log_ns[rows[1]] - session.log_ns[rows[0]]
-        difference = difference[np.isfinite(difference)]
-        if len(difference) >= MIN_ROUNDS:
-            value, se = location_and_se(difference)
-            result.append(AaDifference(session.batch, session.segment, value, se, len(difference)))
-    return result
-
-
-def load_ratios(found: Sequence[Session], denominator: str, models: frozenset[str]) -> list[LoadRatio]:
-    """Every load of `models` against `denominator`, where both ran in at least MIN_ROUNDS common rounds."""
-    sampling = {(d.batch, d.segment): d.se**2 / 4 for d in aa_differences(found, denominator)}
-    result = []
-    for session in found:
-        copies = len(session.rows(denominator))
-        if copies == 0:
-            continue
-        base = session.copies_of(denominator)
-        for row, model in enumerate(session.models):
-            if model == denominator or model not in models:
-                continue
-            values = session.log_ns[row] - base
-            values = values[:, np.isfinite(values).all(axis=0)]
-            if values.shape[1] < MIN_ROUNDS:
-                continue
-            location, se = location_and_se(values)
-            result.append(
-                LoadRatio(
-                    model=model,
-                    batch=session.batch,
-                    segment=session.segment,
-                    log_ratio=location,
-                    se=se,
-                    rounds=values.shape[1],
-                    loads_each=1.0 + 1.0 / copies,
-                    shared_variance=sampling.get((session.batch, session.segment), 0.0),
-                )
-            )
-    return result
-
-
 def combine_loads(loads: Sequence[LoadRatio], variance: LoadVariance) -> Ratio:
     """Inverse-variance mean over the loads of one model, weights 1 / (load variance + se^2), t interval."""
     values, own = _values_and_variances(loads, variance)
@@ -191,28 +132,33 @@ def _by_model(loads: Sequence[LoadRatio]) -> dict[str, list[LoadRatio]]:
     return groups
 
 
-def ratio_estimates(samples: pa.Table, reference_id: str) -> RatioEstimates:
-    """Ratios of all models with a usable load in kept batches.
+def ratio_estimates(
+    reference_id: str,
+    reference: Ratio | None,
+    loads: Sequence[LoadRatio],
+    differences: Sequence[AaDifference],
+) -> RatioEstimates:
+    """Ratios of all models with a usable load.
+
+    Args:
+        reference_id: The model that ratios are to.
+        reference: Its own, which tells its loads and rounds; None where it was in no kept batch.
+        loads: Of the kept batches.
+        differences: Those of rejected batches among them.
 
     Raises InvalidArtifactError when the reference has no pair of loads anywhere: without A/A differences no
     noise floor exists.
     """
-    differences = aa_differences(sessions(samples), reference_id)
     if not differences:
         raise InvalidArtifactError(
             f"reference {reference_id} has no pair of loads with {MIN_ROUNDS} common rounds; "
             "load it twice a batch"
         )
-    kept = sessions(kept_samples(samples))
-    models = frozenset(name for session in kept for name in session.models)
-    loads = load_ratios(kept, reference_id, models)
     variance = load_variance(loads, differences)
     groups = _by_model(loads)
     ratios = {name: combine_loads(group, variance) for name, group in groups.items()}
-    reference_rows = [session.log_ns[row] for session in kept for row in session.rows(reference_id)]
-    if reference_rows:
-        rounds = int(sum(np.isfinite(row).sum() for row in reference_rows))
-        ratios[reference_id] = Ratio(0.0, 0.0, 0.0, 0.0, len(reference_rows), rounds)
+    if reference is not None:
+        ratios[reference_id] = reference
     names = sorted(ratios)
     return RatioEstimates(
         reference_id=reference_id,

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luts.errors import InvalidArtifactError
 from luts.estimate.quantiles import binomial_quantile, normal_quantile
 from luts.estimate.ratios import CONFIDENCE
-from luts.estimate.rounds import Session
 
 QUIET_QUANTILE = 0.2
 """Interference only ever adds time, so the quiet latency lies low among the sessions; not at the minimum,
@@ -34,20 +32,13 @@ class QuietLatency:
         return ms - below, ms + above
 
 
-def quiet_latency(found: Sequence[Session], reference_id: str, load_sd: float) -> QuietLatency:
-    """Lower quantile of the sessions' medians of the reference.
+def quiet_latency(medians_ms: Sequence[float], load_sd: float) -> QuietLatency:
+    """Lower quantile of the reference's medians, one of each session, at least one.
 
     The interval is that of order statistics (binomial, no assumption about the distribution), widened in
     quadrature by the load variance of a session's two copies, so that a single session has one too.
     """
-    medians = [
-        float(np.exp(np.nanmedian(location))) / 1e6
-        for location in (session.location(reference_id) for session in found)
-        if np.isfinite(location).any()
-    ]
-    if not medians:
-        raise InvalidArtifactError(f"reference {reference_id} has no kept sample; measure it in every batch")
-    ordered = np.sort(medians)
+    ordered = np.sort(medians_ms)
     count = len(ordered)
     ms = float(np.quantile(ordered, QUIET_QUANTILE))
     tail = (1 - CONFIDENCE) / 2

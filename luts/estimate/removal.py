@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from luts.estimate.estimation import Estimation
 from luts.estimate.quantiles import student_quantile
-from luts.estimate.ratios import CONFIDENCE, RatioEstimates, combine_loads, load_ratios
-from luts.estimate.rounds import Session
+from luts.estimate.ratios import CONFIDENCE, combine_loads
+from luts.format.schema import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,41 @@ class RemovalCost:
     high: float
 
 
-def removal_cost(
-    found: Sequence[Session], estimates: RatioEstimates, base_id: str, removal_id: str
-) -> RemovalCost:
+@dataclass(frozen=True)
+class BlockRemoval:
+    """What removals tell of one block: its cost, and the most operations that migrated in a removal that it rests
+    on (None where no runtime told)."""
+
+    cost: RemovalCost
+    migrated_operations: int | None
+
+
+def block_removals(specs: Sequence[ModelSpec], estimation: Estimation) -> dict[str, BlockRemoval]:
+    """By key, in units of the reference's latency; by removals without migrated operations where there are any."""
+    groups: dict[str, list[ModelSpec]] = {}
+    for spec in specs:
+        if spec.role == "removal":
+            groups.setdefault(spec.removed_key, []).append(spec)
+    removals = {}
+    for key, group in groups.items():
+        telling = [spec for spec in group if not spec.migrated_operations] or group
+        costs = [removal_cost(estimation, spec.base_id, spec.model_id) for spec in telling]
+        counts = [spec.migrated_operations for spec in telling if spec.migrated_operations is not None]
+        cost = combine_removals(costs, estimation.ratios.load_variance.df)
+        removals[key] = BlockRemoval(cost, max(counts, default=None))
+    return removals
+
+
+def removal_cost(estimation: Estimation, base_id: str, removal_id: str) -> RemovalCost:
     """Cost of the removed block in units of the reference's latency (multiply by its milliseconds).
 
     base * (1 - exp(d)), d = log(removal / base), paired within rounds where both ran in one session: drift
     and the reference's noise drop out of d. Without a common session d is the difference of the two ratios.
     The error is propagated to first order: base^2 (exp(d)^2 var(d) + (1 - exp(d))^2 var(log base)).
     """
-    base, removal, variance = estimates.ratios[base_id], estimates.ratios[removal_id], estimates.load_variance
-    paired = load_ratios(found, base_id, frozenset({removal_id}))
+    ratios, variance = estimation.ratios.ratios, estimation.ratios.load_variance
+    base, removal = ratios[base_id], ratios[removal_id]
+    paired = estimation.load_ratios(removal_id, base_id)
     if paired:
         contrast = combine_loads(paired, variance)
         d, d_se = contrast.log_ratio, contrast.se

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from luts.format.numbers import Floats
 
 START_LOAD_SD = 0.008
 """Before any measurement: two loads of one file differed by 0.65 % (one thread) to 1.2 % (two threads) in a
@@ -73,11 +72,11 @@ def pooled_load_variance(groups: Sequence[LoadGroup]) -> LoadVariance:
     from scipy.optimize import minimize_scalar
 
     telling = [group for group in groups if group.degrees > 0]
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda log_sd: _negative_log_likelihood(float(np.exp(2 * log_sd)), telling),
         bounds=(float(np.log(_SD_BOUNDS[0])), float(np.log(_SD_BOUNDS[1]))),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    log_sd = round(float(found.x) / _LOG_SD_STEP) * _LOG_SD_STEP
+    log_sd = round(float(minimum.x) / _LOG_SD_STEP) * _LOG_SD_STEP
     return LoadVariance(sd=float(np.exp(log_sd)), df=START_DF + sum(group.degrees for group in telling))

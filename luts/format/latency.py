@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from luts.errors import UsageError
-from luts.lut import Lut
-
-MIB = 2.0**20
+from luts.format.errors import UsageError
+from luts.format.messages import few
+from luts.format.numbers import MIB
+from luts.format.schema import Entry, LutMeta, MeasuredModel
 
 WEAK_ENTRY_SHARE = 0.25
 WEAK_REFERENCE_SHARE = 0.01
@@ -52,8 +52,9 @@ def latency_ms(
     """base + sum l_i o_i + t D. Raises UsageError naming every block that has no entry."""
     unknown = sorted({key for key in blocks if key not in entry_ms})
     if unknown:
-        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        raise UsageError(f"LUT has no entry for {shown}; use a LUT of the network's own space, or profile it")
+        raise UsageError(
+            f"LUT has no entry for {few(unknown)}; use a LUT of the network's own space, or profile it"
+        )
     return base_ms + sum(entry_ms[key] for key in blocks) + transfer_ms_per_mib * boundary_bytes / MIB
 
 
@@ -81,32 +82,28 @@ class LatencyModel:
     heldout_errors: tuple[float, ...] = ()
 
     @classmethod
-    def from_lut(cls, lut: Lut) -> LatencyModel:
-        """Uses the 95 % conformal width, else that of 90 %, else the entries' own intervals."""
-        reference_ms = lut.meta.reference_ms
-        vouched = {key for row in lut.models if row.split == "heldout" for key in row.blocks}
+    def of(cls, meta: LutMeta, entries: Sequence[Entry], models: Sequence[MeasuredModel]) -> LatencyModel:
+        """From the parts of a LUT: the 95 % conformal width, else that of 90 %, else the entries' own intervals."""
+        heldout = [row for row in models if row.split == "heldout"]
+        vouched = {key for row in heldout for key in row.blocks}
         costs = {}
-        for entry in lut.entries:
+        for entry in entries:
             half = max(entry.ci_high - entry.ms, entry.ms - entry.ci_low)
-            uncertain = half > WEAK_ENTRY_SHARE * entry.ms and half > WEAK_REFERENCE_SHARE * reference_ms
+            uncertain = half > WEAK_ENTRY_SHARE * entry.ms and half > WEAK_REFERENCE_SHARE * meta.reference_ms
             weak = entry.method == "prior" or (uncertain and entry.key not in vouched)
             costs[entry.key] = EntryCost(entry.ms, half, weak)
-        conformal = lut.meta.conformal
+        conformal = meta.conformal
         width, level = conformal.half_width_95, 0.95
         if width is None:
             width, level = conformal.half_width_90, 0.90
         model = cls(
-            base_ms=lut.meta.base_ms,
-            transfer_ms_per_mib=lut.meta.transfer_ms_per_mib,
+            base_ms=meta.base_ms,
+            transfer_ms_per_mib=meta.transfer_ms_per_mib,
             costs=costs,
             conformal_half_width=width,
             conformal_level=None if width is None else level,
         )
-        errors = sorted(
-            row.ms / model.predict(row.blocks, row.boundary_bytes).ms - 1
-            for row in lut.models
-            if row.split == "heldout"
-        )
+        errors = sorted(row.ms / model.predict(row.blocks, row.boundary_bytes).ms - 1 for row in heldout)
         return replace(model, heldout_errors=tuple(errors))
 
     def predict(self, blocks: Sequence[str], boundary_bytes: int) -> Prediction:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luts.errors import InvalidArtifactError
-from luts.schema import MAX_SAMPLES
+from luts.format.errors import InvalidArtifactError
+from luts.format.values import MAX_SAMPLES
 
 SAMPLES_SCHEMA = pa.schema(
     [

@@ -10,14 +10,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from luts.errors import UsageError
-from luts.estimate.joint import Rows, fit_entries
-from luts.model import latency_ms
-from luts.schema import KeyFeatures, MeasuredModel
-
-Floats = NDArray[np.float64]
+from luts.estimate.joint import fit_entries
+from luts.estimate.rows import Rows
+from luts.format.errors import UsageError
+from luts.format.latency import latency_ms
+from luts.format.numbers import Floats
+from luts.format.schema import KeyFeatures, MeasuredModel
 
 
 @dataclass(frozen=True)
@@ -116,16 +115,8 @@ def design(observed: Observations) -> Costs:
 def joint(observed: Observations) -> Costs:
     """The joint fit of all whole models that count as its rows: what a LUT ships."""
     fitted = observed.only(lambda model: model.fitted)
-    rows = Rows(
-        ms=np.array([model.ms for model in fitted.models]),
-        log_covariance=fitted.log_covariance,
-        blocks=tuple(model.blocks for model in fitted.models),
-        boundary_bytes=np.array([float(model.boundary_bytes) for model in fitted.models]),
-    )
-    found = fit_entries(rows, observed.features)
-    return Costs(
-        dict(zip(found.keys, found.ms.tolist(), strict=True)), found.base_ms, found.transfer_ms_per_mib
-    )
+    fit = fit_entries(Rows.of(fitted.models, fitted.log_covariance), observed.features)
+    return Costs(dict(zip(fit.keys, fit.ms.tolist(), strict=True)), fit.base_ms, fit.transfer_ms_per_mib)
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
@@ -140,7 +131,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
 
 
 def _linear(observed: Observations, size: Mapping[str, int]) -> Costs:
-    """Least squares of relative errors with both coefficients >= 0, over architectures: removals are none."""
+    """Least squares of relative errors with both coefficients >= 0, over architectures, which removals are not."""
     from scipy.optimize import nnls
 
     whole = [model for model in observed.models if model.fitted and model.role != "removal"]

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from luts.errors import InvalidArtifactError
-from luts.lut import Lut
-from luts.samples import SAMPLES_SCHEMA, normalise_samples
-from luts.schema import MAX_ENTRIES, MAX_MODELS, MAX_SAMPLES, Entry, LutFile, LutMeta, MeasuredModel, Value
+from luts.format.errors import InvalidArtifactError
+from luts.format.lut import Lut
+from luts.format.messages import first_problem
+from luts.format.samples import SAMPLES_SCHEMA, normalise_samples
+from luts.format.schema import Entry, LutFile, LutMeta, MeasuredModel
+from luts.format.values import MAX_ENTRIES, MAX_MODELS, MAX_SAMPLES, Value
 
 META_FILE = "lut.json"
 ENTRIES_FILE = "entries.csv"
@@ -32,8 +34,11 @@ MAX_FILE_BYTES = {
 }
 """Read no further than this: a row count and field limits bound what lies inside."""
 
-_LATER_COLUMNS = {"params", "depthwise_macs", "moved", "identified"}
+_LATER_COLUMNS = {"params", "depthwise_macs", "migrated_operations", "identified"}
 """Columns that the first LUTs do not have; the fields' defaults are the values of a row without."""
+
+_FORMER_COLUMNS = {b"moved": b"migrated_operations"}
+"""Names of columns in LUTs of before, and what they are called now."""
 
 Row = TypeVar("Row", bound=Value)
 
@@ -62,7 +67,7 @@ def encode_meta(meta: LutMeta, files: Mapping[str, bytes]) -> bytes:
 
 def decode(files: Mapping[str, bytes]) -> Lut:
     """The LUT in four files. Raises InvalidArtifactError naming the file that is damaged or was edited."""
-    meta = _decode_meta(files[META_FILE])
+    meta = decode_meta(files[META_FILE])
     for name, digest in (
         (ENTRIES_FILE, meta.sha256.entries),
         (MODELS_FILE, meta.sha256.models),
@@ -73,11 +78,17 @@ def decode(files: Mapping[str, bytes]) -> Lut:
                 f"{name} differs from its digest in {META_FILE}: it was edited or cut short; restore it"
             )
     return Lut(
-        meta=LutMeta(**{name: getattr(meta, name) for name in LutMeta.model_fields}),
+        meta=LutMeta.of(meta),
         entries=_decode_csv(Entry, files[ENTRIES_FILE], ENTRIES_FILE, MAX_ENTRIES),
         models=_decode_csv(MeasuredModel, files[MODELS_FILE], MODELS_FILE, MAX_MODELS),
         samples=_decode_samples(files[SAMPLES_FILE]),
     )
+
+
+def current_columns(table: bytes) -> bytes:
+    """A table whose columns are called as they are now; its rows are not looked at."""
+    header, newline, rows = table.partition(b"\n")
+    return b",".join(_FORMER_COLUMNS.get(name, name) for name in header.split(b",")) + newline + rows
 
 
 def _sha256(content: bytes) -> str:
@@ -88,12 +99,13 @@ def _canonical(document: Mapping[str, object]) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _decode_meta(content: bytes) -> LutFile:
+def decode_meta(content: bytes) -> LutFile:
+    """lut.json alone, its own digest checked. Raises InvalidArtifactError."""
     try:
         document = json.loads(content)
         meta = LutFile.model_validate(document)
     except (ValueError, RecursionError) as error:
-        raise InvalidArtifactError(f"{META_FILE} is no LUT description: {_first_line(error)}") from error
+        raise InvalidArtifactError(f"{META_FILE} is not a LUT description: {_first_line(error)}") from error
     unsigned = {name: value for name, value in document.items() if name != "digest"}
     if _sha256(_canonical(unsigned)) != meta.digest or _canonical(document) != content:
         raise InvalidArtifactError(f"{META_FILE} differs from its own digest: it was edited; restore it")
@@ -102,8 +114,7 @@ def _decode_meta(content: bytes) -> LutFile:
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(str(part) for part in first['loc']) or 'document'}: {first['msg']}"
+        return first_problem(error, "document")
     return str(error).splitlines()[0][:200]
 
 
@@ -129,7 +140,7 @@ def _encode_csv(schema: type[Value], rows: Sequence[Value]) -> bytes:
 def _decode_csv(schema: type[Row], content: bytes, name: str, max_rows: int) -> tuple[Row, ...]:
     rows: list[Row] = []
     try:
-        reader = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(current_columns(content).decode(), newline=""), strict=True)
         header = next(reader, [])
         columns = [name for name in schema.model_fields if name in header or name not in _LATER_COLUMNS]
         if header != columns:
@@ -180,5 +191,5 @@ def _decode_samples(content: bytes) -> pa.Table:
             raise ValueError(f"{unpacked_bytes} bytes unpacked")
         table = file.read(use_threads=False)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise InvalidArtifactError(f"{SAMPLES_FILE} is no sample table: {_first_line(error)}") from error
+        raise InvalidArtifactError(f"{SAMPLES_FILE} is not a sample table: {_first_line(error)}") from error
     return normalise_samples(table)

@@ -5,43 +5,25 @@ Latencies are milliseconds, sizes bytes, relative quantities fractions (0.01 = 1
 
 from __future__ import annotations
 
-import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-MAX_BLOCKS = 512
-MAX_MODELS = 20_000
-MAX_ENTRIES = 20_000
-MAX_SAMPLES = 20_000_000
-MAX_COUNT = 2**53
-"""Largest integer that JSON readers in other languages keep exact."""
-
-
-def _iso_date(text: str) -> str:
-    datetime.datetime.fromisoformat(text)
-    return text
-
-
-Key = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,160}$")]
-"""A block key: printable ASCII without spaces."""
-ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-"""A device, space or variant; safe as a folder name."""
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,256}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-IsoDate = Annotated[str, StringConstraints(max_length=40), AfterValidator(_iso_date)]
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Ms = Annotated[float, Field(ge=0, le=1e7)]
-PositiveMs = Annotated[float, Field(gt=0, le=1e7)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Value(BaseModel):
-    """Frozen, closed to unknown fields, finite numbers only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from luts.format.values import (
+    MAX_BLOCKS,
+    MAX_MODELS,
+    Count,
+    Fraction,
+    IsoDate,
+    Key,
+    ModelId,
+    Ms,
+    Name,
+    PositiveMs,
+    Sha256,
+    Text,
+    Value,
+)
 
 
 class KeyFeatures(Value):
@@ -63,8 +45,8 @@ class ModelSpec(Value):
     `arch` is canonical JSON, or "" for a model outside the space (a removal variant). `blocks` are the
     ordered block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j).
     A `removal` is its base (`base_id`) without one block of `removed_key`, a `swap` a neighbour of its base that
-    holds that block fewer times. `moved` is how many of a removal's operations run on another compute unit than
-    in the base, None where the runtime does not tell.
+    holds that block fewer times. `migrated_operations` is how many of a removal's operations run on another compute
+    unit than in the base, None where the runtime does not tell.
     """
 
     model_id: ModelId
@@ -76,23 +58,23 @@ class ModelSpec(Value):
     role: Literal["reference", "base", "removal", "swap", "design", "heldout"]
     base_id: ModelId | Literal[""] = ""
     removed_key: Key | Literal[""] = ""
-    moved: Count | None = None
+    migrated_operations: Count | None = None
 
     @model_validator(mode="after")
     def _roles_agree(self) -> Self:
         paired = self.role in ("removal", "swap")
         if paired != (self.base_id != "") or paired != (self.removed_key != ""):
             raise ValueError("base_id and removed_key belong to a removal or a swap, and only to one")
-        if self.role != "removal" and self.moved is not None:
-            raise ValueError("moved belongs to a removal")
+        if self.role != "removal" and self.migrated_operations is not None:
+            raise ValueError("migrated_operations belongs to a removal")
         if (self.role == "heldout") != (self.split == "heldout"):
             raise ValueError("role and split disagree about whether the model is held out")
         return self
 
     @property
     def fitted(self) -> bool:
-        """Whether the joint fit has it as a row: neither held out nor a removal that moved other operations."""
-        return self.split == "fit" and not self.moved
+        """Whether the joint fit has it as a row: neither held out nor a removal with migrated operations."""
+        return self.split == "fit" and not self.migrated_operations
 
 
 class MeasuredModel(ModelSpec):
@@ -114,8 +96,8 @@ class Entry(Value):
 
     `ms` comes from the joint fit, `removal_ms` (None where no removal was measured) from removals alone and
     may be negative by noise. `method` "prior": no fitted model held the block, `ms` rests on its features
-    alone. `moved`: operations of other blocks that ran on another compute unit once the block was removed, so
-    that `removal_ms` holds their change too and is not the block's cost; None where that is not known.
+    alone. `migrated_operations`: those of other blocks that ran on another compute unit once the block was removed,
+    so that `removal_ms` holds their change too and is not the block's cost; None where that is not known.
     `identified`: whether the fitted models tell the entry `alone`, only its `sum` with others (how the sum falls
     apart rests on the prior then), or not at all (`prior`); None in LUTs of before this was said.
     """
@@ -135,13 +117,13 @@ class Entry(Value):
     traffic_bytes: Count
     params: Count = 0
     depthwise_macs: Count = 0
-    moved: Count | None = None
+    migrated_operations: Count | None = None
     identified: Literal["alone", "sum", "prior"] | None = None
 
     @property
     def features(self) -> KeyFeatures:
         """What its prior rests on."""
-        return KeyFeatures(**{name: getattr(self, name) for name in KeyFeatures.model_fields})
+        return KeyFeatures.of(self)
 
 
 class DeviceInfo(Value):
@@ -170,15 +152,21 @@ class HeldoutError(Value):
     kendall_tau: Annotated[float, Field(ge=-1, le=1)] | None
 
 
-class KindPrior(Value):
-    """Physical prior of a kind of block: constant_ms + ms_per_mmac * other MACs / 1e6 + ms_per_depthwise_mmac *
-    depthwise MACs / 1e6 + ms_per_mib * MiB of activations and weights moved (`luts.estimate.physics`)."""
+class Coefficients(Value):
+    """Of the physics of blocks: constant_ms + ms_per_mmac * other MACs / 1e6 + ms_per_depthwise_mmac * depthwise
+    MACs / 1e6 + ms_per_mib * MiB of activations and weights moved (`luts.estimate.physics`). A MAC of a depthwise
+    convolution took four times one of a matrix product on x86."""
 
-    kind: Name
     constant_ms: Ms
     ms_per_mmac: Ms
     ms_per_depthwise_mmac: Ms = 0.0
     ms_per_mib: Ms
+
+
+class KindPrior(Coefficients):
+    """Physical prior of a kind of block."""
+
+    kind: Name
 
 
 class Conformal(Value):
@@ -210,7 +198,7 @@ class LutInputs(Value):
     measured: Literal["measured", "simulated"]
     failures: Annotated[
         dict[ModelId, Annotated[str, Field(max_length=4096)]], Field(max_length=MAX_MODELS)
-    ] = {}
+    ] = Field(default_factory=dict)
     caveats: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     qos: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
     keep_warm: Literal["on", "off", "both"] | None = None

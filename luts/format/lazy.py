@@ -1,0 +1,40 @@
+"""Names of a package that are imported when they are first asked for (PEP 562), so that the package itself loads at
+once."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+
+def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package that imports its names `if TYPE_CHECKING:`, as type checkers do.
+
+    Args:
+        package: Its `__name__`.
+        file: Its `__file__`.
+    """
+    homes = {
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for block in ast.parse(Path(file).read_bytes()).body
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    def get(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, original = homes[name]
+        value: object = getattr(import_module(module), original)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return get, names

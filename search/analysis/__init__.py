@@ -1,4 +1,4 @@
-"""What a trained network does inside: likeness of attention heads, importance of channels."""
+"""What a trained network does inside: similarity of attention heads, importance of channels."""
 
 from search.analysis.attention import BlockMaps, HeadSimilarity, attention_maps, head_similarity
 from search.analysis.importance import (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.analysis.parts import parts_of
 from search.blocks import BlockSpec
 
@@ -41,7 +41,7 @@ class HeadSimilarity:
 
     Attributes:
         mean: Over all pairs of heads.
-        maximum: Of each head to the one most like it, averaged over heads (EfficientViT's figure 4).
+        maximum: Of each head to the most similar one, averaged over heads (EfficientViT's figure 4).
     """
 
     mean: float
@@ -68,9 +68,9 @@ def attention_maps(
         stack.enter_context(recorder)
         network(images)
     return tuple(
-        BlockMaps(part.index, part.spec.key, _by_head(recorder.found[part.index], part.spec))
+        BlockMaps(part.index, part.spec.key, _by_head(recorder.softmaxes[part.index], part.spec))
         for part in parts
-        if part.index in recorder.found
+        if part.index in recorder.softmaxes
     )
 
 
@@ -115,13 +115,13 @@ class _Softmaxes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: dict[int, list[Tensor]] = {}
+        self.softmaxes: dict[int, list[Tensor]] = {}
         self._running: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._softmax.default and self._running:
-            self.found.setdefault(self._running[-1], []).append(result)
+            self.softmaxes.setdefault(self._running[-1], []).append(result)
         return result
 
     @contextmanager

@@ -68,28 +68,29 @@ def taylor_importance(
     )
 
 
-def relative_to_layer(found: Sequence[ChannelImportance]) -> dict[tuple[int, str], float]:
+def relative_to_layer(importances: Sequence[ChannelImportance]) -> dict[tuple[int, str], float]:
     """Mean importance by block and role, 1 being the mean of all channels of the block."""
     layers: dict[int, list[Tensor]] = {}
-    for one in found:
+    for one in importances:
         layers.setdefault(one.index, []).append(one.values)
     means = {index: torch.cat(values).mean().item() for index, values in layers.items()}
-    return {(one.index, one.role): one.values.mean().item() / means[one.index] for one in found}
+    return {(one.index, one.role): one.values.mean().item() / means[one.index] for one in importances}
 
 
-def kept_shares(found: Sequence[ChannelImportance], keep: float) -> dict[tuple[int, str], float]:
+def kept_shares(importances: Sequence[ChannelImportance], keep: float) -> dict[tuple[int, str], float]:
     """Share of the channels by block and role that is left once the least important of all blocks are pruned.
 
     `keep` is the share left of all channels together, above 0 and up to 1; it is rounded to whole channels.
     """
     if not 0 < keep <= 1:
         raise ValueError(f"cannot keep {keep} of all channels; give a share above 0 and up to 1")
-    everything = torch.cat([one.values for one in found])
+    everything = torch.cat([one.values for one in importances])
     kept = torch.zeros(len(everything), dtype=torch.bool)
     kept[everything.argsort(descending=True, stable=True)[: max(1, round(keep * len(everything)))]] = True
-    parts = torch.split(kept, [len(one.values) for one in found])
+    parts = torch.split(kept, [len(one.values) for one in importances])
     return {
-        (one.index, one.role): part.double().mean().item() for one, part in zip(found, parts, strict=True)
+        (one.index, one.role): part.double().mean().item()
+        for one, part in zip(importances, parts, strict=True)
     }
 
 

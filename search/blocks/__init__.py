@@ -1,7 +1,7 @@
 """Block specifications: the key, the parameters, the MACs and the activation traffic of every building block.
 
-Importing this package imports every file in it, which registers all kinds. Nothing here loads torch but
-`BlockSpec.module` once it is called.
+Importing this package imports every file in it, which registers all kinds. Nothing here loads torch: a block's
+module is `search.networks.module_of(spec)`.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from search.blocks.conv import Conv
 from search.blocks.head import ConvHead, FcHead, MbPoolHead
 from search.blocks.mbconv import MBConv
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
-from search.blocks.registry import kinds, parse_key, parse_keys
+from search.blocks.registry import kinds, parse_key, parse_keys, register
 from search.blocks.sequence import (
     Group,
     boundary_bytes,
@@ -20,7 +20,7 @@ from search.blocks.sequence import (
     group_blocks,
     peak_activation_bytes,
 )
-from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs
+from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs, param
 
 __all__ = [
     "BlockSpec",
@@ -41,9 +41,11 @@ __all__ = [
     "count",
     "group_blocks",
     "kinds",
+    "param",
     "parse_key",
     "parse_keys",
     "peak_activation_bytes",
+    "register",
 ]
 
 for _file in pkgutil.iter_modules(__path__):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.attention import AttentionCost
 from search.blocks.registry import register
 from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, param
 from search.blocks.stem import PooledStem
 from search.blocks.tokens import TokenLayer, count_tokens
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -24,14 +20,6 @@ class CeitStem(PooledStem):
     kind: ClassVar[str] = "ceit.stem"
     examples: ClassVar[tuple[str, ...]] = ("ceit.stem(in=3,out=4)@9", "ceit.stem(in=3,out=8)@16")
     kernel: ClassVar[int] = 7
-
-    def module(self) -> nn.Module:
-        from torch import nn
-
-        from search.networks.layers import ConvBnAct
-
-        conv = ConvBnAct(self.inputs, self.outputs, self.kernel, 2, act=False)
-        return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
 
 
 @register
@@ -72,11 +60,6 @@ class CeitLayer(TokenLayer):
         )
         local = 2 * tokens + wide + max(wide, image)
         return max(self._attention.live_elements(), local, 3 * tokens + image)
-
-    def module(self) -> nn.Module:
-        from search.networks.ceit import CeitLayerModule
-
-        return CeitLayerModule(self)
 
 
 @register
@@ -150,8 +133,3 @@ class CeitEncoder(EnclosingSpec):
 
     def encloses(self, other: BlockSpec) -> bool:
         return isinstance(other, CeitLayer) and (other.dim, other.resolution) == (self.dim, self.resolution)
-
-    def module_around(self, enclosed: Sequence[BlockSpec]) -> nn.Module:
-        from search.networks.ceit import CeitEncoderModule
-
-        return CeitEncoderModule(self, enclosed)

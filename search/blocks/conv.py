@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Macs, conv_out, param
-
-if TYPE_CHECKING:
-    from torch import nn
+from search.blocks.shapes import Projecting
+from search.blocks.spec import Macs, conv_out, param
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Conv(BlockSpec):
+class Conv(Projecting):
     """k x k convolution without bias, BN, SiLU."""
 
     kind: ClassVar[str] = "conv"
     examples: ClassVar[tuple[str, ...]] = ("conv(in=3,out=8,k=3,s=2)@8", "conv(in=3,out=16,k=5,s=2)@8")
 
-    inputs: int = param("in")
-    outputs: int = param("out")
     kernel: int = param("k")
     stride: int = param("s")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.outputs
 
     @property
     def out_resolution(self) -> int:
@@ -49,8 +37,3 @@ class Conv(BlockSpec):
 
     def live_elements(self) -> int:
         return self.inputs * self.resolution**2 + self.out_elements
-
-    def module(self) -> nn.Module:
-        from search.networks.layers import ConvBnAct
-
-        return ConvBnAct(self.inputs, self.outputs, self.kernel, self.stride)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.head import FcHead
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, ChannelRoles, Macs, conv_out, make_divisible, param
-
-if TYPE_CHECKING:
-    from torch import nn
+from search.blocks.shapes import ChannelKeeping, Projecting
+from search.blocks.spec import ChannelRoles, Macs, conv_out, make_divisible, param
 
 STEM_FRACTIONS = (8, 4, 2, 1)
 """The stem's convolutions have 1/8, 1/4, 1/2 and all of its output channels."""
@@ -26,22 +24,11 @@ MERGE_EXPANSION = 4
 
 @register
 @dataclasses.dataclass(frozen=True)
-class OverlapStem(BlockSpec):
+class OverlapStem(Projecting):
     """Overlapping patch embedding: four 3x3 convolutions of stride 2 with BN, ReLU between them."""
 
     kind: ClassVar[str] = "evit.stem"
     examples: ClassVar[tuple[str, ...]] = ("evit.stem(in=3,out=8)@32", "evit.stem(in=3,out=16)@40")
-
-    inputs: int = param("in")
-    outputs: int = param("out")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.outputs
 
     @property
     def out_resolution(self) -> int:
@@ -78,15 +65,10 @@ class OverlapStem(BlockSpec):
     def live_elements(self) -> int:
         return max(a + b for a, b in itertools.pairwise(self._maps))
 
-    def module(self) -> nn.Module:
-        from search.networks.efficientvit import overlap_stem
-
-        return overlap_stem(self.widths)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
-class FfnBlock(BlockSpec):
+class FfnBlock(ChannelKeeping):
     """3x3 depthwise convolution (token interaction), then two 1x1 ones (feed-forward), each with a residual.
 
     The bread of the sandwich: figure 6b has one on either side of the attention, the space more.
@@ -94,17 +76,9 @@ class FfnBlock(BlockSpec):
 
     kind: ClassVar[str] = "evit.ffn"
     examples: ClassVar[tuple[str, ...]] = ("evit.ffn(c=8,ratio=2)@7", "evit.ffn(c=16,ratio=3)@8")
+    branches: ClassVar[tuple[str, ...]] = ("mix.conv", "feed.project")
 
-    channels: int = param("c")
     ratio: float = param("ratio")
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    def out_channels(self) -> int:
-        return self.channels
 
     @property
     def removable(self) -> bool:
@@ -133,18 +107,13 @@ class FfnBlock(BlockSpec):
     def live_elements(self) -> int:
         return max(3 * self.channels, 2 * self.channels + self.hidden) * self.resolution**2
 
-    def module(self) -> nn.Module:
-        from search.networks.efficientvit import ffn_block
-
-        return ffn_block(self.channels, self.hidden)
-
     def channel_roles(self) -> ChannelRoles:
         return {"feed.expand.bn": (("ffn", self.hidden),)}
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class PatchMerging(BlockSpec):
+class PatchMerging(Projecting):
     """Inverted residual without the residual that halves the map: 1x1, 3x3 depthwise of stride 2, SE, 1x1.
 
     Squeeze and excitation has a quarter of the middle's channels, a multiple of 8.
@@ -152,17 +121,6 @@ class PatchMerging(BlockSpec):
 
     kind: ClassVar[str] = "evit.merge"
     examples: ClassVar[tuple[str, ...]] = ("evit.merge(in=8,out=16)@7", "evit.merge(in=16,out=24)@8")
-
-    inputs: int = param("in")
-    outputs: int = param("out")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.outputs
 
     @property
     def out_resolution(self) -> int:
@@ -209,11 +167,6 @@ class PatchMerging(BlockSpec):
             self.inputs * area_in + wide, wide + narrow, gates, scale, narrow + self.outputs * area_out
         )
 
-    def module(self) -> nn.Module:
-        from search.networks.efficientvit import PatchMerge
-
-        return PatchMerge(self.inputs, self.middle, self.squeezed, self.outputs)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +178,3 @@ class BnFcHead(FcHead):
 
     def params(self) -> int:
         return super().params() + 2 * self.inputs
-
-    def module(self) -> nn.Module:
-        from search.networks.efficientvit import NormClassifier
-
-        return NormClassifier(self.inputs, self.classes)

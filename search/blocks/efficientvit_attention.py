@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, ChannelRoles, Factors, Macs, param
-
-if TYPE_CHECKING:
-    from torch import nn
+from search.blocks.shapes import ChannelKeeping
+from search.blocks.spec import ChannelRoles, Factors, Macs, param
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class CascadedGroupAttention(BlockSpec):
+class CascadedGroupAttention(ChannelKeeping):
     """Each head attends to a split of the channels, to which the output of the head before it is added.
 
     A head's split has c / heads channels; where heads don't divide c, the first c mod heads splits have one more.
     The paper's heads give as many channels as their splits have. Where `v` is another number, the addition is
-    over the channels that both have. A map whose side is no multiple of the window is padded with zeros.
+    over the channels that both have. A map whose side is not a multiple of the window is padded with zeros.
 
     Attributes:
         kernels: One digit a head: the odd kernel of the depthwise convolution over its query.
-        store_split: Channels of every head's input in a supernet's store, which is no network itself; 0 elsewhere.
+        store_split: Channels of every head's input in a supernet's store, not a network itself; 0 elsewhere.
     """
 
     kind: ClassVar[str] = "evit.cga"
@@ -36,7 +34,6 @@ class CascadedGroupAttention(BlockSpec):
         "evit.cga(c=32,heads=2,qk=8,v=24,kernels=75,window=7)@9",
     )
 
-    channels: int = param("c")
     heads: int = param("heads")
     qk_dim: int = param("qk")
     v_dim: int = param("v")
@@ -53,14 +50,6 @@ class CascadedGroupAttention(BlockSpec):
             )
         if self.heads > self.channels:
             raise UsageError(f"evit.cga: {self.heads} heads can't share {self.channels} channels; take fewer")
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    def out_channels(self) -> int:
-        return self.channels
 
     @property
     def removable(self) -> bool:
@@ -165,11 +154,6 @@ class CascadedGroupAttention(BlockSpec):
     def _cuts(self) -> bool:
         """Whether the map is more than one window."""
         return self.resolution > self.side
-
-    def module(self) -> nn.Module:
-        from search.networks.efficientvit import CascadedAttention
-
-        return CascadedAttention(self)
 
     def factors(self) -> Factors:
         offsets = {f"heads.{head}.bias.table": {0: (self.side, self.side)} for head in range(self.heads)}

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.efficientvit_attention import CascadedGroupAttention
 from search.blocks.registry import register
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -53,8 +50,3 @@ class FullHeadAttention(CascadedGroupAttention):
             moments.append(attended + v + max(2 * scores, scores + v, 2 * qk + scores))
         outputs = self.heads * v
         return max(*moments, image + outputs + max(outputs, padded))
-
-    def module(self) -> nn.Module:
-        from search.networks.efficientvit_full import FullAttention
-
-        return FullAttention(self)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.head import WideHead
 from search.blocks.registry import register
+from search.blocks.shapes import ChannelKeeping
 from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, conv_out, param
-
-if TYPE_CHECKING:
-    from torch import nn
 
 BRANCHES = 4
 """Dilated convolutions side by side, and groups of the 1x1 convolutions: K of table 1."""
@@ -33,7 +30,7 @@ def dilations(largest: int) -> tuple[int, ...]:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Eesp(BlockSpec):
+class Eesp(ChannelKeeping):
     """Extremely efficient spatial pyramid (figure 1 c): grouped 1x1 to a quarter of the width, four dilated
     depthwise 3x3, each with the sum of those before it added, concatenation, grouped 1x1, residual; PReLU."""
 
@@ -42,16 +39,7 @@ class Eesp(BlockSpec):
     enclosed_by: ClassVar[str] = "espnet.trunk"
     elastic: ClassVar[bool] = False
 
-    channels: int = param("c")
     largest_dilation: int = param("dil")
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    def out_channels(self) -> int:
-        return self.channels
 
     @property
     def removable(self) -> bool:
@@ -77,11 +65,6 @@ class Eesp(BlockSpec):
         reduced = self.out_elements // BRANCHES
         branches = self.out_elements + (BRANCHES + 2) * reduced
         return max(branches, 3 * self.out_elements)
-
-    def module(self) -> nn.Module:
-        from search.networks.espnet import EespModule
-
-        return EespModule(self.channels, self.largest_dilation)
 
 
 def eesp_params(inputs: int, outputs: int) -> int:
@@ -218,11 +201,6 @@ class EspTrunk(EnclosingSpec):
             self.widths, self.sides[1:], strict=True
         )
 
-    def module_around(self, enclosed: Sequence[BlockSpec]) -> nn.Module:
-        from search.networks.espnet import EspTrunkModule
-
-        return EspTrunkModule(self, enclosed)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -256,15 +234,3 @@ class EspHead(WideHead):
 
     def live_elements(self) -> int:
         return max(super().live_elements(), 2 * self.inputs * self.resolution**2)
-
-    def module(self) -> nn.Module:
-        from torch import nn
-
-        from search.networks.espnet import conv_prelu
-        from search.networks.layers import Classifier
-
-        return nn.Sequential(
-            conv_prelu(self.inputs, self.inputs, 3, groups=self.inputs),
-            conv_prelu(self.inputs, self.middle, groups=BRANCHES),
-            Classifier(self.middle, self.classes),
-        )

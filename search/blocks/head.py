@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Macs, param
-
-if TYPE_CHECKING:
-    from torch import nn
+from search.blocks.shapes import Classifying
+from search.blocks.spec import Macs, param
 
 MBPOOL_EXPANSION = 6
 """Width of MBPool's 1x1 convolution over its input (Table 1's expansion ratio of MBPool)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Head(BlockSpec):
-    inputs: int = param("in")
-    classes: int = param("classes")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.classes
-
-    @property
-    def out_resolution(self) -> int:
-        return 1
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        return (1, self.classes)
-
-
 @register
 @dataclasses.dataclass(frozen=True)
-class FcHead(_Head):
+class FcHead(Classifying):
     """Global average pool and a linear classifier with bias."""
 
     kind: ClassVar[str] = "head.fc"
@@ -60,14 +36,9 @@ class FcHead(_Head):
         pool = self.inputs * (self.resolution**2 + 1)
         return max(pool, self.inputs + self.classes)
 
-    def module(self) -> nn.Module:
-        from search.networks.layers import Classifier
-
-        return Classifier(self.inputs, self.classes)
-
 
 @dataclasses.dataclass(frozen=True)
-class WideHead(_Head):
+class WideHead(Classifying):
     """1x1 convolution with BN and an activation, SiLU by default, global average pool, linear classifier."""
 
     @property
@@ -89,11 +60,6 @@ class WideHead(_Head):
         convolution = (self.inputs + self.middle) * self.resolution**2
         pool = self.middle * (self.resolution**2 + 1)
         return max(convolution, pool, self.middle + self.classes)
-
-    def module(self) -> nn.Module:
-        from search.networks.layers import Classifier
-
-        return Classifier(self.inputs, self.classes, self.middle)
 
 
 @register

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.attention import AttentionCost
 from search.blocks.registry import register
 from search.blocks.spec import Macs, param
 from search.blocks.tokens import TokenLayer
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -68,8 +65,3 @@ class LocalVitLayer(TokenLayer):
         scaled = tokens + 2 * wide + self.hidden
         joined = 2 * tokens + image
         return max(self._attention.live_elements(), scaled, tokens + wide + image, joined)
-
-    def module(self) -> nn.Module:
-        from search.networks.localvit import LocalVitLayerModule
-
-        return LocalVitLayerModule(self)

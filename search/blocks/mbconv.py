@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Macs, conv_out, make_divisible, param
-
-if TYPE_CHECKING:
-    from torch import nn
+from search.blocks.shapes import Projecting
+from search.blocks.spec import Macs, conv_out, make_divisible, param
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class MBConv(BlockSpec):
+class MBConv(Projecting):
     """1x1 expansion (left out at expansion 1), k x k depthwise, 1x1 projection.
 
     Every convolution has BN, all but the projection SiLU; a residual where stride is 1 and the widths agree.
@@ -29,19 +26,9 @@ class MBConv(BlockSpec):
         "mbconv(in=16,out=16,k=5,e=4,s=1)@8",
     )
 
-    inputs: int = param("in")
-    outputs: int = param("out")
     kernel: int = param("k")
     expansion: int = param("e")
     stride: int = param("s")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.outputs
 
     @property
     def out_resolution(self) -> int:
@@ -95,15 +82,3 @@ class MBConv(BlockSpec):
         expand = image + wide if self.expands else 0
         depthwise = wide + narrow + (kept if self.expands else 0)
         return max(expand, depthwise, kept + narrow + out, kept + 2 * out if self.residual else 0)
-
-    def module(self) -> nn.Module:
-        from torch import nn
-
-        from search.networks.layers import ConvBnAct, Residual
-
-        parts: OrderedDict[str, nn.Module] = OrderedDict(
-            expand=ConvBnAct(self.inputs, self.middle) if self.expands else nn.Identity(),
-            depthwise=ConvBnAct(self.middle, self.middle, self.kernel, self.stride, groups=self.middle),
-            project=ConvBnAct(self.middle, self.outputs, act=False),
-        )
-        return Residual(parts) if self.residual else nn.Sequential(parts)

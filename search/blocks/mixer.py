@@ -8,25 +8,16 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from luts.errors import UsageError
-from search.blocks.spec import BlockSpec, param
+from luts.format.errors import UsageError
+from search.blocks.shapes import ChannelKeeping
+from search.blocks.spec import param
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenMixer(BlockSpec):
+class TokenMixer(ChannelKeeping):
     """A mixer of the N = resolution^2 pixels of a map of d channels."""
 
     elastic: ClassVar[bool] = False
-
-    channels: int = param("c")
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    def out_channels(self) -> int:
-        return self.channels
 
     @property
     def removable(self) -> bool:
@@ -48,7 +39,7 @@ class HeadedMixer(TokenMixer):
         """`UsageError` where the heads have no equal channels."""
         if self.channels % self.heads:
             raise UsageError(
-                f"{self.key}: {self.channels} channels make no {self.heads} equal heads; change one"
+                f"{self.key}: {self.channels} channels do not make {self.heads} equal heads; change one"
             )
 
     @property

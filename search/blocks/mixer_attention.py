@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.mixer import HeadedMixer
 from search.blocks.registry import register
 from search.blocks.spec import Macs, param
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -37,11 +34,6 @@ class MultiHeadAttention(HeadedMixer):
     def live_elements(self) -> int:
         maps, scores = self.out_elements, self.heads * self.tokens**2
         return max(4 * maps + scores, 3 * maps + 2 * scores)
-
-    def module(self) -> nn.Module:
-        from search.networks.mixers.attention import MultiHeadAttention as Module
-
-        return Module(self.channels, self.heads)
 
 
 @register
@@ -85,11 +77,6 @@ class WindowAttention(HeadedMixer):
         split, products, biased = 6 * maps, 3 * maps + scores, maps + 2 * scores
         return max(split, products, biased)
 
-    def module(self) -> nn.Module:
-        from search.networks.mixers.attention import WindowAttention as Module
-
-        return Module(self.channels, self.heads, self.window)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +117,3 @@ class SpatialReductionAttention(HeadedMixer):
         maps, small = self.out_elements, self.keys * self.channels
         scores = self.heads * self.tokens * self.keys
         return 2 * small + max(2 * maps, maps + scores, 2 * scores)
-
-    def module(self) -> nn.Module:
-        from search.networks.mixers.attention import SpatialReductionAttention as Module
-
-        return Module(self.channels, self.heads, self.reduction)

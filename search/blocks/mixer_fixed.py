@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.mixer import TokenMixer
 from search.blocks.registry import register
 from search.blocks.spec import Macs, param
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -35,11 +32,6 @@ class PoolMixer(TokenMixer):
 
     def live_elements(self) -> int:
         return 3 * self.out_elements
-
-    def module(self) -> nn.Module:
-        from search.networks.mixers.fixed import PoolMixer as Module
-
-        return Module(self.kernel)
 
 
 @register
@@ -76,11 +68,6 @@ class FourierFilter(TokenMixer):
     def live_elements(self) -> int:
         return max(self.out_elements + self.spectrum, 5 * self.spectrum // 2)
 
-    def module(self) -> nn.Module:
-        from search.networks.mixers.fixed import FourierFilter as Module
-
-        return Module(self.channels, self.resolution)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +93,3 @@ class TokenMlp(TokenMixer):
     def live_elements(self) -> int:
         hidden = self.channels * self.hidden
         return hidden + max(self.out_elements, hidden)
-
-    def module(self) -> nn.Module:
-        from search.networks.mixers.fixed import TokenMlp as Module
-
-        return Module(self.tokens, self.hidden)

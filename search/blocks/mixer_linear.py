@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.mixer import HeadedMixer, TokenMixer
 from search.blocks.registry import register
 from search.blocks.spec import Macs
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -37,11 +34,6 @@ class SeparableAttention(TokenMixer):
 
     def live_elements(self) -> int:
         return 3 * self.out_elements + self.tokens
-
-    def module(self) -> nn.Module:
-        from search.networks.mixers.linear import SeparableAttention as Module
-
-        return Module(self.channels)
 
 
 @register
@@ -70,11 +62,6 @@ class AdditiveAttention(TokenMixer):
     def live_elements(self) -> int:
         return 3 * self.out_elements + max(self.tokens, self.channels)
 
-    def module(self) -> nn.Module:
-        from search.networks.mixers.linear import AdditiveAttention as Module
-
-        return Module(self.channels)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +87,3 @@ class LinearAttention(HeadedMixer):
     def live_elements(self) -> int:
         features, products = 7 * self.out_elements, 5 * self.out_elements + self.channels * self.head_dim
         return max(features, products)
-
-    def module(self) -> nn.Module:
-        from search.networks.mixers.linear import LinearAttention as Module
-
-        return Module(self.channels, self.heads, self.tokens)

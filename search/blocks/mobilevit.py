@@ -2,20 +2,17 @@
 
 AutoViT (section 3.2) follows MobileViT: local 3x3 convolution, 1x1 to the transformer's dimension, unfold
 into patches, transformer layers over patches at equal pixel positions, fold, 1x1 back, concatenation with
-the input, 3x3 fusion. A map whose side is no multiple of the patch is padded before the unfold.
+the input, 3x3 fusion. A map whose side is not a multiple of the patch is padded before the unfold.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.registry import register
+from search.blocks.shapes import ChannelKeeping, DimKeeping
 from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs, param
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def padded_side(resolution: int, patch: int) -> int:
@@ -25,7 +22,7 @@ def padded_side(resolution: int, patch: int) -> int:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class MobileViTShell(EnclosingSpec):
+class MobileViTShell(ChannelKeeping, EnclosingSpec):
     """Everything of a MobileViT block but its transformer layers; the last LayerNorm is the shell's."""
 
     kind: ClassVar[str] = "mvit.shell"
@@ -34,17 +31,8 @@ class MobileViTShell(EnclosingSpec):
         "mvit.shell(c=16,d=24,patch=2)@8",
     )
 
-    channels: int = param("c")
     dim: int = param("d")
     patch: int = param("patch")
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    def out_channels(self) -> int:
-        return self.channels
 
     def params(self) -> int:
         c, d = self.channels, self.dim
@@ -86,18 +74,13 @@ class MobileViTShell(EnclosingSpec):
             self.resolution,
         )
 
-    def module_around(self, enclosed: Sequence[BlockSpec]) -> nn.Module:
-        from search.networks.mobilevit import MobileViTBlock
-
-        return MobileViTBlock(self, enclosed)
-
     def factors(self) -> Factors:
         return {"fusion.conv.weight": {1: (2, self.channels)}}
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class MobileViTLayer(BlockSpec):
+class MobileViTLayer(DimKeeping):
     """Pre-norm transformer layer over the patches of the enclosing shell, each pixel position on its own.
 
     `resolution` is that of the shell's map. Query, key and value have heads x head_dim channels, whatever
@@ -110,20 +93,12 @@ class MobileViTLayer(BlockSpec):
         "mvit.layer(d=16,heads=3,head_dim=8,ratio=2,patch=2)@8",
     )
     enclosed_by: ClassVar[str] = "mvit.shell"
+    branches: ClassVar[tuple[str, ...]] = ("proj", "fc2")
 
-    dim: int = param("d")
     heads: int = param("heads")
     head_dim: int = param("head_dim")
     mlp_ratio: float = param("ratio")
     patch: int = param("patch")
-
-    @property
-    def in_channels(self) -> int:
-        return self.dim
-
-    @property
-    def out_channels(self) -> int:
-        return self.dim
 
     @property
     def removable(self) -> bool:
@@ -187,11 +162,6 @@ class MobileViTLayer(BlockSpec):
         mix = tokens + 2 * inner + scores
         mlp = 2 * tokens + hidden
         return self.pixels * self.patches * max(3 * tokens, qkv, split, products, softmax, mix, mlp)
-
-    def module(self) -> nn.Module:
-        from search.networks.mobilevit import TransformerLayer
-
-        return TransformerLayer(self)
 
     def factors(self) -> Factors:
         heads = (self.heads, self.head_dim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.blocks.spec import BlockSpec, EnclosingSpec, Macs
 
 BYTES_PER_ELEMENT = 4
@@ -41,7 +41,7 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
         if block.enclosed_by:
             if not isinstance(outer, EnclosingSpec) or not outer.encloses(block):
                 raise UsageError(
-                    f"{block.key} stands in no {block.enclosed_by} that fits it (after {before})"
+                    f"{block.key} does not stand in a {block.enclosed_by} that fits it (after {before})"
                 )
             continue
         if (block.in_channels, block.resolution) != (channels, resolution):

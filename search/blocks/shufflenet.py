@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.head import WideHead
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Macs, conv_out, param
+from search.blocks.shapes import Projecting
+from search.blocks.spec import Macs, conv_out, param
 from search.blocks.stem import PooledStem
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -23,18 +21,10 @@ class ShuffleStem(PooledStem):
     examples: ClassVar[tuple[str, ...]] = ("shufflenet.stem(in=3,out=4)@9", "shufflenet.stem(in=3,out=8)@16")
     kernel: ClassVar[int] = 3
 
-    def module(self) -> nn.Module:
-        from torch import nn
-
-        from search.networks.layers import ConvBnAct
-
-        conv = ConvBnAct(self.inputs, self.outputs, self.kernel, 2, act=nn.ReLU())
-        return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
-
 
 @register
 @dataclasses.dataclass(frozen=True)
-class ShuffleUnit(BlockSpec):
+class ShuffleUnit(Projecting):
     """Two branches side by side, concatenated, and their channels shuffled.
 
     At stride 1 the map is split: one half passes as it is, the other goes through 1x1, depthwise 3x3 and 1x1. At
@@ -49,17 +39,7 @@ class ShuffleUnit(BlockSpec):
     )
     elastic: ClassVar[bool] = False
 
-    inputs: int = param("in")
-    outputs: int = param("out")
     stride: int = param("s")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.outputs
 
     @property
     def out_resolution(self) -> int:
@@ -114,11 +94,6 @@ class ShuffleUnit(BlockSpec):
         wide = self.half * area_in
         return max(left, image + branch + wide, wide + 2 * branch, concat)
 
-    def module(self) -> nn.Module:
-        from search.networks.shufflenet import ShuffleUnitModule
-
-        return ShuffleUnitModule(self)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +111,3 @@ class ShuffleHead(WideHead):
     @property
     def middle(self) -> int:
         return self.width
-
-    def module(self) -> nn.Module:
-        from torch import nn
-
-        from search.networks.layers import Classifier
-
-        return Classifier(self.inputs, self.classes, self.middle, nn.ReLU())

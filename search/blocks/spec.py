@@ -1,4 +1,4 @@
-"""What a block is: a frozen value whose key names everything that decides its cost, and its torch module.
+"""What a block is: a frozen value whose key names everything that decides its cost.
 
 A key reads `kind(name=value,...)@resolution`, for example `mbconv(in=16,out=24,k=3,e=1,s=2)@128`: the
 resolution is the side of the square input map in pixels, so the same block at two places has two keys.
@@ -10,11 +10,8 @@ import dataclasses
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-if TYPE_CHECKING:
-    from torch import nn
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 Factors = Mapping[str, Mapping[int, tuple[int, ...]]]
 """Parameter -> dimension -> the factors that it is a product of, the outermost first."""
@@ -51,6 +48,8 @@ class BlockSpec(ABC):
         examples: Keys of small blocks by which every kind is checked; of an elastic one, parts of the last.
         enclosed_by: Kind of the block that it stands inside of, as a transformer layer in its shell; "" on its own.
         elastic: Whether the first channels of a larger one make a smaller one, so that a supernet can hold it.
+        branches: Parts of its module whose outputs are added to what goes in, one residual after another, by name;
+            none where there is one residual or none. Stochastic depth leaves each out on its own.
         complexity: Multiply-accumulates in tokens N and channels d; "" where a block mixes no tokens.
         resolution: Side of the square input map in pixels.
     """
@@ -59,6 +58,7 @@ class BlockSpec(ABC):
     examples: ClassVar[tuple[str, ...]]
     enclosed_by: ClassVar[str] = ""
     elastic: ClassVar[bool] = True
+    branches: ClassVar[tuple[str, ...]] = ()
     complexity: ClassVar[str] = ""
 
     resolution: int
@@ -117,14 +117,10 @@ class BlockSpec(ABC):
         BN and activations work in place, weights and scratch memory of kernels are left out.
         """
 
-    @abstractmethod
-    def module(self) -> nn.Module:
-        """A new torch module; torch is imported in here alone."""
-
     def factors(self) -> Factors:
         """Of a parameter with a dimension that is a product, what is cut factor by factor in a smaller block.
 
-        The first h of H heads of d channels are no first channels of a query, key and value end to end:
+        The first h of H heads of d channels are not the first channels of a query, key and value end to end:
         `qkv.weight` has (3, H, d) in dimension 0. Left out, a dimension keeps its first channels, a kernel its
         centre.
         """
@@ -140,7 +136,7 @@ class BlockSpec(ABC):
     def covering(self, other: Self) -> Self:
         """What holds the weights of both blocks in a supernet: every field's larger value.
 
-        It need be no block of any network.
+        It need not be a block of any network.
         """
         names = [field.name for field in dataclasses.fields(self)]
         return dataclasses.replace(
@@ -174,13 +170,6 @@ class EnclosingSpec(BlockSpec):
     @abstractmethod
     def held_elements(self) -> int:
         """Activation elements that stay live while the enclosed blocks run."""
-
-    @abstractmethod
-    def module_around(self, enclosed: Sequence[BlockSpec]) -> nn.Module:
-        """A new torch module, with those of the enclosed blocks in its `layers`."""
-
-    def module(self) -> nn.Module:
-        return self.module_around(())
 
 
 def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> int:

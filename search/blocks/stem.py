@@ -5,25 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from search.blocks.spec import BlockSpec, Macs, conv_out, param
+from search.blocks.shapes import Projecting
+from search.blocks.spec import Macs, conv_out
 
 
 @dataclasses.dataclass(frozen=True)
-class PooledStem(BlockSpec):
+class PooledStem(Projecting):
     """Convolution of stride 2 with BN, then a 3x3 max pool of stride 2."""
 
     kernel: ClassVar[int]
-
-    inputs: int = param("in")
-    outputs: int = param("out")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.outputs
 
     @property
     def conv_resolution(self) -> int:

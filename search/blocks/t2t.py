@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.attention import AttentionCost
 from search.blocks.registry import register
 from search.blocks.spec import Macs, param
 from search.blocks.tokens import Embedding, Patches, TokenLayer
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -76,11 +73,6 @@ class T2tPerformer(Patches):
         divided = tokens * (3 * e + 2 * e + 1)
         return max(split, tokens * 2 * d, tokens * (d + 3 * e), keys, divided)
 
-    def module(self) -> nn.Module:
-        from search.networks.t2t import Performer
-
-        return Performer(self)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +110,3 @@ class T2tLayer(TokenLayer):
 
     def live_elements(self) -> int:
         return max(self._attention.live_elements(), self.tokens * (2 * self.dim + self.hidden))
-
-    def module(self) -> nn.Module:
-        from search.networks.t2t import T2tLayerModule
-
-        return T2tLayerModule(self)

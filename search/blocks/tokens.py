@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from search.blocks.registry import register
+from search.blocks.shapes import Classifying, DimKeeping
 from search.blocks.spec import BlockSpec, Macs, param
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def count_tokens(resolution: int) -> int:
@@ -71,11 +69,6 @@ class Embedding(Patches):
         image = self.dim * self.out_resolution**2
         return max(self.inputs * self.resolution**2 + image, 2 * self.out_elements)
 
-    def module(self) -> nn.Module:
-        from search.networks.tokens import TokenEmbedding
-
-        return TokenEmbedding(self)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -89,34 +82,15 @@ class TokenEmbed(Embedding):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class TokenHead(BlockSpec):
+class TokenHead(Classifying):
     """LayerNorm and a linear classifier on the class token."""
 
     kind: ClassVar[str] = "head.token"
     examples: ClassVar[tuple[str, ...]] = ("head.token(in=8,classes=10)@2", "head.token(in=12,classes=10)@3")
 
-    inputs: int = param("in")
-    classes: int = param("classes")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
-
-    @property
-    def out_channels(self) -> int:
-        return self.classes
-
-    @property
-    def out_resolution(self) -> int:
-        return 1
-
     @property
     def input_shape(self) -> tuple[int, ...]:
         return (1, count_tokens(self.resolution), self.inputs)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        return (1, self.classes)
 
     def params(self) -> int:
         return 2 * self.inputs + self.inputs * self.classes + self.classes
@@ -131,29 +105,15 @@ class TokenHead(BlockSpec):
     def live_elements(self) -> int:
         return max(self.inputs * (count_tokens(self.resolution) + 1), self.inputs + self.classes)
 
-    def module(self) -> nn.Module:
-        from search.networks.tokens import TokenClassifier
-
-        return TokenClassifier(self)
-
 
 @dataclasses.dataclass(frozen=True)
-class TokenLayer(BlockSpec):
+class TokenLayer(DimKeeping):
     """A transformer layer on the tokens of a map and a class token; `resolution` is the side of that map."""
 
     elastic: ClassVar[bool] = False
 
-    dim: int = param("d")
     heads: int = param("heads")
     mlp_ratio: float = param("ratio")
-
-    @property
-    def in_channels(self) -> int:
-        return self.dim
-
-    @property
-    def out_channels(self) -> int:
-        return self.dim
 
     @property
     def removable(self) -> bool:

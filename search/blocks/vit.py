@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.blocks.registry import register
+from search.blocks.shapes import DimKeeping
 from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, param
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class VitShell(EnclosingSpec):
+class VitShell(DimKeeping, EnclosingSpec):
     """Pixels as tokens with a class token before them and learned positions; after the layers, the normalised class
     token as a map of one pixel. It hands the sizes of merged tokens from layer to layer."""
 
     kind: ClassVar[str] = "vit.shell"
     elastic: ClassVar[bool] = False
     examples: ClassVar[tuple[str, ...]] = ("vit.shell(d=8)@3", "vit.shell(d=16)@4")
-
-    dim: int = param("d")
-
-    @property
-    def in_channels(self) -> int:
-        return self.dim
-
-    @property
-    def out_channels(self) -> int:
-        return self.dim
 
     @property
     def out_resolution(self) -> int:
@@ -63,19 +50,9 @@ class VitShell(EnclosingSpec):
     def encloses(self, other: BlockSpec) -> bool:
         return isinstance(other, VitLayer) and (other.dim, other.resolution) == (self.dim, self.resolution)
 
-    def module_around(self, enclosed: Sequence[BlockSpec]) -> nn.Module:
-        from search.networks.vit import VisionTransformer
-
-        tokens = self.tokens
-        for layer in enclosed:
-            if not isinstance(layer, VitLayer) or layer.tokens != tokens:
-                raise UsageError(f"{layer.key} gets {tokens} tokens; give the layers before it other numbers")
-            tokens = layer.tokens_out
-        return VisionTransformer(self.dim, self.tokens, [layer.module() for layer in enclosed])
-
 
 @dataclasses.dataclass(frozen=True)
-class VitLayer(BlockSpec):
+class VitLayer(DimKeeping):
     """Pre-norm layer over n tokens: attention and MLP with residuals, tokens given up between the two.
 
     `resolution` is that of the shell's map.
@@ -84,7 +61,6 @@ class VitLayer(BlockSpec):
     enclosed_by: ClassVar[str] = "vit.shell"
     elastic: ClassVar[bool] = False
 
-    dim: int = param("d")
     heads: int = param("heads")
     mlp_ratio: float = param("ratio")
     tokens: int = param("n")
@@ -92,19 +68,13 @@ class VitLayer(BlockSpec):
     def __post_init__(self) -> None:
         """`UsageError` where the heads have no equal channels, or more tokens would go than there are."""
         if self.dim % self.heads:
-            raise UsageError(f"{self.key}: {self.dim} channels make no {self.heads} equal heads; change one")
+            raise UsageError(
+                f"{self.key}: {self.dim} channels do not make {self.heads} equal heads; change one"
+            )
         self._check_tokens()
 
     def _check_tokens(self) -> None:
         """`UsageError` where more tokens would go than there are."""
-
-    @property
-    def in_channels(self) -> int:
-        return self.dim
-
-    @property
-    def out_channels(self) -> int:
-        return self.dim
 
     @property
     @abstractmethod
@@ -166,18 +136,13 @@ class VitPlainLayer(VitLayer):
     def removable(self) -> bool:
         return True
 
-    def module(self) -> nn.Module:
-        from search.networks.vit import Layer
-
-        return Layer(self.dim, self.heads, self.hidden)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
 class MergingLayer(VitLayer):
-    """Token merging (Bolya et al. 2023, section 3): the r likeliest pairs of alternate tokens become one each.
+    """Token merging (Bolya et al. 2023, section 3): the r most similar pairs of alternate tokens become one each.
 
-    Likeness is that of keys, averaged over heads; tokens weigh as many pixels as they stand for, in the mean that
+    Similarity is that of keys, averaged over heads; tokens weigh as many pixels as they stand for, in the mean that
     joins them and in attention (proportional attention).
     """
 
@@ -208,11 +173,6 @@ class MergingLayer(VitLayer):
     def _reducing_macs(self) -> int:
         return self.sources * (self.tokens // 2) * (self.dim // self.heads)
 
-    def module(self) -> nn.Module:
-        from search.networks.vit import Merging
-
-        return Merging(self.dim, self.heads, self.hidden, self.merged)
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -241,8 +201,3 @@ class PruningLayer(VitLayer):
 
     def _reducing_macs(self) -> int:
         return (self.tokens - 1 + self.kept) * self.dim
-
-    def module(self) -> nn.Module:
-        from search.networks.vit import Pruning
-
-        return Pruning(self.dim, self.heads, self.hidden, self.kept)

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.blocks import BlockSpec
-from search.blocks.ceit import CeitEncoder, CeitLayer
+from search.blocks.ceit import CeitEncoder, CeitLayer, CeitStem
 from search.networks.attention import attend, split_heads
-from search.networks.mixers.tokens import to_map, to_tokens
+from search.networks.layers import ConvBnAct
+from search.networks.maps import to_map, to_tokens
+from search.networks.module import module_around, module_of
 from search.networks.tokens import NORM_EPS, AttentionBranch
 
 
@@ -46,7 +48,7 @@ class CeitEncoderModule(nn.Module):
     def __init__(self, spec: CeitEncoder, layers: Sequence[BlockSpec]):
         super().__init__()
         self.heads, self.depth = spec.heads, spec.depth
-        self.layers = nn.Sequential(*(layer.module() for layer in layers))
+        self.layers = nn.Sequential(*(module_of(layer) for layer in layers))
         self.layer_positions = nn.Parameter(torch.empty(1, spec.depth, spec.dim))
         nn.init.trunc_normal_(self.layer_positions, std=0.02)
         self.norm1 = nn.LayerNorm(spec.dim, NORM_EPS)
@@ -74,3 +76,14 @@ class CeitEncoderModule(nn.Module):
         last = last + self.fc2(F.gelu(self.fc1(self.norm2(last))))
         logits: Tensor = self.head(self.norm(last)).flatten(1)
         return logits
+
+
+def stem(spec: CeitStem) -> nn.Sequential:
+    """(B, inputs, H, W) -> (B, outputs, H / 4, W / 4): convolution with BN, pool."""
+    conv = ConvBnAct(spec.inputs, spec.outputs, spec.kernel, 2, act=False)
+    return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
+
+
+module_of.register(CeitStem, stem)
+module_of.register(CeitLayer, CeitLayerModule)
+module_around.register(CeitEncoder, CeitEncoderModule)

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search.blocks.efficientvit import BnFcHead, FfnBlock, OverlapStem, PatchMerging
 from search.blocks.efficientvit_attention import CascadedGroupAttention
 from search.networks.fusion import OfWeights
 from search.networks.layers import ConvBnAct, Residual
+from search.networks.module import module_of
 
 
-def overlap_stem(widths: Sequence[int]) -> nn.Sequential:
+def overlap_stem(spec: OverlapStem) -> nn.Sequential:
     """3x3 convolutions of stride 2 with BN from each width to the next, ReLU between them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(widths):
+    for inputs, outputs in itertools.pairwise(spec.widths):
         layers += [ConvBnAct(inputs, outputs, 3, 2, act=False), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -176,3 +177,12 @@ def _add_common(part: Tensor, before: Tensor) -> Tensor:
     if given < own:
         return torch.cat((part[:, :given] + before, part[:, given:]), 1)
     return part + before
+
+
+module_of.register(OverlapStem, overlap_stem)
+module_of.register(FfnBlock, lambda spec: ffn_block(spec.channels, spec.hidden))
+module_of.register(
+    PatchMerging, lambda spec: PatchMerge(spec.inputs, spec.middle, spec.squeezed, spec.outputs)
+)
+module_of.register(BnFcHead, lambda spec: NormClassifier(spec.inputs, spec.classes))
+module_of.register(CascadedGroupAttention, CascadedAttention)

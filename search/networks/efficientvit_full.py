@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from search.blocks.efficientvit_full import FullHeadAttention
 from search.networks.efficientvit import CascadedAttention
+from search.networks.module import module_of
 
 
 class FullAttention(CascadedAttention):
@@ -14,3 +16,6 @@ class FullAttention(CascadedAttention):
     def _attend(self, x: Tensor) -> Tensor:
         attended: Tensor = self.proj(torch.cat([head(x) for head in self.heads], 1))
         return attended
+
+
+module_of.register(FullHeadAttention, FullAttention)

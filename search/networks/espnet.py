@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.blocks import BlockSpec
-from search.blocks.espnet import BRANCHES, REINFORCED, STRIDED_DILATIONS, EspTrunk, dilations
-from search.networks.layers import ConvBnAct
+from search.blocks.espnet import BRANCHES, REINFORCED, STRIDED_DILATIONS, Eesp, EspHead, EspTrunk, dilations
+from search.networks.layers import Classifier, ConvBnAct
+from search.networks.module import module_around, module_of
 
 
 def conv_prelu(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvBnAct:
@@ -98,7 +99,7 @@ class EspTrunkModule(nn.Module):
                 zip(before, spec.widths, STRIDED_DILATIONS, strict=True)
             )
         )
-        self.layers = nn.Sequential(*(layer.module() for layer in layers))
+        self.layers = nn.Sequential(*(module_of(layer) for layer in layers))
         self.of_level = [
             [index for index, layer in enumerate(layers) if layer.in_channels == width]
             for width in spec.widths
@@ -113,3 +114,17 @@ class EspTrunkModule(nn.Module):
             for index in self.of_level[level]:
                 x = self.layers[index](x)
         return x
+
+
+def head(spec: EspHead) -> nn.Sequential:
+    """(B, C, H, W) -> (B, classes): depthwise 3x3, grouped 1x1, classifier."""
+    return nn.Sequential(
+        conv_prelu(spec.inputs, spec.inputs, 3, groups=spec.inputs),
+        conv_prelu(spec.inputs, spec.middle, groups=BRANCHES),
+        Classifier(spec.middle, spec.classes),
+    )
+
+
+module_of.register(Eesp, lambda spec: EespModule(spec.channels, spec.largest_dilation))
+module_around.register(EspTrunk, EspTrunkModule)
+module_of.register(EspHead, head)

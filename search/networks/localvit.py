@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from search.blocks.localvit import LocalVitLayer
 from search.networks.layers import ConvBnAct, Residual
-from search.networks.mixers.tokens import to_map, to_tokens
+from search.networks.maps import to_map, to_tokens
+from search.networks.module import module_of
 from search.networks.tokens import AttentionBranch
 
 
@@ -42,3 +43,6 @@ class LocalVitLayerModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.attention(x)
         return torch.cat((x[:, :1], to_tokens(self.local(to_map(x[:, 1:], self.side)))), 1)
+
+
+module_of.register(LocalVitLayer, LocalVitLayerModule)

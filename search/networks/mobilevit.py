@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from search.blocks import BlockSpec, MobileViTLayer, MobileViTShell
 from search.networks.attention import attention
 from search.networks.layers import ConvBnAct
+from search.networks.module import module_around, module_of
 
 
 def unfold_patches(x: Tensor, patch: int) -> Tensor:
@@ -63,7 +64,7 @@ class MobileViTBlock(nn.Module):
         self.patch = shell.patch
         self.local = ConvBnAct(shell.channels, shell.channels, 3)
         self.to_tokens = nn.Conv2d(shell.channels, shell.dim, 1, bias=False)
-        self.layers = nn.Sequential(*(layer.module() for layer in layers))
+        self.layers = nn.Sequential(*(module_of(layer) for layer in layers))
         self.norm = nn.LayerNorm(shell.dim)
         self.from_tokens = ConvBnAct(shell.dim, shell.channels)
         self.fusion = ConvBnAct(2 * shell.channels, shell.channels, 3)
@@ -75,3 +76,7 @@ class MobileViTBlock(nn.Module):
         folded = fold_patches(tokens, self.patch, batch, height, width)
         fused: Tensor = self.fusion(torch.cat((x, self.from_tokens(folded)), 1))
         return fused
+
+
+module_around.register(MobileViTShell, MobileViTBlock)
+module_of.register(MobileViTLayer, TransformerLayer)

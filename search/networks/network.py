@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from search.blocks import BlockSpec, EnclosingSpec, Group, check_chain, group_blocks
+from search.networks.module import module_around, module_of
 
 
 class Network(nn.Sequential):
@@ -32,10 +33,10 @@ def build_network(blocks: Sequence[BlockSpec]) -> Network:
 def build_group(group: Group) -> nn.Module:
     """The module of a block and of those that it encloses."""
     outer, *enclosed = group
-    return outer.module_around(enclosed) if isinstance(outer, EnclosingSpec) else outer.module()
+    return module_around(outer, enclosed) if isinstance(outer, EnclosingSpec) else module_of(outer)
 
 
 def build_block(spec: BlockSpec) -> tuple[nn.Module, Tensor]:
     """One block on its own, and an input for it; a transformer layer takes tokens (P, N, d)."""
     generator = torch.Generator().manual_seed(0)
-    return spec.module(), torch.randn(spec.input_shape, generator=generator)
+    return module_of(spec), torch.randn(spec.input_shape, generator=generator)

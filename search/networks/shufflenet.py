@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from search.blocks.shufflenet import ShuffleUnit
-from search.networks.layers import ConvBnAct
+from search.blocks.shufflenet import ShuffleHead, ShuffleStem, ShuffleUnit
+from search.networks.layers import Classifier, ConvBnAct
+from search.networks.module import module_of
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
@@ -43,3 +44,14 @@ class ShuffleUnitModule(nn.Module):
         else:
             left, right = self.left(x), self.right(x)
         return shuffle_channels(torch.cat((left, right), 1), 2)
+
+
+def stem(spec: ShuffleStem) -> nn.Sequential:
+    """(B, inputs, H, W) -> (B, outputs, H / 4, W / 4): convolution with BN and ReLU, pool."""
+    conv = ConvBnAct(spec.inputs, spec.outputs, spec.kernel, 2, act=nn.ReLU())
+    return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
+
+
+module_of.register(ShuffleStem, stem)
+module_of.register(ShuffleUnit, ShuffleUnitModule)
+module_of.register(ShuffleHead, lambda spec: Classifier(spec.inputs, spec.classes, spec.middle, nn.ReLU()))

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.blocks.t2t import T2tLayer, T2tPerformer
-from search.networks.mixers.tokens import to_map, to_tokens
+from search.networks.maps import to_map, to_tokens
+from search.networks.module import module_of
 from search.networks.tokens import AttentionBranch
 
 NORM_EPS = 1e-5
@@ -98,3 +99,7 @@ class T2tLayerModule(nn.Module):
         x = self.attention(x)
         out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm(x))))
         return out
+
+
+module_of.register(T2tPerformer, Performer)
+module_of.register(T2tLayer, T2tLayerModule)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from search.blocks.tokens import Embedding, TokenHead
 from search.networks.attention import attention
+from search.networks.module import module_of
 
 NORM_EPS = 1e-6
 """Of LayerNorm, as ViT and what follows it have it."""
@@ -67,3 +68,7 @@ class TokenClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.norm(x[:, :1])).flatten(1)
         return logits
+
+
+module_of.register(Embedding, TokenEmbedding)
+module_of.register(TokenHead, TokenClassifier)

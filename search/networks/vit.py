@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from luts.format.errors import UsageError
+from search.blocks import BlockSpec
+from search.blocks.vit import MergingLayer, PruningLayer, VitLayer, VitPlainLayer, VitShell
 from search.networks.attention import attention_scores, join_heads, split_heads
-from search.networks.mixers.tokens import to_tokens
+from search.networks.maps import to_tokens
+from search.networks.module import module_around, module_of
 
 NORM_EPS = 1e-6
 """Of LayerNorm, as in ViT's and DeiT's networks."""
@@ -18,7 +22,7 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True)
 class Attended:
-    """Tokens after attention and its residual, and what was found on the way.
+    """Tokens after attention and its residual, and what attention computed on the way.
 
     Attributes:
         x: (B, n, d), the class token first.
@@ -64,7 +68,7 @@ class Layer(nn.Module):
 
 
 class Merging(Layer):
-    """ToMe: bipartite soft matching by the likeness of keys; the class token is never merged."""
+    """ToMe: bipartite soft matching by the similarity of keys; the class token is never merged."""
 
     def __init__(self, dim: int, heads: int, hidden: int, merged: int):
         super().__init__(dim, heads, hidden)
@@ -75,8 +79,8 @@ class Merging(Layer):
         x, sizes = attended.x, attended.sizes
         batch, tokens, _ = x.shape
         metric = F.normalize(attended.keys.reshape(batch, self.heads, tokens, -1).mean(1), dim=-1)
-        likeness = torch.bmm(_even(metric)[:, 1:], _odd(metric).transpose(1, 2))
-        best, partner = likeness.max(-1)
+        similarity = torch.bmm(_even(metric)[:, 1:], _odd(metric).transpose(1, 2))
+        best, partner = similarity.max(-1)
         order = best.topk(best.shape[1]).indices
         chosen, others = order[:, : self.merged], order[:, self.merged :]
         places = (chosen, _ascending(others), partner.gather(1, chosen))
@@ -151,3 +155,19 @@ class VisionTransformer(nn.Module):
             tokens, sizes = layer.step(tokens, sizes)
         out: Tensor = self.norm(tokens[:, :1]).reshape(batch, dim, 1, 1)
         return out
+
+
+def vision_transformer(shell: VitShell, enclosed: Sequence[BlockSpec]) -> VisionTransformer:
+    """A shell with its layers; `UsageError` where one gets other numbers of tokens than its key says."""
+    tokens = shell.tokens
+    for layer in enclosed:
+        if not isinstance(layer, VitLayer) or layer.tokens != tokens:
+            raise UsageError(f"{layer.key} gets {tokens} tokens; give the layers before it other numbers")
+        tokens = layer.tokens_out
+    return VisionTransformer(shell.dim, shell.tokens, [module_of(layer) for layer in enclosed])
+
+
+module_around.register(VitShell, vision_transformer)
+module_of.register(VitPlainLayer, lambda spec: Layer(spec.dim, spec.heads, spec.hidden))
+module_of.register(MergingLayer, lambda spec: Merging(spec.dim, spec.heads, spec.hidden, spec.merged))
+module_of.register(PruningLayer, lambda spec: Pruning(spec.dim, spec.heads, spec.hidden, spec.kept))

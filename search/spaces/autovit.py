@@ -1,15 +1,58 @@
-"""AutoViT's three spaces (Table 1), two small ones of the same family, and the searched networks of Table 3."""
+"""AutoViT's three spaces (Table 1), two small ones of the same family, and the searched networks of Table 3.
+
+What the paper prints and what is reconstructed from its figures: docs/autovit.md.
+"""
 
 from __future__ import annotations
 
+from search.blocks import BlockSpec, Conv, FcHead, MBConv, MbPoolHead, MobileViTLayer, MobileViTShell
 from search.spaces.arch import Arch
-from search.spaces.space import Space, Stage, Value
+from search.spaces.family import register_head, register_stage
+from search.spaces.layout import Stage, Value
+from search.spaces.space import Space
 
 _KERNELS = (3, 5)
 _RATIOS = (1.5, 2.0)
 _DEPTHS = (2, 3, 4, 5)
 _STRIDES = (2, 2, 2, 1, 1)
 _RESOLUTIONS = (192, 224, 256, 288)
+
+
+@register_stage("conv")
+def convolution(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """One convolution, the stem."""
+    return [Conv(resolution, channels, int(v["width"]), int(v["kernel"]), int(v["stride"]))]
+
+
+@register_stage("mbconv")
+def mbconvs(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """`depth` inverted residuals; only the first changes width and resolution."""
+    width, kernel, expansion = int(v["width"]), int(v["kernel"]), int(v["expansion"])
+    first: BlockSpec = MBConv(resolution, channels, width, kernel, expansion, int(v["stride"]))
+    rest: BlockSpec = MBConv(first.out_resolution, width, width, kernel, expansion, 1)
+    return [first] + [rest] * (int(v["depth"]) - 1)
+
+
+@register_stage("mvit")
+def autovit_transformers(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """A transformer stage of AutoViT: the dimension follows from the width, heads have channels of their own."""
+    dim = int(v["dim_scale"] * int(v["width"]) + v["dim_offset"])
+    return transformers(v, channels, resolution, dim, int(v["head_dim"]))
+
+
+def transformers(
+    v: dict[str, Value], channels: int, resolution: int, dim: int, head_dim: int
+) -> list[BlockSpec]:
+    """An MBConv that changes width and resolution, then a MobileViT block with `depth` layers."""
+    width, patch = int(v["width"]), int(v["patch"])
+    down = MBConv(resolution, channels, width, int(v["kernel"]), int(v["expansion"]), int(v["stride"]))
+    side = down.out_resolution
+    layer = MobileViTLayer(side, dim, int(v["heads"]), head_dim, float(v["mlp_ratio"]), patch)
+    return [down, MobileViTShell(side, width, dim, patch)] + [layer] * int(v["depth"])
+
+
+register_head("fc", FcHead)
+register_head("mbpool", MbPoolHead)
 
 
 def _stem(widths: tuple[int, ...]) -> Stage:
@@ -179,7 +222,7 @@ def _table3(
     rows: list[tuple[Value, ...]] = [(stem,)]
     rows += [(width, depth, 3) for width, depth in mbconvs]
     rows += [(w, 2, h, r, 3) for w, h, r in zip(widths, heads, ratios, strict=True)]
-    return Arch(space.name, 256, "fc", 1000, tuple(rows))
+    return Arch(space, 256, "fc", 1000, tuple(rows))
 
 
 PAPER_ARCHS = {

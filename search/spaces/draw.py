@@ -9,18 +9,15 @@ from __future__ import annotations
 import itertools
 import random
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from search.spaces.arch import Arch
-
-if TYPE_CHECKING:
-    from search.spaces.space import Space, Value
+from search.spaces.layout import Layout, Value
 
 
 class Draws:
     """What is drawn from a space; the tables that it needs are made once."""
 
-    def __init__(self, space: Space):
+    def __init__(self, space: Layout):
         self.space = space
         self._weighted: dict[tuple[int, int, int], tuple[list[tuple[Value, ...]], list[int]]] = {}
         """(total stages, stages done, width so far) -> options and their cumulative completions."""
@@ -57,7 +54,7 @@ class Draws:
             width = space.stages[done].width(values)
             rows.append(values)
         resolution = rng.choice(resolutions or space.resolutions)
-        return Arch(space.name, resolution, rng.choice(space.heads), space.default_classes, tuple(rows))
+        return Arch(space, resolution, rng.choice(space.heads), space.default_classes, tuple(rows))
 
     def mutate(self, arch: Arch, rng: random.Random, p_depth: float, p_block: float) -> Arch:
         """Mutation of Algorithm 2: depths change with `p_depth`, then each stage with `p_block`.
@@ -75,7 +72,7 @@ class Draws:
             rows.append(rng.choice(stage.options) if rng.random() < p_block else tuple(values))
         resolution = rng.choice(space.resolutions) if rng.random() < p_block else arch.resolution
         head = rng.choice(space.heads) if rng.random() < p_block else arch.head
-        return self._repair(rng, Arch(space.name, resolution, head, arch.classes, tuple(rows)))
+        return self._repair(rng, Arch(space, resolution, head, arch.classes, tuple(rows)))
 
     def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
         """A child that takes its length from one parent and each stage, head and resolution from either."""
@@ -86,7 +83,7 @@ class Draws:
             for i in range(total)
         )
         resolution, head = rng.choice((a, b)).resolution, rng.choice((a, b)).head
-        return self._repair(rng, Arch(self.space.name, resolution, head, a.classes, rows))
+        return self._repair(rng, Arch(self.space, resolution, head, a.classes, rows))
 
     def _repair(self, rng: random.Random, arch: Arch) -> Arch:
         """Redraw the stages that break the growth of widths; a valid architecture comes back as it is."""
@@ -96,7 +93,7 @@ class Draws:
                 values = self._draw_stage(rng, len(arch.stages), done, width)
             width = self.space.stages[done].width(values)
             rows.append(values)
-        return Arch(arch.space, arch.resolution, arch.head, arch.classes, tuple(rows))
+        return Arch(self.space, arch.resolution, arch.head, arch.classes, tuple(rows))
 
     def _draw_stage(self, rng: random.Random, total: int, done: int, width: int) -> tuple[Value, ...]:
         state = (total, done, width)

@@ -6,11 +6,68 @@ attention, heads, and the widths of query, key and value.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
+from search.blocks import BlockSpec
+from search.blocks.efficientvit import BnFcHead, FfnBlock, OverlapStem, PatchMerging
+from search.blocks.efficientvit_attention import CascadedGroupAttention
 from search.spaces.arch import Arch
-from search.spaces.space import Space, Stage, Value
+from search.spaces.family import register_head, register_stage
+from search.spaces.layout import Stage, Value
+from search.spaces.space import Space
 
 _PAPER_QK = 16
 """Channels of every query and key in M0 to M5 (section 3.3)."""
+
+STEM_STRIDE = 16
+"""Of the stem; later stages halve the map."""
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _made(kind: Callable[..., BlockSpec], *values: Value) -> BlockSpec:
+    """One block for equal values: the same few stand in thousands of choices, and each keeps its key."""
+    return kind(*values)
+
+
+def sandwich_slots(v: dict[str, Value]) -> list[str]:
+    """By role: the FFNs on either side of an attention are counted from it outwards."""
+    ffns, first = int(v["ffns"]), int(v["stride"]) == STEM_STRIDE
+    names = ["stem"] if first else ["before", "merge", "after"]
+    for sandwich in range(int(v["depth"])):
+        names += [f"{sandwich}before{index}" for index in reversed(range(ffns))]
+        names += [f"{sandwich}attention"]
+        names += [f"{sandwich}after{index}" for index in range(ffns)]
+    return names
+
+
+@register_stage("efficientvit", slots=sandwich_slots)
+def sandwiches(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """The first stage's stem, or patch merging between two FFN blocks; then `depth` sandwiches."""
+    width, ratio, heads, ffns = int(v["width"]), float(v["ratio"]), int(v["heads"]), int(v["ffns"])
+    down: list[BlockSpec]
+    if int(v["stride"]) == STEM_STRIDE:
+        down = [_made(OverlapStem, resolution, channels, width)]
+        side = down[-1].out_resolution
+    else:
+        merge = _made(PatchMerging, resolution, channels, width)
+        side = merge.out_resolution
+        down = [_made(FfnBlock, resolution, channels, ratio), merge, _made(FfnBlock, side, width, ratio)]
+    attention = _made(
+        CascadedGroupAttention,
+        side,
+        width,
+        heads,
+        int(v["qk"]),
+        int(v["value"] * (-(-width // heads))),
+        int(str(v["kernels"])[:heads]),
+        int(v["window"]),
+    )
+    ffn = [_made(FfnBlock, side, width, ratio)] * ffns
+    return down + [*ffn, attention, *ffn] * int(v["depth"])
+
+
+register_head("bnfc", BnFcHead)
 
 
 def _stage(
@@ -79,7 +136,7 @@ def _published(
         (width, depth, 1, head, _PAPER_QK, 1, kernels)
         for width, depth, head in zip(widths, depths, heads, strict=True)
     ]
-    return Arch(CGA.name, 224, "bnfc", 1000, tuple(rows))
+    return Arch(CGA, 224, "bnfc", 1000, tuple(rows))
 
 
 PAPER_ARCHS = {

@@ -6,10 +6,32 @@ grow up to 5, and the classifier has a 1x1 convolution before the pool.
 
 from __future__ import annotations
 
+from search.blocks import BlockSpec, ConvHead
 from search.spaces.arch import Arch
-from search.spaces.space import Space, Stage, Value
+from search.spaces.autovit import transformers
+from search.spaces.family import register_head, register_stage
+from search.spaces.layout import Stage, Value
+from search.spaces.space import Space
 
 _EXPANSIONS = (2, 4)
+
+CONV_HEAD_EXPANSION = 4
+"""Width of the last 1x1 convolution over its input, in all three networks."""
+
+
+@register_stage("mobilevit")
+def mobilevit_transformers(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """A transformer stage of MobileViT: the dimension is chosen, its heads share it."""
+    dim = int(v["dim"])
+    return transformers(v, channels, resolution, dim, dim // int(v["heads"]))
+
+
+def conv_head(resolution: int, channels: int, classes: int) -> BlockSpec:
+    """The classifier behind a 1x1 convolution."""
+    return ConvHead(resolution, channels, classes, CONV_HEAD_EXPANSION * channels)
+
+
+register_head("conv", conv_head)
 
 
 def _transformer(
@@ -69,7 +91,7 @@ def _published(widths: tuple[int, int, int, int, int], dims: tuple[int, int, int
     first, second, *rest = widths
     rows: list[tuple[Value, ...]] = [(16,), (first, expansion), (second, 3, expansion)]
     rows += [(w, d, depth, expansion) for w, d, depth in zip(rest, dims, (2, 4, 3), strict=True)]
-    return Arch(MOBILEVIT.name, 256, "conv", 1000, tuple(rows))
+    return Arch(MOBILEVIT, 256, "conv", 1000, tuple(rows))
 
 
 PAPER_ARCHS = {

@@ -1,4 +1,4 @@
-"""Published networks that are no members of a search space: by name, as the list of their blocks.
+"""Published networks that are not members of a search space: by name, as the list of their blocks.
 
 Each is one that table 2 of the AutoViT paper compares with, at the 224 px of its own paper.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from search.blocks import BlockSpec, Macs, count
+from search.blocks import BlockSpec, Macs, boundary_bytes, count
 from search.blocks.ceit import CeitEncoder, CeitLayer, CeitStem
 from search.blocks.espnet import Eesp, EspHead, EspTrunk
 from search.blocks.localvit import LocalVitLayer
@@ -54,6 +54,10 @@ class Published:
     def macs(self) -> Macs:
         """Multiply-accumulates at batch 1."""
         return count(self.chain)[1]
+
+    def boundary_bytes(self) -> int:
+        """Bytes moved between blocks."""
+        return boundary_bytes(self.chain)
 
 
 def _shufflenetv2(widths: tuple[int, int, int, int, int]) -> Iterator[BlockSpec]:

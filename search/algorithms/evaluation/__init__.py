@@ -1,0 +1,1 @@
+"""Objectives in many processes, each architecture evaluated once."""

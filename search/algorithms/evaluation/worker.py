@@ -1,0 +1,52 @@
+"""What a worker of a pool does: open the objective as the caller did, then judge one architecture after another."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from search.algorithms.interfaces.objective import Objective
+from search.spaces.plugins import Carried
+
+
+class Opener(Protocol):
+    """Says how a worker makes its objective; goes to it by pickle, so a small value of a module's top level."""
+
+    def open(self) -> Objective:
+        """Load everything, once for each worker."""
+
+
+class WorkerError(BlocktimeError):
+    """A worker ended before its answer; the answers of the others are kept."""
+
+
+def serve(connection: Connection, opener: Carried, fingerprint: str) -> None:
+    """A worker's life; Ctrl-C is the parent's to handle, whose end closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            objective = open_checked(opener.value(), fingerprint)
+            while True:
+                connection.send(float(objective.accuracy(connection.recv())))
+        except BlocktimeError as error:
+            connection.send(error)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:
+            first = (str(error) or "no message").splitlines()[0]
+            connection.send(
+                BlocktimeError(f"evaluation failed with {type(error).__name__}: {first}; report it")
+            )
+
+
+def open_checked(opener: Opener, fingerprint: str) -> Objective:
+    """What the opener gives; InvalidArtifactError where checkpoint or images are others than the caller's."""
+    objective = opener.open()
+    if objective.fingerprint != fingerprint:
+        raise InvalidArtifactError(
+            "a worker has another checkpoint or other images than the search began with; repeat the search"
+        )
+    return objective

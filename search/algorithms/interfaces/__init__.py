@@ -1,0 +1,1 @@
+"""What a user may write: objectives and strategies, known by name."""

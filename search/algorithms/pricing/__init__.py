@@ -1,0 +1,1 @@
+"""A space and its LUTs as arrays: what millions of architectures cost."""

@@ -1,0 +1,82 @@
+"""What a search is asked: what a network may cost, and how it is searched for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from luts.format.values import Value
+
+INHERITED_ACCURACY = "inherited-accuracy"
+"""Name of the objective that is top-1 with weights inherited from a supernet."""
+
+
+class Budget(Value):
+    """What an architecture may cost; everything given must hold.
+
+    Attributes:
+        latency_ms: By the first LUT.
+        further_latency_ms: By each further LUT, in their order (several phones, each with its own budget).
+        memory_bytes: Peak of activations, see `search.blocks.peak_activation_bytes`.
+        cautious: A chance constraint: the bound under which a measured latency stays with probability
+            `confidence` is held to the budget, phone by phone, not the prediction itself.
+    """
+
+    latency_ms: float = Field(gt=0)
+    further_latency_ms: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    params: int | None = Field(default=None, gt=0)
+    macs: int | None = Field(default=None, gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0)
+    cautious: bool = True
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
+
+
+Criterion = Literal["accuracy", "latency", "params", "macs", "memory"]
+"""What architectures are compared by; `accuracy` is what the objective says."""
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""Of a strategy or an objective."""
+
+
+class SearchSettings(Value):
+    """How to search; the defaults are those of AutoViT section 4.1 where it names them.
+
+    Every strategy evaluates `population` architectures and then `crossovers` + `mutations` in each generation,
+    fewer only where the budget leaves no others.
+
+    Attributes:
+        strategy: Name of a registered one; a record may hold one that is not registered where it is read.
+        draws: Architectures within the budget that are drawn for the coarse stage; where it leaves no more, all
+            of them are enumerated.
+        skeletons: K of the coarse stage.
+        redraws: Attempts at a new child before one drawn from all within the budget takes its place.
+        loss_per_ms: lambda of the joint objective min L(s) + lambda C(s) of AutoViT's journal version, L being
+            the share of wrong answers and C the latency in ms by the first LUT; 0 ranks by accuracy alone.
+        objectives: What `pareto` trades against each other.
+    """
+
+    strategy: str = Field(default="coarse-to-fine", pattern=NAME)
+    seed: int = 0
+    draws: int = Field(default=10_000, ge=1, le=1_000_000)
+    skeletons: int = Field(default=25, ge=1)
+    population: int = Field(default=50, ge=1)
+    generations: int = Field(default=20, ge=0)
+    parents: int = Field(default=10, ge=1)
+    crossovers: int = Field(default=25, ge=0)
+    mutations: int = Field(default=25, ge=0)
+    p_depth: float = Field(default=0.2, ge=0, le=1)
+    p_block: float = Field(default=0.4, ge=0, le=1)
+    redraws: int = Field(default=50, ge=1)
+    loss_per_ms: float = Field(default=0.0, ge=0)
+    objectives: tuple[Criterion, ...] = ("accuracy", "latency")
+
+    @property
+    def children(self) -> int:
+        """Architectures of a generation after the first."""
+        return self.crossovers + self.mutations
+
+    @property
+    def evaluations(self) -> int:
+        """Architectures that are evaluated where the budget allows so many."""
+        return self.population + self.generations * self.children

@@ -1,0 +1,1 @@
+"""A search under way, and the strategies that may drive it."""

@@ -1,0 +1,47 @@
+"""Which part of a space a LUT knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luts.format.errors import UsageError
+from search.spaces.registry import get_space
+from search.spaces.space import Space
+
+if TYPE_CHECKING:
+    from luts.format.lut import Lut
+
+
+def covered_space(lut: Lut, classes: int | None = None) -> Space:
+    """The LUT's space at the resolutions that it covers, for `classes` or as many as it was profiled with.
+
+    Raises:
+        UsageError: the space has changed since, or blocks are missing; names some.
+    """
+    space = get_space(lut.meta.space)
+    if lut.meta.space_hash != space.digest:
+        raise UsageError(
+            f"the LUT is of another version of {space.name} ({lut.meta.space_hash[:8]}, now {space.digest[:8]}); "
+            "profile the space again"
+        )
+    known = {entry.key for entry in lut.entries}
+    if classes is None:
+        classes = _profiled_classes(known)
+    covered = tuple(r for r in space.resolutions if any(key.endswith(f"@{r}") for key in known))
+    if not covered:
+        raise UsageError(f"the LUT covers no resolution of {space.name}, which has {list(space.resolutions)}")
+    part = space.with_classes(classes).restricted(covered)
+    missing = [block.key for block in part.block_specs() if block.key not in known]
+    if missing:
+        raise UsageError(
+            f"the LUT lacks {len(missing)} blocks of {space.name}, {missing[0]} among them; "
+            f"profile with --classes {classes}"
+        )
+    return part
+
+
+def _profiled_classes(keys: set[str]) -> int:
+    heads = [key for key in keys if key.startswith("head.")]
+    if not heads:
+        raise UsageError("the LUT has no classifier; profile the space again")
+    return int(heads[0].partition("classes=")[2].partition(")")[0])

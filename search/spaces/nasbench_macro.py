@@ -1,0 +1,90 @@
+"""The space of NAS-Bench-Macro: 6,561 networks of which others have published the accuracy on CIFAR-10.
+
+Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR 2021: a chain of 8 places, each
+the identity or one of two inverted residuals. What a search finds here can be held against the truth.
+"""
+
+from __future__ import annotations
+
+from luts.format.errors import UsageError
+from search.blocks import BlockSpec
+from search.blocks.relu import LinearConv, ReluConv, ReluConvHead, ReluMBConv
+from search.spaces.arch import Arch
+from search.spaces.family import register_head, register_stage
+from search.spaces.layout import Stage, Value
+from search.spaces.space import Space
+
+OPERATIONS = ((), (3, 3), (6, 5))
+"""Of a place, by its digit in the benchmark's keys: nothing, or expansion and kernel of an inverted residual."""
+
+_STEM, _WIDTHS, _HEAD = 32, (64, 64, 128, 128, 128, 256, 256, 256), 1280
+
+
+@register_stage("relu-conv")
+def relu_convolution(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """One convolution with ReLU, the stem."""
+    return [ReluConv(resolution, channels, int(v["width"]), int(v["kernel"]), int(v["stride"]))]
+
+
+def _slots(v: dict[str, Value]) -> list[str]:
+    """An identity that changes shape has weights of its own."""
+    return ["mbconv" if v["op"] else "identity"]
+
+
+@register_stage("macro-place", _slots)
+def place(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """The operation of a place; none at all where the identity keeps the shape."""
+    width, stride = int(v["width"]), int(v["stride"])
+    operation = OPERATIONS[int(v["op"])]
+    if operation:
+        expansion, kernel = operation
+        return [ReluMBConv(resolution, channels, width, kernel, expansion, stride)]
+    if stride == 1 and channels == width:
+        return []
+    return [LinearConv(resolution, channels, width, 1, stride)]
+
+
+register_head(
+    "relu-conv", lambda resolution, channels, classes: ReluConvHead(resolution, channels, classes, _HEAD)
+)
+
+
+def _place(index: int) -> Stage:
+    halves = index == 0 or _WIDTHS[index] > _WIDTHS[index - 1]
+    fixed = (("stride", 2 if halves else 1),)
+    return Stage(f"place{index}", "macro-place", fixed, (("width", (_WIDTHS[index],)), ("op", (0, 1, 2))))
+
+
+MACRO = Space(
+    name="nasbench-macro",
+    stages=(
+        Stage("stem", "relu-conv", (("stride", 1), ("kernel", 3)), (("width", (_STEM,)),)),
+        *map(_place, range(len(_WIDTHS))),
+    ),
+    stage_counts=(1 + len(_WIDTHS),),
+    resolutions=(32,),
+    heads=("relu-conv",),
+    default_resolution=32,
+    default_classes=10,
+)
+SPACES = (MACRO,)
+PAPER_ARCHS: dict[str, Arch] = {}
+
+
+def arch_of(key: str) -> Arch:
+    """The network that the benchmark calls by eight digits, one a place.
+
+    Raises:
+        UsageError: the text is not eight digits of 0, 1 and 2.
+    """
+    if len(key) != len(_WIDTHS) or set(key) - set("012"):
+        raise UsageError(
+            f"{key[:80]!r} is not a network of NAS-Bench-Macro; keys are eight digits of 0, 1 and 2"
+        )
+    rows = tuple((width, int(digit)) for width, digit in zip(_WIDTHS, key, strict=True))
+    return Arch(MACRO, 32, MACRO.heads[0], MACRO.default_classes, ((_STEM,), *rows))
+
+
+def key_of(arch: Arch) -> str:
+    """The inverse of `arch_of`."""
+    return "".join(str(values[1]) for values in arch.stages[1:])

@@ -1,0 +1,1 @@
+"""What subnets inherit from a supernet: recalibrated batch norms and their accuracy."""

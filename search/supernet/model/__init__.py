@@ -1,0 +1,1 @@
+"""The weight-shared module: elastic layers and their slices."""

@@ -1,0 +1,151 @@
+"""The weight-entangled supernet of a space: the largest network, of which every subnet uses a part."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from luts.format.errors import UsageError
+from search.blocks import Group, group_blocks
+from search.networks import Network, build_network
+from search.spaces import Arch, Space, Value
+from search.spaces.family import expand_head, expand_stage, stage_slots
+from search.supernet.model.compiled import CompiledModules
+from search.supernet.model.drop_path import DropPath, leaving_out
+from search.supernet.model.elastic import elastic_module, run_with, slices_of, weightless_module
+from search.supernet.model.slices import Slice, take
+
+
+class Supernet(nn.Module):
+    """All architectures of a space in the weights of the largest.
+
+    A slot is the place of one module: the i-th of a stage, or a kind of head. Depth is a prefix of a stage's
+    slots, the number of stages an early exit; each kind of head is one slot that all widths and exits share.
+    BN normalises by the batch here; a subnet gets running statistics of its own (`recalibrate.recalibrate`).
+
+    Attributes:
+        compiled: What runs the modules that leave nothing out, instead of plain calls.
+    """
+
+    def __init__(self, space: Space, seed: int = 0):
+        super().__init__()
+        self.space = space
+        self._largest = _largest(space)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.slots = nn.ModuleDict({slot: elastic_module(group) for slot, group in self._largest.items()})
+        self.compiled: CompiledModules | None = None
+        self._slices: dict[tuple[str, Group], tuple[Slice, ...]] = {}
+        self._named: dict[tuple[int, str, Group], tuple[Slice, ...]] = {}
+
+    def forward(self, x: Tensor, arch: Arch, drop_path: DropPath | None = None) -> Tensor:
+        """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution)."""
+        weights, path = dict(self.named_parameters()), self.path(arch)
+        cut = [self._slices_of(slot, group) for slot, group in path]
+        parts = [part for slices in cut for part in slices]
+        taken = iter(take(parts, [weights[part.source] for part in parts]))
+        groups = [group for _, group in path]
+        left_out = drop_path.draw(groups, len(x)) if drop_path else [{}] * len(groups)
+        for group, slices, scales in zip(groups, cut, left_out, strict=True):
+            weights_here = {part.name: next(taken) for part in slices}
+            if self.compiled is not None and not scales:
+                x = self.compiled.run(group, weights_here, x)
+                continue
+            module = weightless_module(group)
+            with leaving_out(module, scales):
+                x = run_with(module, weights_here, x)
+        return x
+
+    def slices(self, arch: Arch) -> tuple[Slice, ...]:
+        """Every part of the weights that `arch` uses, with the names of `extract(arch)`'s parameters."""
+        slices: list[Slice] = []
+        for index, (slot, group) in enumerate(self.path(arch)):
+            if (index, slot, group) not in self._named:
+                self._named[index, slot, group] = tuple(
+                    dataclasses.replace(part, name=f"{index}.{part.name}")
+                    for part in self._slices_of(slot, group)
+                )
+            slices += self._named[index, slot, group]
+        return tuple(slices)
+
+    def extract(self, arch: Arch) -> Network:
+        """The standalone network of `arch` with a copy of its weights; its BN statistics are not set yet."""
+        weights = dict(self.named_parameters())
+        network = build_network(arch.blocks())
+        targets = dict(network.named_parameters())
+        with torch.no_grad():
+            for part in self.slices(arch):
+                targets.pop(part.name).copy_(part.take(weights[part.source]))
+        if targets:
+            raise ValueError(f"the supernet has no weights for {', '.join(targets)}")
+        return network
+
+    def path(self, arch: Arch) -> list[tuple[str, Group]]:
+        """The slots that `arch` passes, in order, each with the blocks it holds there."""
+        if arch.classes != self.space.default_classes:
+            raise UsageError(
+                f"architecture has {arch.classes} classes, the supernet {self.space.default_classes}; "
+                f"set the architecture's `classes` to {self.space.default_classes}"
+            )
+        self.space.check(arch)
+        return _slots(self.space, arch.stages, arch.resolution, arch.head)
+
+    def _slices_of(self, slot: str, group: Group) -> tuple[Slice, ...]:
+        if (slot, group) not in self._slices:
+            self._slices[slot, group] = slices_of(group, self._largest[slot], f"slots.{slot}.")
+        return self._slices[slot, group]
+
+
+def _slots(
+    space: Space, stages: tuple[tuple[Value, ...], ...], resolution: int, head: str
+) -> list[tuple[str, Group]]:
+    """(slot, blocks) of a choice, in order of execution."""
+    slots: list[tuple[str, Group]] = []
+    channels, side = 3, resolution
+    for stage, values in zip(space.stages, stages, strict=False):
+        groups = group_blocks(expand_stage(stage, values, channels, side))
+        slots += zip(stage_slots(stage, values, len(groups)), groups, strict=True)
+        channels, side = stage.width(values), stage.out_resolution(side)
+    return [*slots, (f"head_{head}", (expand_head(head, channels, side, space.default_classes),))]
+
+
+def stage_ends(path: Sequence[tuple[str, Group]]) -> list[int]:
+    """How many modules of a path its first stage has, its first two, and so on, the head left out."""
+    stages = [slot.rpartition("_")[0] for slot, _ in path]
+    return [end for end in range(1, len(path)) if stages[end] != stages[end - 1]]
+
+
+def _largest(space: Space) -> dict[str, Group]:
+    """For every slot what holds the weights of all its blocks.
+
+    That is what a choice makes with all values at their largest, or one of them at its smallest: fewer heads have
+    wider splits.
+
+    Raises:
+        UsageError: one of them is of a kind that is not elastic.
+    """
+    largest = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
+    corners = [largest]
+    for index, stage in enumerate(space.stages):
+        for place, (_, allowed) in enumerate(stage.choices):
+            row = (*largest[index][:place], min(allowed), *largest[index][place + 1 :])
+            corners.append((*largest[:index], row, *largest[index + 1 :]))
+    slots: dict[str, Group] = {}
+    for count, head, stages in itertools.product(space.stage_counts, space.heads, corners):
+        for slot, group in _slots(space, stages[:count], max(space.resolutions), head):
+            rigid = next((block.kind for block in group if not block.elastic), None)
+            if rigid:
+                raise UsageError(f"{space.name} has no supernet: {rigid} is not elastic")
+            slots[slot] = _covering(slots[slot], group) if slot in slots else group
+    return slots
+
+
+def _covering(first: Group, second: Group) -> Group:
+    """Blocks that hold the weights of both groups, which differ in depth at most."""
+    both = [a.covering(b) for a, b in zip(first, second, strict=False)]
+    longer = max(first, second, key=len)
+    return (*both, *longer[len(both) :])

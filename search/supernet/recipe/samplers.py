@@ -1,0 +1,111 @@
+"""Which subnets a step trains: one at random (Algorithm 1), BigNAS's sandwich, one of a random size, one given."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Literal, Protocol
+
+from search.spaces import Arch, Space
+from search.supernet.recipe.sizes import Sizes, largest, smallest
+
+SamplerName = Literal["uniform", "sandwich", "balanced"]
+
+STRATA = 8
+"""Equally wide ranges of parameter counts between which `balanced` chooses."""
+
+
+class Sampler(Protocol):
+    """Draws the subnets of a step; all randomness comes from the generator that it is given.
+
+    Attributes:
+        in_place: Whether all but the first learn from the first one's logits (BigNAS, section 3.1).
+    """
+
+    in_place: bool
+
+    def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
+        """The subnets of one step, all for images of one resolution."""
+
+
+class Uniform:
+    """One subnet a step, as in Algorithm 1 of AutoViT."""
+
+    in_place = False
+
+    def __init__(self, sizes: Sizes):
+        self.sizes = sizes
+
+    def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
+        """One subnet."""
+        return (self.sizes.draw(rng, resolution),)
+
+
+class Sandwich:
+    """The largest subnet, the smallest, and some at random (BigNAS, Yu et al. 2020, section 3.1)."""
+
+    in_place = True
+
+    def __init__(self, sizes: Sizes, randoms: int):
+        """`randoms`: subnets besides the largest and the smallest."""
+        self.sizes, self.randoms = sizes, randoms
+        if sizes.within is None:
+            self.largest, self.smallest = largest(sizes.space), smallest(sizes.space)
+        else:
+            self.largest, self.smallest = sizes.reference[-1][1], sizes.reference[0][1]
+
+    def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
+        """The largest subnet first, then the smallest, then the others."""
+        fixed = (self.largest.with_resolution(resolution), self.smallest.with_resolution(resolution))
+        return (*fixed, *(self.sizes.draw(rng, resolution) for _ in range(self.randoms)))
+
+
+class Balanced:
+    """One subnet a step, its number of parameters from one of `STRATA` ranges chosen uniformly.
+
+    Uniform draws crowd around the middle size; the ends of the range are as often trained here as the middle.
+    """
+
+    in_place = False
+
+    def __init__(self, sizes: Sizes):
+        self.sizes = sizes
+        params = [count for count, _ in sizes.reference]
+        width = (params[-1] - params[0] + 1) / STRATA
+        edges = [params[0] + round(width * index) for index in range(STRATA + 1)]
+        bounds = [(low, high - 1) for low, high in itertools.pairwise(edges)]
+        self.strata = [(low, high) for low, high in bounds if any(low <= count <= high for count in params)]
+
+    def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
+        """One subnet of a random stratum."""
+        return (self.sizes.draw_between(rng, resolution, *rng.choice(self.strata)),)
+
+
+class One:
+    """Always the same network: what it reaches alone, trained as its supernet is."""
+
+    in_place = False
+
+    def __init__(self, arch: Arch):
+        self.arch = arch
+
+    def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:  # noqa: ARG002
+        """The network; nothing is random."""
+        return (self.arch.with_resolution(resolution),)
+
+
+def get_sampler(
+    name: SamplerName,
+    space: Space,
+    *,
+    randoms: int = 2,
+    within: tuple[int, int] | None = None,
+    only: Arch | None = None,
+) -> Sampler:
+    """A sampler by name, or of the network `only`; `randoms` counts for `sandwich` alone. Raises like `Sizes`."""
+    if only is not None:
+        return One(only)
+    sizes = Sizes(space, within)
+    if name == "sandwich":
+        return Sandwich(sizes, randoms)
+    return Balanced(sizes) if name == "balanced" else Uniform(sizes)

@@ -1,0 +1,109 @@
+"""Which images and which resolution a step of training uses; all of it follows from the recipe's seed."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from luts.format.errors import UsageError
+from search.supernet.recipe.recipe import Recipe
+
+
+class Part(NamedTuple):
+    """One micro-batch of a step.
+
+    Attributes:
+        indices: Images, (B,) int64.
+        seed: Of their augmentation.
+    """
+
+    indices: np.ndarray
+    resolution: int
+    seed: int
+
+
+class Schedule:
+    """The steps of a run: every epoch visits each training image at most once, in an order of its own.
+
+    With several resolutions each step draws one; with `multi_scale` each comes as often as the others in every
+    epoch, in shuffled order, in batches of about as many pixels. (MobileViT draws there, too, and the length of
+    its epochs varies.)
+    """
+
+    def __init__(self, recipe: Recipe, train: np.ndarray, resolutions: tuple[int, ...]):
+        """`train`: indices of the training images; `resolutions`: of the recipe, resolved for the space.
+
+        Raises:
+            UsageError: a round over all batch sizes takes more images than there are.
+        """
+        self.recipe, self.train, self.resolutions = recipe, train, tuple(sorted(resolutions))
+        self.sizes = {resolution: self._batch_size(resolution) for resolution in self.resolutions}
+        round_ = list(self.resolutions) if recipe.multi_scale else [self.resolutions[-1]]
+        self._rounds = len(train) // sum(self.sizes[resolution] for resolution in round_)
+        if self._rounds == 0:
+            raise UsageError(
+                f"batches of {sum(self.sizes[resolution] for resolution in round_)} need as many training images, "
+                f"there are {len(train)}; use a smaller batch"
+            )
+        self._round = round_
+        self.steps_per_epoch = self._rounds * len(round_)
+        self.steps = recipe.epochs * self.steps_per_epoch
+
+    def data_step(self, step: int) -> int:
+        """Which batch and augmentation a step gets: its own, or those of an earlier epoch in another order."""
+        period = self.recipe.augmentation_epochs
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if not period or epoch < period:
+            return step
+        return epoch % period * self.steps_per_epoch + int(self._shuffled_steps(epoch)[position])
+
+    def resolution(self, step: int) -> int:
+        """Input resolution of all subnets of a step."""
+        recipe, data_step = self.recipe, self.data_step(step)
+        if recipe.multi_scale:
+            epoch, position = divmod(data_step, self.steps_per_epoch)
+            return self._sequence(epoch)[0][position]
+        return random.Random(f"resolution {recipe.seed} {data_step}").choice(self.resolutions)
+
+    def images(self, step: int) -> int:
+        """Images of a step."""
+        return self.sizes[self.resolution(step)]
+
+    def part(self, step: int, part: int) -> Part:
+        """One of the step's `micro_batches` equal parts, counted from 0."""
+        recipe, data_step = self.recipe, self.data_step(step)
+        epoch, position = divmod(data_step, self.steps_per_epoch)
+        resolution = self.resolution(step)
+        count = self.sizes[resolution]
+        begin = self._sequence(epoch)[1][position] if recipe.multi_scale else position * count
+        share = count // recipe.micro_batches
+        chosen = self._order(epoch)[begin + part * share : begin + (part + 1) * share]
+        number = data_step * recipe.micro_batches + part
+        return Part(chosen, resolution, random.Random(f"augment {recipe.seed} {number}").getrandbits(63))
+
+    def _batch_size(self, resolution: int) -> int:
+        """The recipe's at the largest resolution; elsewhere as many pixels, in equal even parts."""
+        recipe = self.recipe
+        if not recipe.multi_scale:
+            return recipe.batch_size
+        share = recipe.batch_size // recipe.micro_batches * (self.resolutions[-1] / resolution) ** 2
+        return 2 * int(share / 2) * recipe.micro_batches
+
+    @lru_cache(maxsize=2)  # noqa: B019 - a schedule lives as long as its run
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.recipe.seed, epoch)).permutation(self.train)
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def _shuffled_steps(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.recipe.seed, epoch)).permutation(self.steps_per_epoch)
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def _sequence(self, epoch: int) -> tuple[list[int], list[int]]:
+        """Resolutions of an epoch's steps, and where each begins in the order of images."""
+        drawn = self._round * self._rounds
+        random.Random(f"resolutions {self.recipe.seed} {epoch}").shuffle(drawn)
+        starts = np.cumsum([0, *(self.sizes[resolution] for resolution in drawn)])
+        return drawn, [int(start) for start in starts[:-1]]

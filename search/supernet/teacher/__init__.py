@@ -1,0 +1,1 @@
+"""A teacher: its network, its logits, and the labels stored of them."""

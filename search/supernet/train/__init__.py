@@ -1,0 +1,1 @@
+"""Training (Algorithm 1): steps, checkpoints, teachers, several processes."""

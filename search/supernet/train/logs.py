@@ -1,0 +1,69 @@
+"""`log.csv` of a run: one row for some steps, none twice, whatever interrupted it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from luts.format.atomic_file import write_atomically
+from luts.format.errors import InvalidArtifactError, StorageError
+from search.supernet.train.progress import Pace, Progress
+
+COLUMNS = ("step", "epoch", "learning_rate", "loss", "accuracy", "images_per_s", "resolution")
+
+LOG_STEPS = 50
+"""Steps between rows: 600,000 steps of the largest recipe make a file of one megabyte."""
+
+MAX_LOG_BYTES = 64 * 1024 * 1024
+"""A longer file is none of ours."""
+
+
+class CsvLog:
+    """Appends rows; loss, accuracy and speed are means over the steps before."""
+
+    def __init__(self, path: Path, step: int):
+        """Go on after `step`: rows of later steps, which come again, are dropped.
+
+        Raises:
+            InvalidArtifactError: there is a file of another kind.
+            StorageError: it can't be written.
+        """
+        self.path = path
+        rows = [",".join(COLUMNS)]
+        try:
+            if step and path.exists():
+                if path.stat().st_size > MAX_LOG_BYTES:
+                    raise InvalidArtifactError(f"{path}: over {MAX_LOG_BYTES} bytes; move it away")
+                rows += [row for row in path.read_text().splitlines()[1:] if _before(row, step)]
+            write_atomically(path, ("\n".join(rows) + "\n").encode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"{path}: cannot be written ({error}); free space or move it away") from error
+
+    def note(self, progress: Progress, pace: Pace) -> None:
+        """Write a row where one is due."""
+        if progress.step % LOG_STEPS and progress.step != progress.steps:
+            return
+        row = io.StringIO()
+        values = (
+            progress.step,
+            progress.epoch + 1,
+            f"{progress.learning_rate:.6g}",
+            f"{pace.loss:.4f}",
+            f"{pace.accuracy:.4f}",
+            f"{pace.images_per_s:.1f}",
+            progress.arch.resolution,
+        )
+        csv.writer(row, lineterminator="\n").writerow(values)
+        try:
+            with self.path.open("a") as file:
+                file.write(row.getvalue())
+        except OSError as error:
+            raise StorageError(
+                f"{self.path}: cannot be written ({error.strerror}); the last checkpoint is whole, free some space"
+            ) from error
+
+
+def _before(row: str, step: int) -> bool:
+    number = row.partition(",")[0]
+    return number.isdecimal() and int(number) <= step

@@ -1,0 +1,248 @@
+"""Algorithm 1 of AutoViT, step after step, saved and logged: one process of a run, or all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from luts.format.errors import InvalidArtifactError
+from search.spaces import Space
+from search.supernet.data.batches import Batch, training_batches
+from search.supernet.data.images import ImageData
+from search.supernet.model.compiled import CompiledModules
+from search.supernet.model.supernet import Supernet
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.samplers import get_sampler
+from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.scope import only_arch, resolutions_of
+from search.supernet.teacher.teacher import Teacher
+from search.supernet.teacher.teacher_logits import TeacherLogits
+from search.supernet.train.checkpoint import TrainingState
+from search.supernet.train.checkpoint_info import Change, CheckpointInfo, changes_in, fields_of_run, read_info
+from search.supernet.train.compute import ComputeSettings
+from search.supernet.train.distributed import Group
+from search.supernet.train.ema import WeightAverage
+from search.supernet.train.interrupt import deferred_interrupt
+from search.supernet.train.logs import CsvLog
+from search.supernet.train.memory import keep_freed_memory
+from search.supernet.train.optimizer import SlicedAdamW
+from search.supernet.train.precision import Precision
+from search.supernet.train.probe import held_out_top1, probe_images, probes
+from search.supernet.train.progress import Meter, Pace, Progress
+from search.supernet.train.run_folder import RunFolder
+from search.supernet.train.step import SubnetStep
+
+
+class Trainer:
+    """One run in one directory; `run()` goes on from the checkpoint there, bit by bit as if never stopped.
+
+    Every random number follows from the recipe's seed and the step, so a checkpoint needs no generator state.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        data: ImageData,
+        recipe: Recipe,
+        directory: Path,
+        teacher: Teacher | None = None,
+        labels: Path | None = None,
+        *,
+        compute: ComputeSettings | None = None,
+        group: Group | None = None,
+    ):
+        """`space` with whatever number of classes.
+
+        `labels`: folder of stored labels of the teacher; `group`: the processes that share the run's batches.
+
+        Raises:
+            UsageError: a batch is larger than the training set, the recipe has foreign resolutions, or too few
+                micro-batches for all processes.
+        """
+        self.compute, self.group = compute or ComputeSettings(), group or Group()
+        self.schedule = Schedule(recipe, data.split.train, resolutions_of(recipe, space))
+        self.parts = self.group.share(recipe.micro_batches)
+        self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
+        self.state = self._initial_state(space)
+        self.precision = Precision(recipe.precision, self.compute.device, self.supernet.parameters())
+        self.sampler = get_sampler(
+            recipe.sampler,
+            self.supernet.space,
+            randoms=recipe.sandwich_randoms,
+            within=recipe.params_range,
+            only=only_arch(recipe, self.supernet.space),
+        )
+        self.subnet_step = SubnetStep(recipe, self.state, self.sampler, self.precision, directory)
+        self.teacher_logits: TeacherLogits | None = None
+        if teacher is not None and recipe.distillation.kind != "none":
+            process = self.group.rank, self.group.size
+            self.teacher_logits = TeacherLogits(teacher, recipe, data, self.schedule, labels, process)
+        fields = fields_of_run(
+            space, recipe, data, self.schedule.steps_per_epoch, teacher.name if teacher else None
+        )
+        self.folder = RunFolder(directory, self.state, fields)
+        self.step = 0
+        self.pace: Pace | None = None
+        self.changes: tuple[Change, ...] = ()
+        self._earlier: tuple[Change, ...] = ()
+        self._loss: float | None = None
+        self._stopping = False
+        self._batches: Iterator[Batch] | None = None
+
+    @property
+    def supernet(self) -> Supernet:
+        return self.state.supernet
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.schedule.steps
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> CheckpointInfo:
+        """Train to the end, or to Ctrl-C, which saves a checkpoint after the step it falls in.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
+            TrainingDivergedError: names step and subnet.
+            RankLostError: another process of the run is gone.
+            InvalidArtifactError: the directory's checkpoint is damaged, or an image is that this or another process
+                needs, once the steps before are saved.
+            UsageError: the checkpoint is of another run.
+            StorageError: checkpoint or log can't be written.
+        """
+        if self.compute.device.type == "cpu":
+            keep_freed_memory()
+        info = self._resume()
+        self.group.agree("the step to go on from", self.step)
+        if self.teacher is not None:
+            self.teacher.check(self.data, self.schedule.resolutions[0])
+            self.teacher.model.to(self.compute.device)
+        if info is not None and info.finished:
+            return info
+        if self.group.leads:
+            self.data.check(probe_images(self.data))
+        log = CsvLog(self.directory / "log.csv", self.step) if self.group.leads else None
+        begun, meter = self.step, Meter()
+        with deferred_interrupt() as interrupted:
+            while self.step < self.steps:
+                try:
+                    progress = self.train_step(stop=interrupted.is_set())
+                except InvalidArtifactError:
+                    if self.step > begun:
+                        self._save()
+                    self.group.agree("the step that an image is missing for", self.step)
+                    raise
+                self.pace = meter.note(progress)
+                if log is not None:
+                    log.note(progress, self.pace)
+                if on_progress is not None:
+                    on_progress(progress)
+                stopping = self._stopping or (self.group.size == 1 and interrupted.is_set())
+                if stopping or self._save_is_due():
+                    info = self._save()
+                if stopping:
+                    raise KeyboardInterrupt
+        self.group.agree("the end", self.step)
+        return info or read_info(self.directory)
+
+    def train_step(self, stop: bool = False) -> Progress:
+        """One step of Algorithm 1: sample, forward, backward, update the subnets' slices.
+
+        `stop`: tell all processes that this one was asked to stop.
+        """
+        step, schedule = self.step, self.schedule
+        archs = self.subnet_step.sample(step, schedule.resolution(step))
+        self.state.optimizer.zero_grad()
+        seen = torch.zeros(4, device=self.compute.device)
+        damage: InvalidArtifactError | None = None
+        try:
+            for part in self.parts:
+                images, labels = batch = self._next_batch()
+                teacher_logits = self._logits_of_teacher(part, images)
+                loss, logits = self.subnet_step.backward(archs, step, part, batch, teacher_logits)
+                right = labels if labels.ndim == 1 else labels.argmax(1)
+                seen[0] += loss
+                seen[1] += (logits.argmax(1) == right).sum()
+        except (
+            InvalidArtifactError
+        ) as error:  # told to the others where they wait for this process's gradients
+            damage = error
+            self.subnet_step.complete_gradients(archs)
+        seen[2], seen[3] = float(stop), float(damage is not None)
+        self.group.sum([*(p.grad for p in self.supernet.parameters() if p.grad is not None), seen])
+        loss_sum, hits, stops, damaged = seen.tolist()
+        if damaged:
+            raise damage or InvalidArtifactError(
+                f"another process can't read its images of step {step}; its message names what is damaged"
+            )
+        self._loss = loss_sum
+        learning_rate = self.recipe.learning_rate_at(step, schedule.steps_per_epoch)
+        self.subnet_step.update(archs, step, learning_rate, self._loss)
+        self.step += 1
+        self._stopping = self.group.size > 1 and stops > 0
+        if self.state.average is not None:
+            self.state.average.update(self.supernet.parameters(), self.step)
+        return Progress(
+            step=self.step,
+            steps=self.steps,
+            epoch=step // schedule.steps_per_epoch,
+            epochs=self.recipe.epochs,
+            images=schedule.images(step),
+            loss=self._loss,
+            accuracy=hits / schedule.images(step),
+            learning_rate=learning_rate,
+            arch=archs[0],
+        )
+
+    def _initial_state(self, space: Space) -> TrainingState:
+        recipe, device = self.recipe, self.compute.device
+        supernet = Supernet(space.with_classes(self.data.classes), recipe.seed).to(device)
+        if self.compute.compiled:
+            supernet.compiled = CompiledModules()
+        parameters = dict(supernet.named_parameters())
+        optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
+        average = WeightAverage(parameters, recipe.ema_decay) if recipe.ema_decay else None
+        return TrainingState(supernet, optimizer, average)
+
+    def _next_batch(self) -> Batch:
+        """The next micro-batch of this process."""
+        count = self.recipe.micro_batches
+        if self._batches is None:
+            numbers = (step * count + part for step in range(self.step, self.steps) for part in self.parts)
+            self._batches = training_batches(
+                self.data, self.schedule, self.recipe, numbers, self.compute.workers
+            )
+        images, labels = next(self._batches)
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        device = self.compute.device
+        return images.to(device, memory_format=layout), labels.to(device)
+
+    def _logits_of_teacher(self, part: int, images: Tensor) -> Tensor | None:
+        return None if self.teacher_logits is None else self.teacher_logits.logits(self.step, part, images)
+
+    def _resume(self) -> CheckpointInfo | None:
+        info = self.folder.resume()
+        if info is not None:
+            self.precision.load_state(info.scaler)
+            self.step, self._loss = info.step, info.loss
+            self.changes = changes_in(info, self.recipe)
+            self._earlier = info.changes
+        return info
+
+    def _save_is_due(self) -> bool:
+        steps = self.recipe.save_epochs * self.schedule.steps_per_epoch
+        return self.step % steps == 0 or self.step == self.steps
+
+    def _save(self) -> CheckpointInfo | None:
+        """Write this process's labels and, in the process that leads, the checkpoint."""
+        if self.teacher_logits is not None:
+            self.teacher_logits.flush()
+        if not self.group.leads:
+            return None
+        archs = probes(self.sampler, self.schedule.resolutions[-1])
+        top1 = held_out_top1(self.supernet, archs, self.state.inherited, self.data)
+        changes = (*self._earlier, *self.changes)
+        return self.folder.save(self.step, self._loss, self.precision.state(), top1, changes)

@@ -1,1 +1,95 @@
-"""Command line, export, device transports, measurement and reports."""
+"""Measuring, exporting, searching and training as functions: what the commands of `bench` do.
+
+    import orchestrator
+
+    orchestrator.profile("autovit-nano", "host", budget_s=300, progress=print).lut
+    orchestrator.measure_networks(["autovit-xxs-paper", "timm:mobilenetv3_small_100"], "host").networks
+    orchestrator.export_networks("autovit-xxs-paper", output=Path("model.pte"))
+
+A device is its name, or a `Target` that says how models run there too. Names are imported when they are first used;
+none is that of a subpackage, which would take its place as soon as it is imported.
+"""
+
+from typing import TYPE_CHECKING
+
+from luts.format.lazy import lazily
+
+__all__ = [
+    "Access",
+    "BlocktimeError",
+    "Breakdown",
+    "DeviceError",
+    "Evaluation",
+    "FoundNetwork",
+    "Lowering",
+    "MeasuredNetwork",
+    "MeasuredNetworks",
+    "MeasuredSuite",
+    "MeasurementRejectedError",
+    "MixerComparison",
+    "Need",
+    "Note",
+    "PastLatency",
+    "PastRun",
+    "PlanChoice",
+    "PlannedProfile",
+    "Profile",
+    "Progress",
+    "Step",
+    "Target",
+    "Trained",
+    "TrainedSupernet",
+    "Trial",
+    "UsageError",
+    "Validation",
+    "__version__",
+    "break_down",
+    "budget_of",
+    "compare_mixers",
+    "doctor",
+    "evaluate",
+    "export_blocks",
+    "export_networks",
+    "find_network",
+    "find_past_run",
+    "measure_networks",
+    "open_phone",
+    "past_runs",
+    "plan_profile",
+    "profile",
+    "report_lut",
+    "report_run",
+    "run_latencies",
+    "run_suite",
+    "train_supernet",
+    "validate",
+]
+
+if TYPE_CHECKING:
+    from luts.format.code_version import __version__
+    from luts.format.errors import BlocktimeError, UsageError
+    from orchestrator.breakdown.document import Breakdown
+    from orchestrator.devices.common.device import Access
+    from orchestrator.journal.errors import MeasurementRejectedError
+    from orchestrator.measure.validate import Validation
+    from orchestrator.tasks.breakdown import break_down
+    from orchestrator.tasks.doctor import Need, doctor
+    from orchestrator.tasks.evaluate import Evaluation, evaluate
+    from orchestrator.tasks.export import Lowering, export_blocks, export_networks
+    from orchestrator.tasks.measure import MeasuredNetwork, MeasuredNetworks, measure_networks
+    from orchestrator.tasks.mixers import MixerComparison, compare_mixers
+    from orchestrator.tasks.phones import budget_of, open_phone
+    from orchestrator.tasks.plan import PlanChoice, PlannedProfile, plan_profile
+    from orchestrator.tasks.profile import Profile, profile
+    from orchestrator.tasks.progress import Note, Progress, Step
+    from orchestrator.tasks.report import report_lut, report_run
+    from orchestrator.tasks.runs import PastLatency, PastRun, find_past_run, past_runs, run_latencies
+    from orchestrator.tasks.search import FoundNetwork, Trial, find_network
+    from orchestrator.tasks.suite import MeasuredSuite, run_suite
+    from orchestrator.tasks.target import Target
+    from orchestrator.tasks.train import TrainedSupernet, train_supernet
+    from orchestrator.tasks.trained import Trained
+    from orchestrator.tasks.validate import validate
+    from orchestrator.wire.errors import DeviceError
+else:
+    __getattr__, __dir__ = lazily(__name__, __file__)

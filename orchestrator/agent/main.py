@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from luts.errors import BlocktimeError, UsageError
+from luts.format.errors import BlocktimeError, UsageError
+from orchestrator.agent.agent import Agent
 from orchestrator.agent.contract import TOKEN_VARIABLE
 from orchestrator.agent.server import Server, listen
-from orchestrator.agent.session import Agent
 from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
+from orchestrator.wire.errors import exit_code
 
 # Besides the end of stdin, which children that a dead parent left behind may hold open. Rare, so that it does
 # not wake up inside a timed call more than a few times an hour.
@@ -49,7 +50,7 @@ def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelSto
         )
     except BlocktimeError as error:
         print(error, file=sys.stderr)
-        return error.exit_code
+        return exit_code(error)
     except KeyboardInterrupt:
         return 0
     return 0

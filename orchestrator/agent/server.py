@@ -1,20 +1,19 @@
-"""Listens on the loopback and hands one client at a time to a session."""
+"""Listens on the loopback and hands one client at a time to a connection of its own."""
 
 from __future__ import annotations
 
 import errno
-import queue
 import socket
 import threading
 
-from luts.errors import DeviceError
+from orchestrator.agent.agent import Agent
+from orchestrator.agent.connection import Connection
 from orchestrator.agent.contract import LOOPBACK
-from orchestrator.agent.session import Agent, Session
-from orchestrator.wire.frames import encode_header
-from orchestrator.wire.sockets import close_after_answer
+from orchestrator.agent.reception import Reception
+from orchestrator.wire.errors import DeviceError
 
-# A client that has just left may still be being cleaned up after; the next one waits for that long.
-_HANDOVER_S = 2.0
+# Connections that the system holds until they are accepted, which takes a moment even while a model is timed.
+_BACKLOG = 128
 
 
 def listen(port: int) -> socket.socket:
@@ -23,7 +22,7 @@ def listen(port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((LOOPBACK, port))
-        sock.listen(4)
+        sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be used: {error.strerror}"
@@ -34,47 +33,22 @@ def listen(port: int) -> socket.socket:
 
 
 class Server:
-    """Sessions run in the thread that calls `serve`; the accepting thread only sleeps, accepts and refuses.
-
-    It therefore takes no time from a timing loop unless a second client calls during one.
-    """
+    """Serves connections in the thread that calls `serve`; those who wait are received in another."""
 
     def __init__(self, agent: Agent, listener: socket.socket) -> None:
         self._agent = agent
-        self._listener = listener
-        self._place = threading.Semaphore(1)
-        self._clients: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
+        self._reception = Reception(agent.token, listener)
 
     def serve(self) -> None:
-        """Serves clients one after the other until the listener is closed."""
-        threading.Thread(target=self._accept, name="accept", daemon=True).start()
-        while (sock := self._clients.get()) is not None:
+        """Serves clients one after the other until `stop`."""
+        threading.Thread(target=self._reception.receive, name="reception", daemon=True).start()
+        while (client := self._reception.next_client()) is not None:
+            sock, hello = client
             try:
-                Session(self._agent, sock).serve()
+                Connection(self._agent, sock).serve(hello)
             finally:
-                self._place.release()
+                self._reception.free_place()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError as error:
-                if error.errno == errno.ECONNABORTED:
-                    continue
-                self._clients.put(None)
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._place.acquire(timeout=_HANDOVER_S):
-                self._clients.put(sock)
-            else:
-                _refuse(sock)
-
-
-def _refuse(sock: socket.socket) -> None:
-    message = "another client is connected; wait for it to end, or stop it"
-    try:
-        sock.settimeout(_HANDOVER_S)
-        sock.sendall(encode_header({"id": None, "error": {"code": "busy", "message": message}}))
-    except OSError:
-        pass
-    close_after_answer(sock)
+    def stop(self) -> None:
+        """Makes `serve` return once the client that it serves has gone. For any thread."""
+        self._reception.stop()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from orchestrator.agent.errors import OpError
+from orchestrator.wire.errors import OpError
 
 DEFAULT_MAX_BYTES = 4 << 30
 
@@ -78,10 +78,10 @@ class ModelStore:
         path = self._root / sha256
         try:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise OpError("unknown_model", f"no model {sha256[:12]} is stored; put it first") from None
-        if found != sha256:
+        if digest != sha256:
             path.unlink(missing_ok=True)
             raise OpError("hash_mismatch", f"the stored model {sha256[:12]} was damaged; put it again")
         os.utime(path)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from orchestrator.agent.errors import OpError
-from orchestrator.agent.runtime import Model, TimesVisits
-from orchestrator.wire.messages import TensorSpec
+from orchestrator.agent.runtime.model import Model, TimesVisits
+from orchestrator.wire.errors import OpError
+from orchestrator.wire.fields import TensorSpec
 
 _INPUT_SEED = 20240501
+
+_TimesPiece = Callable[[Sequence[int]], np.ndarray | list[int]]
 
 
 def random_inputs(specs: Sequence[TensorSpec]) -> list[np.ndarray]:
@@ -32,26 +35,26 @@ def time_schedule(
     models: Sequence[Model],
     order: Sequence[Sequence[int]],
     warmup: int,
-    go_on: Callable[[], bool],
+    go_on: Callable[[int], bool],
     clock: Callable[[], int],
+    piece_s: float = math.inf,
 ) -> np.ndarray:
     """Nanoseconds [rounds, visits] as big-endian u64; only a model's `execute` lies between two clock reads.
 
-    `order[r][v]` indexes `models`; each is first executed `warmup` times. `go_on` is asked between rounds and
-    ends the run with OpError `cancelled`. `clock` tells monotonic nanoseconds; it is not read where the models'
+    `order[r][v]` indexes `models`; each is first executed `warmup` times. Before every round, and within one that
+    is expected to last longer than `piece_s`, `go_on` is told how many executions there were; it ends the run
+    with OpError `cancelled`. `clock` tells monotonic nanoseconds; it is not read where the models'
     runtime times them itself, a round at a time. Raises OpError `run_failed` where the runtime fails.
     """
-    time_visits = _visits_timer(models, clock)
+    visits = _Visits(_visits_timer(models, clock), go_on, piece_s)
     samples = np.zeros((len(order), len(order[0])), dtype=">u8")
     gc.collect()
     gc.disable()
     try:
         for index in range(len(models)):
-            time_visits([index] * warmup)
+            visits.time([index] * warmup)
         for row, visited in zip(samples, order, strict=True):
-            if not go_on():
-                raise OpError("cancelled", "the client went away during the run")
-            row[:] = time_visits(visited)
+            row[:] = visits.time(visited)
     except RuntimeError as error:
         raise OpError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
     finally:
@@ -59,9 +62,29 @@ def time_schedule(
     return samples
 
 
-def _visits_timer(
-    models: Sequence[Model], clock: Callable[[], int]
-) -> Callable[[Sequence[int]], np.ndarray | list[int]]:
+class _Visits:
+    """Times visits in pieces that are expected to last no longer than `piece_s`, or are one visit; the first is."""
+
+    def __init__(self, time_piece: _TimesPiece, go_on: Callable[[int], bool], piece_s: float) -> None:
+        self._time_piece, self._go_on, self._piece_ns = time_piece, go_on, 1e9 * piece_s
+        self._executions, self._slowest_ns = 0, 0
+
+    def time(self, visited: Sequence[int]) -> list[int]:
+        """Nanoseconds of each; OpError `cancelled` where it is not to go on."""
+        times_ns: list[int] = []
+        while len(times_ns) < len(visited):
+            if not self._go_on(self._executions):
+                raise OpError("cancelled", "the client went away during the run")
+            expected = 1.0 if not self._slowest_ns else max(1.0, self._piece_ns / self._slowest_ns)
+            left = visited[len(times_ns) :]
+            piece_ns = [int(ns) for ns in self._time_piece(left[: int(min(len(left), expected))])]
+            times_ns += piece_ns
+            self._executions += len(piece_ns)
+            self._slowest_ns = max(self._slowest_ns, *piece_ns)
+        return times_ns
+
+
+def _visits_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiece:
     """What visits models by their indices and tells the nanoseconds of each visit.
 
     The interpreter does it where a model does not time itself, or not together with the others.

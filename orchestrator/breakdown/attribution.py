@@ -6,12 +6,16 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from luts.estimate.ratios import Ratio
-from orchestrator.export.kinds import KINDS, Kind
+from orchestrator.export.lower.kinds import KINDS, Kind
 
 Method = Literal["tracer", "removal"]
+WHOLE = "whole"
+"""Journal id of the whole network, the reference of removals; the others are named after what they lack."""
+
+Choice = Literal["both", "tracer", "removal"]
 METHOD_TITLES: dict[Method, str] = {"tracer": "event tracer", "removal": "removal"}
 
 
@@ -30,7 +34,7 @@ class Attribution:
     """A network's latency by one method.
 
     Attributes:
-        method: How it was found.
+        method: That it comes from.
         whole_ms: Latency of the whole network, measured beside.
         shares: By kind, in the order of `KINDS`; kinds without any are left out.
         notes: What to know about these figures, one line each.
@@ -45,6 +49,18 @@ class Attribution:
     def unexplained_ms(self) -> float:
         """What the shares leave of the whole; below 0 where they add up to more."""
         return self.whole_ms - math.fsum(share.ms for share in self.shares.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "whole_ms": self.whole_ms,
+            "unexplained_ms": self.unexplained_ms,
+            "shares": {
+                kind: {"ms": share.ms, "ci_low": share.low, "ci_high": share.high}
+                for kind, share in self.shares.items()
+            },
+            "notes": list(self.notes),
+        }
 
 
 def by_removal(whole_ms: float, ratios: Mapping[Kind, Ratio], notes: Sequence[str] = ()) -> Attribution:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.breakdown.attribution import Attribution
-from orchestrator.export.kinds import Kind
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.lower.kinds import Kind
+from orchestrator.wire.replies import DeviceInfo
 
 
 @dataclass(frozen=True)
@@ -19,35 +21,29 @@ class NetworkBreakdown:
     parts: Mapping[Kind, int]
     attributions: tuple[Attribution, ...]
 
-
-def document(
-    device: dict[str, Any], variant: str, networks: Sequence[NetworkBreakdown], simulated: bool
-) -> dict[str, Any]:
-    """Everything that is known, in milliseconds."""
-    return {
-        "device": device,
-        "variant": variant,
-        "simulated": simulated,
-        "networks": [
-            {
-                "model": network.model,
-                "sha256": network.sha256,
-                "parts": dict(network.parts),
-                "by": {item.method: attribution_document(item) for item in network.attributions},
-            }
-            for network in networks
-        ],
-    }
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "model": self.model,
+            "sha256": self.sha256,
+            "parts": dict(self.parts),
+            "by": {item.method: item.to_dict() for item in self.attributions},
+        }
 
 
-def attribution_document(item: Attribution) -> dict[str, Any]:
-    """One method's figures."""
-    return {
-        "whole_ms": item.whole_ms,
-        "unexplained_ms": item.unexplained_ms,
-        "shares": {
-            kind: {"ms": share.ms, "ci_low": share.low, "ci_high": share.high}
-            for kind, share in item.shares.items()
-        },
-        "notes": list(item.notes),
-    }
+@dataclass(frozen=True)
+class Breakdown:
+    """What the latency of networks is made of, on a device."""
+
+    device: DeviceInfo
+    variant: Variant
+    networks: tuple[NetworkBreakdown, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: everything that is known, in milliseconds."""
+        return {
+            "device": self.device.model_dump(),
+            "variant": self.variant.name,
+            "simulated": self.device.simulated,
+            "networks": [network.to_dict() for network in self.networks],
+        }

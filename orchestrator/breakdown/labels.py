@@ -16,14 +16,15 @@ from typing import Any
 
 from torch import nn
 
-from luts.errors import InvalidArtifactError
-from orchestrator.export.artifact import Artifact
-from orchestrator.export.executorch import lower_to_executorch
-from orchestrator.export.kinds import Chain, Family, Kind, base_name, family_of, place_of
-from orchestrator.export.rewrite import rewritten
-from orchestrator.export.source import build_module
-from orchestrator.export.xnnpack import RecordedGraph, recorded_graphs
-from orchestrator.wire.messages import TracedOperation
+from luts.format.errors import InvalidArtifactError
+from orchestrator.export.artifacts.artifact import Artifact
+from orchestrator.export.lower.executorch import lower_to_executorch
+from orchestrator.export.lower.kinds import Chain, Family, Kind, base_name, family_of, place_of
+from orchestrator.export.lower.rewrite import rewritten
+from orchestrator.export.lower.source import build_module
+from orchestrator.export.lower.stamp import stamp_program
+from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
+from orchestrator.wire.replies import TracedOperation
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ def labels_of(artifact: Artifact) -> list[Label]:
         InvalidArtifactError: lowering gives another program now.
     """
     module, inputs = build_module(artifact.spec)
+    spec, plain = artifact.spec, artifact.report.made == "plain"
     with recorded_graphs() as graphs:
-        lowered = lower_to_executorch(module, inputs, artifact.spec.backend, artifact.spec.precision)
-    if lowered.data != artifact.path.read_bytes():
+        lowered = lower_to_executorch(module, inputs, spec.backend, spec.precision, plain=plain)
+    if stamp_program(lowered.data, spec.weights_label) != artifact.path.read_bytes():
         raise InvalidArtifactError(
-            f"{artifact.spec.name} lowers to another program than the cached one; "
-            "clear the model cache and try again"
+            f"{spec.name} lowers to another program than the cached one; clear the model cache and try again"
         )
-    classes = _classes(rewritten(module, artifact.spec.backend))
+    classes = _classes(module if plain else rewritten(module, spec.backend))
     labels: list[Label] = []
     for name, where in lowered.calls:
         if name == "executorch_call_delegate":

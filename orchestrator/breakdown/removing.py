@@ -6,23 +6,19 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from luts.errors import InvalidArtifactError
-from orchestrator.breakdown.attribution import Attribution, by_removal
-from orchestrator.devices.base import Device
+from luts.format.errors import InvalidArtifactError
+from orchestrator.breakdown.attribution import WHOLE, Attribution, by_removal
+from orchestrator.devices.common.device import Device
 from orchestrator.export import ExportSpec
-from orchestrator.export.kinds import KINDS, TITLES, Kind
-from orchestrator.export.removal import Census, census
-from orchestrator.export.source import build_module
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
+from orchestrator.export.lower.removal import Census, census
+from orchestrator.export.lower.source import build_module
+from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.engine import Progress
-from orchestrator.measure.link import ModelFile
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.runs import Run, find_run
 from orchestrator.measure.session import Subject, measure
-from orchestrator.paths import runs_root
-from orchestrator.variant import Variant
-
-WHOLE = "whole"
-"""Journal id of the whole network, the reference; the others are named after what they lack."""
+from orchestrator.plan.policy import Policy
+from orchestrator.wire.model_file import ModelFile
 
 
 def census_of(spec: ExportSpec) -> dict[Kind, Census]:
@@ -30,10 +26,10 @@ def census_of(spec: ExportSpec) -> dict[Kind, Census]:
     return census(*build_module(spec), spec.backend)
 
 
-def removals(spec: ExportSpec, found: Mapping[Kind, Census]) -> dict[str, ExportSpec]:
+def removals(spec: ExportSpec, parts: Mapping[Kind, Census]) -> dict[str, ExportSpec]:
     """The network, and without each kind that can be removed, by journal id."""
     return {WHOLE: spec} | {
-        kind: replace(spec, without=kind) for kind in KINDS if kind in found and found[kind].removable
+        kind: replace(spec, without=kind) for kind in KINDS if kind in parts and parts[kind].removable
     }
 
 
@@ -46,7 +42,7 @@ def measure_removals(
     device: Device,
     variant: Variant,
     files: Mapping[str, ModelFile],
-    found: Mapping[Kind, Census],
+    parts: Mapping[Kind, Census],
     run: Run,
     unexported: Mapping[str, str],
     *,
@@ -56,7 +52,7 @@ def measure_removals(
 ) -> Attribution:
     """Measure a network and its removals, going on where the run's journal ends.
 
-    `unexported` says why there is no file without some kind; `found` is what the network is made of.
+    `unexported` says why there is no file without some kind; `parts` are those of the network.
 
     Raises:
         InvalidArtifactError: the device can't run the whole network.
@@ -80,7 +76,7 @@ def measure_removals(
     notes = [f"without {TITLES[kind]}: {why}" for kind in KINDS if (why := failures.get(kind))]
     notes += [
         f"{TITLES[kind]}: {counts.parts - counts.removable} of {counts.parts} parts can't be removed"
-        for kind, counts in found.items()
+        for kind, counts in parts.items()
         if counts.removable < counts.parts
     ]
     return by_removal(measured.reference.ms, ratios, notes)

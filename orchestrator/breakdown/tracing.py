@@ -6,14 +6,15 @@ import random
 
 import numpy as np
 
-from luts.errors import DeviceError
 from orchestrator.breakdown.attribution import Attribution, by_tracer
 from orchestrator.breakdown.labels import kinds_of, labels_of
-from orchestrator.devices.base import Device
-from orchestrator.export.artifact import Artifact
-from orchestrator.measure.link import Link, ModelFile
-from orchestrator.variant import Variant
-from orchestrator.wire.messages import HelloReply
+from orchestrator.devices.common.device import Device
+from orchestrator.export.artifacts.artifact import Artifact
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.measure.link import Link
+from orchestrator.wire.errors import DeviceError
+from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.replies import HelloReply
 
 ROUNDS, WARMUP = 40, 5
 """Executions of the network with the tracer and of the one without, in random order; half of each is used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -28,8 +29,7 @@ def agent_command(
     The token is read from BLOCKTIME_TOKEN, or made and printed.
     """
     from orchestrator.agent.contract import TOKEN_VARIABLE
-    from orchestrator.agent.host import host_agent
-    from orchestrator.agent.main import serve_forever
+    from orchestrator.agent.kept import keep_serving
     from orchestrator.agent.store import ModelStore
     from orchestrator.devices.host import default_store_dir
 
@@ -37,4 +37,14 @@ def agent_command(
     if TOKEN_VARIABLE not in os.environ:
         say(f"token {token}")
     models = ModelStore(store or default_store_dir("host"))
-    serve_forever(port, lambda: host_agent(token, models), lambda p: say(f"listening on port {p}"))
+    with contextlib.suppress(KeyboardInterrupt):
+        keep_serving(
+            port,
+            token,
+            models,
+            lambda number: say(f"listening on port {number}"),
+            lambda crash: say(
+                f"a model took the agent down ({crash}); its client was told which; started again"
+            ),
+        )
+    say("the agent has ended")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line."""
-    from orchestrator.cli.main import run
+    try:
+        from orchestrator.cli.main import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while it imports, or for a second time
+        sys.exit(130)

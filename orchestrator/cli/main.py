@@ -3,72 +3,140 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import signal
 import sys
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from luts.errors import BlocktimeError
+from luts.format.code_version import package_version
+from luts.format.errors import BlocktimeError
+from luts.format.messages import first_problem
 from orchestrator.cli import (
     agent,
+    arch,
     blocks,
     breakdown,
+    cache,
     devices,
-    exporting,
+    doctor,
+    export,
     lut,
-    measuring,
+    measure,
+    native,
     profile,
     report,
-    searching,
-    spaces,
-    training,
-    validating,
+    runs,
+    search,
+    space,
+    train,
+    validate,
 )
+from orchestrator.cli import eval as evaluation
+from orchestrator.cli.exit_codes import INTERRUPTED, exit_code
 from orchestrator.cli.output import say
+from search.spaces.plugins import load_plugins
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells expect it; typer turns KeyboardInterrupt into it."""
+OLD_SPELLINGS = {"out": "output", "picture": "output"}
+"""Options that were called otherwise before; in no help."""
 
 app = typer.Typer(
     name="bench",
+    context_settings={"token_normalize_func": lambda name: OLD_SPELLINGS.get(name, name)},
     help="Milliseconds per building block of a mobile vision network, and the search that uses them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(spaces.space_app, name="space")
-app.add_typer(spaces.arch_app, name="arch")
+app.add_typer(space.app, name="space")
+app.add_typer(arch.app, name="arch")
 app.add_typer(lut.app, name="lut")
 for module in (
     devices,
+    doctor,
+    native,
+    cache,
     agent,
-    exporting,
+    export,
     profile,
-    measuring,
-    validating,
+    measure,
+    validate,
     blocks,
     breakdown,
-    training,
-    searching,
+    train,
+    evaluation,
+    search,
     report,
+    runs,
 ):
     module.register(app)
 
 
+ANYWHERE = "Anywhere: --debug shows the traceback of an error, --import FILE.py adds code of your own."
+for group in (app, *(info.typer_instance for info in app.registered_groups if info.typer_instance)):
+    for command in group.registered_commands:
+        command.epilog = ANYWHERE
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"bench {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="FILE.py|MODULE",
+            help="Python file or module that registers spaces, blocks and more of your own; repeatable. "
+            "May stand anywhere, like --debug.",
+        ),
+    ] = None,
+    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of `bench` itself."""
+    load_plugins(plugins or ())
+
+
+def own_options_first(arguments: Sequence[str]) -> list[str]:
+    """`--import X` and `--debug` moved from wherever they stand to the front, where `bench` itself takes them."""
+    own: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--import":
+            own += [argument, *itertools.islice(rest, 1)]
+        else:
+            (own if argument == "--debug" or argument.startswith("--import=") else others).append(argument)
+    return own + others
+
+
 def run() -> None:
-    """Run the command line; `--debug` anywhere shows the traceback of an error."""
+    """Run the command line; an error is one line, and a traceback where `--debug` stands anywhere."""
+    sys.argv[1:] = own_options_first(sys.argv[1:])
     debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
     try:
         app()
     except BlocktimeError as error:
         if debug:
             raise
         say(f"bench: {error}")
-        sys.exit(error.exit_code)
+        sys.exit(exit_code(error))
     except SystemExit as end:
         if end.code == INTERRUPTED:
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # what is left to do takes a moment and is not to be torn
             say("bench: interrupted; what is done is kept, run the same command to go on")
         raise
     except BrokenPipeError:
@@ -82,10 +150,14 @@ def run() -> None:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk ({error.filename}); free some and run the same command to go on"
+        where = f" ({error.filename})" if error.filename else ""
+        return f"no space left on the disk{where}; free some and run the same command to go on"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; correct that and run the same command again"
     if isinstance(error, MemoryError):
         return (
             "out of memory; close other programs or use fewer --workers, then run the same command to go on"
         )
-    first = str(error).strip().splitlines() or [""]
-    return f"unexpected {type(error).__name__}: {first[0]}; run again with --debug and report it"
+    lines = str(error).strip().splitlines() or [""]
+    what = first_problem(error, error.title) if isinstance(error, ValidationError) else lines[0]
+    return f"unexpected {type(error).__name__}: {what}; run again with --debug and report it"

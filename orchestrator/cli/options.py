@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from luts.errors import UsageError
-from luts.schema import NAME_PATTERN
+from luts.format.errors import UsageError
+from luts.format.values import NAME_PATTERN
 from orchestrator.cli.output import ask, say
-from orchestrator.cores import usable_cores
-from orchestrator.devices.base import Access
-from orchestrator.names import unknown
-from orchestrator.simulate.device import scenario_of
-from orchestrator.variant import Variant
-from orchestrator.wire.messages import Caveat
-from search.spaces import Arch, Published, get_space, list_archs, list_published
+from orchestrator.devices.common.device import Access
+from orchestrator.tasks.target import Target
+from orchestrator.wire.device_state import Caveat
 
 DeviceOption = Annotated[
     str,
@@ -59,29 +60,100 @@ ResolutionOption = Annotated[
     int | None,
     typer.Option("--resolution", min=1, help="Side of the input image in pixels; the network's own."),
 ]
+NetworksOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "--arch",
+        help="Network by name, JSON file of an architecture (-: stdin), or timm:NAME; repeatable.",
+    ),
+]
+ArchOption = Annotated[
+    str, typer.Option("--arch", "--model", help="Architecture by name, or its JSON file (-: stdin).")
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Exporting processes; all cores.")
 ]
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+@dataclass(frozen=True)
+class VariantOptions:
+    """How models run: runtime, delegate, precision and threads."""
+
+    runtime: RuntimeOption = "executorch"
+    backend: BackendOption = None
+    precision: PrecisionOption = None
+    threads: ThreadsOption = None
 
 
-def parse_access(agent: str, allow: str | None, app: Path | None) -> Access:
-    """How the options say that a device is driven."""
-    allowed = [reason.strip().replace("-", "_") for reason in (allow or "").split(",") if reason.strip()]
-    for reason in allowed:
-        if reason not in get_args(Caveat):
-            known = ", ".join(caveat.replace("_", "-") for caveat in get_args(Caveat))
-            raise UsageError(f"--allow {reason!r}: expected one or more of {known}, with commas between")
-    return Access(agent, tuple(allowed), app, say, ask)
+@dataclass(frozen=True)
+class AccessOptions:
+    """How a device is driven."""
+
+    agent: AgentOption = "python"
+    allow: AllowOption = None
+    app: AppOption = None
+
+    def parse(self) -> Access:
+        """The device's access. Raises UsageError for a reason to allow that there is not."""
+        allowed = [
+            reason.strip().replace("-", "_") for reason in (self.allow or "").split(",") if reason.strip()
+        ]
+        for reason in allowed:
+            if reason not in get_args(Caveat):
+                known = ", ".join(caveat.replace("_", "-") for caveat in get_args(Caveat))
+                raise UsageError(f"--allow {reason!r}: expected one or more of {known}, with commas between")
+        return Access(self.agent, tuple(allowed), self.app, say, ask)
 
 
-def parse_budget(text: str) -> float:
-    """Seconds of `90s`, `15m` or `2h`."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
-    if match is None:
-        raise UsageError(f"--budget {text!r}: expected a time such as 90s, 15m or 2h")
-    return float(match[1]) * _UNITS[match[2]]
+def target_of(device: str, variant: VariantOptions, access: AccessOptions) -> Target:
+    """The device and how models run on it, as the options say."""
+    how = access.parse()
+    return Target(device, variant.runtime, variant.backend, variant.precision, variant.threads, how)
+
+
+def with_blocks(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with, in the place of each parameter that is a dataclass, an option for each of its fields.
+
+    Options stand in the help in the order of the parameters, of which a command takes all but the first few by
+    keyword, so that a block needs no default.
+
+    Raises:
+        TypeError: two options have the same name.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    signature = inspect.signature(command)
+    blocks = {name: hints[name] for name in signature.parameters if dataclasses.is_dataclass(hints[name])}
+    options: dict[str, inspect.Parameter] = {}
+    for parameter in signature.parameters.values():
+        for option in _options_of(parameter, hints[parameter.name]):
+            if option.name in options:
+                raise TypeError(f"{command.__name__} has two options of the name {option.name}")
+            options[option.name] = option
+
+    @functools.wraps(command)
+    def expanded(**given: Any) -> None:
+        values = {
+            name: block(**{field.name: given.pop(field.name) for field in dataclasses.fields(block)})
+            for name, block in blocks.items()
+        }
+        command(**given, **values)
+
+    expanded.__signature__ = signature.replace(parameters=list(options.values()))  # type: ignore[attr-defined]
+    return expanded
+
+
+def _options_of(parameter: inspect.Parameter, hint: Any) -> Iterator[inspect.Parameter]:
+    """One of an ordinary parameter, all of a block; by keyword, since a default may stand before none."""
+    if not dataclasses.is_dataclass(hint):
+        yield parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
+        return
+    hints = get_type_hints(hint, include_extras=True)
+    for field in dataclasses.fields(hint):
+        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
+        )
 
 
 def parse_name(text: str) -> str:
@@ -93,23 +165,6 @@ def parse_name(text: str) -> str:
     return text
 
 
-def parse_variant(
-    device: str, runtime: str, backend: str | None, precision: str | None, threads: int | None
-) -> Variant:
-    """The variant that the options describe.
-
-    ExecuTorch gets as many threads as there are cores. A simulated device has a runtime of its own in the place of
-    ExecuTorch, and one thread.
-    """
-    if scenario_of(device) and runtime in ("executorch", "simulated"):
-        return Variant("simulated", backend or "", precision or "", threads or 1)
-    if runtime == "coreml":
-        if threads is not None:
-            raise UsageError("--threads is for executorch; Core ML chooses its own")
-        return Variant("coreml", backend or "all", precision or "")
-    return Variant(runtime, backend or "xnnpack", precision or "", threads or usable_cores())
-
-
 def parse_deployment_target(text: str) -> str:
     """`iOS17` of `17` or `iOS17`; which there are is the exporter's to say."""
     match = re.fullmatch(r"(?:ios)?([0-9]{1,2})", text.lower())
@@ -118,51 +173,11 @@ def parse_deployment_target(text: str) -> str:
     return f"iOS{match[1]}"
 
 
-def parse_latency(text: str, option: str = "--latency") -> float:
-    """Milliseconds of `10ms` or `10`."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(?:ms)?", text)
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"{option} {text!r}: expected milliseconds, e.g. 10ms")
-    return float(match[1])
-
-
-def parse_count(text: str, option: str) -> float:
-    """A number with an optional K, M or G, e.g. `1.8M`."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)", text)
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"{option} {text!r}: expected a number such as 1.8M")
-    return float(match[1]) * {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]]
-
-
-def named_arch(name: str) -> Arch | Published | None:
-    """The network of our blocks that `--model` names; None for timm's networks, which export knows.
-
-    Raises:
-        UsageError: neither.
-    """
-    if name.startswith("timm:"):
+def parse_resolutions(text: str | None) -> tuple[int, ...] | None:
+    """`256` or `192,256` as numbers; None stays None."""
+    if text is None:
         return None
-    known: dict[str, Arch | Published] = {**list_archs(), **list_published()}
-    if name not in known:
-        raise UsageError(unknown("network", name, known, "all: bench arch list; or timm:NAME"))
-    return known[name]
-
-
-def at_resolution(name: str, network: Arch | Published, resolution: int | None) -> Arch | Published:
-    """A network of ours at another input resolution; None leaves it as it is.
-
-    Raises:
-        UsageError: its space does not have that resolution, or it is of one resolution only.
-    """
-    if resolution is None or resolution == network.resolution:
-        return network
-    taken = get_space(network.space).resolutions if isinstance(network, Arch) else (network.resolution,)
-    if not isinstance(network, Arch) or resolution not in taken:
-        sizes = ", ".join(str(side) for side in taken)
-        raise UsageError(f"{name} can't take {resolution} px; it takes {sizes} px")
-    return network.with_resolution(resolution)
-
-
-def timm_at(name: str, resolution: int | None) -> str:
-    """`timm:NAME` at another resolution than its own, which the exporter checks; None leaves it as it is."""
-    return name if resolution is None else f"{name.partition('@')[0]}@{resolution}"
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise UsageError(f"--resolution {text!r}: expected numbers, e.g. 256 or 192,256") from error

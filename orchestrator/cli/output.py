@@ -3,51 +3,43 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-from orchestrator.devices.base import no_one_to_ask
-
-if TYPE_CHECKING:
-    from orchestrator.measure.engine import Progress as ProgressSink
+from orchestrator.cli.pace import Pace
+from orchestrator.cli.table import Column as Column
+from orchestrator.cli.table import fitting, table_of
+from orchestrator.devices.common.device import no_one_to_ask
+from orchestrator.tasks.progress import Event, Note, Step
+from orchestrator.tasks.progress import Progress as TaskProgress
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PLAIN_WIDTH = 200
 """Width of tables that go to a file or a pipe, so that no key is broken."""
 
-_out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+DETAIL_S = 10.0
+"""Seconds between lines about the details of one step: few enough for a log file, often enough for an eye."""
+
+_out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False)
 _err = Console(stderr=True)
-
-
-@dataclass(frozen=True)
-class Column:
-    """`name` is the JSON field; numbers are printed with `digits` decimals, `percent` ones times 100."""
-
-    name: str
-    title: str
-    digits: int | None = None
-    percent: bool = False
-
-    def text(self, value: Any) -> str:
-        """The cell as a person reads it."""
-        if value is None or value == "":
-            return "-"
-        if self.percent:
-            return f"{100 * value:.{self.digits or 0}f} %"
-        if isinstance(value, float) and self.digits is not None:
-            return f"{value:.{self.digits}f}"
-        if isinstance(value, int) and not isinstance(value, bool):
-            return f"{value:,}"
-        return str(value)
 
 
 def emit_rows(title: str, columns: Sequence[Column], rows: Sequence[dict[str, Any]], as_json: bool) -> None:
@@ -55,13 +47,26 @@ def emit_rows(title: str, columns: Sequence[Column], rows: Sequence[dict[str, An
     if as_json:
         emit_json(list(rows))
         return
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = any(isinstance(row.get(column.name), int | float) for row in rows)
-        table.add_column(column.title, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(column.text(row.get(column.name)) for column in columns))
-    _out.print(table)
+    shown, notes = fitting(columns, rows, _out.width)
+    _out.print(table_of(title, shown), highlight=False)
+    for note in notes:
+        tell(note)
+
+
+def tell(text: str) -> None:
+    """A line below a table; whole words on a terminal, whole lines elsewhere."""
+    _out.print(text, highlight=False, soft_wrap=not _out.is_terminal)
+
+
+@contextmanager
+def paged() -> Iterator[None]:
+    """What is printed inside goes through the pager where it is longer than the terminal, as git has it."""
+    if not _out.is_terminal:
+        yield
+        return
+    os.environ.setdefault("LESS", "FRX")
+    with _out.pager(styles=True):
+        yield
 
 
 def emit_json(document: Any) -> None:
@@ -69,16 +74,29 @@ def emit_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def emit_facts(title: str, facts: dict[str, Any], as_json: bool) -> None:
-    """Print named values, one a line."""
+def emit_facts(title: str, facts: dict[str, Any], as_json: bool, percent: Collection[str] = ()) -> None:
+    """Print named values, one a line; those in `percent` are shares."""
     if as_json:
         emit_json(facts)
         return
     if title:
-        _out.print(f"[bold]{title}[/bold]")
+        _out.print(title, style="bold", highlight=False)
     width = max(len(name) for name in facts)
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(width=width + 2, no_wrap=True)
+    lines.add_column(overflow="fold")
     for name, value in facts.items():
-        _out.print(f"  {name.replace('_', ' '):<{width}}  {value}", highlight=False, soft_wrap=True)
+        label, text = f"  {name.replace('_', ' ')}", _fact(value, name in percent)
+        if _out.is_terminal:
+            lines.add_row(label, text)
+        else:
+            _out.print(f"{label:<{width + 2}}  {text}", highlight=False, soft_wrap=True)
+    if _out.is_terminal:
+        _out.print(lines, highlight=False)
+
+
+def _fact(value: Any, percent: bool) -> str:
+    return Column("", "", digits=2 if percent else None, percent=percent).text(value)
 
 
 def ask(prompt: str) -> str:
@@ -94,29 +112,53 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[ProgressSink]:
-    """A progress sink that draws one bar on a terminal, and a line for each step and tenth of it elsewhere."""
+def shown_progress() -> Iterator[TaskProgress]:
+    """Draws a task's steps as one bar on a terminal, elsewhere as a line for each step and tenth of it, and every
+    `DETAIL_S` of one with details; notes are lines that stay."""
     if not _err.is_terminal:
-        yield _plain_sink()
+        yield _plain_progress()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task: TaskID | None = None
 
-        def sink(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
+        def show(event: Event) -> None:
+            nonlocal task
+            if isinstance(event, Note):
+                say(event.text)
+                return
+            if task is None:
+                task = bar.add_task("", total=None)
+            shown = f"{event.what}, {event.detail}" if event.detail else event.what
+            bar.update(task, description=shown, completed=event.done, total=event.total or None)
 
-        yield sink
+        yield show
 
 
-def _plain_sink() -> ProgressSink:
-    last = ("", -1)
+def _plain_progress() -> TaskProgress:
+    last, tenth, said_s = Step(""), -1, 0.0
+    pace = Pace()
 
-    def sink(what: str, done: int, total: int) -> None:
-        nonlocal last
-        tenth = 10 * done // total if total else 0
-        if (what, tenth) != last:
-            say(f"{what} ({done}/{total})" if total else what)
-        last = (what, tenth)
+    def show(event: Event) -> None:
+        nonlocal last, tenth, said_s
+        if isinstance(event, Note):
+            say(event.text)
+            last = Step("")
+            return
+        reached = 10 * event.done // event.total if event.total else 0
+        begins = event.what != last.what or event.done < last.done
+        now_s = time.monotonic()
+        left = pace.left(event.done, event.total, now_s)
+        if begins or reached != tenth or (event.detail and now_s - said_s >= DETAIL_S):
+            say(f"{event}, {left}" if left and not event.detail else str(event))
+            said_s = now_s
+        last, tenth = event, reached
 
-    return sink
+    return show

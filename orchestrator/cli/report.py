@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
+from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.output import say
-from orchestrator.paths import lut_store
 
 
 def register(app: typer.Typer) -> None:
@@ -20,28 +20,26 @@ def register(app: typer.Typer) -> None:
 
 def report_command(
     lut: Annotated[str | None, typer.Option(help="LUT to report on.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of a run, as `make demo` leaves it.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder that `bench search -o` or `make demo` wrote.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file; for a run, report.html in its folder.")
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    luts: Annotated[Path | None, typer.Option("--luts", help="A further folder of LUTs.")] = None,
+    luts: LutsOption = None,
 ) -> None:
     """A self-contained HTML report, pictures first."""
     # matplotlib takes most of a second to import, which no other command should pay
-    from orchestrator.report.inputs import ReportInputs, read_named_lut, read_run
-    from orchestrator.report.page import render, write_report
+    from orchestrator.tasks.report import report_lut, report_run
 
-    store = lut_store(luts)
-    if (lut is None) == (run is None):
+    store = open_store(luts)
+    if lut is not None and run is None:
+        path = report_lut(lut, output, store)
+    elif run is not None and lut is None:
+        path = report_run(run, output, store)
+    else:
         raise UsageError("give either --lut LUT or --run FOLDER")
-    if lut is not None:
-        ref = store.resolve(lut)
-        inputs, path = ReportInputs(lut=read_named_lut(ref)), Path(f"report-{'-'.join(ref.parts)}.html")
-    elif run is not None:
-        inputs, path = read_run(run, store), run / "report.html"
-    path = output or path
-    write_report(path, render(inputs))
     print(path)
     if show and not webbrowser.open(path.resolve().as_uri()):
         say(f"no browser could be started; open {path} by hand")

@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from luts.errors import BlocktimeError, DeviceError, UsageError
+from luts.format.errors import BlocktimeError, UsageError
+from orchestrator.agent.programs import agent_program
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.finding import find, why_blind
 from orchestrator.devices.android.finding import list_phones as list_androids
 from orchestrator.devices.android.phones import is_address
-from orchestrator.devices.base import Access, Device
+from orchestrator.devices.common.device import Access, Device
+from orchestrator.devices.common.registry import Phone, known_phone, phone_of, unknown_device
 from orchestrator.devices.host import HostDevice
 from orchestrator.devices.iphone.errors import UnreachableError
 from orchestrator.devices.iphone.phones import find_iphone, name_of
 from orchestrator.devices.iphone.phones import list_phones as list_iphones
 from orchestrator.devices.iphone.state import IphoneState
-from orchestrator.devices.programs import agent_program
-from orchestrator.devices.registry import Phone, known_phone, phone_of, unknown_device
-from orchestrator.simulate.device import scenario_of, simulated_program
+from orchestrator.devices.simulated import scenario_of, simulated_program
+from orchestrator.wire.errors import DeviceError
+
+Kind = Literal["host", "simulated", "android", "iphone"]
 
 
 @dataclass(frozen=True)
@@ -70,31 +73,45 @@ def resolve(name: str, access: Access | None = None) -> Device:
     does not fit the device.
     """
     access = access or Access()
-    if name == "host":
+    kind, known = kind_of(name, access), known_phone(name)
+    if kind == "host":
         return HostDevice(agent_program(access.agent))
+    if kind == "simulated":
+        scenario = scenario_of(name)
+        assert scenario is not None
+        return HostDevice(simulated_program(scenario), identity="")
+    return _iphone(known or name, access) if kind == "iphone" else _android(known, name, access)
+
+
+def kind_of(name: str, access: Access) -> Kind:
+    """The kind of device that `name` means, whether or not a phone of the registry is attached.
+
+    DeviceError for an unknown name and for an agent that was not built; UsageError where `access` does not fit.
+    """
+    if name == "host":
+        agent_program(access.agent)
+        return "host"
     scenario = scenario_of(name)
     if access.agent != "python":
         raise UsageError(f"--agent is for the host; {name} has its own app or agent")
     if scenario is not None:
-        return HostDevice(simulated_program(scenario))
+        return "simulated"
     known = known_phone(name)
     kind = known.kind if known else _kind_of_attached(name)
-    if kind == "iphone":
-        return _iphone(known or name, access)
-    if kind == "android":
-        return _android(known, name, access)
-    raise unknown_device(name)
+    if kind is None:
+        raise unknown_device(name)
+    return kind
 
 
-def _kind_of_attached(name: str) -> str:
-    """What is attached under a name or serial that the registry does not have; empty where nothing is."""
+def _kind_of_attached(name: str) -> Kind | None:
+    """What is attached under a name or serial that the registry does not have; None where nothing is."""
     if is_address(name):
         return "android"
     wanted = name.replace("-", "").casefold()
     for device in list_attached().attached:
         if wanted in (device.name.casefold(), device.serial.replace("-", "").casefold()):
             return device.kind
-    return ""
+    return None
 
 
 def _android(known: Phone | None, name: str, access: Access) -> Device:

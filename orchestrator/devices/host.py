@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from luts.errors import DeviceError
+from luts.format.installation import ROOT
 from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
+from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.agent.store import DEFAULT_MAX_BYTES
-from orchestrator.devices.programs import ROOT, AgentProgram, agent_program
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
 # Importing torch and ExecuTorch, as an agent without native calls does, takes seconds, on a cold disk of a busy
 # machine a minute.
@@ -28,7 +28,9 @@ START_TIMEOUT_S = 180.0
 
 _STOP_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 10.0
-_DYING_TIMEOUT_S = 2.0
+
+# How long our own last connection may be cleaned up after: the round that it was lost in may still be executed.
+_BUSY_TIMEOUT_S = 15.0
 
 
 def default_store_dir(device_name: str) -> Path:
@@ -38,7 +40,7 @@ def default_store_dir(device_name: str) -> Path:
 
 
 class HostDevice:
-    """Starts the host agent when first connected, again when it has died, and stops it at the end.
+    """Starts the host agent when first connected, again when it has died or hangs, and stops it at the end.
 
     The agent's messages go to `log_path`, which errors name.
     """
@@ -51,9 +53,11 @@ class HostDevice:
         log_path: Path | None = None,
         timeout_s: float = 60.0,
         store_max_bytes: int = DEFAULT_MAX_BYTES,
+        identity: str = "host",
     ) -> None:
         self._program = program or agent_program("python")
         self.name = self._program.device_name
+        self.identity = identity
         self._store_dir = store_dir or default_store_dir(self.name)
         self._store_max_bytes = store_max_bytes
         self._port = port
@@ -62,6 +66,7 @@ class HostDevice:
         self._token = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
         self._agent_port = 0
+        self._client: AgentClient | None = None
         self.agent_starts = 0
 
     @property
@@ -73,16 +78,31 @@ class HostDevice:
         return self._program.title
 
     def connect(self) -> AgentClient:
-        """A greeted connection to the agent, started where none runs. DeviceError where that fails."""
+        """A greeted connection to the agent, started where none runs or where ours hangs.
+
+        DeviceError where that fails; AgentError `busy` where an earlier connection of this device is still open.
+        """
         if self._process is not None:
-            try:
-                return self._greet()
-            except AgentLost:
-                if not self._is_dying(self._process):
-                    raise
+            client = self._greet_running()
+            if client is not None:
+                return client
             self._stop()
         self._start()
         return self._greet()
+
+    def _greet_running(self) -> AgentClient | None:
+        """None where the agent has died or hangs: it does not answer, or does not see that its client has gone."""
+        deadline_s = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                return self._greet()
+            except AgentLost:
+                return None
+            except AgentError as error:
+                if error.code != "busy" or self._client is None or not self._client.closed:
+                    raise
+            if time.monotonic() > deadline_s:
+                return None
 
     def _greet(self) -> AgentClient:
         try:
@@ -90,16 +110,8 @@ class HostDevice:
         except OSError as error:
             raise AgentLost(f"the host agent does not answer: {error}; its log is {self._log_path}") from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
-
-    @staticmethod
-    def _is_dying(process: subprocess.Popen[bytes]) -> bool:
-        """Whether the process has ended, or does within a moment: a killed one takes time to be gone."""
-        try:
-            process.wait(_DYING_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        self._client = AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
+        return self._client
 
     def __enter__(self) -> Self:
         return self

@@ -3,10 +3,10 @@
 Importing this package needs no torch; building does.
 """
 
-from orchestrator.export.artifact import Artifact
-from orchestrator.export.cache import ArtifactCache
+from orchestrator.export.artifacts.artifact import Artifact
+from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.spec import ExportSpec, block_specs_for
 from orchestrator.export.pool import ExportFailure, export_each, export_many
-from orchestrator.export.spec import ExportSpec, block_specs_for
 
 __all__ = [
     "Artifact",

@@ -6,25 +6,35 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from luts.errors import InvalidArtifactError
-from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact, Report, allowed_error
-from orchestrator.export.cache import ArtifactCache
-from orchestrator.export.coreml import convert_to_mlpackage
-from orchestrator.export.executorch import LoweredProgram, lower_to_executorch
-from orchestrator.export.package import pack
-from orchestrator.export.parity import (
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from orchestrator.export.artifacts.artifact import (
+    MAX_REASON,
+    RELATIVE_TOLERANCE,
+    Artifact,
+    OpCounts,
+    Report,
+    allowed_error,
+)
+from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.package import pack
+from orchestrator.export.artifacts.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
+from orchestrator.export.lower.coreml import convert_to_mlpackage
+from orchestrator.export.lower.executorch import LoweredProgram, lower_to_executorch
+from orchestrator.export.lower.parity import (
     RUNNABLE_BACKENDS,
+    Parity,
     check_parity,
     run_pte,
     run_pte_isolated,
 )
+from orchestrator.export.lower.source import build_module
+from orchestrator.export.lower.stamp import stamp_package, stamp_program
 from orchestrator.export.reuse.fragment import FragmentStore
-from orchestrator.export.source import build_module
-from orchestrator.export.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
 
 RunPte = Callable[[bytes, Sequence[Tensor]], list[Tensor]]
 
@@ -43,26 +53,14 @@ def export_spec(
     cached = cache.get(spec)
     if cached is not None and cached.within(tolerance):
         return cached
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     module, inputs = build_module(spec)
 
     def write(path: Path) -> Report:
-        if _reusable(spec):
-            return _export_reusing(
-                spec, module, inputs, path, FragmentStore(cache.fragments), tolerance, run, started
-            )
-        return _export(
-            module,
-            inputs,
-            path,
-            spec.runtime,
-            spec.backend,
-            spec.precision,
-            spec.deployment_target,
-            tolerance,
-            run,
-            started,
-        )
+        export = _Export(module, inputs, path, tolerance, run, started_s, spec.weights_label)
+        if spec.reusable:
+            return export.reusing(spec, FragmentStore(cache.fragments))
+        return export.whole(spec.runtime, spec.backend, spec.precision, spec.deployment_target)
 
     return cache.put(spec, write)
 
@@ -84,105 +82,96 @@ def export_module(
     Raises:
         BlocktimeError: an operator cannot be lowered, or the outputs differ from PyTorch's.
     """
-    return _export(
-        module,
-        inputs,
-        path,
-        runtime,
-        backend,
-        precision,
-        deployment_target,
-        tolerance,
-        run_pte_isolated,
-        time.perf_counter(),
-    )
+    export = _Export(module, inputs, path, tolerance, run_pte_isolated, time.perf_counter())
+    return export.whole(runtime, backend, precision, deployment_target)
 
 
-def _reusable(spec: ExportSpec) -> bool:
-    """Whether a spec's program can be put together from parts of others."""
-    return len(spec.blocks) > 1 and not spec.without and (spec.backend, spec.precision) == ("xnnpack", "fp32")
+@dataclass(frozen=True)
+class _Export:
+    """One module on its way to a file, which is written once it computes what the module does.
 
+    Attributes:
+        tolerance: Largest relative error of fp32.
+        run: Runs ExecuTorch programs on the host.
+        started_s: Of `time.perf_counter`, before the module was built.
+        weights: What the file says of its weights; nothing if empty.
+    """
 
-def _export_reusing(
-    spec: ExportSpec,
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-    path: Path,
-    store: FragmentStore,
-    tolerance: float,
-    run: RunPte,
-    started: float,
-) -> Report:
-    """Splice if that can be done and passes the check; else lower the whole network, and keep its fragments."""
-    from orchestrator.export.reuse.lowering import lower_and_keep, splice_network
+    module: nn.Module
+    inputs: Sequence[Tensor]
+    path: Path
+    tolerance: float
+    run: RunPte
+    started_s: float
+    weights: str = ""
 
-    spliced = splice_network(spec.blocks, module, store)
-    if spliced is not None:
-        with contextlib.suppress(InvalidArtifactError):
-            report = _write_checked(spliced, module, inputs, path, tolerance, run, started)
-            return report.model_copy(update={"made": "spliced"})
-    if spec.weights.startswith("seed:"):
-        lowered = lower_and_keep(spec.blocks, module, inputs, store)
-    else:
-        lowered = lower_to_executorch(module, inputs, spec.backend, spec.precision)
-    return _write_checked(lowered, module, inputs, path, tolerance, run, started)
+    def reusing(self, spec: ExportSpec, store: FragmentStore) -> Report:
+        """Splice if that can be done and passes the check; else lower the whole network, and keep its fragments."""
+        from orchestrator.export.reuse.lowering import lower_and_keep, splice_network
 
+        spliced = splice_network(spec.blocks, self.module, store)
+        if spliced is not None:
+            with contextlib.suppress(InvalidArtifactError):
+                return self._program(spliced, spec.backend, self.tolerance).model_copy(
+                    update={"made": "spliced"}
+                )
+        if not spec.weights.startswith("seed:"):
+            return self.whole(spec.runtime, spec.backend, spec.precision, spec.deployment_target)
+        try:
+            lowered = lower_and_keep(spec.blocks, self.module, self.inputs, store)
+            return self._program(lowered, spec.backend, self.tolerance)
+        except BlocktimeError as error:
+            return self._plain(error, spec.backend, spec.precision, spec.deployment_target)
 
-def _write_checked(
-    lowered: LoweredProgram,
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-    path: Path,
-    tolerance: float,
-    run: RunPte,
-    started: float,
-) -> Report:
-    """Write a program for the host once it computes what the module does."""
-    parity = check_parity(run(lowered.data, inputs), module, inputs, tolerance)
-    path.write_bytes(lowered.data)
-    return Report(
-        delegates=lowered.delegates,
-        operators=lowered.operators,
-        max_abs_error=parity.max_abs_error,
-        max_relative_error=parity.max_relative_error,
-        tolerance=tolerance,
-        export_s=time.perf_counter() - started,
-    )
+    def whole(self, runtime: str, backend: str, precision: str, deployment_target: str) -> Report:
+        """Lower in one piece."""
+        allowed = allowed_error(precision, self.tolerance)
+        if runtime == "coreml":
+            return self._package(precision, deployment_target, allowed)
+        try:
+            lowered = lower_to_executorch(self.module, self.inputs, backend, precision, deployment_target)
+            return self._program(lowered, backend, allowed)
+        except BlocktimeError as error:
+            return self._plain(error, backend, precision, deployment_target)
 
+    def _plain(self, error: BlocktimeError, backend: str, precision: str, deployment_target: str) -> Report:
+        """Lower without rewrites what failed with them, for which `error` is raised where that fails too."""
+        try:
+            lowered = lower_to_executorch(
+                self.module, self.inputs, backend, precision, deployment_target, plain=True
+            )
+            report = self._program(lowered, backend, allowed_error(precision, self.tolerance))
+        except BlocktimeError:
+            raise error from None
+        return report.model_copy(update={"made": "plain", "plain_because": str(error)[:MAX_REASON]})
 
-def _export(
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-    path: Path,
-    runtime: str,
-    backend: str,
-    precision: str,
-    deployment_target: str,
-    tolerance: float,
-    run: RunPte,
-    started: float,
-) -> Report:
-    allowed = allowed_error(precision, tolerance)
-    parity = None
-    if runtime == "coreml":
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    def _program(self, lowered: LoweredProgram, backend: str, allowed: float) -> Report:
+        data = stamp_program(lowered.data, self.weights) if self.weights else lowered.data
+        outputs = self.run(data, self.inputs) if backend in RUNNABLE_BACKENDS else None
+        parity = self._parity(outputs, allowed)
+        self.path.write_bytes(data)
+        return self._report(lowered.delegates, lowered.operators, parity, allowed)
+
+    def _package(self, precision: str, deployment_target: str, allowed: float) -> Report:
+        with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
             package = Path(folder) / "model.mlpackage"
-            program = convert_to_mlpackage(module, inputs, package, precision, deployment_target)
-            if program.computed is not None:
-                parity = check_parity(program.computed, module, inputs, allowed)
-            pack(package, path)
-        delegates, operators = 1, program.operators
-    else:
-        lowered = lower_to_executorch(module, inputs, backend, precision, deployment_target)
-        delegates, operators = lowered.delegates, lowered.operators
-        if backend in RUNNABLE_BACKENDS:
-            parity = check_parity(run(lowered.data, inputs), module, inputs, allowed)
-        path.write_bytes(lowered.data)
-    return Report(
-        delegates=delegates,
-        operators=operators,
-        max_abs_error=parity.max_abs_error if parity else None,
-        max_relative_error=parity.max_relative_error if parity else None,
-        tolerance=allowed,
-        export_s=time.perf_counter() - started,
-    )
+            program = convert_to_mlpackage(self.module, self.inputs, package, precision, deployment_target)
+            parity = self._parity(program.computed, allowed)
+            if self.weights:
+                stamp_package(package, self.weights)
+            pack(package, self.path)
+        return self._report(1, program.operators, parity, allowed)
+
+    def _parity(self, outputs: Sequence[Tensor] | None, allowed: float) -> Parity | None:
+        """None where nothing here can run the model."""
+        return None if outputs is None else check_parity(outputs, self.module, self.inputs, allowed)
+
+    def _report(self, delegates: int, operators: OpCounts, parity: Parity | None, allowed: float) -> Report:
+        return Report(
+            delegates=delegates,
+            operators=operators,
+            max_abs_error=parity.max_abs_error if parity else None,
+            max_relative_error=parity.max_relative_error if parity else None,
+            tolerance=allowed,
+            export_s=time.perf_counter() - self.started_s,
+        )

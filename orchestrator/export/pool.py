@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
 
-from luts.errors import BlocktimeError
-from orchestrator.cores import usable_cores
-from orchestrator.export.artifact import RELATIVE_TOLERANCE, Artifact
-from orchestrator.export.cache import ArtifactCache
-from orchestrator.export.spec import ExportSpec
+from luts.format.errors import BlocktimeError, UsageError
+from luts.format.workers import start_worker, worker_context
+from orchestrator.agent.device.cores import usable_cores
+from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE, Artifact
+from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.spec import ExportSpec
+from search.spaces.plugins import loaded_plugins
 
 WORKER_BYTES = 2 << 30
 """Memory to allow a worker: lowering autovit-xxs held 0.9 GB, most of it torch itself."""
@@ -26,10 +25,11 @@ WORKER_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class ExportFailure:
-    """A model that could not be exported, and why in one line."""
+    """A model that could not be exported, and why in one line; `unknown` where there is no such model at all."""
 
     spec: ExportSpec
     message: str
+    unknown: bool = False
 
 
 Progress = Callable[[int, int, Artifact | ExportFailure], None]
@@ -48,6 +48,10 @@ class ExportError(BlocktimeError):
         self.failures = failures
 
 
+class UnknownModelError(ExportError, UsageError):
+    """None of the models that could not be exported is one."""
+
+
 def export_many(
     specs: Sequence[ExportSpec],
     *,
@@ -64,7 +68,8 @@ def export_many(
     results = export_each(specs, workers=workers, cache=cache, progress=progress, tolerance=tolerance)
     failures = {r.spec.cache_key: r for r in results if isinstance(r, ExportFailure)}
     if failures:
-        raise ExportError(tuple(failures.values()), len({spec.cache_key for spec in specs}))
+        kind = UnknownModelError if all(failure.unknown for failure in failures.values()) else ExportError
+        raise kind(tuple(failures.values()), len({spec.cache_key for spec in specs}))
     return [result for result in results if isinstance(result, Artifact)]
 
 
@@ -119,7 +124,7 @@ class _Pool:
 
     def __init__(self, root: Path, tolerance: float):
         self._root, self._tolerance = root, tolerance
-        self._context = _context()
+        self._context = worker_context("orchestrator.export.worker")
         self._busy: dict[Connection, tuple[BaseProcess, ExportSpec]] = {}
 
     def run(
@@ -142,7 +147,9 @@ class _Pool:
                         answer = f"the exporting process died ({_how(process.exitcode)})"
                         alive = False
                         ready.close()
-                    done(spec.cache_key, ExportFailure(spec, answer) if isinstance(answer, str) else answer)
+                    if isinstance(answer, str | UsageError):
+                        answer = ExportFailure(spec, str(answer), isinstance(answer, UsageError))
+                    done(spec.cache_key, answer)
                     if waiting:
                         self._assign(*((process, ready) if alive else self._start()), waiting.pop())
                     elif alive:
@@ -155,9 +162,9 @@ class _Pool:
     def _start(self) -> tuple[BaseProcess, Connection]:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._root, self._tolerance), daemon=True
+            target=_serve, args=(theirs, self._root, self._tolerance, loaded_plugins()), daemon=True
         )
-        process.start()
+        start_worker(process)
         theirs.close()
         return process, ours
 
@@ -167,20 +174,10 @@ class _Pool:
             connection.send(spec)
 
 
-def _context() -> SpawnContext | ForkServerContext:
-    """Fresh processes: on macOS spawned, since its system libraries forbid a fork; elsewhere forked from a
-    server that has imported torch once."""
-    if sys.platform == "darwin":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["orchestrator.export.worker"])
-    return context
-
-
-def _serve(connection: Connection, root: Path, tolerance: float) -> None:
+def _serve(connection: Connection, root: Path, tolerance: float, plugins: tuple[str, ...]) -> None:
     from orchestrator.export.worker import serve
 
-    serve(connection, root, tolerance)
+    serve(connection, root, tolerance, plugins)
 
 
 def _how(exit_code: int | None) -> str:

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import torch
 
-from luts.errors import BlocktimeError
-from orchestrator.export.quiet import quiet
+from luts.format.errors import BlocktimeError, UsageError
+from orchestrator.export.lower.quiet import quiet
+from search.spaces.plugins import load_plugins
 
 with quiet():  # imported once, before workers fork
     import executorch.exir
     import executorch.extension.pybindings.portable_lib  # noqa: F401
 
     import orchestrator.export.reuse.lowering  # noqa: F401
+    from orchestrator.export.artifacts.cache import ArtifactCache
     from orchestrator.export.build import export_spec
-    from orchestrator.export.cache import ArtifactCache
-    from orchestrator.export.executorch import first_line
+    from orchestrator.export.lower.executorch import first_line
 
 
-def serve(connection: Connection, root: Path, tolerance: float) -> None:
+def serve(connection: Connection, root: Path, tolerance: float, plugins: tuple[str, ...]) -> None:
     """Export until the other side closes; Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The runtime's native code reports on the processor's files there, line by line.
@@ -38,7 +39,10 @@ def serve(connection: Connection, root: Path, tolerance: float) -> None:
         except (EOFError, ConnectionResetError):
             return
         try:
+            load_plugins(plugins)
             connection.send(export_spec(spec, cache, tolerance))
+        except UsageError as error:
+            connection.send(UsageError(str(error)))
         except BlocktimeError as error:
             connection.send(str(error))
         except Exception as error:

@@ -1,1 +1,1 @@
-"""Measurement: which models, in which batches and rounds, written to a journal first."""
+"""Measuring on a device: batches and rounds, into a journal first."""

@@ -7,17 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 
-from luts.errors import InvalidArtifactError
-from luts.estimate.aa import AA_MEMORY, AaInterval, aa_history, aa_interval, first_history
+from luts.estimate.aa import AA_MEMORY, AaInterval
 from luts.estimate.location import MIN_ROUNDS
-from luts.estimate.ratios import load_ratios
-from luts.estimate.rounds import sessions
-from orchestrator.measure.failures import culprits, refusal
-from orchestrator.measure.link import Link, ModelFile
-from orchestrator.measure.log import MeasurementLog
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.readiness import run_when_ready
-from orchestrator.measure.records import (
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.records import (
     BatchRecord,
     ChunkRecord,
     EndRecord,
@@ -25,8 +19,13 @@ from orchestrator.measure.records import (
     PlacementRecord,
     pack_nanoseconds,
 )
-from orchestrator.wire.client import LoadedModel
+from orchestrator.measure.failures import DeadlyModels, ReferenceFailedError, refusal
+from orchestrator.measure.link import Link
+from orchestrator.measure.readiness import MEMORY_WAIT_S, WAIT_S, MemoryWait, run_when_ready
+from orchestrator.plan.policy import Policy
 from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.replies import LoadReply
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,9 @@ class BatchKey:
 
 
 class _ModelFailed(Exception):
-    def __init__(self, model: str, reason: str):
-        self.model, self.reason = model, reason
+    def __init__(self, model: str, error: AgentError):
+        self.model, self.reason = model, refusal(error)
+        self.no_memory = error.code == "out_of_memory"
 
 
 class BatchRunner:
@@ -57,18 +57,20 @@ class BatchRunner:
     ):
         self.link, self.files, self.log, self.policy, self.seed = link, files, log, policy, seed
         self._tell = tell
+        self._in_hand = ""
 
     def run(self, key: BatchKey, models: list[str]) -> EndRecord:
         """Measure the reference, twice loaded, and `models` beside each other; goes on where the log ends.
 
-        A model that the runtime refuses, or that takes the agent down twice when it runs alone, is noted in the
-        log and left out from then on.
+        A model that the runtime refuses, or that takes the agent down, is noted in the log and left out from then
+        on: it costs the batch that it was in.
 
         Raises:
             AgentLost: the device was lost more than `max_reconnects` times; what was measured is in the log.
-            InvalidArtifactError: the reference itself can't be measured on this device.
+            ReferenceFailedError: the reference itself can't be measured on this device.
+            MeasurementRejectedError: there is no memory for the reference.
         """
-        losses, deaths = 0, 0
+        losses, deadly, memory = 0, DeadlyModels(self.link, self.files, self._tell), MemoryWait(self._tell)
         while True:
             batch = self._without_failed(self.log.open_batch() or self._new_batch(key, models))
             starts = self.link.device.agent_starts
@@ -77,26 +79,33 @@ class BatchRunner:
                     self._measure(batch)
                 return self._judge(batch)
             except _ModelFailed as failed:
-                self._note_failure(failed.model, failed.reason)
+                if not (failed.no_memory and self._memory_may_come(memory, failed)):
+                    self._note_failure(failed.model, failed.reason)
             except AgentLost:
                 self.link.drop()
                 losses += 1
                 if losses > self.policy.max_reconnects:
                     raise
                 self.link.hello()
-                deaths += self.link.device.agent_starts > starts
-                if deaths > 1:
-                    self._tell("the agent died twice: looking for the model that does it")
-                    for model, reason in culprits(self.link, self.files, batch.slots).items():
+                if self.link.device.agent_starts > starts:
+                    found = deadly.after_death(batch.slots, self._in_hand)
+                    for model, reason in found.items():
                         self._note_failure(model, reason)
-                    deaths = 0
+                    losses = 0 if found else losses
+
+    def _memory_may_come(self, memory: MemoryWait, failed: _ModelFailed) -> bool:
+        of_reference = failed.model == self.log.header.reference_id
+        again = memory.again(failed.reason, WAIT_S if of_reference else MEMORY_WAIT_S)
+        if of_reference and not again:
+            raise MeasurementRejectedError(
+                f"no memory for the reference on {self.link.device.name} ({failed.reason}); close other programs "
+                "and run the same command again, what was measured is kept"
+            )
+        return again
 
     def _note_failure(self, model: str, reason: str) -> None:
         if model == self.log.header.reference_id:
-            raise InvalidArtifactError(
-                f"the reference model can't be measured on {self.link.device.name}: {reason}; "
-                "choose another runtime, backend or precision"
-            )
+            raise ReferenceFailedError(self.link.device.name, reason)
         self._tell(f"left out {model}: {reason}")
         self.log.append(FailureRecord(model=model, reason=reason))
 
@@ -124,7 +133,14 @@ class BatchRunner:
         rng = random.Random(f"{self.seed}:{batch.batch}:{batch.segment}")
         loading = list(range(len(batch.slots)))
         rng.shuffle(loading)
-        loaded = {slot: self._load(batch.slots[slot]) for slot in loading}
+        loaded: dict[int, LoadReply] = {}
+        try:
+            for slot in loading:
+                loaded[slot] = self._load(batch.slots[slot])
+        except _ModelFailed:
+            for load in loaded.values():
+                self.link.client.unload(load.handle)
+            raise
         loads = [loaded[slot] for slot in range(len(batch.slots))]
         times = {
             name: [getattr(load, name) for load in loads] for name in ("load_ns", "compile_ns", "cached")
@@ -138,11 +154,14 @@ class BatchRunner:
         for handle in handles:
             self.link.client.unload(handle)
 
-    def _load(self, model: str) -> LoadedModel:
+    def _load(self, model: str) -> LoadReply:
+        self._in_hand = model
         try:
             loaded = self.link.load(self.files[model])
         except AgentError as error:
-            raise _ModelFailed(model, refusal(error)) from error
+            self._in_hand = ""
+            raise _ModelFailed(model, error) from error
+        self._in_hand = ""
         if loaded.placement and loaded.placement.operations and model not in self.log.placements():
             placed = [(operation.type, operation.unit) for operation in loaded.placement.operations]
             self.log.append(PlacementRecord(model=model, operations=placed))
@@ -179,11 +198,9 @@ class BatchRunner:
         rounds = self.log.rounds(batch.batch)
         if rounds < self.policy.min_rounds or rounds >= self.policy.max_rounds:
             return rounds >= self.policy.max_rounds
-        reference = self.log.header.reference_id
-        samples = self.log.samples({batch.batch})
-        ratios = load_ratios(sessions(samples), reference, frozenset(batch.slots))
-        narrow = {ratio.model for ratio in ratios if ratio.se <= self.policy.load_se}
-        return narrow >= set(batch.slots) - {reference}
+        loads = self.log.estimation({batch.batch}).loads
+        narrow = {load.model for load in loads if load.se <= self.policy.load_se}
+        return narrow >= set(batch.slots) - {self.log.header.reference_id}
 
     def _judge(self, batch: BatchRecord) -> EndRecord:
         """Keep the batch, unless the device throttled in it or its two references disagree."""
@@ -205,7 +222,5 @@ class BatchRunner:
         """The A/A log difference and its 95 % interval; None where no segment has enough rounds for one."""
         if self.log.longest_segment(batch.batch) < MIN_ROUNDS:
             return None
-        reference = self.log.header.reference_id
         earlier = set(sorted(self.log.closed_batches())[-AA_MEMORY:])
-        history = aa_history(self.log.samples(earlier), reference) if earlier else first_history()
-        return aa_interval(self.log.samples({batch.batch}), reference, history)
+        return self.log.estimation({batch.batch}).aa_interval(self.log.estimation(earlier).aa_history)

@@ -9,21 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pyarrow as pa
-
-from luts.errors import MeasurementRejectedError
-from luts.estimate.ratios import RatioEstimates, ratio_estimates
+from luts.estimate.estimation import Estimation
+from luts.estimate.ratios import RatioEstimates
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.records import BatchRecord, EndRecord
 from orchestrator.measure.batches import BatchKey, BatchRunner
-from orchestrator.measure.link import Link, ModelFile
-from orchestrator.measure.log import MeasurementLog
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.records import EndRecord
+from orchestrator.measure.link import Link
+from orchestrator.plan.policy import Policy
+from orchestrator.wire.model_file import ModelFile
 
 Progress = Callable[[str, int, int], None]
 """Called with what goes on, steps done and steps in all."""
 
-PredictionWidth = Callable[[pa.Table], float | None]
-"""Relative half-width of predictions, given all samples so far; None where none can be told."""
+PredictionWidth = Callable[[Estimation], float | None]
+"""Relative half-width of predictions, given what all samples so far say; None where none can be told."""
 
 Ending = Literal["narrow", "predictions", "budget", "passes"]
 """Why measuring ended: every model is narrow, predictions are, the time is up, or all passes are made."""
@@ -31,9 +31,9 @@ Ending = Literal["narrow", "predictions", "budget", "passes"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Ratios of all models, why measuring ended, and the last width of predictions (None: not asked for)."""
+    """What all samples say, why measuring ended, and the last width of predictions (None: not asked for)."""
 
-    estimates: RatioEstimates
+    estimation: Estimation
     ending: Ending
     prediction_half_width: float | None = None
 
@@ -90,13 +90,12 @@ class Engine:
 
     def _look(self) -> Outcome:
         """Where measuring stands after a pass; the ending is `passes` where nothing is narrow yet."""
-        samples = self.log.samples()
-        estimates = ratio_estimates(samples, self.log.header.reference_id)
-        if self._narrow(estimates):
-            return Outcome(estimates, "narrow")
-        width = self._prediction_width(samples) if self._prediction_width else None
+        estimation = self.log.estimation()
+        if self._narrow(estimation.ratios):
+            return Outcome(estimation, "narrow")
+        width = self._prediction_width(estimation) if self._prediction_width else None
         narrow = width is not None and width <= self.policy.heldout_half_width
-        return Outcome(estimates, "predictions" if narrow else "passes", width)
+        return Outcome(estimation, "predictions" if narrow else "passes", width)
 
     def _narrow(self, estimates: RatioEstimates) -> bool:
         widths = [(ratio.high - ratio.low) / 2 for ratio in estimates.ratios.values()]
@@ -118,19 +117,45 @@ class Engine:
         return [models[start::count] for start in range(count)]
 
     def _until_kept(self, pass_index: int, group: int, models: list[str]) -> None:
-        verdicts = self._verdicts(pass_index, group)
-        while not any(end.kept for end in verdicts):
-            if len(verdicts) >= self.policy.max_attempts:
+        """Measure them side by side, in parts where the device does not stay cool for all of them."""
+        while True:
+            failed, ended = self.log.failures(), self._ended(pass_index)
+            # Of the pass, not of the group: a failure changes the groups of a run that is taken up again.
+            kept = {model for batch, end in ended if end.kept for model in batch.slots}
+            left = [model for model in models if model not in kept and model not in failed]
+            if kept and not left:
+                return
+            part = left[: self._most_models()]
+            rejected = [end for batch, end in ended if not end.kept and self._models(batch) == set(part)]
+            if len(rejected) >= self.policy.max_attempts:
                 raise MeasurementRejectedError(
-                    f"a batch was rejected {len(verdicts)} times, last because {verdicts[-1].reason}; "
+                    f"a batch was rejected {len(rejected)} times, last because {rejected[-1].reason}; "
                     "quiet or cool the device and run the same command again, what was measured is kept"
                 )
-            end = self.runner.run(BatchKey(pass_index, group, len(verdicts)), models)
-            verdicts = self._verdicts(pass_index, group)
+            attempt = sum(batch.group == group for batch, _ in ended)
+            end = self.runner.run(BatchKey(pass_index, group, attempt), part)
             if not end.kept:
-                self._progress(f"pass {pass_index + 1}: repeating a batch ({end.reason})", group, 0)
+                self._tell_rejected(pass_index, group, end, len(part))
 
-    def _verdicts(self, pass_index: int, group: int) -> list[EndRecord]:
+    def _tell_rejected(self, pass_index: int, group: int, end: EndRecord, models: int) -> None:
+        most = self._most_models()
+        smaller = f", in batches of {most} models" if most < models else ""
+        self._progress(f"pass {pass_index + 1}: repeating a batch ({end.reason}){smaller}", group, 0)
+
+    def _most_models(self) -> int:
+        """Models in a batch, besides the reference: half of those with which the device did not stay cool."""
+        too_many = [
+            len(self._models(batch))
+            for batch in self.log.batches().values()
+            if self.log.too_long(batch.batch)
+        ]
+        return min([self.policy.batch_models, *(max(1, math.ceil(count / 2)) for count in too_many)])
+
+    def _models(self, batch: BatchRecord) -> set[str]:
+        """Without the reference and those that failed later."""
+        return set(batch.slots) - {self.log.header.reference_id} - self.log.failures().keys()
+
+    def _ended(self, pass_index: int) -> list[tuple[BatchRecord, EndRecord]]:
         ends = self.log.ends()
-        mine = [b for b in self.log.batches().values() if (b.pass_index, b.group) == (pass_index, group)]
-        return [ends[batch.batch] for batch in mine if batch.batch in ends]
+        mine = [batch for batch in self.log.batches().values() if batch.pass_index == pass_index]
+        return [(batch, ends[batch.batch]) for batch in mine if batch.batch in ends]

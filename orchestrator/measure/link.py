@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from orchestrator.devices.base import Device
-from orchestrator.wire.client import AgentClient, LoadedModel
-from orchestrator.wire.messages import HelloReply
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A model as a device takes it."""
-
-    path: Path
-    sha256: str
+from orchestrator.devices.common.device import Device
+from orchestrator.wire.client import AgentClient
+from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.replies import HelloReply, LoadReply
 
 
 class Link:
@@ -37,7 +28,7 @@ class Link:
         """Who answers."""
         return self.client.hello()
 
-    def load(self, file: ModelFile) -> LoadedModel:
+    def load(self, file: ModelFile) -> LoadReply:
         """A fresh load of a model, sent first where the device does not hold it."""
         self.client.ensure(file.path, file.sha256)
         return self.client.load(file.sha256, self.runtime, self.options)

@@ -1,17 +1,21 @@
-"""A phone that is in no state to be measured: wait while that may pass, give up where it can't."""
+"""A device that is in no state to be measured: wait while that may pass, give up where it can't."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 
-from luts.errors import MeasurementRejectedError
+from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.wire.client import AgentClient, RunResult
+from orchestrator.wire.device_state import Battery, DeviceState
 from orchestrator.wire.errors import AgentError
-from orchestrator.wire.messages import Battery, DeviceState
 
 WAIT_S = 900.0
 """How long a phone may take to cool, to be charged, or its owner to bring the app to the front."""
+
+MEMORY_WAIT_S = 120.0
+"""How long a model waits for free memory before it is left out: what takes it beside an idle bench, an export or a
+page of a browser, is gone by then. Without its reference nothing can be measured, which waits `WAIT_S`."""
 
 _POLL_S = 10.0
 _clock, _sleep = time.monotonic, time.sleep
@@ -59,3 +63,21 @@ def run_when_ready(
                 told = str(error)
                 tell(f"waiting, {told}")
         _sleep(_POLL_S)
+
+
+class MemoryWait:
+    """Waiting of one batch for free memory."""
+
+    def __init__(self, tell: Callable[[str], None]):
+        self._tell = tell
+        self._since_s: float | None = None
+
+    def again(self, reason: str, limit_s: float) -> bool:
+        """Whether to try again, a while from now: False once the batch has waited for `limit_s` in all."""
+        if self._since_s is None:
+            self._since_s = _clock()
+            self._tell(f"waiting for free memory, {reason}")
+        elif _clock() - self._since_s > limit_s:
+            return False
+        _sleep(_POLL_S)
+        return True

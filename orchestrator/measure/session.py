@@ -9,20 +9,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.errors import UsageError
+from luts.estimate.estimation import Estimation
 from luts.estimate.ratios import RatioEstimates
-from luts.estimate.reference import QuietLatency, quiet_latency
-from luts.estimate.rounds import sessions
-from luts.samples import kept_samples
-from orchestrator.devices.base import Device
+from luts.estimate.reference import QuietLatency
+from luts.format.errors import UsageError
+from orchestrator.devices.common.device import Device
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.conditions import Conditions, conditions
+from orchestrator.journal.loads import LoadTimes, load_times
+from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.records import Header, Identity, PlacedType
 from orchestrator.measure.engine import Ending, Engine, PredictionWidth, Progress
-from orchestrator.measure.link import Link, ModelFile
-from orchestrator.measure.loads import LoadTimes, load_times
-from orchestrator.measure.log import MeasurementLog
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.records import Header, Identity
-from orchestrator.variant import Variant
-from orchestrator.wire.messages import HelloReply
+from orchestrator.measure.link import Link
+from orchestrator.plan.policy import Policy
+from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.replies import HelloReply
+
+_DELEGATES = {"xnnpack": "XnnpackBackend", "vulkan": "VulkanBackend", "coreml": "CoreMLBackend"}
+"""What ExecuTorch calls the delegates that models are lowered to; `portable` ones need none."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,36 @@ class Subject:
 class Measurement:
     """What came out: ratios of all models to the reference, and the reference's quiet milliseconds.
 
-    `failures` are the models that this device can't run, with the reason; they have no ratio. `ending` says why
-    measuring ended, `prediction_half_width` how narrow predictions were then (None: not asked for, or not known).
+    Attributes:
+        failures: Models that this device can't run, with the reason; they have no ratio.
+        loads: How long models take to load.
+        conditions: How kept batches were measured.
+        placements: Operations with their compute units, of the models whose runtime tells.
+        ending: Why measuring ended...
+        prediction_half_width: ...and how narrow predictions were then; None: not asked for, or not known.
     """
 
     hello: HelloReply
     header: Header
-    estimates: RatioEstimates
-    reference: QuietLatency
+    estimation: Estimation
     batches_kept: int
     batches_rejected: int
     failures: Mapping[str, str]
     loads: Mapping[str, LoadTimes]
+    conditions: Conditions
+    placements: Mapping[str, Sequence[PlacedType]]
     ending: Ending
     prediction_half_width: float | None
+
+    @property
+    def estimates(self) -> RatioEstimates:
+        """Ratios of all models to the reference."""
+        return self.estimation.ratios
+
+    @property
+    def reference(self) -> QuietLatency:
+        """The reference's quiet latency."""
+        return self.estimation.quiet
 
     def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
         """Latency and its 95 % interval (of the ratio), in ms of this or of another reference latency."""
@@ -84,6 +104,12 @@ def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None
     if runtime is None:
         known = ", ".join(hello.runtimes)
         raise UsageError(f"the agent on {device_name} has no runtime {variant.runtime}; it has {known}")
+    delegate = _DELEGATES.get(variant.target) if variant.runtime == "executorch" else None
+    if delegate is not None and delegate not in runtime.backends:
+        has = [name for name, called in _DELEGATES.items() if called in runtime.backends] + ["portable"]
+        raise UsageError(
+            f"the ExecuTorch on {device_name} has no {variant.target}; choose --backend {' or '.join(has)}"
+        )
     threads = runtime.options.get("threads")
     if threads is None and variant.threads:
         raise UsageError(f"{device_name} can't be told how many threads to use; leave --threads out")
@@ -130,7 +156,7 @@ def measure(
         UsageError: the device's agent does not have the variant's runtime.
         DeviceError: the device is not there, or was lost for good.
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
-        InvalidArtifactError: the device can't run the reference model.
+        ReferenceFailedError: the device can't run the reference model.
     """
     link = Link(device, variant.runtime, variant.load_options)
     hello = link.hello()
@@ -149,19 +175,17 @@ def measure(
                 link, subject.files, chosen, log, policy, subject.seed, progress, prediction_width
             )
             outcome = engine.run(budget_s)
-            estimates = outcome.estimates
-            kept = sessions(kept_samples(log.samples()))
-            quiet = quiet_latency(kept, subject.reference_id, estimates.load_variance.sd)
             verdicts = [end.kept for end in log.ends().values()]
             return Measurement(
                 hello,
                 log.header,
-                estimates,
-                quiet,
+                outcome.estimation,
                 batches_kept=sum(verdicts),
                 batches_rejected=len(verdicts) - sum(verdicts),
                 failures=log.failures(),
                 loads=load_times(log.records),
+                conditions=conditions(log.records),
+                placements=log.placements(),
                 ending=outcome.ending,
                 prediction_half_width=outcome.prediction_half_width,
             )

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from luts.errors import BlocktimeError, UsageError
+from pydantic import Field, model_validator
+
 from luts.estimate.accuracy import kendall_tau, mape, share_within
-from luts.lut import Lut
-from luts.model import LatencyModel
-from luts.schema import MeasuredModel
-from orchestrator.measure.plan import model_id
+from luts.format.atomic_file import write_text
+from luts.format.json_file import read_json
+from luts.format.lut import Lut
+from luts.format.values import Fraction, Ms, PositiveMs, Value
 from orchestrator.measure.session import Measurement
-from search.spaces import Arch, Space
+from orchestrator.plan.plan import model_id
+from search.spaces import Arch
+from search.spaces.registry import MAX_ARCH_BYTES
 
-ATTEMPTS_PER_ARCH = 50
-"""Draws for each architecture asked for, before the space counts as used up."""
+MAX_COMPARISONS = 20_000
+MAX_JSON_BYTES = 64 << 20
+"""Room for as many comparisons as are allowed, with architectures of common size."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One architecture: predicted with interval, measured with interval, in ms of the LUT's reference."""
+class Compared(Value):
+    """One architecture (canonical JSON), predicted and measured with intervals, in ms of the LUT's reference."""
 
-    arch: str
-    predicted_ms: float
-    predicted_low: float
-    predicted_high: float
-    measured_ms: float
-    measured_low: float
-    measured_high: float
+    arch: str = Field(max_length=MAX_ARCH_BYTES)
+    predicted_ms: PositiveMs
+    predicted_low: Ms
+    predicted_high: PositiveMs
+    measured_ms: PositiveMs
+    measured_low: Ms
+    measured_high: PositiveMs
+
+    @model_validator(mode="after")
+    def _intervals_hold_their_values(self) -> Self:
+        if not (
+            self.predicted_low <= self.predicted_ms <= self.predicted_high
+            and self.measured_low <= self.measured_ms <= self.measured_high
+        ):
+            raise ValueError("an interval does not hold its own value")
+        return self
 
     @property
     def error(self) -> float:
@@ -39,72 +50,75 @@ class Comparison:
         return self.predicted_ms / self.measured_ms - 1.0
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Accuracy of a LUT's predictions on `comparisons`.
+class Validation(Value):
+    """`validation.json`: how accurate a LUT's predictions are on `comparisons`.
 
     Attributes:
+        lut: Its name.
+        device: What was measured, as it was named.
+        measured: Whether the numbers come from a device.
         noise_floor: Spread between two loads of one model in this measurement, relative.
         coverage: Share of measurements inside the predicted intervals.
         reference_drift: Today's latency of the reference over that in the LUT.
     """
 
-    comparisons: tuple[Comparison, ...]
-    mape: float
-    max_error: float
-    within_2: float
-    within_5: float
-    within_10: float
-    kendall_tau: float | None
-    coverage: float
-    noise_floor: float
-    reference_drift: float
+    lut: str = Field(max_length=4096)
+    device: str = Field(max_length=4096)
+    measured: Literal["measured", "simulated"]
+    comparisons: tuple[Compared, ...] = Field(min_length=1, max_length=MAX_COMPARISONS)
+    mape: Annotated[float, Field(ge=0)]
+    max_error: Annotated[float, Field(ge=0)]
+    within_2: Fraction
+    within_5: Fraction
+    within_10: Fraction
+    kendall_tau: Annotated[float, Field(ge=-1, le=1)] | None
+    coverage: Fraction
+    noise_floor: Annotated[float, Field(ge=0)]
+    reference_drift: Annotated[float, Field(gt=0)]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON; `StorageError` where that fails."""
+        write_text(path, json.dumps(self.model_dump(), indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> Validation:
+        """Read what `save` wrote; `InvalidArtifactError` where it is damaged."""
+        return read_json(path, cls, MAX_JSON_BYTES, "run bench validate again")
 
 
-def fresh_archs(space: Space, lut: Lut, count: int, seed: int) -> list[Arch]:
-    """Random architectures of `space`, the part that the LUT covers, that were not measured for it.
-
-    Raises:
-        UsageError: the space does not have so many left.
-    """
-    known = {model.model_id for model in lut.models}
-    rng = random.Random(f"validate:{space.digest}:{seed}")
-    found: dict[str, Arch] = {}
-    for _ in range(count * ATTEMPTS_PER_ARCH):
-        arch = space.sample(rng)
-        name = model_id(arch.keys())
-        if name not in known:
-            found.setdefault(name, arch)
-        if len(found) == count:
-            return list(found.values())
-    raise UsageError(
-        f"{space.name} has only {len(found)} architectures that the LUT has not seen; ask for fewer"
-    )
-
-
-def reference_of(lut: Lut) -> MeasuredModel:
-    """The LUT's reference model."""
-    return next(model for model in lut.models if model.model_id == lut.meta.reference_id)
-
-
-def compare(lut: Lut, archs: Sequence[Arch], measurement: Measurement) -> list[Comparison]:
+def compare(lut: Lut, archs: Sequence[Arch], measurement: Measurement) -> list[Compared]:
     """Predictions beside measurements, both in ms of the LUT's reference."""
-    model = LatencyModel.from_lut(lut)
+    model = lut.latency_model
     rows = []
     for arch in archs:
         keys = arch.keys()
         predicted = model.predict(keys, arch.boundary_bytes())
         ms, low, high = measurement.ms(model_id(keys), lut.meta.reference_ms)
-        rows.append(Comparison(arch.to_json(), predicted.ms, predicted.low, predicted.high, ms, low, high))
+        rows.append(
+            Compared(
+                arch=arch.to_json(),
+                predicted_ms=predicted.ms,
+                predicted_low=predicted.low,
+                predicted_high=predicted.high,
+                measured_ms=ms,
+                measured_low=low,
+                measured_high=high,
+            )
+        )
     return rows
 
 
-def summarise(lut: Lut, comparisons: Sequence[Comparison], measurement: Measurement) -> Validation:
-    """Errors, order and coverage over all comparisons."""
+def summarise(
+    name: str, device: str, lut: Lut, comparisons: Sequence[Compared], measurement: Measurement
+) -> Validation:
+    """Errors, order and coverage over all comparisons; `name` is the LUT's."""
     truth = [c.measured_ms for c in comparisons]
     guess = [c.predicted_ms for c in comparisons]
     inside = sum(c.predicted_low <= c.measured_ms <= c.predicted_high for c in comparisons)
     return Validation(
+        lut=name,
+        device=device,
+        measured=lut.meta.measured,
         comparisons=tuple(comparisons),
         mape=mape(truth, guess),
         max_error=max(abs(c.error) for c in comparisons),
@@ -116,11 +130,3 @@ def summarise(lut: Lut, comparisons: Sequence[Comparison], measurement: Measurem
         noise_floor=measurement.estimates.noise_floor,
         reference_drift=measurement.reference.ms / lut.meta.reference_ms,
     )
-
-
-def write_validation(path: Path, validation: Validation, context: Mapping[str, str]) -> None:
-    """Keep a validation as JSON for reports; `context` names LUT and device."""
-    try:
-        path.write_text(json.dumps(dict(context) | asdict(validation), indent=1), encoding="utf-8")
-    except OSError as error:
-        raise BlocktimeError(f"cannot write {path}: {error.strerror}") from error

@@ -9,10 +9,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from luts.errors import StorageError, UsageError
+from luts.format.atomic_file import storage_error
+from luts.format.errors import UsageError
 from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution
 from orchestrator.breakdown.document import NetworkBreakdown
-from orchestrator.export.kinds import KINDS, TITLES, Kind
+from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
 from orchestrator.report.draw import BLUE, GREEN, INK, MUTED, ORANGE, PINK, RED, SKY, figure, legend
 
 _COLOURS: dict[Kind, str] = {
@@ -46,13 +47,13 @@ def write_breakdown_figure(path: Path, networks: Sequence[NetworkBreakdown], tit
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
             drawn.savefig(path, dpi=144, facecolor="white")
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; choose another --picture") from error
+        raise storage_error(f"cannot write {path}", error, "choose another --output") from error
 
 
 def check_suffix(path: Path) -> None:
     """`UsageError` for a format that pictures are not written in."""
     if path.suffix not in SUFFIXES:
-        raise UsageError(f"--picture {path}: expected a name that ends in {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
 
 
 def breakdown_figure(networks: Sequence[NetworkBreakdown], title: str) -> Figure:

@@ -18,7 +18,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from luts.errors import StorageError
+from luts.format.atomic_file import storage_error
 from orchestrator.report.numbers import BASE, MOVED
 
 WIDE_PX = 880
@@ -142,7 +142,7 @@ def save_png(drawn: Figure, path: Path) -> None:
         with mpl.rc_context(_RC):
             drawn.savefig(path, format="png", dpi=144, transparent=False, facecolor=PAPER)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        raise storage_error(f"cannot write {path}", error, "choose another --output") from error
 
 
 def _localise(element: ET.Element, name: str) -> None:

@@ -3,102 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from luts.errors import InvalidArtifactError, UsageError
-from luts.files import META_FILE, decode
-from luts.json_file import read_json
-from luts.lut import Lut
-from luts.schema import Digests, LutFile
-from luts.store import LutRef, LutStore, read_files
+from luts.format.codec import META_FILE, decode
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.lut import Lut
+from luts.format.schema import Digests, LutFile
+from luts.format.store import LutRef, LutStore, read_files
+from orchestrator.measure.validate import Validation
+from orchestrator.winner.choice import MeasuredArch, MeasuredBest
 from search.algorithms.record import Evaluated, SearchResult
 from search.spaces import Arch, load_arch
-from search.spaces.registry import MAX_ARCH_BYTES
 
 if TYPE_CHECKING:
-    from search.supernet.checkpoint import CheckpointInfo
+    from search.supernet.train.checkpoint_info import CheckpointInfo
 
-MAX_COMPARISONS = 20_000
-MAX_JSON_BYTES = 64 << 20
-"""Room for as many comparisons as are allowed, with architectures of common size."""
+Part = TypeVar("Part")
+
 MAX_PATH_BYTES = 4096
-
-_Ms = Annotated[float, Field(gt=0, le=1e7)]
-_LowMs = Annotated[float, Field(ge=0, le=1e7)]
-_Text = Annotated[str, Field(max_length=4096)]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Compared(_Value):
-    """One architecture (canonical JSON), predicted and measured with intervals, in ms of the LUT's reference."""
-
-    arch: Annotated[str, Field(max_length=MAX_ARCH_BYTES)]
-    predicted_ms: _Ms
-    predicted_low: _LowMs
-    predicted_high: _Ms
-    measured_ms: _Ms
-    measured_low: _LowMs
-    measured_high: _Ms
-
-    @model_validator(mode="after")
-    def _intervals_hold_their_values(self) -> Self:
-        if not (
-            self.predicted_low <= self.predicted_ms <= self.predicted_high
-            and self.measured_low <= self.measured_ms <= self.measured_high
-        ):
-            raise ValueError("an interval does not hold its own value")
-        return self
-
-
-class MeasuredChoice(Compared):
-    """An architecture that a search chose, measured again; `accuracy` is top-1, 0 to 1."""
-
-    accuracy: Annotated[float, Field(ge=0, le=1)]
-
-
-class MeasuredFile(_Value):
-    """`search/measured.json`, as `orchestrator.winner.write_measured` leaves it.
-
-    `winner` is the architecture chosen by the measurements; where `meets_budget` is false none of them was within
-    the budget, and it is the search's own.
-    """
-
-    device: _Text
-    variant: _Text
-    winner: Annotated[str, Field(max_length=MAX_ARCH_BYTES)]
-    meets_budget: bool
-    models: Annotated[tuple[MeasuredChoice, ...], Field(min_length=1, max_length=MAX_COMPARISONS)]
-
-    @model_validator(mode="after")
-    def _winner_is_there(self) -> Self:
-        if self.winner not in {model.arch for model in self.models}:
-            raise ValueError("the winner was not measured")
-        return self
-
-
-class ValidationFile(_Value):
-    """`validation.json`, as `orchestrator.measure.validate.write_validation` leaves it."""
-
-    lut: _Text
-    device: _Text
-    measured: Literal["measured", "simulated"]
-    comparisons: Annotated[tuple[Compared, ...], Field(min_length=1, max_length=MAX_COMPARISONS)]
-    mape: Annotated[float, Field(ge=0)]
-    max_error: Annotated[float, Field(ge=0)]
-    within_2: Annotated[float, Field(ge=0, le=1)]
-    within_5: Annotated[float, Field(ge=0, le=1)]
-    within_10: Annotated[float, Field(ge=0, le=1)]
-    kendall_tau: Annotated[float, Field(ge=-1, le=1)] | None
-    coverage: Annotated[float, Field(ge=0, le=1)]
-    noise_floor: Annotated[float, Field(ge=0)]
-    reference_drift: Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -116,10 +41,10 @@ class ReportInputs:
     """Everything that a report may show; None and empty where it is not there, `absent` says so in words."""
 
     lut: NamedLut | None = None
-    validation: ValidationFile | None = None
+    validation: Validation | None = None
     search: SearchResult | None = None
     winner: Arch | None = None
-    measured: MeasuredFile | None = None
+    measured: MeasuredBest | None = None
     supernet: CheckpointInfo | None = None
     absent: tuple[str, ...] = ()
 
@@ -139,24 +64,23 @@ class ReportInputs:
         return next((row for row in self.search.evaluated if row.arch == text), self.search.winner)
 
     @property
-    def winner_measured(self) -> MeasuredChoice | None:
+    def winner_measured(self) -> MeasuredArch | None:
         """The winner's own measurement."""
         if self.winner is None or self.measured is None:
             return None
-        text = self.winner.to_json()
-        return next((row for row in self.measured.models if row.arch == text), None)
+        return self.measured.of_arch(self.winner)
 
     @property
     def contradictions(self) -> tuple[str, ...]:
         """Parts that do not belong together, each in a sentence."""
-        found = []
+        told = []
         if self.lut and self.search and self.lut.digest not in self.search.price.split("+"):
-            found.append("The search was priced by another LUT than the one shown here.")
+            told.append("The search was priced by another LUT than the one shown here.")
         if self.lut and self.validation and self.validation.lut != self.lut.name:
-            found.append(f"The validation is of the LUT {self.validation.lut}, not of the one shown here.")
+            told.append(f"The validation is of the LUT {self.validation.lut}, not of the one shown here.")
         if self.lut and self.measured and self.measured.variant != self.lut.lut.meta.variant:
-            found.append(f"The networks found were measured as {self.measured.variant}, unlike the LUT.")
-        return tuple(found)
+            told.append(f"The networks found were measured as {self.measured.variant}, unlike the LUT.")
+        return tuple(told)
 
 
 def read_named_lut(ref: LutRef) -> NamedLut:
@@ -168,7 +92,7 @@ def read_named_lut(ref: LutRef) -> NamedLut:
 
 
 def read_run(folder: Path, store: LutStore) -> ReportInputs:
-    """All that a run's folder holds.
+    """All that a run's folder holds, or the folder of a search alone (`bench search -o`) with the LUT it names.
 
     Raises:
         UsageError: no such folder, nothing to report in it, or its LUT is gone.
@@ -176,6 +100,7 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
     """
     if not folder.is_dir():
         raise UsageError(f"no folder {folder}; give the folder of a run, or --lut for a LUT alone")
+    search_folder = folder if (folder / "result.json").exists() else folder / "search"
     places = {
         "lut.txt": "the LUT (lut.txt)",
         "validation.json": "a validation of the LUT on new networks (validation.json)",
@@ -183,27 +108,38 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
         "search/result.json": "a search (search/result.json)",
         "search/measured.json": "measurements of the networks found (search/measured.json)",
     }
-    found = {name: (folder / name).exists() for name in places}
-    winner_path = folder / "search" / "winner.json"
-    if not any(found.values()) and not winner_path.exists():
+    paths = {name: folder / name for name in places}
+    paths |= {f"search/{name}": search_folder / name for name in ("result.json", "measured.json")}
+    there = [name for name, path in paths.items() if path.exists()]
+    winner_path = search_folder / "winner.json"
+    if not there and not winner_path.exists():
         raise UsageError(
-            f"{folder} holds nothing to report; expected lut.txt, validation.json, supernet/ or search/"
+            f"{folder} holds nothing to report; expected lut.txt, validation.json, supernet/ or search/, or what "
+            "bench search writes"
         )
-    search = SearchResult.load(folder / "search/result.json") if found["search/result.json"] else None
+
+    def read(name: str, load: Callable[[Path], Part]) -> Part | None:
+        return load(paths[name]) if name in there else None
+
+    search = read("search/result.json", SearchResult.load)
     winner = search.winner.architecture() if search else None
+    lut = read("lut.txt", lambda path: _lut_of_run(path, store))
+    if lut is None and search is not None and search_folder == folder:
+        lut = _lut_of_search(search, store)
     return ReportInputs(
-        lut=_lut_of_run(folder, store) if found["lut.txt"] else None,
-        validation=_validation(folder / "validation.json") if found["validation.json"] else None,
+        lut=lut,
+        validation=read("validation.json", Validation.load),
         search=search,
         winner=load_arch(str(winner_path)) if winner_path.exists() else winner,
-        measured=_measured(folder / "search/measured.json") if found["search/measured.json"] else None,
-        supernet=_supernet(folder / "supernet") if found["supernet/checkpoint.json"] else None,
-        absent=tuple(words for name, words in places.items() if not found[name]),
+        measured=read("search/measured.json", MeasuredBest.load),
+        supernet=read("supernet/checkpoint.json", _supernet),
+        absent=tuple(
+            words for name, words in places.items() if name not in there and not (name == "lut.txt" and lut)
+        ),
     )
 
 
-def _lut_of_run(folder: Path, store: LutStore) -> NamedLut:
-    path = folder / "lut.txt"
+def _lut_of_run(path: Path, store: LutStore) -> NamedLut:
     try:
         with path.open("rb") as file:
             name = file.read(MAX_PATH_BYTES + 1).decode().strip()
@@ -211,21 +147,24 @@ def _lut_of_run(folder: Path, store: LutStore) -> NamedLut:
         raise InvalidArtifactError(f"{path}: cannot be read; write the LUT's path or name into it") from error
     if not 0 < len(name) <= MAX_PATH_BYTES or not name.isprintable():
         raise InvalidArtifactError(f"{path}: holds no path or name of a LUT; write it again")
-    beside = folder / name
+    beside = path.parent / name
     return read_named_lut(store.resolve(beside if beside.is_dir() else name))
 
 
-def _validation(path: Path) -> ValidationFile:
-    return read_json(path, ValidationFile, MAX_JSON_BYTES, "run bench validate again")
+def _lut_of_search(search: SearchResult, store: LutStore) -> NamedLut | None:
+    """The LUT that a search was priced by; None where it is not here any more, or another of its name."""
+    if search.provenance is None:
+        return None
+    pin = search.provenance.luts[0]
+    try:
+        lut = read_named_lut(store.resolve(pin.name))
+    except UsageError:
+        return None
+    return lut if lut.digest == pin.sha256 else None
 
 
-def _measured(path: Path) -> MeasuredFile:
-    return read_json(path, MeasuredFile, MAX_JSON_BYTES, "measure the networks again")
+def _supernet(path: Path) -> CheckpointInfo:
+    # brings in torch, which a report of a LUT can do without
+    from search.supernet.train.checkpoint_info import read_info
 
-
-def _supernet(folder: Path) -> CheckpointInfo:
-    from search.supernet.checkpoint import (
-        read_info,
-    )  # brings in torch, which a report of a LUT can do without
-
-    return read_info(folder)
+    return read_info(path.parent)

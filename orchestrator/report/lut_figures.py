@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from luts.schema import Entry
+from luts.format.schema import Entry
 from orchestrator.report.draw import (
     BLUE,
     GREEN,
@@ -73,7 +73,7 @@ def entries_figure(entries: Sequence[Entry], width_px: int) -> Figure:
 
 
 def _told_by_removal(entry: Entry) -> float | None:
-    return None if entry.moved else entry.removal_ms
+    return None if entry.migrated_operations else entry.removal_ms
 
 
 def row_labels(axes: Any, labels: Sequence[str], small: bool) -> None:

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from luts.estimate.accuracy import mape, relative_errors, share_within
-from luts.estimate.ratios import aa_differences
-from luts.estimate.rounds import sessions
-from luts.lut import Lut
-from luts.model import MIB, LatencyModel
-from luts.samples import kept_samples
-from luts.schema import Entry
-from orchestrator.report.inputs import Compared, ReportInputs
-from search.algorithms import pareto
-from search.algorithms.record import Evaluated, SearchResult
+from luts.estimate.estimation import Estimation
+from luts.format.lut import Lut
+from luts.format.numbers import MIB
+from luts.format.schema import Entry
+from orchestrator.measure.validate import Compared
+from orchestrator.report.inputs import ReportInputs
+from search import algorithms
+from search.algorithms import Evaluated, SearchResult
 from search.spaces import Arch
 
 BASE = "base"
 MOVED = "data moved"
-"""Kinds of the two parts of a latency that are no blocks."""
+"""Kinds of the two parts of a latency that are not blocks."""
 
 SERIES_NAMES = ("held out of the LUT", "new random networks", "found by the search")
 """Where networks with a prediction and a measurement come from."""
@@ -69,7 +68,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a network's predicted latency; `key` is "" for what is no block."""
+    """A part of a network's predicted latency; `key` is "" for what is not a block."""
 
     kind: str
     key: str
@@ -116,7 +115,7 @@ def agreement(inputs: ReportInputs) -> tuple[Series, ...]:
 
 
 def _heldout_pairs(lut: Lut) -> tuple[Pair, ...]:
-    model = LatencyModel.from_lut(lut)
+    model = lut.latency_model
     pairs = []
     for row in lut.models:
         if row.split == "heldout":
@@ -145,7 +144,7 @@ def _pair(row: Compared) -> Pair:
 
 def front(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """Networks that no other beats in both accuracy and latency, fastest first."""
-    return list(pareto.front(evaluated, ("latency", "accuracy")))
+    return list(algorithms.front(evaluated, ("latency", "accuracy")))
 
 
 def latency_parts(lut: Lut, arch: Arch) -> tuple[Part, ...]:
@@ -153,7 +152,7 @@ def latency_parts(lut: Lut, arch: Arch) -> tuple[Part, ...]:
 
     Raises UsageError where the LUT lacks a block.
     """
-    model = LatencyModel.from_lut(lut)
+    model = lut.latency_model
     blocks = arch.blocks()
     model.predict([block.key for block in blocks], 0)
     moved_ms = model.transfer_ms_per_mib * arch.boundary_bytes() / MIB
@@ -183,7 +182,8 @@ def history(search: SearchResult) -> tuple[GenerationSpread, ...]:
 
 def aa_rows(lut: Lut) -> tuple[AaRow, ...]:
     """How far two loads of the same file differed, batch by batch, rejected batches included."""
-    kept = set(kept_samples(lut.samples).column("batch").unique().to_pylist())
+    estimation = Estimation.of(lut.samples, lut.meta.reference_id)
+    kept = {session.batch for session in estimation.sessions if session.kept}
     return tuple(
         AaRow(
             batch=row.batch,
@@ -193,5 +193,5 @@ def aa_rows(lut: Lut) -> tuple[AaRow, ...]:
             rounds=row.rounds,
             kept=row.batch in kept,
         )
-        for row in aa_differences(sessions(lut.samples), lut.meta.reference_id)
+        for row in estimation.differences
     )

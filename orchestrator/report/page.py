@@ -6,11 +6,15 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from luts.errors import StorageError
+from luts.format.atomic_file import storage_error, write_atomically
 from orchestrator.report.inputs import ReportInputs
+from orchestrator.report.lut_sections import agreement, entries, quiet
 from orchestrator.report.provenance import provenance, subtitle, tiles, title
-from orchestrator.report.sections import sections
-from search.files import write_atomically
+from orchestrator.report.search_sections import architecture, history, latency, tradeoff
+from orchestrator.report.section import Section
+
+SECTIONS = (tradeoff, architecture, latency, entries, agreement, history, quiet)
+"""In the order of the page."""
 
 
 def render(inputs: ReportInputs) -> str:
@@ -28,11 +32,17 @@ def render(inputs: ReportInputs) -> str:
         day=inputs.lut.lut.meta.created[:10] if inputs.lut else "",
         simulated=inputs.simulated,
         tiles=tiles(inputs),
-        sections=tuple(sections(inputs)),
+        sections=sections(inputs),
         contradictions=inputs.contradictions,
         absent=inputs.absent,
         facts=provenance(inputs),
     )
+
+
+def sections(inputs: ReportInputs) -> list[Section]:
+    """All sections whose numbers are there."""
+    made = (make(inputs) for make in SECTIONS)
+    return [section for section in made if section is not None]
 
 
 def write_report(path: Path, html: str) -> None:
@@ -40,6 +50,6 @@ def write_report(path: Path, html: str) -> None:
     try:
         write_atomically(path, html.encode())
     except OSError as error:
-        raise StorageError(
-            f"report not written to {path}: {error.strerror}; free space or give another file with -o"
+        raise storage_error(
+            f"report not written to {path}", error, "give another file with --output"
         ) from error

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.measure.conditions import described
+from orchestrator.journal.conditions import described
 from orchestrator.report.inputs import NamedLut, ReportInputs
 from search.algorithms.record import SearchResult
 
 if TYPE_CHECKING:
-    from search.supernet.checkpoint import CheckpointInfo
+    from search.supernet.train.checkpoint_info import CheckpointInfo
 
 
 @dataclass(frozen=True)
@@ -50,36 +50,36 @@ def subtitle(inputs: ReportInputs) -> str:
 
 def tiles(inputs: ReportInputs) -> tuple[Tile, ...]:
     """The few numbers that a reader looks for first."""
-    found = []
+    shown = []
     winner, measured = inputs.chosen, inputs.winner_measured
     if inputs.search is not None and winner is not None:
-        found.append(
+        shown.append(
             Tile(f"{100 * winner.accuracy:.1f} %", "winner's accuracy", "images held out of training")
         )
         budget = f"budget {inputs.search.budget.latency_ms:.4g} ms"
         if measured is None:
-            found.append(Tile(f"{winner.latency_ms:.3f} ms", "winner's latency", f"predicted, {budget}"))
+            shown.append(Tile(f"{winner.latency_ms:.3f} ms", "winner's latency", f"predicted, {budget}"))
         else:
             detail = f"predicted {measured.predicted_ms:.3f}, {budget}"
-            found.append(Tile(f"{measured.measured_ms:.3f} ms", "winner, measured", detail))
+            shown.append(Tile(f"{measured.measured_ms:.3f} ms", "winner, measured", detail))
     if inputs.lut is not None:
         lut = inputs.lut.lut
         measured_entries = sum(entry.method != "prior" for entry in lut.entries)
         detail = f"{len(lut.models)} networks, {lut.samples.num_rows:,} samples"
-        found.append(Tile(f"{measured_entries}", "blocks measured", detail))
+        shown.append(Tile(f"{measured_entries}", "blocks measured", detail))
         error = lut.meta.heldout_error
         if error is not None:
             detail = f"mean, on {error.models} held-out networks"
-            found.append(Tile(f"{100 * error.mape:.2f} %", "error of predictions", detail))
-        found.append(Tile(f"{100 * lut.meta.noise_floor:.2f} %", "noise floor", "two loads of one file"))
-    return tuple(found)
+            shown.append(Tile(f"{100 * error.mape:.2f} %", "error of predictions", detail))
+        shown.append(Tile(f"{100 * lut.meta.noise_floor:.2f} %", "noise floor", "two loads of one file"))
+    return tuple(shown)
 
 
 def provenance(inputs: ReportInputs) -> tuple[Facts, ...]:
     """Everything that decides whether another report is comparable."""
-    found = []
+    facts = []
     if inputs.lut is not None:
-        found += _lut_facts(inputs.lut)
+        facts += _lut_facts(inputs.lut)
     if inputs.validation is not None:
         validation = inputs.validation
         rows = (
@@ -89,12 +89,12 @@ def provenance(inputs: ReportInputs) -> tuple[Facts, ...]:
             ("mean error", f"{100 * validation.mape:.2f} %"),
             ("reference then / in the LUT", f"{validation.reference_drift:.3f}"),
         )
-        found.append(Facts("Validation", rows))
+        facts.append(Facts("Validation", rows))
     if inputs.supernet is not None:
-        found.append(_supernet_facts(inputs.supernet))
+        facts.append(_supernet_facts(inputs.supernet))
     if inputs.search is not None:
-        found.append(_search_facts(inputs.search))
-    return tuple(found)
+        facts.append(_search_facts(inputs.search))
+    return tuple(facts)
 
 
 def _lut_facts(named: NamedLut) -> list[Facts]:

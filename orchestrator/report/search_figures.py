@@ -22,14 +22,14 @@ from orchestrator.report.draw import (
     kind_colours,
     legend,
 )
-from orchestrator.report.inputs import MeasuredChoice
 from orchestrator.report.lut_figures import row_labels
 from orchestrator.report.numbers import GenerationSpread, Part, front
+from orchestrator.winner.choice import MeasuredArch
 from search.algorithms.record import Evaluated, SearchResult
 
 
 def tradeoff_figure(
-    search: SearchResult, winner: Evaluated, measured: MeasuredChoice | None, width_px: int
+    search: SearchResult, winner: Evaluated, measured: MeasuredArch | None, width_px: int
 ) -> Figure:
     """Accuracy against predicted latency of every network evaluated; front, budget, winner and its measurement."""
     small = width_px < SMALL_BELOW_PX
@@ -132,7 +132,7 @@ def history_figure(rows: Sequence[GenerationSpread], width_px: int) -> Figure:
     return drawn
 
 
-def latency_figure(parts: Sequence[Part], measured: MeasuredChoice | None, width_px: int) -> Figure:
+def latency_figure(parts: Sequence[Part], measured: MeasuredArch | None, width_px: int) -> Figure:
     """The whole network as one bar of its parts in order of execution, and below it each part in its place."""
     small = width_px < SMALL_BELOW_PX
     colours = kind_colours(part.kind for part in parts)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import sys
 
-from luts.errors import UsageError
-from orchestrator.agent.identity import SOURCES, agent_info
+from luts.format.errors import UsageError
+from orchestrator.agent.agent import Agent
+from orchestrator.agent.device.identity import SOURCES, agent_info
 from orchestrator.agent.main import program_options, run_program
-from orchestrator.agent.session import Agent
 from orchestrator.agent.store import ModelStore
 from orchestrator.simulate.machine import RUNTIME, Machine
 from orchestrator.simulate.scenario import Scenario, parse_scenario
+from orchestrator.wire.errors import exit_code
+from search.spaces.plugins import load_installed
 
 
 def simulated_agent(scenario: Scenario, token: str, store: ModelStore) -> Agent:
@@ -35,10 +37,11 @@ def main() -> int:
     parser.add_argument("--scenario", required=True, help="the scenario's JSON")
     options = parser.parse_args()
     try:
+        load_installed()
         scenario = parse_scenario(options.scenario)
     except UsageError as error:
         print(error, file=sys.stderr)
-        return error.exit_code
+        return exit_code(error)
     return run_program(options, functools.partial(simulated_agent, scenario))
 
 

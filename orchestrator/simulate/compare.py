@@ -1,18 +1,18 @@
-"""A LUT of a simulated device beside the truth that it should have found."""
+"""A LUT of a simulated device beside the truth that it estimates."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from luts.errors import StorageError
 from luts.estimate.accuracy import mape
-from luts.lut import Lut
-from luts.model import latency_ms
+from luts.format.errors import StorageError
+from luts.format.latency import latency_ms
+from luts.format.lut import Lut
 from orchestrator.simulate.scenario import Scenario
 from orchestrator.simulate.truth import Truth, handed_mib
 
@@ -50,8 +50,7 @@ class Comparison:
 
 def compare(lut: Lut, truth: Truth) -> Comparison:
     """The LUT's entries and predictions beside the truth for as many threads."""
-    reference = next(model for model in lut.models if model.model_id == lut.meta.reference_id)
-    scale = lut.meta.reference_ms / truth.latency_ms(reference.blocks)
+    scale = lut.meta.reference_ms / truth.latency_ms(lut.reference.blocks)
     measured = [entry for entry in lut.entries if entry.method != "prior"]
     missed_ms_per_mib = scale * truth.costs.transfer_ms_per_mib - lut.meta.transfer_ms_per_mib
     true_ms = np.array(
@@ -84,7 +83,11 @@ def compare(lut: Lut, truth: Truth) -> Comparison:
 
 
 def write_truth(
-    path: Path, scenario: Scenario, threads: int, models: dict[str, Sequence[str]], found: Comparison
+    path: Path,
+    scenario: Scenario,
+    threads: int,
+    models: Mapping[str, Sequence[str]],
+    comparison: Comparison,
 ) -> None:
     """Keep what was true, and how close the LUT came, as JSON; `models` are block keys by model id.
 
@@ -105,7 +108,7 @@ def write_truth(
             name: {"additive_ms": truth.additive_ms(blocks), "latency_ms": truth.latency_ms(blocks)}
             for name, blocks in models.items()
         },
-        "comparison": asdict(found),
+        "comparison": asdict(comparison),
     }
     try:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

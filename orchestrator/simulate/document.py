@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from luts.errors import InvalidArtifactError, UsageError
-from luts.schema import MAX_BLOCKS, Key, Value
-from orchestrator.measure.link import ModelFile
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.messages import first_problem
+from luts.format.values import MAX_BLOCKS, Key, Value
+from orchestrator.wire.model_file import ModelFile
 from search.blocks import parse_keys
 
 MAX_MODEL_BYTES = 1 << 17
@@ -39,20 +40,19 @@ def read_model(path: Path) -> tuple[str, ...]:
     """The block keys in a model file.
 
     Raises:
-        InvalidArtifactError: it is no model of a simulated device, or names a block that does not exist.
+        InvalidArtifactError: it is not a model of a simulated device, or names a block that does not exist.
     """
     with path.open("rb") as file:
         content = file.read(MAX_MODEL_BYTES + 1)
     try:
         if len(content) > MAX_MODEL_BYTES:
-            raise InvalidArtifactError(f"no simulated model: over {MAX_MODEL_BYTES} bytes")
+            raise InvalidArtifactError(f"not a simulated model: over {MAX_MODEL_BYTES} bytes")
         blocks = SimulatedModelFile.model_validate_json(content).blocks
         parse_keys(blocks)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
         raise InvalidArtifactError(
-            f"no simulated model ({reason}); a simulated device runs lists of blocks alone"
+            f"not a simulated model ({first_problem(error)}); a simulated device runs lists of blocks alone"
         ) from None
     except UsageError as error:
-        raise InvalidArtifactError(f"no simulated model: {error}") from None
+        raise InvalidArtifactError(f"not a simulated model: {error}") from None
     return blocks

@@ -9,20 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from luts.errors import InvalidArtifactError
-from orchestrator.agent.errors import OpError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.simulate.document import read_model
 from orchestrator.simulate.noise import Processor
 from orchestrator.simulate.scenario import Scenario
 from orchestrator.simulate.truth import Truth
-from orchestrator.wire.messages import (
-    DeviceInfo,
-    DeviceState,
-    OptionInfo,
-    OptionValue,
-    RuntimeInfo,
-    ThermalZone,
-)
+from orchestrator.wire.device_state import DeviceState, ThermalZone
+from orchestrator.wire.errors import OpError
+from orchestrator.wire.fields import OptionValue
+from orchestrator.wire.replies import DeviceInfo, OptionInfo, RuntimeInfo
 
 RUNTIME = "simulated"
 """Name of the runtime; that of no real one."""

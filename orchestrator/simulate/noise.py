@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from luts.schema import Value
+from luts.format.values import Value
 
 Deviation = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
@@ -52,7 +52,7 @@ class StolenCore(Value):
 
 
 class Noise(Value):
-    """All disturbances; every default is none at all.
+    """All disturbances; by default there are none.
 
     Attributes:
         load_sd: Of a load's own level (log). 0.5 to 0.8 % on a two-core host.

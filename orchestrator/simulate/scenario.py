@@ -7,8 +7,10 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from luts.errors import UsageError
-from luts.schema import Value
+from luts.format.errors import UsageError
+from luts.format.installation import supplied
+from luts.format.messages import first_problem
+from luts.format.values import Value
 from orchestrator.simulate.noise import Noise, StolenCore, Throttling
 from orchestrator.simulate.truth import Costs
 
@@ -88,7 +90,7 @@ def find_scenario(text: str) -> Scenario:
     """A ready-made scenario by name, or that of a JSON file.
 
     Raises:
-        UsageError: neither, or the file is no scenario; names the first field that is wrong.
+        UsageError: neither, or the file is not a scenario; names the first field that is wrong.
     """
     if text in SCENARIOS:
         return SCENARIOS[text]
@@ -104,12 +106,12 @@ def find_scenario(text: str) -> Scenario:
 
 
 def parse_scenario(document: bytes | str) -> Scenario:
-    """A scenario's JSON as a value; UsageError where it is none."""
+    """A scenario's JSON as a value; UsageError where it is not one."""
     if len(document) > MAX_SCENARIO_BYTES:
         raise UsageError(f"a scenario has at most {MAX_SCENARIO_BYTES} bytes; give a shorter one")
     try:
         return Scenario.model_validate_json(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "its JSON"
-        raise UsageError(f"no scenario: {where}: {first['msg']}; see docs/lut.md") from None
+        raise UsageError(
+            f"not a scenario: {first_problem(error, 'its JSON')}; see {supplied('docs/lut.md')}"
+        ) from None

@@ -18,8 +18,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from luts.estimate.physics import MIB, MMAC, WEIGHT_BYTES
-from luts.schema import Ms, Value
+from luts.estimate.physics import physics_ms
+from luts.format.numbers import MIB
+from luts.format.schema import Coefficients
+from luts.format.values import Ms, Value
+from orchestrator.plan.features import features_of
 from search.blocks import BlockSpec, boundary_bytes, parse_key, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
 
@@ -66,7 +69,7 @@ class Costs(Value):
 class Truth:
     """The latency of every network of known blocks, on `threads` threads.
 
-    Blocks are given by key in order of execution; UsageError where a key is none.
+    Blocks are given by key in order of execution; UsageError where a key is not one.
     """
 
     def __init__(self, costs: Costs, threads: int = 1) -> None:
@@ -107,10 +110,14 @@ class Truth:
 
     def _entry_ms(self, key: str) -> float:
         costs, block = self.costs, parse_key(key)
-        moved_mib = (block.traffic_elements() * BYTES_PER_ELEMENT + block.params() * WEIGHT_BYTES) / MIB
-        macs = block.macs().total
-        physics = costs.constant_ms + costs.ms_per_mmac * macs / MMAC + costs.ms_per_mib * moved_mib
-        return physics * math.exp(costs.deviation_sd * _normal(f"{costs.seed}:{key}"))
+        price = Coefficients(
+            constant_ms=costs.constant_ms,
+            ms_per_mmac=costs.ms_per_mmac,
+            ms_per_depthwise_mmac=costs.ms_per_mmac,
+            ms_per_mib=costs.ms_per_mib,
+        )
+        feature = features_of([block])[key]
+        return physics_ms(feature, price) * math.exp(costs.deviation_sd * _normal(f"{costs.seed}:{key}"))
 
     def _spilled_mib(self, before: BlockSpec, block: BlockSpec) -> float:
         live_mib = (before.live_elements() + block.live_elements()) * BYTES_PER_ELEMENT / MIB

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from luts.estimate.accuracy import kendall_tau
-from orchestrator.counting import Counts
+from luts.published import PublishedTable
+from orchestrator.export.lower.counting import Counts
 from orchestrator.suites.suite import Entry
 
 
@@ -45,6 +47,29 @@ class Row:
     shared_rank: int | None
     published_rank: int | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON and tables have it: one level, published figures beside our own."""
+        published, counts = self.entry.published, self.counts
+        return {
+            "row": self.entry.row,
+            "model": self.entry.model,
+            "kind": self.entry.kind,
+            "params": counts.params if counts else None,
+            "conv_linear_macs": counts.conv_linear_macs if counts else None,
+            "all_macs": counts.all_macs if counts else None,
+            **(asdict(self.measured) if self.measured else {"ms": None, "outside": None}),
+            "rank": self.rank,
+            "shared_rank": self.shared_rank,
+            "failure": self.failure,
+            "published_table": self.entry.figures,
+            "published_params_m": published.params_m,
+            "published_flops_g": published.flops_g,
+            "published_top1_percent": published.top1_percent,
+            "published_ms": published.latency_ms,
+            "published_rank": self.published_rank,
+            "differs": self.entry.differs,
+        }
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -57,6 +82,29 @@ class Comparison:
     kendall_tau: float | None
     shared: int
 
+    @property
+    def tables(self) -> dict[str, PublishedTable]:
+        """The published tables by name."""
+        return {row.entry.figures: row.entry.table for row in self.rows}
+
+    @property
+    def failure(self) -> str:
+        """Names every network without a latency, with the reason; empty where all have one."""
+        failed = [f"{row.entry.row} ({row.failure})" for row in self.rows if row.failure]
+        return (
+            f"{len(failed)} of {len(self.rows)} networks not measured: {'; '.join(failed)}" if failed else ""
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        shown = {"label", "title", "paper", "table", "latency_device", "note"}
+        return {
+            "networks": [row.to_dict() for row in self.rows],
+            "kendall_tau": self.kendall_tau,
+            "kendall_tau_networks": self.shared,
+            "published": {name: table.model_dump(include=shown) for name, table in self.tables.items()},
+        }
+
 
 def compare(
     entries: Sequence[Entry],
@@ -65,7 +113,7 @@ def compare(
     failures: Mapping[str, str],
 ) -> Comparison:
     """Put measurements beside published figures; the mappings are by `Entry.model`."""
-    latency = {name: found.ms for name, found in measured.items()}
+    latency = {name: row.ms for name, row in measured.items()}
     published = {
         entry.model: ms
         for entry in entries

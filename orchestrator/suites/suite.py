@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from luts.errors import UsageError
-from luts.json_file import read_json
+from luts.format.errors import UsageError
+from luts.format.json_file import read_json
+from luts.format.messages import unknown
 from luts.published import PublishedRow, PublishedTable, load_published
-from orchestrator.names import unknown
 
 MAX_BYTES = 64 * 1024
 """Largest file that is read; a suite of two dozen networks has 5 KiB."""

@@ -1,10 +1,10 @@
-"""Errors of the wire: a broken frame, an agent that answers with an error, an agent that is gone."""
+"""Errors of devices and of the wire: no device, a broken frame, an agent that refuses or is gone."""
 
 from __future__ import annotations
 
-from luts.errors import BlocktimeError, DeviceError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 
-_EXIT_CODES = {
+_BY_AGENT_CODE = {
     "bad_model": 6,
     "hash_mismatch": 6,
     "bad_option": 2,
@@ -13,6 +13,10 @@ _EXIT_CODES = {
     "unauthorized": 3,
     "protocol_version": 3,
 }
+
+
+class DeviceError(BlocktimeError):
+    """A device was not found, refused the connection or was lost."""
 
 
 class FrameError(BlocktimeError):
@@ -32,8 +36,27 @@ class AgentError(BlocktimeError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.exit_code = _EXIT_CODES.get(code, 1)
 
 
 class AgentLost(DeviceError):
     """The connection to the agent broke, or the agent broke the protocol; a new connection is needed."""
+
+
+class OpError(Exception):
+    """What an agent answers a request with that failed; `code` is one of PROTOCOL.md's.
+
+    The connection goes on unless it `closes`.
+    """
+
+    def __init__(self, code: str, message: str, *, closes: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.closes = closes
+
+
+def exit_code(error: BlocktimeError) -> int:
+    """What a program exits with that ends by this error: 2 usage, 3 device, 6 invalid file, 1 anything else."""
+    if isinstance(error, AgentError):
+        return _BY_AGENT_CODE.get(error.code, 1)
+    by_class = {UsageError: 2, DeviceError: 3, InvalidArtifactError: 6}
+    return next((code for cls, code in by_class.items() if isinstance(error, cls)), 1)

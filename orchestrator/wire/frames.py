@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from orchestrator.wire.errors import FrameError
 
+PREFIX_BYTES = 4
 MAX_HEADER_BYTES = 1 << 20
 MAX_PAYLOAD_BYTES = 1 << 30
 MAX_DEPTH = 32
@@ -98,7 +99,7 @@ class Payload:
             pass
 
 
-def read_header_length(prefix: bytes) -> int:
+def read_header_length(prefix: bytes | bytearray) -> int:
     """Length in bytes that the four-byte `prefix` announces; FrameError over the limit."""
     (length_bytes,) = struct.unpack(">I", prefix)
     if length_bytes > MAX_HEADER_BYTES:
@@ -111,7 +112,7 @@ def read_frame(stream: ByteSource) -> tuple[dict[str, Any], Payload] | None:
     first = stream.read(1)
     if not first:
         return None
-    prefix = first + _read_exactly(stream, 3, "header length")
+    prefix = first + _read_exactly(stream, PREFIX_BYTES - 1, "header length")
     header = decode_header(_read_exactly(stream, read_header_length(prefix), "header"))
     return header, Payload(stream, header.get("payload", 0))
 
@@ -131,7 +132,7 @@ def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite_float(text: str) -> float:

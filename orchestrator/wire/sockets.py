@@ -6,8 +6,9 @@ import contextlib
 import socket
 import time
 
-_LINGER_S = 1.0
-_LINGER_BYTES = 4 << 20
+# How long and how much is read after the last answer, so that the answer arrives.
+LINGER_S = 1.0
+LINGER_BYTES = 4 << 20
 
 
 class SocketSource:
@@ -33,8 +34,8 @@ def close_after_answer(sock: socket.socket) -> None:
 
     A close with input unread makes the kernel reset the connection, and the peer may lose the answer.
     """
-    deadline_s = time.monotonic() + _LINGER_S
-    left_bytes = _LINGER_BYTES
+    deadline_s = time.monotonic() + LINGER_S
+    left_bytes = LINGER_BYTES
     with contextlib.suppress(OSError), sock:
         sock.shutdown(socket.SHUT_WR)
         while left_bytes > 0 and (left_s := deadline_s - time.monotonic()) > 0:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.wire.messages import TensorSpec
+from orchestrator.wire.fields import TensorSpec
 
 
 def spec_of(array: np.ndarray) -> TensorSpec:

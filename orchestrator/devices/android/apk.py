@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
+from luts.format.installation import supplied
 from orchestrator.devices.android import install
 from orchestrator.devices.android.errors import NotInstalled
 from orchestrator.devices.android.link import AdbLink
@@ -36,7 +37,7 @@ class AppFile:
         if path is not None:
             if not path.is_file():
                 raise UsageError(
-                    f"there is no app {path}: give the .apk that the build made, see docs/android.md"
+                    f"there is no app {path}: give the .apk that the build made, see {supplied('docs/android.md')}"
                 )
             return cls(path, asked_for=True)
         built = [apk for apk in sorted(_BUILT.glob("*.apk")) if "unsigned" not in apk.name]
@@ -47,8 +48,8 @@ class AppFile:
         if install.find_installed(link) is None:
             if self.path is None:
                 raise NotInstalled(
-                    f"the blocktime app is not on {link.label}: build it (docs/android.md) and name it with "
-                    "--app FILE.apk"
+                    f"the blocktime app is not on {link.label}: build it ({supplied('docs/android.md')}) and name "
+                    "it with --app FILE.apk"
                 )
             install.install(link, self.path)
         elif self.path is not None and self.asked_for and not install.is_same(link, self.path):

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from luts.errors import DeviceError, UsageError
+from luts.format.errors import UsageError
 from orchestrator.devices.android.install import PACKAGE
 from orchestrator.devices.android.link import AdbLink
-from orchestrator.wire.messages import Caveat
+from orchestrator.wire.device_state import Caveat
+from orchestrator.wire.errors import DeviceError
 
 _ACTIVITY = f"{PACKAGE}/.MainActivity"
 _TOKEN_URI = f"content://{PACKAGE}.control/token"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 
-from luts.errors import DeviceError
 from orchestrator.devices.android.errors import PhoneNotReady
 from orchestrator.devices.android.link import AdbLink
+from orchestrator.wire.errors import DeviceError
 
 _WAKE_S = 3.0
 _POLL_S = 0.25

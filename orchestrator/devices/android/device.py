@@ -10,16 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from luts.errors import DeviceError
 from orchestrator.agent.contract import PHONE_PORT
 from orchestrator.devices.android import app, awake, finding
 from orchestrator.devices.android.apk import AppFile
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
 from orchestrator.devices.android.link import AdbLink
 from orchestrator.devices.android.phones import AndroidPhone, slug
-from orchestrator.devices.base import no_one_to_tell
+from orchestrator.devices.common.device import no_one_to_tell
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
 # From `am start` to an answer: the app loads its runtime and opens its store.
 START_TIMEOUT_S = 30.0
@@ -56,6 +55,7 @@ class AndroidDevice:
         comeback_timeout_s: float = COMEBACK_TIMEOUT_S,
     ) -> None:
         self.name = phone.name or slug(phone.serial)
+        self.identity = phone.serial
         self.agent_starts = 0
         self._phone = phone
         self._app = AppFile.find(apk)

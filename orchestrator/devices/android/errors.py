@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luts.errors import DeviceError
+from orchestrator.wire.errors import DeviceError
 
 
 class LinkLost(DeviceError):

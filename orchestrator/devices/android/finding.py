@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Literal
 
-from luts.errors import DeviceError
 from orchestrator.devices.android.errors import LinkLost, PhoneNotReady
 from orchestrator.devices.android.link import AdbLink
 from orchestrator.devices.android.phones import AndroidPhone, choose, is_address
+from orchestrator.wire.errors import DeviceError
 
 # `host:port,…` of phones with network debugging, for which to look although no adb server knows them.
 ADDRESSES_VARIABLE = "BLOCKTIME_ADB_ADDRESSES"
@@ -30,7 +30,7 @@ def list_phones() -> list[AndroidPhone]:
     for address in dict.fromkeys(filter(None, map(str.strip, variable.split(",")))):
         if not is_address(address):
             raise DeviceError(
-                f"{address[:64]!r} is no address of a phone: write host:port, as 192.168.1.5:5555"
+                f"{address[:64]!r} is not the address of a phone: write host:port, as 192.168.1.5:5555"
             )
         if address not in seen:
             phones += _list_tcp(address)
@@ -108,8 +108,8 @@ def _list_server() -> list[AndroidPhone]:
     with _needs_packages():
         from orchestrator.devices.android import server
     return [
-        AndroidPhone(found.serial, *_ask_model(server.ServerLink(found.serial), found.state), "server")
-        for found in server.list_phones() or []
+        AndroidPhone(phone.serial, *_ask_model(server.ServerLink(phone.serial), phone.state), "server")
+        for phone in server.list_phones() or []
     ]
 
 

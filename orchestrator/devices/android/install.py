@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.errors import DeviceError, InvalidArtifactError
+from luts.format.errors import InvalidArtifactError
+from luts.format.installation import supplied
 from orchestrator.devices.android.link import AdbLink
+from orchestrator.wire.errors import DeviceError
 
 PACKAGE = "dev.blocktime.bench"
 
@@ -76,6 +78,6 @@ def install(link: AdbLink, apk: Path) -> None:
     code = re.search(r"INSTALL_\w+", answer.text)
     said = answer.text.splitlines()[-1][:200] if answer.text else f"pm ended with {answer.exit_code}"
     reason = _REFUSALS.get(
-        code[0] if code else "", f"it said {said}; build the app again, see docs/android.md"
+        code[0] if code else "", f"it said {said}; build the app again, see {supplied('docs/android.md')}"
     )
     raise DeviceError(f"{link.label} does not install {apk.name}: {reason}")

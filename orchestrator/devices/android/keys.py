@@ -14,7 +14,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
-from luts.errors import DeviceError, StorageError
+from luts.format.errors import StorageError
+from orchestrator.wire.errors import DeviceError
 
 _BITS = 2048
 _WORDS = _BITS // 32
@@ -48,7 +49,7 @@ class AdbKey:
 def load_or_make(path: Path | None = None) -> AdbKey:
     """The key in `path` (adb's own by default), made with mode 0600 where there is none.
 
-    DeviceError for a file that is no RSA key of 2048 bits, StorageError where it can't be written.
+    DeviceError for a file that is not an RSA key of 2048 bits, StorageError where it can't be written.
     """
     path = path or default_key_path()
     try:
@@ -62,7 +63,9 @@ def load_or_make(path: Path | None = None) -> AdbKey:
     except (ValueError, TypeError):
         private = None
     if not isinstance(private, rsa.RSAPrivateKey) or private.key_size != _BITS:
-        raise DeviceError(f"{path} is no adb key (RSA, 2048 bits); move it away and run the command again")
+        raise DeviceError(
+            f"{path} is not an adb key (RSA, 2048 bits); move it away and run the command again"
+        )
     return AdbKey(private)
 
 

@@ -34,7 +34,7 @@ WRTE = _command(b"WRTE")
 
 
 class PacketError(ValueError):
-    """The bytes are no packet of the adb protocol."""
+    """The bytes are not a packet of the adb protocol."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from luts.errors import DeviceError
 from orchestrator.devices.android.errors import PhoneNotReady
-from orchestrator.devices.registry import known_phones, phone_of
+from orchestrator.devices.common.registry import known_phones, phone_of
+from orchestrator.wire.errors import DeviceError
 
 _NEXT_STEPS = {
     "unauthorized": "unlock the phone and accept its USB debugging dialog for this computer",
@@ -73,8 +73,8 @@ def choose(name: str, phones: Iterable[AndroidPhone]) -> AndroidPhone | None:
     tell its name yet.
     """
     phones = list(phones)
-    found = [phone for phone in phones if phone.is_called(name)]
-    if not found:
+    called = [phone for phone in phones if phone.is_called(name)]
+    if not called:
         known = known_phones().get(slug(name))
         hidden = [phone for phone in phones if not phone.name]
         if not hidden or (known is not None and known.kind != "android"):
@@ -83,12 +83,12 @@ def choose(name: str, phones: Iterable[AndroidPhone]) -> AndroidPhone | None:
             f"no {name} found, unless it is {hidden[0].serial}, which is {hidden[0].state}: {hidden[0].next_step}",
             hidden[0].state,
         )
-    if len(found) > 1:
-        serials = ", ".join(phone.serial for phone in found)
+    if len(called) > 1:
+        serials = ", ".join(phone.serial for phone in called)
         raise DeviceError(
             f"several phones are {name}: name one by its serial, --device with one of {serials}"
         )
-    phone = found[0]
+    phone = called[0]
     if phone.next_step:
         raise PhoneNotReady(
             f"{phone.title} ({phone.serial}) is {phone.state}: {phone.next_step}", phone.state

@@ -8,9 +8,10 @@ import struct
 import time
 from pathlib import Path
 
-from luts.errors import DeviceError, InvalidArtifactError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.android.errors import LinkLost
 from orchestrator.devices.android.reading import receive
+from orchestrator.wire.errors import DeviceError
 
 # The protocol's bound of a DATA packet.
 CHUNK_BYTES = 64 << 10

@@ -73,8 +73,8 @@ def find_all() -> Iterator[tuple[str, UsbTransport | None]]:
 
 def find(serial: str) -> UsbTransport:
     """The phone of that serial. LinkLost where it is not plugged in, PhoneNotReady without permission."""
-    for found, transport in find_all():
-        if found == serial:
+    for known, transport in find_all():
+        if known == serial:
             if transport is None:
                 raise _no_permission(serial)
             return transport

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 
 VARIABLE = "USBMUXD_SOCKET_ADDRESS"
 
@@ -27,7 +27,9 @@ class MuxAddress:
         kind, colon, rest = text.rpartition(":")
         if (kind, rest[:1]) == ("UNIX", "/") or (kind and colon and ":" not in kind and _is_port(rest)):
             return cls(rest if kind == "UNIX" else text)
-        raise UsageError(f"{VARIABLE}={text[:80]!r} is no address of usbmuxd: write UNIX:/path or host:port")
+        raise UsageError(
+            f"{VARIABLE}={text[:80]!r} is not an address of usbmuxd: write UNIX:/path or host:port"
+        )
 
     def describe(self) -> str:
         """For people."""

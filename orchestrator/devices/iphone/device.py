@@ -11,15 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from luts.errors import DeviceError
 from orchestrator.agent.contract import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
-from orchestrator.devices.base import Access
+from orchestrator.devices.common.device import Access
 from orchestrator.devices.iphone.driver import PhoneDriver
 from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.ipa import check_ipa
 from orchestrator.devices.iphone.state import APP_STEP, DEVELOPER_MODE_STEP, IphoneState
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
 # A run of hours should survive a night in which someone borrowed the cable for a moment, not one without the phone.
 DEFAULT_WAIT_S = 600.0
@@ -63,6 +62,7 @@ class IphoneDevice:
         timeout_s: float = 60.0,
     ) -> None:
         self.name = name
+        self.identity = state.udid
         self.agent_starts = 0
         self._driver = driver
         self._state = state
@@ -84,7 +84,7 @@ class IphoneDevice:
 
         Raises:
             DeviceError: the phone stayed away, or its owner must do something first; says what.
-            InvalidArtifactError: the .ipa is no signed benchmark app.
+            InvalidArtifactError: the .ipa is not a signed benchmark app.
         """
         deadline_s = time.monotonic() + self._wait_s
         while True:

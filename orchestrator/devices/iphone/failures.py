@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from pymobiledevice3 import exceptions as pmd
 
-from luts.errors import BlocktimeError, DeviceError
+from luts.format.errors import BlocktimeError
 from orchestrator.devices.iphone.address import MuxAddress
 from orchestrator.devices.iphone.errors import PhoneGoneError, UnreachableError
+from orchestrator.wire.errors import DeviceError
 
 _STATES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (

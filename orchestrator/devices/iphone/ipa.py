@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-from luts.errors import InvalidArtifactError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.iphone.state import BUNDLE
 
 _MAX_IPA_BYTES = 1 << 30
@@ -18,7 +18,7 @@ _SIGNATURE = re.compile(r"Payload/[^/]+\.app/_CodeSignature/CodeResources")
 
 
 def check_ipa(path: Path) -> str:
-    """The app's version; InvalidArtifactError where the file is no signed package of the benchmark app."""
+    """The app's version; InvalidArtifactError where the file is not a signed package of the benchmark app."""
     try:
         if path.stat().st_size > _MAX_IPA_BYTES:
             raise InvalidArtifactError(f"{path} is over 1 GiB; give the .ipa that Xcode exported")
@@ -27,7 +27,7 @@ def check_ipa(path: Path) -> str:
             plists = [name for name in names if _INFO_PLIST.fullmatch(name)]
             if len(plists) != 1 or archive.getinfo(plists[0]).file_size > _MAX_PLIST_BYTES:
                 raise InvalidArtifactError(
-                    f"{path} is no .ipa: it needs one Payload/*.app with an Info.plist"
+                    f"{path} is not an .ipa: it needs one Payload/*.app with an Info.plist"
                 )
             info = plistlib.loads(archive.read(plists[0]))
     except OSError as error:
@@ -35,7 +35,9 @@ def check_ipa(path: Path) -> str:
             f"can't read {path}: {error.strerror}; give the path of the .ipa"
         ) from None
     except (zipfile.BadZipFile, ValueError, ExpatError, NotImplementedError, RuntimeError) as error:
-        raise InvalidArtifactError(f"{path} is no .ipa ({error}); give the one that Xcode exported") from None
+        raise InvalidArtifactError(
+            f"{path} is not an .ipa ({error}); give the one that Xcode exported"
+        ) from None
     bundle = info.get("CFBundleIdentifier") if isinstance(info, dict) else None
     if bundle != BUNDLE:
         raise InvalidArtifactError(f"{path} holds {str(bundle)[:80]!r}, not {BUNDLE}; export ios_bench/App")

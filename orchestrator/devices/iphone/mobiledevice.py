@@ -88,11 +88,11 @@ class MobileDevice:
             raise CannotLaunchError(one_line(error)) from error
 
     async def _attached(self) -> dict[str, Connection]:
-        found: dict[str, Connection] = {}
+        attached: dict[str, Connection] = {}
         for device in await usbmux.list_devices():
-            if device.is_usb or device.serial not in found:
-                found[device.serial] = "usb" if device.is_usb else "network"
-        return found
+            if device.is_usb or device.serial not in attached:
+                attached[device.serial] = "usb" if device.is_usb else "network"
+        return attached
 
     async def _look(self, udid: str) -> IphoneState:
         connection = (await self._attached()).get(udid)

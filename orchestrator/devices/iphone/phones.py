@@ -6,13 +6,13 @@ import os
 import re
 from pathlib import Path
 
-from luts.errors import DeviceError
-from orchestrator.devices.base import Access
+from orchestrator.devices.common.device import Access
+from orchestrator.devices.common.registry import Phone, phone_of
 from orchestrator.devices.iphone.device import IphoneDevice
 from orchestrator.devices.iphone.driver import PhoneDriver, open_driver
 from orchestrator.devices.iphone.errors import PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.state import IphoneState
-from orchestrator.devices.registry import Phone, phone_of
+from orchestrator.wire.errors import DeviceError
 
 APP_VARIABLE = "BLOCKTIME_IOS_APP"
 
@@ -58,9 +58,9 @@ def find_iphone(wanted: Phone | str, access: Access | None = None, app: Path | N
     """
     driver = open_driver()
     states = list_phones(driver)
-    found = [state for state in states if _is_wanted(state, wanted)]
+    matching = [state for state in states if _is_wanted(state, wanted)]
     title = wanted if isinstance(wanted, str) else wanted.describe()
-    if not found:
+    if not matching:
         seen = ", ".join(f"{_title(state)} ({state.udid})" for state in states) or "no iPhone"
         silent = any(not state.product_type for state in states)
         step = (
@@ -69,12 +69,14 @@ def find_iphone(wanted: Phone | str, access: Access | None = None, app: Path | N
             else "connect it by cable, unlock it and tap Trust"
         )
         raise DeviceError(f"no {title} found; attached: {seen}; {step}, then see `bench devices`")
-    if len(found) > 1:
-        udids = ", ".join(f"{state.udid} ({state.owner_name})" for state in found)
-        raise DeviceError(f"{len(found)} phones are {title}; choose one by its UDID, with --device: {udids}")
+    if len(matching) > 1:
+        udids = ", ".join(f"{state.udid} ({state.owner_name})" for state in matching)
+        raise DeviceError(
+            f"{len(matching)} phones are {title}; choose one by its UDID, with --device: {udids}"
+        )
     if app is None and (path := os.environ.get(APP_VARIABLE)):
         app = Path(path)
-    (state,) = found
+    (state,) = matching
     return IphoneDevice(driver, state, name_of(state), _title(state), access, app)
 
 

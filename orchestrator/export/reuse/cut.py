@@ -16,6 +16,7 @@ from executorch.backends.xnnpack.utils.xnnpack_constants import (
 )
 from torch import Tensor
 
+from orchestrator.export.lower.xnnpack import RecordedGraph
 from orchestrator.export.reuse.fragment import (
     INPUT,
     MAX_LITERAL_BYTES,
@@ -28,7 +29,6 @@ from orchestrator.export.reuse.fragment import (
 )
 from orchestrator.export.reuse.splice import Argument
 from orchestrator.export.reuse.units import Unit, owners
-from orchestrator.export.xnnpack import RecordedGraph
 
 
 class CutError(Exception):
@@ -110,7 +110,7 @@ class _Weights:
                 if self._digest(weight) == digest:
                     self.unused.discard(self._digest(self._plain(name)))
                     return weight
-        raise CutError("a constant that is no weight of its unit")
+        raise CutError("a constant that is not a weight of its unit")
 
     def _plain(self, name: str) -> Weight:
         return Weight(name=name, permutation=tuple(range(self._tensors[name].dim())))
@@ -184,7 +184,7 @@ class _Graph:
             weight = weights.find(dims, hashlib.sha256(argument.data).hexdigest())
             return Value(role="parameter", dims=dims, sizes=argument.sizes, weight=weight)
         if len(argument.data) > MAX_LITERAL_BYTES:
-            raise CutError("a large constant that is no weight")
+            raise CutError("a large constant that is not a weight")
         return Value(role="lifted", dims=dims, sizes=argument.sizes, literal=argument.data.hex())
 
 

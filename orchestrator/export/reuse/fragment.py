@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 import uuid
 from pathlib import Path
@@ -99,6 +100,8 @@ class FragmentStore:
             digest, _, document = data.partition(b"\n")
             if hashlib.sha256(document).hexdigest().encode() != digest:
                 return None
+            with contextlib.suppress(OSError):
+                os.utime(self._path(identity))
             return Fragment.model_validate_json(document)
         except (OSError, ValidationError):
             return None

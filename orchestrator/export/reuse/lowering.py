@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from luts.errors import BlocktimeError
-from orchestrator.export.executorch import LoweredProgram, lower_to_executorch
+from luts.format.errors import BlocktimeError
+from orchestrator.export.lower.executorch import LoweredProgram, lower_to_executorch
+from orchestrator.export.lower.rewrite import linear_layernorm
+from orchestrator.export.lower.xnnpack import recorded_graphs
 from orchestrator.export.reuse.cut import CutError, cut
 from orchestrator.export.reuse.fragment import Fragment, FragmentStore
 from orchestrator.export.reuse.program import arguments_of, serialize
 from orchestrator.export.reuse.splice import SpliceError, splice
 from orchestrator.export.reuse.units import Unit, donor_of, units_of
-from orchestrator.export.rewrite import linear_layernorm
-from orchestrator.export.xnnpack import recorded_graphs
 from search.blocks import parse_keys
 from search.networks.fusion import fuse_for_inference
 

@@ -15,9 +15,9 @@ from executorch.exir import ExecutorchBackendConfig, schema
 from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary, serialize_pte_binary
 
-from orchestrator.export.executorch import lower_to_executorch
+from orchestrator.export.lower.executorch import lower_to_executorch
+from orchestrator.export.lower.weights import build_seeded
 from orchestrator.export.reuse.splice import Argument, Spliced, SpliceError
-from orchestrator.export.weights import build_seeded
 from search.blocks import FcHead
 from search.networks import build_block
 
@@ -59,7 +59,7 @@ def arguments_of(program: bytes) -> tuple[Argument, ...]:
     """The constants that a `.pte` hands to its delegate, in order.
 
     Raises:
-        SpliceError: the program is no single delegate call from one input to one output.
+        SpliceError: the program is not a single delegate call from one input to one output.
     """
     whole = deserialize_pte_binary(program).program
     (plan,) = whole.execution_plan

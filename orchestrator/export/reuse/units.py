@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from orchestrator.export.spec import toolchain
-from orchestrator.export.weights import build_seeded
+from orchestrator.export.artifacts.spec import toolchain_of
+from orchestrator.export.lower.weights import build_seeded
 from search.blocks import BlockSpec, Conv, EnclosingSpec, MobileViTLayer, MobileViTShell, parse_key
 from search.networks import build_block
 
@@ -46,7 +46,9 @@ class Unit:
     def identity(self) -> str:
         """sha256 of everything that decides its fragment."""
         unit = [self.key, self.part, self.first, self.last]
-        return hashlib.sha256(json.dumps([unit, toolchain()], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([unit, toolchain_of([self.key])], sort_keys=True).encode()
+        ).hexdigest()
 
 
 def units_of(blocks: Sequence[BlockSpec]) -> tuple[Unit, ...]:

@@ -1,0 +1,152 @@
+"""The machine's state and identity, read from /sys, /proc and psutil; None where it can't be read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+
+from orchestrator.agent.device.cores import usable_cores
+from orchestrator.wire.device_state import Battery, CpuClock, DeviceState, ThermalZone
+from orchestrator.wire.replies import DeviceInfo
+
+_SYS_CPU = Path("/sys/devices/system/cpu")
+_SYS_THERMAL = Path("/sys/class/thermal")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory_bytes(cgroup: Path = _CGROUP) -> int | None:
+    """Memory that can be taken without swapping, within the limit of this process's control group if any."""
+    available = int(psutil.virtual_memory().available)
+    limit, current = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
+    if limit is None or current is None:
+        return available
+    reclaimable = _field(cgroup / "memory.stat", "inactive_file") or 0
+    return max(0, min(available, limit - current + reclaimable))
+
+
+def read_state() -> DeviceState:
+    """The state now; takes about a millisecond and is never read inside a timed call."""
+    return DeviceState(
+        uptime_ns=time.monotonic_ns(),
+        load_average_1m=os.getloadavg()[0],
+        cpus=_cpu_clocks(),
+        steal_ms=_steal_ms(),
+        thermal_state=None,
+        thermal_headroom=None,
+        thermal_zones=_thermal_zones(),
+        throttle_count=_throttle_count(),
+        battery=_battery(),
+        low_power_mode=None,
+        free_memory_bytes=free_memory_bytes(),
+        agent_memory_bytes=int(psutil.Process().memory_info().rss),
+        qos=None,
+        foreground=None,
+    )
+
+
+def describe_host() -> DeviceInfo:
+    """What this machine is. Its network name is left out: LUTs are shared."""
+    return DeviceInfo(
+        model=_text(Path("/sys/class/dmi/id/product_name")) or _sysctl("hw.model") or platform.machine(),
+        os=_os_name(),
+        os_build=platform.release() or None,
+        soc=_cpu_model() or _sysctl("machdep.cpu.brand_string"),
+        cores=usable_cores(),
+        memory_bytes=int(psutil.virtual_memory().total),
+    )
+
+
+def _cpu_clocks(root: Path = _SYS_CPU) -> list[CpuClock]:
+    clocks = []
+    for folder in sorted(root.glob("cpu[0-9]*"), key=lambda path: int(path.name[3:])):
+        current, highest = (
+            _number(folder / "cpufreq" / name) for name in ("scaling_cur_freq", "scaling_max_freq")
+        )
+        governor = _text(folder / "cpufreq/scaling_governor")
+        if current is not None or highest is not None or governor is not None:
+            clocks.append(
+                CpuClock(
+                    cpu=int(folder.name[3:]),
+                    mhz=None if current is None else current / 1000,
+                    max_mhz=None if highest is None else highest / 1000,
+                    governor=governor,
+                )
+            )
+    return clocks
+
+
+def _thermal_zones(root: Path = _SYS_THERMAL) -> list[ThermalZone]:
+    zones = []
+    for folder in sorted(root.glob("thermal_zone*")):
+        name, millidegrees = _text(folder / "type"), _number(folder / "temp")
+        if name is not None and millidegrees is not None:
+            zones.append(ThermalZone(name=name, celsius=millidegrees / 1000))
+    return zones
+
+
+def _throttle_count(root: Path = _SYS_CPU) -> int | None:
+    """Thermal throttling events of all cores since boot (x86 only)."""
+    counts = [_number(path) for path in root.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _steal_ms() -> int | None:
+    """Time since boot that a hypervisor gave to others while this machine had work."""
+    steal_s = getattr(psutil.cpu_times(), "steal", None)
+    return None if steal_s is None else max(0, int(steal_s * 1000))
+
+
+def _battery() -> Battery | None:
+    reading = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if reading is None:
+        return None
+    return Battery(percent=float(reading.percent), charging=reading.power_plugged, celsius=None)
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.mac_ver()[0]}".strip()
+
+
+def _cpu_model() -> str | None:
+    text = _text(Path("/proc/cpuinfo"), limit=1 << 16) or ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0][:256] if names else None
+
+
+def _sysctl(name: str) -> str | None:
+    if platform.system() != "Darwin":
+        return None
+    done = subprocess.run(
+        ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False
+    )
+    return done.stdout.strip()[:256] or None
+
+
+def _text(path: Path, limit: int = 256) -> str | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(limit).strip() or None
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text is not None and text.lstrip("-").isdigit() else None
+
+
+def _field(path: Path, name: str) -> int | None:
+    for line in (_text(path, limit=1 << 16) or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdigit():
+            return int(value)
+    return None

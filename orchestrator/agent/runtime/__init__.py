@@ -1,0 +1,1 @@
+"""Runtimes that load and execute models for an agent."""

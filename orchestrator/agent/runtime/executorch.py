@@ -1,0 +1,132 @@
+"""ExecuTorch behind the agent's Runtime interface.
+
+Calls: native where libetshim.so was built, else through the Python binding; the agent's version tells which. Models
+to be traced are loaded through the binding in either case; both ways share one runtime and one pool of threads.
+
+Threads: XNNPACK binds a model to the process-wide thread pool when the model is loaded. Resetting the pool
+frees the old one, and a model loaded before keeps its address: in trials with 1.5.1 a model loaded with one
+thread stayed at one, and a model loaded with two fell to one when the pool did. Neither is safe nor what was
+asked for. So the pool is only reset while no model is loaded, and all loaded models share one thread count.
+
+Inputs: activations are planned into one arena, inputs included, so an execution overwrites its inputs. They
+are set again before every execution (outside the timed call); else the next one computes on leftovers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from executorch.version import __version__ as executorch_version
+
+from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device.state import free_memory_bytes
+from orchestrator.agent.runtime.etshim import ShimMissing, find_shim
+from orchestrator.agent.runtime.loader import Loader, LoadError, Loading
+from orchestrator.agent.runtime.model import Model
+from orchestrator.agent.runtime.native import NativeLoader
+from orchestrator.agent.runtime.pte import PteSummary, read_pte
+from orchestrator.wire.errors import OpError
+from orchestrator.wire.fields import OptionValue
+from orchestrator.wire.replies import OptionInfo, RuntimeInfo
+
+# The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice.
+_COPIES_OF_WEIGHTS = 2
+
+# Left to the rest of the system, so that a load never drives the machine into swapping.
+_SPARE_MEMORY_BYTES = 256 << 20
+
+
+def find_loader() -> Loader:
+    """Native calls where they are built, else the binding's."""
+    try:
+        return NativeLoader(find_shim())
+    except ShimMissing:
+        return _binding()
+
+
+class ExecutorchRuntime:
+    """Loads .pte files; implements the agent's Runtime."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._loaded = 0
+        self._threads = usable_cores()
+
+    def describe(self) -> RuntimeInfo:
+        threads = OptionInfo(type="int", default=usable_cores(), min=1, max=usable_cores())
+        return RuntimeInfo(
+            version=executorch_version,
+            backends=sorted(self._loader.backends()),
+            options={"threads": threads, "trace": OptionInfo(type="bool", default=False)},
+        )
+
+    def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
+        threads, trace = self._checked_threads(options), _checked_trace(options)
+        summary = _summary(path)
+        _require_memory(path.stat().st_size, summary.planned_bytes)
+        if self._loaded == 0:
+            self._loader.set_threads(threads)
+        self._threads = threads
+        loader = _binding() if trace else self._loader
+        loading = Loading({"threads": threads, "trace": trace}, summary.delegates, self._release)
+        try:
+            model = loader.load(path, loading)
+        except LoadError as error:
+            code = "out_of_memory" if error.out_of_memory else "bad_model"
+            reason = " ".join(str(error).split())[:200]
+            raise OpError(
+                code, f"ExecuTorch {executorch_version} can't load the model ({reason}); export it again"
+            ) from None
+        self._loaded += 1
+        return model
+
+    def _release(self) -> None:
+        self._loaded -= 1
+
+    def _checked_threads(self, options: Mapping[str, OptionValue]) -> int:
+        unknown = sorted(set(options) - {"threads", "trace"})
+        if unknown:
+            raise OpError("bad_option", f"executorch has no option {unknown[0]!r}; it has: threads, trace")
+        threads = options.get("threads", usable_cores())
+        if type(threads) is not int or not 1 <= threads <= usable_cores():
+            raise OpError("bad_option", f"threads must be 1 to {usable_cores()} here, got {threads!r}")
+        if self._loaded and threads != self._threads:
+            raise OpError(
+                "options_conflict",
+                f"threads={threads} asked, but {self._loaded} models are loaded with "
+                f"threads={self._threads}; unload them first",
+            )
+        return threads
+
+
+def _binding() -> Loader:
+    # It imports torch, which takes seconds and is not needed for native calls.
+    from orchestrator.agent.runtime.binding import BindingLoader
+
+    return BindingLoader()
+
+
+def _checked_trace(options: Mapping[str, OptionValue]) -> bool:
+    trace = options.get("trace", False)
+    if type(trace) is not bool:
+        raise OpError("bad_option", f"trace must be true or false, got {trace!r}")
+    return trace
+
+
+def _summary(path: Path) -> PteSummary:
+    try:
+        return read_pte(path)
+    except ValueError as error:
+        raise OpError("bad_model", f"the model is damaged or no .pte: {error}; export it again") from None
+
+
+def _require_memory(file_bytes: int, planned_bytes: int) -> None:
+    needed_bytes = _COPIES_OF_WEIGHTS * file_bytes + planned_bytes
+    free_bytes = free_memory_bytes()
+    if free_bytes is not None and needed_bytes + _SPARE_MEMORY_BYTES > free_bytes:
+        raise OpError(
+            "out_of_memory",
+            f"the model needs about {needed_bytes >> 20} MiB and {free_bytes >> 20} MiB are free "
+            f"({_SPARE_MEMORY_BYTES >> 20} MiB are kept spare); unload models or take a smaller one",
+        )

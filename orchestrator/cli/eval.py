@@ -1,0 +1,43 @@
+"""`bench eval`: the accuracy that an architecture inherits from a supernet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import ArchOption
+from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
+
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="As of `bench train`; where the images lie now.")
+]
+SupernetOption = Annotated[Path, typer.Option("--supernet", help="Folder of a trained supernet.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("eval")(eval_command)
+
+
+def eval_command(
+    arch: ArchOption,
+    supernet: SupernetOption,
+    data: DataOption = None,
+    final: Annotated[bool, typer.Option("--final", help="On the validation set: once, at the end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy of one architecture with weights inherited from a supernet."""
+    from orchestrator.tasks.evaluate import evaluate  # brings torch, which most commands can do without
+
+    with shown_progress() as progress:
+        evaluation = evaluate(arch, supernet, data, final=final, progress=progress)
+    facts = {
+        "arch": evaluation.arch.to_json(),
+        "split": evaluation.split,
+        "top1": evaluation.scores.top1,
+        "top5": evaluation.scores.top5,
+        "params": evaluation.arch.params(),
+    }
+    emit_facts("", facts, as_json, percent=("top1", "top5"))

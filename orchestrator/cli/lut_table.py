@@ -1,0 +1,75 @@
+"""A LUT for people: its entries as a table, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from luts.format.lut import Lut
+from luts.format.schema import Entry
+from orchestrator.cli.output import Column, emit_rows, tell
+from orchestrator.journal.conditions import described
+
+_COLUMNS = [
+    Column("key", "block", key=True),
+    Column("ms", "ms", 4),
+    Column("ci_low", "95 % low", 4),
+    Column("ci_high", "high", 4),
+    Column("removal_ms", "removal ms", 4, spare=1),
+    Column("loads", "loads", spare=3),
+    Column("rounds", "rounds", spare=5),
+    Column("method", "method", spare=4),
+]
+_IDENTIFIED = Column("identified", "identified", spare=2)
+_MIGRATED = Column("migrated_operations", "ops migrated by removal", spare=2)
+
+
+def emit_entries(entries: Sequence[Entry]) -> None:
+    """Entries as a table; where placement is known, with what a removal made migrate to another compute unit."""
+    later = [_IDENTIFIED] if any(entry.identified is not None for entry in entries) else []
+    later += [_MIGRATED] if any(entry.migrated_operations is not None for entry in entries) else []
+    emit_rows("", _COLUMNS + later, [entry.model_dump() for entry in entries], False)
+    sums = sum(entry.identified == "sum" for entry in entries)
+    if sums:
+        tell(
+            f"{sums} entries are known only as a sum with others: their share of it rests on the prior, "
+            "predictions of the space's networks do not depend on it"
+        )
+    migrated = sum(bool(entry.migrated_operations) for entry in entries)
+    if migrated:
+        tell(
+            f"{migrated} removals made operations of other blocks migrate to another compute unit: their "
+            "removal ms is not the block's cost, and the fit leaves them out"
+        )
+
+
+def provenance(lut: Lut) -> dict[str, str]:
+    """Where a LUT comes from and how good it is, as lines for people."""
+    meta = lut.meta
+    reference = f"{meta.reference_ms:.3f} ms ({meta.reference_ci_low:.3f} to {meta.reference_ci_high:.3f})"
+    measured = [entry for entry in lut.entries if entry.method != "prior"]
+    error = meta.heldout_error
+    heldout = (
+        f"MAPE {100 * error.mape:.2f} %, {100 * error.within_5:.0f} % within 5 %, of {error.models} models"
+        if error
+        else "no model was held out"
+    )
+    fitted = sum(model.fitted for model in lut.models)
+    heldout_models = sum(model.split == "heldout" for model in lut.models)
+    left_out = len(lut.models) - fitted - heldout_models
+    return {
+        "device": f"{meta.device.model}, {meta.device.soc}, {meta.device.os} {meta.device.os_build}",
+        "numbers": meta.measured,
+        "runtime": meta.versions.runtime,
+        "exporter": meta.versions.exporter,
+        "agent": meta.versions.agent,
+        **described(meta),
+        "created": meta.created,
+        "models": f"{fitted} fitted, {heldout_models} held out"
+        + (f", {left_out} removals left out that made operations migrate" if left_out else "")
+        + f", {lut.samples.num_rows:,} samples",
+        "entries": f"{len(lut.entries)}, {len(measured)} of them measured"
+        + (", the others from the prior alone" if len(measured) < len(lut.entries) else ""),
+        "reference": f"{meta.reference_id}, {reference}",
+        "noise floor": f"{100 * meta.noise_floor:.2f} % between two loads of the reference",
+        "held out": heldout,
+    }

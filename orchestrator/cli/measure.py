@@ -1,0 +1,128 @@
+"""`bench measure`: whole networks on a device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luts.format.errors import UsageError
+from orchestrator.cli.amounts import parse_budget
+from orchestrator.cli.lowered import outside_text
+from orchestrator.cli.options import (
+    AccessOptions,
+    BudgetOption,
+    DeviceOption,
+    NetworksOption,
+    ResolutionOption,
+    VariantOptions,
+    WorkersOption,
+    target_of,
+    with_blocks,
+)
+from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
+from orchestrator.cli.output_files import TABLES, output_files, write_table
+from orchestrator.cli.suite import measure_suite
+from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("measure")(with_blocks(measure_command))
+
+
+def measure_command(
+    device: DeviceOption,
+    *,
+    model: NetworksOption = None,
+    artifact: Annotated[list[Path] | None, typer.Option(help="A .pte file; repeatable.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Published networks side by side: autovit-table2.")
+    ] = None,
+    resolution: ResolutionOption = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the figures into a .json or .csv, of a suite a .json, or its picture into a .png or .svg; "
+            "repeatable.",
+        ),
+    ] = None,
+    variant: VariantOptions,
+    budget: BudgetOption = "2m",
+    seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
+    access: AccessOptions,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference."""
+    target, budget_s = target_of(device, variant, access), parse_budget(budget)
+    if suite is not None:
+        if model or artifact or resolution:
+            raise UsageError("--suite says which networks at which resolution; leave the other options out")
+        measure_suite(suite, target, output or (), as_json, budget_s=budget_s, seed=seed, workers=workers)
+        return
+    files = output_files(output, TABLES)
+    if not model and not artifact:
+        raise UsageError("nothing to measure; give --model (or --arch) or --artifact, or a --suite")
+    with shown_progress() as progress:
+        measured = measure_networks(
+            model or (),
+            target,
+            files=artifact or (),
+            resolution=resolution,
+            budget_s=budget_s,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+    for name, reason in measured.failures.items():
+        say(f"{name} is left out, it can't be measured: {reason}")
+    for file in files:
+        write_table(file, measured.to_dict(), "models")
+    if as_json:
+        emit_json(measured.to_dict())
+    else:
+        _show(device, measured)
+
+
+_COLUMNS = [
+    Column("model", "model"),
+    Column("params", "parameters", counted=True, spare=2),
+    Column("conv_linear_macs", "conv+linear MACs", counted=True, spare=3),
+    Column("all_macs", "all MACs", counted=True, spare=7),
+    Column("ms", "ms", 3),
+    Column("ci_low", "95 % low", 3),
+    Column("ci_high", "high", 3),
+    Column("ratio", "to reference", 3),
+    Column("ratio_low", "95 % low", 3, spare=1),
+    Column("ratio_high", "high", 3, spare=1),
+    Column("load_ms", "load ms", 2, spare=4),
+    Column("first_ms", "first load ms", 2, spare=6),
+    Column("compile_ms", "compiling ms", 1, spare=6),
+    Column("loads", "loads", spare=5),
+    Column("rounds", "rounds", spare=8),
+]
+
+_LOWERED = [
+    Column("model", "model"),
+    Column("delegates", "delegates"),
+    Column("outside", "operators outside them"),
+]
+
+
+def _show(device: str, measured: MeasuredNetworks) -> None:
+    rows = [asdict(network) for network in measured.networks]
+    untold = {name for name in ("first_ms", "compile_ms") if not any(row[name] for row in rows)}
+    columns = [column for column in _COLUMNS if column.name not in untold]
+    emit_rows(f"{device}, {measured.setup.variant.name}{measured.setup.warning}", columns, rows, False)
+    if not measured.setup.simulated:
+        lowered = [row | {"outside": outside_text(row["outside"])} for row in rows]
+        emit_rows("how each was lowered", _LOWERED, lowered, False)
+    tell(
+        f"reference {measured.reference}: ratios to it are known better than milliseconds, whose intervals "
+        f"include its own; noise floor {100 * measured.setup.noise_floor:.2f} % between two loads"
+    )

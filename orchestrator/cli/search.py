@@ -1,0 +1,267 @@
+"""`bench search`: the best network within a latency, exported, measured and described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from luts.format.errors import UsageError
+from luts.format.store import LutStore
+from orchestrator.cli.amounts import parse_budget, parse_bytes, parse_count, parse_latency, parse_percent
+from orchestrator.cli.eval import DataOption, SupernetOption
+from orchestrator.cli.lut_store import LutsOption, open_store
+from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
+from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
+from orchestrator.tasks.phones import Phone, budget_of, open_phone
+from orchestrator.winner.card import budget_text, by_lut
+from orchestrator.winner.choice import MeasuredBest
+from search.algorithms import INHERITED_ACCURACY, Criterion, SearchSettings, get_strategy
+
+if TYPE_CHECKING:
+    from orchestrator.tasks.search import FoundNetwork
+
+
+@dataclass(frozen=True)
+class PhoneOptions:
+    """The phones that a network is for, and what it may cost on each."""
+
+    lut: Annotated[str, typer.Option(help="LUT of the phone that the network is for.")]
+    latency: Annotated[str, typer.Option(help="Budget: 10ms, 150us, or 80% of the LUT's reference model.")]
+    also: Annotated[
+        list[str] | None, typer.Option(help="LUT=LATENCY of a further phone that must meet its own budget.")
+    ] = None
+
+    def parse(self, store: LutStore) -> list[Phone]:
+        """The first phone and the further ones."""
+        phones = [_phone(store, self.lut, self.latency)]
+        for text in self.also or ():
+            lut, equals, latency = text.rpartition("=")
+            if not equals or not lut:
+                raise UsageError(
+                    f"--also {text!r}: expected a LUT and its latency, e.g. pixel6/autovit-xxs=12ms"
+                )
+            phones.append(_phone(store, lut, latency))
+        return phones
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What else a network must hold, and how surely."""
+
+    params: Annotated[str | None, typer.Option(help="At most so many parameters, e.g. 1.8M.")] = None
+    macs: Annotated[str | None, typer.Option(help="At most so many conv+linear MACs, e.g. 300M.")] = None
+    memory: Annotated[str | None, typer.Option(help="At most so many bytes of fp32 activations: 900KB.")] = (
+        None
+    )
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Chance that a measured latency is within the budget.")
+    ] = 0.95
+    point: Annotated[
+        bool, typer.Option("--point", help="Hold the prediction itself to the budget, whatever the chance.")
+    ] = False
+
+    def parse(self) -> dict[str, Any]:
+        """Fields of `Budget`."""
+        given = {"params": self.params, "macs": self.macs}
+        counts = {name: int(parse_count(text, f"--{name}")) for name, text in given.items() if text}
+        if self.memory:
+            counts["memory_bytes"] = int(parse_bytes(self.memory, "--memory"))
+        return {**counts, "cautious": not self.point, "confidence": self.confidence}
+
+
+@dataclass(frozen=True)
+class SettingOptions:
+    """How to search."""
+
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="How architectures are proposed: coarse-to-fine, evolution, random, pareto, or one of your own."
+        ),
+    ] = "coarse-to-fine"
+    objectives: Annotated[
+        str, typer.Option(help="What `pareto` trades, of accuracy, latency, params, macs, memory.")
+    ] = "accuracy,latency"
+    loss_per_ms: Annotated[
+        float, typer.Option(min=0, help="Share of wrong answers that a millisecond is worth.")
+    ] = 0.0
+    seed: Annotated[int, typer.Option(help="Of the search.")] = 0
+    population: Annotated[int, typer.Option(min=1)] = 50
+    generations: Annotated[int, typer.Option(min=0)] = 20
+    parents: Annotated[int, typer.Option(min=1)] = 10
+    crossovers: Annotated[int, typer.Option(min=0)] = 25
+    mutations: Annotated[int, typer.Option(min=0)] = 25
+
+    def parse(self) -> SearchSettings:
+        """The settings that the options describe."""
+        known, given = get_args(Criterion), self.objectives.split(",")
+        if unknown := [name for name in given if name not in known]:
+            raise UsageError(f"--objectives: no {unknown[0]!r}; there are {', '.join(known)}")
+        objectives = tuple(name for name in known if name in given)
+        get_strategy(self.strategy)
+        return SearchSettings(**vars(self) | {"objectives": objectives})
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("search")(with_blocks(search_command))
+
+
+def search_command(
+    phones: PhoneOptions,
+    supernet: SupernetOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the result.")],
+    *,
+    limits: LimitOptions,
+    settings: SettingOptions,
+    objective: Annotated[
+        str, typer.Option(help="What architectures are judged by: inherited-accuracy, or one of your own.")
+    ] = INHERITED_ACCURACY,
+    data: DataOption = None,
+    device: Annotated[str | None, typer.Option(help="Measure the best on this device.")] = None,
+    access: AccessOptions,
+    top_count: Annotated[int, typer.Option("--top", min=1, help="How many are measured.")] = 3,
+    feedback: Annotated[
+        bool, typer.Option("--feedback", help="Write a new version of the LUT with these measurements in it.")
+    ] = False,
+    budget: BudgetOption = "2m",
+    luts: LutsOption = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Evaluating and exporting processes; all cores.")
+    ] = None,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="Evaluate on the Ray cluster of $RAY_ADDRESS, or one started here."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Most accurate architecture within a latency (Algorithm 2); a killed search goes on when repeated."""
+    if feedback and device is None:
+        raise UsageError("--feedback needs measurements; add --device")
+    store = open_store(luts, made=feedback)
+    opened = phones.parse(store)
+    from orchestrator.tasks.search import Trial, find_network  # brings torch
+
+    trial = None
+    if device is not None:
+        into = store if feedback else None
+        trial = Trial(device, access.parse(), top_count, parse_budget(budget), into)
+    with shown_progress() as progress:
+        network = find_network(
+            supernet,
+            opened,
+            output,
+            budget=budget_of(opened, **limits.parse()),
+            settings=settings.parse(),
+            objective=objective,
+            trial=trial,
+            data=data,
+            workers=workers,
+            cluster=cluster,
+            progress=progress,
+        )
+    if as_json:
+        emit_json(_document(network))
+    else:
+        _show(network, output)
+
+
+def _phone(store: LutStore, lut: str, latency: str) -> Phone:
+    if latency.endswith("%"):
+        return open_phone(lut, reference_percent=parse_percent(latency, "--latency"), store=store)
+    return open_phone(lut, latency_ms=parse_latency(latency), store=store)
+
+
+def _document(network: FoundNetwork) -> dict[str, Any]:
+    result, measured = network.result, network.measured
+    return {
+        **result.model_dump(include={"space", "budget", "settings", "coarse", "history"}),
+        "winner": network.winner.model_dump(),
+        "lut": network.lut_name,
+        "measured": measured.model_dump()["models"] if measured else [],
+        "meets_budget": measured.meets_budget if measured else None,
+        "new_lut": str(network.new_lut) if network.new_lut else None,
+        "front": [{**row.model_dump(), "file": str(file)} for file, row in network.front.items()],
+    }
+
+
+def _show(network: FoundNetwork, output: Path) -> None:
+    result, measured = network.result, network.measured
+    emit_facts("", facts_of(network), False)
+    if result.settings.strategy == "pareto":
+        rows = [{**row.model_dump(), "file": file.name} for file, row in network.front.items()]
+        title = f"front of {', '.join(result.settings.objectives)}: architectures in {output / 'front'}"
+        emit_rows(title, _FRONT_COLUMNS, rows, False)
+    if measured is not None:
+        emit_rows("the best, measured", _COLUMNS, _rows(measured), False)
+        say(_verdict(measured, result.budget.latency_ms))
+    if network.new_lut is not None:
+        say(f"the LUT with these measurements: {network.new_lut}")
+    say(f"winner.json, .safetensors, .pte, .mlpackage and model card winner.md in {output}")
+
+
+def facts_of(network: FoundNetwork) -> dict[str, str]:
+    """What a table of the result says above it."""
+    result, winner, coarse = network.result, network.winner, network.result.coarse
+    judged = f"{100 * winner.accuracy:.2f} % on the search split, with inherited weights"
+    if own := result.own_objective:
+        judged = f"{winner.accuracy:.4g} by the objective {own}, also where a heading says accuracy"
+    predicted = [f"{ms:.3f} ms (up to {high_ms:.3f})" for ms, high_ms in winner.latencies]
+    return {
+        "lut": " and ".join(result.lut_names),
+        "budget": budget_text(result),
+        "within it": f"{100 * coarse.feasible_share:.3g} % of the space; "
+        f"the fastest has {coarse.smallest_ms:.3f} ms",
+        "evaluated": f"{len(result.evaluated)} architectures in {len(result.history)} generations",
+        "winner": winner.arch,
+        "objective" if result.own_objective else "accuracy": judged,
+        "predicted": "; ".join(by_lut(predicted, result.lut_names)),
+        "parameters": f"{winner.params:,}",
+    }
+
+
+_COLUMNS = [
+    Column("rank", "rank"),
+    Column("accuracy", "accuracy", 2, percent=True),
+    Column("predicted_ms", "predicted ms", 3),
+    Column("predicted_low", "low", 3, spare=2),
+    Column("predicted_high", "high", 3, spare=2),
+    Column("measured_ms", "measured ms", 3),
+    Column("measured_low", "low", 3, spare=1),
+    Column("measured_high", "high", 3, spare=1),
+    Column("error", "error", 2, percent=True),
+    Column("chosen", ""),
+]
+
+_FRONT_COLUMNS = [
+    Column("file", "architecture"),
+    Column("accuracy", "accuracy", 2, percent=True),
+    Column("latency_ms", "predicted ms", 3),
+    Column("params", "parameters", counted=True, spare=1),
+    Column("macs", "conv+linear MACs", counted=True, spare=2),
+    Column("memory_bytes", "activation bytes", counted=True, spare=3),
+]
+
+
+def _rows(measured: MeasuredBest) -> list[dict[str, Any]]:
+    chosen = measured.rank if measured.meets_budget else None
+    return [
+        model.model_dump()
+        | {"rank": rank + 1, "error": model.error, "chosen": "chosen" if rank == chosen else ""}
+        for rank, model in enumerate(measured.models)
+    ]
+
+
+def _verdict(measured: MeasuredBest, budget_ms: float) -> str:
+    within = f"within {budget_ms:.3f} ms"
+    if not measured.meets_budget:
+        return (
+            f"none of these is {within} as measured, the upper end of the interval counting; the winner "
+            "stays the search's own: measure more with --top, or search with a smaller --latency"
+        )
+    if measured.rank == 0:
+        return f"the search's winner is {within} as measured"
+    return f"the winner changed: rank {measured.rank + 1} is the most accurate {within} as measured"

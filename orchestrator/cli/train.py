@@ -1,0 +1,146 @@
+"""`bench train`: supernets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from luts.format.errors import UsageError
+from orchestrator.cli.options import with_blocks
+from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
+from search.spaces import load_arch
+
+if TYPE_CHECKING:
+    from search.supernet.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """The network to learn from."""
+
+    teacher: Annotated[str | None, typer.Option(help="Network to learn from: timm:NAME[:CHECKPOINT].")] = None
+    teacher_resolution: Annotated[
+        int | None,
+        typer.Option(min=1, max=4096, help="Pixels of the images that the teacher was trained on."),
+    ] = None
+    teacher_labels: Annotated[
+        Path | None, typer.Option(help="Folder of the teacher's stored labels, made and completed as needed.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A recipe and what is to be otherwise than in it."""
+
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a file FILE.toml.")] = "default"
+    distill: Annotated[
+        str | None, typer.Option(help="none, soft or hard: how the teacher counts, instead of the recipe's.")
+    ] = None
+    alpha: Annotated[float | None, typer.Option(help="The teacher's share of the loss.")] = None
+    tau: Annotated[float | None, typer.Option(help="Temperature of soft distillation.")] = None
+    sampler: Annotated[
+        str | None, typer.Option(help="uniform, sandwich or balanced: which subnets a step trains.")
+    ] = None
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch", "--model", help="Train this network of the space alone: a name or a JSON file."
+        ),
+    ] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")] = None
+    micro_batches: Annotated[
+        int | None, typer.Option(min=1, help="Parts of a batch, shared by the processes of torchrun.")
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak, instead of the recipe's; may change when a run goes on.")
+    ] = None
+    clip_norm: Annotated[
+        float | None,
+        typer.Option(help="Largest norm of the gradients, 0 for none; may change when a run goes on."),
+    ] = None
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16, instead of the recipe's.")] = None
+
+    def parse(self) -> Recipe:
+        """The recipe that the options describe."""
+        from search.supernet.recipe.recipe_files import changed, get_recipe
+
+        names = ["seed", "epochs", "sampler", "batch_size", "micro_batches", "precision"]
+        names += ["learning_rate", "clip_norm"]
+        changes = {name: getattr(self, name) for name in names}
+        changes["arch"] = load_arch(self.arch).to_json() if self.arch else None
+        distillation = {"kind": self.distill, "alpha": self.alpha, "tau": self.tau}
+        return changed(get_recipe(self.recipe), changes, distillation)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train")(with_blocks(train_command))
+
+
+def train_command(
+    space: Annotated[str, typer.Option(help="Search space of the supernet.")],
+    data: Annotated[str, typer.Option(help="imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the checkpoint; an unfinished one goes on.")
+    ],
+    recipe: RecipeOptions,
+    teacher: TeacherOptions,
+    on: Annotated[str, typer.Option("--on", help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that prepare images.")] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile modules with torch.compile: for long runs on GPUs.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on.
+
+    On many GPUs or nodes: torchrun --nproc-per-node N --no-python bench train ...; all share the output folder.
+    """
+    _refuse_without_teacher(recipe, teacher)
+    chosen = recipe.parse()
+    from orchestrator.tasks.train import train_supernet  # brings torch, which most commands can do without
+
+    with shown_progress() as progress:
+        trained = train_supernet(
+            space,
+            data,
+            output,
+            chosen,
+            **vars(teacher),
+            on=on,
+            workers=workers,
+            compiled=compiled,
+            progress=progress,
+        )
+    if trained is None:
+        return
+    info, images = trained.info, trained.images
+    facts = {
+        "checkpoint": str(output),
+        "space": info.space,
+        "data": f"{info.source}: {len(images.split.train)} training, {len(images.split.search)} search, "
+        f"{len(images.split.validation)} validation images, {images.classes} classes",
+        "recipe": info.recipe.name,
+        "steps": info.step,
+        "loss": info.loss,
+        "held_out_top1": info.held_out_top1,
+        "weights_sha256": info.weights_sha256,
+        "seconds": round(trained.seconds, 1),
+    }
+    emit_facts("", facts, as_json, percent=("held_out_top1",))
+
+
+def _refuse_without_teacher(recipe: RecipeOptions, given: TeacherOptions) -> None:
+    """`UsageError` where something is given that only a teacher gives a meaning."""
+    taught = (recipe.alpha, recipe.tau, given.teacher_labels, given.teacher_resolution)
+    if given.teacher is None and (
+        recipe.distill not in (None, "none") or any(value is not None for value in taught)
+    ):
+        raise UsageError(
+            "--distill, --alpha, --tau, --teacher-labels and --teacher-resolution need a teacher; add --teacher"
+        )

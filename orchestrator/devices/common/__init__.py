@@ -1,0 +1,1 @@
+"""What devices of every kind have in common: the interface, and phones by name."""

@@ -1,0 +1,227 @@
+"""What is exported and how: a frozen value whose cache key covers everything that decides the bytes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from luts.format.errors import UsageError
+from search.blocks import check_chain, kinds, parse_keys
+from search.spaces import Space
+from search.spaces.plugins import files_of, plugin_files
+
+PRECISIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("executorch", "xnnpack"): ("fp32", "int8"),
+    ("executorch", "portable"): ("fp32",),
+    ("executorch", "coreml"): ("fp16", "fp32"),
+    ("executorch", "vulkan"): ("fp32", "fp16"),
+    ("coreml", "mlprogram"): ("fp16", "fp32", "int8"),
+}
+"""Precisions by (runtime, backend), the default one first; the first backend of a runtime is its default.
+`int8` is that of weights and activations; what is left over computes in fp32 (XNNPACK) or fp16 (Core ML)."""
+
+DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
+"""Oldest iOS that a Core ML model must run on; iOS15 is the first with ML programs."""
+
+DEFAULT_DEPLOYMENT_TARGET = "iOS16"
+INT8_DEPLOYMENT_TARGET = "iOS17"
+"""The first with int8 activations, hence the default for int8."""
+
+OPTIONS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
+    ("executorch", "coreml"): {"deployment_target": DEPLOYMENT_TARGETS},
+    ("coreml", "mlprogram"): {"deployment_target": DEPLOYMENT_TARGETS},
+}
+"""Options and their values by (runtime, backend)."""
+
+_WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
+_MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?")
+_LIBRARIES = ("torch", "executorch", "coremltools", "timm", "safetensors")
+_ROOT = Path(__file__).resolve().parents[3]
+_SOURCES = ("search/blocks", "search/networks", "orchestrator/export")
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """One model to export, at batch 1.
+
+    Attributes:
+        blocks: Keys of a network in order of execution, or one key: that block on its own.
+        module: Instead of blocks, `timm:NAME`, or `timm:NAME@PX` for another resolution than its own.
+        runtime: `executorch` (.pte) or `coreml` (a zip of one .mlpackage).
+        backend: Delegate of ExecuTorch, or `mlprogram`; the runtime's default if empty.
+        precision: Of the computation; the backend's default if empty.
+        options: Pairs of name and value, in order of name.
+        weights: `seed:N` (random), or `sha256:HEX` of the safetensors file `weights_path`.
+        weights_path: Where that file lies; no part of the identity.
+        without: Kind of operation that is taken out (`orchestrator.export.lower.kinds`); empty for none.
+    """
+
+    blocks: tuple[str, ...] = ()
+    module: str = ""
+    runtime: str = "executorch"
+    backend: str = ""
+    precision: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    weights: str = "seed:0"
+    weights_path: str = ""
+    without: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in defaults and check every field; `UsageError` says what may stand there."""
+        backends = [backend for runtime, backend in PRECISIONS if runtime == self.runtime]
+        if not backends:
+            runtimes = ", ".join(dict.fromkeys(runtime for runtime, _ in PRECISIONS))
+            raise UsageError(f"unknown runtime {self.runtime!r}; known: {runtimes}")
+        backend = self.backend or backends[0]
+        if backend not in backends:
+            raise UsageError(f"{self.runtime} has no backend {backend!r}; it has {', '.join(backends)}")
+        precision = self.precision or PRECISIONS[self.runtime, backend][0]
+        if precision not in PRECISIONS[self.runtime, backend]:
+            allowed = ", ".join(PRECISIONS[self.runtime, backend])
+            raise UsageError(f"{self.runtime}/{backend} has no precision {precision!r}; it has {allowed}")
+        object.__setattr__(self, "backend", backend)
+        object.__setattr__(self, "precision", precision)
+        object.__setattr__(self, "options", tuple(sorted(self.options)))
+        self._check_options()
+        self._check_source()
+
+    def _check_options(self) -> None:
+        allowed = OPTIONS.get((self.runtime, self.backend), {})
+        if len(dict(self.options)) != len(self.options):
+            raise UsageError("an export option is given twice")
+        for name, value in self.options:
+            if name not in allowed:
+                known = ", ".join(allowed) or "none"
+                raise UsageError(f"{self.runtime}/{self.backend} has no option {name!r}; it has {known}")
+            if value not in allowed[name]:
+                words = name.replace("_", " ")
+                raise UsageError(f"{words} {value!r}: there is {', '.join(allowed[name])}")
+        if self.precision == "int8" and self.deployment_target < INT8_DEPLOYMENT_TARGET:
+            raise UsageError(
+                f"{self.deployment_target} has no int8 activations; export for {INT8_DEPLOYMENT_TARGET} or later, "
+                "or with precision fp16"
+            )
+
+    def _check_source(self) -> None:
+        if bool(self.blocks) == bool(self.module):
+            raise UsageError(
+                "an export needs either block keys or a module such as timm:mobilenetv3_small_100"
+            )
+        if self.module and not _MODULE.fullmatch(self.module):
+            raise UsageError(f"unknown module {self.module[:80]!r}; modules read timm:NAME or timm:NAME@PX")
+        specs = parse_keys(self.blocks)
+        if len(specs) > 1:
+            check_chain(specs)
+        if not _WEIGHTS.fullmatch(self.weights):
+            raise UsageError(f"weights {self.weights[:80]!r}: expected seed:N or sha256:HEX")
+        if self.weights.startswith("sha256:") != bool(self.weights_path):
+            raise UsageError("weights of a file need both its sha256 and its path; seeded ones need no path")
+
+    @property
+    def name(self) -> str:
+        """A short name for progress bars and messages."""
+        return f"{self._source_name} without {self.without}" if self.without else self._source_name
+
+    @property
+    def _source_name(self) -> str:
+        if self.module:
+            return self.module
+        if len(self.blocks) == 1:
+            return self.blocks[0]
+        digest = hashlib.sha256(" ".join(self.blocks).encode()).hexdigest()[:12]
+        return f"network {digest} of {len(self.blocks)} blocks"
+
+    @property
+    def weights_label(self) -> str:
+        """What a model's file says of its weights."""
+        kind, _, value = self.weights.partition(":")
+        return f"random, seed {value}: for measuring alone" if kind == "seed" else self.weights
+
+    @property
+    def reusable(self) -> bool:
+        """Whether its program can be put together from parts of others (`orchestrator.export.reuse`)."""
+        return (
+            len(self.blocks) > 1
+            and not self.without
+            and (self.backend, self.precision) == ("xnnpack", "fp32")
+        )
+
+    @property
+    def deployment_target(self) -> str:
+        """Oldest iOS of a Core ML model."""
+        default = INT8_DEPLOYMENT_TARGET if self.precision == "int8" else DEFAULT_DEPLOYMENT_TARGET
+        return dict(self.options).get("deployment_target", default)
+
+    @functools.cached_property
+    def cache_key(self) -> str:
+        """sha256 over this spec, the toolchain's versions and the sources that build and lower."""
+        identity = {
+            "spec": {name: value for name, value in asdict(self).items() if name != "weights_path"},
+            "toolchain": toolchain_of(self.blocks),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def toolchain() -> dict[str, str]:
+    """Everything besides the spec that decides the bytes: versions, sources, Python, processor."""
+    versions = {name: _version(name) for name in _LIBRARIES}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return versions | {"python": python, "machine": platform.machine(), "sources": source_digest(_ROOT)}
+
+
+def toolchain_of(keys: Sequence[str]) -> dict[str, str]:
+    """`toolchain` and, where a block is a user's own, the files that were imported with it."""
+    known = kinds()
+    modules = {known[key.partition("(")[0]].__module__ for key in keys}
+    files = {
+        file
+        for module in map(sys.modules.get, modules)
+        if module is not None and not module.__name__.startswith("search.")
+        for file in files_of(module)
+    }
+    if not files:
+        return toolchain()
+    digests = sorted({hashlib.sha256(file.read_bytes()).hexdigest() for file in files.union(plugin_files())})
+    return toolchain() | {"plugins": " ".join(digests)}
+
+
+def source_digest(root: Path) -> str:
+    """sha256 over the Python files, by path relative to `root`, that build and lower networks."""
+    digest = hashlib.sha256()
+    for folder in _SOURCES:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def block_specs_for(
+    space: Space,
+    resolutions: tuple[int, ...] | None = None,
+    *,
+    runtime: str = "executorch",
+    backend: str = "",
+    precision: str = "",
+    options: tuple[tuple[str, str], ...] = (),
+) -> tuple[ExportSpec, ...]:
+    """Every searchable block of a space on its own, sorted by key; all its resolutions if none are given."""
+    return tuple(
+        ExportSpec((block.key,), "", runtime, backend, precision, options)
+        for block in space.block_specs(resolutions)
+    )

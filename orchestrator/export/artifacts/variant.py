@@ -1,0 +1,100 @@
+"""A variant: which runtime, delegate, precision and threads run a model; a LUT's folder is named after it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from luts.format.errors import UsageError
+from orchestrator.export.artifacts.spec import ExportSpec
+
+COMPUTE_UNITS = ("all", "cpuonly", "cpuandgpu", "cpuandneuralengine")
+"""What Core ML may use; the same model file runs on each."""
+
+MAX_THREADS = 64
+
+_EXECUTORCH = re.compile(r"executorch-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})")
+_SIMULATED = re.compile(r"simulated-t(?P<threads>[0-9]{1,2})")
+_COREML = re.compile(r"coreml-(?P<precision>[a-z0-9]+)-(?P<target>[a-z]+)")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How models run.
+
+    Attributes:
+        runtime: `executorch`, `coreml`, or `simulated`, which is none: models are lists of blocks.
+        target: ExecuTorch's delegate, or Core ML's compute units; empty for `simulated`, as the precision.
+        precision: Of the computation; the default of runtime and delegate if empty.
+        threads: Of ExecuTorch's thread pool, or a simulated one; 0 where the runtime chooses and can't be told
+            (iOS), and for Core ML.
+    """
+
+    runtime: str
+    target: str
+    precision: str = ""
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Check and fill in; `UsageError` says what may stand there."""
+        if self.runtime == "coreml" and self.target not in COMPUTE_UNITS:
+            raise UsageError(
+                f"coreml has no compute units {self.target!r}; it has {', '.join(COMPUTE_UNITS)}"
+            )
+        if self.is_simulated:
+            if self.target or self.precision or not self.threads:
+                raise UsageError("a simulated device has threads, but no backends and no precisions")
+        else:
+            backend = self._backend()
+            probe = ExportSpec(
+                module="timm:none", runtime=self.runtime, backend=backend, precision=self.precision
+            )
+            object.__setattr__(self, "precision", probe.precision)
+        most = 0 if self.runtime == "coreml" else MAX_THREADS
+        if not 0 <= self.threads <= most:
+            raise UsageError(f"{self.runtime} takes up to {most} threads, not {self.threads}")
+
+    def _backend(self) -> str:
+        return "mlprogram" if self.runtime == "coreml" else self.target
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its numbers are made up."""
+        return self.runtime == "simulated"
+
+    @property
+    def name(self) -> str:
+        """Folder name, e.g. `executorch-xnnpack-fp32-t2`, `coreml-fp16-all` or `simulated-t1`."""
+        if self.is_simulated:
+            return f"simulated-t{self.threads}"
+        if self.runtime == "coreml":
+            return f"coreml-{self.precision}-{self.target}"
+        return f"executorch-{self.target}-{self.precision}-t{self.threads}"
+
+    @property
+    def load_options(self) -> dict[str, bool | int | str]:
+        """Options of the agent's `load`."""
+        if self.runtime == "coreml":
+            return {"compute_units": self.target}
+        return {"threads": self.threads} if self.threads else {}
+
+    def export_spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
+        """How a model is exported for this variant; a simulated one takes of it nothing but the blocks."""
+        if self.is_simulated:
+            return ExportSpec(blocks, module)
+        return ExportSpec(
+            blocks, module, runtime=self.runtime, backend=self._backend(), precision=self.precision
+        )
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        """The variant of a name; `UsageError` if it is none."""
+        if match := _EXECUTORCH.fullmatch(name):
+            return cls("executorch", match["target"], match["precision"], int(match["threads"]))
+        if match := _COREML.fullmatch(name):
+            return cls("coreml", match["target"], match["precision"])
+        if match := _SIMULATED.fullmatch(name):
+            return cls("simulated", "", threads=int(match["threads"]))
+        raise UsageError(
+            f"{name!r} is not a variant; they read executorch-xnnpack-fp32-t2 or coreml-fp16-all"
+        )

@@ -1,0 +1,139 @@
+"""Lower a module to an ExecuTorch program (.pte) for one backend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luts.format.errors import BlocktimeError
+from luts.format.installation import supplied
+from orchestrator.export.lower.quiet import quiet
+from orchestrator.export.lower.rewrite import rewritten
+from orchestrator.export.lower.spelled import capture
+
+_GLUE = {"getitem", "alloc"}
+
+
+@dataclass(frozen=True)
+class LoweredProgram:
+    """A .pte, its delegates, the operators that run outside them with their counts, and all calls in order.
+
+    A call is an operator and the path of the module that it was called in, or a delegate and its name.
+    """
+
+    data: bytes
+    delegates: int
+    operators: tuple[tuple[str, int], ...]
+    calls: tuple[tuple[str, str], ...] = ()
+
+
+def lower_to_executorch(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    backend: str = "xnnpack",
+    precision: str = "fp32",
+    deployment_target: str = "iOS16",
+    *,
+    plain: bool = False,
+) -> LoweredProgram:
+    """Lower an eval-mode module; it is left as it was.
+
+    Args:
+        module: Any exportable module; convolution and BN in sequence are folded.
+        inputs: Example inputs; their shapes become the program's.
+        backend: `xnnpack`, `portable` (no delegate), `coreml` or `vulkan`.
+        precision: Computation inside the delegate; the interface stays fp32.
+        deployment_target: Oldest iOS of the Core ML delegate.
+        plain: As its authors wrote it, without a rewrite of ours.
+
+    Raises:
+        BlocktimeError: the backend's tools are missing, or cannot lower an operator; both are named.
+    """
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    if module.training:
+        raise BlocktimeError("only a module in eval mode can be exported; call .eval() first")
+    module = module if plain else rewritten(module, backend)
+    with quiet(), torch.no_grad():
+        try:
+            partitioners = _partitioners(backend, precision, deployment_target)
+            captured = (
+                capture(module, inputs)
+                if backend == "xnnpack" and not plain
+                else torch.export.export(module, tuple(inputs))
+            )
+            if precision == "int8":
+                from orchestrator.export.lower.pt2e import quantize_static
+
+                captured = quantize_static(captured, inputs)
+            manager = to_edge_transform_and_lower(
+                captured,
+                partitioner=partitioners,
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            )
+            graph = manager.exported_program().graph
+            calls = tuple(_calls(graph))
+            operators = Counter(name for name, _ in calls)
+            data = bytes(manager.to_executorch().buffer)
+        except ImportError as error:
+            raise BlocktimeError(
+                f"ExecuTorch's {backend} backend is not installed here ({error}); "
+                f"see {supplied('docs/lowering.md')}"
+            ) from error
+        except (RuntimeError, ValueError, NotImplementedError, AssertionError, KeyError, TypeError) as error:
+            raise BlocktimeError(f"{backend} cannot lower this model: {first_line(error)}") from error
+    delegates = operators.pop("executorch_call_delegate", 0)
+    return LoweredProgram(data, delegates, tuple(sorted(operators.items())), calls)
+
+
+def _partitioners(backend: str, precision: str, deployment_target: str) -> list[Any]:
+    """The delegate's partitioner, imported only when asked for; none for portable."""
+    match backend:
+        case "portable":
+            return []
+        case "xnnpack":
+            from orchestrator.export.lower.xnnpack import FastXnnpackPartitioner
+
+            return [FastXnnpackPartitioner()]
+        case "vulkan":
+            from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+
+            return [VulkanPartitioner({"force_fp16": precision == "fp16"})]
+        case "coreml":
+            return [_coreml_partitioner(precision, deployment_target)]
+    raise ValueError(f"unknown backend {backend!r}")
+
+
+def _coreml_partitioner(precision: str, deployment_target: str) -> Any:
+    import coremltools
+    from executorch.backends.apple.coreml.compiler import CoreMLBackend
+    from executorch.backends.apple.coreml.partition import CoreMLPartitioner
+
+    compile_specs = CoreMLBackend.generate_compile_specs(
+        minimum_deployment_target=coremltools.target[deployment_target],
+        compute_precision=coremltools.precision("float16" if precision == "fp16" else "float32"),
+    )
+    return CoreMLPartitioner(compile_specs=compile_specs)
+
+
+def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
+    """What a graph calls, such as `aten.native_layer_norm.default`, and where: see `LoweredProgram`."""
+    for node in graph.nodes:
+        if node.op == "call_function":
+            name = getattr(node.target, "__name__", str(node.target))
+            if name == "executorch_call_delegate":
+                yield name, str(node.args[0])
+            elif name not in _GLUE:
+                stack = node.meta.get("nn_module_stack")
+                yield name, list(stack.values())[-1][0] if stack else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The error's first line that says something, cut to a readable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

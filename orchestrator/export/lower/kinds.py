@@ -1,0 +1,173 @@
+"""Kinds of work that a network's latency is attributed to: the one place that decides them.
+
+Every operation has exactly one kind, so that shares add up. What an attention or MLP module holds counts as that,
+whatever it is: attention includes its projections, its softmax and its reshapes (EfficientViT, Liu et al. 2023,
+figure 2, calls it MHSA), MLP includes its activation. All other kinds are of the operations outside of both.
+A convolution that ends up as a matrix product inside a delegate is still a convolution.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal[
+    "attention", "mlp", "convolution", "normalisation", "activation", "reshape", "elementwise", "other"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""`reshape` is every reshape and copy of data; `other` is what no paper's figure names: pooling, the classifier."""
+
+TITLES: dict[Kind, str] = {
+    "attention": "attention, with its projections",
+    "mlp": "MLP",
+    "convolution": "convolution",
+    "normalisation": "normalisation",
+    "activation": "activation",
+    "reshape": "reshape and copy",
+    "elementwise": "element-wise",
+    "other": "pooling, classifier",
+}
+
+Chain = Sequence[tuple[str, str]]
+"""The modules that an operation lies in, outermost first: each one's path and the name of its class."""
+
+Family = Literal[
+    "convolution", "linear", "product", "normalisation", "activation", "reshape", "elementwise", "other"
+]
+"""What an operation is by itself. `product` is what attention alone does: products of two activations, softmax."""
+
+_FAMILIES: dict[Family, str] = {
+    "convolution": "conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d "
+    "conv depthwiseconv convtranspose",
+    "linear": "linear addmm mm fullyconnected",
+    "product": "bmm matmul baddbmm softmax _softmax scaled_dot_product_attention batchmatrixmultiply "
+    "scaleddotproductattention",
+    "normalisation": "batch_norm _native_batch_norm_legit_no_training layer_norm native_layer_norm group_norm "
+    "native_group_norm instance_norm rms_norm",
+    "activation": "relu relu6 silu gelu hardswish hardsigmoid hardtanh sigmoid tanh leaky_relu elu prelu mish "
+    "softplus clamp leakyrelu",
+    "reshape": "view reshape flatten unflatten permute transpose t numpy_t slice select narrow split "
+    "split_with_sizes chunk unbind cat stack pad constant_pad_nd expand expand_as clone contiguous to _to copy "
+    "alias squeeze unsqueeze roll repeat index index_select gather pixel_shuffle pixel_unshuffle "
+    "channel_shuffle unfold full full_like getitem dropout detach "
+    "statictranspose staticreshape staticslice staticconstantpad concatenate convert",
+    "elementwise": "add sub subtract mul multiply div neg negate abs pow square sqrt squareroot rsqrt "
+    "reciprocalsquareroot reciprocal exp log sin cos floor ceiling minimum maximum where eq ne lt gt logical_not "
+    "logical_and logical_or any all",
+}
+_FAMILY_OF: dict[str, Family] = {
+    name: family for family, names in _FAMILIES.items() for name in names.split()
+}
+
+
+def base_name(operation: str) -> str:
+    """`permute` of `aten.permute_copy.default`, `native_call_permute_copy.out` and `permute`; `add` of `XNNAdd`."""
+    if operation.startswith("XNN"):
+        return operation.removeprefix("XNN").lower().removesuffix("2d").rstrip("2345")
+    name = operation.removeprefix("native_call_").removeprefix("aten.").partition(".")[0]
+    return name.removesuffix("_copy") or name
+
+
+def family_of(operation: str) -> Family:
+    """The family of an operation of PyTorch or XNNPACK; `other` for what is not listed."""
+    name = base_name(operation)
+    return _FAMILY_OF.get(name) or _FAMILY_OF.get(name.rstrip("_"), "other")
+
+
+_ATTENTION = re.compile(r"attention|attn|mhsa", re.IGNORECASE)
+_MLP = re.compile(r"mlp|feedforward|ffn|swiglu", re.IGNORECASE)
+_NORM = re.compile(r"norm", re.IGNORECASE)
+_GATE = re.compile(r"squeeze|^se|eca|channelatt|spatialatt", re.IGNORECASE)
+"""Gates over channels call themselves attention at times; they are convolutions and products like any other."""
+_HEAD = re.compile(r"head|classifier|pool", re.IGNORECASE)
+_NAMED: dict[str, Kind] = {
+    "attn": "attention",
+    "attention": "attention",
+    "mlp": "mlp",
+    "ffn": "mlp",
+    "feed": "mlp",
+}
+_PLAIN = ("Sequential", "ModuleList", "Residual")
+
+_WHOLE_LAYER = "TransformerLayer"
+_PROJECTIONS: dict[str, Kind] = {"qkv": "attention", "proj": "attention", "fc1": "mlp", "fc2": "mlp"}
+"""Our transformer layer holds attention and MLP without a module for either; these are its linear layers."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The kind of an operation, and the path of the attention or MLP that it is a part of; empty outside."""
+
+    kind: Kind
+    region: str = ""
+
+
+def place_of(operation: str, chain: Chain, family: Family | None = None) -> Place:
+    """Where an operation belongs, by its name and the modules that it lies in.
+
+    Args:
+        operation: As PyTorch, ExecuTorch or XNNPACK calls it.
+        chain: The modules around it, the network itself first.
+        family: Its family where that is not the name's: the product in `x * sigmoid(x)` is an activation.
+    """
+    family = family or family_of(operation)
+    inner = _region(chain[1:])
+    if inner is not None:
+        return inner
+    for position, (path, class_name) in enumerate(chain):
+        if class_name == _WHOLE_LAYER:
+            place = _in_whole_layer(family, base_name(operation), path, chain[position + 1 :])
+            if place is not None:
+                return place
+    if family == "activation":
+        return Place("activation")
+    if any(_NORM.search(class_name) and not _HEAD.search(class_name) for _, class_name in chain[1:][-1:]):
+        return Place("normalisation")
+    return Place(_OUTSIDE[family])
+
+
+_OUTSIDE: dict[Family, Kind] = {
+    "convolution": "convolution",
+    "linear": "other",
+    "product": "attention",
+    "normalisation": "normalisation",
+    "activation": "activation",
+    "reshape": "reshape",
+    "elementwise": "elementwise",
+    "other": "other",
+}
+
+
+def _region(chain: Chain) -> Place | None:
+    """The innermost attention or MLP, widened to the outermost one of its kind that lies directly around it."""
+    place: Place | None = None
+    for path, class_name in reversed(chain):
+        kind = _module_kind(path.rpartition(".")[2], class_name)
+        if kind is None:
+            continue
+        if place is not None and place.kind != kind:
+            break
+        place = Place(kind, path)
+    return place
+
+
+def _module_kind(name: str, class_name: str) -> Kind | None:
+    if _GATE.search(class_name) or _HEAD.search(class_name):
+        return None
+    if _ATTENTION.search(class_name):
+        return "attention"
+    if _MLP.search(class_name):
+        return "mlp"
+    return _NAMED.get(name) if class_name in _PLAIN else None
+
+
+def _in_whole_layer(family: Family, name: str, path: str, inside: Chain) -> Place | None:
+    """Inside our transformer layer: None for its norms and its residual additions."""
+    if inside:
+        kind = _PROJECTIONS.get(inside[0][0].rpartition(".")[2])
+        return Place(kind, path) if kind else None
+    if family == "activation":
+        return Place("mlp", path)
+    return None if name == "add" else Place("attention", path)

@@ -1,0 +1,56 @@
+"""Quantise a captured program to int8 weights and activations (PT2E, static) for the XNNPACK delegate.
+
+Convolutions, linear layers, additions, products and concatenations become int8: weights symmetric with one scale
+a channel, activations affine with one scale a tensor. What XNNPACK has in fp32 only stays so inside the same
+delegate: sigmoid (SiLU), softmax and attention's matrix products. LayerNorm stays too: as linear layers of one
+output (`rewrite.LinearLayerNorm`) its mean and variance would be rounded to 8 bits of the largest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
+from torch import Tensor, export, fx
+from torch.export import ExportedProgram
+from torchao.quantization.pt2e import MinMaxObserver
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.quantizer import QuantizationConfig
+
+from orchestrator.export.lower.calibration import calibration_inputs
+from orchestrator.export.lower.rewrite import LinearLayerNorm
+
+SMALLEST_SCALE = 2.0**-12
+"""The quantizer's own: a tensor that is constant in calibration still has a scale XNNPACK accepts."""
+
+
+def quantize_static(captured: ExportedProgram, inputs: Sequence[Tensor]) -> ExportedProgram:
+    """The same program in int8, with fp32 inputs and outputs; ranges are the extremes over seeded inputs.
+
+    Args:
+        captured: A program in inference mode, BN folded, LayerNorm rewritten.
+        inputs: Example inputs; calibration draws more of the same shapes and spread.
+    """
+    quantizer = XNNPACKQuantizer().set_global(_config()).set_filter_function(_outside_layernorm)
+    prepared = prepare_pt2e(captured.module(), quantizer)
+    for sample in calibration_inputs(inputs):
+        prepared(*sample)
+    return export.export(convert_pt2e(prepared), tuple(inputs))
+
+
+def _config() -> QuantizationConfig:
+    """The quantizer's per-channel config with plain extremes for its slow histograms."""
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    observer = MinMaxObserver.with_args(eps=SMALLEST_SCALE)
+    activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
+    return replace(config, input_activation=activation, output_activation=activation)
+
+
+def _outside_layernorm(node: fx.Node) -> bool:
+    modules = node.meta.get("nn_module_stack", {}).values()
+    name = f"{LinearLayerNorm.__module__}.{LinearLayerNorm.__qualname__}"
+    return all(kind != name and kind is not LinearLayerNorm for _, kind in modules)

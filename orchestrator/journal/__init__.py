@@ -1,0 +1,1 @@
+"""The append-only record of a measurement, and everything that is read back from it."""

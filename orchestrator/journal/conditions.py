@@ -1,0 +1,73 @@
+"""What a device's states say about how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from luts.format.errors import InvalidArtifactError
+from luts.format.messages import first_problem
+from luts.format.schema import LutInputs
+from orchestrator.journal.records import ChunkRecord, EndRecord, Record
+from orchestrator.wire.device_state import DeviceState
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything seen in kept batches: allowed reasons not to measure, quality of service of the timing thread,
+    whether a load kept the processor warm. Empty where the device does not tell."""
+
+    caveats: frozenset[str] = field(default_factory=frozenset)
+    qos: frozenset[str] = field(default_factory=frozenset)
+    keep_warm: frozenset[bool] = field(default_factory=frozenset)
+
+    @property
+    def warmth(self) -> Literal["on", "off", "both"] | None:
+        """`keep_warm` in a word."""
+        if len(self.keep_warm) == 2:
+            return "both"
+        return None if not self.keep_warm else "on" if True in self.keep_warm else "off"
+
+
+def conditions(records: Iterable[Record]) -> Conditions:
+    """The conditions of a journal's kept batches; one that was never judged counts as kept.
+
+    Raises:
+        InvalidArtifactError: a state in the journal is not one.
+    """
+    records = list(records)
+    rejected = {record.batch for record in records if isinstance(record, EndRecord) and not record.kept}
+    states = [
+        _state(state)
+        for record in records
+        if isinstance(record, ChunkRecord) and record.batch not in rejected
+        for state in (record.state_before, record.state_after)
+    ]
+    return Conditions(
+        frozenset(caveat for state in states for caveat in state.caveats),
+        frozenset(state.qos for state in states if state.qos),
+        frozenset(state.keep_warm for state in states if state.keep_warm is not None),
+    )
+
+
+def _state(document: dict[str, Any]) -> DeviceState:
+    try:
+        return DeviceState.model_validate(document)
+    except ValidationError as error:
+        raise InvalidArtifactError(
+            f"journal: a device's state does not fit its schema at {first_problem(error)}"
+        ) from error
+
+
+def described(inputs: LutInputs) -> dict[str, str]:
+    """A LUT's conditions for people; nothing of what its device did not tell."""
+    both = {"both": "on in some batches, off in others"}
+    said = {
+        "measured although": ", ".join(inputs.caveats).replace("_", " "),
+        "QoS class": ", ".join(inputs.qos),
+        "keep-warm load": both.get(inputs.keep_warm or "", inputs.keep_warm or ""),
+    }
+    return {name: text for name, text in said.items() if text}

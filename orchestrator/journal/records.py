@@ -1,0 +1,172 @@
+"""What a measurement journal holds, as values; every record read from a file is validated here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from luts.format.errors import InvalidArtifactError
+from luts.format.messages import first_problem
+from orchestrator.wire.fields import MAX_OPERATIONS
+
+MAX_SLOTS = 256
+MAX_ROUNDS = 100_000
+
+ModelId = Annotated[str, Field(pattern=r"^[0-9a-z._-]{1,64}$")]
+Index = Annotated[int, Field(ge=0, le=1 << 31)]
+Nanoseconds = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Identity(_Record):
+    """What must not change between two parts of one measurement; each field is compared by name."""
+
+    device_model: str
+    soc: str
+    os: str
+    os_build: str
+    agent: str
+    runtime: str
+    variant: str
+    plan: str
+    policy: dict[str, int | float]
+    artifacts: dict[ModelId, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+
+    def differences(self, other: Identity) -> list[str]:
+        """One line for each thing that differs, old against new."""
+        lines = []
+        for name in type(self).model_fields:
+            old, new = getattr(self, name), getattr(other, name)
+            if old == new:
+                continue
+            if isinstance(old, dict):
+                changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+                lines.append(f"{name} ({', '.join(changed[:3])}{', …' if len(changed) > 3 else ''})")
+            else:
+                lines.append(f"{name} ({old} is now {new})")
+        return lines
+
+
+class Header(_Record):
+    """First record: what is measured, with what, since when."""
+
+    kind: Literal["header"] = "header"
+    format: Literal[1] = 1
+    identity: Identity
+    reference_id: ModelId
+    seed: int
+    created: str
+    simulated: bool
+
+
+class BatchRecord(_Record):
+    """A set of fresh loads side by side; a batch that was cut off goes on in a further segment.
+
+    `slots[i]` is the model of slot i, `copies[i]` 1 for the second load of the reference. `compile_ns` and `cached`
+    are those of PROTOCOL.md's `load`, None where the runtime does not tell.
+    """
+
+    kind: Literal["batch"] = "batch"
+    batch: Index
+    segment: Annotated[int, Field(ge=0, le=1000)]
+    pass_index: Index
+    group: Index
+    attempt: Index
+    slots: Annotated[list[ModelId], Field(min_length=1, max_length=MAX_SLOTS)]
+    copies: Annotated[list[Annotated[int, Field(ge=0, le=1)]], Field(max_length=MAX_SLOTS)]
+    load_ns: Annotated[list[Nanoseconds], Field(max_length=MAX_SLOTS)]
+    compile_ns: Annotated[list[Nanoseconds | None], Field(max_length=MAX_SLOTS)] = []
+    cached: Annotated[list[bool | None], Field(max_length=MAX_SLOTS)] = []
+
+
+class ChunkRecord(_Record):
+    """Some rounds of a batch. `order[r][v]` is the slot that round `first_round + r` visits at position v;
+    `ns` is the base64 of little-endian int64 nanoseconds, round by round. Of the visits of a slot in a row, the
+    first `settle_runs` are not samples.
+    """
+
+    kind: Literal["chunk"] = "chunk"
+    batch: Index
+    segment: Annotated[int, Field(ge=0, le=1000)]
+    first_round: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+    settle_runs: Annotated[int, Field(ge=0, le=100)]
+    order: Annotated[list[Annotated[list[Index], Field(max_length=200_000)]], Field(max_length=200_000)]
+    ns: str
+    state_before: dict[str, Any]
+    state_after: dict[str, Any]
+
+    def nanoseconds(self) -> np.ndarray:
+        """int64 [rounds, visits].
+
+        Raises:
+            InvalidArtifactError: the text does not hold that many numbers.
+        """
+        raw = np.frombuffer(base64.b64decode(self.ns), dtype="<i8")
+        visits = len(self.order[0]) if self.order else 0
+        if raw.size != len(self.order) * visits or any(len(row) != visits for row in self.order):
+            raise InvalidArtifactError(
+                f"journal: batch {self.batch} has {raw.size} samples for another schedule"
+            )
+        return raw.reshape(len(self.order), visits)
+
+
+class EndRecord(_Record):
+    """A batch is complete: kept, or rejected for `reason`. `aa` is its A/A log difference and interval."""
+
+    kind: Literal["end"] = "end"
+    batch: Index
+    kept: bool
+    reason: str
+    aa: list[float]
+
+
+class FailureRecord(_Record):
+    """A model that this device's runtime refuses, or that takes the agent down; it is measured no more."""
+
+    kind: Literal["failure"] = "failure"
+    model: ModelId
+    reason: Annotated[str, Field(max_length=4096)]
+
+
+Unit = Literal["cpu", "gpu", "neural_engine"]
+PlacedType = tuple[Annotated[str, Field(max_length=256)], Unit]
+"""Type of an operation and the compute unit that runs it."""
+
+
+class PlacementRecord(_Record):
+    """Where the runtime put a model's operations, in program order; written at the model's first load."""
+
+    kind: Literal["placement"] = "placement"
+    model: ModelId
+    operations: Annotated[list[PlacedType], Field(min_length=1, max_length=MAX_OPERATIONS)]
+
+
+Record = Header | BatchRecord | ChunkRecord | EndRecord | FailureRecord | PlacementRecord
+_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+
+def parse_record(document: dict[str, Any]) -> Record:
+    """Validate one journal record; `InvalidArtifactError` says what is wrong with it."""
+    try:
+        return _RECORD.validate_python(document)
+    except ValidationError as error:
+        raise InvalidArtifactError(
+            f"journal record does not fit its schema at {first_problem(error)}"
+        ) from error
+
+
+def pack_nanoseconds(samples: np.ndarray) -> str:
+    """The text form of `ChunkRecord.ns`."""
+    return base64.b64encode(np.ascontiguousarray(samples, dtype="<i8").tobytes()).decode()
+
+
+def timed_visits(order: Sequence[int], settle_runs: int) -> list[int]:
+    """Positions of a round's visits that count: of every `settle_runs + 1` in a row, the last."""
+    return list(range(settle_runs, len(order), settle_runs + 1))

@@ -1,0 +1,105 @@
+"""Folders of measurement runs: one journal each, found again by what is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from luts.format.atomic_file import check_folder, storage_error, write_text
+from luts.format.errors import InvalidArtifactError
+from luts.format.json_file import read_bytes
+
+_DONE = "result.txt"
+_NAMES = "models.json"
+_MAX_NAMES_BYTES = 16 << 20
+_ELSEWHERE = "set BLOCKTIME_RUNS to another folder"
+
+
+def runs_root() -> Path:
+    """Folder of measurement runs: $BLOCKTIME_RUNS, else in the XDG data folder.
+
+    Raises:
+        UsageError: it is a file.
+        StorageError: there is no permission to write there.
+    """
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    root = Path(os.environ.get("BLOCKTIME_RUNS") or data / "blocktime" / "runs")
+    check_folder(root, _ELSEWHERE)
+    return root
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder. It is done once its result stands beside the journal."""
+
+    folder: Path
+
+    @property
+    def journal(self) -> Path:
+        """The journal's path."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def result(self) -> str | None:
+        """What the run ended in (for a profile the LUT's path), None while it is open."""
+        try:
+            return (self.folder / _DONE).read_text(encoding="utf-8").strip() or None
+        except OSError:
+            return None
+
+    def finish(self, result: str) -> None:
+        """Mark the run as done."""
+        try:
+            (self.folder / _DONE).write_text(result + "\n", encoding="utf-8")
+        except OSError as error:
+            raise storage_error(f"cannot write {self.folder / _DONE}", error, _ELSEWHERE) from error
+
+    def name_models(self, names: Mapping[str, str]) -> None:
+        """Keep what the journal's model ids stand for. Raises StorageError."""
+        write_text(self.folder / _NAMES, json.dumps(dict(names), indent=1) + "\n")
+
+    def model_names(self) -> dict[str, str]:
+        """Names by id; none of runs that kept none.
+
+        Raises:
+            InvalidArtifactError: the file holds something else.
+        """
+        path = self.folder / _NAMES
+        if not path.exists():
+            return {}
+        content = read_bytes(path, _MAX_NAMES_BYTES, "remove it; ids are shown then")
+        try:
+            return TypeAdapter(dict[str, str]).validate_json(content)
+        except ValidationError as error:
+            raise InvalidArtifactError(
+                f"{path} does not hold names; remove it; ids are shown then"
+            ) from error
+
+
+def find_run(root: Path, label: str, *, fresh: bool = False, reuse: bool = False) -> Run:
+    """The run to go on with: the newest of `label` if it is open (or, with `reuse`, done), else a new one.
+
+    Args:
+        root: Folder of all runs.
+        label: Says what is measured; runs of one label are numbered.
+        fresh: Begin a new run even where one is open.
+        reuse: Return a finished run instead of beginning another.
+    """
+    if not re.fullmatch(r"[a-z0-9._-]{1,200}", label):
+        raise ValueError(f"{label!r} cannot name a folder")
+    numbers = [
+        int(path.name.removeprefix(f"{label}-"))
+        for path in root.glob(f"{label}-*")
+        if path.name.removeprefix(f"{label}-").isdigit()
+    ]
+    newest = max(numbers, default=0)
+    run = Run(root / f"{label}-{newest}")
+    if newest and not fresh and (run.result is None or reuse):
+        return run
+    return Run(root / f"{label}-{newest + 1}")

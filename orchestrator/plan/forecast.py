@@ -1,0 +1,114 @@
+"""What a plan will take and tell, before anything is built: device time, and how well each entry will be known."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from luts.estimate.expected import Expectation
+from luts.estimate.identify import Identified, identify, partners
+from luts.format.latency import WEAK_ENTRY_SHARE, WEAK_REFERENCE_SHARE
+from luts.format.schema import KeyFeatures
+from orchestrator.plan.design import posterior_after
+from orchestrator.plan.features import features_of
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.policy import Policy
+from search.spaces import get_space
+
+LOAD_S = 0.2
+"""Sending the schedule, loading and unloading one model: 0.05 to 0.3 s on hosts and phones alike."""
+
+ROUNDS_SHARE = 0.5
+"""How far between the fewest and the most rounds a load goes, as a rule."""
+
+
+@dataclass(frozen=True)
+class EntryForecast:
+    """What a plan tells of one entry. `relative_se` is of the expected latency; `models` hold the block and are
+    fitted; `shown`: a removal or a swap is about it; `weak`: its interval is wider than a quarter of itself and
+    than a hundredth of the reference; `partners` share a sum with it, named for weak ones alone."""
+
+    key: str
+    models: int
+    shown: bool
+    relative_se: float
+    identified: Identified
+    weak: bool
+    partners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`device_s`: the fewest passes; `most_s`: all of them. `source` says where expected latencies come from."""
+
+    source: str
+    device_s: float
+    most_s: float
+    entries: tuple[EntryForecast, ...]
+
+
+def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> float:
+    """Time of `passes` over models of these latencies, the reference first, which every batch loads twice."""
+    rounds = policy.min_rounds + ROUNDS_SHARE * (policy.max_rounds - policy.min_rounds)
+    runs = policy.warmup + rounds * (1 + policy.settle_runs)
+    reference, others = models_ms[0], models_ms[1:]
+    loads = [*others, *[reference] * (2 * max(1, math.ceil(len(others) / policy.batch_models)))]
+    return passes * sum(LOAD_S + runs * ms / 1e3 for ms in loads)
+
+
+def plan_seconds(plan: Plan, expectation: Expectation, policy: Policy, passes: int) -> float:
+    """Device time of a plan."""
+    expected = expectation.ms(_features(plan))
+    models_ms = [expectation.base_ms + sum(expected[key] for key in model.blocks) for model in plan.models]
+    return device_seconds(models_ms, policy, passes)
+
+
+def forecast(plan: Plan, expectation: Expectation, policy: Policy) -> Forecast:
+    """Time that a plan takes, and what it is expected to tell."""
+    features = _features(plan)
+    fitted = [model.blocks for model in plan.models if model.role != "heldout"]
+    typical = [model.blocks for model in plan.models if model.arch]
+    posterior = posterior_after(features, expectation, measured=fitted, typical=typical)
+    relative_se = dict(zip(posterior.keys, posterior.relative_se().tolist(), strict=True))
+    expected = expectation.ms(features)
+    least_ms = WEAK_REFERENCE_SHARE * posterior.model_ms(plan.reference.blocks)
+    half = {key: 1.96 * se for key, se in relative_se.items()}
+    weak = {key for key in half if half[key] > WEAK_ENTRY_SHARE and half[key] * expected[key] > least_ms}
+    known = identify(list(features), fitted)
+    together = partners(sorted(weak), fitted)
+    shown = _shown(plan)
+    return Forecast(
+        expectation.source,
+        plan_seconds(plan, expectation, policy, policy.min_passes),
+        plan_seconds(plan, expectation, policy, policy.max_passes),
+        tuple(
+            EntryForecast(
+                key,
+                sum(key in blocks for blocks in fitted),
+                key in shown,
+                relative_se[key],
+                known[key],
+                key in weak,
+                together.get(key, ()),
+            )
+            for key in sorted(features, key=lambda key: (-relative_se[key], key))
+        ),
+    )
+
+
+def _shown(plan: Plan) -> set[str]:
+    blocks = {model.model_id: Counter(model.blocks) for model in plan.models}
+    pairs = [(blocks[model.model_id], blocks[model.base_id]) for model in plan.models if model.base_id]
+    return {key for mine, base in pairs for key in (mine - base) | (base - mine)}
+
+
+def _features(plan: Plan) -> Mapping[str, KeyFeatures]:
+    return _space_features(plan.space, plan.classes, plan.resolutions)
+
+
+@functools.lru_cache(maxsize=8)
+def _space_features(space: str, classes: int, resolutions: tuple[int, ...]) -> Mapping[str, KeyFeatures]:
+    return features_of(get_space(space).with_classes(classes).block_specs(resolutions))

@@ -1,0 +1,184 @@
+"""Blocks side by side at equal width and resolution: which models to measure, and what one block costs by them.
+
+A block measured alone is a model of its own, with input and output. What one costs in a network is the difference
+of two chains that differ in the number of its copies alone, by the number of copies between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from luts.estimate.estimation import Estimation
+from luts.estimate.removal import RemovalCost, removal_cost
+from luts.format.errors import UsageError
+from orchestrator.plan.plan import model_id
+from search.blocks import BlockSpec, parse_key
+from search.blocks.vit import PruningLayer, VitLayer
+
+SHORT_CHAIN, LONG_CHAIN = 1, 3
+"""Copies of a block: one, so that both chains hand on maps in the same layouts and differ by copies in the midst
+of a network; three, because a difference of one copy alone would be twice as uncertain."""
+
+CLASSES = 10
+"""Of the chains' classifier, which drops out."""
+
+HEAD_DIM = 32
+"""Channels of a head where a mixer has a choice: what Swin and MobileViT-like networks have."""
+
+MERGED_SHARE = 0.08
+"""Tokens that a layer merges: ToMe's 16 of DeiT's 197."""
+
+KEPT_SHARE = 0.7
+"""Tokens that EViT keeps where it prunes (its section 4.1)."""
+
+MAX_WIDTH, MAX_RESOLUTION = 4096, 512
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all blocks of one comparison have in common: channels d, side of the map, and Swin's window."""
+
+    width: int
+    resolution: int
+    window: int
+
+    def __post_init__(self) -> None:
+        """`UsageError` where a number is out of bounds."""
+        if not 0 < self.width <= MAX_WIDTH or self.width % 4:
+            raise UsageError(f"--width {self.width}: expected a multiple of 4 up to {MAX_WIDTH}")
+        if not 0 < self.resolution <= MAX_RESOLUTION:
+            raise UsageError(f"--resolution {self.resolution}: expected 1 to {MAX_RESOLUTION}")
+        if not 0 < self.window <= MAX_RESOLUTION:
+            raise UsageError(f"--window {self.window}: expected 1 to {MAX_RESOLUTION}")
+
+    @property
+    def heads(self) -> int:
+        """Heads of `HEAD_DIM` channels, or one of all."""
+        return self.width // HEAD_DIM if self.width % HEAD_DIM == 0 else 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a ViT's first layer: pixels and a class token."""
+        return self.resolution**2 + 1
+
+    @property
+    def layer(self) -> str:
+        """What ViT layers of all kinds have in their keys."""
+        return f"d={self.width},heads={self.heads},ratio=4,n={self.tokens}"
+
+
+def kept_tokens(tokens: int) -> int:
+    """Tokens that EViT keeps beside the class token and the fused one."""
+    return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
+
+
+MIXERS: Mapping[str, Callable[[Setting], str]] = {
+    "mha": lambda s: f"mix.mha(c={s.width},heads={s.heads})@{s.resolution}",
+    "window": lambda s: f"mix.window(c={s.width},heads={s.heads},w={s.window})@{s.resolution}",
+    "sr": lambda s: f"mix.sr(c={s.width},heads={s.heads},s=2)@{s.resolution}",
+    "separable": lambda s: f"mix.separable(c={s.width})@{s.resolution}",
+    "additive": lambda s: f"mix.additive(c={s.width})@{s.resolution}",
+    "linear": lambda s: f"mix.linear(c={s.width},heads={s.heads})@{s.resolution}",
+    "cga": lambda s: (
+        f"evit.cga(c={s.width},heads=4,qk=16,v={s.width // 4},kernels=5555,window={s.window})@{s.resolution}"
+    ),
+    "pool": lambda s: f"mix.pool(c={s.width},k=3)@{s.resolution}",
+    "fourier": lambda s: f"mix.fourier(c={s.width})@{s.resolution}",
+    "mlp": lambda s: f"mix.mlp(c={s.width},hidden={s.width // 2})@{s.resolution}",
+    "vit": lambda s: f"vit.layer({s.layer})@{s.resolution}",
+    "tome": lambda s: f"vit.tome({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}",
+    "evit": lambda s: f"vit.evit({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}",
+}
+"""Key by name: token mixers, and layers of a ViT. Numbers that a paper leaves open are those of its networks at
+14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width d / 2;
+EfficientViT-M0 has four heads, 16 channels of queries in each and 5 x 5 convolutions over them."""
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """One block at one resolution, and the three models that tell its latency, by their blocks' keys."""
+
+    name: str
+    block: BlockSpec
+
+    @property
+    def tokens(self) -> int:
+        """Pixels N of the map."""
+        return self.block.resolution**2
+
+    @property
+    def family(self) -> Literal["mixer", "layer"]:
+        """What it can be compared with: a ViT's layer has an MLP, norms and residuals beside its attention."""
+        return "layer" if isinstance(self.block, VitLayer) else "mixer"
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The block on its own."""
+        return (self.block.key,)
+
+    @property
+    def short(self) -> tuple[str, ...]:
+        """The chain with the fewest copies."""
+        return self._chain(SHORT_CHAIN)
+
+    @property
+    def long(self) -> tuple[str, ...]:
+        """The chain with the most copies."""
+        return self._chain(LONG_CHAIN)
+
+    def _chain(self, copies: int) -> tuple[str, ...]:
+        width, side = self.block.in_channels, self.block.resolution
+        stem, head = f"conv(in=3,out={width},k=3,s=1)@{side}", f"head.fc(in={width},classes={CLASSES})"
+        if isinstance(self.block, VitLayer):
+            layers = [layer.key for layer in _following(self.block, copies)]
+            return (stem, f"vit.shell(d={width})@{side}", *layers, f"{head}@1")
+        return (stem, *[self.block.key] * copies, f"{head}@{side}")
+
+    @property
+    def models(self) -> dict[str, tuple[str, ...]]:
+        """All three by model id."""
+        return {model_id(blocks): blocks for blocks in (self.short, self.long, self.alone)}
+
+
+def _following(layer: VitLayer, copies: int) -> Iterator[VitLayer]:
+    """The layer and further ones of its kind, each with the tokens that the one before leaves."""
+    for _ in range(copies):
+        yield layer
+        left = layer.tokens_out
+        if isinstance(layer, PruningLayer):
+            layer = replace(layer, tokens=left, kept=kept_tokens(left))
+        else:
+            layer = replace(layer, tokens=left)
+
+
+def mixers(
+    names: Sequence[str], width: int, resolutions: Sequence[int], window: int
+) -> tuple[list[Mixer], list[str]]:
+    """Blocks by resolution, and in one line each those that can't take a resolution.
+
+    Raises:
+        UsageError: an unknown name, or a width or resolution out of bounds.
+    """
+    foreign = [name for name in names if name not in MIXERS]
+    if foreign:
+        raise UsageError(f"unknown block {foreign[0][:40]!r}; known: {', '.join(MIXERS)}")
+    chosen, refused = [], []
+    for resolution in resolutions:
+        setting = Setting(width, resolution, window)
+        for name in names:
+            try:
+                chosen.append(Mixer(name, parse_key(MIXERS[name](setting))))
+            except UsageError as error:
+                refused.append(f"{name} left out at {resolution} px: {error}")
+    return chosen, refused
+
+
+def cost_of_copy(estimation: Estimation, mixer: Mixer) -> RemovalCost:
+    """What one copy adds to a chain, in units of the reference's latency."""
+    long, short = model_id(mixer.long), model_id(mixer.short)
+    cost = removal_cost(estimation, long, short)
+    copies = LONG_CHAIN - SHORT_CHAIN
+    return RemovalCost(cost.ms / copies, cost.se / copies, cost.low / copies, cost.high / copies)

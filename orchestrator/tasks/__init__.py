@@ -1,0 +1,1 @@
+"""What `bench` can do, as functions with typed arguments and results: no parsing, no printing."""

@@ -1,0 +1,67 @@
+"""The accuracy that an architecture inherits from a supernet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.tasks.notes import Notes
+from orchestrator.tasks.progress import Note, Progress, silent
+from search.spaces import Arch, load_arch
+from search.supernet.inherit.evaluate import InheritedAccuracy, Scores, reopen_data
+from search.supernet.inherit.final import FINAL_FILE, FinalScore, record_final
+from search.supernet.train.checkpoint import load_supernet
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of an architecture on a part of the images: `search`, or `validation` for a final evaluation."""
+
+    arch: Arch
+    split: str
+    scores: Scores
+
+
+def evaluate(
+    arch: Arch | str,
+    supernet: Path,
+    data: str | None = None,
+    *,
+    final: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Judge an architecture with weights inherited from a trained supernet.
+
+    Args:
+        arch: Of the supernet's space, with any number of classes; or its name, or its JSON file.
+        supernet: Folder of its checkpoint.
+        data: Where the images lie now, if elsewhere than the checkpoint says.
+        final: On the validation set, which is for use once, at the end; the supernet's notes keep count.
+        progress: Told of an unfinished supernet, and of a validation set that was used before.
+    """
+    named = load_arch(arch) if isinstance(arch, str) else arch
+    evaluator = open_evaluator(supernet, data, final=final, progress=progress)
+    arch = named.with_classes(evaluator.data.classes)
+    scores = evaluator.scores(arch)
+    if final:
+        weights = evaluator.info.weights_sha256
+        score = FinalScore(arch=arch.to_json(), weights_sha256=weights, top1=scores.top1, top5=scores.top5)
+        notes = Notes.of(supernet, weights, (FINAL_FILE,), progress)
+        if others := record_final(notes.file(FINAL_FILE), score, notes.shared_file(FINAL_FILE)):
+            progress(
+                Note(
+                    f"note: the validation set has judged {others} other architectures of this supernet before; "
+                    "choose none of them by it, the search split is for that"
+                )
+            )
+    return Evaluation(arch, evaluator.split_name, scores)
+
+
+def open_evaluator(
+    supernet: Path, data: str | None = None, *, final: bool = False, progress: Progress = silent
+) -> InheritedAccuracy:
+    """Inherited accuracies of a trained supernet, on the images that it was trained on unless told otherwise."""
+    network, info = load_supernet(supernet)
+    if not info.finished:
+        progress(Note(f"note: {supernet} is not trained to its end yet ({info.step} steps)"))
+    return InheritedAccuracy(network, info, reopen_data(info, data), final=final)

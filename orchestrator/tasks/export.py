@@ -1,0 +1,177 @@
+"""Networks, or all blocks of a space, as files that a phone runs, checked against PyTorch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.format.atomic_file import check_folder
+from luts.format.errors import UsageError
+from orchestrator.export import Artifact, ExportSpec, block_specs_for
+from orchestrator.export.artifacts.package import deliver
+from orchestrator.tasks.models import export_all
+from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
+from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.trained import Trained, inherit, of_file
+from orchestrator.winner.write import weighted
+from search.spaces import get_space
+
+MODEL_SUFFIXES: Mapping[str, tuple[str, ...]] = {"executorch": (".pte",), "coreml": (".mlpackage", ".zip")}
+"""How a model's file is called, by runtime; Core ML's first is a folder."""
+
+RANDOM_WEIGHTS = (
+    "note: random weights, for measuring alone; --weights FILE or --supernet DIR gives trained ones"
+)
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What models are lowered to; what is empty is the default of runtime and backend.
+
+    Attributes:
+        runtime: `executorch` (.pte) or `coreml` (.mlpackage).
+        backend: `xnnpack`, `portable`, `coreml` or `vulkan`.
+        precision: `fp32`, `fp16` or `int8`.
+        deployment_target: Oldest iOS of a Core ML model, such as `iOS17`.
+    """
+
+    runtime: str = "executorch"
+    backend: str = ""
+    precision: str = ""
+    deployment_target: str = ""
+
+    @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """Of `ExportSpec`."""
+        return (("deployment_target", self.deployment_target),) if self.deployment_target else ()
+
+    def spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
+        """How a model is exported. Raises UsageError for what there is not."""
+        return ExportSpec(blocks, module, self.runtime, self.backend, self.precision, self.options)
+
+
+def export_networks(
+    networks: Networks,
+    lowering: Lowering | None = None,
+    *,
+    resolution: int | None = None,
+    trained: Trained | None = None,
+    output: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Artifact]:
+    """Export networks, those that the cache does not have in parallel processes.
+
+    Args:
+        networks: One or more; none for the one that `trained.supernet` was trained for alone.
+        lowering: To what; ExecuTorch with XNNPACK in fp32 by default.
+        resolution: Side of the input image for all networks; their own by default.
+        trained: Where trained weights come from; random ones by default, which a note says.
+        output: The file of one network; of several the folder, which gets a file by the name of each.
+        workers: Exporting processes; all cores by default.
+        progress: Told of every export.
+
+    Returns:
+        Models whose `path` is the file in `output`, without one that in the cache.
+
+    Raises:
+        UsageError: a network, runtime, backend or precision that there is not, files of one name or another type,
+            or weights of other networks.
+        InvalidArtifactError: weights that are damaged or do not fit.
+        ExportError: names the models that could not be exported; the others are in the cache.
+        StorageError: the output can't be written.
+    """
+    lowering = lowering or Lowering()
+    given, trained = by_name(networks), trained or Trained()
+    if output is not None:
+        if len(given) > 1:
+            _check_folder(output, given)
+        else:
+            _check_file(output, lowering.runtime)
+        check_folder(output if len(given) > 1 else output.parent)
+    with tempfile.TemporaryDirectory() as folder:
+        if trained.supernet is None:
+            sized = {name: at_resolution(name, network, resolution) for name, network in given.items()}
+            specs = {name: _spec(lowering, network) for name, network in sized.items()}
+            if trained.file is None:
+                progress(Note(RANDOM_WEIGHTS))
+            else:
+                specs = of_file(specs, trained.file)
+        else:
+            inherited = inherit(given, resolution, trained, Path(folder), progress)
+            specs = {name: weighted(_spec(lowering, arch), file) for name, (arch, file) in inherited.items()}
+        artifacts = export_all(specs, workers, progress)
+    if output is None:
+        return artifacts
+    if len(artifacts) == 1:
+        return {name: _delivered(artifact, output) for name, artifact in artifacts.items()}
+    return {
+        name: _delivered(artifact, output / f"{_stem(name)}{artifact.suffix}")
+        for name, artifact in artifacts.items()
+    }
+
+
+def export_blocks(
+    space: str,
+    lowering: Lowering | None = None,
+    *,
+    resolutions: tuple[int, ...] | None = None,
+    output: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Artifact]:
+    """Export every block of a space on its own, at all its resolutions by default, into the folder `output`.
+
+    The other arguments and errors are those of `export_networks`.
+    """
+    how = lowering or Lowering()
+    specs = block_specs_for(
+        get_space(space),
+        resolutions,
+        runtime=how.runtime,
+        backend=how.backend,
+        precision=how.precision,
+        options=how.options,
+    )
+    if output is not None:
+        check_folder(output)
+    artifacts = export_all({spec.name: spec for spec in specs}, workers, progress)
+    if output is None:
+        return artifacts
+    return {
+        name: _delivered(artifact, output / f"{name}{artifact.suffix}")
+        for name, artifact in artifacts.items()
+    }
+
+
+def _spec(lowering: Lowering, network: Network) -> ExportSpec:
+    return lowering.spec(module=network) if isinstance(network, str) else lowering.spec(network.keys())
+
+
+def _stem(name: str) -> str:
+    """A file's name of what a network is called: a path, `timm:NAME` or a plain name."""
+    return Path(name.removeprefix("timm:")).name.removesuffix(".json")
+
+
+def _delivered(artifact: Artifact, file: Path) -> Artifact:
+    return artifact.model_copy(update={"path": deliver(artifact.path, file)})
+
+
+def _check_file(output: Path, runtime: str) -> None:
+    suffixes = MODEL_SUFFIXES.get(runtime, ())
+    if suffixes and output.suffix not in suffixes:
+        raise UsageError(
+            f"--output {output}: a model for {runtime} is a {' or '.join(suffixes)}; name it so, or choose "
+            "another --runtime"
+        )
+
+
+def _check_folder(output: Path, networks: Mapping[str, Network]) -> None:
+    if any(output.suffix in suffixes for suffixes in MODEL_SUFFIXES.values()) or output.is_file():
+        raise UsageError(f"--output {output}: {len(networks)} networks go into a folder, not into one file")
+    stem, count = Counter(_stem(name) for name in networks).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{count} networks would be written as {stem}; export them one by one")

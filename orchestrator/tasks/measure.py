@@ -1,0 +1,207 @@
+"""Latency of whole networks on a device, all interleaved in one measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from luts.format.errors import UsageError
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.lower.counting import Counts
+from orchestrator.measure.session import Measurement
+from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_model
+from orchestrator.tasks.networks import Networks, at_resolution, by_name, count_networks, spec_of
+from orchestrator.tasks.progress import Progress, silent
+from orchestrator.tasks.side_by_side import SideBySide, journal_id, measure_what_can_be
+from orchestrator.tasks.target import Target, check_device
+from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.replies import DeviceInfo
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """One network: what it costs on paper and on the device, with 95 % intervals.
+
+    Attributes:
+        params: None, as the MACs, of a model file.
+        ms: Latency; its interval includes the reference's own.
+        ratio: To the reference.
+        load_ms: Medians of load times; those of a first load and of compiling are None where the runtime does not
+            tell, or where the device had loaded the model before.
+        loads: Fresh loads, and rounds in all of them.
+        delegates: Subgraphs handed to a delegate...
+        outside: ...and the operators left to other kernels, with their counts. None where the device decides that.
+    """
+
+    model: str
+    sha256: str
+    params: int | None
+    conv_linear_macs: int | None
+    all_macs: int | None
+    ms: float
+    ci_low: float
+    ci_high: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    load_ms: float
+    first_ms: float | None
+    compile_ms: float | None
+    loads: int
+    rounds: int
+    delegates: int | None
+    outside: Mapping[str, int] | None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """On what networks were measured: `noise_floor` is the spread between two loads of one model, relative."""
+
+    device: DeviceInfo
+    variant: Variant
+    noise_floor: float
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the numbers are made up."""
+        return self.device.simulated
+
+    @property
+    def warning(self) -> str:
+        """For titles: that the numbers are made up, where they are."""
+        return ", SIMULATED: not measured on any device" if self.simulated else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "device": self.device.model_dump(),
+            "variant": self.variant.name,
+            "noise_floor": self.noise_floor,
+        }
+
+
+@dataclass(frozen=True)
+class MeasuredNetworks:
+    """Networks measured side by side; `failures` are those that can't be exported or run, with reasons."""
+
+    setup: Setup
+    reference: str
+    networks: tuple[MeasuredNetwork, ...]
+    failures: Mapping[str, str]
+    folder: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return self.setup.to_dict() | {
+            "reference": self.reference,
+            "models": [asdict(network) for network in self.networks],
+            "failures": dict(self.failures),
+        }
+
+
+def measure_networks(
+    networks: Networks,
+    target: Target | str,
+    *,
+    files: Sequence[Path] = (),
+    resolution: int | None = None,
+    budget_s: float = 120.0,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> MeasuredNetworks:
+    """Measure networks and model files side by side; goes on with a run that was cut off.
+
+    The first of them is the reference, the next one where that can't be exported or run. Such ones are left out.
+
+    Args:
+        networks: Exported first where the cache does not have them.
+        target: The device; all else by default if it is its name alone.
+        files: Models that are exported already (`.pte`).
+        resolution: Side of the input image for all networks; their own by default.
+        budget_s: Seconds after which no further pass is begun.
+        seed: Of the schedule.
+        workers: Exporting processes; all cores by default.
+        progress: Told of every export and batch.
+
+    Raises:
+        UsageError: a network or variant that there is not.
+        BlocktimeError: no network can be exported.
+        DeviceError: the device is not there, or was lost for good.
+        MeasurementRejectedError: the device is too noisy.
+    """
+    target = Target.of(target)
+    variant = target.variant
+    chosen = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
+    specs = {name: spec_of(network, variant) for name, network in chosen.items()}
+    given = {str(path): given_model(path) for path in files}
+    if not specs and not given:
+        raise UsageError("nothing to measure")
+    with target.opened() as (device, variant):
+        check_device(device, variant)
+        models, artifacts, unexported = files_that_can_be(variant, specs, workers, progress)
+        models |= given
+        check_any_left(variant, models, unexported)
+        together = measure_what_can_be(
+            device, variant, models, budget_s=budget_s, seed=seed, progress=progress
+        )
+    together.run.finish("measured")
+    lowered = {name: Lowered.of(artifact) for name, artifact in artifacts.items()}
+    lowered |= {name: Lowered.of_file(file.path) for name, file in given.items()}
+    able = {name: network for name, network in chosen.items() if name in models}
+    rows = measured_networks(models, together, count_networks(able, specs, progress), lowered)
+    return MeasuredNetworks(
+        setup_of(together.measurement, variant),
+        together.reference,
+        tuple(rows.values()),
+        unexported | dict(together.failures),
+        together.run.folder,
+    )
+
+
+def setup_of(measurement: Measurement, variant: Variant) -> Setup:
+    """On what a measurement was made."""
+    return Setup(measurement.hello.device, variant, measurement.estimates.noise_floor)
+
+
+def measured_networks(
+    files: Mapping[str, ModelFile],
+    together: SideBySide,
+    counts: Mapping[str, Counts],
+    lowered: Mapping[str, Lowered],
+) -> dict[str, MeasuredNetwork]:
+    """Those that have a latency, by name."""
+    return {
+        name: _measured(name, file, together.measurement, counts.get(name), lowered.get(name))
+        for name, file in files.items()
+        if name not in together.failures
+    }
+
+
+def _measured(
+    name: str, file: ModelFile, measurement: Measurement, counts: Counts | None, lowered: Lowered | None
+) -> MeasuredNetwork:
+    ratio = measurement.estimates.ratios[journal_id(name)]
+    ms, low, high = measurement.ms(journal_id(name))
+    low, high = measurement.reference.widen(ms, low, high)
+    return MeasuredNetwork(
+        model=name,
+        sha256=file.sha256,
+        params=counts.params if counts else None,
+        conv_linear_macs=counts.conv_linear_macs if counts else None,
+        all_macs=counts.all_macs if counts else None,
+        ms=ms,
+        ci_low=low,
+        ci_high=high,
+        ratio=math.exp(ratio.log_ratio),
+        ratio_low=math.exp(ratio.low),
+        ratio_high=math.exp(ratio.high),
+        **asdict(measurement.loads[journal_id(name)]),
+        loads=ratio.loads,
+        rounds=ratio.rounds,
+        delegates=lowered.delegates if lowered else None,
+        outside=lowered.outside if lowered else None,
+    )

@@ -1,0 +1,159 @@
+"""Models as files: exported where the cache does not have them, or lists of blocks for a simulated device."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from orchestrator.agent.runtime.pte import operators_outside, read_pte
+from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_each, export_many
+from orchestrator.export.artifacts.cache import default_root
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.simulate.document import write_model
+from orchestrator.tasks.progress import Note, Progress, Step, silent
+from orchestrator.wire.model_file import ModelFile
+
+MAX_MODEL_BYTES = 1 << 30
+"""Largest model that an agent takes."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """How a model was lowered: subgraphs handed to a delegate, and the operators outside with their counts.
+
+    None for Core ML, whose models the device itself places.
+    """
+
+    delegates: int | None
+    outside: Mapping[str, int] | None
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Lowered:
+        """Of a model that was exported here."""
+        return cls(artifact.delegates, artifact.outside)
+
+    @classmethod
+    def of_file(cls, path: Path) -> Lowered:
+        """Of a model file, as far as it tells: a .pte does."""
+        try:
+            delegates = read_pte(path).delegates
+            return cls(sum(delegate.count for delegate in delegates), operators_outside(path))
+        except ValueError:
+            return cls(None, None)
+
+
+def export_all(
+    specs: Mapping[str, ExportSpec], workers: int | None = None, progress: Progress = silent
+) -> dict[str, Artifact]:
+    """Export models by id; those in the cache cost nothing.
+
+    Raises:
+        ExportError: names the models that could not be exported.
+    """
+
+    def done(count: int, total: int, _: Artifact | ExportFailure) -> None:
+        progress(Step("exporting", count, total))
+
+    exported = export_many(list(specs.values()), workers=workers, progress=done)
+    artifacts = dict(zip(specs, exported, strict=True))
+    _tell_plain(artifacts, progress)
+    return artifacts
+
+
+def export_what_can_be(
+    specs: Mapping[str, ExportSpec], workers: int | None = None, progress: Progress = silent
+) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """Models by id, and of those that could not be exported the reasons."""
+    started = time.monotonic()
+
+    def done(count: int, total: int, result: Artifact | ExportFailure) -> None:
+        progress(Step(f"exported {result.spec.name}", count, total))
+
+    results = export_each(list(specs.values()), workers=workers, progress=done)
+    by_name = dict(zip(specs, results, strict=True))
+    artifacts = {name: result for name, result in by_name.items() if isinstance(result, Artifact)}
+    _tell_plain(artifacts, progress)
+    progress(Note(f"{len(artifacts)} of {len(specs)} models exported in {time.monotonic() - started:.0f} s"))
+    return artifacts, {name: r.message for name, r in by_name.items() if isinstance(r, ExportFailure)}
+
+
+def _tell_plain(artifacts: Mapping[str, Artifact], progress: Progress) -> None:
+    for name, artifact in artifacts.items():
+        if artifact.report.made == "plain":
+            progress(Note(f"{name} is lowered without rewrites: with them, {artifact.report.plain_because}"))
+
+
+def model_files(
+    variant: Variant,
+    specs: Mapping[str, ExportSpec],
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, ModelFile]:
+    """Models by id as a device of this variant takes them; for a simulated one nothing is exported.
+
+    Raises:
+        ExportError: names the models that could not be exported.
+        UsageError: a simulated device is given something else than blocks.
+    """
+    if not variant.is_simulated:
+        return files_of(export_all(specs, workers, progress))
+    for name, spec in specs.items():
+        if spec.module:
+            raise _foreign(name)
+    return {name: write_model(spec.blocks, default_root() / "simulated") for name, spec in specs.items()}
+
+
+def files_that_can_be(
+    variant: Variant,
+    specs: Mapping[str, ExportSpec],
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> tuple[dict[str, ModelFile], dict[str, Artifact], dict[str, str]]:
+    """`model_files` of what can be exported, how it was lowered, and of the rest the reasons."""
+    if variant.is_simulated:
+        foreign = {
+            name: "a simulated device knows blocks alone" for name, spec in specs.items() if spec.module
+        }
+        ours = {name: spec for name, spec in specs.items() if name not in foreign}
+        return model_files(variant, ours), {}, foreign
+    artifacts, reasons = export_what_can_be(specs, workers, progress)
+    return files_of(artifacts), artifacts, reasons
+
+
+def check_any_left(variant: Variant, files: Mapping[str, ModelFile], reasons: Mapping[str, str]) -> None:
+    """BlocktimeError where no model is left to measure, with the first reason; UsageError if it is simulated."""
+    if files:
+        return
+    name, reason = next(iter(reasons.items()))
+    if variant.is_simulated:
+        raise _foreign(name)
+    raise BlocktimeError(f"none of {len(reasons)} models can be exported; first: {name}: {reason}")
+
+
+def _foreign(name: str) -> UsageError:
+    return UsageError(f"a simulated device can't run {name}, it knows blocks alone; give architectures")
+
+
+def files_of(artifacts: Mapping[str, Artifact]) -> dict[str, ModelFile]:
+    """Exported models as a device takes them."""
+    return {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
+
+
+def given_model(path: Path) -> ModelFile:
+    """A model file of the user's.
+
+    Raises:
+        InvalidArtifactError: it can't be read, or no agent takes it.
+    """
+    try:
+        size = path.stat().st_size
+        if not 0 < size <= MAX_MODEL_BYTES:
+            raise InvalidArtifactError(f"{path} has {size} bytes; a model has 1 byte to 1 GiB")
+        with path.open("rb") as file:
+            return ModelFile(path, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise InvalidArtifactError(f"{path}: cannot read the model ({error.strerror})") from error

@@ -1,0 +1,123 @@
+"""Networks as tasks take them: of our blocks, of timm, or as people name either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from luts.format.errors import BlocktimeError, UsageError
+from luts.format.messages import unknown
+from orchestrator.export import ExportSpec
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.lower.counting import Counts, count_module
+from orchestrator.tasks.progress import Note, Progress
+from search.spaces import STDIN, Arch, Published, is_arch_file, list_archs, list_published, load_arch
+
+Network = Arch | Published | str
+"""One of our blocks, or `timm:NAME[@PX]`."""
+
+Networks = Network | Sequence[Network] | Mapping[str, Network]
+"""One, several, or by what they are called. Where they are not called anything, the name of a network of our blocks
+or the JSON file of an architecture is a network too."""
+
+
+def named_network(name: str) -> Network:
+    """The network of our blocks that a name stands for; `timm:NAME` stands for itself, which export checks.
+
+    Raises:
+        UsageError: neither.
+    """
+    if name.startswith("timm:"):
+        return name
+    known: dict[str, Arch | Published] = {**list_archs(), **list_published()}
+    if name not in known:
+        raise UsageError(unknown("network", name, known, "all: bench arch list; or timm:NAME"))
+    return known[name]
+
+
+def by_name(networks: Networks) -> dict[str, Network]:
+    """Networks by name; those that come without one are called as they are read.
+
+    Raises:
+        UsageError: a name that no network has.
+        InvalidArtifactError: a damaged file of an architecture.
+    """
+    if isinstance(networks, Mapping):
+        return dict(networks)
+    if isinstance(networks, Network):
+        networks = [networks]
+    return {_name(network): read_network(network) for network in networks}
+
+
+def _name(network: Network) -> str:
+    if isinstance(network, str):
+        return "stdin" if network == STDIN else network
+    if isinstance(network, Published):
+        return network.name
+    return next((name for name, arch in list_archs().items() if arch == network), network.digest)
+
+
+def read_network(network: Network) -> Network:
+    """The network that a name, `timm:NAME` or the file of an architecture stands for; others are it.
+
+    Raises:
+        UsageError: a name that no network has; `timm:NAME` is checked where it is built.
+        InvalidArtifactError: a damaged file.
+    """
+    if not isinstance(network, str):
+        return network
+    return load_arch(network) if is_arch_file(network) else named_network(network)
+
+
+def at_resolution(name: str, network: Network, resolution: int | None) -> Network:
+    """A network at another input resolution; None leaves it as it is.
+
+    Raises:
+        UsageError: its space does not have that resolution, or it is of one resolution only.
+    """
+    if isinstance(network, str):
+        return network if resolution is None else f"{network.partition('@')[0]}@{resolution}"
+    if resolution is None or resolution == network.resolution:
+        return network
+    sizes = network.layout.resolutions if isinstance(network, Arch) else (network.resolution,)
+    if not isinstance(network, Arch) or resolution not in sizes:
+        known = ", ".join(str(side) for side in sizes)
+        raise UsageError(f"{name} can't take {resolution} px; it takes {known} px")
+    return network.with_resolution(resolution)
+
+
+def spec_of(network: Network, variant: Variant) -> ExportSpec:
+    """How a network is exported for a variant."""
+    if isinstance(network, str):
+        return variant.export_spec(module=network)
+    return variant.export_spec(network.keys())
+
+
+def count_timm(network: str) -> tuple[Counts, int]:
+    """Parameters and MACs of `timm:NAME[@PX]`, and the side of its input in pixels.
+
+    Raises:
+        UsageError: timm does not have it, or it can't take these pixels.
+    """
+    from orchestrator.export.lower.source import build_module  # brings torch
+
+    module, inputs = build_module(ExportSpec(module=network))
+    return count_module(module, inputs), int(inputs[0].shape[-1])
+
+
+def count_networks(
+    networks: Mapping[str, Network], specs: Mapping[str, ExportSpec], progress: Progress
+) -> dict[str, Counts]:
+    """Parameters and MACs of every network that can be built: of ours from the blocks, of others as they run."""
+    counts: dict[str, Counts] = {}
+    for name, network in networks.items():
+        if not isinstance(network, str):
+            macs = network.macs()
+            counts[name] = Counts(network.params(), macs.conv_linear, macs.total)
+            continue
+        from orchestrator.export.lower.source import build_module  # brings torch
+
+        try:
+            counts[name] = count_module(*build_module(specs[name]))
+        except BlocktimeError as error:
+            progress(Note(f"{name} can't be counted: {error}"))
+    return counts

@@ -1,0 +1,102 @@
+"""The phones of a search: a LUT and a latency budget each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luts.format.codec import META_FILE
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
+from luts.format.store import LutRef, LutStore, lut_store
+from orchestrator.export.artifacts.cache import digest
+from orchestrator.export.artifacts.variant import Variant
+from search.algorithms import Budget, LutPrice
+from search.algorithms.record import LutPin
+from search.spaces import Space
+from search.spaces.coverage import covered_space
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A LUT and the latency that a network may have by it."""
+
+    ref: LutRef
+    lut: Lut
+    latency_ms: float
+
+    @property
+    def pin(self) -> LutPin:
+        """Which LUT it is, for the record."""
+        return LutPin(name=str(self.ref), sha256=digest(self.ref.path / META_FILE)[0])
+
+    @property
+    def variant(self) -> Variant:
+        """How the LUT's models run."""
+        return Variant.parse(self.lut.meta.variant)
+
+    @property
+    def price(self) -> LutPrice:
+        """Its latency model."""
+        return LutPrice(self.lut.latency_model, self.pin.sha256, str(self.ref))
+
+
+def open_phone(
+    lut: str,
+    *,
+    latency_ms: float | None = None,
+    reference_percent: float = 100.0,
+    store: LutStore | None = None,
+) -> Phone:
+    """A phone by the name of its LUT, and what a network may take on it.
+
+    Args:
+        lut: Name or path.
+        latency_ms: Milliseconds.
+        reference_percent: Instead of them, a share of what the LUT's reference model takes.
+        store: Where LUTs lie; the user's and the package's by default.
+
+    Raises:
+        UsageError: there is no such LUT.
+        InvalidArtifactError: it is damaged.
+    """
+    store = store or lut_store()
+    ref = store.resolve(lut)
+    table = store.load(ref.path)
+    if latency_ms is None:
+        latency_ms = table.meta.reference_ms * reference_percent / 100
+    return Phone(ref, table, latency_ms)
+
+
+def budget_of(phones: Sequence[Phone], **further: Any) -> Budget:
+    """The phones' latencies, and what else a network must hold: fields of `Budget`."""
+    latencies = [phone.latency_ms for phone in phones]
+    return Budget(latency_ms=latencies[0], further_latency_ms=tuple(latencies[1:]), **further)
+
+
+def searchable(phones: Sequence[Phone], space: Space) -> Space:
+    """The part of a supernet's space whose latency all phones' LUTs know.
+
+    Raises:
+        UsageError: a LUT is of another space or lacks blocks, or the LUTs share no resolution.
+    """
+    for phone in phones:
+        if phone.lut.meta.space != space.name:
+            raise UsageError(
+                f"{phone.ref} is of space {phone.lut.meta.space}, the supernet of {space.name}; "
+                "use a matching pair"
+            )
+    parts = [_covered(phone, space.default_classes) for phone in phones]
+    shared = set.intersection(*(set(part.resolutions) for part in parts))
+    if not shared:
+        raise UsageError(f"the LUTs share no resolution of {space.name}; profile them at the same one")
+    return parts[0].restricted(tuple(sorted(shared)))
+
+
+def _covered(phone: Phone, classes: int) -> Space:
+    """`covered_space`, whose refusals name the phone's LUT."""
+    try:
+        return covered_space(phone.lut, classes)
+    except UsageError as error:
+        raise UsageError(f"{phone.ref}: {error}") from error

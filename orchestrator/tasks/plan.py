@@ -1,0 +1,151 @@
+"""Which models a profile measures, and what that will take and tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from luts.estimate.expected import TYPICAL, Expectation, expectation_of
+from luts.format.errors import UsageError
+from luts.format.store import LutStore, lut_store
+from orchestrator.agent.device.cores import usable_cores
+from orchestrator.devices.discover import kind_of
+from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.exports import export_seconds
+from orchestrator.plan.forecast import Forecast, forecast
+from orchestrator.plan.plan import Plan, Removals
+from orchestrator.plan.policy import Policy
+from orchestrator.plan.sizing import plan_for_budget, plan_of_size
+from orchestrator.tasks.target import Target
+from search.spaces import get_space
+
+
+@dataclass(frozen=True)
+class PlanChoice:
+    """What a plan covers and how large it is; what is None is left to space and budget.
+
+    Attributes:
+        resolutions: Input sizes; the space's default one.
+        classes: Of the classifier; the space's default.
+        models: Whole models in all; as many as fit the budget.
+        design: Design models, instead of `models`; one for three block keys.
+        heldout: Models held out, instead of `models`; a fifth of all, at least 10.
+        removals: Whose blocks are removed or swapped, instead of `models`: `all`, `reference` or `none`.
+        like: LUT of a similar device, whose latencies are expected.
+        seed: Of plan and schedule.
+    """
+
+    resolutions: tuple[int, ...] | None = None
+    classes: int | None = None
+    models: int | None = None
+    design: int | None = None
+    heldout: int | None = None
+    removals: str | None = None
+    like: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedProfile:
+    """A plan with its forecast; `cached` models need no export, the others about `export_s` (None: none does)."""
+
+    plan: Plan
+    forecast: Forecast
+    cached: int | None
+    export_s: float | None
+
+
+def plan_profile(
+    space: str,
+    target: Target | str,
+    choice: PlanChoice | None = None,
+    *,
+    budget_s: float = 900.0,
+    narrow: float | None = None,
+    store: LutStore | None = None,
+    workers: int | None = None,
+) -> PlannedProfile:
+    """What `profile` would measure with the same arguments; no device is asked, nor need it be attached.
+
+    Times are by the newest LUT of the same device and variant, of any space, where there is one.
+
+    Raises:
+        UsageError: a space, variant or plan that there is not, or an agent.
+        DeviceError: an unknown device.
+    """
+    target, store = Target.of(target), store or lut_store()
+    variant = target.variant
+    kind_of(target.device, target.access)
+    policy = policy_of(variant, narrow)
+    plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
+    mine = [ref for ref in store.list() if (ref.device, ref.variant) == (target.device, variant.name)]
+    if expectation is TYPICAL and mine:
+        expectation = _expectation(store, str(mine[-1].path))
+    return PlannedProfile(plan, forecast(plan, expectation, policy), *_exports(plan, variant, workers))
+
+
+def policy_of(variant: Variant, narrow: float | None) -> Policy:
+    """The policy of a profile that ends at predictions within `narrow`, a share."""
+    policy = Policy.of(variant.is_simulated)
+    return policy if narrow is None else replace(policy, heldout_half_width=narrow)
+
+
+def choose_plan(
+    space: str, choice: PlanChoice, policy: Policy, budget_s: float, store: LutStore
+) -> tuple[Plan, Expectation]:
+    """The plan of the given sizes, else of so many models, else the one that fits the budget; and what it expects.
+
+    Raises:
+        UsageError: sizes that contradict each other, or that the space does not have; an unknown space or LUT.
+    """
+    searched = get_space(space)
+    if choice.classes:
+        searched = searched.with_classes(choice.classes)
+    expectation = _expectation(store, choice.like) if choice.like else TYPICAL
+    resolutions, seed = choice.resolutions, choice.seed
+    sized = (choice.design, choice.heldout, choice.removals) != (None, None, None)
+    if choice.models is not None and sized:
+        raise UsageError("--models chooses what --design, --heldout and --removals say; give either")
+    if choice.models is not None:
+        plan = plan_of_size(
+            searched, choice.models, resolutions=resolutions, seed=seed, expectation=expectation
+        )
+    elif not sized:
+        plan = plan_for_budget(
+            searched, budget_s, policy, resolutions=resolutions, seed=seed, expectation=expectation
+        )
+    else:
+        removals: Removals | None = next(
+            (known for known in get_args(Removals) if known == (choice.removals or "all")), None
+        )
+        if removals is None:
+            raise UsageError(f"--removals {choice.removals!r}: expected all, reference or none")
+        plan = make_plan(
+            searched,
+            resolutions=resolutions,
+            seed=seed,
+            design=choice.design,
+            heldout=choice.heldout,
+            removals=removals,
+            expectation=expectation,
+        )
+    return plan, expectation
+
+
+def _expectation(store: LutStore, name: str) -> Expectation:
+    ref = store.resolve(name)
+    return expectation_of(store.load(ref.path), str(ref))
+
+
+def _exports(plan: Plan, variant: Variant, workers: int | None) -> tuple[int, float] | tuple[None, None]:
+    """Models that are there, and seconds that the others take."""
+    if variant.is_simulated:
+        return None, None
+    cache = ArtifactCache()
+    specs = [variant.export_spec(model.blocks) for model in plan.models]
+    there = {spec: artifact for spec in specs if (artifact := cache.get(spec)) is not None}
+    missing = [spec for spec in specs if spec not in there]
+    known_s = [artifact.report.export_s for artifact in there.values()]
+    return len(there), export_seconds(missing, known_s, workers or usable_cores())

@@ -1,0 +1,131 @@
+"""Every block of a space measured on a device: a new version of its LUT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.format.atomic_file import check_folder
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
+from luts.format.store import LutStore, lut_store
+from orchestrator.devices.simulated import scenario_of
+from orchestrator.journal.runs import Run, find_run, runs_root
+from orchestrator.measure.session import Measurement, measure
+from orchestrator.plan.policy import Policy
+from orchestrator.simulate.compare import Comparison, compare, write_truth
+from orchestrator.simulate.truth import Truth
+from orchestrator.tasks.models import model_files
+from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
+from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, subject_of
+from orchestrator.tasks.progress import Note, Progress, silent, steps
+from orchestrator.tasks.target import Target, check_device
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A LUT and how it came about.
+
+    Attributes:
+        path: The LUT's folder.
+        lut: As it lies there.
+        folder: The run's.
+        policy: By which it was measured.
+        measurement: None where an equal run was finished before.
+        truth: Of a simulated device, how close the LUT came; `truth.json` in the run's folder.
+    """
+
+    path: Path
+    lut: Lut
+    folder: Path
+    policy: Policy
+    measurement: Measurement | None = None
+    truth: Comparison | None = None
+
+
+def profile(
+    space: str,
+    target: Target | str,
+    choice: PlanChoice | None = None,
+    *,
+    budget_s: float = 900.0,
+    narrow: float | None = None,
+    name: str | None = None,
+    run_folder: Path | None = None,
+    fresh: bool = False,
+    reuse: bool = False,
+    store: LutStore | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Profile:
+    """Measure every block of a space on a device and write a new version of its LUT.
+
+    A run that was cut off goes on where it was when it is called with the same arguments again.
+
+    Args:
+        space: Name of the space.
+        target: The device; all else by default if it is its name alone.
+        choice: What the plan covers and how large it is.
+        budget_s: Seconds after which no further pass is begun.
+        narrow: Half-width of predictions at which measuring ends, a share; 0.015 by default.
+        name: Of the device in the LUT, where its own would not tell it apart.
+        run_folder: Of the run's journal; by default found by what is measured.
+        fresh: Begin anew where a run was not finished.
+        reuse: Keep the LUT of an equal run that was finished.
+        store: Where the LUT is written; the user's by default.
+        workers: Exporting processes; all cores by default.
+        progress: Told of every export and batch.
+
+    Raises:
+        UsageError: a space, variant or plan that there is not, or the run is finished and not to be reused.
+        ExportError: a model can't be exported.
+        DeviceError: the device is not there, or was lost for good.
+        MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
+    """
+    target, store = Target.of(target), store or lut_store()
+    policy = policy_of(target.variant, narrow)
+    check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
+    if run_folder is not None:
+        check_folder(run_folder, "give another folder with --run")
+    plan, _ = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
+    with target.opened() as (device, variant):
+        device_name = name or device.name
+        label = run_label(device_name, plan, variant)
+        run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
+        if run.result is not None:
+            if not reuse:
+                raise UsageError(
+                    f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder"
+                )
+            return Profile(Path(run.result), store.load(run.result), run.folder, policy)
+        check_device(device, variant)
+        size = f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}"
+        progress(Note(f"{size}, run {run.folder}"))
+        specs = {model.model_id: variant.export_spec(model.blocks) for model in plan.models}
+        files = model_files(variant, specs, workers, progress)
+        measurement = measure(
+            device,
+            variant,
+            subject_of(plan, files),
+            run.journal,
+            policy,
+            budget_s=budget_s,
+            progress=steps(progress),
+            prediction_width=prediction_width_of(plan, files),
+        )
+    lut = lut_of(plan, files, measurement, device_name)
+    path = store.write(lut)
+    run.finish(str(path))
+    truth = _compare_with_truth(target.device, variant.threads, lut, run)
+    return Profile(path, store.load(path), run.folder, policy, measurement, truth)
+
+
+def _compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> Comparison | None:
+    """What no real device can tell: how close the LUT came."""
+    scenario = scenario_of(device)
+    if scenario is None:
+        return None
+    comparison = compare(lut, Truth(scenario.costs, threads))
+    models = {model.model_id: model.blocks for model in lut.models}
+    write_truth(run.folder / "truth.json", scenario, threads, models, comparison)
+    return comparison

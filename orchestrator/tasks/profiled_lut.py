@@ -1,0 +1,116 @@
+"""From a plan of models and their measurement to a LUT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from luts.build import build_lut, prediction_half_width
+from luts.estimate.estimation import Estimation
+from luts.format.lut import Lut
+from luts.format.schema import DeviceInfo, LutInputs, ModelSpec, Versions
+from orchestrator.export.artifacts.spec import toolchain
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.placement import migrated_operations
+from orchestrator.journal.records import PlacedType
+from orchestrator.measure.engine import PredictionWidth
+from orchestrator.measure.session import Measurement, Subject
+from orchestrator.plan.features import features_of
+from orchestrator.plan.plan import Plan, PlanModel
+from orchestrator.wire.model_file import ModelFile
+from search.blocks import boundary_bytes, parse_keys
+from search.spaces import get_space
+
+
+def subject_of(plan: Plan, files: Mapping[str, ModelFile]) -> Subject:
+    """What a profile measures: all models of the plan."""
+    return Subject(files, plan.reference.model_id, plan.digest, plan.seed)
+
+
+def exporter_version(variant: Variant) -> str:
+    """The tools that made the model files."""
+    if variant.is_simulated:
+        return "none, simulated models are lists of blocks"
+    versions = toolchain()
+    return f"torch {versions['torch']}, executorch {versions['executorch']}, coremltools {versions['coremltools']}"
+
+
+def lut_of(plan: Plan, files: Mapping[str, ModelFile], measurement: Measurement, device_name: str) -> Lut:
+    """A measurement of a plan as a LUT.
+
+    Keys of the space that no model holds are in it too, resting on the physical prior alone and saying so.
+    """
+    hello, header, seen = measurement.hello, measurement.header, measurement.conditions
+    inputs = LutInputs(
+        device=DeviceInfo(
+            name=device_name,
+            model=hello.device.model,
+            soc=hello.device.soc or "",
+            os=hello.device.os,
+            os_build=hello.device.os_build or "",
+            cores=hello.device.cores,
+            memory_bytes=hello.device.memory_bytes,
+        ),
+        versions=Versions(
+            runtime=header.identity.runtime,
+            exporter=exporter_version(Variant.parse(header.identity.variant)),
+            agent=header.identity.agent,
+        ),
+        space=plan.space,
+        space_hash=plan.space_digest,
+        variant=header.identity.variant,
+        policy={**header.identity.policy, "seed": plan.seed},
+        reference_id=header.reference_id,
+        created=header.created,
+        measured="simulated" if header.simulated else "measured",
+        failures=dict(measurement.failures),
+        caveats=tuple(sorted(seen.caveats)),
+        qos=tuple(sorted(seen.qos)),
+        keep_warm=seen.warmth,
+    )
+    able = [model for model in plan.models if model.model_id not in measurement.failures]
+    placed = measurement.placements
+    models = [_model_spec(model, files[model.model_id], measurement.failures, placed) for model in able]
+    specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
+    return build_lut(inputs, models, measurement.estimation.without(measurement.failures), features_of(specs))
+
+
+def _model_spec(
+    model: PlanModel,
+    file: ModelFile,
+    failures: Mapping[str, str],
+    placed: Mapping[str, Sequence[PlacedType]],
+) -> ModelSpec:
+    """A planned model as the estimation knows it; a removal whose base failed is a model like any other."""
+    alone = model.base_id in failures
+    known = model.role == "removal" and not alone and model.base_id in placed and model.model_id in placed
+    return ModelSpec(
+        model_id=model.model_id,
+        arch=model.arch,
+        blocks=model.blocks,
+        boundary_bytes=boundary_bytes(parse_keys(model.blocks)),
+        artifact_sha256=file.sha256,
+        split="heldout" if model.role == "heldout" else "fit",
+        role="design" if alone else model.role,
+        base_id="" if alone else model.base_id,
+        removed_key="" if alone else model.removed_key,
+        migrated_operations=migrated_operations(placed[model.base_id], placed[model.model_id])
+        if known
+        else None,
+    )
+
+
+def prediction_width_of(plan: Plan, files: Mapping[str, ModelFile]) -> PredictionWidth:
+    """How narrow predictions of held-out models are, for stopping early; placements are not looked at."""
+    models = [_model_spec(model, files[model.model_id], {}, {}) for model in plan.models]
+    specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
+    features = features_of(specs)
+
+    def width(estimation: Estimation) -> float | None:
+        return prediction_half_width(models, estimation, features)
+
+    return width
+
+
+def run_label(device_name: str, plan: Plan, variant: Variant) -> str:
+    """Name of a profile's runs."""
+    return f"{device_name}-{plan.space}-{variant.name}-{plan.digest[:8]}"

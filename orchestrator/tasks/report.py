@@ -1,0 +1,41 @@
+"""A LUT or a whole run as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from luts.format.atomic_file import check_writable
+from luts.format.store import LutStore, lut_store
+from orchestrator.report.inputs import ReportInputs, read_named_lut, read_run
+from orchestrator.report.page import render, write_report
+
+
+def report_lut(lut: str, output: Path | None = None, store: LutStore | None = None) -> Path:
+    """Report on a LUT alone; the HTML file, by default in the working directory under the LUT's name.
+
+    Raises:
+        UsageError: there is no such LUT.
+        InvalidArtifactError: it is damaged.
+    """
+    ref = (store or lut_store()).resolve(lut)
+    path = output or Path(f"report-{'-'.join(ref.parts)}.html")
+    check_writable(path)
+    return _written(ReportInputs(lut=read_named_lut(ref)), path)
+
+
+def report_run(folder: Path, output: Path | None = None, store: LutStore | None = None) -> Path:
+    """Report on all that a run's folder holds; the HTML file, by default `report.html` in the folder.
+
+    Raises:
+        UsageError: there is nothing to report, or the run's LUT is gone.
+        InvalidArtifactError: a file of the run is damaged.
+    """
+    path = output or folder / "report.html"
+    if folder.is_dir():
+        check_writable(path)
+    return _written(read_run(folder, store or lut_store()), path)
+
+
+def _written(inputs: ReportInputs, path: Path) -> Path:
+    write_report(path, render(inputs))
+    return path

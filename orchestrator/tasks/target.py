@@ -1,0 +1,85 @@
+"""Where models run: a device, how it is driven, and by which runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from luts.format.errors import UsageError
+from orchestrator.agent.device.cores import usable_cores
+from orchestrator.devices.common.device import Access, Device
+from orchestrator.devices.discover import resolve
+from orchestrator.devices.lock import held
+from orchestrator.devices.simulated import scenario_of
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.runs import runs_root
+from orchestrator.measure.session import check_runtime, default_threads
+from orchestrator.wire.replies import HelloReply
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device and how models run on it; what is None is left to runtime and device.
+
+    Attributes:
+        device: `host`, a phone's name (`iphone13`) or serial, or `simulated[:SCENARIO]`.
+        runtime: `executorch` or `coreml`.
+        backend: ExecuTorch's delegate (`xnnpack`), or Core ML's compute units (`all`).
+        precision: The backend's default.
+        threads: Of ExecuTorch's pool; all cores of the host, elsewhere what the agent takes by default.
+        access: How the device is driven.
+    """
+
+    device: str
+    runtime: str = "executorch"
+    backend: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    access: Access = field(default_factory=Access)
+
+    @classmethod
+    def of(cls, target: Target | str) -> Target:
+        """A target from the name of its device."""
+        return cls(target) if isinstance(target, str) else target
+
+    @property
+    def variant(self) -> Variant:
+        """The variant as far as it is known before the device is asked.
+
+        A simulated device has a runtime of its own in the place of ExecuTorch, and one thread.
+
+        Raises:
+            UsageError: there is no such variant.
+        """
+        if scenario_of(self.device) and self.runtime in ("executorch", "simulated"):
+            return Variant("simulated", self.backend or "", self.precision or "", self.threads or 1)
+        if self.runtime == "coreml":
+            if self.threads is not None:
+                raise UsageError("--threads is for executorch; Core ML chooses its own")
+            return Variant("coreml", self.backend or "all", self.precision or "")
+        threads = self.threads or usable_cores()
+        return Variant(self.runtime, self.backend or "xnnpack", self.precision or "", threads)
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Device, Variant]]:
+        """The device, held until the end, and the variant that it runs.
+
+        Raises:
+            DeviceError: there is no such device, it does not answer, or another process measures on it.
+            UsageError: there is no such variant, or the device does not have its runtime.
+        """
+        variant = self.variant
+        runs_root()  # whether measurements can be kept is found out before models are exported
+        with resolve(self.device, self.access) as device, held(device):
+            if self.threads is None and self.device != "host":
+                variant = default_threads(device, variant)
+            yield device, variant
+
+
+def check_device(device: Device, variant: Variant) -> HelloReply:
+    """Who answers there; `DeviceError` where nobody does, `UsageError` where it can't run the variant."""
+    with device.connect() as client:
+        hello = client.hello()
+    check_runtime(device.name, hello, variant)
+    return hello

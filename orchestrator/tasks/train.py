@@ -1,0 +1,98 @@
+"""Training a supernet, in one process or in several that torchrun starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.format.atomic_file import check_folder
+from orchestrator.tasks.progress import Note, Progress, Step, silent
+from search.spaces import Space, get_space
+from search.supernet.data.images import ImageData, open_data
+from search.supernet.model.compiled import obstacle
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.teacher.weights import load_teacher
+from search.supernet.train.checkpoint_info import CheckpointInfo
+from search.supernet.train.compute import ComputeSettings
+from search.supernet.train.distributed import local_device, process_group
+from search.supernet.train.progress import Progress as State
+from search.supernet.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """A checkpoint in `folder`, the images it was trained on, and how long this call took."""
+
+    folder: Path
+    info: CheckpointInfo
+    images: ImageData
+    seconds: float
+
+
+def train_supernet(
+    space: Space | str,
+    data: str,
+    output: Path,
+    recipe: Recipe | str = "default",
+    *,
+    teacher: str | None = None,
+    teacher_resolution: int | None = None,
+    teacher_labels: Path | None = None,
+    on: str = "auto",
+    workers: int = 0,
+    compiled: bool = False,
+    progress: Progress = silent,
+) -> TrainedSupernet | None:
+    """Train a weight-shared supernet, or go on with an unfinished one.
+
+    Args:
+        space: Whose networks share the weights, or its name.
+        data: Text of the image source, such as `cifar10:DIR`.
+        output: Folder of the checkpoint.
+        recipe: How, or the name of a recipe or of its file; it may name one network that is trained alone.
+        teacher: Network to learn from: `timm:NAME[:CHECKPOINT]`.
+        teacher_resolution: Pixels of the images that the teacher was trained on.
+        teacher_labels: Folder of the teacher's stored labels, made and completed as needed.
+        on: `auto`, `cpu` or `cuda`.
+        workers: Processes that prepare images.
+        compiled: Compile modules where that can be done; a note says where it can't.
+        progress: Told by the leading process alone.
+
+    Returns:
+        The supernet; None in every process of torchrun but the one that leads.
+    """
+    check_folder(output)
+    space = get_space(space) if isinstance(space, str) else space
+    recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    device = local_device(on)
+    reason = obstacle(device) if compiled else None
+    if reason:
+        progress(Note(f"note: nothing is compiled ({reason}); the run goes on without --compile"))
+    compute = ComputeSettings(device, workers, compiled and reason is None)
+    begun_s = time.monotonic()
+    with process_group() as group:
+        images = open_data(data, space, recipe)
+        taught_by = load_teacher(teacher, images.classes, teacher_resolution) if teacher else None
+        trainer = Trainer(
+            space, images, recipe, output, taught_by, teacher_labels, compute=compute, group=group
+        )
+        info = trainer.run(_reporter(trainer, progress if group.leads else silent))
+    return TrainedSupernet(output, info, images, time.monotonic() - begun_s) if group.leads else None
+
+
+def _reporter(trainer: Trainer, progress: Progress) -> Callable[[State], None]:
+    """Tells what changed in the recipe, then every step with its loss and speed."""
+    told = False
+
+    def report(state: State) -> None:
+        nonlocal told
+        for change in () if told else trainer.changes:
+            progress(Note(f"note: {change}"))
+        told = True
+        if trainer.pace is not None:
+            progress(Step("training", state.step, state.steps, trainer.pace.line(state)))
+
+    return report

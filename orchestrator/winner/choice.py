@@ -1,0 +1,122 @@
+"""Which of a search's best is its winner, by measurement: `measured.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from luts.format.json_file import read_json, write_json
+from luts.format.lut import Lut
+from luts.format.values import Fraction, Value
+from orchestrator.measure.session import Measurement
+from orchestrator.measure.validate import MAX_COMPARISONS, MAX_JSON_BYTES, Compared, compare
+from search.algorithms import SearchResult
+from search.algorithms.record import Evaluated
+from search.spaces import Arch
+from search.spaces.registry import MAX_ARCH_BYTES
+
+
+class MeasuredArch(Compared):
+    """One architecture of a search: predicted, measured, and judged by its inherited accuracy."""
+
+    accuracy: Fraction
+
+
+class MeasuredBest(Value):
+    """A search's best as they were measured, the best by the search first.
+
+    Attributes:
+        device: What was measured, as it was named.
+        variant: How the models ran.
+        winner: The first architecture whose measured interval is within the budget.
+        meets_budget: Where it is false, none was within the budget, and `winner` is the search's own.
+    """
+
+    device: str = Field(max_length=4096)
+    variant: str = Field(max_length=4096)
+    winner: str = Field(max_length=MAX_ARCH_BYTES)
+    meets_budget: bool
+    models: tuple[MeasuredArch, ...] = Field(min_length=1, max_length=MAX_COMPARISONS)
+
+    @model_validator(mode="after")
+    def _winner_is_there(self) -> Self:
+        if self.winner not in {model.arch for model in self.models}:
+            raise ValueError("the winner was not measured")
+        return self
+
+    @classmethod
+    def choose(
+        cls, device: str, lut: Lut, best: Sequence[Evaluated], measurement: Measurement, budget_ms: float
+    ) -> MeasuredBest:
+        """Put measurements beside predictions and choose by them; `best` in the order of the search."""
+        compared = compare(lut, [row.architecture() for row in best], measurement)
+        models = tuple(
+            MeasuredArch(**model.model_dump(), accuracy=row.accuracy)
+            for model, row in zip(compared, best, strict=True)
+        )
+        within = first_within(models, budget_ms)
+        return cls(
+            device=device,
+            variant=lut.meta.variant,
+            winner=(within or models[0]).arch,
+            meets_budget=within is not None,
+            models=models,
+        )
+
+    @property
+    def rank(self) -> int:
+        """The winner's place among the models, from 0."""
+        return [model.arch for model in self.models].index(self.winner)
+
+    @property
+    def chosen(self) -> MeasuredArch:
+        """The winner's measurement."""
+        return self.models[self.rank]
+
+    def of_arch(self, arch: Arch) -> MeasuredArch | None:
+        """The measurement of an architecture; None if it was not measured."""
+        text = arch.to_json()
+        return next((model for model in self.models if model.arch == text), None)
+
+    def is_of(self, result: SearchResult) -> bool:
+        """Whether a search found all that was measured, and its budget chooses this winner."""
+        found = {(row.arch, row.accuracy) for row in result.evaluated}
+        within = first_within(self.models, result.budget.latency_ms)
+        chosen = (within or self.models[0]).arch, within is not None
+        return chosen == (self.winner, self.meets_budget) and all(
+            (model.arch, model.accuracy) in found for model in self.models
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as JSON; `StorageError` where that fails."""
+        write_json(path, self.model_dump())
+
+    @classmethod
+    def load(cls, path: Path) -> MeasuredBest:
+        """Read what `save` wrote; `InvalidArtifactError` where it is damaged."""
+        return read_json(path, cls, MAX_JSON_BYTES, "measure the networks again")
+
+
+def best_of(result: SearchResult, count: int) -> list[Evaluated]:
+    """The `count` best architectures by what the search ranked them by; its winner first."""
+    price = result.settings.loss_per_ms
+    ranked = sorted(
+        result.evaluated,
+        key=lambda e: (1.0 - e.accuracy + price * e.latency_ms, e.latency_ms, e.params, e.arch),
+    )
+    return ranked[:count]
+
+
+def first_within(models: Sequence[MeasuredArch], budget_ms: float) -> MeasuredArch | None:
+    """The first, the best by the search, whose measured interval is within the budget; None if none is."""
+    return next((model for model in models if model.measured_high <= budget_ms), None)
+
+
+def winner_of(result: SearchResult, measured: MeasuredBest | None) -> Evaluated:
+    """What the search said of the architecture that measurements chose; the search's own winner without any."""
+    if measured is None:
+        return result.winner
+    return next(row for row in result.evaluated if row.arch == measured.winner)

@@ -1,0 +1,128 @@
+"""Measurements of a search's best, fed back: the next version of the LUT has them among its fitted rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from luts.build import build_lut
+from luts.estimate.estimation import Estimation
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
+from luts.format.samples import SAMPLES_SCHEMA
+from luts.format.schema import LutInputs, ModelSpec
+from orchestrator.journal.conditions import conditions
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import Header, Identity, Record
+from orchestrator.journal.samples import samples_table
+from orchestrator.plan.plan import model_id
+from search.spaces import Arch
+
+
+def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Sequence[Arch]) -> Lut:
+    """The LUT with the samples of a later measurement as further batches, everything estimated anew.
+
+    Both hold ratios to one reference, so the new models join the fit as design rows like any other; a model that
+    the LUT has already keeps its own samples, since its weights and so its bytes are others.
+
+    Args:
+        lut: What is extended; its version stays as it is.
+        lut_digest: sha256 of its lut.json, which the new version's policy names as `fed_from`.
+        journal: Of a measurement of `archs` beside the LUT's reference.
+        reference: The reference's id in the journal.
+        archs: Measured architectures; those whose models the LUT has are left out.
+
+    Raises:
+        UsageError: the journal is of another device, system, runtime, agent, policy or reference than the LUT,
+            or no model in it is new.
+        InvalidArtifactError: the journal is damaged.
+    """
+    records = read_log(journal)
+    header = records[0]
+    assert isinstance(header, Header)
+    _check_same_conditions(lut, header, reference)
+    measured = {model.model_id for model in lut.models}
+    fresh = {name: arch for arch in archs if (name := model_id(arch.keys())) not in measured}
+    if not fresh:
+        raise UsageError("the LUT has all measured models already; nothing to feed back")
+    ids = {reference: lut.meta.reference_id} | {name: name for name in fresh}
+    samples = pa.concat_tables([lut.samples, _further_batches(lut, records, ids)])
+    return build_lut(
+        _inputs(lut, lut_digest, records),
+        [*map(ModelSpec.of, lut.models), *(_design_row(arch, header.identity) for arch in fresh.values())],
+        Estimation.of(samples, lut.meta.reference_id),
+        {entry.key: entry.features for entry in lut.entries},
+    )
+
+
+def _check_same_conditions(lut: Lut, header: Header, reference: str) -> None:
+    identity, meta = header.identity, lut.meta
+    policy = {name: value for name, value in meta.policy.items() if name not in ("seed", "fed_from")}
+    pairs = {
+        "device": (meta.device.model, identity.device_model),
+        "SoC": (meta.device.soc, identity.soc),
+        "OS": (meta.device.os, identity.os),
+        "OS build": (meta.device.os_build, identity.os_build),
+        "agent": (meta.versions.agent, identity.agent),
+        "runtime": (meta.versions.runtime, identity.runtime),
+        "variant": (meta.variant, identity.variant),
+        "policy": (policy, identity.policy),
+        "kind of numbers": (meta.measured, "simulated" if header.simulated else "measured"),
+        "reference's bytes": (lut.reference.artifact_sha256, identity.artifacts.get(reference)),
+    }
+    changed = [
+        f"{name} ({before} is now {now})" if isinstance(before, str) else name
+        for name, (before, now) in pairs.items()
+        if before != now
+    ]
+    if changed:
+        raise UsageError(
+            f"measurements not fed back, they are not part of this LUT's: other {'; other '.join(changed)}; "
+            "profile anew with bench profile"
+        )
+
+
+def _further_batches(lut: Lut, records: Sequence[Record], ids: Mapping[str, str]) -> pa.Table:
+    """The journal's samples of `ids`, renamed, their batches numbered on from the LUT's."""
+    table = samples_table(records)
+    names = table.column("model").cast(pa.string())
+    wanted = pc.is_in(names, value_set=pa.array(list(ids)))
+    table, names = table.filter(wanted), names.filter(wanted)
+    first = pc.max(lut.samples.column("batch")).as_py() + 1
+    columns = {name: table.column(name) for name in SAMPLES_SCHEMA.names}
+    columns["model"] = pa.array([ids[name] for name in names.to_pylist()]).dictionary_encode()
+    columns["batch"] = pc.add(table.column("batch"), pa.scalar(first, pa.int32()))
+    return pa.table(columns).cast(SAMPLES_SCHEMA)
+
+
+def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
+    header, meta = records[0], lut.meta
+    assert isinstance(header, Header)
+    seen = conditions(records)
+    warm = {word for word in (meta.keep_warm, seen.warmth) if word}
+    return LutInputs(
+        **dict(LutInputs.of(meta))
+        | {
+            "policy": {**meta.policy, "fed_from": lut_digest},
+            "created": header.created,
+            "caveats": tuple(sorted(seen.caveats.union(meta.caveats))),
+            "qos": tuple(sorted(seen.qos.union(meta.qos))),
+            "keep_warm": "both" if len(warm) > 1 else next(iter(warm), None),
+        }
+    )
+
+
+def _design_row(arch: Arch, identity: Identity) -> ModelSpec:
+    name = model_id(arch.keys())
+    return ModelSpec(
+        model_id=name,
+        arch=arch.to_json(),
+        blocks=arch.keys(),
+        boundary_bytes=arch.boundary_bytes(),
+        artifact_sha256=identity.artifacts[name],
+        split="fit",
+        role="design",
+    )

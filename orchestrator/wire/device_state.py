@@ -1,0 +1,54 @@
+"""The device's state as its agent tells it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.wire.fields import Count, Text, WireValue
+
+
+class CpuClock(WireValue):
+    cpu: Count
+    mhz: float | None
+    max_mhz: float | None
+    governor: Text | None
+
+
+class ThermalZone(WireValue):
+    name: Text
+    celsius: float
+
+
+class Battery(WireValue):
+    percent: float
+    charging: bool | None
+    celsius: float | None
+
+
+Caveat = Literal["debuggable_build", "power_save", "low_battery", "throttled", "background"]
+
+
+class DeviceState(WireValue):
+    """A moment of the device. A field is null where the device does not tell; nothing is guessed.
+
+    `caveats` are reasons not to measure that the agent was told to ignore.
+    """
+
+    uptime_ns: Count
+    load_average_1m: float | None
+    cpus: list[CpuClock]
+    steal_ms: Count | None
+    thermal_state: Literal["nominal", "fair", "serious", "critical"] | None
+    thermal_headroom: float | None
+    thermal_zones: list[ThermalZone]
+    throttle_count: Count | None
+    battery: Battery | None
+    low_power_mode: bool | None
+    free_memory_bytes: Count | None
+    agent_memory_bytes: Count | None
+    qos: Text | None
+    foreground: bool | None
+    keep_warm: bool | None = None
+    caveats: list[Caveat] = Field(default=[], max_length=16)

@@ -1,51 +1,38 @@
 #!/usr/bin/env bash
-# Builds build/swift/blocktime-agent, the Swift agent for Linux. Quick when nothing changed.
-#   --test [ARGUMENTS]   builds and runs the package's tests instead; ARGUMENTS go to `swift test`
+# Builds build/swift/blocktime-agent, the Swift agent for Linux, unless it was built from the same sources and tools.
+#   --test [ARGUMENTS]   builds and runs the package's tests instead; ARGUMENTS (such as --filter NAME) go to them
 # Needs .toolchains/swift (tools/toolchains/swift.sh) and what tools/build_native.sh needs.
-set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/builds.sh"
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=$root/build/swift
 scratch=$root/build/swift-package
 toolchain=$root/.toolchains/swift/usr/libexec/swift/bin
 
-die() {
-  echo "build_swift: $*" >&2
-  exit 1
-}
-
 [[ -x $toolchain/swift ]] || die "there is no Swift toolchain; run make toolchains"
 "$root/tools/build_native.sh"
-
-mkdir -p "$out"
-exec 9>"$out/.lock"
-flock 9
+locked "$out"
 
 version=$("$root/ios_bench/agent_version.sh")
-header="#define BLOCKTIME_AGENT_VERSION \"$version\""
-[[ -f $out/agent_version.h && $(<"$out/agent_version.h") == "$header" ]] || echo "$header" >"$out/agent_version.h"
+inputs="$version $(digest tools/build{_swift,s}.sh) $(digest_of "$root/.toolchains/swift/.installed")"
 
-# The library of ExecuTorch is found from where the agent lies, and from where the tests are built.
-swift() {
-  local command=$1
-  shift
-  PATH=$toolchain:$PATH "$toolchain/swift" "$command" --configuration release --package-path "$root/ios_bench/BenchKit" \
-    --scratch-path "$scratch" -Xlinker "-L$root/build/native" -Xlinker "-rpath=\$ORIGIN/../native" \
-    -Xlinker "-rpath=\$ORIGIN/../../../native" "$@"
+header() { # FILE
+  echo "#define BLOCKTIME_AGENT_VERSION \"$version\"" >"$1"
 }
 
-if [[ ${1:-} == --test ]]; then
-  shift
-  swift test --disable-xctest "$@"
-  exit
+# The library of ExecuTorch is found from where the agent and the tests lie.
+compile() { # PROGRAM OPTION... FILE
+  PATH=$toolchain:$PATH quietly "$toolchain/swift" build --configuration release \
+    --package-path "$root/ios_bench/BenchKit" --scratch-path "$scratch" \
+    -Xlinker "-L$root/build/native" -Xlinker "-rpath=\$ORIGIN/../native" "${@:2:$#-2}"
+  cp "$scratch/release/$1" "${!#}"
+}
+
+once "$out/agent_version.h" "$version" header
+if [[ ${1-} == --test ]]; then
+  # The tests know where the clone lies, and read protocol/golden there.
+  once "$out/tests" "$inputs $(digest ios_bench/BenchKit/Tests) $root" \
+    compile BenchKitPackageTests.xctest --build-tests --disable-xctest
+  exec 9>&-
+  exec "$out/tests" --testing-library swift-testing "${@:2}"
 fi
-
-stamp=$out/.built
-[[ ! -x $out/blocktime-agent || ! -f $stamp || $(<"$stamp") != "$version" ]] || exit 0
-swift build --product blocktime-agent >"$out/build.log" 2>&1 || {
-  cat "$out/build.log" >&2
-  die "swift build failed, its output stands above"
-}
-cp "$scratch/release/blocktime-agent" "$out/blocktime-agent.new"
-mv "$out/blocktime-agent.new" "$out/blocktime-agent"
-echo "$version" >"$stamp"
+once "$out/blocktime-agent" "$inputs" compile blocktime-agent --product blocktime-agent

@@ -6,30 +6,22 @@
 #     so it can't run: Gradle builds the one that can (docs/android.md)
 #   - ktlint over all Kotlin of android_bench
 # Each half does nothing where no input of it changed since it last ended well.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-sdk=$PWD/.toolchains/android_api
-kotlin=$PWD/.toolchains/kotlin
-bench=android_bench
-out=$PWD/build/android
-apk=$out/blocktime-unrunnable.apk
+. "$(dirname "${BASH_SOURCE[0]}")/builds.sh"
 
-fail() { echo "check_android.sh: $*" >&2; exit 1; }
+cd "$root"
+sdk=$root/.toolchains/android_api
+kotlin=$root/.toolchains/kotlin
+bench=android_bench
+out=$root/build/android
+work=$out/work
+report=$out/report
+
 version() { sed -nE "s/^$1 = \"(.*)\"/\1/p" "$bench/gradle/libs.versions.toml"; }
 
 for needed in "$sdk/framework-res.apk:android_api" "$kotlin/kotlinc:kotlin" "$kotlin/ktlint:kotlin"; do
-    [ -e "${needed%%:*}" ] || fail "no ${needed%%:*}; run: tools/toolchains/${needed##*:}.sh"
+    [ -e "${needed%%:*}" ] || die "no ${needed%%:*}; run: tools/toolchains/${needed##*:}.sh"
 done
-mkdir -p "$out"
-exec 9>"$out/.lock"
-flock 9
-
-work=$out/work
-report=$out/report
-mkdir -p "$work" "$report"
-
-digest() { find "$@" -type f ! -path '*/build/*' ! -name .lock -print0 | sort -z | xargs -0 sha256sum | sha256sum; }
-step() { "$2" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "$1 failed"; }; }
+locked "$out"
 
 android_jar() {
     find "$bench/typecheck/stubs" -name '*.java' -print0 |
@@ -64,43 +56,40 @@ type_check() {
         "$bench"/{core,executorch,app}/src/main/kotlin
 }
 
-package_app() {
+package_app() { # FILE
     (cd "$work" && java -cp "$sdk/dx.jar" com.android.dx.command.Main --dex --min-sdk-version=26 \
         --output=classes.dex classes && aapt add unaligned.apk classes.dex >/dev/null) &&
         zipalign -f -p 4 "$work/unaligned.apk" "$work/aligned.apk" &&
         keytool -genkeypair -keystore "$work/key.p12" -storepass unrunnable -alias check -keyalg EC -groupname secp256r1 \
             -dname CN=check -validity 2 2>/dev/null &&
-        apksigner sign --ks "$work/key.p12" --ks-pass pass:unrunnable --out "$apk" "$work/aligned.apk"
+        apksigner sign --ks "$work/key.p12" --ks-pass pass:unrunnable --out "$1" "$work/aligned.apk"
 }
 
-describe() {
-    apksigner verify --verbose --min-sdk-version "$(version minSdk)" "$apk" >"$report/signature.txt" &&
-        zipalign -c -p 4 "$apk" &&
-        aapt dump badging "$apk" >"$report/badging.txt" &&
-        aapt dump xmltree "$apk" AndroidManifest.xml >"$report/manifest.txt" &&
-        dexdump "$apk" | sed -nE "s/^  Class descriptor  : '(.*)'/\1/p" >"$report/classes.txt"
+describe() { # FILE
+    apksigner verify --verbose --min-sdk-version "$(version minSdk)" "$1" >"$report/signature.txt" &&
+        zipalign -c -p 4 "$1" &&
+        aapt dump badging "$1" >"$report/badging.txt" &&
+        aapt dump xmltree "$1" AndroidManifest.xml >"$report/manifest.txt" &&
+        dexdump "$1" | sed -nE "s/^  Class descriptor  : '(.*)'/\1/p" >"$report/classes.txt"
 }
 
-lint() { (cd "$bench" && "$kotlin/ktlint" --relative --log-level=error '**/*.kt' '**/*.kts' '!**/build/**'); }
+checked_app() { # FILE
+    rm -rf "$work" "$report"
+    mkdir -p "$work"/{stubs,generated,classes} "$report"
+    quietly android_jar
+    quietly package_resources
+    quietly generated_classes
+    quietly type_check
+    quietly package_app "$1"
+    quietly describe "$1"
+}
 
-inputs=$(digest "$bench"/{core,executorch,app}/src/main "$bench"/{app/build.gradle.kts,gradle,typecheck} "$sdk" tools/check_android.sh)
-if [ ! -f "$apk" ] || [ "$inputs" != "$(cat "$report/inputs" 2>/dev/null)" ]; then
-    rm -rf "$work" "$report/inputs" "$apk"*
-    mkdir -p "$work"/{stubs,generated,classes}
-    step "android.jar with newer members" android_jar
-    step "resources and manifest" package_resources
-    step "generated classes" generated_classes
-    step "type check" type_check
-    step "packaging" package_app
-    step "verification" describe
-    echo "$inputs" >"$report/inputs"
-    echo "type check and packaging passed: $apk"
-fi
+lint() { # FILE
+    (cd "$bench" && quietly "$kotlin/ktlint" --relative --log-level=error '**/*.kt' '**/*.kts' '!**/build/**')
+    touch "$1"
+}
 
-inputs=$(digest "$bench" tools/check_android.sh)
-if [ "$inputs" != "$(cat "$report/linted" 2>/dev/null)" ]; then
-    rm -f "$report/linted"
-    step "ktlint" lint
-    echo "$inputs" >"$report/linted"
-    echo "ktlint passed"
-fi
+tools="$(digest tools/check_android.sh tools/builds.sh) $(digest_of "$kotlin/.packages") $(jdk)"
+inputs="$(digest "$bench"/{core,executorch,app}/src/main "$bench"/{app/build.gradle.kts,gradle,typecheck} .toolchains/android_api) $tools"
+once "$out/blocktime-unrunnable.apk" "$inputs" checked_app
+once "$out/linted" "$(digest "$bench") $tools" lint

@@ -26,12 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import orchestrator.export.executorch as lowering
+import orchestrator.export.lower.executorch as lowering
 import search.networks.mobilevit as mobilevit
-from orchestrator.export.parity import check_parity, run_pte
-from orchestrator.export.rewrite import replace
-from orchestrator.export.source import build_module
-from orchestrator.export.spec import ExportSpec
+from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.export.lower.parity import check_parity, run_pte
+from orchestrator.export.lower.rewrite import replace
+from orchestrator.export.lower.source import build_module
 from search.spaces import load_arch
 
 MAX_RELATIVE_ERROR = 1e-6
@@ -46,7 +46,8 @@ def attention_4d(qkv: Tensor, heads: int) -> Tensor:
     qkv = qkv.reshape(batch, tokens, 3, heads, channels // (3 * heads)).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind(0)
     scores = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
-    return (scores @ v).transpose(1, 2).reshape(batch, tokens, -1)
+    out: Tensor = scores @ v
+    return out.transpose(1, 2).reshape(batch, tokens, -1)
 
 
 def attention_split(qkv: Tensor, heads: int) -> Tensor:
@@ -54,7 +55,7 @@ def attention_split(qkv: Tensor, heads: int) -> Tensor:
     batch, tokens, channels = qkv.shape
     head_dim = channels // (3 * heads)
     qkv = qkv.reshape(batch, tokens, 3 * heads, head_dim).transpose(1, 2)
-    q, k, v = (part.reshape(batch * heads, tokens, head_dim) for part in qkv.split(heads, dim=1))
+    q, k, v = (part.reshape(batch * heads, tokens, head_dim) for part in torch.split(qkv, heads, dim=1))
     scores = torch.bmm(q * head_dim**-0.5, k.transpose(1, 2)).softmax(-1)
     out = torch.bmm(scores, v).reshape(batch, heads, tokens, head_dim)
     return out.transpose(1, 2).reshape(batch, tokens, heads * head_dim)
@@ -92,6 +93,9 @@ class MeanLayerNorm(nn.Module):
 
 class CentringLayerNorm(MeanLayerNorm):
     """LayerNorm whose subtraction of the mean is one square linear layer."""
+
+    centring: Tensor
+    average: Tensor
 
     def __init__(self, norm: nn.LayerNorm):
         super().__init__(norm)

@@ -1,19 +1,24 @@
 #!/bin/sh
 # The whole way on this machine, for a space small enough to take minutes: profile, train, search, measure the
-# winner, report. Run again, it goes on where it was or shows what is there.
+# winner, report. The LUT goes to the user's, as any profile's does, so that other commands find it; the rest goes to
+# runs/demo. Run again, it goes on where it was or shows what is there.
 set -eu
 
 out=${DEMO_DIR:-runs/demo}
-export BLOCKTIME_RUNS="$out/runs" BLOCKTIME_LUTS="$out/luts"
+[ ! -d "$out/luts" ] || {
+    echo "demo: $out is of an earlier version, which kept its LUT there; move it away, or set DEMO_DIR" >&2
+    exit 1
+}
 mkdir -p "$out"
 
 step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
+lut=host/autovit-nano/executorch-xnnpack-fp32-t1
 step bench profile --device host --space autovit-nano --threads 1 --budget 2m --reuse
-step bench lut verify host/autovit-nano
-echo host/autovit-nano >"$out/lut.txt"
+step bench lut verify "$lut"
+echo "$lut" >"$out/lut.txt"
 step bench train --space autovit-nano --data digits --recipe demo -o "$out/supernet"
-step bench search --lut host/autovit-nano --supernet "$out/supernet" --latency 80% \
+step bench search --lut "$lut" --supernet "$out/supernet" --latency 80% \
     --population 20 --generations 3 --parents 6 --crossovers 8 --mutations 8 --device host -o "$out/search"
 step bench report --run "$out" -o "$out/report.html"
 printf '\nThe report: %s\n' "$out/report.html"

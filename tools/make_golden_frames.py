@@ -1,6 +1,6 @@
 """Writes protocol/schemas/ from the message models and protocol/golden/ from the cases below.
 
-Run it after a change of orchestrator/wire/messages.py: `python tools/make_golden_frames.py`. A test holds that
+Run it after a change of these models (orchestrator/wire): `python -m tools.make_golden_frames`. A test holds that
 both folders are what this writes. `golden_cases` is data: each case is a byte stream and what reading it gives.
 """
 
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from pydantic import BaseModel
 
-from orchestrator.wire import messages as m  # noqa: E402
+from orchestrator.wire.fields import PROTOCOL_VERSION
+from orchestrator.wire.replies import REPLIES
+from orchestrator.wire.requests import REQUESTS
+
+ROOT = Path(__file__).resolve().parent.parent
 
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 STATE: dict[str, Any] = {
@@ -115,6 +117,7 @@ def message_cases() -> list[Case]:
     return [
         message("hello.request", HELLO),
         message("hello.reply", hello),
+        message("hello.reply.heartbeat", {**hello, "heartbeat": True}),
         message("hello.reply.unknown_field", {**hello, "later": {"than": "this version"}}),
         message("have.request", {"id": 2, "op": "have", "sha256": SHA}),
         message("have.reply", {"id": 2, "present": False}),
@@ -150,6 +153,10 @@ def message_cases() -> list[Case]:
         message("check.reply", {"id": 6, "outputs": [TENSOR]}, struct.pack("<2f", 3.0, 0.25)),
         message("run.request", run_request),
         message("run.reply", run, struct.pack(">4Q", 2_222_463, 2_258_931, 2_225_207, 2_267_324)),
+        message("run.request.heartbeat", {**run_request, "heartbeat_s": 10}),
+        message("run.request.heartbeat_too_rare", {**run_request, "heartbeat_s": 601}, valid=False),
+        message("run.request.heartbeat_null", {**run_request, "heartbeat_s": None}, valid=False),
+        message("running.reply", {"id": 7, "running": 1024}),
         message("state.request", {"id": 8, "op": "state"}),
         message("state.reply", {"id": 8, "state": STATE}),
         message("bye.request", {"id": 9, "op": "bye"}),
@@ -238,17 +245,26 @@ def manifest_entry(case: Case) -> dict[str, Any]:
     return entry
 
 
+def schema(model: type[BaseModel], title: str) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a message."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model.model_json_schema(mode="validation"),
+        "title": title,
+    }
+
+
 def build() -> dict[Path, bytes]:
     """Every generated file with its content, by path relative to the repository."""
     files: dict[Path, bytes] = {}
-    schemas = {f"{op}.request": model for op, model in m.REQUESTS.items()}
-    schemas |= {f"{name}.reply": model for name, model in m.REPLIES.items()}
+    schemas: dict[str, type[BaseModel]] = {f"{op}.request": model for op, model in REQUESTS.items()}
+    schemas |= {f"{name}.reply": model for name, model in REPLIES.items()}
     for name, model in schemas.items():
-        files[Path(f"protocol/schemas/{name}.json")] = dump(m.wire_schema(model, name))
+        files[Path(f"protocol/schemas/{name}.json")] = dump(schema(model, name))
     for case in golden_cases():
         files[Path(f"protocol/golden/{case.name}.bin")] = case.stream
     cases = [manifest_entry(case) for case in golden_cases()]
-    files[Path("protocol/golden/manifest.json")] = dump({"protocol": m.PROTOCOL_VERSION, "cases": cases})
+    files[Path("protocol/golden/manifest.json")] = dump({"protocol": PROTOCOL_VERSION, "cases": cases})
     return files
 
 

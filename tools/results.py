@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.export.kinds import KINDS
+from orchestrator.export.lower.kinds import KINDS
 from tools.documents import stamp, write_section
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results.md"
@@ -31,17 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--command", required=True, help="the command, as a reader would type it")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     given = parser.parse_args(arguments)
-    found = json.loads(given.file.read_text(encoding="utf-8"))
-    body = SECTIONS[given.section](found)
-    simulated = " SIMULATED: this is no such device." if found.get("simulated") else ""
+    printed = json.loads(given.file.read_text(encoding="utf-8"))
+    body = SECTIONS[given.section](printed)
+    simulated = " SIMULATED: not measured on any device." if printed.get("simulated") else ""
     write_section(
-        given.document, given.section, f"{body}\n\n{found['variant']}.{simulated} {stamp(given.command)}"
+        given.document, given.section, f"{body}\n\n{printed['variant']}.{simulated} {stamp(given.command)}"
     )
 
 
-def suite(found: Json) -> str:
+def suite(printed: Json) -> str:
     """Networks in the order of their measured latency."""
-    rows = sorted(found["networks"], key=lambda row: (row["ms"] is None, row["ms"] or 0))
+    rows = sorted(printed["networks"], key=lambda row: (row["ms"] is None, row["ms"] or 0))
     lines = [
         _row(
             row["row"],
@@ -74,14 +74,14 @@ def suite(found: Json) -> str:
         "operators outside",
     )
     tau = (
-        f"Kendall's tau of measured and published latency: {found['kendall_tau']:.2f} over the "
-        f"{found['kendall_tau_networks']} networks that have both (`of shared` ranks these alone). "
-        f"Noise floor {100 * found['noise_floor']:.2f} %."
+        f"Kendall's tau of measured and published latency: {printed['kendall_tau']:.2f} over the "
+        f"{printed['kendall_tau_networks']} networks that have both (`of shared` ranks these alone). "
+        f"Noise floor {100 * printed['noise_floor']:.2f} %."
     )
     return "\n".join([head, *lines, "", tau])
 
 
-def blocks(found: Json) -> str:
+def blocks(printed: Json) -> str:
     """Mixers, then layers; the fastest of each number of tokens first."""
     head = _head(
         "tokens N",
@@ -108,13 +108,13 @@ def blocks(found: Json) -> str:
             row["complexity"],
             f"{row['delegates']}, {sum(int(part.rpartition('x')[2]) for part in row['outside'].split())}",
         )
-        for row in found["blocks"]
+        for row in printed["blocks"]
     ]
-    left_out = [f"Left out: {line}." for line in found["left_out"]]
-    return "\n".join([head, *lines, "", f"Noise floor {100 * found['noise_floor']:.2f} %.", *left_out])
+    left_out = [f"Left out: {line}." for line in printed["left_out"]]
+    return "\n".join([head, *lines, "", f"Noise floor {100 * printed['noise_floor']:.2f} %.", *left_out])
 
 
-def breakdown(found: Json) -> str:
+def breakdown(printed: Json) -> str:
     """A row a network and method: milliseconds by kind, and what is left unexplained."""
     head = _head("network", "by", "whole, ms", *KINDS, "unexplained")
     lines = [
@@ -125,7 +125,7 @@ def breakdown(found: Json) -> str:
             *(_share(item["shares"].get(kind)) for kind in KINDS),
             f"{item['unexplained_ms']:.3f} ({item['unexplained_ms'] / item['whole_ms']:.0%})",
         )
-        for network in found["networks"]
+        for network in printed["networks"]
         for method, item in network["by"].items()
     ]
     return "\n".join([head, *lines])

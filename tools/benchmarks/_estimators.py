@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from luts.errors import UsageError
+from luts.baselines import ESTIMATORS, Observations
 from luts.estimate.accuracy import kendall_tau, mape, relative_errors, share_within
-from luts.estimate.baselines import ESTIMATORS, Observations
+from luts.estimate.estimation import Estimation
 from luts.estimate.expected import TYPICAL
-from luts.estimate.ratios import ratio_estimates
-from luts.lut import Lut
-from luts.schema import KeyFeatures, MeasuredModel
-from orchestrator.measure.design import choose_design
-from orchestrator.measure.plan import Plan
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
+from luts.format.schema import KeyFeatures, MeasuredModel
+from orchestrator.plan.design import choose_design
+from orchestrator.plan.plan import Plan
 
 SHARES = (0.25, 0.5, 1.0)
 FEW = 20
@@ -75,7 +75,7 @@ def campaign(
         raise UsageError(
             f"the LUT holds {foreign[0]}, which the plan does not; profile as this benchmark does"
         )
-    estimates = ratio_estimates(lut.samples, lut.meta.reference_id)
+    estimates = Estimation.of(lut.samples, lut.meta.reference_id).ratios
     row = {name: number for number, name in enumerate(estimates.ratios)}
     models = sorted(lut.models, key=lambda model: place[model.model_id])
     fitted = tuple(model for model in models if model.split == "fit")

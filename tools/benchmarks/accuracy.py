@@ -13,25 +13,25 @@ from typing import TypeVar
 
 from matplotlib.lines import Line2D
 
-from luts.estimate.baselines import ESTIMATORS
-from luts.estimate.ratios import ratio_estimates
-from luts.lut import Lut
-from luts.store import read_lut
-from orchestrator.cli.exports import model_files
-from orchestrator.cli.options import parse_access
-from orchestrator.cli.output import progress_bar
+from luts.baselines import ESTIMATORS
+from luts.estimate.estimation import Estimation
+from luts.format.installation import ROOT
+from luts.format.lut import Lut
+from luts.format.store import read_lut
+from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
-from orchestrator.devices.programs import ROOT
-from orchestrator.measure.features import features_of
-from orchestrator.measure.log import read_log
-from orchestrator.measure.plan import Plan, make_plan, model_id
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.runs import Run
-from orchestrator.measure.samples import samples_table
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.log import read_log
+from orchestrator.journal.runs import Run, runs_root
+from orchestrator.journal.samples import samples_table
 from orchestrator.measure.session import Subject, measure
-from orchestrator.paths import runs_root
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.features import features_of
+from orchestrator.plan.plan import Plan, model_id
+from orchestrator.plan.policy import Policy
 from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, PINK, RED, SKY, figure, legend
-from orchestrator.variant import Variant
+from orchestrator.tasks.models import model_files
+from orchestrator.tasks.progress import steps
 from search.blocks import BlockSpec
 from search.spaces import get_space
 from tools.benchmarks._estimators import (
@@ -107,7 +107,7 @@ def _campaign(lut: Lut, plan: Plan) -> Campaign:
     reference = lut.meta.reference_id
     alone_ms = {
         key: lut.meta.reference_ms * math.exp(ratio.log_ratio)
-        for key, ratio in _by_key(ratio_estimates(samples, reference).ratios, specs).items()
+        for key, ratio in _by_key(Estimation.of(samples, reference).ratios.ratios, specs).items()
     }
     seconds = device_seconds(samples, reference, 1 + ALONE_POLICY.settle_runs)
     return campaign(lut, plan, features_of(specs), alone_ms, _by_key(seconds, specs))
@@ -123,13 +123,16 @@ def _measured_alone(lut: Lut, plan: Plan, keys: Sequence[str]) -> Run:
     variant = Variant.parse(lut.meta.variant)
     reference = plan.reference
     specs = {model_id([key]): variant.export_spec((key,)) for key in keys}
-    files = model_files(variant, specs | {reference.model_id: variant.export_spec(reference.blocks)})
+    specs[reference.model_id] = variant.export_spec(reference.blocks)
+    files = model_files(variant, specs, progress=print)
     identity = hashlib.sha256(f"{lut.meta.created}:{reference.model_id}".encode()).hexdigest()[:12]
     run = Run(runs_root() / f"alone-{variant.name}-{identity}")
     if run.result is None:
         subject = Subject(files, reference.model_id, identity.ljust(64, "0"), seed=0)
-        with resolve(DEVICE, parse_access("python", None, None)) as device, progress_bar() as progress:
-            measure(device, variant, subject, run.journal, ALONE_POLICY, budget_s=math.inf, progress=progress)
+        with resolve(DEVICE, Access()) as device:
+            measure(
+                device, variant, subject, run.journal, ALONE_POLICY, budget_s=math.inf, progress=steps(print)
+            )
         run.finish("blocks measured alone")
     return run
 
@@ -156,11 +159,11 @@ def _part(lut: Lut, measured: Campaign, curves: Mapping[str, Sequence[Score]]) -
 """
 
 
-def _row(name: str, count: str, found: Score) -> str:
-    within = " | ".join(f"{share:.0%}" for share in found.within)
-    tau = "-" if found.kendall_tau is None else f"{found.kendall_tau:.3f}"
-    minutes = f"{found.minutes:.1f}" if found.minutes else "-"
-    return f"| {name} | {count} | {minutes} | {found.mape:.2%} | {within} | {found.worst:.2%} | {tau} |"
+def _row(name: str, count: str, score: Score) -> str:
+    within = " | ".join(f"{share:.0%}" for share in score.within)
+    tau = "-" if score.kendall_tau is None else f"{score.kendall_tau:.3f}"
+    minutes = f"{score.minutes:.1f}" if score.minutes else "-"
+    return f"| {name} | {count} | {minutes} | {score.mape:.2%} | {within} | {score.worst:.2%} | {tau} |"
 
 
 def _effort(curves: Mapping[str, Sequence[Score]]) -> str:

@@ -17,12 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from orchestrator.agent.etshim import find_shim
-from orchestrator.cli.exports import export_all
+from luts.format.installation import ROOT
+from orchestrator.agent.programs import agent_program
+from orchestrator.agent.runtime.etshim import find_shim
 from orchestrator.devices.host import HostDevice
-from orchestrator.devices.programs import ROOT, agent_program
-from orchestrator.measure.link import Link, ModelFile
-from orchestrator.variant import Variant
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.measure.link import Link
+from orchestrator.tasks.models import export_all, files_of
+from orchestrator.wire.model_file import ModelFile
 from search.spaces import get_arch, get_space
 
 SESSIONS = 36
@@ -152,9 +154,9 @@ def _models(rng: random.Random) -> tuple[dict[str, ModelFile], dict[str, int]]:
     archs = {f"nano {i + 1}": nano.sample(rng) for i in range(NETWORKS)}
     archs["autovit-xxs-paper"] = get_arch("autovit-xxs-paper")
     variant = Variant("executorch", "xnnpack", "", THREADS)
-    artifacts = export_all({name: variant.export_spec(arch.keys()) for name, arch in archs.items()}, None)
+    artifacts = export_all({name: variant.export_spec(arch.keys()) for name, arch in archs.items()})
     loads = {name: SMALL_LOADS if _is_small(name) else LARGE_LOADS for name in archs}
-    return {name: ModelFile(a.path, a.sha256) for name, a in artifacts.items()}, loads
+    return files_of(artifacts), loads
 
 
 def _is_small(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import math
 import random
 import statistics
 import subprocess
@@ -17,19 +16,18 @@ from pathlib import Path
 from scipy import stats
 
 from luts.estimate.aa import AaInterval
-from luts.estimate.ratios import aa_differences, load_variance, noise_floor
-from luts.estimate.rounds import sessions
-from orchestrator.cli.exports import export_all
-from orchestrator.devices.base import Device
+from luts.estimate.ratios import load_variance, noise_floor
+from orchestrator.agent.programs import agent_program
+from orchestrator.devices.common.device import Device
 from orchestrator.devices.host import HostDevice
-from orchestrator.devices.programs import agent_program
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.records import Header
 from orchestrator.measure.batches import BatchKey, BatchRunner
-from orchestrator.measure.link import Link, ModelFile
-from orchestrator.measure.log import MeasurementLog
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.records import Header
+from orchestrator.measure.link import Link
 from orchestrator.measure.session import Subject, identity_of
-from orchestrator.variant import Variant
+from orchestrator.plan.policy import Policy
+from orchestrator.tasks.models import export_all, files_of
 from search.spaces import get_arch, get_space
 
 TRIALS = 200
@@ -69,8 +67,7 @@ def main() -> str:
         LARGE: get_arch(LARGE),
         COMPANION: get_space(SPACE).sample(rng),
     }
-    artifacts = export_all({name: VARIANT.export_spec(arch.keys()) for name, arch in archs.items()}, None)
-    files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
+    files = files_of(export_all({name: VARIANT.export_spec(arch.keys()) for name, arch in archs.items()}))
     for name in ("autovit-nano", LARGE):
         for condition, burners in (("quiet", 0), ("a process beside it", 1)):
             with burning(burners), tempfile.TemporaryDirectory() as folder:
@@ -99,15 +96,13 @@ def control(device: Device, subject: Subject, journal: Path, trials: int) -> Con
         with MeasurementLog(journal, header) as log:
             runner = BatchRunner(link, subject.files, log, POLICY, subject.seed, print)
             ends = [runner.run(BatchKey(trial, 0, 0), beside) for trial in range(trials)]
-            samples = sessions(log.samples())
+            estimation = log.estimation()
     finally:
         link.drop()
-    differences = aa_differences(samples, subject.reference_id)
-    medians = [
-        math.exp(statistics.median(session.location(subject.reference_id))) / 1e6 for session in samples
-    ]
+    differences = estimation.differences
+    medians_ms = [session.median_ms(subject.reference_id) for session in estimation.sessions]
     return Control(
-        latency_ms=statistics.median(medians),
+        latency_ms=statistics.median(ms for ms in medians_ms if ms is not None),
         intervals=tuple(AaInterval(*end.aa) for end in ends),
         rounds=statistics.fmean(difference.rounds for difference in differences),
         load_sd=load_variance([], differences).sd,

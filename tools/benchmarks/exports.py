@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from orchestrator.export import ArtifactCache, ExportSpec
-from orchestrator.export.cache import digest
-from orchestrator.measure.plan import make_plan
+from orchestrator.export.artifacts.cache import digest
+from orchestrator.plan.build import make_plan
 from search.spaces import get_space
 
 SPACE = "autovit-xxs"

@@ -18,15 +18,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.model import LatencyModel
-from luts.store import LutStore
-from orchestrator.cores import usable_cores
-from search.algorithms import Budget, CachedEvaluator, LutPrice, SearchSettings, reachable, search
-from search.algorithms.pool import ProcessPool
+from luts.format.store import LutStore
+from orchestrator.agent.device.cores import usable_cores
+from search.algorithms import (
+    INHERITED_ACCURACY,
+    Budget,
+    CachedEvaluator,
+    LutPrice,
+    ObjectiveOpener,
+    SearchSettings,
+    reachable,
+    search,
+)
+from search.algorithms.evaluation.pool import ProcessPool
 from search.blocks import parse_key
 from search.spaces import Arch, Space, get_space
-from search.supernet.checkpoint import load_supernet
-from search.supernet.evaluate import InheritedAccuracy, InheritedOpener, reopen_data
+from search.supernet.inherit.evaluate import InheritedAccuracy, reopen_data
+from search.supernet.train.checkpoint import load_supernet
 
 SPACE = "autovit-nano"
 BENCH = Path(sys.executable).parent / "bench"
@@ -106,7 +114,7 @@ def _profile(home: Path) -> LutPrice:
     _bench(home, *how.split(), "--budget", "45s", "--json")
     store = LutStore([home / "luts"])
     ref = store.resolve(f"host/{SPACE}")
-    return LutPrice(LatencyModel.from_lut(store.load(ref.path)), str(ref))
+    return LutPrice(store.load(ref.path).latency_model, str(ref))
 
 
 def _train(home: Path, seed: int) -> Path:
@@ -131,7 +139,9 @@ def _search(part: Space, price: LutPrice, checkpoint: Path, budgets_ms: list[flo
     judge = InheritedAccuracy(supernet, info, data)
     final = InheritedAccuracy(supernet, info, data, final=True)
     winners = []
-    with ProcessPool(InheritedOpener(checkpoint), judge.fingerprint, usable_cores()) as pool:
+    with ProcessPool(
+        ObjectiveOpener(INHERITED_ACCURACY, checkpoint), judge.fingerprint, usable_cores()
+    ) as pool:
         cached = CachedEvaluator(pool, checkpoint / "accuracies.jsonl")
         for budget_ms in budgets_ms:
             budget = Budget(latency_ms=budget_ms, cautious=False)

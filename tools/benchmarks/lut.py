@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from luts.diff import diff_luts
-from luts.lut import Lut
-from luts.store import LutStore
+from luts.format.lut import Lut
+from luts.format.store import LutStore
 
 SPACE = "autovit-nano"
 FRESH = 30
@@ -60,9 +60,9 @@ def _bench(environment: dict[str, str], *arguments: str) -> str:
 def _section(first: Lut, second: Lut, checked: dict[str, Any]) -> str:
     diff = diff_luts(first, second)
     ratios = [
-        entry.ratio
+        entry.ratios[1]
         for entry in diff.entries
-        if entry.ratio and entry.first_ms > 0.01 * first.meta.reference_ms
+        if entry.ratios[1] and entry.ms[0] > 0.01 * first.meta.reference_ms
     ]
     heldout = [lut.meta.heldout_error for lut in (first, second)]
     rows = [

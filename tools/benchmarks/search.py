@@ -18,22 +18,23 @@ from pathlib import Path
 
 import numpy as np
 
-from luts.model import EntryCost, LatencyModel
-from luts.store import LutStore
-from orchestrator.cores import usable_cores
+from luts.format.latency import EntryCost, LatencyModel
+from luts.format.store import LutStore
+from orchestrator.agent.device.cores import usable_cores
 from search.algorithms import (
+    INHERITED_ACCURACY,
     Budget,
     CachedEvaluator,
     CompiledSpace,
     LutPrice,
+    ObjectiveOpener,
     SearchSettings,
     reachable,
     search,
 )
-from search.algorithms.feasible import FeasibleSet
-from search.algorithms.limits import compile_limits
-from search.algorithms.pool import ProcessPool
-from search.algorithms.record import Strategy
+from search.algorithms.evaluation.pool import ProcessPool
+from search.algorithms.feasible.feasible_set import FeasibleSet
+from search.algorithms.pricing.limits import compile_limits
 from search.spaces import Arch, Space, Value, get_space
 
 BENCH = Path(sys.executable).parent / "bench"
@@ -43,7 +44,7 @@ PLAIN_BATCH = 2_000
 ROUNDS = 15
 SHOWN_SEEDS = 5
 SEEDS = 200
-STRATEGIES: tuple[Strategy, ...] = ("random", "evolution", "coarse-to-fine")
+STRATEGIES = ("random", "evolution", "coarse-to-fine")
 SCALES = tuple(
     SearchSettings(population=8, skeletons=4, generations=generations, parents=4, crossovers=4, mutations=4)
     for generations in (1, 2, 5)
@@ -57,7 +58,7 @@ def main() -> str:
         luts, supernet = _prepare(Path(folder))
         store = LutStore([luts])
         lut = store.load(store.resolve(f"host/{SPACE}").path)
-        measured = LutPrice(LatencyModel.from_lut(lut), lut.meta.reference_id)
+        measured = LutPrice(lut.latency_model, lut.meta.reference_id)
         pricing = [
             _pricing(get_space(SPACE), measured, "LUT measured here"),
             _pricing(get_space("autovit-xxs"), synthetic(get_space("autovit-xxs")), "synthetic LUT"),
@@ -292,11 +293,10 @@ def _row(
 
 
 def _evaluate(archs: Sequence[Arch], supernet: Path) -> _Known:
-    from orchestrator.cli.training import open_evaluator
-    from search.supernet.evaluate import InheritedOpener
+    from orchestrator.tasks.evaluate import open_evaluator
 
-    fingerprint = open_evaluator(supernet, None).fingerprint
-    with ProcessPool(InheritedOpener(supernet, None), fingerprint, usable_cores()) as pool:
+    fingerprint = open_evaluator(supernet).fingerprint
+    with ProcessPool(ObjectiveOpener(INHERITED_ACCURACY, supernet), fingerprint, usable_cores()) as pool:
         cached = CachedEvaluator(pool, supernet / "accuracies.jsonl")
         return _Known(dict(zip(archs, cached.accuracies(archs), strict=True)), fingerprint)
 

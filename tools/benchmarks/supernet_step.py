@@ -16,9 +16,9 @@ from torch import Tensor
 
 from search.networks import Network
 from search.spaces import Arch, get_arch, get_space
-from search.supernet.memory import keep_freed_memory
-from search.supernet.optimizer import SlicedAdamW
-from search.supernet.supernet import Supernet
+from search.supernet.model.supernet import Supernet
+from search.supernet.train.memory import keep_freed_memory
+from search.supernet.train.optimizer import SlicedAdamW
 
 ARCHS = (
     "autovit-nano smallest",

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tools.studies
-from luts.errors import BlocktimeError
+from luts.format.errors import BlocktimeError, UsageError
+from orchestrator.wire.errors import exit_code
 from tools.documents import stamp, write_section
 from tools.studies._options import Options
 
@@ -29,21 +30,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         pictures = Path(scratch) if given.quick else given.document.parent / "pictures"
-        options = Options(
-            data=given.data,
-            quick=given.quick,
-            seeds=given.seeds,
-            epochs=given.epochs,
-            jobs=given.jobs,
-            device=given.device,
-            budget=given.budget,
-            pictures=pictures,
-        )
         try:
+            options = Options(
+                data=given.data,
+                quick=given.quick,
+                seeds=given.seeds,
+                epochs=given.epochs,
+                jobs=given.jobs,
+                device=given.device,
+                budget_s=_seconds(given.budget),
+                pictures=pictures,
+                truth=given.truth,
+                lut=given.lut,
+            )
             section = importlib.import_module(f"tools.studies.{given.study}").main(options)
         except BlocktimeError as error:
             print(f"studies: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
+            sys.exit(exit_code(error))
     print(section)
     if not given.quick:
         write_section(given.document, given.study, f"{section.strip()}\n\n{stamp(_command(given))}")
@@ -59,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=_positive, default=3, help="of each training")
     parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="trainings side by side")
     parser.add_argument("--device", default="host", help="what latency is measured on")
-    parser.add_argument("--budget", default="5m", help="longest time of each measurement")
+    parser.add_argument(
+        "--budget", default="5m", help="longest time of each measurement: seconds, or 90s, 5m, 2h"
+    )
+    parser.add_argument("--truth", type=Path, help="nas-bench-macro.json: published accuracies")
+    parser.add_argument("--lut", default="host/nasbench-macro", help="LUT by which networks are priced")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the section goes")
     return parser
 
@@ -71,10 +78,20 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        return float(text.rstrip("smh")) * units.get(text[-1:], 1)
+    except ValueError as error:
+        raise UsageError(f"--budget {text!r}: expected a time such as 90s, 5m or 2h") from error
+
+
 def _command(given: argparse.Namespace) -> str:
     """What to type again; the path of the images is the reader's own."""
     if given.study == "attention_share":
         return f"python -m tools.studies {given.study} --device {given.device} --budget {given.budget}"
+    if given.study == "strategies":
+        return f"python -m tools.studies strategies --truth nas-bench-macro.json --seeds {given.seeds}"
     kind, colon, _ = given.data.partition(":")
     images = f"{kind}:..." if colon else kind
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.blocks import BlockSpec, count, parse_key
 
 HEADS = {"full": "evit.mha", "split": "evit.cga"}

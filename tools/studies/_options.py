@@ -19,8 +19,10 @@ class Options:
         epochs: Of each training.
         jobs: Networks trained side by side, a process each.
         device: What latency is measured on.
-        budget: Longest time of a measurement, such as `5m`.
+        budget_s: Longest time of a measurement.
         pictures: Folder of the pictures.
+        truth: Published accuracies of NAS-Bench-Macro, a JSON file.
+        lut: Name of the LUT that prices networks.
     """
 
     data: str | None
@@ -29,8 +31,10 @@ class Options:
     epochs: int
     jobs: int
     device: str
-    budget: str
+    budget_s: float
     pictures: Path
+    truth: Path | None = None
+    lut: str = ""
 
     def save(self, drawn: Figure, name: str) -> None:
         """Write a picture as PNG."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from search.blocks import BlockSpec, count
-from search.supernet.data import ImageData
+from search.supernet.data.images import ImageData
 from tools.studies._networks import HEADS, check_equal, classifier
 from tools.studies._options import Options
 from tools.studies._training import Job, Trained, judged, open_images, train_all
@@ -28,8 +28,8 @@ class Pair:
 
     def networks(self) -> Iterator[tuple[str, Sequence[BlockSpec], Trained]]:
         """Each network with its kind and blocks."""
-        for kind, found in self.trained.items():
-            for one in found:
+        for kind, trained in self.trained.items():
+            for one in trained:
                 yield kind, self.blocks[kind], one
 
 
@@ -44,7 +44,7 @@ def trained_pair(options: Options) -> Pair:
     jobs = {
         kind: [
             Job(
-                keys=tuple(block.key for block in found),
+                keys=tuple(block.key for block in network),
                 data=options.data or "digits",
                 digest=images.source.digest,
                 epochs=options.epochs,
@@ -53,9 +53,9 @@ def trained_pair(options: Options) -> Pair:
             )
             for seed in range(options.seeds)
         ]
-        for kind, found in blocks.items()
+        for kind, network in blocks.items()
     }
-    everything = train_all([job for found in jobs.values() for job in found], images, options.jobs)
+    everything = train_all([job for of_kind in jobs.values() for job in of_kind], images, options.jobs)
     return Pair(
         images,
         blocks,
@@ -68,8 +68,8 @@ def setting(pair: Pair, options: Options) -> str:
     sizes = {kind: count(blocks)[0] for kind, blocks in pair.blocks.items()}
     lines = [
         f"{NAMES[kind]}: {sizes[kind]:,} parameters, top-1 "
-        f"{mean_and_range([one.accuracy for one in found], '.1%')}"
-        for kind, found in pair.trained.items()
+        f"{mean_and_range([one.accuracy for one in trained], '.1%')}"
+        for kind, trained in pair.trained.items()
     ]
     return (
         f"{options.seeds} networks of each kind, {options.epochs} epochs on {len(pair.images.split.train):,} "

@@ -16,18 +16,19 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from luts.errors import UsageError
-from luts.json_file import read_json
-from orchestrator.paths import runs_root
-from search.files import write_atomically
+from luts.format.atomic_file import write_atomically
+from luts.format.errors import UsageError
+from luts.format.json_file import read_json
+from orchestrator.journal.runs import runs_root
 from search.spaces import Arch, Space, get_space
-from search.supernet.checkpoint import load_supernet
-from search.supernet.data import ImageData, Split
-from search.supernet.evaluate import InheritedAccuracy
-from search.supernet.progress import Progress
-from search.supernet.recipe import Augmentation, Recipe
-from search.supernet.sources import open_source
-from search.supernet.train import Trainer
+from search.supernet.data.images import ImageData
+from search.supernet.data.sources import open_source
+from search.supernet.data.split import Split
+from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.recipe.recipe import Augmentation, Recipe
+from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.progress import Progress
+from search.supernet.train.trainer import Trainer
 from tools.studies import _teacher
 from tools.studies._options import Options
 
@@ -51,7 +52,7 @@ class Scores(BaseModel):
 
 
 @dataclass(frozen=True)
-class Run:
+class Training:
     """One training.
 
     Attributes:
@@ -124,7 +125,7 @@ class Supernets:
         )
         return right / len(split)
 
-    def run(self, kind: str, seed: int, **changes: object) -> Run:
+    def run(self, kind: str, seed: int, **changes: object) -> Training:
         """A training with distillation `kind`; `changes` to the recipe."""
         recipe = Recipe(
             name="study",
@@ -143,7 +144,7 @@ class Supernets:
             recipe.model_dump() | {"distillation": {"kind": kind, "alpha": 0.5, "tau": 1.0}} | changes
         )
         taught = kind != "none"
-        return Run(
+        return Training(
             self.space.name,
             recipe,
             self.text,
@@ -152,7 +153,7 @@ class Supernets:
             runs_root() / "studies" / "labels" / self.teacher.stem / str(seed) if taught else None,
         )
 
-    def inherited(self, runs: Sequence[Run]) -> list[dict[Arch, float]]:
+    def inherited(self, runs: Sequence[Training]) -> list[dict[Arch, float]]:
         """Train what is not trained yet, side by side; each one's accuracies on the validation images.
 
         A run that trains one network alone is asked for that one, the others for `archs`.
@@ -161,13 +162,13 @@ class Supernets:
         asked = [(run, self._asked(run)) for run in wanted]
         if self.options.jobs > 1 and len(wanted) > 1 and not self.options.quick:
             with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn")) as pool:
-                found = list(pool.map(_alone, *zip(*asked, strict=True)))
+                scores = list(pool.map(_alone, *zip(*asked, strict=True)))
         else:
-            found = [_judged(run, archs, self.images) for run, archs in asked]
-        by_run = dict(zip(wanted, found, strict=True))
+            scores = [_judged(run, archs, self.images) for run, archs in asked]
+        by_run = dict(zip(wanted, scores, strict=True))
         return [by_run[run] for run in runs]
 
-    def _asked(self, run: Run) -> list[Arch]:
+    def _asked(self, run: Training) -> list[Arch]:
         if run.recipe.arch is None:
             return self.archs
         return [arch for arch in self.archs if arch.to_json() == run.recipe.arch]
@@ -206,13 +207,13 @@ def gains(values: Sequence[float], base: Sequence[float]) -> str:
     return mean if len(differences) == 1 else f"{mean} ({min(differences):+.1f} to {max(differences):+.1f})"
 
 
-def _alone(run: Run, archs: Sequence[Arch]) -> dict[Arch, float]:
+def _alone(run: Training, archs: Sequence[Arch]) -> dict[Arch, float]:
     """In a process of its own, which has one core."""
     torch.set_num_threads(1)
     return _judged(run, archs, open_images(run.data))
 
 
-def _judged(run: Run, archs: Sequence[Arch], images: ImageData) -> dict[Arch, float]:
+def _judged(run: Training, archs: Sequence[Arch], images: ImageData) -> dict[Arch, float]:
     teacher = None if run.teacher is None else _teacher.load(images, run.teacher)
     trainer = Trainer(get_space(run.space), images, run.recipe, run.folder, teacher, run.labels)
     info = trainer.run(_reporter(run))
@@ -229,7 +230,7 @@ def _judged(run: Run, archs: Sequence[Arch], images: ImageData) -> dict[Arch, fl
     return {arch: scores[arch.to_json()] for arch in archs}
 
 
-def _reporter(run: Run) -> Callable[[Progress], None]:
+def _reporter(run: Training) -> Callable[[Progress], None]:
     def report(progress: Progress) -> None:
         if progress.step % REPORT_STEPS == 0:
             print(f"{run.folder.name}: step {progress.step} of {progress.steps}", flush=True)

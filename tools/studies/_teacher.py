@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from orchestrator.paths import runs_root
-from search.files import write_atomically
-from search.supernet.data import ImageData
-from search.supernet.recipe import Recipe
-from search.supernet.teacher import Teacher, load_teacher
+from luts.format.atomic_file import write_atomically
+from orchestrator.journal.runs import runs_root
+from search.supernet.data.images import ImageData
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.teacher.teacher import Teacher
+from search.supernet.teacher.weights import load_teacher
 from tools.studies._training import mirrored
 
 NETWORK = "tf_efficientnet_lite0"
@@ -51,7 +53,7 @@ def load(data: ImageData, path: Path) -> Teacher:
 def _fine_tune(data: ImageData, path: Path, quick: bool) -> None:
     torch.manual_seed(0)
     teacher = load_teacher(f"timm:{NETWORK}", IMAGENET_CLASSES, SIDE)
-    model = teacher.model.requires_grad_(True)
+    model: Any = teacher.model.requires_grad_(True)
     model.reset_classifier(data.classes)
     model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(

@@ -17,15 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from luts.errors import InvalidArtifactError, UsageError
-from orchestrator.export.spec import toolchain
-from orchestrator.paths import runs_root
+from luts.format.atomic_file import write_atomically
+from luts.format.errors import InvalidArtifactError, UsageError
+from orchestrator.export.artifacts.spec import toolchain
+from orchestrator.journal.runs import runs_root
 from search.blocks import parse_keys
-from search.files import write_atomically
 from search.networks import Network, build_network
-from search.supernet.data import ImageData
-from search.supernet.recipe import Recipe
-from search.supernet.sources import open_source
+from search.supernet.data.images import ImageData
+from search.supernet.data.sources import open_source
+from search.supernet.recipe.recipe import Recipe
 
 QUICK_STEPS = 3
 BATCH = 128

@@ -7,17 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.cli.exports import model_files
-from orchestrator.cli.options import parse_access, parse_budget, parse_variant
-from orchestrator.cli.output import progress_bar
-from orchestrator.devices.discover import resolve
-from orchestrator.measure.plan import model_id
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.runs import find_run
+from orchestrator.journal.runs import find_run, runs_root
 from orchestrator.measure.session import Measurement, Subject, measure
-from orchestrator.paths import runs_root
+from orchestrator.plan.plan import model_id
+from orchestrator.plan.policy import Policy
 from orchestrator.report.draw import BLUE, ORANGE, figure, legend
-from orchestrator.variant import Variant
+from orchestrator.tasks.models import model_files
+from orchestrator.tasks.progress import steps
+from orchestrator.tasks.target import Target
 from search.blocks import BlockSpec, Macs, count, parse_key
 from tools.studies._networks import HEADS, TOLERANCE, attention, check_equal, equal_ffn, spread
 from tools.studies._options import Options
@@ -59,28 +56,29 @@ def networks(
     attend = attention(sees, channels, ATTENTION_HEADS, min(QK_DIMS[sees], channels // ATTENTION_HEADS), side)
     feed = equal_ffn(channels, side, attend.params())
     head = parse_key(f"head.bnfc(in={channels},classes=1000)@{side}")
-    found = {
+    made = {
         number: (stem, *(attend if here else feed for here in spread(number, BLOCKS)), head)
         for number in counts
     }
-    check_equal(list(found.values()))
-    return found
+    check_equal(list(made.values()))
+    return made
 
 
 def main(options: Options) -> str:
     """Measure both kinds of attention, each interleaved with its own network of FFN alone; the section's text."""
-    variant = parse_variant(options.device, "executorch", None, None, THREADS)
+    target = Target(options.device, threads=THREADS)
+    variant = target.variant
     size = (
         (QUICK_COUNTS, QUICK_CHANNELS, QUICK_RESOLUTION) if options.quick else (COUNTS, CHANNELS, RESOLUTION)
     )
     points: dict[str, list[Point]] = {}
     for sees in HEADS:
         made = networks(sees, *size)
-        points[sees] = _points(made, _measured(made, variant, options))
+        points[sees] = _points(made, _measured(made, target, options))
     _draw(points, options)
     side = parse_key(f"evit.stem(in=3,out={size[1]})@{size[2]}").out_resolution
-    simulated = ", SIMULATED: this is no such device" if variant.is_simulated else ""
-    tables = "\n".join(_table(sees, found) for sees, found in points.items())
+    simulated = ", SIMULATED: not measured on any device" if variant.is_simulated else ""
+    tables = "\n".join(_table(sees, series) for sees, series in points.items())
     return f"""### Share of attention (figure 3)
 
 {BLOCKS} blocks at a width of {size[1]} on a map of {side} x {side}, behind EfficientViT's stem for {size[2]} px;
@@ -95,12 +93,14 @@ each table one interleaved measurement, ratios to the network without attention 
 """
 
 
-def _measured(made: Mapping[int, Sequence[BlockSpec]], variant: Variant, options: Options) -> Measurement:
+def _measured(made: Mapping[int, Sequence[BlockSpec]], target: Target, options: Options) -> Measurement:
+    variant = target.variant
     keys = [tuple(block.key for block in blocks) for blocks in made.values()]
-    files = model_files(variant, {model_id(each): variant.export_spec(each) for each in keys})
+    specs = {model_id(each): variant.export_spec(each) for each in keys}
+    files = model_files(variant, specs, progress=print)
     digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
     subject = Subject(files, model_id(keys[0]), digest, seed=0)
-    with resolve(options.device, parse_access("python", None, None)) as device, progress_bar() as progress:
+    with target.opened() as (device, _):
         run = find_run(runs_root(), f"study-attention-{device.name}-{variant.name}-{digest[:8]}")
         measured = measure(
             device,
@@ -108,8 +108,8 @@ def _measured(made: Mapping[int, Sequence[BlockSpec]], variant: Variant, options
             subject,
             run.journal,
             QUICK_POLICY if options.quick else Policy.of(variant.is_simulated),
-            budget_s=parse_budget(options.budget),
-            progress=progress,
+            budget_s=options.budget_s,
+            progress=steps(print),
         )
     run.finish("measured")
     return measured
@@ -150,8 +150,8 @@ def _table(sees: str, points: Sequence[Point]) -> str:
 
 def _conclusion(points: Mapping[str, Sequence[Point]]) -> str:
     said = []
-    for sees, found in points.items():
-        first, last = found[0], found[-1]
+    for sees, series in points.items():
+        first, last = series[0], series[-1]
         macs = last.macs.total / first.macs.total
         said.append(
             f"{NAMES[sees]}: a network of attention alone takes {last.ratio[0]:.2f} times as long as one of FFN "
@@ -169,15 +169,15 @@ def _draw(points: Mapping[str, Sequence[Point]], options: Options) -> None:
     slowest = max(points, key=lambda sees: points[sees][-1].ms[0])
     with figure(620, 360) as drawn:
         panel = drawn.subplots()
-        for sees, found in points.items():
-            shares, ms = [100 * point.share for point in found], [point.ms[0] for point in found]
-            below = [point.ms[0] - point.ms[1] for point in found]
-            above = [point.ms[2] - point.ms[0] for point in found]
+        for sees, series in points.items():
+            shares, ms = [100 * point.share for point in series], [point.ms[0] for point in series]
+            below = [point.ms[0] - point.ms[1] for point in series]
+            above = [point.ms[2] - point.ms[0] for point in series]
             panel.errorbar(
                 shares, ms, [below, above], marker="o", markersize=4, capsize=3, color=COLOURS[sees]
             )
             offset = 8 if sees == slowest else -16
-            for x, y, point in zip(shares, ms, found, strict=True):
+            for x, y, point in zip(shares, ms, series, strict=True):
                 label = f"x {point.ratio[0]:.2f}"
                 panel.annotate(
                     label, (x, y), (0, offset), textcoords="offset points", ha="center", fontsize=10

@@ -17,11 +17,11 @@ def main(options: Options) -> str:
     """Train the supernets of all seeds; the section's text."""
     setup = Supernets(options)
     seeds = range(options.seeds)
-    found = {
+    accuracies = {
         kind: setup.inherited([setup.run(kind, seed) for seed in seeds]) for kind in KINDS
     }  # one kind after another: soft leaves its teacher's answers to hard
-    means = {kind: [statistics.fmean(each.values()) for each in runs] for kind, runs in found.items()}
-    largest = {kind: [each[setup.archs[-1]] for each in runs] for kind, runs in found.items()}
+    means = {kind: [statistics.fmean(each.values()) for each in runs] for kind, runs in accuracies.items()}
+    largest = {kind: [each[setup.archs[-1]] for each in runs] for kind, runs in accuracies.items()}
     rows = [
         f"| {name} | {spread(means[kind])} | {'' if kind == 'none' else gains(means[kind], means['none'])} "
         f"| {spread(largest[kind])} | {PAPER[kind]} |"
@@ -29,12 +29,12 @@ def main(options: Options) -> str:
     ]
     better = sum(
         each[arch] > base[arch]
-        for each, base in zip(found["soft"], found["none"], strict=True)
+        for each, base in zip(accuracies["soft"], accuracies["none"], strict=True)
         for arch in base
     )
     better_hard = sum(
         each[arch] > base[arch]
-        for each, base in zip(found["hard"], found["none"], strict=True)
+        for each, base in zip(accuracies["hard"], accuracies["none"], strict=True)
         for arch in base
     )
     pairs = len(setup.archs) * options.seeds

@@ -14,7 +14,7 @@ IMAGES = 512
 QUICK_IMAGES = 16
 COLOURS = {"full": ORANGE, "split": BLUE}
 
-Found = dict[str, dict[int, list[tuple[HeadSimilarity, HeadSimilarity]]]]
+Measured = dict[str, dict[int, list[tuple[HeadSimilarity, HeadSimilarity]]]]
 """Kind of heads -> number of the attention block from 1 -> (plain, centred) of each seed."""
 
 
@@ -23,12 +23,12 @@ def main(options: Options) -> str:
     pair = trained_pair(options)
     held_out = pair.images.split.validation[: QUICK_IMAGES if options.quick else IMAGES]
     images, _ = pair.images.batch(held_out, 32)
-    found: Found = {kind: defaultdict(list) for kind in pair.blocks}
+    measured: Measured = {kind: defaultdict(list) for kind in pair.blocks}
     for kind, blocks, one in pair.networks():
         for number, block in enumerate(attention_maps(one.network, blocks, images), 1):
             plain, centred = (head_similarity(block.maps, centred=centred) for centred in (False, True))
-            found[kind][number].append((plain, centred))
-    _draw(found, options)
+            measured[kind][number].append((plain, centred))
+    _draw(measured, options)
     return f"""### Similarity of heads (figure 4)
 
 {setting(pair, options)}
@@ -36,51 +36,51 @@ Cosine similarity of the attention maps of a head and of the head of its block t
 heads and {len(images)} images held out; smallest and largest of the seeds in brackets. Centred: what is left of
 both maps once the uniform one is subtracted, as maps of positive numbers are never orthogonal.
 
-| attention block | {" | ".join(f"{NAMES[kind]} | centred" for kind in found)} |
-|---|{"---|" * (2 * len(found))}
-{chr(10).join(_row(found, number) for number in found["full"])}
+| attention block | {" | ".join(f"{NAMES[kind]} | centred" for kind in measured)} |
+|---|{"---|" * (2 * len(measured))}
+{chr(10).join(_row(measured, number) for number in measured["full"])}
 
-{_conclusion(found)}
+{_conclusion(measured)}
 
 ![Similarity of heads by block](pictures/head_similarity.png)
 """
 
 
-def _row(found: Found, number: int) -> str:
+def _row(measured: Measured, number: int) -> str:
     cells = []
-    for kinds in found.values():
+    for kinds in measured.values():
         for column in (0, 1):
             cells.append(mean_and_range([seed[column].maximum for seed in kinds[number]], ".3f"))
     return f"| {number} | {' | '.join(cells)} |"
 
 
-def _average(found: Found, kind: str, column: int) -> float:
-    return statistics.fmean(seed[column].maximum for seeds in found[kind].values() for seed in seeds)
+def _average(measured: Measured, kind: str, column: int) -> float:
+    return statistics.fmean(seed[column].maximum for seeds in measured[kind].values() for seed in seeds)
 
 
-def _conclusion(found: Found) -> str:
-    full, split = (_average(found, kind, 0) for kind in ("full", "split"))
-    centred_full, centred_split = (_average(found, kind, 1) for kind in ("full", "split"))
+def _conclusion(measured: Measured) -> str:
+    full, split = (_average(measured, kind, 0) for kind in ("full", "split"))
+    centred_full, centred_split = (_average(measured, kind, 1) for kind in ("full", "split"))
     lower = sum(
-        statistics.fmean(seed[0].maximum for seed in found["split"][number])
+        statistics.fmean(seed[0].maximum for seed in measured["split"][number])
         < statistics.fmean(seed[0].maximum for seed in seeds)
-        for number, seeds in found["full"].items()
+        for number, seeds in measured["full"].items()
     )
     return (
         f"Over all blocks {full:.3f} where heads see all channels and {split:.3f} where each sees a split (centred "
-        f"{centred_full:.3f} and {centred_split:.3f}); splits are lower in {lower} of {len(found['full'])} "
+        f"{centred_full:.3f} and {centred_split:.3f}); splits are lower in {lower} of {len(measured['full'])} "
         "blocks. The paper finds splits lower, on ImageNet and in Swin and DeiT of 12 blocks. Networks this small, "
         "after so few epochs, show whether the direction is there at all, not its size."
     )
 
 
-def _draw(found: Found, options: Options) -> None:
+def _draw(measured: Measured, options: Options) -> None:
     from matplotlib.lines import Line2D
 
     with figure(760, 340) as drawn:
         panels = drawn.subplots(1, 2, sharex=True)
         for column, (panel, title) in enumerate(zip(panels, ("as they are", "centred"), strict=True)):
-            for kind, blocks in found.items():
+            for kind, blocks in measured.items():
                 numbers = list(blocks)
                 values = [[seed[column].maximum for seed in blocks[number]] for number in numbers]
                 means = [statistics.fmean(each) for each in values]
@@ -91,7 +91,7 @@ def _draw(found: Found, options: Options) -> None:
             panel.set(title=title, xlabel="attention block", xticks=numbers)
             panel.grid(axis="y")
         panels[0].set_ylabel("similarity to the nearest head")
-        lines = [Line2D([], [], color=COLOURS[kind], marker="o", label=NAMES[kind]) for kind in found]
+        lines = [Line2D([], [], color=COLOURS[kind], marker="o", label=NAMES[kind]) for kind in measured]
         lines.append(Line2D([], [], color=MUTED, linewidth=8, alpha=0.3, label="range of seeds"))
         legend(drawn, lines, 760)
         options.save(drawn, "head_similarity")

@@ -20,7 +20,7 @@ KEEP = 0.5
 
 ROLES = {"q": ("Q", BLUE), "k": ("K", ORANGE), "v": ("V", GREEN), "ffn": ("FFN", PINK)}
 
-Found = dict[str, dict[tuple[int, str], list[tuple[float, float]]]]
+Measured = dict[str, dict[tuple[int, str], list[tuple[float, float]]]]
 """Kind of heads -> (number of the block, role) -> (mean in its block, share kept) of each seed."""
 
 
@@ -29,15 +29,15 @@ def main(options: Options) -> str:
     pair = trained_pair(options)
     shuffled = np.random.default_rng(0).permutation(pair.images.split.train)
     chosen = shuffled[: QUICK_IMAGES if options.quick else IMAGES]
-    found: Found = {kind: defaultdict(list) for kind in pair.blocks}
+    measured: Measured = {kind: defaultdict(list) for kind in pair.blocks}
     for kind, blocks, one in pair.networks():
         importances = taylor_importance(one.network, blocks, pair.images.batches(chosen, 32, BATCH))
         relative, kept = relative_to_layer(importances), kept_shares(importances, KEEP)
         numbers = {index: number for number, index in enumerate(dict.fromkeys(i for i, _ in kept), 1)}
         for (index, role), share in kept.items():
-            found[kind][numbers[index], role].append((relative[index, role], share))
-    _draw(found, options)
-    tables = "\n".join(_table(kind, found) for kind in found)
+            measured[kind][numbers[index], role].append((relative[index, role], share))
+    _draw(measured, options)
+    tables = "\n".join(_table(kind, measured) for kind in measured)
     return f"""### Importance of channels (figure 5)
 
 {setting(pair, options)}
@@ -47,16 +47,16 @@ role, hence no such number); `kept` the share that is left once the less importa
 network is pruned. Smallest and largest of the seeds in brackets.
 
 {tables}
-{_conclusion(found)}
+{_conclusion(measured)}
 
 ![Share of channels kept by role and block](pictures/importance.png)
 """
 
 
-def _table(kind: str, found: Found) -> str:
+def _table(kind: str, measured: Measured) -> str:
     rows = []
     for role, (name, _) in ROLES.items():
-        places = [values for (_, other), values in found[kind].items() if other == role]
+        places = [values for (_, other), values in measured[kind].items() if other == role]
         relative, kept = (
             [statistics.fmean(seed) for seed in zip(*_column(places, i), strict=True)] for i in (0, 1)
         )
@@ -70,15 +70,17 @@ def _column(places: list[list[tuple[float, float]]], column: int) -> list[list[f
     return [[seed[column] for seed in seeds] for seeds in places]
 
 
-def _share(found: Found, kind: str, role: str) -> float:
-    return statistics.fmean(s[1] for (_, other), seeds in found[kind].items() if other == role for s in seeds)
+def _share(measured: Measured, kind: str, role: str) -> float:
+    return statistics.fmean(
+        s[1] for (_, other), seeds in measured[kind].items() if other == role for s in seeds
+    )
 
 
-def _conclusion(found: Found) -> str:
+def _conclusion(measured: Measured) -> str:
     orders = []
-    for kind in found:
+    for kind in measured:
         shares = sorted(
-            ((_share(found, kind, role), name) for role, (name, _) in ROLES.items()), reverse=True
+            ((_share(measured, kind, role), name) for role, (name, _) in ROLES.items()), reverse=True
         )
         orders.append(f"{NAMES[kind]}: {', '.join(f'{name} {share:.0%}' for share, name in shares)}")
     return (
@@ -89,12 +91,12 @@ def _conclusion(found: Found) -> str:
     )
 
 
-def _draw(found: Found, options: Options) -> None:
+def _draw(measured: Measured, options: Options) -> None:
     from matplotlib.lines import Line2D
 
     with figure(760, 340) as drawn:
-        panels = drawn.subplots(1, len(found), sharey=True)
-        for panel, (kind, places) in zip(panels, found.items(), strict=True):
+        panels = drawn.subplots(1, len(measured), sharey=True)
+        for panel, (kind, places) in zip(panels, measured.items(), strict=True):
             for role, (_, colour) in ROLES.items():
                 own = {
                     number: [s[1] for s in seeds]

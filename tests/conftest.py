@@ -1,27 +1,41 @@
-"""What several folders share: `profiling`, `tiny_model`, and models that are exported once for all tests.
+"""Models that are exported once for all tests.
 
 Each of xdist's workers, and each process that a test starts, computes with one thread: with more they would wait
 for each other's cores.
 """
 
 import os
-import sys
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tiny_model import Exported, export_tiny
+from tests.support.tiny_model import Exported, export_tiny
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A background job ignores Ctrl-C, and so would every program that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each of xdist's workers measures on this machine as if it were alone: no test tells how long things take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BLOCKTIME_LOCKS", str(tmp_path_factory.mktemp("locks")))
+        yield
 
 
 @pytest.fixture(scope="session")
-def export_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache of exported models for all tests and all of xdist's workers."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "export-cache"
+def export_cache(pytestconfig: pytest.Config) -> Path:
+    """One cache of exported models for all tests, all of xdist's workers and all runs from the same sources.
+
+    Its keys cover the sources and libraries that decide the bytes, and every read checks them; a fresh clone, and
+    `--cache-clear`, export anew.
+    """
+    cache = pytestconfig.cache
+    assert cache is not None
+    return cache.mkdir("exports")
 
 
 @pytest.fixture(scope="session")

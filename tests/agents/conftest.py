@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from agent_programs import BINDING, PROGRAMS, STORE_BYTES, Raw, Running, require_built, started
-
-from orchestrator.devices.programs import AGENTS_VARIABLE, AgentProgram, agent_program
+from orchestrator.agent.device.built import AGENTS_VARIABLE
+from orchestrator.agent.programs import AgentProgram, agent_program
+from tests.support.agent_programs import BINDING, PROGRAMS, STORE_BYTES, Raw, Running, require_built, started
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)

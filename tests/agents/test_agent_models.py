@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from agent_programs import (
+
+from orchestrator.wire.errors import AgentError
+from orchestrator.wire.frames import encode_header
+from tests.support.agent_programs import (
     MISSING,
     STORE_BYTES,
     Raw,
@@ -17,10 +20,7 @@ from agent_programs import (
     load,
     put,
 )
-from tiny_model import Exported
-
-from orchestrator.wire.errors import AgentError
-from orchestrator.wire.frames import encode_header
+from tests.support.tiny_model import Exported
 
 
 def test_model_agrees_with_pytorch(agent: Running, exported: Exported) -> None:
@@ -77,7 +77,7 @@ def test_truncated_and_huge_models_are_refused(raw: Raw, exported: Exported) -> 
 
 
 def planned_bytes(path: Path) -> bytes:
-    from orchestrator.agent.pte import read_pte
+    from orchestrator.agent.runtime.pte import read_pte
 
     planned = read_pte(path).planned_bytes.to_bytes(8, "little")
     assert path.read_bytes().count(planned) == 1

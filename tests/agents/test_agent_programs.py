@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -12,9 +12,12 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from agent_programs import (
+
+from orchestrator.agent.programs import AgentProgram, agent_program
+from orchestrator.devices.host import HostDevice
+from orchestrator.wire.errors import AgentLost
+from tests.support.agent_programs import (
     BUILT,
     ROOT,
     digest,
@@ -22,11 +25,7 @@ from agent_programs import (
     require_built,
     started,
 )
-from tiny_model import Exported
-
-from orchestrator.devices.host import HostDevice
-from orchestrator.devices.programs import AgentProgram, agent_program
-from orchestrator.wire.errors import AgentLost
+from tests.support.tiny_model import Exported
 
 
 @pytest.mark.parametrize("language", BUILT)
@@ -61,10 +60,14 @@ def test_a_full_disk_leaves_nothing_behind(program: AgentProgram, tmp_path: Path
 
 def crash_process(pid: int) -> None:
     """Again and again: the handler of a crash may return to code that has none, and go on."""
-    with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.2)
-            os.kill(pid, signal.SIGSEGV)
+    process = os.pidfd_open(pid)
+    try:
+        for _ in range(100):
+            signal.pidfd_send_signal(process, signal.SIGSEGV)
+            if select.select([process], [], [], 0.2)[0]:
+                return
+    finally:
+        os.close(process)
 
 
 def test_crash_of_the_runtime_is_told_and_the_agent_started_again(
@@ -77,10 +80,11 @@ def test_crash_of_the_runtime_is_told_and_the_agent_started_again(
         model = client.load(exported.sha256, "executorch", {"threads": 1})
         crashed = device.agent_pid
         assert crashed is not None
-        crash = threading.Thread(target=crash_process, args=(crashed,))
+        crash = threading.Timer(0.2, crash_process, args=(crashed,))
         crash.start()
+        until = time.monotonic() + 60
         with pytest.raises(AgentLost, match=r"lost while timing tiny\.pte"):
-            while True:
+            while time.monotonic() < until:
                 client.run([model.handle], [[0] * 1000] * 10)
         crash.join()
         with device.connect() as again:

@@ -11,7 +11,8 @@ from typing import Any
 import jsonschema
 import psutil
 import pytest
-from agent_programs import (
+
+from tests.support.agent_programs import (
     MISSING,
     ROOT,
     STORE_BYTES,
@@ -20,11 +21,14 @@ from agent_programs import (
     load,
     put,
 )
-from tiny_model import Exported
+from tests.support.tiny_model import Exported
 
 GOLDEN = ROOT / "protocol/golden"
 MANIFEST: list[dict[str, Any]] = json.loads((GOLDEN / "manifest.json").read_bytes())["cases"]
 BROKEN = [case for case in MANIFEST if case["ends"] != "end" and not case["frames"]]
+
+# Of a connection's first frame.
+MAX_HELLO_BYTES = 4096
 
 # A refused hello and an accepted bye end the connection.
 ENDING = ("hello.request.json", "bye.request.json")
@@ -94,7 +98,7 @@ def resolve(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_same_device_and_runtime_as_the_python_agent(agent: Running, tmp_path: Path) -> None:
-    from orchestrator.agent.state import describe_host
+    from orchestrator.agent.device.state import describe_host
 
     with agent.greeted() as client:
         hello = client.hello()
@@ -103,14 +107,21 @@ def test_same_device_and_runtime_as_the_python_agent(agent: Running, tmp_path: P
     assert "XnnpackBackend" in hello.runtimes["executorch"].backends
 
 
+@pytest.mark.parametrize("greeted", [True, False], ids=["greeted", "stranger"])
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case["file"])
-def test_broken_streams_are_answered_and_closed(agent: Running, case: dict[str, Any]) -> None:
-    with agent.raw() as raw:
-        raw.sock.sendall((GOLDEN / case["file"]).read_bytes())
+def test_broken_streams_are_answered_and_closed(agent: Running, case: dict[str, Any], greeted: bool) -> None:
+    stream = (GOLDEN / case["file"]).read_bytes()
+    code = case["ends"]
+    if not greeted and len(stream) > MAX_HELLO_BYTES:
+        code = "header_too_large"
+    if not greeted and case["file"] == "truncated_payload.bin":
+        code = "unauthorized"  # its header is whole, and not a hello
+    with agent.raw() if greeted else Raw(agent.socket()) as raw:
+        raw.sock.sendall(stream)
         raw.sock.shutdown(socket.SHUT_WR)
         reply = raw.receive()
         assert reply is not None
-        assert (reply["id"], reply["error"]["code"]) == (None, case["ends"])
+        assert (reply["id"], reply["error"]["code"]) == (None, code)
         assert raw.receive() is None
 
 
@@ -147,10 +158,11 @@ def test_refusals_tell_nothing_of_the_token(agent: Running) -> None:
 
 def test_a_second_client_is_told_busy(agent: Running) -> None:
     with agent.raw() as first:
-        with Raw(agent.socket()) as second:
-            reply = second.receive()
-            assert reply is not None
-            assert (reply["id"], reply["error"]["code"]) == (None, "busy")
+        for token in (agent.token, "wrong"):
+            with Raw(agent.socket()) as second:
+                reply = second.ask(HELLO | {"token": token})
+                assert (reply["id"], reply["error"]["code"]) == (1, "busy")
+                assert second.receive() is None
         assert first.code({"id": 1, "op": "state"}) == "done"
     with agent.raw():
         pass
@@ -221,7 +233,7 @@ def test_each_failure_has_its_code_and_the_connection_goes_on(raw: Raw, exported
             assert "\n" not in reply["error"]["message"]
 
 
-def test_ids_that_are_none(raw: Raw) -> None:
+def test_what_is_not_an_id(raw: Raw) -> None:
     for request_id in (-1, 2**53, 2**70, 0.5, "1", True, None, [1]):
         reply = raw.ask({"id": request_id, "op": "state"})
         assert (reply["id"], reply["error"]["code"]) == (None, "bad_request")

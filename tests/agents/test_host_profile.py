@@ -1,8 +1,9 @@
 """`bench profile` of this machine by the agents in Kotlin and Swift."""
 
 import pytest
-from agent_programs import BUILT, require_built
-from profiling import Profiling
+
+from tests.support.agent_programs import BUILT, require_built
+from tests.support.profiling import Profiling
 
 
 @pytest.mark.parametrize("language", BUILT)

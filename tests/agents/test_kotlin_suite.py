@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from agent_programs import ROOT, require_built
-from tiny_model import Exported
+
+from tests.support.agent_programs import ROOT, require_built
+from tests.support.tiny_model import Exported
 
 JUNIT = Path("/usr/share/java/junit-platform-console-standalone.jar")
 BUILD = ROOT / "build/kotlin"

@@ -9,20 +9,20 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from tiny_model import Exported
 
-from luts.errors import DeviceError
 from orchestrator.agent.contract import LOOPBACK
+from orchestrator.cli.exit_codes import exit_code
 from orchestrator.devices.host import HostDevice
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from tests.support.tiny_model import Exported
+from tests.support.waiting import has_ended, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,13 +55,6 @@ def load_outcome(client: AgentClient, sha256: str) -> str:
     except AgentLost as error:
         return str(error)
     return "loaded"
-
-
-def wait_for_end(pid: int) -> None:
-    deadline_s = time.monotonic() + 60
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline_s, f"process {pid} lives on"
-        time.sleep(0.05)
 
 
 def test_client_needs_no_runtime() -> None:
@@ -105,7 +98,7 @@ def test_model_that_does_not_fit_into_memory_is_refused_before_loading(
     client: AgentClient, exported: Exported, tmp_path: Path
 ) -> None:
     """The planned activations, an int64 in the file, are made 2^50 bytes."""
-    from orchestrator.agent.pte import read_pte
+    from orchestrator.agent.runtime.pte import read_pte
 
     planned_bytes = read_pte(exported.path).planned_bytes
     data = exported.path.read_bytes()
@@ -125,12 +118,11 @@ def test_killed_agent_is_lost_and_started_again(device: HostDevice, exported: Ex
     killed = device.agent_pid
     assert killed is not None
     timer = threading.Timer(0.3, os.kill, (killed, signal.SIGKILL))
-    timer.start()
     with pytest.raises(AgentLost, match=r"lost while timing tiny\.pte") as lost:
-        while True:
-            client.run([model.handle], [[0] * 1000] * 100)
+        timer.start()
+        until(lambda: not client.run([model.handle], [[0] * 1000] * 100))
     timer.join()
-    assert lost.value.exit_code == 3
+    assert exit_code(lost.value) == 3
     with device.connect() as again:
         assert device.agent_pid != killed
         assert again.ensure(exported.path) is False
@@ -162,7 +154,7 @@ time.sleep(600)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    wait_for_end(agent_pid)
+    until(lambda: has_ended(agent_pid))
 
 
 def test_port_in_use_is_told(tmp_path: Path) -> None:

@@ -4,14 +4,13 @@ import json
 from unittest import mock
 
 import pytest
-from typer.testing import CliRunner
 
-from luts.errors import UsageError
-from orchestrator.cli import blocks
-from orchestrator.cli.main import app
-from orchestrator.measure.contenders import CONTENDERS, contenders
+from luts.format.errors import UsageError
+from orchestrator.plan.mixers import MIXERS, mixers
 from orchestrator.simulate.scenario import SCENARIOS
 from orchestrator.simulate.truth import Truth
+from orchestrator.tasks.models import files_that_can_be
+from tests.support.bench import invoke
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +22,7 @@ def home(tmp_path, monkeypatch):
 
 
 def bench(*arguments):
-    options = ("blocks", "--device", "simulated", "--budget", "1s", *arguments)
-    return CliRunner().invoke(app, options, catch_exceptions=False)
+    return invoke("blocks", "--device", "simulated", "--budget", "1s", *arguments)
 
 
 def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
@@ -47,22 +45,22 @@ def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
     ]
     truth = Truth(SCENARIOS["quiet"].costs)
     for row in rows:
-        (contender,) = contenders([row["block"]], 32, [row["resolution"]], 8)[0]
-        true_ms = (truth.latency_ms(contender.long) - truth.latency_ms(contender.short)) / 2
+        (mixer,) = mixers([row["block"]], 32, [row["resolution"]], 8)[0]
+        true_ms = (truth.latency_ms(mixer.long) - truth.latency_ms(mixer.short)) / 2
         assert row["ms"] == pytest.approx(true_ms, rel=0.06)
         assert row["ms_low"] < row["ms"] < row["ms_high"]
-        assert row["alone_ms"] == pytest.approx(truth.latency_ms(contender.alone), rel=0.06)
+        assert row["alone_ms"] == pytest.approx(truth.latency_ms(mixer.alone), rel=0.06)
 
 
 def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
-    whole, said = blocks.files_that_can_be, "xnnpack cannot lower this model: no operator aten.roll"
+    whole, said = files_that_can_be, "xnnpack cannot lower this model: no operator aten.roll"
 
-    def refusing(variant, specs, workers):
+    def refusing(variant, specs, *how):
         refused = {name: said for name, spec in specs.items() if "mix.pool" in " ".join(spec.blocks)}
-        files, _ = whole(variant, {n: s for n, s in specs.items() if n not in refused}, workers)
-        return files, refused
+        files, artifacts, _ = whole(variant, {n: s for n, s in specs.items() if n not in refused}, *how)
+        return files, artifacts, refused
 
-    with mock.patch.object(blocks, "files_that_can_be", refusing):
+    with mock.patch("orchestrator.tasks.mixers.files_that_can_be", refusing):
         result = bench("--blocks", "pool,mlp", "--resolution", "8", "--json")
     assert f"pool left out at 8 px: {said}" in result.stderr
     assert [row["block"] for row in json.loads(result.stdout)["blocks"]] == ["mlp"]
@@ -74,7 +72,7 @@ def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
         (("--blocks", "mha,swin"), r"unknown block 'swin'; known: mha, window"),
         (("--width", "30"), r"--width 30: expected a multiple of 4"),
         (("--resolution", "0,16"), r"--resolution 0: expected 1 to 512"),
-        (("--out", "blocks.svg"), r"--out blocks.svg: expected a name that ends in .png or .json"),
+        (("--output", "blocks.svg"), r"--output blocks.svg: expected a name that ends in .png or .json"),
     ],
 )
 def test_refusals_in_one_line(options, message) -> None:
@@ -83,11 +81,11 @@ def test_refusals_in_one_line(options, message) -> None:
 
 
 def test_every_block_has_its_complexity_and_all_fit_at_16_px() -> None:
-    chosen, refused = contenders(list(CONTENDERS), 64, [16], 8)
+    chosen, refused = mixers(list(MIXERS), 64, [16], 8)
     assert not refused
-    assert all(contender.block.complexity for contender in chosen)
-    assert all(contender.block.in_channels == 64 for contender in chosen)
-    (cga,) = (contender.block for contender in chosen if contender.name == "cga")
+    assert all(mixer.block.complexity for mixer in chosen)
+    assert all(mixer.block.in_channels == 64 for mixer in chosen)
+    (cga,) = (mixer.block for mixer in chosen if mixer.name == "cga")
     n, d, h, q, w, k = 256, 64, 4, 16, 8, 5
     assert (
         cga.macs().total

@@ -1,23 +1,22 @@
 """A small network's latency by kind, traced and by removal, on this machine."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from orchestrator.breakdown.removing import WHOLE, census_of, find_removal_run, measure_removals, removals
+from orchestrator.breakdown.attribution import WHOLE
+from orchestrator.breakdown.removing import census_of, find_removal_run, measure_removals, removals
 from orchestrator.breakdown.tracing import trace, why_untraced
 from orchestrator.devices.host import HostDevice
+from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.build import export_spec
-from orchestrator.export.cache import ArtifactCache
-from orchestrator.export.spec import ExportSpec
-from orchestrator.measure.journal import read_records
-from orchestrator.measure.link import ModelFile
-from orchestrator.variant import Variant
+from orchestrator.journal.journal import read_records
+from orchestrator.wire.model_file import ModelFile
+from tests.support.bench import bench, module_environment
 
-BENCH = Path(sys.executable).parent / "bench"
 KEYS = ("conv(in=3,out=16,k=3,s=2)@64", "mbconv(in=16,out=24,k=3,e=2,s=2)@32", "head.fc(in=24,classes=10)@16")
 SPEC = ExportSpec(KEYS)
 VARIANT = Variant("executorch", "xnnpack", "fp32", 1)
@@ -77,15 +76,27 @@ def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path,
     assert set(found.shares) == {"convolution"}
 
 
-def test_what_can_not_be_broken_down_is_one_line(tmp_path):
+def test_what_can_not_be_broken_down_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
+
     def last_line(*arguments):
-        environment = os.environ | {"BLOCKTIME_RUNS": str(tmp_path)}
-        command = [BENCH, "breakdown", "--device", "host", *arguments]
-        ended = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=300, check=False
-        )
+        ended = bench("breakdown", "--device", "host", *arguments)
         assert ended.returncode == 2
         return ended.stderr.strip().splitlines()[-1]
 
     assert "bench arch list" in last_line("--model", "mobilevit-m")
-    assert ".svg, .png, .pdf" in last_line("--model", "mobilevit-s", "--picture", "bars.gif")
+    assert ".svg or .png or .pdf or .json" in last_line("--model", "mobilevit-s", "--picture", "bars.gif")
+
+
+def test_no_library_talks_on_the_terminal_where_it_is_loaded():
+    """In a process of its own, since a library speaks when it is loaded for the first time."""
+    program = "from orchestrator.tasks.breakdown import tracing; tracing().trace"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=module_environment(),
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -4,15 +4,10 @@ Where the process is not what is tested, the command runs in the test's own.
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.main import run
-
-BENCH = Path(sys.executable).parent / "bench"
+from tests.support.bench import bench, program
 
 
 @pytest.fixture(autouse=True)
@@ -20,29 +15,6 @@ def home(tmp_path, monkeypatch):
     for folder in ("runs", "luts", "cache"):
         monkeypatch.setenv(f"BLOCKTIME_{folder.upper()}", str(tmp_path / folder))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def bench(monkeypatch, capsys):
-    """The command in this process."""
-
-    def call(*arguments):
-        command = ["bench", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", list(command))
-        try:
-            run()
-            exit_code = 0
-        except SystemExit as end:
-            exit_code = end.code or 0
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(command, exit_code, said.out, said.err)
-
-    return call
-
-
-def program(*arguments):
-    """The installed script in a process of its own."""
-    return subprocess.run([BENCH, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def refused(result, exit_code, *words):
@@ -56,28 +28,32 @@ def refused(result, exit_code, *words):
         assert word in last
 
 
-def test_spaces_and_architectures_as_json(bench):
+def test_spaces_and_architectures_as_json():
     rows = json.loads(program("space", "list", "--json").stdout)
-    autovit = {"autovit-nano", "autovit-cifar", "autovit-xxs", "autovit-xs", "autovit-s"}
-    assert {row["space"] for row in rows} == autovit | {"mobilevit", "efficientvit-cga", "efficientvit-nano"}
+    sizes = {"autovit-xxs", "autovit-xs", "autovit-s"}
+    autovit = (
+        {"autovit-nano", "autovit-cifar", "autovit-joint"} | sizes | {f"{name}-table1" for name in sizes}
+    )
+    others = {"mobilevit", "efficientvit-cga", "efficientvit-nano", "nasbench-macro"}
+    assert {row["space"] for row in rows} == autovit | others
     shown = json.loads(bench("arch", "show", "autovit-xxs-paper", "--json").stdout)
     assert shown["params"] == 1815528
     assert shown["conv_linear_macs"] == 309480832
     assert sum(block["params"] for block in shown["blocks"]) == shown["params"]
 
 
-def test_the_table_of_an_architecture_names_both_mac_counts(bench):
+def test_the_table_of_an_architecture_names_both_mac_counts():
     text = bench("arch", "show", "autovit-s-paper").stdout
     assert "6.291 M parameters, 1.397 G conv+linear MACs" in text
     assert "mvit.layer(d=128,heads=9,head_dim=32,ratio=1.5,patch=2)@32" in text
 
 
-def test_a_sampled_architecture_is_accepted_again(bench, tmp_path):
+def test_a_sampled_architecture_is_accepted_again(tmp_path):
     (tmp_path / "arch.json").write_text(bench("arch", "sample", "autovit-xs", "--seed", "3").stdout)
     assert bench("arch", "show", "arch.json").returncode == 0
 
 
-def test_unknown_names_end_with_2_and_name_the_known_ones(bench):
+def test_unknown_names_end_with_2_and_name_the_known_ones():
     refused(program("space", "show", "autovit-huge"), 2, "autovit-nano")
     refused(bench("space", "show", "autovit-huge"), 2, "autovit-nano")
     refused(bench("arch", "show", "autovit-huge"), 2, "autovit-xxs-paper")
@@ -91,15 +67,15 @@ def test_unknown_names_end_with_2_and_name_the_known_ones(bench):
     assert bench("profile", "--nosuch").returncode == 2
 
 
-def test_an_absent_iphone_is_named_with_what_is_attached_and_what_to_do(bench):
+def test_an_absent_iphone_is_named_with_what_is_attached_and_what_to_do():
     result = bench("profile", "--device", "iphone13", "--space", "autovit-nano")
     refused(result, 3, "iPhone 13", "iPhone14,5", "this machine")
     refused(bench("profile", "--device", "iphnoe13", "--space", "autovit-nano"), 3, "did you mean iphone13")
 
 
-def test_damaged_files_end_with_6(bench, tmp_path):
+def test_damaged_files_end_with_6(tmp_path):
     (tmp_path / "arch.json").write_text('{"space":')
-    refused(bench("arch", "show", "arch.json"), 6, "no JSON")
+    refused(bench("arch", "show", "arch.json"), 6, "arch.json: architecture is not JSON")
     (tmp_path / "empty.pte").write_bytes(b"")
     refused(bench("measure", "--device", "host", "--artifact", "empty.pte"), 6, "0 bytes")
     refused(bench("measure", "--device", "host", "--artifact", "missing.pte"), 6, "missing.pte")
@@ -114,17 +90,17 @@ def test_a_truncated_model_ends_with_6_and_says_which(tmp_path):
     refused(program("measure", "--device", "host", "--artifact", "cut.pte", "--threads", "1"), 6, "cut.pte")
 
 
-def test_measuring_nothing_is_a_usage_error(bench):
-    refused(bench("measure", "--device", "host"), 2, "--arch, --model or --artifact")
+def test_measuring_nothing_is_a_usage_error():
+    refused(bench("measure", "--device", "host"), 2, "--model (or --arch) or --artifact")
 
 
-def test_an_unknown_network_names_what_comes_close(bench):
+def test_an_unknown_network_names_what_comes_close():
     for command in (("measure", "--device", "host"), ("export",)):
         hint = ("did you mean mobilevit-", "bench arch list", "or timm:NAME")
         refused(bench(*command, "--model", "mobilevit-m"), 2, *hint)
 
 
-def test_a_plan_says_what_would_be_measured_without_a_device(bench):
+def test_a_plan_says_what_would_be_measured_without_a_device():
     plan = json.loads(
         bench("profile", "--device", "host", "--space", "autovit-nano", "--plan-only", "--json").stdout
     )
@@ -133,7 +109,7 @@ def test_a_plan_says_what_would_be_measured_without_a_device(bench):
     assert all(row["models"] > 0 for row in plan["blocks"])
 
 
-def test_devices_lists_the_host_and_what_is_missing(bench):
+def test_devices_lists_the_host_and_what_is_missing():
     rows = json.loads(bench("devices", "--json").stdout)
     assert rows[0]["device"] == "host"
     assert rows[0]["next_step"] == "ready"

@@ -3,14 +3,20 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
+from PIL import Image
 
-from search.supernet.checkpoint import load_supernet, read_info
+from search.spaces import get_space
+from search.supernet.data.images import open_data
+from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.recipe.schedule import Schedule
+from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.checkpoint_info import read_info
+from tests.support.bench import answer
 
 RECIPE = """
 extends = "demo"
@@ -30,12 +36,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from luts.errors import BlocktimeError
+from luts.format.errors import BlocktimeError
+from orchestrator.wire.errors import exit_code
 from search.spaces import get_space
-from search.supernet.distributed import process_group
-from search.supernet.recipe_files import get_recipe
-from search.supernet.recipe_scope import open_data
-from search.supernet.train import Trainer
+from search.supernet.train.distributed import process_group
+from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.data.images import open_data
+from search.supernet.train.trainer import Trainer
 
 torch.set_num_threads(1)
 recipe, space = get_recipe(sys.argv[1]), get_space("autovit-nano")
@@ -50,7 +57,7 @@ with process_group() as group:
         trainer.run(watch)
     except BlocktimeError as error:
         print(type(error).__name__, error)
-        sys.exit(error.exit_code)
+        sys.exit(exit_code(error))
 """
 
 
@@ -66,18 +73,26 @@ def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def _train(environment, recipe, output, *launcher):
-    options = ["train", "--space", "autovit-nano", "--data", "digits", "--recipe", str(recipe), "--json"]
-    command = [sys.executable, *launcher, "-c", COMMAND, *options, "-o", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def _options(recipe, output, data="digits"):
+    options = (
+        "train",
+        "--space",
+        "autovit-nano",
+        "--data",
+        data,
+        "--recipe",
+        recipe,
+        "--on",
+        "cpu",
+        "--json",
+    )
+    return [*map(str, options), "-o", str(output)]
 
 
 @pytest.fixture(scope="module")
-def alone(environment, recipe, tmp_path_factory):
+def alone(recipe, tmp_path_factory):
     directory = tmp_path_factory.mktemp("alone")
-    _train(environment, recipe, directory)
+    answer(*_options(recipe, directory))
     return directory
 
 
@@ -89,18 +104,56 @@ def _assert_close(one, other):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_two_processes_give_the_result_of_one(environment, recipe, alone, tmp_path):
+def _by_two(environment, options):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    facts = _train(environment, recipe, tmp_path, *torchrun, sys.executable)
-    assert facts["steps"] == 4
+    command = [sys.executable, *torchrun, sys.executable, "-c", COMMAND, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def test_two_processes_give_the_result_of_one(environment, recipe, alone, tmp_path):
+    done = _by_two(environment, _options(recipe, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4
     _assert_close(alone, tmp_path)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_image_that_one_process_can_t_read_loses_no_step(environment, tmp_path, rank):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for index in range(12):
+            shade = Image.new("RGB", (20, 20), (20 * index, 100, len(name)))
+            shade.save(tmp_path / "pets" / name / f"{index:02}.png")
+    (tmp_path / "four.toml").write_text(
+        "epochs = 1\nbatch_size = 4\nmicro_batches = 2\nlearning_rate = 1e-3\n"
+    )
+    recipe, data = get_recipe(str(tmp_path / "four.toml")), f"imagefolder:{tmp_path}/pets"
+    train = open_data(data, get_space("autovit-nano"), recipe).split.train
+    victim = int(Schedule(recipe, train, (64,)).part(2, rank).indices[0])
+    path = tmp_path / "pets" / ("cat", "dog")[victim // 12] / f"{victim % 12:02}.png"
+    whole = path.read_bytes()
+    path.write_bytes(b"x" * len(whole))
+    options = _options(tmp_path / "four.toml", tmp_path / "run", data)
+    done = _by_two(environment, options)
+    assert done.returncode != 0
+    assert f"{path.parent.name}/{path.name} is not an intact image" in done.stderr
+    assert "another process can't read its images of step 2; its message names what is damaged" in done.stderr
+    assert read_info(tmp_path / "run").step == 2, "what was trained before is saved"
+    path.write_bytes(whole)
+    done = _by_two(environment, options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == len(train) // 4
+
+
 def test_survivor_of_a_killed_process_says_so_and_the_run_goes_on(environment, recipe, alone, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    # As torchrun does: the processes meet at a store that is open already, on a port that it chose.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    shared = environment | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": "2",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", KILLED, str(recipe), str(tmp_path)],
@@ -123,5 +176,5 @@ def test_survivor_of_a_killed_process_says_so_and_the_run_goes_on(environment, r
     assert len(lines) == 1
     assert "last checkpoint is whole, run the same command to go on" in lines[0]
     assert read_info(tmp_path).step == 2
-    _train(environment, recipe, tmp_path)
+    answer(*_options(recipe, tmp_path))
     _assert_close(alone, tmp_path)

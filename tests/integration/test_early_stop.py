@@ -1,23 +1,15 @@
 """A simulated device that stays noisy: a profile ends as soon as its predictions are narrow enough, and says so."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-from luts.store import LutStore
+from luts.format.store import LutStore
 from luts.verify import verify_lut
+from tests.support.bench import bench
 
 
-def test_a_profile_ends_once_predictions_are_narrow(tmp_path):
+def test_a_profile_ends_once_predictions_are_narrow(tmp_path, monkeypatch):
     sizes = ("--removals", "none", "--design", "5", "--heldout", "9", "--budget", "1h")
     what = ("--device", "simulated:noisy", "--space", "autovit-nano", "--narrow", "40")
-    result = subprocess.run(
-        [Path(sys.executable).parent / "bench", "profile", *what, *sizes, "--run", tmp_path / "run"],
-        env={**os.environ, "BLOCKTIME_LUTS": str(tmp_path / "luts")},
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path / "luts"))
+    result = bench("profile", *what, *sizes, "--run", tmp_path / "run")
     assert result.returncode == 0, result.stderr
     assert (
         "ended because predictions are within 40 %, held-out networks are predicted within" in result.stderr

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from luts.errors import BlocktimeError, InvalidArtifactError
-from orchestrator.export import ArtifactCache, ExportSpec, block_specs_for
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from orchestrator.export import ArtifactCache, ExportSpec
+from orchestrator.export.artifacts.cache import digest
 from orchestrator.export.build import export_spec
-from orchestrator.export.cache import digest
-from orchestrator.export.coreml import check_program, convert_to_mlpackage
-from orchestrator.export.mil import UnknownOperatorError
-from orchestrator.export.parity import check_parity
-from orchestrator.export.source import build_module
+from orchestrator.export.lower.coreml import check_program, convert_to_mlpackage
+from orchestrator.export.lower.mil import UnknownOperatorError
+from orchestrator.export.lower.parity import check_parity
+from orchestrator.export.lower.source import build_module
 from search.blocks import parse_key
 from search.spaces import get_space
 
@@ -100,18 +100,29 @@ def test_an_int8_package_whose_activations_are_not_is_refused() -> None:
         check_program(light, "int8", inputs, (module(*inputs),))
 
 
-def kinds() -> dict[str, ExportSpec]:
-    """A block of every kind; 224 px have an odd last map, which is padded before the unfold."""
-    blocks = block_specs_for(get_space("autovit-xxs"), (224,), runtime="coreml", precision="fp32")
-    return {parse_key(spec.blocks[0]).kind: spec for spec in blocks}
+TRUNK = (
+    "conv(in=3,out=8,k=3,s=2)@56",
+    "mbconv(in=8,out=16,k=3,e=2,s=2)@28",
+    "mbconv(in=16,out=32,k=3,e=2,s=2)@14",
+    "mvit.shell(c=32,d=32,patch=2)@7",
+    "mvit.layer(d=32,heads=2,head_dim=16,ratio=2,patch=2)@7",
+)
+"""The last map is odd, as at 224 px, and padded before the unfold."""
+
+HEADS = ("head.fc(in=32,classes=10)@7", "head.mbpool(in=32,classes=10)@7")
+
+
+def test_trunk_and_heads_hold_every_kind_of_block() -> None:
+    kinds = {spec.kind for spec in get_space("autovit-xxs").block_specs((224,))}
+    assert {parse_key(key).kind for key in (*TRUNK, *HEADS)} == kinds
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("kind", sorted(kinds()))
+@pytest.mark.parametrize("head", HEADS)
 def test_every_kind_of_block_computes_what_pytorch_computes(
-    kind: str, precision: str, tmp_path: Path
+    head: str, precision: str, tmp_path: Path
 ) -> None:
-    module, inputs = build_module(kinds()[kind])
+    module, inputs = build_module(ExportSpec((*TRUNK, head)))
     target = "iOS17" if precision == "int8" else "iOS16"
     program = convert_to_mlpackage(module, inputs, tmp_path / "m.mlpackage", precision, target)
     assert program.computed is not None

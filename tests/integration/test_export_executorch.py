@@ -1,9 +1,9 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from luts.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.export import Artifact, ArtifactCache, ExportSpec, block_specs_for, export_many
 from orchestrator.export.build import export_module, export_spec
-from orchestrator.export.executorch import lower_to_executorch
-from orchestrator.export.parity import check_parity, run_pte, run_pte_isolated
+from orchestrator.export.lower.executorch import lower_to_executorch
+from orchestrator.export.lower.parity import check_parity, run_pte, run_pte_isolated
+from orchestrator.export.lower.source import build_module
 from orchestrator.export.pool import ExportError
-from orchestrator.export.source import build_module
 from search.blocks import parse_key
 from search.spaces import get_arch, get_space
+from tests.support.waiting import until
 
 NANO = ExportSpec(
     (
@@ -119,27 +120,34 @@ def test_a_failure_names_its_model_and_spares_the_others(cache: ArtifactCache) -
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
-    cache = ArtifactCache(tmp_path)
-    specs = [ExportSpec(NANO.blocks, weights="seed:21"), ExportSpec(NANO.blocks[:1], weights="seed:21")]
-    killed = threading.Event()
+    """It dies while it waits for the weights of its model, which come out of a pipe."""
+    cache = ArtifactCache(tmp_path / "cache")
+    pipe = tmp_path / "weights.safetensors"
+    os.mkfifo(pipe)
+    specs = [
+        ExportSpec(NANO.blocks, weights="sha256:" + "0" * 64, weights_path=str(pipe)),
+        ExportSpec(NANO.blocks[:1], weights="seed:21"),
+    ]
 
-    def kill_the_first_worker() -> None:
-        while not killed.is_set():
-            for server in psutil.Process().children():
-                if "forkserver" in " ".join(server.cmdline()):
-                    for worker in server.children():
-                        worker.kill()
-                        killed.set()
-            time.sleep(0.01)
+    def other_end() -> int | None:
+        """Nobody can write into a pipe that nobody reads."""
+        with contextlib.suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        return None
 
-    thread = threading.Thread(target=kill_the_first_worker)
-    thread.start()
-    try:
-        with pytest.raises(ExportError, match=r"1 of 2 .* died \(signal 9"):
-            export_many(specs, cache=cache, workers=1)
-    finally:
-        killed.set()
-        thread.join()
+    def kill_the_worker() -> None:
+        held = until(other_end)
+        for server in psutil.Process().children():
+            if "forkserver" in " ".join(server.cmdline()):
+                for worker in server.children():
+                    worker.kill()
+        os.close(held)
+
+    killer = threading.Thread(target=kill_the_worker)
+    killer.start()
+    with pytest.raises(ExportError, match=r"1 of 2 .* died \(signal 9"):
+        export_many(specs, cache=cache, workers=1)
+    killer.join()
     assert [cache.get(spec) is not None for spec in specs] == [False, True]
 
 

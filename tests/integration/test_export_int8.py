@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.export import Artifact, ArtifactCache, ExportSpec, export_many
 from orchestrator.export.build import export_spec
-from orchestrator.export.source import build_module
+from orchestrator.export.lower.source import build_module
 
 SPEC = ExportSpec(
     (

@@ -4,10 +4,11 @@ import pytest
 
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.build import export_spec
-from orchestrator.export.executorch import lower_to_executorch
+from orchestrator.export.lower.executorch import lower_to_executorch
+from orchestrator.export.lower.source import build_module
+from orchestrator.export.lower.stamp import stamp_program
 from orchestrator.export.reuse.fragment import FragmentStore
 from orchestrator.export.reuse.units import units_of
-from orchestrator.export.source import build_module
 from search.blocks import parse_keys
 
 STEM = "conv(in=3,out=8,k=3,s=2)@32"
@@ -31,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> ArtifactCache:
 
 @pytest.fixture(scope="module")
 def lowered() -> bytes:
-    return lower_to_executorch(*build_module(NEW)).data
+    return stamp_program(lower_to_executorch(*build_module(NEW)).data, NEW.weights_label)
 
 
 def fragment_path(cache: ArtifactCache, key: str) -> Path:

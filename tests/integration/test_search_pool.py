@@ -1,22 +1,28 @@
 """Evaluation over processes and over Ray: the same accuracies, and what happens to workers that fail."""
 
+import functools
 import os
 import random
 import signal
 import subprocess
 import sys
 import textwrap
-import time
-from pathlib import Path
 
 import pytest
-from search_openers import FINGERPRINT, Toy, expected
 
-from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
-from search.algorithms.cache import CachedEvaluator
-from search.algorithms.cluster import RayPool
-from search.algorithms.pool import ProcessPool, WorkerError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from orchestrator.cli.exit_codes import exit_code
+from search.algorithms.evaluation.cache import CachedEvaluator
+from search.algorithms.evaluation.cluster import RayPool
+from search.algorithms.evaluation.pool import ProcessPool
+from search.algorithms.evaluation.worker import WorkerError
+from search.blocks import parse_key
 from search.spaces import get_space
+from search.spaces.plugins import load_plugin
+from tests.support.bench import module_environment
+from tests.support.own_code import own_code_forgotten, write_own_code
+from tests.support.search_openers import FINGERPRINT, Toy, expected
+from tests.support.waiting import has_ended, until
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def test_a_worker_that_dies_is_told_of_and_the_rest_is_kept(archs, tmp_path):
     with ProcessPool(doomed, FINGERPRINT, 2) as pool:
         with pytest.raises(WorkerError, match="signal 9") as caught:
             CachedEvaluator(pool, path).accuracies(archs)
-        assert caught.value.exit_code == 1
+        assert exit_code(caught.value) == 1
         assert "\n" not in str(caught.value)
     kept = path.read_text().splitlines()
     assert len(kept) >= 3
@@ -76,8 +82,8 @@ def test_workers_end_with_their_parent(archs, tmp_path):
     script = textwrap.dedent("""
         import random, sys
         from pathlib import Path
-        from search_openers import FINGERPRINT, Toy
-        from search.algorithms.pool import ProcessPool
+        from tests.support.search_openers import FINGERPRINT, Toy
+        from search.algorithms.evaluation.pool import ProcessPool
         from search.spaces import get_space
         if __name__ == "__main__":
             rng = random.Random(0)
@@ -91,38 +97,29 @@ def test_workers_end_with_their_parent(archs, tmp_path):
     folder = tmp_path / "seen"
     for number in (signal.SIGINT, signal.SIGKILL):
         folder.mkdir()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
         parent = subprocess.Popen(
-            [sys.executable, path, folder], env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, path, folder], env=module_environment(), stderr=subprocess.PIPE, text=True
         )
-        while len({name.name.split("-")[0] for name in folder.iterdir()}) < 2:
-            assert parent.poll() is None, parent.stderr.read()
-            time.sleep(0.01)
+        until(lambda: len(processes_of(folder)) == 2, process=parent)
         parent.send_signal(number)
         errors = parent.communicate(timeout=60)[1]
         assert parent.returncode != 0
         assert "KeyboardInterrupt" in errors or number is signal.SIGKILL
-        workers = {int(name.name.split("-")[0]) for name in folder.iterdir()}
-        waited = time.monotonic() + 30
-        while any(_alive(pid) for pid in workers):
-            assert time.monotonic() < waited, "a worker outlived its parent"
-            time.sleep(0.02)
+        for worker in processes_of(folder):
+            until(functools.partial(has_ended, worker))
         for name in folder.iterdir():
             name.unlink()
         folder.rmdir()
 
 
-def _alive(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+def processes_of(folder):
+    """Of the evaluations that wrote into it."""
+    return {int(path.name.split("-")[0]) for path in folder.iterdir()}
 
 
 def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path, monkeypatch, request):
     ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     with RayPool(Toy(tmp_path), FINGERPRINT, 2) as pool:
         assert dict(pool.stream(archs)) == {arch: expected(arch) for arch in archs}
     assert str(os.getpid()) not in {path.name.split("-")[0] for path in tmp_path.iterdir()}
@@ -141,6 +138,12 @@ def test_ray_workers_give_the_same_and_fail_as_clearly(archs, tmp_path, monkeypa
     foreign = RayPool(Toy(tmp_path), "b" * 64, 1)
     with foreign, pytest.raises(InvalidArtifactError, match="another"):
         list(foreign.stream(archs))
+    with own_code_forgotten():
+        load_plugin(str(write_own_code(tmp_path)))
+        opener = sys.modules[type(parse_key("own.se(c=8,r=4)@7")).__module__].Opener()
+        own_archs = list(get_space("own-se"))[:2]
+        with RayPool(opener, opener.fingerprint, 1) as pool:
+            assert dict(pool.stream(own_archs)) == {arch: opener.accuracy(arch) for arch in own_archs}
     assert ray.is_initialized(), "a cluster that was there stays"
 
 

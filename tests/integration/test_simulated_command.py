@@ -1,22 +1,18 @@
 """`bench` on a simulated device, as its user calls it: killed, given again, shown."""
 
 import json
-import os
-import subprocess
-import sys
-import time
+import signal
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from luts.errors import UsageError
-from orchestrator.cli.main import app
-from orchestrator.measure.log import read_log
-from orchestrator.measure.samples import samples_table
+from luts.format.errors import UsageError
+from orchestrator.journal.log import read_log
 from orchestrator.simulate.scenario import SCENARIOS
+from tests.support.bench import invoke as bench
+from tests.support.bench import stopped
+from tests.support.sample_places import sample_places
 
-BENCH = Path(sys.executable).parent / "bench"
 PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "24", "--heldout", "4", "--budget", "1s")
 LUT = "mine-at-work/autovit-nano/simulated-t1/v1"
 
@@ -40,35 +36,27 @@ def home(tmp_path_factory):
         yield folder
 
 
-def bench(*arguments):
-    return CliRunner().invoke(app, arguments, catch_exceptions=False)
-
-
 @pytest.fixture(scope="module")
 def profiled(home):
     """What `bench profile` said; killed in its middle and given again."""
     device = ("--device", "simulated:mine.json", "--name", "mine-at-work")
     command = ("profile", *device, *PLAN, "--run", "run")
     journal = home / "run" / "journal.jsonl"
-    first = subprocess.Popen([BENCH, *command], env=os.environ, stdin=subprocess.DEVNULL)
-    while not (journal.exists() and b'"kind":"end"' in journal.read_bytes()):
-        assert first.poll() is None
-        time.sleep(0.005)
-    first.kill()
-    first.wait()
-    before = journal.read_bytes().count(b'"kind":"chunk"')
+    first = stopped("SIGKILL", "records", 12, *command)
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    before = journal.read_bytes()
+    assert b'"kind":"end"' in before, "some of it was done"
     second = bench(*command)
     assert second.exit_code == 0, second.output
-    assert before < journal.read_bytes().count(b'"kind":"chunk"'), "it was killed in the middle"
+    chunks = [data.count(b'"kind":"chunk"') for data in (before, journal.read_bytes())]
+    assert chunks[0] < chunks[1], "it was killed in the middle"
     return second.stderr
 
 
 def test_a_profile_that_was_killed_goes_on_without_measuring_anything_twice(home, profiled) -> None:
     records = read_log(home / "run" / "journal.jsonl")
     assert [record.kind for record in records].count("header") == 1
-    table = samples_table(records)
-    names = ("batch", "round", "position")
-    places = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+    places = sample_places(records)
     assert len(places) == len(set(places))
 
 

@@ -5,18 +5,18 @@ import signal
 
 import numpy as np
 import pytest
-from simulated_profiles import PLAN, profile
 
-from luts.schema import Value
+from luts.format.values import Value
 from luts.verify import verify_values
-from orchestrator.measure.plan import make_plan
-from orchestrator.measure.records import ChunkRecord, EndRecord, Header
-from orchestrator.measure.samples import samples_table
+from orchestrator.journal.records import ChunkRecord, EndRecord, Header
+from orchestrator.plan.build import make_plan
 from orchestrator.simulate.compare import compare
 from orchestrator.simulate.noise import StolenCore
 from orchestrator.simulate.scenario import SCENARIOS, Scenario
 from orchestrator.simulate.truth import Truth
 from search.spaces import get_space
+from tests.support.sample_places import sample_places
+from tests.support.simulated_profiles import PLAN, profile
 
 
 def scenario(name: str, **noise: Value) -> Scenario:
@@ -138,7 +138,5 @@ def test_an_agent_killed_in_the_middle_costs_no_sample(tmp_path) -> None:
 
 def assert_no_sample_twice(records) -> None:
     """Neither in a segment nor in two segments of one batch."""
-    names = ("batch", "round", "position")
-    table = samples_table(records)
-    places = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+    places = sample_places(records)
     assert len(places) == len(set(places))

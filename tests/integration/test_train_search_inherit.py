@@ -8,19 +8,28 @@ import sys
 import pytest
 import torch
 
-from luts.model import EntryCost, LatencyModel
-from search.algorithms import Budget, CachedEvaluator, LutPrice, SearchResult, SearchSettings, search
+from luts.format.latency import EntryCost, LatencyModel
+from search.algorithms import (
+    Budget,
+    CachedEvaluator,
+    InProcess,
+    LutPrice,
+    SearchResult,
+    SearchSettings,
+    search,
+)
 from search.spaces import get_space
-from search.supernet.checkpoint import load_supernet, read_info
-from search.supernet.evaluate import InheritedAccuracy, reopen_data
+from search.supernet.inherit.evaluate import InheritedAccuracy, reopen_data
+from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.checkpoint_info import read_info
 
 SCRIPT = """
 import os, signal, sys, torch
 from pathlib import Path
 from search.spaces import get_space
-from search.supernet.recipe import Recipe
-from search.supernet.recipe_scope import open_data
-from search.supernet.train import Trainer
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.data.images import open_data
+from search.supernet.train.trainer import Trainer
 
 torch.set_num_threads(1)
 recipe = Recipe(name="tiny", epochs=3, batch_size=128, learning_rate=2e-3, warmup_epochs=1, held_out=0.2)
@@ -72,7 +81,7 @@ def test_search_on_a_trained_supernet_gives_a_network_that_keeps_its_promises(di
     price = LutPrice(LatencyModel(0.1, 0.05, costs, 0.02, 0.95), "d" * 64)
     data = reopen_data(info)
     evaluator = InheritedAccuracy(supernet, info, data, calibration_batches=1)
-    cached = CachedEvaluator(evaluator, tmp_path / "accuracies.jsonl")
+    cached = CachedEvaluator(InProcess(evaluator), tmp_path / "accuracies.jsonl")
     settings = SearchSettings(population=6, skeletons=3, generations=1, parents=3, crossovers=3, mutations=3)
     budget = Budget(latency_ms=6.0, cautious=True)
     result = search(space, price, cached, budget, settings)

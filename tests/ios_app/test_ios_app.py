@@ -6,7 +6,6 @@ import os
 import plistlib
 import re
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from orchestrator.devices.iphone.state import BUNDLE
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "ios_bench/App"
 SOURCES = ROOT / "ios_bench/BenchKit/Sources"
-STAND_INS = Path(__file__).parent / "stand_ins"
 TOOLCHAIN = ROOT / ".toolchains/swift/usr/libexec/swift/bin"
-VIEWS = sorted((APP / "Bench").glob("*.swift"))
 
 needs_swift = pytest.mark.skipif(
     not (TOOLCHAIN / "swiftc").exists(), reason="there is no Swift toolchain; run make toolchains"
@@ -61,53 +58,40 @@ def test_export_options_are_a_property_list() -> None:
 @needs_swift
 def test_sources_are_in_format() -> None:
     configuration = ROOT / "ios_bench/BenchKit/.swift-format"
-    files = [*VIEWS, *STAND_INS.glob("*.swift")]
-    _swift("swift", "format", "lint", "--strict", "--configuration", configuration, *files)
+    folders = (APP / "Bench", ROOT / "ios_bench/typecheck")
+    _swift("swift", "format", "lint", "--strict", "--recursive", "--configuration", configuration, *folders)
+
+
+@pytest.fixture(scope="module")
+def modules() -> Path:
+    """The compiled package and declarations of what is Apple's alone; the app was checked against them."""
+    checked = subprocess.run([ROOT / "tools/check_ios.sh"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    return ROOT / "build/ios/modules"
 
 
 @needs_swift
-def test_views_and_probe_type_check(tmp_path: Path) -> None:
-    """Against stand-ins for UIKit, SwiftUI and Darwin whose declarations follow Apple's documentation."""
-    modules = tmp_path / "modules"
-    modules.mkdir()
-    for name in ("BenchKit", "CoreML", "CoreMLRunner", "ExecuTorch", "ExecuTorchRunner"):
-        _emit_module(name, sorted((SOURCES / name).rglob("*.swift")), modules)
-    # Not before: what is compiled above must see Linux, where there is no Darwin.
-    for name, language in (("UIKit", 6), ("SwiftUI", 6), ("Darwin", 5), ("os", 5)):
-        _emit_module(name, [STAND_INS / f"{name}.swift"], modules, language=language)
-    as_on_ios = []
-    for source in sorted((SOURCES / "BenchApp").glob("*.swift")):
-        copy = tmp_path / source.name
-        copy.write_text(source.read_text().replace("#if os(iOS)", "#if true"))
-        as_on_ios.append(copy)
-    _emit_module("BenchApp", as_on_ios, modules, skip_bodies=False)
-    _emit_module("Bench", VIEWS, modules, skip_bodies=False)
+def test_views_and_probe_type_check(modules: Path) -> None:
+    assert {"BenchApp", "Bench"} <= {path.stem for path in (modules.parent / "checked").iterdir()}
 
 
-def _emit_module(
-    name: str, sources: Sequence[Path], modules: Path, language: int = 6, skip_bodies: bool = True
-) -> None:
-    assert sources
-    bodies = ["-Xfrontend", "-experimental-skip-all-function-bodies"] if skip_bodies else []
-    _swift(
-        "swiftc",
-        *("-emit-module", "-emit-module-path", modules / f"{name}.swiftmodule", "-module-name", name),
-        *(
-            "-parse-as-library",
-            "-swift-version",
-            language,
-            "-package-name",
-            "benchkit",
-            "-warnings-as-errors",
-        ),
-        *("-I", modules, "-I", SOURCES / "CETShim"),
-        *bodies,
-        *sources,
+@needs_swift
+def test_type_check_knows_what_the_phone_lacks(modules: Path, tmp_path: Path) -> None:
+    """A check that accepts all would not be one."""
+    source = tmp_path / "Wrong.swift"
+    source.write_text(
+        "import UIKit\n"
+        "@MainActor func known() -> Float { UIDevice.current.batteryLevel }\n"
+        "@MainActor func unknown() -> Float { UIDevice.current.temperature }\n"
+        "@MainActor func argument() { UIApplication.shared.isIdleTimerDisabled = 1 }\n"
     )
+    with pytest.raises(AssertionError) as told:
+        _swift("swiftc", "-typecheck", "-parse-as-library", "-swift-version", 6, "-I", modules, source)
+    assert sorted(set(re.findall(r"Wrong\.swift:(\d+):\d+: error", str(told.value)))) == ["3", "4"]
 
 
 def _swift(program: str, *arguments: object) -> None:
     environment = {**os.environ, "PATH": f"{TOOLCHAIN}:{os.environ['PATH']}"}
-    command = [TOOLCHAIN / program, *map(str, arguments)]
+    command = [str(TOOLCHAIN / program), *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

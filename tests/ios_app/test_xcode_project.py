@@ -86,7 +86,7 @@ def test_the_scheme_builds_the_target_and_runs_it_as_it_is_measured(project: dic
 
 
 def read_project(path: Path) -> dict[str, Any]:
-    """Xcode's old-style (OpenStep) property list; raises ValueError where it is none."""
+    """Xcode's old-style (OpenStep) property list; raises ValueError where it is not one."""
     text = path.read_text()
     tokens: list[tuple[str, str]] = []
     at = 0
@@ -99,7 +99,7 @@ def read_project(path: Path) -> dict[str, Any]:
             tokens.append((found.lastgroup, found.group()))
     value, rest = _value(tokens)
     if rest or not isinstance(value, dict):
-        raise ValueError("it is no single dictionary")
+        raise ValueError("it is not a single dictionary")
     return value
 
 

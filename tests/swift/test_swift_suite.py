@@ -41,7 +41,7 @@ def test_agent_is_built_once() -> None:
 
 
 def test_style() -> None:
-    command = [SWIFT, "format", "lint", "--strict", "--recursive", PACKAGE]
+    command: list[str | Path] = [SWIFT, "format", "lint", "--strict", "--recursive", PACKAGE]
     command += ["--configuration", PACKAGE / ".swift-format"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -54,6 +54,15 @@ def test_one_version_of_executorch() -> None:
     platform = (PACKAGE / "Sources/ExecuTorchRunner/Platform.swift").read_text()
     assert re.findall(r'branch: "swiftpm-([^"]+)"', package) == [release]
     assert re.findall(r'static let version = "([^"]+)"', platform) == [release]
+
+
+def test_stand_ins_are_built_on_linux_alone() -> None:
+    manifest = (PACKAGE / "Package.swift").read_text()
+    linux, elsewhere = manifest.partition("#if os(Linux)")[2].split("#else", 1)
+    stand_ins = {folder.name for folder in (PACKAGE / "standin").iterdir()}
+    assert set(re.findall(r'path: "standin/(\w+)"', linux)) == stand_ins
+    assert "standin" not in elsewhere
+    assert not stand_ins & {folder.name for folder in (PACKAGE / "Sources").iterdir()}
 
 
 def test_version_follows_the_sources(tmp_path: Path) -> None:
@@ -70,6 +79,6 @@ def test_version_follows_the_sources(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{16}", first)
     here = subprocess.run([ROOT / "ios_bench/agent_version.sh"], capture_output=True, text=True, check=True)
     assert here.stdout.strip() == first
-    loop = tmp_path / "ios_bench/BenchKit/Sources/BenchKit/Measure/TimingLoop.swift"
+    loop = tmp_path / "ios_bench/BenchKit/Sources/BenchKit/Timing/TimingLoop.swift"
     loop.write_text(loop.read_text() + "\n")
     assert told() != first

@@ -2,24 +2,20 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-sys.path[:0] = [str(HERE), str(ROOT / "tests/agents")]
+from tests.support.agent_programs import require_built
+from tests.support.fakephone.adbd_phone import AdbdPhone, why_not
+from tests.support.fakephone.bench_app import AgentProgram
+from tests.support.fakephone.clients import OfficialAdb
+from tests.support.fakephone.phone import FakePhone
+from tests.support.ports import own_port
 
-from agent_programs import require_built  # noqa: E402
-from fakephone.adbd_phone import AdbdPhone, why_not  # noqa: E402
-from fakephone.bench_app import AgentProgram  # noqa: E402
-from fakephone.clients import OfficialAdb  # noqa: E402
-from fakephone.phone import FakePhone  # noqa: E402
-
+ROOT = Path(__file__).parents[3]
 ADBD = ROOT / ".toolchains/swift/usr/lib/android-sdk/platform-tools/adbd"
 ANDROID_JAR = ROOT / ".toolchains/android_api/android-23.jar"
 KOTLIN_AGENT = AgentProgram((str(ROOT / "build/kotlin/blocktime-agent"),), "Pixel 8")
@@ -34,14 +30,14 @@ def kotlin_agent():
 
 
 @contextmanager
-def _open_phone(kind):
+def _open_phone(kind, **options):
     """A phone of either kind; nothing that no fault explains may have happened on it."""
     if kind == "fake":
-        made = FakePhone(KOTLIN_AGENT)
+        made: FakePhone | AdbdPhone = FakePhone(KOTLIN_AGENT, **options)
     elif reason := why_not(ADBD):
         pytest.skip(reason)
     else:
-        made = AdbdPhone(ADBD, KOTLIN_AGENT)
+        made = AdbdPhone(ADBD, KOTLIN_AGENT, **options)
     with made as phone:
         yield phone
         defects = phone.defects
@@ -88,10 +84,7 @@ def adb(tmp_path_factory):
     program = shutil.which("adb")
     if program is None:
         pytest.skip("adb is not installed (Debian: apt install adb)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    adb = OfficialAdb(program, port, tmp_path_factory.mktemp("adb-home"))
+    adb = OfficialAdb(program, own_port(), tmp_path_factory.mktemp("adb-home"))
     yield adb
     adb.run("kill-server")
 

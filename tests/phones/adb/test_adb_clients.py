@@ -7,7 +7,6 @@ import os
 import shlex
 import socket
 import threading
-import time
 
 import adbutils
 import pytest
@@ -15,6 +14,8 @@ from adb_shell.adb_device import AdbDeviceTcp
 from adb_shell.auth.keygen import keygen
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 from adb_shell.exceptions import AdbCommandFailureException
+
+from tests.support.waiting import until
 
 SIZES = [0, 1, 64 * 1024, 3 * 1024 * 1024 + 17]
 REMOTE = "/data/local/tmp/file"
@@ -56,14 +57,6 @@ def echo(phone):
         threading.Thread(target=serve, args=[listener], daemon=True).start()
         yield "tcp:5000"
         listener.shutdown(socket.SHUT_RDWR)
-
-
-def until(condition, timeout_s=20):
-    """Waits for what comes by itself."""
-    give_up_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_s, "it did not come"
-        time.sleep(0.02)
 
 
 def receive(sock, size):

@@ -3,11 +3,14 @@
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from adb_shell.adb_device import AdbDeviceTcp
+
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -38,10 +41,16 @@ def test_its_shell_cannot_be_reached_by_vsock(device):
     assert device.shell(f"{sys.executable} -IS -c '{tcp}' 2>&1") == "1\n"
 
 
-def test_nothing_listens_here(adbd_phone):
-    """adbd's own port is in the namespace alone."""
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", 15557), 5)
+def test_it_listens_in_its_namespace_alone(open_phone):
+    """A port that is taken here is free for adbd, and who connects to it here does not reach adbd."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with open_phone("adbd", adbd_port=port) as phone:
+            phone.adbd.dial().close()
+            with socket.create_connection(("127.0.0.1", port), 5) as sock:
+                accepted, address = taken.accept()
+                accepted.close()
+                assert address == sock.getsockname()
 
 
 def test_everything_ends_with_it(adbd_phone, device):
@@ -49,24 +58,20 @@ def test_everything_ends_with_it(adbd_phone, device):
     namespace = Path(f"/proc/{adbd_phone.adbd.pid}/ns/net").readlink()
     assert processes_in(namespace)
     adbd_phone.adbd.close()
-    give_up_s = time.monotonic() + 20
-    while processes_in(namespace):
-        assert time.monotonic() < give_up_s
-        time.sleep(0.02)
+    until(lambda: not processes_in(namespace))
 
 
 def test_ends_when_its_starter_is_killed(adbd_phone, tmp_path):
     """Even by SIGKILL, which leaves no time to clean up."""
-    here = Path(__file__).parent
     script = (
-        "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from fakephone.adbd_phone import Adbd; from fakephone.phone import new_home\n"
-        "home = new_home(); adbd = Adbd(Path(sys.argv[2]), home); adbd.await_listening()\n"
+        "import sys, time; from pathlib import Path\n"
+        "from tests.support.fakephone.adbd_phone import Adbd; from tests.support.fakephone.phone import new_home\n"
+        "home = new_home(); adbd = Adbd(Path(sys.argv[1]), home); adbd.await_listening()\n"
         "print(adbd.pid, home, flush=True); time.sleep(1000)\n"
     )
     program = adbd_phone.adbd.program
     starter = subprocess.Popen(
-        [sys.executable, "-c", script, here, program], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, program], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert starter.stdout is not None
     pid, home = starter.stdout.readline().split()
@@ -74,10 +79,7 @@ def test_ends_when_its_starter_is_killed(adbd_phone, tmp_path):
     starter.kill()
     starter.wait()
     starter.stdout.close()
-    give_up_s = time.monotonic() + 20
-    while processes_in(namespace):
-        assert time.monotonic() < give_up_s
-        time.sleep(0.02)
+    until(lambda: not processes_in(namespace))
     subprocess.run(["rm", "-r", home], check=True)
 
 

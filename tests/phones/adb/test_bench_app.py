@@ -2,24 +2,17 @@
 
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost
+from tests.support.waiting import until
 
 TOKEN = "a-token-that-only-this-test-knows"
 GIVE_TOKEN = 'read -r t && printf %s "$t" | content write --uri content://dev.blocktime.bench.control/token'
 START = "am start -n dev.blocktime.bench/.MainActivity"
-
-
-def until(condition, timeout_s=20):
-    give_up_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_s, "it did not come"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -133,13 +126,12 @@ class TestInstalling:
     """As our own transport and as `adb install` do it."""
 
     def test_streamed(self, adb, fake_phone, make_apk):
-        adb.run("connect", fake_phone.serial)
-        adb.await_device(fake_phone.serial)
-        apk = make_apk(version_code=4)
-        assert b"Success" in adb.run("install", str(apk), serial=fake_phone.serial).stdout
-        assert fake_phone.state.packages["dev.blocktime.bench"].path.read_bytes() == apk.read_bytes()
-        downgrade = adb.run("install", str(make_apk(version_code=3)), serial=fake_phone.serial)
-        assert b"INSTALL_FAILED_VERSION_DOWNGRADE" in downgrade.stdout + downgrade.stderr
+        with adb.connected(fake_phone.serial):
+            apk = make_apk(version_code=4)
+            assert b"Success" in adb.run("install", str(apk), serial=fake_phone.serial).stdout
+            assert fake_phone.state.packages["dev.blocktime.bench"].path.read_bytes() == apk.read_bytes()
+            downgrade = adb.run("install", str(make_apk(version_code=3)), serial=fake_phone.serial)
+            assert b"INSTALL_FAILED_VERSION_DOWNGRADE" in downgrade.stdout + downgrade.stderr
 
     def test_pushed(self, adb, ready, make_apk):
         apk = make_apk(version_code=2)

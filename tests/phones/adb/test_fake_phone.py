@@ -7,7 +7,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -15,20 +14,22 @@ import pytest
 from adb_shell.adb_device import AdbDeviceTcp
 from adb_shell.auth.keygen import keygen
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
-from fakephone.apk import Apk, InvalidApk
-from fakephone.daemon import Owner
-from fakephone.folders import Folders
-from fakephone.package_manager import InstallFailed
-from fakephone.packets import MAX_PAYLOAD_BYTES, VERSION_MIN, Command, Packet, Terms, receive_packet
+
+from tests.support.fakephone.apk import Apk, InvalidApk
+from tests.support.fakephone.daemon import Owner
+from tests.support.fakephone.folders import Folders
+from tests.support.fakephone.package_manager import InstallFailed
+from tests.support.fakephone.packets import (
+    MAX_PAYLOAD_BYTES,
+    VERSION_MIN,
+    Command,
+    Packet,
+    Terms,
+    receive_packet,
+)
+from tests.support.waiting import until
 
 GREETING = Packet(Command.CNXN, VERSION_MIN, MAX_PAYLOAD_BYTES, b"host::features=shell_v2\0")
-
-
-def until(condition, timeout_s=20):
-    give_up_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_s, "it did not come"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -73,11 +74,10 @@ class Bare:
 class TestAuthorization:
     def test_nobody_enters_whom_the_owner_ignores(self, adb, fake_phone):
         fake_phone.daemon.owner = Owner.IGNORES
-        adb.run("connect", fake_phone.serial)
-        until(lambda: adb.state(fake_phone.serial).startswith("unauthorized"))
-        assert b"unauthorized" in adb.run("shell", "true", serial=fake_phone.serial).stderr
-        fake_phone.daemon.owner = Owner.ALLOWS
-        until(lambda: adb.state(fake_phone.serial).startswith("device"))
+        with adb.connected(fake_phone.serial, "unauthorized"):
+            assert b"unauthorized" in adb.run("shell", "true", serial=fake_phone.serial).stderr
+            fake_phone.daemon.owner = Owner.ALLOWS
+            until(lambda: adb.state(fake_phone.serial).startswith("device"))
 
     def test_a_known_key_is_not_asked_about_again(self, fake_phone, signer):
         for owner in (Owner.ALLOWS, Owner.IGNORES):
@@ -213,35 +213,33 @@ class TestStreams:
 class TestFaults:
     def test_bytes_in_single_pieces(self, adb, fake_phone):
         fake_phone.cable.piece_bytes = 1
-        adb.run("connect", fake_phone.serial)
-        adb.await_device(fake_phone.serial)
-        assert adb.run("shell", "printf %2000s x", serial=fake_phone.serial).stdout == b" " * 1999 + b"x"
+        with adb.connected(fake_phone.serial):
+            assert adb.run("shell", "printf %2000s x", serial=fake_phone.serial).stdout == b" " * 1999 + b"x"
 
     def test_small_payloads(self, adb, fake_phone, tmp_path):
         fake_phone.daemon.max_payload = 4096
         (tmp_path / "file").write_bytes(os.urandom(100_000))
-        adb.run("connect", fake_phone.serial)
-        adb.await_device(fake_phone.serial)
-        assert (
-            adb.run("push", str(tmp_path / "file"), "/sdcard/file", serial=fake_phone.serial).returncode == 0
-        )
-        assert fake_phone.folders.local("/sdcard/file").read_bytes() == (tmp_path / "file").read_bytes()
+        with adb.connected(fake_phone.serial):
+            assert (
+                adb.run("push", str(tmp_path / "file"), "/sdcard/file", serial=fake_phone.serial).returncode
+                == 0
+            )
+            assert fake_phone.folders.local("/sdcard/file").read_bytes() == (tmp_path / "file").read_bytes()
 
     def test_storage_full(self, adb, fake_phone, tmp_path):
         fake_phone.state.free_bytes = 1000
         (tmp_path / "file").write_bytes(bytes(100_000))
-        adb.run("connect", fake_phone.serial)
-        adb.await_device(fake_phone.serial)
-        done = adb.run("push", str(tmp_path / "file"), "/data/local/tmp/file", serial=fake_phone.serial)
-        assert done.returncode != 0
-        assert b"No space left on device" in done.stdout + done.stderr
-        assert not fake_phone.folders.local("/data/local/tmp/file").exists()
+        with adb.connected(fake_phone.serial):
+            done = adb.run("push", str(tmp_path / "file"), "/data/local/tmp/file", serial=fake_phone.serial)
+            assert done.returncode != 0
+            assert b"No space left on device" in done.stdout + done.stderr
+            assert not fake_phone.folders.local("/data/local/tmp/file").exists()
 
     def test_cable_falls_out_after_so_many_bytes(self, fake_phone):
         fake_phone.cable.bytes_left = 1000
         address = ("127.0.0.1", fake_phone.cable.port)
         with socket.create_connection(address, 10) as sock, pytest.raises(OSError):
-            while True:
+            for _ in range(1000):
                 sock.sendall(GREETING.encode(checksum=True))
                 sock.recv(1000)
         with pytest.raises(ConnectionRefusedError):

@@ -4,10 +4,10 @@ Once directly to the fake phone, once over an adb server to the one with a real 
 """
 
 import socket
-import time
 
 import pytest
-from profiling import Profiling
+
+from tests.support.profiling import Profiling
 
 
 @pytest.fixture
@@ -17,7 +17,8 @@ def profile(tmp_path, export_cache, make_apk, kotlin_agent):
     own = {"BLOCKTIME_CACHE": str(export_cache), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
 
     def start(**environment):
-        started.append(Profiling("pixel8", tmp_path, own | environment, "--app", str(make_apk())))
+        options = ("--app", str(make_apk()))
+        started.append(Profiling("pixel8", tmp_path, own | environment, *options, holds=(4, 10)))
         return started[-1]
 
     yield start
@@ -39,14 +40,14 @@ def assert_simulated_pixel_8(lut):
 
 def test_directly_with_the_cable_pulled_and_the_app_killed(fake_phone, profile, no_adb_server):
     run = profile(BLOCKTIME_ADB_ADDRESSES=fake_phone.serial, ANDROID_ADB_SERVER_PORT=no_adb_server)
-    run.wait_for_more(10_000)
-    pid = fake_phone.app.pid
-    fake_phone.pull_cable()
-    time.sleep(1.0)
+    with run.held():
+        pid = fake_phone.app.pid
+        fake_phone.pull_cable()
+    run.wait_for_words("waiting for Pixel 8")
     fake_phone.plug_in()
-    run.wait_for_more(10_000)
-    assert fake_phone.app.pid == pid, "the agent that ran on is the one that is used again"
-    fake_phone.app.stop()
+    with run.held():
+        assert fake_phone.app.pid == pid, "the agent that ran on is the one that is used again"
+        fake_phone.app.stop()
     said = run.finish()
     assert said.count("waiting for Pixel 8") == 1
     assert said.count("the app on Pixel 8 had ended; starting it again") == 1
@@ -57,16 +58,16 @@ def test_directly_with_the_cable_pulled_and_the_app_killed(fake_phone, profile, 
 def test_over_an_adb_server_to_a_real_adbd_that_reboots(adb, adbd_phone, profile):
     with adb.connected(adbd_phone.serial):
         run = profile(ANDROID_ADB_SERVER_PORT=str(adb.port))
-        run.wait_for_more(10_000)
-        pid = adbd_phone.app.pid
-        adbd_phone.pull_cable()
-        time.sleep(1.0)
+        with run.held():
+            pid = adbd_phone.app.pid
+            adbd_phone.pull_cable()
+        run.wait_for_words("waiting for Pixel 8")
         adbd_phone.plug_in()
         adb.reconnect(adbd_phone.serial)
-        run.wait_for_more(10_000)
-        assert adbd_phone.app.pid == pid
-        adbd_phone.reboot()
-        adb.reconnect(adbd_phone.serial)
+        with run.held():
+            assert adbd_phone.app.pid == pid
+            adbd_phone.reboot()
+            adb.reconnect(adbd_phone.serial)
         said = run.finish()
     assert said.count("the app on Pixel 8 had ended; starting it again") == 1
     assert_simulated_pixel_8(run.lut())

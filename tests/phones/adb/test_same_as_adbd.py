@@ -6,7 +6,15 @@ import struct
 import pytest
 from adb_shell.auth.keygen import keygen
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
-from fakephone.packets import MAX_PAYLOAD_BYTES, VERSION_MIN, Command, Packet, Terms, receive_packet
+
+from tests.support.fakephone.packets import (
+    MAX_PAYLOAD_BYTES,
+    VERSION_MIN,
+    Command,
+    Packet,
+    Terms,
+    receive_packet,
+)
 
 
 def request(name, text):

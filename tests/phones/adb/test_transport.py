@@ -6,16 +6,15 @@ import threading
 from pathlib import Path
 
 import pytest
-from fakephone.daemon import Owner
 
-from luts.errors import DeviceError
 from orchestrator.devices.android import apk, device, finding, handshake
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.direct import DirectLink
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
 from orchestrator.devices.android.phones import AndroidPhone
 from orchestrator.devices.android.server import ServerLink
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from tests.support.fakephone.daemon import Owner
 
 WAYS = ("direct", "server")
 
@@ -255,18 +254,15 @@ def test_unauthorized(fake_phone, monkeypatch, said):
 def test_unauthorized_by_the_servers_word(fake_phone, adb, monkeypatch, said):
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(adb.port))
     fake_phone.daemon.owner = Owner.IGNORES
-    adb.run("connect", fake_phone.serial)
-    try:
+    with adb.connected(fake_phone.serial, "unauthorized"):
         assert finding.list_phones() == [AndroidPhone(fake_phone.serial, "unauthorized", "", "server")]
         with pytest.raises(PhoneNotReady, match="is unauthorized: unlock the phone and accept"):
             finding.find(fake_phone.serial, said.append)
-    finally:
-        adb.run("disconnect", fake_phone.serial)
     assert said == []
 
 
 def test_two_phones_of_a_model(fake_phone, kotlin_agent, monkeypatch):
-    from fakephone.phone import FakePhone
+    from tests.support.fakephone.phone import FakePhone
 
     with FakePhone(fake_phone.app._program) as twin:
         for phone in (fake_phone, twin):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fake_phone import FakePhone
-from fake_usbmuxd import FakeUsbmuxd
-from phone_apps import ThreadApp
-from phone_owner import Owner
+from tests.support.usbmux.fake_phone import FakePhone
+from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
+from tests.support.usbmux.phone_apps import ThreadApp
+from tests.support.usbmux.phone_owner import Owner
 
 
 @pytest.fixture

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_phone import FakePhone
-from fake_usbmuxd import FakeUsbmuxd
-from phone_apps import ThreadApp
-from phone_owner import IPHONE_13, Owner, trust_now
 
-from luts.errors import DeviceError
+from orchestrator.devices.common.registry import known_phones
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.errors import UnreachableError
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
-from orchestrator.devices.registry import known_phones
+from orchestrator.wire.errors import DeviceError
+from tests.support.usbmux.fake_phone import FakePhone
+from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
+from tests.support.usbmux.phone_apps import ThreadApp
+from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
 
 
 def test_listing_asks_the_owner_for_nothing(phone: FakePhone) -> None:

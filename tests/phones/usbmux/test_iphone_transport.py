@@ -9,15 +9,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fake_phone import BUNDLE, FakePhone
-from fake_usbmuxd import FakeUsbmuxd
-from phone_owner import IPHONE_13, Owner, trust_now
 from pymobiledevice3.lockdown import UsbmuxLockdownClient, create_using_usbmux
 from pymobiledevice3.remote import userspace_tunnel
 
-from luts.errors import DeviceError, InvalidArtifactError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentLost, DeviceError
+from tests.support.usbmux.fake_phone import BUNDLE, FakePhone
+from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
+from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
 
 
 def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:

@@ -11,17 +11,18 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from fake_phone import AGENT_PORT, LOCKDOWN_PORT, FakePhone
-from fake_usbmuxd import FakeUsbmuxd
 from pymobiledevice3 import usbmux
 from pymobiledevice3.exceptions import BadDevError, ConnectionFailedError
 
 from orchestrator.wire.client import AgentClient
+from tests.support.ports import own_port
+from tests.support.usbmux.fake_phone import AGENT_PORT, LOCKDOWN_PORT, FakePhone
+from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
+from tests.support.waiting import until
 
 libimobiledevice = pytest.mark.skipif(
     shutil.which("ideviceinfo") is None or shutil.which("iproxy") is None,
@@ -79,9 +80,7 @@ def test_ideviceinfo_understands_refusals(
 def forwarded_port(phone: FakePhone) -> Iterator[int]:
     """A port of this machine that iproxy forwards to the agent's."""
     phone.tap_icon()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = own_port()
     process = subprocess.Popen(
         ["iproxy", "-u", phone.udid, f"{port}:{AGENT_PORT}"], stdout=subprocess.DEVNULL
     )
@@ -92,19 +91,19 @@ def forwarded_port(phone: FakePhone) -> Iterator[int]:
         process.wait()
 
 
+def dialled(port: int) -> socket.socket | None:
+    with contextlib.suppress(ConnectionRefusedError):
+        return socket.create_connection(("127.0.0.1", port))
+    return None
+
+
 @libimobiledevice
 def test_iproxy_reaches_the_agent(
     usbmuxd: FakeUsbmuxd, phone: FakePhone, forwarded_port: int, tmp_path: Path
 ) -> None:
     model = tmp_path / "model.bin"
     model.write_bytes(os.urandom(3_000_001))
-    for _ in range(200):
-        try:
-            sock = socket.create_connection(("127.0.0.1", forwarded_port))
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-    with AgentClient(sock, phone.tap_icon()) as client:
+    with AgentClient(until(lambda: dialled(forwarded_port)), phone.tap_icon()) as client:
         assert client.hello().device.model == "iPhone14,5"
         assert client.ensure(model)
         assert not client.ensure(model)

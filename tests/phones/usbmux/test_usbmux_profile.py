@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_phone import FakePhone
-from fake_usbmuxd import FakeUsbmuxd
-from phone_apps import ProgramApp
-from profiling import Profiling
+
+from tests.support.profiling import Profiling
+from tests.support.usbmux.fake_phone import FakePhone
+from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
+from tests.support.usbmux.phone_apps import ProgramApp
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -40,7 +40,7 @@ def iphone(usbmuxd: FakeUsbmuxd, swift_agent: Path, tmp_path: Path) -> Iterator[
 @pytest.fixture
 def profiling(iphone: FakePhone, tmp_path: Path, export_cache: Path) -> Iterator[Profiling]:
     """A run that has just begun."""
-    run = Profiling("iphone13", tmp_path, {"BLOCKTIME_CACHE": str(export_cache)})
+    run = Profiling("iphone13", tmp_path, {"BLOCKTIME_CACHE": str(export_cache)}, holds=(4, 10))
     yield run
     run.kill()
 
@@ -48,13 +48,13 @@ def profiling(iphone: FakePhone, tmp_path: Path, export_cache: Path) -> Iterator
 def test_profile_of_an_iphone_survives_a_pulled_cable_and_a_lost_app(
     usbmuxd: FakeUsbmuxd, iphone: FakePhone, profiling: Profiling
 ) -> None:
-    profiling.wait_for_more(10_000)
-    usbmuxd.unplug(iphone)
-    time.sleep(1.0)
+    with profiling.held():
+        usbmuxd.unplug(iphone)
+    profiling.wait_for_words("waiting up to 10 min for its cable")
     usbmuxd.plug_in(iphone)
-    profiling.wait_for_more(8_000)
-    assert len(iphone.launches) == 1, "the agent that ran on is the one that is used again"
-    iphone.quit_app()
+    with profiling.held():
+        assert len(iphone.launches) == 1, "the agent that ran on is the one that is used again"
+        iphone.quit_app()
     said = profiling.finish()
     assert said.count("iPhone 13 is not attached: waiting up to 10 min for its cable") == 1
     assert len(iphone.launches) == 2

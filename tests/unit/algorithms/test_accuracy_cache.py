@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from luts.errors import BlocktimeError, InvalidArtifactError
-from search.algorithms.cache import CachedEvaluator
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from search.algorithms import CachedEvaluator
 from search.spaces import get_space
 
 SPACE = get_space("autovit-nano")
@@ -89,7 +89,7 @@ def test_a_damaged_or_shrunk_file_is_refused(archs, path):
     cached.accuracies(archs)
     text = path.read_text()
     path.write_text(text.replace('"accuracy":0.', '"accuracy":7.', 1))
-    with pytest.raises(InvalidArtifactError, match="line 1 is no accuracy"):
+    with pytest.raises(InvalidArtifactError, match="line 1 is not an accuracy"):
         CachedEvaluator(Counting(), path)
     path.write_text(text[:10])
     with pytest.raises(InvalidArtifactError, match="cut short"):

@@ -5,11 +5,13 @@ import random
 
 import numpy as np
 import pytest
-from search_world import NANO, XXS, Accuracy, Flat, make_price
 
-from luts.errors import BlocktimeError, InfeasibleError, InvalidArtifactError, UsageError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from orchestrator.cli.exit_codes import exit_code
 from search.algorithms import Budget, CachedEvaluator, CompiledSpace, SearchResult, SearchSettings, search
-from search.algorithms.coarse_to_fine import skeletons
+from search.algorithms.feasible.errors import InfeasibleError
+from search.algorithms.strategies.coarse_to_fine import skeletons
+from tests.support.search_world import NANO, XXS, Accuracy, Flat, make_price
 
 FEW = SearchSettings(generations=6, population=30, skeletons=15, crossovers=15, mutations=15)
 ANY = Budget(latency_ms=1e9)
@@ -96,7 +98,7 @@ def test_impossible_budgets_name_what_is_possible(price, everything):
     evaluator = Accuracy()
     with pytest.raises(InfeasibleError, match=f"{smallest_ms:.4g} ms") as caught:
         search(NANO, price, evaluator, Budget(latency_ms=0.9 * smallest_ms), FEW)
-    assert caught.value.exit_code == 5
+    assert exit_code(caught.value) == 5
     with pytest.raises(InfeasibleError, match=str(min(cost.params for cost in everything.values()))):
         search(NANO, price, evaluator, Budget(latency_ms=100, params=1000), FEW)
     with pytest.raises(InfeasibleError, match="upper bound at 95 %"):

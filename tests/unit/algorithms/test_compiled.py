@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_world import NANO, XXS, make_model, make_price
 
-from luts.errors import UsageError
-from luts.model import LatencyModel
+from luts.format.errors import UsageError
+from luts.format.latency import LatencyModel
 from search.algorithms import CompiledSpace, LutPrice
 from search.blocks import peak_activation_bytes
 from search.spaces import list_spaces
+from tests.support.search_world import NANO, XXS, make_model, make_price
 
 SPACES = {space.name: space for space in list_spaces()}
 

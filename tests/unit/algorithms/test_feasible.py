@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from scipy import stats
-from search_world import NANO, XXS, make_price
 
-from search.algorithms import CompiledSpace
-from search.algorithms.feasible import FeasibleSet
-from search.algorithms.limits import UNLIMITED, Limits
-from search.algorithms.reach import extreme
+from search.algorithms import Budget, CompiledSpace
+from search.algorithms.feasible.candidates import Candidates
+from search.algorithms.feasible.extremes import extreme
+from search.algorithms.feasible.feasible_set import FeasibleSet
+from search.algorithms.pricing.limits import UNLIMITED, Limits
+from search.spaces import Arch
+from tests.support.search_world import NANO, XXS, make_model, make_price
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +77,14 @@ def test_enumerates_a_large_space_in_parts(monkeypatch):
     least = float(xxs.channel(extreme(xxs, 0, UNLIMITED, largest=False))[0])
     feasible = FeasibleSet(xxs, Limits((0,), (1.03 * least,)))
     whole = feasible.enumerate()
-    monkeypatch.setattr("search.algorithms.feasible.ROWS", 100)
+    monkeypatch.setattr("search.algorithms.feasible.feasible_set.ROWS", 100)
     assert 1000 < len(whole) <= feasible.most
     assert {row.tobytes() for row in feasible.enumerate()} == {row.tobytes() for row in whole}
 
 
 def test_gives_up_where_bins_let_through_far_more_than_the_limits(nano, everything, monkeypatch):
-    monkeypatch.setattr("search.algorithms.feasible.CELLS", 1)
-    monkeypatch.setattr("search.algorithms.feasible.MAX_PROPOSED", 1)
+    monkeypatch.setattr("search.algorithms.feasible.completions_count.CELLS", 1)
+    monkeypatch.setattr("search.algorithms.feasible.feasible_set.MAX_PROPOSED", 1)
     limits = _limits(everything, {0: 0.5})
     drawn = FeasibleSet(nano, limits).sample(200, np.random.default_rng(0))
     assert 50 < len(drawn.codes) < 200 == drawn.proposed
@@ -130,3 +132,33 @@ def test_repair_mends_shrinking_widths(nano):
     assert fits.all()
     assert not np.isnan(nano.channel(repaired)).any()
     assert (repaired[:, :4] == codes[:, :4]).all()
+
+
+def test_the_share_of_draws_that_are_accepted_counts():
+    """Five sums at once have few bins each: more than half of what fits by its bins is not within the budget."""
+    salts = ("", "other", "third")
+    models = [make_model(salt=salt) for salt in salts]
+    archs = list(NANO)
+    params, macs = ([cost(arch) for arch in archs] for cost in (Arch.params, lambda a: a.macs().conv_linear))
+    budget = Budget(
+        latency_ms=7.0,
+        further_latency_ms=(7.0, 7.0),
+        params=int(np.quantile(params, 0.5)),
+        macs=int(np.quantile(macs, 0.5)),
+        cautious=False,
+    )
+    within = [
+        all(model.predict(arch.keys(), arch.boundary_bytes()).ms <= 7.0 for model in models)
+        and used <= budget.params
+        and taken <= budget.macs
+        for arch, used, taken in zip(archs, params, macs, strict=True)
+    ]
+    truth = sum(within) / len(within)
+    prices = [make_price(salt=salt) for salt in salts]
+    drawn = Candidates(NANO, prices, budget, 800, np.random.default_rng(0))
+    assert not drawn.whole
+    assert drawn.priced > 1.5 * 800
+    assert drawn.share == pytest.approx(truth, rel=0.1)
+    whole = Candidates(NANO, prices, budget, NANO.size(), np.random.default_rng(0))
+    assert whole.whole
+    assert whole.share == truth

@@ -1,17 +1,22 @@
 """Exact extremes and fronts, against every architecture of a space or against many of one too large for that."""
 
+import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
-from search_world import NANO, XXS, make_price
 
-from luts.errors import InfeasibleError, UsageError
-from search.algorithms import Budget, CompiledSpace, reachable
-from search.algorithms.feasible import FeasibleSet
-from search.algorithms.limits import UNLIMITED, Limits, compile_limits
-from search.algorithms.reach import Objective, extreme, fastest, pareto_front
-from search.algorithms.skyline import skyline
+from luts.format.errors import UsageError
+from search.algorithms import Budget, CompiledSpace, LutPrice, reachable, search
+from search.algorithms.feasible.errors import InfeasibleError
+from search.algorithms.feasible.extremes import extreme
+from search.algorithms.feasible.feasible_set import FeasibleSet
+from search.algorithms.feasible.fronts import Goal, pareto_front
+from search.algorithms.feasible.reach import fastest
+from search.algorithms.pricing.limits import UNLIMITED, Limits, compile_limits
+from search.algorithms.record.skyline import skyline
+from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_extremes_are_exact(nano, everything):
 def test_fronts_are_exact(nano, everything, channel, sign):
     _, totals, _ = everything
     wanted = np.column_stack([totals[1], sign * totals[channel]])
-    codes = pareto_front(nano, (Objective(1), Objective(channel, sign)), UNLIMITED)
+    codes = pareto_front(nano, (Goal(1), Goal(channel, sign)), UNLIMITED)
     found = nano.totals(codes)[0]
     assert found[1] == pytest.approx(wanted[skyline(wanted), 0])
     assert sign * found[channel] == pytest.approx(wanted[skyline(wanted), 1])
@@ -76,7 +81,7 @@ def test_fronts_within_limits_are_exact(nano, everything):
     within = limits.allow(nano, codes)
     assert 0 < within.sum() < len(codes) / 2
     wanted = np.column_stack([totals[0], -totals[5]])[within]
-    found = nano.totals(pareto_front(nano, (Objective(0), Objective(5, -1)), limits))[0]
+    found = nano.totals(pareto_front(nano, (Goal(0), Goal(5, -1)), limits))[0]
     assert found[0] == pytest.approx(wanted[skyline(wanted), 0])
     assert fastest(nano, limits).priced.latency_ms == pytest.approx(wanted[:, 0].min())
 
@@ -140,6 +145,30 @@ def test_what_no_latency_can_buy_is_named(nano, everything):
     small = Limits((1, 3), (np.inf, float(totals[3].min()) / 2))
     with pytest.raises(InfeasibleError, match="by LUT 2"):
         fastest(nano, small)
+
+
+def test_of_several_luts_the_one_out_of_reach_is_named():
+    phones = [
+        dataclasses.replace(make_price(salt=name), name=f"{name}/autovit-nano/x/v1")
+        for name in ("one", "two")
+    ]
+    least = min(LutPrice.of(phones[1]).model.predict(arch.keys(), arch.boundary_bytes()).ms for arch in NANO)
+    small = Budget(latency_ms=100, further_latency_ms=(0.5 * least,), cautious=False)
+    with pytest.raises(
+        InfeasibleError, match=f"smallest has {least:.4g} ms by two/autovit-nano/x/v1; allow more"
+    ):
+        reachable(NANO, phones, small)
+    quick = Budget(latency_ms=0.1, further_latency_ms=(100,), cautious=False)
+    with pytest.raises(InfeasibleError) as refused:
+        search(NANO, phones, Accuracy(), quick)
+    assert "meets 0.1 ms by one/autovit-nano/x/v1 and 100 ms by two/autovit-nano/x/v1;" in str(refused.value)
+    assert re.search(
+        r"reached within the rest is [0-9.]+ ms by one/autovit-nano/x/v1; allow", str(refused.value)
+    )
+    with pytest.raises(
+        InfeasibleError, match=r"meets 0\.1 ms; the smallest latency that can be reached is \d"
+    ):
+        search(NANO, phones[0], Accuracy(), Budget(latency_ms=0.1, cautious=False))
 
 
 def test_a_budget_names_one_latency_for_each_lut(nano):

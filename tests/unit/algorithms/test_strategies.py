@@ -2,14 +2,16 @@
 
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pytest
-from search_world import NANO, XXS, Accuracy, make_price
 
 from search.algorithms import Budget, CompiledSpace, SearchSettings, front, search
-from search.algorithms.baselines import mutate_choices
-from search.algorithms.pareto import crowding, non_dominated_ranks, objective_costs
+from search.algorithms.record.front import criterion_costs
+from search.algorithms.strategies.evolution import mutate_choices
+from search.algorithms.strategies.pareto import best_first, crowding, non_dominated_ranks
+from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 STRATEGIES = ("coarse-to-fine", "evolution", "random", "pareto")
 FEW = SearchSettings(generations=5, population=30, skeletons=15, crossovers=15, mutations=15)
@@ -28,7 +30,9 @@ def price():
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_all_evaluate_the_same_number_once_each_within_the_budget(price, strategy):
     evaluator = Accuracy()
-    result = search(NANO, price, evaluator, BUDGET, _named(strategy))
+    told = []
+    result = search(NANO, price, evaluator, BUDGET, _named(strategy), lambda *what: told.append(what[1]))
+    assert told == [180]
     assert (
         len(evaluator.calls) == len(set(evaluator.calls)) == len(result.evaluated) == FEW.evaluations == 180
     )
@@ -50,8 +54,10 @@ def test_seed_decides(price, strategy):
 def test_a_budget_that_leaves_few_is_searched_whole(price, strategy):
     compiled = CompiledSpace(NANO, price)
     bounds = np.sort(compiled.channel(compiled.encode(list(NANO)), 1))
-    result = search(NANO, price, Accuracy(), Budget(latency_ms=float(bounds[39])), _named(strategy))
+    budget, told = Budget(latency_ms=float(bounds[39])), []
+    result = search(NANO, price, Accuracy(), budget, _named(strategy), lambda *what: told.append(what))
     assert len(result.evaluated) == 40
+    assert told == [(40 / len(bounds), 40)], "what a bar counts up to can be reached"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -91,10 +97,10 @@ def test_pareto_search_nears_the_whole_front(price):
 
 
 def test_three_objectives(price):
-    objectives = ("accuracy", "latency", "params")
+    objectives: tuple[Any, ...] = ("accuracy", "latency", "params")
     result = search(NANO, price, Accuracy(), BUDGET, _named("pareto", objectives=objectives))
     rows = front(result.evaluated, objectives)
-    costs = objective_costs(rows, objectives)
+    costs = criterion_costs(rows, objectives)
     assert (non_dominated_ranks(costs) == 0).all()
     assert len(rows) > len(front(result.evaluated, ("accuracy", "latency")))
 
@@ -107,6 +113,12 @@ def test_ranks_by_definition():
 def test_crowding_by_hand():
     assert crowding(np.array([[0, 4], [1, 2], [4, 0]], float)).tolist() == [np.inf, 2.0, np.inf]
     assert crowding(np.zeros((3, 2))).tolist() == [np.inf, 0.0, np.inf]
+
+
+def test_the_least_crowded_of_a_rank_come_first():
+    """Of the inner two of a front one has (2 - 0) / 10 + (10 - 7.9) / 10 = 0.41 of room, one 0.9 + 0.8 = 1.7."""
+    costs = np.array([[1, 8], [20, 20], [0, 10], [2, 7.9], [10, 0]], float)
+    assert best_first(costs).tolist() == [2, 4, 3, 0, 1]
 
 
 def test_plain_mutation_moves_every_choice():

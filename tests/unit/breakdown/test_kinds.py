@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.export.kinds import Place, family_of, place_of
+from orchestrator.export.lower.kinds import Place, family_of, place_of
 
 BLOCK = [("", "VisionTransformer"), ("blocks", "Sequential"), ("blocks.0", "Block")]
 LAYER = [

@@ -3,7 +3,7 @@ import pytest
 
 from orchestrator.breakdown.labels import Label, event_word, kinds_of
 from orchestrator.breakdown.tracing import faster_half_ms
-from orchestrator.wire.messages import TracedOperation
+from orchestrator.wire.replies import TracedOperation
 
 
 def operations(*names):

@@ -1,16 +1,17 @@
 """Surgery on captured graphs: what is left computes, in the same shapes, and has nothing of the kind any more."""
 
 import random
+from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import nn
 
-from luts.errors import UsageError
-from orchestrator.export.removal import capture, census, groups, without
-from orchestrator.export.source import build_module
-from orchestrator.export.spec import ExportSpec
+from luts.format.errors import UsageError
+from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.export.lower.removal import capture, census, groups, without
+from orchestrator.export.lower.source import build_module
 from search.spaces import get_space
 
 
@@ -23,7 +24,7 @@ def nano():
 def test_a_nano_network_without_a_kind(kind):
     module, inputs = nano()
     with torch.no_grad():
-        left = without(module, inputs, kind, "xnnpack")
+        left: Any = without(module, inputs, kind, "xnnpack")
         assert left(*inputs).shape == module(*inputs).shape
     assert kind not in {group.kind for group in groups(left.graph_module)}
 

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from luts.errors import DeviceError, UsageError
+from luts.format.errors import UsageError
+from orchestrator.agent.device.built import AGENTS_VARIABLE
+from orchestrator.agent.programs import agent_program
+from orchestrator.cli.exit_codes import exit_code
 from orchestrator.devices import discover
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.phones import AndroidPhone, choose
-from orchestrator.devices.base import Access, no_one_to_ask
+from orchestrator.devices.common.device import Access, no_one_to_ask
+from orchestrator.devices.common.registry import known_phone, known_phones, phone_of
 from orchestrator.devices.discover import list_attached, resolve
 from orchestrator.devices.host import HostDevice
 from orchestrator.devices.iphone.errors import UnreachableError
 from orchestrator.devices.iphone.state import IphoneState
-from orchestrator.devices.programs import AGENTS_VARIABLE, agent_program
-from orchestrator.devices.registry import known_phone, known_phones, phone_of
+from orchestrator.wire.errors import DeviceError
 
 PIXEL = AndroidPhone("38181FDJH00ABC", "device", "Pixel 8", "server")
 STRANGER = AndroidPhone("R5CW10ABCDE", "device", "SM-X999Z", "usb")
@@ -73,7 +76,7 @@ def test_registry_has_no_product_type_twice() -> None:
 def test_unknown_name_names_the_closest(attach: Attach) -> None:
     with pytest.raises(DeviceError, match=r"unknown device 'iphnoe13': did you mean iphone13\b") as unknown:
         resolve("iphnoe13")
-    assert unknown.value.exit_code == 3
+    assert exit_code(unknown.value) == 3
     with pytest.raises(DeviceError, match="known are host"):
         resolve("§§§§")
 
@@ -149,7 +152,7 @@ def test_a_phone_that_is_not_there_says_what_was_looked_for(attach: Attach) -> N
     with pytest.raises(DeviceError) as missing:
         resolve("iphone13")
     line = str(missing.value)
-    assert missing.value.exit_code == 3
+    assert exit_code(missing.value) == 3
     for part in (
         "iPhone 13, product type iPhone14,5",
         "SM-X999Z",

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from luts.errors import BlocktimeError
-from orchestrator.export import cache as cache_module
-from orchestrator.export.artifact import Report
-from orchestrator.export.cache import STALE_S, ArtifactCache, default_root
-from orchestrator.export.spec import ExportSpec
+from luts.format.errors import BlocktimeError
+from orchestrator.export.artifacts import cache as cache_module
+from orchestrator.export.artifacts.artifact import Report
+from orchestrator.export.artifacts.cache import STALE_S, ArtifactCache, default_root
+from orchestrator.export.artifacts.spec import ExportSpec
 
 SPEC = ExportSpec(("conv(in=3,out=8,k=3,s=2)@64",))
 REPORT = Report(

@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from luts.errors import InvalidArtifactError
-from orchestrator.export.cache import digest
-from orchestrator.export.rewrite import LinearLayerNorm, linear_layernorm
-from orchestrator.export.source import build_module
-from orchestrator.export.spec import ExportSpec
-from orchestrator.export.weights import load_weights
+from luts.format.errors import InvalidArtifactError
+from orchestrator.export.artifacts.cache import digest
+from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.export.lower.rewrite import LinearLayerNorm, linear_layernorm
+from orchestrator.export.lower.source import build_module
+from orchestrator.export.lower.weights import load_weights
 from search.networks.mobilevit import fold_patches, unfold_patches
 from search.spaces import get_arch
 
@@ -55,7 +55,7 @@ def test_random_weights_depend_on_the_seed_alone_and_keep_activations_near_unit_
     assert all(torch.equal(own[name], tensor) for name, tensor in again.state_dict().items())
     assert not torch.equal(own["0.conv.weight"], other.state_dict()["0.conv.weight"])
     scales = []
-    for part in module:
+    for part in module.children():
         part.register_forward_hook(lambda _m, _i, output: scales.append(output.std().item()))
     module(*inputs)
     assert min(scales) > 0.1
@@ -77,5 +77,5 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidArtifactError, match="cannot read"):
         load_weights(module, tmp_path / "absent", sha256)
     path.write_bytes(b"\xff" * 64)
-    with pytest.raises(InvalidArtifactError, match="no safetensors"):
+    with pytest.raises(InvalidArtifactError, match="not a safetensors file"):
         load_weights(module, path, digest(path)[0])

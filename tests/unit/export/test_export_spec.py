@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from luts.errors import UsageError
-from orchestrator.export import spec as spec_module
-from orchestrator.export.spec import ExportSpec, block_specs_for, source_digest
+from luts.format.errors import UsageError
+from orchestrator.export.artifacts import spec as spec_module
+from orchestrator.export.artifacts.spec import ExportSpec, block_specs_for, source_digest
 from search.spaces import get_arch, get_space
 
 KEY = "conv(in=3,out=8,k=3,s=2)@64"
-ROOT = Path(spec_module.__file__).resolve().parents[2]
+ROOT = Path(spec_module.__file__).resolve().parents[3]
 
 
 def test_defaults_are_part_of_the_value() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from luts.errors import InvalidArtifactError, StorageError
-from orchestrator.export.package import deliver, pack
+from luts.format.errors import InvalidArtifactError, StorageError
+from orchestrator.export.artifacts.package import deliver, pack
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_nothing_is_written_outside_the_package(tmp_path: Path, name: str) -> No
     packed = tmp_path / "model.mlpackage.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr(name, "x")
-    with pytest.raises(InvalidArtifactError, match=r"no zip of one \.mlpackage"):
+    with pytest.raises(InvalidArtifactError, match=r"not a zip of one \.mlpackage"):
         deliver(packed, tmp_path / "out" / "m.mlpackage")
     assert not (tmp_path / "out" / "m.mlpackage").exists()
 

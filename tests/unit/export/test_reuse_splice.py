@@ -7,11 +7,11 @@ import torch
 from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
 from torch import Tensor
 
+from orchestrator.export.lower.xnnpack import RecordedGraph
 from orchestrator.export.reuse.cut import CutError, cut
 from orchestrator.export.reuse.fragment import NO_HANDLE, Fragment
 from orchestrator.export.reuse.splice import Spliced, SpliceError, splice
 from orchestrator.export.reuse.units import Unit
-from orchestrator.export.xnnpack import RecordedGraph
 
 NONE = (1 << 32) - 1
 ENTRY = Unit("entry", "block", True, False, "0")
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_foreign_constants_and_unused_weights_are_refused() -> None:
     recorded = RecordedGraph(graph(weights(1)), PATHS)
-    with pytest.raises(CutError, match="no weight of its unit"):
+    with pytest.raises(CutError, match="not a weight of its unit"):
         cut(recorded, (), (ENTRY, MIDDLE, EXIT), weights(0))
     with pytest.raises(CutError, match="not in the graph"):
         cut(recorded, (), (ENTRY, MIDDLE, EXIT), weights(1) | {"2.scale": torch.ones(7)})

@@ -56,6 +56,6 @@ def test_operators_belong_to_the_unit_of_their_module() -> None:
 
 def test_a_donor_has_a_convolution_where_the_network_goes_on() -> None:
     stem, before, layer, *_, head = units_of(parse_keys(KEYS))
-    assert [len(donor_of(unit).module) for unit in (stem, before, head)] == [2, 3, 2]
+    assert [len(list(donor_of(unit).module.children())) for unit in (stem, before, head)] == [2, 3, 2]
     assert [u.part for u in donor_of(before).units] == ["before", "after"]
     assert donor_of(layer).units[0].path == ""

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from lut_world import Study, make_study, make_world
 
 from luts.build import build_lut
-from luts.errors import UsageError
-from luts.lut import Lut
-from orchestrator.measure.plan import Plan, PlanModel
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
+from orchestrator.plan.plan import Plan, PlanModel
+from tests.support.lut_world import Study, make_study, make_world
 from tools.benchmarks._estimators import ALONE, Campaign, Score, campaign, curve, perfect, reached, score
 
 
@@ -25,7 +25,7 @@ def measured() -> tuple[Study, Lut, Campaign]:
     world = make_world(generator)
     study = make_study(generator, world, designs=40, heldout=20, removals=4)
     inputs = study.inputs.model_copy(update={"policy": {"settle_runs": 1}})
-    lut = build_lut(inputs, study.models, study.samples, study.features)
+    lut = build_lut(inputs, study.models, study.estimation, study.features)
     alone_ms = {key: 0.8 * ms for key, ms in world.entry_ms.items()}
     return (
         study,

@@ -2,11 +2,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from lut_world import make_study, make_world
 
-from luts.build import build_lut
-from luts.errors import UsageError
-from luts.estimate.baselines import (
+from luts.baselines import (
     ESTIMATORS,
     Observations,
     blocks_alone,
@@ -15,10 +12,13 @@ from luts.estimate.baselines import (
     macs_linear,
     removals,
 )
-from luts.estimate.baselines import parameters_linear as params_linear
-from luts.estimate.ratios import ratio_estimates
-from luts.lut import Lut
-from luts.schema import KeyFeatures, MeasuredModel
+from luts.baselines import parameters_linear as params_linear
+from luts.build import build_lut
+from luts.estimate.estimation import Estimation
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
+from luts.format.schema import KeyFeatures, MeasuredModel
+from tests.support.lut_world import make_study, make_world
 
 FEATURES = {
     "stem": KeyFeatures(kind="conv", macs=4_000_000, traffic_bytes=2**20, params=1_000),
@@ -100,8 +100,8 @@ def test_blocks_alone_add_up_and_those_missing_cost_by_their_macs() -> None:
 def measured() -> tuple[Lut, Observations]:
     generator = np.random.default_rng(3)
     study = make_study(generator, make_world(generator), designs=30, heldout=20, removals=4)
-    lut = build_lut(study.inputs, study.models, study.samples, study.features)
-    estimates = ratio_estimates(lut.samples, lut.meta.reference_id)
+    lut = build_lut(study.inputs, study.models, study.estimation, study.features)
+    estimates = Estimation.of(lut.samples, lut.meta.reference_id).ratios
     everything = Observations(lut.models, estimates.covariance, {}, study.features)
     return lut, everything.only(lambda row: row.split == "fit")
 

@@ -1,18 +1,20 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from lut_world import Study, make_study, make_world, model_spec
 
 from luts.build import build_lut, prediction_half_width
-from luts.errors import InvalidArtifactError
-from luts.files import encode
-from luts.lut import Lut
-from luts.samples import MAX_SAMPLE_NS, normalise_samples
-from luts.schema import KeyFeatures
+from luts.estimate.estimation import Estimation
+from luts.format.codec import encode
+from luts.format.errors import InvalidArtifactError
+from luts.format.lut import Lut
+from luts.format.samples import MAX_SAMPLE_NS, normalise_samples
+from luts.format.schema import KeyFeatures, ModelSpec
+from tests.support.lut_world import Study, make_study, make_world, model_spec
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +24,13 @@ def study() -> Study:
 
 
 def built(study: Study, samples: pa.Table | None = None) -> Lut:
-    return build_lut(
-        study.inputs, study.models, study.samples if samples is None else samples, study.features
-    )
+    return built_of(study, study.models, study.samples if samples is None else samples, study.features)
+
+
+def built_of(
+    study: Study, models: Sequence[ModelSpec], samples: pa.Table, features: Mapping[str, KeyFeatures]
+) -> Lut:
+    return build_lut(study.inputs, models, Estimation.of(samples, study.inputs.reference_id), features)
 
 
 def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
@@ -33,9 +39,7 @@ def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
 
 def test_equal_measurements_give_equal_bytes_in_any_order(study: Study) -> None:
     shuffled = study.samples.take(np.random.default_rng(1).permutation(study.samples.num_rows))
-    again = build_lut(
-        study.inputs, study.models[::-1], shuffled, dict(reversed(list(study.features.items())))
-    )
+    again = built_of(study, study.models[::-1], shuffled, dict(reversed(list(study.features.items()))))
     assert encode(again) == encode(built(study))
 
 
@@ -82,7 +86,7 @@ def test_held_out_models_are_never_fitted(study: Study) -> None:
 
 def test_a_key_without_models_is_a_prior(study: Study) -> None:
     extra = KeyFeatures(kind="conv", macs=20_000_000, traffic_bytes=2**20)
-    lut = build_lut(study.inputs, study.models, study.samples, {**study.features, "conv(new)@8": extra})
+    lut = build_lut(study.inputs, study.models, study.estimation, {**study.features, "conv(new)@8": extra})
     entry = next(entry for entry in lut.entries if entry.key == "conv(new)@8")
     assert entry.method == "prior"
     assert (entry.loads, entry.rounds) == (0, 0)
@@ -93,11 +97,29 @@ def test_a_key_without_models_is_a_prior(study: Study) -> None:
 
 def test_the_width_that_ends_a_profile_is_that_of_its_lut(study: Study) -> None:
     conformal = built(study).meta.conformal
-    width = prediction_half_width(study.inputs.reference_id, study.models, study.samples, study.features)
+    width = prediction_half_width(study.models, study.estimation, study.features)
     assert width is not None
     assert width == conformal.half_width_95 or (
         conformal.half_width_95 is None and width == conformal.half_width_90
     )
+
+
+@pytest.mark.parametrize(("heldout", "rank"), [(9, 9), (18, 18), (19, 19), (40, 39)])
+def test_the_width_is_the_error_of_its_rank(heldout: int, rank: int) -> None:
+    """At 90 % the ceil(0.9 (n + 1))-th of n errors, from nineteen on at 95 % the ceil(0.95 (n + 1))-th."""
+    generator = np.random.default_rng(4)
+    world = make_world(generator, slots=3)
+    study = make_study(generator, world, designs=8, heldout=heldout, segments=1, rounds=5, misfit_sd=0.05)
+    lut = built(study)
+    held = [model for model in lut.models if model.split == "heldout"]
+    errors = []
+    for model in held:
+        predicted = lut.meta.base_ms + sum(entry.ms * model.blocks.count(entry.key) for entry in lut.entries)
+        predicted += lut.meta.transfer_ms_per_mib * model.boundary_bytes / 2**20
+        errors.append(abs(model.ms - predicted) / predicted)
+    width = prediction_half_width(study.models, study.estimation, study.features)
+    assert width == pytest.approx(sorted(errors)[rank - 1])
+    assert len(set(errors)) == heldout
 
 
 def test_entries_say_whether_the_models_identify_them(study: Study) -> None:
@@ -130,7 +152,13 @@ def test_contradictions_are_refused(study: Study) -> None:
     ]
     for models, samples, features, message in cases:
         with pytest.raises(InvalidArtifactError, match=message):
-            build_lut(study.inputs, models, samples, features)
+            built_of(study, models, samples, features)
+
+
+def test_ratios_to_another_reference_are_refused(study: Study) -> None:
+    other = Estimation.of(study.samples, "design0")
+    with pytest.raises(InvalidArtifactError, match="ratios to design0, but reference reference"):
+        build_lut(study.inputs, study.models, other, study.features)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +166,7 @@ def test_contradictions_are_refused(study: Study) -> None:
     [({"removed_key": "other(1)@8"}, "give it role swap or design"), ({"base_id": "nobody"}, "not measured")],
 )
 def test_a_removal_must_be_its_base_without_the_block(
-    study: Study, change: dict[str, str], message: str
+    study: Study, change: dict[str, Any], message: str
 ) -> None:
     models = tuple(
         model_spec(
@@ -152,7 +180,7 @@ def test_a_removal_must_be_its_base_without_the_block(
         for spec in study.models
     )
     with pytest.raises(InvalidArtifactError, match=message):
-        build_lut(study.inputs, models, study.samples, study.features)
+        build_lut(study.inputs, models, study.estimation, study.features)
 
 
 @pytest.mark.parametrize(
@@ -181,22 +209,25 @@ def test_foreign_and_missing_columns_are_refused(study: Study) -> None:
         normalise_samples(with_column(study.samples, "batch", text))
 
 
-def moving(study: Study, moved: Mapping[str, int | None]) -> Study:
-    """The study with so many operations moved by some of its removals."""
+def migrating(study: Study, migrated: Mapping[str, int | None]) -> Study:
+    """The study with so many operations that some of its removals made migrate."""
     return replace(
         study,
         models=tuple(
-            spec.model_copy(update={"moved": moved[spec.model_id]}) if spec.model_id in moved else spec
+            spec.model_copy(update={"migrated_operations": migrated.get(spec.model_id)})
             for spec in study.models
         ),
     )
 
 
-def test_a_removal_that_moves_nothing_is_a_removal_like_any_other(study: Study) -> None:
-    plain, placed = built(study), built(moving(study, {"removal0": 0, "removal1": 0}))
-    assert [entry.moved for entry in placed.entries if entry.removal_ms is not None] == [0, 0]
-    assert {entry.moved for entry in plain.entries} == {None}
-    assert tuple(entry.model_copy(update={"moved": None}) for entry in placed.entries) == plain.entries
+def test_a_removal_without_migrations_is_a_removal_like_any_other(study: Study) -> None:
+    plain, placed = built(study), built(migrating(study, {"removal0": 0, "removal1": 0}))
+    assert [entry.migrated_operations for entry in placed.entries if entry.removal_ms is not None] == [0, 0]
+    assert {entry.migrated_operations for entry in plain.entries} == {None}
+    assert (
+        tuple(entry.model_copy(update={"migrated_operations": None}) for entry in placed.entries)
+        == plain.entries
+    )
     assert placed.meta == plain.meta
 
 
@@ -213,12 +244,12 @@ def test_a_removal_that_moves_others_is_shown_but_bends_no_other_entry(study: St
         models=tuple(one for one in study.models if one is not spec),
         samples=study.samples.filter(pc.not_equal(study.samples.column("model"), "removal0")),
     )
-    flagged = built(moving(study, {"removal0": 7}), with_column(study.samples, "ns", slow))
+    flagged = built(migrating(study, {"removal0": 7}), with_column(study.samples, "ns", slow))
     expected = {entry.key: entry for entry in built(without).entries}
     for entry in flagged.entries:
         assert entry.ms == pytest.approx(expected[entry.key].ms, rel=0.02, abs=0.002)
     entry = next(entry for entry in flagged.entries if entry.key == spec.removed_key)
-    assert entry.moved == 7
+    assert entry.migrated_operations == 7
     assert entry.removal_ms is not None
     assert entry.removal_ms < 0
     assert entry.loads == expected[spec.removed_key].loads
@@ -226,7 +257,7 @@ def test_a_removal_that_moves_others_is_shown_but_bends_no_other_entry(study: St
     assert max(abs(biased[key] / entry.ms - 1) for key, entry in expected.items() if entry.ms > 0.05) > 0.1
 
 
-def test_a_key_with_another_removal_rests_on_the_one_that_moved_nothing(study: Study) -> None:
+def test_a_key_with_another_removal_rests_on_the_one_without_migrations(study: Study) -> None:
     first = next(spec for spec in study.models if spec.model_id == "removal0")
     design = next(spec for spec in study.models if spec.role == "design" and first.removed_key in spec.blocks)
     blocks = list(design.blocks)
@@ -238,12 +269,13 @@ def test_a_key_with_another_removal_rests_on_the_one_that_moved_nothing(study: S
         samples=_renamed_copy(study.samples, "removal1", "second"),
     )
     entries = {}
-    for moved in ({"removal0": 3}, {"removal0": 3, "second": 0}, {"removal0": 3, "second": 5}):
-        lut = built(moving(both, moved))
-        entries[str(moved)] = next(entry for entry in lut.entries if entry.key == first.removed_key)
-    unknown, clean, moved_both = entries.values()
-    assert (unknown.moved, clean.moved, moved_both.moved) == (None, 0, 5)
-    assert unknown.removal_ms == clean.removal_ms != moved_both.removal_ms
+    for migrated in ({"removal0": 3}, {"removal0": 3, "second": 0}, {"removal0": 3, "second": 5}):
+        lut = built(migrating(both, migrated))
+        entries[str(migrated)] = next(entry for entry in lut.entries if entry.key == first.removed_key)
+    unknown, clean, both_migrated = entries.values()
+    told = [entry.migrated_operations for entry in (unknown, clean, both_migrated)]
+    assert told == [None, 0, 5]
+    assert unknown.removal_ms == clean.removal_ms != both_migrated.removal_ms
 
 
 def _renamed_copy(samples: pa.Table, name: str, new_name: str) -> pa.Table:

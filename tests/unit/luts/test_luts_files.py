@@ -1,26 +1,28 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lut_world import make_study, make_world
 
 from luts.build import build_lut
-from luts.errors import InvalidArtifactError
-from luts.files import ENTRIES_FILE, META_FILE, MODELS_FILE, SAMPLES_FILE, decode, encode, encode_meta
-from luts.lut import Lut
-from luts.schema import MAX_COUNT, Entry, MeasuredModel
-from luts.verify import verify_values
+from luts.format.codec import ENTRIES_FILE, META_FILE, MODELS_FILE, SAMPLES_FILE, decode, encode, encode_meta
+from luts.format.errors import InvalidArtifactError
+from luts.format.lut import Lut
+from luts.format.schema import Entry, MeasuredModel
+from luts.format.values import MAX_COUNT
+from luts.verify import verify_lut, verify_values
+from tests.support.lut_world import make_study, make_world
 
 
 @pytest.fixture(scope="module")
 def lut() -> Lut:
     generator = np.random.default_rng(0)
     study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
-    return build_lut(study.inputs, study.models, study.samples, study.features)
+    return build_lut(study.inputs, study.models, study.estimation, study.features)
 
 
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=160)
@@ -46,7 +48,7 @@ ENTRIES = st.builds(
     traffic_bytes=COUNTS,
     params=COUNTS,
     depthwise_macs=COUNTS,
-    moved=st.none() | COUNTS,
+    migrated_operations=st.none() | COUNTS,
 )
 MODELS = st.builds(
     MeasuredModel,
@@ -59,7 +61,7 @@ MODELS = st.builds(
     role=st.just("removal"),
     base_id=st.just("base"),
     removed_key=KEYS,
-    moved=st.none() | COUNTS,
+    migrated_operations=st.none() | COUNTS,
     ms=st.floats(1e-9, 1e7),
     ci_low=MS,
     ci_high=MS,
@@ -81,9 +83,37 @@ def test_a_lut_that_knows_no_placement_has_the_columns_of_the_first_ones(lut: Lu
     lut = replace(lut, entries=_before_identification(lut))
     files = encode(lut)
     assert files[ENTRIES_FILE].splitlines()[0].endswith(b",kind,macs,traffic_bytes,params,depthwise_macs")
-    assert b",moved" not in files[MODELS_FILE]
-    placed = replace(lut, entries=tuple(entry.model_copy(update={"moved": 0}) for entry in lut.entries))
-    assert encode(placed)[ENTRIES_FILE].splitlines()[0].endswith(b",depthwise_macs,moved")
+    assert b",migrated_operations" not in files[MODELS_FILE]
+    entries = tuple(entry.model_copy(update={"migrated_operations": 0}) for entry in lut.entries)
+    placed = replace(lut, entries=entries)
+    assert encode(placed)[ENTRIES_FILE].splitlines()[0].endswith(b",depthwise_macs,migrated_operations")
+
+
+def test_a_lut_whose_column_is_called_moved_is_read_and_verifies(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
+    specs = [
+        spec.model_copy(update={"migrated_operations": 2 if spec.role == "removal" else None})
+        for spec in study.models
+    ]
+    lut = build_lut(study.inputs, specs, study.estimation, study.features)
+    files = encode(lut)
+    for name in (ENTRIES_FILE, MODELS_FILE):
+        assert b",migrated_operations" in files[name]
+        files[name] = files[name].replace(b",migrated_operations", b",moved")
+    files[META_FILE] = encode_meta(lut.meta, files)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert verify_lut(tmp_path) == decode(files) == lut
+
+
+def test_a_column_under_both_its_names_is_refused(lut: Lut) -> None:
+    files = encode(lut)
+    header, rows = files[ENTRIES_FILE].split(b"\n", 1)
+    files[ENTRIES_FILE] = header + b",moved,migrated_operations\n" + rows
+    files[META_FILE] = encode_meta(lut.meta, files)
+    with pytest.raises(InvalidArtifactError, match="its columns are"):
+        decode(files)
 
 
 def _before_identification(lut: Lut) -> tuple[Entry, ...]:

@@ -19,10 +19,10 @@ def test_what_every_model_holds_once_is_known_as_a_sum_and_the_rest_alone():
         "never": "prior",
         "stem": "sum",
     }
-    found = partners(["a", "b", "head", "never", "stem"], CHAIN)
-    assert found.keys() == {"head", "stem"}
-    assert all(len(names) == 1 for names in found.values())
-    assert found["stem"][0] in ("base", "head")
+    together = partners(["a", "b", "head", "never", "stem"], CHAIN)
+    assert together.keys() == {"head", "stem"}
+    assert all(len(names) == 1 for names in together.values())
+    assert together["stem"][0] in ("base", "head")
 
 
 def test_a_removal_tells_what_no_whole_network_does():
@@ -38,10 +38,10 @@ def test_widths_that_neighbours_share_move_between_them():
         ("narrow", "from_narrow"),
     ]
     keys = ["from_narrow", "from_wide", "narrow", "wide", "x"]
-    found = partners(keys, rows)
+    together = partners(keys, rows)
     assert identify(keys, rows)["x"] == "alone"
-    assert found["wide"] == ("from_wide",)
-    assert found["from_narrow"] == ("narrow",)
+    assert together["wide"] == ("from_wide",)
+    assert together["from_narrow"] == ("narrow",)
 
 
 def test_fewer_models_than_blocks_tell_none_alone():

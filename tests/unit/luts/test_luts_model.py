@@ -2,14 +2,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from lut_world import make_study, make_world
 
 from luts.build import build_lut
 from luts.diff import diff_luts
-from luts.errors import UsageError
-from luts.lut import Lut
-from luts.model import EntryCost, LatencyModel, latency_ms
-from luts.schema import Conformal
+from luts.format.errors import UsageError
+from luts.format.latency import EntryCost, LatencyModel, latency_ms
+from luts.format.lut import Lut
+from luts.format.schema import Conformal
+from tests.support.lut_world import make_study, make_world
 
 COSTS = {
     "a": EntryCost(ms=1.0, half_width_ms=0.1, weak=False),
@@ -57,7 +57,7 @@ def make_lut() -> Callable[..., Lut]:
 
     def build(seed: int, heldout: int = 0) -> Lut:
         study = make_study(np.random.default_rng(seed), world, designs=30, heldout=heldout)
-        return build_lut(study.inputs, study.models, study.samples, study.features)
+        return build_lut(study.inputs, study.models, study.estimation, study.features)
 
     return build
 
@@ -67,7 +67,7 @@ def test_the_interval_is_the_best_that_held_out_models_allow(
     make_lut: Callable[..., Lut], heldout: int, level: float | None
 ) -> None:
     lut = make_lut(1, heldout)
-    prediction = LatencyModel.from_lut(lut).predict(lut.models[0].blocks, 0)
+    prediction = lut.latency_model.predict(lut.models[0].blocks, 0)
     assert prediction.level == level
     assert prediction.low < prediction.ms < prediction.high
     assert prediction.ms == pytest.approx(lut.models[0].ms, rel=0.05)
@@ -76,7 +76,7 @@ def test_the_interval_is_the_best_that_held_out_models_allow(
 def test_keys_that_no_model_held_are_weak(make_lut: Callable[..., Lut]) -> None:
     lut = make_lut(1)
     unheld = lut.entries[0].model_copy(update={"method": "prior"})
-    latency = LatencyModel.from_lut(Lut(lut.meta, (unheld, *lut.entries[1:]), lut.models, lut.samples))
+    latency = LatencyModel.of(lut.meta, (unheld, *lut.entries[1:]), lut.models)
     assert latency.predict([unheld.key], 0).weak_keys == (unheld.key,)
 
 
@@ -84,19 +84,16 @@ def test_a_badly_known_block_is_weak_unless_held_out_models_hold_it(make_lut: Ca
     lut = make_lut(1, heldout=12)
     held = next(row for row in lut.models if row.split == "heldout")
     bad = [entry.model_copy(update={"ci_high": 10 * lut.meta.reference_ms}) for entry in lut.entries]
-    weak = LatencyModel.from_lut(Lut(lut.meta, tuple(bad), lut.models, lut.samples)).costs
+    weak = LatencyModel.of(lut.meta, bad, lut.models).costs
     assert not any(weak[key].weak for key in held.blocks)
-    fitted = tuple(row for row in lut.models if row.split == "fit")
-    assert all(
-        cost.weak
-        for cost in LatencyModel.from_lut(Lut(lut.meta, tuple(bad), fitted, lut.samples)).costs.values()
-    )
+    fitted = [row for row in lut.models if row.split == "fit"]
+    assert all(cost.weak for cost in LatencyModel.of(lut.meta, bad, fitted).costs.values())
 
 
 def test_held_out_truth_lies_within_predictions(make_lut: Callable[..., Lut]) -> None:
     lut = make_lut(2, 24)
     assert isinstance(lut.meta.conformal, Conformal)
-    latency = LatencyModel.from_lut(lut)
+    latency = lut.latency_model
     held = [row for row in lut.models if row.split == "heldout"]
     inside = [
         prediction.low <= row.ms <= prediction.high
@@ -109,24 +106,8 @@ def test_two_runs_of_the_same_device_overlap(make_lut: Callable[..., Lut]) -> No
     diff = diff_luts(make_lut(3), make_lut(4))
     assert diff.overlap_share is not None
     assert diff.overlap_share >= 0.95
-    assert diff.reference_ratio is not None
-    assert not diff.only_first
-
-
-def test_diff_by_hand(make_lut: Callable[..., Lut]) -> None:
-    lut = make_lut(3)
-    first, second, *rest = lut.entries
-    slower = first.model_copy(
-        update={"ms": first.ms * 10, "ci_low": first.ci_low * 10, "ci_high": first.ci_high * 10}
-    )
-    other = Lut(lut.meta, (slower, *rest), lut.models, lut.samples)
-    diff = diff_luts(lut, other)
-    assert diff.only_first == (second.key,)
-    assert diff.only_second == ()
-    assert diff.entries[0].ratio == pytest.approx(10.0)
-    assert not diff.entries[0].overlap
-    assert diff.overlap_share == pytest.approx((len(diff.entries) - 1) / len(diff.entries))
-    assert diff.reference_ratio == 1.0
+    assert diff.reference_ratios[1] is not None
+    assert diff.missing == ((), ())
 
 
 def test_bound_is_one_sided_and_takes_the_best_evidence_there_is() -> None:

@@ -2,17 +2,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from lut_world import Noise, simulate
 
-from luts.errors import InvalidArtifactError
-from luts.estimate.ratios import (
-    AaDifference,
-    noise_floor,
-    ratio_estimates,
-)
-from luts.estimate.rounds import sessions
+from luts.estimate.estimation import Estimation
+from luts.estimate.ratios import AaDifference, noise_floor
+from luts.estimate.sessions import sessions
 from luts.estimate.variance import START_DF, START_LOAD_SD, LoadGroup, pooled_load_variance
-from luts.samples import normalise_samples
+from luts.format.errors import InvalidArtifactError
+from luts.format.samples import normalise_samples
+from tests.support.lut_world import Noise, simulate
 
 QUIET = Noise(load_sd=0.0, round_sd=0.0, outlier_share=0.0, drift_sd=0.3)
 TRUTH = {"reference": 2.3, "a": 2.5, "b": 1.9, "c": 2.2}
@@ -28,14 +25,14 @@ def rows(*samples: tuple[int, int, int, str, int, int]) -> pa.Table:
 
 
 def test_sessions_are_matrices_of_loads_by_rounds() -> None:
-    found = sessions(
+    parts = sessions(
         rows((1, 0, 5, "b", 0, 100), (0, 0, 2, "b", 1, 400), (0, 0, 2, "a", 0, 200), (0, 0, 7, "a", 0, 300))
     )
-    assert [(session.batch, session.models, session.copies) for session in found] == [
+    assert [(session.batch, session.models, session.copies) for session in parts] == [
         (0, ("a", "b"), (0, 1)),
         (1, ("b",), (0,)),
     ]
-    np.testing.assert_allclose(np.exp(found[0].log_ns), [[200, 300], [400, np.nan]])
+    np.testing.assert_allclose(np.exp(parts[0].log_ns), np.array([[200, 300], [400, np.nan]]))
 
 
 def test_several_samples_of_a_visit_are_averaged_in_the_logarithm() -> None:
@@ -51,7 +48,7 @@ def test_drift_cancels_and_the_reference_is_the_geometric_mean_of_its_copies() -
             (0, 0, number, "r", 1, round(4e6 * drift)),
             (0, 0, number, "m", 0, round(6e6 * drift)),
         ]
-    estimates = ratio_estimates(rows(*samples), "r")
+    estimates = Estimation.of(rows(*samples), "r").ratios
     assert np.exp(estimates.ratios["m"].log_ratio) == pytest.approx(3.0)
     assert estimates.ratios["r"].log_ratio == 0.0
     assert (estimates.ratios["m"].loads, estimates.ratios["m"].rounds) == (1, 4)
@@ -62,7 +59,7 @@ def test_a_round_with_one_copy_of_the_reference_still_counts() -> None:
     samples = [(0, 0, number, "r", copy, 1_000_000) for number in range(4) for copy in (0, 1)]
     samples += [(0, 0, 4, "r", 1, 1_000_000)]
     samples += [(0, 0, number, "m", 0, 2_000_000) for number in range(6)]
-    ratio = ratio_estimates(rows(*samples), "r").ratios["m"]
+    ratio = Estimation.of(rows(*samples), "r").ratios.ratios["m"]
     assert ratio.rounds == 5
     assert np.exp(ratio.log_ratio) == pytest.approx(2.0)
 
@@ -82,14 +79,15 @@ def busy_rounds(generator: np.random.Generator, sessions: int) -> pa.Table:
 
 
 def test_interference_does_not_favour_the_side_with_one_load() -> None:
-    ratio = ratio_estimates(busy_rounds(np.random.default_rng(8), 150), "r").ratios["m"]
+    ratio = Estimation.of(busy_rounds(np.random.default_rng(8), 150), "r").ratios.ratios["m"]
     assert abs(ratio.log_ratio) < 0.002
     assert ratio.low <= 0 <= ratio.high
 
 
 def test_model_intervals_cover_the_truth_under_interference() -> None:
     ratios = [
-        ratio_estimates(busy_rounds(np.random.default_rng(seed), 5), "r").ratios["m"] for seed in range(60)
+        Estimation.of(busy_rounds(np.random.default_rng(seed), 5), "r").ratios.ratios["m"]
+        for seed in range(60)
     ]
     assert np.mean([ratio.low <= 0 <= ratio.high for ratio in ratios]) >= 0.9
 
@@ -101,7 +99,7 @@ def test_rejected_batches_count_for_the_noise_floor_only() -> None:
     samples = normalise_samples(
         samples.set_column(samples.column_names.index("kept"), "kept", pc.invert(rejected))
     )
-    estimates = ratio_estimates(samples, "reference")
+    estimates = Estimation.of(samples, "reference").ratios
     assert list(estimates.ratios) == ["a", "reference"]
     assert estimates.ratios["a"].loads == 3
     assert len(estimates.differences) == 6
@@ -109,12 +107,12 @@ def test_rejected_batches_count_for_the_noise_floor_only() -> None:
 
 def test_without_a_pair_of_the_reference_nothing_is_estimated() -> None:
     with pytest.raises(InvalidArtifactError, match="no pair of loads"):
-        ratio_estimates(rows((0, 0, 0, "r", 0, 1), (0, 0, 0, "m", 0, 1)), "r")
+        _ = Estimation.of(rows((0, 0, 0, "r", 0, 1), (0, 0, 0, "m", 0, 1)), "r").ratios
 
 
 def test_quiet_simulation_is_recovered_exactly() -> None:
     samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(4), noise=QUIET)
-    ratios = ratio_estimates(normalise_samples(samples), "reference").ratios
+    ratios = Estimation.of(samples, "reference").ratios.ratios
     for name, truth in TRUTH.items():
         assert ratios[name].log_ratio == pytest.approx(truth - TRUTH["reference"], abs=1e-6)
 
@@ -126,7 +124,7 @@ def test_model_intervals_cover_the_truth(noise: Noise) -> None:
         samples = simulate(
             TRUTH, "reference", [["a", "b"], ["c"], ["a"]] * 2, np.random.default_rng(seed), noise=noise
         )
-        ratios = ratio_estimates(normalise_samples(samples), "reference").ratios
+        ratios = Estimation.of(samples, "reference").ratios.ratios
         hits += [
             ratios[name].low <= TRUTH[name] - TRUTH["reference"] <= ratios[name].high
             for name in ("a", "b", "c")
@@ -161,14 +159,14 @@ def test_load_variance_is_recovered_from_groups_and_pairs(truth: float) -> None:
             generator.normal(0, np.sqrt(2 * truth**2 + errors**2)), errors, np.full(60, 2.0), centre=0.0
         )
     )
-    found = pooled_load_variance(groups)
-    assert found.sd == pytest.approx(truth, rel=0.2)
-    assert found.df == START_DF + 160 + 60
+    pooled = pooled_load_variance(groups)
+    assert pooled.sd == pytest.approx(truth, rel=0.2)
+    assert pooled.df == START_DF + 160 + 60
 
 
 def test_models_of_a_session_share_the_error_of_its_reference() -> None:
     samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(6), segments=2)
-    estimates = ratio_estimates(normalise_samples(samples), "reference")
+    estimates = Estimation.of(samples, "reference").ratios
     names = list(estimates.ratios)
     covariance = estimates.covariance
     a, b, c, reference = (names.index(name) for name in ("a", "b", "c", "reference"))

@@ -1,18 +1,15 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from lut_world import Noise, make_study, make_world, simulate
 
 from luts.build import build_lut
-from luts.estimate.ratios import RatioEstimates, ratio_estimates
+from luts.estimate.estimation import Estimation
 from luts.estimate.removal import RemovalCost, combine_removals, removal_cost
-from luts.estimate.rounds import Session, sessions
-from luts.samples import normalise_samples
+from tests.support.lut_world import Noise, make_study, make_world, simulate
 
 
-def prepared(samples: pa.Table) -> tuple[list[Session], RatioEstimates]:
-    table = normalise_samples(samples)
-    return sessions(table), ratio_estimates(table, "reference")
+def prepared(samples: pa.Table) -> Estimation:
+    return Estimation.of(samples, "reference")
 
 
 def by_hand(base_batch: int) -> pa.Table:
@@ -34,22 +31,20 @@ def by_hand(base_batch: int) -> pa.Table:
 
 @pytest.mark.parametrize("base_batch", [0, 1])
 def test_removal_is_exact_without_noise_paired_or_not(base_batch: int) -> None:
-    found, estimates = prepared(by_hand(base_batch))
-    cost = removal_cost(found, estimates, "base", "removal")
+    cost = removal_cost(prepared(by_hand(base_batch)), "base", "removal")
     assert cost.ms * 10 == pytest.approx(3.0)
     assert cost.low < cost.ms < cost.high
 
 
 def test_the_reference_may_be_the_base() -> None:
-    found, estimates = prepared(by_hand(0))
-    assert removal_cost(found, estimates, "reference", "removal").ms == pytest.approx(1 - 1.7)
+    assert removal_cost(prepared(by_hand(0)), "reference", "removal").ms == pytest.approx(1 - 1.7)
 
 
 def test_pairing_within_a_session_is_narrower() -> None:
     truth = {"reference": 2.3, "base": 2.6, "removal": 2.55}
     noise = Noise(load_sd=0.004)
     together, apart = (
-        removal_cost(*prepared(simulate(truth, "reference", batches, np.random.default_rng(3), noise=noise)),
+        removal_cost(prepared(simulate(truth, "reference", batches, np.random.default_rng(3), noise=noise)),
                      "base", "removal")
         for batches in ([["base", "removal"]] * 4, [["base"], ["removal"]] * 4)
     )  # fmt: skip
@@ -64,7 +59,7 @@ def test_removal_intervals_cover_the_truth() -> None:
         study = make_study(
             generator, world, designs=4, removals=6, noise=Noise(drift_sd=0.0, outlier_share=0.02)
         )
-        lut = build_lut(study.inputs, study.models, study.samples, study.features)
+        lut = build_lut(study.inputs, study.models, study.estimation, study.features)
         for entry in lut.entries:
             if entry.removal_ms is not None:
                 assert entry.removal_ci_low is not None

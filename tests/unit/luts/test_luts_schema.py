@@ -1,10 +1,11 @@
 from typing import Any
 
 import pytest
-from lut_world import lut_inputs, model_spec
 from pydantic import ValidationError
 
-from luts.schema import MAX_BLOCKS, KeyFeatures, LutInputs
+from luts.format.schema import KeyFeatures, LutInputs
+from luts.format.values import MAX_BLOCKS
+from tests.support.lut_world import lut_inputs, model_spec
 
 
 def refused(**fields: Any) -> None:
@@ -46,13 +47,13 @@ def test_a_network_has_a_bounded_number_of_blocks() -> None:
     [
         ("removal", {}),
         ("removal", {"base_id": "b"}),
-        ("design", {"moved": "0"}),
+        ("design", {"migrated_operations": "0"}),
         ("design", {"base_id": "b", "removed_key": "k"}),
         ("heldout", {"split": "fit"}),
         ("design", {"split": "heldout"}),
     ],
 )
-def test_roles_that_contradict_themselves_are_refused(role: str, extra: dict[str, str]) -> None:
+def test_roles_that_contradict_themselves_are_refused(role: str, extra: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model_spec("m", ["a"], role, **extra)
 
@@ -60,7 +61,7 @@ def test_roles_that_contradict_themselves_are_refused(role: str, extra: dict[str
 def test_values_are_frozen_and_counts_bounded() -> None:
     features = KeyFeatures(kind="conv", macs=1, traffic_bytes=2)
     with pytest.raises(ValidationError):
-        features.macs = 3  # type: ignore[misc]
+        features.macs = 3
     with pytest.raises(ValidationError):
         KeyFeatures(kind="conv", macs=-1, traffic_bytes=2)
     with pytest.raises(ValidationError):

@@ -7,20 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lut_world import make_study, make_world
 
-import luts.store
+import luts.format.store
 from luts.build import build_lut
-from luts.errors import InvalidArtifactError, StorageError, UsageError
-from luts.lut import Lut
-from luts.store import LutStore, default_roots
+from luts.format.errors import InvalidArtifactError, StorageError, UsageError
+from luts.format.lut import Lut
+from luts.format.store import LutStore, default_roots
+from orchestrator.cli.exit_codes import exit_code
+from tests.support.lut_world import make_study, make_world
 
 
 @pytest.fixture(scope="module")
 def lut() -> Lut:
     generator = np.random.default_rng(0)
     study = make_study(generator, make_world(generator, slots=3), designs=4, segments=1, rounds=5)
-    return build_lut(study.inputs, study.models, study.samples, study.features)
+    return build_lut(study.inputs, study.models, study.estimation, study.features)
 
 
 def of(lut: Lut, **fields: str) -> Lut:
@@ -88,7 +89,7 @@ def test_an_ambiguous_name_lists_the_candidates(lut: Lut, tmp_path: Path) -> Non
         store.resolve("toy")
     with pytest.raises(UsageError, match="no LUT phone; there are host/toy/simulated-t1") as caught:
         store.resolve("phone")
-    assert caught.value.exit_code == 2
+    assert exit_code(caught.value) == 2
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
@@ -111,10 +112,10 @@ def test_a_full_disk_leaves_nothing_and_loses_nothing(
 
     with monkeypatch.context() as patch:
         if step == "fsync":
-            patch.setattr(luts.store.os, "fsync", fail)
+            patch.setattr(os, "fsync", fail)
         else:
             patch.setattr(Path, step, fail)
-        with pytest.raises(StorageError, match="No space left on device; free space"):
+        with pytest.raises(StorageError, match="No space left on device; free some space"):
             store.write(lut)
     assert [path.name for path in first.parent.iterdir()] == ["v1"]
     assert content(first) == before
@@ -125,7 +126,7 @@ def test_a_folder_without_a_whole_lut_is_an_invalid_artifact(lut: Lut, tmp_path:
     store = LutStore([tmp_path])
     folder = store.write(lut)
     (folder / "samples.parquet").unlink()
-    with pytest.raises(InvalidArtifactError, match=r"samples\.parquet can't be read"):
+    with pytest.raises(InvalidArtifactError, match=r"samples\.parquet: cannot be read"):
         store.load("host")
 
 
@@ -140,7 +141,7 @@ def test_a_copy_elsewhere_is_named_by_its_content(lut: Lut, tmp_path: Path) -> N
 def test_roots_follow_the_environment() -> None:
     user, package = default_roots({"BLOCKTIME_LUTS": "/a", "XDG_DATA_HOME": "/b"})
     assert user == Path("/a")
-    assert package == Path(luts.store.__file__).parent / "data"
+    assert package == Path(luts.format.store.__file__).parents[1] / "data"
     assert default_roots({"XDG_DATA_HOME": "/b"})[0] == Path("/b/blocktime/luts")
     assert default_roots({})[0] == Path.home() / ".local/share/blocktime/luts"
 
@@ -152,10 +153,10 @@ def test_samples_are_decoded_in_one_thread(lut: Lut, tmp_path: Path) -> None:
     """Arrow's threads would give Python's bytes back while the interpreter ends, and abort the process."""
     path = LutStore([tmp_path]).write(lut) / "samples.parquet"
     counted = f"""
-import os, pathlib, luts.files
-luts.files.normalise_samples = lambda table: table
+import os, pathlib, luts.format.codec
+luts.format.codec.normalise_samples = lambda table: table
 before = len(os.listdir("/proc/self/task"))
-rows = luts.files._decode_samples(pathlib.Path({str(path)!r}).read_bytes()).num_rows
+rows = luts.format.codec._decode_samples(pathlib.Path({str(path)!r}).read_bytes()).num_rows
 print(rows > 0, len(os.listdir("/proc/self/task")) - before)
 """
     result = subprocess.run([sys.executable, "-c", counted], capture_output=True, text=True, check=True)

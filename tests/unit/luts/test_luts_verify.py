@@ -7,15 +7,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from lut_world import make_study, make_world
 
 from luts.build import build_lut
-from luts.errors import InvalidArtifactError
-from luts.files import ENTRIES_FILE, MAX_FILE_BYTES, META_FILE, MODELS_FILE, SAMPLES_FILE, decode, encode
-from luts.lut import Lut
-from luts.schema import Conformal
-from luts.store import LutStore
+from luts.format.codec import (
+    ENTRIES_FILE,
+    MAX_FILE_BYTES,
+    META_FILE,
+    MODELS_FILE,
+    SAMPLES_FILE,
+    decode,
+    encode,
+)
+from luts.format.errors import InvalidArtifactError
+from luts.format.lut import Lut
+from luts.format.schema import Conformal
+from luts.format.store import LutStore
 from luts.verify import rebuild, verify_lut, verify_values
+from orchestrator.cli.exit_codes import exit_code
+from tests.support.lut_world import make_study, make_world
 
 FILES = (META_FILE, ENTRIES_FILE, MODELS_FILE, SAMPLES_FILE)
 
@@ -25,7 +34,7 @@ def lut() -> Lut:
     generator = np.random.default_rng(0)
     world = make_world(generator, slots=4)
     study = make_study(generator, world, designs=6, heldout=9, removals=1, segments=2, rounds=6)
-    return build_lut(study.inputs, study.models, study.samples, study.features)
+    return build_lut(study.inputs, study.models, study.estimation, study.features)
 
 
 def written(root: Path, files: dict[str, bytes]) -> Path:
@@ -69,7 +78,7 @@ def test_cut_padded_and_missing_files_are_seen(lut: Lut, name: str, change: str,
         (folder / name).unlink()
     with pytest.raises(InvalidArtifactError, match=name) as caught:
         verify_lut(folder)
-    assert caught.value.exit_code == 6
+    assert exit_code(caught.value) == 6
 
 
 def test_whitespace_in_lut_json_is_an_edit(lut: Lut) -> None:
@@ -82,7 +91,7 @@ def test_an_oversized_file_is_not_read_whole(lut: Lut, tmp_path: Path) -> None:
     folder = written(tmp_path, encode(lut))
     with (folder / META_FILE).open("r+b") as stream:
         stream.truncate(MAX_FILE_BYTES[META_FILE] + 1)
-    with pytest.raises(InvalidArtifactError, match="larger than"):
+    with pytest.raises(InvalidArtifactError, match=r"lut\.json: over 1048576 bytes"):
         verify_lut(folder)
 
 

@@ -1,10 +1,10 @@
 """Negative controls against a device whose two loads differ as much as it says."""
 
 import pytest
-from fakes import FakeDevice
 
-from orchestrator.measure.link import ModelFile
 from orchestrator.measure.session import Subject
+from orchestrator.wire.model_file import ModelFile
+from tests.support.fake_device import FakeDevice
 from tools.benchmarks.controls import COMPANION, control, coverage_interval
 
 SHA = {"reference": "1" * 64, COMPANION: "2" * 64}

@@ -4,31 +4,29 @@ import dataclasses
 import math
 
 import pytest
-from fakes import QUIET, FakeDevice
 
-from luts.errors import MeasurementRejectedError, UsageError
-from orchestrator.measure.link import ModelFile
-from orchestrator.measure.log import read_log
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.records import BatchRecord, ChunkRecord, EndRecord
-from orchestrator.measure.samples import samples_table
+from luts.format.errors import UsageError
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord
+from orchestrator.journal.samples import samples_table
 from orchestrator.measure.session import Subject, measure
-from orchestrator.variant import Variant
+from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import AgentLost
-
-TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(9)}
-SHA = {name: f"{i:064x}" for i, name in enumerate(TRUE_MS)}
-POLICY = Policy(batch_models=4, min_rounds=10, max_rounds=20, max_passes=3, cooling_s=0.0)
-VARIANT = Variant("executorch", "xnnpack", "fp32", 1)
-
-
-def subject(tmp_path):
-    files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
-    return Subject(files, "model00", "0" * 64, seed=3)
-
-
-def device(**options):
-    return FakeDevice({SHA[name]: ms for name, ms in TRUE_MS.items()}, **options)
+from orchestrator.wire.model_file import ModelFile
+from tests.support.fake_device import (
+    POLICY,
+    QUIET,
+    SHA,
+    TRUE_MS,
+    VARIANT,
+    FakeClient,
+    FakeDevice,
+    device,
+    subject,
+)
+from tests.support.sample_places import sample_places
 
 
 def run(tmp_path, fake, policy=POLICY, budget_s=1e9, variant=VARIANT):
@@ -40,10 +38,7 @@ def run(tmp_path, fake, policy=POLICY, budget_s=1e9, variant=VARIANT):
 
 def visits(tmp_path):
     """Every timed visit as (batch, round, position): none may come twice."""
-    table = samples_table(read_log(tmp_path / "journal.jsonl"))
-    return list(
-        zip(*(table.column(name).to_pylist() for name in ("batch", "round", "position")), strict=True)
-    )
+    return sample_places(read_log(tmp_path / "journal.jsonl"))
 
 
 def test_ratios_are_recovered_under_drift(tmp_path):
@@ -69,6 +64,102 @@ def test_every_batch_holds_the_reference_twice_and_every_round_every_slot(tmp_pa
             assert sorted(row[::2]) == list(range(slots))
             orders.add(tuple(row))
     assert len(orders) > 50
+
+
+def test_models_have_other_company_in_every_pass(tmp_path):
+    run(tmp_path, device(), dataclasses.replace(POLICY, half_width=0.0))
+    company = {}
+    for batch in (r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, BatchRecord)):
+        company.setdefault(batch.pass_index, set()).add(frozenset(batch.slots) - {"model00"})
+    assert [sorted(map(len, groups)) for groups in company.values()] == [[4, 4]] * 3
+    assert len({frozenset(groups) for groups in company.values()}) == 3
+
+
+def test_a_batch_ends_as_soon_as_every_ratio_is_narrow(tmp_path):
+    """After `min_rounds` without noise, after `max_rounds` with much of it."""
+    for noise, rounds in ((0.0, POLICY.min_rounds), (0.5, POLICY.max_rounds)):
+        folder = tmp_path / str(noise)
+        run(folder, device(noise=noise), dataclasses.replace(POLICY, max_attempts=99))
+        seen = {}
+        for chunk in (r for r in read_log(folder / "journal.jsonl") if isinstance(r, ChunkRecord)):
+            seen[chunk.batch] = seen.get(chunk.batch, 0) + len(chunk.order)
+        assert set(seen.values()) == {rounds}
+
+
+def test_a_batch_is_loaded_in_an_order_of_its_own(tmp_path):
+    fake = device()
+    run(tmp_path, fake, dataclasses.replace(POLICY, half_width=0.0))
+    batches = [r.slots for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, BatchRecord)]
+    names = {sha: name for name, sha in SHA.items()}
+    places = set()
+    for slots in batches:
+        loaded = [names[fake.loads.pop(0)] for _ in slots]
+        assert sorted(loaded) == sorted(slots)
+        places.add(tuple(slots.index(name) for name in loaded))
+    assert len(batches) == 6
+    assert len(places) > 3, "as good as never the same order of slots twice"
+    assert fake.loads == []
+
+
+def test_a_throttled_batch_is_followed_by_a_pause_and_no_other_is(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    policy = dataclasses.replace(POLICY, cooling_s=7.0)
+    run(tmp_path / "cool", device(), policy)
+    assert pauses == []
+    run(tmp_path / "hot", device(states=[QUIET, throttled()]), policy)
+    assert pauses == [7.0]
+
+
+class Phone(FakeDevice):
+    """Throttles after `bears_s` of work without a pause, and is cool again when nothing is loaded."""
+
+    def __init__(self, bears_s):
+        super().__init__({SHA[name]: ms for name, ms in TRUE_MS.items()})
+        self.bears_s, self.worked_s = bears_s, 0.0
+
+    def connect(self):
+        super().connect()
+        return PhoneClient(self)
+
+
+class PhoneClient(FakeClient):
+    def load(self, *arguments):
+        if not self.loaded:
+            self.device.worked_s = 0.0
+        return super().load(*arguments)
+
+    def run(self, handles, order, warmup=0):
+        before = self._state()
+        result = super().run(handles, order, warmup)
+        self.device.worked_s += result.samples.sum() / 1e9
+        return dataclasses.replace(result, state_before=before, state_after=self._state())
+
+    def _state(self):
+        hot = self.device.worked_s > self.device.bears_s
+        return DeviceState.model_validate(QUIET | {"thermal_state": "serious" if hot else "nominal"})
+
+
+def test_batches_that_are_longer_than_a_phone_bears_are_split(tmp_path):
+    """Four models of 2.1 ms on average and twice 1 ms, in 20 rounds of 2 runs: 0.42 s; two models: 0.25 s."""
+    policy = dataclasses.replace(POLICY, min_rounds=20, half_width=1e-9)
+    result = run(tmp_path, Phone(bears_s=0.3), policy)
+    assert {ratio.loads for name, ratio in result.estimates.ratios.items() if name != "model00"} == {3}
+    records = read_log(tmp_path / "journal.jsonl")
+    kept = {record.batch for record in records if isinstance(record, EndRecord) and record.kept}
+    hot = [r.batch for r in records if isinstance(r, EndRecord) and r.reason == "thermal state serious"]
+    models = {r.batch: len(r.slots) - 2 for r in records if isinstance(r, BatchRecord)}
+    assert hot[:2] == [0, 1]
+    assert [models[batch] for batch in hot[:2]] == [4, 4]
+    assert {models[batch] for batch in kept} <= {1, 2}
+    assert run(tmp_path, Phone(bears_s=0.3), policy).estimates.ratios == result.estimates.ratios
+
+
+def test_a_phone_that_is_not_cool_at_first_is_no_reason_to_split(tmp_path):
+    hot = QUIET | {"thermal_state": "serious"}
+    run(tmp_path, device(states=[QUIET, hot, hot, hot, hot, QUIET]))
+    records = read_log(tmp_path / "journal.jsonl")
+    assert {len(record.slots) - 2 for record in records if isinstance(record, BatchRecord)} == {4}
 
 
 def test_each_pass_is_a_fresh_load_of_every_model(tmp_path):
@@ -99,12 +190,13 @@ def test_a_lost_device_goes_on_in_a_new_segment_without_measuring_twice(tmp_path
 
 @pytest.mark.parametrize("killed_at", [1, 4, 8])
 def test_a_killed_run_ends_with_the_same_schedule_as_an_undisturbed_one(tmp_path, killed_at):
-    policy = dataclasses.replace(POLICY, load_se=0.0)
-    run(tmp_path / "whole", device(), policy)
+    policy = dataclasses.replace(POLICY, load_se=-1.0)
+    quiet = {"noise": 0.0, "load_sd": 0.0}  # no batch is repeated by chance
+    run(tmp_path / "whole", device(**quiet), policy)
     always_lost = range(killed_at, killed_at + 4)
     with pytest.raises(AgentLost):
-        run(tmp_path / "cut", device(lose_after=always_lost), policy)
-    run(tmp_path / "cut", device(seed=1), policy)
+        run(tmp_path / "cut", device(lose_after=always_lost, **quiet), policy)
+    run(tmp_path / "cut", device(seed=1, **quiet), policy)
     whole, cut = visits(tmp_path / "whole"), visits(tmp_path / "cut")
     assert len(cut) == len(set(cut))
     assert {(b, p) for b, _, p in cut} == {(b, p) for b, _, p in whole}

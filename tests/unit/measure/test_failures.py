@@ -1,39 +1,69 @@
 """Models that a device can't run, and devices that are in no state to run any."""
 
-import pytest
-from fakes import QUIET, FakeClient, FakeDevice
+from dataclasses import replace
 
-from luts.errors import InvalidArtifactError, MeasurementRejectedError, UsageError
+import pytest
+
+from luts.format.errors import InvalidArtifactError, UsageError
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import BatchRecord, FailureRecord
+from orchestrator.journal.throttle import throttle_reason
 from orchestrator.measure import readiness
-from orchestrator.measure.link import ModelFile
-from orchestrator.measure.log import read_log
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.records import FailureRecord
 from orchestrator.measure.session import Subject, check_runtime, default_threads, measure
-from orchestrator.measure.throttle import throttle_reason
-from orchestrator.variant import Variant
-from orchestrator.wire.messages import DeviceState
+from orchestrator.plan.policy import Policy
+from orchestrator.wire.device_state import DeviceState
+from orchestrator.wire.model_file import ModelFile
+from tests.support.fake_device import QUIET, FakeClient, FakeDevice
 
 TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(7)}
 SHA = {name: f"{i:064x}" for i, name in enumerate(TRUE_MS)}
 POLICY = Policy(batch_models=4, min_rounds=10, max_rounds=20, max_passes=3, cooling_s=0.0)
 
 
-def device(*, deadly=(), refused=(), unready=(), lose_after=()):
+def device(
+    *, deadly=(), deadly_loads=(), deadly_company=(), refused=(), hungry=(), unready=(), lose_after=()
+):
     fake = FakeDevice({SHA[name]: ms for name, ms in TRUE_MS.items()}, lose_after=lose_after)
     fake.deadly, fake.refused = {SHA[name] for name in deadly}, {SHA[name] for name in refused}
+    fake.hungry = {SHA[name]: loads for name, loads in dict(hungry).items()}
+    fake.deadly_loads = {SHA[name] for name in deadly_loads}
+    fake.deadly_company = {SHA[name] for name in deadly_company}
     fake.unready = list(unready)
     return fake
 
 
-def run(tmp_path, fake, told=None):
+def state(**changes):
+    return DeviceState.model_validate(QUIET | changes)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"throttle_count": 3}, {"throttle_count": 4}, "the processor throttled"),
+        ({"throttle_count": 3}, {"throttle_count": 3}, ""),
+        ({"throttle_count": None}, {"throttle_count": 4}, ""),
+        ({}, {"thermal_state": "critical"}, "thermal state critical"),
+        ({"thermal_state": "serious"}, {}, "thermal state serious"),
+        ({}, {"thermal_state": "fair"}, ""),
+        ({}, {"low_power_mode": True}, "low-power mode was on"),
+        ({}, {"low_power_mode": True, "caveats": ["power_save"]}, ""),
+        ({}, {"thermal_state": "serious", "caveats": ["throttled"]}, ""),
+    ],
+)
+def test_what_speaks_against_what_ran_between_two_states(before, after, said):
+    assert throttle_reason(state(**before), state(**after)) == said
+
+
+def run(tmp_path, fake, told=None, policy=POLICY):
     files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
     return measure(
         fake,
         Variant("executorch", "xnnpack", "fp32", 1),
         Subject(files, "model00", "0" * 64, seed=3),
         tmp_path / "journal.jsonl",
-        POLICY,
+        policy,
         budget_s=1e9,
         progress=lambda message, *_: None if told is None else told.append(message),
     )
@@ -56,6 +86,41 @@ def test_the_model_that_kills_the_agent_is_found_and_left_out(tmp_path):
     again = device(deadly={"model02", "model05"})
     assert run(tmp_path, again).failures == result.failures
     assert again.runs == 0
+
+
+def test_a_model_that_kills_the_agent_when_it_is_loaded_costs_one_batch(tmp_path):
+    """One death in the batch, and two alone to be sure."""
+    told = []
+    fake = device(deadly_loads={"model02"})
+    result = run(tmp_path, fake, told)
+    assert list(result.failures) == ["model02"]
+    assert result.failures["model02"] == "the agent died or hung 2 times out of 2 that it ran alone"
+    assert set(result.estimates.ratios) == set(TRUE_MS) - {"model02"}
+    assert fake.deaths == 3
+    assert "the agent died or hung while loading model02: trying that alone" in told
+
+
+def test_more_deadly_models_than_a_batch_may_lose_its_agent(tmp_path):
+    deadly = {"model01", "model02", "model03", "model04", "model05"}
+    result = run(tmp_path, device(deadly_loads=deadly), policy=replace(POLICY, batch_models=8))
+    assert set(result.failures) == deadly
+    assert set(result.estimates.ratios) == {"model00", "model06"}
+
+
+def test_models_that_only_kill_the_agent_together_cost_their_batch(tmp_path):
+    """Nobody can tell which of the batch it is, so that all of it is named and left out."""
+    (tmp_path / "quiet").mkdir()
+    run(tmp_path / "quiet", device())
+    batch = next(r for r in read_log(tmp_path / "quiet/journal.jsonl") if isinstance(r, BatchRecord))
+    company = batch.slots[2:]
+    fake = device(deadly_company=company[:2])
+    result = run(tmp_path, fake)
+    assert set(result.failures) == set(company)
+    assert set(result.estimates.ratios) == set(TRUE_MS) - set(company)
+    names = ", ".join(["model00", *company])
+    expected = f"the agent died or hung 3 times beside {names}, though with none of them alone"
+    assert set(result.failures.values()) == {expected}
+    assert fake.deaths == 3
 
 
 def test_a_pulled_cable_is_nobodys_failure(tmp_path):
@@ -97,6 +162,32 @@ def test_waiting_ends(tmp_path, naps):
     assert readiness.WAIT_S <= sum(naps) < 1.1 * readiness.WAIT_S
 
 
+def test_a_moment_without_memory_is_waited_for(tmp_path, naps):
+    told, fake = [], device(hungry={"model00": 3, "model04": 2})
+    result = run(tmp_path, fake, told)
+    assert result.failures == {}
+    assert set(result.estimates.ratios) == set(TRUE_MS)
+    assert len(naps) == 5
+    (first, *_) = [message for message in told if "memory" in message]
+    assert first == "waiting for free memory, out_of_memory: the model needs about 9 MiB and 8 MiB are free"
+    assert fake.most_loaded == 2 + 3, "what was loaded before the failure is unloaded before the next try"
+
+
+def test_a_model_that_never_fits_is_left_out(tmp_path, naps):
+    result = run(tmp_path, device(hungry={"model04": 10**6}))
+    assert list(result.failures) == ["model04"]
+    assert "out_of_memory" in result.failures["model04"]
+    assert set(result.estimates.ratios) == set(TRUE_MS) - {"model04"}
+    assert readiness.MEMORY_WAIT_S <= sum(naps) < 1.2 * readiness.MEMORY_WAIT_S
+
+
+def test_a_reference_without_memory_keeps_what_was_measured(tmp_path, naps):
+    with pytest.raises(MeasurementRejectedError, match="no memory for the reference on fake .* close other"):
+        run(tmp_path, device(hungry={"model00": 10**6}))
+    assert readiness.WAIT_S <= sum(naps) < 1.1 * readiness.WAIT_S
+    assert not any(isinstance(record, FailureRecord) for record in read_log(tmp_path / "journal.jsonl"))
+
+
 CHARGED = {"percent": 80.0, "charging": False, "celsius": None}
 
 
@@ -129,6 +220,14 @@ def test_a_phone_chooses_its_own_number_of_threads():
     chosen = default_threads(fake, Variant("executorch", "xnnpack", "fp32", 1))
     assert chosen.name == "executorch-xnnpack-fp32-t2"
     assert default_threads(fake, Variant("coreml", "all")) == Variant("coreml", "all")
+
+
+def test_a_delegate_that_the_device_lacks_is_told_before_anything_is_exported():
+    hello = FakeClient(device()).hello()
+    with pytest.raises(UsageError, match="on pixel8 has no vulkan; choose --backend xnnpack or portable"):
+        check_runtime("pixel8", hello, Variant("executorch", "vulkan", "fp32", 1))
+    check_runtime("pixel8", hello, Variant("executorch", "portable", "fp32", 1))
+    check_runtime("pixel8", hello, Variant("executorch", "xnnpack", "fp32", 1))
 
 
 def test_a_runtime_that_cannot_be_told_chooses_for_itself(monkeypatch):

@@ -4,12 +4,20 @@ import dataclasses
 
 import pytest
 
-from luts.errors import UsageError
 from luts.estimate.expected import TYPICAL
-from orchestrator.measure.forecast import LOAD_S, device_seconds, forecast, plan_seconds
-from orchestrator.measure.plan import make_plan
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.sizing import FEWEST, plan_for_budget, plan_of_size
+from luts.format.errors import UsageError
+from luts.format.schema import Coefficients
+from luts.format.store import LutStore
+from orchestrator.devices.common.device import Access
+from orchestrator.export import ExportSpec
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.exports import BLOCK_S, SPLICED_BLOCK_S, START_S, export_seconds
+from orchestrator.plan.forecast import LOAD_S, device_seconds, forecast, plan_seconds
+from orchestrator.plan.policy import Policy
+from orchestrator.plan.sizing import FEWEST, plan_for_budget, plan_of_size
+from orchestrator.tasks.plan import PlanChoice, plan_profile
+from orchestrator.tasks.target import Target
+from orchestrator.wire.errors import DeviceError
 from search.spaces import get_space
 
 NANO = get_space("autovit-nano")
@@ -24,6 +32,39 @@ def test_time_is_what_the_schedule_says():
     assert device_seconds([10.0, 12.0, 18.0, 0.0], policy, 1) == pytest.approx(
         one_pass + LOAD_S + 2 * (LOAD_S + runs * 0.010)
     )
+
+
+BLOCKS = ("conv(in=3,out=16,k=3,s=2)@64", "head.fc(in=16,classes=10)@32")
+
+
+def test_exports_begin_with_a_whole_network_on_each_core_and_are_put_together_from_parts_then():
+    specs = [ExportSpec(BLOCKS)] * 10
+    whole, spliced = 2 * BLOCK_S, 2 * SPLICED_BLOCK_S
+    assert export_seconds(specs, [], 4) == pytest.approx(START_S + (4 * whole + 6 * spliced) / 4)
+    assert export_seconds(specs, [3.0], 4) == pytest.approx(START_S + 10 * spliced / 4)
+    int8 = [ExportSpec(BLOCKS, precision="int8")] * 10
+    assert export_seconds(int8, [], 4) == pytest.approx(START_S + 10 * whole / 4)
+
+
+def test_exports_take_what_those_of_the_plan_took_before():
+    specs = [ExportSpec(BLOCKS)] * 3
+    assert export_seconds(specs, [1.0, 9.0, 2.0], 2) == pytest.approx(START_S + 3 * 2.0 / 2)
+    assert export_seconds(specs[:1], [1.0, 9.0, 2.0], 8) == pytest.approx(START_S + 2.0)
+    assert export_seconds([], [1.0, 9.0, 2.0], 2) == 0
+
+
+def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path))
+    store = LutStore([tmp_path])
+    with pytest.raises(DeviceError, match="unknown device 'iphnoe13': did you mean iphone13"):
+        plan_profile("autovit-nano", Target("iphnoe13", threads=1), store=store)
+    with pytest.raises(UsageError, match="no agent 'rust'; there are python, kotlin, swift"):
+        plan_profile("autovit-nano", Target("host", access=Access(agent="rust")), store=store)
+    choice = PlanChoice(models=12)
+    planned = plan_profile("autovit-nano", Target("iphone13", threads=1), choice, store=store, workers=2)
+    specs = [ExportSpec(model.blocks) for model in planned.plan.models]
+    assert (planned.cached, planned.export_s) == (0, export_seconds(specs, [], 2))
+    assert plan_profile("autovit-nano", "simulated", choice, store=store).export_s is None
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +132,8 @@ def test_too_few_models_are_refused():
 
 
 def test_expected_latencies_change_the_time_and_hardly_the_plan():
-    slow = dataclasses.replace(TYPICAL, common=(0.06, 0.06, 0.3), source="a slow one")
+    common = Coefficients(constant_ms=0.06, ms_per_mmac=0.06, ms_per_mib=0.3)
+    slow = dataclasses.replace(TYPICAL, common=common, source="a slow one")
     plan = make_plan(NANO, design=10, heldout=0, removals="none")
     assert make_plan(NANO, design=10, heldout=0, removals="none", expectation=slow) == plan
     assert forecast(plan, slow, POLICY).device_s > plan_seconds(plan, TYPICAL, POLICY, 3)

@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from luts.errors import BlocktimeError, InvalidArtifactError
-from orchestrator.measure.journal import Journal, read_records
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from orchestrator.journal.journal import Journal, read_records
 
 RECORDS = [{"kind": "a", "n": i, "text": "ü" * i} for i in range(5)]
 
@@ -71,14 +71,14 @@ class FullDisk:
         return getattr(self.file, name)
 
 
-def test_a_full_disk_leaves_what_was_written_and_can_go_on(tmp_path):
+def test_a_full_disk_leaves_what_was_written_and_can_go_on(tmp_path, monkeypatch):
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         journal.append(RECORDS[1])
-        journal._file = FullDisk(journal._file, 10)
-        with pytest.raises(BlocktimeError, match="No space left on device.*free some"):
-            journal.append(RECORDS[2])
-        journal._file = journal._file.file
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "_file", FullDisk(journal._file, 10))
+            with pytest.raises(BlocktimeError, match="No space left on device.*free some"):
+                journal.append(RECORDS[2])
         assert read_records(path)[0] == [RECORDS[1]]
         journal.append(RECORDS[3])
     assert read_records(path)[0] == [RECORDS[1], RECORDS[3]]

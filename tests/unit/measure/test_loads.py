@@ -1,7 +1,7 @@
 """Load times told from a journal's batches."""
 
-from orchestrator.measure.loads import LoadTimes, load_times
-from orchestrator.measure.records import BatchRecord
+from orchestrator.journal.loads import LoadTimes, load_times
+from orchestrator.journal.records import BatchRecord
 
 
 def batch(slots, load_ns, **more):

@@ -1,24 +1,25 @@
 """From placements and states in a journal to the LUT that says so."""
 
 import pytest
-from fakes import QUIET, FakeClient, FakeDevice
+from typer.testing import CliRunner
 
-from luts.store import LutStore
+from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.cli.lut import show_command
+from orchestrator.cli.main import app
 from orchestrator.export import Artifact, ArtifactCache, ExportSpec
-from orchestrator.export.artifact import Report
-from orchestrator.measure.conditions import described
-from orchestrator.measure.log import placements, read_log
-from orchestrator.measure.plan import make_plan
-from orchestrator.measure.policy import Policy
-from orchestrator.measure.profile import lut_of, subject_of
-from orchestrator.measure.records import PlacementRecord
-from orchestrator.measure.runs import Run
+from orchestrator.export.artifacts.artifact import Report
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.conditions import described
+from orchestrator.journal.log import placements, read_log
+from orchestrator.journal.records import PlacementRecord
+from orchestrator.journal.runs import Run
 from orchestrator.measure.session import measure
-from orchestrator.variant import Variant
-from orchestrator.wire.messages import PlacedOperation, Placement
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.policy import Policy
+from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from orchestrator.wire.replies import PlacedOperation, Placement
 from search.spaces import get_space
+from tests.support.fake_device import QUIET, FakeClient, FakeDevice
 
 POLICY = Policy(batch_models=12, min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0)
 PLAN = make_plan(get_space("autovit-nano"), design=2, heldout=2, removals="reference", seed=1)
@@ -38,12 +39,14 @@ class PlacingClient(FakeClient):
                 PlacedOperation(name=f"{kind}_{i}", type=kind, unit=unit)
                 for i, (kind, unit) in enumerate(operations)
             ]
-            object.__setattr__(loaded, "placement", Placement(**counts, operations=listed))
+            placement = Placement(**counts, operations=listed)
+            return loaded.model_copy(update={"placement": placement})
         return loaded
 
 
 class PlacingDevice(FakeDevice):
-    """`placed`: operations by sha256."""
+    placed: dict[str, list[tuple[str, str]]]
+    """Operations by sha256."""
 
     def connect(self):
         self.agent_starts += self.agent_dead
@@ -78,14 +81,14 @@ def profile(tmp_path, placed_of, states=None):
     subject = subject_of(PLAN, made)
     variant = Variant("executorch", "xnnpack", "fp32", 1)
     measurement = measure(device, variant, subject, run.journal, POLICY, budget_s=0, progress=lambda *_: None)
-    return lut_of(PLAN, made, measurement, run, "fake"), run
+    return lut_of(PLAN, made, measurement, "fake"), run
 
 
 def stays(model):
     return [(block.split("(")[0], "neural_engine") for block in model.blocks]
 
 
-def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path, capsys):
+def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path):
     culprit = REMOVALS[0]
 
     def placed(model):
@@ -93,10 +96,10 @@ def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path, capsys)
 
     lut, run = profile(tmp_path, placed)
     entries = {entry.key: entry for entry in lut.entries}
-    assert entries[culprit.removed_key].moved == len(culprit.blocks)
+    assert entries[culprit.removed_key].migrated_operations == len(culprit.blocks)
     assert entries[culprit.removed_key].removal_ms is not None
-    assert {entries[model.removed_key].moved for model in REMOVALS[1:]} == {0}
-    assert {entry.moved for entry in lut.entries if entry.removal_ms is None} == {None}
+    assert {entries[model.removed_key].migrated_operations for model in REMOVALS[1:]} == {0}
+    assert {entry.migrated_operations for entry in lut.entries if entry.removal_ms is None} == {None}
     assert [model.model_id for model in lut.models if model.split == "fit" and not model.fitted] == [
         culprit.model_id
     ]
@@ -105,18 +108,19 @@ def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path, capsys)
     assert sum(isinstance(record, PlacementRecord) for record in records) == len(PLAN.models)
     path = LutStore([tmp_path / "luts"]).write(lut)
     assert verify_lut(path) == lut
-    show_command(str(path))
-    shown = capsys.readouterr().out
-    assert "1 removals left out that moved operations" in shown
-    assert "1 removals moved operations of other blocks to another compute unit" in shown
+    shown = CliRunner().invoke(app, ["lut", "show", str(path)], catch_exceptions=False).output
+    assert "1 removals left out that made operations migrate" in shown
+    assert "1 removals made operations of other blocks migrate to another compute unit" in shown
 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_placements_that_agree_or_are_unknown_change_no_number(tmp_path, told):
     lut, _ = profile(tmp_path / "told", stays if told else lambda model: None)
     plain, _ = profile(tmp_path / "plain", lambda model: None)
-    assert [entry.model_copy(update={"moved": None}) for entry in lut.entries] == list(plain.entries)
-    assert {entry.moved for entry in lut.entries} == ({0, None} if told else {None})
+    assert [entry.model_copy(update={"migrated_operations": None}) for entry in lut.entries] == list(
+        plain.entries
+    )
+    assert {entry.migrated_operations for entry in lut.entries} == ({0, None} if told else {None})
 
 
 def test_what_the_device_was_told_to_ignore_stands_in_the_lut(tmp_path):

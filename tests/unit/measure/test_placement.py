@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.measure.placement import moved_operations
+from orchestrator.journal.placement import migrated_operations
 
 UNITS = ("cpu", "gpu", "neural_engine")
 OPERATIONS = st.lists(
@@ -25,32 +25,32 @@ STEM, LAYER, HEAD = (
 
 def test_a_removal_that_moves_nothing():
     base = on(NE, *STEM, *LAYER, *HEAD)
-    assert moved_operations(base, on(NE, *STEM, *HEAD)) == 0
-    assert moved_operations(base, base) == 0
-    assert moved_operations(base, []) == 0
+    assert migrated_operations(base, on(NE, *STEM, *HEAD)) == 0
+    assert migrated_operations(base, base) == 0
+    assert migrated_operations(base, []) == 0
 
 
 def test_a_block_that_held_others_on_the_cpu():
     base = on(NE, *STEM) + on(CPU, *LAYER, *HEAD)
-    assert moved_operations(base, on(NE, *STEM, *HEAD)) == 2
-    assert moved_operations(base, on(NE, *STEM) + on(GPU, *HEAD)) == 2
+    assert migrated_operations(base, on(NE, *STEM, *HEAD)) == 2
+    assert migrated_operations(base, on(NE, *STEM) + on(GPU, *HEAD)) == 2
 
 
 def test_everything_that_is_left_moves():
-    assert moved_operations(on(NE, *STEM, *LAYER, *HEAD), on(CPU, *STEM, *HEAD)) == 4
+    assert migrated_operations(on(NE, *STEM, *LAYER, *HEAD), on(CPU, *STEM, *HEAD)) == 4
 
 
 def test_of_two_equal_layers_either_may_be_the_removed_one():
     base = on(NE, *STEM) + on(CPU, *LAYER) + on(NE, *LAYER, *HEAD)
-    assert moved_operations(base, on(NE, *STEM, *LAYER, *HEAD)) == 0
-    assert moved_operations(base, on(NE, *STEM) + on(CPU, *LAYER) + on(NE, *HEAD)) == 0
-    assert moved_operations(base, on(NE, *STEM) + on(GPU, *LAYER) + on(NE, *HEAD)) == len(LAYER)
+    assert migrated_operations(base, on(NE, *STEM, *LAYER, *HEAD)) == 0
+    assert migrated_operations(base, on(NE, *STEM) + on(CPU, *LAYER) + on(NE, *HEAD)) == 0
+    assert migrated_operations(base, on(NE, *STEM) + on(GPU, *LAYER) + on(NE, *HEAD)) == len(LAYER)
 
 
 def test_operations_that_the_conversion_adds_at_the_seam_are_no_moves():
     base = on(NE, *STEM) + on(CPU, "transpose", *LAYER) + on(NE, *HEAD)
     removal = on(NE, *STEM) + on(GPU, "reshape", "cast") + on(NE, *HEAD)
-    assert moved_operations(base, removal) == 0
+    assert migrated_operations(base, removal) == 0
 
 
 def exhaustive(base, removal):
@@ -72,7 +72,7 @@ def exhaustive(base, removal):
 @settings(max_examples=150, deadline=None)
 @given(OPERATIONS.map(lambda operations: operations[:6]), OPERATIONS.map(lambda operations: operations[:6]))
 def test_it_is_what_its_definition_says(base, removal):
-    assert moved_operations(base, removal) == exhaustive(base, removal)
+    assert migrated_operations(base, removal) == exhaustive(base, removal)
 
 
 @settings(max_examples=100, deadline=None)
@@ -80,9 +80,9 @@ def test_it_is_what_its_definition_says(base, removal):
 def test_whatever_is_cut_out_moves_nothing(base, data):
     start = data.draw(st.integers(0, len(base)))
     end = data.draw(st.integers(start, len(base)))
-    assert moved_operations(base, base[:start] + base[end:]) == 0
+    assert migrated_operations(base, base[:start] + base[end:]) == 0
 
 
 def test_the_largest_programs_of_the_protocol_are_compared():
     base = on(NE, *STEM) + on(CPU, *["conv"] * 8000) + on(NE, *HEAD)
-    assert moved_operations(base, on(NE, *STEM) + on(GPU, *["conv"] * 8000) + on(NE, *HEAD)) == 8000
+    assert migrated_operations(base, on(NE, *STEM) + on(GPU, *["conv"] * 8000) + on(NE, *HEAD)) == 8000

@@ -5,11 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from luts.errors import UsageError
 from luts.estimate.expected import TYPICAL
-from luts.estimate.joint import Rows, fit_entries
-from orchestrator.measure.features import features_of
-from orchestrator.measure.plan import make_plan, model_id
+from luts.estimate.joint import fit_entries
+from luts.estimate.rows import Rows
+from luts.format.errors import UsageError
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.features import features_of
+from orchestrator.plan.plan import model_id
+from orchestrator.plan.sizing import plan_of_size
 from search.blocks import check_chain, parse_key, parse_keys
 from search.spaces import get_arch, get_space
 from search.spaces.registry import arch_from_json
@@ -72,6 +75,15 @@ def test_the_same_arguments_give_the_same_plan_and_another_seed_another(plan):
     assert make_plan(space, seed=1).digest != plan.digest
 
 
+def test_plans_of_measurements_begun_long_ago_are_made_again():
+    assert make_plan(get_space("autovit-nano")).digest == (
+        "a1c33a8907728069faed3988088ff48e4afed51ba8103f30e8bd47cc2c54e923"
+    )
+    assert plan_of_size(get_space("autovit-xxs"), 12, resolutions=None, seed=0).digest == (
+        "2de1cff20f2f5dfa65e78d93af1acfcfdceb966556ca768c028af4e6ffcc001a"
+    )
+
+
 def test_sizes_can_be_chosen():
     plan = make_plan(get_space("autovit-nano"), design=3, heldout=2, removals="reference")
     roles = Counter(model.role for model in plan.models)
@@ -90,7 +102,8 @@ def _prediction_error(space, models, test, seed):
     """MAPE of the joint fit of `models` on `test`, on a made-up device where entries stray 15 % from physics."""
     generator = np.random.default_rng(seed)
     features = features_of(space.block_specs())
-    speed = TYPICAL.common * np.exp(generator.normal(0, 0.5, 3))
+    common = TYPICAL.common
+    speed = (common.constant_ms, common.ms_per_mmac, common.ms_per_mib) * np.exp(generator.normal(0, 0.5, 3))
     truth = {
         key: float(speed @ (1, f.macs / 1e6, f.traffic_bytes / 2**20) * np.exp(generator.normal(0, 0.15)))
         for key, f in features.items()

@@ -2,10 +2,9 @@
 
 import pytest
 
-from luts.errors import UsageError
-from orchestrator.cli.options import parse_budget, parse_count, parse_latency
-from orchestrator.measure.runs import find_run
-from orchestrator.variant import Variant
+from luts.format.errors import UsageError
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.runs import find_run
 
 
 def test_an_open_run_is_found_again_and_a_finished_one_is_left_alone(tmp_path):
@@ -46,15 +45,3 @@ def test_variants_read_back_from_their_names(name):
 def test_unknown_variants_are_refused(name):
     with pytest.raises(UsageError):
         Variant.parse(name)
-
-
-def test_amounts():
-    assert [parse_budget(t) for t in ("90s", "15m", "2h", "0.5m")] == [90, 900, 7200, 30]
-    assert [parse_latency(t) for t in ("10ms", "2.5")] == [10, 2.5]
-    assert parse_count("1.8M", "--params") == 1.8e6
-    for bad in ("", "15", "-3m", "1d"):
-        with pytest.raises(UsageError, match="expected a time"):
-            parse_budget(bad)
-    for bad in ("0ms", "fast", "-1"):
-        with pytest.raises(UsageError, match="expected milliseconds"):
-            parse_latency(bad)

@@ -3,12 +3,11 @@
 import dataclasses
 
 import numpy as np
-from fakes import FakeDevice
-from test_engine import POLICY, SHA, TRUE_MS, VARIANT, subject
 
 from luts.estimate.conformal import half_width
-from orchestrator.measure.policy import Policy
 from orchestrator.measure.session import measure
+from orchestrator.plan.policy import Policy
+from tests.support.fake_device import POLICY, SHA, TRUE_MS, VARIANT, FakeDevice, subject
 
 
 def run(tmp_path, width, policy):
@@ -30,8 +29,8 @@ def test_it_ends_at_the_first_pass_with_narrow_predictions(tmp_path):
     widths = iter([0.05, None, 0.015])
     sizes = []
 
-    def width(samples):
-        sizes.append(samples.num_rows)
+    def width(estimation):
+        sizes.append(estimation.samples.num_rows)
         return next(widths)
 
     result = run(tmp_path, width, policy)
@@ -42,9 +41,9 @@ def test_it_ends_at_the_first_pass_with_narrow_predictions(tmp_path):
 
 def test_the_other_endings_are_told_apart(tmp_path):
     never = dataclasses.replace(POLICY, min_passes=1, max_passes=2, half_width=0.0)
-    passes = run(tmp_path / "a", lambda samples: 0.5, never)
+    passes = run(tmp_path / "a", lambda estimation: 0.5, never)
     assert (passes.ending, passes.prediction_half_width) == ("passes", 0.5)
-    narrow = run(tmp_path / "b", lambda samples: 0.5, dataclasses.replace(never, half_width=0.5))
+    narrow = run(tmp_path / "b", lambda estimation: 0.5, dataclasses.replace(never, half_width=0.5))
     assert (narrow.ending, narrow.prediction_half_width) == ("narrow", None)
 
 
@@ -62,7 +61,7 @@ def test_looking_after_every_pass_costs_little_coverage():
         stays = generator.normal(0, 0.005, 26)
         loads = generator.normal(0, 0.009, (policy.max_passes, 26))
         errors = np.array([stays + loads[:n].mean(axis=0) for n in passes])
-        widths = [half_width(1 + row[:25], np.ones(25), 0.95) for row in errors]
+        widths = [half_width(list(1 + row[:25]), [1.0] * 25, 0.95) for row in errors]
         for threshold, found in covered.items():
             last = next((i for i, width in enumerate(widths) if width <= threshold), len(passes) - 1)
             found.append(abs(errors[last, 25]) <= widths[last])

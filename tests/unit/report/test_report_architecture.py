@@ -2,12 +2,11 @@
 
 import json
 
-from report_world import LARGE, SMALL, make_measured, write_run
-
 from orchestrator.report.architecture_figure import architecture_figure, steps
 from orchestrator.report.draw import NARROW_PX, WIDE_PX
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render
+from tests.support.report_world import LARGE, SMALL, make_measured, write_run
 
 
 def texts(figure):

@@ -1,15 +1,28 @@
 """The folder of a run: what is missing is named, what is damaged is refused in one line."""
 
+import hashlib
 import json
 
 import pytest
-from report_world import LARGE, SMALL, compared, make_measured, make_search, make_validation, write_run
 
-from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
-from luts.store import LutStore
-from orchestrator.measure.validate import Comparison, Validation, write_validation
+from luts.format.code_version import CodeVersion
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.store import LutStore
+from orchestrator.cli.exit_codes import exit_code
+from orchestrator.measure.validate import Validation
 from orchestrator.report.inputs import read_run
-from orchestrator.winner import MeasuredArch, write_measured
+from orchestrator.report.page import render
+from orchestrator.winner.choice import MeasuredBest
+from search.algorithms.record import LutPin, Provenance
+from tests.support.report_world import (
+    LARGE,
+    SMALL,
+    compared,
+    make_measured,
+    make_search,
+    make_validation,
+    write_run,
+)
 
 
 def refusal(folder, store) -> BlocktimeError:
@@ -45,6 +58,36 @@ def test_missing_parts_are_named(tmp_path) -> None:
     assert inputs.winner == LARGE, "the search itself names its winner"
 
 
+LUT_NAME = "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1"
+
+
+def test_what_a_search_wrote_is_reported_with_its_lut(tmp_path) -> None:
+    """As `bench search -o` leaves it: no lut.txt, the LUT is named in the result."""
+    store = write_run(tmp_path)
+    found = (tmp_path / "run" / "search").rename(tmp_path / "found")
+    digest = hashlib.sha256((tmp_path / "luts" / LUT_NAME / "lut.json").read_bytes()).hexdigest()
+    for sha256, name in ((digest, LUT_NAME), ("00" * 32, None)):
+        make_search(digest).model_copy(update={"provenance": provenance(sha256)}).save(found / "result.json")
+        inputs = read_run(found, store)
+        assert (inputs.lut.name if inputs.lut else None) == name
+        assert any("lut.txt" in words for words in inputs.absent) == (name is None)
+        assert inputs.winner_measured.measured_ms == 4.2
+        assert "autovit-nano" in render(inputs)
+
+
+def provenance(lut_sha256: str) -> Provenance:
+    return Provenance(
+        luts=(LutPin(name=LUT_NAME, sha256=lut_sha256),),
+        checkpoint="ef" * 32,
+        data="npz:images.npz",
+        data_digest="cd" * 32,
+        split="search",
+        split_seed=0,
+        split_fraction=0.1,
+        code=CodeVersion(package="0.1.0", commit="0" * 40, sources="ab" * 32),
+    )
+
+
 def test_a_lut_may_be_named_by_a_path_relative_to_the_run(tmp_path) -> None:
     store = write_run(tmp_path)
     (tmp_path / "run" / "lut.txt").write_text("../luts/phone/autovit-nano/executorch-xnnpack-fp32-t2/v1")
@@ -74,7 +117,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, name) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     error = refusal(tmp_path, store)
     assert isinstance(error, InvalidArtifactError)
-    assert error.exit_code == 6
+    assert exit_code(error) == 6
 
 
 @pytest.mark.parametrize("text", ["", "\x00", "a" * 5000, "line\nline"])
@@ -142,13 +185,8 @@ def test_parts_of_different_luts_are_told(tmp_path) -> None:
 
 def test_what_the_commands_write_can_be_read(tmp_path) -> None:
     rows = compared(LARGE, 4.2)
-    (tmp_path / "search").mkdir()
-    context = {"device": "phone", "variant": "executorch-xnnpack-fp32-t2"}
-    measured = [MeasuredArch(accuracy=0.875, **rows)]
-    write_measured(tmp_path / "search" / "measured.json", measured, LARGE.to_json(), True, context)
-    values = make_validation() | {"comparisons": (Comparison(**rows),)}
-    context = {name: values.pop(name) for name in ("lut", "device", "measured")}
-    write_validation(tmp_path / "validation.json", Validation(**values), context)
+    MeasuredBest(**make_measured(LARGE)).save(tmp_path / "search" / "measured.json")
+    Validation(**make_validation() | {"comparisons": [rows]}).save(tmp_path / "validation.json")
     inputs = read_run(tmp_path, LutStore([]))
     assert inputs.measured.models[0].model_dump() == rows | {"accuracy": 0.875}
     assert inputs.validation.comparisons[0].model_dump() == rows

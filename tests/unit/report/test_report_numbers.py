@@ -1,7 +1,12 @@
 """Numbers behind the pictures, against numbers worked out by hand."""
 
 import pytest
-from report_world import (
+
+from luts.format.errors import UsageError
+from orchestrator.report.inputs import read_run
+from orchestrator.report.numbers import aa_rows, agreement, front, history, latency_parts
+from search.spaces import get_arch
+from tests.support.report_world import (
     AA_RATIO,
     BASE_MS,
     BLOCK_MS,
@@ -13,11 +18,6 @@ from report_world import (
     make_search,
     write_run,
 )
-
-from luts.errors import UsageError
-from orchestrator.report.inputs import read_run
-from orchestrator.report.numbers import aa_rows, agreement, front, history, latency_parts
-from search.spaces import get_arch
 
 
 def test_front_keeps_only_what_no_other_beats() -> None:

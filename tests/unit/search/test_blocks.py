@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.blocks import (
     Conv,
     FcHead,
@@ -19,6 +19,7 @@ from search.blocks import (
     parse_key,
     parse_keys,
 )
+from search.networks import module_of
 from search.spaces import get_arch, list_spaces
 
 ALL_SPECS = [spec for space in list_spaces() for spec in space.block_specs()]
@@ -80,6 +81,18 @@ def test_costs_of_a_convolution_by_hand():
     assert conv.traffic_elements() == 3 * 64 + 4 * 16
 
 
+def test_traffic_of_an_inverted_residual_by_hand():
+    """Elements read and written by each operation; what the depthwise one reads lies before the stride."""
+    halving = parse_key("mbconv(in=8,out=16,k=3,e=2,s=2)@8")  # 16 channels in its middle, 8 px, then 4
+    assert halving.traffic_elements() == (8 + 16) * 64 + (16 * 64 + 16 * 16) + (16 + 16) * 16
+    adding = parse_key(
+        "mbconv(in=16,out=16,k=5,e=4,s=1)@8"
+    )  # 64 channels in its middle, and the sum of two maps
+    assert adding.traffic_elements() == (16 + 64) * 64 + 2 * 64 * 64 + (64 + 16) * 64 + 2 * 16 * 64
+    narrow = parse_key("mbconv(in=8,out=16,k=3,e=1,s=2)@8")  # without expansion
+    assert narrow.traffic_elements() == (8 * 64 + 8 * 16) + (8 + 16) * 16
+
+
 def test_costs_of_a_transformer_layer_by_hand():
     layer = MobileViTLayer(4, 8, 3, 4, 2.0, 2)
     inner, hidden, tokens, patches = 12, 16, 16, 4
@@ -98,7 +111,7 @@ def test_parameters_of_every_block_agree_with_its_module():
         s for found in by_kind.values() for s in rng.sample(list(found.values()), min(len(found), 60))
     ):
         with torch.device("meta"):
-            module = spec.module()
+            module = module_of(spec)
         assert sum(p.numel() for p in module.parameters()) == spec.params(), spec.key
 
 
@@ -117,5 +130,5 @@ def test_a_layer_outside_its_shell_is_refused():
     blocks = list(get_arch("autovit-xxs-paper").blocks())
     layer = next(i for i, block in enumerate(blocks) if isinstance(block, MobileViTLayer))
     blocks[0], blocks[layer] = blocks[layer], blocks[0]
-    with pytest.raises(UsageError, match=r"stands in no mvit\.shell that fits it"):
+    with pytest.raises(UsageError, match=r"does not stand in a mvit\.shell that fits it"):
         check_chain(blocks)

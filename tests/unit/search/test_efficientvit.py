@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 import timm
@@ -9,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from timm.models.efficientvit_msra import CascadedGroupAttention
 
-from luts.errors import UsageError
-from orchestrator.export.weights import build_seeded, settle
+from luts.format.errors import UsageError
+from orchestrator.export.lower.weights import build_seeded, settle
 from search.blocks import parse_key
 from search.networks import build_block, build_network
 from search.networks.efficientvit import CascadedAttention, DistanceBias
 from search.networks.fusion import fuse_for_inference
 from search.spaces import get_arch, get_space
-from search.supernet.supernet import Supernet
+from search.supernet.model.supernet import Supernet
 
 PAPER_PARAMS = {0: 2.3, 1: 3.0, 2: 4.2, 3: 6.9, 4: 8.8, 5: 12.4}
 """Liu et al. 2023, table 2, in millions."""
@@ -56,7 +57,7 @@ def _copy_in_order(ours, theirs):
 
 
 def _timm(size, **options):
-    model = build_seeded(lambda: timm.create_model(f"efficientvit_m{size}", **options), 0)
+    model: Any = build_seeded(lambda: timm.create_model(f"efficientvit_m{size}", **options), 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -118,7 +119,7 @@ def test_bias_is_that_of_the_distance():
 
 
 def test_splits_share_the_channels_evenly():
-    block = parse_key("evit.cga(c=64,heads=3,qk=16,v=22,kernels=755,window=7)@14")
+    block: Any = parse_key("evit.cga(c=64,heads=3,qk=16,v=22,kernels=755,window=7)@14")
     assert block.splits == (22, 21, 21)
     assert block.kernel_sizes == (7, 5, 5)
     assert block.windows == 4

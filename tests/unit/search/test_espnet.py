@@ -1,18 +1,20 @@
 """ESPNetv2's pyramid, strided unit and trunk against their formulas (Mehta et al. 2019, section 3)."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from orchestrator.export.weights import build_seeded
+from orchestrator.export.lower.weights import build_seeded
 from search.blocks import parse_key
 from search.blocks.espnet import dilations
-from search.networks import build_block
+from search.networks import build_block, module_of
 from search.networks.espnet import Pyramid, StridedEesp
 from search.networks.network import build_group
 from search.spaces import list_published
 
-EXACT = {"rtol": 1e-4, "atol": 1e-4}
+EXACT: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def drawn(*shape):
@@ -57,7 +59,7 @@ def test_dilations_above_the_largest_fall_back_to_one(largest, expected):
 
 
 def test_a_unit_fuses_hierarchically_and_adds_its_input():
-    unit = build_seeded(parse_key("espnet.eesp(c=16,dil=3)@9").module, 1)
+    unit = build_seeded(lambda: module_of(parse_key("espnet.eesp(c=16,dil=3)@9")), 1)
     x = drawn(2, 16, 9, 9)
     with torch.no_grad():
         torch.testing.assert_close(unit(x), prelu(pyramid_of(unit.pyramid, x, 1) + x, unit.act), **EXACT)
@@ -92,6 +94,7 @@ def test_the_trunk_pools_the_image_to_each_level():
 
 def test_units_run_at_the_level_of_their_width():
     """3, 7 and 3 of them, at 28, 14 and 7 px (table 1)."""
+    trunk: Any
     trunk, *units, _ = list_published()["espnetv2"].blocks()
     assert [unit.resolution for unit in units] == [28] * 3 + [14] * 7 + [7] * 3
     assert all(trunk.encloses(unit) for unit in units)

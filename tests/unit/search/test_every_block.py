@@ -1,21 +1,23 @@
-"""Every registered kind of block, and the one that docs/blocks.md shows how to add."""
+"""Every registered kind of block, and the file that docs/blocks.md shows."""
 
-import importlib.util
+import random
 import re
 import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from block_checks import check_kind
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.blocks import kinds, parse_key, registry
 from search.spaces import get_space, list_spaces
-from search.supernet.supernet import Supernet
+from search.spaces.plugins import load_plugin
+from search.supernet.model.supernet import Supernet
+from tests.support.block_checks import check_kind
+from tests.support.own_code import own_code_forgotten
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "blocks.md"
-SHOWN = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+SHOWN = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 KINDS = kinds()
 
 
@@ -35,22 +37,25 @@ def test_a_space_with_a_kind_that_is_not_elastic_has_no_supernet():
 
 
 def test_a_kind_is_registered_once():
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(UsageError, match="twice"):
         registry.register(KINDS["conv"])
 
 
-def test_the_block_of_the_documentation(tmp_path, monkeypatch):
-    """Its file, imported as `search.blocks` would, is a block like any other."""
-    monkeypatch.setattr(registry, "_KINDS", dict(KINDS))
-    spec = importlib.util.spec_from_file_location("squeeze", tmp_path / "squeeze.py")
-    (tmp_path / "squeeze.py").write_text(SHOWN[1], encoding="utf-8")
-    monkeypatch.setitem(sys.modules, "squeeze", module := importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    check_kind(kinds()["se"])
-    block = module.SqueezeExcite(4, 8, 4)
-    assert block.key == "se(c=8,r=4)@4"
-    assert block.params() == (8 * 2 + 2) + (2 * 8 + 8)
-    assert parse_key("se(c=8,r=4)@4") == block
+def test_the_file_of_the_documentation(tmp_path):
+    """Its block is a block like any other, its space has a supernet."""
+    path = tmp_path / "own_squeeze.py"
+    path.write_text("\n".join(SHOWN), encoding="utf-8")
+    with own_code_forgotten():
+        load_plugin(str(path))
+        check_kind(kinds()["se"])
+        block = parse_key("se(c=8,r=4)@4")
+        assert block.key == "se(c=8,r=4)@4"
+        assert block.params() == (8 * 2 + 2) + (2 * 8 + 8)
+        space = get_space("squeezed-nano")
+        supernet = Supernet(space)
+        arch = space.sample(random.Random(0))
+        assert "se(" in " ".join(arch.keys())
+        assert sum(p.numel() for p in supernet.extract(arch).parameters()) == arch.params()
 
 
 def test_files_of_blocks_register_by_lying_there():

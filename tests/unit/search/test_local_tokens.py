@@ -1,15 +1,18 @@
 """LocalViT's and CeiT's convolutions on tokens, and CeiT's class-token attention, against their formulas."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from luts.errors import UsageError
-from orchestrator.export.weights import build_seeded
+from luts.format.errors import UsageError
+from orchestrator.export.lower.weights import build_seeded
 from search.blocks import check_chain, parse_key, parse_keys
+from search.networks import module_of
 from search.networks.network import build_group
 
-EXACT = {"rtol": 1e-4, "atol": 1e-5}
+EXACT: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def drawn(*shape):
@@ -26,8 +29,8 @@ def heads_of(query, key, value, heads):
 
 
 def attended(branch, x):
-    qkv = branch.qkv(branch.norm(x))
-    return x + branch.proj(heads_of(*qkv.chunk(3, -1), branch.heads))
+    query, key, value = branch.qkv(branch.norm(x)).chunk(3, -1)
+    return x + branch.proj(heads_of(query, key, value, branch.heads))
 
 
 def as_map(tokens, side):
@@ -45,7 +48,7 @@ def h_swish(x):
 
 
 def test_localvit_layer():
-    layer = build_seeded(parse_key("localvit.layer(d=12,heads=2,ratio=4,r=12)@3").module, 1)
+    layer = build_seeded(lambda: module_of(parse_key("localvit.layer(d=12,heads=2,ratio=4,r=12)@3")), 1)
     x = drawn(2, 10, 12)
     with torch.no_grad():
         y = attended(layer.attention, x)
@@ -72,7 +75,7 @@ def test_localvit_layer():
 
 def test_ceit_layer():
     """The class token passes by the convolutions: the residual adds the normed token to it."""
-    layer = build_seeded(parse_key("ceit.layer(d=12,heads=2,ratio=4)@3").module, 1)
+    layer = build_seeded(lambda: module_of(parse_key("ceit.layer(d=12,heads=2,ratio=4)@3")), 1)
     x = drawn(2, 10, 12)
     with torch.no_grad():
         y = attended(layer.attention, x)
@@ -110,7 +113,7 @@ def test_ceit_attends_over_the_class_tokens_of_all_layers(layers):
 
 def test_a_layer_of_another_width_does_not_fit():
     blocks = parse_keys(["tokens.embed(in=3,d=12,k=4,s=4)@12", ENCODER, "ceit.layer(d=24,heads=2,ratio=4)@3"])
-    with pytest.raises(UsageError, match=r"stands in no ceit\.encoder that fits it"):
+    with pytest.raises(UsageError, match=r"does not stand in a ceit\.encoder that fits it"):
         check_chain(blocks)
 
 

@@ -11,9 +11,10 @@ from timm.models.swiftformer import EfficientAdditiveAttention
 from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
 from timm.models.vision_transformer import Attention as VitAttention
 
-from luts.errors import UsageError
-from orchestrator.export.weights import build_seeded
+from luts.format.errors import UsageError
+from orchestrator.export.lower.weights import build_seeded
 from search.blocks import parse_key
+from search.networks import module_of
 from search.networks.fusion import fuse_for_inference
 
 C, SIDE = 16, 8
@@ -29,7 +30,7 @@ def as_map(x):
 
 
 def ours(key):
-    return build_seeded(parse_key(key).module, 0)
+    return build_seeded(lambda: module_of(parse_key(key)), 0)
 
 
 def copied(key, theirs, rename=()):
@@ -135,7 +136,7 @@ def test_token_mlp_is_mixers():
     [
         ("mix.window(c=16,heads=2,w=7)@16", r"windows of 7 px do not tile 16 px"),
         ("mix.sr(c=16,heads=2,s=4)@6", r"cells of 4 px do not tile 6 px"),
-        ("mix.linear(c=16,heads=3)@8", r"16 channels make no 3 equal heads"),
+        ("mix.linear(c=16,heads=3)@8", r"16 channels do not make 3 equal heads"),
     ],
 )
 def test_a_map_that_does_not_fit_is_refused_in_one_line(key, reason):

@@ -6,11 +6,11 @@ import pytest
 import timm
 import torch
 
-from luts.errors import UsageError
-from orchestrator.export.weights import build_seeded
+from luts.format.errors import UsageError
+from orchestrator.export.lower.weights import build_seeded
 from search.networks import build_network
 from search.spaces import get_arch, get_space
-from search.supernet.supernet import Supernet
+from search.supernet.model.supernet import Supernet
 
 PAPER_PARAMS = {"xxs": 1.3e6, "xs": 2.3e6, "s": 5.6e6}
 """Mehta & Rastegari 2022, figure 6."""

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from luts.errors import UsageError
-from orchestrator.cli.options import named_arch
+from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
-from orchestrator.export.weights import build_seeded
+from orchestrator.export.lower.weights import build_seeded
+from orchestrator.tasks.networks import named_network
 from search.blocks import check_chain, parse_keys
 from search.networks import build_network
 from search.spaces import list_archs, list_published
@@ -27,7 +27,7 @@ there the last strided unit holds 3,930 more weights for an image that it is nev
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_are_the_papers(name):
-    network = named_arch(name)
+    network = named_network(name)
     millions, params, conv_linear, total = SIZES[name]
     assert network.params() == params
     assert round(params / 1e6, 1) == millions
@@ -42,7 +42,7 @@ def test_every_network_is_in_the_table():
 
 def test_an_unknown_name_is_told_what_comes_close():
     with pytest.raises(UsageError, match="unknown network 'ceit-x'; did you mean ceit-t"):
-        named_arch("ceit-x")
+        named_network("ceit-x")
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -8,11 +8,10 @@ from collections import Counter
 import pytest
 import torch
 
-from luts.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
 from search.networks import build_network
-from search.spaces import get_arch, get_space, list_archs, list_spaces, load_arch
+from search.spaces import Space, Stage, get_arch, get_space, list_archs, list_spaces, load_arch
 from search.spaces.registry import arch_from_json
-from search.spaces.space import Space, Stage
 
 SPACES = [space.name for space in list_spaces()]
 

@@ -1,16 +1,18 @@
 """T2T-ViT's soft split, Performer and embedding against their formulas."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from orchestrator.export.weights import build_seeded
+from orchestrator.export.lower.weights import build_seeded
 from search.blocks import parse_key
+from search.networks import module_of
 from search.networks.t2t import SoftSplit
 from search.networks.tokens import sinusoids
 
-EXACT = {"rtol": 1e-4, "atol": 1e-5}
+EXACT: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def drawn(*shape):
@@ -25,7 +27,7 @@ def test_soft_split_is_unfold():
 
 def test_performer_is_attention_of_random_features():
     """Written with the N x N matrix that the method never makes; weights so small that features matter."""
-    step = build_seeded(parse_key("t2t.performer(in=4,e=8,k=3,s=2)@9").module, 1)
+    step = build_seeded(lambda: module_of(parse_key("t2t.performer(in=4,e=8,k=3,s=2)@9")), 1)
     with torch.no_grad():
         step.kqv.weight *= 0.2
         tokens = drawn(2, 25, 36)
@@ -41,11 +43,12 @@ def test_performer_is_attention_of_random_features():
 
 
 def test_embedding_is_soft_split_and_linear_layer():
-    embed = build_seeded(parse_key("t2t.embed(in=4,d=12,k=3,s=2)@7").module, 1)
+    embed = build_seeded(lambda: module_of(parse_key("t2t.embed(in=4,d=12,k=3,s=2)@7")), 1)
     x = drawn(2, 4, 7, 7)
     with torch.no_grad():
         split = F.unfold(x, 3, padding=1, stride=2).transpose(1, 2)
-        tokens = F.linear(split, embed.project.weight.flatten(1), embed.project.bias)
+        project = embed.get_submodule("project")
+        tokens = F.linear(split, project.get_parameter("weight").flatten(1), project.get_parameter("bias"))
         expected = torch.cat((embed.class_token.expand(2, -1, -1), tokens), 1) + sinusoids(17, 12)
         torch.testing.assert_close(embed(x), expected, **EXACT)
 

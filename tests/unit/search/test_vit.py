@@ -5,17 +5,17 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 
-from luts.errors import UsageError
-from orchestrator.export.weights import build_seeded
+from luts.format.errors import UsageError
+from orchestrator.export.lower.weights import build_seeded
 from search.blocks import parse_key, parse_keys
-from search.networks import build_group, build_network
+from search.networks import build_group, build_network, module_of
 
 D, HEADS, N = 16, 2, 17
 X = torch.randn(1, N, D, generator=torch.Generator().manual_seed(3))
 
 
 def layer(key):
-    return build_seeded(parse_key(key).module, 0)
+    return build_seeded(lambda: module_of(parse_key(key)), 0)
 
 
 def attention_of(module, x, sizes=None):

@@ -1,28 +1,31 @@
 """The made-up machine behind the agent's interfaces, without a process."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 
-from luts.errors import InvalidArtifactError, UsageError
-from orchestrator.agent.errors import OpError
-from orchestrator.agent.identity import agent_info
+from luts.format.errors import InvalidArtifactError, UsageError
+from orchestrator.agent.device.identity import agent_info
 from orchestrator.agent.store import ModelStore
 from orchestrator.agent.timing import time_schedule
+from orchestrator.devices.simulated import scenario_of, simulated_program
+from orchestrator.export.artifacts.variant import Variant
 from orchestrator.simulate.__main__ import simulated_agent
-from orchestrator.simulate.device import scenario_of, simulated_program
 from orchestrator.simulate.document import read_model, write_model
 from orchestrator.simulate.machine import RUNTIME, Machine
 from orchestrator.simulate.noise import Noise, Throttling
 from orchestrator.simulate.scenario import SCENARIOS, Scenario
 from orchestrator.simulate.truth import Truth
-from orchestrator.variant import Variant
+from orchestrator.wire.errors import OpError
 
 BLOCKS = ("conv(in=3,out=16,k=3,s=2)@64", "head.fc(in=16,classes=10)@32")
 PLAIN = Scenario(name="plain", cores=2)
 
 
 def run(machine: Machine, models, order, warmup=0) -> np.ndarray:
-    return time_schedule(models, order, warmup, lambda: True, machine.clock_ns)
+    return time_schedule(models, order, warmup, lambda _: True, machine.clock_ns)
 
 
 def test_the_agents_own_loop_times_the_truth(tmp_path) -> None:
@@ -82,7 +85,7 @@ def test_what_it_refuses(tmp_path) -> None:
             machine.load(file.path, options)
         assert refused.value.code == "bad_option"
     (tmp_path / "foreign").write_bytes(b"\x00\x00ET12")
-    with pytest.raises(OpError, match="no simulated model") as refused:
+    with pytest.raises(OpError, match="not a simulated model") as refused:
         machine.load(tmp_path / "foreign", {})
     assert refused.value.code == "bad_model"
     with pytest.raises(OpError, match="takes no inputs"):
@@ -100,7 +103,7 @@ def test_model_files_are_named_by_their_content_and_checked(tmp_path) -> None:
     content = file.path.read_text()
     for damaged, words in (
         (content.replace("head.fc", "head.xx"), "unknown block kind"),
-        (content.replace("simulated-model", "model"), "no simulated model"),
+        (content.replace("simulated-model", "model"), "not a simulated model"),
         ("[" * 200_000, "over 131072 bytes"),
     ):
         (tmp_path / "damaged").write_text(damaged)
@@ -133,6 +136,7 @@ def test_its_variant_is_no_other() -> None:
     assert variant.is_simulated
     assert not Variant.parse("executorch-xnnpack-fp32-t2").is_simulated
     assert variant.load_options == {"threads": 2}
+    wrong: dict[str, Any]
     for wrong in ({"precision": "fp16"}, {"target": "xnnpack"}, {"threads": 0}, {"threads": 65}):
         with pytest.raises(UsageError):
-            Variant(**{"runtime": "simulated", "target": "", "threads": 1} | wrong)
+            dataclasses.replace(variant, **wrong)

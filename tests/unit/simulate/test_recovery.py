@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from luts.estimate.accuracy import mape
-from luts.estimate.joint import JointFit, Rows, fit_entries
-from luts.model import latency_ms
-from orchestrator.measure.features import features_of
-from orchestrator.measure.plan import PlanModel, make_plan
+from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.rows import Rows
+from luts.format.latency import latency_ms
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.features import features_of
+from orchestrator.plan.plan import PlanModel
 from orchestrator.simulate.truth import Costs, Truth, handed_mib
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space

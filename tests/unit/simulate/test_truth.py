@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from luts.errors import UsageError
-from luts.model import latency_ms
+from luts.format.errors import UsageError
+from luts.format.latency import latency_ms
 from orchestrator.simulate.scenario import SCENARIOS, Scenario, find_scenario, parse_scenario
 from orchestrator.simulate.truth import Costs, Truth
 from search.blocks import boundary_bytes, parse_key, parse_keys
@@ -86,9 +86,9 @@ def test_scenarios_are_json(name, tmp_path) -> None:
     ("document", "message"),
     [
         ("{", "Invalid JSON"),
-        ('{"name": "Up Here"}', "name: String should match"),
-        ('{"name": "a", "noise": {"load_sd": -1}}', "noise.load_sd: Input should be greater"),
-        ('{"name": "a", "speed": 1}', "speed: Extra inputs"),
+        ('{"name": "Up Here"}', "name = 'Up Here': String should match"),
+        ('{"name": "a", "noise": {"load_sd": -1}}', "noise.load_sd = -1: should be greater"),
+        ('{"name": "a", "speed": 1}', "speed is not a field"),
         ('{"name": "a", "costs": {"base_ms": Infinity}}', "costs.base_ms"),
         (" " * 70_000, "at most 65536 bytes"),
     ],

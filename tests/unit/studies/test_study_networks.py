@@ -2,8 +2,9 @@
 
 import pytest
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.blocks import check_chain, count, parse_key
+from search.blocks.efficientvit import FfnBlock
 from tools.studies._networks import (
     HEADS,
     TOLERANCE,
@@ -56,7 +57,9 @@ def test_attention_is_spread_evenly():
 def test_an_ffn_has_the_asked_parameters_to_half_a_hidden_channel():
     for asked in (5000, 6789, 30_000):
         assert abs(equal_ffn(48, 8, asked).params() - asked) <= (2 * 48 + 2) / 2
-    assert equal_ffn(48, 8, ffn(48, 97, 8).params()).hidden == 97
+    block = equal_ffn(48, 8, ffn(48, 97, 8).params())
+    assert isinstance(block, FfnBlock)
+    assert block.hidden == 97
     with pytest.raises(UsageError, match="take fewer channels"):
         equal_ffn(48, 8, 100)
 

@@ -5,15 +5,15 @@ import math
 
 import pytest
 
-from luts.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.schema import LutMeta
 from luts.published import load_published, reference_root
-from luts.schema import LutMeta
-from orchestrator.cli.options import at_resolution, named_arch
-from orchestrator.counting import Counts, count_module
 from orchestrator.export import ExportSpec
-from orchestrator.export.source import build_module
+from orchestrator.export.lower.counting import Counts, count_module
+from orchestrator.export.lower.source import build_module
 from orchestrator.suites import list_suites, load_suite
 from orchestrator.suites.comparison import Measured, compare
+from orchestrator.tasks.networks import at_resolution, named_network
 from search.blocks import parse_key
 from search.networks import build_block
 
@@ -59,19 +59,19 @@ def test_unknown_names_are_one_line_with_what_comes_close():
     with pytest.raises(UsageError, match="there are autovit-table2"):
         load_published("none")
     with pytest.raises(UsageError, match="unknown network 'mobilevit-xxxs'; did you mean mobilevit-xxs"):
-        named_arch("mobilevit-xxxs")
+        named_network("mobilevit-xxxs")
     with pytest.raises(UsageError, match="did you mean deit_tiny_patch16_224"):
         build_module(ExportSpec(module="timm:deit_tiny_patch16_22"))
 
 
 def test_a_resolution_that_a_network_cannot_take_is_one_line():
     with pytest.raises(UsageError, match=r"can't take 100 px; it takes 192, 224, 256, 288 px"):
-        at_resolution("autovit-xxs-paper", named_arch("autovit-xxs-paper"), 100)
+        at_resolution("autovit-xxs-paper", named_network("autovit-xxs-paper"), 100)
     with pytest.raises(UsageError, match=r"can't take 200 px; it takes 224 px"):
-        at_resolution("shufflenetv2-1.0", named_arch("shufflenetv2-1.0"), 200)
-    with pytest.raises(UsageError, match="patches are 16 px wide, and 100 is no multiple"):
+        at_resolution("shufflenetv2-1.0", named_network("shufflenetv2-1.0"), 200)
+    with pytest.raises(UsageError, match="patches are 16 px wide, and 100 is not a multiple"):
         build_module(ExportSpec(module="timm:deit_tiny_patch16_224@100"))
-    assert at_resolution("a", named_arch("autovit-xxs-paper"), 224).resolution == 224
+    assert at_resolution("a", named_network("autovit-xxs-paper"), 224).resolution == 224
 
 
 def _of_ours():
@@ -82,12 +82,12 @@ def test_every_network_has_a_row_and_a_name():
     for name in list_suites():
         for entry in load_suite(name).networks:
             assert entry.published.row == entry.row
-            ExportSpec(module=entry.model) if entry.model.startswith("timm:") else named_arch(entry.model)
+            ExportSpec(module=entry.model) if entry.model.startswith("timm:") else named_network(entry.model)
 
 
 @pytest.mark.parametrize("entry", _of_ours(), ids=lambda entry: entry.row)
 def test_our_networks_have_the_parameters_of_the_paper(entry):
-    _agrees(entry, named_arch(entry.model).params())
+    _agrees(entry, named_network(entry.model).params())
 
 
 @pytest.mark.parametrize(

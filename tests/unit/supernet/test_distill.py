@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from search.supernet.distill import Distillation, in_place
+from search.supernet.recipe.distill import Distillation, in_place
 
 STUDENT = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])
 """Softmax (3/4, 1/4) and (1/2, 1/2)."""
@@ -21,6 +21,15 @@ def test_hard_labels_as_in_equation_4():
     taught = (math.log(4) + math.log(2)) / 2
     loss = Distillation(kind="hard", alpha=0.25).loss(STUDENT, LABELS, TEACHER)
     assert loss.item() == pytest.approx(0.75 * OWN + 0.25 * taught, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "alpha"), [("none", 0.0), ("hard", 0.25)])
+def test_labels_are_smoothed_and_the_teacher_is_not(kind, alpha):
+    """0.2 of two classes: 0.9 for the label, 0.1 for the other."""
+    own = (0.9 * math.log(4 / 3) + 0.1 * math.log(4) + math.log(2)) / 2
+    taught = (math.log(4) + math.log(2)) / 2
+    loss = Distillation(kind=kind, alpha=alpha).loss(STUDENT, LABELS, TEACHER, label_smoothing=0.2)
+    assert loss.item() == pytest.approx((1 - alpha) * own + alpha * taught, rel=1e-6)
 
 
 @pytest.mark.parametrize("tau", [1.0, 2.0])

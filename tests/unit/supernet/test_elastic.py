@@ -6,10 +6,10 @@ import random
 import pytest
 import torch
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.networks import build_network
 from search.spaces import get_arch, get_space, list_spaces
-from search.supernet.supernet import Supernet
+from search.supernet.model.supernet import Supernet
 
 SIDE = 64
 """Networks take any map; small ones keep the large spaces fast."""

@@ -1,6 +1,5 @@
 """Sources of images, their splits and batches; damaged and missing input in one line."""
 
-import hashlib
 import io
 import os
 import pickle
@@ -10,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
-from luts.errors import InvalidArtifactError, UsageError
-from search.supernet.augment import MEAN, STD
-from search.supernet.data import ImageData, split_source
-from search.supernet.recipe import Augmentation
-from search.supernet.schedule import Part
-from search.supernet.sources import open_source
+from luts.format.errors import InvalidArtifactError, UsageError
+from search.supernet.data.augment import MEAN, STD
+from search.supernet.data.images import ImageData
+from search.supernet.data.sources import open_source
+from search.supernet.data.split import split_source
+from search.supernet.recipe.recipe import Augmentation
+from search.supernet.recipe.schedule import Part
 
 
 def _jpeg(shade, side=16, wide=0):
@@ -176,14 +175,14 @@ def test_bad_folders_are_named(tmp_path, one_line):
     (tmp_path / "pets" / "empty").rmdir()
     link = tmp_path / "pets" / "cat" / "gone.png"
     link.symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(InvalidArtifactError, match=r"cat/gone\.png: cannot be read") as caught:
+    with pytest.raises(InvalidArtifactError, match=r"cat/gone\.png: cannot be read") as gone:
         open_source(text)
-    one_line(caught)
+    one_line(gone)
     link.unlink()
     (tmp_path / "pets" / "dog" / "4.png").write_bytes(b"\x89PNG nonsense")
-    with pytest.raises(InvalidArtifactError, match=r"dog/4\.png is no intact image") as caught:
+    with pytest.raises(InvalidArtifactError, match=r"dog/4\.png is not an intact image") as damaged:
         ImageData(open_source(text)).batch(np.arange(24), 16)
-    one_line(caught)
+    one_line(damaged)
 
 
 def test_decompression_bomb_is_refused(tmp_path):
@@ -198,40 +197,6 @@ def test_unknown_and_missing_sources_are_usage_errors(text, one_line):
     with pytest.raises(UsageError) as caught:
         open_source(text)
     one_line(caught)
-
-
-def test_cifar10_in_torchvisions_layout_must_be_intact(tmp_path, one_line):
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps({"data": []}))
-    with pytest.raises(InvalidArtifactError, match="no intact CIFAR-10") as caught:
-        open_source(f"cifar10:{tmp_path}")
-    one_line(caught)
-
-
-def test_cifar10_in_torchvisions_layout(tmp_path, monkeypatch):
-    """Six small batches whose digests stand in for those of the original."""
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-
-    def write(name, content):
-        data = pickle.dumps(content)
-        (folder / name).write_bytes(data)
-        return hashlib.md5(data).hexdigest()
-
-    batches = []
-    for number in range(6):
-        pixels = np.full((20, 3072), 40 * number, np.uint8)
-        name = f"batch{number}"
-        batches.append([name, write(name, {"data": pixels, "labels": [i % 10 for i in range(20)]})])
-    names = [f"class{i}" for i in range(10)]
-    meta = {"filename": "meta", "key": "label_names", "md5": write("meta", {"label_names": names})}
-    monkeypatch.setattr(CIFAR10, "train_list", batches[:5])
-    monkeypatch.setattr(CIFAR10, "test_list", batches[5:])
-    monkeypatch.setattr(CIFAR10, "meta", meta)
-    source = open_source(f"cifar10:{tmp_path}")
-    assert (source.classes, source.side, source.validation_from) == (tuple(names), 32, 100)
-    assert [int(source.image(i)[0, 0, 0]) for i in (0, 20, 119)] == [0, 40, 200]
-    assert list(split_source(source).validation) == list(range(100, 120))
 
 
 def test_class_too_small_to_split_is_named(tmp_path, one_line):

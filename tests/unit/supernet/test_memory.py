@@ -1,5 +1,6 @@
 """Memory that is freed is not mapped anew."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -7,12 +8,12 @@ import sys
 
 import pytest
 
-from search.supernet import memory
+from search.supernet.train import memory
 
 SCRIPT = """
 import resource, sys
 import numpy as np
-from search.supernet.memory import keep_freed_memory
+from search.supernet.train.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 np.empty(1 << 23).fill(1)
@@ -39,5 +40,5 @@ def test_pages_of_a_freed_array_serve_the_next_one():
 
 
 def test_another_malloc_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not memory.keep_freed_memory()

@@ -1,12 +1,14 @@
 """Which subnets a step trains, and that only what they use changes, whatever sampler drew them."""
 
 import random
+from typing import Any
 
 import pytest
 
-from luts.errors import UsageError
+from luts.format.errors import UsageError
 from search.spaces import get_space, list_spaces
-from search.supernet.samplers import STRATA, get_sampler, largest, smallest
+from search.supernet.recipe.samplers import STRATA, get_sampler
+from search.supernet.recipe.sizes import largest, smallest
 
 NANO = get_space("autovit-nano")
 
@@ -34,8 +36,18 @@ def test_sandwich_holds_the_largest_the_smallest_and_others(space):
     assert sampler.in_place
 
 
+def test_a_sandwich_within_a_range_learns_from_its_largest():
+    sizes = sorted(arch.params() for arch in _draws(get_sampler("uniform", NANO), 200))
+    sandwich = get_sampler("sandwich", NANO, within=(sizes[50], sizes[150]))
+    first, second, *_ = sandwich.draw(random.Random(0), 64)
+    others = [
+        arch.params() for arch in _draws(get_sampler("uniform", NANO, within=(sizes[50], sizes[150])), 200)
+    ]
+    assert first.params() >= max(others) > min(others) >= second.params()
+
+
 def test_balanced_draws_every_range_of_sizes_as_often():
-    sampler = get_sampler("balanced", NANO)
+    sampler: Any = get_sampler("balanced", NANO)
     sizes = [arch.params() for arch in _draws(sampler, 800)]
     counts = [sum(low <= size <= high for size in sizes) for low, high in sampler.strata]
     assert sum(counts) == len(sizes) == 800

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from search.spaces import get_space
-from search.supernet.samplers import largest, smallest
-from search.supernet.sharing import efficiency, partition, sharing
-from search.supernet.supernet import Supernet
+from search.supernet.inherit.sharing import efficiency, partition, sharing
+from search.supernet.model.supernet import Supernet
+from search.supernet.recipe.sizes import largest, smallest
 
 NANO = get_space("autovit-nano")
 

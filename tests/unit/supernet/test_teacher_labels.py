@@ -1,25 +1,23 @@
 """Stored teacher labels: made once, used again by later epochs and runs, never those of something else."""
 
-import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.spaces import get_space
-from search.supernet.data import ImageData
-from search.supernet.distill import Distillation
-from search.supernet.distributed import Group
-from search.supernet.labels import LabelHeader, StoredLabels
-from search.supernet.recipe import Recipe
-from search.supernet.schedule import Schedule
-from search.supernet.sources import open_source
-from search.supernet.taught import Answers
-from search.supernet.teacher import Teacher
-from search.supernet.train import Trainer
+from search.supernet.recipe.distill import Distillation
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.schedule import Schedule
+from search.supernet.teacher.label_file import LabelHeader
+from search.supernet.teacher.stored_labels import StoredLabels
+from search.supernet.teacher.teacher import Teacher
+from search.supernet.teacher.teacher_logits import TeacherLogits
+from search.supernet.train.trainer import Trainer
 
 HEADER = LabelHeader(teacher="a" * 64, data="b" * 64, images="c" * 64, classes=4, top_k=2, steps=2, batch=3)
 LOGITS = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 5.0, 0.5], [-1.0, 2.5, -1.0, -2.0]])
@@ -128,7 +126,7 @@ def test_full_disk_keeps_what_was_stored(tmp_path, monkeypatch):
 
     labels = StoredLabels(tmp_path, HEADER, _Asked())
     labels.logits(1, 8, IMAGES)
-    monkeypatch.setattr("search.files.os.fsync", full)
+    monkeypatch.setattr("luts.format.atomic_file.os.fsync", full)
     with pytest.raises(BlocktimeError, match="No space left"):
         labels.flush()
     assert path.read_bytes() == before
@@ -149,19 +147,18 @@ class _Counting(nn.Module):
 
 def _teacher():
     torch.manual_seed(0)
-    model = _Counting()
+    model: Any = _Counting()
     model.pretrained_cfg = {"input_size": (3, 8, 8)}
     return Teacher("linear", model)
 
 
-def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch):
+def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch, few_digits):
     monkeypatch.setattr(Teacher, "check", lambda *_: None)
-    digits = ImageData(open_source("digits"))
-    digits.split = dataclasses.replace(digits.split, train=digits.split.train[:64])
+    digits = few_digits(32)
     recipe = Recipe(
         name="tiny",
         epochs=3,
-        batch_size=32,
+        batch_size=16,
         learning_rate=1e-3,
         warmup_epochs=0,
         augmentation_epochs=1,
@@ -189,8 +186,7 @@ def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch):
         Trainer(space, digits, endless, tmp_path / "e", _teacher(), labels)
 
 
-def test_labels_serve_batches_of_several_sizes(tmp_path):
-    digits = ImageData(open_source("digits"))
+def test_labels_serve_batches_of_several_sizes(tmp_path, digits):
     recipe = Recipe(
         name="scales",
         epochs=2,
@@ -202,12 +198,12 @@ def test_labels_serve_batches_of_several_sizes(tmp_path):
     )
     schedule = Schedule(recipe, digits.split.train[:300], (8, 16))
     asked = _teacher()
-    answers = Answers(asked, recipe, digits, schedule, Group(), tmp_path)
+    stored = TeacherLogits(asked, recipe, digits, schedule, tmp_path)
     sizes = set()
     for step in range(schedule.steps):
         images, _ = digits.training_batch(schedule.part(step, 0), recipe.augmentation)
         sizes.add(len(images))
         expected = _teacher().logits(images)
-        torch.testing.assert_close(answers.logits(step, 0, images), expected, rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(stored.logits(step, 0, images), expected, rtol=1e-3, atol=1e-2)
     assert sizes == {32, 128}
     assert asked.model.batches == schedule.steps_per_epoch, "each batch once, whatever its size"

@@ -1,11 +1,13 @@
 """What `bench train` and `bench eval` refuse or note before and after the work itself."""
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
-from luts.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.cli.main import app
-from search.supernet.final import FinalScore, record_final
+from search.supernet.inherit.final import FinalScore, record_final
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ def test_options_without_effect_are_refused(tmp_path, options, why):
 
 
 def test_a_gpu_for_each_process_or_a_refusal(monkeypatch):
-    from search.supernet.distributed import local_device
+    from search.supernet.train.distributed import local_device
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert local_device("cuda").index == 0
@@ -36,10 +38,15 @@ def test_a_gpu_for_each_process_or_a_refusal(monkeypatch):
 
 def test_final_evaluations_of_other_architectures_are_counted(tmp_path):
     first = FinalScore(arch="a", weights_sha256="0" * 64, top1=0.5, top5=0.9)
-    assert record_final(tmp_path, first) == 0
-    assert record_final(tmp_path, first) == 0
-    assert record_final(tmp_path, first.model_copy(update={"arch": "b"})) == 1
-    assert record_final(tmp_path, first.model_copy(update={"weights_sha256": "1" * 64})) == 0
+    assert record_final(tmp_path / "final.json", first) == 0
+    assert record_final(tmp_path / "final.json", first) == 0
+    assert record_final(tmp_path / "final.json", first.model_copy(update={"arch": "b"})) == 1
+    assert record_final(tmp_path / "final.json", first.model_copy(update={"weights_sha256": "1" * 64})) == 0
+    mine = tmp_path / "mine" / "final.json"
+    third = first.model_copy(update={"arch": "c"})
+    assert record_final(mine, third, tmp_path / "final.json") == 2
+    assert record_final(mine, third) == 0
+    assert "c" not in [score["arch"] for score in json.loads((tmp_path / "final.json").read_text())["scores"]]
     (tmp_path / "final.json").write_text("[]")
     with pytest.raises(InvalidArtifactError, match=r"final\.json: invalid .*; restore it"):
-        record_final(tmp_path, first)
+        record_final(tmp_path / "final.json", first)

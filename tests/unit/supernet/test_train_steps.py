@@ -1,40 +1,39 @@
-"""Training on the bundled digits: sampling, schedule, resumption, divergence, damaged checkpoints."""
+"""Training on some of the bundled digits: sampling, schedule, resumption, divergence, damaged checkpoints."""
 
 import json
-import os
 import signal
 
 import pytest
 import torch
 
-from luts.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.spaces import get_space
-from search.supernet.checkpoint import load_supernet, read_info
-from search.supernet.data import ImageData
-from search.supernet.recipe import Recipe
-from search.supernet.recipe_files import get_recipe
-from search.supernet.sources import open_source
-from search.supernet.train import Trainer, TrainingDivergedError
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.checkpoint_info import read_info
+from search.supernet.train.step import TrainingDivergedError
+from search.supernet.train.trainer import Trainer
 
-TINY = Recipe(name="tiny", epochs=1, batch_size=256, learning_rate=1e-3, warmup_epochs=0.2)
-"""Five steps."""
+TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0.2)
+"""Five steps of `small`."""
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return ImageData(open_source("digits"))
+def small(few_digits):
+    return few_digits(80)
 
 
-def _trainer(digits, directory, recipe=TINY):
-    return Trainer(get_space("autovit-nano"), digits, recipe, directory)
+def _trainer(small, directory, recipe=TINY):
+    return Trainer(get_space("autovit-nano"), small, recipe, directory)
 
 
 def _equal(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_interrupted_run_goes_on_bit_by_bit(digits, tmp_path):
-    whole = _trainer(digits, tmp_path / "whole")
+def test_interrupted_run_goes_on_bit_by_bit(small, tmp_path):
+    whole = _trainer(small, tmp_path / "whole")
     seen = []
     finished = whole.run(seen.append)
     assert [p.step for p in seen] == [1, 2, 3, 4, 5]
@@ -43,23 +42,24 @@ def test_interrupted_run_goes_on_bit_by_bit(digits, tmp_path):
 
     def interrupt(progress):
         if progress.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            handler = signal.getsignal(signal.SIGINT)
+            handler(signal.SIGINT, None)  # as Ctrl-C, which would reach pytest too
 
     with pytest.raises(KeyboardInterrupt):
-        _trainer(digits, tmp_path / "cut").run(interrupt)
+        _trainer(small, tmp_path / "cut").run(interrupt)
     assert read_info(tmp_path / "cut").step == 2
-    second = _trainer(digits, tmp_path / "cut")
+    second = _trainer(small, tmp_path / "cut")
     rest = []
     info = second.run(rest.append)
     assert rest == seen[2:]
     assert info == finished
     assert _equal(whole.supernet, second.supernet)
-    again = _trainer(digits, tmp_path / "cut").run(lambda p: pytest.fail(f"trained again at {p.step}"))
+    again = _trainer(small, tmp_path / "cut").run(lambda p: pytest.fail(f"trained again at {p.step}"))
     assert again == info
 
 
-def test_loaded_supernet_has_the_trained_weights(digits, tmp_path):
-    trainer = _trainer(digits, tmp_path)
+def test_loaded_supernet_has_the_trained_weights(small, tmp_path):
+    trainer = _trainer(small, tmp_path)
     trainer.run()
     supernet, info = load_supernet(tmp_path)
     assert _equal(trainer.supernet, supernet)
@@ -67,8 +67,8 @@ def test_loaded_supernet_has_the_trained_weights(digits, tmp_path):
     assert [p.name for p in tmp_path.glob("*.safetensors")] == [info.tensors]
 
 
-def test_nan_stops_and_keeps_the_last_checkpoint(digits, tmp_path):
-    trainer = _trainer(digits, tmp_path, TINY.model_copy(update={"epochs": 2}))
+def test_nan_stops_and_keeps_the_last_checkpoint(small, tmp_path):
+    trainer = _trainer(small, tmp_path, TINY.model_copy(update={"epochs": 2}))
 
     def poison(progress):
         if progress.step == 7:
@@ -83,8 +83,8 @@ def test_nan_stops_and_keeps_the_last_checkpoint(digits, tmp_path):
     assert all(p.isfinite().all() for p in supernet.parameters())
 
 
-def test_damaged_checkpoints_are_refused(digits, tmp_path):
-    trainer = _trainer(digits, tmp_path)
+def test_damaged_checkpoints_are_refused(small, tmp_path):
+    trainer = _trainer(small, tmp_path)
     info = trainer.run()
     tensors, description = tmp_path / info.tensors, tmp_path / "checkpoint.json"
     whole, text = tensors.read_bytes(), description.read_text()
@@ -97,9 +97,11 @@ def test_damaged_checkpoints_are_refused(digits, tmp_path):
         load_supernet(tmp_path)
     tensors.write_bytes(whole)
     document = json.loads(text)
+    document.pop("sha256")
+    document["format"] = 1
     for change in (
         {"tensors": "../../etc/passwd"},
-        {"format": 2},
+        {"format": 3},
         {"extra": 1},
         {"step": -1},
         {"space_digest": "0" * 64},
@@ -117,24 +119,75 @@ def test_damaged_checkpoints_are_refused(digits, tmp_path):
         load_supernet(tmp_path)
 
 
-def test_directory_of_another_run_is_refused(digits, tmp_path):
-    _trainer(digits, tmp_path).run()
+def test_directory_of_another_run_is_refused(small, tmp_path):
+    _trainer(small, tmp_path).run()
+    with pytest.raises(UsageError, match=r"another recipe: weight_decay was .*, now 0\.01; repeat"):
+        _trainer(small, tmp_path, TINY.model_copy(update={"weight_decay": 0.01})).run()
     with pytest.raises(UsageError, match=r"another recipe: learning_rate was .*, now 0\.01; repeat"):
-        _trainer(digits, tmp_path, TINY.model_copy(update={"learning_rate": 0.01})).run()
+        _trainer(small, tmp_path, TINY.model_copy(update={"learning_rate": 0.01})).run()
     with pytest.raises(InvalidArtifactError, match="checkpoint of autovit-nano"):
-        Trainer(get_space("autovit-xxs"), digits, TINY, tmp_path).run()
+        Trainer(get_space("autovit-xxs"), small, TINY, tmp_path).run()
 
 
-def test_failing_disk_keeps_the_checkpoint_before(digits, tmp_path, monkeypatch):
+def test_an_edited_description_is_noticed(small, tmp_path):
+    _trainer(small, tmp_path).run()
+    path = tmp_path / "checkpoint.json"
+    text = path.read_text()
+    document = json.loads(text)
+    for change in ({"step": 4}, {"held_out_top1": 0.99}, {"loss": None}, {"source": "npz:other.npz"}):
+        path.write_text(json.dumps(document | change))
+        with pytest.raises(
+            InvalidArtifactError, match=r"checkpoint\.json: edited since it was written; restore it"
+        ):
+            load_supernet(tmp_path)
+    path.write_text(json.dumps({name: value for name, value in document.items() if name != "sha256"}))
+    with pytest.raises(InvalidArtifactError, match="edited since it was written"):
+        load_supernet(tmp_path)
+    path.write_text(json.dumps(document, indent=4, sort_keys=True))
+    assert read_info(tmp_path).step == 5, "white space and order of keys say nothing"
+
+
+def test_a_run_goes_on_at_another_rate_and_remembers_it(small, tmp_path):
+    recipe = TINY.model_copy(update={"epochs": 3})
+    rates = []
+
+    def stop_at(number):
+        def stop(progress):
+            rates.append(progress.learning_rate)
+            if progress.step == number:
+                signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
+
+        return stop
+
+    with pytest.raises(KeyboardInterrupt):
+        _trainer(small, tmp_path, recipe).run(stop_at(2))
+    slower = recipe.model_copy(update={"learning_rate": 2e-4, "clip_norm": 1.0})
+    with pytest.raises(KeyboardInterrupt):
+        _trainer(small, tmp_path, slower).run(stop_at(4))
+    rate = [recipe.learning_rate_at, slower.learning_rate_at]
+    assert rates == [rate[0](0, 5), rate[0](1, 5), rate[1](2, 5), rate[1](3, 5)]
+    with pytest.raises(KeyboardInterrupt):
+        _trainer(small, tmp_path, slower).run(stop_at(6))
+    finished = _trainer(small, tmp_path, slower.model_copy(update={"clip_norm": 0.5})).run()
+    assert [change.model_dump() for change in finished.changes] == [
+        {"step": 2, "field": "learning_rate", "before": 1e-3, "after": 2e-4},
+        {"step": 2, "field": "clip_norm", "before": 5.0, "after": 1.0},
+        {"step": 6, "field": "clip_norm", "before": 1.0, "after": 0.5},
+    ]
+    assert finished.recipe.clip_norm == 0.5
+    assert read_info(tmp_path) == finished
+
+
+def test_failing_disk_keeps_the_checkpoint_before(small, tmp_path, monkeypatch):
     recipe = TINY.model_copy(update={"epochs": 2})
-    trainer = _trainer(digits, tmp_path, recipe)
+    trainer = _trainer(small, tmp_path, recipe)
 
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
     def fill(progress):
         if progress.step == 6:
-            monkeypatch.setattr("search.files.os.fsync", full)
+            monkeypatch.setattr("luts.format.atomic_file.os.fsync", full)
 
     with pytest.raises(BlocktimeError, match="No space left on device"):
         trainer.run(fill)
@@ -153,21 +206,20 @@ def test_schedule_warms_up_and_ends_near_zero():
     assert rates[-1] < recipe.learning_rate / 1000
 
 
-def test_unknown_recipe_and_unfit_batches_are_named(digits, tmp_path):
+def test_unknown_recipe_and_unfit_batches_are_named(small, tmp_path):
     with pytest.raises(UsageError, match="default, demo, imagenet"):
         get_recipe("fast")
     with pytest.raises(UsageError, match="smaller batch"):
-        _trainer(digits, tmp_path, TINY.model_copy(update={"batch_size": 5000}))
+        _trainer(small, tmp_path, TINY.model_copy(update={"batch_size": 5000}))
     with pytest.raises(UsageError, match="no resolution"):
-        _trainer(digits, tmp_path, TINY.model_copy(update={"resolutions": (100,)}))
+        _trainer(small, tmp_path, TINY.model_copy(update={"resolutions": (100,)}))
 
 
-def test_sampled_subnets_vary_in_every_stage(digits, tmp_path):
-    trainer = _trainer(digits, tmp_path)
+def test_sampled_subnets_vary_in_every_stage(small, tmp_path):
+    trainer = _trainer(small, tmp_path)
     archs = []
     for step in range(200):
-        trainer.step = step
-        archs += trainer._sample_archs(64)
+        archs += trainer.subnet_step.sample(step, 64)
     for position, stage in enumerate(get_space("autovit-nano").stages):
         seen = {arch.stages[position] for arch in archs if len(arch.stages) > position}
         assert len(seen) > len(stage.options) / 2

@@ -3,85 +3,111 @@
 import dataclasses
 
 import pytest
-from winner_world import SPACE, fresh_archs, make_lut
 
-from orchestrator.card import Card, model_card
-from orchestrator.variant import Variant
-from orchestrator.winner import MeasuredArch, budget_text, choose, top, winner_variants
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.winner.card import Card, budget_text, model_card
+from orchestrator.winner.choice import MeasuredArch, MeasuredBest, best_of, first_within, winner_of
+from orchestrator.winner.write import winner_variants
 from search.algorithms import Budget, SearchResult, SearchSettings
-from search.algorithms.record import Coarse, Evaluated, Generation, LutPin, Provenance
-from search.code_version import CodeVersion
-from search.supernet.checkpoint import CheckpointInfo
+from search.algorithms.record import LutPin
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.train.checkpoint_info import CheckpointInfo
+from tests.support.winner_world import SPACE, make_lut
+
+FILES = {"winner.safetensors": "f" * 64}
 
 
-def row(measured_high, accuracy=0.5):
+def row(measured_high, accuracy=0.5, arch="{}"):
     return MeasuredArch(
-        "{}", 1.0, 0.9, 1.1, 0.98 * measured_high, 0.97 * measured_high, measured_high, accuracy=accuracy
-    )
-
-
-def evaluated(arch, accuracy, latency_ms):
-    return Evaluated(
-        arch=arch.to_json(),
+        arch=arch,
+        predicted_ms=1.0,
+        predicted_low=0.9,
+        predicted_high=1.1,
+        measured_ms=0.98 * measured_high,
+        measured_low=0.97 * measured_high,
+        measured_high=measured_high,
         accuracy=accuracy,
-        latency_ms=latency_ms,
-        latency_high_ms=1.1 * latency_ms,
-        params=arch.params(),
-        macs=arch.macs().conv_linear,
-        generation=0,
     )
 
 
-@pytest.fixture
-def result():
-    archs = fresh_archs(3)
-    found = tuple(
-        evaluated(arch, *values) for arch, values in zip(archs, ((0.5, 1), (0.9, 3), (0.8, 2)), strict=True)
-    )
-    return SearchResult(
-        space=SPACE.name,
-        space_digest=SPACE.digest,
-        evaluator="a" * 64,
-        price="b" * 64,
-        budget=Budget(latency_ms=3.5),
-        settings=SearchSettings(seed=7),
-        coarse=Coarse(priced=9, feasible=3, skeletons=1, smallest_ms=1),
-        history=(Generation(index=0, new=3, best=0.9, mean=0.7),),
-        evaluated=found,
-        winner=found[1],
-        provenance=Provenance(
-            luts=(LutPin(name="phone/autovit-nano/x/v3", sha256="b" * 64),),
-            checkpoint="c" * 64,
-            data="npz:images.npz",
-            data_digest="d" * 64,
-            split="search",
-            split_seed=0,
-            split_fraction=0.1,
-            code=CodeVersion(package="0.1.0", commit="1" * 40, sources="e" * 64),
-        ),
+def measured_of(*rows, winner, meets_budget=True):
+    return MeasuredBest(
+        device="phone", variant="coreml-fp16-all", winner=winner, meets_budget=meets_budget, models=rows
     )
 
 
 def test_the_first_within_the_budget_as_measured_is_chosen():
     rows = [row(1.3), row(1.1), row(0.5)]
-    assert choose(rows, 2.0) is rows[0]
-    assert choose(rows, 1.1) is rows[1]
-    assert choose(rows, 0.4) is None
+    assert first_within(rows, 2.0) is rows[0]
+    assert first_within(rows, 1.1) is rows[1]
+    assert first_within(rows, 0.4) is None
+
+
+def test_the_winner_is_the_measured_one_or_the_searchs_own(result):
+    first, second, _ = (found.arch for found in best_of(result, 3))
+    measured = measured_of(row(4.0, arch=first), row(2.0, arch=second), winner=second)
+    assert (measured.rank, measured.chosen.measured_high) == (1, 2.0)
+    assert winner_of(result, measured).accuracy == 0.8
+    assert winner_of(result, None) == result.winner
+    with pytest.raises(ValueError, match="the winner was not measured"):
+        measured_of(row(2.0, arch=first), winner=second)
+
+
+def test_measurements_are_read_as_they_were_written(tmp_path):
+    measured = measured_of(row(1.3, 0.25), winner="{}", meets_budget=False)
+    measured.save(tmp_path / "search" / "measured.json")
+    assert MeasuredBest.load(tmp_path / "search" / "measured.json") == measured
 
 
 def test_the_best_are_ranked_as_the_search_ranked_them(result):
-    assert [found.accuracy for found in top(result, 2)] == [0.9, 0.8]
+    assert [found.accuracy for found in best_of(result, 2)] == [0.9, 0.8]
     dear = result.model_copy(update={"settings": SearchSettings(loss_per_ms=0.4)})
-    assert [found.accuracy for found in top(dear, 3)] == [0.5, 0.8, 0.9]
+    assert [found.accuracy for found in best_of(dear, 3)] == [0.5, 0.8, 0.9]
 
 
-def test_a_budget_reads_as_what_it_holds():
+@pytest.fixture
+def of_two(result):
+    """The same for two phones; the second takes twice as long."""
     budget = Budget(latency_ms=2, further_latency_ms=(3,), params=10_000, macs=5, memory_bytes=6)
-    assert budget_text(budget) == (
-        "2.000 ms and 3.000 ms, 10,000 parameters, 5 conv+linear MACs, 6 bytes of activations, "
-        "latency held with 95 % confidence"
+    luts = (*result.provenance.luts, LutPin(name="other/autovit-nano/x/v1", sha256="d" * 64))
+    rows = tuple(
+        row.model_copy(
+            update={
+                "further_latency_ms": (2 * row.latency_ms,),
+                "further_latency_high_ms": (2.5 * row.latency_ms,),
+            }
+        )
+        for row in result.evaluated
     )
-    assert budget_text(Budget(latency_ms=2, cautious=False)) == "2.000 ms, by prediction"
+    return result.model_copy(
+        update={
+            "budget": budget,
+            "provenance": result.provenance.model_copy(update={"luts": luts}),
+            "evaluated": rows,
+            "winner": rows[1],
+        }
+    )
+
+
+def test_a_budget_reads_as_what_it_holds(result, of_two):
+    assert budget_text(of_two) == (
+        "2.000 ms by phone/autovit-nano/x/v3 and 3.000 ms by other/autovit-nano/x/v1, 10,000 parameters, "
+        "5 conv+linear MACs, 6 bytes of activations, latency held with 95 % confidence"
+    )
+    alone = result.model_copy(update={"budget": Budget(latency_ms=2, cautious=False)})
+    assert budget_text(alone) == "2.000 ms, by prediction"
+    nameless = of_two.model_copy(update={"provenance": None})
+    assert budget_text(nameless).startswith("2.000 ms by LUT 1 and 3.000 ms by LUT 2, ")
+
+
+def test_each_phones_prediction_stands_beside_its_budget(card, of_two):
+    text = model_card(dataclasses.replace(card, search=of_two, winner=of_two.winner), FILES)
+    assert (
+        "| predicted | 3.000 ms, at most 3.300 ms with that confidence by phone/autovit-nano/x/v3; "
+        "6.000 ms, at most 7.500 ms with that confidence by other/autovit-nano/x/v1 |"
+    ) in text
+    assert "on the others (other/autovit-nano/x/v1) nothing was measured" in text
+    assert "nothing was measured" not in model_card(card, FILES)
 
 
 @pytest.mark.parametrize("name", ["executorch-vulkan-fp16-t2", "coreml-fp16-cpuonly"])
@@ -97,7 +123,7 @@ def card(result):
         space=SPACE.name,
         space_digest=SPACE.digest,
         classes=tuple(f"c{number}" for number in range(15)),
-        recipe={"name": "tiny", "epochs": 2, "batch_size": 4, "learning_rate": 0.01, "seed": 5},
+        recipe=Recipe(name="tiny", epochs=2, batch_size=4, learning_rate=0.01, seed=5),
         step=3,
         steps_per_epoch=10,
         loss=1.5,
@@ -118,13 +144,11 @@ def card(result):
         make_lut(),
         info,
         None,
-        None,
-        {"winner.safetensors": "f" * 64},
     )
 
 
 def test_a_card_says_what_is_known_and_what_is_not(card):
-    text = model_card(card)
+    text = model_card(card, FILES)
     for fact in (
         card.winner.arch,
         "90.00 % top-1 on the search split",
@@ -151,7 +175,25 @@ def test_a_card_says_what_is_known_and_what_is_not(card):
 
 
 def test_a_measured_card_gives_the_measurement_and_the_verdict(card):
-    measured = dataclasses.replace(card, measured=row(3.4), meets_budget=True)
-    assert "3.332 ms, 95 % interval 3.298 to 3.400 ms, within the budget" in model_card(measured)
-    assert "the latency: what stands above is predicted" not in model_card(measured)
-    assert "NOT within the budget" in model_card(dataclasses.replace(measured, meets_budget=False))
+    within, beyond = (
+        dataclasses.replace(card, measured=measured_of(row(3.4), winner="{}", meets_budget=meets))
+        for meets in (True, False)
+    )
+    text = model_card(within, FILES)
+    assert "3.332 ms, 95 % interval 3.298 to 3.400 ms, within the budget" in text
+    assert "the latency: what stands above is predicted" not in text
+    assert "NOT within the budget" in model_card(beyond, FILES)
+
+
+def test_what_a_users_objective_gives_is_not_called_an_accuracy(card, tmp_path):
+    own = card.search.provenance.model_copy(update={"objective": "small"})
+    search = card.search.model_copy(update={"provenance": own})
+    text = model_card(dataclasses.replace(card, search=search), FILES)
+    assert "0.9 by the objective `small`" in text
+    assert "top-1" in model_card(card, FILES)
+    assert "top-1" not in text
+    search.save(tmp_path / "result.json")
+    assert SearchResult.load(tmp_path / "result.json").own_objective == "small"
+    before = search.model_dump(mode="json")
+    del before["provenance"]["objective"]
+    assert SearchResult.model_validate(before).own_objective == ""

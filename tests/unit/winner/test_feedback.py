@@ -1,14 +1,14 @@
 """Measurements of a search's best in the next version of the LUT, and when they have no place there."""
 
 import pytest
-from winner_world import fresh_archs, make_lut, true_ms, write_journal
 
-from luts.errors import UsageError
-from luts.schema import LutInputs
-from luts.store import LutStore
+from luts.format.errors import UsageError
+from luts.format.schema import LutInputs
+from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.feedback import fed_back
-from orchestrator.measure.plan import model_id
+from orchestrator.plan.plan import model_id
+from orchestrator.winner.feedback import fed_back
+from tests.support.winner_world import fresh_archs, make_lut, true_ms, write_journal
 
 DIGEST = "ab" * 32
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.agent.errors import OpError
-from orchestrator.agent.identity import agent_info
-from orchestrator.agent.server import LOOPBACK, Server, listen
-from orchestrator.agent.session import Agent
-from orchestrator.agent.state import describe_host
+from orchestrator.agent.agent import Agent
+from orchestrator.agent.contract import LOOPBACK
+from orchestrator.agent.device.identity import agent_info
+from orchestrator.agent.device.state import describe_host
 from orchestrator.agent.store import ModelStore
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.messages import RuntimeInfo, TensorSpec
+from orchestrator.wire.errors import OpError
+from orchestrator.wire.fields import TensorSpec
+from orchestrator.wire.replies import RuntimeInfo
+from tests.support.served_agent import serving
 
 TOKEN = "right"
 
@@ -100,14 +101,6 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     runtime = DoublerRuntime()
     store = ModelStore(tmp_path / "store", max_bytes=1000)
-    listener = listen(0)
     agent = Agent(TOKEN, store, {"doubler": runtime}, agent_info(), describe_host())
-    thread = threading.Thread(target=Server(agent, listener).serve, daemon=True)
-    thread.start()
-    try:
-        yield Served(listener.getsockname()[1], runtime, store)
-    finally:
-        # Closing a listener does not wake a thread that is in accept(); shutting it down does.
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(timeout=10)
+    with serving(agent) as port:
+        yield Served(port, runtime, store)

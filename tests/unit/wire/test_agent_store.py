@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.agent.errors import OpError
 from orchestrator.agent.store import ModelStore
+from orchestrator.wire.errors import OpError
 
 
 def digest(data: bytes) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from luts.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
+from orchestrator.cli.exit_codes import exit_code
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, FrameError
 from orchestrator.wire.frames import MAX_PAYLOAD_BYTES, encode_header, read_frame
@@ -56,7 +57,7 @@ def test_error_reply_keeps_the_connection(peer: Peer) -> None:
     client = peer(reply(1, error=error), reply(2, present=True, op="have"))
     with pytest.raises(AgentError, match="no space") as refused:
         client.state()
-    assert (refused.value.code, refused.value.exit_code) == ("storage_full", 1)
+    assert (refused.value.code, exit_code(refused.value)) == ("storage_full", 1)
     with pytest.raises(AgentLost):
         client.state()
 
@@ -81,7 +82,7 @@ def test_broken_answer_loses_the_agent(answer: bytes, why: str) -> None:
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(AgentLost, match=why) as lost:
             client.state()
-        assert lost.value.exit_code == 3
+        assert exit_code(lost.value) == 3
         with pytest.raises(AgentLost, match="connect again"):
             client.state()
 
@@ -124,6 +125,59 @@ def test_too_few_samples_lose_the_agent(peer: Peer) -> None:
     client = peer(struct.pack(">I", len(raw)) + raw + bytes(8))
     with pytest.raises(AgentLost, match="8 bytes for 2 x 2 samples"):
         client.run([1], [[0, 0], [0, 0]])
+
+
+class Running:
+    """A peer that knows heartbeats or not, and answers a run with 2 signs of life and the samples 5 and 7."""
+
+    def __init__(self, knows: bool) -> None:
+        self.requests: list[dict[str, Any]] = []
+        golden = Path(__file__).resolve().parents[3] / "protocol/golden"
+        hello = self._header(golden / ("hello.reply.heartbeat.bin" if knows else "hello.reply.bin"))
+        run = {**self._header(golden / "run.reply.bin"), "id": 2, "visits": 1}
+        beats = encode_header({"id": 2, "running": 3}) + encode_header({"id": 2, "running": 4})
+        samples = encode_header(run, 16) + struct.pack(">2Q", 5, 7)
+        self.answers = [encode_header(hello | {"id": 1}), (beats if knows else b"") + samples]
+
+    @staticmethod
+    def _header(path: Path) -> dict[str, Any]:
+        with path.open("rb") as file:
+            frame = read_frame(file)
+        assert frame is not None
+        return frame[0]
+
+    def serve(self, sock: socket.socket) -> None:
+        with sock, sock.makefile("rb") as stream:
+            for answer in self.answers:
+                frame = read_frame(stream)
+                assert frame is not None
+                self.requests.append(frame[0])
+                sock.sendall(answer)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_signs_of_life_are_asked_of_agents_that_know_them(
+    knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    limits: list[float | None] = []
+    peer = Running(knows)
+    thread = threading.Thread(target=peer.serve, args=(theirs,), daemon=True)
+    thread.start()
+    client = AgentClient(ours, "token", timeout_s=5)
+    client.hello()
+    received = client._channel._receive
+
+    def receive(action: str) -> Any:
+        limits.append(ours.gettimeout())
+        return received(action)
+
+    monkeypatch.setattr(client._channel, "_receive", receive)
+    assert client.run([1], [[0], [0]]).samples.tolist() == [[5], [7]]
+    client.close()
+    thread.join(5)
+    assert peer.requests[1].get("heartbeat_s") == (10 if knows else None)
+    assert limits == ([180.0] * 3 if knows else [3600.0])
 
 
 @pytest.mark.parametrize("order", [[], [[]], [[0] * 1001] * 200, [[255] * 1000] * 200 + [[0] * 1000]])

@@ -15,7 +15,7 @@ from orchestrator.wire.errors import FrameError
 from orchestrator.wire.frames import MAX_PAYLOAD_BYTES, encode_header, read_frame
 
 CODES = {"end", "header_too_large", "payload_too_large", "bad_header", "truncated"}
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SCALARS = (
     st.none()
     | st.booleans()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,11 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.wire import messages as m
 from orchestrator.wire.errors import FrameError
 from orchestrator.wire.frames import read_frame
+from orchestrator.wire.replies import REPLIES
+from orchestrator.wire.requests import REQUESTS
+from tools import make_golden_frames
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "protocol/golden"
@@ -24,17 +24,13 @@ MESSAGES = [case for case in MANIFEST if "schema" in case]
 
 
 def test_generated_files_are_current() -> None:
-    spec = importlib.util.spec_from_file_location("make_golden_frames", ROOT / "tools/make_golden_frames.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = tool
-    spec.loader.exec_module(tool)
-    built = tool.build()
+    built = make_golden_frames.build()
     found = {p.relative_to(ROOT) for d in ("schemas", "golden") for p in (ROOT / "protocol" / d).iterdir()}
     assert found == set(built)
     for path, content in built.items():
-        assert (ROOT / path).read_bytes() == content, f"{path} is stale: run tools/make_golden_frames.py"
+        assert (ROOT / path).read_bytes() == content, (
+            f"{path} is stale: run python -m tools.make_golden_frames"
+        )
 
 
 @pytest.mark.parametrize("case", MANIFEST, ids=lambda case: case["file"])
@@ -61,7 +57,7 @@ def test_stream_decodes_as_the_manifest_says(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", MESSAGES, ids=lambda case: case["file"])
 def test_schema_and_model_agree(case: dict[str, Any]) -> None:
     name, direction, _ = case["schema"].split(".")
-    model = (m.REQUESTS if direction == "request" else m.REPLIES)[name]
+    model = (REQUESTS if direction == "request" else REPLIES)[name]
     schema = json.loads((ROOT / "protocol/schemas" / case["schema"]).read_bytes())
     jsonschema.Draft202012Validator.check_schema(schema)
     header = case["frames"][0]["header"]
@@ -73,7 +69,7 @@ def test_schema_and_model_agree(case: dict[str, Any]) -> None:
 def test_schema_and_model_agree_on_broken_messages(case: dict[str, Any]) -> None:
     """Every field of every valid message is dropped, and replaced by values of other types and ranges."""
     name, direction, _ = case["schema"].split(".")
-    model = (m.REQUESTS if direction == "request" else m.REPLIES)[name]
+    model = (REQUESTS if direction == "request" else REPLIES)[name]
     schema = json.loads((ROOT / "protocol/schemas" / case["schema"]).read_bytes())
     validator = jsonschema.Draft202012Validator(schema)
     broken = list(_mutations(case["frames"][0]["header"]))

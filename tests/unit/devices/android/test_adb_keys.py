@@ -12,8 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
-from luts.errors import DeviceError, StorageError
+from luts.format.errors import StorageError
 from orchestrator.devices.android import keys
+from orchestrator.wire.errors import DeviceError
 
 
 def test_new_key_is_private_and_kept(tmp_path):
@@ -72,7 +73,7 @@ def pem(private):
 def test_foreign_file_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "adbkey"
     path.write_bytes(content)
-    with pytest.raises(DeviceError, match="is no adb key"):
+    with pytest.raises(DeviceError, match="is not an adb key"):
         keys.load_or_make(path)
     assert path.read_bytes() == content
 

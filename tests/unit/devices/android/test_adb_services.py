@@ -6,10 +6,11 @@ import struct
 
 import pytest
 
-from luts.errors import DeviceError, InvalidArtifactError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.android import shell, sync
 from orchestrator.devices.android.errors import LinkLost
 from orchestrator.devices.android.shell import converse
+from orchestrator.wire.errors import DeviceError
 
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 

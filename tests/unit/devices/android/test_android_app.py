@@ -4,12 +4,13 @@ import hashlib
 
 import pytest
 
-from luts.errors import DeviceError, InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.devices.android import apk as apk_module
 from orchestrator.devices.android import app, awake
 from orchestrator.devices.android.apk import APK_VARIABLE, AppFile
 from orchestrator.devices.android.errors import NotInstalled, PhoneNotReady
 from orchestrator.devices.android.install import Installed, find_installed, install
+from orchestrator.wire.errors import DeviceError
 
 DUMP = """Activity Resolver Table:
   Non-Data Actions:

@@ -6,13 +6,14 @@ import struct
 
 import pytest
 
-from luts.errors import DeviceError
 from orchestrator.devices.android import apk as apk_module
+from orchestrator.devices.android import app as app_module
 from orchestrator.devices.android import device as device_module
+from orchestrator.devices.android import finding as finding_module
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady
 from orchestrator.devices.android.phones import AndroidPhone
-from orchestrator.wire.errors import AgentError
+from orchestrator.wire.errors import AgentError, DeviceError
 
 PHONE = AndroidPhone("SERIAL1", "device", "Pixel 8", "usb")
 HELLO = {
@@ -38,6 +39,7 @@ class Phone:
         self.running = False
         self.token = ""
         self.verdicts = []
+        self.clock = Clock()
 
     def open_link(self, serial, ask_user=None):
         assert serial == "SERIAL1"
@@ -88,13 +90,12 @@ def phone(link, monkeypatch, tmp_path):
             return super().open_service(service)
 
     played = Phone(Link)
-    monkeypatch.setattr(device_module.finding, "open_link", played.open_link)
+    monkeypatch.setattr(finding_module, "open_link", played.open_link)
     monkeypatch.setattr(apk_module, "_BUILT", tmp_path)
-    monkeypatch.setattr(device_module.app, "save_log", lambda link, name: tmp_path / f"{name}.log")
-    clock = Clock()
+    monkeypatch.setattr(app_module, "save_log", lambda link, name: tmp_path / f"{name}.log")
+    played.clock = clock = Clock()
     monkeypatch.setattr(device_module, "_clock", clock.now)
     monkeypatch.setattr(device_module, "_sleep", clock.sleep)
-    played.clock = clock
     return played
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from luts.errors import DeviceError
 from orchestrator.devices.android import direct, finding, server, usb
 from orchestrator.devices.android.errors import LinkLost, PhoneNotReady
 from orchestrator.devices.android.phones import AndroidPhone
+from orchestrator.wire.errors import DeviceError
 
 ADDRESS = "127.0.0.1:15557"
 
@@ -90,7 +90,7 @@ def test_phone_that_does_not_tell_its_model(world):
 
 def test_address_that_is_none(world, monkeypatch):
     monkeypatch.setenv(finding.ADDRESSES_VARIABLE, "pixel8")
-    with pytest.raises(DeviceError, match="'pixel8' is no address of a phone: write host:port"):
+    with pytest.raises(DeviceError, match="'pixel8' is not the address of a phone: write host:port"):
         finding.list_phones()
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from luts.errors import DeviceError
 from orchestrator.devices.android.errors import PhoneNotReady
 from orchestrator.devices.android.phones import AndroidPhone, choose, is_address, slug
+from orchestrator.wire.errors import DeviceError
 
 PIXEL = AndroidPhone("37281FDJH0042", "device", "Pixel 8", "usb")
 TWIN = AndroidPhone("192.168.1.5:5555", "device", "Pixel 8", "tcp")

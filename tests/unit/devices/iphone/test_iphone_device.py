@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from luts.errors import DeviceError
-from orchestrator.devices.base import Access
+from orchestrator.devices.common.device import Access
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.device import IphoneDevice
 from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.phones import list_phones
 from orchestrator.devices.iphone.state import Connection, IphoneState
-from orchestrator.wire.errors import AgentError
+from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.frames import encode_header
 
 READY = IphoneState("UDID", "usb", "iPhone14,5", "16.7.10", "Phone", "trusted", True, "0.1.0")
@@ -77,7 +76,12 @@ def greets(sock: socket.socket) -> None:
     with sock:
         sock.recv(4096)
         agent = {"name": "blocktime-ios", "version": "1"}
-        device = {"model": "iPhone14,5", "os": "iOS 16.7.10", "os_build": None, "soc": None}
+        device: dict[str, object] = {
+            "model": "iPhone14,5",
+            "os": "iOS 16.7.10",
+            "os_build": None,
+            "soc": None,
+        }
         device |= {"cores": 6, "memory_bytes": 1 << 32, "simulated": True}
         reply = {"id": 1, "protocol": 1, "agent": agent, "device": device, "runtimes": {}}
         sock.sendall(encode_header(reply))

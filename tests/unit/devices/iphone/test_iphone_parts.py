@@ -8,10 +8,11 @@ import plistlib
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from luts.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.devices.iphone.address import VARIABLE, MuxAddress
 from orchestrator.devices.iphone.ipa import check_ipa
 from orchestrator.devices.iphone.loop import LoopThread
@@ -79,8 +80,8 @@ READY = IphoneState(
         ({"app_version": ""}, "--app"),
     ],
 )
-def test_next_step_names_what_comes_first(change: dict[str, object], step: str) -> None:
-    said = IphoneState(**{**vars(READY), **change}).next_step  # type: ignore[arg-type]
+def test_next_step_names_what_comes_first(change: dict[str, Any], step: str) -> None:
+    said = IphoneState(**{**vars(READY), **change}).next_step
     assert step in said
     assert bool(step) == bool(said)
 
@@ -116,8 +117,8 @@ def test_ipa_tells_its_version(tmp_path: Path) -> None:
         ({"Info.plist": INFO, SIGNED: b""}, "needs one Payload"),
         ({"Payload/A.app/Info.plist": INFO, "Payload/B.app/Info.plist": INFO}, "needs one Payload"),
         ({"Payload/A.app/Info.plist": b"\0" * (2 << 20), SIGNED: b""}, "needs one Payload"),
-        ({"Payload/A.app/Info.plist": b"garbage", SIGNED: b""}, "is no .ipa"),
-        ({"Payload/A.app/Info.plist": b"<?xml version='1.0'?><plist><di", SIGNED: b""}, "is no .ipa"),
+        ({"Payload/A.app/Info.plist": b"garbage", SIGNED: b""}, "is not an .ipa"),
+        ({"Payload/A.app/Info.plist": b"<?xml version='1.0'?><plist><di", SIGNED: b""}, "is not an .ipa"),
         ({"Payload/A.app/Info.plist": plistlib.dumps(["list"]), SIGNED: b""}, "not dev.blocktime.bench"),
     ],
 )

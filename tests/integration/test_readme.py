@@ -1,0 +1,170 @@
+"""README.md from top to bottom: its commands in their order, in one folder, each on what those before it left.
+
+What is shortened, and README says how long it takes otherwise:
+
+- `make demo` is its script alone, `tools/demo.sh`, without setting up `.venv`;
+- whatever measures stops after a second, profiles have a handful of models, training has one epoch, searches a
+  handful of networks (`SHORTER`);
+- `bench profile` of `autovit-xxs` on this machine is planned alone; so is one with an agent of another language,
+  with which `tests/agents` measures;
+- the suite has two of its networks, `bench blocks` two mixers at 8 px.
+
+What can't be run here: `make test`, which runs this; phones, of which there are none, so that all is right until
+then (exit code 3); `bench agent`, which serves until it is stopped; `bench native`, which `tests/native` runs;
+`make agents`, which builds for minutes; `bench breakdown`, which lowers for minutes and has a test of its own. Of
+these, and of what is named without arguments, options and targets are looked up.
+
+Documented output is compared without its figures (`tests/support/readme.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from luts.format.store import LutStore
+from orchestrator.suites import load_suite
+from orchestrator.tasks import suite as suite_task
+from orchestrator.winner.choice import MeasuredBest
+from search.algorithms import SearchResult
+from tests.support.bench import bench
+from tests.support.profiling import PLAN
+from tests.support.readme import Example, examples, like
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = examples((ROOT / "README.md").read_text(encoding="utf-8"))
+
+SECOND = ("--budget", "1s")
+SHORTER = {
+    "profile": (*PLAN[2:], *SECOND),
+    "train": ("--recipe", "demo", "--epochs", "1"),
+    "search": ("--population", "6", "--generations", "1", "--crossovers", "2", "--mutations", "2", *SECOND),
+    "validate": ("-n", "2", *SECOND),
+    "measure": SECOND,
+    "blocks": ("--blocks", "mha,pool", "--resolution", "8", *SECOND),
+}
+"""Options after those that README gives; of an option that stands twice, the last counts."""
+
+INSTEAD = {
+    "bench profile --device host --space autovit-xxs": ("--plan-only",),
+    "bench profile --device host --agent": ("--plan-only",),
+    "bench agent": ("--help",),
+    "bench native": ("--help",),
+    "bench lut verify": ("--help",),
+    "bench breakdown": ("--help",),
+}
+"""By how a command begins: options in the place of `SHORTER`."""
+
+PHONES = ("bench profile --device pixel8", "bench profile --device iphone13")
+WORDS = {"LUT=12ms": "linux-x86-64/autovit-nano=12ms"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, export_cache):
+    """Where all happens, images in `DIR`."""
+    home = tmp_path_factory.mktemp("home")
+    places = {
+        "BLOCKTIME_LUTS": home / "luts",
+        "BLOCKTIME_RUNS": home / "mine",
+        "BLOCKTIME_CACHE": export_cache,
+    }
+    digits = load_digits()
+    for number in range(200):
+        folder = home / "DIR" / str(digits.target[number])
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (digits.images[number] * 255 / 16).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        for name, place in places.items():
+            patch.setenv(name, str(place))
+        suite = load_suite("autovit-table2")
+        rows = ("MobileNetv3", suite.reference)
+        two = suite.model_copy(update={"networks": tuple(n for n in suite.networks if n.row in rows)})
+        patch.setattr(suite_task, "load_suite", {"autovit-table2": two}.__getitem__)
+        yield home
+
+
+def demo(home: Path) -> None:
+    """`tools/demo.sh` with a `bench` that gets the shorter options."""
+    program = home / "bin" / "bench"
+    program.parent.mkdir()
+    cases = "\n".join(
+        f'{name}) set -- "$@" {shlex.join(SHORTER[name])};;' for name in ("profile", "train", "search")
+    )
+    program.write_text(
+        f"#!/bin/sh\ncase $1 in\n{cases}\nesac\n"
+        f'exec {sys.executable} -c "from orchestrator.cli.entry import main; main()" "$@"\n'
+    )
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", ROOT / "tools" / "demo.sh"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (home / "runs/demo/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    for name in ("winner.json", "winner.safetensors", "winner.pte", "winner.mlpackage", "winner.md"):
+        assert (home / "runs/demo/search" / name).exists()
+    assert LutStore([home / "luts"]).load("host/autovit-nano").meta.measured == "measured"
+
+
+def make(target: str) -> None:
+    """That there is such a target, and that all it needs could be made."""
+    done = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.command)
+def test_readme(example: Example, home) -> None:
+    command = " ".join(WORDS.get(word, word) for word in shlex.split(example.command))
+    if command.startswith("make "):
+        make(command.removeprefix("make "))
+        if command == "make demo":
+            demo(home)
+        return
+    words = command.split()[1:]
+    begins = next((start for start in INSTEAD if command.startswith(start)), None)
+    words += INSTEAD[begins] if begins else SHORTER.get(words[0], ())
+    done = bench(*words)
+    assert done.returncode == (3 if command.startswith(PHONES) else 0), done.stderr
+    if example.output:
+        like(example.output, done.stdout, done.stderr)
+
+
+def test_the_demo_found_a_network_that_keeps_its_promises(home) -> None:
+    found = SearchResult.load(home / "runs/demo/search/result.json")
+    measured = MeasuredBest.load(home / "runs/demo/search/measured.json")
+    assert found.winner.latency_high_ms <= found.budget.latency_ms
+    assert measured.models[0].arch == found.winner.arch
+    winner = (home / "runs/demo/search/winner.json").read_text()
+    (row,) = [row for row in found.evaluated if json.loads(row.arch) == json.loads(winner)]
+    again = bench(
+        "eval", "--arch", "runs/demo/search/winner.json", "--supernet", "runs/demo/supernet", "--json"
+    )
+    assert json.loads(again.stdout)["top1"] == pytest.approx(row.accuracy)
+
+
+def test_all_commands_are_in_it() -> None:
+    listed = bench("--help").stdout
+    commands = set(re.findall(r"^│ ([a-z]+)\b", listed.split("Commands")[1], re.MULTILINE))
+    assert commands >= {"profile", "search", "doctor"}
+    assert commands - {example.command.split()[1] for example in EXAMPLES} == set()

@@ -1,0 +1,1 @@
+"""Helpers of the tests: worlds of known truth, fakes, and programs under test."""

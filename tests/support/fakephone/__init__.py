@@ -1,0 +1,1 @@
+"""An Android phone behind adb, without one."""

@@ -1,0 +1,151 @@
+"""Code of a user's own: a block, its module, and a space of it, as a file that is written where a test wants it."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import search.networks  # noqa: F401 - own code brings torch, which can't be forgotten and loaded again
+from search.algorithms.interfaces.objectives import OBJECTIVES
+from search.algorithms.study.strategy import STRATEGIES
+from search.blocks import registry as blocks
+from search.spaces import family, plugins, registry
+
+BLOCK = """
+import dataclasses
+from typing import ClassVar
+
+from search.blocks import BlockSpec, Macs, param, register
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SqueezeExcite(BlockSpec):
+    kind: ClassVar[str] = "own.se"
+    examples: ClassVar[tuple[str, ...]] = ("own.se(c=8,r=4)@7", "own.se(c=16,r=4)@8")
+
+    channels: int = param("c")
+    reduction: int = param("r")
+
+    @property
+    def in_channels(self):
+        return self.channels
+
+    @property
+    def out_channels(self):
+        return self.channels
+
+    @property
+    def removable(self):
+        return True
+
+    @property
+    def squeezed(self):
+        return self.channels // self.reduction
+
+    def params(self):
+        return 2 * self.channels * self.squeezed + self.squeezed + self.channels
+
+    def macs(self):
+        macs = 2 * self.channels * self.squeezed
+        return Macs(macs, macs)
+
+    def traffic_elements(self):
+        return 3 * self.out_elements + 6 * self.channels + 4 * self.squeezed
+
+    def live_elements(self):
+        return 2 * self.out_elements + self.channels
+"""
+
+MODULE = """
+from torch import nn
+
+from search.networks import module_of
+
+
+class Gated(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.squeeze = nn.Conv2d(spec.channels, spec.squeezed, 1)
+        self.excite = nn.Conv2d(spec.squeezed, spec.channels, 1)
+
+    def forward(self, x):
+        return x * self.excite(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+
+
+module_of.register(SqueezeExcite, Gated)
+"""
+
+SPACES = """
+from search.blocks import MBConv
+from search.spaces import Space, Stage, register_space, register_stage
+
+
+@register_stage("own.se")
+def stage(v, channels, resolution):
+    width = int(v["width"])
+    down = MBConv(resolution, channels, width, 3, 2, int(v["stride"]))
+    return [down] + [SqueezeExcite(down.out_resolution, width, int(v["reduction"]))] * int(v["depth"])
+
+
+_CHOICES = (("depth", (1, 2)), ("reduction", (2, 4)))
+SPACE = register_space(
+    Space(
+        "own-se",
+        (
+            Stage("stem", "conv", (("stride", 2), ("kernel", 3)), (("width", (8, 16)),)),
+            Stage("body", "own.se", (("stride", 2),), (("width", (16, 24)), *_CHOICES)),
+            Stage("tail", "own.se", (("stride", 2),), (("width", (24, 32)), *_CHOICES)),
+        ),
+        stage_counts=(2, 3),
+        resolutions=(32,),
+        heads=("fc",),
+        default_resolution=32,
+        default_classes=10,
+    )
+)
+"""
+
+OPENER = '''
+
+@dataclasses.dataclass(frozen=True)
+class Opener:
+    """For workers of a search: an architecture is as accurate as it has squeezed channels."""
+
+    fingerprint: str = "a" * 64
+
+    def open(self):
+        return self
+
+    def accuracy(self, arch):
+        return sum(block.squeezed for block in arch.blocks() if isinstance(block, SqueezeExcite)) / 100
+'''
+
+
+def write_own_code(folder: Path, *parts: str) -> Path:
+    """A file of those parts, by default block, module, space and opener."""
+    path = folder / "own_blocks.py"
+    path.write_text("".join(parts or (BLOCK, MODULE, SPACES, OPENER)), encoding="utf-8")
+    return path
+
+
+@contextlib.contextmanager
+def own_code_forgotten() -> Iterator[None]:
+    """Begin without any code of a user's own, and forget afterwards what was imported and registered."""
+    tables = blocks._KINDS, family._STAGES, family._SLOTS, family._HEADS, registry._SPACES, registry._ARCHS
+    with contextlib.ExitStack() as stack:
+        for table in (*tables, STRATEGIES.items, OBJECTIVES.items, os.environ):
+            stack.enter_context(mock.patch.dict(table))
+        stack.enter_context(mock.patch.object(plugins, "_loaded", {}))
+        stack.enter_context(mock.patch.object(plugins, "_installed_asked", False))
+        stack.callback(family.expand_stage.cache_clear)
+        stack.callback(_forget_modules)
+        os.environ.pop(plugins.VARIABLE, None)
+        yield
+
+
+def _forget_modules() -> None:
+    for name in [name for name in sys.modules if name.startswith("own_")]:
+        del sys.modules[name]

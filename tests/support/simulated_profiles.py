@@ -1,0 +1,63 @@
+"""Whole profiles of a simulated device: a process, a socket, the real client, journal, engine and estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.format.lut import Lut
+from orchestrator.devices.host import HostDevice
+from orchestrator.devices.simulated import simulated_program
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import Record
+from orchestrator.journal.runs import Run
+from orchestrator.measure.session import Measurement, measure
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.policy import Policy
+from orchestrator.simulate.document import write_model
+from orchestrator.simulate.scenario import Scenario
+from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from search.spaces import get_space
+
+PLAN = make_plan(get_space("autovit-nano"), design=24, heldout=12, removals="reference")
+# Larger batches than a real device gets, so that there are few of them and tests stay quick.
+POLICY = Policy(batch_models=15, max_rounds=30, max_passes=3, cooling_s=0.0)
+
+
+@dataclass(frozen=True)
+class Profiled:
+    lut: Lut
+    measurement: Measurement
+    records: list[Record]
+    agent_starts: int
+
+
+def profile(
+    scenario: Scenario,
+    folder: Path,
+    *,
+    threads: int = 1,
+    plan: Plan = PLAN,
+    policy: Policy = POLICY,
+    disturb: Callable[[HostDevice], None] = lambda _: None,
+) -> Profiled:
+    """Measure the plan; `disturb` is called whenever the engine tells of progress."""
+    files = {model.model_id: write_model(model.blocks, folder / "models") for model in plan.models}
+    run = Run(folder / "run")
+    variant = Variant("simulated", "", threads=threads)
+    with HostDevice(simulated_program(scenario), folder / "store", log_path=folder / "agent.log") as device:
+        measurement = measure(
+            device,
+            variant,
+            subject_of(plan, files),
+            run.journal,
+            policy,
+            budget_s=0,
+            progress=lambda *_: disturb(device),
+        )
+        starts = device.agent_starts
+    lut = lut_of(plan, files, measurement, device.name)
+    return Profiled(lut, measurement, read_log(run.journal), starts)

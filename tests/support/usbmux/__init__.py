@@ -1,0 +1,1 @@
+"""An iPhone behind a usbmuxd of its own, without either."""

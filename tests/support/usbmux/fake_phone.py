@@ -1,0 +1,188 @@
+"""An iPhone as seen through usbmuxd: what it tells, whom it trusts, its apps, and its owner's hands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tests.support.usbmux.device_key import public_key_pem
+from tests.support.usbmux.fake_lockdown import LockdownSession
+from tests.support.usbmux.phone_apps import App
+
+LOCKDOWN_PORT = 62078
+AGENT_PORT = 47613
+BUNDLE = "dev.blocktime.bench"
+BUILDS = {"15.8": "19H370", "16.7.10": "20H350", "17.2": "21C62", "17.6": "21G80", "18.1": "22B83"}
+
+_CODE_LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
+
+Talk = Callable[[socket.socket], None]
+"""Speaks over a connection until it ends."""
+
+
+@dataclass
+class FakePhone:
+    """Its attributes are what a test may change at any time.
+
+    Attributes:
+        app: What runs when the app is opened.
+        owner: What the owner does when asked whether to trust a computer; `locked` means that the phone shows its
+            lock screen and does not ask.
+        trusts_after: Answers that the dialog is still open before the owner acts; a real phone gives one or more.
+        hosts: Pair records of the computers that it trusts, by HostID.
+        locked: The passcode has not been typed since the phone started.
+        developer_image: The developer disk image is mounted, so that a computer can start apps.
+        tunnelled: Who talks to it does so from inside a tunnel, as tests make believe.
+        refuses_apps: The error of every installation, empty for none.
+        media: Files that computers put there, by path.
+        launches: Environments in which a computer started the app.
+    """
+
+    app: App
+    udid: str = "00008110-001A2B3C4D5E801E"
+    product_type: str = "iPhone14,5"
+    ios: str = "16.7.10"
+    name: str = "Test iPhone"
+    owner: Literal["trusts", "denies", "away", "locked"] = "trusts"
+    trusts_after: int = 1
+    locked: bool = False
+    developer_mode: bool = True
+    developer_image: bool = True
+    tunnelled: bool = False
+    refuses_apps: str = ""
+    media_bytes: int = 1 << 30
+    hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    apps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    media: dict[str, bytearray] = field(default_factory=dict)
+    launches: list[dict[str, str]] = field(default_factory=list)
+    pid: int = 0
+    _agent_port: int = 0
+    _services: dict[int, Talk] = field(default_factory=dict)
+    _app_sockets: list[socket.socket] = field(default_factory=list)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def values(self, trusted: bool) -> dict[str, Any]:
+        """What lockdownd tells; a computer that is not trusted learns less."""
+        values: dict[str, Any] = {
+            "BuildVersion": BUILDS.get(self.ios, "21A1"),
+            "CPUArchitecture": "arm64e",
+            "DeviceClass": "iPhone",
+            "DeviceName": self.name,
+            "DevicePublicKey": public_key_pem(),
+            "HardwareModel": "D17AP",
+            "PasswordProtected": self.locked,
+            "ProductName": "iPhone OS",
+            "ProductType": self.product_type,
+            "ProductVersion": self.ios,
+            "ProtocolVersion": "2",
+            "UniqueDeviceID": self.udid,
+            "WiFiAddress": "02:00:00:00:00:01",
+        }
+        if trusted:
+            values |= {
+                "ActivationState": "Activated",
+                "SerialNumber": "TEST00000001",
+                "TimeIntervalSince1970": 1700000000.0,
+                "TotalDiskCapacity": 128000000000,
+                "UniqueChipID": int(self.udid.split("-")[1], 16),
+            }
+        return values
+
+    def major(self) -> int:
+        """The first number of its iOS version."""
+        return int(self.ios.split(".")[0])
+
+    def install_app(self, bundle: str = BUNDLE) -> None:
+        """As if installed earlier."""
+        self.apps[bundle] = {
+            "ApplicationType": "User",
+            "CFBundleIdentifier": bundle,
+            "CFBundleShortVersionString": "0.1.0",
+        }
+
+    def tap_icon(self) -> str:
+        """The owner opens the app: unless it runs already, it makes a pairing code; the code that it shows."""
+        with self._lock:
+            if not self.pid:
+                code = "".join(secrets.choice(_CODE_LETTERS) for _ in range(8))
+                self._start({"BLOCKTIME_TOKEN": code})
+                self._shown = code
+            return self._shown
+
+    def launch(self, environment: Mapping[str, str]) -> int:
+        """A computer starts the app afresh; its process id."""
+        with self._lock:
+            self.quit_app()
+            self.launches.append(dict(environment))
+            self._start(environment)
+            self._shown = ""
+            return self.pid
+
+    def quit_app(self) -> None:
+        """The app ends, for whatever reason; connections to it break."""
+        with self._lock:
+            self.app.stop()
+            self.pid = self._agent_port = 0
+            sockets, self._app_sockets = self._app_sockets, []
+        for sock in sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _start(self, environment: Mapping[str, str]) -> None:
+        self._agent_port = self.app.start(environment)
+        self.pid = 1000 + len(self.launches) + os.getpid() % 1000
+
+    def dial(self, port: int) -> Talk | None:
+        """Who answers on a port of the phone; None where nobody does."""
+        if port == LOCKDOWN_PORT:
+            return lambda sock: LockdownSession(self, sock).serve()
+        if port == AGENT_PORT:
+            return self._dial_app()
+        with self._lock:
+            return self._services.pop(port, None)
+
+    def open_service(
+        self, talk: Callable[[FakePhone, socket.socket, ssl.SSLContext], None], tls: ssl.SSLContext
+    ) -> int:
+        """A port on which a service answers once; TLS as with lockdownd."""
+        with self._lock:
+            port = secrets.choice([port for port in range(49152, 65535) if port not in self._services])
+            self._services[port] = lambda sock: talk(self, sock, tls)
+            return port
+
+    def _dial_app(self) -> Talk | None:
+        try:
+            agent = socket.create_connection(("127.0.0.1", self._agent_port), timeout=5)
+        except (OSError, OverflowError):
+            return None
+        agent.settimeout(None)
+        with self._lock:
+            self._app_sockets.append(agent)
+        return lambda sock: _relay(sock, agent)
+
+
+def _relay(left: socket.socket, right: socket.socket) -> None:
+    """Passes bytes both ways; an end on one side is passed on, a break ends both."""
+    back = threading.Thread(target=_pump, args=(right, left), name="relay", daemon=True)
+    back.start()
+    _pump(left, right)
+    back.join()
+    right.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while piece := source.recv(1 << 18):
+            sink.sendall(piece)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,115 @@
+"""The frame of the command line: help of every command, version, completion."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from luts.format.code_version import package_version
+from luts.format.errors import UsageError
+from orchestrator.cli.main import app, run
+from orchestrator.cli.output import Column, emit_facts, emit_rows
+from tests.support.own_code import own_code_forgotten, write_own_code
+
+
+def walk(command, path=()):
+    """Every group and command with its words."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, (*path, name))
+
+
+COMMANDS = dict(walk(typer.main.get_command(app)))
+
+
+def shown(*words):
+    told = CliRunner().invoke(app, words, env={"COLUMNS": "300"}, prog_name="bench")
+    assert told.exit_code == 0, told.output
+    return told.output
+
+
+def bare(text):
+    """Without what tables and line breaks put between words."""
+    return "".join(text.replace("│", "").split())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_tells_all_of_every_command_and_group(path):
+    said = bare(shown(*path, "--help"))
+    for parameter in COMMANDS[path].params:
+        assert all(name in said for name in parameter.opts if name.startswith("-"))
+        help_text = (getattr(parameter, "help", None) or "").replace(r"\[", "[")
+        assert bare(help_text) in said, parameter.name
+    assert "--debug" in said or hasattr(COMMANDS[path], "commands")
+
+
+def test_the_version_is_the_packages():
+    assert shown("--version") == f"bench {package_version()}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_complete(shell, monkeypatch):
+    words = {"COMP_WORDS": "bench spa", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "bench spa"}
+    words["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    told = CliRunner().invoke(
+        app, [], env={"_BENCH_COMPLETE": f"complete_{shell}", **words}, prog_name="bench"
+    )
+    assert "space" in told.stdout
+    assert "profile" not in told.stdout
+
+
+def test_a_table_shows_brackets_as_they_are(capsys):
+    emit_rows("[a]", [Column("path", "[b]")], [{"path": "/tmp/[red]/[/x]"}], False)
+    emit_facts("[c]", {"name": "[/d]"}, False)
+    said = capsys.readouterr().out
+    assert all(text in said for text in ("[a]", "[b]", "/tmp/[red]/[/x]", "[c]", "[/d]"))
+
+
+@pytest.fixture
+def bench(monkeypatch, capsys):
+    """The whole command in this process: exit code, output, errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    with own_code_forgotten():
+        yield call
+
+
+def spaces_of(told):
+    code, out, err = told
+    assert (code, err) == (0, "")
+    return {row["space"] for row in json.loads(out)}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_own_code_is_known_to_every_command(bench, tmp_path, first):
+    imported = ("--import", write_own_code(tmp_path))
+    command = ("space", "list", "--json")
+    assert "own-se" in spaces_of(bench(*imported, *command) if first else bench(*command, *imported))
+
+
+def test_several_files_are_imported(bench, tmp_path):
+    (tmp_path / "empty.py").touch()
+    own = write_own_code(tmp_path)
+    assert "own-se" in spaces_of(
+        bench("space", "list", f"--import={own}", "--json", "--import", tmp_path / "empty.py")
+    )
+
+
+def test_own_code_that_fails_is_named_in_one_line(bench, tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    code, out, err = bench("space", "list", "--import", tmp_path / "broken.py")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"bench: {tmp_path / 'broken.py'} cannot be imported")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_traceback_where_it_is_asked_for(bench):
+    for arguments in (("--debug", "space", "show", "nosuch"), ("space", "show", "nosuch", "--debug")):
+        with pytest.raises(UsageError, match="nosuch"):
+            bench(*arguments)

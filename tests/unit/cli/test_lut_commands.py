@@ -1,0 +1,193 @@
+"""`bench lut` on a folder of LUTs that a test made."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from luts.format.schema import HeldoutError
+from luts.format.store import LutRef, LutStore
+from orchestrator.cli.lut_diff import short_names
+from tests.support.bench import answer, bench
+from tests.support.report_world import make_lut
+
+
+@pytest.fixture
+def luts(tmp_path, monkeypatch):
+    """Two versions of a LUT, the newer one the poorer, and where they lie; `name` is what both are called."""
+    monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path / "luts"))
+    store = LutStore([tmp_path / "luts"], lambda _: None)
+    lut = make_lut()
+    for mape, models in ((0.008, 12), (0.031, 2)):
+        error = HeldoutError(models=models, mape=mape, within_5=1.0, within_10=1.0, kendall_tau=None)
+        meta = lut.meta.model_copy(update={"heldout_error": error})
+        store.write(type(lut)(meta, lut.entries, lut.models, lut.samples))
+    return store
+
+
+@pytest.fixture
+def name(luts):
+    return luts.list()[0].name
+
+
+def own(told, name):
+    """The rows of LUTs of this name, without the package's."""
+    return [row for row in json.loads(told) if row["lut"].startswith(name)]
+
+
+def refused(done, exit_code, *words):
+    assert done.returncode == exit_code, done.stderr
+    assert done.stderr.count("bench: ") == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert all(word in last for word in words), last
+
+
+def test_the_list_says_which_version_a_name_means(luts, name):
+    done = bench("lut", "list", "--json")
+    assert [(row["taken"], row["broken"]) for row in own(done.stdout, name)] == [("best", None), (None, None)]
+    assert "warning: " + name in done.stderr
+    assert "MAPE 3.10 % on 2 held-out networks" in done.stderr
+    answer("lut", "pin", f"{name}/v2")
+    assert [row["taken"] for row in own(answer("lut", "list", "--json"), name)] == [None, "pinned"]
+
+
+def test_a_name_s_warning_goes_to_stderr(name):
+    done = bench("lut", "show", name, "--json")
+    assert json.loads(done.stdout)["lut"] == f"{name}/v1"
+    assert done.stderr.startswith(f"warning: {name}: v1 is taken: v2 is newer and is poorer")
+
+
+def test_a_version_is_pinned_and_the_pin_forgotten(name):
+    assert answer("lut", "pin", f"{name}/v2") == f"{name}/v2 is pinned\n"
+    assert json.loads(answer("lut", "show", name, "--json"))["lut"] == f"{name}/v2"
+    assert answer("lut", "pin", "--off", name) == f"{name}/v1 is what {name} means now; nothing is pinned\n"
+    assert json.loads(answer("lut", "show", name, "--json"))["lut"] == f"{name}/v1"
+
+
+def test_a_pin_on_what_is_gone_can_be_taken_off(luts, name):
+    (luts.roots[0] / name / "pinned.txt").write_text("v9\n")
+    refused(bench("lut", "show", name), 6, "v9 is pinned, but not there", "bench lut pin --off")
+    answer("lut", "pin", "--off", name)
+    answer("lut", "show", name)
+
+
+def test_a_version_is_removed_by_its_whole_name_alone(luts, name):
+    refused(bench("lut", "remove", name, "--yes"), 2, f"{name} means {name}/v1", "whole name")
+    refused(bench("lut", "remove", f"{name}/v2"), 2, "for good", "add --yes")
+    assert len(own(answer("lut", "list", "--json"), name)) == 2
+    assert answer("lut", "remove", f"{name}/v2", "--yes") == f"{name}/v2 is removed\n"
+    folder = luts.roots[0] / name / "v1"
+    answer("lut", "remove", folder, "--yes")
+    assert own(answer("lut", "list", "--json"), name) == []
+
+
+def test_a_broken_lut_is_named_and_the_others_are_listed(luts, name):
+    samples = luts.roots[0] / name / "v2" / "samples.parquet"
+    samples.chmod(0o644)
+    samples.write_bytes(samples.read_bytes()[:-1])
+    done = bench("lut", "list", "--json")
+    assert done.returncode == 0
+    first, second = own(done.stdout, name)
+    assert (first["kind"], second["kind"]) == (luts.load(f"{name}/v1").meta.measured, "broken")
+    assert str(samples.parent) in second["broken"]
+    assert f"warning: {name}/v2 is broken: LUT in {samples.parent}: samples.parquet differs" in done.stderr
+    refused(bench("lut", "verify", f"{name}/v2"), 6, str(samples.parent), "samples.parquet")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("lut", "list"),
+        ("lut", "show", "host"),
+        ("lut", "predict", "host", "--arch", "autovit-nano-0"),
+        ("report", "--lut", "host"),
+        ("space", "show", "autovit-nano", "--lut", "host"),
+        ("validate", "--lut", "host", "--device", "simulated"),
+    ],
+)
+def test_a_folder_of_luts_that_is_not_there_is_told(tmp_path, command):
+    refused(bench(*command, "--luts", tmp_path / "typo"), 2, f"--luts {tmp_path / 'typo'}", "not a folder")
+
+
+def test_a_kind_that_no_block_has_is_told_with_those_there_are(name):
+    refused(bench("lut", "show", f"{name}/v1", "--kind", "mvit"), 2, "unknown kind 'mvit'", "mvit.layer")
+    answer("lut", "show", f"{name}/v1", "--kind", "mvit.layer")
+
+
+@pytest.fixture
+def three(luts):
+    """Three LUTs of one space: of a phone, of another of half its speed, and of a simulated one of fp16."""
+    base = luts.load(luts.list()[0])
+    for device, variant, measured, factor in (
+        ("slow", "executorch-xnnpack-fp32-t2", "measured", 2.0),
+        ("simulated-phone", "executorch-xnnpack-fp16-t2", "simulated", 1.0),
+    ):
+        entries = tuple(
+            entry.model_copy(
+                update={name: factor * getattr(entry, name) for name in ("ms", "ci_low", "ci_high")}
+            )
+            for entry in base.entries[:-1]
+        )
+        info = base.meta.device.model_copy(update={"name": device})
+        changes = {"device": info, "variant": variant, "measured": measured}
+        luts.write(type(base)(base.meta.model_copy(update=changes), entries, base.models, base.samples))
+    return [ref.name + "/v1" for ref in luts.list() if ref.version == 1]
+
+
+def test_luts_side_by_side_are_named_in_the_headers(three):
+    phone, simulated, slow = three
+    said = answer("lut", "diff", phone, slow, simulated)
+    header = said.splitlines()[1]
+    assert [word in header for word in ("phone/fp32-t2 ms", "slow/fp32-t2 / phone/fp32-t2", "(simulated) ms")]
+    assert "slow/fp32-t2: " + slow in said
+    assert said.endswith("SIMULATED: not measured on any device: simulated-phone/fp16-t2 (simulated)\n")
+    rows = json.loads(answer("lut", "diff", phone, slow, simulated, "--json"))
+    assert rows["luts"] == [phone, slow, simulated]
+    assert {tuple(entry["ratios"]) for entry in rows["entries"]} == {(1.0, 2.0, 1.0)}
+    assert "SIMULATED" not in answer("lut", "diff", phone, slow)
+
+
+def test_luts_by_kind_and_by_rank(three):
+    phone, _, slow = three
+    kinds = answer("lut", "diff", phone, slow, "--by", "kind")
+    assert "mbconv" in kinds
+    assert "mvit.layer(" not in kinds
+    ranks = answer("lut", "diff", phone, slow, "--by", "rank")
+    assert "slow rank" in ranks.splitlines()[0]
+    assert "ranks: all alike" in ranks
+    assert "not in all others: " in ranks
+
+
+def test_a_diff_as_csv(three, tmp_path):
+    phone, _, slow = three
+    told = json.loads(answer("lut", "diff", phone, slow, "-o", tmp_path / "d.csv", "--json"))
+    with (tmp_path / "d.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows] == [entry["key"] for entry in told["entries"]]
+    assert {(row["ratio phone"], row["ratio slow"]) for row in rows} == {("1.0", "2.0")}
+    refused(bench("lut", "diff", phone, slow, "-o", "d.txt"), 2, "d.txt", ".csv")
+
+
+def test_luts_that_can_t_be_compared(three):
+    refused(bench("lut", "diff", three[0]), 2, "two or more")
+    refused(bench("lut", "diff", three[0], three[0]), 2, "named twice")
+    foreign = "linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1"
+    refused(bench("lut", "diff", three[0], foreign), 2, "no block is in all of them", "of autovit-xxs")
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["d/s/executorch-xnnpack-fp32-t1/v1", "d/s/executorch-xnnpack-fp32-t1/v2"], ["v1", "v2"]),
+        (["d/s/executorch-xnnpack-fp32-t1/v1", "d/s/executorch-xnnpack-int8-t1/v1"], ["fp32-t1", "int8-t1"]),
+        (["d/s/a-b/v1", "d/s/a/v1", "e/s/a/v1"], ["d/a-b", "d/a", "e/a"]),
+        (["pixel-8/s/x/v1", "pixel-9/s/x/v1"], ["pixel-8", "pixel-9"]),
+    ],
+)
+def test_luts_are_called_by_what_tells_them_apart(names, short):
+    refs = []
+    for place, text in enumerate(names):
+        device, space, variant, version = text.split("/")
+        refs.append(LutRef(device, space, variant, int(version[1:]), Path(f"/{place}")))
+    assert short_names(refs) == short

@@ -1,0 +1,47 @@
+"""Text of options as values."""
+
+import pytest
+
+from luts.format.errors import UsageError
+from orchestrator.cli.amounts import parse_budget, parse_bytes, parse_count, parse_latency, parse_percent
+
+
+def refused(parse, text):
+    with pytest.raises(UsageError) as error:
+        parse(text) if parse in (parse_budget, parse_latency) else parse(text, "--option")
+    return str(error.value)
+
+
+def test_amounts_with_their_units():
+    assert [parse_budget(t) for t in ("90s", "15m", "15min", "2h", "0.5m")] == [90, 900, 900, 7200, 30]
+    assert [parse_latency(t) for t in ("10ms", "10 ms", "150us", "150µs", ".2s")] == [10, 10, 0.15, 0.15, 200]
+    assert [parse_count(t, "--params") for t in ("1.8M", "300k", "42")] == [1.8e6, 3e5, 42]
+    assert [parse_bytes(t, "--memory") for t in ("10KB", "10K", "10", "2MiB")] == [
+        10_000,
+        10_000,
+        10,
+        2 * 1024**2,
+    ]
+    assert [parse_percent(t, "--narrow") for t in ("1.5%", "1.5", "0")] == [1.5, 1.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("parse", "expected", "texts"),
+    [
+        (parse_budget, "expected a time such as 90s", ("", "-3m", "1d", "0s", "soon")),
+        (parse_latency, "expected a latency such as 10ms", ("0ms", "fast", "-1", "10min")),
+        (parse_count, "expected a number such as 1.8M", ("few", "1.8MB", "0")),
+        (parse_bytes, "expected a size such as 10KB", ("10kg", "0")),
+        (parse_percent, "expected a percentage such as 1.5%", ("-1%", "1.5ms")),
+    ],
+)
+def test_what_is_not_an_amount_says_what_would_be(parse, expected, texts):
+    for text in texts:
+        said = refused(parse, text)
+        assert expected in said
+        assert repr(text) in said
+
+
+def test_a_number_without_a_unit_is_asked_for_it():
+    assert refused(parse_budget, "15") == "--budget '15' has no unit; is it 15s, 15m or 15h?"
+    assert refused(parse_latency, "80") == "--latency '80' has no unit; is it 80ms, 80us or 80%?"

@@ -1,0 +1,197 @@
+"""Joint fit, load variance and covariance of a few numbers, against formulas that the code does not use.
+
+The shipped LUTs hold the estimation to itself: `rebuild` would move them with it. These numbers hold it to the
+model that docs/lut.md and the docstrings state.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from luts.estimate import joint
+from luts.estimate.ratios import AaDifference, LoadRatio, ratio_estimates
+from luts.estimate.rows import Design, Rows, design_of
+from luts.estimate.variance import LoadGroup, pooled_load_variance
+from luts.format.schema import KeyFeatures
+
+MIB = 2**20
+
+# One network of 2 ms with one block, "a"; its sibling "b" is in none. All is relative to the network's latency.
+ENTRY_SD, MISFIT_SD, KIND_SD, SHARED_SD = 0.1, 0.004, 0.3, 0.2
+NOISE, BASE_SD, EXPECTED, NATURAL, ALIKE = 0.003**2, 0.4, 1.2, 2.0, 0.5
+SCALE = (1.2, 1.5)
+HYPER = np.array([ENTRY_SD, MISFIT_SD, KIND_SD, SHARED_SD])
+
+
+def one_network() -> Design:
+    tiny = 1e-9
+    return Design(
+        keys=("a", "b"),
+        kinds=("conv",),
+        counts=np.array([[0.5, 0.0]]),
+        calls=np.array([[0.5, 0.0]]),
+        physics=np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]]),
+        kernel=np.array([[1.0, ALIKE], [ALIKE, 1.0]]),
+        noise=np.array([[NOISE]]),
+        call_sd=np.array([BASE_SD, tiny]),
+        common=np.array([EXPECTED, 0, 0, 0]),
+        natural=np.array([NATURAL, tiny, tiny, tiny]),
+        floor=0.1,
+    )
+
+
+def test_two_entries_after_one_network_by_hand() -> None:
+    """Gaussian conditioning on 1 = base / 2 + a / 2 + error.
+
+    a and b are EXPECTED a priori, with what their kind's constant is uncertain by (0.3 x 2 = 0.6), their own
+    deviation and the shared one: variances 0.36 + 1.2^2 (0.01 + 0.04) = 0.432 and 0.36 + 1.5^2 0.05 = 0.4725,
+    covariance 0.36 + 1.2 x 1.5 x 0.04 x 0.5 = 0.396. The network is expected to give 0.6, so 0.4 is left to explain
+    by a variance of 0.25 x 0.16 + 0.25 x 0.432 + 0.003^2 + 0.004^2 = 0.148025.
+    """
+    of_a, of_b, both, seen, left = 0.432, 0.4725, 0.396, 0.148025, 0.4
+    solution, se = joint._solve(one_network(), np.array(SCALE), HYPER)
+    base, _, a, b, constant = solution[:5]
+    assert base == pytest.approx(0.5 * 0.16 * left / seen)
+    assert a == pytest.approx(1.2 + 0.5 * of_a * left / seen)
+    assert b == pytest.approx(1.2 + 0.5 * both * left / seen)
+    assert constant == pytest.approx(1.2 + 0.5 * 0.36 * left / seen)
+    assert se[0] ** 2 == pytest.approx(0.16 - (0.5 * 0.16) ** 2 / seen)
+    assert se[2] ** 2 == pytest.approx(of_a - (0.5 * of_a) ** 2 / seen)
+    assert se[3] ** 2 == pytest.approx(of_b - (0.5 * both) ** 2 / seen)
+    assert 0.5 * base + 0.5 * a == pytest.approx(1 - left * (NOISE + MISFIT_SD**2) / seen)
+
+
+FEATURES = {
+    "a": KeyFeatures(kind="conv", macs=4_000_000, depthwise_macs=1_000_000, traffic_bytes=MIB),
+    "b": KeyFeatures(kind="conv", macs=8_000_000, traffic_bytes=3 * MIB, params=MIB),
+    "c": KeyFeatures(kind="head", macs=2_000_000, traffic_bytes=MIB),
+}
+ROWS = Rows(
+    ms=np.array([2.0, 4.0, 3.0]),
+    log_covariance=np.array([[4e-6, 1e-6, 0], [1e-6, 9e-6, 0], [0, 0, 1e-6]]),
+    blocks=(("a", "c"), ("b", "a", "c"), ("a", "a", "c")),
+    boundary_bytes=np.array([0, 2.0 * MIB, 4.0 * MIB]),
+)
+
+
+def test_the_arrays_of_a_fit_by_hand() -> None:
+    design = design_of(ROWS, FEATURES)
+    assert (design.keys, design.kinds) == (("a", "b", "c"), ("conv", "head"))
+    np.testing.assert_allclose(design.counts, [[1 / 2, 0, 1 / 2], [1 / 4, 1 / 4, 1 / 4], [2 / 3, 0, 1 / 3]])
+    np.testing.assert_allclose(design.calls, [[1 / 2, 0], [1 / 4, 2 / 4], [1 / 3, 4 / 3]])
+    # of a call, of 10^6 dense and depthwise MACs, of MiB with 8 bytes a parameter; conv's columns, then head's
+    np.testing.assert_allclose(
+        design.physics, [[1, 3, 1, 1, 0, 0, 0, 0], [1, 8, 0, 11, 0, 0, 0, 0], [0, 0, 0, 0, 1, 2, 0, 1]]
+    )
+    np.testing.assert_allclose(design.noise, ROWS.log_covariance + 1e-8 * np.eye(3))
+    # 3 ms on average: of 8 / 3 blocks, (5 + 13 + 8) / 3 and (1 + 1 + 2) / 3 million MACs, (2 + 13 + 3) / 3 MiB
+    sizes = [3 / (8 / 3), 3 / (26 / 3), 3 / (4 / 3), 3 / 6]
+    np.testing.assert_allclose(design.natural, sizes * 2)
+    np.testing.assert_allclose(design.call_sd, [0.2 * 3, 3 / 2])
+    assert design.floor == pytest.approx(0.05 * 3 / (8 / 3))
+    # exp(-distance^2 / (2 x 0.5^2)) in the logarithms of MACs, traffic and parameters (1 where there are none)
+    squared = math.log(2) ** 2 + math.log(3) ** 2 + math.log(MIB) ** 2
+    np.testing.assert_allclose(design.kernel[0], [1, math.exp(-2 * squared), 0], atol=1e-300)
+
+
+def test_what_all_kinds_have_in_common_by_hand() -> None:
+    """Blocks of which nothing but a constant is known: a ridge of base and constant, each relative to its size."""
+    features = {
+        key: KeyFeatures(kind=kind, macs=0, traffic_bytes=0) for key, kind in (("a", "x"), ("b", "y"))
+    }
+    rows = Rows(np.array([2.0, 4.0]), 1e-6 * np.eye(2), (("a", "b"), ("a", "a", "b", "b", "b")), np.zeros(2))
+    base, constant = 0.2 * 3.0, 3.0 / 3.5  # of 3 ms and 3.5 blocks on average
+    system = np.array([[base / 2, 2 * constant / 2], [base / 4, 5 * constant / 4]])
+    shares = np.linalg.solve(system.T @ system + 0.01 * np.eye(2), system.T @ np.ones(2))
+    assert (shares > 0).all()
+    design = design_of(rows, features)
+    np.testing.assert_allclose(design.common, [shares[1] * constant, 0, 0, 0] * 2, atol=1e-12)
+
+
+def test_hyperparameters_are_the_mode_of_the_marginal_likelihood() -> None:
+    """-2 log N(1; what is expected, its covariance) and weak log-normal priors, written out; no step of 2 % to any
+    side is better by more than the lattice that the fit rounds to leaves open."""
+    generator = np.random.default_rng(3)
+    blocks = [tuple(generator.choice(list("abc"), generator.integers(2, 9))) for _ in range(25)]
+    ms = np.array([0.3 + sum({"a": 0.5, "b": 1.3, "c": 0.4}[key] for key in keys) for keys in blocks])
+    ms = ms * np.exp(generator.normal(0, 0.01, len(ms)))
+    rows = Rows(ms, 1e-6 * np.eye(len(ms)), tuple(blocks), np.zeros(len(ms)))
+    design = design_of(rows, FEATURES)
+    scale = np.maximum(design.physics @ design.common, design.floor)
+
+    def cost(logs: np.ndarray) -> float:
+        entry, misfit, kind, shared = np.exp(logs)
+        of_entries = np.outer(scale, scale) * (entry**2 * np.eye(3) + shared**2 * design.kernel)
+        of_kinds = design.physics @ np.diag((kind * design.natural) ** 2) @ design.physics.T
+        covariance = (
+            design.counts @ (of_entries + of_kinds) @ design.counts.T
+            + design.calls @ np.diag(design.call_sd**2) @ design.calls.T
+            + design.noise
+            + misfit**2 * np.eye(len(ms))
+        )
+        mean = design.counts @ design.physics @ design.common
+        density = multivariate_normal(mean, covariance).logpdf(np.ones(len(ms)))
+        prior = ((logs - np.log([0.1, 0.004, 0.3, 0.1])) / [1.0, 1.0, 0.7, 1.0]) ** 2
+        return float(-2 * density + prior.sum())
+
+    found = np.log(joint._maximise(design, scale))
+    assert np.exp(found[1]) == pytest.approx(0.01, rel=0.4), "the misfit that was put in"
+    for direction in np.vstack([np.eye(4), -np.eye(4)]):
+        assert cost(found + 0.3 * direction) > cost(found)
+        assert cost(found + 0.02 * direction) > cost(found) - 0.01
+
+
+def test_pooled_load_variance_by_hand() -> None:
+    """Without sampling errors the likelihood has its maximum where V = sum of squares over degrees of freedom.
+
+    The starting value is two degrees of 0.008^2. Two copies differ by 2 V: (0.02^2 + 0.02^2 + 0.01^2) / 2 = 4.5e-4
+    with three degrees. Three loads of a model, centre unknown, each 1.5 V: 0.51, 0.52, 0.53 stray from their mean
+    by 2e-4 in all, over 1.5, with two degrees.
+    """
+    pairs = LoadGroup(np.array([0.02, -0.02, 0.01]), np.zeros(3), np.full(3, 2.0), centre=0.0)
+    loads = LoadGroup(np.array([0.51, 0.52, 0.53]), np.zeros(3), np.full(3, 1.5))
+    alone = LoadGroup(np.array([9.0]), np.zeros(1), np.full(1, 1.5))
+    pooled = pooled_load_variance([pairs, loads, alone])
+    variance = (2 * 0.008**2 + 4.5e-4 + 2e-4 / 1.5) / (2 + 3 + 2)
+    assert pooled.sd == pytest.approx(math.sqrt(variance), rel=1e-3)
+    assert pooled.df == 7
+
+
+def test_sampling_errors_are_not_taken_for_load_variance() -> None:
+    """With errors alike everywhere, 2 V + se^2 is what the data say; so many pairs leave the start no weight."""
+    values = np.tile([0.02, -0.02], 5000)
+    pooled = pooled_load_variance(
+        [LoadGroup(values, np.full(10_000, 0.012), np.full(10_000, 2.0), centre=0.0)]
+    )
+    assert 2 * pooled.sd**2 + 0.012**2 == pytest.approx(0.02**2, rel=0.01)
+
+
+def load(model: str, batch: int, ratio: float, se: float, shared: float) -> LoadRatio:
+    return LoadRatio(model, batch, 0, ratio, se, 20, loads_each=1.5, shared_variance=shared)
+
+
+def test_ratios_and_their_covariance_by_hand() -> None:
+    """Model a is in sessions 0 and 1, b in session 1 alone; what they share is the reference of session 1."""
+    loads = [
+        load("a", 0, 0.10, 0.003, 1e-6),
+        load("a", 1, 0.12, 0.005, 2e-6),
+        load("b", 1, 0.30, 0.004, 2e-6),
+    ]
+    pairs = [AaDifference(batch, 0, 0.01, 0.002, 20) for batch in (0, 1)]
+    estimates = ratio_estimates("r", None, loads, pairs)
+    v = estimates.load_variance.sd**2
+    whole = {"a0": 1.5 * v + 9e-6, "a1": 1.5 * v + 25e-6, "b1": 1.5 * v + 16e-6}
+    weight = (1 / whole["a0"]) / (1 / whole["a0"] + 1 / whole["a1"])
+    assert estimates.ratios["a"].log_ratio == pytest.approx(weight * 0.10 + (1 - weight) * 0.12)
+    of_a = weight**2 * whole["a0"] + (1 - weight) ** 2 * whole["a1"]
+    assert estimates.ratios["a"].se ** 2 == pytest.approx(of_a)
+    assert estimates.ratios["b"].se ** 2 == pytest.approx(whole["b1"])
+    shared = (1 - weight) * (0.5 * v + 2e-6)
+    np.testing.assert_allclose(estimates.covariance, [[of_a, shared], [shared, whole["b1"]]])
+    assert estimates.noise_floor == pytest.approx(1.4826 * 0.01)
+    # a t interval with the degrees of the pairs (2), of a's second load (1) and of the starting value (2)
+    assert estimates.load_variance.df == 5
+    half = (estimates.ratios["b"].high - estimates.ratios["b"].low) / 2
+    assert half == pytest.approx(2.570582 * math.sqrt(whole["b1"]), rel=1e-4)

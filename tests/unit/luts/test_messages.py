@@ -1,0 +1,60 @@
+import pytest
+from pydantic import BaseModel, ValidationError, model_validator
+
+from luts.format.messages import close_names, few, first_problem, unknown
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c", "d"], "a, b and 2 more")],
+)
+def test_a_list_is_cut_after_so_many_names(names: list[str], text: str) -> None:
+    assert few(names, 2) == text
+
+
+def test_an_unknown_name_is_answered_with_what_comes_close_or_what_there_is() -> None:
+    assert unknown("fruit", "aple", ["apple", "pear"]) == "unknown fruit 'aple'; did you mean apple?"
+    assert unknown("fruit", "zzz", ["apple", "pear"], "or a FILE") == (
+        "unknown fruit 'zzz'; known: apple, pear (or a FILE)"
+    )
+    many = [f"fruit{number}" for number in range(50)]
+    assert unknown("fruit", "zzz", many) == "unknown fruit 'zzz'; nothing has a name like it"
+    assert unknown("fruit", "x" * 500, many).count("x") == 80
+
+
+def test_close_names_come_best_first_and_no_more_than_asked_for() -> None:
+    assert close_names("pixel8", ["host", "pixel8a", "pixel7", "pixel8"], 2) == ["pixel8", "pixel8a"]
+    assert close_names("pixel8", ["host"]) == []
+
+
+class Inner(BaseModel):
+    count: int
+
+
+class Outer(BaseModel):
+    inner: Inner
+
+    @model_validator(mode="after")
+    def _even(self) -> "Outer":
+        if self.inner.count % 2:
+            raise ValueError("an odd count")
+        return self
+
+
+def refused(document: object) -> ValidationError:
+    with pytest.raises(ValidationError) as raised:
+        Outer.model_validate(document)
+    return raised.value
+
+
+def test_the_first_problem_names_its_field_and_its_value() -> None:
+    error = refused({"inner": {"count": "many"}})
+    assert first_problem(error).startswith("inner.count = 'many': should be a valid integer")
+    assert first_problem(refused({"inner": {}})) == "inner.count is missing"
+    assert first_problem(refused({"inner": [1]})).startswith("inner: should be")
+
+
+def test_a_problem_of_no_single_field_names_the_whole() -> None:
+    error = refused({"inner": {"count": 3}})
+    assert first_problem(error) == "an odd count"
+    assert first_problem(error, "its JSON") == "its JSON: an odd count"

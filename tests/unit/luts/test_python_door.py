@@ -1,0 +1,115 @@
+"""`import luts`, as somebody in a notebook uses it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import luts
+from luts.build import build_lut
+from luts.format.store import LutStore
+from search.spaces import get_arch
+from tests.support.lut_world import make_study, make_world
+
+
+@pytest.fixture(autouse=True)
+def no_own_luts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def lut() -> luts.Lut:
+    return luts.load("linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1")
+
+
+def test_the_package_loads_without_what_its_names_need() -> None:
+    heavy = "numpy", "pandas", "pyarrow", "pydantic"
+    code = f"import luts, sys; assert not sys.modules.keys() & set({heavy}); assert 'load' in dir(luts)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_name_leads_somewhere_and_others_do_not() -> None:
+    assert {"Lut", "LatencyModel", "load", "list", "UsageError", "__version__"} <= set(dir(luts))
+    for name in dir(luts):
+        assert hasattr(luts, name)
+    with pytest.raises(AttributeError, match=r"module 'luts' has no attribute 'nothing'"):
+        luts.nothing  # type: ignore[attr-defined]  # noqa: B018
+    assert luts.__version__[0].isdigit()
+
+
+def test_luts_are_listed_and_loaded_by_name_part_of_it_reference_and_folder(tmp_path: Path) -> None:
+    refs = luts.list()
+    assert {"autovit-nano", "autovit-xxs"} <= {ref.space for ref in refs}
+    nano = next(ref for ref in refs if ref.space == "autovit-nano")
+    assert luts.load(nano) == luts.load("autovit-nano") == luts.load(str(nano)) == luts.load(nano.path)
+    with pytest.raises(luts.UsageError, match="autovit-xxs fits several"):
+        luts.load("autovit-xxs")
+
+
+def test_a_network_is_priced_with_its_interval(lut: luts.Lut) -> None:
+    arch = get_arch("autovit-xxs-paper")
+    told = lut.predict(arch)
+    assert told.low < told.ms < told.high
+    assert told.level == 0.95
+    assert told.ms == pytest.approx(lut.meta.reference_ms, rel=0.02)
+    assert lut.predict(arch.keys(), arch.boundary_bytes()) == told
+    assert lut.predict(list(arch.keys()), arch.boundary_bytes()) == told
+
+
+def test_block_keys_alone_do_where_handing_on_costs_nothing(lut: luts.Lut) -> None:
+    keys = get_arch("autovit-xxs-paper").keys()
+    free = luts.Lut(
+        lut.meta.model_copy(update={"transfer_ms_per_mib": 0.0}), lut.entries, lut.models, lut.samples
+    )
+    assert free.predict(keys) == free.predict(keys, 10**6)
+    dear = luts.Lut(
+        lut.meta.model_copy(update={"transfer_ms_per_mib": 0.5}), lut.entries, lut.models, lut.samples
+    )
+    assert dear.predict(keys, 2**20).ms == pytest.approx(dear.predict(keys, 0).ms + 0.5)
+    with pytest.raises(luts.UsageError, match="boundary_bytes"):
+        dear.predict(keys)
+
+
+def test_what_can_not_be_priced_says_why(lut: luts.Lut) -> None:
+    with pytest.raises(luts.UsageError, match="no entry for conv"):
+        lut.predict(["conv(in=3,out=16,k=3,s=2)@8"], 0)
+    with pytest.raises(luts.UsageError, match="is one text"):
+        lut.predict("conv(in=3,out=16,k=3,s=2)@256")
+
+
+def test_tables_become_data_frames(lut: luts.Lut) -> None:
+    entries = lut.to_pandas()
+    assert entries["key"].tolist() == [entry.key for entry in lut.entries]
+    np.testing.assert_array_equal(entries["ms"], [entry.ms for entry in lut.entries])
+    dearest = entries.sort_values("ms").iloc[-1]
+    assert dearest["ms"] == max(entry.ms for entry in lut.entries)
+    models = lut.to_pandas("models")
+    assert models["model_id"].tolist() == [model.model_id for model in lut.models]
+    assert models["blocks"].iloc[0] == lut.models[0].blocks
+    samples = lut.to_pandas("samples")
+    assert len(samples) == lut.samples.num_rows
+    assert set(samples["model"].unique()) == set(models["model_id"])
+
+
+def test_a_count_that_is_not_known_is_missing_and_others_stay_whole_numbers() -> None:
+    generator = np.random.default_rng(0)
+    study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
+    specs = [
+        spec.model_copy(update={"migrated_operations": 3 if spec.role == "removal" else None})
+        for spec in study.models
+    ]
+    built = build_lut(study.inputs, specs, study.estimation, study.features)
+    column = built.to_pandas().set_index("key")["migrated_operations"]
+    removed = next(spec.removed_key for spec in specs if spec.role == "removal")
+    assert column[removed] == 3
+    assert column.isna().sum() == len(column) - 1
+    assert luts.Lut(built.meta, (), (), built.samples).to_pandas().columns.tolist()[:2] == ["key", "ms"]
+
+
+def test_own_luts_come_from_a_further_folder(lut: luts.Lut, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    path = LutStore([folder]).write(lut)
+    assert path in [ref.path for ref in luts.list(folder)]
+    assert luts.load("linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1/v1", folder) == lut

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM while worker processes start: nothing of theirs is told on the terminal."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.bench import module_environment
+
+PROGRAM = """
+import os, signal, sys, time
+from luts.format.workers import start_worker, worker_context
+
+def work(ours):
+    ours.send("at work")
+    ours.poll(60)  # until the parent has gone
+
+if __name__ == "__main__":
+    context = worker_context(*sys.argv[2:])
+    ours, theirs = context.Pipe()
+    lock = context.Lock()
+    process = context.Process(target=work, args=(theirs,), daemon=True)
+    try:
+        start_worker(process)
+        theirs.close()
+        ours.recv()
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def ended(tmp_path, *arguments):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return subprocess.run(
+        [sys.executable, tmp_path / "program.py", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=module_environment(PYTHONPATH=f"{tmp_path}:" + ":".join(sys.path)),
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no server to fork from")
+def test_ctrl_c_while_the_fork_server_imports_is_the_parents_alone(tmp_path):
+    """What is imported sends Ctrl-C to all as a terminal does, just then."""
+    (tmp_path / "slow.py").write_text("import os, signal\nos.killpg(0, signal.SIGINT)\n")
+    done = ended(tmp_path, "SIGINT", "slow")
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", -15), ("SIGINT", 130)])
+def test_what_is_left_behind_is_removed_without_a_word(tmp_path, name, code):
+    """A lock of a context without fork is a semaphore that Python's tracker removes."""
+    done = ended(tmp_path, name)
+    assert (done.returncode, done.stderr) == (code, "")

@@ -1,0 +1,164 @@
+"""A journal that an earlier version began: read, and gone on with where nothing else has changed.
+
+`data/interrupted.jsonl` was written by `bench profile` at commit 10eed91, killed twice: in its second batch, which
+it then went on with in a further segment and rejected, and in its fifth. `interrupted.expected.json` is what that
+version estimated from it.
+"""
+
+import dataclasses
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from luts.format.errors import InvalidArtifactError
+from luts.format.store import LutStore
+from luts.verify import verify_lut
+from orchestrator.agent.contract import LOOPBACK
+from orchestrator.agent.store import ModelStore
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import BatchRecord, EndRecord, Header
+from orchestrator.journal.samples import JournalSamples, samples_table
+from orchestrator.measure.session import measure
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.policy import Policy
+from orchestrator.simulate.__main__ import simulated_agent
+from orchestrator.simulate.document import write_model
+from orchestrator.simulate.scenario import SCENARIOS
+from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from orchestrator.wire.client import AgentClient
+from search.spaces import get_space
+from tests.support.served_agent import serving
+
+DATA = Path(__file__).parent / "data"
+JOURNAL = DATA / "interrupted.jsonl"
+EXPECTED = json.loads((DATA / "interrupted.expected.json").read_bytes())
+QUIET = SCENARIOS["quiet"]
+UNEVEN = QUIET.model_copy(
+    update={"name": "uneven", "noise_seed": 1, "noise": QUIET.noise.model_copy(update={"load_sd": 0.03})}
+)
+PLAN = make_plan(get_space("autovit-nano"), design=8, heldout=4, removals="none", seed=5)
+
+
+class ServedDevice:
+    """A simulated device in this process whose agent calls itself `version`; the agent's own where empty."""
+
+    name = "simulated-uneven"
+    agent_starts = 1
+
+    def __init__(self, folder, version=""):
+        agent = simulated_agent(UNEVEN, "token", ModelStore(folder))
+        if version:
+            info = agent.info.model_copy(update={"version": version})
+            agent = dataclasses.replace(agent, info=info)
+        self._serving = serving(agent)
+
+    def describe(self):
+        return "a simulated device"
+
+    def connect(self):
+        sock = socket.create_connection((LOOPBACK, self._port))
+        return AgentClient.greeted(sock, "token", 60, self.name)
+
+    def __enter__(self):
+        self._port = self._serving.__enter__()
+        return self
+
+    def __exit__(self, *caught):
+        self._serving.__exit__(*caught)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return Path(shutil.copy(JOURNAL, tmp_path / "journal.jsonl"))
+
+
+@pytest.fixture
+def files(tmp_path):
+    return {model.model_id: write_model(model.blocks, tmp_path / "models") for model in PLAN.models}
+
+
+def resume(device, journal, files):
+    variant = Variant("simulated", "", threads=2)
+    with device:
+        return measure(
+            device,
+            variant,
+            subject_of(PLAN, files),
+            journal,
+            Policy.of(simulated=True),
+            budget_s=0,
+            progress=lambda *_: None,
+        )
+
+
+def version_of(journal):
+    header = read_log(journal)[0]
+    assert isinstance(header, Header)
+    return header.identity.agent.split()[1]
+
+
+def test_its_records_are_read_and_estimated_as_they_were():
+    records = read_log(JOURNAL)
+    assert [end.kept for end in records if isinstance(end, EndRecord)] == [True, False, True, True]
+    assert [(b.batch, b.segment) for b in records if isinstance(b, BatchRecord)] == [
+        (0, 0),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (3, 0),
+        (4, 0),
+    ]
+    estimation = JournalSamples(records).estimation(PLAN.reference.model_id)
+    ratios, quiet = estimation.ratios, estimation.quiet
+    assert estimation.samples.num_rows == EXPECTED["samples"]
+    assert sum(estimation.samples.column("ns").to_pylist()) == EXPECTED["ns"]
+    assert ratios.ratios.keys() == EXPECTED["log_ratios"].keys()
+    for name, expected in EXPECTED["log_ratios"].items():
+        ratio = ratios.ratios[name]
+        assert (ratio.log_ratio, ratio.low, ratio.high) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert ratios.noise_floor == pytest.approx(EXPECTED["noise_floor"], rel=1e-12)
+    assert ratios.load_variance.sd == pytest.approx(EXPECTED["load_sd"], rel=1e-12)
+    assert (quiet.ms, quiet.low, quiet.high) == pytest.approx(EXPECTED["quiet_ms"], rel=1e-12)
+
+
+def test_a_profile_goes_on_from_it(tmp_path, journal, files):
+    before = journal.read_bytes()
+    measurement = resume(ServedDevice(tmp_path / "store", version_of(journal)), journal, files)
+    assert journal.read_bytes().startswith(before)
+    records = read_log(journal)
+    segments = [(b.batch, b.segment) for b in records if isinstance(b, BatchRecord)]
+    assert segments[:6] == [(0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (4, 0)]
+    table = samples_table(records)
+    visits = list(zip(*(table.column(n).to_pylist() for n in ("batch", "round", "position")), strict=True))
+    assert len(visits) == len(set(visits)) > EXPECTED["samples"]
+    assert set(measurement.estimates.ratios) == {model.model_id for model in PLAN.models}
+    assert {ratio.loads for name, ratio in measurement.estimates.ratios.items()} >= {3}
+    lut = lut_of(PLAN, files, measurement, "simulated-uneven")
+    assert lut.samples.num_rows == len(visits)
+    assert verify_lut(LutStore([tmp_path / "luts"]).write(lut)) == lut
+
+
+def test_another_version_of_the_agent_is_refused_by_name(tmp_path, journal, files):
+    before = journal.read_bytes()
+    with pytest.raises(MeasurementRejectedError) as refused:
+        resume(ServedDevice(tmp_path / "store"), journal, files)
+    told = str(refused.value)
+    changed = told.partition("other conditions: ")[2].partition("; its samples are not mixed")[0]
+    now = simulated_agent(UNEVEN, "token", ModelStore(tmp_path / "store")).info
+    assert changed == f"agent (blocktime-simulated {version_of(journal)} is now {now.name} {now.version})"
+    assert "begin anew with --fresh" in told
+    assert "\n" not in told
+    assert journal.read_bytes() == before
+
+
+def test_damage_in_its_middle_is_an_error_that_names_the_line(tmp_path, journal, files):
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"first_round":0', b'"first_round":1')
+    journal.write_bytes(b"".join(lines))
+    with pytest.raises(InvalidArtifactError, match="line 3 is damaged"):
+        resume(ServedDevice(tmp_path / "store", version_of(JOURNAL)), journal, files)

@@ -1,0 +1,117 @@
+"""Samples of a growing journal: the same as read at once, and nothing computed twice."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from luts.estimate import sessions as module
+from luts.estimate.estimation import Estimation
+from luts.estimate.location import location_and_se
+from luts.format.errors import InvalidArtifactError
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import BatchRecord, ChunkRecord
+from orchestrator.journal.samples import JournalSamples, samples_table
+from orchestrator.measure.session import measure
+from tests.support.fake_device import POLICY, QUIET, VARIANT, device, subject
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Of a run with a rejected batch, cut off once; chunks of four rounds."""
+    policy = dataclasses.replace(POLICY, chunk_rounds=4, load_se=0.0)
+    fake = device(states=[QUIET, QUIET | {"thermal_state": "serious"}], lose_after={6})
+    journal = tmp_path / "journal.jsonl"
+    measure(fake, VARIANT, subject(tmp_path), journal, policy, budget_s=1e9, progress=lambda *_: None)
+    return read_log(journal)
+
+
+def told(estimation):
+    """Everything that an estimation says, for exact comparison."""
+    loads = [
+        (
+            session.batch,
+            session.segment,
+            session.models,
+            session.copies,
+            session.kept,
+            session.log_ns.tolist(),
+        )
+        for session in estimation.sessions
+    ]
+    return loads, estimation.ratios.ratios, estimation.ratios.covariance.tolist(), estimation.quiet
+
+
+def test_grown_record_by_record_it_says_what_it_says_read_at_once(records):
+    grown = JournalSamples()
+    asked = 0
+    for number, record in enumerate(records, start=1):
+        grown.add(record)
+        if isinstance(record, ChunkRecord) and record.first_round >= 4:
+            estimation = grown.estimation("model00")
+            table = samples_table(records[:number])
+            assert estimation.samples.equals(table)
+            assert told(estimation) == told(Estimation.of(table, "model00"))
+            asked += 1
+    assert asked > 10
+    sessions = grown.estimation("model00").sessions
+    verdicts, segments = ({getattr(s, name) for s in sessions} for name in ("kept", "segment"))
+    assert (verdicts, segments) == ({True, False}, {0, 1})
+
+
+def test_some_batches_are_estimated_as_if_there_were_no_others(records):
+    samples = JournalSamples(records)
+    table = samples.table()
+    batches = {0, table.column("batch").to_pylist()[-1]}
+    rest = table.filter(np.isin(table.column("batch").to_numpy(), list(batches)))
+    some = samples.estimation("model00", batches)
+    assert {session.batch for session in some.sessions} == batches
+    assert some.samples.equals(Estimation.of(rest, "model00").samples)
+    assert told(some) == told(Estimation.of(rest, "model00"))
+    assert some.loads == [ratio for ratio in samples.estimation("model00").loads if ratio.batch in batches]
+
+
+def test_a_load_is_reduced_once_however_often_it_is_asked_for(records, monkeypatch):
+    calls = []
+
+    def counted(values):
+        calls.append(values.shape)
+        return location_and_se(values)
+
+    monkeypatch.setattr(module, "location_and_se", counted)
+    samples = JournalSamples(records)
+    first = samples.estimation("model00").ratios
+    once = len(calls)
+    again = samples.estimation("model00").ratios
+    assert (len(calls), again.ratios) == (once, first.ratios)
+    last = max((r for r in records if isinstance(r, ChunkRecord)), key=lambda r: r.batch)
+    samples.add(last.model_copy(update={"first_round": last.first_round + 100}))
+    assert samples.estimation("model00").ratios.ratios != first.ratios
+    sessions = samples.estimation("model00").sessions
+    grown = next(session for session in sessions if session.batch == last.batch)
+    assert len(calls) == once + len(grown.models) - 2 + 1
+
+
+def test_without_models_is_as_if_they_had_not_been_measured(records):
+    estimation = JournalSamples(records).estimation("model00")
+    assert estimation.without(["never", "measured"]) is estimation
+    table = samples_table(records)
+    rest = table.filter(np.array([name != "model03" for name in table.column("model").to_pylist()]))
+    assert told(estimation.without({"model03"})) == told(Estimation.of(rest, "model00"))
+
+
+def test_samples_of_a_batch_that_was_never_opened_are_refused(records):
+    orphans = [record for record in records if not isinstance(record, BatchRecord)]
+    with pytest.raises(InvalidArtifactError, match="never opened"):
+        JournalSamples(orphans).estimation("model00")
+    with pytest.raises(InvalidArtifactError, match="holds no samples yet"):
+        JournalSamples(records[:2]).table()
+
+
+def test_a_batch_that_is_kept_in_part_is_refused(records):
+    table = samples_table(records)
+    kept = np.ones(table.num_rows, dtype=bool)
+    kept[0] = False
+    mixed = table.set_column(table.column_names.index("kept"), "kept", [kept])
+    with pytest.raises(InvalidArtifactError, match="batch 0 are both kept and rejected"):
+        Estimation.of(mixed, "model00")

@@ -1,6 +1,0 @@
-"""Tests here share `block_checks`."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))

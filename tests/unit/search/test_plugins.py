@@ -1,0 +1,190 @@
+"""Code of a user's own: imported from a file, a module, a package's entry point, and again in worker processes."""
+
+import importlib
+import importlib.metadata
+import os
+import sys
+
+import pytest
+
+from luts.format.errors import UsageError
+from search.algorithms.evaluation.pool import ProcessPool
+from search.blocks import kinds, parse_key
+from search.networks import build_network, module_of
+from search.spaces import get_arch, get_space, list_spaces, plugins
+from search.spaces.plugins import Carried, load_entry_points, load_plugin, loaded_plugins
+from tests.support.block_checks import check_kind
+from tests.support.own_code import BLOCK, OPENER, SPACES, own_code_forgotten, write_own_code
+
+
+@pytest.fixture(autouse=True)
+def afresh():
+    with own_code_forgotten():
+        yield
+
+
+def test_a_file_adds_a_block_and_a_space_like_any_other(tmp_path, monkeypatch):
+    path = write_own_code(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    load_plugin("own_blocks.py")
+    assert loaded_plugins() == (str(path),)
+    assert os.environ[plugins.VARIABLE] == str(path)
+    check_kind(kinds()["own.se"])
+    space = get_space("own-se")
+    arch = space.from_document(
+        {"stages": {"stem": {"width": 8}, "body": {"width": 16, "depth": 2, "reduction": 4}}}
+    )
+    assert arch.keys()[2:] == ("own.se(c=16,r=4)@8",) * 2 + ("head.fc(in=16,classes=10)@8",)
+    network = build_network(arch.blocks())
+    assert sum(p.numel() for p in network.parameters()) == arch.params()
+    load_plugin(str(path))
+    assert loaded_plugins() == (str(path),)
+
+
+def test_a_module_that_python_finds_is_imported_by_name(tmp_path, monkeypatch):
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").touch()
+    write_own_code(tmp_path / "own_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_plugin("own_package.own_blocks")
+    assert parse_key("own.se(c=8,r=4)@7").kind == "own.se"
+    assert {path.name for path in plugins.plugin_files()} == {"__init__.py", "own_blocks.py"}
+
+
+def test_a_module_that_cannot_be_imported_is_named_with_its_file(tmp_path, monkeypatch):
+    path = write_own_code(tmp_path, "\n", "raise RuntimeError('no such luck\\nat all')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError) as refused:
+        load_plugin("own_blocks")
+    assert str(refused.value) == f"own_blocks cannot be imported: RuntimeError: no such luck ({path}, line 2)"
+
+
+def test_what_the_environment_names_is_there_when_a_registry_is_asked(tmp_path, monkeypatch):
+    path = write_own_code(tmp_path)
+    monkeypatch.setenv(plugins.VARIABLE, str(path))
+    assert "own-se" in [space.name for space in list_spaces()]
+    assert loaded_plugins() == (str(path),)
+
+
+def test_an_installed_package_declares_its_module(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    write_own_code(tmp_path)
+    entry = importlib.metadata.EntryPoint("own", "own_blocks", plugins.ENTRY_POINTS)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == entry.group else [])
+    load_entry_points()
+    assert get_space("own-se").name == "own-se"
+    assert loaded_plugins() == ("own_blocks",)
+
+
+def test_what_the_program_has_imported_itself_is_not_imported_again(tmp_path, monkeypatch):
+    path = write_own_code(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("own_blocks")
+    load_plugin(str(path))
+    assert kinds()["own.se"] is module.SqueezeExcite
+
+
+def test_own_code_may_ask_registries_while_it_is_imported(tmp_path, monkeypatch):
+    asks = (
+        "from search.spaces import get_arch, get_space\n\nget_arch('mobilevit-s')\nget_space('mobilevit')\n"
+    )
+    path = write_own_code(tmp_path, asks, BLOCK, SPACES)
+    monkeypatch.setenv(plugins.VARIABLE, str(path))
+    assert get_space("own-se").size() == 144
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (["import no_such_module\n"], "ModuleNotFoundError: No module named 'no_such_module' (line 1)"),
+        (["x = 1\n", "def f(:\n"], "SyntaxError: invalid syntax (own_blocks.py, line 2)"),
+        (["raise SystemExit('not here')\n"], "SystemExit: not here (line 1)"),
+        ([BLOCK, BLOCK], "block kind 'own.se' is registered twice, first in own_blocks_"),
+        (
+            [BLOCK, SPACES, "register_space(SPACE)\n"],
+            "'own-se' is registered twice; take another name (line ",
+        ),
+        (
+            [BLOCK.replace("own.se", "mbconv")],
+            "'mbconv' is registered twice, first in search.blocks.mbconv",
+        ),
+        (
+            [BLOCK.replace('"own.se(c=8,r=4)@7", "own.se(c=16,r=4)@8"', "")],
+            "block kind 'own.se' has no `examples`",
+        ),
+        ([BLOCK.replace('"own.se(c=8,r=4)@7"', '"conv(in=3,out=8,k=3,s=2)@8"')], "is not an example of it"),
+        ([BLOCK.replace("own.se(c=8,r=4)", "own.se(c=8)")], "wrong example; 'own.se(c=8)@7' lacks r"),
+        ([BLOCK.replace("def params", "def parameters")], "block kind 'own.se' does not say params"),
+        ([BLOCK.replace('"own.se"', '"Own SE"')], "needs a `kind` of a-z"),
+        ([BLOCK, SPACES.replace('"conv"', '"konv"')], "unknown stage kind 'konv'"),
+        ([BLOCK, SPACES, SPACES], "stage kind 'own.se' is registered twice"),
+    ],
+)
+def test_own_code_that_cannot_be_imported_is_named_in_one_line_with_the_cause(tmp_path, parts, says):
+    path = write_own_code(tmp_path, *parts)
+    with pytest.raises(UsageError) as refused:
+        load_plugin(str(path))
+    assert str(refused.value).startswith(f"{path} cannot be imported: ")
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert loaded_plugins() == ()
+    assert not [name for name in sys.modules if name.startswith("own_blocks")]
+
+
+@pytest.mark.parametrize("text", ["missing.py", "no/such/file.py", "no_such_module", "no.such.module"])
+def test_what_is_not_there_is_named(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"^\S*(missing|such).* cannot be imported: "):
+        load_plugin(text)
+    assert plugins.VARIABLE not in os.environ
+
+
+def test_a_registry_names_broken_code_each_time_that_it_is_asked(tmp_path, monkeypatch):
+    path = write_own_code(tmp_path, "1 / 0\n")
+    monkeypatch.setenv(plugins.VARIABLE, str(path))
+    for ask in (list_spaces, lambda: get_space("autovit-nano"), lambda: get_arch("mobilevit-s")):
+        with pytest.raises(
+            UsageError, match=r"own_blocks\.py cannot be imported: ZeroDivisionError: .*\(line 1\)"
+        ):
+            ask()
+
+
+def test_a_block_without_a_module_says_how_to_register_one(tmp_path):
+    load_plugin(str(write_own_code(tmp_path, BLOCK)))
+    with pytest.raises(
+        UsageError, match=r"own\.se\(c=8,r=4\)@7 has no torch module; register one by module_of"
+    ):
+        module_of(parse_key("own.se(c=8,r=4)@7"))
+
+
+def test_a_worker_of_a_search_imports_it_too(tmp_path):
+    """Its opener and its blocks are classes of the user's file, which nothing else in the worker knows."""
+    path = write_own_code(tmp_path, BLOCK, SPACES, OPENER)
+    load_plugin(str(path))
+    (module,) = plugins._loaded.values()
+    archs = list(get_space("own-se"))[:3]
+    with ProcessPool(module.Opener(), module.Opener().fingerprint, 1) as pool:
+        accuracies = dict(pool.stream(archs))
+    assert accuracies == {arch: module.Opener().accuracy(arch) for arch in archs}
+    assert max(accuracies.values()) > 0
+
+
+def test_a_worker_that_cannot_import_it_says_so(tmp_path):
+    path = write_own_code(tmp_path, BLOCK, SPACES, OPENER)
+    load_plugin(str(path))
+    (module,) = plugins._loaded.values()
+    path.write_text("import no_such_module\n", encoding="utf-8")
+    archs = list(get_space("own-se"))[:1]
+    with (
+        ProcessPool(module.Opener(), module.Opener().fingerprint, 1) as pool,
+        pytest.raises(UsageError, match=r"own_blocks\.py cannot be imported: .*no_such_module"),
+    ):
+        list(pool.stream(archs))
+
+
+def test_a_value_is_carried_with_what_it_needs(tmp_path):
+    load_plugin(str(write_own_code(tmp_path)))
+    block = parse_key("own.se(c=8,r=4)@7")
+    carried = Carried.of(block)
+    assert carried.plugins == loaded_plugins()
+    assert carried.value() == block

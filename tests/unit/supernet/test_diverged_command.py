@@ -1,0 +1,84 @@
+"""A run that diverges, as the command line meets it, and how it goes on; what training tells meanwhile."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import app
+from orchestrator.tasks.progress import Step
+from orchestrator.tasks.train import train_supernet
+from search.supernet.train import probe
+from search.supernet.train.checkpoint_info import read_info
+from search.supernet.train.step import TrainingDivergedError
+
+RECIPE = """
+epochs = 4
+batch_size = 60
+learning_rate = 1e-4
+warmup_epochs = 0
+betas = [0.9, 0.0]
+clip_norm = 0
+held_out = 0.4
+"""
+"""Five steps an epoch of digits. Steps that are measured by the last gradient alone go far where that is small."""
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run that was stopped after its first epoch."""
+    monkeypatch.setattr(probe, "PROBE_IMAGES", 16)
+    (tmp_path / "hot.toml").write_text(RECIPE)
+    told = []
+
+    def stop(event):
+        told.append(event)
+        if isinstance(event, Step) and event.done == 7:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_supernet("autovit-nano", "digits", tmp_path / "run", str(tmp_path / "hot.toml"), progress=stop)
+    return tmp_path / "run", told
+
+
+def train(folder, *options):
+    command = ("train", "--space", "autovit-nano", "--data", "digits", "-o", str(folder), "--json")
+    recipe = ("--recipe", str(folder.parent / "hot.toml"))
+    return CliRunner().invoke(app, (*command, *recipe, *options), catch_exceptions=False)
+
+
+def test_a_nan_from_the_command_line_ends_in_one_line_and_goes_on_more_slowly(run):
+    folder, _ = run
+    with pytest.raises(TrainingDivergedError) as caught:
+        train(folder, "--learning-rate", "1")
+    said = str(caught.value)
+    assert exit_code(caught.value) == 1
+    assert "\n" not in said
+    assert "loss nan" in said
+    assert "repeat the command with a lower --learning-rate or --clip-norm" in said
+    assert said.endswith(f"it goes on from the last checkpoint in {folder}")
+    before = read_info(folder)
+    assert before.step in (5, 10, 15), "saved after an epoch, whatever the rate was then"
+    done = train(folder, "--learning-rate", "5e-5")
+    assert json.loads(done.stdout)["steps"] == 20
+    assert (
+        f"note: learning_rate was {before.recipe.learning_rate:g} until step {before.step}, now 5e-05"
+        in done.stderr
+    )
+    last = read_info(folder)
+    assert (last.changes[-1].step, last.changes[-1].after) == (before.step, 5e-5)
+    assert last.recipe.learning_rate == 5e-5
+
+
+def test_what_training_tells_is_of_the_step_that_it_tells_it_of(run):
+    _, told = run
+    assert [(event.what, event.done, event.total) for event in told] == [
+        ("training", n, 20) for n in range(1, 8)
+    ]
+    assert [event.detail.partition(",")[0] for event in told] == ["epoch 1 of 4"] * 5 + ["epoch 2 of 4"] * 2
+    assert len({event.detail for event in told}) == 7

@@ -1,0 +1,220 @@
+"""The accuracy that subnets inherit, with BN statistics of their own, and which images it is of."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from luts.format.errors import UsageError
+from luts.format.store import LutStore
+from orchestrator.cli.main import app
+from orchestrator.tasks.phones import open_phone
+from orchestrator.tasks.search import find_network
+from search.algorithms import open_objective
+from search.spaces import get_space
+from search.supernet.data.images import ImageData, open_data
+from search.supernet.data.sources import open_source
+from search.supernet.data.split import split_source
+from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.inherit.recalibrate import PrefixCache, recalibrate
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.trainer import Trainer
+from tests.support.winner_world import make_lut
+
+TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
+
+
+@pytest.fixture(scope="module")
+def trained_folder(few_digits, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    Trainer(get_space("autovit-nano"), few_digits(32), TINY, directory).run()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def trained(trained_folder):
+    return load_supernet(trained_folder)
+
+
+def test_recalibration_gives_the_statistics_of_all_batches():
+    norm = nn.BatchNorm2d(3)
+    batches = [torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(i)) + i for i in range(3)]
+    recalibrate(nn.Sequential(norm), batches)
+    mean = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
+    variance = torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0)
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, variance)
+    assert not norm.training
+    assert norm.momentum == 0.1
+
+
+def test_evaluation_is_repeatable_and_leaves_the_supernet_alone(trained, digits):
+    supernet, info = trained
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    evaluator = InheritedAccuracy(supernet, info, digits, calibration_batches=1)
+    archs = [supernet.space.sample(random.Random(seed)) for seed in range(2)]
+    first = [evaluator.accuracy(arch) for arch in archs]
+    assert first == [evaluator.accuracy(arch) for arch in archs]
+    assert all(0 <= accuracy <= 1 for accuracy in first)
+    after = supernet.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_shared_beginnings_change_nothing_but_the_work(trained, digits):
+    supernet, info = trained
+    rng = random.Random(3)
+    archs = [supernet.space.sample(rng) for _ in range(2)]
+    archs += [dataclasses.replace(arch, stages=(*arch.stages[:-1], _other_heads(arch))) for arch in archs]
+    shared = InheritedAccuracy(supernet, info, digits, calibration_batches=1)
+    with_cache = [shared.network(arch).state_dict() for arch in archs]
+    for arch, found in zip(archs, with_cache, strict=True):
+        alone = InheritedAccuracy(supernet, info, digits, calibration_batches=1).network(arch).state_dict()
+        assert all(torch.equal(found[name], alone[name]) for name in alone)
+
+    def no_images(*_):
+        pytest.fail("the first stages were run again")
+
+    path = supernet.path(archs[2])
+    known = shared.prefixes.longest((archs[2].resolution, *path))[0]
+    assert known == len(path) - 1
+    network = supernet.extract(archs[2])
+    recalibrate(network, map(no_images, [0]), (archs[2].resolution, *path), (), shared.prefixes)
+    assert all(torch.equal(network.state_dict()[name], with_cache[2][name]) for name in with_cache[2])
+
+
+def _other_heads(arch):
+    """The last stage with the other number of attention heads."""
+    width, depth, heads, *rest = arch.stages[-1]
+    return (width, depth, 5 - heads, *rest)
+
+
+def test_kept_beginnings_stay_within_their_bytes():
+    torch.manual_seed(0)
+    cache = PrefixCache(max_bytes=4 * 2048)
+    batches = [torch.randn(8, 4, 4, 4) for _ in range(1)]
+    for index in range(6):
+        net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
+        recalibrate(net, batches, ("batches", index, "bn", "end"), (1, 2), cache)
+    kept = [index for index in range(6) if cache.longest(("batches", index, "bn", "end"))[0]]
+    assert kept
+    assert kept == list(range(6))[-len(kept) :]
+    assert len(kept) < 6
+
+
+def test_top5_counts_the_first_five_guesses(trained, digits, monkeypatch):
+    supernet, info = trained
+    evaluator = InheritedAccuracy(supernet, info, digits)
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.tensor([0.0, 9, 8, 7, 6, 5, 4, 3, 2, 1]).expand(len(x), -1)
+
+    monkeypatch.setattr(evaluator, "network", lambda _arch: Constant())
+    labels = digits.source.labels[digits.split.search]
+    found = evaluator.scores(supernet.space.sample(random.Random(0)))
+    assert found.top1 == pytest.approx((labels == 1).mean())
+    assert found.top5 == pytest.approx(((labels >= 1) & (labels <= 5)).mean())
+
+
+def test_validation_images_are_opened_by_the_final_evaluation_alone(tmp_path, monkeypatch, oracle):
+    """Every decoded image is noted, from training to the search's evaluations; only `--final` sees the rest."""
+    opened = set()
+    source = open_source("digits")
+
+    def noted(index):
+        opened.add(index)
+        return source.image(index)
+
+    def watched(_text):
+        return dataclasses.replace(source, image=noted)
+
+    monkeypatch.setattr("search.supernet.data.images.open_source", watched)
+    monkeypatch.setattr("search.supernet.inherit.evaluate.open_source", watched)
+    space = get_space("autovit-nano")
+    recipe = TINY.model_copy(update={"held_out": 0.4, "batch_size": 128})
+    Trainer(space, open_data("digits", space, recipe), recipe, tmp_path, oracle(ImageData(source))).run()
+    arch = tmp_path / "arch.json"
+    arch.write_text(space.sample(random.Random(0)).to_json())
+    split = split_source(source, fraction=0.4)
+    evaluation = ["eval", "--arch", str(arch), "--supernet", str(tmp_path), "--json"]
+    searched = json.loads(_bench(*evaluation))
+    assert searched["split"] == "search"
+    assert 0 <= searched["top1"] <= searched["top5"] <= 1
+    assert opened == set(split.train.tolist()) | set(split.search.tolist())
+    opened.clear()
+    assert json.loads(_bench(*evaluation, "--final"))["split"] == "validation"
+    assert opened == set(split.train.tolist()) | set(split.validation.tolist())
+
+
+def _bench(*arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_objective_of_a_folder_is_that_of_its_supernet(trained_folder, digits):
+    supernet, info = load_supernet(trained_folder)
+    objective = open_objective("inherited-accuracy", trained_folder)
+    assert objective.fingerprint == InheritedAccuracy(supernet, info, digits).fingerprint
+    assert open_objective("inherited-accuracy", trained_folder, "digits").fingerprint == objective.fingerprint
+    with pytest.raises(UsageError, match="give its folder"):
+        open_objective("inherited-accuracy")
+
+
+def test_architecture_of_another_space_is_refused(trained, digits):
+    supernet, info = trained
+    foreign = get_space("autovit-xxs").with_classes(10).sample(random.Random(0))
+    with pytest.raises(UsageError, match="architecture of space 'autovit-xxs', not of 'autovit-nano'"):
+        InheritedAccuracy(supernet, info, digits).accuracy(foreign)
+
+
+def test_a_network_trained_alone_is_the_only_one_judged(few_digits, digits, tmp_path):
+    space = get_space("autovit-nano")
+    first, second = (space.with_classes(10).sample(random.Random(seed)) for seed in range(2))
+    recipe = TINY.model_copy(update={"arch": first.with_classes(1000).to_json()})
+    Trainer(space, few_digits(32), recipe, tmp_path / "alone").run()
+    evaluator = InheritedAccuracy(*load_supernet(tmp_path / "alone"), digits, calibration_batches=1)
+    assert 0 <= evaluator.accuracy(first) <= 1
+    with pytest.raises(UsageError, match="trained alone, not of a supernet of autovit-nano") as refused:
+        evaluator.accuracy(second)
+    assert first.to_json() in str(refused.value)
+    store = LutStore([tmp_path / "luts"])
+    store.write(make_lut())
+    with pytest.raises(UsageError, match="trained alone, so there is nothing to search"):
+        find_network(tmp_path / "alone", [open_phone("host", store=store)], tmp_path / "out")
+
+
+def test_search_and_final_splits_are_told_apart(trained, digits):
+    supernet, info = trained
+    search, final = (InheritedAccuracy(supernet, info, digits, final=f) for f in (False, True))
+    assert (search.split_name, final.split_name) == ("search", "validation")
+    fewer = InheritedAccuracy(supernet, info, digits, calibration_batches=1)
+    other = InheritedAccuracy(supernet, info.model_copy(update={"weights_sha256": "0" * 64}), digits)
+    fingerprints = {e.fingerprint for e in (search, final, fewer, other)}
+    assert len(fingerprints) == 4
+    assert search.fingerprint == InheritedAccuracy(supernet, info, digits).fingerprint
+
+
+def test_other_images_or_split_are_refused(trained):
+    supernet, info = trained
+    with pytest.raises(UsageError, match="same data"):
+        InheritedAccuracy(supernet, info, ImageData(open_source("digits"), seed=1))
+
+
+def test_accuracy_counts_right_answers(trained, digits, monkeypatch):
+    supernet, info = trained
+    evaluator = InheritedAccuracy(supernet, info, digits)
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
+
+    monkeypatch.setattr(evaluator, "network", lambda _arch: Constant())
+    share = float((digits.source.labels[digits.split.search] == 3).mean())
+    assert evaluator.accuracy(supernet.space.sample(random.Random(0))) == pytest.approx(share)

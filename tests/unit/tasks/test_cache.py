@@ -1,0 +1,97 @@
+"""What caches hold, and what is removed of them."""
+
+import json
+import os
+import time
+
+import pytest
+
+from luts.format.errors import StorageError
+from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.tasks.cache import cache_parts, trim_cache
+from tests.support.bench import bench
+from tests.unit.export.test_artifact_cache import SPEC, write
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Three entries of 100, 20 and 3 bytes, used five, four and three hours ago."""
+    monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "agents"))
+    files = {
+        "cache/models/abc/model.pte": 90,
+        "cache/models/abc/record.json": 10,
+        "agents/blocktime/agent-store-host/0123": 20,
+        "cache/fragments/def.json": 3,
+    }
+    for name, size in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    now = time.time()
+    for hours, name in (
+        (5, "cache/models/abc"),
+        (4, "agents/blocktime/agent-store-host/0123"),
+        (3, "cache/fragments/def.json"),
+    ):
+        os.utime(tmp_path / name, (now, now - hours * HOUR))
+    return tmp_path
+
+
+def test_parts_are_counted_where_they_lie(root) -> None:
+    parts = {part.kind: (part.entries, part.payload_bytes) for part in cache_parts()}
+    assert parts == {
+        "exported models": (1, 100),
+        "lowered parts": (1, 3),
+        "unfinished": (0, 0),
+        "models of this machine's agents": (1, 20),
+    }
+
+
+@pytest.mark.parametrize(("left", "removed"), [(123, 0), (122, 100), (23, 100), (22, 120), (0, 123)])
+def test_what_was_not_used_for_longest_goes_first_until_little_enough_is_left(root, left, removed) -> None:
+    trimmed = trim_cache(left)
+    assert (trimmed.payload_bytes, trimmed.kept_in_use) == (removed, 0)
+    assert sum(part.payload_bytes for part in cache_parts()) == 123 - removed
+
+
+def test_what_is_in_use_stays(root) -> None:
+    (root / "cache/fragments/def.json").touch()
+    trimmed = trim_cache(0)
+    assert (trimmed.entries, trimmed.payload_bytes, trimmed.kept_in_use) == (2, 120, 1)
+    assert (root / "cache/fragments/def.json").exists()
+
+
+def test_reading_a_model_is_a_use(root) -> None:
+    cache = ArtifactCache()
+    stored = cache.put(SPEC, write)
+    os.utime(stored.path.parent, (0, 0))
+    assert cache.get(SPEC) is not None
+    trim_cache(0)
+    assert cache.get(SPEC) is not None
+    os.utime(stored.path.parent, (0, 0))
+    trim_cache(0)
+    assert cache.get(SPEC) is None
+
+
+def test_what_can_not_be_removed_is_told(root, monkeypatch) -> None:
+    def refused(*_) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.rename", refused)
+    with pytest.raises(
+        StorageError, match=r"cannot remove .*models/abc: Permission denied; remove it by hand"
+    ):
+        trim_cache(0)
+
+
+def test_the_command_shows_and_trims(root) -> None:
+    shown = bench("cache").stdout
+    assert "0.0 MB in caches" in shown
+    assert str(root / "cache/models") in shown
+    trimmed = bench("cache", "--trim", "0", "--json")
+    assert trimmed.stderr.splitlines() == ["3 removed, 0.0 MB"]
+    assert [row["entries"] for row in json.loads(trimmed.stdout)] == [0, 0, 0, 0]
+    refused = bench("cache", "--trim", "much")
+    assert (refused.returncode, "--trim 'much': expected a size such as 10KB" in refused.stderr) == (2, True)

@@ -1,0 +1,123 @@
+"""Networks measured side by side: which is the reference, what is left out, how they were lowered."""
+
+from pathlib import Path
+
+import pytest
+
+from luts.format.errors import BlocktimeError
+from orchestrator.export import Artifact, ExportFailure
+from orchestrator.export.artifacts.artifact import Report
+from orchestrator.measure.failures import ReferenceFailedError
+from orchestrator.plan.policy import Policy
+from orchestrator.tasks import models, target
+from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.networks import by_name
+from orchestrator.tasks.progress import Note
+from tests.support.fake_device import POLICY, FakeDevice
+
+NAMES = ["autovit-xxs-paper", "mobilevit-xs", "autovit-xs-paper", "mobilevit-xxs"]
+OUTSIDE = {"aten.mean.dim": 2, "aten.native_layer_norm.default": 9}
+
+
+class World:
+    """Networks exported to files that a fake device runs, each in its own milliseconds."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.unexportable: set[str] = set()
+        self.plain = ""
+        self.device = FakeDevice({})
+
+    def sha256(self, name: str) -> str:
+        return f"{NAMES.index(name):064x}"
+
+    def export(self, specs, *, workers=None, progress=None):
+        keys = {network(name).keys(): name for name in NAMES}
+        results = [self._exported(spec, keys[spec.blocks]) for spec in specs]
+        for count, result in enumerate(results):
+            progress(count + 1, len(results), result)
+        return results
+
+    def _exported(self, spec, name):
+        if name in self.unexportable:
+            return ExportFailure(spec, "xnnpack cannot lower this model: aten.roll")
+        self.device.true_ms[self.sha256(name)] = 1.0 + NAMES.index(name)
+        report = Report(
+            delegates=3,
+            operators=tuple(OUTSIDE.items()),
+            max_abs_error=0,
+            max_relative_error=0,
+            tolerance=1,
+            export_s=1,
+        )
+        if name == self.plain:
+            report = report.model_copy(update={"made": "plain", "plain_because": "it differs by 1.3"})
+        return Artifact(
+            path=self.folder / "model.pte",
+            sha256=self.sha256(name),
+            payload_bytes=1,
+            spec=spec,
+            cache_key=spec.cache_key,
+            report=report,
+        )
+
+
+def network(name):
+    return by_name(name)[name]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    made = World(tmp_path)
+    monkeypatch.setattr(models, "export_each", made.export)
+    monkeypatch.setattr(target, "resolve", lambda *_: made.device)
+    monkeypatch.setattr(Policy, "of", classmethod(lambda *_: POLICY))
+    return made
+
+
+def measured(names=NAMES, **options):
+    return measure_networks(names, "fake", budget_s=1e9, **options)
+
+
+def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:
+    world.unexportable = {NAMES[0], NAMES[2]}
+    result = measured()
+    assert [row.model for row in result.networks] == [NAMES[1], NAMES[3]]
+    assert result.reference == NAMES[1]
+    assert result.failures == dict.fromkeys(
+        [NAMES[0], NAMES[2]], "xnnpack cannot lower this model: aten.roll"
+    )
+    assert result.networks[1].ratio == pytest.approx(4 / 2, rel=0.02)
+    assert result.to_dict()["failures"] == result.failures
+
+
+def test_the_next_network_is_the_reference_where_the_device_refuses_the_first(world) -> None:
+    world.device.refused = {world.sha256(NAMES[0]), world.sha256(NAMES[2])}
+    told: list[str] = []
+    result = measured(progress=lambda event: told.append(str(event)) if isinstance(event, Note) else None)
+    assert [row.model for row in result.networks] == [NAMES[1], NAMES[3]]
+    assert (result.reference, result.to_dict()["reference"]) == (NAMES[1], NAMES[1])
+    assert set(result.failures) == {NAMES[0], NAMES[2]}
+    assert any(NAMES[0] in line and "the next one is the reference" in line for line in told)
+
+
+def test_nothing_left_to_measure(world) -> None:
+    world.unexportable = set(NAMES)
+    with pytest.raises(
+        BlocktimeError, match="none of 4 models can be exported; first: autovit-xxs-paper: xnnp"
+    ):
+        measured()
+    world.unexportable = set()
+    world.device.refused = {world.sha256(name) for name in NAMES}
+    with pytest.raises(ReferenceFailedError, match="can't be measured on fake"):
+        measured()
+
+
+def test_how_each_was_lowered_is_told(world, exported) -> None:
+    world.plain = NAMES[1]
+    world.device.true_ms[exported.sha256] = 9.0
+    told: list[str] = []
+    result = measured(NAMES[:2], files=[exported.path], progress=lambda event: told.append(str(event)))
+    assert [(row.delegates, row.outside) for row in result.networks] == [(3, OUTSIDE), (3, OUTSIDE), (1, {})]
+    assert f"{NAMES[1]} is lowered without rewrites: with them, it differs by 1.3" in told

@@ -1,0 +1,56 @@
+"""What a LUT says of networks, and why it says nothing."""
+
+import random
+
+import pytest
+
+from luts.format.errors import UsageError
+from orchestrator.tasks.predict import predict
+from search.spaces import get_arch, get_space
+from tests.support.winner_world import SPACE, make_lut
+
+ARCH = SPACE.sample(random.Random(0))
+
+
+def test_networks_are_priced_by_their_names(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(ARCH.to_json())
+    predicted = predict(make_lut(), {"a": ARCH})
+    assert predicted == {"a": make_lut().predict(ARCH)}
+    assert predict(make_lut(), str(file)) == {str(file): predicted["a"]}
+    assert predict(make_lut(), ARCH, resolution=ARCH.resolution) == {ARCH.digest: predicted["a"]}
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (ARCH.with_classes(7), r"a has 7 classes, the LUT's networks 10; profile with --classes 7, or"),
+        (
+            get_arch("autovit-xxs-paper"),
+            r"a is of the space autovit-xxs, the LUT of autovit-nano; use a LUT of autovit-xxs",
+        ),
+        ("timm:resnet18", r"timm:resnet18 is not made of blocks .*; measure it with bench measure"),
+        ("ceit-t", r"ceit-t is a published network, of no search space.*; measure it with bench measure"),
+        ("autovit-xsx-paper", r"unknown network 'autovit-xsx-paper'; did you mean autovit-xs-paper"),
+    ],
+)
+def test_what_cannot_be_priced_says_why(network, said):
+    with pytest.raises(UsageError, match=said):
+        predict(make_lut(), network if isinstance(network, str) else {"a": network})
+
+
+def test_another_resolution_is_told_from_another_space():
+    lut = make_lut()
+    xxs = get_space("autovit-xxs")
+    arch = xxs.sample(random.Random(0), (224,))
+    keys = {key for other in (192, 256) for key in keys_at(xxs, other)}
+    entries = tuple(lut.entries[0].model_copy(update={"key": key}) for key in sorted(keys))
+    meta = lut.meta.model_copy(update={"space": xxs.name, "space_hash": xxs.digest})
+    of_two = type(lut)(meta, entries, lut.models, lut.samples)
+    said = "takes 224 px, the LUT covers 192, 256 px; profile with --resolution 224, or predict with --resolution"
+    with pytest.raises(UsageError, match=said):
+        predict(of_two, {"a": arch})
+
+
+def keys_at(space, resolution):
+    return [block.key for block in space.block_specs((resolution,))]

@@ -1,15 +1,18 @@
-# Two commands for everybody: `make demo` and `make test`. Each sets up what it needs, in .venv.
+# `make demo` for everybody, `make check` while working, `make test` before a change goes in; each sets up
+# what it needs, in .venv.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Each worker takes whole files, for the tests of a file share what is costly to make.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native toolchains agents demo test lint format bench clean
+.PHONY: help setup native toolchains agents demo check test test-one unit lint style types format bench clean
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
 
 setup: $(READY) ## the virtual environment, with all pinned packages
 
@@ -34,13 +37,27 @@ demo: $(READY) ## profile, train, search, measure, report: autovit-nano on this 
 	@tools/build_native.sh --if-possible
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/demo.sh
 
+check: $(READY) ## lint, types and unit tests side by side: under two minutes, without toolchains
+	@$(MAKE) --no-print-directory --jobs 3 style types unit
+
 test: lint toolchains ## lint, types and all tests
 	@tools/build_native.sh --if-possible
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
-lint: $(READY) ## ruff and mypy
+test-one: $(READY) ## a file of tests, a folder, or those whose names match: T=tests/unit/luts, T="resumed or killed"
+	@test -n "$(T)" || { echo 'make: say which, such as T=tests/unit/luts or T=resumed'; exit 2; }
+	$(BIN)/python -m pytest $(if $(wildcard $(firstword $(subst ::, ,$(T)))),'$(T)',-k '$(T)')
+
+unit: $(READY)
+	$(PYTEST) --quiet tests/unit
+
+lint: style types ## ruff and mypy
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
 
 format: $(READY) ## let ruff format and fix

@@ -108,7 +108,12 @@ def ask(prompt: str) -> str:
 
 def say(text: str) -> None:
     """A line to stderr: progress and notes, never results."""
-    _err.print(text, highlight=False, soft_wrap=True, markup=False)
+    try:
+        _err.print(text, highlight=False, soft_wrap=True, markup=False)
+    except KeyboardInterrupt:
+        _err.begin_capture()  # what Ctrl-C caught between written and forgotten would come out with the next line
+        _err.end_capture()
+        raise
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 import pytest
 import usb1
-from adb_shell.transport import usb_transport
 
-from orchestrator.devices.android import usb
 from orchestrator.devices.android.errors import LinkLost, PhoneNotReady
-from orchestrator.devices.android.usb import UsbTransport
+from tests.support.libusb import usb, usb_transport
+
+UsbTransport = usb.UsbTransport
 
 PACKET_BYTES = 512
 IN, OUT = 0x81, 0x01

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.devices.android import direct, finding, server, usb
+from orchestrator.devices.android import direct, finding, server
 from orchestrator.devices.android.errors import LinkLost, PhoneNotReady
 from orchestrator.devices.android.phones import AndroidPhone
 from orchestrator.wire.errors import DeviceError
+from tests.support.libusb import usb
 
 ADDRESS = "127.0.0.1:15557"
 

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 from luts.format.values import (
     MAX_BLOCKS,
     MAX_MODELS,
+    MAX_REASON,
     Count,
     Fraction,
     IsoDate,
@@ -179,9 +180,9 @@ class Conformal(Value):
 class LutInputs(Value):
     """What a LUT is of and how it was measured: everything in lut.json that no sample can tell.
 
-    `failures` are planned models that the device could not run, with the reason. `caveats` are reasons not to
-    measure that the device was told to ignore, `qos` the timing thread's quality of service and `keep_warm`
-    whether a load kept the processor warm between runs: all that was seen in any kept batch.
+    `failures` are planned models that could not be exported or that the device could not run, with the reason.
+    `caveats` are reasons not to measure that the device was told to ignore, `qos` the timing thread's quality of
+    service and `keep_warm` whether a load kept the processor warm between runs: all that was seen in any kept batch.
     """
 
     device: DeviceInfo
@@ -197,7 +198,7 @@ class LutInputs(Value):
     created: IsoDate
     measured: Literal["measured", "simulated"]
     failures: Annotated[
-        dict[ModelId, Annotated[str, Field(max_length=4096)]], Field(max_length=MAX_MODELS)
+        dict[ModelId, Annotated[str, Field(max_length=MAX_REASON)]], Field(max_length=MAX_MODELS)
     ] = Field(default_factory=dict)
     caveats: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     qos: Annotated[tuple[Text, ...], Field(max_length=16)] = ()

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 MAX_BLOCKS = 512
 MAX_MODELS = 20_000
+MAX_REASON = 4096
 MAX_ENTRIES = 20_000
 MAX_SAMPLES = 20_000_000
 MAX_COUNT = 2**53

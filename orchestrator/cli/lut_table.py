@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from luts.format.lut import Lut
+from luts.format.messages import few
 from luts.format.schema import Entry
 from orchestrator.cli.output import Column, emit_rows, tell
 from orchestrator.journal.conditions import described
@@ -67,9 +68,18 @@ def provenance(lut: Lut) -> dict[str, str]:
         "models": f"{fitted} fitted, {heldout_models} held out"
         + (f", {left_out} removals left out that made operations migrate" if left_out else "")
         + f", {lut.samples.num_rows:,} samples",
+        **_failures(meta.failures),
         "entries": f"{len(lut.entries)}, {len(measured)} of them measured"
         + (", the others from the prior alone" if len(measured) < len(lut.entries) else ""),
         "reference": f"{meta.reference_id}, {reference}",
         "noise floor": f"{100 * meta.noise_floor:.2f} % between two loads of the reference",
         "held out": heldout,
     }
+
+
+def _failures(failures: Mapping[str, str]) -> dict[str, str]:
+    if not failures:
+        return {}
+    name, reason = next(iter(failures.items()))
+    reason = reason.splitlines()[0] if reason else ""
+    return {"left out": f"{few(list(failures), 3)}; {name}: {reason}"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from luts.format.errors import BlocktimeError, UsageError
+from luts.format.errors import BlocktimeError, StorageError, UsageError
 from luts.format.workers import start_worker, worker_context
 from orchestrator.agent.device.cores import usable_cores
 from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE, Artifact
@@ -91,6 +91,9 @@ def export_each(
         cache: Where models are kept; the user's cache by default.
         progress: Called in this process.
         tolerance: Largest error of fp32 relative to PyTorch's output scale; other precisions may have more.
+
+    Raises:
+        StorageError: the cache can't be written, which is no model's fault.
     """
     cache = cache or ArtifactCache()
     unique = {spec.cache_key: spec for spec in specs}
@@ -147,6 +150,8 @@ class _Pool:
                         answer = f"the exporting process died ({_how(process.exitcode)})"
                         alive = False
                         ready.close()
+                    if isinstance(answer, StorageError):
+                        raise answer
                     if isinstance(answer, str | UsageError):
                         answer = ExportFailure(spec, str(answer), isinstance(answer, UsageError))
                     done(spec.cache_key, answer)

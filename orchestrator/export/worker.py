@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from luts.format.errors import BlocktimeError, UsageError
+from luts.format.errors import BlocktimeError, StorageError, UsageError
 from orchestrator.export.lower.quiet import quiet
 from search.spaces.plugins import load_plugins
 
@@ -43,6 +43,8 @@ def serve(connection: Connection, root: Path, tolerance: float, plugins: tuple[s
             connection.send(export_spec(spec, cache, tolerance))
         except UsageError as error:
             connection.send(UsageError(str(error)))
+        except StorageError as error:
+            connection.send(StorageError(str(error)))
         except BlocktimeError as error:
             connection.send(str(error))
         except Exception as error:

@@ -15,7 +15,7 @@ from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.policy import Policy
 from orchestrator.simulate.compare import Comparison, compare, write_truth
 from orchestrator.simulate.truth import Truth
-from orchestrator.tasks.models import model_files
+from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
 from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, subject_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
@@ -78,7 +78,7 @@ def profile(
 
     Raises:
         UsageError: a space, variant or plan that there is not, or the run is finished and not to be reused.
-        ExportError: a model can't be exported.
+        BlocktimeError: too few models can be exported.
         DeviceError: the device is not there, or was lost for good.
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
     """
@@ -87,7 +87,7 @@ def profile(
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     if run_folder is not None:
         check_folder(run_folder, "give another folder with --run")
-    plan, _ = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
+    plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
     with target.opened() as (device, variant):
         device_name = name or device.name
         label = run_label(device_name, plan, variant)
@@ -101,19 +101,19 @@ def profile(
         check_device(device, variant)
         size = f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}"
         progress(Note(f"{size}, run {run.folder}"))
-        specs = {model.model_id: variant.export_spec(model.blocks) for model in plan.models}
-        files = model_files(variant, specs, workers, progress)
+        exported = export_plan(plan, variant, expectation, workers, progress)
+        plan = exported.plan
         measurement = measure(
             device,
             variant,
-            subject_of(plan, files),
+            subject_of(plan, exported.files),
             run.journal,
             policy,
             budget_s=budget_s,
             progress=steps(progress),
-            prediction_width=prediction_width_of(plan, files),
+            prediction_width=prediction_width_of(plan, exported.files),
         )
-    lut = lut_of(plan, files, measurement, device_name)
+    lut = lut_of(plan, exported.files, measurement, device_name, exported.unexported)
     path = store.write(lut)
     run.finish(str(path))
     truth = _compare_with_truth(target.device, variant.threads, lut, run)

@@ -8,6 +8,7 @@ from luts.build import build_lut, prediction_half_width
 from luts.estimate.estimation import Estimation
 from luts.format.lut import Lut
 from luts.format.schema import DeviceInfo, LutInputs, ModelSpec, Versions
+from luts.format.values import MAX_REASON
 from orchestrator.export.artifacts.spec import toolchain
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.placement import migrated_operations
@@ -34,8 +35,14 @@ def exporter_version(variant: Variant) -> str:
     return f"torch {versions['torch']}, executorch {versions['executorch']}, coremltools {versions['coremltools']}"
 
 
-def lut_of(plan: Plan, files: Mapping[str, ModelFile], measurement: Measurement, device_name: str) -> Lut:
-    """A measurement of a plan as a LUT.
+def lut_of(
+    plan: Plan,
+    files: Mapping[str, ModelFile],
+    measurement: Measurement,
+    device_name: str,
+    unexported: Mapping[str, str] | None = None,
+) -> Lut:
+    """A measurement of a plan as a LUT; it names the models that were not exported or that failed on the device.
 
     Keys of the space that no model holds are in it too, resting on the physical prior alone and saying so.
     """
@@ -62,7 +69,10 @@ def lut_of(plan: Plan, files: Mapping[str, ModelFile], measurement: Measurement,
         reference_id=header.reference_id,
         created=header.created,
         measured="simulated" if header.simulated else "measured",
-        failures=dict(measurement.failures),
+        failures={
+            name: reason[:MAX_REASON]
+            for name, reason in {**(unexported or {}), **measurement.failures}.items()
+        },
         caveats=tuple(sorted(seen.caveats)),
         qos=tuple(sorted(seen.qos)),
         keep_warm=seen.warmth,

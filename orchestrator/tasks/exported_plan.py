@@ -1,0 +1,68 @@
+"""A plan's models as files; those that can't be exported are left out, and others taken for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from luts.estimate.expected import Expectation
+from luts.format.errors import BlocktimeError
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.spares import spares, without
+from orchestrator.tasks.models import files_that_can_be
+from orchestrator.tasks.progress import Note, Progress
+from orchestrator.wire.model_file import ModelFile
+
+SPARE_TURNS = 2
+"""Times that spares are exported: the second leaves out blocks that failed twice, so most of its models can be."""
+
+FEWEST = 3
+"""A reference, a model to fit and one to hold out."""
+
+
+@dataclass(frozen=True)
+class ExportedPlan:
+    """What can be measured of a plan: its models' files by id, and why others were left out, by id."""
+
+    plan: Plan
+    files: Mapping[str, ModelFile]
+    unexported: Mapping[str, str]
+
+
+def export_plan(
+    plan: Plan,
+    variant: Variant,
+    expectation: Expectation,
+    workers: int | None,
+    progress: Progress,
+) -> ExportedPlan:
+    """Export a plan's models, and spares for those that can't be.
+
+    Raises:
+        BlocktimeError: so few can be that they make no LUT; gives the first reason.
+    """
+    files: dict[str, ModelFile] = {}
+    unexported: dict[str, str] = {}
+    lately, planned = plan.models, len(plan.models)
+    for turn in range(1 + SPARE_TURNS):
+        specs = {model.model_id: variant.export_spec(model.blocks) for model in lately}
+        made, _, reasons = files_that_can_be(variant, specs, workers, progress)
+        files |= made
+        unexported |= reasons
+        failed = [model for model in lately if model.model_id in reasons]
+        for model in failed:
+            reason = reasons[model.model_id]
+            progress(Note(f"{model.model_id} ({model.role}) is left out, it can't be exported: {reason}"))
+        lately = tuple(spares(plan, unexported.keys(), failed, expectation)) if turn < SPARE_TURNS else ()
+        if not lately:
+            break
+        progress(Note(f"{len(lately)} other models are taken instead"))
+        plan = replace(plan, models=(*plan.models, *lately))
+    left = without(plan, unexported.keys())
+    if len(left.models) < FEWEST:
+        first = next(iter(unexported.items()))
+        raise BlocktimeError(
+            f"{len(left.models)} of {planned} models can be exported, too few for a LUT; first: {first[0]}: {first[1]}"
+        )
+    return ExportedPlan(left, files, unexported)

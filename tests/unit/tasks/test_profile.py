@@ -1,0 +1,67 @@
+"""A profile where some models of its plan can't be exported."""
+
+import pytest
+
+from luts.format.errors import BlocktimeError
+from luts.format.store import LutStore
+from luts.verify import verify_lut
+from orchestrator.cli.lut_table import provenance
+from orchestrator.tasks import exported_plan
+from orchestrator.tasks.models import files_that_can_be
+from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.profile import profile
+from orchestrator.tasks.progress import Note
+
+REASON = "xnnpack cannot lower this model: no operator aten.roll"
+
+
+@pytest.fixture
+def profiled(tmp_path, monkeypatch):
+    """Profiles a simulated device; `refused` says which models, in order, can't be exported."""
+    for name in ("BLOCKTIME_RUNS", "BLOCKTIME_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    said = []
+
+    def run(refused):
+        seen = []
+
+        def exporting(variant, specs, workers, progress):
+            seen.extend(specs)
+            bad = {name: REASON for name in specs if refused(seen.index(name))}
+            able = {name: spec for name, spec in specs.items() if name not in bad}
+            files, lowered, _ = files_that_can_be(variant, able, workers, progress)
+            return files, lowered, bad
+
+        monkeypatch.setattr(exported_plan, "files_that_can_be", exporting)
+        choice = PlanChoice(design=5, heldout=2, removals="none")
+        done = profile(
+            "autovit-nano",
+            "simulated:quiet",
+            choice,
+            budget_s=0.1,
+            store=LutStore([tmp_path / "luts"]),
+            progress=said.append,
+        )
+        return seen, done, [str(event) for event in said if isinstance(event, Note)]
+
+    return run
+
+
+def test_models_that_cannot_be_exported_are_left_out_named_and_replaced(profiled) -> None:
+    seen, done, said = profiled(lambda index: index in (0, 2, 7))
+    lut = verify_lut(done.path)
+    assert lut.meta.failures == {seen[index]: REASON for index in (0, 2, 7)}
+    assert lut.meta.reference_id == seen[1], "the plan's reference was the first that failed"
+    measured = {model.model_id for model in lut.models}
+    assert measured == set(seen) - lut.meta.failures.keys()
+    assert [model.split for model in lut.models].count("heldout") == 2
+    assert len(measured) == 8, "as many as were planned"
+    assert f"{seen[2]} (design) is left out, it can't be exported: {REASON}" in said
+    assert f"{seen[7]} (heldout) is left out, it can't be exported: {REASON}" in said
+    assert "3 other models are taken instead" in said
+    assert REASON in provenance(lut)["left out"]
+
+
+def test_where_nothing_can_be_exported_one_line_gives_the_first_reason(profiled) -> None:
+    with pytest.raises(BlocktimeError, match=f"0 of 8 models can be exported, too few for a LUT; .*{REASON}"):
+        profiled(lambda index: True)

@@ -182,7 +182,7 @@ class LutInputs(Value):
 
     `failures` are planned models that could not be exported or that the device could not run, with the reason.
     `caveats` are reasons not to measure that the device was told to ignore, `qos` the timing thread's quality of
-    service and `keep_warm` whether a load kept the processor warm between runs: all that was seen in any kept batch.
+    service and `keep_warm` whether a load kept the processor warm between runs: all seen in any kept batch.
     """
 
     device: DeviceInfo

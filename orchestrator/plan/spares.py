@@ -10,8 +10,8 @@ from dataclasses import replace
 from luts.estimate.expected import Expectation
 from orchestrator.plan.design import choose_design
 from orchestrator.plan.features import features_of
-from orchestrator.plan.plan import Plan, PlanModel, model_id
-from search.spaces import get_space
+from orchestrator.plan.plan import Plan, PlanModel, Role, model_id
+from search.spaces import Arch, get_space
 
 DRAWS = 500
 """Random architectures among which spares are picked."""
@@ -70,11 +70,12 @@ def spares(
         count=min(lost["design"], len(candidates)),
     )
     designed = [candidates[index] for index in chosen]
-    return [
-        PlanModel(model_id(keys), arch.to_json(), keys, role)
-        for role, pairs in (("design", designed), ("heldout", heldout))
-        for arch, keys in pairs
-    ]
+    return [_model(arch, "design") for arch, _ in designed] + [_model(arch, "heldout") for arch, _ in heldout]
+
+
+def _model(arch: Arch, role: Role) -> PlanModel:
+    blocks = arch.keys()
+    return PlanModel(model_id(blocks), arch.to_json(), blocks, role)
 
 
 def _avoided(plan: Plan, failed: Collection[str]) -> set[str]:

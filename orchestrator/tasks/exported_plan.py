@@ -61,8 +61,8 @@ def export_plan(
         plan = replace(plan, models=(*plan.models, *lately))
     left = without(plan, unexported.keys())
     if len(left.models) < FEWEST:
-        first = next(iter(unexported.items()))
+        name, reason = next(iter(unexported.items()))
         raise BlocktimeError(
-            f"{len(left.models)} of {planned} models can be exported, too few for a LUT; first: {first[0]}: {first[1]}"
+            f"{len(left.models)} of {planned} models can be exported, too few for a LUT; first: {name}: {reason}"
         )
     return ExportedPlan(left, files, unexported)

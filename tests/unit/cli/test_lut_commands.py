@@ -21,9 +21,12 @@ def luts(tmp_path, monkeypatch):
     lut = make_lut()
     for mape, models in ((0.008, 12), (0.031, 2)):
         error = HeldoutError(models=models, mape=mape, within_5=1.0, within_10=1.0, kendall_tau=None)
-        meta = lut.meta.model_copy(update={"heldout_error": error})
-        store.write(type(lut)(meta, lut.entries, lut.models, lut.samples))
+        store.write(lut_with(lut, heldout_error=error))
     return store
+
+
+def lut_with(lut, **meta):
+    return type(lut)(lut.meta.model_copy(update=meta), lut.entries, lut.models, lut.samples)
 
 
 @pytest.fixture
@@ -191,3 +194,14 @@ def test_luts_are_called_by_what_tells_them_apart(names, short):
         device, space, variant, version = text.split("/")
         refs.append(LutRef(device, space, variant, int(version[1:]), Path(f"/{place}")))
     assert short_names(refs) == short
+
+
+def test_models_that_were_left_out_are_named_with_the_first_reason(luts, name):
+    lut = luts.load(f"{name}/v1")
+    failures = {f"{digit}" * 12: "no operator aten.roll" for digit in range(5)}
+    path = luts.write(lut_with(lut, failures=failures))
+    told = answer("lut", "show", path)
+    assert (
+        "left out     000000000000, 111111111111, 222222222222 and 2 more; 000000000000: no operator" in told
+    )
+    assert "left out" not in answer("lut", "show", f"{name}/v1")

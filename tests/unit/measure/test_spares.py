@@ -36,7 +36,7 @@ def test_design_and_heldout_models_are_replaced_by_networks_that_are_not_in_the_
 
 def test_a_block_that_failed_twice_and_never_worked_is_in_no_spare(plan) -> None:
     counts = [key for model in of(plan, "design") for key in set(model.blocks)]
-    key = next(key for key in counts if 2 <= sum(key in model.blocks for model in plan.models))
+    key = next(key for key in counts if sum(key in model.blocks for model in plan.models) >= 2)
     failed = [model for model in plan.models if key in model.blocks and model.arch]
     only = replace(plan, models=tuple(m for m in plan.models if m.arch or key not in m.blocks))
     assert len(failed) >= 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -39,6 +38,7 @@ from orchestrator.cli import (
 from orchestrator.cli import eval as evaluation
 from orchestrator.cli.exit_codes import INTERRUPTED, exit_code
 from orchestrator.cli.output import say
+from orchestrator.cli.stop import last_words
 from search.spaces.plugins import load_plugins
 
 OLD_SPELLINGS = {"out": "output", "picture": "output"}
@@ -134,10 +134,9 @@ def run() -> None:
         sys.exit(exit_code(error))
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            signal.signal(
-                signal.SIGINT, signal.SIG_IGN
-            )  # what is left to do takes a moment and is not to be torn
-            say("bench: interrupted; what is done is kept, run the same command to go on")
+            words, code = last_words()
+            say(f"bench: {words}")
+            sys.exit(code)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from luts.format.errors import UsageError
@@ -58,6 +59,21 @@ def test_a_profile_that_was_killed_goes_on_without_measuring_anything_twice(home
     assert [record.kind for record in records].count("header") == 1
     places = sample_places(records)
     assert len(places) == len(set(places))
+
+
+def test_sigterm_ends_it_as_ctrl_c_does_and_it_goes_on(home) -> None:
+    command = ("profile", "--device", "simulated:mine.json", *PLAN, "--run", "ended", "--luts", "ended-luts")
+    ended = stopped("SIGTERM", "records", 12, *command)
+    assert ended.returncode == 143
+    assert ended.stderr.splitlines()[-1] == (
+        "bench: terminated; what is done is kept, run the same command to go on"
+    )
+    assert ended.stderr.count("bench: ") == 1
+    assert not [who for who in psutil.process_iter(["cmdline"]) if str(home) in str(who.info["cmdline"])]
+    before = sample_places(read_log(home / "ended" / "journal.jsonl"))
+    assert before
+    assert bench(*command).exit_code == 0
+    assert set(before) < set(sample_places(read_log(home / "ended" / "journal.jsonl")))
 
 
 def test_the_truth_stands_beside_the_run_and_is_told(home, profiled) -> None:

@@ -42,7 +42,9 @@ AppOption = Annotated[
     Path | None,
     typer.Option("--app", help="The benchmark app (.apk, signed .ipa) to put on the phone first."),
 ]
-RuntimeOption = Annotated[str, typer.Option("--runtime", help="executorch or coreml.")]
+RuntimeOption = Annotated[
+    str | None, typer.Option("--runtime", help="executorch or coreml; coreml on iPhones, else executorch.")
+]
 BackendOption = Annotated[
     str | None,
     typer.Option("--backend", help="ExecuTorch delegate (xnnpack) or Core ML compute units (all)."),
@@ -80,7 +82,7 @@ WorkersOption = Annotated[
 class VariantOptions:
     """How models run: runtime, delegate, precision and threads."""
 
-    runtime: RuntimeOption = "executorch"
+    runtime: RuntimeOption = None
     backend: BackendOption = None
     precision: PrecisionOption = None
     threads: ThreadsOption = None

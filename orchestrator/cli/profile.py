@@ -91,8 +91,8 @@ def register(app: typer.Typer) -> None:
 
 def profile_command(
     device: DeviceOption,
-    space: Annotated[str, typer.Option(help="Search space to profile.")],
     *,
+    space: Annotated[str, typer.Option(help="Search space to profile.")] = "autovit-xxs",
     variant: VariantOptions,
     budget: BudgetOption = "15m",
     plan: PlanOptions,

@@ -14,7 +14,7 @@ from orchestrator.devices.android.phones import is_address
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import Phone, known_phone, phone_of, unknown_device
 from orchestrator.devices.host import HostDevice
-from orchestrator.devices.iphone.errors import UnreachableError
+from orchestrator.devices.iphone.errors import NoSuchPhoneError, UnreachableError
 from orchestrator.devices.iphone.phones import find_iphone, name_of
 from orchestrator.devices.iphone.phones import list_phones as list_iphones
 from orchestrator.devices.iphone.state import IphoneState
@@ -124,7 +124,7 @@ def _android(known: Phone | None, name: str, access: Access) -> Device:
 def _iphone(wanted: Phone | str, access: Access) -> Device:
     try:
         return find_iphone(wanted, access, access.app)
-    except UnreachableError:
+    except (UnreachableError, NoSuchPhoneError):
         if isinstance(wanted, str):
             raise
         raise DeviceError(_not_attached(wanted, wanted.name)) from None
@@ -132,19 +132,24 @@ def _iphone(wanted: Phone | str, access: Access) -> Device:
 
 def _not_attached(phone: Phone | None, name: str) -> str:
     listing, kind = list_attached(), phone.kind if phone else "android"
-    looked = f"looked for {phone.describe()}; " if phone else ""
+    phones = [device for device in listing.attached if device.kind != "host"]
     seen = ", ".join(
-        device.title + (f" ({device.product_type})" if device.product_type else "")
-        for device in listing.attached
+        device.title
+        if device.title == device.product_type
+        else f"{device.title} ({device.product_type or device.serial})"
+        for device in phones
     )
     gap = next((gap for gap in listing.gaps if gap.kind == kind), None)
     if gap is not None:
         step = f"{gap.reason}: {gap.next_step}"
+    elif kind == "iphone" and any(device.kind == kind and not device.product_type for device in phones):
+        step = "unlock the iPhone that does not answer"
     elif kind == "iphone":
         step = "connect it by cable, unlock it and trust this computer"
     else:
         step = "connect it by cable, switch on USB debugging and allow this computer"
-    return f"no {phone.name if phone else name} found: {looked}attached: {seen}; {step}, then see `bench devices`"
+    wanted = phone.describe() if phone else name
+    return f"no {wanted} found; attached: {seen or 'no phone'}; {step}, then see `bench devices`"
 
 
 def _list_android() -> tuple[list[Attached], Gap | None]:

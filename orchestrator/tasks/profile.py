@@ -87,8 +87,8 @@ def profile(
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     if run_folder is not None:
         check_folder(run_folder, "give another folder with --run")
-    plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
     with target.opened() as (device, variant):
+        plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
         device_name = name or device.name
         label = run_label(device_name, plan, variant)
         run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from luts.format.errors import UsageError
 from orchestrator.agent.device.cores import usable_cores
 from orchestrator.devices.common.device import Access, Device
-from orchestrator.devices.discover import resolve
+from orchestrator.devices.discover import kind_of, resolve
 from orchestrator.devices.lock import held
 from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.variant import Variant
@@ -24,7 +25,7 @@ class Target:
 
     Attributes:
         device: `host`, a phone's name (`iphone13`) or serial, or `simulated[:SCENARIO]`.
-        runtime: `executorch` or `coreml`.
+        runtime: `executorch` or `coreml`; that of iPhones is `coreml`, of all others `executorch`.
         backend: ExecuTorch's delegate (`xnnpack`), or Core ML's compute units (`all`).
         precision: The backend's default.
         threads: Of ExecuTorch's pool; all cores of the host, elsewhere what the agent takes by default.
@@ -32,7 +33,7 @@ class Target:
     """
 
     device: str
-    runtime: str = "executorch"
+    runtime: str | None = None
     backend: str | None = None
     precision: str | None = None
     threads: int | None = None
@@ -43,7 +44,7 @@ class Target:
         """A target from the name of its device."""
         return cls(target) if isinstance(target, str) else target
 
-    @property
+    @cached_property
     def variant(self) -> Variant:
         """The variant as far as it is known before the device is asked.
 
@@ -51,15 +52,17 @@ class Target:
 
         Raises:
             UsageError: there is no such variant.
+            DeviceError: without a runtime, an unknown device.
         """
-        if scenario_of(self.device) and self.runtime in ("executorch", "simulated"):
+        runtime = self.runtime or default_runtime(self.device, self.access)
+        if scenario_of(self.device) and runtime in ("executorch", "simulated"):
             return Variant("simulated", self.backend or "", self.precision or "", self.threads or 1)
-        if self.runtime == "coreml":
+        if runtime == "coreml":
             if self.threads is not None:
-                raise UsageError("--threads is for executorch; Core ML chooses its own")
+                raise UsageError("--threads is for --runtime executorch; Core ML chooses its own")
             return Variant("coreml", self.backend or "all", self.precision or "")
         threads = self.threads or usable_cores()
-        return Variant(self.runtime, self.backend or "xnnpack", self.precision or "", threads)
+        return Variant(runtime, self.backend or "xnnpack", self.precision or "", threads)
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Device, Variant]]:
@@ -75,6 +78,11 @@ class Target:
             if self.threads is None and self.device != "host":
                 variant = default_threads(device, variant)
             yield device, variant
+
+
+def default_runtime(device: str, access: Access) -> str:
+    """The runtime that a device is measured with where none is named; errors as those of `kind_of`."""
+    return "coreml" if kind_of(device, access) == "iphone" else "executorch"
 
 
 def check_device(device: Device, variant: Variant) -> HelloReply:

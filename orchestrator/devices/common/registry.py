@@ -27,8 +27,9 @@ class Phone(BaseModel):
     soc: str
 
     def describe(self) -> str:
-        """Title and how the phone calls itself: `iPhone 13, product type iPhone14,5`."""
-        return f"{self.title}, product type {' or '.join(self.product_types)}"
+        """Title, and how the phone calls itself where that is something else: `iPhone 13 (iPhone14,5)`."""
+        types = " or ".join(self.product_types)
+        return self.title if types == self.title else f"{self.title} ({types})"
 
 
 class _Registry(BaseModel):

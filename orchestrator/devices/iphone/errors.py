@@ -14,6 +14,10 @@ class UnreachableError(DeviceError):
         self.next_step = next_step
 
 
+class NoSuchPhoneError(DeviceError):
+    """None of the attached iPhones is the one that was asked for."""
+
+
 class PhoneGoneError(DeviceError):
     """The phone is not attached; it may come back."""
 

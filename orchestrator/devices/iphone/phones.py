@@ -10,7 +10,7 @@ from orchestrator.devices.common.device import Access
 from orchestrator.devices.common.registry import Phone, phone_of
 from orchestrator.devices.iphone.device import IphoneDevice
 from orchestrator.devices.iphone.driver import PhoneDriver, open_driver
-from orchestrator.devices.iphone.errors import PhoneGoneError, UnreachableError
+from orchestrator.devices.iphone.errors import NoSuchPhoneError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.state import IphoneState
 from orchestrator.wire.errors import DeviceError
 
@@ -54,7 +54,8 @@ def find_iphone(wanted: Phone | str, access: Access | None = None, app: Path | N
 
     Raises:
         UnreachableError: as for `list_phones`.
-        DeviceError: no such phone is attached, or several are.
+        NoSuchPhoneError: no such phone is attached.
+        DeviceError: several are.
     """
     driver = open_driver()
     states = list_phones(driver)
@@ -68,7 +69,7 @@ def find_iphone(wanted: Phone | str, access: Access | None = None, app: Path | N
             if silent
             else "connect it by cable, unlock it and tap Trust"
         )
-        raise DeviceError(f"no {title} found; attached: {seen}; {step}, then see `bench devices`")
+        raise NoSuchPhoneError(f"no {title} found; attached: {seen}; {step}, then see `bench devices`")
     if len(matching) > 1:
         udids = ", ".join(f"{state.udid} ({state.owner_name})" for state in matching)
         raise DeviceError(

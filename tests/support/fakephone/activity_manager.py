@@ -70,4 +70,5 @@ class ActivityManager:
             return terminal.fail(f"Error type 3\nError: Activity class {{{full}}} does not exist.")
         allowed = arguments[arguments.index("allow") + 1].split(",") if "allow" in arguments else []
         self._app.start(allowed)
+        self._state.in_front = self._state.screen_on
         return 0

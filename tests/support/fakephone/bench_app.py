@@ -36,6 +36,10 @@ class AgentProgram:
         options = ["--store", str(store), "--port", str(self.port), "--parent-watch", *simulate]
         return [*self.prefix, *self.argv, *options]
 
+    def app(self, store: Path) -> BenchApp:
+        """The app that is this program."""
+        return BenchApp(self, store)
+
 
 class BenchApp:
     """At most one process; its token dies with it, its stored models stay."""

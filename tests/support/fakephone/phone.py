@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.fakephone.activity_manager import ActivityManager
-from tests.support.fakephone.bench_app import PACKAGE, PHONE_PORT, AgentProgram, BenchApp
+from tests.support.fakephone.bench_app import PACKAGE, PHONE_PORT, AgentProgram
 from tests.support.fakephone.cable import Cable
 from tests.support.fakephone.daemon import FakeDaemon
 from tests.support.fakephone.folders import Folders
@@ -22,6 +22,7 @@ from tests.support.fakephone.phone_state import PhoneState
 from tests.support.fakephone.shell_service import Shell
 from tests.support.fakephone.status_commands import StatusCommands
 from tests.support.fakephone.system_server import SystemServer
+from tests.support.fakephone.thread_app import AgentThread
 
 
 def new_home() -> Path:
@@ -38,11 +39,11 @@ class Phone(abc.ABC):
     A context manager: what the phone started ends with it. Change `state` and `app` to play faults.
     """
 
-    def __init__(self, home: Path, program: AgentProgram, state: PhoneState | None) -> None:
+    def __init__(self, home: Path, program: AgentProgram | AgentThread, state: PhoneState | None) -> None:
         self._home = home
         self.state = state or PhoneState()
         self.folders = Folders(home / "root")
-        self.app = BenchApp(program, self.folders.root / f"data/data/{PACKAGE}/files/models")
+        self.app = program.app(self.folders.root / f"data/data/{PACKAGE}/files/models")
         self._activities = ActivityManager(self.state, self.app)
         self.packages = PackageManager(self.state, self.folders, self._activities.stop)
         status = StatusCommands(self.state, self.app, self.packages.run)
@@ -115,7 +116,7 @@ def shell_environment(home: Path) -> dict[str, str]:
 class FakePhone(Phone):
     """A phone whose adbd, `daemon`, is this program's own: it asks clients for their keys, as phones do."""
 
-    def __init__(self, program: AgentProgram, state: PhoneState | None = None) -> None:
+    def __init__(self, program: AgentProgram | AgentThread, state: PhoneState | None = None) -> None:
         home = new_home()
         super().__init__(home, program, state)
         # Where something else than the app listens: the phone's port to this machine's.

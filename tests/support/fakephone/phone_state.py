@@ -40,6 +40,7 @@ class InstalledPackage:
 class PhoneState:
     """Mutable, because a phone's state is; one phone's threads and its test share it.
 
+    `in_front`: the benchmark's activity is on the screen, as it is from its start until the screen goes dark.
     `free_bytes` bounds what pushes and installs may write, None for any amount. `install_failure` is what the
     package manager answers instead of installing, such as INSTALL_FAILED_UPDATE_INCOMPATIBLE.
     """
@@ -49,5 +50,10 @@ class PhoneState:
     unlocked_since_boot: bool = True
     packages: dict[str, InstalledPackage] = field(default_factory=dict)
     idle_whitelist: set[str] = field(default_factory=set)
+    in_front: bool = False
     free_bytes: int | None = None
     install_failure: str | None = None
+
+    def go_dark(self) -> None:
+        """The screen goes off, by itself or by its key."""
+        self.screen_on = self.in_front = False

@@ -48,7 +48,7 @@ class StatusCommands:
         if arguments[1] in ("KEYCODE_WAKEUP", "WAKEUP", "224"):
             self._state.screen_on = True
         elif arguments[1] in ("KEYCODE_SLEEP", "SLEEP", "223"):
-            self._state.screen_on = False
+            self._state.go_dark()
         return 0
 
     def logcat(self, arguments: list[str], terminal: Terminal) -> int:

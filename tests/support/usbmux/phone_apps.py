@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -29,13 +29,21 @@ class App(Protocol):
 
 
 class ThreadApp:
-    """An agent without runtimes: quick, for tests of the way to it."""
+    """An agent in a thread: that of `agent_of` a token, else one without runtimes, for tests of the way to it."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, agent_of: Callable[[str], Agent] | None = None) -> None:
         self._store = store
+        self._agent_of = agent_of or self._without_runtimes
         self._serving: tuple[Server, socket.socket] | None = None
 
     def start(self, environment: Mapping[str, str]) -> int:
+        listener = listen(0)
+        server = Server(self._agent_of(environment["BLOCKTIME_TOKEN"]), listener)
+        self._serving = server, listener
+        threading.Thread(target=server.serve, name="app", daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    def _without_runtimes(self, token: str) -> Agent:
         device = DeviceInfo(
             model="iPhone14,5",
             os="iOS 16.7.10",
@@ -45,14 +53,7 @@ class ThreadApp:
             memory_bytes=4 << 30,
             simulated=True,
         )
-        agent = Agent(
-            environment["BLOCKTIME_TOKEN"], ModelStore(self._store, 1 << 30), {}, agent_info(), device
-        )
-        listener = listen(0)
-        server = Server(agent, listener)
-        self._serving = server, listener
-        threading.Thread(target=server.serve, name="app", daemon=True).start()
-        return int(listener.getsockname()[1])
+        return Agent(token, ModelStore(self._store, 1 << 30), {}, agent_info(), device)
 
     def stop(self) -> None:
         serving, self._serving = self._serving, None

@@ -57,7 +57,8 @@ def attach(monkeypatch: pytest.MonkeyPatch) -> Attach:
 def test_registry_knows_phones_by_name_and_product_type() -> None:
     phone = known_phone("iphone13")
     assert phone is not None
-    assert phone.describe() == "iPhone 13, product type iPhone14,5"
+    assert phone.describe() == "iPhone 13 (iPhone14,5)"
+    assert known_phones()["pixel8"].describe() == "Pixel 8"
     assert known_phone("iPhone 13") == phone == phone_of("iPhone14,5")
     pixel = known_phone("Pixel-8")
     assert pixel is not None
@@ -154,14 +155,13 @@ def test_a_phone_that_is_not_there_says_what_was_looked_for(attach: Attach) -> N
     line = str(missing.value)
     assert exit_code(missing.value) == 3
     for part in (
-        "iPhone 13, product type iPhone14,5",
-        "SM-X999Z",
+        "no iPhone 13 (iPhone14,5) found; attached: SM-X999Z; ",
         "no usbmuxd answers: start it",
         "bench devices",
     ):
         assert part in line
     assert "\n" not in line
-    with pytest.raises(DeviceError, match=r"no pixel8 found: looked for Pixel 8.*switch on USB debugging"):
+    with pytest.raises(DeviceError, match=r"no Pixel 8 found; attached: SM-X999Z; .*switch on USB debugging"):
         resolve("pixel8")
 
 

@@ -61,8 +61,8 @@ def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="no agent 'rust'; there are python, kotlin, swift"):
         plan_profile("autovit-nano", Target("host", access=Access(agent="rust")), store=store)
     choice = PlanChoice(models=12)
-    planned = plan_profile("autovit-nano", Target("iphone13", threads=1), choice, store=store, workers=2)
-    specs = [ExportSpec(model.blocks) for model in planned.plan.models]
+    planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
+    specs = [ExportSpec(model.blocks, runtime="coreml") for model in planned.plan.models]
     assert (planned.cached, planned.export_s) == (0, export_seconds(specs, [], 2))
     assert plan_profile("autovit-nano", "simulated", choice, store=store).export_s is None
 

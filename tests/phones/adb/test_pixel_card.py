@@ -1,0 +1,59 @@
+"""The command of the card for an Android phone, as it stands: `bench profile --device pixel8`."""
+
+import socket
+
+import pytest
+
+from luts.format.store import LutStore
+from luts.verify import verify_lut
+from tests.support.bench import bench
+from tests.support.fakephone.phone import FakePhone
+from tests.support.fakephone.phone_state import PhoneState
+from tests.support.fakephone.thread_app import AgentThread
+from tests.support.made_up_agent import MadeUpAgents, shorten
+
+CARD = ("profile", "--device", "pixel8")
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """Folders of the test's own, and no adb server."""
+    for name in ("LUTS", "RUNS", "CACHE"):
+        monkeypatch.setenv(f"BLOCKTIME_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(taken.getsockname()[1]))
+        yield tmp_path
+
+
+@pytest.fixture
+def pixel(places, make_apk, monkeypatch):
+    """A Pixel 8 in the network with the app, which has ExecuTorch with made-up time."""
+    state = PhoneState()
+    agents = MadeUpAgents("executorch", "Pixel 8", places / "store", lambda: state.in_front)
+    with FakePhone(AgentThread(agents.start), state) as phone:
+        phone.packages.install(make_apk())
+        monkeypatch.setenv("BLOCKTIME_ADB_ADDRESSES", phone.serial)
+        yield phone
+    assert not phone.defects
+
+
+def test_it_makes_a_lut(pixel, places, monkeypatch):
+    shorten(monkeypatch, places / "cache")
+    done = bench(*CARD)
+    assert done.returncode == 0, done.stderr
+    (ref,) = LutStore([places / "luts"]).list()
+    assert (ref.device, ref.space) == ("pixel8", "autovit-xxs")
+    assert ref.variant.startswith("executorch-xnnpack-fp32-t")
+    lut = verify_lut(ref.path)
+    assert (lut.meta.device.model, lut.meta.measured) == ("Pixel 8", "simulated")
+
+
+def test_without_the_phone_one_line_says_what_is_there_and_what_to_do():
+    done = bench(*CARD)
+    assert (done.returncode, done.stderr) == (
+        3,
+        "bench: no Pixel 8 found; attached: no phone; connect it by cable, switch on USB debugging and allow this "
+        "computer, then see `bench devices`\n",
+    )

@@ -3,41 +3,82 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from luts.format.errors import UsageError
 
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3}
-_PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_BYTES = {prefix + unit: factor for prefix, factor in _PREFIXES.items() for unit in ("", "B")} | {
-    f"{prefix}iB": 1024.0 ** (power + 1) for power, prefix in enumerate("KMG")
-}
+_PREFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
+_BYTES = (
+    {"B": 1.0}
+    | {prefix + unit: factor for prefix, factor in _PREFIXES.items() for unit in ("", "B")}
+    | {f"{prefix}iB": 1024.0 ** (power + 1) for power, prefix in enumerate("KMG")}
+)
+
+
+_SMALL_COUNT = 1000
+"""No network has so few parameters, MACs or bytes: a number below has lost its unit."""
+
+_SMALL_PERCENT = 0.2
+"""No prediction gets so narrow: a number below may be meant as a share."""
 
 
 def parse_budget(text: str, option: str = "--budget") -> float:
     """Seconds of `90s`, `15m` or `2h`."""
-    return _amount(text, _SECONDS, option, "a time such as 90s, 15m or 2h", asked=("s", "m", "h"))
+    return _amount(text, _SECONDS, option, "a time such as 90s, 15m or 2h", _each("s", "m", "h"))
 
 
 def parse_latency(text: str, option: str = "--latency") -> float:
     """Milliseconds of `10ms` or `150us`."""
-    return _amount(text, _MILLISECONDS, option, "a latency such as 10ms or 150us", asked=("ms", "us", "%"))
+    return _amount(text, _MILLISECONDS, option, "a latency such as 10ms or 150us", _each("ms", "us", "%"))
 
 
 def parse_percent(text: str, option: str) -> float:
-    """Percent of `1.5%` or `1.5`: where it is taken nothing else can be meant."""
-    return _amount(text, {"%": 1.0, "": 1.0}, option, "a percentage such as 1.5%", zero=True)
+    """Percent of `1.5%` or `1.5`; `0.015` is asked whether it is a share."""
+    return _amount(
+        text,
+        {"%": 1.0},
+        option,
+        "a percentage such as 1.5%",
+        lambda number: (f"{number}%", f"{100 * float(number):g}%"),
+        lambda value: value == 0 or value >= _SMALL_PERCENT,
+        zero=True,
+    )
+
+
+def parse_share(text: str, option: str) -> float:
+    """Share of `95%` or `0.95`, which are the same number; `95` is asked."""
+    share = _amount(
+        text,
+        {"%": 0.01},
+        option,
+        "a share such as 95% or 0.95",
+        lambda number: (f"{number}%", f"{float(number) / 100:g}"),
+        lambda value: value <= 1,
+        zero=True,
+    )
+    return round(share, 12)
 
 
 def parse_count(text: str, option: str) -> float:
-    """A number with an optional K, M or G, e.g. `1.8M`."""
-    return _amount(text, _PREFIXES, option, "a number such as 1.8M")
+    """A number with an optional K, M or G, e.g. `1.8M`; `2` is asked."""
+    return _amount(text, _PREFIXES, option, "a number such as 1.8M", _each("K", "M", "G"), _is_large)
 
 
 def parse_bytes(text: str, option: str, *, zero: bool = False) -> float:
-    """Bytes of `10KB`, `10KiB` or `10K`: K is 1000, Ki is 1024."""
-    return _amount(text, _BYTES, option, "a size such as 10KB or 2MiB", zero=zero)
+    """Bytes of `10KB`, `10KiB` or `10K`: K is 1000, Ki is 1024; `10` is asked."""
+    return _amount(
+        text, _BYTES, option, "a size such as 10KB or 2MiB", _each("B", "KB", "MB"), _is_large, zero=zero
+    )
+
+
+def _is_large(value: float) -> bool:
+    return value == 0 or value >= _SMALL_COUNT
+
+
+def _each(*units: str) -> Callable[[str], Sequence[str]]:
+    return lambda number: [number + unit for unit in units]
 
 
 def _amount(
@@ -45,15 +86,16 @@ def _amount(
     units: Mapping[str, float],
     option: str,
     expected: str,
+    meanings: Callable[[str], Sequence[str]],
+    plain: Callable[[float], bool] = lambda _: False,
     *,
-    asked: tuple[str, ...] = (),
     zero: bool = False,
 ) -> float:
-    """What a number with one of the units is in the unit of factor 1.
+    """What a number with one of the units is in the unit of factor 1; so is one without where it is `plain`.
 
     Raises:
-        UsageError: not a number, none of the units, or 0 where that is not `zero`; a number alone is asked which
-            of the units in `asked` it has.
+        UsageError: not a number, none of the units, or 0 where that is not `zero`; another number alone is asked
+            for which of its `meanings` it stands.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([^\W\d]*%?)", text.strip())
     wrong = UsageError(f"{option} {text!r}: expected {expected}")
@@ -61,9 +103,11 @@ def _amount(
         raise wrong
     number, unit = match[1], match[2].lower()
     known = {name.lower(): factor for name, factor in units.items()}
-    if unit in known:
+    if unit:
+        if unit not in known:
+            raise wrong
         return float(number) * known[unit]
-    if unit or not asked:
-        raise wrong
-    which = ", ".join(f"{number}{name}" for name in asked[:-1])
-    raise UsageError(f"{option} {text!r} has no unit; is it {which} or {number}{asked[-1]}?")
+    if plain(float(number)):
+        return float(number)
+    *others, last = meanings(number)
+    raise UsageError(f"{option} {text!r} has no unit; is it {', '.join(others)} or {last}?")

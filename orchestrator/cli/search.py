@@ -10,7 +10,14 @@ import typer
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
-from orchestrator.cli.amounts import parse_budget, parse_bytes, parse_count, parse_latency, parse_percent
+from orchestrator.cli.amounts import (
+    parse_budget,
+    parse_bytes,
+    parse_count,
+    parse_latency,
+    parse_percent,
+    parse_share,
+)
 from orchestrator.cli.eval import DataOption, SupernetOption
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
@@ -57,8 +64,8 @@ class LimitOptions:
         None
     )
     confidence: Annotated[
-        float, typer.Option(min=0.5, max=0.999, help="Chance that a measured latency is within the budget.")
-    ] = 0.95
+        str, typer.Option(help="Chance that a measured latency is within the budget: 50% to 99.9%.")
+    ] = "95%"
     point: Annotated[
         bool, typer.Option("--point", help="Hold the prediction itself to the budget, whatever the chance.")
     ] = False
@@ -69,7 +76,10 @@ class LimitOptions:
         counts = {name: int(parse_count(text, f"--{name}")) for name, text in given.items() if text}
         if self.memory:
             counts["memory_bytes"] = int(parse_bytes(self.memory, "--memory"))
-        return {**counts, "cautious": not self.point, "confidence": self.confidence}
+        confidence = parse_share(self.confidence, "--confidence")
+        if not 0.5 <= confidence <= 0.999:
+            raise UsageError(f"--confidence {self.confidence!r}: expected 50% to 99.9%")
+        return {**counts, "cautious": not self.point, "confidence": confidence}
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,8 @@ class SettingOptions:
         str, typer.Option(help="What `pareto` trades, of accuracy, latency, params, macs, memory.")
     ] = "accuracy,latency"
     loss_per_ms: Annotated[
-        float, typer.Option(min=0, help="Share of wrong answers that a millisecond is worth.")
-    ] = 0.0
+        str, typer.Option(help="Share of wrong answers that a millisecond is worth, e.g. 0.2%.")
+    ] = "0%"
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0
     population: Annotated[int, typer.Option(min=1)] = 50
     generations: Annotated[int, typer.Option(min=0)] = 20
@@ -102,7 +112,8 @@ class SettingOptions:
             raise UsageError(f"--objectives: no {unknown[0]!r}; there are {', '.join(known)}")
         objectives = tuple(name for name in known if name in given)
         get_strategy(self.strategy)
-        return SearchSettings(**vars(self) | {"objectives": objectives})
+        loss_per_ms = parse_share(self.loss_per_ms, "--loss-per-ms")
+        return SearchSettings(**vars(self) | {"objectives": objectives, "loss_per_ms": loss_per_ms})
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from luts.format.errors import UsageError
+from orchestrator.cli.amounts import parse_share
 from orchestrator.cli.options import with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
 from search.spaces import load_arch
@@ -39,7 +40,7 @@ class RecipeOptions:
     distill: Annotated[
         str | None, typer.Option(help="none, soft or hard: how the teacher counts, instead of the recipe's.")
     ] = None
-    alpha: Annotated[float | None, typer.Option(help="The teacher's share of the loss.")] = None
+    alpha: Annotated[str | None, typer.Option(help="The teacher's share of the loss, e.g. 50%.")] = None
     tau: Annotated[float | None, typer.Option(help="Temperature of soft distillation.")] = None
     sampler: Annotated[
         str | None, typer.Option(help="uniform, sandwich or balanced: which subnets a step trains.")
@@ -73,7 +74,8 @@ class RecipeOptions:
         names += ["learning_rate", "clip_norm"]
         changes = {name: getattr(self, name) for name in names}
         changes["arch"] = load_arch(self.arch).to_json() if self.arch else None
-        distillation = {"kind": self.distill, "alpha": self.alpha, "tau": self.tau}
+        alpha = None if self.alpha is None else parse_share(self.alpha, "--alpha")
+        distillation = {"kind": self.distill, "alpha": alpha, "tau": self.tau}
         return changed(get_recipe(self.recipe), changes, distillation)
 
 

@@ -39,9 +39,12 @@ def test_limits_are_numbers_and_a_confidence():
     assert given == {"params": 1_800_000, "memory_bytes": 300_000, "cautious": False, "confidence": 0.95}
     with pytest.raises(UsageError, match="--macs 'few'"):
         LimitOptions(macs="few").parse()
+    with pytest.raises(UsageError, match="--confidence '20%': expected 50% to 99.9%"):
+        LimitOptions(confidence="20%").parse()
 
 
 def test_objectives_stand_in_one_order_and_must_exist():
+    assert SettingOptions(loss_per_ms="0.2%").parse().loss_per_ms == 0.002
     assert SettingOptions(objectives="params,accuracy", seed=3).parse().objectives == ("accuracy", "params")
     with pytest.raises(UsageError, match="beauty"):
         SettingOptions(objectives="accuracy,beauty").parse()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from luts.estimate.aa import AaHistory, AaInterval, first_history, history_of, interval_of
 from luts.estimate.location import MIN_ROUNDS
+from luts.estimate.percentiles import Percentiles, percentiles
 from luts.estimate.ratios import (
     AaDifference,
     LoadRatio,
@@ -104,6 +105,12 @@ class Estimation:
                 f"reference {self.reference_id} has no kept sample; measure it in every batch"
             )
         return quiet_latency(measured_ms, self.ratios.load_variance.sd)
+
+    def percentiles(self, model: str) -> Percentiles:
+        """Of a model's timed calls in kept batches, in ms as they ran that day."""
+        rows = [session.log_ns[row] for session in self._kept for row in session.rows(model)]
+        loads = [np.exp(row[np.isfinite(row)]) / 1e6 for row in rows]
+        return percentiles([load for load in loads if len(load)])
 
     @cached_property
     def aa_history(self) -> AaHistory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
+from orchestrator.cli.percentiles import PERCENTILES, short_of_calls
 from orchestrator.cli.suite import measure_suite
 from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
 
@@ -58,7 +58,10 @@ def measure_command(
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference."""
+    """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference.
+
+    `ms` is what a quiet device takes; p50, p90 and p99 are of single calls as they ran.
+    """
     target, budget_s = target_of(device, variant, access), parse_budget(budget)
     if suite is not None:
         if model or artifact or resolution:
@@ -100,6 +103,7 @@ _COLUMNS = [
     Column("ratio", "to reference", 3),
     Column("ratio_low", "95 % low", 3, spare=1),
     Column("ratio_high", "high", 3, spare=1),
+    *PERCENTILES,
     Column("load_ms", "load ms", 2, spare=4),
     Column("first_ms", "first load ms", 2, spare=6),
     Column("compile_ms", "compiling ms", 1, spare=6),
@@ -115,7 +119,7 @@ _LOWERED = [
 
 
 def _show(device: str, measured: MeasuredNetworks) -> None:
-    rows = [asdict(network) for network in measured.networks]
+    rows = [network.to_dict() for network in measured.networks]
     untold = {name for name in ("first_ms", "compile_ms") if not any(row[name] for row in rows)}
     columns = [column for column in _COLUMNS if column.name not in untold]
     emit_rows(f"{device}, {measured.setup.variant.name}{measured.setup.warning}", columns, rows, False)
@@ -126,3 +130,5 @@ def _show(device: str, measured: MeasuredNetworks) -> None:
         f"reference {measured.reference}: ratios to it are known better than milliseconds, whose intervals "
         f"include its own; noise floor {100 * measured.setup.noise_floor:.2f} % between two loads"
     )
+    for note in short_of_calls(rows):
+        tell(note)

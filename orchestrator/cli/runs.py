@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say
 from orchestrator.cli.output_files import TABLES, output_files, write_table
+from orchestrator.cli.percentiles import PERCENTILES
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.runs import PastRun, find_past_run, past_runs, run_latencies
 
@@ -29,6 +30,7 @@ _MODELS = [
     Column("ms", "ms", 3),
     Column("ci_low", "95 % low", 3),
     Column("ci_high", "high", 3),
+    *PERCENTILES,
     Column("loads", "loads"),
     Column("rounds", "rounds"),
 ]
@@ -87,7 +89,7 @@ def _all() -> dict[str, Any]:
 
 def _one(name: str) -> dict[str, Any]:
     past, models = run_latencies(find_past_run(name))
-    return {"run": _row(past), "models": [asdict(model) for model in models]}
+    return {"run": _row(past), "models": [model.to_dict() for model in models]}
 
 
 def _row(run: PastRun) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from luts.format.errors import BlocktimeError
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.output import Column, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import output_files, write_table
+from orchestrator.cli.percentiles import PERCENTILES
 from orchestrator.suites.comparison import Row
 from orchestrator.tasks.suite import MeasuredSuite, run_suite
 from orchestrator.tasks.target import Target
@@ -57,6 +58,7 @@ _COLUMNS = [
     Column("ms", "ms", 2),
     Column("ci_low", "95 % low", 2, spare=2),
     Column("ci_high", "high", 2, spare=2),
+    *PERCENTILES,
     Column("rank", "rank"),
     Column("shared_rank", "of shared", spare=4),
     Column("published_ms", "published ms", 1),

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from luts.estimate.accuracy import kendall_tau, mape, share_within
+from luts.estimate.percentiles import Percentiles
 from luts.format.atomic_file import write_text
 from luts.format.json_file import read_json
 from luts.format.lut import Lut
@@ -25,7 +26,10 @@ MAX_JSON_BYTES = 64 << 20
 
 
 class Compared(Value):
-    """One architecture (canonical JSON), predicted and measured with intervals, in ms of the LUT's reference."""
+    """One architecture (canonical JSON), predicted and measured with intervals, in ms of the LUT's reference.
+
+    `percentiles` are of single calls in ms as they ran that day; None in files of before.
+    """
 
     arch: str = Field(max_length=MAX_ARCH_BYTES)
     predicted_ms: PositiveMs
@@ -34,6 +38,7 @@ class Compared(Value):
     measured_ms: PositiveMs
     measured_low: Ms
     measured_high: PositiveMs
+    percentiles: Percentiles | None = None
 
     @model_validator(mode="after")
     def _intervals_hold_their_values(self) -> Self:
@@ -103,6 +108,7 @@ def compare(lut: Lut, archs: Sequence[Arch], measurement: Measurement) -> list[C
                 measured_ms=ms,
                 measured_low=low,
                 measured_high=high,
+                percentiles=measurement.estimation.percentiles(model_id(keys)),
             )
         )
     return rows

@@ -25,7 +25,8 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
     if measured is not None:
         caption += (
             f" Measured again: {measured.measured_ms:.3f} ms "
-            f"({measured.measured_low:.3f} to {measured.measured_high:.3f})."
+            f"({measured.measured_low:.3f} to {measured.measured_high:.3f})"
+            f"{f'; {measured.percentiles}' if measured.percentiles else ''}."
         )
     if winner != search.winner:
         caption += " Measurements chose it: those ranked before it were beyond the budget on the device."

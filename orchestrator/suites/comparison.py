@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from luts.estimate.accuracy import kendall_tau
+from luts.estimate.percentiles import Percentiles
 from luts.published import PublishedTable
 from orchestrator.export.lower.counting import Counts
 from orchestrator.suites.suite import Entry
@@ -22,8 +23,15 @@ class Measured:
     ms: float
     ci_low: float
     ci_high: float
+    percentiles: Percentiles
     delegates: int | None
     outside: Mapping[str, int] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One level, as JSON and tables have it."""
+        fields = asdict(self)
+        fields.pop("percentiles")
+        return fields | self.percentiles.columns()
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Row:
             "params": counts.params if counts else None,
             "conv_linear_macs": counts.conv_linear_macs if counts else None,
             "all_macs": counts.all_macs if counts else None,
-            **(asdict(self.measured) if self.measured else {"ms": None, "outside": None}),
+            **(self.measured.to_dict() if self.measured else {"ms": None, "outside": None}),
             "rank": self.rank,
             "shared_rank": self.shared_rank,
             "failure": self.failure,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from luts.estimate.percentiles import Percentiles
 from luts.format.errors import UsageError
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts
@@ -32,6 +33,7 @@ class MeasuredNetwork:
         load_ms: Medians of load times; those of a first load and of compiling are None where the runtime does not
             tell, or where the device had loaded the model before.
         loads: Fresh loads, and rounds in all of them.
+        percentiles: Of single calls as they ran, where `ms` is what a quiet device takes.
         delegates: Subgraphs handed to a delegate...
         outside: ...and the operators left to other kernels, with their counts. None where the device decides that.
     """
@@ -52,8 +54,15 @@ class MeasuredNetwork:
     compile_ms: float | None
     loads: int
     rounds: int
+    percentiles: Percentiles
     delegates: int | None
     outside: Mapping[str, int] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One level, as JSON and tables have it."""
+        fields = asdict(self)
+        fields.pop("percentiles")
+        return fields | self.percentiles.columns()
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class MeasuredNetworks:
         """As JSON has it."""
         return self.setup.to_dict() | {
             "reference": self.reference,
-            "models": [asdict(network) for network in self.networks],
+            "models": [network.to_dict() for network in self.networks],
             "failures": dict(self.failures),
         }
 
@@ -202,6 +211,7 @@ def _measured(
         **asdict(measurement.loads[journal_id(name)]),
         loads=ratio.loads,
         rounds=ratio.rounds,
+        percentiles=measurement.estimation.percentiles(journal_id(name)),
         delegates=lowered.delegates if lowered else None,
         outside=lowered.outside if lowered else None,
     )

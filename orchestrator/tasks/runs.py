@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from luts.estimate.estimation import Estimation
+from luts.estimate.percentiles import Percentiles, percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.messages import few
 from orchestrator.journal.journal import read_records
@@ -63,7 +65,14 @@ class PastLatency:
     ci_high: float | None = None
     loads: int = 0
     rounds: int = 0
+    percentiles: Percentiles | None = None
     failure: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """One level, as JSON and tables have it."""
+        fields = asdict(self)
+        fields.pop("percentiles")
+        return fields | (self.percentiles or percentiles([])).columns()
 
 
 def past_runs(root: Path | None = None) -> tuple[list[PastRun], dict[str, str]]:
@@ -116,7 +125,8 @@ def run_latencies(run: Run) -> tuple[PastRun, list[PastLatency]]:
 def _latency(name: str, model: str, estimation: Estimation) -> PastLatency:
     ratio, quiet = estimation.ratios.ratios[model], estimation.quiet
     ms, low, high = (quiet.ms * math.exp(log) for log in (ratio.log_ratio, ratio.low, ratio.high))
-    return PastLatency(name, ms, *quiet.widen(ms, low, high), ratio.loads, ratio.rounds)
+    low, high = quiet.widen(ms, low, high)
+    return PastLatency(name, ms, low, high, ratio.loads, ratio.rounds, estimation.percentiles(model))
 
 
 def _past_run(run: Run) -> PastRun:

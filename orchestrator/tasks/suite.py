@@ -61,7 +61,7 @@ def run_suite(
     counts = count_networks(networks, specs, progress)
     lowerings = {model: Lowered.of(artifact) for model, artifact in artifacts.items()}
     measured = {
-        model: Measured(row.ms, row.ci_low, row.ci_high, row.delegates, row.outside)
+        model: Measured(row.ms, row.ci_low, row.ci_high, row.percentiles, row.delegates, row.outside)
         for model, row in measured_networks(files, together, counts, lowerings).items()
     }
     failures = absent | unexported | dict(together.failures)

@@ -113,6 +113,8 @@ def _latency(card: Card) -> list[str]:
             f"{row.measured_ms:.3f} ms, 95 % interval {row.measured_low:.3f} to {row.measured_high:.3f} ms, "
             f"{'within' if card.measured.meets_budget else 'NOT within'} the budget"
         )
+        if row.percentiles is not None:
+            rows["percentiles"] = str(row.percentiles)
     simulated = [] if meta.measured == "measured" else ["**The LUT's numbers are simulated.**"]
     others = []
     if len(luts) > 1:

@@ -2,9 +2,13 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from orchestrator.measure.validate import Compared, Validation, summarise
+from luts.estimate.percentiles import Percentile, Percentiles, percentiles
+from orchestrator.measure.validate import Compared, Validation, compare, summarise
+from orchestrator.plan.plan import model_id
+from search.spaces import get_arch
 from tests.support.report_world import make_lut
 
 ROWS = (  # predicted: ms, low, high; measured: ms, low, high
@@ -26,7 +30,7 @@ def validation() -> Validation:
         "measured_high",
     )
     rows = [
-        Compared(arch="{}", **dict(zip(names, (*predicted, *measured), strict=True)))
+        Compared.model_validate({"arch": "{}"} | dict(zip(names, (*predicted, *measured), strict=True)))
         for predicted, measured in ROWS
     ]
     measurement = SimpleNamespace(
@@ -45,6 +49,28 @@ def test_errors_coverage_and_drift_by_hand(validation: Validation) -> None:
     assert make_lut().meta.reference_ms == 2.25
     assert validation.reference_drift == pytest.approx(2.0), "4.5 ms today, 2.25 ms in the LUT"
     assert validation.noise_floor == 0.007
+
+
+def test_the_percentiles_of_an_architecture_are_those_of_its_calls() -> None:
+    arch, told = get_arch("autovit-xxs-paper"), percentiles([np.full(40, 12.0)])
+    asked: list[str] = []
+
+    def percentiles_of(model: str) -> Percentiles:
+        asked.append(model)
+        return told
+
+    measurement = SimpleNamespace(
+        ms=lambda *_: (10.0, 9.9, 10.1), estimation=SimpleNamespace(percentiles=percentiles_of)
+    )
+    lut = SimpleNamespace(
+        latency_model=SimpleNamespace(predict=lambda *_: SimpleNamespace(ms=10.0, low=9.0, high=11.0)),
+        meta=SimpleNamespace(reference_ms=10.0),
+    )
+    (row,) = compare(lut, [arch], measurement)  # type: ignore[arg-type]
+    assert asked == [model_id(arch.keys())]
+    assert Compared.model_validate_json(row.model_dump_json()) == row
+    assert row.percentiles is not None
+    assert (row.percentiles.p50, row.percentiles.p99) == (Percentile(12.0, 12.0, 12.0), None)
 
 
 def test_an_error_is_of_the_measurement(validation: Validation) -> None:

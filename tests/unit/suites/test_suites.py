@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from luts.estimate.percentiles import percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.schema import LutMeta
 from luts.published import load_published, reference_root
@@ -117,7 +118,10 @@ def test_ranks_and_tau_are_over_what_has_both_latencies():
     chosen = [e for e in TABLE2.networks if e.row in ("MobileNetv1", "MobileNetv2", "ShuffleNetv2", "DeiT-T")]
     ms = dict(zip([e.model for e in chosen], (3.0, 1.0, 2.0), strict=False))
     found = compare(
-        chosen, {}, {m: Measured(v, v, v, None, None) for m, v in ms.items()}, {chosen[3].model: "no"}
+        chosen,
+        {},
+        {m: Measured(v, v, v, percentiles([]), None, None) for m, v in ms.items()},
+        {chosen[3].model: "no"},
     )
     rows = {row.entry.row: row for row in found.rows}
     assert [rows[n].rank for n in ("MobileNetv1", "MobileNetv2", "ShuffleNetv2", "DeiT-T")] == [3, 1, 2, None]

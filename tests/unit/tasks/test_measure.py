@@ -90,6 +90,11 @@ def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:
     )
     assert result.networks[1].ratio == pytest.approx(4 / 2, rel=0.02)
     assert result.to_dict()["failures"] == result.failures
+    told = result.networks[1].percentiles
+    assert told.calls == result.networks[1].rounds
+    assert 4.0 / 1.3 < told.p50.ms < 4.0 * 1.3
+    assert result.to_dict()["models"][1]["p50_ms"] == told.p50.ms
+    assert told.p99 is None
 
 
 def test_the_next_network_is_the_reference_where_the_device_refuses_the_first(world) -> None:

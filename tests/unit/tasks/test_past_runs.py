@@ -107,6 +107,10 @@ def test_a_run_s_latencies_by_hand(root):
     assert rows[1].ci_low is not None
     assert rows[1].ci_high is not None
     assert rows[1].ci_low <= 3.0 <= rows[1].ci_high
+    told = rows[1].to_dict()
+    assert (told["calls"], told["p99_ms"]) == (2 * ROUNDS, None)
+    assert [told[f"p50_{end}"] for end in ("ms", "low", "high")] == pytest.approx([3.0] * 3)
+    assert told["p90_ms"] == pytest.approx(3.0)
     assert rows[2].ms is None
     assert rows[2].failure == "no such operator"
 

@@ -105,7 +105,8 @@ class LutStore:
 
     Args:
         roots: Folders.
-        tell: Told, once for each name, where a name does not mean its newest version; a Python warning by default.
+        tell: Told, once for each name, where a name does not mean its newest version, or a better one is of a build
+            from before an update; a Python warning by default.
     """
 
     def __init__(self, roots: Sequence[Path], tell: Callable[[str], None] | None = None) -> None:

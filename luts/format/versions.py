@@ -1,7 +1,8 @@
 """Versions of one LUT: which of them its name alone means, which is pinned, and how one is removed.
 
 A name without a version means the pinned one, else the one that predicts best: the newest of those whose held-out
-error is as good as the lowest. Compared are versions that know every block of the newest.
+error is as good as the lowest. Compared are versions of the newest build of operating system and runtime (no older LUT can
+know what an update changes) which know every block of the newest of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,7 +44,26 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class _Build:
+    """What a device ran when it was measured; what is not known is ""."""
+
+    os: str
+    os_build: str
+    runtime: str
+
+    def fits(self, other: _Build) -> bool:
+        """Whether both may be the same."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return all(mine == theirs or not mine or not theirs for mine, theirs in pairs)
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (f"{self.os} {self.os_build}".strip(), self.runtime)))
+
+
+@dataclass(frozen=True)
 class _Quality:
+    build: _Build
+    created: str
     keys: frozenset[str]
     heldout: HeldoutError | None
 
@@ -84,15 +104,38 @@ def choose(folders: Mapping[int, Path], pinned: int | None) -> Choice:
     rated = {version: quality for version, quality in known.items() if quality is not None}
     if not rated:
         return Choice(newest)
+    build = max(rated.items(), key=lambda item: (item[1].created, item[0]))[1].build
+    current = {version: quality for version, quality in rated.items() if quality.build.fits(build)}
+    taken, ever = _best(current), _best(rated)
+    if taken != newest:
+        return Choice(
+            taken, f"v{taken} is taken: v{newest} is newer and {_fault(newest, rated, build, taken)}"
+        )
+    if ever in current:
+        return Choice(taken)
+    return Choice(
+        taken,
+        f"v{taken} is taken ({rated[taken]}), since it is of {build}: "
+        f"v{ever} predicts better ({rated[ever]}), but is of {rated[ever].build}",
+    )
+
+
+def _best(rated: Mapping[int, _Quality]) -> int:
+    """The newest version that is as good as any which knows every block of the newest."""
     keys = rated[max(rated)].keys
     equals = {version: quality for version, quality in rated.items() if quality.keys >= keys}
     lowest = min(quality.error for quality in equals.values())
-    best = max(version for version, quality in equals.items() if quality.error <= AS_GOOD * lowest)
-    if best == newest:
-        return Choice(best)
-    told = rated.get(newest)
-    reason = f"is poorer ({told}; v{best}: {rated[best]})" if told else "is broken"
-    return Choice(best, f"v{best} is taken: v{newest} is newer and {reason}")
+    return max(version for version, quality in equals.items() if quality.error <= AS_GOOD * lowest)
+
+
+def _fault(version: int, rated: Mapping[int, _Quality], build: _Build, taken: int) -> str:
+    """Why a version is not taken."""
+    if version not in rated:
+        return "is broken"
+    told = rated[version]
+    if not told.build.fits(build):
+        return f"of an older build, {told.build}; v{taken} is of {rated[taken].build}"
+    return f"is poorer ({told}; v{taken}: {rated[taken]})"
 
 
 def _quality(folder: Path) -> _Quality | None:
@@ -101,7 +144,8 @@ def _quality(folder: Path) -> _Quality | None:
         meta = decode_meta(read_bytes(folder / META_FILE, MAX_FILE_BYTES[META_FILE], "restore it"))
         entries = read_bytes(folder / ENTRIES_FILE, MAX_FILE_BYTES[ENTRIES_FILE], "restore it").decode()
         rows = csv.DictReader(io.StringIO(entries, newline=""))
-        return _Quality(frozenset(row["key"] for row in rows), meta.heldout_error)
+        build = _Build(meta.device.os, meta.device.os_build, meta.versions.runtime)
+        return _Quality(build, meta.created, frozenset(row["key"] for row in rows), meta.heldout_error)
     except (InvalidArtifactError, ValueError, KeyError, csv.Error):
         return None
 

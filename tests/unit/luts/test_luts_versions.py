@@ -24,14 +24,20 @@ def lut() -> Lut:
     return build_lut(study.inputs, study.models, study.estimation, study.features)
 
 
-def predicting(lut: Lut, error: tuple[float, int] | None, entries: slice = slice(None)) -> Lut:
-    """The LUT with another MAPE on so many held-out networks; which entries follow from what is not looked at."""
+def predicting(
+    lut: Lut, error: tuple[float, int] | None, entries: slice = slice(None), build: str = "", day: int = 1
+) -> Lut:
+    """The LUT with another MAPE on so many held-out networks; which entries follow from what is not looked at.
+
+    `build` is the operating system's, `day` that of its making.
+    """
+    device = lut.meta.device.model_copy(update={"os": "iOS", "os_build": build})
     told = error and HeldoutError(
         models=error[1], mape=error[0], within_5=1.0, within_10=1.0, kendall_tau=None
     )
-    return Lut(
-        lut.meta.model_copy(update={"heldout_error": told}), lut.entries[entries], lut.models, lut.samples
-    )
+    created = f"2026-11-{day:02}T12:00:00+00:00"
+    meta = lut.meta.model_copy(update={"heldout_error": told, "device": device, "created": created})
+    return Lut(meta, lut.entries[entries], lut.models, lut.samples)
 
 
 class Told(LutStore):
@@ -95,6 +101,47 @@ def test_a_newer_one_that_knows_other_blocks_is_not_compared(lut, tmp_path):
     assert store.resolve("host").version == 3
     store.write(predicting(lut, (0.1, 12), slice(0, 2)))  # 2 and 3 know these blocks as well, and better
     assert store.resolve("host").version == 3
+
+
+def test_after_an_update_of_the_device_a_better_lut_of_before_is_not_taken_and_named(lut, tmp_path):
+    store = Told(tmp_path)
+    store.write(predicting(lut, (0.008, 12), build="21A"))
+    store.write(predicting(lut, (0.03, 12), build="22B", day=2))
+    assert store.resolve("toy").version == 2
+    runtime = lut.meta.versions.runtime
+    assert store.notes == [
+        f"{NAME}: v2 is taken (MAPE 3.00 % on 12 held-out networks), since it is of iOS 22B, {runtime}: "
+        f"v1 predicts better (MAPE 0.80 % on 12 held-out networks), but is of iOS 21A, {runtime}; "
+        "vN names another, bench lut pin fixes one"
+    ]
+    store.write(predicting(lut, (0.02, 12), build="22B", day=3))
+    store.write(predicting(lut, (0.05, 12), build="22B", day=4))
+    assert Told(tmp_path).resolve("toy").version == 3, "compared are those of the newest build alone"
+
+
+def test_a_newer_runtime_counts_as_an_update_does(lut, tmp_path):
+    store = Told(tmp_path)
+    store.write(predicting(lut, (0.008, 12)))
+    versions = lut.meta.versions.model_copy(update={"runtime": "executorch 9.9"})
+    later = predicting(lut, (0.03, 12), day=2)
+    meta = later.meta.model_copy(update={"versions": versions})
+    store.write(Lut(meta, later.entries, later.models, later.samples))
+    assert store.resolve("toy").version == 2
+
+
+def test_a_lut_rebuilt_from_old_samples_is_of_the_old_build(lut, tmp_path):
+    store = Told(tmp_path)
+    for build, day in (("21A", 1), ("22B", 2), ("21A", 1)):
+        store.write(predicting(lut, (0.01, 12), build=build, day=day))
+    assert store.resolve("toy").version == 2
+    assert "v2 is taken: v3 is newer and of an older build, iOS 21A" in store.notes[-1]
+
+
+def test_a_build_that_is_not_known_is_compared_with_all(lut, tmp_path):
+    store = Told(tmp_path)
+    store.write(predicting(lut, (0.008, 12), build="21A"))
+    store.write(predicting(lut, (0.03, 12), build="", day=2))
+    assert store.resolve("toy").version == 1
 
 
 def test_a_broken_newest_one_is_passed_over_and_told(lut, tmp_path):

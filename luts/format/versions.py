@@ -1,8 +1,8 @@
 """Versions of one LUT: which of them its name alone means, which is pinned, and how one is removed.
 
 A name without a version means the pinned one, else the one that predicts best: the newest of those whose held-out
-error is as good as the lowest. Compared are versions of the newest build of operating system and runtime (no older LUT can
-know what an update changes) which know every block of the newest of them.
+error is as good as the lowest. Compared are versions of the newest build of operating system and runtime, since
+no older LUT knows what an update changed, that know every block of the newest of them.
 """
 
 from __future__ import annotations

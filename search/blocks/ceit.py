@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from search.blocks.attention import AttentionCost
 from search.blocks.registry import register
+from search.blocks.shapes import Scoring
 from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, param
 from search.blocks.stem import PooledStem
 from search.blocks.tokens import TokenLayer, count_tokens
@@ -64,7 +65,7 @@ class CeitLayer(TokenLayer):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class CeitEncoder(EnclosingSpec):
+class CeitEncoder(Scoring, EnclosingSpec):
     """Runs `ceit.layer`s, lets the last class token attend over those of all of them (figure 5), and classifies it.
 
     One class token a layer: where fewer than `depth` layers stand inside, a missing one is the identity, which
@@ -86,20 +87,8 @@ class CeitEncoder(EnclosingSpec):
         return self.dim
 
     @property
-    def out_channels(self) -> int:
-        return self.classes
-
-    @property
-    def out_resolution(self) -> int:
-        return 1
-
-    @property
     def input_shape(self) -> tuple[int, ...]:
         return (1, count_tokens(self.resolution), self.dim)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        return (1, self.classes)
 
     @property
     def hidden(self) -> int:

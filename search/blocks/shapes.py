@@ -53,16 +53,10 @@ class DimKeeping(BlockSpec):
         return self.dim
 
 
-@dataclasses.dataclass(frozen=True)
-class Classifying(BlockSpec):
-    """`inputs` channels become scores of `classes`."""
+class Scoring(BlockSpec):
+    """Ends in scores of `classes`, a parameter of the blocks that do."""
 
-    inputs: int = param("in")
-    classes: int = param("classes")
-
-    @property
-    def in_channels(self) -> int:
-        return self.inputs
+    classes: int
 
     @property
     def out_channels(self) -> int:
@@ -75,3 +69,15 @@ class Classifying(BlockSpec):
     @property
     def output_shape(self) -> tuple[int, ...]:
         return (1, self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifying(Scoring):
+    """`inputs` channels become scores of `classes`."""
+
+    inputs: int = param("in")
+    classes: int = param("classes")
+
+    @property
+    def in_channels(self) -> int:
+        return self.inputs

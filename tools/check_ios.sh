@@ -41,7 +41,7 @@ type_check() { # FOLDER
   for source in "$kit"/Sources/BenchApp/*.swift; do
     sed 's/#if os(iOS)/#if true/' "$source" >"$1/${source##*/}"
   done
-  module "$1" BenchApp 6 "$1"/*.swift
+  module "$1" BenchApp 6 "$1"/*.swift -D EXECUTORCH
   module "$1" Bench 6 $app/*.swift
 }
 

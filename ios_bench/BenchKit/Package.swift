@@ -18,11 +18,18 @@ import PackageDescription
     .testTarget(name: "HostProbeTests", dependencies: ["BenchKit", "HostProbe"]),
   ]
   let coreML: [Target.Dependency] = ["CoreML"]
+  let hasExecuTorch = true
   let execuTorch: [Target.Dependency] = ["CETShim", "ExecuTorch"]
 #else
-  let dependencies: [Package.Dependency] = [
-    .package(url: "https://github.com/pytorch/executorch.git", branch: "swiftpm-1.5.1")
+  // BLOCKTIME_EXECUTORCH=0 in the environment leaves ExecuTorch out: Core ML alone, and nothing is downloaded.
+  let hasExecuTorch = Context.environment["BLOCKTIME_EXECUTORCH"] != "0"
+  // The newest release that ExecuTorch has a Swift package of is 1.5.0: the head of its branch swiftpm-1.5.0, whose
+  // own manifest names its libraries with their checksums. There is no swiftpm-1.5.1.
+  let execuTorchPackage: [Package.Dependency] = [
+    .package(
+      url: "https://github.com/pytorch/executorch.git", revision: "56cc93a96d5fb8d21554ec5f00fbad5a5b228bc4")
   ]
+  let dependencies = hasExecuTorch ? execuTorchPackage : []
   let platformTargets: [Target] = []
   let coreML: [Target.Dependency] = []
   let execuTorch: [Target.Dependency] = [
@@ -30,23 +37,32 @@ import PackageDescription
   ].map { .product(name: $0, package: "executorch") }
 #endif
 
+// One list after the other: as one expression, the compiler takes minutes to find their types.
+var targets: [Target] = [
+  .target(name: "BenchKit"),
+  .target(name: "CoreMLRunner", dependencies: ["BenchKit"] + coreML),
+  .target(name: "Fixtures", dependencies: ["BenchKit"], path: "Tests/Fixtures"),
+  .testTarget(name: "BenchKitTests", dependencies: ["BenchKit", "Fixtures"]),
+  .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner", "Fixtures"]),
+  .testTarget(name: "BenchAppTests", dependencies: ["BenchKit", "BenchApp", "Fixtures"]),
+]
+targets += platformTargets
+
+var appNeeds: [Target.Dependency] = ["BenchKit", "CoreMLRunner"]
+var appSettings: [SwiftSetting] = []
+if hasExecuTorch {
+  targets.append(.target(name: "ExecuTorchRunner", dependencies: ["BenchKit"] + execuTorch))
+  appNeeds.append("ExecuTorchRunner")
+  appSettings.append(.define("EXECUTORCH"))
+}
+targets.append(.target(name: "BenchApp", dependencies: appNeeds, swiftSettings: appSettings))
+
 // Tests are built with the same optimisation as the agent, so that both share their objects. They reach what
 // is not public through the access level `package`; @testable is not available to them.
 let package = Package(
   name: "BenchKit",
   platforms: [.iOS(.v17), .macOS(.v14)],
-  products: [
-    .library(name: "BenchKit", targets: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner", "BenchApp"])
-  ],
+  products: [.library(name: "BenchKit", targets: ["BenchKit", "CoreMLRunner", "BenchApp"])],
   dependencies: dependencies,
-  targets: platformTargets + [
-    .target(name: "BenchKit"),
-    .target(name: "CoreMLRunner", dependencies: ["BenchKit"] + coreML),
-    .target(name: "ExecuTorchRunner", dependencies: ["BenchKit"] + execuTorch),
-    .target(name: "BenchApp", dependencies: ["BenchKit", "CoreMLRunner", "ExecuTorchRunner"]),
-    .target(name: "Fixtures", dependencies: ["BenchKit"], path: "Tests/Fixtures"),
-    .testTarget(name: "BenchKitTests", dependencies: ["BenchKit", "Fixtures"]),
-    .testTarget(name: "CoreMLRunnerTests", dependencies: ["BenchKit", "CoreMLRunner", "Fixtures"]),
-    .testTarget(name: "BenchAppTests", dependencies: ["BenchKit", "BenchApp", "Fixtures"]),
-  ]
+  targets: targets
 )

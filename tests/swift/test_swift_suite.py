@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,13 +49,50 @@ def test_style() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_one_version_of_executorch() -> None:
-    """The app is built with the release whose Python package exports its models."""
-    release = version("executorch").partition("+")[0]
-    package = (PACKAGE / "Package.swift").read_text()
+def on_apple(tmp_path: Path, **environment: str) -> dict[str, Any]:
+    """The package as its manifest describes it where it is not Linux."""
+    manifest = (PACKAGE / "Package.swift").read_text()
+    assert manifest.count("#if os(Linux)") == 1
+    (tmp_path / "Package.swift").write_text(manifest.replace("#if os(Linux)", "#if false"))
+    described = subprocess.run(
+        [SWIFT, "package", "dump-package", "--package-path", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PATH": f"{SWIFT.parent}:{os.environ['PATH']}", **environment},
+        check=False,
+    )
+    assert described.returncode == 0, described.stderr
+    package: dict[str, Any] = json.loads(described.stdout)
+    return package
+
+
+def dependencies(package: dict[str, Any], target: str) -> set[str]:
+    """Targets and products that a target of the package needs directly."""
+    (found,) = (one for one in package["targets"] if one["name"] == target)
+    return {next(iter(needed.values()))[0] for needed in found["dependencies"]}
+
+
+def test_executorch_is_pinned_by_revision(tmp_path: Path) -> None:
+    """Branches move or are missing; the agent reports the release that the revision is of."""
+    package = on_apple(tmp_path)
+    (pinned,) = (one["sourceControl"][0] for one in package["dependencies"])
+    assert pinned["requirement"] == {"revision": ["56cc93a96d5fb8d21554ec5f00fbad5a5b228bc4"]}
     platform = (PACKAGE / "Sources/ExecuTorchRunner/Platform.swift").read_text()
-    assert re.findall(r'branch: "swiftpm-([^"]+)"', package) == [release]
-    assert re.findall(r'static let version = "([^"]+)"', platform) == [release]
+    assert re.findall(r'static let version = "([^"]+)"', platform) == ["1.5.0"]
+    assert "executorch" in dependencies(package, "ExecuTorchRunner")
+    assert "ExecuTorchRunner" in dependencies(package, "BenchApp")
+
+
+def test_core_ml_builds_without_executorch(tmp_path: Path) -> None:
+    package = on_apple(tmp_path, BLOCKTIME_EXECUTORCH="0")
+    assert package["dependencies"] == []
+    assert dependencies(package, "BenchApp") == {"BenchKit", "CoreMLRunner"}
+    assert not [one["name"] for one in package["targets"] if "ExecuTorch" in one["name"]]
+    named = re.compile(r"^\s*(import ExecuTorchRunner|.*\bExecuTorchRuntime\()", re.MULTILINE)
+    outside = re.compile(r"#if EXECUTORCH\n.*?#endif", re.DOTALL)
+    for source in (PACKAGE / "Sources/BenchApp").glob("*.swift"):
+        assert not named.search(outside.sub("", source.read_text())), source.name
 
 
 def test_stand_ins_are_built_on_linux_alone() -> None:

@@ -1,7 +1,10 @@
 import BenchKit
 import CoreMLRunner
-import ExecuTorchRunner
 import Foundation
+
+#if EXECUTORCH
+  import ExecuTorchRunner
+#endif
 
 /// Puts the agent of an iPhone together.
 public enum PhoneAgent {
@@ -22,13 +25,15 @@ public enum PhoneAgent {
   ) throws -> AgentModel {
     let store = try ModelStore(root: caches.appendingPathComponent("models"))
     let compiled = caches.appendingPathComponent("coreml")
-    let runtimes: [any Runtime] = [
+    var runtimes: [any Runtime] = [
       try CoreMLRuntime(
         cache: compiled, system: system, freeMemoryBytes: freeMemoryBytes,
-        freeDiskBytes: { freeBytes(at: compiled) }),
-      ExecuTorchRuntime(cores: probe.describe().cores, freeMemoryBytes: freeMemoryBytes),
+        freeDiskBytes: { freeBytes(at: compiled) })
     ]
-    return AgentModel(launch: launch, probe: probe, foreground: foreground) { settings in
+    #if EXECUTORCH
+      runtimes.append(ExecuTorchRuntime(cores: probe.describe().cores, freeMemoryBytes: freeMemoryBytes))
+    #endif
+    return AgentModel(launch: launch, probe: probe, foreground: foreground) { [runtimes] settings in
       AgentServer(
         AgentConfig(
           agent: AgentInfo(name: "blocktime-ios", version: version), token: launch.token, port: port,

@@ -28,7 +28,7 @@
   /// What only this platform's ExecuTorch can tell or set: its Swift package for Apple platforms.
   enum Platform {
     /// That of the package that Package.swift names; the runtime does not tell.
-    static let version = "1.5.1"
+    static let version = "1.5.0"
 
     /// Those that Package.swift links; the runtime does not tell.
     static let backends = ["CoreMLBackend", "XnnpackBackend"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.agent.contract import PHONE_PORT
-from orchestrator.devices.iphone.state import BUNDLE
+from orchestrator.devices.iphone.state import BUNDLE_PREFIX, is_bench_app
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "ios_bench/App"
@@ -25,7 +25,9 @@ needs_swift = pytest.mark.skipif(
 
 def test_the_app_is_the_one_that_the_transport_looks_for() -> None:
     settings = dict(re.findall(r"^(\w+) = (.*)$", (APP / "App.xcconfig").read_text(), re.MULTILINE))
-    assert settings["PRODUCT_BUNDLE_IDENTIFIER"] == BUNDLE
+    prefix, team = settings["PRODUCT_BUNDLE_IDENTIFIER"].rsplit(".", 1)
+    assert (prefix, team) == (BUNDLE_PREFIX, "$(DEVELOPMENT_TEAM:default=unsigned)")
+    assert is_bench_app(f"{prefix}.ABCDE12345")
     assert (APP / settings["INFOPLIST_FILE"]).exists()
     agent = (SOURCES / "BenchApp/PhoneAgent.swift").read_text()
     assert f"port: UInt16 = {PHONE_PORT}\n" in agent

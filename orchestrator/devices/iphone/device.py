@@ -15,8 +15,8 @@ from orchestrator.agent.contract import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIAB
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.iphone.driver import PhoneDriver
 from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
-from orchestrator.devices.iphone.ipa import check_ipa
-from orchestrator.devices.iphone.state import APP_STEP, DEVELOPER_MODE_STEP, IphoneState
+from orchestrator.devices.iphone.ipa import read_ipa
+from orchestrator.devices.iphone.state import BUNDLE_PREFIX, DEVELOPER_MODE_STEP, IphoneState
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
@@ -72,6 +72,7 @@ class IphoneDevice:
         self._wait_s = wait_s
         self._timeout_s = timeout_s
         self._token = os.environ.get(TOKEN_VARIABLE, "")
+        self._bundle = ""
         self._launched_pid: int | None = None
 
     def describe(self) -> str:
@@ -129,8 +130,10 @@ class IphoneDevice:
             self._app = None
             if self._token and (client := self._greet()):
                 return client
-        elif self._state.app_version == "":
-            raise DeviceError(f"{self._title}: {APP_STEP}")
+        elif not self._bundle:
+            if self._state.app_step:
+                raise DeviceError(f"{self._title}: {self._state.app_step}")
+            (self._bundle,) = self._state.apps or {BUNDLE_PREFIX: ""}
         if self._state.developer_mode is not False:
             try:
                 return self._launch()
@@ -150,9 +153,10 @@ class IphoneDevice:
             raise DeviceError(f"{self._title}: {self._state.next_step}, and run the same command again")
 
     def _install(self, app: Path) -> None:
-        version = check_ipa(app)
-        self._access.say(f"installing {app.name} ({version or 'no version'}) on {self._title}")
+        package = read_ipa(app)
+        self._access.say(f"installing {app.name} ({package.version or 'no version'}) on {self._title}")
         self._driver.install(self._state.udid, app)
+        self._bundle = package.bundle
         self._state = self._driver.look(self._state.udid)
 
     def _launch(self) -> AgentClient:
@@ -160,7 +164,7 @@ class IphoneDevice:
         environment = {TOKEN_VARIABLE: token}
         if self._access.allow:
             environment[ALLOW_VARIABLE] = ",".join(self._access.allow)
-        self._launched_pid = self._driver.launch(self._state.udid, environment)
+        self._launched_pid = self._driver.launch(self._state.udid, self._bundle, environment)
         self._token = token
         self.agent_starts += 1
         deadline_s = time.monotonic() + _START_S

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +21,13 @@ from pymobiledevice3.service_connection import ServiceConnection
 from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
 from pymobiledevice3.services.dvt.instruments.process_control import ProcessControl
 from pymobiledevice3.services.installation_proxy import InstallationProxyService
+from pymobiledevice3.services.mobile_image_mounter import auto_mount
 
 from orchestrator.devices.iphone.address import MuxAddress
 from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.failures import explained, one_line
 from orchestrator.devices.iphone.loop import LoopThread
-from orchestrator.devices.iphone.state import BUNDLE, Connection, IphoneState, Trust
+from orchestrator.devices.iphone.state import Connection, IphoneState, Trust, is_bench_app
 
 T = TypeVar("T")
 
@@ -34,8 +36,8 @@ _ANSWER_S = 20.0
 _LOOK_S = 10.0
 # Copying and verifying a hundred megabytes.
 _INSTALL_S = 600.0
-# The tunnel of iOS 17 is made anew for each launch.
-_LAUNCH_S = 60.0
+# The tunnel of iOS 17 is made anew for each launch, and the developer disk image is fetched once.
+_LAUNCH_S = 300.0
 
 _SIGKILL = 9
 _FIRST_TUNNEL_IOS = (17, 4)
@@ -68,8 +70,8 @@ class MobileDevice:
     def install(self, udid: str, ipa: Path) -> None:
         self._call(udid, self._install(udid, ipa), _INSTALL_S)
 
-    def launch(self, udid: str, environment: Mapping[str, str]) -> int:
-        return self._debug(udid, self._launch(udid, environment), _LAUNCH_S)
+    def launch(self, udid: str, bundle: str, environment: Mapping[str, str]) -> int:
+        return self._debug(udid, self._launch(udid, bundle, environment), _LAUNCH_S)
 
     def kill(self, udid: str, pid: int) -> None:
         self._debug(udid, self._kill(udid, pid), _ANSWER_S)
@@ -109,7 +111,7 @@ class MobileDevice:
     ) -> IphoneState:
         trust: Trust = "unpaired"
         developer_mode: bool | None = None
-        app_version: str | None = None
+        apps: dict[str, str] | None = None
         product_type, ios, owner_name = (
             str(client.all_values.get(key, ""))[:64]
             for key in ("ProductType", "ProductVersion", "DeviceName")
@@ -118,12 +120,10 @@ class MobileDevice:
             if await client.validate_pairing():
                 trust = "trusted"
                 developer_mode = await _developer_mode(client)
-                app_version = await _app_version(client)
+                apps = await _bench_apps(client)
         except (pmd.PasswordRequiredError, pmd.PasscodeRequiredError):
             trust = "locked"
-        return IphoneState(
-            udid, connection, product_type, ios, owner_name, trust, developer_mode, app_version
-        )
+        return IphoneState(udid, connection, product_type, ios, owner_name, trust, developer_mode, apps)
 
     @asynccontextmanager
     async def _lockdown(self, udid: str) -> AsyncIterator[PlistUsbmuxLockdownClient]:
@@ -180,9 +180,9 @@ class MobileDevice:
         async with self._session(udid) as client, InstallationProxyService(client) as installer:
             await installer.install_from_local(ipa)
 
-    async def _launch(self, udid: str, environment: Mapping[str, str]) -> int:
+    async def _launch(self, udid: str, bundle: str, environment: Mapping[str, str]) -> int:
         async with self._instruments(udid) as provider, ProcessControl(provider) as control:
-            return int(await control.launch(BUNDLE, environment=dict(environment), kill_existing=True))
+            return int(await control.launch(bundle, environment=dict(environment), kill_existing=True))
 
     async def _kill(self, udid: str, pid: int) -> None:
         async with self._instruments(udid) as provider, ProcessControl(provider) as control:
@@ -208,13 +208,26 @@ class MobileDevice:
 
 @asynccontextmanager
 async def _provider(lockdown: LockdownServiceProvider) -> AsyncIterator[DvtProvider]:
+    """The developer services lie on a disk image, which a restart of the phone unmounts: mounted where missing."""
+    async with AsyncExitStack() as stack:
+        try:
+            provider = await stack.enter_async_context(DvtProvider(lockdown))
+        except (pmd.InvalidServiceError, pmd.StartServiceError):
+            await _mount_developer_image(lockdown)
+            provider = await stack.enter_async_context(DvtProvider(lockdown))
+        yield provider
+
+
+async def _mount_developer_image(lockdown: LockdownServiceProvider) -> None:
+    """Fetches the image once, has Apple sign it for this phone from iOS 17 on, and mounts it."""
     try:
-        async with DvtProvider(lockdown) as provider:
-            yield provider
-    except (pmd.InvalidServiceError, pmd.StartServiceError):
+        with contextlib.suppress(pmd.AlreadyMountedError):
+            await auto_mount(lockdown)
+    except Exception as error:
         raise CannotLaunchError(
-            "its developer services are not there; `pymobiledevice3 mounter auto-mount` or Xcode installs them"
-        ) from None
+            f"its developer disk image can't be mounted ({one_line(error)}): let this computer reach the internet, "
+            "or open Xcode's Devices window once"
+        ) from error
 
 
 async def _developer_mode(client: PlistUsbmuxLockdownClient) -> bool | None:
@@ -224,7 +237,11 @@ async def _developer_mode(client: PlistUsbmuxLockdownClient) -> bool | None:
         return None
 
 
-async def _app_version(client: PlistUsbmuxLockdownClient) -> str:
+async def _bench_apps(client: PlistUsbmuxLockdownClient) -> dict[str, str]:
     async with InstallationProxyService(client) as installer:
-        apps = await installer.get_apps(bundle_identifiers=[BUNDLE])
-    return str(apps[BUNDLE].get("CFBundleShortVersionString") or "?")[:64] if BUNDLE in apps else ""
+        apps = await installer.get_apps(application_type="User")
+    return {
+        bundle[:128]: str(app.get("CFBundleShortVersionString") or "?")[:64]
+        for bundle, app in apps.items()
+        if is_bench_app(bundle)
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -32,6 +33,8 @@ def usbmuxd(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setenv("USBMUXD_SOCKET_ADDRESS", f"UNIX:{daemon.path}")
         monkeypatch.delenv("BLOCKTIME_TOKEN", raising=False)
         monkeypatch.delenv("BLOCKTIME_IOS_APP", raising=False)
+        images = "developer_disk_image.repo.DeveloperDiskImageRepository.create"
+        monkeypatch.setattr(images, Mock(side_effect=OSError("no internet")))
         yield daemon
 
 

@@ -11,7 +11,7 @@ from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.errors import UnreachableError
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
 from orchestrator.wire.errors import DeviceError
-from tests.support.usbmux.fake_phone import FakePhone
+from tests.support.usbmux.fake_phone import BUNDLE, FakePhone
 from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
 from tests.support.usbmux.phone_apps import ThreadApp
 from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
@@ -29,10 +29,10 @@ def test_listing_asks_the_owner_for_nothing(phone: FakePhone) -> None:
 def test_listing_of_a_trusted_phone_is_complete(phone: FakePhone) -> None:
     trust_now(phone)
     (state,) = list_phones()
-    assert (state.trust, state.developer_mode, state.app_version, state.next_step) == (
+    assert (state.trust, state.developer_mode, state.apps, state.next_step) == (
         "trusted",
         True,
-        "0.1.0",
+        {BUNDLE: "0.1.0"},
         "",
     )
 

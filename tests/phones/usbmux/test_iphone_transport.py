@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pymobiledevice3.lockdown import UsbmuxLockdownClient, create_using_usbmux
 from pymobiledevice3.remote import userspace_tunnel
+from pymobiledevice3.services import mobile_image_mounter
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
@@ -68,7 +69,7 @@ def test_token_of_the_environment_opens_an_app_that_runs(
 @pytest.mark.parametrize(
     ("ios", "developer_image", "reason"),
     [
-        ("16.7.10", False, "mounter auto-mount"),
+        ("16.7.10", False, "can't be mounted (no internet)"),
         ("17.2", True, "iOS 17.0 to 17.3"),
         ("17.6", True, "No-root userspace tunnel unavailable"),
     ],
@@ -86,8 +87,51 @@ def test_owner_taps_the_icon_where_the_app_cannot_be_started(
     assert phone.pid, "an app that its owner opened is left open"
 
 
+def test_developer_disk_image_is_mounted_where_it_is_missing(
+    phone: FakePhone, owner: Owner, home: Path
+) -> None:
+    """As after a restart of the phone."""
+    phone.developer_image = False
+    kept = (
+        home / ".pymobiledevice3/Xcode.app/Contents/Developer/Platforms/iPhoneOS.platform/DeviceSupport/16.7"
+    )
+    kept.mkdir(parents=True)
+    for name in ("DeveloperDiskImage.dmg", "DeveloperDiskImage.dmg.signature"):
+        (kept / name).write_bytes(name.encode())
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+    assert phone.developer_image
+    assert (len(phone.launches), owner.asked) == (1, [])
+
+
+@pytest.mark.parametrize("team", ["dev.blocktime.bench.OTHERTEAM1", "dev.blocktime.bench"])
+def test_app_of_any_team_is_found_and_started(phone: FakePhone, owner: Owner, team: str) -> None:
+    phone.apps.clear()
+    phone.install_app("com.example.bench")
+    phone.install_app(team)
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+    assert phone.launched == [team]
+
+
+def test_the_app_that_was_installed_is_the_one_that_is_started(
+    phone: FakePhone, owner: Owner, tmp_path: Path
+) -> None:
+    ours = "dev.blocktime.bench.OTHERTEAM1"
+    with find_iphone(IPHONE_13, owner.access, package(tmp_path / "Bench.ipa", ours)) as device:
+        device.connect().close()
+    assert set(phone.apps) == {BUNDLE, ours}
+    assert phone.launched == [ours]
+    with (
+        find_iphone(IPHONE_13, owner.access) as device,
+        pytest.raises(DeviceError, match="several copies.*delete all but one"),
+    ):
+        device.connect()
+
+
+@pytest.mark.parametrize("developer_image", [True, False])
 def test_app_is_started_through_a_tunnel_from_ios_17_4(
-    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch, developer_image: bool
 ) -> None:
     """The tunnel itself is pymobiledevice3's and needs a phone; here it is one in name."""
     opened: list[tuple[object, ...]] = []
@@ -106,10 +150,20 @@ def test_app_is_started_through_a_tunnel_from_ios_17_4(
             phone.tunnelled = False
 
     monkeypatch.setattr(userspace_tunnel, "UserspaceRsdTunnel", Tunnel)
-    phone.ios = "17.6"
+    phone.ios, phone.developer_image = "17.6", developer_image
+    mounted: list[str] = []
+
+    async def mount(lockdown: UsbmuxLockdownClient, image: object) -> None:
+        """Apple's ticket server signs the image for one phone; here it is signed in name."""
+        assert phone.tunnelled
+        mounted.append(lockdown.product_version)
+        phone.developer_image = True
+
+    monkeypatch.setattr(mobile_image_mounter, "auto_mount_personalized", mount)
     with find_iphone(IPHONE_13, owner.access) as device:
         device.connect().close()
         assert device.agent_starts == 1
+    assert mounted == ([] if developer_image else ["17.6"])
     assert opened == [(phone.udid, False, False)] * 2, "to start the app and to end it"
     assert len(phone.launches) == 1
     assert not phone.pid
@@ -176,7 +230,7 @@ def test_missing_app_is_said_and_installed(
     with find_iphone(IPHONE_13, owner.access) as device:
         device.connect().close()
         device.connect().close()
-    assert list_phones()[0].app_version == "0.2.0"
+    assert list_phones()[0].apps == {BUNDLE: "0.2.0"}
     assert phone.media == {}, "the package is taken away again"
     assert [line for line in owner.told if "installing" in line] == [
         "installing Bench.ipa (0.2.0) on iPhone 13"

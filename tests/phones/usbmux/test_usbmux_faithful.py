@@ -154,7 +154,7 @@ def test_pymobiledevice3_lists_reads_and_looks_up(usbmuxd: FakeUsbmuxd, phone: F
     mobiledevice(usbmuxd, "lockdown", "pair")
     assert json.loads(mobiledevice(usbmuxd, "lockdown", "info"))["SerialNumber"] == "TEST00000001"
     apps = json.loads(mobiledevice(usbmuxd, "apps", "list"))
-    assert apps["dev.blocktime.bench"]["CFBundleShortVersionString"] == "0.1.0"
+    assert apps["dev.blocktime.bench.ABCDE12345"]["CFBundleShortVersionString"] == "0.1.0"
     assert mobiledevice(usbmuxd, "amfi", "developer-mode-status").strip().endswith("true")
 
 

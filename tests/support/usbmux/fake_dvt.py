@@ -52,6 +52,7 @@ def _process_control(phone: FakePhone) -> type[DTXService]:
         ) -> int:
             if bundle not in phone.apps or not options["KillExisting"]:
                 return 0
+            phone.launched.append(bundle)
             return await asyncio.to_thread(phone.launch, environment)
 
         @dtx_on_invoke("sendSignal:toPid:")

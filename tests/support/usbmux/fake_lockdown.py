@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
 from tests.support.usbmux.device_key import device_key, private_key_pem
 from tests.support.usbmux.fake_dvt import serve_dvt
+from tests.support.usbmux.fake_image_mounter import serve_image_mounter
 from tests.support.usbmux.fake_services import serve_afc, serve_installation_proxy
 from tests.support.usbmux.plists import read_service, send_service
 
@@ -31,6 +32,7 @@ DVT = "com.apple.instruments.remoteserver.DVTSecureSocketProxy"
 SERVICES = {
     "com.apple.afc": serve_afc,
     "com.apple.mobile.installation_proxy": serve_installation_proxy,
+    "com.apple.mobile.mobile_image_mounter": serve_image_mounter,
     DVT: serve_dvt,
 }
 

@@ -18,7 +18,7 @@ from tests.support.usbmux.phone_apps import App
 
 LOCKDOWN_PORT = 62078
 AGENT_PORT = 47613
-BUNDLE = "dev.blocktime.bench"
+BUNDLE = "dev.blocktime.bench.ABCDE12345"
 BUILDS = {"15.8": "19H370", "16.7.10": "20H350", "17.2": "21C62", "17.6": "21G80", "18.1": "22B83"}
 
 _CODE_LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -43,6 +43,7 @@ class FakePhone:
         refuses_apps: The error of every installation, empty for none.
         media: Files that computers put there, by path.
         launches: Environments in which a computer started the app.
+        launched: Identifiers under which it did.
     """
 
     app: App
@@ -62,6 +63,7 @@ class FakePhone:
     apps: dict[str, dict[str, Any]] = field(default_factory=dict)
     media: dict[str, bytearray] = field(default_factory=dict)
     launches: list[dict[str, str]] = field(default_factory=list)
+    launched: list[str] = field(default_factory=list)
     pid: int = 0
     _agent_port: int = 0
     _services: dict[int, Talk] = field(default_factory=dict)

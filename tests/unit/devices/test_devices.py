@@ -25,7 +25,8 @@ from orchestrator.wire.errors import DeviceError
 PIXEL = AndroidPhone("38181FDJH00ABC", "device", "Pixel 8", "server")
 STRANGER = AndroidPhone("R5CW10ABCDE", "device", "SM-X999Z", "usb")
 SHY = AndroidPhone("0A1B2C3D", "unauthorized", "", "server")
-IPHONE = IphoneState("00008110-00112233", "usb", "iPhone14,5", "17.5", "Ann's", "trusted", True, "1")
+APPS = {"dev.blocktime.bench.ABCDE12345": "1"}
+IPHONE = IphoneState("00008110-00112233", "usb", "iPhone14,5", "17.5", "Ann's", "trusted", True, APPS)
 SILENT = IphoneState("00008110-44556677", "usb")
 
 Attach = Callable[..., None]

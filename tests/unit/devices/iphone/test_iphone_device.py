@@ -21,7 +21,8 @@ from orchestrator.devices.iphone.state import Connection, IphoneState
 from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.frames import encode_header
 
-READY = IphoneState("UDID", "usb", "iPhone14,5", "16.7.10", "Phone", "trusted", True, "0.1.0")
+APPS = {"dev.blocktime.bench.ABCDE12345": "0.1.0"}
+READY = IphoneState("UDID", "usb", "iPhone14,5", "16.7.10", "Phone", "trusted", True, APPS)
 
 Agent = Callable[[socket.socket], None]
 
@@ -60,7 +61,8 @@ class ScriptedDriver:
     def install(self, udid: str, ipa: Path) -> None:
         raise AssertionError("nothing was to be installed")
 
-    def launch(self, udid: str, environment: Mapping[str, str]) -> int:
+    def launch(self, udid: str, bundle: str, environment: Mapping[str, str]) -> int:
+        assert bundle in APPS
         if not self.may_launch:
             raise CannotLaunchError("not today")
         self.launched.append(environment)

@@ -14,7 +14,7 @@ import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.devices.iphone.address import VARIABLE, MuxAddress
-from orchestrator.devices.iphone.ipa import check_ipa
+from orchestrator.devices.iphone.ipa import AppPackage, read_ipa
 from orchestrator.devices.iphone.loop import LoopThread
 from orchestrator.devices.iphone.phones import name_of
 from orchestrator.devices.iphone.state import IphoneState
@@ -62,7 +62,7 @@ READY = IphoneState(
     ios="16.7.10",
     trust="trusted",
     developer_mode=True,
-    app_version="0.1.0",
+    apps={"dev.blocktime.bench.ABCDE12345": "0.1.0"},
 )
 
 
@@ -71,13 +71,17 @@ READY = IphoneState(
     [
         ({}, ""),
         ({"developer_mode": None}, ""),
-        ({"app_version": None}, ""),
+        ({"apps": None}, ""),
         ({"connection": "network", "trust": "silent"}, "by cable"),
         ({"trust": "unpaired", "developer_mode": None}, "tap Trust"),
         ({"trust": "locked"}, "passcode"),
         ({"trust": "silent"}, "does not answer"),
-        ({"developer_mode": False, "app_version": ""}, "Developer Mode is off"),
-        ({"app_version": ""}, "--app"),
+        ({"developer_mode": False, "apps": {}}, "Developer Mode is off"),
+        ({"apps": {}}, "--app"),
+        (
+            {"apps": dict.fromkeys(("dev.blocktime.bench.A", "dev.blocktime.bench"), "1")},
+            "delete all but one",
+        ),
     ],
 )
 def test_next_step_names_what_comes_first(change: dict[str, Any], step: str) -> None:
@@ -101,13 +105,16 @@ def write_ipa(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-INFO = plistlib.dumps({"CFBundleIdentifier": "dev.blocktime.bench", "CFBundleShortVersionString": "1.2"})
+INFO = plistlib.dumps(
+    {"CFBundleIdentifier": "dev.blocktime.bench.ABCDE12345", "CFBundleShortVersionString": "1.2"}
+)
+OTHER = plistlib.dumps({"CFBundleIdentifier": "dev.blocktime.benchmark"})
 SIGNED = "Payload/A.app/_CodeSignature/CodeResources"
 
 
-def test_ipa_tells_its_version(tmp_path: Path) -> None:
+def test_ipa_tells_its_identifier_and_version(tmp_path: Path) -> None:
     ipa = write_ipa(tmp_path / "a.ipa", {"Payload/A.app/Info.plist": INFO, SIGNED: b""})
-    assert check_ipa(ipa) == "1.2"
+    assert read_ipa(ipa) == AppPackage("dev.blocktime.bench.ABCDE12345", "1.2")
 
 
 @pytest.mark.parametrize(
@@ -120,12 +127,13 @@ def test_ipa_tells_its_version(tmp_path: Path) -> None:
         ({"Payload/A.app/Info.plist": b"garbage", SIGNED: b""}, "is not an .ipa"),
         ({"Payload/A.app/Info.plist": b"<?xml version='1.0'?><plist><di", SIGNED: b""}, "is not an .ipa"),
         ({"Payload/A.app/Info.plist": plistlib.dumps(["list"]), SIGNED: b""}, "not dev.blocktime.bench"),
+        ({"Payload/A.app/Info.plist": OTHER, SIGNED: b""}, "holds 'dev.blocktime.benchmark', not"),
     ],
 )
 def test_ipa_that_is_none(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     ipa = write_ipa(tmp_path / "a.ipa", files)
     with pytest.raises(InvalidArtifactError, match=message) as refused:
-        check_ipa(ipa)
+        read_ipa(ipa)
     assert "\n" not in str(refused.value)
 
 
@@ -133,7 +141,7 @@ def test_ipa_that_is_no_zip_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "a.ipa").write_bytes(b"PK\x03\x04 and no more")
     for path in (tmp_path / "a.ipa", tmp_path / "b.ipa", tmp_path):
         with pytest.raises(InvalidArtifactError, match="give the"):
-            check_ipa(path)
+            read_ipa(path)
 
 
 async def answer(value: int) -> int:

@@ -1,4 +1,4 @@
-"""Writes protocol/schemas/ from the message models and protocol/golden/ from the cases below.
+"""Writes protocol/schemas/ from the message models, protocol/golden/ from the cases here and in golden_ramps.py.
 
 Run it after a change of these models (orchestrator/wire): `python -m tools.make_golden_frames`. A test holds that
 both folders are what this writes. `golden_cases` is data: each case is a byte stream and what reading it gives.
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from orchestrator.wire.fields import PROTOCOL_VERSION
 from orchestrator.wire.replies import REPLIES
 from orchestrator.wire.requests import REQUESTS
+from tools.golden_ramps import ramps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,6 +119,7 @@ def message_cases() -> list[Case]:
         message("hello.request", HELLO),
         message("hello.reply", hello),
         message("hello.reply.heartbeat", {**hello, "heartbeat": True}),
+        message("hello.reply.timed_warmup", {**hello, "timed_warmup": True}),
         message("hello.reply.unknown_field", {**hello, "later": {"than": "this version"}}),
         message("have.request", {"id": 2, "op": "have", "sha256": SHA}),
         message("have.reply", {"id": 2, "present": False}),
@@ -156,6 +158,13 @@ def message_cases() -> list[Case]:
         message("run.request.heartbeat", {**run_request, "heartbeat_s": 10}),
         message("run.request.heartbeat_too_rare", {**run_request, "heartbeat_s": 601}, valid=False),
         message("run.request.heartbeat_null", {**run_request, "heartbeat_s": None}, valid=False),
+        message("run.request.warmup_ms", {**run_request, "warmup_ms": 2000}),
+        message("run.request.warmup_ms_too_long", {**run_request, "warmup_ms": 60_001}, valid=False),
+        message(
+            "run.reply.warmed",
+            {**run, "warmed": {"ns": 151_234_567, "rounds": 34, "steady": True}},
+            struct.pack(">4Q", 2_222_463, 2_258_931, 2_225_207, 2_267_324),
+        ),
         message("running.reply", {"id": 7, "running": 1024}),
         message("state.request", {"id": 8, "op": "state"}),
         message("state.reply", {"id": 8, "state": STATE}),
@@ -265,6 +274,7 @@ def build() -> dict[Path, bytes]:
         files[Path(f"protocol/golden/{case.name}.bin")] = case.stream
     cases = [manifest_entry(case) for case in golden_cases()]
     files[Path("protocol/golden/manifest.json")] = dump({"protocol": PROTOCOL_VERSION, "cases": cases})
+    files[Path("protocol/golden/ramps.json")] = dump(ramps())
     return files
 
 

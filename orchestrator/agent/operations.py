@@ -10,6 +10,7 @@ from orchestrator.agent.agent import Agent
 from orchestrator.agent.greeting import refusal_of
 from orchestrator.agent.loaded_models import LoadedModels
 from orchestrator.agent.pulse import Pulse
+from orchestrator.agent.ramp import Ramp
 from orchestrator.agent.runtime.model import Model, Traceable
 from orchestrator.agent.timing import time_schedule
 from orchestrator.wire import replies, requests, tensors
@@ -62,6 +63,7 @@ class Operations:
             device=agent.device,
             runtimes=runtimes,
             heartbeat=True,
+            timed_warmup=True,
         ), b""
 
     def _have(self, request: requests.HaveRequest, _: Payload) -> Answer:
@@ -126,7 +128,10 @@ class Operations:
             lambda executions: self._send(replies.RunningReply(id=request.id, running=executions)),
             every_s,
         )
-        samples = time_schedule(models, request.order, request.warmup, pulse, self._agent.clock, every_s)
+        ramp = Ramp(1_000_000 * request.warmup_ms) if request.warmup_ms else None
+        samples = time_schedule(
+            models, request.order, request.warmup, pulse, self._agent.clock, every_s, ramp
+        )
         after = self._agent.state()
         return replies.RunReply(
             id=request.id,
@@ -135,7 +140,8 @@ class Operations:
             state_before=before,
             state_after=after,
             payload=samples.nbytes,
-            **_traced(models, request.warmup),
+            **_warmed(ramp),
+            **_traced(models, request.warmup + (ramp.rounds if ramp else 0)),
         ), samples.tobytes()
 
     def _state(self, request: requests.StateRequest, _: Payload) -> Answer:
@@ -155,6 +161,11 @@ def _checked_schedule(request: requests.RunRequest) -> tuple[int, int]:
     if max(map(max, request.order)) >= len(request.handles):
         raise OpError("bad_request", "run: order: an index is beyond the handles")
     return rounds, visits
+
+
+def _warmed(ramp: Ramp | None) -> dict[str, Any]:
+    """The reply's field `warmed`, left out where the run was not asked to warm up by time."""
+    return {"warmed": replies.Warmed(ns=ramp.ns, rounds=ramp.rounds, steady=ramp.steady)} if ramp else {}
 
 
 def _traced(models: Sequence[Model], warmup: int) -> dict[str, Any]:

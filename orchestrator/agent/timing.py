@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from orchestrator.agent.ramp import Ramp
 from orchestrator.agent.runtime.model import Model, TimesVisits
 from orchestrator.wire.errors import OpError
 from orchestrator.wire.fields import TensorSpec
@@ -38,11 +39,13 @@ def time_schedule(
     go_on: Callable[[int], bool],
     clock: Callable[[], int],
     piece_s: float = math.inf,
+    ramp: Ramp | None = None,
 ) -> np.ndarray:
     """Nanoseconds [rounds, visits] as big-endian u64; only a model's `execute` lies between two clock reads.
 
-    `order[r][v]` indexes `models`; each is first executed `warmup` times. Before every round, and within one that
-    is expected to last longer than `piece_s`, `go_on` is told how many executions there were; it ends the run
+    `order[r][v]` indexes `models`; each is first executed `warmup` times, and then all of them in turn for as long
+    as `ramp`, which is told the times, goes on. Before every round, and within one that is expected to last longer
+    than `piece_s`, `go_on` is told how many executions there were; it ends the run
     with OpError `cancelled`. `clock` tells monotonic nanoseconds; it is not read where the models'
     runtime times them itself, a round at a time. Raises OpError `run_failed` where the runtime fails.
     """
@@ -53,6 +56,8 @@ def time_schedule(
     try:
         for index in range(len(models)):
             visits.time([index] * warmup)
+        while ramp and ramp.goes_on(visits.time(range(len(models)))):
+            pass
         for row, visited in zip(samples, order, strict=True):
             row[:] = visits.time(visited)
     except RuntimeError as error:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from luts.format.errors import InvalidArtifactError
 from luts.format.messages import first_problem
 from orchestrator.wire.fields import MAX_OPERATIONS
+from orchestrator.wire.replies import Warmed
 
 MAX_SLOTS = 256
 MAX_ROUNDS = 100_000
@@ -89,7 +90,7 @@ class BatchRecord(_Record):
 class ChunkRecord(_Record):
     """Some rounds of a batch. `order[r][v]` is the slot that round `first_round + r` visits at position v;
     `ns` is the base64 of little-endian int64 nanoseconds, round by round. Of the visits of a slot in a row, the
-    first `settle_runs` are not samples.
+    first `settle_runs` are not samples. `warmed` is None where the agent does not warm up by time.
     """
 
     kind: Literal["chunk"] = "chunk"
@@ -101,6 +102,7 @@ class ChunkRecord(_Record):
     ns: str
     state_before: dict[str, Any]
     state_after: dict[str, Any]
+    warmed: Warmed | None = None
 
     def nanoseconds(self) -> np.ndarray:
         """int64 [rounds, visits].

@@ -173,7 +173,7 @@ class BatchRunner:
             [slot for slot in self._round(batch, first_round + i) for _ in range(visits)]
             for i in range(min(self.policy.chunk_rounds, self.policy.max_rounds - first_round))
         ]
-        result = run_when_ready(self.link.client, handles, order, warmup, self._tell)
+        result = run_when_ready(self.link.client, handles, order, warmup, self.policy.warmup_ms, self._tell)
         self.log.append(
             ChunkRecord(
                 batch=batch.batch,
@@ -184,6 +184,7 @@ class BatchRunner:
                 ns=pack_nanoseconds(result.samples),
                 state_before=result.state_before.model_dump(),
                 state_after=result.state_after.model_dump(),
+                warmed=result.warmed,
             )
         )
 

@@ -40,6 +40,7 @@ def run_when_ready(
     handles: Sequence[int],
     order: Sequence[Sequence[int]],
     warmup: int,
+    warmup_ms: int,
     tell: Callable[[str], None],
 ) -> RunResult:
     """Run a schedule as soon as the agent does not answer `not_ready`.
@@ -53,7 +54,7 @@ def run_when_ready(
     deadline_s, told = _clock() + WAIT_S, ""
     while True:
         try:
-            return client.run(handles, order, warmup)
+            return client.run(handles, order, warmup, warmup_ms)
         except AgentError as error:
             if error.code != "not_ready":
                 raise

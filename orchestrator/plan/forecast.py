@@ -12,6 +12,7 @@ from luts.estimate.expected import Expectation
 from luts.estimate.identify import Identified, identify, partners
 from luts.format.latency import WEAK_ENTRY_SHARE, WEAK_REFERENCE_SHARE
 from luts.format.schema import KeyFeatures
+from orchestrator.agent.ramp import STEADY_WINDOWS, WINDOW_NS
 from orchestrator.plan.design import posterior_after
 from orchestrator.plan.features import features_of
 from orchestrator.plan.plan import Plan
@@ -55,8 +56,14 @@ def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> f
     rounds = policy.min_rounds + ROUNDS_SHARE * (policy.max_rounds - policy.min_rounds)
     runs = policy.warmup + rounds * (1 + policy.settle_runs)
     reference, others = models_ms[0], models_ms[1:]
-    loads = [*others, *[reference] * (2 * max(1, math.ceil(len(others) / policy.batch_models)))]
-    return passes * sum(LOAD_S + runs * ms / 1e3 for ms in loads)
+    batches = max(1, math.ceil(len(others) / policy.batch_models))
+    loads = [*others, *[reference] * (2 * batches)]
+    one_pass_s = sum(LOAD_S + runs * ms / 1e3 for ms in loads)
+    if policy.warmup_ms:
+        window_s = max(WINDOW_NS / 1e9, sum(loads) / batches / 1e3)
+        warmup_s = min((STEADY_WINDOWS + 1) * window_s, policy.warmup_ms / 1e3)
+        one_pass_s += batches * math.ceil(rounds / policy.chunk_rounds) * warmup_s
+    return passes * one_pass_s
 
 
 def plan_seconds(plan: Plan, expectation: Expectation, policy: Policy, passes: int) -> float:

@@ -13,6 +13,9 @@ class Policy:
         batch_models: Models loaded side by side, besides the two loads of the reference. More of them share
             the reference's samples, but evict each other's weights from the caches.
         warmup: Untimed visits of each model after its load: the first ones page in weights and grow pools.
+        warmup_ms: Most time, in the models, of visiting all of them in turn before every run of rounds, until their
+            latencies stop falling: the clock falls while a run's samples travel. It takes 150 ms where the clock
+            is up, and a slow ramp of a phone about a second.
         settle_runs: Runs of a model right before each timed one, journaled but not used: they put back into
             the caches what the model before threw out, so a sample does not depend on its neighbour.
         chunk_rounds: Rounds between two looks at the interval.
@@ -33,6 +36,7 @@ class Policy:
 
     batch_models: int = 6
     warmup: int = 5
+    warmup_ms: int = 2000
     settle_runs: int = 1
     chunk_rounds: int = 10
     min_rounds: int = 20

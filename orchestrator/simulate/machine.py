@@ -110,6 +110,8 @@ class Machine:
 
     def read_state(self) -> DeviceState:
         """What a phone would tell; nothing of throttling where the scenario keeps quiet about it."""
+        if self.scenario.trip_ms:
+            self._processor.rest(self.scenario.trip_ms / 1e3)
         case, celsius = self.scenario.noise.throttling, self._processor.celsius
         thermal_state: Literal["nominal", "fair", "serious"] | None = None
         headroom, zones = None, []

@@ -1,7 +1,7 @@
 """What disturbs a made-up processor, in time that passes only while it works or rests. Pure and seeded.
 
 One execution of a network that takes q undisturbed takes
-    q * load * exp(sample_sd * z) * exp(drift) * cold * throttle * stolen * outlier,
+    q * load * exp(sample_sd * z) * exp(drift) * cold * throttle * ramp * stolen * outlier,
 where `load` is drawn once a load and everything else at every execution.
 """
 
@@ -51,6 +51,14 @@ class StolenCore(Value):
     strength: Annotated[float, Field(ge=0, le=20)] = 0.8
 
 
+class ClockRamp(Value):
+    """A clock that falls as soon as the processor idles and climbs, with time constant `tau_s`, as it works: right
+    after idle time all takes longer by the share `slow`."""
+
+    tau_s: Seconds = 0.03
+    slow: Annotated[float, Field(ge=0, le=20)] = 1.0
+
+
 class Noise(Value):
     """All disturbances; by default there are none.
 
@@ -74,6 +82,7 @@ class Noise(Value):
     outlier_tail: Annotated[float, Field(gt=0.5, le=20)] = 1.5
     throttling: Throttling | None = None
     stolen_core: StolenCore | None = None
+    clock_ramp: ClockRamp | None = None
 
 
 class Processor:
@@ -89,6 +98,7 @@ class Processor:
         self.celsius = noise.throttling.ambient_c if noise.throttling else None
         self._rng = np.random.default_rng(seed)
         self._drift = 0.0
+        self._idled = 1.0
         self._burst = False
         self._burst_changes_ns = math.inf
         if noise.stolen_core:
@@ -112,6 +122,8 @@ class Processor:
             factor *= 1.0 + noise.cold_share
         if self.throttled and noise.throttling:
             factor *= noise.throttling.slowdown
+        if noise.clock_ramp:
+            factor *= 1.0 + noise.clock_ramp.slow * self._idled
         if self._is_stolen() and noise.stolen_core:
             factor *= 1.0 + noise.stolen_core.strength * threads / self.cores
         if noise.outlier_share and rng.random() < noise.outlier_share:
@@ -128,6 +140,8 @@ class Processor:
         self.now_ns += taken_ns
         if self.noise.drift_sd:
             self._drift += self.noise.drift_sd * math.sqrt(taken_ns / _NS) * self._rng.standard_normal()
+        if ramp := self.noise.clock_ramp:
+            self._idled = self._idled * math.exp(-taken_ns / _NS / ramp.tau_s) if working else 1.0
         case = self.noise.throttling
         if case is not None and self.celsius is not None:
             power = 0.0 if not working else case.throttled_power if self.throttled else 1.0

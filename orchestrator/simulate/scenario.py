@@ -28,6 +28,7 @@ class Scenario(Value):
         noise: What disturbs them.
         noise_seed: Of the disturbances; None for others every time, as a real device has them.
         load_ms: What a load takes: idle time for the case.
+        trip_ms: Idle time before and after a run, in which its schedule and its samples travel.
         pause_s: Idle time after the last model was unloaded, between two batches...
         cooling_s: ...and where the device has told of throttling, so that whoever measures waits.
     """
@@ -38,6 +39,7 @@ class Scenario(Value):
     noise: Noise = Noise()
     noise_seed: int | None = None
     load_ms: Annotated[float, Field(ge=0, le=1e6)] = 50.0
+    trip_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     pause_s: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     cooling_s: Annotated[float, Field(ge=0, le=1e6)] = 60.0
 

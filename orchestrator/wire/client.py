@@ -35,12 +35,14 @@ RUN_TIMEOUT_S = 3600.0
 class RunResult:
     """`samples[r, v]`: nanoseconds (int64) of the visit at position v of round r.
 
-    `operations` is, for each handle, what a model loaded with the option `trace` executed; empty where none was.
+    `warmed`: how the run was warmed up by time; None where it was not. `operations` is, for each handle,
+    what a model loaded with the option `trace` executed; empty where none was.
     """
 
     samples: np.ndarray
     state_before: DeviceState
     state_after: DeviceState
+    warmed: replies.Warmed | None = None
     operations: tuple[tuple[replies.TracedOperation, ...], ...] = ()
 
 
@@ -154,10 +156,13 @@ class AgentClient:
         except ValueError as error:
             raise self._channel.lost(action, f"it broke the protocol: {error}") from None
 
-    def run(self, handles: Sequence[int], order: Sequence[Sequence[int]], warmup: int = 0) -> RunResult:
+    def run(
+        self, handles: Sequence[int], order: Sequence[Sequence[int]], warmup: int = 0, warmup_ms: int = 0
+    ) -> RunResult:
         """Times the schedule on the device: `order[r][v]` is an index into `handles`.
 
-        Every model is visited `warmup` times before the first round. Rounds must be equally long, and the
+        Every model is visited `warmup` times before the first round, and then all in turn until latencies stop
+        falling, for `warmup_ms` at most, where the agent can do that. Rounds must be equally long, and the
         schedule at most 200,000 visits and 1 MiB of JSON (UsageError).
         """
         visits = len(order[0]) if order else 0
@@ -173,6 +178,8 @@ class AgentClient:
             "warmup": warmup,
         }
         action = "timing " + ", ".join(dict.fromkeys(self._name(handle) for handle in handles))
+        if warmup_ms and self._hello is not None and self._hello.timed_warmup:
+            fields["warmup_ms"] = warmup_ms
         beats = self._hello is not None and self._hello.heartbeat
         if beats:
             fields["heartbeat_s"] = HEARTBEAT_S
@@ -184,7 +191,7 @@ class AgentClient:
             )
         samples = np.frombuffer(raw, dtype=">u8").astype(np.int64).reshape(len(order), visits)
         operations = tuple(tuple(traced) for traced in reply.operations)
-        return RunResult(samples, reply.state_before, reply.state_after, operations)
+        return RunResult(samples, reply.state_before, reply.state_after, reply.warmed, operations)
 
     def state(self) -> DeviceState:
         """The device's state now."""

@@ -63,10 +63,11 @@ class Reply(WireValue):
 
 
 class HelloReply(Reply):
-    """`heartbeat`: whether the agent takes `heartbeat_s` in a run."""
+    """`heartbeat`, `timed_warmup`: whether the agent takes `heartbeat_s` and `warmup_ms` in a run."""
 
     protocol: Count
     heartbeat: bool = False
+    timed_warmup: bool = False
     agent: AgentInfo
     device: DeviceInfo
     runtimes: dict[str, RuntimeInfo]
@@ -134,10 +135,19 @@ class TracedOperation(WireValue):
     ns: Annotated[float, Field(ge=0, le=1e15)]
 
 
+class Warmed(WireValue):
+    """A warm-up by time: nanoseconds in the models, executions of each, whether latencies had stopped falling."""
+
+    ns: Count
+    rounds: Count
+    steady: bool
+
+
 class RunReply(Reply):
     """The payload is rounds x visits big-endian u64 nanoseconds, in the order of the visits.
 
-    `operations`, for each handle, is what a model loaded with `trace` executed; empty for the others.
+    `warmed` is None where no warm-up by time was asked for. `operations`, for each handle, is what a
+    model loaded with `trace` executed; empty for the others.
     """
 
     rounds: Count
@@ -145,6 +155,7 @@ class RunReply(Reply):
     state_before: DeviceState
     state_after: DeviceState
     payload: PayloadBytes
+    warmed: Warmed | None = None
     operations: list[Annotated[list[TracedOperation], Field(max_length=MAX_OPERATIONS)]] = Field(
         default=[], max_length=MAX_HANDLES
     )

@@ -16,6 +16,7 @@ from orchestrator.wire.fields import (
     MAX_TENSORS,
     MAX_VISITS,
     MAX_WARMUP,
+    MAX_WARMUP_MS,
     Count,
     Name,
     OptionValue,
@@ -73,7 +74,8 @@ class CheckRequest(Request):
 class RunRequest(Request):
     """`order[r][v]` is the index into `handles` of the model that round r visits at position v.
 
-    `heartbeat_s`: how often a sign of life is asked for; 0: never.
+    `heartbeat_s`: how often a sign of life is asked for; 0: never. `warmup_ms`: the most time for warming up until
+    latencies stop falling; 0: none.
     """
 
     op: Literal["run"]
@@ -88,6 +90,7 @@ class RunRequest(Request):
     ]
     warmup: Annotated[int, Field(ge=0, le=MAX_WARMUP)]
     heartbeat_s: Annotated[int, Field(ge=0, le=MAX_HEARTBEAT_S)] = 0
+    warmup_ms: Annotated[int, Field(ge=0, le=MAX_WARMUP_MS)] = 0
 
 
 class StateRequest(Request):

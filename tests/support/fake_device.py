@@ -12,7 +12,7 @@ from orchestrator.wire.client import RunResult
 from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import AgentError, AgentLost
 from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import HelloReply, LoadReply
+from orchestrator.wire.replies import HelloReply, LoadReply, Warmed
 
 TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(9)}
 SHA = {name: f"{i:064x}" for i, name in enumerate(TRUE_MS)}
@@ -54,7 +54,7 @@ class FakeDevice:
         self.lose_after, self.runs, self.connections = set(lose_after), 0, 0
         self.states = list(states or [])
         self.os_build = "1"
-        self.visits = []
+        self.visits, self.warmups = [], []
         self.deadly, self.refused, self.unready = set(), set(), []
         self.deadly_loads, self.deadly_company, self.deaths = set(), set(), 0
         self.hungry, self.most_loaded, self.loads = {}, 0, []
@@ -140,11 +140,12 @@ class FakeClient:
     def unload(self, handle):
         del self.loaded[handle]
 
-    def run(self, handles, order, warmup=0):
+    def run(self, handles, order, warmup=0, warmup_ms=0):
         device = self.device
         if device.unready:
             raise AgentError("not_ready", "the phone is hot; let it cool")
         device.runs += 1
+        device.warmups.append((warmup, warmup_ms))
         if device.runs in device.lose_after:
             raise AgentLost("the fake was unplugged")
         running = {self.names[handle] for handle in handles}
@@ -157,7 +158,10 @@ class FakeClient:
                 noise = math.exp(device.rng.gauss(0, device.noise))
                 samples[r, v] = int(1e6 * self.loaded[handles[index]] * drift * noise)
         before, after = (device.states.pop(0), device.states.pop(0)) if device.states else (QUIET, QUIET)
-        return RunResult(samples, DeviceState.model_validate(before), DeviceState.model_validate(after))
+        warmed = Warmed(ns=10**6 * warmup_ms, rounds=device.runs, steady=True) if warmup_ms else None
+        return RunResult(
+            samples, DeviceState.model_validate(before), DeviceState.model_validate(after), warmed
+        )
 
     def state(self):
         return DeviceState.model_validate(self.device.unready.pop(0) if self.device.unready else QUIET)

@@ -66,6 +66,16 @@ def test_every_batch_holds_the_reference_twice_and_every_round_every_slot(tmp_pa
     assert len(orders) > 50
 
 
+def test_every_run_is_warmed_up_by_time_and_the_journal_says_for_how_long(tmp_path):
+    fake = device()
+    run(tmp_path, fake, dataclasses.replace(POLICY, min_rounds=20))
+    warmups, warmups_ms = zip(*fake.warmups, strict=True)
+    assert set(warmups_ms) == {POLICY.warmup_ms}
+    assert set(warmups) == {0, POLICY.warmup}, "visits after a load are for its first run alone"
+    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord)]
+    assert [chunk.warmed.rounds for chunk in chunks] == list(range(1, fake.runs + 1))
+
+
 def test_models_have_other_company_in_every_pass(tmp_path):
     run(tmp_path, device(), dataclasses.replace(POLICY, half_width=0.0))
     company = {}
@@ -129,9 +139,9 @@ class PhoneClient(FakeClient):
             self.device.worked_s = 0.0
         return super().load(*arguments)
 
-    def run(self, handles, order, warmup=0):
+    def run(self, handles, order, *warmup):
         before = self._state()
-        result = super().run(handles, order, warmup)
+        result = super().run(handles, order, *warmup)
         self.device.worked_s += result.samples.sum() / 1e9
         return dataclasses.replace(result, state_before=before, state_after=self._state())
 

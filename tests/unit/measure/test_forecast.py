@@ -25,13 +25,25 @@ POLICY = Policy()
 
 
 def test_time_is_what_the_schedule_says():
-    policy = Policy(batch_models=2, warmup=5, settle_runs=1, min_rounds=20, max_rounds=40)
+    policy = Policy(batch_models=2, warmup=5, warmup_ms=0, settle_runs=1, min_rounds=20, max_rounds=40)
     runs = 5 + 30 * 2
     one_pass = (2 * LOAD_S + runs * 0.030) + 2 * 1 * (LOAD_S + runs * 0.010)
     assert device_seconds([10.0, 12.0, 18.0], policy, 3) == pytest.approx(3 * one_pass)
     assert device_seconds([10.0, 12.0, 18.0, 0.0], policy, 1) == pytest.approx(
         one_pass + LOAD_S + 2 * (LOAD_S + runs * 0.010)
     )
+
+
+def test_every_run_of_rounds_begins_with_three_windows():
+    policy = Policy(batch_models=2, warmup_ms=2000, min_rounds=20, max_rounds=40, chunk_rounds=10)
+    bare = dataclasses.replace(policy, warmup_ms=0)
+
+    def warmup_s(models_ms):
+        return device_seconds(models_ms, policy, 1) - device_seconds(models_ms, bare, 1)
+
+    assert warmup_s([1.0, 2.0, 3.0]) == pytest.approx(3 * 3 * 0.050), "rounds of 7 ms"
+    assert warmup_s([10.0, 40.0, 60.0]) == pytest.approx(3 * 3 * 0.120), "rounds of 120 ms"
+    assert warmup_s([100.0, 400.0, 600.0]) == pytest.approx(3 * 2.0), "no longer than allowed"
 
 
 BLOCKS = ("conv(in=3,out=16,k=3,s=2)@64", "head.fc(in=16,classes=10)@32")

@@ -8,6 +8,7 @@ import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.agent.device.identity import agent_info
+from orchestrator.agent.ramp import Ramp
 from orchestrator.agent.store import ModelStore
 from orchestrator.agent.timing import time_schedule
 from orchestrator.devices.simulated import scenario_of, simulated_program
@@ -15,7 +16,7 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.document import read_model, write_model
 from orchestrator.simulate.machine import RUNTIME, Machine
-from orchestrator.simulate.noise import Noise, Throttling
+from orchestrator.simulate.noise import ClockRamp, Noise, Throttling
 from orchestrator.simulate.scenario import SCENARIOS, Scenario
 from orchestrator.simulate.truth import Truth
 from orchestrator.wire.errors import OpError
@@ -48,6 +49,25 @@ def test_each_load_has_its_own_level_and_caches_are_lost_to_another(tmp_path) ->
     assert cold / warm == pytest.approx([1.5] * 3, rel=1e-5)
     assert warm[0] == warm[2]
     assert abs(np.log(warm[1] / warm[0])) > 0.01
+
+
+def test_a_clock_that_falls_between_runs_is_up_again_after_a_warm_up_by_time(tmp_path) -> None:
+    idles = PLAIN.model_copy(update={"noise": Noise(clock_ramp=ClockRamp()), "trip_ms": 5.0})
+    path, machine = write_model(BLOCKS, tmp_path).path, Machine(idles)
+    model = machine.load(path, {})
+    quiet_ns = Truth(PLAIN.costs, 1).latency_ms(BLOCKS) * 1e6
+
+    def slowest_of_a_run(warmup: int, ramp: Ramp | None) -> float:
+        machine.read_state()
+        order = [[0, 0]] * 10
+        samples = time_schedule([model], order, warmup, lambda _: True, machine.clock_ns, ramp=ramp)
+        machine.read_state()
+        return samples.max() / quiet_ns
+
+    assert slowest_of_a_run(warmup=5, ramp=None) > 1.5, "five visits are not enough"
+    assert slowest_of_a_run(warmup=0, ramp=None) > 1.5, "and the next run begins as slowly"
+    for _ in range(3):
+        assert slowest_of_a_run(warmup=0, ramp=Ramp(2 * 10**9)) < 1.01
 
 
 @pytest.mark.parametrize("reported", [True, False])

@@ -29,7 +29,7 @@ public struct Activity: Sendable, Equatable {
     public let message: String
   }
 
-  private static let maxResults = 10
+  static let maxResults = 10
   private static let maxRefusals = 5
 
   public private(set) var status = Status.stopped(reason: nil)
@@ -64,6 +64,24 @@ public struct Activity: Sendable, Equatable {
       work = nil
       status = .stopped(reason: reason)
     }
+  }
+}
+
+/// When events are shown: a finished run with what comes next, because a screen that is drawn disturbs a run that
+/// follows at once.
+package struct Moments {
+  private var finished: [AgentEvent] = []
+
+  package init() {}
+
+  /// The events that are to be shown now that this one has come.
+  package mutating func take(_ event: AgentEvent) -> [AgentEvent] {
+    if case .measured = event {
+      finished = finished.suffix(Activity.maxResults - 1) + [event]
+      return []
+    }
+    defer { finished = [] }
+    return finished + [event]
   }
 }
 

@@ -21,6 +21,7 @@ public final class AgentModel {
   @ObservationIgnored private let probe: any DeviceProbe
   @ObservationIgnored private let foreground: Foreground
   @ObservationIgnored private var running: (server: AgentServer, events: Task<Void, Never>)?
+  @ObservationIgnored private var moments = Moments()
   /// Number of the newest server; what older ones still tell is of no interest.
   @ObservationIgnored private var generation = 0
   /// The last change of servers; the next one waits for it, because both want the same port.
@@ -93,7 +94,8 @@ public final class AgentModel {
 
   private func apply(_ event: AgentEvent, from generation: Int) async {
     guard generation == self.generation else { return }
-    activity.apply(event)
+    let due = moments.take(event)
+    if !due.isEmpty { activity = due.reduce(into: activity) { $0.apply($1) } }
     // The socket was taken while nobody looked. Where the app is away, its return starts the agent again.
     if case .stopped(_?) = event, foreground.isActive { await restart() }
   }

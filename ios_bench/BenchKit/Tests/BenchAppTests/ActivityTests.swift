@@ -32,6 +32,16 @@ struct ActivityTests {
     #expect(after(.connected, working, .stopped(reason: nil)).work == nil)
   }
 
+  @Test("A finished run is shown with what comes next")
+  func finishedRuns() {
+    let run = AgentEvent.measured(RunResult(rounds: 1, entries: []))
+    var moments = Moments()
+    #expect(moments.take(.connected) == [.connected])
+    for _ in 1...12 { #expect(moments.take(run).isEmpty) }
+    #expect(moments.take(.disconnected) == [AgentEvent](repeating: run, count: 10) + [.disconnected])
+    #expect(moments.take(.connected) == [.connected])
+  }
+
   @Test("The last five refusals are kept, newest first, with their codes")
   func refusals() {
     var activity = Activity()

@@ -1,9 +1,10 @@
-/// What an agent does, for those who show it. Nothing is sent while a model is timed.
+/// What an agent does, for those who show it. Nothing is sent while a model is timed or right before.
 public enum AgentEvent: Sendable, Equatable {
   case listening(port: UInt16)
   case connected
   /// A request is being worked on, in words for people.
   case working(String)
+  /// Another run may follow at once, so that this is no moment to draw.
   case measured(RunResult)
   /// A request was answered with an error, or a connection ended with one.
   case refused(code: ErrorCode, message: String)
@@ -24,4 +25,9 @@ public struct RunResult: Sendable, Equatable {
 
   public let rounds: Int
   public let entries: [Entry]
+
+  package init(rounds: Int, entries: [Entry]) {
+    self.rounds = rounds
+    self.entries = entries
+  }
 }

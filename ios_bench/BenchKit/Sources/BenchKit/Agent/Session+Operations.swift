@@ -47,11 +47,13 @@ extension Session {
     let pulse = Pulse(clientIsThere: connection.peerIsThere, everyNanoseconds: every) { [connection] in
       try connection.write(try Reply(["running": .integer($0)]).frame(id: id))
     }
+    let ramp = schedule.warmupMilliseconds > 0 ? Ramp(schedule) : nil
     let samples = try TimingLoop.run(
-      schedule, entries.map(\.model), keepWarm: config.keepWarm, pieceNanoseconds: every, goOn: pulse.goOn)
+      schedule, entries.map(\.model), keepWarm: config.keepWarm, pieceNanoseconds: every, ramp: ramp,
+      goOn: pulse.goOn)
     let after = await config.probe.read()
     let caveatsAfter = try Readiness.require(after, since: before, allowed: config.allowed)
-    let reply = Reply(
+    var reply = Reply(
       [
         "rounds": .integer(schedule.rounds),
         "visits": .integer(schedule.visits),
@@ -59,6 +61,7 @@ extension Session {
         "state_after": after.state.json(in: sessionState(caveatsAfter)),
       ],
       payload: samples.flatMap { withUnsafeBytes(of: $0.bigEndian, Array.init) })
+    if let ramp { reply.fields.append(.init("warmed", ramp.json)) }
     return (reply, RunResult(schedule, entries, samples))
   }
 
@@ -93,6 +96,13 @@ extension Session {
       defer { start = end }
       return Tensor(spec: spec, bytes: Array(bytes[start..<end]))
     }
+  }
+}
+
+extension Ramp {
+  fileprivate convenience init(_ schedule: Schedule) {
+    self.init(
+      models: schedule.handles.count, boundNanoseconds: UInt64(schedule.warmupMilliseconds) * 1_000_000)
   }
 }
 

@@ -85,14 +85,13 @@ package actor Session {
       try config.store.put(sha256, payload, inUse: models.hashes)
       return Reply(["bytes": .integer(payload.bytes)])
     case .load(let sha256, let runtime, let options):
-      emit(.working("loading model \(sha256.prefix(12)) with \(runtime)"))
+      emit(.working("loading model \(sha256.prefix(12)) with \(runtime), then timing"))
       return try await load(sha256, runtime, options)
     case .unload(let handle):
       try models.close(handle)
       return Reply()
     case .check(let handle, let inputs): return try check(handle, inputs, payload)
     case .run(let schedule, let heartbeatSeconds):
-      emit(.working("timing \(schedule.handles.count) models, \(schedule.order.count) visits"))
       let (reply, result) = try await run(schedule, id: id, heartbeatSeconds: heartbeatSeconds)
       emit(.measured(result))
       return reply
@@ -111,6 +110,7 @@ package actor Session {
       "device": config.probe.describe().json,
       "runtimes": .object(config.runtimes.map { .init($0.name, $0.describe().json) }),
       "heartbeat": .bool(true),
+      "timed_warmup": .bool(true),
     ])
   }
 

@@ -6,13 +6,15 @@ package enum TimingLoop {
   /// fraction of a millisecond of load; what runs elsewhere (GPU, neural engine) leaves them time to fall.
   private static let keepWarmNanoseconds: UInt64 = 500_000
 
-  /// Nanoseconds of every visit of `schedule`, in order. Before every round, and wherever executions took longer than
-  /// `pieceNanoseconds`, `goOn` is told how many there were; it ends the run with OpError `cancelled`. Throws OpError `run_failed` where the runtime fails.
+  /// Nanoseconds of every visit of `schedule`, in order. Models are first warmed up as it says, by time in `ramp`,
+  /// which is told the times. Before every round, and wherever executions took longer than `pieceNanoseconds`, `goOn` is
+  /// told how many there were; it ends the run with OpError `cancelled`. Throws OpError `run_failed` where the runtime
+  /// fails.
   ///
   /// Between the two readings of the clock lies nothing but the model's call.
   package static func run(
     _ schedule: Schedule, _ models: [any Model], keepWarm: Bool, pieceNanoseconds: UInt64 = .max,
-    goOn: (Int) -> Bool
+    ramp: Ramp? = nil, goOn: (Int) -> Bool
   ) throws -> [UInt64] {
     var executions = Executions(pieceNanoseconds: pieceNanoseconds)
     do {
@@ -22,12 +24,27 @@ package enum TimingLoop {
           _ = try executions.time(model, goOn)
         }
       }
+      if let ramp { try climb(ramp, models, &executions, keepWarm: keepWarm, goOn: goOn) }
       return try visit(schedule, models, &executions, keepWarm: keepWarm, goOn: goOn)
     } catch let error as OpError {
       throw error
     } catch {
       throw OpError(.runFailed, "the runtime failed: \(error.localizedDescription)")
     }
+  }
+
+  private static func climb(
+    _ ramp: Ramp, _ models: [any Model], _ executions: inout Executions, keepWarm: Bool,
+    goOn: (Int) -> Bool
+  ) throws {
+    var round = [UInt64](repeating: 0, count: models.count)
+    repeat {
+      try executions.require(goOn)
+      for (index, model) in models.enumerated() {
+        if keepWarm { spin() }
+        round[index] = try executions.time(model, goOn)
+      }
+    } while ramp.goesOn(round)
   }
 
   private static func visit(

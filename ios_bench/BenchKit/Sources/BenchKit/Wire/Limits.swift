@@ -10,6 +10,7 @@ package enum Limits {
   package static let handles = 256
   package static let visits = 200_000
   package static let warmup = 1_000
+  package static let warmupMilliseconds = 60_000
   package static let heartbeatSeconds = 600
   package static let tensors = 64
   package static let rank = 8

@@ -123,6 +123,7 @@ extension Schedule {
     }
     self.init(
       handles: handles, order: order, rounds: rounds.count,
-      warmup: try fields.integer("warmup", in: 0...Limits.warmup))
+      warmup: try fields.integer("warmup", in: 0...Limits.warmup),
+      warmupMilliseconds: try fields.integer("warmup_ms", in: 0...Limits.warmupMilliseconds, absent: 0))
   }
 }

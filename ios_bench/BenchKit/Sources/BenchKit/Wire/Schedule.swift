@@ -6,13 +6,16 @@ package struct Schedule: Sendable, Equatable {
   package let rounds: Int
   /// Executions of every model before the first round.
   package let warmup: Int
+  /// The most time for warming up until latencies stop falling; 0: none.
+  package let warmupMilliseconds: Int
 
-  package init(handles: [Int], order: [Int], rounds: Int, warmup: Int) {
+  package init(handles: [Int], order: [Int], rounds: Int, warmup: Int, warmupMilliseconds: Int = 0) {
     precondition(rounds > 0 && order.count % rounds == 0, "every round has the same number of visits")
     self.handles = handles
     self.order = order
     self.rounds = rounds
     self.warmup = warmup
+    self.warmupMilliseconds = warmupMilliseconds
   }
 
   /// Visits a round.

@@ -217,6 +217,29 @@ actor SessionTests {
     await agent.server.stop()
   }
 
+  @Test("A run warms up by time where it is asked to")
+  func warmed() async throws {
+    let agent = try await TestAgent()
+    let client = try agent.greeted()
+    let handle = try #require(try client.load("doubler")["handle"])
+    let order = JSON.array([.array([.integer(0)])])
+    func run(_ milliseconds: Int) throws -> JSON {
+      try client.ask(
+        "run",
+        [
+          "handles": .array([handle]), "order": order, "warmup": .integer(0),
+          "warmup_ms": .integer(milliseconds),
+        ])
+    }
+    #expect(try run(0)["warmed"] == nil)
+    let warmed = try #require(try run(1)["warmed"])
+    #expect(warmed["steady"] == .bool(false))
+    #expect(warmed["ns"]!.int! >= 1_000_000)
+    #expect(warmed["rounds"]!.int! >= 1)
+    #expect(try run(60_001).errorCode == "bad_request")
+    await agent.server.stop()
+  }
+
   @Test(
     "Orders that can't be are refused",
     arguments: [[[]], [[0], [0, 0]], [[1]], [[256]], [[-1]], []] as [[[Int]]])

@@ -26,11 +26,7 @@ enum Golden {
   static var requests: [Case] { cases.filter { $0.message?.schema.contains(".request.") == true } }
 
   static let cases: [Case] = {
-    let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-      .appendingPathComponent("../../../../../protocol/golden").standardized
-    let read = { (name: String) in Array(try! Data(contentsOf: folder.appendingPathComponent(name))) }
-    let manifest = try! JSONReader.read(read("manifest.json"), maxDepth: 100)
-    return manifest["cases"]!.elements.map { entry in
+    json("manifest.json")["cases"]!.elements.map { entry in
       let file = entry["file"]!.text!
       return Case(
         file: file, bytes: read(file),
@@ -43,6 +39,17 @@ enum Golden {
         message: entry["schema"].map { ($0.text!, entry["valid"] == .bool(true)) })
     }
   }()
+}
+
+extension Golden {
+  /// A file of protocol/golden as JSON.
+  static func json(_ name: String) -> JSON { try! JSONReader.read(read(name), maxDepth: 100) }
+
+  private static func read(_ name: String) -> [UInt8] {
+    let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+      .appendingPathComponent("../../../../../protocol/golden").standardized
+    return Array(try! Data(contentsOf: folder.appendingPathComponent(name)))
+  }
 }
 
 extension JSON {

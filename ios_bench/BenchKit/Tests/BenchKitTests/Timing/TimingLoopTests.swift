@@ -27,6 +27,18 @@ struct TimingLoopTests {
     #expect(log.calls == ["prepare a", "prepare b"] + warmup + visits)
   }
 
+  @Test("A ramp is climbed after the warm-up, all models in turn")
+  func ramp() throws {
+    let log = CallLog()
+    let ramp = Ramp(models: 2, boundNanoseconds: 1)
+    _ = try TimingLoop.run(
+      schedule([[1, 1]], handles: 2, warmup: 1), [Doubler("a", log: log), Doubler("b", log: log)],
+      keepWarm: false, ramp: ramp, goOn: { _ in true })
+    #expect(log.calls.filter { $0.hasPrefix("run") }.map { String($0.last!) }.joined() == "ab" + "ab" + "bb")
+    #expect(ramp.rounds == 1)
+    #expect(!ramp.isSteady)
+  }
+
   @Test("A sample is the time of its own visit")
   func ownSample() throws {
     let slow = SlowModel(nanoseconds: 3_000_000)

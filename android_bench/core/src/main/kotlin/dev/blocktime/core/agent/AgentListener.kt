@@ -1,6 +1,9 @@
 package dev.blocktime.core.agent
 
-/** What an app shows of its agent. Nothing of it is called while models are timed, and nothing may block for long. */
+/**
+ * What an app shows of its agent. Nothing of it is called while models are timed or right before, and nothing may block
+ * for long.
+ */
 interface AgentListener {
     /** A client was greeted. Called on the thread that serves and times, whose priority may be set here. */
     fun onClientConnected() {}
@@ -8,10 +11,10 @@ interface AgentListener {
     /** The client is gone and all it loaded is freed. */
     fun onClientGone() {}
 
-    /** What is in hand now; null when the agent waits for a request. */
-    fun onWork(work: Work?) {}
+    /** What is in hand from now on. Of runs nothing is told, so that no screen is drawn as one begins. */
+    fun onWork(work: Work) {}
 
-    /** A run has ended well. */
+    /** A run has ended well. Another one may follow at once, so that this is no moment to draw. */
     fun onResult(result: RunResult) {}
 
     /** A request was refused or failed, with the error that the client got. */

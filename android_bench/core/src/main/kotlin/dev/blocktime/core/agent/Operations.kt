@@ -1,6 +1,7 @@
 package dev.blocktime.core.agent
 
 import dev.blocktime.core.runtime.ExecutionFailed
+import dev.blocktime.core.timing.Ramp
 import dev.blocktime.core.timing.medians
 import dev.blocktime.core.timing.randomInputs
 import dev.blocktime.core.timing.timeSchedule
@@ -88,8 +89,9 @@ internal class Operations(
         val calls = visited.map { it.model.prepare(randomInputs(it.model.inputs)) }
         val everyNs = if (request.heartbeatS > 0) request.heartbeatS * 1_000_000_000L else Long.MAX_VALUE
         val pulse = Pulse(clientIsThere, everyNs, beat)
+        val ramp = if (request.warmupMs > 0) Ramp(calls.size, request.warmupMs * 1_000_000L) else null
         val samples =
-            failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, everyNs, pulse::goOn) }
+            failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, everyNs, ramp, pulse::goOn) }
         val after = config.probe.read()
         config.readiness.require(after)
         val medianNs = medians(request.schedule, samples)
@@ -104,7 +106,7 @@ internal class Operations(
                 "visits" to request.schedule.visits,
                 "state_before" to stateFields(before, config.readiness.caveats(before)),
                 "state_after" to stateFields(after, config.readiness.caveats(after)),
-            ),
+            ) + listOfNotNull(ramp?.let { "warmed" to warmedFields(it) }),
             payload.array(),
         )
     }

@@ -8,6 +8,7 @@ import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.runtime.Model
 import dev.blocktime.core.runtime.OptionInfo
 import dev.blocktime.core.runtime.RuntimeInfo
+import dev.blocktime.core.timing.Ramp
 import dev.blocktime.core.wire.PROTOCOL_VERSION
 import dev.blocktime.core.wire.TensorSpec
 
@@ -52,6 +53,7 @@ internal fun helloFields(
             ),
         "runtimes" to runtimes.mapValues { (_, info) -> runtimeFields(info) },
         "heartbeat" to true,
+        "timed_warmup" to true,
     )
 
 internal fun loadFields(
@@ -68,6 +70,9 @@ internal fun loadFields(
         "delegates" to model.delegates?.map { mapOf("backend" to it.backend, "count" to it.count) },
         "placement" to null,
     )
+
+internal fun warmedFields(ramp: Ramp): Map<String, Any?> =
+    mapOf("ns" to ramp.ns, "rounds" to ramp.rounds, "steady" to ramp.steady)
 
 internal fun tensorFields(spec: TensorSpec): Map<String, Any?> =
     mapOf("dtype" to spec.dtype.wireName, "shape" to spec.shape)

@@ -68,7 +68,7 @@ internal class Session(
         frame: Frame,
     ): Reply {
         val request = parse(frame.header)
-        config.listener.onWork(workOf(request))
+        workOf(request)?.let(config.listener::onWork)
         try {
             return dispatch(id, request, frame.payload)
         } catch (_: OutOfMemoryError) {
@@ -77,8 +77,6 @@ internal class Session(
             if (error is OpError || error is FrameException || error is ConnectionLost) throw error
             error.printStackTrace()
             throw OpError("internal", "the agent failed: $error; its log has the details")
-        } finally {
-            config.listener.onWork(null)
         }
     }
 

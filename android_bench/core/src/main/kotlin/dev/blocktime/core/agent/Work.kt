@@ -10,8 +10,8 @@ data class Work(
     val detail: String,
 )
 
-/** What people are told of [request] while it is worked on; never the token. */
-internal fun workOf(request: Request): Work =
+/** What people are told of [request] while it is worked on, never the token; null: nothing. */
+internal fun workOf(request: Request): Work? =
     when (request) {
         is Request.Hello -> Work("hello", "")
         is Request.Have -> Work("have", request.sha256.take(SHORT_HASH))
@@ -19,7 +19,7 @@ internal fun workOf(request: Request): Work =
         is Request.Load -> Work("load", request.sha256.take(SHORT_HASH))
         is Request.Unload -> Work("unload", "handle ${request.handle}")
         is Request.Check -> Work("check", "handle ${request.handle}")
-        is Request.Run -> Work("run", "${request.handles.size} models, ${request.schedule.indices.size} visits")
+        is Request.Run -> null
         Request.State -> Work("state", "")
         Request.Bye -> Work("bye", "")
     }

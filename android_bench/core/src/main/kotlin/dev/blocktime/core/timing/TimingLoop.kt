@@ -5,8 +5,8 @@ import dev.blocktime.core.wire.OpError
 import dev.blocktime.core.wire.Schedule
 
 /**
- * Nanoseconds of every visit of [schedule] to [calls], each of which is first executed [warmup] times. Before every
- * round, and wherever executions took longer than [pieceNs], [goOn] is told how many executions there were; false ends the
+ * Nanoseconds of every visit of [schedule] to [calls], each of which is first executed [warmup] times, and then all of
+ * them in turn for as long as [ramp], which is told the times, goes on. Before every round, and wherever executions took longer than [pieceNs], [goOn] is told how many executions there were; false ends the
  * run with OpError `cancelled`. Throws ExecutionFailed where the runtime fails.
  *
  * Garbage is collected before, so that the collector has no reason to run in between. All arrays exist before the
@@ -17,6 +17,7 @@ fun timeSchedule(
     schedule: Schedule,
     warmup: Int,
     pieceNs: Long = Long.MAX_VALUE,
+    ramp: Ramp? = null,
     goOn: (Int) -> Boolean,
 ): LongArray {
     val samples = LongArray(schedule.indices.size)
@@ -26,6 +27,7 @@ fun timeSchedule(
     for (call in byIndex) {
         repeat(warmup) { visits.time(call) }
     }
+    if (ramp != null) climb(ramp, byIndex, visits)
     for (round in 0 until schedule.rounds) {
         visits.requireGoingOn()
         val start = round * schedule.visits
@@ -34,6 +36,18 @@ fun timeSchedule(
         }
     }
     return samples
+}
+
+private fun climb(
+    ramp: Ramp,
+    calls: Array<Call>,
+    visits: Visits,
+) {
+    val roundNs = LongArray(calls.size)
+    do {
+        visits.requireGoingOn()
+        for (index in calls.indices) roundNs[index] = visits.time(calls[index])
+    } while (ramp.goesOn(roundNs))
 }
 
 /** Counts executions, and asks [goOn] where those since it was last asked took longer than [pieceNs]. */

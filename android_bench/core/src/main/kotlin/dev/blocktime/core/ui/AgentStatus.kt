@@ -39,7 +39,8 @@ data class Refusal(
 
 /**
  * Follows an agent for a screen and a log. Called from any thread; [onChange] and [log] are called in the thread that
- * reports, with the changed status and with one line for each event.
+ * reports, with the changed status and with one line for each event. A result alone does not call [onChange]: it is
+ * shown with what comes next, since a screen that is drawn disturbs a run that follows at once.
  */
 class AgentStatus(
     private val log: (String) -> Unit = {},
@@ -65,13 +66,13 @@ class AgentStatus(
         change { it.copy(connected = false, work = null) }
     }
 
-    override fun onWork(work: Work?) {
+    override fun onWork(work: Work) {
         change { it.copy(work = work) }
     }
 
     override fun onResult(result: RunResult) {
         log("run: ${describe(result)}")
-        change { it.copy(results = (listOf(result) + it.results).take(KEPT_RESULTS)) }
+        update { it.copy(results = (listOf(result) + it.results).take(KEPT_RESULTS)) }
     }
 
     override fun onRefusal(
@@ -79,15 +80,14 @@ class AgentStatus(
         message: String,
     ) {
         log("refused: $code: $message")
-        change { it.copy(refusals = (listOf(Refusal(code, message)) + it.refusals).take(KEPT_REFUSALS)) }
+        change { it.copy(work = null, refusals = (listOf(Refusal(code, message)) + it.refusals).take(KEPT_REFUSALS)) }
     }
 
-    private fun change(transform: (Status) -> Status) {
-        val changed =
-            synchronized(this) {
-                latest = transform(latest)
-                latest
-            }
-        onChange(changed)
+    private fun change(transform: (Status) -> Status) = onChange(update(transform))
+
+    @Synchronized
+    private fun update(transform: (Status) -> Status): Status {
+        latest = transform(latest)
+        return latest
     }
 }

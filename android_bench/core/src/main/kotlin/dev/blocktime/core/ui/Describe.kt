@@ -17,12 +17,13 @@ fun describe(state: AgentState): String =
         is AgentState.Failed -> "not listening: ${state.reason}"
     }
 
-/** One line on what the agent does now. */
+/** One line on what the agent does now; runs, which nobody is told of, may follow a load. */
 fun describe(
     work: Work?,
     connected: Boolean,
 ): String =
     when {
+        work?.op == "load" -> "load ${work.detail}, then runs"
         work != null -> "${work.op} ${work.detail}".trim()
         connected -> "waiting for a request"
         else -> "waiting for a client"

@@ -5,6 +5,7 @@ const val MAX_HANDLES = 256
 const val MAX_VISITS = 200_000
 
 private const val MAX_WARMUP = 1_000L
+private const val MAX_WARMUP_MS = 60_000L
 private const val MAX_HEARTBEAT_S = 600L
 private const val MAX_TENSORS = 64
 private const val MAX_OPTIONS = 32
@@ -41,12 +42,16 @@ sealed interface Request {
         val inputs: List<TensorSpec>,
     ) : Request
 
-    /** [heartbeatS]: how often a sign of life is asked for; 0: never. */
+    /**
+     * [heartbeatS]: how often a sign of life is asked for; 0: never. [warmupMs]: the most time for warming up until
+     * latencies stop falling; 0: none.
+     */
     class Run(
         val handles: List<Long>,
         val schedule: Schedule,
         val warmup: Int,
         val heartbeatS: Int,
+        val warmupMs: Int,
     ) : Request
 
     data object State : Request
@@ -113,5 +118,6 @@ private fun readRun(fields: Fields): Request.Run {
     }
     val warmup = fields.int("warmup", 0..MAX_WARMUP).toInt()
     val heartbeatS = fields.int("heartbeat_s", 0..MAX_HEARTBEAT_S, absent = 0).toInt()
-    return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup, heartbeatS)
+    val warmupMs = fields.int("warmup_ms", 0..MAX_WARMUP_MS, absent = 0).toInt()
+    return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup, heartbeatS, warmupMs)
 }

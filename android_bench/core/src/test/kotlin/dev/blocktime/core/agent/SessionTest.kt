@@ -8,6 +8,7 @@ import dev.blocktime.core.wire.encodeHeader
 import org.junit.jupiter.api.AfterEach
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertNull
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
@@ -344,8 +345,33 @@ class SessionTest {
             it.ask("bye")
         }
         agent.greeted().close()
-        val expected = listOf("hello", "connected", "idle", "refused unknown_op", "bye", "idle", "gone")
+        val expected = listOf("hello", "connected", "refused unknown_op", "bye", "gone")
         assertEquals(expected, agent.listener.events.take(expected.size))
+    }
+
+    @Test
+    fun `nothing is told around runs, which may follow each other`() {
+        val agent = agent()
+        val client = agent.greeted()
+        val handle = client.load("a")
+        val before = agent.listener.events.toList()
+        assertEquals("load", before.last())
+        repeat(2) { client.ask("run", run(listOf(handle), listOf(listOf(0)))) }
+        assertEquals(before, agent.listener.events)
+        assertEquals(2, agent.listener.results.size)
+    }
+
+    @Test
+    fun `a run warms up by time where it is asked to`() {
+        val client = agent().greeted()
+        assertEquals(true, client.greet()["timed_warmup"])
+        val request = run(listOf(client.load("a")), listOf(listOf(0)))
+        assertFalse("warmed" in client.ask("run", request).first)
+        val warmed = client.ask("run", request + ("warmup_ms" to 1)).first["warmed"] as Map<*, *>
+        assertEquals(false, warmed["steady"])
+        assertTrue((warmed["ns"] as Long) >= 1_000_000)
+        assertTrue((warmed["rounds"] as Long) >= 1)
+        assertEquals("bad_request", client.refusal("run", request + ("warmup_ms" to 60_001)))
     }
 
     @Test

@@ -136,8 +136,8 @@ class RecordingListener : AgentListener {
         events += "gone"
     }
 
-    override fun onWork(work: Work?) {
-        events += work?.op ?: "idle"
+    override fun onWork(work: Work) {
+        events += work.op
     }
 
     override fun onResult(result: RunResult) {

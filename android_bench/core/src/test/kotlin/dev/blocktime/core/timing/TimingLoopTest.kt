@@ -33,6 +33,15 @@ class TimingLoopTest {
     }
 
     @Test
+    fun `a ramp is climbed after the warm-ups, all models in turn`() {
+        val ramp = Ramp(2, boundNs = 1)
+        timeSchedule(calls, Schedule(1, 2, intArrayOf(1, 1)), warmup = 1, ramp = ramp) { true }
+        assertEquals(listOf(0, 1) + listOf(0, 1) + listOf(1, 1), visits)
+        assertEquals(1, ramp.rounds)
+        assertTrue(ramp.ns > 0)
+    }
+
+    @Test
     fun `a client that is gone ends the run before the next round`() {
         var asked = 0
         val error =

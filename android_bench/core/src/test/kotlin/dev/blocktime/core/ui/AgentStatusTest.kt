@@ -17,9 +17,9 @@ class AgentStatusTest {
     fun `follows a client from its greeting to its end`() {
         status.onAgent(AgentState.Listening(47613))
         status.onClientConnected()
-        status.onWork(Work("run", "2 models, 10 visits"))
+        status.onWork(Work("load", "0123456789ab"))
         assertEquals(
-            Status(AgentState.Listening(47613), connected = true, work = Work("run", "2 models, 10 visits")),
+            Status(AgentState.Listening(47613), connected = true, work = Work("load", "0123456789ab")),
             status.now,
         )
         status.onClientGone()
@@ -36,6 +36,14 @@ class AgentStatusTest {
         results.forEach(status::onResult)
         assertEquals(results.reversed().take(12), status.now.results)
         assertEquals("run: abc, 10 visits, 20.000 ms", log.last())
+    }
+
+    @Test
+    fun `a result is shown with what comes next`() {
+        status.onResult(RunResult(listOf(ModelMedian("abc", 1)), visits = 10))
+        assertEquals(emptyList<Status>(), seen)
+        status.onWork(Work("unload", "handle 1"))
+        assertEquals(1, seen.single().results.size)
     }
 
     @Test

@@ -17,7 +17,7 @@ class DescribeTest {
     fun `tells what the agent does`() {
         assertEquals("waiting for a client", describe(null, connected = false))
         assertEquals("waiting for a request", describe(null, connected = true))
-        assertEquals("run 8 models, 240 visits", describe(Work("run", "8 models, 240 visits"), connected = true))
+        assertEquals("load abc, then runs", describe(Work("load", "abc"), connected = true))
         assertEquals("state", describe(Work("state", ""), connected = true))
     }
 

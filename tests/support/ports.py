@@ -1,4 +1,4 @@
-"""Ports for programs that can't choose a free one themselves."""
+"""Ports for programs that can't choose a free one themselves, and ports where nothing listens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import fcntl
 import random
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +15,14 @@ from typing import IO
 _PORTS = range(20_000, 32_000)
 
 _held: list[IO[str]] = []
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port that refuses connections meanwhile: it is taken, and nothing listens on it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 def own_port() -> int:

@@ -21,5 +21,5 @@ def serving(agent: Agent) -> Iterator[int]:
         yield listener.getsockname()[1]
     finally:
         server.stop()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         listener.close()

@@ -30,8 +30,8 @@ def adbutils_device(adb, connected):
 def adb_shell_device(phone, tmp_path):
     keygen(str(tmp_path / "key"))
     signer = PythonRSASigner.FromRSAKeyPath(str(tmp_path / "key"))
-    device = AdbDeviceTcp("127.0.0.1", phone.cable.port, default_transport_timeout_s=10)
-    device.connect(rsa_keys=[signer], auth_timeout_s=10)
+    device = AdbDeviceTcp("127.0.0.1", phone.cable.port, default_transport_timeout_s=60)
+    device.connect(rsa_keys=[signer], auth_timeout_s=60)
     yield device
     device.close()
 
@@ -122,14 +122,14 @@ class TestOfficialClient:
 
     def test_forward_to_nothing_ends(self, adb, connected):
         port = int(adb.run("forward", "tcp:0", "tcp:47613", serial=connected.serial).stdout)
-        with socket.create_connection(("127.0.0.1", port), 20) as sock:
+        with socket.create_connection(("127.0.0.1", port), 60) as sock:
             assert sock.recv(1) == b""
 
     @pytest.mark.parametrize("size", [1, 2 * 1024 * 1024 + 1])
     def test_forward_both_ways_at_once(self, adb, connected, echo, size):
         port = int(adb.run("forward", "tcp:0", echo, serial=connected.serial).stdout)
         data = os.urandom(size)
-        with socket.create_connection(("127.0.0.1", port), 20) as sock:
+        with socket.create_connection(("127.0.0.1", port), 60) as sock:
             sending = threading.Thread(target=sock.sendall, args=[data])
             sending.start()
             assert receive(sock, size) == data
@@ -147,7 +147,7 @@ class TestOfficialClient:
         )
         first.start()
         run("touches", f"touch {REMOTE}; echo done")
-        first.join(20)
+        first.join(60)
         assert results == {"waits": b"seen\n", "touches": b"done\n"}
 
     def test_cable_pulled_and_plugged_in(self, adb, connected):

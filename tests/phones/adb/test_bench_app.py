@@ -33,7 +33,7 @@ def greeter(adb, phone):
     port = int(adb.run("forward", "tcp:0", "tcp:47613", serial=phone.serial).stdout)
 
     def connect(token):
-        return AgentClient(socket.create_connection(("127.0.0.1", port), 20), token)
+        return AgentClient(socket.create_connection(("127.0.0.1", port), 60), token)
 
     return connect
 

@@ -3,10 +3,9 @@
 Once directly to the fake phone, once over an adb server to the one with a real adbd.
 """
 
-import socket
-
 import pytest
 
+from tests.support.ports import refusing_port
 from tests.support.profiling import Profiling
 
 
@@ -29,9 +28,8 @@ def profile(tmp_path, export_cache, make_apk, kotlin_agent):
 @pytest.fixture
 def no_adb_server():
     """A port on which no adb server answers, so that the phone is reached directly."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield str(taken.getsockname()[1])
+    with refusing_port() as port:
+        yield str(port)
 
 
 def assert_simulated_pixel_8(lut):

@@ -1,7 +1,6 @@
 """The transport to Android phones, on both phones that are none, directly and over an adb server."""
 
 import os
-import socket
 import threading
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from orchestrator.devices.android.phones import AndroidPhone
 from orchestrator.devices.android.server import ServerLink
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 from tests.support.fakephone.daemon import Owner
+from tests.support.ports import refusing_port
+from tests.support.waiting import until
 
 WAYS = ("direct", "server")
 
@@ -23,8 +24,6 @@ WAYS = ("direct", "server")
 def own_home(tmp_path, monkeypatch):
     """Keys of these tests alone, and no adb server unless a test wants one."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     for name in (
         "ADB_SERVER_SOCKET",
         "ANDROID_ADB_SERVER_ADDRESS",
@@ -32,8 +31,10 @@ def own_home(tmp_path, monkeypatch):
         finding.ADDRESSES_VARIABLE,
     ):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
     monkeypatch.setattr(device, "_COMEBACK_POLL_S", 0.1)
+    with refusing_port() as port:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        yield
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_shell_and_agent_share_a_link(android, tmp_path):
     asking.start()
     assert client.ensure(path)
     done.set()
-    asking.join(30)
+    asking.join(60)
     assert set(answers) == {"Pixel 8"}
     assert not client.ensure(path)
     client.bye()
@@ -167,17 +168,17 @@ def test_cable_pulled_in_a_put(attached, android, said, tmp_path, way, adb):
     pid = attached.app.pid
 
     def plug_in():
+        until(lambda: said)
         attached.plug_in()
         if way == "server":  # a server asks phones in the network anew only now and then
             adb.run("disconnect", attached.serial)
             adb.run("connect", attached.serial)
 
-    timer = threading.Timer(0.5, plug_in)
-    timer.start()
+    plugging = threading.Thread(target=plug_in, daemon=True)
+    plugging.start()
     with android.connect() as again:
         assert again.ensure(path)
-    timer.join()
-    assert said
+    plugging.join()
     assert not [line for line in said if not line.startswith("waiting for Pixel 8: ")]
     assert attached.app.pid == pid
     assert android.agent_starts == 1
@@ -236,11 +237,14 @@ def test_two_programs_at_once(directly, fake_phone):
 
 
 def test_unauthorized(fake_phone, monkeypatch, said):
-    monkeypatch.setattr(handshake, "ACCEPT_TIMEOUT_S", 0.3)
     monkeypatch.setenv(finding.ADDRESSES_VARIABLE, fake_phone.serial)
     fake_phone.daemon.owner = Owner.IGNORES
     assert finding.list_phones() == [AndroidPhone(fake_phone.serial, "unauthorized", "", "tcp")]
-    with pytest.raises(PhoneNotReady, match="unlock it, accept its USB debugging dialog"):
+    with (
+        monkeypatch.context() as impatient,
+        pytest.raises(PhoneNotReady, match="unlock it, accept its USB debugging dialog"),
+    ):
+        impatient.setattr(handshake, "ACCEPT_TIMEOUT_S", 0.3)
         finding.find("pixel8", said.append)
     assert said == [f"the phone {fake_phone.serial} asks: unlock it and allow USB debugging there"]
 

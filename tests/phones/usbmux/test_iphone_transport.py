@@ -6,6 +6,8 @@ import dataclasses
 import plistlib
 import threading
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from orchestrator.wire.errors import AgentLost, DeviceError
 from tests.support.usbmux.fake_phone import BUNDLE, FakePhone
 from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
 from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
+from tests.support.waiting import until
 
 
 def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
@@ -30,6 +33,20 @@ def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
         if signed:
             archive.writestr("Payload/Bench.app/_CodeSignature/CodeResources", b"")
     return path
+
+
+@contextmanager
+def once_missed(owner: Owner, work: Callable[[], None]) -> Iterator[None]:
+    """`work` is done as soon as the owner has been told that the phone is waited for."""
+
+    def wait_and_work() -> None:
+        until(lambda: any("waiting up to 10 min" in line for line in owner.told))
+        work()
+
+    thread = threading.Thread(target=wait_and_work, daemon=True)
+    thread.start()
+    yield
+    thread.join()
 
 
 def test_app_is_started_with_a_secret_and_ended(phone: FakePhone, owner: Owner) -> None:
@@ -275,8 +292,8 @@ def test_cable_pulled_and_put_back_goes_on_with_the_same_agent(
         usbmuxd.unplug(phone)
         with pytest.raises(AgentLost):
             client.state()
-        threading.Timer(1.0, usbmuxd.plug_in, [phone]).start()
-        device.connect().close()
+        with once_missed(owner, lambda: usbmuxd.plug_in(phone)):
+            device.connect().close()
         assert device.agent_starts == 1
     assert len(phone.launches) == 1
     assert len([line for line in owner.told if "waiting up to 10 min" in line]) == 1
@@ -295,14 +312,10 @@ def test_usbmuxd_that_ends_with_its_last_phone_is_waited_for_too(
             again.append(FakeUsbmuxd(usbmuxd.path))
             again[0].plug_in(phone)
 
-        timer = threading.Timer(0.5, plug_in)
-        timer.start()
-        try:
+        with once_missed(owner, plug_in):
             device.connect().close()
-        finally:
-            timer.join()
-            again[0].close()
         assert device.agent_starts == 1
+        again[0].close()
 
 
 def test_app_that_ended_while_the_cable_was_out_is_started_again(

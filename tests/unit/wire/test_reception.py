@@ -87,11 +87,11 @@ def test_no_free_descriptor_does_not_end_the_reception() -> None:
         receiving = reception.Reception("right", full)  # type: ignore[arg-type]
         thread = threading.Thread(target=receiving.receive, daemon=True)
         thread.start()
-        with socket.create_connection(listener.getsockname(), timeout=10) as sock:
+        with socket.create_connection(listener.getsockname(), timeout=60) as sock:
             sock.sendall(encode_header(HELLO))
             client = receiving.next_client()
             assert client is not None
             client[0].close()
         receiving.stop()
-        thread.join(10)
+        thread.join(60)
     assert full.refusals == 1

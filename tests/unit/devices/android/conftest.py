@@ -18,7 +18,7 @@ from orchestrator.devices.android.pipe import Pipe
 from orchestrator.devices.android.shell import ShellResult
 from orchestrator.devices.android.tcp import TcpTransport
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 HEADER = struct.Struct("<6I")
 
 

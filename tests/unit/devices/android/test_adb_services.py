@@ -18,7 +18,7 @@ STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 @pytest.fixture
 def pair():
     near, far = socket.socketpair()
-    far.settimeout(20)
+    far.settimeout(60)
     with near, far:
         yield near, far
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from orchestrator.devices.android.tcp import TcpTransport
+from tests.support.ports import refusing_port
 
 
 def test_all_is_written_through_a_tiny_buffer(ends, in_thread):
@@ -50,9 +51,7 @@ def test_a_peer_that_takes_nothing_is_an_error(ends):
 
 
 def test_refused_port_is_an_error_at_once():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(ConnectionRefusedError):
+    with refusing_port() as port, pytest.raises(ConnectionRefusedError):
         TcpTransport("127.0.0.1", port).connect(3600.0)
 
 
@@ -80,7 +79,7 @@ def test_interrupt_ends_what_another_thread_does(ends, busy):
     thread.join(0.1)
     assert thread.is_alive()
     transport.interrupt()
-    thread.join(20)
+    thread.join(60)
     assert ended
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "Profile",
     "Progress",
     "Step",
+    "SustainedRun",
     "Target",
     "Trained",
     "TrainedSupernet",
@@ -53,10 +54,12 @@ __all__ = [
     "find_network",
     "find_past_run",
     "measure_networks",
+    "measure_sustained",
     "open_phone",
     "past_runs",
     "plan_profile",
     "profile",
+    "read_sustained",
     "report_lut",
     "report_run",
     "run_latencies",
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
     from orchestrator.tasks.runs import PastLatency, PastRun, find_past_run, past_runs, run_latencies
     from orchestrator.tasks.search import FoundNetwork, Trial, find_network
     from orchestrator.tasks.suite import MeasuredSuite, run_suite
+    from orchestrator.tasks.sustained import SustainedRun, measure_sustained, read_sustained
     from orchestrator.tasks.target import Target
     from orchestrator.tasks.train import TrainedSupernet, train_supernet
     from orchestrator.tasks.trained import Trained

@@ -25,6 +25,7 @@ from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, sa
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.cli.percentiles import PERCENTILES, short_of_calls
 from orchestrator.cli.suite import measure_suite
+from orchestrator.cli.sustained import measure_for_long
 from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
 
 
@@ -41,14 +42,20 @@ def measure_command(
     suite: Annotated[
         str | None, typer.Option(help="Published networks side by side: autovit-table2.")
     ] = None,
+    sustained: Annotated[
+        str | None,
+        typer.Option(
+            help="One network without a pause for so long (10m): latency against time, heat and clock."
+        ),
+    ] = None,
     resolution: ResolutionOption = None,
     output: Annotated[
         list[Path] | None,
         typer.Option(
             "--output",
             "-o",
-            help="Write the figures into a .json or .csv, of a suite a .json, or its picture into a .png or .svg; "
-            "repeatable.",
+            help="Write the figures into a .json or .csv (of a suite a .json), pictures of suites and sustained "
+            "runs into a .png or .svg; repeatable.",
         ),
     ] = None,
     variant: VariantOptions,
@@ -64,9 +71,21 @@ def measure_command(
     """
     target, budget_s = target_of(device, variant, access), parse_budget(budget)
     if suite is not None:
-        if model or artifact or resolution:
+        if model or artifact or resolution or sustained:
             raise UsageError("--suite says which networks at which resolution; leave the other options out")
         measure_suite(suite, target, output or (), as_json, budget_s=budget_s, seed=seed, workers=workers)
+        return
+    if sustained is not None:
+        measure_for_long(
+            model or (),
+            target,
+            artifact or (),
+            output or (),
+            as_json,
+            resolution=resolution,
+            duration_s=parse_budget(sustained, "--sustained"),
+            workers=workers,
+        )
         return
     files = output_files(output, TABLES)
     if not model and not artifact:

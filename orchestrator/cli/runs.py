@@ -11,8 +11,10 @@ import typer
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.cli.percentiles import PERCENTILES
+from orchestrator.cli.sustained import show_sustained
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.runs import PastRun, find_past_run, past_runs, run_latencies
+from orchestrator.tasks.sustained import is_sustained, read_sustained
 
 _RUNS = [
     Column("name", "run"),
@@ -51,11 +53,17 @@ def runs_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Past measurements, the newest first; of one run, the latencies that it measured.
+    """Past measurements, the newest first; of one run the latencies that it measured, of a sustained one over time.
 
     They lie in $BLOCKTIME_RUNS (default: blocktime/runs in the XDG data folder).
     """
     files = output_files(output, TABLES)
+    if run is not None and is_sustained(found := find_past_run(run)):
+        sustained = read_sustained(found)
+        for file in files:
+            write_table(file, sustained.to_dict(), "points")
+        emit_json(sustained.to_dict()) if as_json else show_sustained(sustained)
+        return
     document = _one(run) if run is not None else _all()
     for file in files:
         write_table(file, document, "models" if run else "runs")

@@ -41,7 +41,7 @@ def conditions(records: Iterable[Record]) -> Conditions:
     records = list(records)
     rejected = {record.batch for record in records if isinstance(record, EndRecord) and not record.kept}
     states = [
-        _state(state)
+        state_of(state)
         for record in records
         if isinstance(record, ChunkRecord) and record.batch not in rejected
         for state in (record.state_before, record.state_after)
@@ -53,7 +53,8 @@ def conditions(records: Iterable[Record]) -> Conditions:
     )
 
 
-def _state(document: dict[str, Any]) -> DeviceState:
+def state_of(document: dict[str, Any]) -> DeviceState:
+    """A state out of a journal; InvalidArtifactError where it is not one."""
     try:
         return DeviceState.model_validate(document)
     except ValidationError as error:

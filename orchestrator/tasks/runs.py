@@ -18,7 +18,7 @@ from orchestrator.journal.records import FailureRecord, Header, parse_record
 from orchestrator.journal.runs import Run, runs_root
 from orchestrator.journal.samples import JournalSamples
 
-_OTHERS = ("measure", "breakdown", "study", "alone")
+_OTHERS = ("measure", "breakdown", "study", "alone", "sustained")
 """What names of runs that are not a profile's begin with."""
 
 

@@ -58,6 +58,7 @@ SHORTER = {
 INSTEAD = {
     "bench profile --device host --space autovit-xxs": ("--plan-only",),
     "bench profile --device host --agent": ("--plan-only",),
+    "bench measure --device host --sustained": ("--sustained", "2s"),
     "bench agent": ("--help",),
     "bench native": ("--help",),
     "bench lut verify": ("--help",),

@@ -1,0 +1,200 @@
+"""A device that heats up in made-up time, run without a pause: what is kept, gone on with, and said of it."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.records import Header
+from orchestrator.journal.slowdown import slowdown
+from orchestrator.journal.sustained import Point, all_percentiles, in_rows, points_of
+from orchestrator.measure.failures import ReferenceFailedError
+from orchestrator.measure.link import Link
+from orchestrator.measure.session import identity_of
+from orchestrator.measure.sustained import run_sustained, worked_s
+from orchestrator.report.sustained_figure import save
+from orchestrator.simulate.noise import Noise, Processor, Throttling
+from orchestrator.wire.client import RunResult
+from orchestrator.wire.device_state import DeviceState
+from orchestrator.wire.errors import AgentLost
+from tests.support.fake_device import POLICY, QUIET, SHA, VARIANT, FakeClient, FakeDevice, subject
+
+MODEL_MS, MODEL = 20.0, "model00"
+HOT_S = -60 * math.log(1 - 25 / 40)
+"""From 25 to 50 degrees on the way to 65, with a time constant of a minute: 58.85 s."""
+
+
+class HeatingDevice(FakeDevice):
+    """One model of 20 ms on a processor of the simulation's; `interrupted`: run calls that Ctrl-C ends."""
+
+    def __init__(self, throttling=None, *, tells=True, interrupted=(), **options):
+        super().__init__({SHA[MODEL]: MODEL_MS}, load_sd=0.0, **options)
+        self.processor = Processor(Noise(sample_sd=0.01, throttling=throttling))
+        self.tells, self.interrupted, self.runs_asked = tells, set(interrupted), []
+
+    def connect(self):
+        super().connect()
+        return HeatingClient(self)
+
+    def state(self):
+        hot = self.processor.throttled
+        told: dict[str, object] = {"thermal_state": None}
+        if self.tells:
+            mhz, celsius = 1800.0 if hot else 2900.0, self.processor.celsius or 25.0
+            told = {
+                "thermal_state": "serious" if hot else "nominal",
+                "thermal_zones": [{"name": "skin", "celsius": celsius}],
+                "cpus": [{"cpu": 7, "mhz": mhz, "max_mhz": mhz, "governor": None}],
+            }
+        return DeviceState.model_validate(QUIET | told | {"uptime_ns": self.processor.now_ns})
+
+
+class HeatingClient(FakeClient):
+    def run(self, handles, order, warmup=0, warmup_ms=0):
+        device = self.device
+        device.runs += 1
+        device.runs_asked.append(len(order[0]))
+        assert not warmup_ms, "a chunk warms the device up for the next one"
+        if device.runs in device.lose_after:
+            device.processor.rest(30)
+            raise AgentLost("the fake was unplugged")
+        if device.runs in device.interrupted:
+            raise KeyboardInterrupt
+        before, quiet_ns = device.state(), 1e6 * self.loaded[handles[0]]
+        for _ in range(warmup):
+            device.processor.execute(quiet_ns)
+        samples = np.array([[device.processor.execute(quiet_ns) for _ in order[0]]])
+        return RunResult(samples, before, device.state())
+
+
+def measured(tmp_path, device, seconds):
+    """The records of a run of so many seconds, gone on with where there is one."""
+    files = subject(tmp_path)
+    link = Link(device, "executorch", {})
+    identity = identity_of(link.hello(), VARIANT, files, POLICY)
+    header = Header(identity=identity, reference_id=MODEL, seed=0, created="now", simulated=False)
+    with MeasurementLog(tmp_path / "journal.jsonl", header) as log:
+        run_sustained(link, files.files[MODEL], log, seconds, lambda *_: None)
+        return list(log.records), worked_s(log)
+
+
+def test_a_device_that_throttles_is_said_to_when_and_by_how_much(tmp_path) -> None:
+    records, worked = measured(tmp_path, HeatingDevice(Throttling()), 600)
+    points = points_of(records)
+    assert worked == pytest.approx(600, abs=10)
+    found = slowdown(points)
+    assert found.first_ms == pytest.approx(MODEL_MS, rel=0.01)
+    assert found.slow_ms == pytest.approx(1.6 * MODEL_MS, rel=0.01)
+    assert found.since_s is not None
+    assert abs(found.since_s - HOT_S) < 2 * 5.0 + 1, "of chunks of five seconds"
+    assert f"slowed down after {found.since_s:.0f} s: 19.9" in str(found)
+    assert "(+60 %)" in str(found)
+    assert "thermal state serious from 5" in str(found)
+    assert "its clock capped at 1,800 MHz, 2,900 at first" in str(found)
+
+
+def test_a_device_that_stays_cool_did_not_slow_down(tmp_path) -> None:
+    records, _ = measured(tmp_path, HeatingDevice(), 120)
+    found = slowdown(points_of(records))
+    assert found.since_s is None
+    assert str(found).startswith("did not slow down: 19.9")
+    assert found.rise == pytest.approx(0, abs=0.01)
+    told = all_percentiles(records)
+    assert told.p99 is not None
+    assert told.p99.ms == pytest.approx(MODEL_MS * math.exp(0.01 * 2.326), rel=0.005)
+
+
+def test_a_slowdown_that_nothing_explains_is_not_called_heat(tmp_path) -> None:
+    device = HeatingDevice(Throttling(), tells=False)
+    found = slowdown(points_of(measured(tmp_path, device, 200)[0]))
+    assert found.since_s is not None
+    assert str(found).endswith("the device tells nothing of heat and clock")
+    cool = [point(i, 10.0 if i < 20 else 13.0) for i in range(60)]
+    assert "another program may have" in str(slowdown(cool))
+
+
+def test_a_burst_and_a_drift_are_no_slowdown() -> None:
+    burst = [point(i, 20.0 if i in (30, 31) else 10.0) for i in range(60)]
+    drift = [point(i, 10.0 * (1 + 0.04 * i / 59)) for i in range(60)]
+    assert slowdown(burst).since_s is None
+    assert slowdown(drift).since_s is None
+    assert slowdown(drift).rise == pytest.approx(0.038, abs=0.003)
+
+
+def test_an_interrupted_run_loses_nothing_and_goes_on(tmp_path) -> None:
+    device = HeatingDevice(interrupted={5})
+    with pytest.raises(KeyboardInterrupt):
+        measured(tmp_path, device, 60)
+    device.processor.rest(300)
+    records, worked = measured(tmp_path, device, 60)
+    points = points_of(records)
+    assert [p.segment for p in points[:4]] == [0] * 4, "the four chunks before Ctrl-C"
+    assert {p.segment for p in points[4:]} == {1}
+    assert worked == pytest.approx(60, abs=2), "time of calls, of both parts"
+    assert points[4].start_s - points[3].end_s == pytest.approx(300, abs=1), "the pause is in the time"
+
+
+def test_a_cable_that_is_pulled_makes_a_further_part(tmp_path) -> None:
+    device = HeatingDevice(lose_after=(3, 20))
+    points = points_of(measured(tmp_path, device, 60)[0])
+    assert max(p.segment for p in points) == 2
+    assert len(device.loads) == 3, "a fresh load each"
+    gone = HeatingDevice(lose_after=range(1, 100))
+    with pytest.raises(AgentLost):
+        measured(tmp_path / "gone", gone, 60)
+
+
+def test_a_model_that_is_refused_is_named(tmp_path) -> None:
+    device = HeatingDevice()
+    device.refused = {SHA[MODEL]}
+    with pytest.raises(ReferenceFailedError, match="an operator that the backend does not have"):
+        measured(tmp_path, device, 60)
+
+
+def test_chunks_take_a_second_or_more_and_no_more_than_ten(tmp_path) -> None:
+    device = HeatingDevice()
+    measured(tmp_path, device, 30)
+    assert device.runs_asked[0] == 10
+    assert all(49 <= calls <= 51 for calls in device.runs_asked[1:-2]), "a second of 20 ms"
+
+
+def test_a_restart_of_the_device_does_not_turn_time_back(tmp_path) -> None:
+    device = HeatingDevice(interrupted={4})
+    with pytest.raises(KeyboardInterrupt):
+        measured(tmp_path, device, 30)
+    device.processor.now_ns = 0
+    points = points_of(measured(tmp_path, device, 30)[0])
+    assert all(after.start_s >= before.end_s - 1e-6 for before, after in pairwise(points))
+
+
+def test_rows_are_of_one_part_and_tell_the_worst_of_heat() -> None:
+    points = [point(i, 10.0 + i, segment=i // 5, heat="serious" if i == 2 else "nominal") for i in range(10)]
+    rows = in_rows(points, 4)
+    assert [(row.segment, row.calls, row.thermal_state) for row in rows] == [
+        (0, 300, "serious"),
+        (0, 200, "nominal"),
+        (1, 300, "nominal"),
+        (1, 200, "nominal"),
+    ]
+    assert (rows[0].p50_ms, rows[0].start_s, rows[0].end_s) == (11.0, 0.0, 3.0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_picture_has_a_panel_for_all_that_is_told(tmp_path, suffix) -> None:
+    points = [point(i, 10.0, segment=i // 30, mhz=2000.0 + i, heat="fair") for i in range(60)]
+    save(tmp_path / f"all.{suffix}", points, slowdown(points), "a phone")
+    alone = [point(i, 10.0, heat=None) for i in range(60)]
+    save(tmp_path / f"alone.{suffix}", alone, slowdown(alone), "a host")
+    assert (tmp_path / f"all.{suffix}").stat().st_size > (tmp_path / f"alone.{suffix}").stat().st_size
+    if suffix == "svg":
+        text = (tmp_path / "all.svg").read_text()
+        assert "MHz, fastest core" in text
+        assert "shaded: thermal state fair" in text
+        assert "the device tells no thermal state" in (tmp_path / "alone.svg").read_text()
+
+
+def point(number, ms, segment=0, heat="nominal", mhz=None) -> Point:
+    """A second of calls."""
+    return Point(segment, float(number), number + 1.0, 100, ms, 1.01 * ms, heat, None, None, mhz, None)

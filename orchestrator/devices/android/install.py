@@ -17,6 +17,7 @@ PACKAGE = "dev.blocktime.bench"
 _REMOTE_APK = "/data/local/tmp/blocktime.apk"
 _INSTALL_TIMEOUT_S = 180.0
 _HASH_TIMEOUT_S = 60.0
+_COMPILE_TIMEOUT_S = 180.0
 
 _REFUSALS = {
     "INSTALL_FAILED_INSUFFICIENT_STORAGE": "its storage is full: free some space there",
@@ -67,13 +68,17 @@ def is_same(link: AdbLink, apk: Path) -> bool:
 
 
 def install(link: AdbLink, apk: Path) -> None:
-    """Installs or upgrades the app, and keeps its data. DeviceError with the reason where the phone refuses it."""
+    """Installs or upgrades the app, keeps its data, and has its code compiled.
+
+    DeviceError with the reason where the phone refuses it.
+    """
     try:
         link.push(apk, _REMOTE_APK)
         answer = link.shell(f"pm install -r {_REMOTE_APK}", timeout_s=_INSTALL_TIMEOUT_S)
     finally:
         link.shell(f"rm -f {_REMOTE_APK}")
     if answer.exit_code == 0 and "Success" in answer.text:
+        _compile(link)
         return
     code = re.search(r"INSTALL_\w+", answer.text)
     said = answer.text.splitlines()[-1][:200] if answer.text else f"pm ended with {answer.exit_code}"
@@ -81,3 +86,8 @@ def install(link: AdbLink, apk: Path) -> None:
         code[0] if code else "", f"it said {said}; build the app again, see {supplied('docs/android.md')}"
     )
     raise DeviceError(f"{link.label} does not install {apk.name}: {reason}")
+
+
+def _compile(link: AdbLink) -> None:
+    """Compiles the app's code ahead of time, for its first runs would be interpreted; a phone may refuse."""
+    link.shell(f"cmd package compile -m speed -f {PACKAGE}", timeout_s=_COMPILE_TIMEOUT_S)

@@ -143,6 +143,11 @@ class TestInstalling:
         adb.run("pull", path, str(apk.with_name("back")), serial=ready.serial)
         assert apk.with_name("back").read_bytes() == apk.read_bytes()
 
+    def test_compiled(self, adb, ready):
+        compiled = shell(adb, ready, "cmd package compile -m speed -f dev.blocktime.bench")
+        assert compiled == (0, "Success\n")
+        assert ready.state.packages["dev.blocktime.bench"].compiler_filter == "speed"
+
     def test_refused(self, adb, ready, make_apk):
         ready.state.install_failure = "INSTALL_FAILED_UPDATE_INCOMPATIBLE: signatures do not match"
         adb.run("push", str(make_apk()), "/data/local/tmp/b.apk", serial=ready.serial)

@@ -37,6 +37,7 @@ class PackageManager:
             "install": self._install,
             "uninstall": self._uninstall,
             "grant": self._grant,
+            "compile": self._compile,
         }.get(name)
         if subcommand is None:
             return terminal.fail(f"Unknown command: {name}", 255)
@@ -138,6 +139,13 @@ class PackageManager:
             )
         installed.granted.add(permission)
         return 0
+
+    def _compile(self, arguments: list[str], terminal: Terminal) -> int:
+        installed = self._state.packages.get(arguments[-1])
+        if installed is None:
+            return terminal.fail(f"Failure: package {arguments[-1]} could not be compiled", 1)
+        installed.compiler_filter = arguments[arguments.index("-m") + 1]
+        return terminal.say("Success")
 
     def _phone_path(self, installed: InstalledPackage) -> str:
         return f"/{installed.path.relative_to(self._folders.root)}"

@@ -29,11 +29,12 @@ PIXEL_8 = {
 
 @dataclass
 class InstalledPackage:
-    """One package and what was allowed to it."""
+    """One package, what was allowed to it, and how its code was compiled."""
 
     apk: Apk
     path: Path
     granted: set[str] = field(default_factory=set)
+    compiler_filter: str = "verify"
 
 
 @dataclass

@@ -59,6 +59,7 @@ def test_install_pushes_installs_and_cleans_up(link, apk):
     assert link.commands() == [
         "pm install -r /data/local/tmp/blocktime.apk",
         "rm -f /data/local/tmp/blocktime.apk",
+        "cmd package compile -m speed -f dev.blocktime.bench",
     ]
 
 

@@ -14,6 +14,9 @@ DataOption = Annotated[
     str | None, typer.Option("--data", help="As of `bench train`; where the images lie now.")
 ]
 SupernetOption = Annotated[Path, typer.Option("--supernet", help="Folder of a trained supernet.")]
+OutsideOption = Annotated[
+    bool, typer.Option("--outside", help="Allow networks that the supernet was not trained on.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,13 +29,14 @@ def eval_command(
     supernet: SupernetOption,
     data: DataOption = None,
     final: Annotated[bool, typer.Option("--final", help="On the validation set: once, at the end.")] = False,
+    outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy of one architecture with weights inherited from a supernet."""
     from orchestrator.tasks.evaluate import evaluate  # brings torch, which most commands can do without
 
     with shown_progress() as progress:
-        evaluation = evaluate(arch, supernet, data, final=final, progress=progress)
+        evaluation = evaluate(arch, supernet, data, final=final, outside=outside, progress=progress)
     facts = {
         "arch": evaluation.arch.to_json(),
         "split": evaluation.split,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.cli.eval import DataOption
+from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.options import (
     NetworksOption,
@@ -49,6 +49,7 @@ def export_command(
         typer.Option(help="Folder of a trained supernet to inherit weights from, or of a `train --arch`."),
     ] = None,
     data: DataOption = None,
+    outside: OutsideOption = False,
     ios: Annotated[
         str | None, typer.Option("--ios", help="Oldest iOS of a Core ML model: 15 to 18; 16, for int8 17.")
     ] = None,
@@ -70,7 +71,7 @@ def export_command(
     """
     if blocks != (space is not None):
         raise UsageError("--space and --blocks go together")
-    trained = Trained(weights, supernet, data)
+    trained = Trained(weights, supernet, data, outside)
     _check_choice(bool(model), blocks, trained)
     target = parse_deployment_target(ios) if ios else ""
     lowering = Lowering(runtime, backend or "", precision or "", target)
@@ -108,8 +109,8 @@ def _check_choice(networks: bool, blocks: bool, trained: Trained) -> None:
         raise UsageError("give --model (or --arch), as often as needed, or --space with --blocks")
     if weights + supernet + blocks > 1:
         raise UsageError("--weights, --supernet and --blocks exclude each other; give one of them")
-    if trained.data and not supernet:
-        raise UsageError("--data are the images of a supernet; add --supernet")
+    if (trained.data or trained.outside) and not supernet:
+        raise UsageError("--data and --outside go with a supernet; add --supernet")
 
 
 _COLUMNS = [

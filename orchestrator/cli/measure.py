@@ -9,6 +9,7 @@ import typer
 
 from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_budget
+from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.options import (
     AccessOptions,
@@ -27,6 +28,7 @@ from orchestrator.cli.percentiles import PERCENTILES, short_of_calls
 from orchestrator.cli.suite import measure_suite
 from orchestrator.cli.sustained import measure_for_long
 from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
+from orchestrator.tasks.trained import Trained
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +51,12 @@ def measure_command(
         ),
     ] = None,
     resolution: ResolutionOption = None,
+    supernet: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a trained supernet to inherit weights from; random ones without it."),
+    ] = None,
+    data: DataOption = None,
+    outside: OutsideOption = False,
     output: Annotated[
         list[Path] | None,
         typer.Option(
@@ -71,11 +79,13 @@ def measure_command(
     """
     target, budget_s = target_of(device, variant, access), parse_budget(budget)
     if suite is not None:
-        if model or artifact or resolution or sustained:
+        if model or artifact or resolution or sustained or supernet:
             raise UsageError("--suite says which networks at which resolution; leave the other options out")
         measure_suite(suite, target, output or (), as_json, budget_s=budget_s, seed=seed, workers=workers)
         return
     if sustained is not None:
+        if supernet:
+            raise UsageError("--sustained runs random weights, which take as long; leave --supernet out")
         measure_for_long(
             model or (),
             target,
@@ -87,8 +97,10 @@ def measure_command(
             workers=workers,
         )
         return
+    if (data or outside) and supernet is None:
+        raise UsageError("--data and --outside go with a supernet; add --supernet")
     files = output_files(output, TABLES)
-    if not model and not artifact:
+    if not model and not artifact and supernet is None:
         raise UsageError("nothing to measure; give --model (or --arch) or --artifact, or a --suite")
     with shown_progress() as progress:
         measured = measure_networks(
@@ -96,6 +108,7 @@ def measure_command(
             target,
             files=artifact or (),
             resolution=resolution,
+            trained=Trained(None, supernet, data, outside),
             budget_s=budget_s,
             seed=seed,
             workers=workers,

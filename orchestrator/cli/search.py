@@ -18,7 +18,7 @@ from orchestrator.cli.amounts import (
     parse_percent,
     parse_share,
 )
-from orchestrator.cli.eval import DataOption, SupernetOption
+from orchestrator.cli.eval import DataOption, OutsideOption, SupernetOption
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
@@ -133,6 +133,7 @@ def search_command(
         str, typer.Option(help="What architectures are judged by: inherited-accuracy, or one of your own.")
     ] = INHERITED_ACCURACY,
     data: DataOption = None,
+    outside: OutsideOption = False,
     device: Annotated[str | None, typer.Option(help="Measure the best on this device.")] = None,
     access: AccessOptions,
     top_count: Annotated[int, typer.Option("--top", min=1, help="How many are measured.")] = 3,
@@ -171,6 +172,7 @@ def search_command(
             objective=objective,
             trial=trial,
             data=data,
+            outside=outside,
             workers=workers,
             cluster=cluster,
             progress=progress,

@@ -128,6 +128,7 @@ def train_command(
         "data": f"{info.source}: {len(images.split.train)} training, {len(images.split.search)} search, "
         f"{len(images.split.validation)} validation images, {images.classes} classes",
         "recipe": info.recipe.name,
+        "scope": str(info.scope),
         "steps": info.step,
         "loss": info.loss,
         "held_out_top1": info.held_out_top1,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from luts.format.errors import UsageError
 from orchestrator.tasks.notes import Notes
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch, load_arch
 from search.supernet.inherit.evaluate import InheritedAccuracy, Scores, reopen_data
 from search.supernet.inherit.final import FINAL_FILE, FinalScore, record_final
 from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.checkpoint_info import CheckpointInfo
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ def evaluate(
     data: str | None = None,
     *,
     final: bool = False,
+    outside: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Judge an architecture with weights inherited from a trained supernet.
@@ -37,11 +40,18 @@ def evaluate(
         supernet: Folder of its checkpoint.
         data: Where the images lie now, if elsewhere than the checkpoint says.
         final: On the validation set, which is for use once, at the end; the supernet's notes keep count.
-        progress: Told of an unfinished supernet, and of a validation set that was used before.
+        outside: Judge it even if it is none of the subnets that were trained.
+        progress: Told of an unfinished supernet or one of unknown scope, and of a validation set that was used
+            before.
+
+    Raises:
+        UsageError: it is of another space, or outside of what was trained.
     """
     named = load_arch(arch) if isinstance(arch, str) else arch
     evaluator = open_evaluator(supernet, data, final=final, progress=progress)
     arch = named.with_classes(evaluator.data.classes)
+    if not outside:
+        check_scope(arch, supernet, evaluator.info)
     scores = evaluator.scores(arch)
     if final:
         weights = evaluator.info.weights_sha256
@@ -57,6 +67,20 @@ def evaluate(
     return Evaluation(arch, evaluator.split_name, scores)
 
 
+def check_scope(arch: Arch, supernet: Path, info: CheckpointInfo) -> None:
+    """`UsageError` where a supernet is known not to be trained on an architecture, with the classes of its images.
+
+    Of a network that was trained alone others are refused elsewhere.
+    """
+    if info.scope is None or info.recipe.arch is not None or arch.space != info.space:
+        return
+    if excluded := info.scope.excludes(arch):
+        raise UsageError(
+            f"{arch.space} with {excluded} lies outside of what {supernet} was trained on: {info.scope}; "
+            "choose another, or add --outside, and expect little of its weights"
+        )
+
+
 def open_evaluator(
     supernet: Path, data: str | None = None, *, final: bool = False, progress: Progress = silent
 ) -> InheritedAccuracy:
@@ -64,4 +88,6 @@ def open_evaluator(
     network, info = load_supernet(supernet)
     if not info.finished:
         progress(Note(f"note: {supernet} is not trained to its end yet ({info.step} steps)"))
+    if info.scope is None:
+        progress(Note(f"note: {supernet} does not say which subnets it was trained on, its scope is unknown"))
     return InheritedAccuracy(network, info, reopen_data(info, data), final=final)

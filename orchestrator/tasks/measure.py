@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 
 from luts.estimate.percentiles import Percentiles
 from luts.format.errors import UsageError
+from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts
 from orchestrator.measure.session import Measurement
 from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_model
-from orchestrator.tasks.networks import Networks, at_resolution, by_name, count_networks, spec_of
+from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name, count_networks, spec_of
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.side_by_side import SideBySide, journal_id, measure_what_can_be
 from orchestrator.tasks.target import Target, check_device
+from orchestrator.tasks.trained import Trained, inherit
+from orchestrator.winner.write import weighted_spec
 from orchestrator.wire.model_file import ModelFile
 from orchestrator.wire.replies import DeviceInfo
 
@@ -117,6 +121,7 @@ def measure_networks(
     *,
     files: Sequence[Path] = (),
     resolution: int | None = None,
+    trained: Trained | None = None,
     budget_s: float = 120.0,
     seed: int = 0,
     workers: int | None = None,
@@ -131,32 +136,33 @@ def measure_networks(
         target: The device; all else by default if it is its name alone.
         files: Models that are exported already (`.pte`).
         resolution: Side of the input image for all networks; their own by default.
+        trained: A supernet to inherit weights from; random ones by default.
         budget_s: Seconds after which no further pass is begun.
         seed: Of the schedule.
         workers: Exporting processes; all cores by default.
         progress: Told of every export and batch.
 
     Raises:
-        UsageError: a network or variant that there is not.
+        UsageError: a network or variant that there is not, or a network that the supernet was not trained on.
         BlocktimeError: no network can be exported.
         DeviceError: the device is not there, or was lost for good.
         MeasurementRejectedError: the device is too noisy.
     """
     target = Target.of(target)
     variant = target.variant
-    chosen = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
-    specs = {name: spec_of(network, variant) for name, network in chosen.items()}
-    given = {str(path): given_model(path) for path in files}
-    if not specs and not given:
-        raise UsageError("nothing to measure")
-    with target.opened() as (device, variant):
-        check_device(device, variant)
-        models, artifacts, unexported = files_that_can_be(variant, specs, workers, progress)
-        models |= given
-        check_any_left(variant, models, unexported)
-        together = measure_what_can_be(
-            device, variant, models, budget_s=budget_s, seed=seed, progress=progress
-        )
+    with tempfile.TemporaryDirectory() as weights:
+        chosen, specs = _specs(networks, variant, resolution, trained, Path(weights), progress)
+        given = {str(path): given_model(path) for path in files}
+        if not specs and not given:
+            raise UsageError("nothing to measure")
+        with target.opened() as (device, variant):
+            check_device(device, variant)
+            models, artifacts, unexported = files_that_can_be(variant, specs, workers, progress)
+            models |= given
+            check_any_left(variant, models, unexported)
+            together = measure_what_can_be(
+                device, variant, models, budget_s=budget_s, seed=seed, progress=progress
+            )
     together.run.finish("measured")
     lowered = {name: Lowered.of(artifact) for name, artifact in artifacts.items()}
     lowered |= {name: Lowered.of_file(file.path) for name, file in given.items()}
@@ -169,6 +175,23 @@ def measure_networks(
         unexported | dict(together.failures),
         together.run.folder,
     )
+
+
+def _specs(
+    networks: Networks,
+    variant: Variant,
+    resolution: int | None,
+    trained: Trained | None,
+    weights: Path,
+    progress: Progress,
+) -> tuple[dict[str, Network], dict[str, ExportSpec]]:
+    """Networks by name, and how each is exported: with random weights, or a supernet's, which a folder gets."""
+    chosen = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
+    if trained is None or trained.supernet is None:
+        return chosen, {name: spec_of(network, variant) for name, network in chosen.items()}
+    inherited = inherit(chosen, resolution, trained, weights, progress)
+    specs = {name: weighted_spec(variant, arch, file) for name, (arch, file) in inherited.items()}
+    return {name: arch for name, (arch, _) in inherited.items()}, specs
 
 
 def setup_of(measurement: Measurement, variant: Variant) -> Setup:

@@ -16,6 +16,7 @@ from search.algorithms import Budget, LutPrice
 from search.algorithms.record import LutPin
 from search.spaces import Space
 from search.spaces.coverage import covered_space
+from search.spaces.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ def budget_of(phones: Sequence[Phone], **further: Any) -> Budget:
     """The phones' latencies, and what else a network must hold: fields of `Budget`."""
     latencies = [phone.latency_ms for phone in phones]
     return Budget(latency_ms=latencies[0], further_latency_ms=tuple(latencies[1:]), **further)
+
+
+def within_scope(budget: Budget, scope: Scope) -> Budget:
+    """A budget that also holds what a supernet was trained on."""
+    if scope.params is None:
+        return budget
+    least, most = scope.params
+    params = most if budget.params is None else min(most, budget.params)
+    return budget.model_copy(update={"params": params, "least_params": max(1, least)})
 
 
 def searchable(phones: Sequence[Phone], space: Space) -> Space:

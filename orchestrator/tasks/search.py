@@ -19,7 +19,7 @@ from orchestrator.plan.plan import model_id
 from orchestrator.tasks.evaluate import open_evaluator
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.notes import Notes
-from orchestrator.tasks.phones import Phone, budget_of, searchable
+from orchestrator.tasks.phones import Phone, budget_of, searchable, within_scope
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.tasks.side_by_side import REFERENCE, measure_beside
 from orchestrator.winner.card import Card
@@ -101,6 +101,7 @@ def find_network(
     objective: str = INHERITED_ACCURACY,
     trial: Trial | None = None,
     data: str | None = None,
+    outside: bool = False,
     workers: int | None = None,
     cluster: bool = False,
     progress: Progress = silent,
@@ -116,6 +117,7 @@ def find_network(
         objective: Name of a registered one, by which architectures are judged.
         trial: How the best are measured; None leaves it at predictions.
         data: Where the images lie now, if elsewhere than the checkpoint says.
+        outside: Propose networks too that the supernet was not trained on.
         workers: Evaluating and exporting processes; all cores.
         cluster: Evaluate on the Ray cluster of `$RAY_ADDRESS`, or one started here.
         progress: Told of every evaluation, export and pass of measuring.
@@ -135,11 +137,14 @@ def find_network(
             "which bench train makes without --arch, or judge the network with bench eval"
         )
     space = searchable(phones, evaluator.supernet.space)
+    budget = budget or budget_of(phones)
+    if not outside and (scope := evaluator.info.scope) is not None:
+        space, budget = scope.part(space), within_scope(budget, scope)
     notes = Notes.of(supernet, evaluator.info.weights_sha256, (ACCURACIES_FILE,), progress)
     begun, watch = _tellers(progress)
     opener = ObjectiveOpener(objective, supernet.resolve(), _from_anywhere(data or evaluator.info.source))
     own = evaluator if objective == INHERITED_ACCURACY else open_objective(objective, supernet, data)
-    budget, prices = budget or budget_of(phones), [phone.price for phone in phones]
+    prices = [phone.price for phone in phones]
     folder = ResultFolder(output)
     folder.check(
         SearchInputs(

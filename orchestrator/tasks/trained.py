@@ -22,11 +22,13 @@ class Trained:
         file: A safetensors file of one network's weights, all of them and no others.
         supernet: Folder of a trained supernet, or of a network that was trained alone.
         data: Text of the image source that it was trained on, where the images lie elsewhere now.
+        outside: Whether networks may inherit weights that the supernet was not trained on.
     """
 
     file: Path | None = None
     supernet: Path | None = None
     data: str | None = None
+    outside: bool = False
 
     def __str__(self) -> str:
         """Where from, in a table."""
@@ -55,9 +57,8 @@ def inherit(
     """
     if trained.supernet is None:
         raise ValueError("no supernet to inherit from")
-    from orchestrator.tasks.evaluate import (
-        open_evaluator,
-    )  # brings torch, which most exports leave to their workers
+    # brings torch, which most exports leave to their workers
+    from orchestrator.tasks.evaluate import check_scope, open_evaluator
     from search.supernet.recipe.scope import only_arch
 
     evaluator = open_evaluator(trained.supernet, trained.data, progress=progress)
@@ -72,6 +73,8 @@ def inherit(
                 f"{name} is not of a search space, so no supernet has its weights; use --weights"
             )
         archs[name] = sized.with_classes(evaluator.data.classes)
+        if not trained.outside:
+            check_scope(archs[name], trained.supernet, evaluator.info)
     files = {}
     for done, (name, arch) in enumerate(archs.items()):
         progress(Step(f"statistics of {name}", done, len(archs)))

@@ -69,6 +69,7 @@ def budget_text(search: SearchResult) -> str:
     latencies = (budget.latency_ms, *budget.further_latency_ms)
     parts = [" and ".join(by_lut([f"{ms:.3f} ms" for ms in latencies], search.lut_names))]
     parts += [f"{budget.params:,} parameters"] if budget.params is not None else []
+    parts += [f"at least {budget.least_params:,} of them"] if budget.least_params is not None else []
     parts += [f"{budget.macs:,} conv+linear MACs"] if budget.macs is not None else []
     parts += [f"{budget.memory_bytes:,} bytes of activations"] if budget.memory_bytes is not None else []
     held = (
@@ -131,6 +132,7 @@ def _provenance(card: Card) -> Mapping[str, str]:
         "supernet": f"weights `{info.weights_sha256}`",
         "recipe": f"{info.recipe.name}, {info.recipe.epochs} epochs, {info.step} steps, seed {info.recipe.seed}"
         + ("" if info.finished else ", NOT trained to its end"),
+        "trained subnets": str(info.scope or "unknown"),
         "teacher": info.teacher or "none",
         "data": f"`{info.source}`, digest `{info.data_digest}`",
         "split": f"seed {info.split_seed}, {100 * info.split_fraction:g} % held out for the search",

@@ -40,14 +40,19 @@ class Draws:
                     )
         return table
 
-    def sample(self, rng: random.Random, resolutions: tuple[int, ...] | None = None) -> Arch:
+    def sample(
+        self,
+        rng: random.Random,
+        resolutions: tuple[int, ...] | None = None,
+        stage_counts: tuple[int, ...] | None = None,
+    ) -> Arch:
         """Draw resolution, head and number of stages uniformly, then uniformly among what remains.
 
         Deep networks outnumber shallow ones by far, so drawing the number of stages first keeps the shallow
         ones from vanishing.
         """
         space = self.space
-        total = rng.choice(space.stage_counts)
+        total = rng.choice(stage_counts or space.stage_counts)
         width, rows = 0, []
         for done in range(total):
             values = self._draw_stage(rng, total, done, width)

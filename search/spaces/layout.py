@@ -13,6 +13,8 @@ from typing import Any
 
 Value = int | float
 
+IMAGE_CHANNELS = 3
+
 
 @dataclass(frozen=True)
 class Stage:

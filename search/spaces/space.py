@@ -18,7 +18,7 @@ from search.blocks import BlockSpec
 from search.spaces.arch import Arch
 from search.spaces.draw import Draws
 from search.spaces.family import expand_head, expand_stage
-from search.spaces.layout import Layout, Value
+from search.spaces.layout import IMAGE_CHANNELS, Layout, Value
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,14 @@ class Space(Layout):
                 if widths == sorted(widths):
                     yield Arch(self, resolution, head, self.default_classes, stages)
 
-    def sample(self, rng: random.Random, resolutions: tuple[int, ...] | None = None) -> Arch:
-        """A random architecture, see `Draws.sample`."""
-        return self._draws.sample(rng, resolutions)
+    def sample(
+        self,
+        rng: random.Random,
+        resolutions: tuple[int, ...] | None = None,
+        stage_counts: tuple[int, ...] | None = None,
+    ) -> Arch:
+        """A random architecture, see `Draws.sample`; of all resolutions and numbers of stages, or of some."""
+        return self._draws.sample(rng, resolutions, stage_counts)
 
     def mutate(self, arch: Arch, rng: random.Random, p_depth: float = 0.2, p_block: float = 0.4) -> Arch:
         """Mutation of Algorithm 2, see `Draws.mutate`."""
@@ -109,7 +114,7 @@ class Space(Layout):
                 for before, values in itertools.product(sorted(widths), stage.options):
                     if stage.width(values) < before:
                         continue
-                    blocks |= {b.key: b for b in expand_stage(stage, values, before or 3, side)}
+                    blocks |= {b.key: b for b in expand_stage(stage, values, before or IMAGE_CHANNELS, side)}
                     following.add(stage.width(values))
                 widths, side = following, stage.out_resolution(side)
                 if done + 1 in self.stage_counts:

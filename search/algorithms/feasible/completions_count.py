@@ -5,12 +5,12 @@ within the budget and a few beside it.
 
 Sums are counted from the least that is possible: the cost of an option is what it adds to the cheapest way to
 complete the network, so that the bins divide the slack of the budget and not the budget. A tight budget has
-as many bins as a wide one.
+as many bins as a wide one. Where parameters may also be too few, their sum must leave no more than so many bins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,14 +35,19 @@ class CompletionsCount:
 
     def __init__(self, compiled: CompiledSpace, limits: Limits):
         self.compiled, self.limits = compiled, limits
-        bounded = [(c, v) for c, v in zip(limits.channels, limits.largest, strict=True) if np.isfinite(v)]
+        bounds = {c: v for c, v in zip(limits.channels, limits.largest, strict=True) if np.isfinite(v)}
+        least = -bounds.pop(compiled.fewness_channel, np.inf)
+        if np.isfinite(least):
+            most = completions(compiled, compiled.params_channel, limits, largest=True)[0].max()
+            bounds.setdefault(compiled.params_channel, float(most))
+        bounded = list(bounds.items())
         bins = max(1, round(CELLS ** (1 / len(bounded))) if bounded else 1)
         self._spent = [self._binned(channel, bound, bins) for channel, bound in bounded]
         self._shape = (bins + 1,) * len(bounded)
-        self._counts = self._count()
+        self._counts = self._count(self._ends(bounds, bins, least))
         for channel, bound in bounded:
-            least = completions(compiled, channel, limits)[0][:, 0]
-            self._counts[0][~(least <= bound * (1 + TINY))] = 0.0
+            cheapest = completions(compiled, channel, limits)[0][:, 0]
+            self._counts[0][~(cheapest <= bound * (1 + TINY))] = 0.0
         self.starts: Floats = self._counts[0][(slice(None), 0, *(size - 1 for size in self._shape))]
 
     def all_left(self, rows: int) -> list[Integers]:
@@ -77,11 +82,26 @@ class CompletionsCount:
             spent.append(np.floor(np.clip(used, 0, bins + 1)).astype(np.int64))
         return spent
 
-    def _count(self) -> list[Floats]:
+    def _ends(self, bounds: Mapping[int, float], bins: int, least: float) -> Floats:
+        """(combos, states, bins left...): 1 where a network may end so, 0 where it has too few parameters."""
+        tables, channel = self.compiled.tables, self.compiled.params_channel
+        ends = np.ones((len(self.compiled.combos), int(tables[-1].following.max()) + 1, *self._shape))
+        if not np.isfinite(least):
+            return ends
+        fewest = completions(self.compiled, channel, self.limits)[0][:, 0]
+        slack = np.maximum(bounds[channel] - fewest, 1.0)
+        # rounded down stage by stage, a network has used up to a bin more for each of them
+        used = np.floor((least - fewest) / slack * bins) - len(tables) - 1
+        axis = list(bounds).index(channel)
+        along = [-1 if position == axis else 1 for position in range(len(bounds))]
+        left = np.arange(bins + 1).reshape(1, 1, *along)
+        allowed = left <= (bins - used).reshape(-1, 1, *[1] * len(bounds))
+        return np.where(allowed, ends, 0.0)
+
+    def _count(self, ends: Floats) -> list[Floats]:
         """For each number of stages done, (combos, states, bins left...): ways to complete a network."""
         tables = self.compiled.tables
-        ends = int(tables[-1].following.max()) + 1
-        counts = [np.ones((len(self.compiled.combos), ends, *self._shape))]
+        counts = [ends]
         for at in reversed(range(len(tables))):
             table, after = tables[at], counts[0]
             own = np.zeros((*table.memory_bytes.shape[:2], *self._shape))

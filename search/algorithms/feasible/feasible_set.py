@@ -59,7 +59,8 @@ class FeasibleSet:
         """Every architecture within the limits; ask `most` first."""
         codes = np.flatnonzero(self._count.starts).astype(np.int16)[:, None]
         states = np.zeros(len(codes), np.int64)
-        left = np.array(self._count.all_left(len(codes))).reshape(-1, len(codes))
+        begun = self._count.all_left(len(codes))
+        left = np.array(begun).reshape(len(begun), len(codes))
         for at, table in enumerate(self.compiled.tables):
             parts = []
             for some in (slice(start, start + ROWS) for start in range(0, len(codes), ROWS)):

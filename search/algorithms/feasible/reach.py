@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search.algorithms.feasible.extremes import extreme
+from search.algorithms.feasible.fastest import fastest_drawn
 from search.algorithms.feasible.fronts import Goal, pareto_front
 from search.algorithms.feasible.refusals import beyond_reach
 from search.algorithms.pricing.compiled import Codes, CompiledSpace
@@ -84,7 +85,12 @@ def fastest(compiled: CompiledSpace, limits: Limits) -> Corner:
     free = limits.without_latency()
     codes = extreme(compiled, limits.channels[0], free, largest=False)
     if not free.allow(compiled, codes).all():
-        codes = pareto_front(compiled, [Goal(limits.channels[0])], free)
+        floor = compiled.fewness_channel in limits.channels
+        codes = (
+            fastest_drawn(compiled, free)
+            if floor
+            else pareto_front(compiled, [Goal(limits.channels[0])], free)
+        )
     if not len(codes):
         raise beyond_reach(compiled, free)
     return corners(compiled, codes)[0]

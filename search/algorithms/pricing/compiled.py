@@ -56,7 +56,8 @@ class CompiledSpace:
     """A space with its prices as arrays.
 
     Channels are what adds up over stages: of LUT l the latency (2 l) and its bound (2 l + 1), then parameters,
-    then conv+linear MACs; peak memory is the largest over stages.
+    then conv+linear MACs, last the parameters' negative, by which there may be too few of them; peak memory is the
+    largest over stages.
 
     Attributes:
         lut_names: What messages call the LUTs.
@@ -86,6 +87,10 @@ class CompiledSpace:
     @property
     def macs_channel(self) -> int:
         return 2 * self.luts + 1
+
+    @property
+    def fewness_channel(self) -> int:
+        return 2 * self.luts + 2
 
     @cached_property
     def _option_index(self) -> list[dict[tuple[int | float, ...], int]]:
@@ -130,14 +135,19 @@ class CompiledSpace:
         return Batch(latencies[0::2], latencies[1::2], counts[0], counts[1], memory.astype(np.int64))
 
     def totals(self, codes: Codes) -> tuple[Floats, Floats]:
-        """All channels (channels, N) and peak bytes (N,)."""
-        totals = np.zeros((2 * self.luts + 2, len(codes)))
+        """All channels but the last (channels, N), which `total` makes of them, and peak bytes (N,)."""
+        totals = np.zeros((self.fewness_channel, len(codes)))
         memory = np.zeros(len(codes))
         for rows, table, index in self._walk(codes):
-            for channel, costs in enumerate(table.costs):
+            for channel, costs in enumerate(table.costs[: self.fewness_channel]):
                 totals[channel, rows] += costs.reshape(-1).take(index)
             np.maximum(memory[rows], table.memory_bytes.reshape(-1).take(index), out=memory[rows])
         return totals, memory
+
+    def total(self, totals: Floats, channel: int) -> Floats:
+        """Any channel of what `totals` gives (N,)."""
+        total: Floats = -totals[self.params_channel] if channel == self.fewness_channel else totals[channel]
+        return total
 
     def channel(self, codes: Codes, channel: int = 0) -> Floats:
         """One channel (N,), by default the first LUT's latency in ms."""

@@ -27,7 +27,7 @@ class Limits:
         totals, memory = compiled.totals(codes)
         within: Mask = ~np.isnan(totals[0]) & (memory <= self.memory_bytes)
         for channel, largest in zip(self.channels, self.largest, strict=True):
-            within &= totals[channel] <= largest
+            within &= compiled.total(totals, channel) <= largest
         return within
 
     def options(self, compiled: CompiledSpace, at: int) -> Mask:
@@ -54,5 +54,7 @@ def compile_limits(compiled: CompiledSpace, budget: Budget) -> Limits:
         bounds[compiled.params_channel] = budget.params
     if budget.macs is not None:
         bounds[compiled.macs_channel] = budget.macs
+    if budget.least_params is not None:
+        bounds[compiled.fewness_channel] = -budget.least_params
     memory = np.inf if budget.memory_bytes is None else budget.memory_bytes
     return Limits(tuple(bounds), tuple(bounds.values()), memory)

@@ -20,8 +20,7 @@ from luts.format.numbers import MIB, Floats, Integers
 from search.blocks import BlockSpec, boundary_bytes, peak_activation_bytes
 from search.spaces import Space, Stage
 from search.spaces.family import expand_head, expand_stage
-
-IMAGE_CHANNELS = 3
+from search.spaces.layout import IMAGE_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class _Rates:
 
 def build_tables(space: Space, models: Sequence[LatencyModel], confidence: float) -> tuple[StageTable, ...]:
     """One table a stage. Channels: of each LUT the predicted ms and its bound, then parameters, then
-    conv+linear MACs. Combos are resolutions x heads.
+    conv+linear MACs, last the parameters' negative. Combos are resolutions x heads.
 
     Raises:
         UsageError: a LUT lacks blocks of the space; names them.
@@ -83,7 +82,7 @@ class _Builder:
     def __init__(self, space: Space, rates: Sequence[_Rates]):
         self.space, self.rates = space, rates
         self.stages = max(space.stage_counts)
-        self.channels = 2 * len(rates) + 2
+        self.channels = 2 * len(rates) + 3
         self.widths = [(0,)] + [
             tuple(sorted({stage.width(values) for values in stage.options}))
             for stage in space.stages[: self.stages]
@@ -139,8 +138,8 @@ class _Builder:
     def _cost(self, blocks: Sequence[BlockSpec]) -> Floats:
         rows = [[rates.block_ms[block.key] for block in blocks] for rates in self.rates]
         latencies = np.array(rows).sum(axis=1).ravel()
-        counts = [sum(b.params() for b in blocks), sum(b.macs().conv_linear for b in blocks)]
-        return np.concatenate([latencies, counts])
+        params, macs = sum(b.params() for b in blocks), sum(b.macs().conv_linear for b in blocks)
+        return np.concatenate([latencies, [params, macs, -params]])
 
     def _add_heads(
         self,

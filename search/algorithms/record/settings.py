@@ -17,6 +17,7 @@ class Budget(Value):
 
     Attributes:
         latency_ms: By the first LUT.
+        least_params: Fewest parameters, such as the supernet's subnets have.
         further_latency_ms: By each further LUT, in their order (several phones, each with its own budget).
         memory_bytes: Peak of activations, see `search.blocks.peak_activation_bytes`.
         cautious: A chance constraint: the bound under which a measured latency stays with probability
@@ -26,6 +27,7 @@ class Budget(Value):
     latency_ms: float = Field(gt=0)
     further_latency_ms: tuple[Annotated[float, Field(gt=0)], ...] = ()
     params: int | None = Field(default=None, gt=0)
+    least_params: int | None = Field(default=None, gt=0)
     macs: int | None = Field(default=None, gt=0)
     memory_bytes: int | None = Field(default=None, gt=0)
     cautious: bool = True

@@ -13,6 +13,7 @@ from search.supernet.recipe.samplers import SamplerName
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 _Decay = Annotated[float, Field(ge=0, lt=1)]
+_Weight = Annotated[float, Field(gt=0, le=1e6)]
 _Probability = Annotated[float, Field(ge=0, le=1)]
 
 NOT_OF_IMAGES = (
@@ -33,7 +34,10 @@ NOT_OF_IMAGES = (
     "distillation",
     "sampler",
     "sandwich_randoms",
+    "stage_counts",
+    "stage_weights",
     "params_range",
+    "params_weights",
     "arch",
     "save_epochs",
 )
@@ -81,7 +85,11 @@ class Recipe(BaseModel):
         resolutions: Input resolutions to sample from, or "space" for all of the space; empty means the
             space's default alone.
         arch: JSON of the one network that is trained, for what it reaches alone; None to train the space.
+        stage_counts: How many stages trained subnets have; empty for all that the space has.
+        stage_weights: How often each of these is drawn, in proportion; empty for equally often.
         params_range: Least and most parameters of trained subnets, for several supernets of one space.
+        params_weights: How often `balanced` draws each of so many equally wide ranges of parameters, in
+            proportion; empty for equally often from `samplers.STRATA` of them.
         learning_rate: Peak of the cosine schedule, which ends at `min_learning_rate`.
         warmup_epochs: Epochs of linear growth to the peak.
         warmup_learning_rate: Where that growth begins, one step before the first.
@@ -110,7 +118,10 @@ class Recipe(BaseModel):
     multi_scale: bool = False
     resolutions: tuple[int, ...] | Literal["space"] = ()
     arch: str | None = Field(max_length=65_536, default=None)
+    stage_counts: tuple[int, ...] = Field(default=(), max_length=64)
+    stage_weights: tuple[_Weight, ...] = ()
     params_range: tuple[int, int] | None = None
+    params_weights: tuple[_Weight, ...] = Field(default=(), max_length=64)
     learning_rate: float = Field(gt=0, le=1)
     min_learning_rate: float = Field(ge=0, le=1, default=0.0)
     warmup_epochs: float = Field(ge=0, default=5)
@@ -141,6 +152,16 @@ class Recipe(BaseModel):
             )
         if self.augmentation.mixes and share % 2:
             raise ValueError(f"Mixup and CutMix need an even number of images a part, not {share}")
+        if self.stage_weights and len(self.stage_weights) != len(self.stage_counts):
+            raise ValueError(
+                f"{len(self.stage_weights)} stage_weights for {len(self.stage_counts)} stage_counts; give one each"
+            )
+        if len(set(self.stage_counts)) != len(self.stage_counts):
+            raise ValueError("stage_counts name a number twice")
+        if self.params_weights and self.sampler != "balanced":
+            raise ValueError('params_weights are for sampler = "balanced"')
+        if self.params_range and self.params_range[0] > self.params_range[1]:
+            raise ValueError("params_range: the least parameters come first")
         return self
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:

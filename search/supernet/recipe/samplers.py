@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from search.spaces import Arch, Space
@@ -12,7 +13,7 @@ from search.supernet.recipe.sizes import Sizes, largest, smallest
 SamplerName = Literal["uniform", "sandwich", "balanced"]
 
 STRATA = 8
-"""Equally wide ranges of parameter counts between which `balanced` chooses."""
+"""Equally wide ranges of parameter counts between which `balanced` chooses where a recipe weighs none."""
 
 
 class Sampler(Protocol):
@@ -61,24 +62,28 @@ class Sandwich:
 
 
 class Balanced:
-    """One subnet a step, its number of parameters from one of `STRATA` ranges chosen uniformly.
+    """One subnet a step, its number of parameters from one of some equally wide ranges, by default each as often.
 
     Uniform draws crowd around the middle size; the ends of the range are as often trained here as the middle.
     """
 
     in_place = False
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: Sizes, weights: Sequence[float] = ()):
+        """`weights`: of the ranges, in proportion; none for `STRATA` equal ones."""
         self.sizes = sizes
+        weights = weights or (1.0,) * STRATA
         params = [count for count, _ in sizes.reference]
-        width = (params[-1] - params[0] + 1) / STRATA
-        edges = [params[0] + round(width * index) for index in range(STRATA + 1)]
+        width = (params[-1] - params[0] + 1) / len(weights)
+        edges = [params[0] + round(width * index) for index in range(len(weights) + 1)]
         bounds = [(low, high - 1) for low, high in itertools.pairwise(edges)]
-        self.strata = [(low, high) for low, high in bounds if any(low <= count <= high for count in params)]
+        held = [any(low <= count <= high for count in params) for low, high in bounds]
+        self.strata = list(itertools.compress(bounds, held))
+        self.weights = list(itertools.compress(weights, held))
 
     def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
         """One subnet of a random stratum."""
-        return (self.sizes.draw_between(rng, resolution, *rng.choice(self.strata)),)
+        return (self.sizes.draw_between(rng, resolution, *rng.choices(self.strata, self.weights)[0]),)
 
 
 class One:
@@ -101,11 +106,26 @@ def get_sampler(
     randoms: int = 2,
     within: tuple[int, int] | None = None,
     only: Arch | None = None,
+    stage_weights: Sequence[float] = (),
+    params_weights: Sequence[float] = (),
 ) -> Sampler:
-    """A sampler by name, or of the network `only`; `randoms` counts for `sandwich` alone. Raises like `Sizes`."""
+    """A sampler by name, or of the network `only`.
+
+    Args:
+        name: Which.
+        space: That is drawn from; all its numbers of stages are.
+        randoms: For `sandwich` alone.
+        within: Least and most parameters.
+        only: The one network to draw.
+        stage_weights: How often each number of stages is drawn, in proportion.
+        params_weights: For `balanced` alone, likewise of ranges of parameters.
+
+    Raises:
+        UsageError: no architecture lies within.
+    """
     if only is not None:
         return One(only)
-    sizes = Sizes(space, within)
+    sizes = Sizes(space, within, stage_weights)
     if name == "sandwich":
         return Sandwich(sizes, randoms)
-    return Balanced(sizes) if name == "balanced" else Uniform(sizes)
+    return Balanced(sizes, params_weights) if name == "balanced" else Uniform(sizes)

@@ -1,66 +1,76 @@
-"""How large the architectures of a space are: its extremes, and random ones within a range of parameters."""
+"""How large the architectures of a space are: its extremes, and random ones that a recipe trains."""
 
 from __future__ import annotations
 
-import bisect
 import random
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 
 from luts.format.errors import UsageError
 from search.spaces import Arch, Space
+from search.spaces.sized import SizedDraws
 
 REFERENCE_DRAWS = 2000
 """Random architectures that tell a space's sizes: enough for strata that hold a half percent of them."""
 
-TRIES = 64
-"""Fresh draws that may miss a stratum or a parameter range before one of the reference draws is taken."""
-
 
 class Sizes:
-    """Random architectures of a space within a range of parameters."""
+    """Random architectures of a space within a range of parameters, each number of stages as often as wanted.
 
-    def __init__(self, space: Space, within: tuple[int, int] | None = None):
+    Attributes:
+        stage_counts: Numbers of stages that have architectures within the range.
+    """
+
+    def __init__(
+        self, space: Space, within: tuple[int, int] | None = None, stage_weights: Sequence[float] = ()
+    ):
         """`within`: least and most parameters, both allowed; the space's own number of classes counts.
 
+        `stage_weights`: of each number of stages that the space has, in proportion; none for equally often.
+
         Raises:
-            UsageError: none of `REFERENCE_DRAWS` random architectures lies within.
+            UsageError: no architecture lies within; says what the space has.
         """
         self.space, self.within = space, within
-        if within is not None and not self.reference:
-            params = sorted(arch.params() for arch in _reference(space))
-            raise UsageError(
-                f"{space.name} with {space.default_classes} classes has no architecture of {within[0]} to "
-                f"{within[1]} parameters; random ones have {params[0]} to {params[-1]}"
-            )
+        self._weights = dict(zip(space.stage_counts, stage_weights, strict=True)) if stage_weights else {}
+        self.stage_counts = space.stage_counts
+        if within is not None:
+            self.stage_counts = tuple(self._sized(*within).heads)
+            if not self.stage_counts:
+                own = self._sized(*within)
+                raise UsageError(
+                    f"{space.name} with {space.default_classes} classes and {_or(space.stage_counts)} stages has "
+                    f"no architecture of {within[0]} to {within[1]} parameters; it has {own.least} to {own.most}"
+                )
 
     @cached_property
     def reference(self) -> list[tuple[int, Arch]]:
-        """Reference draws within the range, and their parameters; the smallest first."""
-        sized = [(arch.params(), arch) for arch in _reference(self.space)]
-        return sorted((pair for pair in sized if self._allows(pair[0])), key=lambda pair: pair[0])
+        """`REFERENCE_DRAWS` draws at the default resolution, and their parameters; the smallest first."""
+        rng = random.Random("sizes")
+        archs = [self.draw(rng, self.space.default_resolution) for _ in range(REFERENCE_DRAWS)]
+        return sorted(((arch.params(), arch) for arch in archs), key=lambda pair: pair[0])
 
     def draw(self, rng: random.Random, resolution: int) -> Arch:
-        """One within the range, uniformly as `Space.sample` draws."""
-        arch = self.space.sample(rng, (resolution,))
-        if self.within is None:
-            return arch
-        return self.draw_between(rng, resolution, *self.within, first=arch)
+        """One within the range: first the number of stages, then the classifier, then uniformly among the rest."""
+        if self.within is not None:
+            return self.draw_between(rng, resolution, *self.within)
+        counts = (self._stages(rng, self.stage_counts),) if self._weights else None
+        return self.space.sample(rng, (resolution,), counts)
 
-    def draw_between(
-        self, rng: random.Random, resolution: int, low: int, high: int, first: Arch | None = None
-    ) -> Arch:
-        """One of `low` to `high` parameters, of which there must be a reference draw."""
-        arch = first or self.space.sample(rng, (resolution,))
-        for _ in range(TRIES):
-            if low <= arch.params() <= high:
-                return arch
-            arch = self.space.sample(rng, (resolution,))
-        keys = [params for params, _ in self.reference]
-        start, end = bisect.bisect_left(keys, low), bisect.bisect_right(keys, high)
-        return self.reference[rng.randrange(start, end)][1].with_resolution(resolution)
+    def draw_between(self, rng: random.Random, resolution: int, low: int, high: int) -> Arch:
+        """One of `low` to `high` parameters, of which the space must have some."""
+        sized = self._sized(low, high)
+        return sized.draw(rng, self._stages(rng, tuple(sized.heads)), resolution)
 
-    def _allows(self, params: int) -> bool:
-        return self.within is None or self.within[0] <= params <= self.within[1]
+    @lru_cache(maxsize=64)  # noqa: B019 - sizes live as long as their run
+    def _sized(self, low: int, high: int) -> SizedDraws:
+        return SizedDraws(self.space, low, high)
+
+    def _stages(self, rng: random.Random, counts: tuple[int, ...]) -> int:
+        """A number of stages, as often as the weights say."""
+        if not self._weights:
+            return rng.choice(counts)
+        return rng.choices(counts, [self._weights[count] for count in counts])[0]
 
 
 def largest(space: Space) -> Arch:
@@ -82,6 +92,5 @@ def _uniform_choices(space: Space, position: int) -> list[Arch]:
     ]
 
 
-def _reference(space: Space) -> list[Arch]:
-    rng = random.Random("sizes")
-    return [space.sample(rng, (space.default_resolution,)) for _ in range(REFERENCE_DRAWS)]
+def _or(values: Sequence[int]) -> str:
+    return " or ".join(map(str, values))

@@ -16,8 +16,10 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.json_file import read_bytes
 from luts.format.messages import first_problem
 from search.spaces import Space, get_space
+from search.spaces.scope import Scope
 from search.supernet.data.images import ImageData
 from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.scope import scope_of
 
 INFO_FILE = "checkpoint.json"
 
@@ -49,6 +51,7 @@ class CheckpointInfo(BaseModel):
     """What `checkpoint.json` says; from format 2 on, beside its fields, its own sha256.
 
     Attributes:
+        scope: What of the space is trained; None in a checkpoint from before this was written.
         image_side: Side in pixels to which images were cut before augmentation.
         step: Optimizer steps done; with the recipe's seed it fixes all random numbers to come.
         held_out_top1: Mean accuracy of a few fixed subnets on images held out, by which `best` is chosen.
@@ -66,6 +69,7 @@ class CheckpointInfo(BaseModel):
     space_digest: _Sha256
     classes: tuple[str, ...] = Field(min_length=1, max_length=65_536)
     recipe: Recipe
+    scope: Scope | None = None
     step: int = Field(ge=0)
     steps_per_epoch: int = Field(ge=1)
     loss: float | None
@@ -109,6 +113,7 @@ def fields_of_run(
         "space_digest": get_space(space.name).digest,
         "classes": data.source.classes,
         "recipe": recipe,
+        "scope": scope_of(recipe, space.with_classes(len(data.source.classes))),
         "steps_per_epoch": steps_per_epoch,
         "source": data.source.name,
         "data_digest": data.source.digest,

@@ -17,7 +17,7 @@ from search.supernet.model.supernet import Supernet
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.recipe.samplers import get_sampler
 from search.supernet.recipe.schedule import Schedule
-from search.supernet.recipe.scope import only_arch, resolutions_of
+from search.supernet.recipe.scope import only_arch, part_of, resolutions_of
 from search.supernet.teacher.teacher import Teacher
 from search.supernet.teacher.teacher_logits import TeacherLogits
 from search.supernet.train.checkpoint import TrainingState
@@ -70,10 +70,12 @@ class Trainer:
         self.precision = Precision(recipe.precision, self.compute.device, self.supernet.parameters())
         self.sampler = get_sampler(
             recipe.sampler,
-            self.supernet.space,
+            part_of(recipe, self.supernet.space),
             randoms=recipe.sandwich_randoms,
             within=recipe.params_range,
             only=only_arch(recipe, self.supernet.space),
+            stage_weights=recipe.stage_weights,
+            params_weights=recipe.params_weights,
         )
         self.subnet_step = SubnetStep(recipe, self.state, self.sampler, self.precision, directory)
         self.teacher_logits: TeacherLogits | None = None

@@ -68,10 +68,11 @@ def test_an_old_run_goes_on_and_writes_what_it_wrote_before(old_run, few_digits)
     trainer.run(lambda progress: steps.append(progress.step))
     assert steps == [3, 4, 5]
     after = json.loads((old_run / "checkpoint.json").read_text())
-    assert [key for key in after if key not in ("changes", "sha256")] == list(before)
+    assert [key for key in after if key not in ("changes", "scope", "sha256")] == list(before)
     assert (before["format"], after["format"], after["changes"]) == (1, 2, [])
     assert after["weights_sha256"] != before["weights_sha256"]
-    same = ("space", "space_digest", "classes", "recipe", "data_digest", "image_side", "scaler")
+    assert Recipe.model_validate(after["recipe"]) == Recipe.model_validate(before["recipe"])
+    same = ("space", "space_digest", "classes", "data_digest", "image_side", "scaler")
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
     assert set(load_file(old_run / after["tensors"])) == names
     log = (old_run / "log.csv").read_text().splitlines()

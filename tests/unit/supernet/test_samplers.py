@@ -68,9 +68,25 @@ def test_parameter_range_holds_for_every_subnet(name):
 
 
 def test_range_without_architectures_is_refused():
+    params = [arch.params() for arch in NANO]
     with pytest.raises(UsageError, match="no architecture of 1 to 2 parameters") as caught:
         get_sampler("uniform", NANO, within=(1, 2))
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(f"it has {min(params)} to {max(params)}")
+
+
+def test_numbers_of_stages_come_as_often_as_their_weights_say():
+    for within in (None, (90_000, 160_000)):
+        for weights, share in (((), 0.5), ((3.0, 1.0), 0.75)):
+            sampler = get_sampler("uniform", NANO, within=within, stage_weights=weights)
+            short = sum(len(arch.stages) == 3 for arch in _draws(sampler, 2000))
+            assert short / 2000 == pytest.approx(share, abs=0.05), (within, weights)
+
+
+def test_ranges_of_parameters_come_as_often_as_their_weights_say():
+    sampler: Any = get_sampler("balanced", NANO, params_weights=(1.0, 2.0, 5.0))
+    sizes = [arch.params() for arch in _draws(sampler, 2000)]
+    shares = [sum(low <= size <= high for size in sizes) / 2000 for low, high in sampler.strata]
+    assert shares == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.05)
 
 
 @pytest.mark.parametrize("space", list_spaces(), ids=lambda space: space.name)

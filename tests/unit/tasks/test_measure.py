@@ -77,7 +77,7 @@ def world(tmp_path, monkeypatch):
 
 
 def measured(names=NAMES, **options):
-    return measure_networks(names, "fake", budget_s=1e9, **options)
+    return measure_networks(names, target.Target("fake", runtime="executorch"), budget_s=1e9, **options)
 
 
 def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:

@@ -38,6 +38,7 @@ STATE: dict[str, Any] = {
     "qos": None,
     "foreground": True,
     "keep_warm": False,
+    "sustained_performance": True,
     "caveats": ["debuggable_build"],
 }
 UNKNOWN_STATE: dict[str, Any] = {

@@ -182,7 +182,9 @@ class LutInputs(Value):
 
     `failures` are planned models that could not be exported or that the device could not run, with the reason.
     `caveats` are reasons not to measure that the device was told to ignore, `qos` the timing thread's quality of
-    service and `keep_warm` whether a load kept the processor warm between runs: all seen in any kept batch.
+    service, `keep_warm` whether a load kept the processor warm between runs and `sustained_performance` Android's
+    mode for long work: all seen in any kept batch. `fixed_performance`: Android's mode of fixed clocks was on;
+    false also where that is not known, as in LUTs of before.
     """
 
     device: DeviceInfo
@@ -203,6 +205,8 @@ class LutInputs(Value):
     caveats: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     qos: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
     keep_warm: Literal["on", "off", "both"] | None = None
+    fixed_performance: bool = False
+    sustained_performance: Literal["on", "off", "both"] | None = None
 
 
 class LutMeta(LutInputs):

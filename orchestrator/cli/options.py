@@ -42,6 +42,13 @@ AppOption = Annotated[
     Path | None,
     typer.Option("--app", help="The benchmark app (.apk, signed .ipa) to put on the phone first."),
 ]
+FixedPerformanceOption = Annotated[
+    bool,
+    typer.Option(
+        "--fixed-performance",
+        help="Fix an Android phone's clocks, below the highest; they are freed again at the end.",
+    ),
+]
 RuntimeOption = Annotated[
     str | None, typer.Option("--runtime", help="executorch or coreml; coreml on iPhones, else executorch.")
 ]
@@ -95,6 +102,7 @@ class AccessOptions:
     agent: AgentOption = "python"
     allow: AllowOption = None
     app: AppOption = None
+    fixed_performance: FixedPerformanceOption = False
 
     def parse(self) -> Access:
         """The device's access. Raises UsageError for a reason to allow that there is not."""
@@ -105,7 +113,7 @@ class AccessOptions:
             if reason not in get_args(Caveat):
                 known = ", ".join(caveat.replace("_", "-") for caveat in get_args(Caveat))
                 raise UsageError(f"--allow {reason!r}: expected one or more of {known}, with commas between")
-        return Access(self.agent, tuple(allowed), self.app, say, ask)
+        return Access(self.agent, tuple(allowed), self.app, say, ask, self.fixed_performance)
 
 
 def target_of(device: str, variant: VariantOptions, access: AccessOptions) -> Target:

@@ -88,6 +88,13 @@ def kind_of(name: str, access: Access) -> Kind:
 
     DeviceError for an unknown name and for an agent that was not built; UsageError where `access` does not fit.
     """
+    kind = _kind_of_named(name, access)
+    if access.fixed_performance and kind != "android":
+        raise UsageError(f"--fixed-performance is a mode of Android phones; {name} has none")
+    return kind
+
+
+def _kind_of_named(name: str, access: Access) -> Kind:
     if name == "host":
         agent_program(access.agent)
         return "host"
@@ -118,7 +125,9 @@ def _android(known: Phone | None, name: str, access: Access) -> Device:
     phone = find(known.name if known else name, access.say)
     if phone is None:
         raise DeviceError(_not_attached(known, name))
-    return AndroidDevice(phone, apk=access.app, allow=access.allow, say=access.say)
+    return AndroidDevice(
+        phone, apk=access.app, allow=access.allow, fixed=access.fixed_performance, say=access.say
+    )
 
 
 def _iphone(wanted: Phone | str, access: Access) -> Device:

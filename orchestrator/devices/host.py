@@ -68,6 +68,7 @@ class HostDevice:
         self._agent_port = 0
         self._client: AgentClient | None = None
         self.agent_starts = 0
+        self.fixed_performance = False
 
     @property
     def agent_pid(self) -> int | None:

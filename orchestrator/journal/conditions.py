@@ -14,22 +14,39 @@ from luts.format.schema import LutInputs
 from orchestrator.journal.records import ChunkRecord, EndRecord, Record
 from orchestrator.wire.device_state import DeviceState
 
+Switched = Literal["on", "off", "both"]
+
 
 @dataclass(frozen=True)
 class Conditions:
     """Everything seen in kept batches: allowed reasons not to measure, quality of service of the timing thread,
-    whether a load kept the processor warm. Empty where the device does not tell."""
+    whether a load kept the processor warm, whether Android's sustained performance mode was on. Empty where the
+    device does not tell."""
 
     caveats: frozenset[str] = field(default_factory=frozenset)
     qos: frozenset[str] = field(default_factory=frozenset)
     keep_warm: frozenset[bool] = field(default_factory=frozenset)
+    sustained_performance: frozenset[bool] = field(default_factory=frozenset)
 
     @property
-    def warmth(self) -> Literal["on", "off", "both"] | None:
+    def warmth(self) -> Switched | None:
         """`keep_warm` in a word."""
-        if len(self.keep_warm) == 2:
-            return "both"
-        return None if not self.keep_warm else "on" if True in self.keep_warm else "off"
+        return _word(self.keep_warm)
+
+    @property
+    def sustained(self) -> Switched | None:
+        """`sustained_performance` in a word."""
+        return _word(self.sustained_performance)
+
+
+def either(*words: Switched | None) -> Switched | None:
+    """Of two parts of a measurement together."""
+    known = {word for word in words if word}
+    return "both" if len(known) > 1 else next(iter(known), None)
+
+
+def _word(seen: frozenset[bool]) -> Switched | None:
+    return either(*("on" if value else "off" for value in seen))
 
 
 def conditions(records: Iterable[Record]) -> Conditions:
@@ -49,8 +66,13 @@ def conditions(records: Iterable[Record]) -> Conditions:
     return Conditions(
         frozenset(caveat for state in states for caveat in state.caveats),
         frozenset(state.qos for state in states if state.qos),
-        frozenset(state.keep_warm for state in states if state.keep_warm is not None),
+        _told(state.keep_warm for state in states),
+        _told(state.sustained_performance for state in states),
     )
+
+
+def _told(values: Iterable[bool | None]) -> frozenset[bool]:
+    return frozenset(value for value in values if value is not None)
 
 
 def state_of(document: dict[str, Any]) -> DeviceState:
@@ -70,5 +92,9 @@ def described(inputs: LutInputs) -> dict[str, str]:
         "measured although": ", ".join(inputs.caveats).replace("_", " "),
         "QoS class": ", ".join(inputs.qos),
         "keep-warm load": both.get(inputs.keep_warm or "", inputs.keep_warm or ""),
+        "fixed performance": "on" if inputs.fixed_performance else "",
+        "sustained performance": both.get(
+            inputs.sustained_performance or "", inputs.sustained_performance or ""
+        ),
     }
     return {name: text for name, text in said.items() if text}

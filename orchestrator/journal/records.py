@@ -27,7 +27,10 @@ class _Record(BaseModel):
 
 
 class Identity(_Record):
-    """What must not change between two parts of one measurement; each field is compared by name."""
+    """What must not change between two parts of one measurement; each field is compared by name.
+
+    `fixed_performance`: Android's mode of that name was on; false also where that is not known.
+    """
 
     device_model: str
     soc: str
@@ -37,6 +40,7 @@ class Identity(_Record):
     runtime: str
     variant: str
     plan: str
+    fixed_performance: bool = False
     policy: dict[str, int | float]
     artifacts: dict[ModelId, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
 

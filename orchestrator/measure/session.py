@@ -81,7 +81,9 @@ class Measurement:
         return scale * math.exp(ratio.log_ratio), scale * math.exp(ratio.low), scale * math.exp(ratio.high)
 
 
-def identity_of(hello: HelloReply, variant: Variant, subject: Subject, policy: Policy) -> Identity:
+def identity_of(
+    hello: HelloReply, variant: Variant, subject: Subject, policy: Policy, fixed_performance: bool = False
+) -> Identity:
     """What must stay the same for a journal to go on."""
     runtime = hello.runtimes[variant.runtime]
     return Identity(
@@ -93,6 +95,7 @@ def identity_of(hello: HelloReply, variant: Variant, subject: Subject, policy: P
         runtime=f"{variant.runtime} {runtime.version}",
         variant=variant.name,
         plan=subject.plan_digest,
+        fixed_performance=fixed_performance,
         policy=policy.to_dict(),
         artifacts={name: file.sha256 for name, file in subject.files.items()},
     )
@@ -162,7 +165,7 @@ def measure(
     hello = link.hello()
     check_runtime(device.name, hello, variant)
     header = Header(
-        identity=identity_of(hello, variant, subject, policy),
+        identity=identity_of(hello, variant, subject, policy, device.fixed_performance),
         reference_id=subject.reference_id,
         seed=subject.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -76,6 +76,8 @@ def lut_of(
         caveats=tuple(sorted(seen.caveats)),
         qos=tuple(sorted(seen.qos)),
         keep_warm=seen.warmth,
+        fixed_performance=header.identity.fixed_performance,
+        sustained_performance=seen.sustained,
     )
     able = [model for model in plan.models if model.model_id not in measurement.failures]
     placed = measurement.placements

@@ -14,7 +14,7 @@ from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.samples import SAMPLES_SCHEMA
 from luts.format.schema import LutInputs, ModelSpec
-from orchestrator.journal.conditions import conditions
+from orchestrator.journal.conditions import conditions, either
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import Header, Identity, Record
 from orchestrator.journal.samples import samples_table
@@ -69,6 +69,7 @@ def _check_same_conditions(lut: Lut, header: Header, reference: str) -> None:
         "agent": (meta.versions.agent, identity.agent),
         "runtime": (meta.versions.runtime, identity.runtime),
         "variant": (meta.variant, identity.variant),
+        "fixed performance mode": (meta.fixed_performance, identity.fixed_performance),
         "policy": (policy, identity.policy),
         "kind of numbers": (meta.measured, "simulated" if header.simulated else "measured"),
         "reference's bytes": (lut.reference.artifact_sha256, identity.artifacts.get(reference)),
@@ -102,7 +103,6 @@ def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
     header, meta = records[0], lut.meta
     assert isinstance(header, Header)
     seen = conditions(records)
-    warm = {word for word in (meta.keep_warm, seen.warmth) if word}
     return LutInputs(
         **dict(LutInputs.of(meta))
         | {
@@ -110,7 +110,8 @@ def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
             "created": header.created,
             "caveats": tuple(sorted(seen.caveats.union(meta.caveats))),
             "qos": tuple(sorted(seen.qos.union(meta.qos))),
-            "keep_warm": "both" if len(warm) > 1 else next(iter(warm), None),
+            "keep_warm": either(meta.keep_warm, seen.warmth),
+            "sustained_performance": either(meta.sustained_performance, seen.sustained),
         }
     )
 

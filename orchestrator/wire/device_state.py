@@ -51,4 +51,5 @@ class DeviceState(WireValue):
     qos: Text | None
     foreground: bool | None
     keep_warm: bool | None = None
+    sustained_performance: bool | None = None
     caveats: list[Caveat] = Field(default=[], max_length=16)

@@ -47,6 +47,7 @@ class FakeDevice:
     """
 
     name, identity = "fake", ""
+    fixed_performance = False
 
     def __init__(self, true_ms, *, load_sd=0.004, noise=0.003, seed=0, lose_after=(), states=None):
         self.true_ms, self.load_sd, self.noise = true_ms, load_sd, noise

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.agent.contract import PHONE_PORT
-from orchestrator.devices.android import app, awake, finding
+from orchestrator.devices.android import app, awake, clocks, finding
 from orchestrator.devices.android.apk import AppFile
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
 from orchestrator.devices.android.link import AdbLink
@@ -42,6 +42,7 @@ class AndroidDevice:
 
     `say` gets lines for the user: a dialog to accept, a phone that is waited for, an app that had died. `allow` are
     the reasons for `not_ready` that the agent is to ignore. `apk` is the app's file, which the phone then gets.
+    `fixed`: the phone is in its fixed performance mode from the first start of the app to the end.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class AndroidDevice:
         *,
         apk: Path | None = None,
         allow: Sequence[str] = (),
+        fixed: bool = False,
         say: Callable[[str], None] = no_one_to_tell,
         timeout_s: float = 60.0,
         comeback_timeout_s: float = COMEBACK_TIMEOUT_S,
@@ -57,6 +59,8 @@ class AndroidDevice:
         self.name = phone.name or slug(phone.serial)
         self.identity = phone.serial
         self.agent_starts = 0
+        self.fixed_performance = fixed
+        self._to_release = False
         self._phone = phone
         self._app = AppFile.find(apk)
         self._allow = tuple(allow)
@@ -102,7 +106,22 @@ class AndroidDevice:
         if self.agent_starts and self._link is not None:
             with contextlib.suppress(DeviceError):
                 app.stop(self._link)
+        if self._to_release:
+            self._release_clocks()
         self._drop_link()
+
+    def _release_clocks(self) -> None:
+        try:
+            if self._link is None:
+                self._link = finding.open_link(self._phone.serial, self._ask_user)
+            released = clocks.release(self._link)
+        except DeviceError:
+            released = False
+        if not released:
+            self._say(
+                f"{self._phone.title} may still be in its fixed performance mode: restart it, or run "
+                f"`adb shell {clocks.SWITCH} false`"
+            )
 
     def _connect_once(self) -> AgentClient:
         if self._link is None:
@@ -130,6 +149,9 @@ class AndroidDevice:
 
     def _start(self, link: AdbLink) -> None:
         awake.wake(link)
+        if self.fixed_performance:
+            self._to_release = True
+            clocks.fix(link)
         app.grant_rights(link)
         app.give_token(link, self._token)
         app.start(link, self._allow)

@@ -28,6 +28,7 @@ class Access:
     Attributes:
         agent: Language of the host's agent; phones have their own.
         allow: Reasons not to measure that the agent is told to ignore (`caveats` of PROTOCOL.md).
+        fixed_performance: An Android phone is put into its fixed performance mode for as long as it is used.
         app: The benchmark app's file (.apk, .ipa), which a phone then gets; None to take what is installed.
         say: Told what is waited for.
         ask: Asked for what only a person can see, a pairing code; DeviceError where nobody answers.
@@ -38,6 +39,7 @@ class Access:
     app: Path | None = None
     say: Callable[[str], None] = no_one_to_tell
     ask: Callable[[str], str] = no_one_to_ask
+    fixed_performance: bool = False
 
 
 class Device(Protocol):
@@ -46,12 +48,13 @@ class Device(Protocol):
     `name` is the folder name in luts/data. `identity` tells one piece of hardware from all others, however it is
     reached; empty for a simulated one, of which there are as many as are asked for. `agent_starts` counts how often
     `connect` had to start an agent: when it stands still over a loss, the cable was at fault; when it grows, the
-    agent had died.
+    agent had died. `fixed_performance`: it is in that mode while it is used.
     """
 
     name: str
     identity: str
     agent_starts: int
+    fixed_performance: bool
 
     def describe(self) -> str:
         """One line for people: what and where the device is."""

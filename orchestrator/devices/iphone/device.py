@@ -64,6 +64,7 @@ class IphoneDevice:
         self.name = name
         self.identity = state.udid
         self.agent_starts = 0
+        self.fixed_performance = False
         self._driver = driver
         self._state = state
         self._title = title

@@ -15,8 +15,8 @@ def profile(tmp_path, export_cache, make_apk, kotlin_agent):
     started = []
     own = {"BLOCKTIME_CACHE": str(export_cache), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
 
-    def start(**environment):
-        options = ("--app", str(make_apk()))
+    def start(*options, **environment):
+        options = ("--app", str(make_apk()), *options)
         started.append(Profiling("pixel8", tmp_path, own | environment, *options, holds=(4, 10)))
         return started[-1]
 
@@ -37,7 +37,11 @@ def assert_simulated_pixel_8(lut):
 
 
 def test_directly_with_the_cable_pulled_and_the_app_killed(fake_phone, profile, no_adb_server):
-    run = profile(BLOCKTIME_ADB_ADDRESSES=fake_phone.serial, ANDROID_ADB_SERVER_PORT=no_adb_server)
+    run = profile(
+        "--fixed-performance",
+        BLOCKTIME_ADB_ADDRESSES=fake_phone.serial,
+        ANDROID_ADB_SERVER_PORT=no_adb_server,
+    )
     with run.held():
         pid = fake_phone.app.pid
         fake_phone.pull_cable()
@@ -50,6 +54,8 @@ def test_directly_with_the_cable_pulled_and_the_app_killed(fake_phone, profile, 
     assert said.count("waiting for Pixel 8") == 1
     assert said.count("the app on Pixel 8 had ended; starting it again") == 1
     assert fake_phone.app.pid is None, "the app that was started from here was ended"
+    assert fake_phone.state.performance_switches == [True, True, False], "at each start of the app, and back"
+    assert run.lut().meta.fixed_performance
     assert_simulated_pixel_8(run.lut())
 
 
@@ -67,5 +73,6 @@ def test_over_an_adb_server_to_a_real_adbd_that_reboots(adb, adbd_phone, profile
             adbd_phone.reboot()
             adb.reconnect(adbd_phone.serial)
         said = run.finish()
+    assert not adbd_phone.state.performance_switches
     assert said.count("the app on Pixel 8 had ended; starting it again") == 1
     assert_simulated_pixel_8(run.lut())

@@ -44,6 +44,7 @@ class PhoneState:
     `in_front`: the benchmark's activity is on the screen, as it is from its start until the screen goes dark.
     `free_bytes` bounds what pushes and installs may write, None for any amount. `install_failure` is what the
     package manager answers instead of installing, such as INSTALL_FAILED_UPDATE_INCOMPATIBLE.
+    `performance_switches`: how the fixed performance mode was switched so far.
     """
 
     properties: dict[str, str] = field(default_factory=lambda: dict(PIXEL_8))
@@ -54,6 +55,7 @@ class PhoneState:
     in_front: bool = False
     free_bytes: int | None = None
     install_failure: str | None = None
+    performance_switches: list[bool] = field(default_factory=list)
 
     def go_dark(self) -> None:
         """The screen goes off, by itself or by its key."""

@@ -15,7 +15,11 @@ class StatusCommands:
     def __init__(self, state: PhoneState, app: BenchApp, package_manager: Command) -> None:
         self._state = state
         self._app = app
-        self._services: dict[str, Command] = {"package": package_manager, "deviceidle": self._deviceidle}
+        self._services: dict[str, Command] = {
+            "package": package_manager,
+            "deviceidle": self._deviceidle,
+            "power": self._set_power,
+        }
 
     def getprop(self, arguments: list[str], terminal: Terminal) -> int:
         if arguments:
@@ -74,6 +78,14 @@ class StatusCommands:
                 self._state.idle_whitelist.discard(name)
                 terminal.say(f"Removed: {name}")
         return 0
+
+    def _set_power(self, arguments: list[str], terminal: Terminal) -> int:
+        match arguments:
+            case ["set-fixed-performance-mode-enabled", enabled]:
+                self._state.performance_switches.append(enabled == "true")
+                return 0
+            case _:
+                return terminal.fail(f"Unknown command: {' '.join(arguments[:1])}", 255)
 
     def _power(self, arguments: list[str]) -> str:
         awake = self._state.screen_on

@@ -103,6 +103,9 @@ def test_agents_in_other_languages_are_other_devices(tmp_path: Path, monkeypatch
         resolve("host", Access(agent="rust"))
     with pytest.raises(UsageError, match="pixel8 has its own app"):
         resolve("pixel8", Access(agent="kotlin"))
+    for name in ("host", "iphone13", "simulated:quiet"):
+        with pytest.raises(UsageError, match=f"a mode of Android phones; {name} has none"):
+            resolve(name, Access(fixed_performance=True))
 
 
 def test_what_is_attached_is_listed_with_next_steps(attach: Attach) -> None:

@@ -257,6 +257,7 @@ def test_two_references_that_disagree_reject_the_batch(tmp_path):
     ("change", "named"),
     [
         (lambda fake: setattr(fake, "os_build", "2"), "os_build .1 is now 2"),
+        (lambda fake: setattr(fake, "fixed_performance", True), "fixed_performance .False is now True"),
         (lambda fake: None, "variant"),
     ],
 )

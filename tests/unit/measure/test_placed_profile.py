@@ -24,7 +24,12 @@ from tests.support.fake_device import QUIET, FakeClient, FakeDevice
 POLICY = Policy(batch_models=12, min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0)
 PLAN = make_plan(get_space("autovit-nano"), design=2, heldout=2, removals="reference", seed=1)
 REMOVALS = [model for model in PLAN.models if model.role == "removal"]
-WARM = QUIET | {"qos": "user_interactive", "keep_warm": True, "caveats": ["low_battery"]}
+WARM = QUIET | {
+    "qos": "user_interactive",
+    "keep_warm": True,
+    "sustained_performance": True,
+    "caveats": ["low_battery"],
+}
 
 
 class PlacingClient(FakeClient):
@@ -134,9 +139,19 @@ def test_what_the_device_was_told_to_ignore_stands_in_the_lut(tmp_path):
         "measured although": "low battery",
         "QoS class": "user_interactive",
         "keep-warm load": "on",
+        "sustained performance": "on",
     }
+    assert lut.meta.sustained_performance == "on"
     quiet, _ = profile(tmp_path / "quiet", stays)
     assert described(quiet.meta) == {}
+    assert (quiet.meta.fixed_performance, quiet.meta.sustained_performance) == (False, None)
+
+
+def test_fixed_performance_stands_in_the_lut(tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeDevice, "fixed_performance", True)
+    lut, _ = profile(tmp_path, stays)
+    assert lut.meta.fixed_performance
+    assert described(lut.meta)["fixed performance"] == "on"
 
 
 def test_only_kept_batches_count(tmp_path):

@@ -49,6 +49,7 @@ class ServedDevice:
 
     name = "simulated-uneven"
     agent_starts = 1
+    fixed_performance = False
 
     def __init__(self, folder, version=""):
         agent = simulated_agent(UNEVEN, "token", ModelStore(folder))

@@ -82,6 +82,7 @@ def test_fed_twice_only_new_models_enter(extended, archs, tmp_path):
         ({"agent": "blocktime-host 2"}, "agent"),
         ({"runtime": "executorch 9"}, "runtime"),
         ({"variant": "executorch-xnnpack-fp32-t1"}, "variant"),
+        ({"fixed_performance": True}, "fixed performance mode"),
         ({"policy": {"warmup": 1}}, "policy"),
         ({"artifacts": {"reference": "f" * 64}}, "reference's bytes"),
         ({"simulated": False}, "kind of numbers"),

@@ -1,5 +1,6 @@
 """How a phone is connected: first, after a cable pull, after the app died, and when it is in use."""
 
+import contextlib
 import json
 import socket
 import struct
@@ -36,7 +37,7 @@ class Phone:
     def __init__(self, make_link):
         self._make_link = make_link
         self.links, self.attached, self.tokens, self.replies = [], True, [], []
-        self.running = False
+        self.running = self.mode_refused = False
         self.token = ""
         self.verdicts = []
         self.clock = Clock()
@@ -71,6 +72,8 @@ def phone(link, monkeypatch, tmp_path):
             self.say("dumpsys package", "Package [dev.blocktime.bench] (1):\n versionCode=7\n")
             self.say("getprop sys.boot_completed", "1")
             self.say("pm install", "Success")
+            if owner.mode_refused:
+                self.say(ON, "Failed to set FIXED_PERFORMANCE mode", 255)
 
         def shell(self, command, stdin=b"", timeout_s=30.0):
             answer = super().shell(command, stdin, timeout_s)
@@ -165,6 +168,69 @@ def test_first_connection_gives_the_token_and_starts_the_app(device, phone, said
 def test_allowed_reasons_are_passed_on(phone):
     AndroidDevice(PHONE, allow=("throttled",)).connect()
     assert "am start -n dev.blocktime.bench/.MainActivity --esa allow throttled" in phone.commands
+
+
+ON, OFF = (f"cmd power set-fixed-performance-mode-enabled {value}" for value in ("true", "false"))
+
+
+@pytest.mark.parametrize("error", [(), KeyboardInterrupt, DeviceError, SystemExit])
+def test_clocks_are_fixed_before_the_app_starts_and_released_however_it_ends(phone, said, error):
+    with contextlib.suppress(error), AndroidDevice(PHONE, fixed=True, say=said.append) as device:
+        assert device.fixed_performance
+        device.connect()
+        device.connect()
+        if error:
+            raise error
+    switched = [command for command in phone.commands if command in (ON, OFF)]
+    assert switched == [ON, OFF]
+    assert phone.commands.index(ON) < next(
+        i for i, command in enumerate(phone.commands) if command.startswith("am start -n")
+    )
+    assert said == []
+
+
+def test_clocks_are_released_over_a_new_link_where_the_last_one_was_lost(phone, said):
+    with AndroidDevice(PHONE, fixed=True, say=said.append) as device:
+        device.connect()
+        phone.unplug()
+        phone.attached = DeviceError("no phone")
+        with pytest.raises(DeviceError):
+            device.connect()
+        phone.attached = True
+    assert phone.links[-1].commands()[-1] == OFF
+    assert not any("fixed performance" in line for line in said)
+
+
+def test_a_phone_that_is_gone_at_the_end_may_keep_its_clocks_and_its_owner_hears_how_to_free_them(
+    phone, said
+):
+    with AndroidDevice(PHONE, fixed=True, say=said.append) as device:
+        device.connect()
+        phone.unplug()
+    (line,) = said
+    assert line == (
+        "Pixel 8 may still be in its fixed performance mode: restart it, or run "
+        "`adb shell cmd power set-fixed-performance-mode-enabled false`"
+    )
+
+
+def test_a_phone_without_that_mode_is_not_measured_in_it(phone):
+    phone.mode_refused = True
+    with (
+        pytest.raises(
+            DeviceError, match=r"no fixed performance mode \(Failed to set.*\): leave --fixed-perf"
+        ),
+        AndroidDevice(PHONE, fixed=True) as device,
+    ):
+        device.connect()
+    assert not any(command.startswith("am start -n") for command in phone.commands)
+
+
+def test_clocks_are_left_alone_unless_asked(device, phone):
+    with device:
+        device.connect()
+    assert not device.fixed_performance
+    assert not {ON, OFF} & set(phone.commands)
 
 
 def test_second_connection_takes_what_runs(device, phone):

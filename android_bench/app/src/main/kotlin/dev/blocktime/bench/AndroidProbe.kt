@@ -33,6 +33,9 @@ class AndroidProbe(
     private val power = context.getSystemService(PowerManager::class.java)
     private val thermal = ThermalWatch(power)
     private val sysFs = SysFs()
+    /** Whether the app's window asks for sustained performance, which it does where the phone has that mode. */
+    @Volatile var isSustained = false
+
     private val isDebuggable = context.applicationInfo.flags and ApplicationInfo.FLAG_DEBUGGABLE != 0
 
     override fun identity() =
@@ -59,6 +62,7 @@ class AndroidProbe(
             freeMemoryBytes = memory().availMem,
             agentMemoryBytes = residentBytes(),
             foreground = foreground.sinceLastAsked(),
+            sustainedPerformance = isSustained,
             debuggable = isDebuggable,
         )
 

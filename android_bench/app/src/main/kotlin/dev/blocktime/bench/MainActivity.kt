@@ -99,6 +99,7 @@ class MainActivity : Activity() {
         }
         if (getSystemService(PowerManager::class.java).isSustainedPerformanceModeSupported) {
             window.setSustainedPerformanceMode(connected)
+            bench.probe.isSustained = connected
         }
     }
 

@@ -96,6 +96,7 @@ internal fun stateFields(
         "agent_memory_bytes" to reading.agentMemoryBytes,
         "qos" to null,
         "foreground" to reading.foreground,
+        "sustained_performance" to reading.sustainedPerformance,
         "caveats" to caveats.map { it.wireName },
     )
 

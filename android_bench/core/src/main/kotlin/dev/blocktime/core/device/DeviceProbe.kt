@@ -35,6 +35,7 @@ data class DeviceReading(
     val freeMemoryBytes: Long? = null,
     val agentMemoryBytes: Long? = null,
     val foreground: Boolean? = null,
+    val sustainedPerformance: Boolean? = null,
     val debuggable: Boolean? = null,
 )
 

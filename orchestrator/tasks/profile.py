@@ -19,7 +19,7 @@ from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
 from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, subject_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
-from orchestrator.tasks.target import Target, check_device
+from orchestrator.tasks.target import Target, check_device, lut_name
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def profile(
         check_folder(run_folder, "give another folder with --run")
     with target.opened() as (device, variant):
         plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
-        device_name = name or device.name
+        device_name = lut_name(device, name)
         label = run_label(device_name, plan, variant)
         run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
         if run.result is not None:

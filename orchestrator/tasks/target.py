@@ -9,7 +9,9 @@ from functools import cached_property
 
 from luts.format.errors import UsageError
 from orchestrator.agent.device.cores import usable_cores
+from orchestrator.devices.android.phones import EMULATOR
 from orchestrator.devices.common.device import Access, Device
+from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import kind_of, resolve
 from orchestrator.devices.lock import held
 from orchestrator.devices.simulated import scenario_of
@@ -83,6 +85,14 @@ class Target:
 def default_runtime(device: str, access: Access) -> str:
     """The runtime that a device is measured with where none is named; errors as those of `kind_of`."""
     return "coreml" if kind_of(device, access) == "iphone" else "executorch"
+
+
+def lut_name(device: Device, name: str | None) -> str:
+    """What a LUT calls the device: `name`, else its own name. UsageError where that calls an emulator a phone."""
+    phone = known_phone(name) if name and device.name == EMULATOR else None
+    if phone:
+        raise UsageError(f"--name {name}: this is an emulator, not a {phone.title}; leave --name out")
+    return name or device.name
 
 
 def check_device(device: Device, variant: Variant) -> HelloReply:

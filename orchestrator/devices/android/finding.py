@@ -17,6 +17,13 @@ ADDRESSES_VARIABLE = "BLOCKTIME_ADB_ADDRESSES"
 
 _MODEL_TIMEOUT_S = 5.0
 
+# AOSP asks the first of them since Android 12, before that the second one (hardware/interfaces: "Use `ro.boot.qemu`
+# to check if the device is an emulator"); the hardware of its emulator is called ranchu, once goldfish.
+_ASK_HARDWARE = "getprop ro.boot.qemu; getprop ro.kernel.qemu; getprop ro.hardware"
+_EMULATED = {"1", "ranchu", "goldfish"}
+
+Transport = Literal["server", "usb", "tcp"]
+
 
 def list_phones() -> list[AndroidPhone]:
     """Phones of the adb server if one runs, then those on USB, then those at BLOCKTIME_ADB_ADDRESSES.
@@ -61,7 +68,7 @@ def _introduce(phone: AndroidPhone, say: Callable[[str], None]) -> AndroidPhone:
         say(f"the phone {phone.serial} asks: unlock it and allow USB debugging there")
 
     with closing(open_link(phone.serial, announce)) as link:
-        return AndroidPhone(phone.serial, *_ask_model(link, "device"), phone.transport)
+        return _described(phone.serial, "device", link, phone.transport)
 
 
 def why_blind() -> tuple[str, str] | None:
@@ -108,7 +115,7 @@ def _list_server() -> list[AndroidPhone]:
     with _needs_packages():
         from orchestrator.devices.android import server
     return [
-        AndroidPhone(phone.serial, *_ask_model(server.ServerLink(phone.serial), phone.state), "server")
+        _described(phone.serial, phone.state, server.ServerLink(phone.serial), "server")
         for phone in server.list_phones() or []
     ]
 
@@ -135,25 +142,28 @@ def _list_tcp(address: str) -> list[AndroidPhone]:
     return [] if phone.state == "unreachable" else [phone]
 
 
-def _look(serial: str, connect: Callable[[], AdbLink], transport: Literal["usb", "tcp"]) -> AndroidPhone:
+def _look(serial: str, connect: Callable[[], AdbLink], transport: Transport) -> AndroidPhone:
     try:
         with closing(connect()) as link:
-            return AndroidPhone(serial, *_ask_model(link, "device"), transport)
+            return _described(serial, "device", link, transport)
     except PhoneNotReady as error:
         return AndroidPhone(serial, error.state, "", transport)
     except LinkLost:
         return AndroidPhone(serial, "unreachable", "", transport)
 
 
-def _ask_model(link: AdbLink, state: str) -> tuple[str, str]:
-    """State and ro.product.model, which an adb server's own listing gives with its punctuation replaced."""
+def _described(serial: str, state: str, link: AdbLink, transport: Transport) -> AndroidPhone:
+    """As it tells of itself: its model, which an adb server's own listing gives with its punctuation replaced, and
+    whether it is an emulator."""
     if state != "device":
-        return state, ""
+        return AndroidPhone(serial, state, "", transport)
     try:
-        answer = link.shell("getprop ro.product.model", timeout_s=_MODEL_TIMEOUT_S)
+        model = link.shell("getprop ro.product.model", timeout_s=_MODEL_TIMEOUT_S)
+        hardware = link.shell(_ASK_HARDWARE, timeout_s=_MODEL_TIMEOUT_S)
     except DeviceError:
-        return "offline", ""
-    return state, answer.text if answer.exit_code == 0 else ""
+        return AndroidPhone(serial, "offline", "", transport)
+    emulated = bool(_EMULATED & set(hardware.text.split()))
+    return AndroidPhone(serial, state, model.text if model.exit_code == 0 else "", transport, emulated)
 
 
 @contextmanager

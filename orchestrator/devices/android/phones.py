@@ -20,26 +20,34 @@ _NEXT_STEPS = {
 }
 
 
+EMULATOR = "emulator"
+"""Name of every emulator, whatever phone it plays: its milliseconds are those of the computer that it runs on."""
+
+
 @dataclass(frozen=True)
 class AndroidPhone:
-    """A phone that is attached. `state` is adb's word, `device` when usable; `model` is ro.product.model, empty
-    where the phone does not tell; `transport` is who reaches it: an adb server, or this process over USB or TCP.
+    """A phone that is attached, or an emulator. `state` is adb's word, `device` when usable; `model` is
+    ro.product.model, empty where the phone does not tell; `transport` is who reaches it: an adb server, or this
+    process over USB or TCP.
     """
 
     serial: str
     state: str
     model: str
     transport: Literal["server", "usb", "tcp"]
+    emulated: bool = False
 
     @property
     def name(self) -> str:
         """The registry's name of its model, else the model as a name; empty where the model is not known."""
         known = phone_of(self.model)
-        return known.name if known else slug(self.model)
+        return EMULATOR if self.emulated else known.name if known else slug(self.model)
 
     @property
     def title(self) -> str:
         """How people call it."""
+        if self.emulated:
+            return f"Android emulator, not a phone ({self.model})"
         known = phone_of(self.model)
         return known.title if known else self.model or "Android phone"
 

@@ -8,7 +8,7 @@ from luts.format.store import LutStore
 from luts.verify import verify_lut
 from tests.support.bench import bench
 from tests.support.fakephone.phone import FakePhone
-from tests.support.fakephone.phone_state import PhoneState
+from tests.support.fakephone.phone_state import EMULATED, PhoneState
 from tests.support.fakephone.thread_app import AgentThread
 from tests.support.made_up_agent import MadeUpAgents, shorten
 
@@ -48,6 +48,25 @@ def test_it_makes_a_lut(pixel, places, monkeypatch):
     assert ref.variant.startswith("executorch-xnnpack-fp32-t")
     lut = verify_lut(ref.path)
     assert (lut.meta.device.model, lut.meta.measured) == ("Pixel 8", "simulated")
+
+
+def test_an_emulator_of_it_makes_a_lut_of_an_emulator(pixel, places, monkeypatch):
+    shorten(monkeypatch, places / "cache")
+    pixel.state.properties.update(EMULATED)
+    refused = bench(*CARD)
+    assert refused.returncode == 3
+    assert "no Pixel 8 found; attached: Android emulator, not a phone (Pixel 8)" in refused.stderr
+    command = ("profile", "--device", "emulator")
+    called = bench(*command, "--name", "pixel8")
+    assert (called.returncode, called.stderr.splitlines()[-1]) == (
+        2,
+        "bench: --name pixel8: this is an emulator, not a Pixel 8; leave --name out",
+    )
+    done = bench(*command)
+    assert done.returncode == 0, done.stderr
+    (ref,) = LutStore([places / "luts"]).list()
+    assert ref.device == verify_lut(ref.path).meta.device.name == "emulator"
+    assert "Pixel 8" not in done.stderr
 
 
 def test_without_the_phone_one_line_says_what_is_there_and_what_to_do():

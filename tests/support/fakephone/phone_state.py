@@ -22,9 +22,13 @@ PIXEL_8 = {
     "ro.build.fingerprint": "google/shiba/shiba:15/AP4A.250205.002/12821496:user/release-keys",
     "ro.soc.manufacturer": "Google",
     "ro.soc.model": "Tensor G3",
+    "ro.hardware": "shiba",
     "ro.serialno": "37281FDJH0042",
     "sys.boot_completed": "1",
 }
+
+# What an emulator that plays this phone tells otherwise.
+EMULATED = {"ro.boot.qemu": "1", "ro.hardware": "ranchu", "ro.soc.manufacturer": "", "ro.soc.model": ""}
 
 
 @dataclass

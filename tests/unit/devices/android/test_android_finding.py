@@ -25,6 +25,7 @@ class World:
         self.served: list[tuple[str, str]] | None = None
         self.wired, self.networked = {}, {}
         self.opened, self.asked = [], []
+        self.hardware = ""
 
     def link(self, serial, outcome, ask_user):
         if isinstance(outcome, PhoneNotReady) and ask_user is not None:
@@ -36,6 +37,7 @@ class World:
         made = self.make_link()
         made.serial = serial
         made.say("getprop ro.product.model", outcome, 0 if outcome else 127)
+        made.say("getprop ro.hardware", self.hardware)
         self.opened.append(made)
         return made
 
@@ -87,6 +89,15 @@ def test_listing_of_all_ways(world, monkeypatch):
 def test_phone_that_does_not_tell_its_model(world):
     world.wired = {"U1": ""}
     assert finding.list_phones() == [AndroidPhone("U1", "device", "", "usb")]
+
+
+@pytest.mark.parametrize(
+    ("told", "emulated"),
+    [("1\n\nranchu\n", True), ("\n1\ngoldfish\n", True), ("\n\nranchu\n", True), ("0\n\nshiba\n", False)],
+)
+def test_an_emulator_tells_by_its_hardware(world, told, emulated):
+    world.wired, world.hardware = {"U1": "Pixel 8"}, told
+    assert finding.list_phones() == [AndroidPhone("U1", "device", "Pixel 8", "usb", emulated)]
 
 
 def test_address_that_is_none(world, monkeypatch):

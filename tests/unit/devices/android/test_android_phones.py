@@ -12,10 +12,13 @@ GALAXY = AndroidPhone("R58M123", "device", "SM-S911B", "server")
 UNKNOWN = AndroidPhone("XYZ", "device", "Nokia 3.4", "server")
 SHY = AndroidPhone("R58M999", "unauthorized", "", "server")
 
+EMULATOR = AndroidPhone("emulator-5554", "device", "Pixel 8", "server", emulated=True)
+
 
 @pytest.mark.parametrize(
     ("phone", "name", "title"),
     [
+        (EMULATOR, "emulator", "Android emulator, not a phone (Pixel 8)"),
         (PIXEL, "pixel8", "Pixel 8"),
         (GALAXY, "galaxys23", "Galaxy S23"),
         (UNKNOWN, "nokia34", "Nokia 3.4"),
@@ -34,6 +37,12 @@ def test_slug_is_a_folder_name():
 @pytest.mark.parametrize("name", ["pixel8", "Pixel 8", "PIXEL-8", "37281FDJH0042"])
 def test_phone_by_name_or_serial(name):
     assert choose(name, [GALAXY, PIXEL, SHY]) == PIXEL
+
+
+def test_an_emulator_is_never_taken_for_the_phone_that_it_plays():
+    assert choose("pixel8", [EMULATOR]) is None
+    assert choose("pixel8", [EMULATOR, PIXEL]) == PIXEL
+    assert choose("emulator", [EMULATOR, PIXEL]) == choose("emulator-5554", [EMULATOR]) == EMULATOR
 
 
 def test_no_such_phone():

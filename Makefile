@@ -5,11 +5,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Each worker takes whole files, for the tests of a file share what is costly to make.
+# Each worker takes whole files, for the tests of a file share what is costly to make; the longest come first, in
+# the order of tests/support/order.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native toolchains agents demo check test test-one unit lint style types format bench clean
+.PHONY: help setup native toolchains agents demo check test soak test-one unit lint style types format bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -43,6 +44,10 @@ check: $(READY) ## lint, types and unit tests side by side: under two minutes, w
 test: lint toolchains ## lint, types and all tests
 	@tools/build_native.sh --if-possible
 	$(PYTEST)
+
+soak: toolchains ## the bulk of sweeps of which `make test` has a part: before a release, or after changing what they sweep
+	@tools/build_native.sh --if-possible
+	$(PYTEST) -m soak
 
 test-one: $(READY) ## a file of tests, a folder, or those whose names match: T=tests/unit/luts, T="resumed or killed"
 	@test -n "$(T)" || { echo 'make: say which, such as T=tests/unit/luts or T=resumed'; exit 2; }

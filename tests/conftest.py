@@ -1,4 +1,4 @@
-"""Models that are exported once for all tests.
+"""Models that are exported once for all tests, and the order of the files.
 
 Each of xdist's workers, and each process that a test starts, computes with one thread: with more they would wait
 for each other's cores.
@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.order import longest_first
 from tests.support.tiny_model import Exported, export_tiny
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A background job ignores Ctrl-C, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = longest_first(items, lambda item: item.nodeid.partition("::")[0])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,9 +20,10 @@ from orchestrator.plan.policy import Policy
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentLost
 from orchestrator.wire.model_file import ModelFile, file_digest
-from tests.support.agent_programs import ROOT, require_built
+from tests.support.agent_programs import PROGRAMS, ROOT, require_built
 from tests.support.bench import BENCH
 from tests.support.native_mutants import mutate
+from tests.support.soak import rest_soaks
 from tests.support.tiny_model import Exported
 
 # One flipped bit, which XNNPACK follows into memory that there is not; the others where this one is refused.
@@ -53,6 +54,7 @@ def deadly(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path
     raise AssertionError("no mutant crashes ExecuTorch")
 
 
+@pytest.mark.parametrize("program", rest_soaks(PROGRAMS, kept=["python", "kotlin"]), indirect=True)
 def test_a_model_that_crashes_the_runtime_costs_its_batch_and_is_named(
     program: AgentProgram, tmp_path: Path, exported: Exported, deadly: Path
 ) -> None:

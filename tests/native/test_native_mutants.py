@@ -12,19 +12,19 @@ import pytest
 from orchestrator.agent.runtime.etshim import ShimError
 from tests.support.native_models import Exported
 from tests.support.native_shim import Shim
+from tests.support.soak import rest_soaks
 
 ROOT = Path(__file__).parents[2]
 CHILD = "tests.support.native_mutants"
-MUTANTS = 200
 
 
-def outcomes(exported: Exported, native: Path, scratch: Path) -> Counter[str]:
+def outcomes(exported: Exported, native: Path, scratch: Path, mutants: int) -> Counter[str]:
     """How many mutants were `loaded` and `refused`, and at how many the child died: `open`, `load`."""
     found: Counter[str] = Counter()
     first = 0
-    while first < MUTANTS:
+    while first < mutants:
         child = subprocess.run(
-            [sys.executable, "-m", CHILD, exported.path, native, scratch, str(first), str(MUTANTS)],
+            [sys.executable, "-m", CHILD, exported.path, native, scratch, str(first), str(mutants)],
             capture_output=True,
             text=True,
             check=False,
@@ -38,16 +38,17 @@ def outcomes(exported: Exported, native: Path, scratch: Path) -> Counter[str]:
     return found
 
 
+@pytest.mark.parametrize("mutants", rest_soaks([50, 200], kept=[50]))
 @pytest.mark.parametrize(("name", "deaths"), [("lookup", 0), ("convolution", 2)])
 def test_mutants_are_loaded_or_refused(
-    name: str, deaths: int, native: Path, tmp_path: Path, request: pytest.FixtureRequest
+    name: str, deaths: int, mutants: int, native: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    found = outcomes(request.getfixturevalue(name), native, tmp_path / "mutant.pte")
-    assert found.total() == MUTANTS
+    found = outcomes(request.getfixturevalue(name), native, tmp_path / "mutant.pte", mutants)
+    assert found.total() == mutants
     assert found["open"] == 0
     assert found["load"] <= deaths
-    assert found["loaded"] > MUTANTS // 20
-    assert found["refused"] > MUTANTS // 4
+    assert found["loaded"] > mutants // 20
+    assert found["refused"] > mutants // 4
 
 
 def test_a_truncated_model_is_refused(native: Path, convolution: Exported, tmp_path: Path) -> None:

@@ -48,12 +48,12 @@ def require_built(language: str, *options: str) -> None:
     if language == "python":
         if shutil.which("g++") is None:
             pytest.skip("no g++: the agent calls ExecuTorch through its Python binding, which is tested too")
-        subprocess.run([ROOT / "tools/build_native.sh"], timeout=500, check=True)
+        subprocess.run([ROOT / "tools/build_native.sh"], timeout=1000, check=True)
         return
     compiler, script = BUILT[language]
     if not compiler.exists():
         pytest.skip(f"no {compiler.relative_to(ROOT)}; run tools/toolchains/{language}.sh")
-    done = subprocess.run([script, *options], capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run([script, *options], capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -57,7 +57,7 @@ class Profiling:
     def held(self) -> Iterator[None]:
         """Once it holds still; it goes on afterwards."""
         status = psutil.Process(self.process.pid).status
-        until(lambda: status() == psutil.STATUS_STOPPED, timeout_s=300, process=self.process)
+        until(lambda: status() == psutil.STATUS_STOPPED, timeout_s=900, process=self.process)
         yield
         self.process.send_signal(signal.SIGCONT)
 
@@ -67,7 +67,7 @@ class Profiling:
 
     def finish(self) -> str:
         """What it said on stderr."""
-        self.process.wait(timeout=500)
+        self.process.wait(timeout=900)
         said = self._said.read_text()
         assert self.process.returncode == 0, said
         return said

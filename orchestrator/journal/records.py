@@ -45,10 +45,15 @@ class Identity(_Record):
     artifacts: dict[ModelId, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
 
     def differences(self, other: Identity) -> list[str]:
-        """One line for each thing that differs, old against new."""
+        """One line for each thing that differs, old against new.
+
+        What a policy of before did not know yet, it did without: that is not a difference.
+        """
         lines = []
         for name in type(self).model_fields:
             old, new = getattr(self, name), getattr(other, name)
+            if name == "policy":
+                new = {known: new.get(known) for known in old}
             if old == new:
                 continue
             if isinstance(old, dict):

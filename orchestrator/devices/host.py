@@ -91,6 +91,9 @@ class HostDevice:
         self._start()
         return self._greet()
 
+    def bring_to_front(self) -> None:
+        """Nothing: the agent has no window."""
+
     def _greet_running(self) -> AgentClient | None:
         """None where the agent has died or hangs: it does not answer, or does not see that its client has gone."""
         deadline_s = time.monotonic() + _BUSY_TIMEOUT_S

@@ -173,7 +173,7 @@ class BatchRunner:
             [slot for slot in self._round(batch, first_round + i) for _ in range(visits)]
             for i in range(min(self.policy.chunk_rounds, self.policy.max_rounds - first_round))
         ]
-        result = run_when_ready(self.link.client, handles, order, warmup, self.policy.warmup_ms, self._tell)
+        result = run_when_ready(self.link, handles, order, warmup, self.policy.warmup_ms, self._tell)
         self.log.append(
             ChunkRecord(
                 batch=batch.batch,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from orchestrator.devices.common.device import Device
 from orchestrator.wire.client import AgentClient
+from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.model_file import ModelFile
 from orchestrator.wire.replies import HelloReply, LoadReply
 
@@ -22,6 +24,9 @@ class Link:
         """The connection, made now if there is none. DeviceError where the device does not answer."""
         if self._client is None:
             self._client = self.device.connect()
+            with contextlib.suppress(DeviceError):  # what is wrong then, the next request says
+                if self._client.state().foreground is False:
+                    self.device.bring_to_front()
         return self._client
 
     def hello(self) -> HelloReply:

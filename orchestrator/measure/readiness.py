@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from orchestrator.journal.errors import MeasurementRejectedError
-from orchestrator.wire.client import AgentClient, RunResult
+from orchestrator.measure.link import Link
+from orchestrator.wire.client import RunResult
 from orchestrator.wire.device_state import Battery, DeviceState
-from orchestrator.wire.errors import AgentError
+from orchestrator.wire.errors import AgentError, DeviceError
 
 WAIT_S = 900.0
 """How long a phone may take to cool, to be charged, or its owner to bring the app to the front."""
@@ -18,6 +19,9 @@ MEMORY_WAIT_S = 120.0
 page of a browser, is gone by then. Without its reference nothing can be measured, which waits `WAIT_S`."""
 
 _POLL_S = 10.0
+_SHOW_S = 1.0
+"""An app that was brought to the front is there within a second."""
+
 _clock, _sleep = time.monotonic, time.sleep
 
 
@@ -36,14 +40,14 @@ def _is_low(battery: Battery) -> bool:
 
 
 def run_when_ready(
-    client: AgentClient,
+    link: Link,
     handles: Sequence[int],
     order: Sequence[Sequence[int]],
     warmup: int,
     warmup_ms: int,
     tell: Callable[[str], None],
 ) -> RunResult:
-    """Run a schedule as soon as the agent does not answer `not_ready`.
+    """Run a schedule as soon as the agent does not answer `not_ready`; its app is brought to the front for that.
 
     Args:
         tell: Called with what is waited for, once for each reason.
@@ -54,16 +58,26 @@ def run_when_ready(
     deadline_s, told = _clock() + WAIT_S, ""
     while True:
         try:
-            return client.run(handles, order, warmup, warmup_ms)
+            return link.client.run(handles, order, warmup, warmup_ms)
         except AgentError as error:
             if error.code != "not_ready":
                 raise
-            if _clock() > deadline_s or not may_pass(client.state()):
+            state = link.client.state()
+            if _clock() > deadline_s or not may_pass(state):
                 raise MeasurementRejectedError(f"{error}; what was measured is kept") from error
             if str(error) != told:
                 told = str(error)
                 tell(f"waiting, {told}")
-        _sleep(_POLL_S)
+        _sleep(_SHOW_S if state.foreground is False and _shown(link) else _POLL_S)
+
+
+def _shown(link: Link) -> bool:
+    """Whether the app could be brought to the front."""
+    try:
+        link.device.bring_to_front()
+    except DeviceError:
+        return False
+    return True
 
 
 class MemoryWait:

@@ -122,15 +122,11 @@ def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None
         )
 
 
-def default_threads(device: Device, variant: Variant) -> Variant:
+def default_threads(hello: HelloReply, variant: Variant) -> Variant:
     """The variant with as many threads as the device's agent takes by default.
 
     0 where the agent leaves that to the runtime.
-
-    DeviceError where the device does not answer; UsageError where its agent does not have the runtime.
     """
-    with device.connect() as client:
-        hello = client.hello()
     runtime = hello.runtimes.get(variant.runtime)
     option = runtime.options.get("threads") if runtime else None
     if variant.runtime != "executorch":

@@ -101,7 +101,7 @@ def _chunk(
 ) -> np.ndarray:
     """Nanoseconds (calls,), once they are in the journal."""
     order = [[0] * calls]
-    result = run_when_ready(link.client, [handle], order, warmup, 0, tell)
+    result = run_when_ready(link, [handle], order, warmup, 0, tell)
     chunk = ChunkRecord(
         batch=0,
         segment=segment,

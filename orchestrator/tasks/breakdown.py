@@ -18,10 +18,11 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.kinds import Kind
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.pool import ExportError
+from orchestrator.measure.session import check_runtime
 from orchestrator.tasks.models import export_all, files_of
 from orchestrator.tasks.networks import Networks, by_name, spec_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
-from orchestrator.tasks.target import Target, check_device
+from orchestrator.tasks.target import Target, greet
 from orchestrator.wire.replies import HelloReply
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ def break_down(
     if target.variant.is_simulated:
         raise UsageError("a simulated device knows blocks alone, no operations; break down on a real one")
     specs = {name: spec_of(network, target.variant) for name, network in by_name(networks).items()}
-    with target.opened() as (device, variant):
-        hello = check_device(device, variant)
+    with target.found() as device:
+        hello, variant = greet(device), target.variant_on(device)
+        check_runtime(device.name, hello, variant)
         how = _How(device, variant, hello, method, budget_s, seed, workers, progress)
         return Breakdown(
             hello.device, variant, tuple(how.network(name, spec) for name, spec in specs.items())

@@ -19,7 +19,7 @@ from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be
 from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name, count_networks, spec_of
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.side_by_side import SideBySide, journal_id, measure_what_can_be
-from orchestrator.tasks.target import Target, check_device
+from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import Trained, inherit
 from orchestrator.winner.write import weighted_spec
 from orchestrator.wire.model_file import ModelFile
@@ -155,11 +155,11 @@ def measure_networks(
         given = {str(path): given_model(path) for path in files}
         if not specs and not given:
             raise UsageError("nothing to measure")
-        with target.opened() as (device, variant):
-            check_device(device, variant)
+        with target.found() as device:
             models, artifacts, unexported = files_that_can_be(variant, specs, workers, progress)
             models |= given
             check_any_left(variant, models, unexported)
+            variant = target.variant_on(device)
             together = measure_what_can_be(
                 device, variant, models, budget_s=budget_s, seed=seed, progress=progress
             )

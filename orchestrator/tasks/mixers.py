@@ -16,7 +16,7 @@ from orchestrator.tasks.measure import Setup, setup_of
 from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_files
-from orchestrator.tasks.target import Target, check_device
+from orchestrator.tasks.target import Target
 from orchestrator.wire.model_file import ModelFile
 
 
@@ -111,9 +111,9 @@ def compare_mixers(
         MeasurementRejectedError: the device is too noisy.
     """
     chosen, refused = mixers(blocks, width, resolutions, window)
-    with Target.of(target).opened() as (device, variant):
-        check_device(device, variant)
-        able, files, unexported = _files(variant, chosen, workers, progress)
+    target = Target.of(target)
+    with target.found() as device:
+        able, files, unexported = _files(target.variant, chosen, workers, progress)
         refused += unexported
         for line in refused:
             progress(Note(line))
@@ -121,7 +121,7 @@ def compare_mixers(
             raise BlocktimeError(
                 "no block is left to measure; choose other --blocks, --resolution or --window"
             )
-        reference = model_id(able[0].short)
+        reference, variant = model_id(able[0].short), target.variant_on(device)
         measurement, run = measure_files(
             device, variant, files, reference, budget_s=budget_s, seed=seed, progress=progress
         )

@@ -10,6 +10,7 @@ from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.store import LutStore, lut_store
 from orchestrator.devices.simulated import scenario_of
+from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.policy import Policy
@@ -19,7 +20,7 @@ from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
 from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, subject_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
-from orchestrator.tasks.target import Target, check_device, lut_name
+from orchestrator.tasks.target import Target, lut_name
 
 
 @dataclass(frozen=True)
@@ -87,33 +88,39 @@ def profile(
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     if run_folder is not None:
         check_folder(run_folder, "give another folder with --run")
-    with target.opened() as (device, variant):
+    with target.found() as device:
         plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
         device_name = lut_name(device, name)
-        label = run_label(device_name, plan, variant)
-        run = Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
-        if run.result is not None:
+
+        def find(variant: Variant) -> Run:
+            label = run_label(device_name, plan, variant)
+            return Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
+
+        run = find(target.variant) if target.is_settled else None
+        exported = None
+        if run is None or run.result is None:
+            progress(Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}"))
+            exported = export_plan(plan, target.variant, expectation, workers, progress)
+        variant = target.variant_on(device)
+        run = run or find(variant)
+        if exported is None or run.result is not None:
             if not reuse:
                 raise UsageError(
                     f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder"
                 )
-            return Profile(Path(run.result), store.load(run.result), run.folder, policy)
-        check_device(device, variant)
-        size = f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}"
-        progress(Note(f"{size}, run {run.folder}"))
-        exported = export_plan(plan, variant, expectation, workers, progress)
-        plan = exported.plan
+            return Profile(Path(str(run.result)), store.load(str(run.result)), run.folder, policy)
+        progress(Note(f"run {run.folder}"))
         measurement = measure(
             device,
             variant,
-            subject_of(plan, exported.files),
+            subject_of(exported.plan, exported.files),
             run.journal,
             policy,
             budget_s=budget_s,
             progress=steps(progress),
-            prediction_width=prediction_width_of(plan, exported.files),
+            prediction_width=prediction_width_of(exported.plan, exported.files),
         )
-    lut = lut_of(plan, exported.files, measurement, device_name, exported.unexported)
+    lut = lut_of(exported.plan, exported.files, measurement, device_name, exported.unexported)
     path = store.write(lut)
     run.finish(str(path))
     truth = _compare_with_truth(target.device, variant.threads, lut, run)

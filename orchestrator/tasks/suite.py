@@ -14,7 +14,7 @@ from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be
 from orchestrator.tasks.networks import Network, count_networks, named_network, spec_of
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.side_by_side import measure_what_can_be
-from orchestrator.tasks.target import Target, check_device
+from orchestrator.tasks.target import Target
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def run_suite(
     suite = load_suite(name)
     networks, absent = _networks(suite)
     specs = {model: spec_of(network, variant) for model, network in networks.items()}
-    with target.opened() as (device, variant):
-        check_device(device, variant)
+    with target.found() as device:
         files, artifacts, unexported = files_that_can_be(variant, specs, workers, progress)
         check_any_left(variant, files, unexported)
+        variant = target.variant_on(device)
         together = measure_what_can_be(
             device, variant, files, budget_s=budget_s, seed=seed, progress=progress
         )

@@ -25,7 +25,7 @@ from orchestrator.tasks.models import check_any_left, files_that_can_be, given_m
 from orchestrator.tasks.networks import Networks, at_resolution, by_name, spec_of
 from orchestrator.tasks.progress import Progress, silent, steps
 from orchestrator.tasks.side_by_side import journal_id
-from orchestrator.tasks.target import Target, check_device
+from orchestrator.tasks.target import Target
 from orchestrator.wire.model_file import ModelFile
 
 LABEL = "sustained"
@@ -109,11 +109,11 @@ def measure_sustained(
         name: spec_of(at_resolution(name, network, resolution), target.variant)
         for name, network in chosen.items()
     }
-    with target.opened() as (device, variant):
-        check_device(device, variant)
-        models, _, unexported = files_that_can_be(variant, specs, workers, progress)
+    with target.found() as device:
+        models, _, unexported = files_that_can_be(target.variant, specs, workers, progress)
         models |= {str(path): given_model(path) for path in files}
-        check_any_left(variant, models, unexported)
+        check_any_left(target.variant, models, unexported)
+        variant = target.variant_on(device)
         ((name, file),) = models.items()
         run = find_run(runs_root(), f"{LABEL}-{device.name}-{variant.name}-{file.sha256[:8]}")
         run.name_models({journal_id(name): name})

@@ -12,7 +12,7 @@ from orchestrator.agent.device.cores import usable_cores
 from orchestrator.devices.android.phones import EMULATOR
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import known_phone
-from orchestrator.devices.discover import kind_of, resolve
+from orchestrator.devices.discover import Kind, kind_of, resolve
 from orchestrator.devices.lock import held
 from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.variant import Variant
@@ -56,7 +56,7 @@ class Target:
             UsageError: there is no such variant.
             DeviceError: without a runtime, an unknown device.
         """
-        runtime = self.runtime or default_runtime(self.device, self.access)
+        runtime = self.runtime or ("coreml" if self.kind == "iphone" else "executorch")
         if scenario_of(self.device) and runtime in ("executorch", "simulated"):
             return Variant("simulated", self.backend or "", self.precision or "", self.threads or 1)
         if runtime == "coreml":
@@ -66,9 +66,16 @@ class Target:
         threads = self.threads or usable_cores()
         return Variant(runtime, self.backend or "xnnpack", self.precision or "", threads)
 
+    @cached_property
+    def kind(self) -> Kind:
+        """The kind of device; errors as those of `kind_of`."""
+        return kind_of(self.device, self.access)
+
     @contextmanager
-    def opened(self) -> Iterator[tuple[Device, Variant]]:
-        """The device, held until the end, and the variant that it runs.
+    def found(self) -> Iterator[Device]:
+        """The device, held until the end, and asked whether it can run the variant.
+
+        A phone is looked for, but not connected to: its screen would go dark while models are exported.
 
         Raises:
             DeviceError: there is no such device, it does not answer, or another process measures on it.
@@ -77,14 +84,22 @@ class Target:
         variant = self.variant
         runs_root()  # whether measurements can be kept is found out before models are exported
         with resolve(self.device, self.access) as device, held(device):
-            if self.threads is None and self.device != "host":
-                variant = default_threads(device, variant)
-            yield device, variant
+            if self.kind in ("host", "simulated"):
+                check_runtime(device.name, greet(device), variant)
+            yield device
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the variant is known before the device is asked."""
+        return self.threads is not None or self.kind in ("host", "simulated") or self.variant.threads == 0
 
-def default_runtime(device: str, access: Access) -> str:
-    """The runtime that a device is measured with where none is named; errors as those of `kind_of`."""
-    return "coreml" if kind_of(device, access) == "iphone" else "executorch"
+    def variant_on(self, device: Device) -> Variant:
+        """The variant with the threads that a phone's agent takes by default, where none are named.
+
+        Raises:
+            DeviceError: the phone does not answer.
+        """
+        return self.variant if self.is_settled else default_threads(greet(device), self.variant)
 
 
 def lut_name(device: Device, name: str | None) -> str:
@@ -95,9 +110,7 @@ def lut_name(device: Device, name: str | None) -> str:
     return name or device.name
 
 
-def check_device(device: Device, variant: Variant) -> HelloReply:
-    """Who answers there; `DeviceError` where nobody does, `UsageError` where it can't run the variant."""
+def greet(device: Device) -> HelloReply:
+    """Who answers there; `DeviceError` where nobody does."""
     with device.connect() as client:
-        hello = client.hello()
-    check_runtime(device.name, hello, variant)
-    return hello
+        return client.hello()

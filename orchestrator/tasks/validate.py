@@ -15,7 +15,6 @@ from orchestrator.measure.validate import Validation, compare, summarise
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside
-from orchestrator.tasks.target import check_device
 from search.spaces import Arch, Space
 from search.spaces.coverage import covered_space
 
@@ -66,7 +65,6 @@ def validate(
     archs = fresh_archs(covered_space(table), table, count, seed)
     specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
     with resolve(device, access or Access()) as there, held(there):
-        check_device(there, variant)
         measurement, run = measure_beside(
             there,
             variant,

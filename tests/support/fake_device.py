@@ -60,6 +60,7 @@ class FakeDevice:
         self.deadly_loads, self.deadly_company, self.deaths = set(), set(), 0
         self.hungry, self.most_loaded, self.loads = {}, 0, []
         self.agent_starts, self.agent_dead = 0, True
+        self.stands, self.shown = QUIET, 0
 
     def describe(self):
         return "a fake"
@@ -69,6 +70,9 @@ class FakeDevice:
         self.agent_starts += self.agent_dead
         self.agent_dead = False
         return FakeClient(self)
+
+    def bring_to_front(self):
+        self.shown += 1
 
     def __enter__(self):
         return self
@@ -144,6 +148,7 @@ class FakeClient:
     def run(self, handles, order, warmup=0, warmup_ms=0):
         device = self.device
         if device.unready:
+            device.stands = device.unready.pop(0)
             raise AgentError("not_ready", "the phone is hot; let it cool")
         device.runs += 1
         device.warmups.append((warmup, warmup_ms))
@@ -165,7 +170,7 @@ class FakeClient:
         )
 
     def state(self):
-        return DeviceState.model_validate(self.device.unready.pop(0) if self.device.unready else QUIET)
+        return DeviceState.model_validate(self.device.stands)
 
     def close(self):
         return None

@@ -100,7 +100,7 @@ def _measured(made: Mapping[int, Sequence[BlockSpec]], target: Target, options: 
     files = model_files(variant, specs, progress=print)
     digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
     subject = Subject(files, model_id(keys[0]), digest, seed=0)
-    with target.opened() as (device, _):
+    with target.found() as device:
         run = find_run(runs_root(), f"study-attention-{device.name}-{variant.name}-{digest[:8]}")
         measured = measure(
             device,

@@ -97,6 +97,11 @@ class AndroidDevice:
                     self._say(f"waiting for {self._phone.title}: {told}")
             _sleep(_COMEBACK_POLL_S)
 
+    def bring_to_front(self) -> None:
+        if self._link is not None:
+            awake.wake(self._link)
+            app.start(self._link, self._allow)
+
     def __enter__(self) -> Self:
         return self
 
@@ -148,13 +153,12 @@ class AndroidDevice:
         return self._await_agent(link)
 
     def _start(self, link: AdbLink) -> None:
-        awake.wake(link)
         if self.fixed_performance:
             self._to_release = True
             clocks.fix(link)
         app.grant_rights(link)
         app.give_token(link, self._token)
-        app.start(link, self._allow)
+        self.bring_to_front()
         self.agent_starts += 1
 
     def _greet_running(self, link: AdbLink) -> AgentClient | None:

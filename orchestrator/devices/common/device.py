@@ -62,6 +62,12 @@ class Device(Protocol):
     def connect(self) -> AgentClient:
         """A greeted connection; starts or restarts the agent where needed. DeviceError where that fails."""
 
+    def bring_to_front(self) -> None:
+        """Switch the screen on and show the app, for what runs unseen is slower; nothing where there is no screen.
+
+        DeviceError where that can't be done from here.
+        """
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

@@ -95,6 +95,11 @@ class IphoneDevice:
             except (PhoneGoneError, UnreachableError):
                 self._await_cable(deadline_s)
 
+    def bring_to_front(self) -> None:
+        if self._launched_pid is not None:
+            environment = self._environment(self._token)
+            self._launched_pid = self._driver.launch(self._state.udid, self._bundle, environment, fresh=False)
+
     def __enter__(self) -> Self:
         return self
 
@@ -162,10 +167,9 @@ class IphoneDevice:
 
     def _launch(self) -> AgentClient:
         token = self._token or secrets.token_hex(16)
-        environment = {TOKEN_VARIABLE: token}
-        if self._access.allow:
-            environment[ALLOW_VARIABLE] = ",".join(self._access.allow)
-        self._launched_pid = self._driver.launch(self._state.udid, self._bundle, environment)
+        self._launched_pid = self._driver.launch(
+            self._state.udid, self._bundle, self._environment(token), fresh=True
+        )
         self._token = token
         self.agent_starts += 1
         deadline_s = time.monotonic() + _START_S
@@ -177,6 +181,13 @@ class IphoneDevice:
                 )
             time.sleep(_POLL_S)
         return client
+
+    def _environment(self, token: str) -> dict[str, str]:
+        """Of the app that is started from here."""
+        environment = {TOKEN_VARIABLE: token}
+        if self._access.allow:
+            environment[ALLOW_VARIABLE] = ",".join(self._access.allow)
+        return environment
 
     def _ask_for_code(self) -> AgentClient:
         prompt = (

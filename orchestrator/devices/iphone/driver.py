@@ -36,8 +36,11 @@ class PhoneDriver(Protocol):
     def install(self, udid: str, ipa: Path) -> None:
         """Installs or replaces an app."""
 
-    def launch(self, udid: str, bundle: str, environment: Mapping[str, str]) -> int:
-        """Starts an app afresh; its process id. CannotLaunchError where only the owner can start it."""
+    def launch(self, udid: str, bundle: str, environment: Mapping[str, str], *, fresh: bool) -> int:
+        """Starts an app, afresh or unless it runs, and shows it; its process id.
+
+        CannotLaunchError where only the owner can start it.
+        """
 
     def kill(self, udid: str, pid: int) -> None:
         """Ends a process that `launch` started. CannotLaunchError as there."""

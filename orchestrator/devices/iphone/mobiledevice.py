@@ -70,8 +70,8 @@ class MobileDevice:
     def install(self, udid: str, ipa: Path) -> None:
         self._call(udid, self._install(udid, ipa), _INSTALL_S)
 
-    def launch(self, udid: str, bundle: str, environment: Mapping[str, str]) -> int:
-        return self._debug(udid, self._launch(udid, bundle, environment), _LAUNCH_S)
+    def launch(self, udid: str, bundle: str, environment: Mapping[str, str], *, fresh: bool) -> int:
+        return self._debug(udid, self._launch(udid, bundle, environment, fresh), _LAUNCH_S)
 
     def kill(self, udid: str, pid: int) -> None:
         self._debug(udid, self._kill(udid, pid), _ANSWER_S)
@@ -180,9 +180,9 @@ class MobileDevice:
         async with self._session(udid) as client, InstallationProxyService(client) as installer:
             await installer.install_from_local(ipa)
 
-    async def _launch(self, udid: str, bundle: str, environment: Mapping[str, str]) -> int:
+    async def _launch(self, udid: str, bundle: str, environment: Mapping[str, str], fresh: bool) -> int:
         async with self._instruments(udid) as provider, ProcessControl(provider) as control:
-            return int(await control.launch(bundle, environment=dict(environment), kill_existing=True))
+            return int(await control.launch(bundle, environment=dict(environment), kill_existing=fresh))
 
     async def _kill(self, udid: str, pid: int) -> None:
         async with self._instruments(udid) as provider, ProcessControl(provider) as control:

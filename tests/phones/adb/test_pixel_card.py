@@ -1,11 +1,13 @@
 """The command of the card for an Android phone, as it stands: `bench profile --device pixel8`."""
 
+import itertools
 import socket
 
 import pytest
 
 from luts.format.store import LutStore
 from luts.verify import verify_lut
+from orchestrator.measure import readiness
 from tests.support.bench import bench
 from tests.support.fakephone.phone import FakePhone
 from tests.support.fakephone.phone_state import EMULATED, PhoneState
@@ -13,6 +15,8 @@ from tests.support.fakephone.thread_app import AgentThread
 from tests.support.made_up_agent import MadeUpAgents, shorten
 
 CARD = ("profile", "--device", "pixel8")
+DARK_AT = 21
+"""How often the app is asked whether it is in front before the screen goes dark, in the middle of measuring."""
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +33,16 @@ def places(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pixel(places, make_apk, monkeypatch):
-    """A Pixel 8 in the network with the app, which has ExecuTorch with made-up time."""
+    """A Pixel 8 in the network with the app, which has ExecuTorch with made-up time; nobody touches its screen."""
     state = PhoneState()
-    agents = MadeUpAgents("executorch", "Pixel 8", places / "store", lambda: state.in_front)
+    moments = itertools.count()
+
+    def in_front():
+        if next(moments) == DARK_AT:
+            state.go_dark()
+        return state.in_front
+
+    agents = MadeUpAgents("executorch", "Pixel 8", places / "store", in_front)
     with FakePhone(AgentThread(agents.start), state) as phone:
         phone.packages.install(make_apk())
         monkeypatch.setenv("BLOCKTIME_ADB_ADDRESSES", phone.serial)
@@ -39,10 +50,21 @@ def pixel(places, make_apk, monkeypatch):
     assert not phone.defects
 
 
-def test_it_makes_a_lut(pixel, places, monkeypatch):
-    shorten(monkeypatch, places / "cache")
+def test_it_makes_a_lut_though_the_screen_goes_dark_during_the_export_and_later(pixel, places, monkeypatch):
+    naps, running = [], []
+    monkeypatch.setattr(readiness, "_sleep", naps.append)
+    monkeypatch.setattr(readiness, "_clock", lambda: sum(naps))
+
+    def exporting():
+        running.append(pixel.app.pid)
+        pixel.state.go_dark()
+
+    shorten(monkeypatch, places / "cache", exporting)
     done = bench(*CARD)
     assert done.returncode == 0, done.stderr
+    assert running == [None], "models are exported before the app is started"
+    assert "waiting, " in done.stderr
+    assert naps == [readiness._SHOW_S]
     (ref,) = LutStore([places / "luts"]).list()
     assert (ref.device, ref.space) == ("pixel8", "autovit-xxs")
     assert ref.variant.startswith("executorch-xnnpack-fp32-t")

@@ -29,7 +29,7 @@ def places(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def iphone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakePhone]:
     """An attached iPhone 13 whose app has Core ML with made-up time."""
-    agents = MadeUpAgents("coreml", "iPhone14,5", tmp_path / "store")
+    agents = MadeUpAgents("coreml", "iPhone14,5", tmp_path / "store", lambda: phone.in_front)
     phone = FakePhone(ThreadApp(tmp_path / "unused", agents.start))
     phone.install_app()
     usbmuxd.plug_in(phone)
@@ -38,9 +38,11 @@ def iphone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakePhone]:
 
 
 def test_it_makes_a_lut(iphone: FakePhone, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch, places / "cache")
+    running = []
+    shorten(monkeypatch, places / "cache", lambda: running.append(iphone.pid))
     done = bench(*CARD)
     assert done.returncode == 0, done.stderr
+    assert running == [0], "models are exported before the app is started"
     lut = verify_lut(LutStore([places / "luts"]).resolve("iphone13/autovit-xxs/coreml-fp16-all/v1").path)
     assert (lut.meta.device.model, lut.meta.measured) == ("iPhone14,5", "simulated")
 

@@ -50,10 +50,11 @@ def _process_control(phone: FakePhone) -> type[DTXService]:
             arguments: list[str],
             options: dict[str, Any],
         ) -> int:
-            if bundle not in phone.apps or not options["KillExisting"]:
+            if bundle not in phone.apps:
                 return 0
             phone.launched.append(bundle)
-            return await asyncio.to_thread(phone.launch, environment)
+            start = phone.launch if options["KillExisting"] else phone.show
+            return await asyncio.to_thread(start, environment)
 
         @dtx_on_invoke("sendSignal:toPid:")
         async def send_signal(self, number: int, pid: int) -> None:

@@ -39,6 +39,7 @@ class FakePhone:
         hosts: Pair records of the computers that it trusts, by HostID.
         locked: The passcode has not been typed since the phone started.
         developer_image: The developer disk image is mounted, so that a computer can start apps.
+        in_front: The app is on the screen, as a computer puts it there.
         tunnelled: Who talks to it does so from inside a tunnel, as tests make believe.
         refuses_apps: The error of every installation, empty for none.
         media: Files that computers put there, by path.
@@ -56,6 +57,7 @@ class FakePhone:
     locked: bool = False
     developer_mode: bool = True
     developer_image: bool = True
+    in_front: bool = False
     tunnelled: bool = False
     refuses_apps: str = ""
     media_bytes: int = 1 << 30
@@ -123,9 +125,16 @@ class FakePhone:
         with self._lock:
             self.quit_app()
             self.launches.append(dict(environment))
+            self.in_front = True
             self._start(environment)
             self._shown = ""
             return self.pid
+
+    def show(self, environment: Mapping[str, str]) -> int:
+        """A computer brings the app to the front, or starts it; its process id."""
+        with self._lock:
+            self.in_front = True
+            return self.pid or self.launch(environment)
 
     def quit_app(self) -> None:
         """The app ends, for whatever reason; connections to it break."""

@@ -70,7 +70,7 @@ def test_it_is_let_go_at_the_end() -> None:
 
 def test_a_measurement_takes_the_lock_before_anything_is_exported() -> None:
     refused = pytest.raises(DeviceError, match="host is being measured by process")
-    with held(device("host")), refused, Target("host").opened():
+    with held(device("host")), refused, Target("host").found():
         pass
 
 

@@ -14,6 +14,7 @@ from orchestrator.measure import readiness
 from orchestrator.measure.session import Subject, check_runtime, default_threads, measure
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.device_state import DeviceState
+from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.model_file import ModelFile
 from tests.support.fake_device import QUIET, FakeClient, FakeDevice
 
@@ -215,11 +216,33 @@ def test_what_the_agent_was_told_to_ignore_does_not_reject_a_batch():
     assert not throttle_reason(forced, state())
 
 
+def test_an_app_that_is_not_in_front_is_brought_there(tmp_path, naps):
+    hidden = device(unready=[QUIET | {"foreground": False}] * 2)
+    run(tmp_path, hidden)
+    assert (hidden.shown, naps) == (2, [readiness._SHOW_S] * 2)
+
+
+def test_an_app_that_cannot_be_brought_to_the_front_is_waited_for(tmp_path, naps, monkeypatch):
+    def cannot(self):
+        raise DeviceError("the screen stays off")
+
+    monkeypatch.setattr(FakeDevice, "bring_to_front", cannot)
+    run(tmp_path, device(unready=[QUIET | {"foreground": False}] * 2))
+    assert naps == [readiness._POLL_S] * 2
+
+
+def test_on_reconnect_an_app_that_was_left_is_brought_to_the_front(tmp_path):
+    left = device(lose_after=[2])
+    left.stands = QUIET | {"foreground": False}
+    run(tmp_path, left)
+    assert left.shown == left.connections == 2
+
+
 def test_a_phone_chooses_its_own_number_of_threads():
     fake = device()
-    chosen = default_threads(fake, Variant("executorch", "xnnpack", "fp32", 1))
+    chosen = default_threads(FakeClient(fake).hello(), Variant("executorch", "xnnpack", "fp32", 1))
     assert chosen.name == "executorch-xnnpack-fp32-t2"
-    assert default_threads(fake, Variant("coreml", "all")) == Variant("coreml", "all")
+    assert default_threads(FakeClient(fake).hello(), Variant("coreml", "all")) == Variant("coreml", "all")
 
 
 def test_a_delegate_that_the_device_lacks_is_told_before_anything_is_exported():
@@ -236,7 +259,7 @@ def test_a_runtime_that_cannot_be_told_chooses_for_itself(monkeypatch):
     without = hello.runtimes["executorch"].model_copy(update={"options": {}})
     silent = hello.model_copy(update={"runtimes": {"executorch": without}})
     monkeypatch.setattr(FakeClient, "hello", lambda self: silent)
-    chosen = default_threads(fake, Variant("executorch", "xnnpack", "fp32", 2))
+    chosen = default_threads(FakeClient(fake).hello(), Variant("executorch", "xnnpack", "fp32", 2))
     assert (chosen.name, chosen.load_options) == ("executorch-xnnpack-fp32-t0", {})
     assert Variant.parse(chosen.name) == chosen
     check_runtime("fake", silent, chosen)

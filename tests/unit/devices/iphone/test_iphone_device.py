@@ -61,7 +61,7 @@ class ScriptedDriver:
     def install(self, udid: str, ipa: Path) -> None:
         raise AssertionError("nothing was to be installed")
 
-    def launch(self, udid: str, bundle: str, environment: Mapping[str, str]) -> int:
+    def launch(self, udid: str, bundle: str, environment: Mapping[str, str], *, fresh: bool) -> int:
         assert bundle in APPS
         if not self.may_launch:
             raise CannotLaunchError("not today")

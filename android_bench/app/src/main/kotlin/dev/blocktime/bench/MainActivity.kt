@@ -9,8 +9,8 @@ import android.os.Bundle
 import android.os.PowerManager
 import android.util.Log
 import android.view.View
-import android.view.WindowManager
 import android.widget.TextView
+import dev.blocktime.core.ui.AgentState
 import dev.blocktime.core.ui.Status
 import dev.blocktime.core.ui.describe
 import dev.blocktime.core.ui.describeReadiness
@@ -82,21 +82,17 @@ class MainActivity : Activity() {
         text(R.id.work, describe(status.work, status.connected))
         text(R.id.results, status.results.joinToString("\n", transform = ::describe))
         text(R.id.refusals, status.refusals.joinToString("\n") { "${it.code}: ${it.message}" })
-        measureWell(status.connected)
+        window.decorView.keepScreenOn = status.agent is AgentState.Listening
+        sustainPerformance(status.connected)
         window.decorView.removeCallbacks(redraw)
         if (status.connected) return
         text(R.id.readiness, describeReadiness(bench.probe.read(), bench.control.allowed))
         window.decorView.postDelayed(redraw, REDRAW_MS)
     }
 
-    private fun measureWell(connected: Boolean) {
+    private fun sustainPerformance(connected: Boolean) {
         if (connected == isMeasured) return
         isMeasured = connected
-        if (connected) {
-            window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
-        } else {
-            window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
-        }
         if (getSystemService(PowerManager::class.java).isSustainedPerformanceModeSupported) {
             window.setSustainedPerformanceMode(connected)
             bench.probe.isSustained = connected

@@ -81,6 +81,8 @@ def show_sustained(measured: SustainedRun) -> None:
     emit_rows(title, columns, rows, False)
     tell(str(measured.slowdown))
     tell(str(measured.percentiles))
+    if usage := str(measured.usage):
+        tell(usage)
     if measured.segments > 1:
         tell(f"in {measured.segments} parts: it was interrupted, and the device cooled in between")
 

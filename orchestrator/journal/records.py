@@ -81,6 +81,7 @@ class BatchRecord(_Record):
 
     `slots[i]` is the model of slot i, `copies[i]` 1 for the second load of the reference. `compile_ns` and `cached`
     are those of PROTOCOL.md's `load`, None where the runtime does not tell.
+    `state_before` is the device's before the loads, of sustained runs alone.
     """
 
     kind: Literal["batch"] = "batch"
@@ -94,6 +95,7 @@ class BatchRecord(_Record):
     load_ns: Annotated[list[Nanoseconds], Field(max_length=MAX_SLOTS)]
     compile_ns: Annotated[list[Nanoseconds | None], Field(max_length=MAX_SLOTS)] = []
     cached: Annotated[list[bool | None], Field(max_length=MAX_SLOTS)] = []
+    state_before: dict[str, Any] | None = None
 
 
 class ChunkRecord(_Record):

@@ -54,8 +54,10 @@ class Slowdown:
     def __str__(self) -> str:
         """In words."""
         if self.since_s is None:
+            steady = abs(self.rise) <= LEAST_RISE
+            finding = "did not slow down" if steady else "no slowdown that lasts and stands out of the noise"
             verdict = (
-                f"did not slow down: {self.first_ms:.3f} ms at first, {self.last_ms:.3f} ms at the end "
+                f"{finding}: {self.first_ms:.3f} ms at first, {self.last_ms:.3f} ms at the end "
                 f"({100 * self.rise:+.1f} %)"
             )
         else:

@@ -65,6 +65,7 @@ def _segment(
 ) -> None:
     """Load the model afresh and call it to the end of the time."""
     earlier = [record for record in log.records if isinstance(record, BatchRecord)]
+    before = link.client.state()
     loaded = link.load(file)
     batch = BatchRecord(
         batch=0,
@@ -77,6 +78,7 @@ def _segment(
         load_ns=[loaded.load_ns],
         compile_ns=[loaded.compile_ns],
         cached=[loaded.cached],
+        state_before=before.model_dump(),
     )
     log.append(batch)
     chunk_s = min(max(duration_s / CHUNKS, SHORTEST_S), LONGEST_S)

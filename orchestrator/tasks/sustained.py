@@ -17,6 +17,7 @@ from orchestrator.journal.records import Header
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.journal.slowdown import Slowdown, slowdown
 from orchestrator.journal.sustained import Point, all_percentiles, points_of
+from orchestrator.journal.usage import Usage, usage_of
 from orchestrator.measure.link import Link
 from orchestrator.measure.session import Subject, check_runtime, identity_of
 from orchestrator.measure.sustained import run_sustained
@@ -43,6 +44,7 @@ class SustainedRun:
     points: tuple[Point, ...]
     percentiles: Percentiles
     slowdown: Slowdown
+    usage: Usage
     folder: Path
 
     @property
@@ -66,6 +68,7 @@ class SustainedRun:
             "verdict": str(self.slowdown),
             **asdict(self.slowdown),
             **self.percentiles.columns(),
+            **asdict(self.usage),
             "points": [asdict(point) for point in self.points],
         }
 
@@ -146,6 +149,7 @@ def read_sustained(run: Run) -> SustainedRun:
         points=tuple(points),
         percentiles=all_percentiles(records),
         slowdown=slowdown(points),
+        usage=usage_of(records),
         folder=run.folder,
     )
 

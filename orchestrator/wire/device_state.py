@@ -22,9 +22,13 @@ class ThermalZone(WireValue):
 
 
 class Battery(WireValue):
+    """`charge_uah`: what is left, by the battery's own counter."""
+
     percent: float
     charging: bool | None
     celsius: float | None
+    charge_uah: Count | None = None
+    voltage_mv: Count | None = None
 
 
 Caveat = Literal["debuggable_build", "power_save", "low_battery", "throttled", "background"]
@@ -48,6 +52,7 @@ class DeviceState(WireValue):
     low_power_mode: bool | None
     free_memory_bytes: Count | None
     agent_memory_bytes: Count | None
+    agent_peak_memory_bytes: Count | None = None
     qos: Text | None
     foreground: bool | None
     keep_warm: bool | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -44,6 +46,7 @@ def read_state() -> DeviceState:
         low_power_mode=None,
         free_memory_bytes=free_memory_bytes(),
         agent_memory_bytes=int(psutil.Process().memory_info().rss),
+        agent_peak_memory_bytes=_peak_memory_bytes(),
         qos=None,
         foreground=None,
     )
@@ -100,6 +103,17 @@ def _steal_ms() -> int | None:
     """Time since boot that a hypervisor gave to others while this machine had work."""
     steal_s = getattr(psutil.cpu_times(), "steal", None)
     return None if steal_s is None else max(0, int(steal_s * 1000))
+
+
+def _peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int | None:
+    """Most that was ever resident of this process.
+
+    Not getrusage's: on Linux that begins with the process that started this one; macOS has no other.
+    """
+    if platform.system() == "Darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kibibytes = re.search(r"^VmHWM:\s*(\d+) kB$", _text(status, limit=1 << 16) or "", re.MULTILINE)
+    return int(kibibytes[1]) * 1024 if kibibytes else None
 
 
 def _battery() -> Battery | None:

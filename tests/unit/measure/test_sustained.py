@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from orchestrator.journal.log import MeasurementLog
-from orchestrator.journal.records import Header
+from orchestrator.journal.records import BatchRecord, Header
 from orchestrator.journal.slowdown import slowdown
 from orchestrator.journal.sustained import Point, all_percentiles, in_rows, points_of
+from orchestrator.journal.usage import MemoryUse, usage_of
 from orchestrator.measure.failures import ReferenceFailedError
 from orchestrator.measure.link import Link
 from orchestrator.measure.session import identity_of
@@ -52,6 +53,9 @@ class HeatingDevice(FakeDevice):
 
 
 class HeatingClient(FakeClient):
+    def state(self):
+        return self.device.state()
+
     def run(self, handles, order, warmup=0, warmup_ms=0):
         device = self.device
         device.runs += 1
@@ -193,6 +197,77 @@ def test_the_picture_has_a_panel_for_all_that_is_told(tmp_path, suffix) -> None:
         assert "MHz, fastest core" in text
         assert "shaded: thermal state fair" in text
         assert "the device tells no thermal state" in (tmp_path / "alone.svg").read_text()
+
+
+class Phone(HeatingDevice):
+    """Draws 900 mA at 4 V from a counter in steps of 500 uAh; its agent has 100 MiB, with the model 140."""
+
+    charging, step_uah, told = False, 500, True
+
+    def state(self):
+        state = super().state()
+        used_uah = 900_000 * self.processor.now_ns / 3600e9
+        charge = 3_000_000 - int(used_uah / self.step_uah) * self.step_uah
+        battery = {"percent": 70, "charging": self.charging, "celsius": None}
+        battery |= {"charge_uah": charge, "voltage_mv": 4000} if self.told else {}
+        resident = (140 if self.runs else 100) * 2**20
+        memory = {
+            "agent_memory_bytes": resident,
+            "agent_peak_memory_bytes": resident + 2**20 * 5 * bool(self.runs),
+        }
+        return DeviceState.model_validate(state.model_dump() | {"battery": battery} | memory)
+
+
+def test_energy_a_call_is_of_the_battery_s_own_counter(tmp_path) -> None:
+    """0.9 A at 4 V are 3.6 W: over 20 ms 72 mJ, but for the counter's steps."""
+    used = usage_of(measured(tmp_path, Phone(), 300)[0]).energy
+    assert used is not None
+    assert used.low <= 72.0 <= used.high
+    assert used.mj_per_call == pytest.approx(72.0, rel=0.01)
+    assert used.high - used.mj_per_call == pytest.approx(3.6 * 500 * 4 / 15_000, rel=0.01), "one step"
+
+
+def test_on_external_power_no_energy_is_told(tmp_path) -> None:
+    phone = Phone()
+    phone.charging = True
+    used = usage_of(measured(tmp_path, phone, 300)[0])
+    assert used.energy is None
+    assert "the phone was on external power" in str(used)
+
+
+def test_a_counter_that_hardly_moved_tells_no_energy(tmp_path) -> None:
+    phone = Phone()
+    phone.step_uah = 50_000
+    assert "moved too little; measure for longer" in str(usage_of(measured(tmp_path, phone, 300)[0]))
+
+
+def test_a_device_that_tells_no_charge_has_no_energy_and_no_word_of_it(tmp_path) -> None:
+    phone = Phone()
+    phone.told = False
+    used = usage_of(measured(tmp_path, phone, 30)[0])
+    assert (used.energy, used.energy_note) == (None, "")
+    assert "energy" not in str(used)
+
+
+def test_memory_is_what_the_agent_has_more_than_before_the_load(tmp_path) -> None:
+    memory = usage_of(measured(tmp_path, Phone(), 30)[0]).memory
+    assert memory == MemoryUse(
+        resident=40 << 20, resident_low=40 << 20, resident_high=40 << 20, peak=45 << 20
+    )
+
+
+def test_an_earlier_peak_of_the_agent_is_not_the_model_s(tmp_path) -> None:
+    records = measured(tmp_path, Phone(), 30)[0]
+    batch = next(record for record in records if isinstance(record, BatchRecord))
+    assert batch.state_before is not None
+    earlier = batch.model_copy(
+        update={"state_before": batch.state_before | {"agent_peak_memory_bytes": 900 << 20}}
+    )
+    memory = usage_of([earlier if record is batch else record for record in records]).memory
+    assert memory is not None
+    assert memory.peak is None
+    without = batch.model_copy(update={"state_before": None})
+    assert usage_of([without if record is batch else record for record in records]).memory is None
 
 
 def point(number, ms, segment=0, heat="nominal", mhz=None) -> Point:

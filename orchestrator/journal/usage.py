@@ -1,0 +1,126 @@
+"""What a model takes besides time, in a sustained run, where it is alone: memory and the battery's charge."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from orchestrator.journal.conditions import state_of
+from orchestrator.journal.records import BatchRecord, ChunkRecord, Header, Record
+from orchestrator.wire.device_state import DeviceState
+
+_MILLICOULOMBS_PER_UAH = 3.6
+PEAK_NOISE_BYTES = 1 << 20
+"""A peak that rose by less may be an earlier one: Linux keeps its counts per core, some hundred KiB apart."""
+
+LEAST_STEPS = 5
+"""Steps of the battery's counter that a figure takes: with fewer its interval is wider than two fifths of it."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How much more memory the agent has, in bytes, than before it loaded the model.
+
+    Attributes:
+        resident: Between chunks of calls, median...
+        resident_low, resident_high: ...and range; the agent's own buffers are in it.
+        peak: The most at any moment, loading included; None where an earlier peak of the agent was higher.
+    """
+
+    resident: int
+    resident_low: int
+    resident_high: int
+    peak: int | None
+
+
+@dataclass(frozen=True)
+class EnergyUse:
+    """Energy a call in mJ, of the whole phone, screen included, by its battery's counter of charge.
+
+    The interval is that of the counter's steps: each end of each part may be off by one.
+    """
+
+    mj_per_call: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """None where the device does not tell; `energy_note` says why where it could."""
+
+    memory: MemoryUse | None
+    energy: EnergyUse | None
+    energy_note: str = ""
+
+    def __str__(self) -> str:
+        """In words; empty where nothing is told."""
+        told = []
+        if memory := self.memory:
+            low, high = memory.resident_low / 2**20, memory.resident_high / 2**20
+            peak = "" if memory.peak is None else f", {memory.peak / 2**20:.1f} MiB at most, loading included"
+            told.append(f"memory {memory.resident / 2**20:.1f} MiB ({low:.1f} to {high:.1f}){peak}")
+        if energy := self.energy:
+            interval = f"{energy.low:.3g} to {energy.high:.3g}"
+            told.append(f"energy {energy.mj_per_call:.3g} mJ a call ({interval}), of the whole phone")
+        return "; ".join([*told, *([self.energy_note] if self.energy_note else [])])
+
+
+def usage_of(records: Sequence[Record]) -> Usage:
+    """What a sustained run's journal tells. Raises InvalidArtifactError where a state is not one."""
+    batches = [record for record in records if isinstance(record, BatchRecord)]
+    parts = [
+        [
+            (state_of(chunk.state_before), state_of(chunk.state_after), chunk.nanoseconds().size)
+            for chunk in records
+            if isinstance(chunk, ChunkRecord) and chunk.segment == batch.segment
+        ]
+        for batch in batches
+    ]
+    before = state_of(batches[0].state_before) if batches and batches[0].state_before else None
+    memory = _memory(before, [after for _, after, _ in parts[0]]) if before else None
+    states = [[state for chunk in part for state in chunk[:2]] for part in parts if part]
+    header = records[0]
+    warmup = int(header.identity.policy["warmup"]) if isinstance(header, Header) else 0
+    calls = sum(warmup + sum(size for *_, size in part) for part in parts if part)
+    return Usage(memory, *_energy(states, calls))
+
+
+def _memory(before: DeviceState, after: Sequence[DeviceState]) -> MemoryUse | None:
+    """Of the first part alone: what an agent has freed it may keep, and the next load takes that again."""
+    empty = before.agent_memory_bytes
+    told = [state.agent_memory_bytes for state in after if state.agent_memory_bytes is not None]
+    if empty is None or not told:
+        return None
+    peaks = [state.agent_peak_memory_bytes for state in after if state.agent_peak_memory_bytes is not None]
+    earlier = before.agent_peak_memory_bytes
+    rose = earlier is not None and peaks and max(peaks) > earlier + PEAK_NOISE_BYTES
+    return MemoryUse(
+        resident=round(statistics.median(told)) - empty,
+        resident_low=min(told) - empty,
+        resident_high=max(told) - empty,
+        peak=max(peaks) - empty if rose else None,
+    )
+
+
+def _energy(parts: Sequence[Sequence[DeviceState]], calls: int) -> tuple[EnergyUse | None, str]:
+    batteries = [[state.battery for state in part if state.battery] for part in parts]
+    readings = [battery for part in batteries for battery in part]
+    charges = [[b.charge_uah for b in part if b.charge_uah is not None] for part in batteries]
+    volts = [b.voltage_mv / 1000 for b in readings if b.voltage_mv is not None]
+    if not volts or sum(map(len, charges)) < sum(map(len, parts)):
+        return None, ""
+    if any(b.charging is not False for b in readings):
+        return None, (
+            "no energy a call: the phone was on external power, which the battery does not see; unplug it and "
+            "reach it over the network"
+        )
+    used = sum(part[0] - part[-1] for part in charges)
+    steps = [abs(b - a) for part in charges for a, b in pairwise(part) if a != b]
+    if not steps or used < LEAST_STEPS * min(steps):
+        return None, "no energy a call: the battery's counter of charge moved too little; measure for longer"
+    mj = _MILLICOULOMBS_PER_UAH * statistics.mean(volts) / calls
+    error = min(steps) * len(charges)
+    return EnergyUse(mj * used, mj * (used - error), mj * (used + error)), ""

@@ -21,6 +21,7 @@ __all__ = [
     "DeviceError",
     "Evaluation",
     "FoundNetwork",
+    "LargestNetworks",
     "Lowering",
     "MeasuredNetwork",
     "MeasuredNetworks",
@@ -51,6 +52,7 @@ __all__ = [
     "evaluate",
     "export_blocks",
     "export_networks",
+    "find_largest",
     "find_network",
     "find_past_run",
     "measure_networks",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from orchestrator.journal.errors import MeasurementRejectedError
     from orchestrator.measure.validate import Validation
     from orchestrator.tasks.breakdown import break_down
+    from orchestrator.tasks.coarse import LargestNetworks, find_largest
     from orchestrator.tasks.doctor import Need, doctor
     from orchestrator.tasks.evaluate import Evaluation, evaluate
     from orchestrator.tasks.export import Lowering, export_blocks, export_networks
@@ -87,12 +90,13 @@ if TYPE_CHECKING:
     from orchestrator.tasks.progress import Note, Progress, Step
     from orchestrator.tasks.report import report_lut, report_run
     from orchestrator.tasks.runs import PastLatency, PastRun, find_past_run, past_runs, run_latencies
-    from orchestrator.tasks.search import FoundNetwork, Trial, find_network
+    from orchestrator.tasks.search import FoundNetwork, find_network
     from orchestrator.tasks.suite import MeasuredSuite, run_suite
     from orchestrator.tasks.sustained import SustainedRun, measure_sustained, read_sustained
     from orchestrator.tasks.target import Target
     from orchestrator.tasks.train import TrainedSupernet, train_supernet
     from orchestrator.tasks.trained import Trained
+    from orchestrator.tasks.trial import Trial
     from orchestrator.tasks.validate import validate
     from orchestrator.wire.errors import DeviceError
 else:

@@ -18,12 +18,15 @@ from orchestrator.cli.amounts import (
     parse_percent,
     parse_share,
 )
-from orchestrator.cli.eval import DataOption, OutsideOption, SupernetOption
+from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
 from orchestrator.cli.percentiles import PERCENTILES
+from orchestrator.cli.search_coarse import check_settings, show_largest
+from orchestrator.tasks.coarse import find_largest
 from orchestrator.tasks.phones import Phone, budget_of, open_phone
+from orchestrator.tasks.trial import Trial
 from orchestrator.winner.card import budget_text, by_lut
 from orchestrator.winner.choice import MeasuredBest
 from search.algorithms import INHERITED_ACCURACY, Criterion, SearchSettings, get_strategy
@@ -100,6 +103,21 @@ class SettingOptions:
         str, typer.Option(help="Share of wrong answers that a millisecond is worth, e.g. 0.2%.")
     ] = "0%"
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0
+    draws: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Networks drawn within the budget for the coarse stage.")
+    ] = 10_000
+    skeletons: Annotated[
+        int,
+        typer.Option(
+            "--top-k", min=1, max=10_000, help="K: skeletons kept of them, or without a supernet networks."
+        ),
+    ] = 25
+    p_depth: Annotated[
+        float, typer.Option(min=0, max=1, help="P_d: chance that a mutation changes a depth.")
+    ] = 0.2
+    p_block: Annotated[
+        float, typer.Option(min=0, max=1, help="P_m: chance that a mutation changes a block.")
+    ] = 0.4
     population: Annotated[int, typer.Option(min=1)] = 50
     generations: Annotated[int, typer.Option(min=0)] = 20
     parents: Annotated[int, typer.Option(min=1)] = 10
@@ -124,9 +142,14 @@ def register(app: typer.Typer) -> None:
 
 def search_command(
     phones: PhoneOptions,
-    supernet: SupernetOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the result.")],
     *,
+    supernet: Annotated[
+        Path | None,
+        typer.Option(
+            "--supernet", help="Folder of a trained supernet; without it the largest networks are listed."
+        ),
+    ] = None,
     limits: LimitOptions,
     settings: SettingOptions,
     objective: Annotated[
@@ -151,24 +174,47 @@ def search_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Most accurate architecture within a latency (Algorithm 2); a killed search goes on when repeated."""
+    """Most accurate architecture within a latency (Algorithm 2); a killed search goes on when repeated.
+
+    Without --supernet the coarse stage alone: the networks within the budget that are largest.
+    """
     if feedback and device is None:
         raise UsageError("--feedback needs measurements; add --device")
     store = open_store(luts, made=feedback)
-    opened = phones.parse(store)
-    from orchestrator.tasks.search import Trial, find_network  # brings torch
-
+    opened, chosen = phones.parse(store), settings.parse()
     trial = None
     if device is not None:
         into = store if feedback else None
         trial = Trial(device, access.parse(), top_count, parse_budget(budget), into)
+    if supernet is None:
+        check_settings(chosen)
+        if objective != INHERITED_ACCURACY or data or outside or feedback or cluster:
+            raise UsageError(
+                "--objective, --data, --outside, --feedback and --cluster are for a supernet; add --supernet"
+            )
+        with shown_progress() as progress:
+            found = find_largest(
+                opened,
+                output,
+                budget=budget_of(opened, **limits.parse()),
+                count=chosen.skeletons,
+                draws=chosen.draws,
+                seed=chosen.seed,
+                trial=trial,
+                workers=workers,
+                progress=progress,
+            )
+        show_largest(found, output, as_json)
+        return
+    from orchestrator.tasks.search import find_network  # brings torch
+
     with shown_progress() as progress:
         network = find_network(
             supernet,
             opened,
             output,
             budget=budget_of(opened, **limits.parse()),
-            settings=settings.parse(),
+            settings=chosen,
             objective=objective,
             trial=trial,
             data=data,

@@ -10,9 +10,7 @@ from pathlib import Path
 from luts.format.atomic_file import check_folder
 from luts.format.code_version import code_version
 from luts.format.errors import UsageError
-from luts.format.store import LutStore
 from orchestrator.agent.device.cores import usable_cores
-from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
 from orchestrator.plan.plan import model_id
@@ -22,6 +20,7 @@ from orchestrator.tasks.notes import Notes
 from orchestrator.tasks.phones import Phone, budget_of, searchable, within_scope
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.tasks.side_by_side import REFERENCE, measure_beside
+from orchestrator.tasks.trial import Trial
 from orchestrator.winner.card import Card
 from orchestrator.winner.choice import MeasuredBest, best_of, winner_of
 from orchestrator.winner.feedback import fed_back
@@ -49,25 +48,6 @@ from search.supernet.inherit.evaluate import InheritedAccuracy
 
 ACCURACIES_FILE = "accuracies.jsonl"
 """Among the supernet's notes, so that every search with it knows what the others have evaluated."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """How a search's best are measured.
-
-    Attributes:
-        device: `host`, a phone's name or serial, or `simulated[:SCENARIO]`.
-        access: How it is driven.
-        count: Architectures measured.
-        budget_s: Time after which no further pass is begun.
-        feed_into: Store that gets the LUT's next version, with these measurements in it; None for none.
-    """
-
-    device: str
-    access: Access = field(default_factory=Access)
-    count: int = 3
-    budget_s: float = 120.0
-    feed_into: LutStore | None = None
 
 
 @dataclass(frozen=True)

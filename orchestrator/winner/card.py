@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from luts.format.lut import Lut
 from luts.format.messages import few
 from orchestrator.winner.choice import MeasuredBest
-from search.algorithms import SearchResult
+from search.algorithms import Budget, SearchResult
 from search.algorithms.record import Evaluated
 
 if TYPE_CHECKING:
@@ -65,9 +65,13 @@ def model_card(card: Card, files: Mapping[str, str]) -> str:
 
 def budget_text(search: SearchResult) -> str:
     """A search's budget as people read it."""
-    budget = search.budget
-    latencies = (budget.latency_ms, *budget.further_latency_ms)
-    parts = [" and ".join(by_lut([f"{ms:.3f} ms" for ms in latencies], search.lut_names))]
+    latencies = (search.budget.latency_ms, *search.budget.further_latency_ms)
+    return limits_text(search.budget, by_lut([f"{ms:.3f} ms" for ms in latencies], search.lut_names))
+
+
+def limits_text(budget: Budget, latencies: Sequence[str]) -> str:
+    """A budget as people read it, with its latencies as texts."""
+    parts = [" and ".join(latencies)]
     parts += [f"{budget.params:,} parameters"] if budget.params is not None else []
     parts += [f"at least {budget.least_params:,} of them"] if budget.least_params is not None else []
     parts += [f"{budget.macs:,} conv+linear MACs"] if budget.macs is not None else []

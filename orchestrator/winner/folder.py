@@ -14,6 +14,11 @@ from search.algorithms.record import Evaluated, LutPin, SearchInputs
 
 REMEDY = "use another folder, or remove it"
 
+RESULT_FILE = "result.json"
+
+LARGEST_FILE = "largest.json"
+"""Of a search without a supernet."""
+
 
 @dataclass(frozen=True)
 class ResultFolder:
@@ -30,6 +35,8 @@ class ResultFolder:
             InvalidArtifactError: what it holds is damaged.
         """
         earlier = None
+        if (self.path / LARGEST_FILE).exists():
+            raise UsageError(f"{self.path} holds a search without a supernet; {REMEDY}")
         if self._result.exists():
             earlier = SearchResult.load(self._result, REMEDY)
             if differing := earlier.difference(inputs):
@@ -67,7 +74,7 @@ class ResultFolder:
 
     @property
     def _result(self) -> Path:
-        return self.path / "result.json"
+        return self.path / RESULT_FILE
 
     @property
     def _measured(self) -> Path:

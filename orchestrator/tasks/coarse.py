@@ -1,0 +1,124 @@
+"""The largest networks within a latency: a search with nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from luts.format.atomic_file import check_folder
+from luts.format.errors import UsageError
+from luts.format.json_file import write_json
+from orchestrator.devices.discover import resolve
+from orchestrator.devices.lock import held
+from orchestrator.measure.validate import Compared, compare
+from orchestrator.plan.plan import model_id
+from orchestrator.tasks.phones import Phone, budget_of, searchable
+from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.side_by_side import measure_beside
+from orchestrator.tasks.trial import Trial
+from orchestrator.winner.folder import LARGEST_FILE, REMEDY, RESULT_FILE
+from search.algorithms.record.coarse_result import CoarseInputs, CoarseResult, Sized
+from search.algorithms.record.settings import Budget
+from search.algorithms.study.coarse import largest_within
+from search.spaces import Arch
+from search.spaces.coverage import covered_space
+
+RANDOM_WEIGHTS = "note: measured with random weights, which take as long as trained ones"
+
+
+@dataclass(frozen=True)
+class LargestNetworks:
+    """The largest networks within a budget; nothing is known of their accuracy.
+
+    Attributes:
+        files: Files of the architectures, and what each costs, the largest first.
+        measured: The first of them beside the LUT's reference, with random weights; none without a trial.
+    """
+
+    result: CoarseResult
+    files: Mapping[Path, Sized]
+    measured: tuple[Compared, ...] = ()
+
+
+def find_largest(
+    phones: Sequence[Phone],
+    output: Path,
+    *,
+    budget: Budget | None = None,
+    count: int = 25,
+    draws: int = 10_000,
+    seed: int = 0,
+    trial: Trial | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> LargestNetworks:
+    """The coarse stage of Algorithm 2 alone: the networks within a latency with the most MACs, then parameters.
+
+    Args:
+        phones: That the networks are for; the first one's LUT says the space and how they are measured.
+        output: Folder of the result, and of no other search.
+        budget: What more than the phones' latencies must hold, as `budget_of` makes it.
+        count: K, how many networks are kept.
+        draws: Candidates drawn from within the budget; all of them, where there are no more.
+        seed: Of the draws.
+        trial: How the first are measured, with random weights; None leaves it at predictions.
+        workers: Exporting processes; all cores.
+        progress: Told of every export and pass of measuring.
+
+    Raises:
+        InfeasibleError: nothing meets the budget; says the smallest latency that can be reached.
+        UsageError: the LUTs are of different spaces, or `output` holds another search.
+        StorageError: nothing can be written into `output`.
+    """
+    check_folder(output)
+    phone = phones[0]
+    space = searchable(phones, covered_space(phone.lut))
+    prices = [phone.price for phone in phones]
+    result = largest_within(space, prices, budget or budget_of(phones), count, draws, seed)
+    result = result.model_copy(update={"luts": tuple(phone.pin for phone in phones)})
+    _check(output, result)
+    result.save(output / LARGEST_FILE)
+    files = {
+        output / "networks" / f"{rank:03}.json": row for rank, row in enumerate(result.networks, start=1)
+    }
+    for file, row in files.items():
+        write_json(file, row.architecture().to_document())
+    if trial is None:
+        return LargestNetworks(result, files)
+    progress(Note(RANDOM_WEIGHTS))
+    archs = [row.architecture() for row in result.networks[: trial.count]]
+    return LargestNetworks(result, files, _measured(archs, phone, trial, seed, workers, progress))
+
+
+def _check(output: Path, result: CoarseResult) -> None:
+    """`UsageError` where a folder holds another search."""
+    largest = output / LARGEST_FILE
+    if (output / RESULT_FILE).exists():
+        raise UsageError(f"{output} holds a search with a supernet; {REMEDY}")
+    if largest.exists():
+        names = CoarseInputs.model_fields
+        before, now = (
+            each.model_dump(include=set(names)) for each in (CoarseResult.load(largest, REMEDY), result)
+        )
+        if differing := [name for name in names if before[name] != now[name]]:
+            raise UsageError(f"{output} holds a search with another {differing[0]}; {REMEDY}")
+
+
+def _measured(
+    archs: Sequence[Arch], phone: Phone, trial: Trial, seed: int, workers: int | None, progress: Progress
+) -> tuple[Compared, ...]:
+    specs = {model_id(arch.keys()): phone.variant.export_spec(arch.keys()) for arch in archs}
+    with resolve(trial.device, trial.access) as device, held(device):
+        measurement, run = measure_beside(
+            device,
+            phone.variant,
+            phone.lut,
+            specs,
+            budget_s=trial.budget_s,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+    run.finish("measured")
+    return tuple(compare(phone.lut, archs, measurement))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds build/native: libetshim.so and etbench. Does nothing where they were built from the same sources and tools.
 # Needs the .venv of this repository (executorch, cmake, ninja) and g++.
-#   --jni          also libetjni.so and standin.jar, which need a JDK
+#   --jni          also libetjni.so, libaffinity.so and standin.jar, which need a JDK
 #   --if-possible  where they can't be built says so in a line, and that all else works without; exits with 0
 . "$(dirname "${BASH_SOURCE[0]}")/builds.sh"
 
@@ -59,6 +59,7 @@ once "$out/libetshim.so" "$inputs" compile etshim
 once "$out/etbench" "$inputs" compile etbench
 [[ $mode == --jni ]] || exit 0
 once "$out/libetjni.so" "$inputs $jdk" compile etjni
+once "$out/libaffinity.so" "$inputs $jdk" compile affinity
 
 pack_standin() { # FILE
   local classes=$1.classes

@@ -39,6 +39,7 @@ STATE: dict[str, Any] = {
     "foreground": True,
     "keep_warm": False,
     "sustained_performance": True,
+    "cores": "4-8",
     "caveats": ["debuggable_build"],
 }
 UNKNOWN_STATE: dict[str, Any] = {

@@ -15,7 +15,16 @@ val executorch =
 
 /** Changes with anything that decides what the agent measures, and how. */
 fun digestOfSources(): String {
-    val sources = rootProject.files("core/src/main", "executorch/src/main", "app/src/main", "gradle/libs.versions.toml")
+    val sources =
+        rootProject.files(
+            "core/src/main",
+            "executorch/src/main",
+            "app/src/main",
+            "gradle/libs.versions.toml",
+            "../native/src/affinity.cpp",
+            "../native/src/affinity.h",
+            "../native/src/affinity_jni.cpp",
+        )
     val digest = MessageDigest.getInstance("SHA-256")
     for (file in sources.asFileTree.sortedBy { it.relativeTo(rootDir).invariantSeparatorsPath }) {
         digest.update("${file.relativeTo(rootDir).invariantSeparatorsPath}\u0000".toByteArray())
@@ -39,6 +48,10 @@ android {
         buildConfigField("String", "AGENT_VERSION", "\"${libs.versions.appName.get()}+${digestOfSources()}\"")
         buildConfigField("String", "EXECUTORCH_VERSION", "\"${libs.versions.executorch.get()}-$backends\"")
     }
+
+    // Pins threads to cores. Only for the processors that ExecuTorch has libraries for.
+    externalNativeBuild.cmake.path = file("src/main/cpp/CMakeLists.txt")
+    defaultConfig.ndk.abiFilters += listOf("arm64-v8a", "x86_64")
 
     buildFeatures {
         buildConfig = true

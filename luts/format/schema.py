@@ -182,9 +182,10 @@ class LutInputs(Value):
 
     `failures` are planned models that could not be exported or that the device could not run, with the reason.
     `caveats` are reasons not to measure that the device was told to ignore, `qos` the timing thread's quality of
-    service, `keep_warm` whether a load kept the processor warm between runs and `sustained_performance` Android's
-    mode for long work: all seen in any kept batch. `fixed_performance`: Android's mode of fixed clocks was on;
-    false also where that is not known, as in LUTs of before.
+    service, `keep_warm` whether a load kept the processor warm between runs, `sustained_performance` Android's
+    mode for long work, `cores` the lists of cores that threads could run on (`4-8`): all seen in any kept batch.
+    `fixed_performance`: Android's mode of fixed clocks was on; false also where that is not known, as in LUTs of
+    before.
     """
 
     device: DeviceInfo
@@ -207,6 +208,7 @@ class LutInputs(Value):
     keep_warm: Literal["on", "off", "both"] | None = None
     fixed_performance: bool = False
     sustained_performance: Literal["on", "off", "both"] | None = None
+    cores: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
 
 
 class LutMeta(LutInputs):

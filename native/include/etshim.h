@@ -66,6 +66,10 @@ ET_SHIM_API const char* et_backend_name(size_t index); /* NULL beyond the last *
 ET_SHIM_API uint32_t et_get_threads(void);
 ET_SHIM_API int32_t et_set_threads(uint32_t threads);
 
+/* Lets all threads of this process, and those that they will start, run on some cores alone. Fails with
+ * ET_INVALID_STATE where a method is loaded with others, ET_NOT_SUPPORTED where the system does not give them. */
+ET_SHIM_API int32_t et_pin_threads(const uint32_t* cores, size_t count);
+
 /* Maps the file and verifies it; nothing is allocated for the method `forward` yet. *model is NULL on failure. */
 ET_SHIM_API int32_t et_open(const char* path, et_model** model);
 

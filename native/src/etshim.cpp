@@ -105,6 +105,13 @@ int32_t et_set_threads(uint32_t threads) {
   return guarded([&] { blocktime::set_thread_count(threads); });
 }
 
+int32_t et_pin_threads(const uint32_t* cores, size_t count) {
+  return guarded([&] {
+    require(cores != nullptr && count > 0, "no cores");
+    blocktime::set_cores({cores, cores + count});
+  });
+}
+
 int32_t et_open(const char* path, et_model** model) {
   return guarded([&] {
     require(model != nullptr, "nowhere to put the model");

@@ -1,5 +1,6 @@
 #include "runtime.h"
 
+#include "affinity.h"
 #include "error.h"
 
 #include <executorch/runtime/backend/interface.h>
@@ -27,6 +28,7 @@ constexpr uint32_t kMaxThreads = 1024;
 
 std::mutex pool_mutex;
 size_t pool_uses = 0;
+std::vector<uint32_t> pool_cores;
 
 ThreadPool& pool() {
   start_runtime();
@@ -78,6 +80,22 @@ void set_thread_count(uint32_t threads) {
     throw Failure(Error::OutOfResources,
                   "ExecuTorch could not start a pool of " + std::to_string(threads) + " threads");
   }
+}
+
+void set_cores(const std::vector<uint32_t>& cores) {
+  const std::lock_guard<std::mutex> lock(pool_mutex);
+  if (cores == pool_cores) {
+    return;
+  }
+  if (pool_uses > 0) {
+    throw Failure(Error::InvalidState,
+                  std::to_string(pool_uses) + " models are loaded on other cores; unload them first");
+  }
+  if (const int error = pin_threads(cores.data(), cores.size())) {
+    throw Failure(Error::NotSupported,
+                  "the system does not allow these cores (errno " + std::to_string(error) + "); choose others");
+  }
+  pool_cores = cores;
 }
 
 PoolUse::PoolUse() {

@@ -20,7 +20,11 @@ uint32_t thread_count();
 /// because a reset frees the pool that loaded methods keep using.
 void set_thread_count(uint32_t threads);
 
-/// Keeps the pool as it is while it lives; every loaded method holds one.
+/// Lets all threads of this process, and those that they will start, run on `cores` alone. Throws
+/// Failure(InvalidState) while a method is loaded with others, Failure(NotSupported) where the system does not allow it.
+void set_cores(const std::vector<uint32_t>& cores);
+
+/// Keeps the pool and its cores as they are while it lives; every loaded method holds one.
 class PoolUse {
  public:
   PoolUse();

@@ -60,7 +60,16 @@ PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="fp32, fp16, int8; the backend's default.")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", help="Threads of ExecuTorch's pool; all cores.")
+    int | None,
+    typer.Option(
+        "--threads", help="Threads of ExecuTorch's pool; the cores that are not little, or half of them."
+    ),
+]
+CoresOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cores", help="Cores that ExecuTorch's threads are pinned to, such as 4-8; the system chooses."
+    ),
 ]
 BudgetOption = Annotated[
     str, typer.Option("--budget", help="Time after which no further pass is begun: 90s, 15m or 2h.")
@@ -87,12 +96,13 @@ WorkersOption = Annotated[
 
 @dataclass(frozen=True)
 class VariantOptions:
-    """How models run: runtime, delegate, precision and threads."""
+    """How models run: runtime, delegate, precision, threads and cores."""
 
     runtime: RuntimeOption = None
     backend: BackendOption = None
     precision: PrecisionOption = None
     threads: ThreadsOption = None
+    cores: CoresOption = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,9 @@ class AccessOptions:
 def target_of(device: str, variant: VariantOptions, access: AccessOptions) -> Target:
     """The device and how models run on it, as the options say."""
     how = access.parse()
-    return Target(device, variant.runtime, variant.backend, variant.precision, variant.threads, how)
+    return Target(
+        device, variant.runtime, variant.backend, variant.precision, variant.threads, how, variant.cores or ""
+    )
 
 
 def with_blocks(command: Callable[..., None]) -> Callable[..., None]:

@@ -20,13 +20,14 @@ Switched = Literal["on", "off", "both"]
 @dataclass(frozen=True)
 class Conditions:
     """Everything seen in kept batches: allowed reasons not to measure, quality of service of the timing thread,
-    whether a load kept the processor warm, whether Android's sustained performance mode was on. Empty where the
-    device does not tell."""
+    whether a load kept the processor warm, whether Android's sustained performance mode was on, lists of the cores
+    that threads could run on. Empty where the device does not tell."""
 
     caveats: frozenset[str] = field(default_factory=frozenset)
     qos: frozenset[str] = field(default_factory=frozenset)
     keep_warm: frozenset[bool] = field(default_factory=frozenset)
     sustained_performance: frozenset[bool] = field(default_factory=frozenset)
+    cores: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def warmth(self) -> Switched | None:
@@ -68,6 +69,7 @@ def conditions(records: Iterable[Record]) -> Conditions:
         frozenset(state.qos for state in states if state.qos),
         _told(state.keep_warm for state in states),
         _told(state.sustained_performance for state in states),
+        frozenset(state.cores for state in states if state.cores),
     )
 
 
@@ -91,6 +93,7 @@ def described(inputs: LutInputs) -> dict[str, str]:
     said = {
         "measured although": ", ".join(inputs.caveats).replace("_", " "),
         "QoS class": ", ".join(inputs.qos),
+        "cores that ran": "; ".join(inputs.cores),
         "keep-warm load": both.get(inputs.keep_warm or "", inputs.keep_warm or ""),
         "fixed performance": "on" if inputs.fixed_performance else "",
         "sustained performance": both.get(

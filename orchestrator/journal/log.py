@@ -8,6 +8,7 @@ from types import TracebackType
 
 from luts.estimate.estimation import Estimation
 from luts.format.errors import InvalidArtifactError
+from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.journal import Journal, read_records
 from orchestrator.journal.records import (
@@ -123,9 +124,10 @@ class MeasurementLog:
 
     def throttled(self, batch: int) -> str:
         """Why a batch does not count, from the device's states around its chunks; "" where nothing is known."""
+        cores = Variant.parse(self.header.identity.variant).cores
         for chunk in self._chunks.get(batch, ()):
             before, after = (DeviceState.model_validate(s) for s in (chunk.state_before, chunk.state_after))
-            if reason := throttle_reason(before, after):
+            if reason := throttle_reason(before, after, cores):
                 return reason
         return ""
 

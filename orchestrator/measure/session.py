@@ -120,6 +120,31 @@ def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None
         raise UsageError(
             f"{device_name} has {threads.max} cores for {variant.threads} threads; use --threads"
         )
+    if variant.cores and "cores" not in runtime.options:
+        raise UsageError(
+            f"threads can't be pinned to cores on {device_name}, its system has no call for that; leave --cores out"
+        )
+
+
+def threads_warning(device_name: str, hello: HelloReply, variant: Variant) -> str:
+    """What speaks against as many threads, in a line; "" where nothing does.
+
+    ExecuTorch's own threads wait for the slowest of them: on little cores, or on cores that others use too, more
+    threads have been up to ten times slower.
+    """
+    runtime = hello.runtimes.get(variant.runtime)
+    option = runtime.options.get("threads") if runtime else None
+    if (
+        option is None
+        or variant.cores
+        or not isinstance(option.default, int)
+        or variant.threads <= option.default
+    ):
+        return ""
+    return (
+        f"{variant.threads} threads are more than the {option.default} that {device_name} takes by default; "
+        "on little or busy cores they slow each other down"
+    )
 
 
 def default_threads(hello: HelloReply, variant: Variant) -> Variant:

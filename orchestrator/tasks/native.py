@@ -16,7 +16,7 @@ from luts.format.installation import ROOT, is_checkout, supplied
 from orchestrator.agent.device.built import built_dir
 
 _BUILD_TIMEOUT_S = 1800
-_SOURCES = ("error", "etshim", "loaded_method", "program_file", "runtime", "timing")
+_SOURCES = ("affinity", "error", "etshim", "loaded_method", "program_file", "runtime", "timing")
 _DEFINITIONS = ("C10_USING_CUSTOM_GENERATED_MACROS", "ET_EVENT_TRACER_ENABLED", "ET_USE_THREADPOOL")
 """Those of ExecuTorch's package for CMake, without which its headers do not compile."""
 _FLAGS = (

@@ -78,6 +78,7 @@ def lut_of(
         keep_warm=seen.warmth,
         fixed_performance=header.identity.fixed_performance,
         sustained_performance=seen.sustained,
+        cores=tuple(sorted(seen.cores)),
     )
     able = [model for model in plan.models if model.model_id not in measurement.failures]
     placed = measurement.placements

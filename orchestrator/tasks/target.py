@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from luts.format.errors import UsageError
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device.cores import threads_by_default
 from orchestrator.devices.android.phones import EMULATOR
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import known_phone
@@ -17,7 +17,8 @@ from orchestrator.devices.lock import held
 from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.runs import runs_root
-from orchestrator.measure.session import check_runtime, default_threads
+from orchestrator.measure.session import check_runtime, default_threads, threads_warning
+from orchestrator.wire.core_list import parse_cores
 from orchestrator.wire.replies import HelloReply
 
 
@@ -30,8 +31,10 @@ class Target:
         runtime: `executorch` or `coreml`; that of iPhones is `coreml`, of all others `executorch`.
         backend: ExecuTorch's delegate (`xnnpack`), or Core ML's compute units (`all`).
         precision: The backend's default.
-        threads: Of ExecuTorch's pool; all cores of the host, elsewhere what the agent takes by default.
-        access: How the device is driven.
+        threads: Of ExecuTorch's pool; as many as pinned cores, else what the agent takes by default: the cores that
+            are not little, or half of them where all are alike.
+        access: How the device is driven; told also of more threads than are good.
+        cores: What ExecuTorch's threads are pinned to (`4-8`); the system chooses.
     """
 
     device: str
@@ -40,6 +43,7 @@ class Target:
     precision: str | None = None
     threads: int | None = None
     access: Access = field(default_factory=Access)
+    cores: str = ""
 
     @classmethod
     def of(cls, target: Target | str) -> Target:
@@ -58,13 +62,18 @@ class Target:
         """
         runtime = self.runtime or ("coreml" if self.kind == "iphone" else "executorch")
         if scenario_of(self.device) and runtime in ("executorch", "simulated"):
-            return Variant("simulated", self.backend or "", self.precision or "", self.threads or 1)
+            return Variant(
+                "simulated", self.backend or "", self.precision or "", self.threads or 1, self.cores
+            )
         if runtime == "coreml":
             if self.threads is not None:
                 raise UsageError("--threads is for --runtime executorch; Core ML chooses its own")
-            return Variant("coreml", self.backend or "all", self.precision or "")
-        threads = self.threads or usable_cores()
-        return Variant(runtime, self.backend or "xnnpack", self.precision or "", threads)
+            return Variant("coreml", self.backend or "all", self.precision or "", cores=self.cores)
+        variant = Variant(
+            runtime, self.backend or "xnnpack", self.precision or "", self.threads or 0, self.cores
+        )
+        pinned = len(parse_cores(variant.cores)) if variant.cores else 0
+        return replace(variant, threads=self.threads or pinned or threads_by_default())
 
     @cached_property
     def kind(self) -> Kind:
@@ -85,13 +94,19 @@ class Target:
         runs_root()  # whether measurements can be kept is found out before models are exported
         with resolve(self.device, self.access) as device, held(device):
             if self.kind in ("host", "simulated"):
-                check_runtime(device.name, greet(device), variant)
+                hello = greet(device)
+                check_runtime(device.name, hello, variant)
+                self._warn(device, hello)
             yield device
 
     @property
     def is_settled(self) -> bool:
         """Whether the variant is known before the device is asked."""
-        return self.threads is not None or self.kind in ("host", "simulated") or self.variant.threads == 0
+        return (
+            bool(self.threads or self.cores)
+            or self.kind in ("host", "simulated")
+            or self.variant.threads == 0
+        )
 
     def variant_on(self, device: Device) -> Variant:
         """The variant with the threads that a phone's agent takes by default, where none are named.
@@ -99,7 +114,17 @@ class Target:
         Raises:
             DeviceError: the phone does not answer.
         """
-        return self.variant if self.is_settled else default_threads(greet(device), self.variant)
+        if self.kind in ("host", "simulated") or not self.variant.threads:
+            return self.variant
+        hello = greet(device)
+        if not self.is_settled:
+            return default_threads(hello, self.variant)
+        self._warn(device, hello)
+        return self.variant
+
+    def _warn(self, device: Device, hello: HelloReply) -> None:
+        if warning := threads_warning(device.name, hello, self.variant):
+            self.access.say(warning)
 
 
 def lut_name(device: Device, name: str | None) -> str:

@@ -112,6 +112,7 @@ def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
             "qos": tuple(sorted(seen.qos.union(meta.qos))),
             "keep_warm": either(meta.keep_warm, seen.warmth),
             "sustained_performance": either(meta.sustained_performance, seen.sustained),
+            "cores": tuple(sorted(seen.cores.union(meta.cores))),
         }
     )
 

@@ -37,7 +37,8 @@ Caveat = Literal["debuggable_build", "power_save", "low_battery", "throttled", "
 class DeviceState(WireValue):
     """A moment of the device. A field is null where the device does not tell; nothing is guessed.
 
-    `caveats` are reasons not to measure that the agent was told to ignore.
+    `caveats` are reasons not to measure that the agent was told to ignore, `cores` those that its threads may
+    run on (`4-8`).
     """
 
     uptime_ns: Count
@@ -57,4 +58,5 @@ class DeviceState(WireValue):
     foreground: bool | None
     keep_warm: bool | None = None
     sustained_performance: bool | None = None
+    cores: Text | None = None
     caveats: list[Caveat] = Field(default=[], max_length=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from orchestrator.wire.core_list import parse_cores
 from orchestrator.wire.errors import AgentError
 from orchestrator.wire.frames import encode_header
 from tests.support.agent_programs import (
@@ -29,7 +31,7 @@ def test_model_agrees_with_pytorch(agent: Running, exported: Exported) -> None:
         assert client.ensure(exported.path) is False
         model = client.load(exported.sha256, "executorch", {"threads": 1})
         assert model.load_ns > 0
-        assert {"trace": False, **model.options} == {"threads": 1, "trace": False}
+        assert {"trace": False, **model.options} == {"threads": 1, "cores": "", "trace": False}
         assert [(spec.dtype, spec.shape) for spec in model.inputs] == [("float32", [1, 3, 32, 32])]
         assert [(spec.dtype, spec.shape) for spec in model.outputs] == [("float32", [1, 8])]
         assert [(part.backend, part.count) for part in model.delegates or ()] == [("XnnpackBackend", 1)]
@@ -63,6 +65,35 @@ def test_thread_count_is_real_and_the_same_for_all_models(agent: Running, export
             client.unload(model.handle)
     assert counts[1] == counts[0] + 1
     assert counts[2] == counts[0]
+
+
+def test_threads_run_on_the_cores_that_they_are_pinned_to(agent: Running, exported: Exported) -> None:
+    def cores_of_all_threads() -> set[str]:
+        statuses = Path(f"/proc/{agent.process.pid}/task").glob("*/status")
+        return {re.findall(r"Cpus_allowed_list:\s*(\S+)", status.read_text())[0] for status in statuses}
+
+    (everywhere,) = cores_of_all_threads()
+    last = parse_cores(everywhere)[-1]
+    with agent.greeted() as client:
+        client.ensure(exported.path)
+        model = client.load(exported.sha256, "executorch", {"cores": str(last)})
+        assert (model.options["cores"], model.options["threads"]) == (str(last), 1)
+        assert cores_of_all_threads() == {str(last)}
+        result = client.run([model.handle], [[0]])
+        assert {result.state_before.cores, result.state_after.cores} == {str(last)}
+        for cores, code in (
+            ("", "options_conflict"),
+            ("4-", "bad_option"),
+            ("4095", "bad_option"),
+            (1, "bad_option"),
+        ):
+            with pytest.raises(AgentError) as refused:
+                client.load(exported.sha256, "executorch", {"cores": cores, "threads": 1})
+            assert refused.value.code == code
+        client.unload(model.handle)
+        client.load(exported.sha256, "executorch", {"threads": 1})
+        assert cores_of_all_threads() == {everywhere}
+        assert client.state().cores == everywhere
 
 
 def test_truncated_and_huge_models_are_refused(raw: Raw, exported: Exported) -> None:

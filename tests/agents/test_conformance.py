@@ -100,12 +100,14 @@ def resolve(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_same_device_and_runtime_as_the_python_agent(agent: Running, tmp_path: Path) -> None:
+    from orchestrator.agent.device.cores import threads_by_default
     from orchestrator.agent.device.state import describe_host
 
     with agent.greeted() as client:
         hello = client.hello()
     assert hello.device == describe_host()
-    assert hello.runtimes["executorch"].options["threads"].max == hello.device.cores
+    threads = hello.runtimes["executorch"].options["threads"]
+    assert (threads.default, threads.max) == (threads_by_default(), hello.device.cores)
     assert "XnnpackBackend" in hello.runtimes["executorch"].backends
 
 

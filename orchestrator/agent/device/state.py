@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device.cores import allowed_cores, usable_cores
+from orchestrator.wire.core_list import core_list
 from orchestrator.wire.device_state import Battery, CpuClock, DeviceState, ThermalZone
 from orchestrator.wire.replies import DeviceInfo
 
@@ -49,6 +50,7 @@ def read_state() -> DeviceState:
         agent_peak_memory_bytes=_peak_memory_bytes(),
         qos=None,
         foreground=None,
+        cores=core_list(allowed_cores()) or None,
     )
 
 

@@ -6,7 +6,8 @@ to be traced are loaded through the binding in either case; both ways share one 
 Threads: XNNPACK binds a model to the process-wide thread pool when the model is loaded. Resetting the pool
 frees the old one, and a model loaded before keeps its address: in trials with 1.5.1 a model loaded with one
 thread stayed at one, and a model loaded with two fell to one when the pool did. Neither is safe nor what was
-asked for. So the pool is only reset while no model is loaded, and all loaded models share one thread count.
+asked for. So the pool is only reset while no model is loaded, and all loaded models share one thread count and
+the cores that threads are pinned to.
 
 Inputs: activations are planned into one arena, inputs included, so an execution overwrites its inputs. They
 are set again before every execution (outside the timed call); else the next one computes on leftovers.
@@ -19,13 +20,14 @@ from pathlib import Path
 
 from executorch.version import __version__ as executorch_version
 
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device.cores import allowed_cores, pin_threads, threads_by_default, usable_cores
 from orchestrator.agent.device.state import free_memory_bytes
 from orchestrator.agent.runtime.etshim import ShimMissing, find_shim
 from orchestrator.agent.runtime.loader import Loader, LoadError, Loading
 from orchestrator.agent.runtime.model import Model
 from orchestrator.agent.runtime.native import NativeLoader
 from orchestrator.agent.runtime.pte import PteSummary, read_pte
+from orchestrator.wire.core_list import core_list, parse_cores
 from orchestrator.wire.errors import OpError
 from orchestrator.wire.fields import OptionValue
 from orchestrator.wire.replies import OptionInfo, RuntimeInfo
@@ -51,25 +53,29 @@ class ExecutorchRuntime:
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
         self._loaded = 0
-        self._threads = usable_cores()
+        self._usable, self._most = allowed_cores(), usable_cores()
+        self._options = {
+            "threads": OptionInfo(type="int", default=threads_by_default(), min=1, max=self._most)
+        }
+        if self._usable:
+            self._options["cores"] = OptionInfo(type="str", default="")
+        self._options["trace"] = OptionInfo(type="bool", default=False)
+        self._in_use: dict[str, OptionValue] = {}
+        self._pinned = ""
 
     def describe(self) -> RuntimeInfo:
-        threads = OptionInfo(type="int", default=usable_cores(), min=1, max=usable_cores())
         return RuntimeInfo(
-            version=executorch_version,
-            backends=sorted(self._loader.backends()),
-            options={"threads": threads, "trace": OptionInfo(type="bool", default=False)},
+            version=executorch_version, backends=sorted(self._loader.backends()), options=self._options
         )
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
-        threads, trace = self._checked_threads(options), _checked_trace(options)
+        checked = self._checked(options)
         summary = _summary(path)
         _require_memory(path.stat().st_size, summary.planned_bytes)
         if self._loaded == 0:
-            self._loader.set_threads(threads)
-        self._threads = threads
-        loader = _binding() if trace else self._loader
-        loading = Loading({"threads": threads, "trace": trace}, summary.delegates, self._release)
+            self._prepare_threads(checked)
+        loader = _binding() if checked["trace"] else self._loader
+        loading = Loading(checked, summary.delegates, self._release)
         try:
             model = loader.load(path, loading)
         except LoadError as error:
@@ -84,20 +90,56 @@ class ExecutorchRuntime:
     def _release(self) -> None:
         self._loaded -= 1
 
-    def _checked_threads(self, options: Mapping[str, OptionValue]) -> int:
-        unknown = sorted(set(options) - {"threads", "trace"})
+    def _checked(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+        """All options in effect."""
+        unknown = sorted(set(options) - set(self._options))
         if unknown:
-            raise OpError("bad_option", f"executorch has no option {unknown[0]!r}; it has: threads, trace")
-        threads = options.get("threads", usable_cores())
-        if type(threads) is not int or not 1 <= threads <= usable_cores():
-            raise OpError("bad_option", f"threads must be 1 to {usable_cores()} here, got {threads!r}")
-        if self._loaded and threads != self._threads:
-            raise OpError(
-                "options_conflict",
-                f"threads={threads} asked, but {self._loaded} models are loaded with "
-                f"threads={self._threads}; unload them first",
-            )
-        return threads
+            known = ", ".join(self._options)
+            raise OpError("bad_option", f"executorch has no option {unknown[0]!r}; it has: {known}")
+        most = len(self._checked_cores(options.get("cores", ""))) or self._most
+        checked = {name: info.default for name, info in self._options.items()}
+        checked |= {"threads": min(most, int(checked["threads"]))} | dict(options)
+        threads = checked["threads"]
+        if type(threads) is not int or not 1 <= threads <= most:
+            raise OpError("bad_option", f"threads must be 1 to {most} here, got {threads!r}")
+        if type(checked["trace"]) is not bool:
+            raise OpError("bad_option", f"trace must be true or false, got {checked['trace']!r}")
+        for name in {"threads", "cores"} & set(checked) if self._loaded else ():
+            if checked[name] != self._in_use[name]:
+                raise OpError(
+                    "options_conflict",
+                    f"{name}={checked[name]} asked, but {self._loaded} models are loaded with "
+                    f"{name}={self._in_use[name]}; unload them first",
+                )
+        return checked
+
+    def _checked_cores(self, cores: OptionValue) -> tuple[int, ...]:
+        """The cores to pin threads to, none where they are left to the system."""
+        if cores == "":
+            return ()
+        if type(cores) is not str:
+            raise OpError("bad_option", f"cores must be a list such as 4-8, got {cores!r}")
+        try:
+            wanted = parse_cores(cores)
+        except ValueError as error:
+            raise OpError("bad_option", f"cores: {error}") from None
+        if not set(wanted) <= set(self._usable):
+            raise OpError("bad_option", f"cores must be of {core_list(self._usable)} here, got {cores!r}")
+        return wanted
+
+    def _prepare_threads(self, options: Mapping[str, OptionValue]) -> None:
+        """Pins first: a new pool's threads run where the thread that starts them may."""
+        cores = str(options.get("cores", ""))
+        if cores != self._pinned:
+            try:
+                pin_threads(parse_cores(cores) if cores else self._usable)
+            except OSError as error:
+                raise OpError(
+                    "bad_option", f"cores={cores}: {error.strerror or error}; choose others"
+                ) from None
+            self._pinned = cores
+        self._loader.set_threads(int(options["threads"]))
+        self._in_use = dict(options)
 
 
 def _binding() -> Loader:
@@ -105,13 +147,6 @@ def _binding() -> Loader:
     from orchestrator.agent.runtime.binding import BindingLoader
 
     return BindingLoader()
-
-
-def _checked_trace(options: Mapping[str, OptionValue]) -> bool:
-    trace = options.get("trace", False)
-    if type(trace) is not bool:
-        raise OpError("bad_option", f"trace must be true or false, got {trace!r}")
-    return trace
 
 
 def _summary(path: Path) -> PteSummary:

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 from luts.format.errors import UsageError
 from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.wire.core_list import core_list, parse_cores
 
 COMPUTE_UNITS = ("all", "cpuonly", "cpuandgpu", "cpuandneuralengine")
 """What Core ML may use; the same model file runs on each."""
 
 MAX_THREADS = 64
 
-_EXECUTORCH = re.compile(r"executorch-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})")
+_EXECUTORCH = re.compile(
+    r"executorch-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})"
+    r"(?:-c(?P<cores>[0-9][0-9.-]*))?"
+)
 _SIMULATED = re.compile(r"simulated-t(?P<threads>[0-9]{1,2})")
 _COREML = re.compile(r"coreml-(?P<precision>[a-z0-9]+)-(?P<target>[a-z]+)")
 
@@ -28,12 +32,14 @@ class Variant:
         precision: Of the computation; the default of runtime and delegate if empty.
         threads: Of ExecuTorch's thread pool, or a simulated one; 0 where the runtime chooses and can't be told
             (iOS), and for Core ML.
+        cores: Those that the threads are pinned to (`4-8`); empty where the system chooses.
     """
 
     runtime: str
     target: str
     precision: str = ""
     threads: int = 0
+    cores: str = ""
 
     def __post_init__(self) -> None:
         """Check and fill in; `UsageError` says what may stand there."""
@@ -53,6 +59,19 @@ class Variant:
         most = 0 if self.runtime == "coreml" else MAX_THREADS
         if not 0 <= self.threads <= most:
             raise UsageError(f"{self.runtime} takes up to {most} threads, not {self.threads}")
+        if self.cores:
+            self._check_cores()
+
+    def _check_cores(self) -> None:
+        if self.runtime != "executorch":
+            raise UsageError(f"{self.runtime} chooses its own cores; leave --cores out")
+        try:
+            cores = parse_cores(self.cores)
+        except ValueError as error:
+            raise UsageError(f"--cores: {error}") from None
+        if self.threads > len(cores):
+            raise UsageError(f"{self.threads} threads are too many for cores {self.cores}; use --threads")
+        object.__setattr__(self, "cores", core_list(cores))
 
     def _backend(self) -> str:
         return "mlprogram" if self.runtime == "coreml" else self.target
@@ -64,19 +83,21 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Folder name, e.g. `executorch-xnnpack-fp32-t2`, `coreml-fp16-all` or `simulated-t1`."""
+        """Folder name: `executorch-xnnpack-fp32-t2`, pinned `…-t5-c4-8`; `coreml-fp16-all` or `simulated-t1`."""
         if self.is_simulated:
             return f"simulated-t{self.threads}"
         if self.runtime == "coreml":
             return f"coreml-{self.precision}-{self.target}"
-        return f"executorch-{self.target}-{self.precision}-t{self.threads}"
+        pinned = f"-c{self.cores.replace(',', '.')}" if self.cores else ""
+        return f"executorch-{self.target}-{self.precision}-t{self.threads}{pinned}"
 
     @property
     def load_options(self) -> dict[str, bool | int | str]:
         """Options of the agent's `load`."""
         if self.runtime == "coreml":
             return {"compute_units": self.target}
-        return {"threads": self.threads} if self.threads else {}
+        chosen: dict[str, bool | int | str] = {"threads": self.threads, "cores": self.cores}
+        return {name: value for name, value in chosen.items() if value}
 
     def export_spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
         """How a model is exported for this variant; a simulated one takes of it nothing but the blocks."""
@@ -90,7 +111,8 @@ class Variant:
     def parse(cls, name: str) -> Variant:
         """The variant of a name; `UsageError` if it is none."""
         if match := _EXECUTORCH.fullmatch(name):
-            return cls("executorch", match["target"], match["precision"], int(match["threads"]))
+            cores = (match["cores"] or "").replace(".", ",")
+            return cls("executorch", match["target"], match["precision"], int(match["threads"]), cores)
         if match := _COREML.fullmatch(name):
             return cls("coreml", match["target"], match["precision"])
         if match := _SIMULATED.fullmatch(name):

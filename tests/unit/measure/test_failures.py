@@ -11,7 +11,7 @@ from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, FailureRecord
 from orchestrator.journal.throttle import throttle_reason
 from orchestrator.measure import readiness
-from orchestrator.measure.session import Subject, check_runtime, default_threads, measure
+from orchestrator.measure.session import Subject, check_runtime, default_threads, measure, threads_warning
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import DeviceError
@@ -251,6 +251,27 @@ def test_a_delegate_that_the_device_lacks_is_told_before_anything_is_exported():
         check_runtime("pixel8", hello, Variant("executorch", "vulkan", "fp32", 1))
     check_runtime("pixel8", hello, Variant("executorch", "portable", "fp32", 1))
     check_runtime("pixel8", hello, Variant("executorch", "xnnpack", "fp32", 1))
+
+
+def test_pinning_is_refused_where_the_system_has_no_call_for_it():
+    hello = FakeClient(device()).hello()
+    with pytest.raises(UsageError, match="can't be pinned to cores on iphone13.*leave --cores out"):
+        check_runtime("iphone13", hello, Variant("executorch", "xnnpack", "fp32", 1, "0"))
+
+
+def test_more_threads_than_the_device_takes_by_default_are_warned_of():
+    hello = FakeClient(device()).hello()
+    assert not threads_warning("pixel8", hello, Variant("executorch", "xnnpack", "fp32", 2))
+    assert "3 threads are more than the 2 that pixel8" in threads_warning(
+        "pixel8", hello, Variant("executorch", "xnnpack", "fp32", 3)
+    )
+
+
+def test_a_batch_whose_threads_left_their_cores_does_not_count():
+    pinned, free = (DeviceState.model_validate(QUIET | {"cores": cores}) for cores in ("4-8", "0-8"))
+    assert not throttle_reason(pinned, pinned, "4-8")
+    assert throttle_reason(pinned, free, "4-8") == "threads could run on cores 0-8 and not on 4-8 alone"
+    assert not throttle_reason(pinned, free)
 
 
 def test_a_runtime_that_cannot_be_told_chooses_for_itself(monkeypatch):

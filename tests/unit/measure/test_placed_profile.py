@@ -29,6 +29,7 @@ WARM = QUIET | {
     "keep_warm": True,
     "sustained_performance": True,
     "caveats": ["low_battery"],
+    "cores": "4-8",
 }
 
 
@@ -138,10 +139,12 @@ def test_what_the_device_was_told_to_ignore_stands_in_the_lut(tmp_path):
     assert described(lut.meta) == {
         "measured although": "low battery",
         "QoS class": "user_interactive",
+        "cores that ran": "4-8",
         "keep-warm load": "on",
         "sustained performance": "on",
     }
     assert lut.meta.sustained_performance == "on"
+    assert lut.meta.cores == ("4-8",)
     quiet, _ = profile(tmp_path / "quiet", stays)
     assert described(quiet.meta) == {}
     assert (quiet.meta.fixed_performance, quiet.meta.sustained_performance) == (False, None)

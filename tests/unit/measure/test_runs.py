@@ -32,6 +32,8 @@ def test_labels_that_begin_alike_are_kept_apart(tmp_path):
         "executorch-xnnpack-fp32-t2",
         "executorch-portable-fp32-t0",
         "executorch-xnnpack-int8-t1",
+        "executorch-xnnpack-fp32-t5-c4-8",
+        "executorch-xnnpack-fp32-t2-c0.6-7",
         "coreml-fp16-all",
     ],
 )
@@ -40,7 +42,17 @@ def test_variants_read_back_from_their_names(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "executorch", "executorch-xnnpack-fp32-t99", "executorch-cuda-fp32-t1", "coreml-fp16-gpu"]
+    "name",
+    [
+        "",
+        "executorch",
+        "executorch-xnnpack-fp32-t99",
+        "executorch-cuda-fp32-t1",
+        "executorch-xnnpack-fp32-t2-c",
+        "executorch-xnnpack-fp32-t2-c8-4",
+        "executorch-xnnpack-fp32-t2-c4",
+        "coreml-fp16-gpu",
+    ],
 )
 def test_unknown_variants_are_refused(name):
     with pytest.raises(UsageError):

@@ -31,7 +31,9 @@ public enum PhoneAgent {
         freeDiskBytes: { freeBytes(at: compiled) })
     ]
     #if EXECUTORCH
-      runtimes.append(ExecuTorchRuntime(cores: probe.describe().cores, freeMemoryBytes: freeMemoryBytes))
+      let cores = probe.describe().cores
+      runtimes.append(
+        ExecuTorchRuntime(cores: Array(0..<cores), defaultThreads: cores, freeMemoryBytes: freeMemoryBytes))
     #endif
     return AgentModel(launch: launch, probe: probe, foreground: foreground) { [runtimes] settings in
       AgentServer(

@@ -15,27 +15,30 @@ public struct ExecuTorchRuntime: Runtime {
   /// ExecuTorch's MemoryAllocationFailed, OutOfResources and DelegateMemoryAllocationFailed.
   private static let memoryErrors = [0x21, 0x25, 0x31]
 
-  private let cores: Int
+  private let cores: [Int]
+  private let defaultThreads: Int
   private let freeMemoryBytes: @Sendable () -> Int?
 
-  /// `cores` are those that the agent may use; `freeMemoryBytes` tells how much a load may take.
-  public init(cores: Int, freeMemoryBytes: @escaping @Sendable () -> Int?) {
+  /// `cores` are those that the agent may use, `defaultThreads` of them by default; `freeMemoryBytes` tells how much a
+  /// load may take.
+  public init(cores: [Int], defaultThreads: Int, freeMemoryBytes: @escaping @Sendable () -> Int?) {
     self.cores = cores
+    self.defaultThreads = defaultThreads
     self.freeMemoryBytes = freeMemoryBytes
   }
 
   public func describe() -> RuntimeInfo {
-    let threads = OptionInfo.int(default: cores, range: 1...cores)
+    let threads = OptionInfo.int(default: defaultThreads, range: 1...cores.count)
     return RuntimeInfo(
       version: Platform.version, backends: Platform.backends,
-      options: Platform.canSetThreads ? ["threads": threads] : [:])
+      options: Platform.canSetThreads ? ["threads": threads, "cores": .text(default: "")] : [:])
   }
 
   public func load(
     _ model: StoredModel, options: LoadOptions, session: isolated any Actor
   ) async throws -> LoadedModel {
     let options = try checked(options)
-    if case .int(let threads)? = options["threads"] { try Platform.setThreads(threads) }
+    try prepareThreads(options)
     let delegates = try delegates(of: model)
     do {
       let module = Module(filePath: model.url.path, loadMode: .mmap)
@@ -68,11 +71,30 @@ public struct ExecuTorchRuntime: Runtime {
       throw OpError(.badOption, "executorch has no option \(unknown.debugDescription); it has: \(names)")
     }
     guard Platform.canSetThreads else { return [:] }
-    let threads = options["threads"] ?? .int(cores)
-    guard case .int(let count) = threads, (1...cores).contains(count) else {
-      throw OpError(.badOption, "threads must be 1 to \(cores) here")
+    let list = options["cores"] ?? .string("")
+    let most = try checkedCores(list).count
+    let threads = options["threads"] ?? .int(min(most, defaultThreads))
+    guard case .int(let count) = threads, (1...most).contains(count) else {
+      throw OpError(.badOption, "threads must be 1 to \(most) here")
     }
-    return ["threads": threads]
+    return ["threads": threads, "cores": list]
+  }
+
+  /// The cores to use: those of a list, all of the device where it is empty.
+  private func checkedCores(_ list: OptionValue) throws -> [Int] {
+    if list == .string("") { return cores }
+    guard case .string(let text) = list, let wanted = parseCores(text), Set(wanted).isSubset(of: cores) else {
+      throw OpError(
+        .badOption, "cores must be a list such as 4-8 of the cores \(cores[0]) to \(cores[cores.count - 1]) here")
+    }
+    return wanted
+  }
+
+  /// Pins first: a new pool's threads run where the thread that starts them may.
+  private func prepareThreads(_ options: LoadOptions) throws {
+    guard case .int(let threads)? = options["threads"], let list = options["cores"] else { return }
+    try Platform.pinThreads(to: checkedCores(list))
+    try Platform.setThreads(threads)
   }
 
   private func delegates(of model: StoredModel) throws -> [Delegate] {

@@ -11,7 +11,7 @@
     }
     .sorted()
 
-    /// Threads of the CPU backend may be set, one number for all that is loaded.
+    /// Threads of the CPU backend may be set and pinned to cores, all that is loaded alike.
     static let canSetThreads = true
 
     /// Throws OpError `options_conflict` where models are loaded with another number.
@@ -23,6 +23,15 @@
         )
       }
     }
+
+    /// Lets all threads of this process run on `cores` alone. Throws OpError `options_conflict` where models are loaded
+    /// with others, `bad_option` where the system does not allow them.
+    static func pinThreads(to cores: [Int]) throws {
+      let error = et_pin_threads(cores.map(UInt32.init), cores.count)
+      guard error != 0 else { return }
+      throw OpError(
+        error == Int32(ET_INVALID_STATE) ? .optionsConflict : .badOption, String(cString: et_last_error()))
+    }
   }
 #else
   /// What only this platform's ExecuTorch can tell or set: its Swift package for Apple platforms.
@@ -33,9 +42,12 @@
     /// Those that Package.swift links; the runtime does not tell.
     static let backends = ["CoreMLBackend", "XnnpackBackend"]
 
-    /// The package has no way to set them; the runtime takes as many as there are fast cores.
+    /// The package has no way to set them, the system none to pin them; the runtime takes as many as there are fast cores.
     static let canSetThreads = false
 
     static func setThreads(_ threads: Int) throws {}
+
+    /// Apple's systems have no call for it.
+    static func pinThreads(to cores: [Int]) throws {}
   }
 #endif

@@ -9,11 +9,16 @@ public struct HostProbe: DeviceProbe {
   /// With `simulating`, the machine is told as that product, and as simulated.
   public init(simulating product: String? = nil, root: String = "/") {
     files = SystemFiles(root: root)
+    cores =
+      files.allowedCores().flatMap(parseCores) ?? Array(0..<ProcessInfo.processInfo.activeProcessorCount)
     simulatedProduct = product
   }
 
-  /// Cores that this process may run on.
-  public var cores: Int { ProcessInfo.processInfo.activeProcessorCount }
+  /// Cores that this process may run on, as it was started: its threads may be pinned to some of them later.
+  public let cores: [Int]
+
+  /// As many threads as there are cores that are not little.
+  public var defaultThreads: Int { threadsByDefault(cores: cores, highestKHz: files.highestKHz()) }
 
   public func describe() -> DeviceInfo {
     DeviceInfo(
@@ -21,7 +26,7 @@ public struct HostProbe: DeviceProbe {
       os: files.osName() ?? "Linux",
       osBuild: files.text("proc/sys/kernel/osrelease"),
       soc: files.cpuModel(),
-      cores: cores,
+      cores: cores.count,
       memoryBytes: files.memory("MemTotal") ?? 0,
       simulated: simulatedProduct != nil)
   }
@@ -36,6 +41,7 @@ public struct HostProbe: DeviceProbe {
     state.battery = files.battery()
     state.freeMemoryBytes = freeMemoryBytes()
     state.agentMemoryBytes = files.residentBytes()
+    state.cores = files.allowedCores()
     #if DEBUG
       return DeviceReading(state: state, isDebuggable: true)
     #else

@@ -83,6 +83,23 @@ struct SystemFiles {
     }
   }
 
+  /// Highest clock that the hardware has, of the cores that tell it.
+  func highestKHz() -> [Int: Int] {
+    let told = numberedFolders("sys/devices/system/cpu", prefix: "cpu").compactMap { cpu, folder in
+      integer("\(folder)/cpufreq/cpuinfo_max_freq").map { (cpu, $0) }
+    }
+    return Dictionary(uniqueKeysWithValues: told)
+  }
+
+  /// Cores that the calling thread may run on, as Linux lists them.
+  func allowedCores() -> String? {
+    for line in (text("proc/thread-self/status", limit: 1 << 14) ?? "").split(separator: "\n")
+    where line.hasPrefix("Cpus_allowed_list:") {
+      return line.dropFirst("Cpus_allowed_list:".count).trimmingCharacters(in: .whitespaces)
+    }
+    return nil
+  }
+
   /// Thermal throttling events of all cores since boot (x86 only).
   func throttleCount() -> Int? {
     let counts = numberedFolders("sys/devices/system/cpu", prefix: "cpu").compactMap { _, folder in

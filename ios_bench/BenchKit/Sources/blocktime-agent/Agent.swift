@@ -32,7 +32,10 @@ struct Agent {
         agent: AgentInfo(name: "blocktime-swift", version: BLOCKTIME_AGENT_VERSION), token: options.token,
         port: options.port,
         store: try ModelStore(root: URL(fileURLWithPath: options.store), maxBytes: options.storeBytes),
-        runtimes: [ExecuTorchRuntime(cores: probe.cores, freeMemoryBytes: probe.freeMemoryBytes)],
+        runtimes: [
+          ExecuTorchRuntime(
+            cores: probe.cores, defaultThreads: probe.defaultThreads, freeMemoryBytes: probe.freeMemoryBytes)
+        ],
         probe: probe,
         allowed: options.allowed))
     let port = try await server.start()

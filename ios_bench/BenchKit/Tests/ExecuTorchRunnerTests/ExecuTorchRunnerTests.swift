@@ -11,7 +11,7 @@ actor ExecuTorchRunnerTests {
     defer { try? FileManager.default.removeItem(at: file) }
     do {
       try Data(bytes).write(to: file)
-      _ = try await ExecuTorchRuntime(cores: 4) { free }.load(
+      _ = try await ExecuTorchRuntime(cores: [0, 1, 2, 3], defaultThreads: 3) { free }.load(
         StoredModel(sha256: "", url: file, bytes: bytes.count), options: options, session: self)
     } catch let error as OpError {
       return error.code
@@ -23,8 +23,8 @@ actor ExecuTorchRunnerTests {
 
   @Test("It tells its options and backends")
   func describe() {
-    let info = ExecuTorchRuntime(cores: 4) { nil }.describe()
-    #expect(info.options == ["threads": .int(default: 4, range: 1...4)])
+    let info = ExecuTorchRuntime(cores: [0, 1, 2, 3], defaultThreads: 3) { nil }.describe()
+    #expect(info.options == ["threads": .int(default: 3, range: 1...4), "cores": .text(default: "")])
     #expect(info.backends.contains("XnnpackBackend"))
     #expect(!info.version.isEmpty)
   }
@@ -32,7 +32,8 @@ actor ExecuTorchRunnerTests {
   @Test(
     "Options that are unknown or out of range are refused",
     arguments: [
-      ["cores": .int(1)], ["threads": .int(0)], ["threads": .int(5)], ["threads": .bool(true)],
+      ["cores": .int(1)], ["cores": .string("1-0")], ["cores": .string("3-4")],
+      ["cores": .string("0"), "threads": .int(2)], ["core": .string("")], ["threads": .int(0)], ["threads": .int(5)], ["threads": .bool(true)],
       ["threads": .string("1")],
     ] as [LoadOptions])
   func options(options: LoadOptions) async {

@@ -93,6 +93,34 @@ struct HostProbeTests {
     #expect(probe.freeMemoryBytes() == free)
   }
 
+  @Test("Threads are as many as cores that are not little, which are those of the lowest highest clock")
+  func cores() throws {
+    // A Pixel 8 whose process may not use the first core.
+    let clocks = [1704, 1704, 1704, 1704, 2367, 2367, 2367, 2367, 2914]
+    var files = ["proc/thread-self/status": "Name:\tagent\nCpus_allowed_list:\t1-8\n"]
+    for (core, mhz) in clocks.enumerated() {
+      files["sys/devices/system/cpu/cpu\(core)/cpufreq/cpuinfo_max_freq"] = "\(mhz)000\n"
+    }
+    let (probe, root) = try machine(files)
+    defer { try? FileManager.default.removeItem(at: root) }
+    #expect(probe.cores == Array(1...8))
+    #expect(probe.defaultThreads == 5)
+  }
+
+  @Test("Where all cores are alike, or one does not tell its clock, half of them are taken")
+  func half() {
+    #expect(threadsByDefault(cores: [0, 1, 2, 3], highestKHz: [0: 3, 1: 3, 2: 3, 3: 3]) == 2)
+    #expect(threadsByDefault(cores: [0, 1, 2, 3], highestKHz: [0: 1, 1: 3, 2: 3]) == 2)
+    #expect(threadsByDefault(cores: [7], highestKHz: [:]) == 1)
+  }
+
+  @Test("Lists of cores")
+  func lists() {
+    #expect(parseCores("4-8") == [4, 5, 6, 7, 8])
+    #expect(parseCores("2-3,0") == [0, 2, 3])
+    for list in ["", "4-", "8-4", "-1", "a", "1,,2", "99999", "1-2-3", "+1"] { #expect(parseCores(list) == nil) }
+  }
+
   @Test("A simulated product is told as such")
   func simulated() {
     let info = HostProbe(simulating: "iPhone14,5").describe()

@@ -62,6 +62,8 @@ public struct DeviceState: Sendable, Equatable {
   public var agentMemoryBytes: Int?
   /// Whether the agent's app is in the foreground.
   public var foreground: Bool?
+  /// Cores that the agent's threads may run on, as Linux lists them.
+  public var cores: String?
 
   public init(uptimeNanoseconds: UInt64) {
     self.uptimeNanoseconds = uptimeNanoseconds
@@ -93,6 +95,7 @@ extension DeviceState {
       "agent_memory_bytes": .optional(agentMemoryBytes),
       "qos": .optional(session.qos),
       "foreground": .optional(foreground),
+      "cores": .optional(cores),
       "keep_warm": .bool(session.keepWarm),
       "caveats": .array(session.caveats.map { .string($0.rawValue) }),
     ])

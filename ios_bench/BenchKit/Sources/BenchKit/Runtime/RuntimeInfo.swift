@@ -16,11 +16,12 @@ public enum OptionValue: Sendable, Equatable {
   }
 }
 
-/// One load option: its default, and its range or choices.
+/// One load option: its default, and its range or choices where it has some.
 public enum OptionInfo: Sendable, Equatable {
   case bool(default: Bool)
   case int(default: Int, range: ClosedRange<Int>)
   case string(default: String, choices: [String])
+  case text(default: String)
 
   package var json: JSON {
     switch self {
@@ -35,6 +36,8 @@ public enum OptionInfo: Sendable, Equatable {
       .object([
         "type": .string("str"), "default": .string(value), "choices": .array(choices.map(JSON.string)),
       ])
+    case .text(let value):
+      .object(["type": .string("str"), "default": .string(value)])
     }
   }
 }

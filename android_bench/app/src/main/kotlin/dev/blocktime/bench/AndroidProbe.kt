@@ -17,7 +17,9 @@ import dev.blocktime.core.device.DeviceProbe
 import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.device.Foreground
 import dev.blocktime.core.device.SysFs
+import dev.blocktime.core.device.allowedCores
 import dev.blocktime.core.device.androidBattery
+import dev.blocktime.core.device.threadsByDefault
 import java.io.File
 import java.io.IOException
 
@@ -33,6 +35,10 @@ class AndroidProbe(
     private val power = context.getSystemService(PowerManager::class.java)
     private val thermal = ThermalWatch(power)
     private val sysFs = SysFs()
+
+    /** All of the phone, by number. */
+    val cores = List(Runtime.getRuntime().availableProcessors()) { it }
+
     /** Whether the app's window asks for sustained performance, which it does where the phone has that mode. */
     @Volatile var isSustained = false
 
@@ -44,7 +50,7 @@ class AndroidProbe(
             os = "Android ${Build.VERSION.RELEASE} (API ${Build.VERSION.SDK_INT})",
             osBuild = Build.FINGERPRINT,
             soc = soc(),
-            cores = Runtime.getRuntime().availableProcessors(),
+            cores = cores.size,
             memoryBytes = memory().totalMem,
             simulated = Build.HARDWARE in EMULATORS,
         )
@@ -63,8 +69,12 @@ class AndroidProbe(
             agentMemoryBytes = residentBytes(),
             foreground = foreground.sinceLastAsked(),
             sustainedPerformance = isSustained,
+            cores = text("/proc/thread-self/status")?.let(::allowedCores),
             debuggable = isDebuggable,
         )
+
+    /** As many threads as there are cores that are not little. */
+    fun defaultThreads(): Int = threadsByDefault(cores, sysFs.highestMhz())
 
     private fun soc(): String? {
         if (Build.VERSION.SDK_INT < Build.VERSION_CODES.S) return null
@@ -87,10 +97,14 @@ class AndroidProbe(
 
 private fun Intent.number(name: String): Int? = if (hasExtra(name)) getIntExtra(name, 0) else null
 
-private fun residentBytes(): Long? =
+private fun residentBytes(): Long? {
+    val pages = text("/proc/self/statm")?.split(' ')?.getOrNull(1)?.toLongOrNull()
+    return pages?.times(Os.sysconf(OsConstants._SC_PAGESIZE))
+}
+
+private fun text(path: String): String? =
     try {
-        val fields = File("/proc/self/statm").readText().split(' ')
-        fields.getOrNull(1)?.toLongOrNull()?.times(Os.sysconf(OsConstants._SC_PAGESIZE))
+        File(path).readText()
     } catch (_: IOException) {
         null
     }

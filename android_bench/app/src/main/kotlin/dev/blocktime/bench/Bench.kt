@@ -86,8 +86,10 @@ class Bench(
 
     /** Throws IOException where the library has no code for this phone's processor, which is told before any client asks. */
     private fun executorch(): ExecutorchRuntime {
-        val cores = probe.identity().cores
-        val runtime = ExecutorchRuntime(BuildConfig.EXECUTORCH_VERSION, cores) { probe.read().freeMemoryBytes }
+        val runtime =
+            ExecutorchRuntime(BuildConfig.EXECUTORCH_VERSION, probe.cores, probe.defaultThreads()) {
+                probe.read().freeMemoryBytes
+            }
         try {
             Log.i(LOG_TAG, "ExecuTorch's backends: ${runtime.describe().backends.joinToString()}")
         } catch (error: LinkageError) {

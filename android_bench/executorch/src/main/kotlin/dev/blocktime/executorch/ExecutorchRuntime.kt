@@ -1,5 +1,6 @@
 package dev.blocktime.executorch
 
+import dev.blocktime.core.device.parseCores
 import dev.blocktime.core.runtime.Model
 import dev.blocktime.core.runtime.OptionInfo
 import dev.blocktime.core.runtime.Runtime
@@ -12,6 +13,7 @@ import java.io.File
 
 private const val METHOD = "forward"
 private const val THREADS = "threads"
+private const val CORES = "cores"
 private const val MAX_REASON = 200
 
 /** The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice. */
@@ -30,37 +32,56 @@ private val MEMORY_ERRORS =
 /**
  * ExecuTorch behind the agent's Runtime: loads .pte files through ExecuTorch's Android API.
  *
- * [version] is that of the ExecuTorch in use, which the API does not tell. [cores] bounds `threads` and is its default.
+ * [version] is that of the ExecuTorch in use, which the API does not tell. [cores] are those of the device, of which
+ * [defaultThreads] are used by default.
  *
  * XNNPACK binds a model to the process-wide thread pool when the model is loaded, and another thread count frees that
- * pool. So the count may only change while no model is loaded, and all loaded models share one.
+ * pool. So the count may only change while no model is loaded, and all loaded models share one, as they share the cores
+ * that threads are pinned to.
  */
 class ExecutorchRuntime(
     private val version: String,
-    private val cores: Int,
+    private val cores: List<Int>,
+    private val defaultThreads: Int,
     private val freeMemoryBytes: () -> Long?,
 ) : Runtime {
     private var loaded = 0
-    private var threadsInUse = cores
+    private var inUse = emptyMap<String, Any>()
+    private var pinned = ""
+
+    private val optionInfo =
+        buildMap {
+            put(THREADS, OptionInfo("int", default = defaultThreads, min = 1, max = cores.size))
+            if (Affinity.isAvailable) put(CORES, OptionInfo("str", default = ""))
+        }
 
     override fun describe(): RuntimeInfo =
         RuntimeInfo(
             version,
             ExecuTorchRuntime.getRegisteredBackends().sorted(),
-            mapOf(THREADS to OptionInfo("int", default = cores, min = 1, max = cores)),
+            optionInfo,
         )
 
     override fun load(
         file: File,
         options: Map<String, Any>,
     ): Model {
-        val threads = checkedThreads(options)
+        val checked = checked(options)
         val summary = summary(file)
         requireMemory(file.length(), summary.plannedBytes)
-        threadsInUse = threads
-        val module = open(file, threads)
+        // Before the pool: its threads run where the thread that starts them may.
+        pin(checked[CORES] as String? ?: "")
+        inUse = checked
+        val module = open(file, checked[THREADS] as Int)
         loaded++
-        return ExecutorchModel(module, summary, mapOf(THREADS to threads)) { loaded-- }
+        return ExecutorchModel(module, summary, checked) { loaded-- }
+    }
+
+    private fun pin(list: String) {
+        if (list == pinned) return
+        val errno = Affinity.pin(if (list.isEmpty()) cores else parseCores(list))
+        if (errno != 0) throw OpError("bad_option", "cores=$list: the system does not allow them (errno $errno); choose others")
+        pinned = list
     }
 
     private fun open(
@@ -83,20 +104,40 @@ class ExecutorchRuntime(
         }
     }
 
-    private fun checkedThreads(options: Map<String, Any>): Int {
-        val unknown = options.keys.filter { it != THREADS }.minOrNull()
-        if (unknown != null) throw OpError("bad_option", "executorch has no option '$unknown'; it has: $THREADS")
-        val threads = options[THREADS] ?: cores.toLong()
-        if (threads !is Long || threads !in 1L..cores) {
-            throw OpError("bad_option", "threads must be 1 to $cores here, got $threads")
+    /** All options in effect. */
+    private fun checked(options: Map<String, Any>): Map<String, Any> {
+        val unknown = options.keys.filter { it !in optionInfo }.minOrNull()
+        if (unknown != null) {
+            throw OpError("bad_option", "executorch has no option '$unknown'; it has: ${optionInfo.keys.joinToString()}")
         }
-        if (loaded > 0 && threads.toInt() != threadsInUse) {
-            throw OpError(
-                "options_conflict",
-                "threads=$threads asked, but $loaded models are loaded with threads=$threadsInUse; unload them first",
-            )
+        val list = options[CORES] ?: ""
+        val most = checkedCores(list).size
+        val threads = options[THREADS] ?: minOf(most, defaultThreads).toLong()
+        if (threads !is Long || threads !in 1L..most) {
+            throw OpError("bad_option", "threads must be 1 to $most here, got $threads")
         }
-        return threads.toInt()
+        val checked = mapOf(THREADS to threads.toInt(), CORES to list).filterKeys { it in optionInfo }
+        val other = checked.entries.find { loaded > 0 && it.value != inUse[it.key] } ?: return checked
+        throw OpError(
+            "options_conflict",
+            "${other.key}=${other.value} asked, but $loaded models are loaded with ${other.key}=${inUse[other.key]}; " +
+                "unload them first",
+        )
+    }
+
+    /** The cores to use: those of a list, all of the device where it is empty. */
+    private fun checkedCores(list: Any): List<Int> {
+        if (list == "") return cores
+        val wanted =
+            try {
+                parseCores(list.toString())
+            } catch (error: IllegalArgumentException) {
+                throw OpError("bad_option", "cores: ${error.message}")
+            }
+        if (list !is String || !cores.containsAll(wanted)) {
+            throw OpError("bad_option", "cores must be of ${cores.first()}-${cores.last()} here, got $list")
+        }
+        return wanted
     }
 
     private fun summary(file: File): PteSummary {

@@ -1,5 +1,7 @@
 package dev.blocktime.executorch
 
+import dev.blocktime.core.device.allowedCores
+import dev.blocktime.core.device.parseCores
 import dev.blocktime.core.timing.randomInputs
 import dev.blocktime.core.wire.OpError
 import dev.blocktime.core.wire.Tensor
@@ -14,7 +16,7 @@ import java.io.File
 class ExecutorchRuntimeTest {
     @TempDir lateinit var folder: File
 
-    private fun runtime(freeBytes: Long? = null) = ExecutorchRuntime("1", cores = 2) { freeBytes }
+    private fun runtime(freeBytes: Long? = null) = ExecutorchRuntime("1", cores = listOf(0, 1), defaultThreads = 2) { freeBytes }
 
     private fun code(action: () -> Unit): String = assertThrows(OpError::class.java) { action() }.code
 
@@ -31,7 +33,7 @@ class ExecutorchRuntimeTest {
     fun `executes twice alike and answers what its specs say`() {
         val runtime = runtime()
         runtime.load(MODEL, mapOf("threads" to 1L)).use { model ->
-            assertEquals(mapOf("threads" to 1), model.options)
+            assertEquals(mapOf("threads" to 1, "cores" to ""), model.options)
             val call = model.prepare(randomInputs(model.inputs))
             val answers =
                 List(2) {
@@ -53,7 +55,11 @@ class ExecutorchRuntimeTest {
             mapOf("threads" to 0L),
             mapOf("threads" to 3L),
             mapOf("threads" to true),
+            mapOf("core" to 1L),
             mapOf("cores" to 1L),
+            mapOf("cores" to "1-0"),
+            mapOf("cores" to "0-2"),
+            mapOf("cores" to "0", "threads" to 2L),
         )) {
             assertEquals("bad_option", code { runtime.load(MODEL, options) }, "$options")
         }
@@ -61,8 +67,31 @@ class ExecutorchRuntimeTest {
         assertEquals("options_conflict", code { runtime.load(MODEL, mapOf("threads" to 2L)) })
         runtime.load(MODEL, mapOf("threads" to 1L)).close()
         first.close()
-        runtime.load(MODEL, emptyMap()).use { assertEquals(mapOf("threads" to 2), it.options) }
+        runtime.load(MODEL, emptyMap()).use { assertEquals(mapOf("threads" to 2, "cores" to ""), it.options) }
     }
+
+    @Test
+    fun `threads are pinned to cores, and free again afterwards`() {
+        val all = requireNotNull(allowedCores(File("/proc/thread-self/status").readText()))
+        val cores = parseCores(all)
+        val runtime = ExecutorchRuntime("1", cores, defaultThreads = cores.size) { null }
+        val last = cores.last().toString()
+        runtime.load(MODEL, mapOf("cores" to last)).use { model ->
+            assertEquals(mapOf("threads" to 1, "cores" to last), model.options)
+            assertEquals(setOf(last), coresOfAllThreads())
+            assertEquals("options_conflict", code { runtime.load(MODEL, mapOf("threads" to 1L)) })
+        }
+        runtime.load(MODEL, mapOf("threads" to 1L)).close()
+        assertEquals(setOf(all), coresOfAllThreads())
+    }
+
+    private fun coresOfAllThreads(): Set<String?> =
+        File("/proc/self/task")
+            .listFiles()
+            .orEmpty()
+            .mapNotNull { runCatching { File(it, "status").readText() }.getOrNull() }
+            .map(::allowedCores)
+            .toSet()
 
     @Test
     fun `what does not fit into memory is refused before it is loaded`() {

@@ -4,6 +4,7 @@ import dev.blocktime.core.device.DeviceInfo
 import dev.blocktime.core.device.DeviceProbe
 import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.device.SysFs
+import dev.blocktime.core.device.parseCores
 
 /** This machine, or one that is told to be a [simulated] product. Its network name is left out: LUTs are shared. */
 internal class HostProbe(
@@ -11,13 +12,16 @@ internal class HostProbe(
     private val sys: SysFs,
     private val simulated: String?,
 ) : DeviceProbe {
+    /** Those that this process may use, as it was started: its threads may be pinned to some of them later. */
+    val cores = proc.allowedCores()?.let(::parseCores) ?: List(Runtime.getRuntime().availableProcessors()) { it }
+
     override fun identity() =
         DeviceInfo(
             model = simulated ?: proc.productName() ?: proc.architecture() ?: System.getProperty("os.arch"),
             os = proc.osName() ?: System.getProperty("os.name"),
             osBuild = proc.kernel(),
             soc = proc.cpuModel(),
-            cores = cores(proc),
+            cores = cores.size,
             memoryBytes = proc.memoryBytes() ?: 0,
             simulated = simulated != null,
         )
@@ -33,8 +37,6 @@ internal class HostProbe(
             battery = proc.battery(),
             freeMemoryBytes = proc.freeMemoryBytes(),
             agentMemoryBytes = proc.residentBytes(),
+            cores = proc.allowedCores(),
         )
 }
-
-/** Cores that this process may use. */
-internal fun cores(proc: ProcFs): Int = proc.usableCores() ?: Runtime.getRuntime().availableProcessors()

@@ -7,6 +7,7 @@ import dev.blocktime.core.agent.AgentServer
 import dev.blocktime.core.device.Caveat
 import dev.blocktime.core.device.Readiness
 import dev.blocktime.core.device.SysFs
+import dev.blocktime.core.device.threadsByDefault
 import dev.blocktime.core.store.ModelStore
 import dev.blocktime.core.timing.warmUpTiming
 import dev.blocktime.executorch.ExecutorchRuntime
@@ -41,6 +42,9 @@ private fun configure(options: Options): AgentConfig {
     if (token.isEmpty()) throw UsageException("the agent needs a token; set $TOKEN_VARIABLE")
     val allowed = allowed()
     val proc = ProcFs()
+    val sys = SysFs()
+    val probe = HostProbe(proc, sys, options.simulate)
+    val threads = threadsByDefault(probe.cores, sys.highestMhz())
     return AgentConfig(
         info = AgentInfo("blocktime-kotlin", property("dev.blocktime.version")),
         token = { token },
@@ -49,9 +53,9 @@ private fun configure(options: Options): AgentConfig {
         runtimes =
             mapOf(
                 "executorch" to
-                    ExecutorchRuntime(property("dev.blocktime.executorch"), cores(proc), proc::freeMemoryBytes),
+                    ExecutorchRuntime(property("dev.blocktime.executorch"), probe.cores, threads, proc::freeMemoryBytes),
             ),
-        probe = HostProbe(proc, SysFs(), options.simulate),
+        probe = probe,
         readiness = Readiness { allowed },
         listener = Log,
     )

@@ -1,6 +1,7 @@
 package dev.blocktime.jvm
 
 import dev.blocktime.core.device.Battery
+import dev.blocktime.core.device.allowedCores
 import java.io.File
 import java.io.IOException
 
@@ -42,12 +43,8 @@ internal class ProcFs(
 
     fun residentBytes(): Long? = kibibytes("proc/self/status", "VmRSS:")
 
-    /** Cores that this process may run on. */
-    fun usableCores(): Int? =
-        field("proc/self/status", "Cpus_allowed:")
-            ?.filter { it != ',' }
-            ?.sumOf { it.digitToInt(radix = 16).countOneBits() }
-            ?.takeIf { it > 0 }
+    /** Cores that the calling thread may run on, as Linux lists them. */
+    fun allowedCores(): String? = text("proc/thread-self/status")?.let(::allowedCores)
 
     fun cpuModel(): String? =
         text("proc/cpuinfo")

@@ -97,6 +97,7 @@ internal fun stateFields(
         "qos" to null,
         "foreground" to reading.foreground,
         "sustained_performance" to reading.sustainedPerformance,
+        "cores" to reading.cores?.take(MAX_TEXT),
         "caveats" to caveats.map { it.wireName },
     )
 

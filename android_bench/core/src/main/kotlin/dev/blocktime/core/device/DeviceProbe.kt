@@ -36,6 +36,7 @@ data class DeviceReading(
     val agentMemoryBytes: Long? = null,
     val foreground: Boolean? = null,
     val sustainedPerformance: Boolean? = null,
+    val cores: String? = null,
     val debuggable: Boolean? = null,
 )
 

@@ -14,9 +14,7 @@ class SysFs(
 ) {
     /** Cores of which at least one of clock, highest clock and governor can be read, by number. */
     fun cpuClocks(): List<CpuClock> =
-        folders("devices/system/cpu")
-            .mapNotNull { folder -> CPU_FOLDER.matchEntire(folder.name)?.let { folder to it.groupValues[1].toInt() } }
-            .sortedBy { (_, cpu) -> cpu }
+        cpuFolders()
             .map { (folder, cpu) ->
                 CpuClock(
                     cpu = cpu,
@@ -25,6 +23,12 @@ class SysFs(
                     governor = text(File(folder, "cpufreq/scaling_governor")),
                 )
             }.filter { it.mhz != null || it.maxMhz != null || it.governor != null }
+
+    /** Highest clock that the hardware has, of the cores that tell it. */
+    fun highestMhz(): Map<Int, Double> =
+        cpuFolders()
+            .mapNotNull { (folder, cpu) -> number(File(folder, "cpufreq/cpuinfo_max_freq"))?.let { cpu to it / KHZ_PER_MHZ } }
+            .toMap()
 
     /** All sensors with a name and a temperature. */
     fun thermalZones(): List<ThermalZone> =
@@ -36,6 +40,11 @@ class SysFs(
                 val celsius = number(File(folder, "temp"))?.div(MILLIDEGREES)
                 if (name == null || celsius == null) null else ThermalZone(name, celsius)
             }
+
+    private fun cpuFolders(): List<Pair<File, Int>> =
+        folders("devices/system/cpu")
+            .mapNotNull { folder -> CPU_FOLDER.matchEntire(folder.name)?.let { folder to it.groupValues[1].toInt() } }
+            .sortedBy { (_, cpu) -> cpu }
 
     private fun folders(path: String): List<File> = File(root, path).listFiles().orEmpty().filter(File::isDirectory)
 }

@@ -1,0 +1,71 @@
+"""Lists of cores, and how many of a device's cores are not little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from luts.format.errors import UsageError
+from orchestrator.agent.device.cores import threads_by_default
+from orchestrator.tasks.target import Target
+from orchestrator.wire.core_list import core_list, parse_cores
+
+PIXEL_8 = [1704] * 4 + [2367] * 4 + [2914]
+
+
+def clocks(root: Path, highest_mhz: list[int | None]) -> Path:
+    for core, mhz in enumerate(highest_mhz):
+        folder = root / f"cpu{core}/cpufreq"
+        folder.mkdir(parents=True)
+        if mhz is not None:
+            (folder / "cpuinfo_max_freq").write_text(f"{mhz}000\n")
+    return root
+
+
+def test_lists_are_those_of_linux() -> None:
+    assert parse_cores("4-8") == (4, 5, 6, 7, 8)
+    assert parse_cores("2-3,0") == (0, 2, 3)
+    assert core_list([3, 0, 2]) == "0,2-3"
+    assert core_list(range(9)) == "0-8"
+    assert core_list([]) == ""
+
+
+@pytest.mark.parametrize("text", ["", "4-", "8-4", "-1", "a", "1,,2", "99999", "1-2-3"])
+def test_what_is_not_a_list_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a list of cores"):
+        parse_cores(text)
+
+
+@pytest.mark.parametrize(
+    ("highest_mhz", "threads"),
+    [
+        (PIXEL_8, 5),
+        ([1800] * 4 + [2800] * 4, 4),
+        ([3000] * 4, 2),
+        ([1800, 1800, 2800, None], 2),
+        ([None] * 7, 3),
+        ([None], 1),
+    ],
+)
+def test_threads_are_as_many_as_cores_that_are_not_little(
+    tmp_path: Path, highest_mhz: list[int | None], threads: int
+) -> None:
+    assert threads_by_default(range(len(highest_mhz)), clocks(tmp_path, highest_mhz)) == threads
+
+
+def test_cores_that_may_not_be_used_do_not_count(tmp_path: Path) -> None:
+    assert threads_by_default([0, 1, 8], clocks(tmp_path, PIXEL_8)) == 1
+
+
+def test_pinned_threads_are_as_many_as_their_cores() -> None:
+    assert Target("pixel8", cores="4-8").variant.name == "executorch-xnnpack-fp32-t5-c4-8"
+    assert Target("pixel8", cores="5,4", threads=1).variant.load_options == {"threads": 1, "cores": "4-5"}
+    for target, said in [
+        (Target("pixel8", cores="4", threads=2), "2 threads are too many for cores 4"),
+        (Target("pixel8", cores="big"), "not a list of cores"),
+        (Target("iphone13", runtime="coreml", cores="4"), "coreml chooses its own cores"),
+        (Target("simulated", cores="4"), "simulated chooses its own cores"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            _ = target.variant

@@ -102,10 +102,10 @@ class MeasuredBest(Value):
 
 def best_of(result: SearchResult, count: int) -> list[Evaluated]:
     """The `count` best architectures by what the search ranked them by; its winner first."""
-    price = result.settings.loss_per_ms
+    loss = result.settings.loss
     ranked = sorted(
         result.evaluated,
-        key=lambda e: (1.0 - e.accuracy + price * e.latency_ms, e.latency_ms, e.params, e.arch),
+        key=lambda e: (loss(e.accuracy, e.latency_ms), e.latency_ms, e.params, e.arch),
     )
     return ranked[:count]
 

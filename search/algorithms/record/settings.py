@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from luts.format.values import Value
 
@@ -53,8 +53,10 @@ class SearchSettings(Value):
             of them are enumerated.
         skeletons: K of the coarse stage.
         redraws: Attempts at a new child before one drawn from all within the budget takes its place.
-        loss_per_ms: lambda of the joint objective min L(s) + lambda C(s) of AutoViT's journal version, L being
-            the share of wrong answers and C the latency in ms by the first LUT; 0 ranks by accuracy alone.
+        ms_per_loss: lambda of the joint objective min L(s) + lambda C(s) of AutoViT's journal version with L the
+            latency in ms by the first LUT, as in its L(s) <= L_max, and C the share of wrong answers; 0 for none.
+        loss_per_ms: lambda of the other reading: L the share of wrong answers, C the latency in ms; 0 for none.
+            Without either, accuracy alone ranks.
         objectives: What `pareto` trades against each other.
     """
 
@@ -70,8 +72,24 @@ class SearchSettings(Value):
     p_depth: float = Field(default=0.2, ge=0, le=1)
     p_block: float = Field(default=0.4, ge=0, le=1)
     redraws: int = Field(default=50, ge=1)
+    ms_per_loss: float = Field(default=0.0, ge=0)
     loss_per_ms: float = Field(default=0.0, ge=0)
     objectives: tuple[Criterion, ...] = ("accuracy", "latency")
+
+    @model_validator(mode="after")
+    def _one_reading(self) -> Self:
+        if self.ms_per_loss and self.loss_per_ms:
+            raise ValueError(
+                "ms_per_loss and loss_per_ms are two readings of one objective; give one of them"
+            )
+        return self
+
+    def loss(self, accuracy: float, latency_ms: float) -> float:
+        """What a search makes small: L(s) + lambda C(s) in the reading that was chosen."""
+        wrong = 1.0 - accuracy
+        if self.ms_per_loss:
+            return latency_ms + self.ms_per_loss * wrong
+        return wrong + self.loss_per_ms * latency_ms
 
     @property
     def children(self) -> int:

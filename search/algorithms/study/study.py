@@ -66,8 +66,8 @@ class Study:
         return new
 
     def loss(self, row: Evaluated) -> float:
-        """L(s) + lambda C(s): the share of wrong answers and what the latency is worth."""
-        return 1.0 - row.accuracy + self.settings.loss_per_ms * row.latency_ms
+        """L(s) + lambda C(s), see `SearchSettings.loss`."""
+        return self.settings.loss(row.accuracy, row.latency_ms)
 
     def ranked(self) -> list[Arch]:
         """All evaluated architectures, best first; among equals the faster, then the smaller."""

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.cli.exit_codes import exit_code
@@ -86,6 +87,23 @@ def test_latency_has_its_price_in_the_joint_objective(price):
     )
     assert fast.latency_ms < slow.latency_ms
     assert fast.accuracy < slow.accuracy
+
+
+def test_latency_first_and_loss_first_rank_alike_where_one_lambda_is_the_others_reciprocal(price):
+    """By hand, in ms: 6 + 500 x 0.3 = 156 is better than 9 + 500 x 0.295 = 156.5; 1/500 says so the other way."""
+    latency_first, loss_first = SearchSettings(ms_per_loss=500), SearchSettings(loss_per_ms=1 / 500)
+    assert latency_first.loss(0.7, 6.0) == pytest.approx(156)
+    assert latency_first.loss(0.705, 9.0) == pytest.approx(156.5)
+    first, second = (
+        search(NANO, price, Accuracy(), ANY, FEW.model_copy(update={name: rate}))
+        for name, rate in (("ms_per_loss", 12.5), ("loss_per_ms", 0.08))
+    )
+    assert first.winner == second.winner
+    plain = search(NANO, price, Accuracy(), ANY, FEW).winner
+    assert first.winner.latency_ms < plain.latency_ms
+    assert loss_first.loss(0.7, 6.0) < loss_first.loss(0.705, 9.0)
+    with pytest.raises(ValidationError, match="two readings"):
+        SearchSettings(ms_per_loss=1, loss_per_ms=1)
 
 
 def test_equal_accuracy_goes_to_the_faster(price):

@@ -4,7 +4,8 @@ import pytest
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
-from orchestrator.cli.search import LimitOptions, PhoneOptions, SettingOptions, facts_of
+from orchestrator.cli.search import facts_of
+from orchestrator.cli.search_options import LimitOptions, PhoneOptions, SettingOptions
 from orchestrator.tasks.search import FoundNetwork
 from search.algorithms import Budget, SearchSettings, search
 from tests.support.search_world import NANO, Accuracy, make_price
@@ -45,6 +46,11 @@ def test_limits_are_numbers_and_a_confidence():
 
 def test_objectives_stand_in_one_order_and_must_exist():
     assert SettingOptions(loss_per_ms="0.2%").parse().loss_per_ms == 0.002
+    assert SettingOptions(ms_per_loss="0.5s").parse().ms_per_loss == 500
+    with pytest.raises(UsageError, match="two readings"):
+        SettingOptions(ms_per_loss="0.5s", loss_per_ms="0.2%").parse()
+    settings = SettingOptions(draws=7, skeletons=3, p_depth=0.1, p_block=0.3).parse()
+    assert (settings.draws, settings.skeletons, settings.p_depth, settings.p_block) == (7, 3, 0.1, 0.3)
     assert SettingOptions(objectives="params,accuracy", seed=3).parse().objectives == ("accuracy", "params")
     with pytest.raises(UsageError, match="beauty"):
         SettingOptions(objectives="accuracy,beauty").parse()

@@ -63,6 +63,8 @@ def test_the_best_are_ranked_as_the_search_ranked_them(result):
     assert [found.accuracy for found in best_of(result, 2)] == [0.9, 0.8]
     dear = result.model_copy(update={"settings": SearchSettings(loss_per_ms=0.4)})
     assert [found.accuracy for found in best_of(dear, 3)] == [0.5, 0.8, 0.9]
+    same = result.model_copy(update={"settings": SearchSettings(ms_per_loss=2.5)})
+    assert [found.accuracy for found in best_of(same, 3)] == [0.5, 0.8, 0.9]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from search.blocks import BlockSpec, count
 from search.supernet.data.images import ImageData
@@ -73,8 +74,8 @@ def setting(pair: Pair, options: Options) -> str:
     ]
     return (
         f"{options.seeds} networks of each kind, {options.epochs} epochs on {len(pair.images.split.train):,} "
-        f"images of {pair.images.classes} classes at 32 px, 64 tokens a block; {'; '.join(lines)} on "
-        f"{len(judged(pair.images, options.quick)):,} images held out."
+        f"images of {Path(pair.images.source.name).stem} ({pair.images.classes} classes) at 32 px, 64 tokens a "
+        f"block; {'; '.join(lines)} on {len(judged(pair.images, options.quick)):,} images held out."
     )
 
 

@@ -26,6 +26,7 @@ from search.supernet.data.sources import open_source
 from search.supernet.data.split import Split
 from search.supernet.inherit.evaluate import InheritedAccuracy
 from search.supernet.recipe.recipe import Augmentation, Recipe
+from search.supernet.recipe.sizes import largest, smallest
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.progress import Progress
 from search.supernet.train.trainer import Trainer
@@ -175,7 +176,8 @@ class Supernets:
 
     def setting(self) -> str:
         """What was trained on what, as text."""
-        low, high = self._by_size[0].params(), self._by_size[-1].params()
+        space = self.space.with_classes(self.images.classes)
+        low, high = smallest(space).params(), largest(space).params()
         steps = self.options.epochs * (len(self.images.split.train) // 128)
         return (
             f"Space `{self.space.name}` ({self.space.size()} networks, {low / 1e3:.0f} to {high / 1e3:.0f} "

@@ -50,5 +50,7 @@ alpha 0.5, tau 1; the augmentation comes again every second epoch in all three k
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
-Soft distillation is better than none for {better} of {pairs} pairs of network and seed, hard for {better_hard}.
+Soft distillation is better than none for {better} of {pairs} pairs of network and seed, hard for {better_hard};
+networks of a seed share one supernet, so these are {options.seeds} trainings of each kind and
+not {pairs} independent ones.
 """

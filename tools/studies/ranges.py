@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from tools.studies._options import Options
-from tools.studies._supernets import Supernets, gains, spread
+from tools.studies._supernets import REFERENCE_DRAWS, Supernets, gains, spread
 
 
 def main(options: Options) -> str:
@@ -26,11 +26,14 @@ def main(options: Options) -> str:
             f"| {name}, {low / 1e3:.0f} to {high / 1e3:.0f} thousand | {len(within)} | {spread(one)} "
             f"| {spread(own)} | {gains(own, one)} |"
         )
+    least, most = min(low for low, _ in setup.ranges.values()), max(high for _, high in setup.ranges.values())
     one_mean, own_mean = (100 * statistics.fmean(values) for values in of_all)
     return f"""### One supernet or three (section 5.2)
 
 {setup.setting()}
-Every one of the three has as many steps as the one, so three take three times the work. Inherited accuracy in
+Every one of the three has as many steps as the one, so the three together have three times its steps. The ranges
+are thirds of {REFERENCE_DRAWS} random networks of {least / 1e3:.0f} to {most / 1e3:.0f} thousand parameters.
+Inherited accuracy in
 percent, mean over the networks of the range; in brackets the smallest and largest seed; the gain is paired by seed.
 
 | parameters | networks | one supernet | its range's supernet | gain |

@@ -40,7 +40,9 @@ def measure_command(
     device: DeviceOption,
     *,
     model: NetworksOption = None,
-    artifact: Annotated[list[Path] | None, typer.Option(help="A .pte file; repeatable.")] = None,
+    artifact: Annotated[
+        list[Path] | None, typer.Option(help="A .pte file or an .mlpackage; repeatable.")
+    ] = None,
     suite: Annotated[
         str | None, typer.Option(help="Published networks side by side: autovit-table2.")
     ] = None,

@@ -15,7 +15,7 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts
 from orchestrator.measure.session import Measurement
-from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_model
+from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_models
 from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name, count_networks, spec_of
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.side_by_side import SideBySide, journal_id, measure_what_can_be
@@ -134,7 +134,7 @@ def measure_networks(
     Args:
         networks: Exported first where the cache does not have them.
         target: The device; all else by default if it is its name alone.
-        files: Models that are exported already (`.pte`).
+        files: Models that are exported already: `.pte`, or `.mlpackage`, a folder.
         resolution: Side of the input image for all networks; their own by default.
         trained: A supernet to inherit weights from; random ones by default.
         budget_s: Seconds after which no further pass is begun.
@@ -150,9 +150,8 @@ def measure_networks(
     """
     target = Target.of(target)
     variant = target.variant
-    with tempfile.TemporaryDirectory() as weights:
+    with tempfile.TemporaryDirectory() as weights, given_models(files) as given:
         chosen, specs = _specs(networks, variant, resolution, trained, Path(weights), progress)
-        given = {str(path): given_model(path) for path in files}
         if not specs and not given:
             raise UsageError("nothing to measure")
         with target.found() as device:
@@ -163,9 +162,9 @@ def measure_networks(
             together = measure_what_can_be(
                 device, variant, models, budget_s=budget_s, seed=seed, progress=progress
             )
+        lowered = {name: Lowered.of_file(file.path) for name, file in given.items()}
     together.run.finish("measured")
-    lowered = {name: Lowered.of(artifact) for name, artifact in artifacts.items()}
-    lowered |= {name: Lowered.of_file(file.path) for name, file in given.items()}
+    lowered |= {name: Lowered.of(artifact) for name, artifact in artifacts.items()}
     able = {name: network for name, network in chosen.items() if name in models}
     rows = measured_networks(models, together, count_networks(able, specs, progress), lowered)
     return MeasuredNetworks(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.agent.runtime.pte import operators_outside, read_pte
 from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_each, export_many
 from orchestrator.export.artifacts.cache import default_root
+from orchestrator.export.artifacts.package import PACKED_SUFFIX, check_package, pack
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.simulate.document import write_model
 from orchestrator.tasks.progress import Note, Progress, Step, silent
@@ -143,17 +146,28 @@ def files_of(artifacts: Mapping[str, Artifact]) -> dict[str, ModelFile]:
     return {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
 
 
-def given_model(path: Path) -> ModelFile:
-    """A model file of the user's.
+@contextmanager
+def given_models(paths: Sequence[Path]) -> Iterator[dict[str, ModelFile]]:
+    """Models of the user's by path, a Core ML package packed as the exporter does; they are there until the end.
 
     Raises:
-        InvalidArtifactError: it can't be read, or no agent takes it.
+        InvalidArtifactError: one can't be read, or no agent takes it.
     """
+    with TemporaryDirectory(prefix="blocktime-") as folder:
+        yield {str(path): _given_model(path, Path(folder) / str(i)) for i, path in enumerate(paths)}
+
+
+def _given_model(given: Path, packed: Path) -> ModelFile:
     try:
+        path = given
+        if given.is_dir():
+            check_package(given)
+            path = packed.with_suffix(PACKED_SUFFIX)
+            pack(given.resolve(), path)
         size = path.stat().st_size
         if not 0 < size <= MAX_MODEL_BYTES:
-            raise InvalidArtifactError(f"{path} has {size} bytes; a model has 1 byte to 1 GiB")
+            raise InvalidArtifactError(f"{given} has {size} bytes; a model has 1 byte to 1 GiB")
         with path.open("rb") as file:
             return ModelFile(path, hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
-        raise InvalidArtifactError(f"{path}: cannot read the model ({error.strerror})") from error
+        raise InvalidArtifactError(f"{given}: cannot read the model ({error.strerror})") from error

@@ -22,7 +22,7 @@ from orchestrator.measure.link import Link
 from orchestrator.measure.session import Subject, check_runtime, identity_of
 from orchestrator.measure.sustained import run_sustained
 from orchestrator.plan.policy import Policy
-from orchestrator.tasks.models import check_any_left, files_that_can_be, given_model
+from orchestrator.tasks.models import check_any_left, files_that_can_be, given_models
 from orchestrator.tasks.networks import Networks, at_resolution, by_name, spec_of
 from orchestrator.tasks.progress import Progress, silent, steps
 from orchestrator.tasks.side_by_side import journal_id
@@ -112,9 +112,9 @@ def measure_sustained(
         name: spec_of(at_resolution(name, network, resolution), target.variant)
         for name, network in chosen.items()
     }
-    with target.found() as device:
+    with given_models(files) as given, target.found() as device:
         models, _, unexported = files_that_can_be(target.variant, specs, workers, progress)
-        models |= {str(path): given_model(path) for path in files}
+        models |= given
         check_any_left(target.variant, models, unexported)
         variant = target.variant_on(device)
         ((name, file),) = models.items()

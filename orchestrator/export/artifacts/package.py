@@ -34,6 +34,17 @@ def pack(package: Path, target: Path) -> None:
             archive.writestr(entry, path.read_bytes())
 
 
+def check_package(package: Path) -> None:
+    """InvalidArtifactError where a folder is not a Core ML package, or has more files than an agent takes."""
+    if package.suffix != ".mlpackage" or not (package / "Manifest.json").is_file():
+        raise InvalidArtifactError(
+            f"{package} is a folder but not an .mlpackage with its Manifest.json; give a .pte file or a package"
+        )
+    count = sum(path.is_file() for path in package.rglob("*"))
+    if count > MAX_ENTRIES:
+        raise InvalidArtifactError(f"{package} has {count} files, an agent takes {MAX_ENTRIES}")
+
+
 def deliver(source: Path, target: Path) -> Path:
     """Copy a model over what is at `target`; a packed Core ML package becomes a folder unless `target` is a zip.
 

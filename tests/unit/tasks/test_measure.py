@@ -1,19 +1,21 @@
 """Networks measured side by side: which is the reference, what is left out, how they were lowered."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from luts.format.errors import BlocktimeError
+from luts.format.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.export import Artifact, ExportFailure
 from orchestrator.export.artifacts.artifact import Report
+from orchestrator.export.artifacts.package import pack
 from orchestrator.measure.failures import ReferenceFailedError
 from orchestrator.plan.policy import Policy
 from orchestrator.tasks import models, target
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.networks import by_name
 from orchestrator.tasks.progress import Note
-from tests.support.fake_device import POLICY, FakeDevice
+from tests.support.fake_device import POLICY, FakeClient, FakeDevice
 
 NAMES = ["autovit-xxs-paper", "mobilevit-xs", "autovit-xs-paper", "mobilevit-xxs"]
 OUTSIDE = {"aten.mean.dim": 2, "aten.native_layer_norm.default": 9}
@@ -72,6 +74,7 @@ def world(tmp_path, monkeypatch):
     made = World(tmp_path)
     monkeypatch.setattr(models, "export_each", made.export)
     monkeypatch.setattr(target, "resolve", lambda *_: made.device)
+    monkeypatch.setattr(target, "kind_of", lambda *_: "host")
     monkeypatch.setattr(Policy, "of", classmethod(lambda *_: POLICY))
     return made
 
@@ -126,3 +129,21 @@ def test_how_each_was_lowered_is_told(world, exported) -> None:
     result = measured(NAMES[:2], files=[exported.path], progress=lambda event: told.append(str(event)))
     assert [(row.delegates, row.outside) for row in result.networks] == [(3, OUTSIDE), (3, OUTSIDE), (1, {})]
     assert f"{NAMES[1]} is lowered without rewrites: with them, it differs by 1.3" in told
+
+
+def test_a_core_ml_package_is_packed_as_the_exporter_does(world, tmp_path, monkeypatch) -> None:
+    sent = set()
+    monkeypatch.setattr(FakeClient, "ensure", lambda _, path, *__: sent.add(path.read_bytes()))
+    package = tmp_path / "mine.mlpackage"
+    (package / "Data").mkdir(parents=True)
+    (package / "Data" / "weight.bin").write_bytes(bytes(1000))
+    with pytest.raises(InvalidArtifactError, match=r"mine.mlpackage is a folder but not an .mlpackage"):
+        measured((), files=[package])
+    (package / "Manifest.json").write_text("{}")
+    pack(package, tmp_path / "packed.zip")
+    packed = (tmp_path / "packed.zip").read_bytes()
+    sha256 = hashlib.sha256(packed).hexdigest()
+    world.device.true_ms[sha256] = 3.0
+    (row,) = measured((), files=[package]).networks
+    assert (row.model, row.sha256) == (str(package), sha256)
+    assert sent == {packed}

@@ -3,7 +3,3 @@ plugins {
     alias(libs.plugins.android.library) apply false
     alias(libs.plugins.kotlin.jvm) apply false
 }
-
-tasks.wrapper {
-    gradleVersion = libs.versions.gradle.get()
-}

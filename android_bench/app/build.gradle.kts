@@ -46,7 +46,7 @@ android {
         versionCode = number(libs.versions.appCode)
         versionName = libs.versions.appName.get()
         buildConfigField("String", "AGENT_VERSION", "\"${libs.versions.appName.get()}+${digestOfSources()}\"")
-        buildConfigField("String", "EXECUTORCH_VERSION", "\"${libs.versions.executorch.get()}-$backends\"")
+        buildConfigField("String", "EXECUTORCH_VERSION", "\"${executorch.get().version}-$backends\"")
     }
 
     // Pins threads to cores. Only for the processors that ExecuTorch has libraries for.

@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
     DeviceOption,
     NetworksOption,
     ResolutionOption,
+    SelfTestOption,
     VariantOptions,
     WorkersOption,
     target_of,
@@ -72,6 +73,7 @@ def measure_command(
     budget: BudgetOption = "2m",
     seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
     access: AccessOptions,
+    self_test: SelfTestOption = True,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,6 +115,7 @@ def measure_command(
             trained=Trained(None, supernet, data, outside),
             budget_s=budget_s,
             seed=seed,
+            self_test=self_test,
             workers=workers,
             progress=progress,
         )

@@ -49,6 +49,13 @@ FixedPerformanceOption = Annotated[
         help="Fix an Android phone's clocks, below the highest; they are freed again at the end.",
     ),
 ]
+SelfTestOption = Annotated[
+    bool,
+    typer.Option(
+        "--self-test/--no-self-test",
+        help="Ask the device first what following another model, and company in memory, cost a model; seconds.",
+    ),
+]
 RuntimeOption = Annotated[
     str | None, typer.Option("--runtime", help="executorch or coreml; coreml on iPhones, else executorch.")
 ]

@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     AccessOptions,
     BudgetOption,
     DeviceOption,
+    SelfTestOption,
     VariantOptions,
     WorkersOption,
     parse_name,
@@ -102,6 +103,7 @@ def profile_command(
     run: RunOptions,
     luts: Annotated[Path | None, typer.Option("--luts", help="Where the LUT is written.")] = None,
     access: AccessOptions,
+    self_test: SelfTestOption = True,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -127,6 +129,7 @@ def profile_command(
             plan.choice,
             budget_s=budget_s,
             narrow=narrow,
+            self_test=self_test,
             name=run.name,
             run_folder=run.run_folder,
             fresh=run.fresh,

@@ -14,6 +14,7 @@ from orchestrator.journal.journal import Journal, read_records
 from orchestrator.journal.records import (
     BatchRecord,
     ChunkRecord,
+    DecisionRecord,
     EndRecord,
     FailureRecord,
     Header,
@@ -103,6 +104,10 @@ class MeasurementLog:
                 return batch.model_copy(update={"segment": batch.segment + 1})
         return None
 
+    def decision(self) -> DecisionRecord | None:
+        """What the self-test decided; None before it."""
+        return decision(self.records)
+
     def failures(self) -> dict[str, str]:
         """Models that can't be measured on this device, with the reason."""
         return {record.model: record.reason for record in self.records if isinstance(record, FailureRecord)}
@@ -137,6 +142,18 @@ class MeasurementLog:
             return False
         first = DeviceState.model_validate(self._chunks[batch][0].state_before)
         return not throttle_reason(first, first)
+
+
+def decision(records: Iterable[Record]) -> DecisionRecord | None:
+    """What the self-test decided; None where there was none."""
+    return next((record for record in records if isinstance(record, DecisionRecord)), None)
+
+
+def policy_in_effect(header: Header, decided: DecisionRecord | None) -> dict[str, int | float | str]:
+    """A journal's policy with what the self-test has decided of it."""
+    changed = {} if decided is None else decided.model_dump(include={"settle_runs", "batch_models"})
+    reason = {} if decided is None else {"company": " ".join(decided.reason.split())[:256]}
+    return {**header.identity.policy, **changed, **reason}
 
 
 def placements(records: Iterable[Record]) -> dict[str, list[PlacedType]]:

@@ -140,6 +140,24 @@ class EndRecord(_Record):
     aa: list[float]
 
 
+class CompanyRecord(_Record):
+    """A part of the self-test: visits to the reference (index 0) and others, of so many loaded models."""
+
+    kind: Literal["company"] = "company"
+    residents: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
+    order: Annotated[list[list[Index]], Field(max_length=MAX_ROUNDS)]
+    ns: str
+
+
+class DecisionRecord(_Record):
+    """What the self-test decided for all batches after it, and why; these take the place of the policy's."""
+
+    kind: Literal["decision"] = "decision"
+    settle_runs: Annotated[int, Field(ge=0, le=100)]
+    batch_models: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
+    reason: Annotated[str, Field(max_length=4096)]
+
+
 class FailureRecord(_Record):
     """A model that this device's runtime refuses, or that takes the agent down; it is measured no more."""
 
@@ -161,7 +179,16 @@ class PlacementRecord(_Record):
     operations: Annotated[list[PlacedType], Field(min_length=1, max_length=MAX_OPERATIONS)]
 
 
-Record = Header | BatchRecord | ChunkRecord | EndRecord | FailureRecord | PlacementRecord
+Record = (
+    Header
+    | BatchRecord
+    | ChunkRecord
+    | EndRecord
+    | FailureRecord
+    | PlacementRecord
+    | CompanyRecord
+    | DecisionRecord
+)
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 

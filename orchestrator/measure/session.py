@@ -17,8 +17,9 @@ from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.conditions import Conditions, conditions
 from orchestrator.journal.loads import LoadTimes, load_times
-from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.log import MeasurementLog, policy_in_effect
 from orchestrator.journal.records import Header, Identity, PlacedType
+from orchestrator.measure.company import CompanyTest
 from orchestrator.measure.engine import Ending, Engine, PredictionWidth, Progress
 from orchestrator.measure.link import Link
 from orchestrator.plan.policy import Policy
@@ -50,6 +51,7 @@ class Measurement:
         placements: Operations with their compute units, of the models whose runtime tells.
         ending: Why measuring ended...
         prediction_half_width: ...and how narrow predictions were then; None: not asked for, or not known.
+        policy: What decided it, with what the self-test changed.
     """
 
     hello: HelloReply
@@ -63,6 +65,7 @@ class Measurement:
     placements: Mapping[str, Sequence[PlacedType]]
     ending: Ending
     prediction_half_width: float | None
+    policy: Mapping[str, int | float | str]
 
     @property
     def estimates(self) -> RatioEstimates:
@@ -195,6 +198,9 @@ def measure(
     try:
         with MeasurementLog(journal, header) as log:
             chosen = models or list(subject.files)
+            if log.header.identity.policy.get("self_test"):
+                test = CompanyTest(link, subject.files, log, policy, lambda said: progress(said, 0, 0))
+                policy = test.decide(chosen)
             engine = Engine(
                 link, subject.files, chosen, log, policy, subject.seed, progress, prediction_width
             )
@@ -212,6 +218,7 @@ def measure(
                 placements=log.placements(),
                 ending=outcome.ending,
                 prediction_half_width=outcome.prediction_half_width,
+                policy=policy_in_effect(log.header, log.decision()),
             )
     finally:
         link.drop()

@@ -31,6 +31,7 @@ class Policy:
         max_attempts: Tries of one batch before measuring ends with an error. One good batch in twenty fails the
             95 % A/A interval by chance, four in a row one set of batches in a hundred thousand.
         max_reconnects: Losses of the agent that one batch survives.
+        self_test: Whether a device is first asked what settle runs and company cost, and decides those two.
         cooling_s: Pause before a batch that was throttled is tried again.
     """
 
@@ -49,11 +50,12 @@ class Policy:
     max_attempts: int = 4
     max_reconnects: int = 3
     cooling_s: float = 60.0
+    self_test: bool = False
 
     @classmethod
-    def of(cls, simulated: bool) -> Policy:
+    def of(cls, simulated: bool, self_test: bool = True) -> Policy:
         """The policy of all measurements; a simulated device cools in made-up time, for which nobody need wait."""
-        return cls(cooling_s=0.0) if simulated else cls()
+        return cls(cooling_s=0.0 if simulated else cls.cooling_s, self_test=self_test)
 
     def to_dict(self) -> dict[str, int | float]:
         """Name to value, for journals and LUTs."""

@@ -66,7 +66,7 @@ class Machine:
         self.scenario = scenario
         self._processor = Processor(scenario.noise, scenario.cores, scenario.noise_seed)
         self._truth = cache(lambda threads: Truth(scenario.costs, threads))
-        self._loaded = 0
+        self._loaded = self._in_a_row = 0
         self._last: SimulatedModel | None = None
         self._told_of_throttling = False
 
@@ -91,8 +91,11 @@ class Machine:
         return SimulatedModel(self, quiet_ns, threads)
 
     def execute(self, model: SimulatedModel) -> None:
-        """Spend what the model takes now; right after another model's execution its data are not in the caches."""
-        self._processor.execute(model.quiet_ns, model.threads, cold=model is not self._last)
+        """Spend what the model takes now; after another model's execution its data are not in the caches."""
+        noise = self.scenario.noise
+        self._in_a_row = self._in_a_row + 1 if model is self._last else 0
+        crowd = 1.0 + (noise.crowd_share if self._loaded > noise.crowd_models else 0.0)
+        self._processor.execute(model.quiet_ns * crowd, model.threads, cold=self._in_a_row < noise.cold_runs)
         self._last = model
 
     def unload(self) -> None:

@@ -65,7 +65,9 @@ class Noise(Value):
     Attributes:
         load_sd: Of a load's own level (log). 0.5 to 0.8 % on a two-core host.
         sample_sd: Of one execution (log).
-        cold_share: By how much an execution takes longer right after one of another model: evicted caches.
+        cold_share: By how much an execution takes longer right after one of another model: evicted caches...
+        cold_runs: ...and so many in a row after it.
+        crowd_share: By how much every execution takes longer while more than `crowd_models` are loaded.
         drift_sd: Of the random walk of the clock (log) after one second; it grows with the root of time and is
             common to all models.
         outlier_share: Share of executions that are preempted.
@@ -76,6 +78,9 @@ class Noise(Value):
     load_sd: Deviation = 0.0
     sample_sd: Deviation = 0.0
     cold_share: Deviation = 0.0
+    cold_runs: Annotated[int, Field(ge=1, le=100)] = 1
+    crowd_share: Deviation = 0.0
+    crowd_models: Annotated[int, Field(ge=0, le=256)] = 0
     drift_sd: Deviation = 0.0
     outlier_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     outlier_scale: Annotated[float, Field(ge=0, le=100)] = 0.5

@@ -124,6 +124,7 @@ def measure_networks(
     trained: Trained | None = None,
     budget_s: float = 120.0,
     seed: int = 0,
+    self_test: bool = True,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> MeasuredNetworks:
@@ -139,6 +140,7 @@ def measure_networks(
         trained: A supernet to inherit weights from; random ones by default.
         budget_s: Seconds after which no further pass is begun.
         seed: Of the schedule.
+        self_test: Ask the device first what settle runs and the company of other models cost.
         workers: Exporting processes; all cores by default.
         progress: Told of every export and batch.
 
@@ -160,7 +162,7 @@ def measure_networks(
             check_any_left(variant, models, unexported)
             variant = target.variant_on(device)
             together = measure_what_can_be(
-                device, variant, models, budget_s=budget_s, seed=seed, progress=progress
+                device, variant, models, budget_s=budget_s, seed=seed, self_test=self_test, progress=progress
             )
         lowered = {name: Lowered.of_file(file.path) for name, file in given.items()}
     together.run.finish("measured")

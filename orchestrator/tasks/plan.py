@@ -86,9 +86,9 @@ def plan_profile(
     return PlannedProfile(plan, forecast(plan, expectation, policy), *_exports(plan, variant, workers))
 
 
-def policy_of(variant: Variant, narrow: float | None) -> Policy:
+def policy_of(variant: Variant, narrow: float | None, self_test: bool = True) -> Policy:
     """The policy of a profile that ends at predictions within `narrow`, a share."""
-    policy = Policy.of(variant.is_simulated)
+    policy = Policy.of(variant.is_simulated, self_test)
     return policy if narrow is None else replace(policy, heldout_half_width=narrow)
 
 

@@ -51,6 +51,7 @@ def profile(
     *,
     budget_s: float = 900.0,
     narrow: float | None = None,
+    self_test: bool = True,
     name: str | None = None,
     run_folder: Path | None = None,
     fresh: bool = False,
@@ -69,6 +70,7 @@ def profile(
         choice: What the plan covers and how large it is.
         budget_s: Seconds after which no further pass is begun.
         narrow: Half-width of predictions at which measuring ends, a share; 0.015 by default.
+        self_test: Ask the device first what settle runs and the company of other models cost.
         name: Of the device in the LUT, where its own would not tell it apart.
         run_folder: Of the run's journal; by default found by what is measured.
         fresh: Begin anew where a run was not finished.
@@ -84,7 +86,7 @@ def profile(
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
     """
     target, store = Target.of(target), store or lut_store()
-    policy = policy_of(target.variant, narrow)
+    policy = policy_of(target.variant, narrow, self_test)
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     if run_folder is not None:
         check_folder(run_folder, "give another folder with --run")

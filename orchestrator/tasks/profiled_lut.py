@@ -65,7 +65,7 @@ def lut_of(
         space=plan.space,
         space_hash=plan.space_digest,
         variant=header.identity.variant,
-        policy={**header.identity.policy, "seed": plan.seed},
+        policy={**measurement.policy, "seed": plan.seed},
         reference_id=header.reference_id,
         created=header.created,
         measured="simulated" if header.simulated else "measured",

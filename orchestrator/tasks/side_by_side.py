@@ -31,6 +31,7 @@ def measure_files(
     *,
     budget_s: float,
     seed: int,
+    self_test: bool = True,
     reuse: bool = False,
     progress: Progress = silent,
 ) -> tuple[Measurement, Run]:
@@ -43,7 +44,7 @@ def measure_files(
     subject = Subject({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)
     run = find_run(runs_root(), f"measure-{device.name}-{variant.name}-{digest[:8]}", reuse=reuse)
     run.name_models({identifier: name for name, identifier in ids.items()})
-    policy = Policy.of(variant.is_simulated)
+    policy = Policy.of(variant.is_simulated, self_test)
     measured = measure(
         device, variant, subject, run.journal, policy, budget_s=budget_s, progress=steps(progress)
     )
@@ -67,6 +68,7 @@ def measure_what_can_be(
     *,
     budget_s: float,
     seed: int,
+    self_test: bool = True,
     progress: Progress = silent,
 ) -> SideBySide:
     """`measure_files` with the first model that the device can run as the reference.
@@ -79,7 +81,14 @@ def measure_what_can_be(
         left = {name: file for name, file in files.items() if name not in failures}
         try:
             measurement, run = measure_files(
-                device, variant, left, reference, budget_s=budget_s, seed=seed, progress=progress
+                device,
+                variant,
+                left,
+                reference,
+                budget_s=budget_s,
+                seed=seed,
+                self_test=self_test,
+                progress=progress,
             )
         except ReferenceFailedError as error:
             if len(left) == 1:

@@ -15,11 +15,14 @@ from luts.format.lut import Lut
 from luts.format.samples import SAMPLES_SCHEMA
 from luts.format.schema import LutInputs, ModelSpec
 from orchestrator.journal.conditions import conditions, either
-from orchestrator.journal.log import read_log
+from orchestrator.journal.log import decision, policy_in_effect, read_log
 from orchestrator.journal.records import Header, Identity, Record
 from orchestrator.journal.samples import samples_table
 from orchestrator.plan.plan import model_id
 from search.spaces import Arch
+
+_UNDECIDING = ("seed", "fed_from", "company", "self_test")
+"""What a LUT's policy tells besides what decides how it was measured."""
 
 
 def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Sequence[Arch]) -> Lut:
@@ -43,7 +46,7 @@ def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Se
     records = read_log(journal)
     header = records[0]
     assert isinstance(header, Header)
-    _check_same_conditions(lut, header, reference)
+    _check_same_conditions(lut, records, reference)
     measured = {model.model_id for model in lut.models}
     fresh = {name: arch for arch in archs if (name := model_id(arch.keys())) not in measured}
     if not fresh:
@@ -58,9 +61,12 @@ def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Se
     )
 
 
-def _check_same_conditions(lut: Lut, header: Header, reference: str) -> None:
+def _check_same_conditions(lut: Lut, records: Sequence[Record], reference: str) -> None:
+    header = records[0]
+    assert isinstance(header, Header)
     identity, meta = header.identity, lut.meta
-    policy = {name: value for name, value in meta.policy.items() if name not in ("seed", "fed_from")}
+    before = {name: value for name, value in meta.policy.items() if name not in _UNDECIDING}
+    measured_by = policy_in_effect(header, decision(records))
     pairs = {
         "device": (meta.device.model, identity.device_model),
         "SoC": (meta.device.soc, identity.soc),
@@ -70,7 +76,7 @@ def _check_same_conditions(lut: Lut, header: Header, reference: str) -> None:
         "runtime": (meta.versions.runtime, identity.runtime),
         "variant": (meta.variant, identity.variant),
         "fixed performance mode": (meta.fixed_performance, identity.fixed_performance),
-        "policy": (policy, identity.policy),
+        "policy": (before, {name: measured_by.get(name) for name in before}),
         "kind of numbers": (meta.measured, "simulated" if header.simulated else "measured"),
         "reference's bytes": (lut.reference.artifact_sha256, identity.artifacts.get(reference)),
     }

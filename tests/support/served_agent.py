@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from orchestrator.agent.agent import Agent
+from orchestrator.agent.contract import LOOPBACK
 from orchestrator.agent.server import Server, listen
+from orchestrator.wire.client import AgentClient
 
 
 @contextlib.contextmanager
@@ -23,3 +27,33 @@ def serving(agent: Agent) -> Iterator[int]:
         server.stop()
         thread.join(timeout=60)
         listener.close()
+
+
+class ServedDevice:
+    """A device in this process, whose agent is served on the loopback for as long as it is used."""
+
+    name = "simulated-served"
+    identity = ""
+    agent_starts = 1
+    fixed_performance = False
+
+    def __init__(self, agent: Agent) -> None:
+        self._token, self._serving = agent.token, serving(agent)
+
+    def describe(self) -> str:
+        return "a simulated device"
+
+    def bring_to_front(self) -> None:
+        return None
+
+    def connect(self) -> AgentClient:
+        return AgentClient.greeted(
+            socket.create_connection((LOOPBACK, self._port)), self._token, 60, self.name
+        )
+
+    def __enter__(self) -> ServedDevice:
+        self._port = self._serving.__enter__()
+        return self
+
+    def __exit__(self, *caught: Any) -> None:
+        self._serving.__exit__(*caught)

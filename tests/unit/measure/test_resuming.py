@@ -8,7 +8,6 @@ version estimated from it.
 import dataclasses
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ import pytest
 from luts.format.errors import InvalidArtifactError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.agent.contract import LOOPBACK
 from orchestrator.agent.store import ModelStore
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.errors import MeasurementRejectedError
@@ -30,9 +28,8 @@ from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.document import write_model
 from orchestrator.simulate.scenario import SCENARIOS
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
-from orchestrator.wire.client import AgentClient
 from search.spaces import get_space
-from tests.support.served_agent import serving
+from tests.support.served_agent import ServedDevice
 
 DATA = Path(__file__).parent / "data"
 JOURNAL = DATA / "interrupted.jsonl"
@@ -44,33 +41,13 @@ UNEVEN = QUIET.model_copy(
 PLAN = make_plan(get_space("autovit-nano"), design=8, heldout=4, removals="none", seed=5)
 
 
-class ServedDevice:
+def served(folder, version=""):
     """A simulated device in this process whose agent calls itself `version`; the agent's own where empty."""
-
-    name = "simulated-uneven"
-    agent_starts = 1
-    fixed_performance = False
-
-    def __init__(self, folder, version=""):
-        agent = simulated_agent(UNEVEN, "token", ModelStore(folder))
-        if version:
-            info = agent.info.model_copy(update={"version": version})
-            agent = dataclasses.replace(agent, info=info)
-        self._serving = serving(agent)
-
-    def describe(self):
-        return "a simulated device"
-
-    def connect(self):
-        sock = socket.create_connection((LOOPBACK, self._port))
-        return AgentClient.greeted(sock, "token", 60, self.name)
-
-    def __enter__(self):
-        self._port = self._serving.__enter__()
-        return self
-
-    def __exit__(self, *caught):
-        self._serving.__exit__(*caught)
+    agent = simulated_agent(UNEVEN, "token", ModelStore(folder))
+    if version:
+        info = agent.info.model_copy(update={"version": version})
+        agent = dataclasses.replace(agent, info=info)
+    return ServedDevice(agent)
 
 
 @pytest.fixture
@@ -129,7 +106,7 @@ def test_its_records_are_read_and_estimated_as_they_were():
 
 def test_a_profile_goes_on_from_it(tmp_path, journal, files):
     before = journal.read_bytes()
-    measurement = resume(ServedDevice(tmp_path / "store", version_of(journal)), journal, files)
+    measurement = resume(served(tmp_path / "store", version_of(journal)), journal, files)
     assert journal.read_bytes().startswith(before)
     records = read_log(journal)
     segments = [(b.batch, b.segment) for b in records if isinstance(b, BatchRecord)]
@@ -147,7 +124,7 @@ def test_a_profile_goes_on_from_it(tmp_path, journal, files):
 def test_another_version_of_the_agent_is_refused_by_name(tmp_path, journal, files):
     before = journal.read_bytes()
     with pytest.raises(MeasurementRejectedError) as refused:
-        resume(ServedDevice(tmp_path / "store"), journal, files)
+        resume(served(tmp_path / "store"), journal, files)
     told = str(refused.value)
     changed = told.partition("other conditions: ")[2].partition("; its samples are not mixed")[0]
     now = simulated_agent(UNEVEN, "token", ModelStore(tmp_path / "store")).info
@@ -162,4 +139,4 @@ def test_damage_in_its_middle_is_an_error_that_names_the_line(tmp_path, journal,
     lines[2] = lines[2].replace(b'"first_round":0', b'"first_round":1')
     journal.write_bytes(b"".join(lines))
     with pytest.raises(InvalidArtifactError, match="line 3 is damaged"):
-        resume(ServedDevice(tmp_path / "store", version_of(JOURNAL)), journal, files)
+        resume(served(tmp_path / "store", version_of(JOURNAL)), journal, files)

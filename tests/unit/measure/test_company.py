@@ -1,0 +1,123 @@
+"""What a device's self-test decides: settle runs and company, on simulated devices where either costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.agent.store import ModelStore
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import BatchRecord, ChunkRecord, CompanyRecord, DecisionRecord
+from orchestrator.measure.company import excess_after, excess_beside
+from orchestrator.measure.session import Measurement, measure
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.policy import Policy
+from orchestrator.simulate.__main__ import simulated_agent
+from orchestrator.simulate.document import write_model
+from orchestrator.simulate.noise import Noise
+from orchestrator.simulate.scenario import Scenario
+from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from search.spaces import get_space
+from tests.support.served_agent import ServedDevice
+
+PLAN = make_plan(get_space("autovit-nano"), design=8, heldout=2, removals="none", seed=5)
+POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0, self_test=True)
+NOISE = Noise(load_sd=0.003, sample_sd=0.004, cold_share=0.2)
+
+
+def profiled(folder: Path, noise: Noise, policy: Policy = POLICY) -> Measurement:
+    scenario = Scenario(name="company", noise=noise, noise_seed=1)
+    files = {model.model_id: write_model(model.blocks, folder / "models") for model in PLAN.models}
+    with ServedDevice(simulated_agent(scenario, "token", ModelStore(folder / "store"))) as device:
+        return measure(
+            device,
+            Variant("simulated", "", threads=1),
+            subject_of(PLAN, files),
+            folder / "journal.jsonl",
+            policy,
+            budget_s=0,
+            progress=lambda *_: None,
+        )
+
+
+def settle_runs_and_models(folder: Path) -> tuple[set[int], int]:
+    records = read_log(folder / "journal.jsonl")
+    chunks = {record.settle_runs for record in records if isinstance(record, ChunkRecord)}
+    return chunks, max(len(record.slots) for record in records if isinstance(record, BatchRecord)) - 2
+
+
+def test_a_device_on_which_one_settle_run_is_enough_keeps_its_policy(tmp_path: Path) -> None:
+    measured = profiled(tmp_path, NOISE)
+    assert settle_runs_and_models(tmp_path) == ({1}, 5)
+    assert (measured.policy["settle_runs"], measured.policy["batch_models"]) == (1, 6)
+    records = read_log(tmp_path / "journal.jsonl")
+    assert [record.residents for record in records if isinstance(record, CompanyRecord)] == [1, 1, 8, 1]
+
+
+@pytest.mark.parametrize(("cold_runs", "settle_runs"), [(2, 2), (3, 3)])
+def test_where_switching_lasts_longer_there_are_more_settle_runs(
+    tmp_path: Path, cold_runs: int, settle_runs: int
+) -> None:
+    measured = profiled(tmp_path, NOISE.model_copy(update={"cold_runs": cold_runs}))
+    assert settle_runs_and_models(tmp_path) == ({settle_runs}, 5)
+    assert measured.policy["settle_runs"] == settle_runs
+    files = {model.model_id: write_model(model.blocks, tmp_path / "models") for model in PLAN.models}
+    meta = lut_of(PLAN, files, measured, "company").meta
+    assert meta.policy["settle_runs"] == settle_runs
+    assert "+20." in str(meta.policy["company"]) or "+19." in str(meta.policy["company"])
+
+
+def test_where_company_costs_batches_are_of_one_model(tmp_path: Path) -> None:
+    profiled(tmp_path, NOISE.model_copy(update={"crowd_share": 0.1, "crowd_models": 4}))
+    assert settle_runs_and_models(tmp_path) == ({1}, 1)
+    records = read_log(tmp_path / "journal.jsonl")
+    assert [record.residents for record in records if isinstance(record, CompanyRecord)] == [1, 1, 8, 1, 3, 1]
+
+
+@pytest.mark.parametrize("costs", [{"cold_runs": 4}, {"crowd_share": 0.1, "crowd_models": 1}])
+def test_where_nothing_helps_it_is_refused_after_a_second_test_unless_told_to_measure(
+    tmp_path: Path, costs: dict[str, float]
+) -> None:
+    noise = NOISE.model_copy(update=costs)
+    with pytest.raises(MeasurementRejectedError, match="models disturb each other .* --no-self-test"):
+        profiled(tmp_path, noise)
+    records = read_log(tmp_path / "journal.jsonl")
+    assert not any(isinstance(record, BatchRecord) for record in records)
+    alone = profiled(tmp_path / "untested", noise, dataclasses.replace(POLICY, self_test=False))
+    assert "company" not in alone.policy
+
+
+def test_a_resumed_run_does_not_test_again(tmp_path: Path) -> None:
+    def tests() -> int:
+        return sum(
+            isinstance(r, CompanyRecord | DecisionRecord) for r in read_log(tmp_path / "journal.jsonl")
+        )
+
+    noise = NOISE.model_copy(update={"cold_runs": 2})
+    profiled(tmp_path, noise)
+    made = tests()
+    profiled(tmp_path, noise)
+    assert tests() == made == 5
+    assert settle_runs_and_models(tmp_path) == ({2}, 5)
+
+
+def test_excess_is_paired_within_rounds_and_nothing_within_the_noise() -> None:
+    level = np.exp(np.linspace(0, 1, 9))[:, None]
+    assert excess_after(level * [9, 150, 120, 110, 100, 100]) == pytest.approx((0.2, 0.1, 0.0))
+    noisy = level * np.where(np.arange(9)[:, None] % 2, 130, 80) * [1, 1, 1, 1, 1, 0]
+    noisy[:, 5] = 100 * level[:, 0]
+    assert excess_after(noisy)[0] == 0.0
+
+
+def test_company_is_told_apart_from_a_clock_that_moves() -> None:
+    def settled(ns: float) -> np.ndarray:
+        return np.full((8, 6), ns)
+
+    assert excess_beside(settled(110), settled(100), settled(100)) == pytest.approx(0.1)
+    assert excess_beside(settled(104), settled(100), settled(108)) == 0.0
+    assert excess_beside(settled(90), settled(100), settled(100)) == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from orchestrator.agent.agent import Agent
 from orchestrator.agent.greeting import refusal_of
 from orchestrator.agent.loaded_models import LoadedModels
-from orchestrator.agent.pulse import Pulse
+from orchestrator.agent.pulse import Pulse, beating
 from orchestrator.agent.ramp import Ramp
 from orchestrator.agent.runtime.model import Model, Traceable
 from orchestrator.agent.timing import time_schedule
@@ -39,6 +40,7 @@ class Operations:
             requests.HaveRequest: self._have,
             requests.PutRequest: self._put,
             requests.LoadRequest: self._load,
+            requests.PlacementRequest: self._placement,
             requests.UnloadRequest: self._unload,
             requests.CheckRequest: self._check,
             requests.RunRequest: self._run,
@@ -64,6 +66,7 @@ class Operations:
             runtimes=runtimes,
             heartbeat=True,
             timed_warmup=True,
+            heartbeat_ops=["load", "placement"],
         ), b""
 
     def _have(self, request: requests.HaveRequest, _: Payload) -> Answer:
@@ -80,9 +83,10 @@ class Operations:
             raise OpError("unknown_runtime", f"no runtime {request.runtime!r}; this agent has: {known}")
         self.models.require_room()
         path = self._agent.store.path(request.sha256)
-        start_ns = self._agent.clock()
-        model = runtime.load(path, request.options)
-        load_ns = self._agent.clock() - start_ns
+        with self._beating(request):
+            start_ns = self._agent.clock()
+            model = runtime.load(path, request.options)
+            load_ns = self._agent.clock() - start_ns
         delegates = model.delegates
         return replies.LoadReply(
             id=request.id,
@@ -92,8 +96,20 @@ class Operations:
             inputs=list(model.inputs),
             outputs=list(model.outputs),
             delegates=None if delegates is None else list(delegates),
-            placement=model.placement,
+            placement=model.placement if request.placement else None,
         ), b""
+
+    def _placement(self, request: requests.PlacementRequest, _: Payload) -> Answer:
+        with self._beating(request):
+            placement = self.models[request.handle].placement
+        return replies.PlacementReply(id=request.id, placement=placement), b""
+
+    def _beating(
+        self, request: requests.LoadRequest | requests.PlacementRequest
+    ) -> contextlib.AbstractContextManager[None]:
+        return beating(
+            lambda: self._send(replies.RunningReply(id=request.id, running=0)), request.heartbeat_s
+        )
 
     def _unload(self, request: requests.UnloadRequest, _: Payload) -> Answer:
         self.models.unload(request.handle)

@@ -1,9 +1,11 @@
-"""What a run looks after between its executions: whether its client is there, and that it hears from it."""
+"""Signs of life to a client that waits: between the executions of a run, and beside what can't be interrupted."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class Pulse:
@@ -32,3 +34,30 @@ class Pulse:
             self._beat(executions)
             self._last_s = self._clock_s()
         return self._client_is_there()
+
+
+@contextmanager
+def beating(beat: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Within, a thread of its own calls `beat` every `every_s` seconds (0: never), until that raises OSError.
+
+    None is under way any more when this is left.
+    """
+    if not every_s:
+        yield
+        return
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            while not done.wait(every_s):
+                beat()
+        except OSError:
+            return
+
+    thread = threading.Thread(target=run, name="signs of life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

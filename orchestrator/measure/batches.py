@@ -157,15 +157,25 @@ class BatchRunner:
     def _load(self, model: str) -> LoadReply:
         self._in_hand = model
         try:
-            loaded = self.link.load(self.files[model])
+            loaded = self.link.load(self.files[model], lambda s: self._tell_waited(f"loading {model}", s))
+            if model not in self.log.placements():
+                self._note_placement(model, loaded)
         except AgentError as error:
             self._in_hand = ""
             raise _ModelFailed(model, error) from error
         self._in_hand = ""
-        if loaded.placement and loaded.placement.operations and model not in self.log.placements():
-            placed = [(operation.type, operation.unit) for operation in loaded.placement.operations]
-            self.log.append(PlacementRecord(model=model, operations=placed))
         return loaded
+
+    def _note_placement(self, model: str, loaded: LoadReply) -> None:
+        placement = loaded.placement or self.link.client.placement(
+            loaded.handle, lambda s: self._tell_waited(f"reading where {model} runs", s)
+        )
+        if placement and placement.operations:
+            placed = [(operation.type, operation.unit) for operation in placement.operations]
+            self.log.append(PlacementRecord(model=model, operations=placed))
+
+    def _tell_waited(self, what: str, seconds: float) -> None:
+        self._tell(f"{what} for {seconds:.0f} s; the first time, a device may compile it for minutes")
 
     def _chunk(self, batch: BatchRecord, handles: list[int], first_round: int, warmup: int) -> None:
         visits = self.policy.settle_runs + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from orchestrator.devices.common.device import Device
 from orchestrator.wire.client import AgentClient
@@ -33,10 +33,10 @@ class Link:
         """Who answers."""
         return self.client.hello()
 
-    def load(self, file: ModelFile) -> LoadReply:
-        """A fresh load of a model, sent first where the device does not hold it."""
+    def load(self, file: ModelFile, waited: Callable[[float], None] = lambda _: None) -> LoadReply:
+        """A fresh load of a model, sent first where the device does not hold it; `waited` as `AgentClient.load`."""
         self.client.ensure(file.path, file.sha256)
-        return self.client.load(file.sha256, self.runtime, self.options)
+        return self.client.load(file.sha256, self.runtime, self.options, waited)
 
     def drop(self) -> None:
         """Forget the connection."""

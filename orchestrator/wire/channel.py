@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -20,10 +22,16 @@ ReplyT = TypeVar("ReplyT", bound=Reply)
 class Channel:
     """Asks the agent at the other end of `sock`, which it owns; `closed` once the connection is gone."""
 
-    def __init__(self, sock: socket.socket, timeout_s: float, device_name: str) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        timeout_s: float,
+        device_name: str,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.closed = False
         self._sock, self._stream = sock, sock.makefile("rb")
-        self._timeout_s = timeout_s
+        self._timeout_s, self._clock_s = timeout_s, clock_s
         self._device_name = device_name
         self._next_id = 0
 
@@ -42,6 +50,8 @@ class Channel:
         payload: Iterable[bytes] = (),
         at_least_s: float = 0.0,
         beats: bool = False,
+        limit_s: float = math.inf,
+        waited: Callable[[float], None] = lambda _: None,
     ) -> tuple[ReplyT, bytes]:
         """The reply to a request, and its payload.
 
@@ -53,6 +63,8 @@ class Channel:
             payload: Its pieces.
             at_least_s: How long the agent may be silent, however short this channel's time limit.
             beats: Whether it was asked for signs of life before the reply, each of which ends a silence.
+            limit_s: How long all may take, however many signs there are.
+            waited: Told at every sign how many seconds it has taken so far.
 
         Raises:
             UsageError: the request is beyond the protocol's limits; the connection stays usable.
@@ -71,15 +83,20 @@ class Channel:
             frame = encode_header({"id": self._next_id, **fields}, payload_bytes)
         except FrameError as error:
             raise UsageError(f"{action} is refused: {error}; ask for less at once") from None
+        start_s = self._clock_s()
         try:
             self._sock.settimeout(max(self._timeout_s, at_least_s))
             self._send(frame, payload)
             header, raw = self._receive(action)
             while beats and "running" in header:
                 executions = self._parse(action, RunningReply, header).running
+                if (elapsed_s := self._clock_s() - start_s) > limit_s:
+                    raise self.lost(action, f"it was not done within {limit_s:.0f} s")
+                waited(elapsed_s)
                 header, raw = self._receive(action)
         except TimeoutError:
-            what = "answer" if executions is None else f"sign of life after {executions:,} executions"
+            told = f" after {executions:,} executions" if executions else ""
+            what = "answer" if executions is None else f"sign of life{told}"
             raise self.lost(action, f"no {what} within {self._sock.gettimeout():.0f} s") from None
         except FrameError as error:
             raise self.lost(action, str(error)) from None

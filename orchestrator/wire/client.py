@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,13 @@ import numpy as np
 
 from luts.format.errors import UsageError
 from orchestrator.wire import replies, tensors
-from orchestrator.wire.channel import Channel
+from orchestrator.wire.channel import Channel, ReplyT
 from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import AgentError, AgentLost
 from orchestrator.wire.fields import MAX_VISITS, PROTOCOL_VERSION
 from orchestrator.wire.model_file import file_chunks, file_digest, file_size
 
-# How often a run is to give a sign of life...
+# How often a run, or a load, is to give a sign of life...
 HEARTBEAT_S = 10
 
 # ...and the silence after which the agent counts as hung. One execution, or another program that takes all of the
@@ -29,6 +30,10 @@ SILENCE_LIMIT_S = 180.0
 
 # An agent that gives none answers only when the whole schedule is done; an hour is beyond any batch of today.
 RUN_TIMEOUT_S = 3600.0
+
+# Core ML compiles a model for the neural engine at its first load there, which took 97 and 273 s in public reports
+# of large ones. Signs of life can't tell a load that hangs from one that compiles.
+LOAD_LIMIT_S = 1200.0
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,14 @@ class AgentClient:
     """
 
     def __init__(
-        self, sock: socket.socket, token: str, timeout_s: float = 60.0, device_name: str = "host"
+        self,
+        sock: socket.socket,
+        token: str,
+        timeout_s: float = 60.0,
+        device_name: str = "host",
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._channel = Channel(sock, timeout_s, device_name)
+        self._channel = Channel(sock, timeout_s, device_name, clock_s)
         self._token = token
         self._names: dict[str, str] = {}
         self._loaded: dict[int, str] = {}
@@ -129,14 +139,42 @@ class AgentClient:
         return True
 
     def load(
-        self, sha256: str, runtime: str, options: Mapping[str, bool | int | str] | None = None
+        self,
+        sha256: str,
+        runtime: str,
+        options: Mapping[str, bool | int | str] | None = None,
+        waited: Callable[[float], None] = lambda _: None,
     ) -> replies.LoadReply:
-        """Loads a stored model afresh; each call is one more copy in the agent's memory."""
+        """Loads a stored model afresh; each call is one more copy in the agent's memory.
+
+        It may take LOAD_LIMIT_S. `waited` is told every HEARTBEAT_S how many seconds it has taken, where the agent
+        gives signs of life in a load; such an agent's reply has no placement, which `placement` asks for.
+        """
         name = self._names.get(sha256, sha256[:12])
-        fields = {"op": "load", "sha256": sha256, "runtime": runtime, "options": dict(options or {})}
-        loaded, _ = self._channel.ask(f"loading {name} with {runtime}", replies.LoadReply, fields)
+        fields: dict[str, Any] = {
+            "op": "load",
+            "sha256": sha256,
+            "runtime": runtime,
+            "options": dict(options or {}),
+        }
+        if self._gives_signs("placement"):
+            fields["placement"] = False
+        loaded = self._patiently(f"loading {name} with {runtime}", replies.LoadReply, fields, waited)
         self._loaded[loaded.handle] = name
         return loaded
+
+    def placement(
+        self, handle: int, waited: Callable[[float], None] = lambda _: None
+    ) -> replies.Placement | None:
+        """Which unit runs which operation of a loaded model, which may take as long as its load.
+
+        None where the runtime does not tell, and where the agent tells it in the reply to the load.
+        """
+        if not self._gives_signs("placement"):
+            return None
+        fields = {"op": "placement", "handle": handle}
+        action = f"placing {self._name(handle)}"
+        return self._patiently(action, replies.PlacementReply, fields, waited).placement
 
     def unload(self, handle: int) -> None:
         """Frees a loaded model."""
@@ -202,6 +240,32 @@ class AgentClient:
         """Ends the connection in agreement."""
         self._channel.ask("saying goodbye", replies.ByeReply, {"op": "bye"})
         self.close()
+
+    def _gives_signs(self, op: str) -> bool:
+        return self._hello is not None and op in self._hello.heartbeat_ops
+
+    def _patiently(
+        self,
+        action: str,
+        reply_type: type[ReplyT],
+        fields: dict[str, Any],
+        waited: Callable[[float], None],
+    ) -> ReplyT:
+        """The reply to a request that may take LOAD_LIMIT_S, silently only where the agent gives no signs."""
+        beats = self._gives_signs(fields["op"])
+        if beats:
+            fields["heartbeat_s"] = HEARTBEAT_S
+        silence_s = SILENCE_LIMIT_S if beats else LOAD_LIMIT_S
+        reply, _ = self._channel.ask(
+            action,
+            reply_type,
+            fields,
+            at_least_s=silence_s,
+            beats=beats,
+            limit_s=LOAD_LIMIT_S,
+            waited=waited,
+        )
+        return reply
 
     def _name(self, handle: int) -> str:
         return self._loaded.get(handle, f"handle {handle}")

@@ -63,11 +63,15 @@ class Reply(WireValue):
 
 
 class HelloReply(Reply):
-    """`heartbeat`, `timed_warmup`: whether the agent takes `heartbeat_s` and `warmup_ms` in a run."""
+    """`heartbeat`, `timed_warmup`: whether the agent takes `heartbeat_s` and `warmup_ms` in a run.
+
+    `heartbeat_ops`: in which other ops it takes `heartbeat_s`.
+    """
 
     protocol: Count
     heartbeat: bool = False
     timed_warmup: bool = False
+    heartbeat_ops: list[Name] = Field(default=[], max_length=16)
     agent: AgentInfo
     device: DeviceInfo
     runtimes: dict[str, RuntimeInfo]
@@ -118,6 +122,10 @@ class LoadReply(Reply):
     cached: bool | None = None
 
 
+class PlacementReply(Reply):
+    placement: Placement | None
+
+
 class UnloadReply(Reply):
     pass
 
@@ -162,7 +170,10 @@ class RunReply(Reply):
 
 
 class RunningReply(Reply):
-    """A sign of life before a run's reply: how many executions there were so far, those of the warm-up included."""
+    """A sign of life before a reply.
+
+    `running`: executions of a run so far, those of the warm-up included; 0 in every other op.
+    """
 
     running: Count
 
@@ -192,6 +203,7 @@ REPLIES: dict[str, type[WireValue]] = {
     "have": HaveReply,
     "put": PutReply,
     "load": LoadReply,
+    "placement": PlacementReply,
     "unload": UnloadReply,
     "check": CheckReply,
     "run": RunReply,

@@ -25,6 +25,9 @@ from orchestrator.wire.fields import (
     TensorSpec,
 )
 
+HeartbeatSeconds = Annotated[int, Field(ge=0, le=MAX_HEARTBEAT_S)]
+"""How often a sign of life is asked for; 0: never."""
+
 
 class Request(BaseModel):
     """Every request: its id and, where the op carries none, a payload that is absent or 0."""
@@ -53,10 +56,20 @@ class PutRequest(Request):
 
 
 class LoadRequest(Request):
+    """`placement`: whether the reply is to have it."""
+
     op: Literal["load"]
     sha256: Sha256
     runtime: Name
     options: Annotated[dict[str, OptionValue], Field(max_length=32)] = {}
+    placement: bool = True
+    heartbeat_s: HeartbeatSeconds = 0
+
+
+class PlacementRequest(Request):
+    op: Literal["placement"]
+    handle: Count
+    heartbeat_s: HeartbeatSeconds = 0
 
 
 class UnloadRequest(Request):
@@ -74,8 +87,7 @@ class CheckRequest(Request):
 class RunRequest(Request):
     """`order[r][v]` is the index into `handles` of the model that round r visits at position v.
 
-    `heartbeat_s`: how often a sign of life is asked for; 0: never. `warmup_ms`: the most time for warming up until
-    latencies stop falling; 0: none.
+    `warmup_ms`: the most time for warming up until latencies stop falling; 0: none.
     """
 
     op: Literal["run"]
@@ -89,7 +101,7 @@ class RunRequest(Request):
         Field(min_length=1, max_length=MAX_VISITS),
     ]
     warmup: Annotated[int, Field(ge=0, le=MAX_WARMUP)]
-    heartbeat_s: Annotated[int, Field(ge=0, le=MAX_HEARTBEAT_S)] = 0
+    heartbeat_s: HeartbeatSeconds = 0
     warmup_ms: Annotated[int, Field(ge=0, le=MAX_WARMUP_MS)] = 0
 
 
@@ -106,6 +118,7 @@ REQUESTS: dict[str, type[Request]] = {
     "have": HaveRequest,
     "put": PutRequest,
     "load": LoadRequest,
+    "placement": PlacementRequest,
     "unload": UnloadRequest,
     "check": CheckRequest,
     "run": RunRequest,

@@ -87,3 +87,16 @@ def test_an_agent_that_hangs_is_noticed_and_started_again(
             assert device.agent_pid not in (None, hung)
             assert device.agent_starts == 2
             again.load(exported.sha256, "executorch", {"threads": 1})
+
+
+def test_placements_are_asked_for_apart_from_the_load(agent: Running, exported: Exported) -> None:
+    with agent.raw() as raw:
+        hello = raw.ask({"id": 1, "op": "hello", "protocol": 1, "token": agent.token})
+        assert hello["heartbeat_ops"] == ["load", "placement"]
+        handle = load(raw, exported, threads=1)["handle"]
+        asked = {"id": 5, "op": "placement", "heartbeat_s": 600}
+        assert raw.ask(asked | {"handle": handle}) == {"id": 5, "placement": None}
+        assert raw.code(asked | {"handle": handle + 1}) == "unknown_handle"
+        again = {"sha256": exported.sha256, "runtime": "executorch", "options": {"threads": 1}}
+        loaded = raw.ask({"id": 6, "op": "load", **again, "placement": False, "heartbeat_s": 600})
+        assert loaded["placement"] is None

@@ -112,7 +112,7 @@ class FakeClient:
     def ensure(self, path, sha256=None, progress=None):
         return True
 
-    def load(self, sha256, runtime, options=None):
+    def load(self, sha256, runtime, options=None, waited=None):
         if sha256 in self.device.refused:
             raise AgentError("bad_model", "an operator that the backend does not have")
         if sha256 in self.device.deadly_loads:
@@ -141,6 +141,9 @@ class FakeClient:
         self.device.agent_dead = True
         self.device.deaths += 1
         raise AgentLost("the fake's agent died")
+
+    def placement(self, handle, waited=None):
+        return None
 
     def unload(self, handle):
         del self.loaded[handle]

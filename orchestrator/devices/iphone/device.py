@@ -17,7 +17,7 @@ from orchestrator.devices.iphone.driver import PhoneDriver
 from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.ipa import read_ipa
 from orchestrator.devices.iphone.state import BUNDLE_PREFIX, DEVELOPER_MODE_STEP, IphoneState
-from orchestrator.wire.client import AgentClient
+from orchestrator.wire.client import LOAD_LIMIT_S, AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
 # A run of hours should survive a night in which someone borrowed the cable for a moment, not one without the phone.
@@ -29,8 +29,10 @@ _CODE = re.compile(r"[A-Z0-9]{8}")
 _CODE_TRIES = 5
 # The app opens its port within a second or two of its start; the first start after an installation takes longer.
 _START_S = 30.0
-# An agent waits up to 2 s for its last client to be gone before it says `busy`.
-_BUSY_S = 10.0
+# A client that was given up while a model was compiled is gone for the agent only when that is done.
+_BUSY_S = LOAD_LIMIT_S
+# An agent that hangs up again and again has another reason than its last client.
+_HANG_UP_S = 10.0
 _POLL_S = 0.25
 
 
@@ -218,7 +220,7 @@ class IphoneDevice:
 
     def _greet(self) -> AgentClient | None:
         """A connection with the token there is; None where no agent answers, or one with another token."""
-        deadline_s = time.monotonic() + _BUSY_S
+        start_s, said = time.monotonic(), False
         while True:
             sock = self._driver.open_socket(self._state.udid, PHONE_PORT)
             if sock is None:
@@ -228,11 +230,17 @@ class IphoneDevice:
             except AgentError as error:
                 if error.code == "unauthorized":
                     return None
-                if error.code != "busy" or time.monotonic() > deadline_s:
+                if error.code != "busy" or time.monotonic() - start_s > _BUSY_S:
                     raise
+                if not said:
+                    self._access.say(
+                        f"the app on {self._title} still works for an earlier client, compiling a model can take "
+                        f"minutes: waiting up to {_BUSY_S / 60:.0f} min; end the app to stop that"
+                    )
+                said = True
             except AgentLost:
                 if not self._is_attached():
                     raise PhoneGoneError(f"{self._title} is not attached; connect it by cable") from None
-                if time.monotonic() > deadline_s:
+                if time.monotonic() - start_s > _HANG_UP_S:
                     return None
             time.sleep(_POLL_S)

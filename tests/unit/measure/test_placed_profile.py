@@ -34,7 +34,7 @@ WARM = QUIET | {
 
 
 class PlacingClient(FakeClient):
-    def load(self, sha256, runtime, options=None):
+    def load(self, sha256, runtime, options=None, waited=None):
         loaded = super().load(sha256, runtime, options)
         operations = self.device.placed.get(sha256)
         if operations is not None:

@@ -216,3 +216,81 @@ def test_file_that_shrinks_while_sent_is_an_error(peer: Peer, tmp_path: Path) ->
 
     with pytest.raises(InvalidArtifactError, match="shrank"):
         client.ensure(path, progress=shrink)
+
+
+HELLO = {
+    "protocol": 1,
+    "agent": {"name": "blocktime-ios", "version": "1"},
+    "device": {
+        "model": "iPhone14,5",
+        "os": "iOS 18.1",
+        "os_build": None,
+        "soc": None,
+        "cores": 6,
+        "memory_bytes": 1,
+    },
+    "runtimes": {},
+}
+PLACED = {"cpu": 1, "gpu": 0, "neural_engine": 5, "operations": []}
+
+
+class Answers:
+    """A connection whose other end gives one sign of life every 10 s of its own clock before each answer."""
+
+    def __init__(self, signs: int, **hello: Any) -> None:
+        self.now_s, self.requests = 0.0, []
+        ours, theirs = socket.socketpair()
+        self.socket = ours
+        self.client = AgentClient(ours, "token", timeout_s=5, clock_s=lambda: self.now_s)
+        self._signs, self._hello = signs, {**HELLO, **hello}
+        threading.Thread(target=self._serve, args=(theirs,), daemon=True).start()
+
+    def waited(self, seconds: float) -> None:
+        assert seconds == self.now_s
+        self.now_s += 10.0
+
+    def _serve(self, sock: socket.socket) -> None:
+        answers = {
+            "hello": self._hello,
+            "load": {**MODEL, "handle": 1},
+            "placement": {"placement": PLACED},
+        }
+        with contextlib.suppress(FrameError, OSError), sock, sock.makefile("rb") as stream:
+            while (frame := read_frame(stream)) is not None:
+                header = frame[0]
+                self.requests.append(header)
+                for _ in range(self._signs if "heartbeat_s" in header else 0):
+                    sock.sendall(reply(header["id"], running=0))
+                sock.sendall(reply(header["id"], **answers[header["op"]]))
+
+
+def test_a_load_of_five_minutes_is_waited_for() -> None:
+    """Its signs of life end every silence; where the model runs is asked for apart from it."""
+    agent = Answers(signs=30, heartbeat_ops=["load", "placement"])
+    agent.client.hello()
+    handle = agent.client.load("a" * 64, "coreml", waited=agent.waited).handle
+    assert agent.now_s == 300.0
+    placement = agent.client.placement(handle)
+    assert placement is not None
+    assert placement.neural_engine == 5
+    _, load, place = agent.requests
+    assert (load["placement"], load["heartbeat_s"], place["heartbeat_s"]) == (False, 10, 10)
+
+
+def test_a_load_that_never_ends_is_given_up() -> None:
+    agent = Answers(signs=1000, heartbeat_ops=["load"])
+    agent.client.hello()
+    with pytest.raises(AgentLost, match="loading aaaaaaaaaaaa with coreml: it was not done within 1200 s"):
+        agent.client.load("a" * 64, "coreml", waited=agent.waited)
+    assert 1200 < agent.now_s <= 1210
+
+
+def test_an_agent_that_gives_no_signs_is_waited_for_as_long() -> None:
+    """One of before is not sent what it would refuse, and answers the placement with the load."""
+    agent = Answers(signs=0)
+    agent.client.hello()
+    assert agent.client.load("a" * 64, "coreml").handle == 1
+    assert agent.socket.gettimeout() == 1200.0
+    assert agent.client.placement(1) is None
+    assert [request["op"] for request in agent.requests] == ["hello", "load"]
+    assert not {"placement", "heartbeat_s"} & agent.requests[1].keys()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from orchestrator.agent.pulse import Pulse
+from orchestrator.agent.pulse import Pulse, beating
 from orchestrator.agent.timing import time_schedule
 from orchestrator.wire.errors import OpError
 
@@ -76,3 +77,31 @@ def test_a_pulse_beats_once_in_every_interval() -> None:
         asked.append(pulse(int(now[0])))
     assert beats == [110, 121]
     assert asked == [True] * 5 + [False]
+
+
+def test_what_cannot_be_interrupted_beats_from_beside_and_not_after_it() -> None:
+    beats: list[int] = []
+    three = threading.Event()
+
+    def beat() -> None:
+        beats.append(0)
+        if len(beats) == 3:
+            three.set()
+
+    with beating(beat, 0.001):
+        assert three.wait(60)
+    count = len(beats)
+    assert not [thread for thread in threading.enumerate() if thread.name == "signs of life"]
+    with beating(beat, 0):
+        assert len(beats) == count
+
+
+def test_beats_end_with_the_client() -> None:
+    gone = threading.Event()
+
+    def beat() -> None:
+        gone.set()
+        raise BrokenPipeError
+
+    with beating(beat, 0.001):
+        assert gone.wait(60)

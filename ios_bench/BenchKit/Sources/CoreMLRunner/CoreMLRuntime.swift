@@ -116,13 +116,15 @@ public final class CoreMLRuntime: Runtime {
       compiledModels.release(sha256)
       throw refusal(error, on: units)
     }
-    let placement = await placements.placement(of: sha256, on: units) {
-      await ComputePlan.placement(of: compiled, on: units)
-    }
     return LoadedModel(
       model: opened, loadNanoseconds: loadNanoseconds,
-      options: [ComputeUnits.option: .string(units.rawValue)], placement: placement,
-      compileNanoseconds: compileNanoseconds, cached: wasLoaded)
+      options: [ComputeUnits.option: .string(units.rawValue)], compileNanoseconds: compileNanoseconds,
+      cached: wasLoaded
+    ) { [placements] in
+      await placements.placement(of: sha256, on: units) {
+        await ComputePlan.placement(of: compiled, on: units)
+      }
+    }
   }
 
   private func refusal(_ error: any Error, on units: ComputeUnits) -> OpError {

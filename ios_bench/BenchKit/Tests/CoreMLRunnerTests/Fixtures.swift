@@ -61,6 +61,15 @@ actor Client {
     return try result.get()
   }
 
+  /// Loads, reads the placement, and closes.
+  func placement(_ model: StoredModel, units: String? = nil) async throws -> Placement? {
+    let options: LoadOptions = units.map { ["compute_units": .string($0)] } ?? [:]
+    let loaded = try await runtime.load(model, options: options, session: self)
+    let placement = await loaded.readPlacement()
+    loaded.model.close()
+    return placement
+  }
+
   /// The error that a load with these options ends with; nil where it succeeds.
   func refusal(_ model: StoredModel, options: LoadOptions = [:]) async -> OpError? {
     do {

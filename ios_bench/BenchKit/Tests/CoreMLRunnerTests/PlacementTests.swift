@@ -46,7 +46,7 @@ struct PlacementTests {
     let model = try place.model(Self.plan)
     var units: [[Placement.Unit]?] = []
     for choice in ["all", "cpuonly", "all"] {
-      units.append(try await client.load(model, units: choice) { $0.placement?.operations.map(\.unit) })
+      units.append(try await client.placement(model, units: choice)?.operations.map(\.unit))
     }
     #expect(units == [[.neuralEngine, .cpu, .gpu, .cpu], [.cpu, .cpu, .cpu, .cpu], units[0]])
   }
@@ -54,10 +54,10 @@ struct PlacementTests {
   @Test("Without a plan there is no placement, and the model is loaded all the same")
   func noPlan() async throws {
     let model = try place.model("{}")
-    #expect(try await Client(place.runtime()).load(model) { $0.placement } == nil)
+    #expect(try await Client(place.runtime()).placement(model) == nil)
   }
 
   private func placed(on units: String) async throws -> Placement? {
-    try await Client(place.runtime()).load(place.model(Self.plan), units: units) { $0.placement }
+    try await Client(place.runtime()).placement(place.model(Self.plan), units: units)
   }
 }

@@ -145,8 +145,29 @@ def test_place_that_stays_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert busy.value.code == "busy"
 
 
+def test_place_is_waited_for_as_long_as_a_model_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five minutes of `busy`, on a clock that only sleeping moves."""
+    now_s, told = [0.0], []
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now_s[0]
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            now_s[0] += 10.0
+
+    monkeypatch.setattr(device_module, "time", Clock)
+    driver = ScriptedDriver([*[refuses("busy")] * 30, greets])
+    with phone(driver, say=told.append) as device:
+        device.connect().close()
+    assert now_s == [300.0]
+    assert [line for line in told if "compiling a model" in line] == told
+
+
 def test_app_that_hangs_up_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "_BUSY_S", 0.0)
+    monkeypatch.setattr(device_module, "_HANG_UP_S", 0.0)
     driver = ScriptedDriver([greets, hangs_up, greets])
     with phone(driver) as device:
         device.connect().close()

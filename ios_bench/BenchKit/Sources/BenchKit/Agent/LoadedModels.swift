@@ -4,6 +4,7 @@ struct LoadedModels {
     let sha256: String
     let runtime: String
     let model: any Model
+    let readPlacement: PlacementReader
   }
 
   private var entries: [Int: Entry] = [:]

@@ -2,7 +2,9 @@ import Foundation
 
 /// Loading, checking and timing.
 extension Session {
-  func load(_ sha256: String, _ name: String, _ options: LoadOptions) async throws -> Reply {
+  func load(
+    _ sha256: String, _ name: String, _ options: LoadOptions, asksPlacement: Bool
+  ) async throws -> Reply {
     guard let runtime = config.runtimes.first(where: { $0.name == name }) else {
       let known = config.runtimes.map(\.name).joined(separator: ", ")
       throw OpError(.unknownRuntime, "no runtime \(name.debugDescription); this agent has: \(known)")
@@ -12,7 +14,9 @@ extension Session {
     }
     let stored = try config.store.model(sha256)
     let loaded = try await runtime.load(stored, options: options, session: self)
-    let handle = models.add(.init(sha256: sha256, runtime: name, model: loaded.model))
+    let placement = asksPlacement ? await loaded.readPlacement() : nil
+    let handle = models.add(
+      .init(sha256: sha256, runtime: name, model: loaded.model, readPlacement: loaded.readPlacement))
     var reply = Reply([
       "handle": .integer(handle),
       "load_ns": .integer(Int(clamping: loaded.loadNanoseconds)),
@@ -20,7 +24,7 @@ extension Session {
       "inputs": .array(loaded.model.inputs.map(\.json)),
       "outputs": .array(loaded.model.outputs.map(\.json)),
       "delegates": loaded.delegates.map { .array($0.map(\.json)) } ?? .null,
-      "placement": loaded.placement?.json ?? .null,
+      "placement": placement?.json ?? .null,
     ])
     if let nanoseconds = loaded.compileNanoseconds {
       reply.fields.append(.init("compile_ns", .integer(Int(clamping: nanoseconds))))

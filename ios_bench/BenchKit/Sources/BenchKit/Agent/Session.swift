@@ -84,9 +84,16 @@ package actor Session {
       emit(.working("receiving model \(sha256.prefix(12))"))
       try config.store.put(sha256, payload, inUse: models.hashes)
       return Reply(["bytes": .integer(payload.bytes)])
-    case .load(let sha256, let runtime, let options):
+    case .load(let sha256, let runtime, let options, let asksPlacement, let heartbeatSeconds):
       emit(.working("loading model \(sha256.prefix(12)) with \(runtime), then timing"))
-      return try await load(sha256, runtime, options)
+      let heartbeat = heartbeat(id: id, everySeconds: heartbeatSeconds)
+      defer { heartbeat.end() }
+      return try await load(sha256, runtime, options, asksPlacement: asksPlacement)
+    case .placement(let handle, let heartbeatSeconds):
+      let entry = try models.entry(handle)
+      let heartbeat = heartbeat(id: id, everySeconds: heartbeatSeconds)
+      defer { heartbeat.end() }
+      return Reply(["placement": await entry.readPlacement()?.json ?? .null])
     case .unload(let handle):
       try models.close(handle)
       return Reply()
@@ -111,7 +118,14 @@ package actor Session {
       "runtimes": .object(config.runtimes.map { .init($0.name, $0.describe().json) }),
       "heartbeat": .bool(true),
       "timed_warmup": .bool(true),
+      "heartbeat_ops": .array([.string("load"), .string("placement")]),
     ])
+  }
+
+  private nonisolated func heartbeat(id: Int?, everySeconds seconds: Int) -> Heartbeat {
+    Heartbeat(everySeconds: Double(seconds)) { [connection] in
+      try connection.write(try Reply(["running": .integer(0)]).frame(id: id))
+    }
   }
 
   private func refuse(_ code: ErrorCode, _ message: String) -> Reply {

@@ -1,3 +1,6 @@
+/// Reads a loaded model's placement, which may take as long as its load; nil where the runtime does not tell.
+public typealias PlacementReader = @Sendable () async -> Placement?
+
 /// Which unit of the device runs which operation of a loaded model.
 public struct Placement: Sendable, Equatable {
   /// A unit that executes operations; the raw value is its name on the wire.

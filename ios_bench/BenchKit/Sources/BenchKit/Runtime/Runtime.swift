@@ -61,8 +61,7 @@ public struct LoadedModel {
   public let options: LoadOptions
   /// Parts of the program that each backend took; nil where the runtime does not tell.
   public let delegates: [Delegate]?
-  /// Which unit runs which operation; nil where the runtime does not tell.
-  public let placement: Placement?
+  public let readPlacement: PlacementReader
   /// Time to compile the model on this device; nil where nothing was compiled now.
   public let compileNanoseconds: UInt64?
   /// Whether this device had loaded this model with these options before; nil where that makes no difference.
@@ -70,13 +69,13 @@ public struct LoadedModel {
 
   public init(
     model: any Model, loadNanoseconds: UInt64, options: LoadOptions, delegates: [Delegate]? = nil,
-    placement: Placement? = nil, compileNanoseconds: UInt64? = nil, cached: Bool? = nil
+    compileNanoseconds: UInt64? = nil, cached: Bool? = nil, readPlacement: @escaping PlacementReader = { nil }
   ) {
     self.model = model
     self.loadNanoseconds = loadNanoseconds
     self.options = options
     self.delegates = delegates
-    self.placement = placement
+    self.readPlacement = readPlacement
     self.compileNanoseconds = compileNanoseconds
     self.cached = cached
   }

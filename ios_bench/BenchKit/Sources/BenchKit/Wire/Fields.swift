@@ -25,6 +25,13 @@ struct Fields {
     return try integer(value, key, in: range)
   }
 
+  /// True or false; `absent` where there is no such field.
+  mutating func bool(_ key: String, absent: Bool) throws -> Bool {
+    guard let value = take(key) else { return absent }
+    guard case .bool(let flag) = value else { throw wrong(key, "must be true or false") }
+    return flag
+  }
+
   mutating func string(_ key: String, characters range: ClosedRange<Int>) throws -> String {
     guard case .string(let text)? = take(key) else { throw wrong(key, "must be a string") }
     guard range.contains(text.unicodeScalars.count) else {

@@ -1,22 +1,24 @@
 /// The version of PROTOCOL.md that this agent speaks.
 package let protocolVersion = 1
 
-/// A request that keeps to its schema.
+/// A request that keeps to its schema. `heartbeatSeconds`: how often a sign of life is asked for; 0: never.
 package enum Request: Sendable, Equatable {
   case hello(protocol: Int, token: String)
   case have(sha256: String)
   case put(sha256: String)
-  case load(sha256: String, runtime: String, options: LoadOptions)
+  /// `asksPlacement`: whether the reply is to have it.
+  case load(
+    sha256: String, runtime: String, options: LoadOptions, asksPlacement: Bool, heartbeatSeconds: Int)
+  case placement(handle: Int, heartbeatSeconds: Int)
   case unload(handle: Int)
   case check(handle: Int, inputs: [TensorSpec])
-  /// With how often a sign of life is asked for, in seconds; 0: never.
   case run(Schedule, heartbeatSeconds: Int)
   case state
   case bye
 
   /// The ops by their names on the wire.
   package enum Op: String, CaseIterable, Sendable {
-    case hello, have, put, load, unload, check, run, state, bye
+    case hello, have, put, load, placement, unload, check, run, state, bye
   }
 
   /// The request in `header`, whose op is `op`. Throws OpError `bad_request` where it breaks its schema.
@@ -35,7 +37,12 @@ package enum Request: Sendable, Equatable {
     case .load:
       self = .load(
         sha256: try fields.sha256(), runtime: try fields.string("runtime", characters: 1...64),
-        options: try Self.options(&fields))
+        options: try Self.options(&fields), asksPlacement: try fields.bool("placement", absent: true),
+        heartbeatSeconds: try Self.heartbeat(&fields))
+    case .placement:
+      self = .placement(
+        handle: try fields.integer("handle", in: 0...Limits.largestCount),
+        heartbeatSeconds: try Self.heartbeat(&fields))
     case .unload: self = .unload(handle: try fields.integer("handle", in: 0...Limits.largestCount))
     case .check:
       self = .check(
@@ -43,7 +50,7 @@ package enum Request: Sendable, Equatable {
     case .run:
       self = .run(
         try Schedule(&fields),
-        heartbeatSeconds: try fields.integer("heartbeat_s", in: 0...Limits.heartbeatSeconds, absent: 0))
+        heartbeatSeconds: try Self.heartbeat(&fields))
     case .state: self = .state
     case .bye: self = .bye
     }
@@ -66,6 +73,10 @@ package enum Request: Sendable, Equatable {
     default:
       if let payload, payload != .integer(0) { throw fields.wrong("payload", "must be absent or 0") }
     }
+  }
+
+  private static func heartbeat(_ fields: inout Fields) throws -> Int {
+    try fields.integer("heartbeat_s", in: 0...Limits.heartbeatSeconds, absent: 0)
   }
 
   private static func options(_ fields: inout Fields) throws -> LoadOptions {

@@ -59,6 +59,8 @@ final class Doubler: Model {
 /// Loads files whose text is `doubler`, `doubler 3` (numbers in and out) or `broken`; anything else is not a model.
 struct DoublerRuntime: Runtime {
   let name = "doubler"
+  /// What every load waits for.
+  var loading: (@Sendable () async -> Void)?
 
   func describe() -> RuntimeInfo {
     RuntimeInfo(version: "1", backends: ["Cpu"], options: ["threads": .int(default: 1, range: 1...4)])
@@ -67,6 +69,7 @@ struct DoublerRuntime: Runtime {
   func load(
     _ model: StoredModel, options: LoadOptions, session: isolated any Actor
   ) async throws -> LoadedModel {
+    if let waits = loading { await waits() }
     let words = try String(contentsOf: model.url, encoding: .utf8).split(separator: " ")
     let doubler: Doubler
     switch words.first {
@@ -82,8 +85,10 @@ struct DoublerRuntime: Runtime {
     return LoadedModel(
       model: doubler, loadNanoseconds: 7, options: ["threads": .int(1)].merging(options) { $1 },
       delegates: [Delegate(backend: "Cpu", count: 1)],
-      placement: Placement(operations: [.init(name: "out", type: "mul", unit: .neuralEngine, cost: 1)]),
-      compileNanoseconds: 5, cached: false)
+      compileNanoseconds: 5, cached: false
+    ) {
+      Placement(operations: [.init(name: "out", type: "mul", unit: .neuralEngine, cost: 1)])
+    }
   }
 }
 

@@ -11,12 +11,12 @@ final class TestAgent: Sendable {
 
   init(
     probe: ScriptedProbe = ScriptedProbe(), allowed: Set<Caveat> = [], keepWarm: Bool = false,
-    maxBytes: Int = 1 << 20, timeouts: Timeouts = Timeouts()
+    maxBytes: Int = 1 << 20, timeouts: Timeouts = Timeouts(), runtime: DoublerRuntime = DoublerRuntime()
   ) async throws {
     server = AgentServer(
       AgentConfig(
         agent: AgentInfo(name: "blocktime-test", version: "1"), token: Self.token, port: 0,
-        store: try ModelStore(root: folder.url, maxBytes: maxBytes), runtimes: [DoublerRuntime()],
+        store: try ModelStore(root: folder.url, maxBytes: maxBytes), runtimes: [runtime],
         probe: probe,
         allowed: allowed, keepWarm: keepWarm, timeouts: timeouts))
     port = try await server.start()

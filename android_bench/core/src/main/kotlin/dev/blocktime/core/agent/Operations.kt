@@ -19,7 +19,7 @@ internal class Operations(
     private val models: LoadedModels,
     private val clientIsThere: () -> Boolean,
 ) {
-    /** Answers [request]; a run that is asked for signs of life gives them to [beat]. */
+    /** Answers [request]; a run or a load that is asked for signs of life gives them to [beat]. */
     fun perform(
         request: Request,
         payload: Payload,
@@ -28,7 +28,8 @@ internal class Operations(
         when (request) {
             is Request.Have -> Reply(mapOf("present" to config.store.has(request.sha256)))
             is Request.Put -> put(request, payload)
-            is Request.Load -> load(request)
+            is Request.Load -> beating(request.heartbeatS, { beat(0) }) { load(request) }
+            is Request.Placement -> Reply(mapOf("placement" to null)).also { models.get(request.handle) }
             is Request.Unload -> Reply().also { models.close(request.handle) }
             is Request.Check -> check(request, payload)
             is Request.Run -> run(request, beat)

@@ -54,6 +54,7 @@ internal fun helloFields(
         "runtimes" to runtimes.mapValues { (_, info) -> runtimeFields(info) },
         "heartbeat" to true,
         "timed_warmup" to true,
+        "heartbeat_ops" to listOf("load", "placement"),
     )
 
 internal fun loadFields(

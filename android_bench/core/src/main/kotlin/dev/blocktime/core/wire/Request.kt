@@ -31,6 +31,11 @@ sealed interface Request {
         val sha256: String,
         val runtime: String,
         val options: Map<String, Any>,
+        val heartbeatS: Int,
+    ) : Request
+
+    data class Placement(
+        val handle: Long,
     ) : Request
 
     data class Unload(
@@ -67,8 +72,11 @@ private val READERS: Map<String, (Fields) -> Request> =
             fields.payload(1..MAX_PAYLOAD_BYTES)
             Request.Put(fields.sha256())
         },
-        "load" to
-            { fields -> Request.Load(fields.sha256(), fields.text("runtime", 1..64), fields.options(MAX_OPTIONS)) },
+        "load" to { fields -> readLoad(fields) },
+        "placement" to { fields ->
+            heartbeatS(fields)
+            Request.Placement(fields.int("handle", COUNT))
+        },
         "unload" to { fields -> Request.Unload(fields.int("handle", COUNT)) },
         "check" to { fields ->
             fields.payload(0..MAX_PAYLOAD_BYTES)
@@ -97,6 +105,15 @@ fun readRequest(
     return request
 }
 
+private fun heartbeatS(fields: Fields): Int = fields.int("heartbeat_s", 0..MAX_HEARTBEAT_S, absent = 0).toInt()
+
+/** No runtime of these agents knows placements, so that it is all one whether the reply is to have it. */
+private fun readLoad(fields: Fields): Request.Load {
+    fields.boolean("placement", absent = true)
+    val options = fields.options(MAX_OPTIONS)
+    return Request.Load(fields.sha256(), fields.text("runtime", 1..64), options, heartbeatS(fields))
+}
+
 private fun readRun(fields: Fields): Request.Run {
     val handles = fields.list("handles", 1..MAX_HANDLES).map { integer("handles", it, COUNT) }
     val rounds =
@@ -117,7 +134,7 @@ private fun readRun(fields: Fields): Request.Run {
         for (index in round) indices[next++] = integer("order", index, known).toInt()
     }
     val warmup = fields.int("warmup", 0..MAX_WARMUP).toInt()
-    val heartbeatS = fields.int("heartbeat_s", 0..MAX_HEARTBEAT_S, absent = 0).toInt()
+    val heartbeatS = heartbeatS(fields)
     val warmupMs = fields.int("warmup_ms", 0..MAX_WARMUP_MS, absent = 0).toInt()
     return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup, heartbeatS, warmupMs)
 }

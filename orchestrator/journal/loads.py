@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 from orchestrator.journal.records import BatchRecord, Record
 
+# The system may throw away what Core ML prepared for a unit, which the agent can't see: the next load prepares it
+# anew. Such a load is one that the agent calls a later one and that takes this many times the fastest of them...
+_FIRST_FACTOR = 4.0
+
+# ...unless it is so short that nothing can have been prepared in it: other programs may hold up any load.
+_FIRST_NS = 500_000_000
+
 
 @dataclass(frozen=True)
 class LoadTimes:
@@ -21,10 +28,11 @@ class LoadTimes:
 
 
 def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
-    """Load times by model over all batches of a journal."""
+    """Load times by model over all batches of a journal; first loads as the agent says and as they took."""
     later: dict[str, list[int]] = defaultdict(list)
     first: dict[str, list[int]] = defaultdict(list)
     compiled: dict[str, list[int]] = defaultdict(list)
+    told: dict[str, bool] = defaultdict(bool)
     for batch in records:
         if not isinstance(batch, BatchRecord):
             continue
@@ -36,6 +44,11 @@ def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
             (first if cached is False else later)[model].append(load_ns)
             if compile_ns is not None:
                 compiled[model].append(compile_ns)
+            told[model] |= cached is not None
+    for model in (model for model in later if told[model]):
+        limit_ns = max(_FIRST_NS, _FIRST_FACTOR * min(later[model]))
+        first[model] += [load_ns for load_ns in later[model] if load_ns > limit_ns]
+        later[model] = [load_ns for load_ns in later[model] if load_ns <= limit_ns]
     return {
         model: LoadTimes(
             load_ms=_ms(later[model] or first[model]),

@@ -35,3 +35,18 @@ def test_runtimes_that_do_not_tell_and_older_journals():
     assert load_times([batch(["a"], [5_000_000]), batch(["a"], [7_000_000], cached=[None])]) == {
         "a": LoadTimes(6.0, None, None)
     }
+
+
+def test_a_load_as_slow_as_a_first_one_is_one_whatever_the_agent_remembers():
+    """Core ML's preparation for a unit was thrown away between the second and the third load."""
+    slow, quick = 3_000_000_000, 100_000_000
+    times = [(slow, False), (quick, True), (slow + 200_000_000, True), (quick + 20_000_000, True)]
+    records = [batch(["a"], [load_ns], cached=[cached]) for load_ns, cached in times]
+    assert load_times(records) == {"a": LoadTimes(110.0, 3100.0, None)}
+
+
+def test_a_short_load_that_was_held_up_stays_a_later_one():
+    records = [batch(["a"], [load_ns], cached=[True]) for load_ns in (2_000_000, 40_000_000, 3_000_000)]
+    assert load_times(records) == {"a": LoadTimes(3.0, None, None)}
+    untold = [batch(["a"], [load_ns]) for load_ns in (100_000_000, 3_000_000_000)]
+    assert load_times(untold) == {"a": LoadTimes(1550.0, None, None)}

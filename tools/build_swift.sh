@@ -1,7 +1,20 @@
 #!/usr/bin/env bash
-# Builds build/swift/blocktime-agent, the Swift agent for Linux, unless it was built from the same sources and tools.
+# Builds build/swift/blocktime-agent, the Swift agent for this machine, unless it was built from the same sources and
+# tools. On a Mac it has Core ML and needs Xcode; on Linux it has ExecuTorch and needs .toolchains/swift
+# (tools/toolchains/swift.sh) and what tools/build_native.sh needs.
 #   --test [ARGUMENTS]   builds and runs the package's tests instead; ARGUMENTS (such as --filter NAME) go to them
-# Needs .toolchains/swift (tools/toolchains/swift.sh) and what tools/build_native.sh needs.
+if [[ $(uname -s) == Darwin ]]; then
+  set -euo pipefail
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  mkdir -p build/swift
+  echo "#define BLOCKTIME_AGENT_VERSION \"$(ios_bench/agent_version.sh)\"" >build/swift/agent_version.h
+  export BLOCKTIME_EXECUTORCH=0
+  options=(--configuration release --package-path ios_bench/BenchKit --scratch-path build/swift-package)
+  [[ ${1-} != --test ]] || exec swift test "${options[@]}" "${@:2}"
+  swift build "${options[@]}" --product blocktime-agent
+  exec cp build/swift-package/release/blocktime-agent build/swift/blocktime-agent
+fi
+
 . "$(dirname "${BASH_SOURCE[0]}")/builds.sh"
 
 out=$root/build/swift

@@ -17,7 +17,7 @@ cd "$root"
 module() { # FOLDER NAME LANGUAGE SOURCES AND OPTIONS...: compiled into FOLDER, where it finds the others
   PATH=$toolchain:$PATH quietly swiftc -emit-module -emit-module-path "$1/$2.swiftmodule" -module-name "$2" \
     -parse-as-library -swift-version "$3" -package-name benchkit -warnings-as-errors \
-    -I "$1" -I $kit/standin/CETShim "${@:4}"
+    -I "$1" -I $kit/standin/CETShim -I $kit/Sources/CAppleMemory/include "${@:4}"
 }
 
 # The package's modules are compiled first: they must see Linux, where there is no Darwin.
@@ -30,7 +30,7 @@ modules() { # FOLDER
     mapfile -t sources < <(find "$folder" -name '*.swift')
     module "$1" "$name" 6 "${sources[@]}" -Xfrontend -experimental-skip-all-function-bodies
   done
-  for name in UIKit:6 SwiftUI:6 Darwin:5 os:5; do
+  for name in Darwin:5 UIKit:6 SwiftUI:6 os:5; do
     module "$1" "${name%:*}" "${name#*:}" "$stubs/${name%:*}.swift" -Xfrontend -experimental-skip-all-function-bodies
   done
 }
@@ -38,11 +38,18 @@ modules() { # FOLDER
 type_check() { # FOLDER
   local source
   cp -r "$out/modules" "$1"
+  module "$1" AppleSystem 6 $kit/Sources/AppleSystem/*.swift
+  sed 's/#if os(macOS)/#if true/' $kit/Sources/MacProbe/MacProbe.swift >"$1/MacProbe.swift"
+  module "$1" MacProbe 6 "$1/MacProbe.swift"
+  rm "$1/MacProbe.swift"
   for source in "$kit"/Sources/BenchApp/*.swift; do
     sed 's/#if os(iOS)/#if true/' "$source" >"$1/${source##*/}"
   done
   module "$1" BenchApp 6 "$1"/*.swift -D EXECUTORCH
   module "$1" Bench 6 $app/*.swift
+  rm "$1"/*.swift
+  sed 's/#if os(macOS)/#if true/' $kit/Sources/blocktime-agent/Machine.swift >"$1/Machine.swift"
+  module "$1" Agent 6 "$1/Machine.swift" $kit/Sources/blocktime-agent/Options.swift
 }
 
 inputs="$(digest $kit/Sources $kit/standin $stubs native/include tools/check_ios.sh tools/builds.sh)"

@@ -17,6 +17,7 @@ import PackageDescription
     .testTarget(name: "ExecuTorchRunnerTests", dependencies: ["BenchKit", "ExecuTorchRunner"]),
     .testTarget(name: "HostProbeTests", dependencies: ["BenchKit", "HostProbe"]),
   ]
+  let phoneProbe: [Target.Dependency] = []
   let coreML: [Target.Dependency] = ["CoreML"]
   let hasExecuTorch = true
   let execuTorch: [Target.Dependency] = ["CETShim", "ExecuTorch"]
@@ -30,7 +31,15 @@ import PackageDescription
       url: "https://github.com/pytorch/executorch.git", revision: "56cc93a96d5fb8d21554ec5f00fbad5a5b228bc4")
   ]
   let dependencies = hasExecuTorch ? execuTorchPackage : []
-  let platformTargets: [Target] = []
+  let platformTargets: [Target] = [
+    .target(name: "CAppleMemory"),
+    .target(name: "AppleSystem", dependencies: ["BenchKit", "CAppleMemory"]),
+    .target(name: "MacProbe", dependencies: ["AppleSystem", "BenchKit"]),
+    .systemLibrary(name: "CAgentVersion"),
+    .executableTarget(
+      name: "blocktime-agent", dependencies: ["BenchKit", "CAgentVersion", "CoreMLRunner", "MacProbe"]),
+  ]
+  let phoneProbe: [Target.Dependency] = ["AppleSystem"]
   let coreML: [Target.Dependency] = []
   let execuTorch: [Target.Dependency] = [
     "executorch", "backend_coreml", "backend_xnnpack", "kernels_optimized", "kernels_quantized",
@@ -49,6 +58,7 @@ var targets: [Target] = [
 targets += platformTargets
 
 var appNeeds: [Target.Dependency] = ["BenchKit", "CoreMLRunner"]
+appNeeds += phoneProbe
 var appSettings: [SwiftSetting] = []
 if hasExecuTorch {
   targets.append(.target(name: "ExecuTorchRunner", dependencies: ["BenchKit"] + execuTorch))

@@ -1,4 +1,4 @@
-// What the app uses of UIKit, and what Foundation has on Apple platforms alone; for type checks on Linux.
+// What the app uses of UIKit; for type checks on Linux.
 @_exported import Foundation
 
 @MainActor
@@ -17,13 +17,4 @@ public final class UIDevice {
 public final class UIApplication {
   public static let shared = UIApplication()
   public var isIdleTimerDisabled = false
-}
-
-extension ProcessInfo {
-  public enum ThermalState: Int, Sendable {
-    case nominal, fair, serious, critical
-  }
-
-  public var thermalState: ThermalState { .nominal }
-  public var isLowPowerModeEnabled: Bool { false }
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from dataclasses import dataclass
 
 from luts.format.errors import UsageError
+from luts.format.installation import is_checkout
 from orchestrator.agent.device.built import built_dir, how_to_build_agents
 from orchestrator.wire.errors import DeviceError
 
@@ -41,5 +43,18 @@ def agent_program(language: str) -> AgentProgram:
         return AgentProgram(language, (sys.executable, "-m", "orchestrator.agent"), "host", title)
     path = built_dir() / language / "blocktime-agent"
     if not os.access(path, os.X_OK):
-        raise DeviceError(f"the {language} agent is not built ({path} is not there); {how_to_build_agents()}")
+        on_mac = language == "swift" and platform.system() == "Darwin" and is_checkout()
+        step = "run tools/build_swift.sh, which needs Xcode" if on_mac else how_to_build_agents()
+        raise DeviceError(f"the {language} agent is not built ({path} is not there); {step}")
     return AgentProgram(language, (str(path),), f"host-{language}", title)
+
+
+def core_ml_agent() -> str:
+    """Language of the agent that calls this machine's Core ML; DeviceError where there is none."""
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) != ("Darwin", "arm64"):
+        raise DeviceError(
+            f"this machine ({system}, {machine}) has no Core ML, which lives on iPhones and on Macs with Apple "
+            "silicon; run this on such a Mac, or give --device iphone13"
+        )
+    return "swift"

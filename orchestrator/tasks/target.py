@@ -9,6 +9,7 @@ from functools import cached_property
 
 from luts.format.errors import UsageError
 from orchestrator.agent.device.cores import threads_by_default
+from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.android.phones import EMULATOR
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import known_phone
@@ -92,7 +93,7 @@ class Target:
         """
         variant = self.variant
         runs_root()  # whether measurements can be kept is found out before models are exported
-        with resolve(self.device, self.access) as device, held(device):
+        with resolve(self.device, self._driven) as device, held(device):
             if self.kind in ("host", "simulated"):
                 hello = greet(device)
                 check_runtime(device.name, hello, variant)
@@ -107,6 +108,13 @@ class Target:
             or self.kind in ("host", "simulated")
             or self.variant.threads == 0
         )
+
+    @property
+    def _driven(self) -> Access:
+        """Core ML on this machine is called by one agent alone; DeviceError where there is none."""
+        if self.device != "host" or self.variant.runtime != "coreml":
+            return self.access
+        return replace(self.access, agent=core_ml_agent())
 
     def variant_on(self, device: Device) -> Variant:
         """The variant with the threads that a phone's agent takes by default, where none are named.

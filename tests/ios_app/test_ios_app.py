@@ -74,7 +74,9 @@ def modules() -> Path:
 
 @needs_swift
 def test_views_and_probe_type_check(modules: Path) -> None:
-    assert {"BenchApp", "Bench"} <= {path.stem for path in (modules.parent / "checked").iterdir()}
+    assert {"AppleSystem", "BenchApp", "Bench", "MacProbe", "Agent"} <= {
+        path.stem for path in (modules.parent / "checked").iterdir()
+    }
 
 
 @needs_swift

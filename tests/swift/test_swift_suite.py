@@ -87,12 +87,44 @@ def test_executorch_is_pinned_by_revision(tmp_path: Path) -> None:
 def test_core_ml_builds_without_executorch(tmp_path: Path) -> None:
     package = on_apple(tmp_path, BLOCKTIME_EXECUTORCH="0")
     assert package["dependencies"] == []
-    assert dependencies(package, "BenchApp") == {"BenchKit", "CoreMLRunner"}
+    assert dependencies(package, "BenchApp") == {"AppleSystem", "BenchKit", "CoreMLRunner"}
     assert not [one["name"] for one in package["targets"] if "ExecuTorch" in one["name"]]
     named = re.compile(r"^\s*(import ExecuTorchRunner|.*\bExecuTorchRuntime\()", re.MULTILINE)
     outside = re.compile(r"#if EXECUTORCH\n.*?#endif", re.DOTALL)
     for source in (PACKAGE / "Sources/BenchApp").glob("*.swift"):
         assert not named.search(outside.sub("", source.read_text())), source.name
+
+
+def test_a_mac_has_an_agent_with_core_ml(tmp_path: Path) -> None:
+    package = on_apple(tmp_path, BLOCKTIME_EXECUTORCH="0")
+    kinds = {target["name"]: target["type"] for target in package["targets"]}
+    assert kinds["blocktime-agent"] == "executable"
+    needed = dependencies(package, "blocktime-agent")
+    assert {"BenchKit", "CoreMLRunner", "MacProbe"} <= needed <= kinds.keys()
+
+
+def test_on_a_mac_the_agent_is_built_by_its_own_swift(tmp_path: Path) -> None:
+    """With stand-ins for what only a Mac has: the command, and what it leaves for bench to start."""
+    for name in ("tools", "ios_bench", "native/include", "native/src", "pyproject.toml"):
+        subprocess.run(["cp", "-r", "--parents", name, tmp_path], cwd=ROOT, check=True)
+    programs = {
+        "uname": "echo Darwin",
+        "swift": 'echo "$BLOCKTIME_EXECUTORCH $*" >"$CALLS"; mkdir -p build/swift-package/release; '
+        "echo agent >build/swift-package/release/blocktime-agent",
+    }
+    for name, script in programs.items():
+        (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    search = f"{tmp_path}/bin:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": search, "CALLS": str(tmp_path / "calls")}
+    subprocess.run([tmp_path / "tools/build_swift.sh"], env=environment, check=True)
+    assert (tmp_path / "build/swift/blocktime-agent").read_text() == "agent\n"
+    without_executorch, *words = (tmp_path / "calls").read_text().split()
+    assert without_executorch == "0"
+    assert words[:3] == ["build", "--configuration", "release"]
+    assert words[-2:] == ["--product", "blocktime-agent"]
+    assert "BLOCKTIME_AGENT_VERSION" in (tmp_path / "build/swift/agent_version.h").read_text()
 
 
 def test_stand_ins_are_built_on_linux_alone() -> None:

@@ -1,10 +1,8 @@
 import BenchKit
 import CAgentVersion
-import ExecuTorchRunner
 import Foundation
-import HostProbe
 
-/// The Swift agent on a Linux machine.
+/// The Swift agent on a machine that is not a phone.
 @main
 struct Agent {
   static func main() async {
@@ -26,17 +24,14 @@ struct Agent {
   private static func serve(_ options: Options) async throws {
     setSignals()
     if options.watchesParent { ParentWatch.start() }
-    let probe = HostProbe(simulating: options.simulatedProduct)
+    let machine = try Machine(options)
     let server = AgentServer(
       AgentConfig(
         agent: AgentInfo(name: "blocktime-swift", version: BLOCKTIME_AGENT_VERSION), token: options.token,
         port: options.port,
         store: try ModelStore(root: URL(fileURLWithPath: options.store), maxBytes: options.storeBytes),
-        runtimes: [
-          ExecuTorchRuntime(
-            cores: probe.cores, defaultThreads: probe.defaultThreads, freeMemoryBytes: probe.freeMemoryBytes)
-        ],
-        probe: probe,
+        runtimes: machine.runtimes,
+        probe: machine.probe,
         allowed: options.allowed))
     let port = try await server.start()
     print(#"{"port": \#(port), "pid": \#(getpid())}"#)

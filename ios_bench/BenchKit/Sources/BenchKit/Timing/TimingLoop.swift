@@ -84,7 +84,9 @@ private struct Executions {
 
   mutating func time(_ model: any Model, _ goOn: (Int) -> Bool) throws -> UInt64 {
     if sinceAsked >= pieceNanoseconds { try require(goOn) }
-    let nanoseconds = try withAutoreleasePool { try Self.visit(model) }
+    var visited = Result<UInt64, any Error>.success(0)
+    withAutoreleasePool { visited = Result { try Self.visit(model) } }
+    let nanoseconds = try visited.get()
     count += 1
     sinceAsked += nanoseconds
     return nanoseconds

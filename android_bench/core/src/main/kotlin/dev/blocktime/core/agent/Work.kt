@@ -17,6 +17,7 @@ internal fun workOf(request: Request): Work? =
         is Request.Have -> Work("have", request.sha256.take(SHORT_HASH))
         is Request.Put -> Work("put", request.sha256.take(SHORT_HASH))
         is Request.Load -> Work("load", request.sha256.take(SHORT_HASH))
+        is Request.Placement -> Work("placement", "handle ${request.handle}")
         is Request.Unload -> Work("unload", "handle ${request.handle}")
         is Request.Check -> Work("check", "handle ${request.handle}")
         is Request.Run -> null

@@ -1,0 +1,5 @@
+#pragma once
+
+/// What the system counts against this process's bound of memory, in bytes; -1 where it does not tell. In C, because the
+/// kernel's name for a process is a global variable there, which Swift 6 lets nobody read.
+long long blocktime_footprint_bytes(void);

@@ -102,7 +102,8 @@ private fun residentBytes(): Long? {
     return pages?.times(Os.sysconf(OsConstants._SC_PAGESIZE))
 }
 
-private fun text(path: String): String? =
+/** A short file of /proc; null where it can't be read. */
+internal fun text(path: String): String? =
     try {
         File(path).readText()
     } catch (_: IOException) {

@@ -18,6 +18,7 @@ import dev.blocktime.core.ui.AgentStatus
 import dev.blocktime.core.ui.Control
 import dev.blocktime.core.ui.Status
 import dev.blocktime.executorch.ExecutorchRuntime
+import dev.blocktime.executorch.unsupportedProcessor
 import java.io.File
 import java.io.IOException
 import java.util.concurrent.Executors
@@ -86,6 +87,7 @@ class Bench(
 
     /** Throws IOException where the library has no code for this phone's processor, which is told before any client asks. */
     private fun executorch(): ExecutorchRuntime {
+        unsupportedProcessor(text("/proc/cpuinfo").orEmpty())?.let { throw IOException(it) }
         val runtime =
             ExecutorchRuntime(BuildConfig.EXECUTORCH_VERSION, probe.cores, probe.defaultThreads()) {
                 probe.read().freeMemoryBytes

@@ -25,7 +25,9 @@ SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 STATE: dict[str, Any] = {
     "uptime_ns": 81_234_567_890,
     "load_average_1m": 0.25,
-    "cpus": [{"cpu": 0, "mhz": 1803.0, "max_mhz": 2404.5, "governor": "schedutil"}],
+    "cpus": [
+        {"cpu": 0, "mhz": 1803.0, "max_mhz": 2404.5, "governor": "schedutil", "hardware_max_mhz": 2914.0}
+    ],
     "steal_ms": None,
     "thermal_state": "nominal",
     "thermal_headroom": 0.5,

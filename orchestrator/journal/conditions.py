@@ -61,7 +61,7 @@ def conditions(records: Iterable[Record]) -> Conditions:
     states = [
         state_of(state)
         for record in records
-        if isinstance(record, ChunkRecord) and record.batch not in rejected
+        if isinstance(record, ChunkRecord) and not record.rejected and record.batch not in rejected
         for state in (record.state_before, record.state_after)
     ]
     return Conditions(

@@ -42,6 +42,7 @@ class MeasurementLog:
         self.records: list[Record] = []
         self._samples = JournalSamples()
         self._chunks: dict[int, list[ChunkRecord]] = {}
+        self._rejected_chunks: dict[int, int] = {}
         try:
             for document in self._journal.records:
                 self._take_in(parse_record(document))
@@ -61,7 +62,9 @@ class MeasurementLog:
     def _take_in(self, record: Record) -> None:
         self.records.append(record)
         self._samples.add(record)
-        if isinstance(record, ChunkRecord):
+        if isinstance(record, ChunkRecord) and record.rejected:
+            self._rejected_chunks[record.batch] = self.rejected_chunks(record.batch) + 1
+        elif isinstance(record, ChunkRecord):
             self._chunks.setdefault(record.batch, []).append(record)
 
     def close(self) -> None:
@@ -119,6 +122,10 @@ class MeasurementLog:
     def rounds(self, batch: int) -> int:
         """Rounds of a batch that are in the journal."""
         return max((c.first_round + len(c.order) for c in self._chunks.get(batch, ())), default=0)
+
+    def rejected_chunks(self, batch: int) -> int:
+        """How many chunks of a batch do not count."""
+        return self._rejected_chunks.get(batch, 0)
 
     def longest_segment(self, batch: int) -> int:
         """Rounds of the batch's longest segment."""

@@ -101,7 +101,8 @@ class BatchRecord(_Record):
 class ChunkRecord(_Record):
     """Some rounds of a batch. `order[r][v]` is the slot that round `first_round + r` visits at position v;
     `ns` is the base64 of little-endian int64 nanoseconds, round by round. Of the visits of a slot in a row, the
-    first `settle_runs` are not samples. `warmed` is None where the agent does not warm up by time.
+    first `settle_runs` are not samples. `warmed` is None where the agent does not warm up by time. `rejected` says
+    why the chunk does not count; its rounds are visited again.
     """
 
     kind: Literal["chunk"] = "chunk"
@@ -114,6 +115,7 @@ class ChunkRecord(_Record):
     state_before: dict[str, Any]
     state_after: dict[str, Any]
     warmed: Warmed | None = None
+    rejected: Annotated[str, Field(max_length=4096)] = ""
 
     def nanoseconds(self) -> np.ndarray:
         """int64 [rounds, visits].

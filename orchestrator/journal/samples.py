@@ -52,7 +52,7 @@ class JournalSamples:
             self._opened[record.batch, record.segment] = record
         elif isinstance(record, EndRecord) and not record.kept:
             self._rejected.add(record.batch)
-        elif isinstance(record, ChunkRecord):
+        elif isinstance(record, ChunkRecord) and not record.rejected:
             place = record.batch, record.segment
             segment = self._segments.setdefault(place, _Segment())
             segment.waiting.append((self._opened.get(place), record))

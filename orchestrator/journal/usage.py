@@ -75,7 +75,7 @@ def usage_of(records: Sequence[Record]) -> Usage:
         [
             (state_of(chunk.state_before), state_of(chunk.state_after), chunk.nanoseconds().size)
             for chunk in records
-            if isinstance(chunk, ChunkRecord) and chunk.segment == batch.segment
+            if isinstance(chunk, ChunkRecord) and not chunk.rejected and chunk.segment == batch.segment
         ]
         for batch in batches
     ]

@@ -19,9 +19,10 @@ from orchestrator.journal.records import (
     PlacementRecord,
     pack_nanoseconds,
 )
+from orchestrator.journal.throttle import moved_cap
 from orchestrator.measure.failures import DeadlyModels, ReferenceFailedError, refusal
 from orchestrator.measure.link import Link
-from orchestrator.measure.readiness import MEMORY_WAIT_S, WAIT_S, MemoryWait, run_when_ready
+from orchestrator.measure.readiness import MEMORY_WAIT_S, WAIT_S, MemoryWait, cool_down, run_when_ready
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.errors import AgentError, AgentLost
 from orchestrator.wire.model_file import ModelFile
@@ -76,6 +77,7 @@ class BatchRunner:
             starts = self.link.device.agent_starts
             try:
                 if not self._done(batch):
+                    cool_down(self.link, self.policy.cooling_s, self._tell)
                     self._measure(batch)
                 return self._judge(batch)
             except _ModelFailed as failed:
@@ -184,6 +186,11 @@ class BatchRunner:
             for i in range(min(self.policy.chunk_rounds, self.policy.max_rounds - first_round))
         ]
         result = run_when_ready(self.link, handles, order, warmup, self.policy.warmup_ms, self._tell)
+        # After that many, the batch is rejected with its last chunk, and the device gets a pause.
+        again = self.log.rejected_chunks(batch.batch) < self.policy.max_attempts
+        rejected = moved_cap(result.state_before, result.state_after) if again else ""
+        if rejected:
+            self._tell(f"repeating {len(order)} rounds, {rejected}")
         self.log.append(
             ChunkRecord(
                 batch=batch.batch,
@@ -195,6 +202,7 @@ class BatchRunner:
                 state_before=result.state_before.model_dump(),
                 state_after=result.state_after.model_dump(),
                 warmed=result.warmed,
+                rejected=rejected,
             )
         )
 

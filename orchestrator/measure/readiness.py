@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.throttle import HOT_HEADROOM
 from orchestrator.measure.link import Link
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.device_state import Battery, DeviceState
@@ -18,6 +19,9 @@ MEMORY_WAIT_S = 120.0
 """How long a model waits for free memory before it is left out: what takes it beside an idle bench, an export or a
 page of a browser, is gone by then. Without its reference nothing can be measured, which waits `WAIT_S`."""
 
+COOL_HEADROOM = HOT_HEADROOM - 0.08
+"""A batch begins below this: some 2 degrees below what ends it."""
+
 _POLL_S = 10.0
 _SHOW_S = 1.0
 """An app that was brought to the front is there within a second."""
@@ -29,10 +33,22 @@ def may_pass(state: DeviceState) -> bool:
     """Whether what keeps a device from being measured can end by itself or by its owner's hand."""
     return (
         state.thermal_state in ("serious", "critical")
+        or (state.thermal_headroom or 0.0) >= HOT_HEADROOM
         or state.low_power_mode is True
         or state.foreground is False
         or (state.battery is not None and _is_low(state.battery))
     )
+
+
+def cool_down(link: Link, limit_s: float, tell: Callable[[str], None]) -> None:
+    """Waits while the device is too warm to begin a batch, for `limit_s` at most: it may be warm for long."""
+    deadline_s = _clock() + limit_s
+    while _clock() < deadline_s:
+        state = link.client.state()
+        if state.thermal_state in (None, "nominal") and (state.thermal_headroom or 0.0) < COOL_HEADROOM:
+            return
+        tell(f"letting {link.device.name} cool before the next batch")
+        _sleep(_POLL_S)
 
 
 def _is_low(battery: Battery) -> bool:

@@ -28,11 +28,13 @@ class Policy:
         heldout_half_width: A profile ends when the conformal interval of its predictions is narrower than this,
             relative, at 95 % (90 % where fewer than 19 models are held out). 1.5 % is what remains of networks
             that do not quite add up once noise is small: from there on passes gain little, more models would.
-        max_attempts: Tries of one batch before measuring ends with an error. One good batch in twenty fails the
-            95 % A/A interval by chance, four in a row one set of batches in a hundred thousand.
+        max_attempts: Tries of one batch before measuring ends with an error, and chunks of one that are repeated
+            because a clock's cap moved. One good batch in twenty fails the 95 % A/A interval by chance, four in a
+            row one set of batches in a hundred thousand.
         max_reconnects: Losses of the agent that one batch survives.
         self_test: Whether a device is first asked what settle runs and company cost, and decides those two.
-        cooling_s: Pause before a batch that was throttled is tried again.
+        cooling_s: Pause before a batch that was throttled is tried again, and the longest one before any batch for
+            a warm device to cool.
     """
 
     batch_models: int = 6

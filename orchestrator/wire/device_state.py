@@ -10,10 +10,13 @@ from orchestrator.wire.fields import Count, Text, WireValue
 
 
 class CpuClock(WireValue):
+    """A core's clock, the highest that it may have now, and the highest that its hardware has."""
+
     cpu: Count
     mhz: float | None
     max_mhz: float | None
     governor: Text | None
+    hardware_max_mhz: float | None = None
 
 
 class ThermalZone(WireValue):

@@ -69,8 +69,9 @@ def describe_host() -> DeviceInfo:
 def _cpu_clocks(root: Path = _SYS_CPU) -> list[CpuClock]:
     clocks = []
     for folder in sorted(root.glob("cpu[0-9]*"), key=lambda path: int(path.name[3:])):
-        current, highest = (
-            _number(folder / "cpufreq" / name) for name in ("scaling_cur_freq", "scaling_max_freq")
+        current, highest, hardware = (
+            _number(folder / "cpufreq" / name)
+            for name in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq")
         )
         governor = _text(folder / "cpufreq/scaling_governor")
         if current is not None or highest is not None or governor is not None:
@@ -80,6 +81,7 @@ def _cpu_clocks(root: Path = _SYS_CPU) -> list[CpuClock]:
                     mhz=None if current is None else current / 1000,
                     max_mhz=None if highest is None else highest / 1000,
                     governor=governor,
+                    hardware_max_mhz=None if hardware is None else hardware / 1000,
                 )
             )
     return clocks

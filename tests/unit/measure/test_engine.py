@@ -11,6 +11,8 @@ from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord
 from orchestrator.journal.samples import samples_table
+from orchestrator.measure import readiness
+from orchestrator.measure.link import Link
 from orchestrator.measure.session import Subject, measure
 from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import AgentLost
@@ -119,6 +121,58 @@ def test_a_throttled_batch_is_followed_by_a_pause_and_no_other_is(tmp_path, monk
     assert pauses == []
     run(tmp_path / "hot", device(states=[QUIET, throttled()]), policy)
     assert pauses == [7.0]
+
+
+def capped(mhz):
+    return QUIET | {"cpus": [{"cpu": 4, "mhz": None, "max_mhz": mhz, "governor": None}]}
+
+
+def test_a_chunk_in_which_the_cap_of_a_clock_moved_is_measured_again(tmp_path):
+    full, cut = capped(2367.0), capped(1800.0)
+    outcome = run(tmp_path, device(states=[full, cut, cut, cut]))
+    assert outcome.batches_rejected == 0
+    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord)]
+    assert [chunk.rejected for chunk in chunks[:3]] == [
+        "the clock of core 4 was capped at 1800 MHz after 2367 MHz",
+        "",
+        "",
+    ]
+    assert [chunk.first_round for chunk in chunks[:2]] == [0, 0]
+    kept = sum(len(chunk.order) for chunk in chunks if not chunk.rejected)
+    samples = samples_table(read_log(tmp_path / "journal.jsonl"))
+    assert samples.num_rows == sum(
+        len(chunk.order) * len(chunk.order[0]) // 2 for chunk in chunks if not chunk.rejected
+    )
+    assert kept > 0
+
+
+def test_a_cap_that_keeps_moving_rejects_the_batch(tmp_path):
+    moving = [capped(2367.0), capped(1800.0)] * (POLICY.max_attempts + 1)
+    outcome = run(tmp_path, device(states=moving))
+    assert outcome.batches_rejected == 1
+    (rejected,) = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord) and not r.kept]
+    assert rejected.reason == "the clock of core 4 was capped at 1800 MHz after 2367 MHz"
+
+
+def test_a_warm_phone_cools_before_a_batch(monkeypatch):
+    fake, slept, said = device(), [], []
+    warm, fair = QUIET | {"thermal_headroom": 0.70}, QUIET | {"thermal_state": "fair"}
+    later = [fair, QUIET]
+
+    def sleep(seconds):
+        slept.append(seconds)
+        fake.stands = later.pop(0) if later else fake.stands
+
+    monkeypatch.setattr(readiness, "_clock", lambda: sum(slept))
+    monkeypatch.setattr(readiness, "_sleep", sleep)
+    link = Link(fake, "executorch", {})
+    fake.stands = warm
+    readiness.cool_down(link, 60.0, said.append)
+    assert (len(slept), later) == (2, [])
+    fake.stands = warm
+    readiness.cool_down(link, 60.0, said.append)
+    assert len(slept) == 2 + 6, "a phone may stay warm for longer than anybody waits"
+    assert set(said) == {"letting fake cool before the next batch"}
 
 
 class Phone(FakeDevice):

@@ -213,6 +213,10 @@ def test_what_the_agent_was_told_to_ignore_does_not_reject_a_batch():
     assert throttle_reason(state(), hot)
     assert throttle_reason(saving, state())
     assert not throttle_reason(state(), allowed)
+    warm = state(thermal_headroom=0.74)
+    assert throttle_reason(state(thermal_headroom=0.5), warm) == "thermal headroom 0.74"
+    assert readiness.may_pass(warm)
+    assert not throttle_reason(state(), state(thermal_headroom=0.74, caveats=["throttled"]))
     assert not throttle_reason(forced, state())
 
 

@@ -80,7 +80,11 @@ class ExecutorchRuntime(
     private fun pin(list: String) {
         if (list == pinned) return
         val errno = Affinity.pin(if (list.isEmpty()) cores else parseCores(list))
-        if (errno != 0) throw OpError("bad_option", "cores=$list: the system does not allow them (errno $errno); choose others")
+        if (errno !=
+            0
+        ) {
+            throw OpError("bad_option", "cores=$list: the system does not allow them (errno $errno); choose others")
+        }
         pinned = list
     }
 
@@ -108,7 +112,10 @@ class ExecutorchRuntime(
     private fun checked(options: Map<String, Any>): Map<String, Any> {
         val unknown = options.keys.filter { it !in optionInfo }.minOrNull()
         if (unknown != null) {
-            throw OpError("bad_option", "executorch has no option '$unknown'; it has: ${optionInfo.keys.joinToString()}")
+            throw OpError(
+                "bad_option",
+                "executorch has no option '$unknown'; it has: ${optionInfo.keys.joinToString()}",
+            )
         }
         val list = options[CORES] ?: ""
         val most = checkedCores(list).size

@@ -16,7 +16,10 @@ import java.io.File
 class ExecutorchRuntimeTest {
     @TempDir lateinit var folder: File
 
-    private fun runtime(freeBytes: Long? = null) = ExecutorchRuntime("1", cores = listOf(0, 1), defaultThreads = 2) { freeBytes }
+    private fun runtime(freeBytes: Long? = null) =
+        ExecutorchRuntime("1", cores = listOf(0, 1), defaultThreads = 2) {
+            freeBytes
+        }
 
     private fun code(action: () -> Unit): String = assertThrows(OpError::class.java) { action() }.code
 

@@ -53,7 +53,12 @@ private fun configure(options: Options): AgentConfig {
         runtimes =
             mapOf(
                 "executorch" to
-                    ExecutorchRuntime(property("dev.blocktime.executorch"), probe.cores, threads, proc::freeMemoryBytes),
+                    ExecutorchRuntime(
+                        property("dev.blocktime.executorch"),
+                        probe.cores,
+                        threads,
+                        proc::freeMemoryBytes,
+                    ),
             ),
         probe = probe,
         readiness = Readiness { allowed },

@@ -124,6 +124,7 @@ private fun clockFields(clock: CpuClock): Map<String, Any?> =
         "mhz" to finite(clock.mhz),
         "max_mhz" to finite(clock.maxMhz),
         "governor" to clock.governor?.take(MAX_TEXT),
+        "hardware_max_mhz" to finite(clock.hardwareMaxMhz),
     )
 
 private fun batteryFields(battery: Battery): Map<String, Any?> =

@@ -3,8 +3,8 @@ package dev.blocktime.core.device
 import java.util.concurrent.atomic.AtomicLong
 
 // android.os.PowerManager's THERMAL_STATUS_…
+private const val THERMAL_NONE = 0
 private const val THERMAL_LIGHT = 1
-private const val THERMAL_MODERATE = 2
 private const val THERMAL_SEVERE = 3
 
 // android.os.BatteryManager's BATTERY_STATUS_…
@@ -15,12 +15,11 @@ private const val BATTERY_FULL = 5
 
 private const val TENTHS_OF_A_DEGREE = 10.0
 
-/** The wire's step for a [status] of PowerManager (PROTOCOL.md, state). */
+/** The wire's step for a [status] of PowerManager (PROTOCOL.md, state): even light throttling slows the processor. */
 fun androidThermalState(status: Int): ThermalState =
     when {
-        status <= THERMAL_LIGHT -> ThermalState.NOMINAL
-        status == THERMAL_MODERATE -> ThermalState.FAIR
-        status == THERMAL_SEVERE -> ThermalState.SERIOUS
+        status <= THERMAL_NONE -> ThermalState.NOMINAL
+        status <= THERMAL_SEVERE -> ThermalState.SERIOUS
         else -> ThermalState.CRITICAL
     }
 
@@ -50,13 +49,13 @@ class ThrottleCounter(
     initialStatus: Int,
 ) {
     private val times = AtomicLong()
-    private var throttled = initialStatus >= THERMAL_SEVERE
+    private var throttled = initialStatus >= THERMAL_LIGHT
 
     val count: Long get() = times.get()
 
     /** Takes the next [status] of PowerManager; from one thread at a time. */
     fun onStatus(status: Int) {
-        val isThrottled = status >= THERMAL_SEVERE
+        val isThrottled = status >= THERMAL_LIGHT
         if (isThrottled && !throttled) times.incrementAndGet()
         throttled = isThrottled
     }

@@ -40,12 +40,13 @@ data class DeviceReading(
     val debuggable: Boolean? = null,
 )
 
-/** The clock of one core. */
+/** The clock of one core, the highest that it may have now, and the highest that its hardware has. */
 data class CpuClock(
     val cpu: Int,
     val mhz: Double?,
     val maxMhz: Double?,
     val governor: String?,
+    val hardwareMaxMhz: Double? = null,
 )
 
 /** A temperature sensor. */

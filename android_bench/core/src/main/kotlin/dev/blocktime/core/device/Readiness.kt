@@ -8,6 +8,12 @@ const val LOW_BATTERY_PERCENT = 15.0
 /** Even while charging: a phone that is nearly empty limits itself. */
 const val LOW_BATTERY_CHARGING_PERCENT = 5.0
 
+/**
+ * Of thermal headroom, which is 1 where throttling gets severe and falls by 1 for 30 degrees less (AOSP's
+ * ThermalManagerService). A Pixel 8 cuts its power budget 8 degrees before severe: from 1 - 8/30 on.
+ */
+const val HOT_HEADROOM = 0.73
+
 /** Reasons not to measure, with their names on the wire and what the user can do. */
 enum class Caveat(
     val wireName: String,
@@ -16,7 +22,7 @@ enum class Caveat(
     DEBUGGABLE_BUILD("debuggable_build", "the app is a debuggable build; install a release build"),
     POWER_SAVE("power_save", "power saving is on; switch it off"),
     LOW_BATTERY("low_battery", "the battery is low; charge the device"),
-    THROTTLED("throttled", "the device is throttled by heat; let it cool down"),
+    THROTTLED("throttled", "the device is hot or throttled by heat; let it cool down"),
     BACKGROUND("background", "the app is in the background; bring it to the front and unlock the screen"),
     ;
 
@@ -59,10 +65,14 @@ fun reasonsNotToMeasure(reading: DeviceReading): List<Caveat> =
             Caveat.DEBUGGABLE_BUILD -> reading.debuggable == true
             Caveat.POWER_SAVE -> reading.lowPowerMode == true
             Caveat.LOW_BATTERY -> reading.battery?.let(::isLow) == true
-            Caveat.THROTTLED -> reading.thermalState?.let { it >= ThermalState.SERIOUS } == true
+            Caveat.THROTTLED -> isHot(reading)
             Caveat.BACKGROUND -> reading.foreground == false
         }
     }
+
+private fun isHot(reading: DeviceReading): Boolean =
+    reading.thermalState?.let { it >= ThermalState.SERIOUS } == true ||
+        reading.thermalHeadroom?.let { it >= HOT_HEADROOM } == true
 
 private fun isLow(battery: Battery): Boolean =
     battery.percent < if (battery.charging == true) LOW_BATTERY_CHARGING_PERCENT else LOW_BATTERY_PERCENT

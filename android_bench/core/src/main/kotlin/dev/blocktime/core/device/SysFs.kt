@@ -12,23 +12,24 @@ private val CPU_FOLDER = Regex("cpu(\\d+)")
 class SysFs(
     private val root: File = File("/sys"),
 ) {
-    /** Cores of which at least one of clock, highest clock and governor can be read, by number. */
+    /** Cores of which something can be read, by number. */
     fun cpuClocks(): List<CpuClock> =
-        cpuFolders()
+        folders("devices/system/cpu")
+            .mapNotNull { folder -> CPU_FOLDER.matchEntire(folder.name)?.let { folder to it.groupValues[1].toInt() } }
+            .sortedBy { (_, cpu) -> cpu }
             .map { (folder, cpu) ->
                 CpuClock(
                     cpu = cpu,
                     mhz = number(File(folder, "cpufreq/scaling_cur_freq"))?.div(KHZ_PER_MHZ),
                     maxMhz = number(File(folder, "cpufreq/scaling_max_freq"))?.div(KHZ_PER_MHZ),
                     governor = text(File(folder, "cpufreq/scaling_governor")),
+                    hardwareMaxMhz = number(File(folder, "cpufreq/cpuinfo_max_freq"))?.div(KHZ_PER_MHZ),
                 )
-            }.filter { it.mhz != null || it.maxMhz != null || it.governor != null }
+            }.filterNot { it == CpuClock(it.cpu, null, null, null) }
 
     /** Highest clock that the hardware has, of the cores that tell it. */
     fun highestMhz(): Map<Int, Double> =
-        cpuFolders()
-            .mapNotNull { (folder, cpu) -> number(File(folder, "cpufreq/cpuinfo_max_freq"))?.let { cpu to it / KHZ_PER_MHZ } }
-            .toMap()
+        cpuClocks().mapNotNull { clock -> clock.hardwareMaxMhz?.let { clock.cpu to it } }.toMap()
 
     /** All sensors with a name and a temperature. */
     fun thermalZones(): List<ThermalZone> =
@@ -40,11 +41,6 @@ class SysFs(
                 val celsius = number(File(folder, "temp"))?.div(MILLIDEGREES)
                 if (name == null || celsius == null) null else ThermalZone(name, celsius)
             }
-
-    private fun cpuFolders(): List<Pair<File, Int>> =
-        folders("devices/system/cpu")
-            .mapNotNull { folder -> CPU_FOLDER.matchEntire(folder.name)?.let { folder to it.groupValues[1].toInt() } }
-            .sortedBy { (_, cpu) -> cpu }
 
     private fun folders(path: String): List<File> = File(root, path).listFiles().orEmpty().filter(File::isDirectory)
 }

@@ -10,8 +10,8 @@ class AndroidNumbersTest {
         val expected =
             listOf(
                 ThermalState.NOMINAL,
-                ThermalState.NOMINAL,
-                ThermalState.FAIR,
+                ThermalState.SERIOUS,
+                ThermalState.SERIOUS,
                 ThermalState.SERIOUS,
                 ThermalState.CRITICAL,
                 ThermalState.CRITICAL,
@@ -50,7 +50,7 @@ class AndroidNumbersTest {
         val counter = ThrottleCounter(initialStatus = 3)
         counter.onStatus(4)
         assertEquals(0, counter.count)
-        listOf(1, 3).forEach(counter::onStatus)
+        listOf(0, 1, 3).forEach(counter::onStatus)
         assertEquals(1, counter.count)
     }
 }

@@ -24,7 +24,14 @@ class CoresTest {
     @Test
     fun `threads are as many as cores that are not little`() {
         fun default(vararg mhz: Double?) =
-            threadsByDefault(mhz.indices.toList(), mhz.withIndex().mapNotNull { (core, clock) -> clock?.let { core to it } }.toMap())
+            threadsByDefault(
+                mhz.indices.toList(),
+                mhz
+                    .withIndex()
+                    .mapNotNull { (core, clock) ->
+                        clock?.let { core to it }
+                    }.toMap(),
+            )
         // A Pixel 8: four little, four middle, one big.
         assertEquals(5, default(1704.0, 1704.0, 1704.0, 1704.0, 2367.0, 2367.0, 2367.0, 2367.0, 2914.0))
         assertEquals(4, default(1800.0, 1800.0, 1800.0, 1800.0, 2800.0, 2800.0, 2800.0, 2800.0))

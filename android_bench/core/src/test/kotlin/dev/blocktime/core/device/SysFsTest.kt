@@ -15,11 +15,12 @@ class SysFsTest {
     fun `reads clocks by number of the core`() {
         write("devices/system/cpu/cpu10/cpufreq/scaling_cur_freq", "2850000\n")
         write("devices/system/cpu/cpu2/cpufreq/scaling_max_freq", "1803000\n")
+        write("devices/system/cpu/cpu2/cpufreq/cpuinfo_max_freq", "2367000\n")
         write("devices/system/cpu/cpu2/cpufreq/scaling_governor", "sched_pixel\n")
         write("devices/system/cpu/cpu3/topology/core_id", "3\n")
         write("devices/system/cpu/cpufreq/boost", "1\n")
         assertEquals(
-            listOf(CpuClock(2, null, 1803.0, "sched_pixel"), CpuClock(10, 2850.0, null, null)),
+            listOf(CpuClock(2, null, 1803.0, "sched_pixel", 2367.0), CpuClock(10, 2850.0, null, null)),
             sysFs.cpuClocks(),
         )
     }

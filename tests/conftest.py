@@ -15,6 +15,9 @@ from tests.support.order import longest_first
 from tests.support.tiny_model import Exported, export_tiny
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _name in [name for name in os.environ if name.startswith("BLOCKTIME_")]:
+    if _name not in ("BLOCKTIME_SHARED_DATA", "BLOCKTIME_EXECUTORCH"):  # what there is to test with
+        del os.environ[_name]
 # A background job ignores Ctrl-C, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -24,23 +27,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each of xdist's workers measures on this machine as if it were alone: no test tells how long things take."""
+def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory, export_cache: Path) -> Iterator[None]:
+    """What the user has set, measured and exported changes no test, and no test adds to it.
+
+    Each of xdist's workers measures on this machine as if it were alone: no test tells how long things take.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BLOCKTIME_LOCKS", str(tmp_path_factory.mktemp("locks")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("BLOCKTIME_CACHE", str(export_cache))
         yield
 
 
 @pytest.fixture(scope="session")
-def export_cache(pytestconfig: pytest.Config) -> Path:
+def export_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache of exported models for all tests, all of xdist's workers and all runs from the same sources.
 
     Its keys cover the sources and libraries that decide the bytes, and every read checks them; a fresh clone, and
-    `--cache-clear`, export anew.
+    `--cache-clear`, export anew; so does each run without pytest's cache.
     """
-    cache = pytestconfig.cache
-    assert cache is not None
-    return cache.mkdir("exports")
+    cache = getattr(pytestconfig, "cache", None)
+    return tmp_path_factory.mktemp("exports") if cache is None else cache.mkdir("exports")
 
 
 @pytest.fixture(scope="session")

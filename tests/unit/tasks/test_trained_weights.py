@@ -186,7 +186,7 @@ def test_what_a_supernet_has_no_weights_for_is_refused(alone, tmp_path):
             ("--blocks", "--space", "autovit-nano", "--weights", "w"),
             "--weights, --supernet and --blocks exclude",
         ),
-        (("--arch", "a", "--data", "digits"), "--data are the images of a supernet; add --supernet"),
+        (("--arch", "a", "--data", "digits"), "--data and --outside go with a supernet; add --supernet"),
         ((), "give --model"),
     ],
 )

@@ -25,7 +25,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
-from orchestrator.cli.percentiles import PERCENTILES, short_of_calls
+from orchestrator.cli.percentiles import PERCENTILES, short_of_calls, told_columns
 from orchestrator.cli.suite import measure_suite
 from orchestrator.cli.sustained import measure_for_long
 from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
@@ -137,15 +137,16 @@ _COLUMNS = [
     Column("ms", "ms", 3),
     Column("ci_low", "95 % low", 3),
     Column("ci_high", "high", 3),
-    Column("ratio", "to reference", 3),
-    Column("ratio_low", "95 % low", 3, spare=1),
-    Column("ratio_high", "high", 3, spare=1),
     *PERCENTILES,
+    Column("ratio", "to reference", 3),
+    Column("ratio_low", "95 % low", 3, spare=2),
+    Column("ratio_high", "high", 3, spare=2),
     Column("load_ms", "load ms", 2, spare=4),
     Column("first_ms", "first load ms", 2, spare=6),
     Column("compile_ms", "compiling ms", 1, spare=6),
     Column("loads", "loads", spare=5),
     Column("rounds", "rounds", spare=8),
+    Column("calls", "calls", spare=8),
 ]
 
 _LOWERED = [
@@ -158,7 +159,7 @@ _LOWERED = [
 def _show(device: str, measured: MeasuredNetworks) -> None:
     rows = [network.to_dict() for network in measured.networks]
     untold = {name for name in ("first_ms", "compile_ms") if not any(row[name] for row in rows)}
-    columns = [column for column in _COLUMNS if column.name not in untold]
+    columns = [column for column in told_columns(_COLUMNS, rows) if column.name not in untold]
     emit_rows(f"{device}, {measured.setup.variant.name}{measured.setup.warning}", columns, rows, False)
     if not measured.setup.simulated:
         lowered = [row | {"outside": outside_text(row["outside"])} for row in rows]

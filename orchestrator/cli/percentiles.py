@@ -8,18 +8,21 @@ from typing import Any
 from luts.estimate.percentiles import TOLD, calls_needed
 from orchestrator.cli.output import Column
 
-PERCENTILES = (
-    Column("p50_ms", "p50", 3, spare=3),
-    Column("p50_low", "95 % low", 3, spare=9),
-    Column("p50_high", "high", 3, spare=9),
-    Column("p90_ms", "p90", 3, spare=2),
-    Column("p90_low", "95 % low", 3, spare=9),
-    Column("p90_high", "high", 3, spare=9),
-    Column("p99_ms", "p99", 3, spare=3),
-    Column("p99_low", "95 % low", 3, spare=9),
-    Column("p99_high", "high", 3, spare=9),
-    Column("calls", "calls", spare=8),
+PERCENTILES = tuple(
+    column
+    for percent in TOLD
+    for column in (
+        Column(f"p{percent}_ms", f"p{percent}", 3, spare=1),
+        Column(f"p{percent}_low", f"p{percent} low", 3, spare=9),
+        Column(f"p{percent}_high", "high", 3, spare=9),
+    )
 )
+
+
+def told_columns(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """Without the percentiles that no row has."""
+    told = {name for row in rows for name, value in row.items() if value is not None}
+    return [column for column in columns if column not in PERCENTILES or column.name in told]
 
 
 def short_of_calls(rows: Sequence[dict[str, Any]]) -> list[str]:

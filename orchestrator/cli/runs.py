@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say
 from orchestrator.cli.output_files import TABLES, output_files, write_table
-from orchestrator.cli.percentiles import PERCENTILES
+from orchestrator.cli.percentiles import PERCENTILES, told_columns
 from orchestrator.cli.sustained import show_sustained
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.runs import PastRun, find_past_run, past_runs, run_latencies
@@ -75,7 +75,7 @@ def runs_command(
         facts = {name: value for name, value in document["run"].items() if value is not None}
         made_up = ", SIMULATED: not measured on any device" if facts["simulated"] else ""
         emit_facts(facts.pop("name") + made_up, facts, False)
-        emit_rows("", _MODELS, document["models"], False)
+        emit_rows("", told_columns(_MODELS, document["models"]), document["models"], False)
         for row in document["models"]:
             if row["failure"]:
                 print(f"{row['model']} can't be measured: {row['failure']}")

@@ -13,7 +13,6 @@ from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
-from orchestrator.cli.percentiles import PERCENTILES
 from orchestrator.cli.search_coarse import check_settings, show_largest
 from orchestrator.cli.search_options import LimitOptions, PhoneOptions, SettingOptions
 from orchestrator.tasks.coarse import find_largest
@@ -178,7 +177,6 @@ _COLUMNS = [
     Column("measured_ms", "measured ms", 3),
     Column("measured_low", "low", 3, spare=1),
     Column("measured_high", "high", 3, spare=1),
-    *PERCENTILES,
     Column("error", "error", 2, percent=True),
     Column("chosen", ""),
 ]
@@ -197,7 +195,6 @@ def _rows(measured: MeasuredBest) -> list[dict[str, Any]]:
     chosen = measured.rank if measured.meets_budget else None
     return [
         model.model_dump()
-        | (model.percentiles.columns() if model.percentiles else {})
         | {"rank": rank + 1, "error": model.error, "chosen": "chosen" if rank == chosen else ""}
         for rank, model in enumerate(measured.models)
     ]

@@ -11,7 +11,7 @@ from luts.format.errors import BlocktimeError
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.output import Column, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import output_files, write_table
-from orchestrator.cli.percentiles import PERCENTILES
+from orchestrator.cli.percentiles import PERCENTILES, told_columns
 from orchestrator.suites.comparison import Row
 from orchestrator.tasks.suite import MeasuredSuite, run_suite
 from orchestrator.tasks.target import Target
@@ -78,7 +78,8 @@ _LOWERED = [
 def _show(title: str, measured: MeasuredSuite, pictures: Sequence[Path]) -> None:
     """The table, how each network was lowered, and how far the two orders agree."""
     comparison = measured.comparison
-    emit_rows(title, _COLUMNS, [_cells(row) for row in comparison.rows], False)
+    rows = [_cells(row) for row in comparison.rows]
+    emit_rows(title, told_columns(_COLUMNS, rows), rows, False)
     emit_rows("how each was lowered", _LOWERED, [_lowered(row) for row in comparison.rows], False)
     for table in comparison.tables.values():
         device = f"latency on {table.latency_device}" if table.latency_device else "no latency of a phone"

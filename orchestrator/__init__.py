@@ -18,6 +18,7 @@ __all__ = [
     "Access",
     "BlocktimeError",
     "Breakdown",
+    "BugReport",
     "DeviceError",
     "Evaluation",
     "FoundNetwork",
@@ -68,6 +69,7 @@ __all__ = [
     "run_suite",
     "train_supernet",
     "validate",
+    "write_bug_report",
 ]
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from orchestrator.journal.errors import MeasurementRejectedError
     from orchestrator.measure.validate import Validation
     from orchestrator.tasks.breakdown import break_down
+    from orchestrator.tasks.bug_report import BugReport, write_bug_report
     from orchestrator.tasks.coarse import LargestNetworks, find_largest
     from orchestrator.tasks.doctor import Need, doctor
     from orchestrator.tasks.evaluate import Evaluation, evaluate

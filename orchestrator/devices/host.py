@@ -91,6 +91,9 @@ class HostDevice:
         self._start()
         return self._greet()
 
+    def read_log(self) -> str:
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
     def bring_to_front(self) -> None:
         """Nothing: the agent has no window."""
 

@@ -71,6 +71,9 @@ class FakeDevice:
         self.agent_dead = False
         return FakeClient(self)
 
+    def read_log(self):
+        return ""
+
     def bring_to_front(self):
         self.shown += 1
 

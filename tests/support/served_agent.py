@@ -43,6 +43,9 @@ class ServedDevice:
     def describe(self) -> str:
         return "a simulated device"
 
+    def read_log(self) -> str:
+        return ""
+
     def bring_to_front(self) -> None:
         return None
 

@@ -64,11 +64,16 @@ def stop(link: AdbLink) -> None:
     link.shell(f"am force-stop {PACKAGE}")
 
 
-def save_log(link: AdbLink, name: str) -> Path:
-    """Writes what the phone logged of the app, or of the last crashes where it is dead, to a file, and names it."""
+def read_log(link: AdbLink) -> bytes:
+    """What the phone logged of the app, or of the last crashes where it is dead."""
     pids = link.shell(f"pidof {PACKAGE}").text.split()
     source = f"--pid={int(pids[0])}" if pids and pids[0].isdigit() else "-b crash"
-    log = link.shell(f"logcat -d -v threadtime -t {_LOG_LINES} {source}").output
+    return link.shell(f"logcat -d -v threadtime -t {_LOG_LINES} {source}").output
+
+
+def save_log(link: AdbLink, name: str) -> Path:
+    """Writes the log to a file, and names it."""
+    log = read_log(link)
     with tempfile.NamedTemporaryFile(prefix=f"blocktime-{name}-", suffix=".log", delete=False) as file:
         file.write(log)
     return Path(file.name)

@@ -97,6 +97,9 @@ class AndroidDevice:
                     self._say(f"waiting for {self._phone.title}: {told}")
             _sleep(_COMEBACK_POLL_S)
 
+    def read_log(self) -> str:
+        return "" if self._link is None else app.read_log(self._link).decode(errors="replace")
+
     def bring_to_front(self) -> None:
         if self._link is not None:
             awake.wake(self._link)

@@ -68,6 +68,9 @@ class Device(Protocol):
         DeviceError where that can't be done from here.
         """
 
+    def read_log(self) -> str:
+        """What the agent has logged lately; empty where that can't be read from here."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

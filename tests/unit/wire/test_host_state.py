@@ -1,4 +1,4 @@
-"""What the Python agent tells of its own memory."""
+"""What the Python agent tells of its own memory and of the clocks of its machine."""
 
 from orchestrator.agent.device import state
 
@@ -18,3 +18,12 @@ def test_the_peak_of_this_process_is_its_own(tmp_path) -> None:
     again = state.read_state().agent_peak_memory_bytes
     assert again is not None
     assert again > peak - (1 << 20), "it stays, but for counts that Linux keeps per core"
+
+
+def test_a_core_tells_its_cap_and_what_its_hardware_has(tmp_path) -> None:
+    folder = tmp_path / "cpu4/cpufreq"
+    folder.mkdir(parents=True)
+    for name, khz in (("scaling_max_freq", 1_803_000), ("cpuinfo_max_freq", 2_367_000)):
+        (folder / name).write_text(f"{khz}\n")
+    (clock,) = state._cpu_clocks(tmp_path)
+    assert (clock.cpu, clock.mhz, clock.max_mhz, clock.hardware_max_mhz) == (4, None, 1803.0, 2367.0)

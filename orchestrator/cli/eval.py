@@ -17,6 +17,7 @@ SupernetOption = Annotated[Path, typer.Option("--supernet", help="Folder of a tr
 OutsideOption = Annotated[
     bool, typer.Option("--outside", help="Allow networks that the supernet was not trained on.")
 ]
+OnOption = Annotated[str, typer.Option("--on", help="Where networks are evaluated: auto, cpu, cuda or mps.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,13 +31,14 @@ def eval_command(
     data: DataOption = None,
     final: Annotated[bool, typer.Option("--final", help="On the validation set: once, at the end.")] = False,
     outside: OutsideOption = False,
+    on: OnOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy of one architecture with weights inherited from a supernet."""
     from orchestrator.tasks.evaluate import evaluate  # brings torch, which most commands can do without
 
     with shown_progress() as progress:
-        evaluation = evaluate(arch, supernet, data, final=final, outside=outside, progress=progress)
+        evaluation = evaluate(arch, supernet, data, final=final, outside=outside, on=on, progress=progress)
     facts = {
         "arch": evaluation.arch.to_json(),
         "split": evaluation.split,

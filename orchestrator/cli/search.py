@@ -9,7 +9,7 @@ import typer
 
 from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_budget
-from orchestrator.cli.eval import DataOption, OutsideOption
+from orchestrator.cli.eval import DataOption, OnOption, OutsideOption
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
@@ -48,6 +48,7 @@ def search_command(
     ] = INHERITED_ACCURACY,
     data: DataOption = None,
     outside: OutsideOption = False,
+    on: OnOption = "auto",
     device: Annotated[str | None, typer.Option(help="Measure the best on this device.")] = None,
     access: AccessOptions,
     top_count: Annotated[int, typer.Option("--top", min=1, help="How many are measured.")] = 3,
@@ -79,9 +80,9 @@ def search_command(
         trial = Trial(device, access.parse(), top_count, parse_budget(budget), into)
     if supernet is None:
         check_settings(chosen)
-        if objective != INHERITED_ACCURACY or data or outside or feedback or cluster:
+        if objective != INHERITED_ACCURACY or data or outside or feedback or cluster or on != "auto":
             raise UsageError(
-                "--objective, --data, --outside, --feedback and --cluster are for a supernet; add --supernet"
+                "--objective, --data, --outside, --on, --feedback and --cluster are for a supernet; add --supernet"
             )
         with shown_progress() as progress:
             found = find_largest(
@@ -110,6 +111,7 @@ def search_command(
             trial=trial,
             data=data,
             outside=outside,
+            on=on,
             workers=workers,
             cluster=cluster,
             progress=progress,

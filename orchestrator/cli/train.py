@@ -92,7 +92,7 @@ def train_command(
     ],
     recipe: RecipeOptions,
     teacher: TeacherOptions,
-    on: Annotated[str, typer.Option("--on", help="auto, cpu or cuda.")] = "auto",
+    on: Annotated[str, typer.Option("--on", help="auto, cpu, cuda or mps.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that prepare images.")] = 0,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile modules with torch.compile: for long runs on GPUs.")

@@ -31,6 +31,7 @@ def evaluate(
     *,
     final: bool = False,
     outside: bool = False,
+    on: str = "auto",
     progress: Progress = silent,
 ) -> Evaluation:
     """Judge an architecture with weights inherited from a trained supernet.
@@ -41,6 +42,7 @@ def evaluate(
         data: Where the images lie now, if elsewhere than the checkpoint says.
         final: On the validation set, which is for use once, at the end; the supernet's notes keep count.
         outside: Judge it even if it is none of the subnets that were trained.
+        on: `auto`, `cpu`, `cuda` or `mps`: where it is judged.
         progress: Told of an unfinished supernet or one of unknown scope, and of a validation set that was used
             before.
 
@@ -52,6 +54,7 @@ def evaluate(
     arch = named.with_classes(evaluator.data.classes)
     if not outside:
         check_scope(arch, supernet, evaluator.info)
+    evaluator.move_to(on)
     scores = evaluator.scores(arch)
     if final:
         weights = evaluator.info.weights_sha256

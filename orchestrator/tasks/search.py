@@ -41,10 +41,13 @@ from search.algorithms import (
     search,
 )
 from search.algorithms.evaluation.cache import Watch
+from search.algorithms.interfaces.objective import Movable
+from search.algorithms.interfaces.objectives import moved
 from search.algorithms.pricing.price import fingerprint
 from search.algorithms.record import Provenance, SearchInputs
 from search.spaces import Arch
 from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.model.device import workers_on
 
 ACCURACIES_FILE = "accuracies.jsonl"
 """Among the supernet's notes, so that every search with it knows what the others have evaluated."""
@@ -82,6 +85,7 @@ def find_network(
     trial: Trial | None = None,
     data: str | None = None,
     outside: bool = False,
+    on: str = "auto",
     workers: int | None = None,
     cluster: bool = False,
     progress: Progress = silent,
@@ -98,7 +102,8 @@ def find_network(
         trial: How the best are measured; None leaves it at predictions.
         data: Where the images lie now, if elsewhere than the checkpoint says.
         outside: Propose networks too that the supernet was not trained on.
-        workers: Evaluating and exporting processes; all cores.
+        on: `auto`, `cpu`, `cuda` or `mps`: where networks are judged.
+        workers: Evaluating and exporting processes; all cores, or for evaluating one a GPU.
         cluster: Evaluate on the Ray cluster of `$RAY_ADDRESS`, or one started here.
         progress: Told of every evaluation, export and pass of measuring.
 
@@ -122,8 +127,17 @@ def find_network(
         space, budget = scope.part(space), within_scope(budget, scope)
     notes = Notes.of(supernet, evaluator.info.weights_sha256, (ACCURACIES_FILE,), progress)
     begun, watch = _tellers(progress)
-    opener = ObjectiveOpener(objective, supernet.resolve(), _from_anywhere(data or evaluator.info.source))
-    own = evaluator if objective == INHERITED_ACCURACY else open_objective(objective, supernet, data)
+    if cluster and on not in ("auto", "cpu"):
+        raise UsageError(f"--cluster evaluates on CPUs; leave --on {on} out")
+    evaluator.move_to("cpu" if cluster else on)
+    own: Objective = evaluator
+    if objective != INHERITED_ACCURACY:
+        own = open_objective(objective, supernet, data)
+    computes = "cpu" if on == "auto" and not isinstance(own, Movable) else evaluator.device.type
+    own = moved(own, computes)
+    images = _from_anywhere(data or evaluator.info.source)
+    opener = ObjectiveOpener(objective, supernet.resolve(), images, computes)
+    evaluating = workers or workers_on(evaluator.device, usable_cores())
     prices = [phone.price for phone in phones]
     folder = ResultFolder(output)
     folder.check(
@@ -137,7 +151,7 @@ def find_network(
         ),
         [phone.pin for phone in phones],
     )
-    with _executor(opener, own, workers or usable_cores(), cluster) as executor:
+    with _executor(opener, own, evaluating, cluster) as executor:
         cached = CachedEvaluator(
             executor, notes.file(ACCURACIES_FILE), watch, notes.shared_file(ACCURACIES_FILE)
         )

@@ -56,7 +56,7 @@ def train_supernet(
         teacher: Network to learn from: `timm:NAME[:CHECKPOINT]`.
         teacher_resolution: Pixels of the images that the teacher was trained on.
         teacher_labels: Folder of the teacher's stored labels, made and completed as needed.
-        on: `auto`, `cpu` or `cuda`.
+        on: `auto`, `cpu`, `cuda` or `mps`.
         workers: Processes that prepare images.
         compiled: Compile modules where that can be done; a note says where it can't.
         progress: Told by the leading process alone.

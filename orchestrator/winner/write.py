@@ -29,7 +29,7 @@ def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path) -> Path
     path = folder / f"{model_id(arch.keys())}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(evaluator.network(arch).state_dict(), path)
+        save_file(evaluator.network(arch).cpu().state_dict(), path)
     except OSError as error:
         raise storage_error(f"cannot write {path}", error, "choose another --output") from error
     return path

@@ -25,7 +25,7 @@ class Toy:
     seconds: float = 0.0
     fingerprint: str = FINGERPRINT
 
-    def open(self):
+    def open(self, worker=0):
         return self
 
     def accuracy(self, arch):

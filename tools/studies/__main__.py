@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 pictures=pictures,
                 truth=given.truth,
                 lut=given.lut,
+                on=given.on,
             )
             section = importlib.import_module(f"tools.studies.{given.study}").main(options)
         except BlocktimeError as error:
@@ -67,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--truth", type=Path, help="nas-bench-macro.json: published accuracies")
     parser.add_argument("--lut", default="host/nasbench-macro", help="LUT by which networks are priced")
+    parser.add_argument(
+        "--on", default="cpu", help="where supernets train and are judged: auto, cpu, cuda, mps"
+    )
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the section goes")
     return parser
 

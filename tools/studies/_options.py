@@ -23,6 +23,7 @@ class Options:
         pictures: Folder of the pictures.
         truth: Published accuracies of NAS-Bench-Macro, a JSON file.
         lut: Name of the LUT that prices networks.
+        on: Where supernets train and are judged: `auto`, `cpu`, `cuda` or `mps`.
     """
 
     data: str | None
@@ -35,6 +36,7 @@ class Options:
     pictures: Path
     truth: Path | None = None
     lut: str = ""
+    on: str = "cpu"
 
     def save(self, drawn: Figure, name: str) -> None:
         """Write a picture as PNG."""

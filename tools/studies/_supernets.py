@@ -25,9 +25,11 @@ from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.data.split import Split
 from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.model.device import choose_device
 from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.recipe.sizes import largest, smallest
 from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.compute import ComputeSettings
 from search.supernet.train.progress import Progress
 from search.supernet.train.trainer import Trainer
 from tools.studies import _teacher
@@ -163,9 +165,13 @@ class Supernets:
         asked = [(run, self._asked(run)) for run in wanted]
         if self.options.jobs > 1 and len(wanted) > 1 and not self.options.quick:
             with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn")) as pool:
-                scores = list(pool.map(_alone, *zip(*asked, strict=True)))
+                numbered = (
+                    (run, archs, self.options.on, number) for number, (run, archs) in enumerate(asked)
+                )
+                scores = list(pool.map(_alone, *zip(*numbered, strict=True)))
         else:
-            scores = [_judged(run, archs, self.images) for run, archs in asked]
+            device = choose_device(self.options.on)
+            scores = [_judged(run, archs, self.images, device) for run, archs in asked]
         by_run = dict(zip(wanted, scores, strict=True))
         return [by_run[run] for run in runs]
 
@@ -209,15 +215,20 @@ def gains(values: Sequence[float], base: Sequence[float]) -> str:
     return mean if len(differences) == 1 else f"{mean} ({min(differences):+.1f} to {max(differences):+.1f})"
 
 
-def _alone(run: Training, archs: Sequence[Arch]) -> dict[Arch, float]:
-    """In a process of its own, which has one core."""
+def _alone(run: Training, archs: Sequence[Arch], on: str, worker: int) -> dict[Arch, float]:
+    """In a process of its own, which has one core; with GPUs they take turns."""
     torch.set_num_threads(1)
-    return _judged(run, archs, open_images(run.data))
+    return _judged(run, archs, open_images(run.data), choose_device(on, worker))
 
 
-def _judged(run: Training, archs: Sequence[Arch], images: ImageData) -> dict[Arch, float]:
+def _judged(
+    run: Training, archs: Sequence[Arch], images: ImageData, device: torch.device
+) -> dict[Arch, float]:
     teacher = None if run.teacher is None else _teacher.load(images, run.teacher)
-    trainer = Trainer(get_space(run.space), images, run.recipe, run.folder, teacher, run.labels)
+    compute = ComputeSettings(device)
+    trainer = Trainer(
+        get_space(run.space), images, run.recipe, run.folder, teacher, run.labels, compute=compute
+    )
     info = trainer.run(_reporter(run))
     path = run.folder / "validation.json"
     known = read_json(path, Scores, MAX_SCORES_BYTES, "remove it") if path.exists() else None
@@ -226,6 +237,7 @@ def _judged(run: Training, archs: Sequence[Arch], images: ImageData) -> dict[Arc
     if missing:
         supernet, info = load_supernet(run.folder)
         judge = InheritedAccuracy(supernet, info, images, final=True)
+        judge.move_to(device)
         scores = scores | {arch.to_json(): judge.accuracy(arch) for arch in missing}
         document = Scores(weights_sha256=info.weights_sha256, top1=scores)
         write_atomically(path, document.model_dump_json(indent=1).encode())

@@ -92,7 +92,9 @@ class ProcessPool:
             return None
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, Carried.of(self._opener), self._fingerprint), daemon=True
+            target=serve,
+            args=(theirs, Carried.of(self._opener), self._fingerprint, len(self._processes)),
+            daemon=True,
         )
         start_worker(process)
         theirs.close()

@@ -15,20 +15,20 @@ from search.spaces.plugins import Carried
 class Opener(Protocol):
     """Says how a worker makes its objective; goes to it by pickle, so a small value of a module's top level."""
 
-    def open(self) -> Objective:
-        """Load everything, once for each worker."""
+    def open(self, worker: int = 0) -> Objective:
+        """Load everything, once for each worker, which are numbered from 0."""
 
 
 class WorkerError(BlocktimeError):
     """A worker ended before its answer; the answers of the others are kept."""
 
 
-def serve(connection: Connection, opener: Carried, fingerprint: str) -> None:
+def serve(connection: Connection, opener: Carried, fingerprint: str, worker: int = 0) -> None:
     """A worker's life; Ctrl-C is the parent's to handle, whose end closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            objective = open_checked(opener.value(), fingerprint)
+            objective = open_checked(opener.value(), fingerprint, worker)
             while True:
                 connection.send(float(objective.accuracy(connection.recv())))
         except BlocktimeError as error:
@@ -42,9 +42,9 @@ def serve(connection: Connection, opener: Carried, fingerprint: str) -> None:
             )
 
 
-def open_checked(opener: Opener, fingerprint: str) -> Objective:
+def open_checked(opener: Opener, fingerprint: str, worker: int = 0) -> Objective:
     """What the opener gives; InvalidArtifactError where checkpoint or images are others than the caller's."""
-    objective = opener.open()
+    objective = opener.open(worker)
     if objective.fingerprint != fingerprint:
         raise InvalidArtifactError(
             "a worker has another checkpoint or other images than the search began with; repeat the search"

@@ -24,6 +24,14 @@ class Objective(Protocol):
         """Top-1 on held-out images or whatever else is wanted large, 0 to 1; the same at every call."""
 
 
+@runtime_checkable
+class Movable(Protocol):
+    """An objective that can compute elsewhere than on the CPU; it need not be one."""
+
+    def move_to(self, on: str, worker: int = 0) -> None:
+        """Compute on `cpu`, `cuda` or `mps` from now on, in the worker of that number; the fingerprint tells."""
+
+
 class Executor(Protocol):
     """Evaluates many architectures in any order: in one process, in several, or on a cluster."""
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from search.algorithms.interfaces.objective import Objective
+from luts.format.errors import UsageError
+from search.algorithms.interfaces.objective import Movable, Objective
 from search.algorithms.interfaces.registry import Registry
 
 OpensObjective = Callable[[Path | None, str | None], Objective]
@@ -39,6 +40,15 @@ def open_objective(name: str, supernet: Path | None = None, data: str | None = N
     return OBJECTIVES.get(name)(supernet, data)
 
 
+def moved(objective: Objective, on: str, worker: int = 0) -> Objective:
+    """The objective, which computes there; `UsageError` for one that can't where that is not the CPU."""
+    if isinstance(objective, Movable):
+        objective.move_to(on, worker)
+    elif on not in ("auto", "cpu"):
+        raise UsageError(f"the objective computes where it likes, it has no move_to; leave --on {on} out")
+    return objective
+
+
 @dataclass(frozen=True)
 class ObjectiveOpener:
     """How a worker opens a registered objective: weights and images are read there, not sent to it."""
@@ -46,10 +56,11 @@ class ObjectiveOpener:
     name: str
     supernet: Path | None = None
     data: str | None = None
+    on: str = "cpu"
 
-    def open(self) -> Objective:
-        """With one thread of torch, if it uses that: a pool has a worker for each core."""
-        objective = open_objective(self.name, self.supernet, self.data)
+    def open(self, worker: int = 0) -> Objective:
+        """With one thread of torch, if it uses that: a pool has a worker for each core, or for each GPU."""
+        objective = moved(open_objective(self.name, self.supernet, self.data), self.on, worker)
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
         return objective

@@ -16,6 +16,7 @@ from search.spaces import Arch
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.inherit.recalibrate import PrefixCache, recalibrate
+from search.supernet.model.device import choose_device
 from search.supernet.model.supernet import Supernet, stage_ends
 from search.supernet.recipe.scope import check_trained
 from search.supernet.train.checkpoint import load_supernet
@@ -70,27 +71,40 @@ class InheritedAccuracy:
         shuffled = np.random.default_rng(0).permutation(data.split.train)
         self._calibration = shuffled[: calibration_batches * batch_size]
         self.prefixes = PrefixCache()
-        described = (info.weights_sha256, *trained_on, self.split_name, len(self._calibration), batch_size)
-        self._fingerprint = hashlib.sha256(repr(described).encode()).hexdigest()
+        self.device = torch.device("cpu")
+        self._described = (
+            info.weights_sha256,
+            *trained_on,
+            self.split_name,
+            len(self._calibration),
+            batch_size,
+        )
+
+    def move_to(self, on: str | torch.device, worker: int = 0) -> None:
+        """Compute there from now on, one of `DEVICES`; `UsageError` where there is none."""
+        self.device = choose_device(on, worker) if isinstance(on, str) else on
+        self.supernet.to(self.device)
+        self.prefixes = PrefixCache()
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of everything besides the architecture that decides an accuracy."""
-        return self._fingerprint
+        """sha256 of everything besides the architecture that decides an accuracy; devices round differently."""
+        described = self._described if self.device.type == "cpu" else (*self._described, self.device.type)
+        return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def network(self, arch: Arch) -> Network:
-        """The standalone network with inherited weights and BN statistics of its own, ready for inference.
+        """The standalone network with inherited weights and BN statistics of its own, on `device` for inference.
 
         Raises:
             UsageError: of another space, or another than the one that was trained alone.
         """
         check_trained(arch, self.info.recipe, self.supernet.space)
         path = self.supernet.path(arch)
-        network = self.supernet.extract(arch)
+        network = self.supernet.extract(arch).to(self.device)
         batches = self.data.batches(self._calibration, arch.resolution, self.batch_size)
         recalibrate(
             network,
-            (images for images, _ in batches),
+            (images.to(self.device) for images, _ in batches),
             (arch.resolution, *path),
             stage_ends(path),
             self.prefixes,
@@ -107,9 +121,9 @@ class InheritedAccuracy:
         network = self.network(arch)
         hits = torch.zeros(2, dtype=torch.int64)
         for images, labels in self.data.batches(self._held_out, arch.resolution, self.batch_size):
-            logits = network(images)
-            right = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
-            hits += torch.stack((right[:, 0].sum(), right.any(1).sum()))
+            logits = network(images.to(self.device))
+            right = logits.topk(min(5, logits.shape[1]), 1).indices == labels.to(self.device)[:, None]
+            hits += torch.stack((right[:, 0].sum(), right.any(1).sum())).cpu()
         top1, top5 = (hits / len(self._held_out)).tolist()
         return Scores(top1, top5)
 

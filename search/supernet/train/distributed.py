@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from luts.format.errors import BlocktimeError, UsageError
+from search.supernet.model.device import choose_device
 
 Result = TypeVar("Result")
 
@@ -108,17 +109,16 @@ def process_group() -> Iterator[Group]:
         dist.destroy_process_group()
 
 
-def local_device(name: str) -> torch.device:
-    """`cpu`, `cuda`, or `auto`: a GPU for each process of a node where there are any.
+def local_device(on: str) -> torch.device:
+    """Where this process trains: a GPU for each process of a node where there are any.
 
     Raises:
-        UsageError: another name, or no GPU for this process.
+        UsageError: another name than those of `choose_device`, or no device for this process.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device {name!r} to train on; use auto, cpu or cuda")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    index, device = int(os.environ.get("LOCAL_RANK", "0")), choose_device(on)
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count()
     if index >= count:
         raise UsageError(f"process {index} of this machine has no GPU of its own, there are {count}; use cpu")
-    return torch.device("cuda", index)
+    return choose_device(on, index)

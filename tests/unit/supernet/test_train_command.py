@@ -16,7 +16,7 @@ from search.supernet.inherit.final import FinalScore, record_final
         (("--distill", "hard"), "need a teacher; add --teacher"),
         (("--teacher-labels", "labels"), "need a teacher; add --teacher"),
         (("--alpha", "0"), "need a teacher; add --teacher"),
-        (("--on", "tpu"), "no device 'tpu' to train on; use auto, cpu or cuda"),
+        (("--on", "tpu"), "no device 'tpu' to compute on; use auto, cpu, cuda or mps"),
     ],
 )
 def test_options_without_effect_are_refused(tmp_path, options, why):

@@ -1,0 +1,110 @@
+"""Subnets are judged on the device that is asked for: every tensor goes there, the result does not change."""
+
+import random
+import types
+
+import pytest
+import torch
+
+from luts.format.errors import UsageError
+from search.algorithms.interfaces.objectives import ObjectiveOpener, moved
+from search.spaces import get_space
+from search.supernet.data.images import ImageData
+from search.supernet.inherit import evaluate
+from search.supernet.inherit.evaluate import InheritedAccuracy, open_inherited
+from search.supernet.model.device import choose_device, workers_on
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.trainer import Trainer
+from tests.support.second_device import DEVICE, SecondDevice, There
+
+NANO = get_space("autovit-nano")
+TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
+
+
+@pytest.fixture(scope="module")
+def folder(few_digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    Trainer(NANO, few_digits(32), TINY, folder).run()
+    return folder
+
+
+@pytest.fixture
+def judge(folder, few_digits):
+    supernet, info = load_supernet(folder)
+    return InheritedAccuracy(supernet, info, few_digits(64), calibration_batches=2, batch_size=16)
+
+
+def test_the_second_device_refuses_the_cpus_tensors():
+    with SecondDevice():
+        there = torch.ones(3).to(DEVICE)
+        assert isinstance(there, There)
+        assert (there + there).cpu().tolist() == [2, 2, 2]
+        with pytest.raises(RuntimeError, match="same device"):
+            there + torch.ones(3)
+        assert there.sum().item() == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*non-meta parameter.*")
+def test_a_subnet_is_judged_on_the_device_with_the_same_result(judge):
+    archs = [NANO.sample(random.Random(seed)) for seed in range(2)]
+    here = [judge.scores(arch) for arch in archs]
+    with SecondDevice() as second:
+        judge.move_to(DEVICE)
+        assert [judge.scores(arch) for arch in archs] == here
+        assert all(p.device == DEVICE for p in judge.network(archs[0]).parameters())
+    assert second.ran > 100
+
+
+def test_images_that_stay_behind_are_noticed(judge, monkeypatch):
+    """Without `.to(device)` of the images the evaluation fails; so the test above can."""
+    arch, batches = NANO.sample(random.Random(0)), ImageData.batches
+
+    class Stays(torch.Tensor):
+        def to(self, *_):  # type: ignore[override]
+            return self.as_subclass(torch.Tensor)
+
+    monkeypatch.setattr(
+        ImageData, "batches", lambda *args: ((images.as_subclass(Stays), y) for images, y in batches(*args))
+    )
+    with SecondDevice(), pytest.raises(RuntimeError, match="same device"):
+        judge.move_to(DEVICE)
+        judge.scores(arch)
+
+
+def test_devices_by_name(monkeypatch):
+    assert choose_device("cpu").type == "cpu"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert choose_device("auto").type == "cpu"
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    for on, why in (("cuda", "no CUDA device"), ("mps", "no Metal device"), ("tpu", "no device 'tpu'")):
+        with pytest.raises(UsageError, match=why) as caught:
+            choose_device(on)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert [choose_device("auto", worker).index for worker in range(3)] == [0, 1, 0]
+    assert choose_device("mps").type == "mps"
+    assert (workers_on(choose_device("cuda"), 8), workers_on(choose_device("cpu"), 8)) == (2, 8)
+
+
+def test_each_worker_takes_its_device_and_accuracies_of_devices_are_kept_apart(folder, monkeypatch):
+    asked = []
+
+    def choose(*arguments):
+        asked.append(arguments)
+        return DEVICE
+
+    monkeypatch.setattr(evaluate, "choose_device", choose)
+    cpu = open_inherited(folder).fingerprint
+    with SecondDevice():
+        other = ObjectiveOpener("inherited-accuracy", folder, on="cuda").open(3)
+    assert asked == [("cuda", 3)]
+    assert other.fingerprint != cpu
+
+
+def test_an_objective_that_cannot_move_is_left_alone_or_refused():
+    own = types.SimpleNamespace(fingerprint="own", accuracy=lambda arch: 0.5)
+    assert moved(own, "cpu") is own
+    with pytest.raises(UsageError, match="leave --on cuda out"):
+        moved(own, "cuda")

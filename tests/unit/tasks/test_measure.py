@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.export import Artifact, ExportFailure
 from orchestrator.export.artifacts.artifact import Report
 from orchestrator.export.artifacts.package import pack
@@ -119,6 +119,15 @@ def test_nothing_left_to_measure(world) -> None:
     world.unexportable = set()
     world.device.refused = {world.sha256(name) for name in NAMES}
     with pytest.raises(ReferenceFailedError, match="can't be measured on fake"):
+        measured()
+
+
+def test_where_no_network_is_one_the_command_was_wrong(world, monkeypatch) -> None:
+    def unknown(specs, **_):
+        return [ExportFailure(spec, "unknown timm model 'x'", unknown=True) for spec in specs]
+
+    monkeypatch.setattr(models, "export_each", unknown)
+    with pytest.raises(UsageError, match="4 of 4 models not exported.*unknown timm model"):
         measured()
 
 

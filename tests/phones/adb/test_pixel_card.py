@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.support.fakephone.phone import FakePhone
 from tests.support.fakephone.phone_state import EMULATED, PhoneState
 from tests.support.fakephone.thread_app import AgentThread
 from tests.support.made_up_agent import MadeUpAgents, shorten
+from tests.support.readme import examples, like
 
 CARD = ("profile", "--device", "pixel8")
 DARK_AT = 21
@@ -98,3 +100,13 @@ def test_without_the_phone_one_line_says_what_is_there_and_what_to_do():
         "bench: no Pixel 8 found; attached: no phone; connect it by cable, switch on USB debugging and allow this "
         "computer, then see `bench devices`\n",
     )
+
+
+def test_the_smoke_command_prints_what_the_page_shows(pixel, places, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shorten(monkeypatch, places / "cache")
+    page = (Path(__file__).parents[3] / "docs/android.md").read_text(encoding="utf-8")
+    (smoke,) = [example for example in examples(page) if example.output]
+    done = bench(*smoke.command.split()[1:])
+    assert done.returncode == 0, done.stderr
+    like(smoke.output, done.stdout, done.stderr)

@@ -11,6 +11,7 @@ from luts.format.store import LutStore
 from luts.verify import verify_lut
 from tests.support.bench import bench
 from tests.support.made_up_agent import MadeUpAgents, shorten
+from tests.support.readme import examples, like
 from tests.support.usbmux.fake_phone import FakePhone
 from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
 from tests.support.usbmux.phone_apps import ThreadApp
@@ -80,3 +81,15 @@ def test_threads_are_not_for_core_ml() -> None:
     done = bench(*CARD, "--threads", "4")
     assert done.returncode == 2
     assert "--threads is for --runtime executorch" in done.stderr
+
+
+def test_the_smoke_command_prints_what_the_page_shows(
+    iphone: FakePhone, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shorten(monkeypatch, places / "cache")
+    page = (Path(__file__).parents[3] / "docs/iphone.md").read_text(encoding="utf-8")
+    (smoke,) = [example for example in examples(page) if example.output]
+    done = bench(*smoke.command.split()[1:])
+    assert done.returncode == 0, done.stderr
+    like(smoke.output, done.stdout, done.stderr)

@@ -125,6 +125,7 @@ def message_cases() -> list[Case]:
         message("hello.reply.heartbeat", {**hello, "heartbeat": True}),
         message("hello.reply.timed_warmup", {**hello, "timed_warmup": True}),
         message("hello.reply.heartbeat_ops", {**hello, "heartbeat_ops": ["load", "placement"]}),
+        message("hello.reply.pace", {**hello, "pace": True}),
         message("hello.reply.unknown_field", {**hello, "later": {"than": "this version"}}),
         message("have.request", {"id": 2, "op": "have", "sha256": SHA}),
         message("have.reply", {"id": 2, "present": False}),
@@ -171,6 +172,8 @@ def message_cases() -> list[Case]:
         message("run.request.heartbeat_too_rare", {**run_request, "heartbeat_s": 601}, valid=False),
         message("run.request.heartbeat_null", {**run_request, "heartbeat_s": None}, valid=False),
         message("run.request.warmup_ms", {**run_request, "warmup_ms": 2000}),
+        message("run.request.pace_us", {**run_request, "pace_us": 33_333}),
+        message("run.request.pace_us_too_slow", {**run_request, "pace_us": 1_000_001}, valid=False),
         message("run.request.warmup_ms_too_long", {**run_request, "warmup_ms": 60_001}, valid=False),
         message(
             "run.reply.warmed",

@@ -15,7 +15,7 @@ from orchestrator.wire.replies import AgentInfo, DeviceInfo
 
 @dataclass(frozen=True)
 class Agent:
-    """An agent; `clock` (monotonic ns) and `state` are the machine's own or made up."""
+    """An agent; `clock` (monotonic ns), `sleep` (seconds) and `state` are the machine's own or made up."""
 
     token: str
     store: ModelStore
@@ -24,3 +24,4 @@ class Agent:
     device: DeviceInfo
     clock: Callable[[], int] = time.perf_counter_ns
     state: Callable[[], DeviceState] = read_state
+    sleep: Callable[[float], None] = time.sleep

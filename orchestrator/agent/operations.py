@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.agent.agent import Agent
 from orchestrator.agent.greeting import refusal_of
 from orchestrator.agent.loaded_models import LoadedModels
+from orchestrator.agent.pace import Pace
 from orchestrator.agent.pulse import Pulse, beating
 from orchestrator.agent.ramp import Ramp
 from orchestrator.agent.runtime.model import Model, Traceable
@@ -67,6 +68,7 @@ class Operations:
             heartbeat=True,
             timed_warmup=True,
             heartbeat_ops=["load", "placement"],
+            pace=True,
         ), b""
 
     def _have(self, request: requests.HaveRequest, _: Payload) -> Answer:
@@ -145,9 +147,9 @@ class Operations:
             every_s,
         )
         ramp = Ramp(1_000_000 * request.warmup_ms) if request.warmup_ms else None
-        samples = time_schedule(
-            models, request.order, request.warmup, pulse, self._agent.clock, every_s, ramp
-        )
+        clock, sleep = self._agent.clock, self._agent.sleep
+        pace = Pace(1_000 * request.pace_us, clock, sleep) if request.pace_us else None
+        samples = time_schedule(models, request.order, request.warmup, pulse, clock, every_s, ramp, pace)
         after = self._agent.state()
         return replies.RunReply(
             id=request.id,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from orchestrator.agent.pace import Pace
 from orchestrator.agent.ramp import Ramp
 from orchestrator.agent.runtime.model import Model, TimesVisits
 from orchestrator.wire.errors import OpError
@@ -40,14 +41,15 @@ def time_schedule(
     clock: Callable[[], int],
     piece_s: float = math.inf,
     ramp: Ramp | None = None,
+    pace: Pace | None = None,
 ) -> np.ndarray:
     """Nanoseconds [rounds, visits] as big-endian u64; only a model's `execute` lies between two clock reads.
 
     `order[r][v]` indexes `models`; each is first executed `warmup` times, and then all of them in turn for as long
     as `ramp`, which is told the times, goes on. Before every round, and within one that is expected to last longer
-    than `piece_s`, `go_on` is told how many executions there were; it ends the run
-    with OpError `cancelled`. `clock` tells monotonic nanoseconds; it is not read where the models'
-    runtime times them itself, a round at a time. Raises OpError `run_failed` where the runtime fails.
+    than `piece_s`, `go_on` is told how many executions there were; it ends the run with OpError `cancelled`. `pace`
+    is waited for before every visit of a round. `clock` tells monotonic nanoseconds; it is not read where the
+    models' runtime times them itself, a round at a time. Raises OpError `run_failed` where the runtime fails.
     """
     visits = _Visits(_visits_timer(models, clock), go_on, piece_s)
     samples = np.zeros((len(order), len(order[0])), dtype=">u8")
@@ -59,7 +61,9 @@ def time_schedule(
         while ramp and ramp.goes_on(visits.time(range(len(models)))):
             pass
         for row, visited in zip(samples, order, strict=True):
-            row[:] = visits.time(visited)
+            row[:] = (
+                visits.time(visited) if pace is None else [visits.paced(index, pace) for index in visited]
+            )
     except RuntimeError as error:
         raise OpError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
     finally:
@@ -87,6 +91,11 @@ class _Visits:
             self._executions += len(piece_ns)
             self._slowest_ns = max(self._slowest_ns, *piece_ns)
         return times_ns
+
+    def paced(self, index: int, pace: Pace) -> int:
+        """Nanoseconds of one visit at the next moment of `pace`."""
+        pace.wait()
+        return self.time([index])[0]
 
 
 def _visits_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiece:

@@ -34,6 +34,17 @@ def parse_latency(text: str, option: str = "--latency") -> float:
     return _amount(text, _MILLISECONDS, option, "a latency such as 10ms or 150us", _each("ms", "us", "%"))
 
 
+def parse_pace(text: str | None) -> int:
+    """Microseconds between calls at `30/s`; 0 where there is no pace."""
+    if text is None:
+        return 0
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*s", text.strip())
+    calls = float(match[1]) if match else 0.0
+    if not 1 <= calls <= 1000:
+        raise UsageError(f"--pace {text[:40]!r}: expected 1/s to 1000/s calls a second, such as 30/s")
+    return round(1e6 / calls)
+
+
 def parse_percent(text: str, option: str) -> float:
     """Percent of `1.5%` or `1.5`; `0.015` is asked whether it is a share."""
     return _amount(

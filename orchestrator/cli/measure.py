@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.cli.amounts import parse_budget
+from orchestrator.cli.amounts import parse_budget, parse_pace
 from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.options import (
@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     BudgetOption,
     DeviceOption,
     NetworksOption,
+    PaceOption,
     ResolutionOption,
     SelfTestOption,
     VariantOptions,
@@ -74,6 +75,7 @@ def measure_command(
     seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
     access: AccessOptions,
     self_test: SelfTestOption = True,
+    pace: PaceOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -82,6 +84,8 @@ def measure_command(
     `ms` is what a quiet device takes; p50, p90 and p99 are of single calls as they ran.
     """
     target, budget_s = target_of(device, variant, access), parse_budget(budget)
+    if pace is not None and (suite is not None or sustained is not None):
+        raise UsageError("--suite and --sustained run back to back; leave --pace out")
     if suite is not None:
         if model or artifact or resolution or sustained or supernet:
             raise UsageError("--suite says which networks at which resolution; leave the other options out")
@@ -116,6 +120,7 @@ def measure_command(
             budget_s=budget_s,
             seed=seed,
             self_test=self_test,
+            pace_us=parse_pace(pace),
             workers=workers,
             progress=progress,
         )

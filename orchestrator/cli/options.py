@@ -49,6 +49,10 @@ FixedPerformanceOption = Annotated[
         help="Fix an Android phone's clocks, below the highest; they are freed again at the end.",
     ),
 ]
+PaceOption = Annotated[
+    str | None,
+    typer.Option("--pace", help="Calls a second, such as 30/s, as in an app; back to back without it."),
+]
 SelfTestOption = Annotated[
     bool,
     typer.Option(

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.amounts import parse_budget, parse_percent
+from orchestrator.cli.amounts import parse_budget, parse_pace, parse_percent
 from orchestrator.cli.lut_store import open_store
 from orchestrator.cli.lut_table import emit_entries, provenance
 from orchestrator.cli.options import (
     AccessOptions,
     BudgetOption,
     DeviceOption,
+    PaceOption,
     SelfTestOption,
     VariantOptions,
     WorkersOption,
@@ -104,6 +105,7 @@ def profile_command(
     luts: Annotated[Path | None, typer.Option("--luts", help="Where the LUT is written.")] = None,
     access: AccessOptions,
     self_test: SelfTestOption = True,
+    pace: PaceOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -130,6 +132,7 @@ def profile_command(
             budget_s=budget_s,
             narrow=narrow,
             self_test=self_test,
+            pace_us=parse_pace(pace),
             name=run.name,
             run_folder=run.run_folder,
             fresh=run.fresh,

@@ -26,6 +26,9 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_HARMLESS = ("warmup_ms", "self_test")
+
+
 class Identity(_Record):
     """What must not change between two parts of one measurement; each field is compared by name.
 
@@ -47,13 +50,14 @@ class Identity(_Record):
     def differences(self, other: Identity) -> list[str]:
         """One line for each thing that differs, old against new.
 
-        What a policy of before did not know yet, it did without: that is not a difference.
+        What a policy of before did not know yet, it did without; a warm-up and a self-test that are new are no
+        difference to its samples.
         """
         lines = []
         for name in type(self).model_fields:
             old, new = getattr(self, name), getattr(other, name)
             if name == "policy":
-                new = {known: new.get(known) for known in old}
+                new = {key: new.get(key) for key in new if key in old or (new[key] and key not in _HARMLESS)}
             if old == new:
                 continue
             if isinstance(old, dict):

@@ -185,7 +185,9 @@ class BatchRunner:
             [slot for slot in self._round(batch, first_round + i) for _ in range(visits)]
             for i in range(min(self.policy.chunk_rounds, self.policy.max_rounds - first_round))
         ]
-        result = run_when_ready(self.link, handles, order, warmup, self.policy.warmup_ms, self._tell)
+        result = run_when_ready(
+            self.link, handles, order, warmup, self.policy.warmup_ms, self._tell, self.policy.pace_us
+        )
         # After that many, the batch is rejected with its last chunk, and the device gets a pause.
         again = self.log.rejected_chunks(batch.batch) < self.policy.max_attempts
         rejected = moved_cap(result.state_before, result.state_after) if again else ""

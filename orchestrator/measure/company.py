@@ -161,7 +161,8 @@ class CompanyTest:
         """Once; in batches of one model too where a whole one costs."""
         reference = self._log.header.reference_id
         subject = self._load(reference)
-        round_ns = float(self._run([subject], 1).sum())
+        paced_ns = 1e3 * self._policy.pace_us * (1 + VISITS)
+        round_ns = max(paced_ns, float(self._run([subject], 1).sum()))
         rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(1e9 * PHASE_S / round_ns)))
         alone = self._run([subject], rounds)
         after: tuple[float, ...] = ()
@@ -191,7 +192,9 @@ class CompanyTest:
             [1 + i % (len(handles) - 1) if len(handles) > 1 else 0, *[0] * VISITS] for i in range(rounds)
         ]
         policy = self._policy
-        result = run_when_ready(self._link, handles, order, policy.warmup, policy.warmup_ms, self._tell)
+        result = run_when_ready(
+            self._link, handles, order, policy.warmup, policy.warmup_ms, self._tell, policy.pace_us
+        )
         self._log.append(
             CompanyRecord(residents=len(handles), order=order, ns=pack_nanoseconds(result.samples))
         )

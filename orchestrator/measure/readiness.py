@@ -62,6 +62,7 @@ def run_when_ready(
     warmup: int,
     warmup_ms: int,
     tell: Callable[[str], None],
+    pace_us: int = 0,
 ) -> RunResult:
     """Run a schedule as soon as the agent does not answer `not_ready`; its app is brought to the front for that.
 
@@ -74,7 +75,7 @@ def run_when_ready(
     deadline_s, told = _clock() + WAIT_S, ""
     while True:
         try:
-            return link.client.run(handles, order, warmup, warmup_ms)
+            return link.client.run(handles, order, warmup, warmup_ms, pace_us)
         except AgentError as error:
             if error.code != "not_ready":
                 raise

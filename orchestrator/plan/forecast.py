@@ -54,11 +54,13 @@ class Forecast:
 def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> float:
     """Time of `passes` over models of these latencies, the reference first, which every batch loads twice."""
     rounds = policy.min_rounds + ROUNDS_SHARE * (policy.max_rounds - policy.min_rounds)
-    runs = policy.warmup + rounds * (1 + policy.settle_runs)
+    runs = rounds * (1 + policy.settle_runs)
     reference, others = models_ms[0], models_ms[1:]
     batches = max(1, math.ceil(len(others) / policy.batch_models))
     loads = [*others, *[reference] * (2 * batches)]
-    one_pass_s = sum(LOAD_S + runs * ms / 1e3 for ms in loads)
+    one_pass_s = sum(
+        LOAD_S + (policy.warmup * ms + runs * max(ms, policy.pace_us / 1e3)) / 1e3 for ms in loads
+    )
     if policy.warmup_ms:
         window_s = max(WINDOW_NS / 1e9, sum(loads) / batches / 1e3)
         warmup_s = min((STEADY_WINDOWS + 1) * window_s, policy.warmup_ms / 1e3)

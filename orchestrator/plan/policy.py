@@ -16,6 +16,9 @@ class Policy:
         warmup_ms: Most time, in the models, of visiting all of them in turn before every run of rounds, until their
             latencies stop falling: the clock falls while a run's samples travel. It takes 150 ms where the clock
             is up, and a slow ramp of a phone about a second.
+        pace_us: Microseconds from the start of one call to that of the next, at least; 0: back to back. The idle
+            time between lets clocks fall, as in an app that works on a camera's frames; such runs are not warmed up
+            by time.
         settle_runs: Runs of a model right before each timed one, journaled but not used: they put back into
             the caches what the model before threw out, so a sample does not depend on its neighbour.
         chunk_rounds: Rounds between two looks at the interval.
@@ -40,6 +43,7 @@ class Policy:
     batch_models: int = 6
     warmup: int = 5
     warmup_ms: int = 2000
+    pace_us: int = 0
     settle_runs: int = 1
     chunk_rounds: int = 10
     min_rounds: int = 20
@@ -55,9 +59,14 @@ class Policy:
     self_test: bool = False
 
     @classmethod
-    def of(cls, simulated: bool, self_test: bool = True) -> Policy:
+    def of(cls, simulated: bool, self_test: bool = True, pace_us: int = 0) -> Policy:
         """The policy of all measurements; a simulated device cools in made-up time, for which nobody need wait."""
-        return cls(cooling_s=0.0 if simulated else cls.cooling_s, self_test=self_test)
+        return cls(
+            cooling_s=0.0 if simulated else cls.cooling_s,
+            self_test=self_test,
+            pace_us=pace_us,
+            warmup_ms=0 if pace_us else cls.warmup_ms,
+        )
 
     def to_dict(self) -> dict[str, int | float]:
         """Name to value, for journals and LUTs."""

@@ -27,6 +27,7 @@ def simulated_agent(scenario: Scenario, token: str, store: ModelStore) -> Agent:
         info=agent_info("blocktime-simulated", (*SOURCES, "simulate"), settings),
         device=machine.device_info(),
         clock=machine.clock_ns,
+        sleep=machine.rest,
         state=machine.read_state,
     )
 

@@ -107,6 +107,10 @@ class Machine:
             self._processor.rest(scenario.cooling_s if self._told_of_throttling else scenario.pause_s)
             self._told_of_throttling = False
 
+    def rest(self, seconds: float) -> None:
+        """Made-up time passes without work."""
+        self._processor.rest(seconds)
+
     def clock_ns(self) -> int:
         """The made-up time."""
         return self._processor.now_ns

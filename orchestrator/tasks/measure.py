@@ -125,6 +125,7 @@ def measure_networks(
     budget_s: float = 120.0,
     seed: int = 0,
     self_test: bool = True,
+    pace_us: int = 0,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> MeasuredNetworks:
@@ -140,6 +141,7 @@ def measure_networks(
         trained: A supernet to inherit weights from; random ones by default.
         budget_s: Seconds after which no further pass is begun.
         seed: Of the schedule.
+        pace_us: Microseconds between the starts of calls; back to back by default.
         self_test: Ask the device first what settle runs and the company of other models cost.
         workers: Exporting processes; all cores by default.
         progress: Told of every export and batch.
@@ -162,7 +164,14 @@ def measure_networks(
             check_any_left(variant, models, unexported)
             variant = target.variant_on(device)
             together = measure_what_can_be(
-                device, variant, models, budget_s=budget_s, seed=seed, self_test=self_test, progress=progress
+                device,
+                variant,
+                models,
+                budget_s=budget_s,
+                seed=seed,
+                self_test=self_test,
+                pace_us=pace_us,
+                progress=progress,
             )
         lowered = {name: Lowered.of_file(file.path) for name, file in given.items()}
     together.run.finish("measured")

@@ -86,9 +86,9 @@ def plan_profile(
     return PlannedProfile(plan, forecast(plan, expectation, policy), *_exports(plan, variant, workers))
 
 
-def policy_of(variant: Variant, narrow: float | None, self_test: bool = True) -> Policy:
+def policy_of(variant: Variant, narrow: float | None, self_test: bool = True, pace_us: int = 0) -> Policy:
     """The policy of a profile that ends at predictions within `narrow`, a share."""
-    policy = Policy.of(variant.is_simulated, self_test)
+    policy = Policy.of(variant.is_simulated, self_test, pace_us)
     return policy if narrow is None else replace(policy, heldout_half_width=narrow)
 
 

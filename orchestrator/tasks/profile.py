@@ -52,6 +52,7 @@ def profile(
     budget_s: float = 900.0,
     narrow: float | None = None,
     self_test: bool = True,
+    pace_us: int = 0,
     name: str | None = None,
     run_folder: Path | None = None,
     fresh: bool = False,
@@ -71,6 +72,7 @@ def profile(
         budget_s: Seconds after which no further pass is begun.
         narrow: Half-width of predictions at which measuring ends, a share; 0.015 by default.
         self_test: Ask the device first what settle runs and the company of other models cost.
+        pace_us: Microseconds between the starts of calls; back to back by default.
         name: Of the device in the LUT, where its own would not tell it apart.
         run_folder: Of the run's journal; by default found by what is measured.
         fresh: Begin anew where a run was not finished.
@@ -86,7 +88,7 @@ def profile(
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
     """
     target, store = Target.of(target), store or lut_store()
-    policy = policy_of(target.variant, narrow, self_test)
+    policy = policy_of(target.variant, narrow, self_test, pace_us)
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     if run_folder is not None:
         check_folder(run_folder, "give another folder with --run")

@@ -32,6 +32,7 @@ def measure_files(
     budget_s: float,
     seed: int,
     self_test: bool = True,
+    pace_us: int = 0,
     reuse: bool = False,
     progress: Progress = silent,
 ) -> tuple[Measurement, Run]:
@@ -44,7 +45,7 @@ def measure_files(
     subject = Subject({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)
     run = find_run(runs_root(), f"measure-{device.name}-{variant.name}-{digest[:8]}", reuse=reuse)
     run.name_models({identifier: name for name, identifier in ids.items()})
-    policy = Policy.of(variant.is_simulated, self_test)
+    policy = Policy.of(variant.is_simulated, self_test, pace_us)
     measured = measure(
         device, variant, subject, run.journal, policy, budget_s=budget_s, progress=steps(progress)
     )
@@ -69,6 +70,7 @@ def measure_what_can_be(
     budget_s: float,
     seed: int,
     self_test: bool = True,
+    pace_us: int = 0,
     progress: Progress = silent,
 ) -> SideBySide:
     """`measure_files` with the first model that the device can run as the reference.
@@ -88,6 +90,7 @@ def measure_what_can_be(
                 budget_s=budget_s,
                 seed=seed,
                 self_test=self_test,
+                pace_us=pace_us,
                 progress=progress,
             )
         except ReferenceFailedError as error:

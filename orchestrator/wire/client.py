@@ -195,13 +195,19 @@ class AgentClient:
             raise self._channel.lost(action, f"it broke the protocol: {error}") from None
 
     def run(
-        self, handles: Sequence[int], order: Sequence[Sequence[int]], warmup: int = 0, warmup_ms: int = 0
+        self,
+        handles: Sequence[int],
+        order: Sequence[Sequence[int]],
+        warmup: int = 0,
+        warmup_ms: int = 0,
+        pace_us: int = 0,
     ) -> RunResult:
         """Times the schedule on the device: `order[r][v]` is an index into `handles`.
 
         Every model is visited `warmup` times before the first round, and then all in turn until latencies stop
-        falling, for `warmup_ms` at most, where the agent can do that. Rounds must be equally long, and the
-        schedule at most 200,000 visits and 1 MiB of JSON (UsageError).
+        falling, for `warmup_ms` at most, where the agent can do that. With `pace_us` a visit of a round begins no
+        sooner than that after the one before (UsageError where the agent can't). Rounds must be equally long, and
+        the schedule at most 200,000 visits and 1 MiB of JSON (UsageError).
         """
         visits = len(order[0]) if order else 0
         if not visits or len(order) * visits > MAX_VISITS:
@@ -218,6 +224,12 @@ class AgentClient:
         action = "timing " + ", ".join(dict.fromkeys(self._name(handle) for handle in handles))
         if warmup_ms and self._hello is not None and self._hello.timed_warmup:
             fields["warmup_ms"] = warmup_ms
+        if pace_us and self._hello is not None:
+            if not self._hello.pace:
+                raise UsageError(
+                    f"{self._hello.agent.name} is too old for --pace; install its current version"
+                )
+            fields["pace_us"] = pace_us
         beats = self._hello is not None and self._hello.heartbeat
         if beats:
             fields["heartbeat_s"] = HEARTBEAT_S

@@ -63,7 +63,7 @@ class Reply(WireValue):
 
 
 class HelloReply(Reply):
-    """`heartbeat`, `timed_warmup`: whether the agent takes `heartbeat_s` and `warmup_ms` in a run.
+    """`heartbeat`, `timed_warmup`, `pace`: whether it takes `heartbeat_s`, `warmup_ms`, `pace_us` in a run.
 
     `heartbeat_ops`: in which other ops it takes `heartbeat_s`.
     """
@@ -72,6 +72,7 @@ class HelloReply(Reply):
     heartbeat: bool = False
     timed_warmup: bool = False
     heartbeat_ops: list[Name] = Field(default=[], max_length=16)
+    pace: bool = False
     agent: AgentInfo
     device: DeviceInfo
     runtimes: dict[str, RuntimeInfo]

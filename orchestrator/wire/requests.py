@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.wire.fields import (
     MAX_HANDLES,
     MAX_HEARTBEAT_S,
+    MAX_PACE_US,
     MAX_TENSORS,
     MAX_VISITS,
     MAX_WARMUP,
@@ -87,7 +88,8 @@ class CheckRequest(Request):
 class RunRequest(Request):
     """`order[r][v]` is the index into `handles` of the model that round r visits at position v.
 
-    `warmup_ms`: the most time for warming up until latencies stop falling; 0: none.
+    `warmup_ms`: the most time for warming up until latencies stop falling; 0: none. `pace_us`: a visit begins no
+    sooner than that after the one before; 0: at once.
     """
 
     op: Literal["run"]
@@ -103,6 +105,7 @@ class RunRequest(Request):
     warmup: Annotated[int, Field(ge=0, le=MAX_WARMUP)]
     heartbeat_s: HeartbeatSeconds = 0
     warmup_ms: Annotated[int, Field(ge=0, le=MAX_WARMUP_MS)] = 0
+    pace_us: Annotated[int, Field(ge=0, le=MAX_PACE_US)] = 0
 
 
 class StateRequest(Request):

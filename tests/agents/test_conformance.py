@@ -57,7 +57,13 @@ def test_replies_keep_their_schemas(agent: Running, exported: Exported) -> None:
     with agent.raw() as raw:
         hello = raw.ask({"id": 1, "op": "hello", "protocol": 1, "token": agent.token})
         loaded = load(raw, exported)
-        handles = {"handles": [loaded["handle"]], "order": [[0, 0]], "warmup": 1, "warmup_ms": 5}
+        handles = {
+            "handles": [loaded["handle"]],
+            "order": [[0, 0]],
+            "warmup": 1,
+            "warmup_ms": 5,
+            "pace_us": 100,
+        }
         replies = {
             "hello": hello,
             "load": loaded,
@@ -70,7 +76,7 @@ def test_replies_keep_their_schemas(agent: Running, exported: Exported) -> None:
         jsonschema.Draft202012Validator(schema).validate(reply)
         if name in ("hello", "state", "run"):
             refuse_others(schema, schema, reply)
-    assert hello["timed_warmup"] is True
+    assert hello["timed_warmup"] is hello["pace"] is True
     assert replies["run"]["warmed"]["ns"] >= 5_000_000
     assert hello["device"]["simulated"] is False
     assert hello["device"]["cores"] == len(psutil.Process().cpu_affinity() or [])

@@ -55,7 +55,7 @@ class FakeDevice:
         self.lose_after, self.runs, self.connections = set(lose_after), 0, 0
         self.states = list(states or [])
         self.os_build = "1"
-        self.visits, self.warmups = [], []
+        self.visits, self.warmups, self.paces = [], [], set()
         self.deadly, self.refused, self.unready = set(), set(), []
         self.deadly_loads, self.deadly_company, self.deaths = set(), set(), 0
         self.hungry, self.most_loaded, self.loads = {}, 0, []
@@ -151,13 +151,14 @@ class FakeClient:
     def unload(self, handle):
         del self.loaded[handle]
 
-    def run(self, handles, order, warmup=0, warmup_ms=0):
+    def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0):
         device = self.device
         if device.unready:
             device.stands = device.unready.pop(0)
             raise AgentError("not_ready", "the phone is hot; let it cool")
         device.runs += 1
         device.warmups.append((warmup, warmup_ms))
+        device.paces.add(pace_us)
         if device.runs in device.lose_after:
             raise AgentLost("the fake was unplugged")
         running = {self.names[handle] for handle in handles}

@@ -8,6 +8,7 @@ from orchestrator.cli.amounts import (
     parse_bytes,
     parse_count,
     parse_latency,
+    parse_pace,
     parse_percent,
     parse_share,
 )
@@ -61,3 +62,10 @@ def test_a_number_without_a_unit_is_asked_for_it():
     assert refused(parse_bytes, "900") == "--option '900' has no unit; is it 900B, 900KB or 900MB?"
     assert refused(parse_percent, "0.015") == "--option '0.015' has no unit; is it 0.015% or 1.5%?"
     assert refused(parse_share, "95") == "--option '95' has no unit; is it 95% or 0.95?"
+
+
+def test_a_pace_is_calls_a_second():
+    assert [parse_pace(text) for text in (None, "30/s", "30 / s", "1/s")] == [0, 33333, 33333, 10**6]
+    for text in ("30", "30/m", "0/s", "1001/s", "-1/s", "nan/s"):
+        with pytest.raises(UsageError, match="expected 1/s to 1000/s calls a second, such as 30/s"):
+            parse_pace(text)

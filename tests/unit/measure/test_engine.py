@@ -78,6 +78,14 @@ def test_every_run_is_warmed_up_by_time_and_the_journal_says_for_how_long(tmp_pa
     assert [chunk.warmed.rounds for chunk in chunks] == list(range(1, fake.runs + 1))
 
 
+def test_every_run_goes_at_the_pace_of_the_policy(tmp_path):
+    fake = device()
+    run(tmp_path, fake, dataclasses.replace(POLICY, pace_us=33_333, max_passes=1, min_passes=1))
+    assert fake.paces == {33_333}
+    with pytest.raises(MeasurementRejectedError, match=r"policy \(.*pace_us"):
+        run(tmp_path, device(), dataclasses.replace(POLICY, max_passes=1, min_passes=1))
+
+
 def test_models_have_other_company_in_every_pass(tmp_path):
     run(tmp_path, device(), dataclasses.replace(POLICY, half_width=0.0))
     company = {}

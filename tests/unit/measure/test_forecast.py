@@ -34,6 +34,11 @@ def test_time_is_what_the_schedule_says():
     )
 
 
+def test_a_pace_makes_short_calls_as_long_as_its_period():
+    policy = Policy(warmup=0, warmup_ms=0, settle_runs=1, min_rounds=20, max_rounds=40, pace_us=33_000)
+    assert device_seconds([10.0, 50.0], policy, 1) == pytest.approx(3 * LOAD_S + 60 * (2 * 0.033 + 0.050))
+
+
 def test_every_run_of_rounds_begins_with_three_windows():
     policy = Policy(batch_models=2, warmup_ms=2000, min_rounds=20, max_rounds=40, chunk_rounds=10)
     bare = dataclasses.replace(policy, warmup_ms=0)

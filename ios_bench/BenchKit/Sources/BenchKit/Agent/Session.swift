@@ -119,6 +119,7 @@ package actor Session {
       "heartbeat": .bool(true),
       "timed_warmup": .bool(true),
       "heartbeat_ops": .array([.string("load"), .string("placement")]),
+      "pace": .bool(true),
     ])
   }
 

@@ -53,8 +53,10 @@ package enum TimingLoop {
   ) throws -> [UInt64] {
     var samples = [UInt64](repeating: 0, count: schedule.order.count)
     let visits = schedule.visits
+    var pace = Pace(periodNanoseconds: UInt64(schedule.paceMicroseconds) * 1_000)
     for position in schedule.order.indices {
       if position % visits == 0 { try executions.require(goOn) }
+      executions.idled(pace.wait())
       if keepWarm { spin() }
       samples[position] = try executions.time(models[schedule.order[position]], goOn)
     }
@@ -81,6 +83,8 @@ private struct Executions {
     sinceAsked = 0
     guard goOn(count) else { throw OpError(.cancelled, "the client went away during the run") }
   }
+
+  mutating func idled(_ nanoseconds: UInt64) { sinceAsked += nanoseconds }
 
   mutating func time(_ model: any Model, _ goOn: (Int) -> Bool) throws -> UInt64 {
     if sinceAsked >= pieceNanoseconds { try require(goOn) }

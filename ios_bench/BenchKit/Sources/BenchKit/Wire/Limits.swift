@@ -11,6 +11,7 @@ package enum Limits {
   package static let visits = 200_000
   package static let warmup = 1_000
   package static let warmupMilliseconds = 60_000
+  package static let paceMicroseconds = 1_000_000
   package static let heartbeatSeconds = 600
   package static let tensors = 64
   package static let rank = 8

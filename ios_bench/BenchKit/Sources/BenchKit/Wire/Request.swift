@@ -135,6 +135,7 @@ extension Schedule {
     self.init(
       handles: handles, order: order, rounds: rounds.count,
       warmup: try fields.integer("warmup", in: 0...Limits.warmup),
-      warmupMilliseconds: try fields.integer("warmup_ms", in: 0...Limits.warmupMilliseconds, absent: 0))
+      warmupMilliseconds: try fields.integer("warmup_ms", in: 0...Limits.warmupMilliseconds, absent: 0),
+      paceMicroseconds: try fields.integer("pace_us", in: 0...Limits.paceMicroseconds, absent: 0))
   }
 }

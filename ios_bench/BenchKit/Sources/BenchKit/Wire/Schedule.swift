@@ -8,14 +8,19 @@ package struct Schedule: Sendable, Equatable {
   package let warmup: Int
   /// The most time for warming up until latencies stop falling; 0: none.
   package let warmupMilliseconds: Int
+  /// A visit begins no sooner than that after the one before; 0: at once.
+  package let paceMicroseconds: Int
 
-  package init(handles: [Int], order: [Int], rounds: Int, warmup: Int, warmupMilliseconds: Int = 0) {
+  package init(handles: [Int], order: [Int], rounds: Int, warmup: Int, warmupMilliseconds: Int = 0,
+    paceMicroseconds: Int = 0
+  ) {
     precondition(rounds > 0 && order.count % rounds == 0, "every round has the same number of visits")
     self.handles = handles
     self.order = order
     self.rounds = rounds
     self.warmup = warmup
     self.warmupMilliseconds = warmupMilliseconds
+    self.paceMicroseconds = paceMicroseconds
   }
 
   /// Visits a round.

@@ -1,6 +1,7 @@
 package dev.blocktime.core.agent
 
 import dev.blocktime.core.runtime.ExecutionFailed
+import dev.blocktime.core.timing.Pace
 import dev.blocktime.core.timing.Ramp
 import dev.blocktime.core.timing.medians
 import dev.blocktime.core.timing.randomInputs
@@ -90,9 +91,10 @@ internal class Operations(
         val calls = visited.map { it.model.prepare(randomInputs(it.model.inputs)) }
         val everyNs = if (request.heartbeatS > 0) request.heartbeatS * 1_000_000_000L else Long.MAX_VALUE
         val pulse = Pulse(clientIsThere, everyNs, beat)
+        val pace = Pace(request.paceUs * 1_000L)
         val ramp = if (request.warmupMs > 0) Ramp(calls.size, request.warmupMs * 1_000_000L) else null
         val samples =
-            failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, everyNs, ramp, pulse::goOn) }
+            failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, everyNs, ramp, pace, pulse::goOn) }
         val after = config.probe.read()
         config.readiness.require(after)
         val medianNs = medians(request.schedule, samples)

@@ -55,6 +55,7 @@ internal fun helloFields(
         "heartbeat" to true,
         "timed_warmup" to true,
         "heartbeat_ops" to listOf("load", "placement"),
+        "pace" to true,
     )
 
 internal fun loadFields(

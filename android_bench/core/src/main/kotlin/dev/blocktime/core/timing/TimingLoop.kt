@@ -7,7 +7,7 @@ import dev.blocktime.core.wire.Schedule
 /**
  * Nanoseconds of every visit of [schedule] to [calls], each of which is first executed [warmup] times, and then all of
  * them in turn for as long as [ramp], which is told the times, goes on. Before every round, and wherever executions took longer than [pieceNs], [goOn] is told how many executions there were; false ends the
- * run with OpError `cancelled`. Throws ExecutionFailed where the runtime fails.
+ * run with OpError `cancelled`. [pace] is waited for before every visit of a round. Throws ExecutionFailed where the runtime fails.
  *
  * Garbage is collected before, so that the collector has no reason to run in between. All arrays exist before the
  * first reading of the clock.
@@ -18,6 +18,7 @@ fun timeSchedule(
     warmup: Int,
     pieceNs: Long = Long.MAX_VALUE,
     ramp: Ramp? = null,
+    pace: Pace = Pace(0),
     goOn: (Int) -> Boolean,
 ): LongArray {
     val samples = LongArray(schedule.indices.size)
@@ -32,7 +33,7 @@ fun timeSchedule(
         visits.requireGoingOn()
         val start = round * schedule.visits
         for (position in start until start + schedule.visits) {
-            samples[position] = visits.time(byIndex[schedule.indices[position]])
+            samples[position] = visits.time(byIndex[schedule.indices[position]], pace.await())
         }
     }
     return samples
@@ -63,11 +64,14 @@ private class Visits(
         if (!goOn(executions)) throw OpError("cancelled", "the client went away during the run")
     }
 
-    fun time(call: Call): Long {
+    fun time(
+        call: Call,
+        waitedNs: Long = 0,
+    ): Long {
         if (sinceAskedNs >= pieceNs) requireGoingOn()
         val ns = timed(call)
         executions++
-        sinceAskedNs += ns
+        sinceAskedNs += ns + waitedNs
         return ns
     }
 }

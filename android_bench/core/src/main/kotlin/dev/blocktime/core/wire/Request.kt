@@ -6,6 +6,7 @@ const val MAX_VISITS = 200_000
 
 private const val MAX_WARMUP = 1_000L
 private const val MAX_WARMUP_MS = 60_000L
+private const val MAX_PACE_US = 1_000_000L
 private const val MAX_HEARTBEAT_S = 600L
 private const val MAX_TENSORS = 64
 private const val MAX_OPTIONS = 32
@@ -49,7 +50,7 @@ sealed interface Request {
 
     /**
      * [heartbeatS]: how often a sign of life is asked for; 0: never. [warmupMs]: the most time for warming up until
-     * latencies stop falling; 0: none.
+     * latencies stop falling; 0: none. [paceUs]: a visit begins no sooner than that after the one before; 0: at once.
      */
     class Run(
         val handles: List<Long>,
@@ -57,6 +58,7 @@ sealed interface Request {
         val warmup: Int,
         val heartbeatS: Int,
         val warmupMs: Int,
+        val paceUs: Int,
     ) : Request
 
     data object State : Request
@@ -136,5 +138,6 @@ private fun readRun(fields: Fields): Request.Run {
     val warmup = fields.int("warmup", 0..MAX_WARMUP).toInt()
     val heartbeatS = heartbeatS(fields)
     val warmupMs = fields.int("warmup_ms", 0..MAX_WARMUP_MS, absent = 0).toInt()
-    return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup, heartbeatS, warmupMs)
+    val paceUs = fields.int("pace_us", 0..MAX_PACE_US, absent = 0).toInt()
+    return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup, heartbeatS, warmupMs, paceUs)
 }

@@ -1,0 +1,50 @@
+"""Calls at a steady rate, on made-up clocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.agent.pace import Pace
+from orchestrator.agent.timing import time_schedule
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ns = 100
+        self.slept: list[int] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds * 1e9))
+        self.ns += self.slept[-1]
+
+
+def test_moments_come_at_a_steady_rate_and_a_late_one_shifts_the_next() -> None:
+    clock, begun = Clock(), []
+    pace = Pace(30, lambda: clock.ns, clock.sleep)
+    for call_ns in (10, 10, 70, 10, 0):
+        pace.wait()
+        begun.append(clock.ns)
+        clock.ns += call_ns
+    assert begun == [100, 130, 160, 230, 260]
+    assert clock.slept == [20, 20, 20]
+
+
+def test_visits_of_rounds_are_paced_and_no_wait_lies_within_one() -> None:
+    clock, begun = Clock(), []
+
+    class Model:
+        inputs = ()
+
+        def prepare(self, arrays: object) -> Any:
+            return lambda: None
+
+        def execute(self) -> None:
+            begun.append(clock.ns)
+            clock.ns += 10
+
+    models: list[Any] = [Model()]
+    pace = Pace(100, lambda: clock.ns, clock.sleep)
+    samples = time_schedule(models, [[0, 0], [0, 0]], 2, lambda _: True, lambda: clock.ns, pace=pace)
+    assert samples.tolist() == [[10, 10], [10, 10]]
+    assert begun[:2] == [100, 110], "warm-up visits follow each other at once"
+    assert begun[2:] == [120, 220, 320, 420]

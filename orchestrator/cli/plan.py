@@ -34,6 +34,7 @@ def show_plan(planned: PlannedProfile, as_json: bool) -> None:
             "device_s": forecast.device_s,
             "device_most_s": forecast.most_s,
             "expected_latencies": forecast.source,
+            "compiled_on_device": planned.compiled,
             "exports_cached": cached,
             "exports_to_make": None if cached is None else len(plan.models) - cached,
             "exports_s": planned.export_s,
@@ -60,6 +61,11 @@ def _facts(planned: PlannedProfile) -> dict[str, Any]:
         "entries": f"{len(forecast.entries)}: {weak} weak, {sums} known only as a sum with others, "
         f"{unheld} from the prior alone",
     }
+    if planned.compiled:
+        facts["first loads"] = (
+            f"{planned.compiled} models are compiled for the neural engine on the device, once each: seconds to "
+            "minutes for one, beside the minutes of measuring"
+        )
     if planned.cached is not None and planned.export_s is not None:
         missing = len(models) - planned.cached
         time = f" in about {_minutes(planned.export_s)} minutes" if missing else ""

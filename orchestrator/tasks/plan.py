@@ -49,12 +49,18 @@ class PlanChoice:
 
 @dataclass(frozen=True)
 class PlannedProfile:
-    """A plan with its forecast; `cached` models need no export, the others about `export_s` (None: none does)."""
+    """A plan with its forecast.
+
+    `cached` models need no export, the others about `export_s` (None: none does). `compiled` models are
+    compiled for a neural engine when they are first loaded, which the forecast's times leave out: how long that
+    takes is known to the device alone.
+    """
 
     plan: Plan
     forecast: Forecast
     cached: int | None
     export_s: float | None
+    compiled: int = 0
 
 
 def plan_profile(
@@ -83,7 +89,9 @@ def plan_profile(
     mine = [ref for ref in store.list() if (ref.device, ref.variant) == (target.device, variant.name)]
     if expectation is TYPICAL and mine:
         expectation = _expectation(store, str(mine[-1].path))
-    return PlannedProfile(plan, forecast(plan, expectation, policy), *_exports(plan, variant, workers))
+    compiled = len(plan.models) if variant.may_use_neural_engine else 0
+    cached, export_s = _exports(plan, variant, workers)
+    return PlannedProfile(plan, forecast(plan, expectation, policy), cached, export_s, compiled)
 
 
 def policy_of(variant: Variant, narrow: float | None, self_test: bool = True, pace_us: int = 0) -> Policy:

@@ -82,6 +82,12 @@ class Variant:
         return self.runtime == "simulated"
 
     @property
+    def may_use_neural_engine(self) -> bool:
+        """Whether Core ML may run it on the neural engine, which computes nothing in fp32."""
+        engines = ("all", "cpuandneuralengine")
+        return self.runtime == "coreml" and self.target in engines and self.precision != "fp32"
+
+    @property
     def name(self) -> str:
         """Folder name: `executorch-xnnpack-fp32-t2`, pinned `…-t5-c4-8`; `coreml-fp16-all` or `simulated-t1`."""
         if self.is_simulated:

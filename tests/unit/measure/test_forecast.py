@@ -81,6 +81,9 @@ def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
     planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
     specs = [ExportSpec(model.blocks, runtime="coreml") for model in planned.plan.models]
     assert (planned.cached, planned.export_s) == (0, export_seconds(specs, [], 2))
+    assert planned.compiled == len(planned.plan.models) >= 12, "Core ML prepares each for the neural engine"
+    for more in ({"backend": "cpuandgpu"}, {"precision": "fp32"}, {"runtime": "executorch", "threads": 1}):
+        assert plan_profile("autovit-nano", Target("iphone13", **more), choice, store=store).compiled == 0
     assert plan_profile("autovit-nano", "simulated", choice, store=store).export_s is None
 
 

@@ -36,6 +36,8 @@
       state.lowPowerMode = ProcessInfo.processInfo.isLowPowerModeEnabled
       let footprint = blocktime_footprint_bytes()
       state.agentMemoryBytes = footprint < 0 ? nil : Int(footprint)
+      let peak = blocktime_footprint_peak_bytes()
+      state.agentPeakMemoryBytes = peak < 0 ? nil : Int(peak)
       return state
     }
 

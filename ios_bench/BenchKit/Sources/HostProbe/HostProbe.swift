@@ -41,6 +41,7 @@ public struct HostProbe: DeviceProbe {
     state.battery = files.battery()
     state.freeMemoryBytes = freeMemoryBytes()
     state.agentMemoryBytes = files.residentBytes()
+    state.agentPeakMemoryBytes = files.peakResidentBytes()
     state.cores = files.allowedCores()
     #if DEBUG
       return DeviceReading(state: state, isDebuggable: true)

@@ -54,6 +54,15 @@ struct SystemFiles {
     return pages * sysconf(Int32(_SC_PAGESIZE))
   }
 
+  /// The most that was ever resident of this process.
+  func peakResidentBytes() -> Int? {
+    for line in (text("proc/self/status", limit: 1 << 14) ?? "").split(separator: "\n")
+    where line.hasPrefix("VmHWM:") {
+      return line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) }.map { $0 << 10 }
+    }
+    return nil
+  }
+
   func osName() -> String? {
     for line in (text("etc/os-release", limit: 1 << 14) ?? "").split(separator: "\n")
     where line.hasPrefix("PRETTY_NAME=") {

@@ -25,6 +25,7 @@ struct HostProbeTests {
       "proc/stat": "cpu  1 2 3 4 5 6 7 250 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n",
       "proc/cpuinfo": "processor : 0\nmodel name\t: A CPU: fast\n",
       "proc/sys/kernel/osrelease": "6.1.0\n",
+      "proc/self/status": "VmPeak:\t  900 kB\nVmHWM:\t  120 kB\nVmRSS:\t  100 kB\n",
       "proc/self/statm": "100 25 1 1 1 1 1\n",
       "etc/os-release": "NAME=\"X\"\nPRETTY_NAME=\"An OS 1\"\n",
       "sys/class/dmi/id/product_name": "A machine\n",
@@ -56,6 +57,7 @@ struct HostProbeTests {
     #expect(state.stealMs == 2500)
     #expect(state.freeMemoryBytes == 1024 << 10)
     #expect(state.agentMemoryBytes == 25 * 4096)
+    #expect(state.agentPeakMemoryBytes == 120 << 10)
     #expect(
       state.cpus == [
         .init(cpu: 2, mhz: nil, maxMhz: nil, governor: "performance"),

@@ -60,6 +60,8 @@ public struct DeviceState: Sendable, Equatable {
   public var freeMemoryBytes: Int?
   /// Resident memory of the agent.
   public var agentMemoryBytes: Int?
+  /// The most of it since the agent began.
+  public var agentPeakMemoryBytes: Int?
   /// Whether the agent's app is in the foreground.
   public var foreground: Bool?
   /// Cores that the agent's threads may run on, as Linux lists them.
@@ -93,6 +95,7 @@ extension DeviceState {
       "low_power_mode": .optional(lowPowerMode),
       "free_memory_bytes": .optional(freeMemoryBytes),
       "agent_memory_bytes": .optional(agentMemoryBytes),
+      "agent_peak_memory_bytes": .optional(agentPeakMemoryBytes),
       "qos": .optional(session.qos),
       "foreground": .optional(foreground),
       "cores": .optional(cores),

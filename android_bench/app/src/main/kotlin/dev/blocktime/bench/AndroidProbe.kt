@@ -19,6 +19,7 @@ import dev.blocktime.core.device.Foreground
 import dev.blocktime.core.device.SysFs
 import dev.blocktime.core.device.allowedCores
 import dev.blocktime.core.device.androidBattery
+import dev.blocktime.core.device.peakBytesOf
 import dev.blocktime.core.device.threadsByDefault
 import java.io.File
 import java.io.IOException
@@ -33,6 +34,7 @@ class AndroidProbe(
 ) : DeviceProbe {
     private val activities = context.getSystemService(ActivityManager::class.java)
     private val power = context.getSystemService(PowerManager::class.java)
+    private val batteries = context.getSystemService(BatteryManager::class.java)
     private val thermal = ThermalWatch(power)
     private val sysFs = SysFs()
 
@@ -67,6 +69,7 @@ class AndroidProbe(
             lowPowerMode = power.isPowerSaveMode,
             freeMemoryBytes = memory().availMem,
             agentMemoryBytes = residentBytes(),
+            agentPeakMemoryBytes = text("/proc/self/status")?.let(::peakBytesOf),
             foreground = foreground.sinceLastAsked(),
             sustainedPerformance = isSustained,
             cores = text("/proc/thread-self/status")?.let(::allowedCores),
@@ -91,6 +94,8 @@ class AndroidProbe(
             scale = changed.number(BatteryManager.EXTRA_SCALE),
             status = changed.number(BatteryManager.EXTRA_STATUS),
             temperature = changed.number(BatteryManager.EXTRA_TEMPERATURE),
+            chargeUah = batteries.getIntProperty(BatteryManager.BATTERY_PROPERTY_CHARGE_COUNTER),
+            voltage = changed.number(BatteryManager.EXTRA_VOLTAGE),
         )
     }
 }

@@ -37,6 +37,7 @@ internal class HostProbe(
             battery = proc.battery(),
             freeMemoryBytes = proc.freeMemoryBytes(),
             agentMemoryBytes = proc.residentBytes(),
+            agentPeakMemoryBytes = proc.peakResidentBytes(),
             cores = proc.allowedCores(),
         )
 }

@@ -2,6 +2,7 @@ package dev.blocktime.jvm
 
 import dev.blocktime.core.device.Battery
 import dev.blocktime.core.device.allowedCores
+import dev.blocktime.core.device.peakBytesOf
 import java.io.File
 import java.io.IOException
 
@@ -42,6 +43,8 @@ internal class ProcFs(
     }
 
     fun residentBytes(): Long? = kibibytes("proc/self/status", "VmRSS:")
+
+    fun peakResidentBytes(): Long? = text("proc/self/status")?.let(::peakBytesOf)
 
     /** Cores that the calling thread may run on, as Linux lists them. */
     fun allowedCores(): String? = text("proc/thread-self/status")?.let(::allowedCores)

@@ -96,6 +96,7 @@ internal fun stateFields(
         "low_power_mode" to reading.lowPowerMode,
         "free_memory_bytes" to reading.freeMemoryBytes,
         "agent_memory_bytes" to reading.agentMemoryBytes,
+        "agent_peak_memory_bytes" to reading.agentPeakMemoryBytes,
         "qos" to null,
         "foreground" to reading.foreground,
         "sustained_performance" to reading.sustainedPerformance,
@@ -129,7 +130,13 @@ private fun clockFields(clock: CpuClock): Map<String, Any?> =
     )
 
 private fun batteryFields(battery: Battery): Map<String, Any?> =
-    mapOf("percent" to battery.percent, "charging" to battery.charging, "celsius" to finite(battery.celsius))
+    mapOf(
+        "percent" to battery.percent,
+        "charging" to battery.charging,
+        "celsius" to finite(battery.celsius),
+        "charge_uah" to battery.chargeUah,
+        "voltage_mv" to battery.voltageMv,
+    )
 
 /** Android tells an unknown headroom as NaN. */
 private fun finite(value: Double?): Double? = value?.takeUnless { it.isNaN() || it.isInfinite() }

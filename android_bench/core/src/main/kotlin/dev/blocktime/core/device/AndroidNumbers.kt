@@ -15,6 +15,11 @@ private const val BATTERY_FULL = 5
 
 private const val TENTHS_OF_A_DEGREE = 10.0
 
+// Of any phone's battery. Some tell volts, which are not taken for millivolts.
+private val MILLIVOLTS = 2_000..20_000
+private const val BYTES_PER_KIB = 1024
+private val PEAK = Regex("""^VmHWM:\s*(\d+) kB$""", RegexOption.MULTILINE)
+
 /** The wire's step for a [status] of PowerManager (PROTOCOL.md, state): even light throttling slows the processor. */
 fun androidThermalState(status: Int): ThermalState =
     when {
@@ -26,13 +31,16 @@ fun androidThermalState(status: Int): ThermalState =
 /**
  * The battery by the extras of ACTION_BATTERY_CHANGED, each null where it is missing; null where the charge is not told.
  *
- * On external power but held back, to protect a full or hot battery, counts as charging.
+ * On external power but held back, to protect a full or hot battery, counts as charging. [chargeUah] is
+ * BATTERY_PROPERTY_CHARGE_COUNTER, which is 0 or less where the battery has no such counter.
  */
 fun androidBattery(
     level: Int?,
     scale: Int?,
     status: Int?,
     temperature: Int?,
+    chargeUah: Int? = null,
+    voltage: Int? = null,
 ): Battery? {
     if (level == null || scale == null || level < 0 || scale <= 0) return null
     val charging =
@@ -41,8 +49,23 @@ fun androidBattery(
             BATTERY_DISCHARGING -> false
             else -> null
         }
-    return Battery(100.0 * level / scale, charging, temperature?.div(TENTHS_OF_A_DEGREE))
+    return Battery(
+        percent = 100.0 * level / scale,
+        charging = charging,
+        celsius = temperature?.div(TENTHS_OF_A_DEGREE),
+        chargeUah = chargeUah?.takeIf { it > 0 }?.toLong(),
+        voltageMv = voltage?.takeIf { it in MILLIVOLTS }?.toLong(),
+    )
 }
+
+/** The most memory that a process ever had resident, of its /proc/PID/[status]; null where that does not tell. */
+fun peakBytesOf(status: String): Long? =
+    PEAK
+        .find(status)
+        ?.groupValues
+        ?.get(1)
+        ?.toLongOrNull()
+        ?.times(BYTES_PER_KIB)
 
 /** Counts how often a phone began to throttle, so that it is known also when it happened between two readings. */
 class ThrottleCounter(

@@ -34,6 +34,7 @@ data class DeviceReading(
     val lowPowerMode: Boolean? = null,
     val freeMemoryBytes: Long? = null,
     val agentMemoryBytes: Long? = null,
+    val agentPeakMemoryBytes: Long? = null,
     val foreground: Boolean? = null,
     val sustainedPerformance: Boolean? = null,
     val cores: String? = null,
@@ -55,11 +56,13 @@ data class ThermalZone(
     val celsius: Double,
 )
 
-/** The battery; [charging] also where it is full and on external power. */
+/** The battery; [charging] also where it is full and on external power. [chargeUah]: left, by its own counter. */
 data class Battery(
     val percent: Double,
     val charging: Boolean?,
     val celsius: Double?,
+    val chargeUah: Long? = null,
+    val voltageMv: Long? = null,
 )
 
 /** Thermal pressure in the wire's four steps, in rising order. */

@@ -53,4 +53,20 @@ class AndroidNumbersTest {
         listOf(0, 1, 3).forEach(counter::onStatus)
         assertEquals(1, counter.count)
     }
+
+    @Test
+    fun `a counter or a voltage that the battery does not have is not told`() {
+        val told = androidBattery(50, 100, 3, 300, chargeUah = 2_100_500, voltage = 3_950)
+        assertEquals(Battery(50.0, false, 30.0, 2_100_500, 3_950), told)
+        for (none in listOf(Int.MIN_VALUE, 0, -1, null)) {
+            assertNull(androidBattery(50, 100, 3, 300, chargeUah = none)?.chargeUah)
+        }
+        for (none in listOf(4, 0, -1, null)) assertNull(androidBattery(50, 100, 3, 300, voltage = none)?.voltageMv)
+    }
+
+    @Test
+    fun `the peak of a process is its own line`() {
+        assertEquals(1024, peakBytesOf("VmPeak:\t 9 kB\nVmHWM:\t 1 kB\nVmRSS:\t 1 kB\n"))
+        assertNull(peakBytesOf("VmPeak:\t 9 kB\n"))
+    }
 }

@@ -1,12 +1,12 @@
 package dev.blocktime.core.agent
 
 import dev.blocktime.core.wire.encodeHeader
-import java.io.IOException
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertNull
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import java.io.IOException
 
 /** Who is served, who is refused, and who loses the place, over real sockets. */
 class ConnectionTest : AgentTest() {

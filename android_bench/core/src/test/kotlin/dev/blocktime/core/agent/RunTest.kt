@@ -5,12 +5,12 @@ import dev.blocktime.core.device.Caveat
 import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.device.ThermalState
 import dev.blocktime.core.wire.encodeHeader
-import java.nio.ByteBuffer
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import java.nio.ByteBuffer
 
 /** Checks and runs over real sockets, with models made of arithmetic. */
 class RunTest : AgentTest() {

@@ -85,7 +85,8 @@ public struct ExecuTorchRuntime: Runtime {
     if list == .string("") { return cores }
     guard case .string(let text) = list, let wanted = parseCores(text), Set(wanted).isSubset(of: cores) else {
       throw OpError(
-        .badOption, "cores must be a list such as 4-8 of the cores \(cores[0]) to \(cores[cores.count - 1]) here")
+        .badOption,
+        "cores must be a list such as 4-8 of the cores \(cores[0]) to \(cores[cores.count - 1]) here")
     }
     return wanted
   }

@@ -33,7 +33,8 @@ actor ExecuTorchRunnerTests {
     "Options that are unknown or out of range are refused",
     arguments: [
       ["cores": .int(1)], ["cores": .string("1-0")], ["cores": .string("3-4")],
-      ["cores": .string("0"), "threads": .int(2)], ["core": .string("")], ["threads": .int(0)], ["threads": .int(5)], ["threads": .bool(true)],
+      ["cores": .string("0"), "threads": .int(2)], ["core": .string("")], ["threads": .int(0)],
+      ["threads": .int(5)], ["threads": .bool(true)],
       ["threads": .string("1")],
     ] as [LoadOptions])
   func options(options: LoadOptions) async {

@@ -120,7 +120,9 @@ struct HostProbeTests {
   func lists() {
     #expect(parseCores("4-8") == [4, 5, 6, 7, 8])
     #expect(parseCores("2-3,0") == [0, 2, 3])
-    for list in ["", "4-", "8-4", "-1", "a", "1,,2", "99999", "1-2-3", "+1"] { #expect(parseCores(list) == nil) }
+    for list in ["", "4-", "8-4", "-1", "a", "1,,2", "99999", "1-2-3", "+1"] {
+      #expect(parseCores(list) == nil)
+    }
   }
 
   @Test("A simulated product is told as such")

@@ -11,7 +11,8 @@ package struct Schedule: Sendable, Equatable {
   /// A visit begins no sooner than that after the one before; 0: at once.
   package let paceMicroseconds: Int
 
-  package init(handles: [Int], order: [Int], rounds: Int, warmup: Int, warmupMilliseconds: Int = 0,
+  package init(
+    handles: [Int], order: [Int], rounds: Int, warmup: Int, warmupMilliseconds: Int = 0,
     paceMicroseconds: Int = 0
   ) {
     precondition(rounds > 0 && order.count % rounds == 0, "every round has the same number of visits")

@@ -105,7 +105,8 @@ actor AgentServerTests {
     }
     #expect(events.first == .listening(port: agent.port))
     #expect(events.contains(.connected))
-    #expect(events.filter { if case .working = $0 { true } else { false } }.count == 2, "receiving and loading")
+    #expect(
+      events.filter { if case .working = $0 { true } else { false } }.count == 2, "receiving and loading")
     #expect(events.contains(.working("loading model \(sha256.prefix(12)) with doubler, then timing")))
     let results = events.compactMap { if case .measured(let result) = $0 { result } else { nil } }
     #expect(results.count == 1)

@@ -38,8 +38,8 @@ public struct ExecuTorchRuntime: Runtime {
     _ model: StoredModel, options: LoadOptions, session: isolated any Actor
   ) async throws -> LoadedModel {
     let options = try checked(options)
-    try prepareThreads(options)
     let delegates = try delegates(of: model)
+    try prepareThreads(options)
     do {
       let module = Module(filePath: model.url.path, loadMode: .mmap)
       let start = monotonicNanoseconds()

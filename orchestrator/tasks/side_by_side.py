@@ -38,10 +38,11 @@ def measure_files(
 ) -> tuple[Measurement, Run]:
     """Measure models by name against the one named `reference`, going on with an open run of the same models.
 
-    What is measured goes by `journal_id` of the names.
+    What is measured goes by `journal_id` of the names. Another pace, or no self-test, makes it another run.
     """
     ids = {name: journal_id(name) for name in files}
-    digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
+    how = ([f"pace {pace_us} us"] if pace_us else []) + ([] if self_test else ["no self-test"])
+    digest = hashlib.sha256(" ".join([*(file.sha256 for file in files.values()), *how]).encode()).hexdigest()
     subject = Subject({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)
     run = find_run(runs_root(), f"measure-{device.name}-{variant.name}-{digest[:8]}", reuse=reuse)
     run.name_models({identifier: name for name, identifier in ids.items()})
@@ -117,7 +118,10 @@ def measure_beside(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> tuple[Measurement, Run]:
-    """Measure models, by model id, beside a LUT's reference: both speak of the same milliseconds then."""
+    """Measure models, by model id, beside a LUT's reference: both speak of the same milliseconds then.
+
+    They are called at the LUT's pace, and the device is tested first unless it was not for the LUT.
+    """
     reference = lut.reference
     specs = {REFERENCE: variant.export_spec(reference.blocks), **models}
     files = model_files(variant, specs, workers, progress)
@@ -125,7 +129,16 @@ def measure_beside(
         text = "note: this version exports the LUT's reference to other bytes than the LUT was measured with"
         progress(Note(text))
     measurement, run = measure_files(
-        device, variant, files, REFERENCE, budget_s=budget_s, seed=seed, reuse=reuse, progress=progress
+        device,
+        variant,
+        files,
+        REFERENCE,
+        budget_s=budget_s,
+        seed=seed,
+        self_test=bool(lut.meta.policy.get("self_test", True)),
+        pace_us=int(lut.meta.policy.get("pace_us", 0)),
+        reuse=reuse,
+        progress=progress,
     )
     for name, reason in measurement.failures.items():
         raise InvalidArtifactError(f"{name} can't be measured: {reason}")

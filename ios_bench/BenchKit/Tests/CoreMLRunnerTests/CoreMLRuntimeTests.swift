@@ -11,7 +11,7 @@ struct CoreMLRuntimeTests {
 
   @Test("A loaded model tells its inputs and outputs and computes on what it is given")
   func predicts() async throws {
-    let model = try place.model(twoByTwo)
+    let model = try place.twoByTwo()
     try await Client(place.runtime()).load(model) { loaded in
       let input = TensorSpec(dtype: .float32, shape: [2, 2])
       let output = TensorSpec(dtype: .float32, shape: [3])
@@ -31,6 +31,7 @@ struct CoreMLRuntimeTests {
 
   @Test(
     "Outputs are read as they lie in memory: in the buffers proposed, or padded in Core ML's own",
+    .needsStandIn,
     arguments: [true, false])
   func layouts(usesBackings: Bool) async throws {
     let model = try place.model(
@@ -58,7 +59,7 @@ struct CoreMLRuntimeTests {
     }
   }
 
-  @Test("Inputs and outputs are in the order of the numbers in their names")
+  @Test("Inputs and outputs are in the order of the numbers in their names", .needsStandIn)
   func order() async throws {
     let features = (0..<12).map {
       "{\"name\": \"output_\($0)\", \"shape\": [\($0 + 1)], \"dtype\": \"float32\"}"
@@ -70,7 +71,7 @@ struct CoreMLRuntimeTests {
 
   @Test("A model is compiled once; a load is the first for each choice of units")
   func caching() async throws {
-    let (model, other) = (try place.model(twoByTwo), try place.model(twoByTwo))
+    let (model, other) = (try place.twoByTwo(), try place.twoByTwo())
     func load(_ model: StoredModel, _ units: String, _ runtime: CoreMLRuntime) async throws -> [Bool?] {
       try await Client(runtime).load(model, units: units) { [$0.compileNanoseconds != nil, $0.cached] }
     }
@@ -85,9 +86,9 @@ struct CoreMLRuntimeTests {
     #expect(try FileManager.default.contentsOfDirectory(atPath: place.cache.path) == ["iOS-18-0--22A3354-"])
   }
 
-  @Test("A compiled model that the system emptied is compiled again")
+  @Test("A compiled model that the system emptied is compiled again", .needsStandIn)
   func purged() async throws {
-    let model = try place.model(twoByTwo)
+    let model = try place.twoByTwo()
     let runtime = try place.runtime()
     _ = try await Client(runtime).load(model) { $0.loadNanoseconds }
     let compiled = try #require(
@@ -99,7 +100,7 @@ struct CoreMLRuntimeTests {
 
   @Test("What was left behind by an app that died is cleaned up, and a load leaves nothing beside the model")
   func scratch() async throws {
-    let model = try place.model(twoByTwo)
+    let model = try place.twoByTwo()
     _ = try await Client(place.runtime()).load(model) { $0.cached }
     let system = place.cache.appendingPathComponent("iOS-17-5--21F79-")
     #expect(try FileManager.default.contentsOfDirectory(atPath: system.path) == [model.sha256])
@@ -109,7 +110,7 @@ struct CoreMLRuntimeTests {
     #expect(try FileManager.default.contentsOfDirectory(atPath: system.path) == [model.sha256])
   }
 
-  @Test("Units on which a model can't be loaded are named; it loads on others")
+  @Test("Units on which a model can't be loaded are named; it loads on others", .needsStandIn)
   func failingUnits() async throws {
     let model = try place.model(
       """
@@ -128,7 +129,7 @@ struct CoreMLRuntimeTests {
   }
 
   @Test(
-    "Models that Core ML or the agent can't use are bad models",
+    "Models that Core ML or the agent can't use are bad models", .needsStandIn,
     arguments: [
       ("{\"compileError\": \"unsupported op foo\"}", "can't compile the model (unsupported op foo)"),
       ("not a model", "can't compile"),
@@ -152,7 +153,7 @@ struct CoreMLRuntimeTests {
     #expect(error.message.contains(message), "\(error.message)")
   }
 
-  @Test("A failure while running, such as work refused in the background, is run_failed")
+  @Test("A failure while running, such as work refused in the background, is run_failed", .needsStandIn)
   func failsLater() async throws {
     let model = try place.model("{\"predictionError\": \"GPU refused\", \"predictionsBeforeError\": 2}")
     try await Client(place.runtime()).load(model) { loaded in
@@ -170,7 +171,7 @@ struct CoreMLRuntimeTests {
   @Test("Options are checked")
   func options() async throws {
     let client = Client(try place.runtime())
-    let model = try place.model(twoByTwo)
+    let model = try place.twoByTwo()
     for options in [
       ["threads": .int(1)], ["compute_units": .string("ALL")], ["compute_units": .int(2)],
     ] as [LoadOptions] {
@@ -180,7 +181,7 @@ struct CoreMLRuntimeTests {
 
   @Test("Without memory or storage for a model nothing is tried")
   func noRoom() async throws {
-    let model = try place.model(twoByTwo)
+    let model = try place.twoByTwo()
     let tight = Client(try place.runtime(freeMemoryBytes: 128 << 20))
     #expect(await tight.refusal(model)?.code == .outOfMemory)
     let full = Client(try place.runtime(freeDiskBytes: model.bytes))

@@ -2,6 +2,7 @@ import BenchKit
 import CoreMLRunner
 import Fixtures
 import Foundation
+import Testing
 
 /// A folder of its own, with packages in it and a runtime that has its caches there. Deleted with the last
 /// reference.
@@ -25,6 +26,19 @@ final class Workplace {
         "Manifest.json": "{}", "Data/com.apple.CoreML/model.mlmodel": description,
         "Data/com.apple.CoreML/weights/weight.bin": "1234",
       ]).archive())
+  }
+
+  /// A stored package of two by two inputs whose sum is told as it is, plus 1 and plus 2: JSON for the stand-in, a
+  /// real one for the real Core ML.
+  func twoByTwo() throws -> StoredModel {
+    if standsInForCoreML {
+      return try model(
+        """
+        {"inputs": [{"name": "input_0", "shape": [2, 2], "dtype": "float32"}],
+         "outputs": [{"name": "output_0", "shape": [3], "dtype": "float32"}]}
+        """)
+    }
+    return try stored(try #require(Data(base64Encoded: realTwoByTwo.filter { !$0.isWhitespace })))
   }
 
   func stored(_ archive: Data) throws -> StoredModel {
@@ -86,7 +100,42 @@ func floats(_ values: [Float]) -> [UInt8] {
   values.flatMap { withUnsafeBytes(of: $0.bitPattern.littleEndian, Array.init) }
 }
 
-let twoByTwo = """
-  {"inputs": [{"name": "input_0", "shape": [2, 2], "dtype": "float32"}],
-   "outputs": [{"name": "output_0", "shape": [3], "dtype": "float32"}]}
+extension Trait where Self == ConditionTrait {
+  /// Skips what only the stand-in for Core ML can be told to do.
+  static var needsStandIn: Self {
+    .enabled(if: standsInForCoreML, "the real Core ML takes no models that are JSON")
+  }
+}
+
+/// coremltools 9.0 for iOS 17, in fp32: `mb.add(x=mb.reduce_sum(x=input_0, axes=[0, 1]), y=[0, 1, 2])`, packed by
+/// orchestrator/export/artifacts/package.py.
+private let realTwoByTwo = """
+  UEsDBBQAAAAAAAAAIQBTkv6wQwQAAEMEAAAxAAAAbmV0Lm1scGFja2FnZS9EYXRhL2NvbS5hcHBsZS5Db3JlTUwvbW9kZWwubWxt
+  b2RlbAgIEtIBChUKB2lucHV0XzAaCioICgICAhCggARSFQoIb3V0cHV0XzAaCSoHCgEDEKCABKIGoAGiBisKJGNvbS5naXRodWIu
+  YXBwbGUuY29yZW1sdG9vbHMudmVyc2lvbhIDOS4wogYyCiNjb20uZ2l0aHViLmFwcGxlLmNvcmVtbHRvb2xzLnNvdXJjZRILbWls
+  aW50ZXJuYWyiBjoKLGNvbS5naXRodWIuYXBwbGUuY29yZW1sdG9vbHMuY29udmVyc2lvbl9kYXRlEgoyMDI2LTExLTIysh/oBggB
+  EsMFCgRtYWluEroFCh0KB2lucHV0XzASEgoQCAsQAhoECgIIAhoECgIIAhIHQ29yZU1MNxqPBQoHQ29yZU1MNxKDBRIIb3V0cHV0
+  XzAaeAoFY29uc3QaIwoTcmVkdWNlX3N1bV8wX2F4ZXNfMBIMCgoIFxABGgQKAggCKh8KA3ZhbBIYEgwKCggXEAEaBAoCCAIaCAoG
+  EgQKAgABKikKBG5hbWUSIRIECgIIAhoZChciFQoTcmVkdWNlX3N1bV8wX2F4ZXNfMBpxCgVjb25zdBogChhyZWR1Y2Vfc3VtXzBf
+  a2VlcF9kaW1zXzASBAoCCAEqFgoDdmFsEg8SBAoCCAEaBwoFGgMKAQAqLgoEbmFtZRImEgQKAggCGh4KHCIaChhyZWR1Y2Vfc3Vt
+  XzBfa2VlcF9kaW1zXzAapAEKCnJlZHVjZV9zdW0SHwoEYXhlcxIXChUKE3JlZHVjZV9zdW1fMF9heGVzXzASKQoJa2VlcF9kaW1z
+  EhwKGgoYcmVkdWNlX3N1bV8wX2tlZXBfZGltc18wEhAKAXgSCwoJCgdpbnB1dF8wGhQKDHJlZHVjZV9zdW1fMBIECgIICyoiCgRu
+  YW1lEhoSBAoCCAIaEgoQIg4KDHJlZHVjZV9zdW1fMBp0CgVjb25zdBocCgxvdXRwdXRfMF95XzASDAoKCAsQARoECgIIAyopCgN2
+  YWwSIhIMCgoICxABGgQKAggDGhIKEAoOCgwAAAAAAACAPwAAAEAqIgoEbmFtZRIaEgQKAggCGhIKECIOCgxvdXRwdXRfMF95XzAa
+  bQoDYWRkEhUKAXgSEAoOCgxyZWR1Y2Vfc3VtXzASFQoBeRIQCg4KDG91dHB1dF8wX3lfMBoYCghvdXRwdXRfMBIMCgoICxABGgQK
+  AggDKh4KBG5hbWUSFhIECgIIAhoOCgwiCgoIb3V0cHV0XzAinQEKCWJ1aWxkSW5mbxKPARIOIgwKBAoCCAISBAoCCAIafSJ7CjYK
+  IRIECgIIAhoZChciFQoTY29yZW1sdG9vbHMtdmVyc2lvbhIREgQKAggCGgkKByIFCgM5LjAKQQovEgQKAggCGicKJSIjCiFjb3Jl
+  bWx0b29scy1jb21wb25lbnQtbWlsaW50ZXJuYWwSDhIECgIIAhoGCgQiAgoAUEsDBBQAAAAAAAAAIQBudiRqaQIAAGkCAAAbAAAA
+  bmV0Lm1scGFja2FnZS9NYW5pZmVzdC5qc29uewogICAgImZpbGVGb3JtYXRWZXJzaW9uIjogIjEuMC4wIiwKICAgICJpdGVtSW5m
+  b0VudHJpZXMiOiB7CiAgICAgICAgIjRkYTkyYmM4LTNhYTAtNDM5Mi04OTEwLTc5NTEyMTA3NTJkOCI6IHsKICAgICAgICAgICAg
+  ImF1dGhvciI6ICJjb20uYXBwbGUuQ29yZU1MIiwKICAgICAgICAgICAgImRlc2NyaXB0aW9uIjogIkNvcmVNTCBNb2RlbCBTcGVj
+  aWZpY2F0aW9uIiwKICAgICAgICAgICAgIm5hbWUiOiAibW9kZWwubWxtb2RlbCIsCiAgICAgICAgICAgICJwYXRoIjogImNvbS5h
+  cHBsZS5Db3JlTUwvbW9kZWwubWxtb2RlbCIKICAgICAgICB9LAogICAgICAgICI2NDUwNThjNy00YTZiLTRhMzAtOWQ2MS1lY2E2
+  YTMyYmIzMGUiOiB7CiAgICAgICAgICAgICJhdXRob3IiOiAiY29tLmFwcGxlLkNvcmVNTCIsCiAgICAgICAgICAgICJkZXNjcmlw
+  dGlvbiI6ICJDb3JlTUwgTW9kZWwgV2VpZ2h0cyIsCiAgICAgICAgICAgICJuYW1lIjogIndlaWdodHMiLAogICAgICAgICAgICAi
+  cGF0aCI6ICJjb20uYXBwbGUuQ29yZU1ML3dlaWdodHMiCiAgICAgICAgfQogICAgfSwKICAgICJyb290TW9kZWxJZGVudGlmaWVy
+  IjogIjRkYTkyYmM4LTNhYTAtNDM5Mi04OTEwLTc5NTEyMTA3NTJkOCIKfQpQSwECFAMUAAAAAAAAACEAU5L+sEMEAABDBAAAMQAA
+  AAAAAAAAAAAApIEAAAAAbmV0Lm1scGFja2FnZS9EYXRhL2NvbS5hcHBsZS5Db3JlTUwvbW9kZWwubWxtb2RlbFBLAQIUAxQAAAAA
+  AAAAIQBudiRqaQIAAGkCAAAbAAAAAAAAAAAAAACkgZIEAABuZXQubWxwYWNrYWdlL01hbmlmZXN0Lmpzb25QSwUGAAAAAAIAAgCo
+  AAAANAcAAAAA
   """

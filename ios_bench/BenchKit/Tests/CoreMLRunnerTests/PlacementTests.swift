@@ -2,7 +2,7 @@ import BenchKit
 import CoreMLRunner
 import Testing
 
-@Suite("Placement of operations")
+@Suite("Placement of operations", .needsStandIn)
 struct PlacementTests {
   private let place: Workplace
 

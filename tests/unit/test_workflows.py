@@ -56,6 +56,13 @@ def test_gradle_is_the_version_that_the_app_is_built_with():
     assert f"/gradle-{setup['gradle-version']}-bin.zip\n" in wrapper
 
 
+def test_swift_is_run_by_the_script_that_writes_what_the_package_includes():
+    """Alone, `swift test` finds no agent_version.h in a fresh clone."""
+    (mac,) = (path for path in WORKFLOWS if path.stem == "macos")
+    assert "tools/build_swift.sh --test" in runs(mac)
+    assert [text for path in WORKFLOWS for text in runs(path) if text.startswith("swift ")] == []
+
+
 def test_scripts_that_they_run_are_there():
     named = [name for path in WORKFLOWS for name in re.findall(r"\.ci/\w+", path.read_text())]
     assert {ROOT / name for name in named} == set(SCRIPTS)

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from orchestrator.wire.device_state import Battery, CpuClock, DeviceState
 from orchestrator.wire.errors import FrameError
 from orchestrator.wire.frames import read_frame
 from orchestrator.wire.replies import REPLIES
@@ -31,6 +32,12 @@ def test_generated_files_are_current() -> None:
         assert (ROOT / path).read_bytes() == content, (
             f"{path} is stale: run python -m tools.make_golden_frames"
         )
+
+
+def test_every_field_of_a_state_is_in_a_golden_frame() -> None:
+    state = make_golden_frames.STATE
+    for value, model in ((state, DeviceState), (state["cpus"][0], CpuClock), (state["battery"], Battery)):
+        assert set(value) == set(model.model_fields)
 
 
 @pytest.mark.parametrize("case", MANIFEST, ids=lambda case: case["file"])

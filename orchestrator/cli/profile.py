@@ -118,9 +118,17 @@ def profile_command(
     if run.name is not None:
         parse_name(run.name)
     narrow = None if plan.narrow is None else parse_percent(plan.narrow, "--narrow") / 100
+    pace_us = parse_pace(pace)
     if plan_only:
         planned = plan_profile(
-            space, target, plan.choice, budget_s=budget_s, narrow=narrow, store=store, workers=workers
+            space,
+            target,
+            plan.choice,
+            budget_s=budget_s,
+            narrow=narrow,
+            pace_us=pace_us,
+            store=store,
+            workers=workers,
         )
         show_plan(planned, as_json)
         return
@@ -132,7 +140,7 @@ def profile_command(
             budget_s=budget_s,
             narrow=narrow,
             self_test=self_test,
-            pace_us=parse_pace(pace),
+            pace_us=pace_us,
             name=run.name,
             run_folder=run.run_folder,
             fresh=run.fresh,

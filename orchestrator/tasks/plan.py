@@ -70,6 +70,7 @@ def plan_profile(
     *,
     budget_s: float = 900.0,
     narrow: float | None = None,
+    pace_us: int = 0,
     store: LutStore | None = None,
     workers: int | None = None,
 ) -> PlannedProfile:
@@ -84,7 +85,7 @@ def plan_profile(
     target, store = Target.of(target), store or lut_store()
     variant = target.variant
     kind_of(target.device, target.access)
-    policy = policy_of(variant, narrow)
+    policy = policy_of(variant, narrow, pace_us=pace_us)
     plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
     mine = [ref for ref in store.list() if (ref.device, ref.variant) == (target.device, variant.name)]
     if expectation is TYPICAL and mine:

@@ -97,7 +97,7 @@ def profile(
         device_name = lut_name(device, name)
 
         def find(variant: Variant) -> Run:
-            label = run_label(device_name, plan, variant)
+            label = run_label(device_name, plan, variant, pace_us)
             return Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
 
         run = find(target.variant) if target.is_settled else None

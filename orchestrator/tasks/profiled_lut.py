@@ -124,6 +124,7 @@ def prediction_width_of(plan: Plan, files: Mapping[str, ModelFile]) -> Predictio
     return width
 
 
-def run_label(device_name: str, plan: Plan, variant: Variant) -> str:
-    """Name of a profile's runs."""
-    return f"{device_name}-{plan.space}-{variant.name}-{plan.digest[:8]}"
+def run_label(device_name: str, plan: Plan, variant: Variant, pace_us: int = 0) -> str:
+    """Name of a profile's runs, those at one pace."""
+    paced = f"-every{pace_us}us" if pace_us else ""
+    return f"{device_name}-{plan.space}-{variant.name}-{plan.digest[:8]}{paced}"

@@ -85,6 +85,12 @@ def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
     for more in ({"backend": "cpuandgpu"}, {"precision": "fp32"}, {"runtime": "executorch", "threads": 1}):
         assert plan_profile("autovit-nano", Target("iphone13", **more), choice, store=store).compiled == 0
     assert plan_profile("autovit-nano", "simulated", choice, store=store).export_s is None
+    plain, paced = (
+        plan_profile("autovit-nano", "simulated", choice, pace_us=pace_us, store=store)
+        for pace_us in (0, 1_000_000)
+    )
+    assert paced.plan == plain.plan
+    assert paced.forecast.device_s > 10 * plain.forecast.device_s, "a call a second"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ def profiled(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     said = []
 
-    def run(refused):
+    def run(refused, **how):
         seen = []
 
         def exporting(variant, specs, workers, progress):
@@ -40,6 +40,7 @@ def profiled(tmp_path, monkeypatch):
             budget_s=0.1,
             store=LutStore([tmp_path / "luts"]),
             progress=said.append,
+            **how,
         )
         return seen, done, [str(event) for event in said if isinstance(event, Note)]
 
@@ -63,3 +64,14 @@ def test_models_that_cannot_be_exported_are_left_out_named_and_replaced(profiled
 def test_where_nothing_can_be_exported_one_line_gives_the_first_reason(profiled) -> None:
     with pytest.raises(BlocktimeError, match=f"0 of 8 models can be exported, too few for a LUT; .*{REASON}"):
         profiled(lambda index: True)
+
+
+def test_a_finished_run_at_another_pace_is_not_reused(profiled) -> None:
+    def never(index: int) -> bool:
+        return False
+
+    _, plain, _ = profiled(never)
+    _, paced, _ = profiled(never, pace_us=1000, reuse=True)
+    _, again, _ = profiled(never, reuse=True)
+    assert paced.lut.meta.policy["pace_us"] == 1000
+    assert again.path == plain.path

@@ -187,5 +187,5 @@ def _require_same(path: Path, began: Identity, now: Identity) -> None:
     if changed:
         raise MeasurementRejectedError(
             f"{path} was begun under other conditions: {'; '.join(changed)}; its samples are not mixed with new "
-            "ones: finish it where it began, or begin anew with --fresh"
+            "ones: finish it where it began, or begin anew with bench profile --fresh, elsewhere by moving it away"
         )

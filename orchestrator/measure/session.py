@@ -85,7 +85,7 @@ class Measurement:
 
 
 def identity_of(
-    hello: HelloReply, variant: Variant, subject: Subject, policy: Policy, fixed_performance: bool = False
+    hello: HelloReply, variant: Variant, subject: Subject, policy: Policy, fixed_performance: bool
 ) -> Identity:
     """What must stay the same for a journal to go on."""
     runtime = hello.runtimes[variant.runtime]

@@ -168,7 +168,9 @@ def _measure(
     check_runtime(device.name, hello, variant)
     subject = Subject({model: file}, model, file.sha256, seed=0)
     header = Header(
-        identity=identity_of(hello, variant, subject, Policy.of(variant.is_simulated)),
+        identity=identity_of(
+            hello, variant, subject, Policy.of(variant.is_simulated), device.fixed_performance
+        ),
         reference_id=model,
         seed=0,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

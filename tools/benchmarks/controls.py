@@ -85,7 +85,7 @@ def control(device: Device, subject: Subject, journal: Path, trials: int) -> Con
     link = Link(device, VARIANT.runtime, VARIANT.load_options)
     hello = link.hello()
     header = Header(
-        identity=identity_of(hello, VARIANT, subject, POLICY),
+        identity=identity_of(hello, VARIANT, subject, POLICY, device.fixed_performance),
         reference_id=subject.reference_id,
         seed=subject.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

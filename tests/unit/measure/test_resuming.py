@@ -129,7 +129,7 @@ def test_another_version_of_the_agent_is_refused_by_name(tmp_path, journal, file
     changed = told.partition("other conditions: ")[2].partition("; its samples are not mixed")[0]
     now = simulated_agent(UNEVEN, "token", ModelStore(tmp_path / "store")).info
     assert changed == f"agent (blocktime-simulated {version_of(journal)} is now {now.name} {now.version})"
-    assert "begin anew with --fresh" in told
+    assert told.endswith("begin anew with bench profile --fresh, elsewhere by moving it away")
     assert "\n" not in told
     assert journal.read_bytes() == before
 

@@ -1,12 +1,13 @@
 """A device that heats up in made-up time, run without a pause: what is kept, gone on with, and said of it."""
 
+import hashlib
 import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, Header
 from orchestrator.journal.slowdown import slowdown
 from orchestrator.journal.sustained import Point, all_percentiles, in_rows, points_of
@@ -17,6 +18,9 @@ from orchestrator.measure.session import identity_of
 from orchestrator.measure.sustained import run_sustained, worked_s
 from orchestrator.report.sustained_figure import save
 from orchestrator.simulate.noise import Noise, Processor, Throttling
+from orchestrator.tasks import target
+from orchestrator.tasks.sustained import measure_sustained
+from orchestrator.tasks.target import Target
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import AgentLost
@@ -77,7 +81,7 @@ def measured(tmp_path, device, seconds):
     """The records of a run of so many seconds, gone on with where there is one."""
     files = subject(tmp_path)
     link = Link(device, "executorch", {})
-    identity = identity_of(link.hello(), VARIANT, files, POLICY)
+    identity = identity_of(link.hello(), VARIANT, files, POLICY, fixed_performance=False)
     header = Header(identity=identity, reference_id=MODEL, seed=0, created="now", simulated=False)
     with MeasurementLog(tmp_path / "journal.jsonl", header) as log:
         run_sustained(link, files.files[MODEL], log, seconds, lambda *_: None)
@@ -155,6 +159,20 @@ def test_a_model_that_is_refused_is_named(tmp_path) -> None:
     device.refused = {SHA[MODEL]}
     with pytest.raises(ReferenceFailedError, match="an operator that the backend does not have"):
         measured(tmp_path, device, 60)
+
+
+def test_the_journal_says_that_clocks_were_fixed(tmp_path, monkeypatch) -> None:
+    model, device = tmp_path / "model.pte", HeatingDevice()
+    model.write_bytes(b"a model")
+    device.true_ms[hashlib.sha256(b"a model").hexdigest()] = MODEL_MS
+    device.fixed_performance = True
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(target, "resolve", lambda *_: device)
+    monkeypatch.setattr(target, "kind_of", lambda *_: "host")
+    run = measure_sustained((), Target("fake", threads=1), files=[model], duration_s=3)
+    header = read_log(run.folder / "journal.jsonl")[0]
+    assert isinstance(header, Header)
+    assert header.identity.fixed_performance
 
 
 def test_chunks_take_a_second_or_more_and_no_more_than_ten(tmp_path) -> None:

@@ -137,7 +137,7 @@ def find_network(
     own = moved(own, computes)
     images = _from_anywhere(data or evaluator.info.source)
     opener = ObjectiveOpener(objective, supernet.resolve(), images, computes)
-    evaluating = workers or workers_on(evaluator.device, usable_cores())
+    evaluating = workers or workers_on(computes, usable_cores())
     prices = [phone.price for phone in phones]
     folder = ResultFolder(output)
     folder.check(

@@ -33,6 +33,6 @@ def choose_device(on: str, worker: int = 0) -> torch.device:
     return torch.device("cuda", worker % gpus)
 
 
-def workers_on(device: torch.device, cores: int) -> int:
-    """Evaluating processes: one a GPU, or one a core."""
-    return cores if device.type == "cpu" else max(1, torch.cuda.device_count())
+def workers_on(kind: str, cores: int) -> int:
+    """Evaluating processes on a kind of device (`cpu`, `cuda`, `mps`): one a GPU, or one a core."""
+    return cores if kind == "cpu" else max(1, torch.cuda.device_count())

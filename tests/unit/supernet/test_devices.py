@@ -85,7 +85,7 @@ def test_devices_by_name(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     assert [choose_device("auto", worker).index for worker in range(3)] == [0, 1, 0]
     assert choose_device("mps").type == "mps"
-    assert (workers_on(choose_device("cuda"), 8), workers_on(choose_device("cpu"), 8)) == (2, 8)
+    assert (workers_on("cuda", 8), workers_on("cpu", 8)) == (2, 8)
 
 
 def test_each_worker_takes_its_device_and_accuracies_of_devices_are_kept_apart(folder, monkeypatch):

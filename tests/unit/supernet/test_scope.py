@@ -5,6 +5,7 @@ import json
 import random
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from luts.format.errors import UsageError
@@ -17,6 +18,7 @@ from search.algorithms import InProcess, SearchSettings, register_objective
 from search.spaces import get_arch, get_space
 from search.spaces.scope import Scope
 from search.supernet.data.images import open_data
+from search.supernet.inherit.evaluate import InheritedAccuracy
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.recipe.recipe_files import get_recipe
 from search.supernet.recipe.samplers import get_sampler
@@ -146,8 +148,7 @@ def search(monkeypatch, folder, tmp_path):
             budget=budget,
             settings=settings,
             objective="scope-size",
-            workers=1,
-            **options,
+            **{"workers": 1, **options},
         ).result
 
     return run
@@ -163,6 +164,24 @@ def test_a_search_stays_within_the_scope(search, folder):
     wide = search(outside=True)
     assert wide.winner.params > scope.params[1]
     assert wide.budget.least_params is None
+
+
+def test_an_objective_that_stays_on_the_cpu_has_a_worker_a_core_beside_a_gpu(search, monkeypatch):
+    asked = []
+
+    def executor(_opener, _own, workers, *_):
+        asked.append(workers)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.tasks.search._executor", executor)
+    monkeypatch.setattr("orchestrator.tasks.search.usable_cores", lambda: 7)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr(
+        InheritedAccuracy, "move_to", lambda judge, *_: setattr(judge, "device", torch.device("cuda"))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        search(workers=None)
+    assert asked == [7]
 
 
 def test_an_old_checkpoint_works_and_says_that_its_scope_is_unknown(folder, tmp_path):

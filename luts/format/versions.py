@@ -2,7 +2,8 @@
 
 A name without a version means the pinned one, else the one that predicts best: the newest of those whose held-out
 error is as good as the lowest. Compared are versions of the newest build of operating system and runtime, since
-no older LUT knows what an update changed, that know every block of the newest of them.
+no older LUT knows what an update changed, measured at the pace and with the clocks of the newest, that know every
+block of the newest of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from luts.format.atomic_file import storage_error, write_text
 from luts.format.codec import ENTRIES_FILE, MAX_FILE_BYTES, META_FILE, decode_meta
 from luts.format.errors import InvalidArtifactError
 from luts.format.json_file import read_bytes
-from luts.format.schema import HeldoutError
+from luts.format.schema import HeldoutError, LutMeta
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
@@ -45,19 +46,21 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Build:
-    """What a device ran when it was measured; what is not known is ""."""
+    """What a device ran when it was measured, and how; what is not known, or as usual, is ""."""
 
     os: str
     os_build: str
     runtime: str
+    how: str
 
     def fits(self, other: _Build) -> bool:
         """Whether both may be the same."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return all(mine == theirs or not mine or not theirs for mine, theirs in pairs)
+        pairs = zip(astuple(self)[:-1], astuple(other)[:-1], strict=True)
+        unlike = any(mine != theirs and mine and theirs for mine, theirs in pairs)
+        return self.how == other.how and not unlike
 
     def __str__(self) -> str:
-        return ", ".join(filter(None, (f"{self.os} {self.os_build}".strip(), self.runtime)))
+        return ", ".join(filter(None, (f"{self.os} {self.os_build}".strip(), self.runtime, self.how)))
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,16 @@ def _fault(version: int, rated: Mapping[int, _Quality], build: _Build, taken: in
         return "is broken"
     told = rated[version]
     if not told.build.fits(build):
-        return f"of an older build, {told.build}; v{taken} is of {rated[taken].build}"
+        why = "of an older build" if told.build.how == build.how else "measured otherwise"
+        return f"{why}, {told.build}; v{taken} is of {rated[taken].build}"
     return f"is poorer ({told}; v{taken}: {rated[taken]})"
+
+
+def _how(meta: LutMeta) -> str:
+    """What makes its milliseconds others than those of calls back to back with the clocks as they are."""
+    pace_us = float(meta.policy.get("pace_us", 0))
+    paced = f"{round(1e6 / pace_us, 1):g} calls a second" if pace_us else ""
+    return ", ".join(filter(None, (paced, "fixed clocks" if meta.fixed_performance else "")))
 
 
 def _quality(folder: Path) -> _Quality | None:
@@ -144,7 +155,7 @@ def _quality(folder: Path) -> _Quality | None:
         meta = decode_meta(read_bytes(folder / META_FILE, MAX_FILE_BYTES[META_FILE], "restore it"))
         entries = read_bytes(folder / ENTRIES_FILE, MAX_FILE_BYTES[ENTRIES_FILE], "restore it").decode()
         rows = csv.DictReader(io.StringIO(entries, newline=""))
-        build = _Build(meta.device.os, meta.device.os_build, meta.versions.runtime)
+        build = _Build(meta.device.os, meta.device.os_build, meta.versions.runtime, _how(meta))
         return _Quality(build, meta.created, frozenset(row["key"] for row in rows), meta.heldout_error)
     except (InvalidArtifactError, ValueError, KeyError, csv.Error):
         return None

@@ -129,6 +129,25 @@ def test_a_newer_runtime_counts_as_an_update_does(lut, tmp_path):
     assert store.resolve("toy").version == 2
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"policy": {"pace_us": 33_333, "warmup_ms": 0}}, "30 calls a second"),
+        ({"fixed_performance": True}, "fixed clocks"),
+    ],
+)
+def test_luts_of_another_pace_or_of_fixed_clocks_are_not_compared(lut, tmp_path, changed, told):
+    store = Told(tmp_path)
+    store.write(predicting(lut, (0.008, 12)))
+    later = predicting(lut, (0.03, 12), day=2)
+    meta = later.meta.model_copy(update=changed)
+    store.write(Lut(meta, later.entries, later.models, later.samples))
+    assert store.resolve("toy").version == 2
+    assert f"since it is of iOS, {lut.meta.versions.runtime}, {told}: v1 predicts better" in store.notes[0]
+    store.write(predicting(lut, (0.05, 12), day=3))
+    assert Told(tmp_path).resolve("toy").version == 1
+
+
 def test_a_lut_rebuilt_from_old_samples_is_of_the_old_build(lut, tmp_path):
     store = Told(tmp_path)
     for build, day in (("21A", 1), ("22B", 2), ("21A", 1)):

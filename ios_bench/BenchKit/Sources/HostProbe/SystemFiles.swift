@@ -81,14 +81,15 @@ struct SystemFiles {
   }
 
   func cpuClocks() -> [DeviceState.CpuClock] {
-    numberedFolders("sys/devices/system/cpu", prefix: "cpu").compactMap { cpu, folder in
+    let hardware = highestKHz()
+    return numberedFolders("sys/devices/system/cpu", prefix: "cpu").compactMap { cpu, folder in
       let current = integer("\(folder)/cpufreq/scaling_cur_freq")
       let highest = integer("\(folder)/cpufreq/scaling_max_freq")
       let governor = text("\(folder)/cpufreq/scaling_governor")
       if current == nil && highest == nil && governor == nil { return nil }
       return .init(
         cpu: cpu, mhz: current.map { Double($0) / 1000 }, maxMhz: highest.map { Double($0) / 1000 },
-        governor: governor)
+        governor: governor, hardwareMaxMhz: hardware[cpu].map { Double($0) / 1000 })
     }
   }
 

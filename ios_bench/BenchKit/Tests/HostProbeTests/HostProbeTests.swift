@@ -30,6 +30,7 @@ struct HostProbeTests {
       "etc/os-release": "NAME=\"X\"\nPRETTY_NAME=\"An OS 1\"\n",
       "sys/class/dmi/id/product_name": "A machine\n",
       "sys/devices/system/cpu/cpu10/cpufreq/scaling_cur_freq": "1500000\n",
+      "sys/devices/system/cpu/cpu10/cpufreq/cpuinfo_max_freq": "2400000\n",
       "sys/devices/system/cpu/cpu2/cpufreq/scaling_governor": "performance\n",
       "sys/devices/system/cpu/cpu2/thermal_throttle/core_throttle_count": "3\n",
       "sys/devices/system/cpu/cpu10/thermal_throttle/core_throttle_count": "4\n",
@@ -61,7 +62,7 @@ struct HostProbeTests {
     #expect(
       state.cpus == [
         .init(cpu: 2, mhz: nil, maxMhz: nil, governor: "performance"),
-        .init(cpu: 10, mhz: 1500, maxMhz: nil, governor: nil),
+        .init(cpu: 10, mhz: 1500, maxMhz: nil, governor: nil, hardwareMaxMhz: 2400),
       ])
     #expect(state.throttleCount == 7)
     #expect(state.thermalZones == [.init(name: "x86_pkg_temp", celsius: 45.5)])

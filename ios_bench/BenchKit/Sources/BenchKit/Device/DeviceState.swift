@@ -5,18 +5,22 @@ public struct DeviceState: Sendable, Equatable {
     case nominal, fair, serious, critical
   }
 
-  /// A core's clock.
+  /// A core's clock, the highest that it may have now, and the highest that its hardware has.
   public struct CpuClock: Sendable, Equatable {
     public var cpu: Int
     public var mhz: Double?
     public var maxMhz: Double?
     public var governor: String?
+    public var hardwareMaxMhz: Double?
 
-    public init(cpu: Int, mhz: Double?, maxMhz: Double?, governor: String?) {
+    public init(
+      cpu: Int, mhz: Double?, maxMhz: Double?, governor: String?, hardwareMaxMhz: Double? = nil
+    ) {
       self.cpu = cpu
       self.mhz = mhz
       self.maxMhz = maxMhz
       self.governor = governor
+      self.hardwareMaxMhz = hardwareMaxMhz
     }
   }
 
@@ -109,7 +113,7 @@ extension DeviceState.CpuClock {
   fileprivate var json: JSON {
     .object([
       "cpu": .integer(cpu), "mhz": .optional(mhz), "max_mhz": .optional(maxMhz),
-      "governor": .optional(governor),
+      "governor": .optional(governor), "hardware_max_mhz": .optional(hardwareMaxMhz),
     ])
   }
 }

@@ -89,7 +89,16 @@ def measure_command(
     if suite is not None:
         if model or artifact or resolution or sustained or supernet:
             raise UsageError("--suite says which networks at which resolution; leave the other options out")
-        measure_suite(suite, target, output or (), as_json, budget_s=budget_s, seed=seed, workers=workers)
+        measure_suite(
+            suite,
+            target,
+            output or (),
+            as_json,
+            budget_s=budget_s,
+            seed=seed,
+            self_test=self_test,
+            workers=workers,
+        )
         return
     if sustained is not None:
         if supernet:

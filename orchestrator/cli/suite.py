@@ -28,12 +28,21 @@ def measure_suite(
     *,
     budget_s: float,
     seed: int,
+    self_test: bool,
     workers: int | None,
 ) -> None:
     """Measure, draw and print; BlocktimeError at the end that names the networks without a latency."""
     files = output_files(output, OUTPUTS)
     with shown_progress() as progress:
-        measured = run_suite(name, target, budget_s=budget_s, seed=seed, workers=workers, progress=progress)
+        measured = run_suite(
+            name,
+            target,
+            budget_s=budget_s,
+            seed=seed,
+            self_test=self_test,
+            workers=workers,
+            progress=progress,
+        )
     pictures = [file for file in files if file.suffix != ".json"]
     pictures = pictures or [measured.folder / "suite.png", measured.folder / "suite.svg"]
     title = f"{target.device}, {measured.setup.variant.name}"

@@ -154,7 +154,8 @@ class CompanyTest:
                 )
         raise MeasurementRejectedError(
             f"models disturb each other on {self._link.device.name} whatever the policy ({finding.describe()}), so "
-            "that a latency would not be a network's own; free the device of other work, or give --no-self-test"
+            "that a latency would not be a network's own; free the device of other work (bench measure and bench "
+            "profile take --no-self-test)"
         )
 
     def _test(self, others: Sequence[str]) -> Finding:

@@ -38,6 +38,7 @@ def run_suite(
     *,
     budget_s: float = 120.0,
     seed: int = 0,
+    self_test: bool = True,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> MeasuredSuite:
@@ -55,7 +56,7 @@ def run_suite(
         check_any_left(variant, files, unexported)
         variant = target.variant_on(device)
         together = measure_what_can_be(
-            device, variant, files, budget_s=budget_s, seed=seed, progress=progress
+            device, variant, files, budget_s=budget_s, seed=seed, self_test=self_test, progress=progress
         )
     together.run.finish("measured")
     counts = count_networks(networks, specs, progress)

@@ -14,9 +14,11 @@ from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.export.lower.source import build_module
 from orchestrator.suites import list_suites, load_suite
 from orchestrator.suites.comparison import Measured, compare
+from orchestrator.tasks import suite
 from orchestrator.tasks.networks import at_resolution, named_network
 from search.blocks import parse_key
 from search.networks import build_block
+from tests.support.bench import invoke
 
 TABLE2 = load_suite("autovit-table2")
 
@@ -130,3 +132,19 @@ def test_ranks_and_tau_are_over_what_has_both_latencies():
     assert rows["DeiT-T"].failure == "no"
     assert (found.shared, found.kendall_tau) == (2, 1.0)
     assert not math.isnan(found.kendall_tau)
+
+
+@pytest.mark.parametrize(("option", "tested"), [("--no-self-test", False), ("--self-test", True)])
+def test_a_suite_is_measured_with_or_without_the_self_test_as_asked(tmp_path, monkeypatch, option, tested):
+    asked = []
+
+    def measure_what_can_be(*_, self_test, **__):
+        asked.append(self_test)
+        raise UsageError("enough")
+
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
+    monkeypatch.setattr(suite, "files_that_can_be", lambda *_: ({"a": None}, {}, {}))
+    monkeypatch.setattr(suite, "measure_what_can_be", measure_what_can_be)
+    with pytest.raises(UsageError, match="enough"):
+        invoke("measure", "--device", "simulated", "--suite", "autovit-table2", option)
+    assert asked == [tested]

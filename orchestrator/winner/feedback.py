@@ -21,7 +21,7 @@ from orchestrator.journal.samples import samples_table
 from orchestrator.plan.plan import model_id
 from search.spaces import Arch
 
-_UNDECIDING = ("seed", "fed_from", "company", "self_test")
+_UNDECIDING = ("seed", "fed_from", "company", "self_test", "heldout_half_width")
 """What a LUT's policy tells besides what decides how it was measured."""
 
 

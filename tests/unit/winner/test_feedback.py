@@ -7,6 +7,7 @@ from luts.format.schema import LutInputs
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.plan.plan import model_id
+from orchestrator.plan.policy import Policy
 from orchestrator.winner.feedback import fed_back
 from tests.support.winner_world import fresh_archs, make_lut, true_ms, write_journal
 
@@ -93,3 +94,10 @@ def test_measurements_under_other_conditions_are_refused(archs, tmp_path, change
     with pytest.raises(UsageError, match=f"other {words}") as caught:
         fed_back(make_lut(), DIGEST, journal, "reference", archs)
     assert "\n" not in str(caught.value)
+
+
+def test_a_lut_whose_profile_was_to_end_elsewhere_is_fed_all_the_same(archs, tmp_path):
+    """`bench profile --narrow` decides when measuring ends, not how it is done."""
+    policy = Policy(heldout_half_width=0.03).to_dict()
+    journal = write_journal(tmp_path / "journal.jsonl", archs, policy=policy)
+    assert fed_back(make_lut(), DIGEST, journal, "reference", archs).meta.policy["fed_from"] == DIGEST

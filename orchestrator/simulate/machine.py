@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from luts.format.errors import InvalidArtifactError
+from orchestrator.journal.throttle import HOT_HEADROOM
 from orchestrator.simulate.document import read_model
 from orchestrator.simulate.noise import Processor
 from orchestrator.simulate.scenario import Scenario
@@ -68,7 +69,7 @@ class Machine:
         self._truth = cache(lambda threads: Truth(scenario.costs, threads))
         self._loaded = self._in_a_row = 0
         self._last: SimulatedModel | None = None
-        self._told_of_throttling = False
+        self._told_of_heat = False
 
     def describe(self) -> RuntimeInfo:
         threads = OptionInfo(type="int", default=1, min=1, max=self.scenario.cores)
@@ -104,8 +105,8 @@ class Machine:
         if self._loaded == 0:
             self._last = None
             scenario = self.scenario
-            self._processor.rest(scenario.cooling_s if self._told_of_throttling else scenario.pause_s)
-            self._told_of_throttling = False
+            self._processor.rest(scenario.cooling_s if self._told_of_heat else scenario.pause_s)
+            self._told_of_heat = False
 
     def rest(self, seconds: float) -> None:
         """Made-up time passes without work."""
@@ -126,7 +127,7 @@ class Machine:
             headroom = (celsius - case.ambient_c) / (case.hot_c - case.ambient_c)
             throttled = self._processor.throttled
             thermal_state = "serious" if throttled else "fair" if headroom > _FAIR_SHARE else "nominal"
-            self._told_of_throttling |= throttled
+            self._told_of_heat |= throttled or headroom >= HOT_HEADROOM
             zones = [ThermalZone(name="case", celsius=celsius)]
         return DeviceState(
             uptime_ns=self._processor.now_ns,

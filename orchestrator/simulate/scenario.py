@@ -30,7 +30,7 @@ class Scenario(Value):
         load_ms: What a load takes: idle time for the case.
         trip_ms: Idle time before and after a run, in which its schedule and its samples travel.
         pause_s: Idle time after the last model was unloaded, between two batches...
-        cooling_s: ...and where the device has told of throttling, so that whoever measures waits.
+        cooling_s: ...and where the device has told of throttling or heat, so that whoever measures waits.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]

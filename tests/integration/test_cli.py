@@ -60,7 +60,11 @@ def test_unknown_names_end_with_2_and_name_the_known_ones():
     profile = ("profile", "--device", "host", "--space")
     refused(bench(*profile, "autovit-huge"), 2, "autovit-nano")
     refused(bench(*profile, "autovit-nano", "--runtime", "tflite"), 2, "executorch")
-    refused(bench(*profile, "autovit-nano", "--runtime", "coreml"), 2, "no runtime coreml")
+    refused(
+        bench(*profile, "autovit-nano", "--runtime", "coreml"),
+        3,
+        "Core ML, which lives on iPhones and on Macs",
+    )
     refused(bench(*profile, "autovit-nano", "--resolution", "63"), 2, "no resolution 63")
     refused(bench(*profile, "autovit-nano", "--threads", "64"), 2, "64 threads", "--threads")
     refused(bench("lut", "show", "nosuch"), 2, "no LUT nosuch")
@@ -69,7 +73,7 @@ def test_unknown_names_end_with_2_and_name_the_known_ones():
 
 def test_an_absent_iphone_is_named_with_what_is_attached_and_what_to_do():
     result = bench("profile", "--device", "iphone13", "--space", "autovit-nano")
-    refused(result, 3, "iPhone 13", "iPhone14,5", "this machine")
+    refused(result, 3, "no iPhone 13 (iPhone14,5) found", "attached: ", "bench devices")
     refused(bench("profile", "--device", "iphnoe13", "--space", "autovit-nano"), 3, "did you mean iphone13")
 
 

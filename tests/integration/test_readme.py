@@ -59,6 +59,7 @@ INSTEAD = {
     "bench profile --device host --space autovit-xxs": ("--plan-only",),
     "bench profile --device host --agent": ("--plan-only",),
     "bench measure --device host --sustained": ("--sustained", "2s"),
+    "bench search --lut host/autovit-nano --latency": (),
     "bench agent": ("--help",),
     "bench native": ("--help",),
     "bench lut verify": ("--help",),

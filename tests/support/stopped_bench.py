@@ -78,5 +78,10 @@ if __name__ == "__main__":
         if what == "records"
         else mock.patch.object(ProcessPool, "stream", _stopping_stream(stop))
     )
-    with target:
-        main()
+    try:
+        with target:
+            main()
+    finally:
+        exec(
+            ""
+        )  # else CPython ends `python -m` by SIGINT, whatever its exit code, where Ctrl-C met code in an exec

@@ -22,11 +22,15 @@ from tests.support.waiting import until
 PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "3", "--heldout", "2")
 SMALL = (*PLAN, "--threads", "1", "--budget", "1s")
 
+# Twice in the middle: there are three passes at least, and a batch has two chunks at least.
+HOLDS = (0, 4)
+
 
 class Profiling:
     """Starts at once; run, LUTs and what it writes are below `folder`.
 
-    It holds still, while it measures, shortly after each of `holds`: numbers of records written to the journal.
+    It holds still, while it measures, shortly after each of `holds`: numbers of chunks of samples in the journal
+    before that one.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class Profiling:
         what = ("profile", "--device", device, *SMALL, *options, "--run", folder / "run")
         with self._said.open("w") as said:
             self.process = subprocess.Popen(
-                [*stopping("SIGSTOP", "records", *holds), *map(str, what)],
+                [*stopping("SIGSTOP", "chunks", *holds), *map(str, what)],
                 env=module_environment(BLOCKTIME_LUTS=str(self._luts), **environment),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -57,13 +61,18 @@ class Profiling:
     def held(self) -> Iterator[None]:
         """Once it holds still; it goes on afterwards."""
         status = psutil.Process(self.process.pid).status
-        until(lambda: status() == psutil.STATUS_STOPPED, timeout_s=900, process=self.process)
+        until(lambda: self._runs() and status() == psutil.STATUS_STOPPED, timeout_s=900)
         yield
         self.process.send_signal(signal.SIGCONT)
 
     def wait_for_words(self, words: str) -> None:
         """Until it has said them on stderr."""
-        until(lambda: words in self._said.read_text(), process=self.process)
+        until(lambda: words in self._said.read_text() or not self._runs(), timeout_s=300)
+
+    def _runs(self) -> bool:
+        """True; fails, with what it said, where it has ended."""
+        assert self.process.poll() is None, f"it ended before: {self._said.read_text()}"
+        return True
 
     def finish(self) -> str:
         """What it said on stderr."""

@@ -3,8 +3,9 @@
     python -m tests.support.stopped_bench SIGNAL WHAT COUNT[,COUNT...] ARGUMENTS...
 
 WHAT is `records`: SIGKILL comes in the middle of writing one to the journal, after COUNT whole ones of this
-process; or `accuracies`: it comes when workers have given COUNT of them. Other signals come shortly after the same
-moment, while it works: SIGINT to the workers too, as Ctrl-C of a terminal does, SIGSTOP to it alone.
+process; `chunks`: the same, counting only samples of batches, so that neither a self-test nor what else a journal
+holds moves the moment; or `accuracies`: it comes when workers have given COUNT of them. Other signals come shortly
+after the same moment, while it works: SIGINT to the workers too, as Ctrl-C of a terminal does, SIGSTOP to it alone.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class _Stop:
         threading.Timer(_WHILE_IT_WORKS_S, send, (target, self._number)).start()
 
 
-def _stopping_append(stop: _Stop) -> Any:
+def _stopping_append(stop: _Stop, what: str) -> Any:
     append = Journal.append
 
     def wrapped(self: Journal, record: dict[str, Any]) -> None:
-        if stop.is_due():
+        if what in ("records", f"{record['kind']}s") and stop.is_due():
             if stop.kills:
                 with self.path.open("ab") as file:
                     file.write(b'01234567 {"kind":')
@@ -74,9 +75,9 @@ if __name__ == "__main__":
     name, what, counts, *sys.argv[1:] = sys.argv[1:]
     stop = _Stop(name, [int(count) for count in counts.split(",") if count])
     target = (
-        mock.patch.object(Journal, "append", _stopping_append(stop))
-        if what == "records"
-        else mock.patch.object(ProcessPool, "stream", _stopping_stream(stop))
+        mock.patch.object(ProcessPool, "stream", _stopping_stream(stop))
+        if what == "accuracies"
+        else mock.patch.object(Journal, "append", _stopping_append(stop, what))
     )
     try:
         with target:

@@ -6,7 +6,7 @@ Once directly to the fake phone, once over an adb server to the one with a real 
 import pytest
 
 from tests.support.ports import refusing_port
-from tests.support.profiling import Profiling
+from tests.support.profiling import HOLDS, Profiling
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def profile(tmp_path, export_cache, make_apk, kotlin_agent):
 
     def start(*options, **environment):
         options = ("--app", str(make_apk()), *options)
-        started.append(Profiling("pixel8", tmp_path, own | environment, *options, holds=(4, 10)))
+        started.append(Profiling("pixel8", tmp_path, own | environment, *options, holds=HOLDS))
         return started[-1]
 
     yield start

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.profiling import Profiling
+from tests.support.profiling import HOLDS, Profiling
 from tests.support.usbmux.fake_phone import FakePhone
 from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
 from tests.support.usbmux.phone_apps import ProgramApp
@@ -39,8 +39,9 @@ def iphone(usbmuxd: FakeUsbmuxd, swift_agent: Path, tmp_path: Path) -> Iterator[
 
 @pytest.fixture
 def profiling(iphone: FakePhone, tmp_path: Path, export_cache: Path) -> Iterator[Profiling]:
-    """A run that has just begun."""
-    run = Profiling("iphone13", tmp_path, {"BLOCKTIME_CACHE": str(export_cache)}, holds=(4, 10))
+    """A run that has just begun, of what the Swift agent runs on this machine too: ExecuTorch."""
+    cache = {"BLOCKTIME_CACHE": str(export_cache)}
+    run = Profiling("iphone13", tmp_path, cache, "--runtime", "executorch", holds=HOLDS)
     yield run
     run.kill()
 

@@ -24,6 +24,9 @@ from search.spaces import Arch
 _UNDECIDING = ("seed", "fed_from", "company", "self_test", "heldout_half_width")
 """What a LUT's policy tells besides what decides how it was measured."""
 
+_DECIDED = ("settle_runs", "batch_models")
+"""What self-tests decide: as many as a model takes to be its own, which a busy machine may take more for."""
+
 
 def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Sequence[Arch]) -> Lut:
     """The LUT with the samples of a later measurement as further batches, everything estimated anew.
@@ -65,8 +68,10 @@ def _check_same_conditions(lut: Lut, records: Sequence[Record], reference: str) 
     header = records[0]
     assert isinstance(header, Header)
     identity, meta = header.identity, lut.meta
-    before = {name: value for name, value in meta.policy.items() if name not in _UNDECIDING}
     measured_by = policy_in_effect(header, decision(records))
+    both_decided = "company" in meta.policy and "company" in measured_by
+    beside = _UNDECIDING + (_DECIDED if both_decided else ())
+    before = {name: value for name, value in meta.policy.items() if name not in beside}
     pairs = {
         "device": (meta.device.model, identity.device_model),
         "SoC": (meta.device.soc, identity.soc),

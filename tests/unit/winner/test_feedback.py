@@ -1,11 +1,15 @@
 """Measurements of a search's best in the next version of the LUT, and when they have no place there."""
 
+import dataclasses
+
 import pytest
 
 from luts.format.errors import UsageError
 from luts.format.schema import LutInputs
 from luts.format.store import LutStore
 from luts.verify import verify_lut
+from orchestrator.journal.journal import Journal
+from orchestrator.journal.records import DecisionRecord
 from orchestrator.plan.plan import model_id
 from orchestrator.plan.policy import Policy
 from orchestrator.winner.feedback import fed_back
@@ -101,3 +105,16 @@ def test_a_lut_whose_profile_was_to_end_elsewhere_is_fed_all_the_same(archs, tmp
     policy = Policy(heldout_half_width=0.03).to_dict()
     journal = write_journal(tmp_path / "journal.jsonl", archs, policy=policy)
     assert fed_back(make_lut(), DIGEST, journal, "reference", archs).meta.policy["fed_from"] == DIGEST
+
+
+def test_what_self_tests_decided_may_differ(archs, tmp_path):
+    """Both took as many settle runs as the device asked for on its day; without a self-test the numbers count."""
+    lut = make_lut()
+    tested = lut.meta.model_copy(update={"policy": {**lut.meta.policy, "company": "one settles"}})
+    path = write_journal(tmp_path / "journal.jsonl", archs)
+    with Journal(path) as journal:
+        journal.append(DecisionRecord(settle_runs=2, batch_models=1, reason="two settle").model_dump())
+    fed = fed_back(dataclasses.replace(lut, meta=tested), DIGEST, path, "reference", archs)
+    assert fed.meta.policy["settle_runs"] == Policy().settle_runs
+    with pytest.raises(UsageError, match="other policy"):
+        fed_back(lut, DIGEST, path, "reference", archs)

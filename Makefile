@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native toolchains agents demo check test soak test-one unit lint style types format bench clean
+.PHONY: help setup native toolchains litert agents demo check test soak test-one unit lint style types format bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -30,6 +30,9 @@ native: $(READY) ## native calls of ExecuTorch for the Python agent on this mach
 
 toolchains: $(READY) ## Kotlin, Swift and what the tests of phones need, as far as it can be had (.toolchains)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/toolchains/all.sh
+
+litert: $(READY) ## the converter to LiteRT, for `bench measure --runtime litert` (.toolchains/litert)
+	@tools/toolchains/litert.sh
 
 agents: toolchains ## the Kotlin and Swift agents for this machine (build)
 	@for part in kotlin swift; do tools/build_$$part.sh || exit 1; done

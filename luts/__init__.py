@@ -22,12 +22,15 @@ __all__ = [
     "LutRef",
     "Network",
     "Prediction",
+    "PublishedLut",
     "StorageError",
     "UsageError",
     "__version__",
     "diff_luts",
     "list",
     "load",
+    "load_published_lut",
+    "read_table",
     "verify_lut",
 ]
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from luts.format.store import LutRef
     from luts.format.store import list_luts as list  # noqa: A004
     from luts.format.store import load_lut as load
+    from luts.published_lut import PublishedLut, load_published_lut, read_table
     from luts.verify import verify_lut
 else:
     __getattr__, __dir__ = lazily(__name__, __file__)

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from luts.consistency import check_parts
 from luts.estimate.accuracy import heldout_error
+from luts.estimate.calibration import posterior_half_width
 from luts.estimate.conformal import conformal_widths
 from luts.estimate.estimation import Estimation
 from luts.estimate.identify import identify
@@ -20,9 +22,12 @@ from luts.estimate.ratios import CONFIDENCE, RatioEstimates
 from luts.estimate.reference import QuietLatency
 from luts.estimate.removal import BlockRemoval, block_removals
 from luts.estimate.rows import Rows
+from luts.estimate.sources import Source
+from luts.format.errors import InvalidArtifactError
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from luts.format.schema import (
+    Conformal,
     Entry,
     KeyFeatures,
     KindPrior,
@@ -30,6 +35,7 @@ from luts.format.schema import (
     LutMeta,
     MeasuredModel,
     ModelSpec,
+    UnitSpread,
 )
 
 
@@ -48,7 +54,7 @@ def build_lut(
     check_parts(inputs, specs, estimation, features)
     quiet = estimation.quiet
     measured = tuple(_measured(spec, estimation) for spec in specs)
-    fit = _fit(measured, estimation.ratios, features)
+    fit = fit_measured(measured, estimation.ratios, features, kept_sources(inputs, sorted(features)))
     truth, predicted = _heldout_ms(measured, fit)
     meta = LutMeta(
         **dict(inputs),
@@ -62,20 +68,66 @@ def build_lut(
         transfer_ms_per_mib=fit.transfer_ms_per_mib,
         prior=tuple(KindPrior(kind=kind, **dict(coefficients)) for kind, coefficients in fit.prior.items()),
         heldout_error=heldout_error(truth, predicted),
-        conformal=conformal_widths(truth, predicted),
+        conformal=_widths(measured, fit, estimation.ratios),
+        dropped_sources=dict(fit.dropped),
+        unit_spread=_unit_spread(estimation),
     )
     entries = _entries(fit, measured, estimation, features)
     return Lut(meta=meta, entries=entries, models=measured, samples=estimation.samples)
 
 
 def prediction_half_width(
-    models: Sequence[ModelSpec], estimation: Estimation, features: Mapping[str, KeyFeatures]
+    models: Sequence[ModelSpec],
+    estimation: Estimation,
+    features: Mapping[str, KeyFeatures],
+    sources: Sequence[Source] = (),
 ) -> float | None:
-    """The conformal half-width that a LUT of these samples would have: at 95 %, else 90 %, else None."""
+    """The half-width that predictions of a LUT of these samples would have: conformal at 95 %, else with sources
+    the posterior's, else conformal at 90 %, else None."""
     specs = sorted(models, key=lambda spec: spec.model_id)
     measured = [_measured(spec, estimation) for spec in specs if spec.model_id in estimation.ratios.ratios]
-    conformal = conformal_widths(*_heldout_ms(measured, _fit(measured, estimation.ratios, features)))
-    return conformal.half_width_90 if conformal.half_width_95 is None else conformal.half_width_95
+    fit = fit_measured(measured, estimation.ratios, features, sources)
+    widths = _widths(measured, fit, estimation.ratios)
+    known = (widths.half_width_95, widths.posterior_half_width_95, widths.half_width_90)
+    return next((width for width in known if width is not None), None)
+
+
+def kept_sources(inputs: LutInputs, keys: Sequence[str]) -> list[Source]:
+    """The sources of a LUT with these keys, in order. Raises InvalidArtifactError where they are of other keys."""
+    if any(len(source.entry_ms) != len(keys) for source in inputs.sources):
+        raise InvalidArtifactError("a source has not as many entries as the LUT has keys; restore lut.json")
+    return [
+        Source(
+            source.name,
+            {key: ms for key, ms in zip(keys, source.entry_ms, strict=True) if ms is not None},
+            source.base_ms,
+            source.transfer_ms_per_mib,
+        )
+        for source in inputs.sources
+    ]
+
+
+def _widths(measured: Sequence[MeasuredModel], fit: JointFit, estimates: RatioEstimates) -> Conformal:
+    truth, predicted = _heldout_ms(measured, fit)
+    widths = conformal_widths(truth, predicted)
+    if not fit.sources:
+        return widths
+    heldout = [model for model in measured if model.split == "heldout"]
+    half_width = posterior_half_width(
+        fit, heldout, predicted, [estimates.ratios[model.model_id].se for model in heldout]
+    )
+    return widths.model_copy(update={"posterior_half_width_95": half_width})
+
+
+def estimation_of(lut: Lut, samples: pa.Table | None = None) -> Estimation:
+    """What a LUT's samples say, or more of them, each of the unit that it ran on."""
+    unit_of = {place: unit.unit for unit in lut.meta.units for place in unit.sessions}
+    return Estimation.of(lut.samples if samples is None else samples, lut.meta.reference_id, unit_of)
+
+
+def _unit_spread(estimation: Estimation) -> UnitSpread | None:
+    seen = estimation.spread
+    return None if seen is None else UnitSpread(units=seen.units, reference=seen.reference, ratio=seen.ratio)
 
 
 def _measured(spec: ModelSpec, estimation: Estimation) -> MeasuredModel:
@@ -90,13 +142,16 @@ def _measured(spec: ModelSpec, estimation: Estimation) -> MeasuredModel:
     )
 
 
-def _fit(
-    measured: Sequence[MeasuredModel], estimates: RatioEstimates, features: Mapping[str, KeyFeatures]
+def fit_measured(
+    measured: Sequence[MeasuredModel],
+    estimates: RatioEstimates,
+    features: Mapping[str, KeyFeatures],
+    sources: Sequence[Source] = (),
 ) -> JointFit:
     order = {name: row for row, name in enumerate(estimates.ratios)}
     fitted = [model for model in measured if model.fitted]
     rows: NDArray[np.intp] = np.array([order[model.model_id] for model in fitted])
-    return fit_entries(Rows.of(fitted, estimates.covariance[np.ix_(rows, rows)]), features)
+    return fit_entries(Rows.of(fitted, estimates.covariance[np.ix_(rows, rows)]), features, sources)
 
 
 def _heldout_ms(measured: Sequence[MeasuredModel], fit: JointFit) -> tuple[list[float], list[float]]:
@@ -120,8 +175,9 @@ def _entries(
     fitted = [model for model in measured if model.fitted]
     identified = identify(fit.keys, [model.blocks for model in fitted])
     half_ms = normal_quantile(0.5 + CONFIDENCE / 2) * fit.se
+    shares = [None] * len(fit.keys) if fit.measured_share is None else fit.measured_share.tolist()
     entries = []
-    for key, ms, half in zip(fit.keys, fit.ms.tolist(), half_ms.tolist(), strict=True):
+    for key, ms, half, share in zip(fit.keys, fit.ms.tolist(), half_ms.tolist(), shares, strict=True):
         holders = [model for model in fitted if key in model.blocks]
         low, high = estimation.quiet.widen(ms, ms - half, ms + half)
         entries.append(
@@ -136,6 +192,7 @@ def _entries(
                 method="design" if holders else "prior",
                 **features[key].model_dump(),
                 identified=identified[key],
+                measured_share=share,
             )
         )
     return tuple(entries)

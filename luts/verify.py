@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from luts.build import build_lut
-from luts.estimate.estimation import Estimation
+from luts.build import build_lut, estimation_of
 from luts.format.codec import ENTRIES_FILE, META_FILE, MODELS_FILE, current_columns, encode
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import Lut
@@ -48,7 +47,7 @@ def rebuild(lut: Lut, device_name: str = "") -> Lut:
     return build_lut(
         inputs,
         [ModelSpec.of(model) for model in lut.models],
-        Estimation.of(lut.samples, inputs.reference_id),
+        estimation_of(lut),
         {entry.key: entry.features for entry in lut.entries},
     )
 

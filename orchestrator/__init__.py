@@ -19,8 +19,10 @@ __all__ = [
     "BlocktimeError",
     "Breakdown",
     "BugReport",
+    "Compared",
     "DeviceError",
     "Evaluation",
+    "FleetProfile",
     "FoundNetwork",
     "LargestNetworks",
     "Lowering",
@@ -37,9 +39,11 @@ __all__ = [
     "PlannedProfile",
     "Profile",
     "Progress",
+    "Question",
     "Step",
     "SustainedRun",
     "Target",
+    "Timing",
     "Trained",
     "TrainedSupernet",
     "Trial",
@@ -49,6 +53,7 @@ __all__ = [
     "break_down",
     "budget_of",
     "compare_mixers",
+    "compare_networks",
     "doctor",
     "evaluate",
     "export_blocks",
@@ -56,17 +61,22 @@ __all__ = [
     "find_largest",
     "find_network",
     "find_past_run",
+    "make_board",
     "measure_networks",
     "measure_sustained",
     "open_phone",
     "past_runs",
     "plan_profile",
     "profile",
+    "profile_fleet",
+    "pull_lut",
+    "push_lut",
     "read_sustained",
     "report_lut",
     "report_run",
     "run_latencies",
     "run_suite",
+    "shared_luts",
     "train_supernet",
     "validate",
     "write_bug_report",
@@ -79,12 +89,17 @@ if TYPE_CHECKING:
     from orchestrator.devices.common.device import Access
     from orchestrator.journal.errors import MeasurementRejectedError
     from orchestrator.measure.validate import Validation
+    from orchestrator.tasks.board import make_board
     from orchestrator.tasks.breakdown import break_down
     from orchestrator.tasks.bug_report import BugReport, write_bug_report
     from orchestrator.tasks.coarse import LargestNetworks, find_largest
+    from orchestrator.tasks.compare import Compared, compare_networks
     from orchestrator.tasks.doctor import Need, doctor
     from orchestrator.tasks.evaluate import Evaluation, evaluate
     from orchestrator.tasks.export import Lowering, export_blocks, export_networks
+    from orchestrator.tasks.fleet import FleetProfile, profile_fleet
+    from orchestrator.tasks.judge import Question
+    from orchestrator.tasks.latencies import Timing
     from orchestrator.tasks.measure import MeasuredNetwork, MeasuredNetworks, measure_networks
     from orchestrator.tasks.mixers import MixerComparison, compare_mixers
     from orchestrator.tasks.phones import budget_of, open_phone
@@ -94,6 +109,7 @@ if TYPE_CHECKING:
     from orchestrator.tasks.report import report_lut, report_run
     from orchestrator.tasks.runs import PastLatency, PastRun, find_past_run, past_runs, run_latencies
     from orchestrator.tasks.search import FoundNetwork, find_network
+    from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
     from orchestrator.tasks.suite import MeasuredSuite, run_suite
     from orchestrator.tasks.sustained import SustainedRun, measure_sustained, read_sustained
     from orchestrator.tasks.target import Target

@@ -24,7 +24,7 @@ module() { # FOLDER NAME LANGUAGE SOURCES AND OPTIONS...: compiled into FOLDER, 
 modules() { # FOLDER
   local name folder
   mkdir "$1"
-  for name in BenchKit CoreML CoreMLRunner ExecuTorch ExecuTorchRunner; do
+  for name in BenchKit CoreVideo CoreML CoreMLRunner ExecuTorch ExecuTorchRunner; do
     folder=$kit/Sources/$name
     [[ -d $folder ]] || folder=$kit/standin/$name
     mapfile -t sources < <(find "$folder" -name '*.swift')

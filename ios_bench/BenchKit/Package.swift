@@ -1,13 +1,14 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
-// Linux has neither Core ML nor ExecuTorch's Swift package: there, targets of their names (in standin) offer the
+// Linux has neither Core ML and Core Video nor ExecuTorch's Swift package: there, targets of their names (in standin) offer the
 // parts that the runners use. The ExecuTorch one runs models for real, with the libraries of the Python wheel, so
 // that Linux has an agent, which tools/build_swift.sh builds with the paths that it needs.
 #if os(Linux)
   let dependencies: [Package.Dependency] = []
   let platformTargets: [Target] = [
-    .target(name: "CoreML", path: "standin/CoreML"),
+    .target(name: "CoreVideo", path: "standin/CoreVideo"),
+    .target(name: "CoreML", dependencies: ["CoreVideo"], path: "standin/CoreML"),
     .systemLibrary(name: "CETShim", path: "standin/CETShim"),
     .target(name: "ExecuTorch", dependencies: ["CETShim"], path: "standin/ExecuTorch"),
     .systemLibrary(name: "CAgentVersion"),
@@ -18,7 +19,7 @@ import PackageDescription
     .testTarget(name: "HostProbeTests", dependencies: ["BenchKit", "HostProbe"]),
   ]
   let phoneProbe: [Target.Dependency] = []
-  let coreML: [Target.Dependency] = ["CoreML"]
+  let coreML: [Target.Dependency] = ["CoreML", "CoreVideo"]
   let hasExecuTorch = true
   let execuTorch: [Target.Dependency] = ["CETShim", "ExecuTorch"]
 #else

@@ -73,9 +73,14 @@ public struct WindowGroup<Content: View>: Scene {
 
 @propertyWrapper
 public struct State<Value> {
-  public init(wrappedValue: Value) { self.wrappedValue = wrappedValue }
-  public init(initialValue: Value) { wrappedValue = initialValue }
-  public var wrappedValue: Value
+  public init(wrappedValue: Value) { value = wrappedValue }
+  public init(initialValue: Value) { value = initialValue }
+  public var wrappedValue: Value {
+    get { value }
+    nonmutating set {}
+  }
+  public var projectedValue: Binding<Value> { Binding() }
+  private let value: Value
 }
 
 public struct EnvironmentValues {
@@ -132,6 +137,23 @@ public struct LabeledContent: View {
 public struct ContentUnavailableView: View {
   public init(_ title: String, systemImage: String, description: Text? = nil) {}
   public var body: Never { fatalError() }
+}
+
+/// Of Foundation, which Linux lacks.
+extension URL {
+  public func startAccessingSecurityScopedResource() -> Bool { false }
+  public func stopAccessingSecurityScopedResource() {}
+}
+
+public struct Button: View {
+  @preconcurrency
+  public init<Title: StringProtocol>(_ title: Title, action: @escaping @MainActor () -> Void) {}
+  public var body: Never { fatalError() }
+}
+
+/// Of UniformTypeIdentifiers, which SwiftUI hands on.
+public struct UTType: Sendable {
+  public static var data: UTType { UTType() }
 }
 
 public struct Toggle: View {
@@ -205,6 +227,11 @@ extension EnabledTextSelectability {
 }
 
 extension View {
+  public func disabled(_ disabled: Bool) -> some View { self }
+  public func fileImporter(
+    isPresented: Binding<Bool>, allowedContentTypes: [UTType],
+    onCompletion: @escaping (Result<URL, any Error>) -> Void
+  ) -> some View { self }
   public func font(_ font: Font?) -> some View { self }
   public func bold() -> some View { self }
   public func monospacedDigit() -> some View { self }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +24,7 @@ from luts.estimate.ratios import (
 )
 from luts.estimate.reference import QuietLatency, quiet_latency
 from luts.estimate.sessions import Session, sessions
+from luts.estimate.units import Place, Spread, class_latency, spread
 from luts.format.errors import InvalidArtifactError
 from luts.format.samples import normalise_samples
 
@@ -35,21 +37,25 @@ class Estimation:
         reference_id: The model that ratios are to.
         sessions: In order of batch and segment, those of rejected batches included.
         tables: Samples of these sessions, each table normalised.
+        unit_of: Units of a class of devices by batch and segment; of one device alone, nothing.
     """
 
     reference_id: str
     sessions: Sequence[Session]
     tables: Sequence[pa.Table]
+    unit_of: Mapping[Place, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, samples: pa.Table, reference_id: str) -> Estimation:
+    def of(
+        cls, samples: pa.Table, reference_id: str, unit_of: Mapping[Place, str] | None = None
+    ) -> Estimation:
         """From nothing but samples.
 
         Raises:
             InvalidArtifactError: they do not fit their schema.
         """
         samples = normalise_samples(samples)
-        return cls(reference_id, sessions(samples), (samples,))
+        return cls(reference_id, sessions(samples), (samples,), unit_of or {})
 
     def without(self, models: Collection[str]) -> Estimation:
         """As if these models had not been measured."""
@@ -57,7 +63,7 @@ class Estimation:
             return self
         names = self.samples.column("model").cast(pa.string())
         left_out = pc.is_in(names, value_set=pa.array(list(models), pa.string()))
-        return Estimation.of(self.samples.filter(pc.invert(left_out)), self.reference_id)
+        return Estimation.of(self.samples.filter(pc.invert(left_out)), self.reference_id, self.unit_of)
 
     @cached_property
     def samples(self) -> pa.Table:
@@ -93,18 +99,33 @@ class Estimation:
 
     @cached_property
     def quiet(self) -> QuietLatency:
-        """The reference's quiet latency.
+        """The reference's quiet latency; of a class of devices, where units are told.
 
         Raises:
             InvalidArtifactError: it was in no kept batch.
         """
-        medians_ms = [session.median_ms(self.reference_id) for session in self._kept]
-        measured_ms = [ms for ms in medians_ms if ms is not None]
-        if not measured_ms:
+        return class_latency(list(self._quiet_by_unit.values()))
+
+    @cached_property
+    def spread(self) -> Spread | None:
+        """How far units of a class lie apart; None where one device alone was measured."""
+        return spread(self._quiet_by_unit, self.loads, self.unit_of) if self.unit_of else None
+
+    @cached_property
+    def _quiet_by_unit(self) -> dict[str, QuietLatency]:
+        """One of no name where no unit is told; else sessions without one tell of ratios alone."""
+        medians_ms: dict[str, list[float]] = defaultdict(list)
+        for session in self._kept:
+            unit = self.unit_of.get((session.batch, session.segment), None if self.unit_of else "")
+            ms = session.median_ms(self.reference_id)
+            if ms is not None and unit is not None:
+                medians_ms[unit].append(ms)
+        if not medians_ms:
             raise InvalidArtifactError(
                 f"reference {self.reference_id} has no kept sample; measure it in every batch"
             )
-        return quiet_latency(measured_ms, self.ratios.load_variance.sd)
+        sd = self.ratios.load_variance.sd
+        return {unit: quiet_latency(medians_ms[unit], sd) for unit in sorted(medians_ms)}
 
     def percentiles(self, model: str) -> Percentiles:
         """Of a model's timed calls in kept batches, in ms as they ran that day."""

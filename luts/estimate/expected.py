@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from luts.estimate.physics import coefficients_of, physics_ms
+from luts.estimate.sources import Source
 from luts.format.lut import Lut
 from luts.format.schema import Coefficients, KeyFeatures
 
@@ -24,6 +25,7 @@ class Expectation:
         base_ms: Of a call before any block runs.
         unpriced: Features that the coefficients were made without: they count as 0 here too. Without
             `depthwise_macs` all MACs have one price, without `params` the bytes of weights have none.
+        sources: Other devices' entries that the fit will rest on, so that networks are chosen for the rest.
     """
 
     source: str
@@ -32,6 +34,7 @@ class Expectation:
     entry_ms: Mapping[str, float] = field(default_factory=dict)
     base_ms: float = 0.0
     unpriced: Collection[str] = ()
+    sources: tuple[Source, ...] = ()
 
     def priced(self, features: Mapping[str, KeyFeatures]) -> dict[str, KeyFeatures]:
         """By key the features that coefficients were made with."""

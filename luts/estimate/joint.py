@@ -17,26 +17,32 @@ latency.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from luts.estimate.lattice import lattice_minimum
+from luts.estimate.marginal import Marginal
 from luts.estimate.physics import TERMS, coefficients_of
 from luts.estimate.rows import Design, Rows, design_of
-from luts.format.numbers import Floats
+from luts.estimate.solve import learned_scale, solve
+from luts.estimate.sources import Source, chosen_sources, kind_prices, with_sources
+from luts.format.numbers import MIB, Floats
 from luts.format.schema import Coefficients, KeyFeatures
-
-_HYPER_CENTRE = np.log([0.1, 0.004, 0.3, 0.1])
-_HYPER_SD = np.array([1.0, 1.0, 0.7, 1.0])
-"""entry_sd, misfit_sd, kind_sd, shared_sd: weak log-normal priors, which only matter for a handful of rows. In a
-trial entries strayed 10 to 20 % from physics and additivity held to 0.3-0.6 %."""
 
 
 @dataclass(frozen=True)
 class JointFit:
-    """Entries in the order of `keys`: ms and standard errors (k,), all >= 0. `misfit_sd`: see the module."""
+    """Entries in the order of `keys`: ms and standard errors (k,), all >= 0. Deviations: see the module.
+
+    Attributes:
+        covariance: (2 + k, 2 + k) posterior of base, transfer and entries, ms^2.
+        measured_share: (k,) with sources: how much of what they leave open of an entry, the device's speed set
+            aside, the rows decide: 1 - posterior / prior variance. None without.
+        left_out: (m,) errors of the rows as the others predict them, in predictive standard deviations.
+        sources: That the fit rests on, those that fit the rows.
+        dropped: The others by name, with how much likelier the rows are without them (natural logarithm).
+    """
 
     keys: tuple[str, ...]
     ms: Floats
@@ -48,92 +54,67 @@ class JointFit:
     misfit_sd: float
     kind_sd: float
     shared_sd: float
+    covariance: Floats
+    left_out: Floats
+    measured_share: Floats | None = None
+    sources: tuple[Source, ...] = ()
+    dropped: Mapping[str, float] = field(default_factory=dict)
+
+    def relative_se(self, blocks: Sequence[Sequence[str]], boundary_bytes: Sequence[float]) -> Floats:
+        """(n,) predictive standard errors of networks relative to their latency, what does not add up included."""
+        index = {key: 2 + position for position, key in enumerate(self.keys)}
+        counts = np.zeros((len(blocks), 2 + len(self.keys)))
+        counts[:, 0], counts[:, 1] = 1.0, np.asarray(boundary_bytes) / MIB
+        for row, keys in enumerate(blocks):
+            for key in keys:
+                counts[row, index[key]] += 1.0
+        ms = counts @ np.concatenate([[self.base_ms, self.transfer_ms_per_mib], self.ms])
+        variance = np.einsum("ij,jk,ik->i", counts, self.covariance, counts)
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0) / ms**2 + self.misfit_sd**2))
 
 
-def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures]) -> JointFit:
+def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequence[Source] = ()) -> JointFit:
     """Cost of every key of `features`; those that no row holds rest on the prior.
+
+    With `sources` the entries of those that fit the rows are the prior in physics' place (`sources.py`).
 
     Raises KeyError for a block without features. Needs at least one row; intervals tell how little few rows
     say. The standard errors are those of the unconstrained posterior; the values obey ms >= 0.
     """
     design = design_of(rows, features)
-    scale = np.maximum(design.physics @ design.common, design.floor)
-    hyper = _maximise(design, scale)
-    solution, _ = _solve(design, scale, hyper)
-    refined = np.maximum(design.physics @ solution[-len(design.common) :], design.floor)
-    hyper = _maximise(design, refined)
-    solution, se = _solve(design, refined, hyper)
+    kept, dropped = chosen_sources(design, features, sources)
+    if kept:
+        design = with_sources(design, features, kept)
+    scale, hyper = learned_scale(design)
+    solution, covariance = solve(design, scale, hyper)
     entries = slice(2, 2 + len(design.keys))
-    by_kind = solution[entries.stop :].reshape(len(design.kinds), TERMS)
+    variance = np.diag(covariance)
+    if kept:
+        prices = kind_prices(design.keys, features, solution[entries])
+    else:
+        by_kind = solution[entries.stop :].reshape(len(design.kinds), TERMS)
+        prices = {kind: coefficients_of(row) for kind, row in zip(design.kinds, by_kind, strict=True)}
     return JointFit(
         keys=design.keys,
         ms=solution[entries],
-        se=se[entries],
+        se=np.sqrt(variance[entries]),
         base_ms=float(solution[0]),
         transfer_ms_per_mib=float(solution[1]) if rows.boundary_bytes.any() else 0.0,
-        prior={kind: coefficients_of(row) for kind, row in zip(design.kinds, by_kind, strict=True)},
+        prior=prices,
         entry_sd=float(hyper[0]),
         misfit_sd=float(hyper[1]),
         kind_sd=float(hyper[2]),
         shared_sd=float(hyper[3]),
+        covariance=covariance[: entries.stop, : entries.stop],
+        left_out=Marginal(design, scale).left_out(hyper),
+        measured_share=_measured_share(design, scale, hyper, variance[entries]) if kept else None,
+        sources=tuple(kept),
+        dropped=dropped,
     )
 
 
-def _maximise(design: Design, scale: Floats) -> Floats:
-    """entry_sd, misfit_sd, kind_sd, shared_sd at the mode of marginal likelihood times their weak priors."""
-    from scipy.linalg import cho_factor, cho_solve
-
-    residual = 1.0 - design.counts @ (design.physics @ design.common)
-    by_kind = design.counts @ design.physics * design.natural
-    by_entry = design.counts * scale
-    by_call = design.calls * design.call_sd
-    fixed = design.noise + by_call @ by_call.T
-    kind_part, entry_part = by_kind @ by_kind.T, by_entry @ by_entry.T
-    shared_part = by_entry @ design.kernel @ by_entry.T
-    identity = np.eye(len(residual))
-
-    def cost(logs: Floats) -> float:
-        entry, misfit, kind, shared = np.exp(2 * logs)
-        deviations = entry * entry_part + shared * shared_part + kind * kind_part
-        factor = cho_factor(fixed + deviations + misfit * identity, lower=True)
-        fit = residual @ cho_solve(factor, residual) + 2 * np.log(np.diag(factor[0])).sum()
-        return float(fit + (((logs - _HYPER_CENTRE) / _HYPER_SD) ** 2).sum())
-
-    return np.asarray(np.exp(lattice_minimum(cost, _HYPER_CENTRE)))
-
-
-def _solve(design: Design, scale: Floats, hyper: Floats) -> tuple[Floats, Floats]:
-    """Most probable (base, t, entries, coefficients), all >= 0; their unconstrained posterior deviations.
-
-    One bounded least-squares problem: whitened rows of the models above whitened rows of the priors.
-    """
-    from scipy.linalg import solve_triangular
-    from scipy.optimize import lsq_linear
-
-    entry_sd, misfit_sd, kind_sd, shared_sd = hyper
-    models, entries, coefficients = len(design.noise), len(scale), len(design.common)
-    size = 2 + entries + coefficients
-    factor = np.linalg.cholesky(design.noise + misfit_sd**2 * np.eye(models))
-    data = np.hstack([design.calls, design.counts, np.zeros((models, coefficients))])
-    prior = np.zeros((size, size))
-    prior[:2, :2] = np.diag(1.0 / design.call_sd)
-    spread = np.outer(scale, scale) * (entry_sd**2 * np.eye(entries) + shared_sd**2 * design.kernel)
-    root = np.linalg.cholesky(spread)
-    prior[2 : 2 + entries, 2 : 2 + entries] = solve_triangular(root, np.eye(entries), lower=True)
-    prior[2 : 2 + entries, 2 + entries :] = -solve_triangular(root, design.physics, lower=True)
-    precision = 1.0 / (kind_sd * design.natural)
-    prior[2 + entries :, 2 + entries :] = np.diag(precision)
-    system = np.vstack([solve_triangular(factor, data, lower=True), prior])
-    target = np.concatenate(
-        [
-            solve_triangular(factor, np.ones(models), lower=True),
-            np.zeros(2 + entries),
-            precision * design.common,
-        ]
-    )
-    unit = np.concatenate([design.call_sd, np.sqrt(np.diag(spread)), kind_sd * design.natural])
-    scaled = system * unit
-    # bvls rounds: what it leaves at its bound may lie 1e-17 below.
-    solution = np.maximum(lsq_linear(scaled, target, bounds=(0.0, np.inf), method="bvls").x, 0.0) * unit
-    inverse = solve_triangular(np.linalg.qr(scaled, mode="r"), np.eye(size))
-    return solution, np.sqrt((inverse**2).sum(axis=1)) * unit
+def _measured_share(design: Design, scale: Floats, hyper: Floats, variance: Floats) -> Floats:
+    learned = np.array(design.strengths) >= 0
+    parts = (design.physics * design.coefficient_sd(hyper))[:, learned]
+    prior = (parts**2).sum(axis=1) + scale**2 * (hyper[0] ** 2 + hyper[3] ** 2)
+    return np.asarray(np.clip(1.0 - variance / prior, 0.0, 1.0))

@@ -63,6 +63,16 @@ class Posterior:
         self.covariance[0, 0] = (BASE_SHARE_SD * mean_ms) ** 2
         self.covariance[1:, 1:] = np.diag((ENTRY_SD * scale) ** 2) + alike * (weighted @ weighted.T)
 
+    @classmethod
+    def of(cls, keys: Sequence[str], costs: Floats, covariance: Floats) -> Posterior:
+        """One that is known: expected base and entries in order of key (1 + k,), and their covariance."""
+        posterior = cls.__new__(cls)
+        posterior.keys = tuple(keys)
+        posterior._index = {key: 1 + position for position, key in enumerate(keys)}
+        posterior._costs, posterior.expected_ms = costs, np.maximum(costs[1:], 1e-9)
+        posterior.covariance = covariance
+        return posterior
+
     def row(self, blocks: Sequence[str]) -> Floats:
         """(1 + k,) counts of base and entries divided by the expected latency."""
         counts = self._counts(blocks)

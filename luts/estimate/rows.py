@@ -52,6 +52,28 @@ class Design:
     common: Floats  # (f g,) coefficients common to all kinds
     natural: Floats  # (f g,) size of a coefficient if its feature explained all latency
     floor: float  # smallest scale of an entry's deviation, ms
+    called: Floats | None = None  # (2, f g): what each coefficient adds to base and transfer; None: nothing
+    strengths: tuple[
+        int, ...
+    ] = ()  # (f g,) places of their deviations among the learned ones, -1: 1; (): kind_sd
+
+    @property
+    def of_calls(self) -> Floats:
+        """`called`, zeros where there is none."""
+        return np.zeros((2, len(self.common))) if self.called is None else self.called
+
+    @property
+    def columns(self) -> Floats:
+        """(m, f g): what each coefficient adds to each row."""
+        columns = self.counts @ self.physics
+        return columns if self.called is None else columns + self.calls @ self.called
+
+    def coefficient_sd(self, learned: Floats) -> Floats:
+        """(f g,) prior deviations of the coefficients, given the learned ones in the order of `marginal.py`."""
+        if not self.strengths:
+            return np.asarray(learned[2] * self.natural)
+        relative = [1.0 if place < 0 else learned[place] for place in self.strengths]
+        return np.asarray(relative * self.natural)
 
 
 def design_of(rows: Rows, features: Mapping[str, KeyFeatures]) -> Design:

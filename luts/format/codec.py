@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import Lut
-from luts.format.messages import first_problem
+from luts.format.messages import few, first_problem
 from luts.format.samples import SAMPLES_SCHEMA, normalise_samples
 from luts.format.schema import Entry, LutFile, LutMeta, MeasuredModel
 from luts.format.values import MAX_ENTRIES, MAX_MODELS, MAX_SAMPLES, Value
@@ -34,7 +35,10 @@ MAX_FILE_BYTES = {
 }
 """Read no further than this: a row count and field limits bound what lies inside."""
 
-_LATER_COLUMNS = {"params", "depthwise_macs", "migrated_operations", "identified"}
+MAX_ID_BYTES = 64
+"""Of a model's name in samples, as `ModelId` has it."""
+
+_LATER_COLUMNS = {"params", "depthwise_macs", "migrated_operations", "identified", "measured_share"}
 """Columns that the first LUTs do not have; the fields' defaults are the values of a row without."""
 
 _FORMER_COLUMNS = {b"moved": b"migrated_operations"}
@@ -176,11 +180,24 @@ def _encode_samples(samples: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def _is_number(column: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(column) or pa.types.is_boolean(column))
+
+
+def _check_ids(models: pa.DictionaryArray) -> None:
+    """A long text that stands once in a small file may stand in every row: looked at before rows are unpacked."""
+    if not pa.types.is_dictionary(models.type) or not pa.types.is_string(models.type.value_type):
+        raise ValueError("its models are not texts")
+    longest = pc.max(pc.binary_length(models.dictionary)).as_py() or 0
+    if longest > MAX_ID_BYTES:
+        raise ValueError(f"a model's name has {longest} bytes")
+
+
 def _decode_samples(content: bytes) -> pa.Table:
     try:
         # In this thread alone: another one may drop the last reference to `content` while the interpreter ends,
         # which aborts the process.
-        file = pq.ParquetFile(io.BytesIO(content), pre_buffer=False)
+        file = pq.ParquetFile(io.BytesIO(content), pre_buffer=False, read_dictionary=["model"])
         rows = file.metadata.num_rows
         if not 0 < rows <= MAX_SAMPLES or file.metadata.num_columns != len(SAMPLES_SCHEMA):
             raise ValueError(f"{rows} rows in {file.metadata.num_columns} columns")
@@ -189,7 +206,12 @@ def _decode_samples(content: bytes) -> pa.Table:
         )
         if unpacked_bytes > 2 * MAX_FILE_BYTES[SAMPLES_FILE]:
             raise ValueError(f"{unpacked_bytes} bytes unpacked")
+        texts = [field.name for field in file.schema_arrow if not _is_number(field.type)]
+        if texts != ["model"]:
+            raise ValueError(f"other columns than model hold texts: {few(texts)}")
         table = file.read(use_threads=False)
+        for chunk in table.column("model").chunks:
+            _check_ids(chunk)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise InvalidArtifactError(f"{SAMPLES_FILE} is not a sample table: {_first_line(error)}") from error
     return normalise_samples(table)

@@ -33,13 +33,15 @@ class EntryCost:
 class Prediction:
     """Latency of a network. `low` and `high` hold a new measurement at `level`; a `level` of None says that
     no conformal width exists and the arms of all entries' intervals are added up, which is wider than 95 %.
-    `weak_keys`: its blocks whose entries are weak, each once, in order."""
+    `weak_keys`: its blocks whose entries are weak, each once, in order. `basis`: `conformal`, `posterior`
+    (calibrated) or `entries`."""
 
     ms: float
     low: float
     high: float
     level: float | None
     weak_keys: tuple[str, ...]
+    basis: str = "conformal"
 
 
 def latency_ms(
@@ -69,7 +71,8 @@ class Margin:
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Prices networks. All milliseconds; `conformal_half_width` is relative, None where there is none.
+    """Prices networks. All milliseconds; `conformal_half_width` is relative, None where there is none. `basis` says
+    what it is: `conformal`; `posterior`, calibrated, where few were held out and other devices' LUTs are the prior.
 
     `heldout_errors`: (measured - predicted) / predicted of the LUT's held-out models, ascending.
     """
@@ -80,10 +83,12 @@ class LatencyModel:
     conformal_half_width: float | None
     conformal_level: float | None
     heldout_errors: tuple[float, ...] = ()
+    basis: str = "conformal"
 
     @classmethod
     def of(cls, meta: LutMeta, entries: Sequence[Entry], models: Sequence[MeasuredModel]) -> LatencyModel:
-        """From the parts of a LUT: the 95 % conformal width, else that of 90 %, else the entries' own intervals."""
+        """From the parts of a LUT: the 95 % conformal width, else the calibrated posterior's, else the conformal
+        one of 90 %, else the entries' own intervals."""
         heldout = [row for row in models if row.split == "heldout"]
         vouched = {key for row in heldout for key in row.blocks}
         costs = {}
@@ -93,8 +98,10 @@ class LatencyModel:
             weak = entry.method == "prior" or (uncertain and entry.key not in vouched)
             costs[entry.key] = EntryCost(entry.ms, half, weak)
         conformal = meta.conformal
-        width, level = conformal.half_width_95, 0.95
-        if width is None:
+        width, level, basis = conformal.half_width_95, 0.95, "conformal"
+        if width is None and conformal.posterior_half_width_95 is not None:
+            width, basis = conformal.posterior_half_width_95, "posterior"
+        elif width is None:
             width, level = conformal.half_width_90, 0.90
         model = cls(
             base_ms=meta.base_ms,
@@ -102,6 +109,7 @@ class LatencyModel:
             costs=costs,
             conformal_half_width=width,
             conformal_level=None if width is None else level,
+            basis="entries" if width is None else basis,
         )
         errors = sorted(row.ms / model.predict(row.blocks, row.boundary_bytes).ms - 1 for row in heldout)
         return replace(model, heldout_errors=tuple(errors))
@@ -120,7 +128,7 @@ class LatencyModel:
         else:
             half = ms * self.conformal_half_width
             half += sum(self.costs[key].half_width_ms for key in blocks if self.costs[key].weak)
-        return Prediction(ms, max(ms - half, 0.0), ms + half, self.conformal_level, weak_keys)
+        return Prediction(ms, max(ms - half, 0.0), ms + half, self.conformal_level, weak_keys, self.basis)
 
     def margin(self, confidence: float) -> Margin:
         """One-sided: P(measured <= (1 + relative) predicted + arms) >= confidence, for 0.5 <= confidence < 1.

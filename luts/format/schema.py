@@ -11,8 +11,10 @@ from pydantic import Field, StringConstraints, model_validator
 
 from luts.format.values import (
     MAX_BLOCKS,
+    MAX_ENTRIES,
     MAX_MODELS,
     MAX_REASON,
+    MAX_SOURCES,
     Count,
     Fraction,
     IsoDate,
@@ -101,6 +103,8 @@ class Entry(Value):
     so that `removal_ms` holds their change too and is not the block's cost; None where that is not known.
     `identified`: whether the fitted models tell the entry `alone`, only its `sum` with others (how the sum falls
     apart rests on the prior then), or not at all (`prior`); None in LUTs of before this was said.
+    `measured_share`: how much of what other devices' LUTs leave open of the entry, the device's speed set aside, is
+    measured here; None where the LUT rests on no other.
     """
 
     key: Key
@@ -120,6 +124,7 @@ class Entry(Value):
     depthwise_macs: Count = 0
     migrated_operations: Count | None = None
     identified: Literal["alone", "sum", "prior"] | None = None
+    measured_share: Fraction | None = None
 
     @property
     def features(self) -> KeyFeatures:
@@ -171,10 +176,46 @@ class KindPrior(Coefficients):
 
 
 class Conformal(Value):
-    """Relative half-widths of split-conformal prediction intervals; None: too few held-out models."""
+    """Relative half-widths of split-conformal prediction intervals; None: too few held-out models.
+
+    `posterior_half_width_95`: of the posterior predictive, calibrated by networks that were predicted without
+    themselves; None where the LUT rests on no other device's.
+    """
 
     half_width_90: Annotated[float, Field(ge=0)] | None
     half_width_95: Annotated[float, Field(ge=0)] | None
+    posterior_half_width_95: Annotated[float, Field(ge=0)] | None = None
+
+
+class TransferSource(Value):
+    """Another LUT's entries, kept with the LUT that was learned from them so that it can be recomputed alone.
+
+    `digest` is sha256 of its lut.json. `entry_ms` are in the order of the keys of the LUT that keeps them, None for
+    those that the source lacks.
+    """
+
+    name: Text
+    digest: Sha256
+    measured: Literal["measured", "simulated", "published"]
+    base_ms: Ms
+    transfer_ms_per_mib: Ms
+    entry_ms: Annotated[tuple[Ms | None, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
+
+
+class UnitSessions(Value):
+    """One unit of a class of devices: a digest of its serial, and the (batch, segment) that ran on it."""
+
+    unit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
+    sessions: Annotated[tuple[tuple[Count, Count], ...], Field(max_length=MAX_MODELS)]
+
+
+class UnitSpread(Value):
+    """Relative standard deviations between units of a class: of the reference's milliseconds, and of models' ratios
+    to it beyond what loads differ; None where that can't be told."""
+
+    units: Annotated[int, Field(ge=1, le=4096)]
+    reference: Annotated[float, Field(ge=0)] | None
+    ratio: Annotated[float, Field(ge=0)] | None
 
 
 class LutInputs(Value):
@@ -183,9 +224,13 @@ class LutInputs(Value):
     `failures` are planned models that could not be exported or that the device could not run, with the reason.
     `caveats` are reasons not to measure that the device was told to ignore, `qos` the timing thread's quality of
     service, `keep_warm` whether a load kept the processor warm between runs, `sustained_performance` Android's
-    mode for long work, `cores` the lists of cores that threads could run on (`4-8`): all seen in any kept batch.
+    mode for long work, `cores` the lists of cores that threads could run on (`4-8`), `input_buffers` where
+    inputs lay (`iosurface` or `copied`, of Core ML): all seen in any kept batch.
+    `reference_usage` is what the reference takes besides time while it is alone, as far as the device tells:
+    `memory_mib` and `energy_mj` (a call) with the ends of their intervals, `memory_peak`.
     `fixed_performance`: Android's mode of fixed clocks was on; false also where that is not known, as in LUTs of
-    before.
+    before. `sources` are other LUTs that it was learned from. `units`: of a class of devices that share the
+    measurement; empty where one device was measured.
     """
 
     device: DeviceInfo
@@ -209,6 +254,12 @@ class LutInputs(Value):
     fixed_performance: bool = False
     sustained_performance: Literal["on", "off", "both"] | None = None
     cores: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    reference_usage: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,64}$")], float], Field(max_length=16)
+    ] = Field(default_factory=dict)
+    input_buffers: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    units: Annotated[tuple[UnitSessions, ...], Field(max_length=4096)] = ()
+    sources: Annotated[tuple[TransferSource, ...], Field(max_length=MAX_SOURCES)] = ()
 
 
 class LutMeta(LutInputs):
@@ -216,6 +267,8 @@ class LutMeta(LutInputs):
 
     `noise_floor` is the robust spread of A/A log differences, `load_sd` the pooled load-to-load standard
     deviation of one load's log latency, `misfit_sd` the relative misfit of additivity found by the joint fit.
+    `dropped_sources` are those that the measurements contradict: by how much (natural logarithm) they are likelier
+    without them.
     """
 
     format_version: Literal[1] = 1
@@ -230,6 +283,8 @@ class LutMeta(LutInputs):
     prior: Annotated[tuple[KindPrior, ...], Field(max_length=256)]
     heldout_error: HeldoutError | None
     conformal: Conformal
+    unit_spread: UnitSpread | None = None
+    dropped_sources: Annotated[dict[Text, float], Field(max_length=MAX_SOURCES)] = Field(default_factory=dict)
 
 
 class Digests(Value):

@@ -17,6 +17,8 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.json_file import read_bytes
 from luts.format.lut import Lut
 from luts.format.messages import few
+from luts.format.origin import read_origin
+from luts.format.schema import LutMeta
 from luts.format.versions import VERSION, choose, pin, pinned_version, remove, unpin
 
 PACKAGED = Path(__file__).parents[1] / "data"
@@ -128,9 +130,11 @@ class LutStore:
 
     def write(self, lut: Lut) -> Path:
         """Writes the next version, whole or not at all, and returns its folder. Raises StorageError."""
-        meta = lut.meta
+        return self.write_files(lut.meta, encode(lut))
+
+    def write_files(self, meta: LutMeta, files: Mapping[str, bytes]) -> Path:
+        """The same of a LUT's encoded files, byte by byte, and of what stands beside them."""
         shelf = self.roots[0] / meta.device.name / meta.space / meta.variant
-        files = encode(lut)
         temporary: Path | None = None
         try:
             shelf.mkdir(parents=True, exist_ok=True)
@@ -204,9 +208,18 @@ class LutStore:
         )
 
     def taken(self, name: str) -> LutRef:
-        """The version that `device/space/variant` means: the pinned one, else the one that predicts best."""
+        """The version that `device/space/variant` means: the pinned one, else the one that predicts best.
+
+        What was pulled is of another unit: it is only meant where it is pinned, or nothing of that name was made
+        here; what is unverified, where there is nothing else.
+        """
         versions = {ref.version: ref for ref in self.list() if ref.name == name}
-        choice = choose({version: ref.path for version, ref in versions.items()}, self.pinned(name))
+        if (pinned := self.pinned(name)) is None:
+            origins = {version: read_origin(ref.path) for version, ref in versions.items()}
+            own = {version for version, origin in origins.items() if origin is None}
+            known = own or {version for version, origin in origins.items() if origin and origin.verified}
+            versions = {version: versions[version] for version in known or versions}
+        choice = choose({version: ref.path for version, ref in versions.items()}, pinned)
         if choice.note and name not in self._told:
             self._told.add(name)
             self._tell(f"{name}: {choice.note}; vN names another, bench lut pin fixes one")
@@ -254,8 +267,13 @@ class LutStore:
         raise UsageError(f"{ref.path} is not in a folder of LUTs; take one that bench lut list shows")
 
     def load(self, ref: str | Path | LutRef) -> Lut:
-        """The LUT `resolve` finds, its digests checked."""
-        return read_lut(self.resolve(ref).path)
+        """The LUT `resolve` finds, its digests checked; tells where one that was pulled is unverified."""
+        found = self.resolve(ref)
+        lut = read_lut(found.path)
+        if _unverified(found) and str(found) not in self._told:
+            self._told.add(str(found))
+            self._tell(f"{found} was pulled and is unverified; bench lut verify recomputes it")
+        return lut
 
 
 def _ref_of(folder: Path) -> LutRef:
@@ -265,6 +283,11 @@ def _ref_of(folder: Path) -> LutRef:
         return LutRef(parts[0], parts[1], parts[2], int(number[1]), folder)
     meta = read_lut(folder).meta
     return LutRef(meta.device.name, meta.space, meta.variant, 0, folder)
+
+
+def _unverified(ref: LutRef) -> bool:
+    origin = read_origin(ref.path)
+    return origin is not None and not origin.verified
 
 
 def _is_subsequence(wanted: Sequence[str], parts: Sequence[str]) -> bool:

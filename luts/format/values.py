@@ -11,6 +11,7 @@ MAX_BLOCKS = 512
 MAX_MODELS = 20_000
 MAX_REASON = 4096
 MAX_ENTRIES = 20_000
+MAX_SOURCES = 8
 MAX_SAMPLES = 20_000_000
 MAX_COUNT = 2**53
 """Largest integer that JSON readers in other languages keep exact."""

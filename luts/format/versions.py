@@ -21,6 +21,7 @@ from luts.format.atomic_file import storage_error, write_text
 from luts.format.codec import ENTRIES_FILE, MAX_FILE_BYTES, META_FILE, decode_meta
 from luts.format.errors import InvalidArtifactError
 from luts.format.json_file import read_bytes
+from luts.format.origin import ORIGIN_FILE, SIGNATURE_FILE
 from luts.format.schema import HeldoutError, LutMeta
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
@@ -197,7 +198,7 @@ def remove(folder: Path) -> None:
     A line stays in its place: no later LUT gets its number, which results may name. Raises StorageError.
     """
     write_text(folder / REMOVED_FILE, f"removed {datetime.now(UTC):%Y-%m-%d}\n")
-    for name in MAX_FILE_BYTES:
+    for name in (*MAX_FILE_BYTES, ORIGIN_FILE, SIGNATURE_FILE):
         _delete(folder / name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import select
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from luts.format.errors import BlocktimeError, UsageError
 from orchestrator.agent.agent import Agent
+from orchestrator.agent.alone import run_bundle
 from orchestrator.agent.contract import TOKEN_VARIABLE
 from orchestrator.agent.server import Server, listen
 from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
@@ -31,6 +33,8 @@ def program_options(prog: str, description: str | None) -> argparse.ArgumentPars
     parser.add_argument(
         "--store-bytes", type=int, default=DEFAULT_MAX_BYTES, help="bound on the store's size"
     )
+    parser.add_argument("--bundle", type=Path, help="a bundle to run, in the place of serving")
+    parser.add_argument("--journal", type=Path, help="what that leaves; beside the bundle if absent")
     parser.add_argument("--parent-watch", action="store_true", help="exit when stdin closes")
     return parser
 
@@ -40,12 +44,17 @@ def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelSto
     if options.parent_watch:
         watch_parent()
     token = os.environ.pop(TOKEN_VARIABLE, "")
+    store = functools.partial(ModelStore, options.store, options.store_bytes)
     try:
+        if options.bundle:
+            tell = functools.partial(print, file=sys.stderr, flush=True)
+            print(run_bundle(options.bundle, options.journal, lambda made: make_agent(made, store()), tell))
+            return 0
         if not token:
             raise UsageError(f"the agent needs a token; set {TOKEN_VARIABLE}")
         serve_forever(
             options.port,
-            lambda: make_agent(token, ModelStore(options.store, options.store_bytes)),
+            lambda: make_agent(token, store()),
             _announce,
         )
     except BlocktimeError as error:

@@ -69,6 +69,7 @@ class Operations:
             timed_warmup=True,
             heartbeat_ops=["load", "placement"],
             pace=True,
+            keep_warm=agent.spin is not None,
         ), b""
 
     def _have(self, request: requests.HaveRequest, _: Payload) -> Answer:
@@ -149,14 +150,18 @@ class Operations:
         ramp = Ramp(1_000_000 * request.warmup_ms) if request.warmup_ms else None
         clock, sleep = self._agent.clock, self._agent.sleep
         pace = Pace(1_000 * request.pace_us, clock, sleep) if request.pace_us else None
-        samples = time_schedule(models, request.order, request.warmup, pulse, clock, every_s, ramp, pace)
+        spin = self._agent.spin if request.keep_warm else None
+        samples = time_schedule(
+            models, request.order, request.warmup, pulse, clock, every_s, ramp, pace, spin
+        )
         after = self._agent.state()
+        told = {"keep_warm": request.keep_warm} if "keep_warm" in request.model_fields_set else {}
         return replies.RunReply(
             id=request.id,
             rounds=rounds,
             visits=visits,
-            state_before=before,
-            state_after=after,
+            state_before=before.model_copy(update=told),
+            state_after=after.model_copy(update=told),
             payload=samples.nbytes,
             **_warmed(ramp),
             **_traced(models, request.warmup + (ramp.rounds if ramp else 0)),

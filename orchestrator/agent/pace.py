@@ -1,8 +1,19 @@
-"""Calls at a steady rate, as a camera's frames come: the processor idles between them, and its clock falls."""
+"""What happens between calls: the processor idles at a steady rate, as with a camera's frames, or is kept busy."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+
+KEEP_WARM_NS = 500_000
+"""Clocks of phones rise within a fraction of a millisecond of work."""
+
+
+def spin() -> None:
+    """Keep the processor busy for `KEEP_WARM_NS`."""
+    end_ns = time.perf_counter_ns() + KEEP_WARM_NS
+    while time.perf_counter_ns() < end_ns:
+        pass
 
 
 class Pace:

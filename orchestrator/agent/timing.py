@@ -42,13 +42,15 @@ def time_schedule(
     piece_s: float = math.inf,
     ramp: Ramp | None = None,
     pace: Pace | None = None,
+    spin: Callable[[], None] | None = None,
 ) -> np.ndarray:
     """Nanoseconds [rounds, visits] as big-endian u64; only a model's `execute` lies between two clock reads.
 
     `order[r][v]` indexes `models`; each is first executed `warmup` times, and then all of them in turn for as long
     as `ramp`, which is told the times, goes on. Before every round, and within one that is expected to last longer
     than `piece_s`, `go_on` is told how many executions there were; it ends the run with OpError `cancelled`. `pace`
-    is waited for before every visit of a round. `clock` tells monotonic nanoseconds; it is not read where the
+    is waited for before every visit of a round, `spin` keeps the processor
+    busy before visits. `clock` tells monotonic nanoseconds; it is not read where the
     models' runtime times them itself, a round at a time. Raises OpError `run_failed` where the runtime fails.
     """
     visits = _Visits(_visits_timer(models, clock), go_on, piece_s)
@@ -58,12 +60,10 @@ def time_schedule(
     try:
         for index in range(len(models)):
             visits.time([index] * warmup)
-        while ramp and ramp.goes_on(visits.time(range(len(models)))):
+        while ramp and ramp.goes_on(visits.after(spin, range(len(models)))):
             pass
         for row, visited in zip(samples, order, strict=True):
-            row[:] = (
-                visits.time(visited) if pace is None else [visits.paced(index, pace) for index in visited]
-            )
+            row[:] = visits.after(_waiting(pace, spin), visited)
     except RuntimeError as error:
         raise OpError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
     finally:
@@ -92,10 +92,27 @@ class _Visits:
             self._slowest_ns = max(self._slowest_ns, *piece_ns)
         return times_ns
 
-    def paced(self, index: int, pace: Pace) -> int:
-        """Nanoseconds of one visit at the next moment of `pace`."""
+    def after(self, before: Callable[[], None] | None, visited: Sequence[int]) -> list[int]:
+        """`time` with something done before each of them."""
+        if before is None:
+            return self.time(visited)
+        times_ns: list[int] = []
+        for index in visited:
+            before()
+            times_ns += self.time([index])
+        return times_ns
+
+
+def _waiting(pace: Pace | None, spin: Callable[[], None] | None) -> Callable[[], None] | None:
+    """What comes before a visit of a round."""
+    if pace is None or spin is None:
+        return spin if pace is None else pace.wait
+
+    def wait() -> None:
         pace.wait()
-        return self.time([index])[0]
+        spin()
+
+    return wait
 
 
 def _visits_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiece:

@@ -33,9 +33,12 @@ def removals(spec: ExportSpec, parts: Mapping[Kind, Census]) -> dict[str, Export
     }
 
 
-def find_removal_run(device: Device, variant: Variant, files: Mapping[str, ModelFile]) -> Run:
-    """The open run of these files on a device, or a new one."""
-    return find_run(runs_root(), f"breakdown-{device.name}-{variant.name}-{_digest(files)[:8]}")
+def find_removal_run(
+    device: Device, variant: Variant, files: Mapping[str, ModelFile], self_test: bool = True
+) -> Run:
+    """The open run of these files on a device, with a self-test or without, or a new one."""
+    label = f"breakdown-{device.name}-{variant.name}-{_digest(files)[:8]}"
+    return find_run(runs_root(), label if self_test else f"{label}-untested")
 
 
 def measure_removals(
@@ -48,6 +51,7 @@ def measure_removals(
     *,
     budget_s: float,
     seed: int,
+    self_test: bool = True,
     progress: Progress,
 ) -> Attribution:
     """Measure a network and its removals, going on where the run's journal ends.
@@ -65,7 +69,7 @@ def measure_removals(
         variant,
         subject,
         run.journal,
-        Policy.of(variant.is_simulated),
+        Policy.of(variant.is_simulated, self_test),
         budget_s=budget_s,
         progress=progress,
     )

@@ -12,6 +12,7 @@ from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.options import (
     AccessOptions,
     DeviceOption,
+    SelfTestOption,
     VariantOptions,
     WorkersOption,
     parse_resolutions,
@@ -46,6 +47,7 @@ def blocks_command(
     budget: Annotated[str, typer.Option(help="Time after which no further pass is begun.")] = "5m",
     seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
     access: AccessOptions,
+    self_test: SelfTestOption = True,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,6 +73,7 @@ def blocks_command(
             window=window,
             budget_s=parse_budget(budget),
             seed=seed,
+            self_test=self_test,
             workers=workers,
             keep=write,
             progress=progress,

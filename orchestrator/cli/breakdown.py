@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
     BudgetOption,
     DeviceOption,
     NetworksOption,
+    SelfTestOption,
     VariantOptions,
     WorkersOption,
     target_of,
@@ -54,6 +55,7 @@ def breakdown_command(
         ),
     ] = None,
     access: AccessOptions,
+    self_test: SelfTestOption = True,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,6 +71,7 @@ def breakdown_command(
             method=method,
             budget_s=budget_s,
             seed=seed,
+            self_test=self_test,
             workers=workers,
             progress=progress,
         )

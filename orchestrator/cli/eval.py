@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import ArchOption
+from orchestrator.cli.calibration import CalibrationOptions
+from orchestrator.cli.options import ArchOption, with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
 
 DataOption = Annotated[
@@ -22,7 +23,7 @@ OnOption = Annotated[str, typer.Option("--on", help="Where networks are evaluate
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("eval")(eval_command)
+    app.command("eval")(with_blocks(eval_command))
 
 
 def eval_command(
@@ -32,13 +33,31 @@ def eval_command(
     final: Annotated[bool, typer.Option("--final", help="On the validation set: once, at the end.")] = False,
     outside: OutsideOption = False,
     on: OnOption = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32 or int8: of the program exported for XNNPACK, not of the network in PyTorch."
+        ),
+    ] = None,
+    *,
+    calibration: CalibrationOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy of one architecture with weights inherited from a supernet."""
+    """Accuracy of one architecture with weights inherited from a supernet, in PyTorch or as it is exported."""
     from orchestrator.tasks.evaluate import evaluate  # brings torch, which most commands can do without
+    from orchestrator.tasks.exported_scores import as_exported
 
     with shown_progress() as progress:
-        evaluation = evaluate(arch, supernet, data, final=final, outside=outside, on=on, progress=progress)
+        evaluation = evaluate(
+            arch,
+            supernet,
+            data,
+            final=final,
+            outside=outside,
+            on=on,
+            scored=as_exported(precision or "", calibration.parse(), progress),
+            progress=progress,
+        )
     facts = {
         "arch": evaluation.arch.to_json(),
         "split": evaluation.split,

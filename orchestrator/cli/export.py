@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from luts.format.errors import UsageError
+from orchestrator.cli.calibration import CalibrationOptions
 from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.options import (
@@ -16,6 +17,7 @@ from orchestrator.cli.options import (
     WorkersOption,
     parse_deployment_target,
     parse_resolutions,
+    with_blocks,
 )
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, shown_progress
 from orchestrator.export import Artifact
@@ -25,7 +27,7 @@ from orchestrator.tasks.trained import Trained
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("export")(export_command)
+    app.command("export")(with_blocks(export_command))
 
 
 def export_command(
@@ -37,7 +39,9 @@ def export_command(
     resolution: Annotated[
         str | None, typer.Option(help="Input size of the networks, or sizes of the blocks; their own, all.")
     ] = None,
-    runtime: Annotated[str, typer.Option(help="executorch (.pte) or coreml (.mlpackage).")] = "executorch",
+    runtime: Annotated[
+        str, typer.Option(help="executorch (.pte), coreml (.mlpackage), onnx, litert (.tflite).")
+    ] = "executorch",
     backend: Annotated[str | None, typer.Option(help="xnnpack, portable, coreml, vulkan.")] = None,
     precision: PrecisionOption = None,
     weights: Annotated[
@@ -50,6 +54,8 @@ def export_command(
     ] = None,
     data: DataOption = None,
     outside: OutsideOption = False,
+    *,
+    calibration: CalibrationOptions,
     ios: Annotated[
         str | None, typer.Option("--ios", help="Oldest iOS of a Core ML model: 15 to 18; 16, for int8 17.")
     ] = None,
@@ -73,6 +79,8 @@ def export_command(
         raise UsageError("--space and --blocks go together")
     trained = Trained(weights, supernet, data, outside)
     _check_choice(bool(model), blocks, trained)
+    if blocks and calibration.calibration:
+        raise UsageError("--calibration is of whole networks; leave --blocks out")
     target = parse_deployment_target(ios) if ios else ""
     lowering = Lowering(runtime, backend or "", precision or "", target)
     sides = parse_resolutions(resolution)
@@ -89,6 +97,7 @@ def export_command(
                 lowering,
                 resolution=sides[0] if sides else None,
                 trained=trained,
+                calibration=calibration.parse(),
                 output=output,
                 workers=workers,
                 progress=progress,
@@ -130,6 +139,7 @@ def _row(name: str, artifact: Artifact, trained: Trained) -> dict[str, Any]:
     return {
         "name": name,
         "weights": str(trained),
+        "calibration": artifact.spec.calibration or None,
         "weights_sha256": artifact.spec.weights.partition("sha256:")[2] or None,
         "bytes": artifact.payload_bytes,
         "delegates": artifact.delegates,

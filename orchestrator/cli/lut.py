@@ -8,18 +8,34 @@ import typer
 
 from luts.format.errors import UsageError
 from luts.format.messages import unknown
+from luts.share.pull import note_verified
 from luts.verify import rebuild, verify_lut
-from orchestrator.cli import lut_diff, lut_versions
+from orchestrator.cli import lut_adapt, lut_board, lut_diff, lut_published, lut_share, lut_versions
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store
+from orchestrator.cli.lut_store import tell as tell_of_lut
 from orchestrator.cli.lut_table import emit_entries, provenance
 from orchestrator.cli.options import ResolutionOption, parse_name
-from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, paged, tell
+from orchestrator.cli.output import (
+    Column,
+    JsonOption,
+    emit_facts,
+    emit_json,
+    emit_rows,
+    paged,
+    shown_progress,
+    tell,
+)
+from orchestrator.tasks.foreign import device_spread, warning, widened
 from orchestrator.tasks.predict import predict
 
 app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)
 
 lut_versions.register(app)
+lut_board.register(app)
 lut_diff.register(app)
+lut_published.register(app)
+lut_share.register(app)
+lut_adapt.register(app)
 
 
 @app.command("show")
@@ -60,13 +76,20 @@ def rebuild_command(
 
 
 @app.command("verify")
-def verify_command(lut: LutArgument, luts: LutsOption = None, as_json: JsonOption = False) -> None:
-    """Check every file of a LUT and recompute all entries from its samples."""
+def verify_command(
+    lut: LutArgument,
+    key: lut_share.KeyOption = None,
+    luts: LutsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every file of a LUT and recompute all entries from its samples; with --key, its signature too."""
     ref = open_store(luts).resolve(lut)
     verified = verify_lut(ref.path)
+    trust = note_verified(ref.path, key)
     facts = {
         "lut": str(ref),
         "verdict": "valid: digests hold, all entries follow from the samples",
+        "trust": trust,
         "entries": len(verified.entries),
         "models": len(verified.models),
         "samples": verified.samples.num_rows,
@@ -84,11 +107,22 @@ def predict_command(
         ),
     ],
     resolution: ResolutionOption = None,
+    device: Annotated[
+        str | None, typer.Option(help="Predict for this device; warns and widens where the LUT is another's.")
+    ] = None,
     luts: LutsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict whole-network latency of architectures."""
-    predicted = predict(open_store(luts).load(lut), arch, resolution)
+    store = open_store(luts)
+    ref = store.resolve(lut)
+    with shown_progress() as progress:
+        predicted = predict(store.load(ref), arch, resolution, progress)
+    if device is not None and device != ref.device:
+        spread = device_spread(store, ref.space, ref.variant.split("-")[0])
+        tell_of_lut(warning(ref, device, spread))
+        if spread is not None:
+            predicted = {name: widened(prediction, spread) for name, prediction in predicted.items()}
     rows = [
         {
             "arch": name,
@@ -96,6 +130,7 @@ def predict_command(
             "low": prediction.low,
             "high": prediction.high,
             "level": prediction.level,
+            "basis": prediction.basis,
             "weak": " ".join(prediction.weak_keys),
         }
         for name, prediction in predicted.items()
@@ -106,6 +141,7 @@ def predict_command(
         Column("low", "low", 3),
         Column("high", "high", 3),
         Column("level", "level", percent=True),
+        Column("basis", "interval from", spare=1),
         Column("weak", "weakly known blocks"),
     ]
     emit_rows("", columns, rows, as_json)

@@ -140,6 +140,11 @@ def _tell(diff: LutDiff, refs: Sequence[LutRef], tables: Sequence[Lut], names: S
         if diff.missing[place]:
             told += f"; not in all others: {few(diff.missing[place])}"
         tell(told)
+    fixed = [name for name, table in zip(names, tables, strict=True) if table.meta.fixed_performance]
+    if fixed and len(fixed) < len(tables):
+        tell(
+            f"measured in fixed performance mode, which slows a phone down, unlike the others: {', '.join(fixed)}"
+        )
     simulated = [
         name for name, table in zip(names, tables, strict=True) if table.meta.measured == "simulated"
     ]

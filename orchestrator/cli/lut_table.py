@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from luts.format.lut import Lut
 from luts.format.messages import few
-from luts.format.schema import Entry
+from luts.format.schema import Entry, UnitSpread
 from orchestrator.cli.output import Column, emit_rows, tell
 from orchestrator.journal.conditions import described
 
@@ -20,6 +20,7 @@ _COLUMNS = [
     Column("rounds", "rounds", spare=5),
     Column("method", "method", spare=4),
 ]
+_SHARE = Column("measured_share", "measured here", 2, spare=2)
 _IDENTIFIED = Column("identified", "identified", spare=2)
 _MIGRATED = Column("migrated_operations", "ops migrated by removal", spare=2)
 
@@ -27,6 +28,7 @@ _MIGRATED = Column("migrated_operations", "ops migrated by removal", spare=2)
 def emit_entries(entries: Sequence[Entry]) -> None:
     """Entries as a table; where placement is known, with what a removal made migrate to another compute unit."""
     later = [_IDENTIFIED] if any(entry.identified is not None for entry in entries) else []
+    later += [_SHARE] if any(entry.measured_share is not None for entry in entries) else []
     later += [_MIGRATED] if any(entry.migrated_operations is not None for entry in entries) else []
     emit_rows("", _COLUMNS + later, [entry.model_dump() for entry in entries], False)
     sums = sum(entry.identified == "sum" for entry in entries)
@@ -73,8 +75,44 @@ def provenance(lut: Lut) -> dict[str, str]:
         + (", the others from the prior alone" if len(measured) < len(lut.entries) else ""),
         "reference": f"{meta.reference_id}, {reference}",
         "noise floor": f"{100 * meta.noise_floor:.2f} % between two loads of the reference",
+        **_spread(meta.unit_spread),
         "held out": heldout,
+        **_learned_from(lut),
     }
+
+
+def _spread(seen: UnitSpread | None) -> dict[str, str]:
+    """Between units of a class, where several shared the measurement."""
+    if seen is None:
+        return {}
+    spreads = ((seen.reference, "in the reference's ms"), (seen.ratio, "in a network's ratio to it"))
+    said = [f"{100 * share:.2f} % {what}" for share, what in spreads if share is not None]
+    return {"units": f"{seen.units}" + (f", which differ by {', '.join(said)} (sd)" if said else "")}
+
+
+def _learned_from(lut: Lut) -> dict[str, str]:
+    meta = lut.meta
+    if not meta.sources:
+        return {}
+    kept = [source for source in meta.sources if source.name not in meta.dropped_sources]
+    names = [f"{source.name} ({source.digest[:12]}, {source.measured})" for source in kept]
+    lines = {"learned from": ", ".join(names) or "no other LUT: all contradict the measurements"}
+    shares = [entry.measured_share for entry in lut.entries if entry.measured_share is not None]
+    if shares:
+        lines["measured here"] = (
+            f"{100 * sum(shares) / len(shares):.0f} % of what other LUTs leave open, on average over entries"
+        )
+    if meta.dropped_sources:
+        lines["dropped"] = "; ".join(
+            f"{name} contradicts the measurements, which are e^{gain:.1f} times likelier without it"
+            for name, gain in meta.dropped_sources.items()
+        )
+    if (width := meta.conformal.posterior_half_width_95) is not None and meta.conformal.half_width_95 is None:
+        lines["predictions"] = (
+            f"within {100 * width:.1f} % (95 %), from the posterior, calibrated by networks predicted without "
+            "themselves: fewer than 19 are held out"
+        )
+    return lines
 
 
 def _failures(failures: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,8 @@ import typer
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutRef, LutStore
+from luts.published_lut import list_published, read_published
+from luts.share.pull import trust
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store
 from orchestrator.cli.output import Column, JsonOption, emit_rows, say
 
@@ -22,6 +24,7 @@ _COLUMNS = [
     Column("noise_floor", "noise floor", 2, percent=True, spare=2),
     Column("mape", "held-out MAPE", 2, percent=True),
     Column("created", "created", spare=3),
+    Column("trust", "trust", spare=4),
 ]
 
 
@@ -33,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_command(luts: LutsOption = None, as_json: JsonOption = False) -> None:
-    """All LUTs that can be found, with what they were measured on.
+    """All LUTs that can be found, with what they were measured on, and tables that others published.
 
     «by name» says which version a name without one means, and why: it is pinned, or predicts best.
     """
@@ -47,6 +50,7 @@ def list_command(luts: LutsOption = None, as_json: JsonOption = False) -> None:
         except InvalidArtifactError as error:
             notes.append(f"{name}: {error}")
     rows = [_row(store, ref, ref in taken) for ref in refs]
+    rows += [_published_row(name, path) for name, path in list_published(store.roots).items()]
     emit_rows("", _COLUMNS, rows, as_json)
     for note in notes + [f"{row['lut']} is broken: {row['broken']}" for row in rows if row["broken"]]:
         say(f"warning: {note}")
@@ -66,7 +70,17 @@ def _row(store: LutStore, ref: LutRef, taken: bool) -> dict[str, Any]:
         "noise_floor": meta.noise_floor,
         "mape": meta.heldout_error.mape if meta.heldout_error else None,
         "created": meta.created,
+        "trust": trust(ref.path),
     }
+
+
+def _published_row(name: str, path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"lut": name, "taken": None, "path": str(path), "broken": None}
+    try:
+        published = read_published(path)
+    except InvalidArtifactError as error:
+        return row | {"kind": "broken", "broken": str(error)}
+    return row | {"model": published.title, "kind": published.label, "created": published.imported}
 
 
 def pin_command(

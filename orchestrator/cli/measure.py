@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +28,14 @@ from orchestrator.cli.options import (
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.cli.percentiles import PERCENTILES, short_of_calls, told_columns
+from orchestrator.cli.runtimes import compare_runtimes
 from orchestrator.cli.suite import measure_suite
 from orchestrator.cli.sustained import measure_for_long
 from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
+from orchestrator.tasks.runtimes import parse_runtimes
 from orchestrator.tasks.trained import Trained
+
+_BUDGET = "2m"
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +76,7 @@ def measure_command(
         ),
     ] = None,
     variant: VariantOptions,
-    budget: BudgetOption = "2m",
+    budget: BudgetOption = _BUDGET,
     seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
     access: AccessOptions,
     self_test: SelfTestOption = True,
@@ -81,9 +86,26 @@ def measure_command(
 ) -> None:
     """Latency of whole networks with intervals, all interleaved in one measurement; the first is the reference.
 
-    `ms` is what a quiet device takes; p50, p90 and p99 are of single calls as they ran.
+    `ms` is what a quiet device takes; p50, p90 and p99 are of single calls as they ran. With --runtime onnx, litert
+    or both (onnx,litert) every network is measured in ExecuTorch and in those, and their outputs are compared.
     """
     target, budget_s = target_of(device, variant, access), parse_budget(budget)
+    if runtimes := parse_runtimes(variant.runtime):
+        if artifact or suite or sustained or supernet or data or outside or pace:
+            raise UsageError(f"--runtime {variant.runtime} compares networks; give --model (or --arch) alone")
+        compare_runtimes(
+            model or (),
+            replace(target, runtime="executorch"),
+            runtimes,
+            output or (),
+            as_json,
+            resolution=resolution,
+            budget_s=budget_s,
+            seed=seed,
+            self_test=self_test,
+            workers=workers,
+        )
+        return
     if pace is not None and (suite is not None or sustained is not None):
         raise UsageError("--suite and --sustained run back to back; leave --pace out")
     if suite is not None:
@@ -101,6 +123,7 @@ def measure_command(
         )
         return
     if sustained is not None:
+        _refuse_for_sustained(budget, seed, self_test)
         if supernet:
             raise UsageError("--sustained runs random weights, which take as long; leave --supernet out")
         measure_for_long(
@@ -143,6 +166,25 @@ def measure_command(
         _show(device, measured)
 
 
+def _refuse_for_sustained(budget: str, seed: int, self_test: bool) -> None:
+    """UsageError for options that a run of one network without a pause has no use for."""
+    given = {"--budget": budget != _BUDGET, "--seed": seed != 0, "--no-self-test": not self_test}
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise UsageError(
+            f"--sustained runs one network for as long as it says, in no schedule; leave {', '.join(names)} out"
+        )
+
+
+_USAGE = (
+    Column("memory_mib", "MiB alone", 1, spare=3),
+    Column("memory_low", "at least", 1, spare=9),
+    Column("memory_high", "at most", 1, spare=9),
+    Column("memory_peak", "peak", 1, spare=9),
+    Column("energy_mj", "mJ a call", 3, spare=3),
+    Column("energy_low", "at least", 3, spare=9),
+    Column("energy_high", "at most", 3, spare=9),
+)
+
 _COLUMNS = [
     Column("model", "model"),
     Column("params", "parameters", counted=True, spare=2),
@@ -158,6 +200,7 @@ _COLUMNS = [
     Column("load_ms", "load ms", 2, spare=4),
     Column("first_ms", "first load ms", 2, spare=6),
     Column("compile_ms", "compiling ms", 1, spare=6),
+    *_USAGE,
     Column("loads", "loads", spare=5),
     Column("rounds", "rounds", spare=8),
     Column("calls", "calls", spare=8),
@@ -172,10 +215,11 @@ _LOWERED = [
 
 def _show(device: str, measured: MeasuredNetworks) -> None:
     rows = [network.to_dict() for network in measured.networks]
-    untold = {name for name in ("first_ms", "compile_ms") if not any(row[name] for row in rows)}
+    may_be_untold = ("first_ms", "compile_ms", *(column.name for column in _USAGE))
+    untold = {name for name in may_be_untold if not any(row[name] for row in rows)}
     columns = [column for column in told_columns(_COLUMNS, rows) if column.name not in untold]
     emit_rows(f"{device}, {measured.setup.variant.name}{measured.setup.warning}", columns, rows, False)
-    if not measured.setup.simulated:
+    if not measured.setup.variant.is_simulated:
         lowered = [row | {"outside": outside_text(row["outside"])} for row in rows]
         emit_rows("how each was lowered", _LOWERED, lowered, False)
     tell(

@@ -19,6 +19,7 @@ from orchestrator.cli.output import ask, say
 from orchestrator.devices.common.device import Access
 from orchestrator.tasks.target import Target
 from orchestrator.wire.device_state import Caveat
+from search.spaces.arch import MAX_CLASSES
 
 DeviceOption = Annotated[
     str,
@@ -61,7 +62,11 @@ SelfTestOption = Annotated[
     ),
 ]
 RuntimeOption = Annotated[
-    str | None, typer.Option("--runtime", help="executorch or coreml; coreml on iPhones, else executorch.")
+    str | None,
+    typer.Option(
+        "--runtime",
+        help="executorch or coreml; coreml on iPhones, else executorch. On the host onnx and litert too.",
+    ),
 ]
 BackendOption = Annotated[
     str | None,
@@ -189,11 +194,11 @@ def _options_of(parameter: inspect.Parameter, hint: Any) -> Iterator[inspect.Par
         )
 
 
-def parse_name(text: str) -> str:
-    """A device's name as LUTs may have it."""
+def parse_name(text: str, option: str = "--name", example: str = "pixel8-work") -> str:
+    """A device's name, or another part of a LUT's."""
     if re.fullmatch(NAME_PATTERN, text) is None:
         raise UsageError(
-            f"--name {text!r}: expected small letters, digits, dots and dashes, such as pixel8-work"
+            f"{option} {text!r}: expected small letters, digits, dots and dashes, such as {example}"
         )
     return text
 
@@ -204,6 +209,14 @@ def parse_deployment_target(text: str) -> str:
     if match is None:
         raise UsageError(f"--ios {text!r}: expected a version such as 17")
     return f"iOS{match[1]}"
+
+
+def parse_heads(text: str | None) -> tuple[int, ...]:
+    """Numbers of classes of `10,100,1000`; none of None."""
+    heads = [int(part) if part.isdecimal() else 0 for part in text.split(",")] if text is not None else []
+    if not all(0 < number <= MAX_CLASSES for number in heads):
+        raise UsageError(f"--heads {text!r}: expected numbers of classes, e.g. 10,100,1000")
+    return tuple(heads)
 
 
 def parse_resolutions(text: str | None) -> tuple[int, ...] | None:

@@ -38,7 +38,7 @@ def write_table(file: Path, document: dict[str, Any], rows: str = "") -> None:
         write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, document[rows][0], lineterminator="\n")
+    writer = csv.DictWriter(text, next(iter(document[rows]), ()), lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in document[rows])
     write_text(file, text.getvalue())

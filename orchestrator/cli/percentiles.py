@@ -29,4 +29,5 @@ def short_of_calls(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A line that says what percentiles are, and how many calls the absent ones take."""
     absent = [percent for percent in TOLD if any(row[f"p{percent}_ms"] is None for row in rows)]
     needs = "".join(f"; p{percent} takes {calls_needed(percent / 100)} calls" for percent in absent)
+    needs += ", for which a longer --budget leaves time" if absent else ""
     return [f"percentiles are of single calls as they ran, disturbances included{needs}"] if rows else []

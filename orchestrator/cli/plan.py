@@ -35,6 +35,7 @@ def show_plan(planned: PlannedProfile, as_json: bool) -> None:
             "device_most_s": forecast.most_s,
             "expected_latencies": forecast.source,
             "compiled_on_device": planned.compiled,
+            "compiling_s": planned.compile_s,
             "exports_cached": cached,
             "exports_to_make": None if cached is None else len(plan.models) - cached,
             "exports_s": planned.export_s,
@@ -63,14 +64,23 @@ def _facts(planned: PlannedProfile) -> dict[str, Any]:
     }
     if planned.compiled:
         facts["first loads"] = (
-            f"{planned.compiled} models are compiled for the neural engine on the device, once each: seconds to "
-            "minutes for one, beside the minutes of measuring"
+            f"{planned.compiled} models are compiled for the neural engine on the device, once each: "
+            + _compiling(planned)
         )
     if planned.cached is not None and planned.export_s is not None:
         missing = len(models) - planned.cached
         time = f" in about {_minutes(planned.export_s)} minutes" if missing else ""
         facts["export"] = f"{planned.cached} models are there, {missing} to be made{time}"
     return facts
+
+
+def _compiling(planned: PlannedProfile) -> str:
+    if planned.compile_s is None:
+        return "seconds to minutes for one, beside the minutes of measuring; known once such a device has run some"
+    return (
+        f"about {_minutes(planned.compile_s)} minutes beside those of measuring, by {planned.first_loads} first "
+        "loads of earlier runs"
+    )
 
 
 def _minutes(seconds: float) -> str:

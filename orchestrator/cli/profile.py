@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,56 +20,17 @@ from orchestrator.cli.options import (
     VariantOptions,
     WorkersOption,
     parse_name,
-    parse_resolutions,
     target_of,
     with_blocks,
 )
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say, shown_progress
 from orchestrator.cli.plan import show_plan
+from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.policy import Policy
 from orchestrator.simulate.compare import Comparison
-from orchestrator.tasks.plan import PlanChoice, plan_profile
+from orchestrator.tasks.plan import plan_profile
 from orchestrator.tasks.profile import Profile, profile
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """What is measured, and when to stop."""
-
-    resolution: Annotated[
-        str | None, typer.Option(help="Input sizes, e.g. 192,256; the space's default.")
-    ] = None
-    classes: Annotated[int | None, typer.Option(min=1, help="Of the classifier; the space's default.")] = None
-    models: Annotated[
-        int | None, typer.Option(min=1, help="Whole models in all; as many as fit the budget.")
-    ] = None
-    design: Annotated[int | None, typer.Option(min=0, help="Design models; one for three block keys.")] = None
-    heldout: Annotated[
-        int | None, typer.Option(min=0, help="Models held out; a fifth of all, at least 10.")
-    ] = None
-    removals: Annotated[
-        str | None, typer.Option(help="all, reference or none: whose blocks are removed or swapped.")
-    ] = None
-    like: Annotated[
-        str | None, typer.Option(help="LUT of a similar device: latencies to expect, for the plan.")
-    ] = None
-    narrow: Annotated[str | None, typer.Option(help="Stop at predictions within this; 1.5%.")] = None
-    seed: Annotated[int, typer.Option(help="Of plan and schedule.")] = 0
-
-    @property
-    def choice(self) -> PlanChoice:
-        """What the task takes."""
-        return PlanChoice(
-            parse_resolutions(self.resolution),
-            self.classes,
-            self.models,
-            self.design,
-            self.heldout,
-            self.removals,
-            self.like,
-            self.seed,
-        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +59,14 @@ def profile_command(
     variant: VariantOptions,
     budget: BudgetOption = "15m",
     plan: PlanOptions,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="LUT[,LUT...] of other devices to learn from too, or best: the best of the space at hand.",
+        ),
+    ] = None,
+    narrow: Annotated[str | None, typer.Option(help="Stop at predictions within this; 1.5%.")] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Say what would be measured, and stop.")
     ] = False,
@@ -117,15 +86,15 @@ def profile_command(
     store = open_store(luts, made=True)
     if run.name is not None:
         parse_name(run.name)
-    narrow = None if plan.narrow is None else parse_percent(plan.narrow, "--narrow") / 100
-    pace_us = parse_pace(pace)
+    width = None if narrow is None else parse_percent(narrow, "--narrow") / 100
+    pace_us, choice = parse_pace(pace), replace(plan.choice, sources=sources)
     if plan_only:
         planned = plan_profile(
             space,
             target,
-            plan.choice,
+            choice,
             budget_s=budget_s,
-            narrow=narrow,
+            narrow=width,
             pace_us=pace_us,
             store=store,
             workers=workers,
@@ -136,9 +105,9 @@ def profile_command(
         profiled = profile(
             space,
             target,
-            plan.choice,
+            choice,
             budget_s=budget_s,
-            narrow=narrow,
+            narrow=width,
             self_test=self_test,
             pace_us=pace_us,
             name=run.name,
@@ -149,15 +118,21 @@ def profile_command(
             workers=workers,
             progress=progress,
         )
-    _show(profiled, as_json)
+    show_profile(profiled, as_json)
 
 
-def _show(profiled: Profile, as_json: bool) -> None:
+def say_how(profiled: Profile) -> None:
+    """How measuring went."""
     if measurement := profiled.measurement:
         say(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")
         say(_why_it_ended(measurement, profiled.policy))
     if profiled.truth:
         say(_truth(profiled.truth, profiled.folder / "truth.json"))
+
+
+def show_profile(profiled: Profile, as_json: bool) -> None:
+    """How measuring went, and the LUT."""
+    say_how(profiled)
     path, lut = str(profiled.path), profiled.lut
     entries = sorted(lut.entries, key=lambda e: (-e.ms, e.key))
     if as_json:

@@ -10,12 +10,13 @@ import typer
 from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.eval import DataOption, OnOption, OutsideOption
-from orchestrator.cli.lut_store import LutsOption, open_store
+from orchestrator.cli.lut_store import LutsOption, open_store, tell
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
 from orchestrator.cli.search_coarse import check_settings, show_largest
 from orchestrator.cli.search_options import LimitOptions, PhoneOptions, SettingOptions
 from orchestrator.tasks.coarse import find_largest
+from orchestrator.tasks.foreign import device_spread, warning
 from orchestrator.tasks.phones import budget_of
 from orchestrator.tasks.trial import Trial
 from orchestrator.winner.card import budget_text, by_lut
@@ -78,6 +79,8 @@ def search_command(
     if device is not None:
         into = store if feedback else None
         trial = Trial(device, access.parse(), top_count, parse_budget(budget), into)
+        for ref in (phone.ref for phone in opened if phone.ref.device != device):
+            tell(warning(ref, device, device_spread(store, ref.space, ref.variant.split("-")[0])))
     if supernet is None:
         check_settings(chosen)
         if objective != INHERITED_ACCURACY or data or outside or feedback or cluster or on != "auto":

@@ -48,7 +48,9 @@ class RecipeOptions:
     arch: Annotated[
         str | None,
         typer.Option(
-            "--arch", "--model", help="Train this network of the space alone: a name or a JSON file."
+            "--arch",
+            "--model",
+            help="Train this network alone: a name, a JSON file, timm:NAME or timm:NAME@PX.",
         ),
     ] = None
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None
@@ -65,18 +67,45 @@ class RecipeOptions:
         typer.Option(help="Largest norm of the gradients, 0 for none; may change when a run goes on."),
     ] = None
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16, instead of the recipe's.")] = None
+    freeze: Annotated[
+        int | None, typer.Option(min=0, help="First stages, the stem among them, whose weights stand still.")
+    ] = None
 
     def parse(self) -> Recipe:
         """The recipe that the options describe."""
         from search.supernet.recipe.recipe_files import changed, get_recipe
 
         names = ["seed", "epochs", "sampler", "batch_size", "micro_batches", "precision"]
-        names += ["learning_rate", "clip_norm"]
+        names += ["learning_rate", "clip_norm", "freeze"]
         changes = {name: getattr(self, name) for name in names}
         changes["arch"] = load_arch(self.arch).to_json() if self.arch else None
         alpha = None if self.alpha is None else parse_share(self.alpha, "--alpha")
         distillation = {"kind": self.distill, "alpha": alpha, "tau": self.tau}
         return changed(get_recipe(self.recipe), changes, distillation)
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The weights to begin with."""
+
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights to begin with: supernet:DIR, or of one network FILE.safetensors or timm:NAME[:FILE]."
+        ),
+    ] = None
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --init: a new classifier of so many classes, those of the images."),
+    ] = None
+    qat: Annotated[
+        bool,
+        typer.Option(
+            "--qat",
+            help="With --arch and --init: fine-tune with int8's rounding, for `bench export --weights "
+            "FOLDER/weights.safetensors --precision int8 --calibration DATA`.",
+        ),
+    ] = False
 
 
 def register(app: typer.Typer) -> None:
@@ -85,13 +114,16 @@ def register(app: typer.Typer) -> None:
 
 
 def train_command(
-    space: Annotated[str, typer.Option(help="Search space of the supernet.")],
     data: Annotated[str, typer.Option(help="imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the checkpoint; an unfinished one goes on.")
     ],
     recipe: RecipeOptions,
     teacher: TeacherOptions,
+    init: InitOptions,
+    space: Annotated[
+        str | None, typer.Option(help="Search space of the supernet; that of --arch without.")
+    ] = None,
     on: Annotated[str, typer.Option("--on", help="auto, cpu, cuda or mps.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that prepare images.")] = 0,
     compiled: Annotated[
@@ -101,10 +133,17 @@ def train_command(
 ) -> None:
     """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on.
 
+    With --arch one network alone; --init goes on from weights, as a search's winner is fine-tuned.
+
     On many GPUs or nodes: torchrun --nproc-per-node N --no-python bench train ...; all share the output folder.
     """
     _refuse_without_teacher(recipe, teacher)
+    if init.classes is not None and init.init is None:
+        raise UsageError("--classes is for a new classifier on given weights; add --init")
     chosen = recipe.parse()
+    if init.qat:
+        _train_quantized(data, output, chosen, init.init, taught=teacher.teacher is not None, as_json=as_json)
+        return
     from orchestrator.tasks.train import train_supernet  # brings torch, which most commands can do without
 
     with shown_progress() as progress:
@@ -114,6 +153,8 @@ def train_command(
             output,
             chosen,
             **vars(teacher),
+            init=init.init,
+            classes=init.classes,
             on=on,
             workers=workers,
             compiled=compiled,
@@ -128,6 +169,7 @@ def train_command(
         "data": f"{info.source}: {len(images.split.train)} training, {len(images.split.search)} search, "
         f"{len(images.split.validation)} validation images, {images.classes} classes",
         "recipe": info.recipe.name,
+        "init": info.init or "random weights",
         "scope": str(info.scope),
         "steps": info.step,
         "loss": info.loss,
@@ -136,6 +178,28 @@ def train_command(
         "seconds": round(trained.seconds, 1),
     }
     emit_facts("", facts, as_json, percent=("held_out_top1",))
+
+
+def _train_quantized(
+    data: str, output: Path, recipe: Recipe, init: str | None, *, taught: bool, as_json: bool
+) -> None:
+    """Fine-tune one network for int8."""
+    if init is None or taught:
+        raise UsageError(
+            "--qat goes on from trained weights, without a teacher; give --init and no --teacher"
+        )
+    from orchestrator.tasks.qat import train_quantized
+
+    with shown_progress() as progress:
+        tuned = train_quantized(data, output, recipe, init, progress=progress)
+    facts = {
+        "weights": str(tuned.weights),
+        "arch": tuned.arch.to_json(),
+        "steps": tuned.steps,
+        "loss": tuned.loss,
+        "seconds": round(tuned.seconds, 1),
+    }
+    emit_facts("", facts, as_json)
 
 
 def _refuse_without_teacher(recipe: RecipeOptions, given: TeacherOptions) -> None:

@@ -32,6 +32,9 @@ def validate_command(
     count: Annotated[int, typer.Option("-n", "--count", min=2, help="Fresh architectures.")] = 30,
     budget: BudgetOption = "10m",
     seed: Annotated[int, typer.Option(help="Of the architectures and the schedule.")] = 0,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Of the architectures; as many as the LUT measured.")
+    ] = None,
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Use an equal measurement that was finished.")
     ] = False,
@@ -49,6 +52,7 @@ def validate_command(
             count=count,
             budget_s=parse_budget(budget),
             seed=seed,
+            classes=classes,
             reuse=reuse,
             store=open_store(luts),
             workers=workers,

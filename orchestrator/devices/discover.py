@@ -7,7 +7,7 @@ from typing import Literal
 
 from luts.format.errors import BlocktimeError, UsageError
 from orchestrator.agent.programs import agent_program
-from orchestrator.devices.android.device import AndroidDevice
+from orchestrator.devices.android.device import COMEBACK_TIMEOUT_S, AndroidDevice
 from orchestrator.devices.android.finding import find, why_blind
 from orchestrator.devices.android.finding import list_phones as list_androids
 from orchestrator.devices.android.phones import is_address
@@ -126,7 +126,12 @@ def _android(known: Phone | None, name: str, access: Access) -> Device:
     if phone is None:
         raise DeviceError(_not_attached(known, name))
     return AndroidDevice(
-        phone, apk=access.app, allow=access.allow, fixed=access.fixed_performance, say=access.say
+        phone,
+        apk=access.app,
+        allow=access.allow,
+        fixed=access.fixed_performance,
+        say=access.say,
+        comeback_timeout_s=COMEBACK_TIMEOUT_S if access.away_s is None else access.away_s,
     )
 
 

@@ -30,6 +30,7 @@ _STOP_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 10.0
 
 # How long our own last connection may be cleaned up after: the round that it was lost in may still be executed.
+# One that was lost in a load takes as long as that.
 _BUSY_TIMEOUT_S = 15.0
 
 
@@ -69,6 +70,7 @@ class HostDevice:
         self._client: AgentClient | None = None
         self.agent_starts = 0
         self.fixed_performance = False
+        self.allow: tuple[str, ...] = ()
 
     @property
     def agent_pid(self) -> int | None:
@@ -99,7 +101,8 @@ class HostDevice:
 
     def _greet_running(self) -> AgentClient | None:
         """None where the agent has died or hangs: it does not answer, or does not see that its client has gone."""
-        deadline_s = time.monotonic() + _BUSY_TIMEOUT_S
+        left_s = self._client.load_left_s if self._client is not None else 0.0
+        deadline_s = time.monotonic() + max(_BUSY_TIMEOUT_S, left_s)
         while True:
             try:
                 return self._greet()

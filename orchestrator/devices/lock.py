@@ -26,6 +26,10 @@ MAX_HOLDER_CHARACTERS = 200
 _FOR_ALL_USERS = 0o666
 
 
+class BusyError(DeviceError):
+    """Another process measures on the device."""
+
+
 def lock_path(identity: str) -> Path:
     """Of a device; in $BLOCKTIME_LOCKS, else where all users of this machine have their temporary files."""
     folder = Path(os.environ.get("BLOCKTIME_LOCKS") or tempfile.gettempdir())
@@ -37,7 +41,7 @@ def held(device: Device) -> Iterator[None]:
     """Within, no other process measures on the device; a simulated one is for everybody.
 
     Raises:
-        DeviceError: one does; names it.
+        BusyError: one does; names it.
         StorageError: there is no place for locks.
     """
     if not device.identity:
@@ -53,7 +57,7 @@ def held(device: Device) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 4 * MAX_HOLDER_CHARACTERS, 0).decode(errors="replace").strip()
-            raise DeviceError(
+            raise BusyError(
                 f"{device.name} is being measured by {holder or 'another process'}; two at once disturb each "
                 "other: wait until it has ended or stop it, then run the same command again"
             ) from None

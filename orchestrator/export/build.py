@@ -23,8 +23,11 @@ from orchestrator.export.artifacts.artifact import (
 from orchestrator.export.artifacts.cache import ArtifactCache
 from orchestrator.export.artifacts.package import pack
 from orchestrator.export.artifacts.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
+from orchestrator.export.lower.calibration import read_images
 from orchestrator.export.lower.coreml import convert_to_mlpackage
 from orchestrator.export.lower.executorch import LoweredProgram, lower_to_executorch
+from orchestrator.export.lower.litert import lower_to_litert, run_litert
+from orchestrator.export.lower.onnx import lower_to_onnx, run_onnx
 from orchestrator.export.lower.parity import (
     RUNNABLE_BACKENDS,
     Parity,
@@ -37,6 +40,12 @@ from orchestrator.export.lower.stamp import stamp_package, stamp_program
 from orchestrator.export.reuse.fragment import FragmentStore
 
 RunPte = Callable[[bytes, Sequence[Tensor]], list[Tensor]]
+
+_OTHER_RUNTIMES: dict[str, tuple[Callable[[nn.Module, Sequence[Tensor]], bytes], RunPte]] = {
+    "onnx": (lower_to_onnx, run_onnx),
+    "litert": (lower_to_litert, run_litert),
+}
+"""How models of other runtimes on the host are made, and run to be compared with PyTorch."""
 
 
 def export_spec(
@@ -55,9 +64,12 @@ def export_spec(
         return cached
     started_s = time.perf_counter()
     module, inputs = build_module(spec)
+    images = read_images(Path(spec.calibration_path), inputs) if spec.calibration else None
+    if images is not None:
+        inputs = (images[:1],)  # noise lies outside of ranges that are those of images
 
     def write(path: Path) -> Report:
-        export = _Export(module, inputs, path, tolerance, run, started_s, spec.weights_label)
+        export = _Export(module, inputs, path, tolerance, run, started_s, spec.weights_label, images)
         if spec.reusable:
             return export.reusing(spec, FragmentStore(cache.fragments))
         return export.whole(spec.runtime, spec.backend, spec.precision, spec.deployment_target)
@@ -95,6 +107,7 @@ class _Export:
         run: Runs ExecuTorch programs on the host.
         started_s: Of `time.perf_counter`, before the module was built.
         weights: What the file says of its weights; nothing if empty.
+        images: (N, 3, H, W) that decide int8's ranges; seeded inputs without.
     """
 
     module: nn.Module
@@ -104,6 +117,7 @@ class _Export:
     run: RunPte
     started_s: float
     weights: str = ""
+    images: Tensor | None = None
 
     def reusing(self, spec: ExportSpec, store: FragmentStore) -> Report:
         """Splice if that can be done and passes the check; else lower the whole network, and keep its fragments."""
@@ -128,8 +142,12 @@ class _Export:
         allowed = allowed_error(precision, self.tolerance)
         if runtime == "coreml":
             return self._package(precision, deployment_target, allowed)
+        if runtime in _OTHER_RUNTIMES:
+            return self._other(runtime, allowed)
         try:
-            lowered = lower_to_executorch(self.module, self.inputs, backend, precision, deployment_target)
+            lowered = lower_to_executorch(
+                self.module, self.inputs, backend, precision, deployment_target, images=self.images
+            )
             return self._program(lowered, backend, allowed)
         except BlocktimeError as error:
             return self._plain(error, backend, precision, deployment_target)
@@ -138,7 +156,13 @@ class _Export:
         """Lower without rewrites what failed with them, for which `error` is raised where that fails too."""
         try:
             lowered = lower_to_executorch(
-                self.module, self.inputs, backend, precision, deployment_target, plain=True
+                self.module,
+                self.inputs,
+                backend,
+                precision,
+                deployment_target,
+                plain=True,
+                images=self.images,
             )
             report = self._program(lowered, backend, allowed_error(precision, self.tolerance))
         except BlocktimeError:
@@ -155,12 +179,21 @@ class _Export:
     def _package(self, precision: str, deployment_target: str, allowed: float) -> Report:
         with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
             package = Path(folder) / "model.mlpackage"
-            program = convert_to_mlpackage(self.module, self.inputs, package, precision, deployment_target)
+            program = convert_to_mlpackage(
+                self.module, self.inputs, package, precision, deployment_target, self.images
+            )
             parity = self._parity(program.computed, allowed)
             if self.weights:
                 stamp_package(package, self.weights)
             pack(package, self.path)
         return self._report(1, program.operators, parity, allowed)
+
+    def _other(self, runtime: str, allowed: float) -> Report:
+        lower, run = _OTHER_RUNTIMES[runtime]
+        data = lower(self.module, self.inputs)
+        parity = self._parity(run(data, self.inputs), allowed)
+        self.path.write_bytes(data)
+        return self._report(0, (), parity, allowed)
 
     def _parity(self, outputs: Sequence[Tensor] | None, allowed: float) -> Parity | None:
         """None where nothing here can run the model."""

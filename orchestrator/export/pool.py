@@ -49,7 +49,7 @@ class ExportError(BlocktimeError):
 
 
 class UnknownModelError(ExportError, UsageError):
-    """None of the models that could not be exported is one."""
+    """A model that there is not."""
 
 
 def export_many(
@@ -112,7 +112,8 @@ def export_each(
         else:
             missing.append(spec)
     if missing:
-        missing.sort(key=lambda spec: len(spec.blocks))
+        # The last one goes first: those that may not exist, then the largest.
+        missing.sort(key=lambda spec: (bool(spec.module), len(spec.blocks)))
         count = max(1, min(workers or _default_workers(), len(missing)))
         _Pool(cache.root, tolerance).run(missing, count, done)
     return [results[spec.cache_key] for spec in specs]

@@ -59,6 +59,14 @@ def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
     }
 
 
+def first_loads_s(records: Iterable[Record]) -> list[float]:
+    """Seconds that each model took on its way to this device for the first time, compiling included."""
+    told = load_times(records).values()
+    return [
+        (times.first_ms + (times.compile_ms or 0.0)) / 1e3 for times in told if times.first_ms is not None
+    ]
+
+
 def _ms(ns: list[int]) -> float:
     return statistics.median(ns) / 1e6
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,12 @@ from orchestrator.wire.device_state import DeviceState
 
 
 class MeasurementLog:
-    """A journal whose first record is the header; every append reaches the disk before anything else happens."""
+    """A journal whose first record is the header; every append reaches the disk before anything else happens.
+
+    Several threads may use it. `unit` is the serial of the fleet's unit that writes, empty for a device alone.
+    """
+
+    unit = ""
 
     def __init__(self, path: Path, header: Header):
         """Open or begin the journal.
@@ -43,6 +49,7 @@ class MeasurementLog:
         self._samples = JournalSamples()
         self._chunks: dict[int, list[ChunkRecord]] = {}
         self._rejected_chunks: dict[int, int] = {}
+        self._lock = threading.RLock()
         try:
             for document in self._journal.records:
                 self._take_in(parse_record(document))
@@ -56,8 +63,9 @@ class MeasurementLog:
 
     def append(self, record: Record) -> None:
         """Write a record."""
-        self._journal.append(record.model_dump())
-        self._take_in(record)
+        with self._lock:
+            self._journal.append(record.model_dump())
+            self._take_in(record)
 
     def _take_in(self, record: Record) -> None:
         self.records.append(record)
@@ -81,7 +89,8 @@ class MeasurementLog:
 
     def estimation(self, batches: Collection[int] | None = None) -> Estimation:
         """What the samples so far say, of all batches or of some."""
-        return self._samples.estimation(self.header.reference_id, batches)
+        with self._lock:
+            return self._samples.estimation(self.header.reference_id, batches)
 
     def ends(self) -> dict[int, EndRecord]:
         """Verdicts by batch."""
@@ -93,7 +102,8 @@ class MeasurementLog:
 
     def closed_batches(self) -> set[int]:
         """Batches with a verdict and with samples."""
-        return self.ends().keys() & self._chunks.keys()
+        with self._lock:
+            return self.ends().keys() & self._chunks.keys()
 
     def next_batch(self) -> int:
         """The number of the next new batch."""
@@ -145,7 +155,11 @@ class MeasurementLog:
 
     def too_long(self, batch: int) -> bool:
         """Whether the device throttled in a batch that it began cool, after the pause for one that throttled."""
-        if not (self.throttled(batch) and self.throttled(batch - 1)):
+        batches = self.batches()
+        same = [
+            number for number in batches if number < batch and batches[number].unit == batches[batch].unit
+        ]
+        if not (same and self.throttled(batch) and self.throttled(max(same))):
             return False
         first = DeviceState.model_validate(self._chunks[batch][0].state_before)
         return not throttle_reason(first, first)
@@ -158,7 +172,9 @@ def decision(records: Iterable[Record]) -> DecisionRecord | None:
 
 def policy_in_effect(header: Header, decided: DecisionRecord | None) -> dict[str, int | float | str]:
     """A journal's policy with what the self-test has decided of it."""
-    changed = {} if decided is None else decided.model_dump(include={"settle_runs", "batch_models"})
+    changed = (
+        {} if decided is None else decided.model_dump(include={"settle_runs", "batch_models", "keep_warm"})
+    )
     reason = {} if decided is None else {"company": " ".join(decided.reason.split())[:256]}
     return {**header.identity.policy, **changed, **reason}
 

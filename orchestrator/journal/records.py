@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from luts.format.errors import InvalidArtifactError
 from luts.format.messages import first_problem
 from orchestrator.wire.fields import MAX_OPERATIONS
-from orchestrator.wire.replies import Warmed
+from orchestrator.wire.replies import InputBuffers, Warmed
 
 MAX_SLOTS = 256
 MAX_ROUNDS = 100_000
@@ -20,13 +20,14 @@ MAX_ROUNDS = 100_000
 ModelId = Annotated[str, Field(pattern=r"^[0-9a-z._-]{1,64}$")]
 Index = Annotated[int, Field(ge=0, le=1 << 31)]
 Nanoseconds = Annotated[int, Field(ge=0, le=2**53)]
+Unit = Annotated[str, Field(max_length=256)]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-_HARMLESS = ("warmup_ms", "self_test")
+_HARMLESS = ("warmup_ms", "self_test", "calls")
 
 
 class Identity(_Record):
@@ -83,9 +84,10 @@ class Header(_Record):
 class BatchRecord(_Record):
     """A set of fresh loads side by side; a batch that was cut off goes on in a further segment.
 
-    `slots[i]` is the model of slot i, `copies[i]` 1 for the second load of the reference. `compile_ns` and `cached`
-    are those of PROTOCOL.md's `load`, None where the runtime does not tell.
-    `state_before` is the device's before the loads, of sustained runs alone.
+    `slots[i]` is the model of slot i, `copies[i]` 1 for the second load of the reference. `compile_ns`, `cached`
+    and `input_buffers` are those of PROTOCOL.md's `load`, None where the runtime does not tell. `state_before`
+    is the device's before the loads, of sustained runs alone. `unit` is the serial of the unit of a fleet that
+    this segment ran on, empty where there is one device alone.
     """
 
     kind: Literal["batch"] = "batch"
@@ -99,7 +101,9 @@ class BatchRecord(_Record):
     load_ns: Annotated[list[Nanoseconds], Field(max_length=MAX_SLOTS)]
     compile_ns: Annotated[list[Nanoseconds | None], Field(max_length=MAX_SLOTS)] = []
     cached: Annotated[list[bool | None], Field(max_length=MAX_SLOTS)] = []
+    input_buffers: Annotated[list[InputBuffers | None], Field(max_length=MAX_SLOTS)] = []
     state_before: dict[str, Any] | None = None
+    unit: Unit = ""
 
 
 class ChunkRecord(_Record):
@@ -146,13 +150,34 @@ class EndRecord(_Record):
     aa: list[float]
 
 
+class UsageRecord(_Record):
+    """A model alone in the agent, called without a pause before the first batch: states of the device.
+
+    `empty` is that of the first such record, before the agent loaded any model; `before` that before this one was
+    loaded, `after` those behind each run of it. `calls` are all of them, those of warming up by number included.
+    """
+
+    kind: Literal["usage"] = "usage"
+    model: ModelId
+    empty: dict[str, Any]
+    before: dict[str, Any]
+    after: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
+    calls: Annotated[int, Field(ge=1, le=1 << 31)]
+
+
 class CompanyRecord(_Record):
-    """A part of the self-test: visits to the reference (index 0) and others, of so many loaded models."""
+    """A part of the self-test: visits to the reference (index 0) and others, of so many loaded models; `unit` as in
+    batches.
+
+    `keep_warm` is None where the run did not say whether the processor is kept busy before visits.
+    """
 
     kind: Literal["company"] = "company"
     residents: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
     order: Annotated[list[list[Index]], Field(max_length=MAX_ROUNDS)]
     ns: str
+    unit: Unit = ""
+    keep_warm: bool | None = None
 
 
 class DecisionRecord(_Record):
@@ -161,6 +186,7 @@ class DecisionRecord(_Record):
     kind: Literal["decision"] = "decision"
     settle_runs: Annotated[int, Field(ge=0, le=100)]
     batch_models: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
+    keep_warm: bool = False
     reason: Annotated[str, Field(max_length=4096)]
 
 
@@ -172,8 +198,8 @@ class FailureRecord(_Record):
     reason: Annotated[str, Field(max_length=4096)]
 
 
-Unit = Literal["cpu", "gpu", "neural_engine"]
-PlacedType = tuple[Annotated[str, Field(max_length=256)], Unit]
+ComputeUnit = Literal["cpu", "gpu", "neural_engine"]
+PlacedType = tuple[Annotated[str, Field(max_length=256)], ComputeUnit]
 """Type of an operation and the compute unit that runs it."""
 
 
@@ -193,6 +219,7 @@ Record = (
     | FailureRecord
     | PlacementRecord
     | CompanyRecord
+    | UsageRecord
     | DecisionRecord
 )
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])

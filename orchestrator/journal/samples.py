@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +35,11 @@ class _Segment:
     waiting: list[tuple[BatchRecord | None, ChunkRecord]] = field(default_factory=list)
     samples: pa.Table | None = None
     session: Session | None = None
+
+
+def unit_digest(serial: str) -> str:
+    """What a LUT calls a unit: LUTs are shared, serials are their owners'."""
+    return hashlib.sha256(serial.encode()).hexdigest()[:12]
 
 
 class JournalSamples:
@@ -69,7 +75,12 @@ class JournalSamples:
             InvalidArtifactError: a chunk belongs to no batch, or there is not a single sample.
         """
         read = self._read_all(batches)
-        return Estimation(reference_id, [session for session, _ in read], [samples for _, samples in read])
+        return Estimation(
+            reference_id,
+            [session for session, _ in read],
+            [samples for _, samples in read],
+            {place: unit_digest(record.unit) for place, record in self._opened.items() if record.unit},
+        )
 
     def _read_all(self, batches: Collection[int] | None = None) -> list[tuple[Session, pa.Table]]:
         if not self._segments:

@@ -35,7 +35,7 @@ def throttle_reason(before: DeviceState, after: DeviceState, cores: str = "") ->
     counts = before.throttle_count, after.throttle_count
     if None not in counts and counts[0] != counts[1]:
         return "the processor throttled"
-    if cap := moved_cap(before, after):
+    if (cap := moved_cap(before, after)) and "throttled" not in after.caveats:
         return cap
     elsewhere = {before.cores, after.cores} - {None, cores} if cores else set()
     if elsewhere:

@@ -1,4 +1,5 @@
-"""What a model takes besides time, in a sustained run, where it is alone: memory and the battery's charge."""
+"""What a model takes besides time while it is alone, in a sustained run or before the batches of another
+measurement: memory and the battery's charge."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from orchestrator.journal.conditions import state_of
-from orchestrator.journal.records import BatchRecord, ChunkRecord, Header, Record
+from orchestrator.journal.records import BatchRecord, ChunkRecord, Header, Record, UsageRecord
 from orchestrator.wire.device_state import DeviceState
 
 _MILLICOULOMBS_PER_UAH = 3.6
@@ -55,6 +56,19 @@ class Usage:
     energy: EnergyUse | None
     energy_note: str = ""
 
+    def columns(self) -> dict[str, float | None]:
+        """`memory_mib`, `memory_low`, `memory_high`, `memory_peak`, `energy_mj`, …: one level, for tables."""
+        memory, energy = self.memory, self.energy
+        mib = (
+            (memory.resident, memory.resident_low, memory.resident_high, memory.peak)
+            if memory
+            else (None,) * 4
+        )
+        mj = (energy.mj_per_call, energy.low, energy.high) if energy else (None,) * 3
+        names = ("memory_mib", "memory_low", "memory_high", "memory_peak")
+        told = {name: None if size is None else size / 2**20 for name, size in zip(names, mib, strict=True)}
+        return told | dict(zip(("energy_mj", "energy_low", "energy_high"), mj, strict=True))
+
     def __str__(self) -> str:
         """In words; empty where nothing is told."""
         told = []
@@ -80,7 +94,7 @@ def usage_of(records: Sequence[Record]) -> Usage:
         for batch in batches
     ]
     before = state_of(batches[0].state_before) if batches and batches[0].state_before else None
-    memory = _memory(before, [after for _, after, _ in parts[0]]) if before else None
+    memory = memory_use(before, [after for _, after, _ in parts[0]]) if before else None
     states = [[state for chunk in part for state in chunk[:2]] for part in parts if part]
     header = records[0]
     warmup = int(header.identity.policy["warmup"]) if isinstance(header, Header) else 0
@@ -88,8 +102,30 @@ def usage_of(records: Sequence[Record]) -> Usage:
     return Usage(memory, *_energy(states, calls))
 
 
-def _memory(before: DeviceState, after: Sequence[DeviceState]) -> MemoryUse | None:
-    """Of the first part alone: what an agent has freed it may keep, and the next load takes that again."""
+def usages_of(records: Sequence[Record]) -> dict[str, Usage]:
+    """By model, what an ordinary measurement's journal tells; InvalidArtifactError where a state is not one."""
+    return {record.model: _alone(record) for record in records if isinstance(record, UsageRecord)}
+
+
+def _alone(record: UsageRecord) -> Usage:
+    """An agent may have kept what models before this one had, and this one takes that again: its memory is no less
+    than what was added to that, as its peak is, and no more than all that the agent has beyond the empty one."""
+    empty, before = state_of(record.empty), state_of(record.before)
+    after = [state_of(state) for state in record.after]
+    added, whole = memory_use(before, after), memory_use(empty, after)
+    memory = None
+    if added and whole:
+        low, high = sorted((added.resident_low, whole.resident_high))
+        memory = MemoryUse((low + high) // 2, low, high, added.peak)
+    energy, note = _energy([[before, *after]], record.calls)
+    return Usage(memory, energy, note)
+
+
+def memory_use(before: DeviceState, after: Sequence[DeviceState]) -> MemoryUse | None:
+    """How much more an agent has in states `after` a load, of which there is one, than `before`.
+
+    Of a first load alone: what an agent has freed it may keep, and the next load takes that again.
+    """
     empty = before.agent_memory_bytes
     told = [state.agent_memory_bytes for state in after if state.agent_memory_bytes is not None]
     if empty is None or not told:

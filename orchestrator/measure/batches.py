@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, replace
 
-from luts.estimate.aa import AA_MEMORY, AaInterval
-from luts.estimate.location import MIN_ROUNDS
 from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import (
     BatchRecord,
-    ChunkRecord,
     EndRecord,
     FailureRecord,
     PlacementRecord,
-    pack_nanoseconds,
 )
 from orchestrator.journal.throttle import moved_cap
 from orchestrator.measure.failures import DeadlyModels, ReferenceFailedError, refusal
 from orchestrator.measure.link import Link
 from orchestrator.measure.readiness import MEMORY_WAIT_S, WAIT_S, MemoryWait, cool_down, run_when_ready
+from orchestrator.measure.schedule import load_order, round_orders
+from orchestrator.measure.verdict import chunk_record, judge
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.errors import AgentError, AgentLost
 from orchestrator.wire.model_file import ModelFile
 from orchestrator.wire.replies import LoadReply
+
+_TOLD = ("load_ns", "compile_ns", "cached", "input_buffers")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,10 @@ class BatchRunner:
                 if not self._done(batch):
                     cool_down(self.link, self.policy.cooling_s, self._tell)
                     self._measure(batch)
-                return self._judge(batch)
+                end = judge(self.log, batch.batch)
+                if self.log.throttled(batch.batch):
+                    time.sleep(self.policy.cooling_s)
+                return end
             except _ModelFailed as failed:
                 if not (failed.no_memory and self._memory_may_come(memory, failed)):
                     self._note_failure(failed.model, failed.reason)
@@ -132,22 +134,17 @@ class BatchRunner:
 
     def _measure(self, batch: BatchRecord) -> None:
         """Load everything afresh as a new segment of the batch and run rounds until all ratios are narrow."""
-        rng = random.Random(f"{self.seed}:{batch.batch}:{batch.segment}")
-        loading = list(range(len(batch.slots)))
-        rng.shuffle(loading)
         loaded: dict[int, LoadReply] = {}
         try:
-            for slot in loading:
+            for slot in load_order(len(batch.slots), self.seed, batch.batch, batch.segment):
                 loaded[slot] = self._load(batch.slots[slot])
         except _ModelFailed:
             for load in loaded.values():
                 self.link.client.unload(load.handle)
             raise
         loads = [loaded[slot] for slot in range(len(batch.slots))]
-        times = {
-            name: [getattr(load, name) for load in loads] for name in ("load_ns", "compile_ns", "cached")
-        }
-        self.log.append(batch.model_copy(update=times))
+        told = {name: [getattr(load, name) for load in loads] for name in _TOLD}
+        self.log.append(batch.model_copy(update=told))
         handles = [load.handle for load in loads]
         warmup = self.policy.warmup
         while not self._done(batch):
@@ -180,39 +177,26 @@ class BatchRunner:
         self._tell(f"{what} for {seconds:.0f} s; the first time, a device may compile it for minutes")
 
     def _chunk(self, batch: BatchRecord, handles: list[int], first_round: int, warmup: int) -> None:
-        visits = self.policy.settle_runs + 1
-        order = [
-            [slot for slot in self._round(batch, first_round + i) for _ in range(visits)]
-            for i in range(min(self.policy.chunk_rounds, self.policy.max_rounds - first_round))
-        ]
+        rounds = min(self.policy.chunk_rounds, self.policy.max_rounds - first_round)
+        order = round_orders(
+            len(batch.slots), self.seed, batch.batch, first_round, rounds, self.policy.settle_runs
+        )
+        policy = self.policy
+        warm = policy.keep_warm or None
         result = run_when_ready(
-            self.link, handles, order, warmup, self.policy.warmup_ms, self._tell, self.policy.pace_us
+            self.link, handles, order, warmup, policy.warmup_ms, self._tell, policy.pace_us, warm
         )
         # After that many, the batch is rejected with its last chunk, and the device gets a pause.
         again = self.log.rejected_chunks(batch.batch) < self.policy.max_attempts
-        rejected = moved_cap(result.state_before, result.state_after) if again else ""
+        moved = moved_cap(result.state_before, result.state_after)
+        if moved and "throttled" in self.link.device.allow:
+            caveats = sorted({*result.state_after.caveats, "throttled"})
+            after = result.state_after.model_copy(update={"caveats": caveats})
+            moved, result = "", replace(result, state_after=after)
+        rejected = moved if again else ""
         if rejected:
             self._tell(f"repeating {len(order)} rounds, {rejected}")
-        self.log.append(
-            ChunkRecord(
-                batch=batch.batch,
-                segment=batch.segment,
-                first_round=first_round,
-                settle_runs=self.policy.settle_runs,
-                order=order,
-                ns=pack_nanoseconds(result.samples),
-                state_before=result.state_before.model_dump(),
-                state_after=result.state_after.model_dump(),
-                warmed=result.warmed,
-                rejected=rejected,
-            )
-        )
-
-    def _round(self, batch: BatchRecord, number: int) -> list[int]:
-        """The order of one round: the same for the same batch, however often it was cut off."""
-        slots = list(range(len(batch.slots)))
-        random.Random(f"{self.seed}:{batch.batch}:round:{number}").shuffle(slots)
-        return slots
+        self.log.append(chunk_record(batch, first_round, self.policy.settle_runs, order, result, rejected))
 
     def _done(self, batch: BatchRecord) -> bool:
         """Enough rounds: the most allowed, or some load of every model narrow enough."""
@@ -222,26 +206,3 @@ class BatchRunner:
         loads = self.log.estimation({batch.batch}).loads
         narrow = {load.model for load in loads if load.se <= self.policy.load_se}
         return narrow >= set(batch.slots) - {self.log.header.reference_id}
-
-    def _judge(self, batch: BatchRecord) -> EndRecord:
-        """Keep the batch, unless the device throttled in it or its two references disagree."""
-        throttled = self.log.throttled(batch.batch)
-        aa = self._aa(batch)
-        if throttled:
-            reason = throttled
-        elif aa and not aa.compatible:
-            reason = f"two loads of the reference differ by {100 * aa.log_difference:+.2f} %"
-        else:
-            reason = ""
-        end = EndRecord(batch=batch.batch, kept=not reason, reason=reason, aa=list(astuple(aa)) if aa else [])
-        self.log.append(end)
-        if throttled:
-            time.sleep(self.policy.cooling_s)
-        return end
-
-    def _aa(self, batch: BatchRecord) -> AaInterval | None:
-        """The A/A log difference and its 95 % interval; None where no segment has enough rounds for one."""
-        if self.log.longest_segment(batch.batch) < MIN_ROUNDS:
-            return None
-        earlier = set(sorted(self.log.closed_batches())[-AA_MEMORY:])
-        return self.log.estimation({batch.batch}).aa_interval(self.log.estimation(earlier).aa_history)

@@ -1,9 +1,12 @@
-"""A self-test before the first batch: what it costs a model to follow another one, and to be loaded beside others.
+"""A self-test before the first batch: what it costs a model to follow another one, to be loaded beside others,
+and to be called by a processor that is not kept busy in between.
 
 The reference is run alone, beside as many models as a batch holds, and alone again. In company every round runs
 another model once and then the reference several times, so that one round shows it after 0, 1, 2, 3 and 4 settle
 runs. On a neural engine both may cost; the policy then takes more settle runs or smaller batches, and where that
-does not help the measurement is refused.
+does not help the measurement is refused. Where the reference is slower than with a processor that is kept
+busy before every call, clocks fall between calls, and it is kept busy in the batches too; a device whose user has
+switched that on although it makes calls slower is refused.
 """
 
 from __future__ import annotations
@@ -53,10 +56,12 @@ class Finding:
     Attributes:
         after: Excess after 1, 2 and 3 settle runs over four, 0 where it is within the noise.
         beside: Excess of the settled latency, by number of resident models.
+        cold: Excess without keep-warm over that with it, negative where keep-warm slows; None: not known.
     """
 
     after: tuple[float, ...]
     beside: Mapping[int, float]
+    cold: float | None = None
 
     @property
     def settle_runs(self) -> int | None:
@@ -78,14 +83,23 @@ class Finding:
             for count in counts
         }
         return Finding(
-            tuple(map(min, self.after, other.after)), {count: min(found) for count, found in shares.items()}
+            tuple(map(min, self.after, other.after)),
+            {count: min(found) for count, found in shares.items()},
+            _nearer_zero(self.cold, other.cold),
         )
 
     def describe(self) -> str:
         """One line for people."""
         after = ", ".join(f"{100 * share:+.1f} % after {runs}" for runs, share in enumerate(self.after, 1))
         beside = ", ".join(f"{100 * share:+.1f} % of {count}" for count, share in self.beside.items())
-        return f"settle runs: {after}; in company: {beside}"
+        warmth = "" if self.cold is None else f"; without keep-warm: {100 * self.cold:+.1f} %"
+        return f"settle runs: {after}; in company: {beside}{warmth}"
+
+
+def _nearer_zero(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return None
+    return min(one, other, key=abs) if one * other > 0 else 0.0
 
 
 def excess_after(ns: np.ndarray) -> tuple[float, ...]:
@@ -113,6 +127,13 @@ def excess_beside(ns: np.ndarray, before: np.ndarray, after: np.ndarray) -> floa
     return max(0.0, math.expm1(company - (first + last) / 2) - abs(last - first))
 
 
+def excess_cold(warm: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
+    """Excess of the latency before and after over that with keep-warm, less what it moved; either sign."""
+    kept, first, last = (math.log(np.quantile(part[:, VISITS], 0.25)) for part in (warm, before, after))
+    excess = math.expm1((first + last) / 2 - kept)
+    return math.copysign(max(0.0, abs(excess) - abs(last - first)), excess)
+
+
 class CompanyTest:
     """Runs the self-test on a device; every sample goes to the log first."""
 
@@ -132,7 +153,8 @@ class CompanyTest:
         A test that can't be made decides nothing: what is wrong with a model shows in its batch.
 
         Raises:
-            MeasurementRejectedError: neither settle runs nor small batches make the reference's latency its own.
+            MeasurementRejectedError: neither settle runs nor small batches make the reference's latency its own, or
+                the device is kept warm and slower for it.
         """
         decision = self._log.decision()
         if decision is None:
@@ -142,7 +164,12 @@ class CompanyTest:
             decision = self._decided(others)
             self._tell(f"self-test: {decision.reason}")
             self._log.append(decision)
-        return replace(self._policy, settle_runs=decision.settle_runs, batch_models=decision.batch_models)
+        return replace(
+            self._policy,
+            settle_runs=decision.settle_runs,
+            batch_models=decision.batch_models,
+            keep_warm=decision.keep_warm,
+        )
 
     def _decided(self, others: Sequence[str]) -> DecisionRecord:
         policy, finding = self._policy, None
@@ -158,14 +185,17 @@ class CompanyTest:
                 )
             finding = found.least(finding) if finding else found
             enough = finding.settle_runs is not None and finding.settle_runs <= max(1, policy.settle_runs)
-            if enough and finding.residents == policy.batch_models + 2:
+            steady = abs(finding.cold or 0.0) <= COMPANY_TOLERANCE
+            if enough and steady and finding.residents == policy.batch_models + 2:
                 break
         assert finding is not None
         runs, residents = finding.settle_runs, finding.residents
         if runs is not None and residents is not None:
+            keep_warm = self._keeps_warm(finding)
             return DecisionRecord(
                 settle_runs=max(runs, policy.settle_runs),
                 batch_models=min(policy.batch_models, residents - 2),
+                keep_warm=keep_warm,
                 reason=finding.describe(),
             )
         raise MeasurementRejectedError(
@@ -174,6 +204,16 @@ class CompanyTest:
             "profile take --no-self-test)"
         )
 
+    def _keeps_warm(self, finding: Finding) -> bool:
+        """Whether batches are to keep the processor busy: where clocks fall without, and no pace wants them to."""
+        cold, is_on = finding.cold or 0.0, bool(self._link.client.state().keep_warm)
+        if is_on and cold < -COMPANY_TOLERANCE:
+            raise MeasurementRejectedError(
+                f"keeping the processor warm slows {self._link.device.name} down ({finding.describe()}); switch it "
+                "off in the app (bench measure and bench profile take --no-self-test)"
+            )
+        return not is_on and not self._policy.pace_us and cold > COMPANY_TOLERANCE
+
     def _test(self, others: Sequence[str]) -> Finding:
         """Once; in batches of one model too where a whole one costs."""
         reference = self._log.header.reference_id
@@ -181,28 +221,34 @@ class CompanyTest:
         paced_ns = 1e3 * self._policy.pace_us * (1 + VISITS)
         round_ns = max(paced_ns, float(self._run([subject], 1).sum()))
         rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(1e9 * PHASE_S / round_ns)))
-        alone = self._run([subject], rounds)
+        can_spin = self._link.hello().keep_warm
+        off = False if can_spin else None
+        alone = self._run([subject], rounds, off)
+        warm = self._run([subject], rounds, True) if can_spin else None
+        before, cold = alone, None
         after: tuple[float, ...] = ()
         beside: dict[int, float] = {}
         for residents in dict.fromkeys((self._policy.batch_models + 2, LEAST_RESIDENTS)):
             others_loaded = itertools.islice(itertools.cycle(others), residents - 2)
             company = [self._load(model) for model in (reference, *others_loaded)]
-            ns = self._run([subject, *company], rounds)
+            ns = self._run([subject, *company], rounds, off)
             for handle in company:
                 self._link.client.unload(handle)
-            again = self._run([subject], rounds)
+            again = self._run([subject], rounds, off)
+            if warm is not None and cold is None:
+                cold = excess_cold(warm, before, again)
             after = after or excess_after(ns)
             beside[residents] = excess_beside(ns, alone, again)
             if beside[residents] <= COMPANY_TOLERANCE:
                 break
             alone = again
         self._link.client.unload(subject)
-        return Finding(after, beside)
+        return Finding(after, beside, cold)
 
     def _load(self, model: str) -> int:
         return self._link.load(self._files[model]).handle
 
-    def _run(self, handles: Sequence[int], rounds: int) -> np.ndarray:
+    def _run(self, handles: Sequence[int], rounds: int, keep_warm: bool | None = None) -> np.ndarray:
         """Nanoseconds [rounds, 1 + VISITS]: another model, or the first where it is alone, then that one again and
         again."""
         order = [
@@ -210,9 +256,11 @@ class CompanyTest:
         ]
         policy = self._policy
         result = run_when_ready(
-            self._link, handles, order, policy.warmup, policy.warmup_ms, self._tell, policy.pace_us
+            self._link, handles, order, policy.warmup, policy.warmup_ms, self._tell, policy.pace_us, keep_warm
         )
         self._log.append(
-            CompanyRecord(residents=len(handles), order=order, ns=pack_nanoseconds(result.samples))
+            CompanyRecord(
+                residents=len(handles), order=order, ns=pack_nanoseconds(result.samples), keep_warm=keep_warm
+            )
         )
         return result.samples

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from luts.estimate.estimation import Estimation
 from luts.estimate.ratios import RatioEstimates
@@ -16,6 +16,7 @@ from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, EndRecord
 from orchestrator.measure.batches import BatchKey, BatchRunner
 from orchestrator.measure.link import Link
+from orchestrator.measure.schedule import pass_groups
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.model_file import ModelFile
 
@@ -27,6 +28,34 @@ PredictionWidth = Callable[[Estimation], float | None]
 
 Ending = Literal["narrow", "predictions", "budget", "passes"]
 """Why measuring ended: every model is narrow, predictions are, the time is up, or all passes are made."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Models to measure beside each other, on one unit; `do` goes on where an earlier try of it was stopped."""
+
+    models: tuple[str, ...]
+    do: Callable[[Link, MeasurementLog], None]
+
+
+class Crew(Protocol):
+    """Who measures: one device, or units of a fleet."""
+
+    def share(self, jobs: Sequence[Job]) -> None:
+        """Do all of them, each on one unit; returns when the last is done, and raises what a job raises."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One device, which does one job after the other."""
+
+    link: Link
+    log: MeasurementLog
+
+    def share(self, jobs: Sequence[Job]) -> None:
+        """In their order."""
+        for job in jobs:
+            job.do(self.link, self.log)
 
 
 @dataclass(frozen=True)
@@ -53,7 +82,7 @@ class Engine:
 
     def __init__(
         self,
-        link: Link,
+        crew: Crew,
         files: Mapping[str, ModelFile],
         models: Sequence[str],
         log: MeasurementLog,
@@ -65,10 +94,13 @@ class Engine:
         self.models = [model for model in models if model != log.header.reference_id]
         self.log, self.policy, self.seed = log, policy, seed
         self._progress, self._prediction_width = progress, prediction_width
-        self.runner = BatchRunner(link, files, log, policy, seed, lambda message: progress(message, 0, 0))
+        self._crew, self._files = crew, files
+        self._batch_policy = policy
 
     def run(self, budget_s: float) -> Outcome:
         """Measure; the first `min_passes` are made whatever the budget says.
+
+        Passes that only more calls are wanted of have longer batches: their loads tell little more, and take time.
 
         Args:
             budget_s: Seconds after which no further pass is begun.
@@ -78,15 +110,28 @@ class Engine:
             AgentLost: the device went away and stayed away.
         """
         start_s = time.monotonic()
-        for pass_index in range(self.policy.max_passes):
-            if pass_index >= self.policy.min_passes:
+        for pass_index in itertools.count():
+            if pass_index >= min(self.policy.min_passes, self.policy.max_passes):
                 outcome = self._look()
-                if outcome.ending != "passes":
+                is_done = outcome.ending != "passes" or pass_index >= self.policy.max_passes
+                if is_done and self._calls(outcome.estimation) >= self.policy.calls:
                     return outcome
                 if time.monotonic() - start_s > budget_s:
-                    return replace(outcome, ending="budget")
+                    return outcome if is_done else replace(outcome, ending="budget")
+                if is_done:
+                    most = 2 * self.policy.max_rounds
+                    self._batch_policy = replace(self.policy, min_rounds=most, max_rounds=most)
             self._pass(pass_index)
-        return self._look()
+        raise AssertionError("passes are counted without an end")
+
+    def _calls(self, estimation: Estimation) -> int:
+        """Of the model that has fewest."""
+        failed, ratios = self.log.failures(), estimation.ratios.ratios
+        return min(
+            ratios[model].rounds
+            for model in (self.log.header.reference_id, *self.models)
+            if model not in failed
+        )
 
     def _look(self) -> Outcome:
         """Where measuring stands after a pass; the ending is `passes` where nothing is narrow yet."""
@@ -102,22 +147,37 @@ class Engine:
         return max(widths, default=0.0) <= self.policy.half_width
 
     def _pass(self, pass_index: int) -> None:
-        groups = self._groups(pass_index)
-        for group, models in enumerate(groups):
-            self._progress(f"pass {pass_index + 1}: measuring", group, len(groups))
-            self._until_kept(pass_index, group, models)
+        groups, done = self._groups(pass_index), itertools.count(1)
+        what = f"pass {pass_index + 1}: measuring"
+
+        def job(group: int, models: list[str]) -> Job:
+            def do(link: Link, log: MeasurementLog) -> None:
+                self._until_kept(link, log, pass_index, group, models)
+                self._progress(what, next(done), len(groups))
+
+            return Job(tuple(models), do)
+
+        self._progress(what, 0, len(groups))
+        self._crew.share([job(group, models) for group, models in enumerate(groups)])
         self._progress(f"pass {pass_index + 1}: measured", len(groups), len(groups))
 
     def _groups(self, pass_index: int) -> list[list[str]]:
-        """The pass's batches: other company in every pass, sizes as equal as can be."""
         failed = self.log.failures()
         models = [model for model in self.models if model not in failed]
-        random.Random(f"{self.seed}:pass:{pass_index}").shuffle(models)
-        count = max(1, math.ceil(len(models) / self.policy.batch_models))
-        return [models[start::count] for start in range(count)]
+        return pass_groups(models, self.seed, pass_index, self.policy.batch_models)
 
-    def _until_kept(self, pass_index: int, group: int, models: list[str]) -> None:
+    def _until_kept(
+        self, link: Link, log: MeasurementLog, pass_index: int, group: int, models: list[str]
+    ) -> None:
         """Measure them side by side, in parts where the device does not stay cool for all of them."""
+        runner = BatchRunner(
+            link,
+            self._files,
+            log,
+            self._batch_policy,
+            self.seed,
+            lambda message: self._progress(message, 0, 0),
+        )
         while True:
             failed, ended = self.log.failures(), self._ended(pass_index)
             # Of the pass, not of the group: a failure changes the groups of a run that is taken up again.
@@ -126,14 +186,18 @@ class Engine:
             if kept and not left:
                 return
             part = left[: self._most_models()]
-            rejected = [end for batch, end in ended if not end.kept and self._models(batch) == set(part)]
+            rejected = [
+                end
+                for batch, end in ended
+                if not end.kept and self._models(batch) == set(part) and batch.unit == log.unit
+            ]
             if len(rejected) >= self.policy.max_attempts:
                 raise MeasurementRejectedError(
                     f"a batch was rejected {len(rejected)} times, last because {rejected[-1].reason}; "
                     "quiet or cool the device and run the same command again, what was measured is kept"
                 )
             attempt = sum(batch.group == group for batch, _ in ended)
-            end = self.runner.run(BatchKey(pass_index, group, attempt), part)
+            end = runner.run(BatchKey(pass_index, group, attempt), part)
             if not end.kept:
                 self._tell_rejected(pass_index, group, end, len(part))
 

@@ -36,7 +36,7 @@ class Link:
     def load(self, file: ModelFile, waited: Callable[[float], None] = lambda _: None) -> LoadReply:
         """A fresh load of a model, sent first where the device does not hold it; `waited` as `AgentClient.load`."""
         self.client.ensure(file.path, file.sha256)
-        return self.client.load(file.sha256, self.runtime, self.options, waited)
+        return self.client.load(file.sha256, file.runtime or self.runtime, self.options, waited)
 
     def drop(self) -> None:
         """Forget the connection."""

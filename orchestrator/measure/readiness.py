@@ -41,7 +41,12 @@ def may_pass(state: DeviceState) -> bool:
 
 
 def cool_down(link: Link, limit_s: float, tell: Callable[[str], None]) -> None:
-    """Waits while the device is too warm to begin a batch, for `limit_s` at most: it may be warm for long."""
+    """Waits while the device is too warm to begin a batch, for `limit_s` at most: it may be warm for long.
+
+    Not where it is to be measured although it throttles.
+    """
+    if "throttled" in link.device.allow:
+        return
     deadline_s = _clock() + limit_s
     while _clock() < deadline_s:
         state = link.client.state()
@@ -63,6 +68,7 @@ def run_when_ready(
     warmup_ms: int,
     tell: Callable[[str], None],
     pace_us: int = 0,
+    keep_warm: bool | None = None,
 ) -> RunResult:
     """Run a schedule as soon as the agent does not answer `not_ready`; its app is brought to the front for that.
 
@@ -75,7 +81,7 @@ def run_when_ready(
     deadline_s, told = _clock() + WAIT_S, ""
     while True:
         try:
-            return link.client.run(handles, order, warmup, warmup_ms, pace_us)
+            return link.client.run(handles, order, warmup, warmup_ms, pace_us, keep_warm)
         except AgentError as error:
             if error.code != "not_ready":
                 raise

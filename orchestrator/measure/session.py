@@ -14,14 +14,25 @@ from luts.estimate.ratios import RatioEstimates
 from luts.estimate.reference import QuietLatency
 from luts.format.errors import UsageError
 from orchestrator.devices.common.device import Device
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.variant import HOST_RUNTIMES, Variant
 from orchestrator.journal.conditions import Conditions, conditions
 from orchestrator.journal.loads import LoadTimes, load_times
 from orchestrator.journal.log import MeasurementLog, policy_in_effect
 from orchestrator.journal.records import Header, Identity, PlacedType
+from orchestrator.journal.usage import Usage, usages_of
 from orchestrator.measure.company import CompanyTest
-from orchestrator.measure.engine import Ending, Engine, PredictionWidth, Progress
+from orchestrator.measure.engine import (
+    Alone,
+    Crew,
+    Ending,
+    Engine,
+    Job,
+    Outcome,
+    PredictionWidth,
+    Progress,
+)
 from orchestrator.measure.link import Link
+from orchestrator.measure.usage import note_usage
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.model_file import ModelFile
 from orchestrator.wire.replies import HelloReply
@@ -52,6 +63,7 @@ class Measurement:
         ending: Why measuring ended...
         prediction_half_width: ...and how narrow predictions were then; None: not asked for, or not known.
         policy: What decided it, with what the self-test changed.
+        usages: Memory and energy of models that were asked for, where the device tells.
     """
 
     hello: HelloReply
@@ -66,6 +78,7 @@ class Measurement:
     ending: Ending
     prediction_half_width: float | None
     policy: Mapping[str, int | float | str]
+    usages: Mapping[str, Usage]
 
     @property
     def estimates(self) -> RatioEstimates:
@@ -88,14 +101,14 @@ def identity_of(
     hello: HelloReply, variant: Variant, subject: Subject, policy: Policy, fixed_performance: bool
 ) -> Identity:
     """What must stay the same for a journal to go on."""
-    runtime = hello.runtimes[variant.runtime]
+    runtimes = dict.fromkeys([variant.runtime, *(f.runtime for f in subject.files.values() if f.runtime)])
     return Identity(
         device_model=hello.device.model,
         soc=hello.device.soc or "",
         os=hello.device.os,
         os_build=hello.device.os_build or "",
         agent=f"{hello.agent.name} {hello.agent.version}",
-        runtime=f"{variant.runtime} {runtime.version}",
+        runtime=", ".join(f"{name} {hello.runtimes[name].version}" for name in runtimes),
         variant=variant.name,
         plan=subject.plan_digest,
         fixed_performance=fixed_performance,
@@ -109,6 +122,10 @@ def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None
     runtime = hello.runtimes.get(variant.runtime)
     if runtime is None:
         known = ", ".join(hello.runtimes)
+        if variant.runtime in HOST_RUNTIMES and device_name == "host":
+            raise UsageError(
+                f"{HOST_RUNTIMES[variant.runtime]} is not installed; pip install 'blocktime[{variant.runtime}]'"
+            )
         raise UsageError(f"the agent on {device_name} has no runtime {variant.runtime}; it has {known}")
     delegate = _DELEGATES.get(variant.target) if variant.runtime == "executorch" else None
     if delegate is not None and delegate not in runtime.backends:
@@ -174,10 +191,12 @@ def measure(
     budget_s: float,
     progress: Progress,
     prediction_width: PredictionWidth | None = None,
+    usage_of: Sequence[str] = (),
 ) -> Measurement:
     """Measure the subject's models on a device, going on where the journal ends.
 
-    With `prediction_width` it ends as soon as predictions are narrow.
+    With `prediction_width` it ends as soon as predictions are narrow. What the models in `usage_of` take besides
+    time is found out first.
 
     Raises:
         UsageError: the device's agent does not have the variant's runtime.
@@ -188,37 +207,92 @@ def measure(
     link = Link(device, variant.runtime, variant.load_options)
     hello = link.hello()
     check_runtime(device.name, hello, variant)
-    header = Header(
-        identity=identity_of(hello, variant, subject, policy, device.fixed_performance),
+    header = header_of(hello, variant, subject, policy, device.fixed_performance)
+    try:
+        with MeasurementLog(journal, header) as log:
+            note_usage(link, subject.files, log, policy, usage_of, lambda said: progress(said, 0, 0))
+            return measure_by(
+                Alone(link, log),
+                log,
+                hello,
+                subject,
+                policy,
+                models=models,
+                budget_s=budget_s,
+                progress=progress,
+                prediction_width=prediction_width,
+            )
+    finally:
+        link.drop()
+
+
+def header_of(
+    hello: HelloReply, variant: Variant, subject: Subject, policy: Policy, fixed_performance: bool
+) -> Header:
+    """What a journal that is begun now begins with."""
+    return Header(
+        identity=identity_of(hello, variant, subject, policy, fixed_performance),
         reference_id=subject.reference_id,
         seed=subject.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         simulated=hello.device.simulated,
     )
-    try:
-        with MeasurementLog(journal, header) as log:
-            chosen = models or list(subject.files)
-            if log.header.identity.policy.get("self_test"):
-                test = CompanyTest(link, subject.files, log, policy, lambda said: progress(said, 0, 0))
-                policy = test.decide(chosen)
-            engine = Engine(
-                link, subject.files, chosen, log, policy, subject.seed, progress, prediction_width
-            )
-            outcome = engine.run(budget_s)
-            verdicts = [end.kept for end in log.ends().values()]
-            return Measurement(
-                hello,
-                log.header,
-                outcome.estimation,
-                batches_kept=sum(verdicts),
-                batches_rejected=len(verdicts) - sum(verdicts),
-                failures=log.failures(),
-                loads=load_times(log.records),
-                conditions=conditions(log.records),
-                placements=log.placements(),
-                ending=outcome.ending,
-                prediction_half_width=outcome.prediction_half_width,
-                policy=policy_in_effect(log.header, log.decision()),
-            )
-    finally:
-        link.drop()
+
+
+def measure_by(
+    crew: Crew,
+    log: MeasurementLog,
+    hello: HelloReply,
+    subject: Subject,
+    policy: Policy,
+    *,
+    models: Sequence[str] | None = None,
+    budget_s: float,
+    progress: Progress,
+    prediction_width: PredictionWidth | None = None,
+) -> Measurement:
+    """Let a crew do what the log has not yet: the self-test, then passes; `hello` is that of one of its devices.
+
+    Raises:
+        DeviceError: no device is left.
+        MeasurementRejectedError: the devices are too noisy.
+        ReferenceFailedError: they can't run the reference model.
+    """
+    chosen = models or list(subject.files)
+    if log.header.identity.policy.get("self_test"):
+        policy = _self_tested(crew, subject, chosen, policy, progress)
+    engine = Engine(crew, subject.files, chosen, log, policy, subject.seed, progress, prediction_width)
+    return measurement_of(hello, log, engine.run(budget_s))
+
+
+def _self_tested(
+    crew: Crew, subject: Subject, models: Sequence[str], policy: Policy, progress: Progress
+) -> Policy:
+    decided = [policy]
+
+    def do(link: Link, log: MeasurementLog) -> None:
+        test = CompanyTest(link, subject.files, log, policy, lambda said: progress(said, 0, 0))
+        decided.append(test.decide(models))
+
+    crew.share([Job(tuple(models), do)])
+    return decided[-1]
+
+
+def measurement_of(hello: HelloReply, log: MeasurementLog, outcome: Outcome) -> Measurement:
+    """What came out, from the log of a measurement that ended."""
+    verdicts = [end.kept for end in log.ends().values()]
+    return Measurement(
+        hello,
+        log.header,
+        outcome.estimation,
+        batches_kept=sum(verdicts),
+        batches_rejected=len(verdicts) - sum(verdicts),
+        failures=log.failures(),
+        loads=load_times(log.records),
+        conditions=conditions(log.records),
+        placements=log.placements(),
+        ending=outcome.ending,
+        prediction_half_width=outcome.prediction_half_width,
+        policy=policy_in_effect(log.header, log.decision()),
+        usages=usages_of(log.records),
+    )

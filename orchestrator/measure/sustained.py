@@ -78,6 +78,7 @@ def _segment(
         load_ns=[loaded.load_ns],
         compile_ns=[loaded.compile_ns],
         cached=[loaded.cached],
+        input_buffers=[loaded.input_buffers],
         state_before=before.model_dump(),
     )
     log.append(batch)

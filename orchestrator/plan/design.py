@@ -8,6 +8,7 @@ import numpy as np
 
 from luts.estimate.expected import Expectation
 from luts.estimate.posterior import Posterior, most_useful
+from luts.estimate.prior import prior_of
 from luts.format.schema import KeyFeatures
 
 TARGETS = 400
@@ -22,7 +23,10 @@ def posterior_after(
     typical: Sequence[Sequence[str]],
 ) -> Posterior:
     """The posterior once models with these blocks are measured; `typical` networks give the prior its size."""
-    posterior = Posterior(features, expectation, typical)
+    if expectation.sources:
+        posterior = prior_of(features, expectation.sources, typical)
+    else:
+        posterior = Posterior(features, expectation, typical)
     for blocks in measured:
         posterior.learn(posterior.row(blocks))
     return posterior

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 from luts.format.schema import KeyFeatures
-from search.blocks import BlockSpec
+from orchestrator.plan.plan import Plan
+from search.blocks import BlockSpec, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
+from search.spaces import get_space
+
+
+def features_of_plan(plan: Plan) -> dict[str, KeyFeatures]:
+    """Of all that a LUT of a plan knows: the blocks of its space, and what else its models hold."""
+    features = dict(_space_features(plan.space, plan.classes, plan.resolutions))
+    more = {key for model in plan.models for key in model.blocks} - features.keys()
+    return features | features_of(parse_keys(sorted(more)))
+
+
+@functools.lru_cache(maxsize=8)
+def _space_features(space: str, classes: int, resolutions: tuple[int, ...]) -> Mapping[str, KeyFeatures]:
+    return features_of(get_space(space).with_classes(classes).block_specs(resolutions))
 
 
 def features_of(specs: Sequence[BlockSpec]) -> dict[str, KeyFeatures]:

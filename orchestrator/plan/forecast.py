@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luts.estimate.expected import Expectation
 from luts.estimate.identify import Identified, identify, partners
 from luts.format.latency import WEAK_ENTRY_SHARE, WEAK_REFERENCE_SHARE
-from luts.format.schema import KeyFeatures
 from orchestrator.agent.ramp import STEADY_WINDOWS, WINDOW_NS
 from orchestrator.plan.design import posterior_after
-from orchestrator.plan.features import features_of
+from orchestrator.plan.features import features_of_plan
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.policy import Policy
-from search.spaces import get_space
 
 LOAD_S = 0.2
 """Sending the schedule, loading and unloading one model: 0.05 to 0.3 s on hosts and phones alike."""
@@ -70,14 +67,14 @@ def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> f
 
 def plan_seconds(plan: Plan, expectation: Expectation, policy: Policy, passes: int) -> float:
     """Device time of a plan."""
-    expected = expectation.ms(_features(plan))
+    expected = expectation.ms(features_of_plan(plan))
     models_ms = [expectation.base_ms + sum(expected[key] for key in model.blocks) for model in plan.models]
     return device_seconds(models_ms, policy, passes)
 
 
 def forecast(plan: Plan, expectation: Expectation, policy: Policy) -> Forecast:
     """Time that a plan takes, and what it is expected to tell."""
-    features = _features(plan)
+    features = features_of_plan(plan)
     fitted = [model.blocks for model in plan.models if model.role != "heldout"]
     typical = [model.blocks for model in plan.models if model.arch]
     posterior = posterior_after(features, expectation, measured=fitted, typical=typical)
@@ -112,12 +109,3 @@ def _shown(plan: Plan) -> set[str]:
     blocks = {model.model_id: Counter(model.blocks) for model in plan.models}
     pairs = [(blocks[model.model_id], blocks[model.base_id]) for model in plan.models if model.base_id]
     return {key for mine, base in pairs for key in (mine - base) | (base - mine)}
-
-
-def _features(plan: Plan) -> Mapping[str, KeyFeatures]:
-    return _space_features(plan.space, plan.classes, plan.resolutions)
-
-
-@functools.lru_cache(maxsize=8)
-def _space_features(space: str, classes: int, resolutions: tuple[int, ...]) -> Mapping[str, KeyFeatures]:
-    return features_of(get_space(space).with_classes(classes).block_specs(resolutions))

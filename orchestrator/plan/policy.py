@@ -21,12 +21,16 @@ class Policy:
             by time.
         settle_runs: Runs of a model right before each timed one, journaled but not used: they put back into
             the caches what the model before threw out, so a sample does not depend on its neighbour.
+        keep_warm: Whether the processor is kept busy before visits, where a self-test finds that the clock falls
+            without; else it is as the device's user has it.
         chunk_rounds: Rounds between two looks at the interval.
         min_rounds: A median and its bootstrap need about this many rounds.
         max_rounds: Beyond it a load's own level, not its noise, decides the error; a new load helps more.
         load_se: A load is done when the relative standard error of each model's ratio is below this.
         min_passes: Fresh loads of every model that there are at least: two give a spread, three an interval.
         max_passes: Fresh loads after which measuring ends, narrow or not.
+        calls: Timed calls of each model for which measuring goes on within its budget, narrow or not: what the
+            interval of a percentile takes. 0: none.
         half_width: Measuring ends when every model's 95 % interval is narrower than this, relative.
         heldout_half_width: A profile ends when the conformal interval of its predictions is narrower than this,
             relative, at 95 % (90 % where fewer than 19 models are held out). 1.5 % is what remains of networks
@@ -45,12 +49,14 @@ class Policy:
     warmup_ms: int = 2000
     pace_us: int = 0
     settle_runs: int = 1
+    keep_warm: bool = False
     chunk_rounds: int = 10
     min_rounds: int = 20
     max_rounds: int = 40
     load_se: float = 0.003
     min_passes: int = 3
     max_passes: int = 8
+    calls: int = 0
     half_width: float = 0.01
     heldout_half_width: float = 0.015
     max_attempts: int = 4

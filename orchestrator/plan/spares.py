@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from luts.estimate.expected import Expectation
 from orchestrator.plan.design import choose_design
-from orchestrator.plan.features import features_of
+from orchestrator.plan.features import features_of_plan
 from orchestrator.plan.plan import Plan, PlanModel, Role, model_id
 from search.spaces import Arch, get_space
 
@@ -63,7 +63,7 @@ def spares(
     fresh = [(arch, keys) for arch, keys in fresh if model_id(keys) not in known]
     heldout, candidates = fresh[: lost["heldout"]], fresh[lost["heldout"] :]
     chosen = choose_design(
-        features_of(space.block_specs(plan.resolutions)),
+        features_of_plan(plan),
         expectation,
         measured=[model.blocks for model in plan.models if model.model_id not in failed],
         candidates=[keys for _, keys in candidates],

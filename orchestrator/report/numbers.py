@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from luts.build import estimation_of
 from luts.estimate.accuracy import mape, relative_errors, share_within
-from luts.estimate.estimation import Estimation
 from luts.format.lut import Lut
 from luts.format.numbers import MIB
 from luts.format.schema import Entry
@@ -182,7 +182,7 @@ def history(search: SearchResult) -> tuple[GenerationSpread, ...]:
 
 def aa_rows(lut: Lut) -> tuple[AaRow, ...]:
     """How far two loads of the same file differed, batch by batch, rejected batches included."""
-    estimation = Estimation.of(lut.samples, lut.meta.reference_id)
+    estimation = estimation_of(lut)
     kept = {session.batch for session in estimation.sessions if session.kept}
     return tuple(
         AaRow(

@@ -137,6 +137,7 @@ def _supernet_facts(info: CheckpointInfo) -> Facts:
         ("steps", f"{info.step:,} of {steps:,}" + ("" if info.finished else ", NOT FINISHED")),
         ("last loss", "–" if info.loss is None else f"{info.loss:.3f}"),
         ("teacher", info.teacher or "none"),
+        ("began with", info.init or "random weights"),
         ("weights", info.weights_sha256),
         ("data", info.data_digest),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.plan.classes import priced_for
 from orchestrator.report import architecture_figure, numbers, search_figures
 from orchestrator.report.inputs import ReportInputs
 from orchestrator.report.section import Section, make_section, make_table
@@ -91,7 +92,8 @@ def latency(inputs: ReportInputs) -> Section | None:
     """The winner's parts. Raises UsageError where the LUT lacks one of its blocks."""
     if inputs.lut is None or inputs.winner is None:
         return None
-    parts, measured = numbers.latency_parts(inputs.lut.lut, inputs.winner), inputs.winner_measured
+    lut, measured = priced_for(inputs.lut.lut, inputs.winner.classes), inputs.winner_measured
+    parts = numbers.latency_parts(lut, inputs.winner)
     total_ms = sum(part.ms for part in parts)
     by_kind: dict[str, float] = {}
     for part in parts:

@@ -29,6 +29,7 @@ def simulated_agent(scenario: Scenario, token: str, store: ModelStore) -> Agent:
         clock=machine.clock_ns,
         sleep=machine.rest,
         state=machine.read_state,
+        spin=None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -70,6 +71,7 @@ class Machine:
         self._loaded = self._in_a_row = 0
         self._last: SimulatedModel | None = None
         self._told_of_heat = False
+        self._taken_ns = self._processor.now_ns
 
     def describe(self) -> RuntimeInfo:
         threads = OptionInfo(type="int", default=1, min=1, max=self.scenario.cores)
@@ -117,7 +119,11 @@ class Machine:
         return self._processor.now_ns
 
     def read_state(self) -> DeviceState:
-        """What a phone would tell; nothing of throttling where the scenario keeps quiet about it."""
+        """What a phone would tell; nothing of throttling where the scenario keeps quiet about it.
+
+        Before and after every run: there made-up time is made up for by real time, where the scenario wants that.
+        """
+        self._take_time()
         if self.scenario.trip_ms:
             self._processor.rest(self.scenario.trip_ms / 1e3)
         case, celsius = self.scenario.noise.throttling, self._processor.celsius
@@ -145,6 +151,11 @@ class Machine:
             qos=None,
             foreground=None,
         )
+
+    def _take_time(self) -> None:
+        passed_ns, self._taken_ns = self._processor.now_ns - self._taken_ns, self._processor.now_ns
+        if self.scenario.real_time:
+            time.sleep(self.scenario.real_time * passed_ns / 1e9)
 
     def device_info(self) -> DeviceInfo:
         """Names the scenario, and says that it is simulated."""

@@ -31,6 +31,7 @@ class Scenario(Value):
         trip_ms: Idle time before and after a run, in which its schedule and its samples travel.
         pause_s: Idle time after the last model was unloaded, between two batches...
         cooling_s: ...and where the device has told of throttling or heat, so that whoever measures waits.
+        real_time: Real seconds that a made-up one takes, for trying what waits for devices; none.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -42,6 +43,7 @@ class Scenario(Value):
     trip_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     pause_s: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     cooling_s: Annotated[float, Field(ge=0, le=1e6)] = 60.0
+    real_time: Annotated[float, Field(ge=0, le=1e3)] = 0.0
 
 
 _CONTEXT = Costs(pair_sd=0.02, spill_ms_per_mib=0.05)

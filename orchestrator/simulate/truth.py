@@ -41,7 +41,9 @@ class Costs(Value):
         transfer_ms_per_mib: Of data handed from block to block.
         constant_ms, ms_per_mmac, ms_per_mib: Physics of a block: launch, MACs, bytes moved, as the joint fit counts
             them (weights twice).
+        depthwise: What a MAC of a depthwise convolution costs, in others: wide vectors help it less.
         deviation_sd: How far blocks stray from physics (log).
+        own_seed, own_sd: The same of one device: those of equal `seed` and other `own_seed` are alike but for it.
         pair_sd: Context: a block costs this much more or less (relative, standard deviation) by what stands right
             before it: layouts that fit, kernels that share packed data.
         cache_mib, spill_ms_per_mib: Context: what a block is handed is fetched from memory again as far as it
@@ -55,7 +57,10 @@ class Costs(Value):
     constant_ms: Ms = 0.03
     ms_per_mmac: Ms = 0.02
     ms_per_mib: Ms = 0.05
+    depthwise: Annotated[float, Field(gt=0, le=100)] = 1.0
     deviation_sd: Share = 0.15
+    own_seed: int = 0
+    own_sd: Share = 0.0
     pair_sd: Share = 0.0
     cache_mib: Annotated[float, Field(gt=0, le=1024)] = 2.0
     spill_ms_per_mib: Ms = 0.0
@@ -113,11 +118,14 @@ class Truth:
         price = Coefficients(
             constant_ms=costs.constant_ms,
             ms_per_mmac=costs.ms_per_mmac,
-            ms_per_depthwise_mmac=costs.ms_per_mmac,
+            ms_per_depthwise_mmac=costs.depthwise * costs.ms_per_mmac,
             ms_per_mib=costs.ms_per_mib,
         )
         feature = features_of([block])[key]
-        return physics_ms(feature, price) * math.exp(costs.deviation_sd * _normal(f"{costs.seed}:{key}"))
+        deviation = costs.deviation_sd * _normal(f"{costs.seed}:{key}")
+        if costs.own_sd:
+            deviation += costs.own_sd * _normal(f"own:{costs.own_seed}:{key}")
+        return physics_ms(feature, price) * math.exp(deviation)
 
     def _spilled_mib(self, before: BlockSpec, block: BlockSpec) -> float:
         live_mib = (before.live_elements() + block.live_elements()) * BYTES_PER_ELEMENT / MIB

@@ -36,6 +36,7 @@ def break_down(
     method: Choice = "both",
     budget_s: float = 120.0,
     seed: int = 0,
+    self_test: bool = True,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Breakdown:
@@ -49,6 +50,7 @@ def break_down(
         method: ExecuTorch's event tracer, removal of each kind, or both.
         budget_s: Seconds for each network after which no further pass of removals is begun.
         seed: Of the schedule.
+        self_test: Ask the device first what settle runs and the company of other models cost.
         workers: Exporting processes; all cores by default.
         progress: Told of every export and batch, and why there is no trace.
 
@@ -66,7 +68,7 @@ def break_down(
     with target.found() as device:
         hello, variant = greet(device), target.variant_on(device)
         check_runtime(device.name, hello, variant)
-        how = _How(device, variant, hello, method, budget_s, seed, workers, progress)
+        how = _How(device, variant, hello, method, budget_s, seed, self_test, workers, progress)
         return Breakdown(
             hello.device, variant, tuple(how.network(name, spec) for name, spec in specs.items())
         )
@@ -86,6 +88,7 @@ class _How:
     method: Choice
     budget_s: float
     seed: int
+    self_test: bool
     workers: int | None
     progress: Progress
 
@@ -132,7 +135,7 @@ class _How:
         from orchestrator.breakdown.removing import find_removal_run, measure_removals
 
         files = files_of(artifacts)
-        run = find_removal_run(self.device, self.variant, files)
+        run = find_removal_run(self.device, self.variant, files, self.self_test)
         removed = measure_removals(
             self.device,
             self.variant,
@@ -142,6 +145,7 @@ class _How:
             unexported,
             budget_s=self.budget_s,
             seed=self.seed,
+            self_test=self.self_test,
             progress=steps(self.progress),
         )
         result = run.folder / "breakdown.json"

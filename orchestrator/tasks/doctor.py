@@ -21,6 +21,12 @@ _PACKAGES = {
     "adbutils": ("Android phones that an adb server holds", "android"),
     "pymobiledevice3": ("iPhones", "ios"),
     "ray": ("many workers", "cluster"),
+    "s3fs": ("LUTs shared through S3", "share"),
+    "huggingface_hub": ("LUTs shared through the Hugging Face hub", "share"),
+    "aiohttp": ("LUTs shared by a web server", "share"),
+    "cryptography": ("signatures of LUTs", "share"),
+    "onnxruntime": ("--runtime onnx on this machine", "onnx"),
+    "ai_edge_litert": ("--runtime litert on this machine", "litert"),
 }
 _TOOLS = {
     "adb": "optional: an adb server that holds Android phones",

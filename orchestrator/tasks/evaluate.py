@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def evaluate(
     final: bool = False,
     outside: bool = False,
     on: str = "auto",
+    scored: Callable[[InheritedAccuracy, Arch], Scores] = InheritedAccuracy.scores,
     progress: Progress = silent,
 ) -> Evaluation:
     """Judge an architecture with weights inherited from a trained supernet.
@@ -43,6 +45,7 @@ def evaluate(
         final: On the validation set, which is for use once, at the end; the supernet's notes keep count.
         outside: Judge it even if it is none of the subnets that were trained.
         on: `auto`, `cpu`, `cuda` or `mps`: where it is judged.
+        scored: How: in PyTorch, or by `orchestrator.tasks.exported_scores.as_exported`.
         progress: Told of an unfinished supernet or one of unknown scope, and of a validation set that was used
             before.
 
@@ -55,7 +58,7 @@ def evaluate(
     if not outside:
         check_scope(arch, supernet, evaluator.info)
     evaluator.move_to(on)
-    scores = evaluator.scores(arch)
+    scores = scored(evaluator, arch)
     if final:
         weights = evaluator.info.weights_sha256
         score = FinalScore(arch=arch.to_json(), weights_sha256=weights, top1=scores.top1, top5=scores.top5)

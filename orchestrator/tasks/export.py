@@ -12,19 +12,27 @@ from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
 from orchestrator.export.artifacts.package import deliver
+from orchestrator.tasks.calibration import Calibration, calibrated
 from orchestrator.tasks.models import export_all
-from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
+from orchestrator.tasks.networks import Network, Networks, as_named, at_resolution, by_name
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.trained import Trained, inherit, of_file
 from orchestrator.winner.write import weighted
 from search.spaces import get_space
 
-MODEL_SUFFIXES: Mapping[str, tuple[str, ...]] = {"executorch": (".pte",), "coreml": (".mlpackage", ".zip")}
+MODEL_SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    "executorch": (".pte",),
+    "coreml": (".mlpackage", ".zip"),
+    "onnx": (".onnx",),
+    "litert": (".tflite",),
+}
 """How a model's file is called, by runtime; Core ML's first is a folder."""
 
 RANDOM_WEIGHTS = (
     "note: random weights, for measuring alone; --weights FILE or --supernet DIR gives trained ones"
 )
+
+RANDOM_RANGES = "note: int8 ranges are those of random inputs; --calibration DATA takes those of images"
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,8 @@ class Lowering:
     """What models are lowered to; what is empty is the default of runtime and backend.
 
     Attributes:
-        runtime: `executorch` (.pte) or `coreml` (.mlpackage).
-        backend: `xnnpack`, `portable`, `coreml` or `vulkan`.
+        runtime: `executorch` (.pte), `coreml` (.mlpackage), `onnx` or `litert` (.tflite).
+        backend: `xnnpack`, `portable`, `coreml` or `vulkan`; of the others the only one.
         precision: `fp32`, `fp16` or `int8`.
         deployment_target: Oldest iOS of a Core ML model, such as `iOS17`.
     """
@@ -59,6 +67,7 @@ def export_networks(
     *,
     resolution: int | None = None,
     trained: Trained | None = None,
+    calibration: Calibration | None = None,
     output: Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -70,6 +79,7 @@ def export_networks(
         lowering: To what; ExecuTorch with XNNPACK in fp32 by default.
         resolution: Side of the input image for all networks; their own by default.
         trained: Where trained weights come from; random ones by default, which a note says.
+        calibration: The images that decide int8's ranges; seeded random inputs by default.
         output: The file of one network; of several the folder, which gets a file by the name of each.
         workers: Exporting processes; all cores by default.
         progress: Told of every export.
@@ -102,7 +112,14 @@ def export_networks(
                 specs = of_file(specs, trained.file)
         else:
             inherited = inherit(given, resolution, trained, Path(folder), progress)
-            specs = {name: weighted(_spec(lowering, arch), file) for name, (arch, file) in inherited.items()}
+            specs = {
+                name: weighted(_spec(lowering, as_named(arch)), file)
+                for name, (arch, file) in inherited.items()
+            }
+        if calibration is not None:
+            specs = {name: calibrated(spec, calibration, Path(folder)) for name, spec in specs.items()}
+        elif lowering.precision == "int8" and (trained.file or trained.supernet):
+            progress(Note(RANDOM_RANGES))
         artifacts = export_all(specs, workers, progress)
     if output is None:
         return artifacts

@@ -5,23 +5,33 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luts.estimate.percentiles import Percentiles
+from luts.estimate.percentiles import TOLD, Percentiles, calls_needed
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts
+from orchestrator.journal.usage import MemoryUse, Usage
+from orchestrator.measure.memory import memory_of
 from orchestrator.measure.session import Measurement
 from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_models
-from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name, count_networks, spec_of
+from orchestrator.tasks.networks import (
+    Network,
+    Networks,
+    as_named,
+    at_resolution,
+    by_name,
+    count_networks,
+    spec_of,
+)
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.side_by_side import SideBySide, journal_id, measure_what_can_be
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import Trained, inherit
-from orchestrator.winner.write import weighted_spec
+from orchestrator.winner.write import weighted
 from orchestrator.wire.model_file import ModelFile
 from orchestrator.wire.replies import DeviceInfo
 
@@ -39,7 +49,9 @@ class MeasuredNetwork:
         loads: Fresh loads, and rounds in all of them.
         percentiles: Of single calls as they ran, where `ms` is what a quiet device takes.
         delegates: Subgraphs handed to a delegate...
+        usage: Memory and energy while it ran alone, where the device tells.
         outside: ...and the operators left to other kernels, with their counts. None where the device decides that.
+        memory: That the agent takes for it alone; None where nobody asked, or the device does not tell.
     """
 
     model: str
@@ -59,14 +71,20 @@ class MeasuredNetwork:
     loads: int
     rounds: int
     percentiles: Percentiles
+    usage: Usage
     delegates: int | None
     outside: Mapping[str, int] | None
+    memory: MemoryUse | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """One level, as JSON and tables have it."""
         fields = asdict(self)
         fields.pop("percentiles")
-        return fields | self.percentiles.columns()
+        fields.pop("memory")
+        if self.memory:
+            fields |= {"memory_bytes": self.memory.resident, "peak_memory_bytes": self.memory.peak}
+        fields.pop("usage")
+        return fields | self.percentiles.columns() | self.usage.columns()
 
 
 @dataclass(frozen=True)
@@ -131,7 +149,8 @@ def measure_networks(
 ) -> MeasuredNetworks:
     """Measure networks and model files side by side; goes on with a run that was cut off.
 
-    The first of them is the reference, the next one where that can't be exported or run. Such ones are left out.
+    The first of them is the reference, the next one where that can't be exported or run. Such ones are left out. It
+    goes on until each has calls enough for its p99, within the budget.
 
     Args:
         networks: Exported first where the cache does not have them.
@@ -153,9 +172,39 @@ def measure_networks(
         MeasurementRejectedError: the device is too noisy.
     """
     target = Target.of(target)
+    with tempfile.TemporaryDirectory() as weights:
+        chosen, specs = _specs(networks, target.variant, resolution, trained, Path(weights), progress)
+        return measure_specs(
+            chosen,
+            specs,
+            target,
+            files=files,
+            budget_s=budget_s,
+            seed=seed,
+            self_test=self_test,
+            pace_us=pace_us,
+            workers=workers,
+            progress=progress,
+        )
+
+
+def measure_specs(
+    networks: Mapping[str, Network],
+    specs: Mapping[str, ExportSpec],
+    target: Target,
+    *,
+    files: Sequence[Path] = (),
+    budget_s: float,
+    seed: int = 0,
+    self_test: bool = True,
+    pace_us: int = 0,
+    memory: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> MeasuredNetworks:
+    """`measure_networks` of networks by name of which is known how each is exported; `memory`: ask for that too."""
     variant = target.variant
-    with tempfile.TemporaryDirectory() as weights, given_models(files) as given:
-        chosen, specs = _specs(networks, variant, resolution, trained, Path(weights), progress)
+    with given_models(files) as given:
         if not specs and not given:
             raise UsageError("nothing to measure")
         with target.found() as device:
@@ -171,17 +220,19 @@ def measure_networks(
                 seed=seed,
                 self_test=self_test,
                 pace_us=pace_us,
+                calls=calls_needed(max(TOLD) / 100),
                 progress=progress,
             )
+        used = _memory(target, variant, models, together.failures) if memory else {}
         lowered = {name: Lowered.of_file(file.path) for name, file in given.items()}
     together.run.finish("measured")
     lowered |= {name: Lowered.of(artifact) for name, artifact in artifacts.items()}
-    able = {name: network for name, network in chosen.items() if name in models}
-    rows = measured_networks(models, together, count_networks(able, specs, progress), lowered)
+    counted = {name: network for name, network in networks.items() if name in models}
+    rows = measured_networks(models, together, count_networks(counted, specs, progress), lowered)
     return MeasuredNetworks(
         setup_of(together.measurement, variant),
         together.reference,
-        tuple(rows.values()),
+        tuple(replace(row, memory=used.get(name)) for name, row in rows.items()),
         unexported | dict(together.failures),
         together.run.folder,
     )
@@ -200,8 +251,20 @@ def _specs(
     if trained is None or trained.supernet is None:
         return chosen, {name: spec_of(network, variant) for name, network in chosen.items()}
     inherited = inherit(chosen, resolution, trained, weights, progress)
-    specs = {name: weighted_spec(variant, arch, file) for name, (arch, file) in inherited.items()}
-    return {name: arch for name, (arch, _) in inherited.items()}, specs
+    named = {name: as_named(arch) for name, (arch, _) in inherited.items()}
+    specs = {name: weighted(spec_of(named[name], variant), file) for name, (_, file) in inherited.items()}
+    return named, specs
+
+
+def _memory(
+    target: Target, variant: Variant, models: Mapping[str, ModelFile], failed: Mapping[str, str]
+) -> dict[str, MemoryUse | None]:
+    """Of each model alone in an agent, a fresh one where the device is this machine; small ones come first."""
+    used = {}
+    for name in sorted(models.keys() - failed.keys(), key=lambda name: models[name].path.stat().st_size):
+        with target.found() as device:
+            used[name] = memory_of(device, variant, models[name])
+    return used
 
 
 def setup_of(measurement: Measurement, variant: Variant) -> Setup:
@@ -245,6 +308,7 @@ def _measured(
         loads=ratio.loads,
         rounds=ratio.rounds,
         percentiles=measurement.estimation.percentiles(journal_id(name)),
+        usage=measurement.usages.get(journal_id(name), Usage(None, None)),
         delegates=lowered.delegates if lowered else None,
         outside=lowered.outside if lowered else None,
     )

@@ -86,6 +86,7 @@ def compare_mixers(
     window: int = 8,
     budget_s: float = 300.0,
     seed: int = 0,
+    self_test: bool = True,
     workers: int | None = None,
     keep: Callable[[MixerComparison], str] = lambda _: "measured",
     progress: Progress = silent,
@@ -100,6 +101,7 @@ def compare_mixers(
         window: Side of attention's windows in pixels.
         budget_s: Seconds after which no further pass is begun.
         seed: Of the schedule.
+        self_test: Ask the device first what settle runs and the company of other models cost.
         workers: Exporting processes; all cores by default.
         keep: Called with the result while the run still counts as unfinished; says in a line what became of it.
         progress: Told of every export and batch, and of blocks that are left out.
@@ -123,7 +125,14 @@ def compare_mixers(
             )
         reference, variant = model_id(able[0].short), target.variant_on(device)
         measurement, run = measure_files(
-            device, variant, files, reference, budget_s=budget_s, seed=seed, progress=progress
+            device,
+            variant,
+            files,
+            reference,
+            budget_s=budget_s,
+            seed=seed,
+            self_test=self_test,
+            progress=progress,
         )
     broken = _broken(able, measurement)
     result = MixerComparison(

@@ -16,7 +16,6 @@ from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_each
 from orchestrator.export.artifacts.cache import default_root
 from orchestrator.export.artifacts.package import PACKED_SUFFIX, check_package, pack
 from orchestrator.export.artifacts.variant import Variant
-from orchestrator.export.pool import UnknownModelError
 from orchestrator.simulate.document import write_model
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.wire.model_file import ModelFile
@@ -74,20 +73,20 @@ def export_what_can_be(
     """Models by id, and of those that could not be exported the reasons.
 
     Raises:
-        UnknownModelError: none of them is a model that there is.
+        UsageError: one of them is not a model that there is.
         StorageError: the cache can't be written.
     """
     started = time.monotonic()
 
     def done(count: int, total: int, result: Artifact | ExportFailure) -> None:
+        if isinstance(result, ExportFailure) and result.unknown:
+            raise UsageError(f"{result.spec.name}: {result.message}")
         progress(Step(f"exported {result.spec.name}", count, total))
 
     results = export_each(list(specs.values()), workers=workers, progress=done)
     by_name = dict(zip(specs, results, strict=True))
     artifacts = {name: result for name, result in by_name.items() if isinstance(result, Artifact)}
     failures = {name: result for name, result in by_name.items() if isinstance(result, ExportFailure)}
-    if failures and not artifacts and all(failure.unknown for failure in failures.values()):
-        raise UnknownModelError(tuple(failures.values()), len(specs))
     _tell_plain(artifacts, progress)
     progress(Note(f"{len(artifacts)} of {len(specs)} models exported in {time.monotonic() - started:.0f} s"))
     return artifacts, {name: failure.message for name, failure in failures.items()}

@@ -11,6 +11,7 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.tasks.progress import Note, Progress
 from search.spaces import STDIN, Arch, Published, is_arch_file, list_archs, list_published, load_arch
+from search.spaces.whole import is_timm
 
 Network = Arch | Published | str
 """One of our blocks, or `timm:NAME[@PX]`."""
@@ -34,6 +35,11 @@ def named_network(name: str) -> Network:
     return known[name]
 
 
+def as_named(arch: Arch) -> Network:
+    """An architecture as it is exported and counted: a network of timm by its name."""
+    return arch.space if is_timm(arch.space) else arch
+
+
 def by_name(networks: Networks) -> dict[str, Network]:
     """Networks by name; those that come without one are called as they are read.
 
@@ -53,6 +59,8 @@ def _name(network: Network) -> str:
         return "stdin" if network == STDIN else network
     if isinstance(network, Published):
         return network.name
+    if is_timm(network.space):
+        return network.space
     return next((name for name, arch in list_archs().items() if arch == network), network.digest)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luts.format.codec import META_FILE
@@ -12,6 +12,8 @@ from luts.format.lut import Lut
 from luts.format.store import LutRef, LutStore, lut_store
 from orchestrator.export.artifacts.cache import digest
 from orchestrator.export.artifacts.variant import Variant
+from orchestrator.plan.classes import priced_for, said_of
+from orchestrator.tasks.progress import Note, Progress, silent
 from search.algorithms import Budget, LutPrice
 from search.algorithms.record import LutPin
 from search.spaces import Space
@@ -31,6 +33,13 @@ class Phone:
     def pin(self) -> LutPin:
         """Which LUT it is, for the record."""
         return LutPin(name=str(self.ref), sha256=digest(self.ref.path / META_FILE)[0])
+
+    def for_classes(self, classes: int, progress: Progress = silent) -> Phone:
+        """The same phone for networks of so many classes (`priced_for`)."""
+        priced = priced_for(self.lut, classes)
+        if said := said_of(self.lut, priced, classes):
+            progress(Note(said))
+        return replace(self, lut=priced)
 
     @property
     def variant(self) -> Variant:

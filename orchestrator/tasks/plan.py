@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from luts.estimate.expected import TYPICAL, Expectation, expectation_of
-from luts.format.errors import UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutStore, lut_store
 from orchestrator.agent.device.cores import usable_cores
+from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import kind_of
 from orchestrator.export.artifacts.cache import ArtifactCache
 from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.loads import first_loads_s
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import Header
+from orchestrator.journal.runs import runs_root
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.exports import export_seconds
 from orchestrator.plan.forecast import Forecast, forecast
+from orchestrator.plan.heads import with_heads
 from orchestrator.plan.plan import Plan, Removals
 from orchestrator.plan.policy import Policy
 from orchestrator.plan.sizing import plan_for_budget, plan_of_size
+from orchestrator.tasks.sources import Sources, find_sources
 from orchestrator.tasks.target import Target
 from search.spaces import get_space
 
@@ -34,7 +42,11 @@ class PlanChoice:
         heldout: Models held out, instead of `models`; a fifth of all, at least 10.
         removals: Whose blocks are removed or swapped, instead of `models`: `all`, `reference` or `none`.
         like: LUT of a similar device, whose latencies are expected.
+        sources: Other LUTs to learn from, with commas between; `none`; by default the best at hand, on which the
+            plan does not rest.
         seed: Of plan and schedule.
+        heads: Numbers of classes whose classifiers are measured, with a few networks for each further one; the
+            others have those of `classes`, by default the space's where that is among them, else the most.
     """
 
     resolutions: tuple[int, ...] | None = None
@@ -45,6 +57,8 @@ class PlanChoice:
     removals: str | None = None
     like: str | None = None
     seed: int = 0
+    heads: tuple[int, ...] = ()
+    sources: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,8 @@ class PlannedProfile:
     """A plan with its forecast.
 
     `cached` models need no export, the others about `export_s` (None: none does). `compiled` models are
-    compiled for a neural engine when they are first loaded, which the forecast's times leave out: how long that
-    takes is known to the device alone.
+    compiled for a neural engine when they are first loaded, which the forecast's times leave out: `compile_s` in
+    all, by the median of `first_loads` that runs on such a device took; None where there were none yet.
     """
 
     plan: Plan
@@ -61,6 +75,8 @@ class PlannedProfile:
     cached: int | None
     export_s: float | None
     compiled: int = 0
+    compile_s: float | None = None
+    first_loads: int = 0
 
 
 def plan_profile(
@@ -86,13 +102,46 @@ def plan_profile(
     variant = target.variant
     kind_of(target.device, target.access)
     policy = policy_of(variant, narrow, pace_us=pace_us)
-    plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
+    choice = choice or PlanChoice()
+    sources = find_sources(
+        store,
+        choice.sources,
+        space=space,
+        device=target.device,
+        variant=variant.name,
+        simulated=variant.is_simulated,
+    )
+    plan, expectation = choose_plan(space, choice, policy, budget_s, store, sources)
     mine = [ref for ref in store.list() if (ref.device, ref.variant) == (target.device, variant.name)]
     if expectation is TYPICAL and mine:
         expectation = _expectation(store, str(mine[-1].path))
     compiled = len(plan.models) if variant.may_use_neural_engine else 0
     cached, export_s = _exports(plan, variant, workers)
-    return PlannedProfile(plan, forecast(plan, expectation, policy), cached, export_s, compiled)
+    seen_s = _first_loads_s(target.device, variant) if compiled else []
+    compile_s = compiled * statistics.median(seen_s) if seen_s else None
+    return PlannedProfile(
+        plan, forecast(plan, expectation, policy), cached, export_s, compiled, compile_s, len(seen_s)
+    )
+
+
+def _first_loads_s(device: str, variant: Variant) -> list[float]:
+    """Of all runs here of such a phone, or of this machine, with the variant."""
+    phone, times = known_phone(device), list[float]()
+    for journal in sorted(runs_root().glob(f"*{variant.name}*/journal.jsonl")):
+        try:
+            records = read_log(journal)
+        except InvalidArtifactError:
+            continue
+        header = records[0]
+        assert isinstance(header, Header)
+        of_device = (
+            header.identity.device_model in phone.product_types
+            if phone
+            else f"{device}-" in journal.parent.name
+        )
+        if of_device and header.identity.variant == variant.name and not header.simulated:
+            times += first_loads_s(records)
+    return times
 
 
 def policy_of(variant: Variant, narrow: float | None, self_test: bool = True, pace_us: int = 0) -> Policy:
@@ -102,7 +151,12 @@ def policy_of(variant: Variant, narrow: float | None, self_test: bool = True, pa
 
 
 def choose_plan(
-    space: str, choice: PlanChoice, policy: Policy, budget_s: float, store: LutStore
+    space: str,
+    choice: PlanChoice,
+    policy: Policy,
+    budget_s: float,
+    store: LutStore,
+    sources: Sources | None = None,
 ) -> tuple[Plan, Expectation]:
     """The plan of the given sizes, else of so many models, else the one that fits the budget; and what it expects.
 
@@ -110,9 +164,14 @@ def choose_plan(
         UsageError: sizes that contradict each other, or that the space does not have; an unknown space or LUT.
     """
     searched = get_space(space)
-    if choice.classes:
-        searched = searched.with_classes(choice.classes)
+    classes = choice.classes
+    if classes is None and choice.heads and searched.default_classes not in choice.heads:
+        classes = max(choice.heads)
+    if classes:
+        searched = searched.with_classes(classes)
     expectation = _expectation(store, choice.like) if choice.like else TYPICAL
+    if sources and sources.named:
+        expectation = replace(expectation, sources=sources.priors())
     resolutions, seed = choice.resolutions, choice.seed
     sized = (choice.design, choice.heldout, choice.removals) != (None, None, None)
     if choice.models is not None and sized:
@@ -140,7 +199,7 @@ def choose_plan(
             removals=removals,
             expectation=expectation,
         )
-    return plan, expectation
+    return with_heads(plan, choice.heads), expectation
 
 
 def _expectation(store: LutStore, name: str) -> Expectation:

@@ -5,20 +5,38 @@ from __future__ import annotations
 from luts.format.errors import UsageError
 from luts.format.latency import Prediction
 from luts.format.lut import Lut
+from orchestrator.plan.classes import priced_for, said_of
 from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
+from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch
 from search.spaces.coverage import covered_space
 
 
-def predict(lut: Lut, networks: Networks, resolution: int | None = None) -> dict[str, Prediction]:
-    """Predicted latencies by name, at a resolution where one is given.
+def predict(
+    lut: Lut, networks: Networks, resolution: int | None = None, progress: Progress = silent
+) -> dict[str, Prediction]:
+    """Predicted latencies by name, at a resolution where one is given, of any number of classes.
+
+    `progress` is told where classifiers are priced that the LUT did not measure.
 
     Raises:
         UsageError: a network that there is not, or one that the LUT can't price; says what it would take.
         InvalidArtifactError: a damaged file of an architecture.
     """
     sized = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
-    return {name: _predicted(lut, name, network) for name, network in sized.items()}
+    luts = {
+        network.classes: lut
+        for network in sized.values()
+        if isinstance(network, Arch) and network.space == lut.meta.space
+    }
+    for classes in luts:
+        luts[classes] = priced_for(lut, classes)
+        if said := said_of(lut, luts[classes], classes):
+            progress(Note(said))
+    return {
+        name: _predicted(luts.get(network.classes, lut) if isinstance(network, Arch) else lut, name, network)
+        for name, network in sized.items()
+    }
 
 
 def _predicted(lut: Lut, name: str, network: Network) -> Prediction:
@@ -31,7 +49,7 @@ def _predicted(lut: Lut, name: str, network: Network) -> Prediction:
 
 
 def _refuse(lut: Lut, name: str, network: Network) -> None:
-    """`UsageError` where space, resolution or classes tell why blocks of a network are missing."""
+    """`UsageError` where space or resolution tell why blocks of a network are missing."""
     if not isinstance(network, Arch):
         raise UsageError(
             f"{name} is a published network, of no search space as LUTs are; measure it with bench measure"
@@ -47,9 +65,4 @@ def _refuse(lut: Lut, name: str, network: Network) -> None:
         raise UsageError(
             f"{name} takes {network.resolution} px, the LUT covers {sides} px; "
             f"profile with --resolution {network.resolution}, or predict with --resolution {covered.resolutions[0]}"
-        )
-    if network.classes != covered.default_classes:
-        raise UsageError(
-            f"{name} has {network.classes} classes, the LUT's networks {covered.default_classes}; "
-            f"profile with --classes {network.classes}, or predict the network with as many as the LUT's"
         )

@@ -18,8 +18,9 @@ from orchestrator.simulate.compare import Comparison, compare, write_truth
 from orchestrator.simulate.truth import Truth
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
-from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, subject_of
+from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, space_keys, subject_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
+from orchestrator.tasks.sources import covering, find_sources
 from orchestrator.tasks.target import Target, lut_name
 
 
@@ -93,8 +94,17 @@ def profile(
     if run_folder is not None:
         check_folder(run_folder, "give another folder with --run")
     with target.found() as device:
-        plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store)
-        device_name = lut_name(device, name)
+        device_name, choice = lut_name(device, name), choice or PlanChoice()
+        sources = find_sources(
+            store,
+            choice.sources,
+            space=space,
+            device=device_name,
+            variant=target.variant.name,
+            simulated=target.variant.is_simulated,
+        )
+        plan, expectation = choose_plan(space, choice, policy, budget_s, store, sources)
+        sources = covering(sources, space_keys(plan))
 
         def find(variant: Variant) -> Run:
             label = run_label(device_name, plan, variant, pace_us)
@@ -114,6 +124,8 @@ def profile(
                 )
             return Profile(Path(str(run.result)), store.load(str(run.result)), run.folder, policy)
         progress(Note(f"run {run.folder}"))
+        if sources.luts:
+            progress(Note(f"learning from {', '.join(map(str, sources.luts))} too"))
         measurement = measure(
             device,
             variant,
@@ -122,16 +134,19 @@ def profile(
             policy,
             budget_s=budget_s,
             progress=steps(progress),
-            prediction_width=prediction_width_of(exported.plan, exported.files),
+            prediction_width=prediction_width_of(exported.plan, exported.files, sources),
+            usage_of=[exported.plan.reference.model_id],
         )
-    lut = lut_of(exported.plan, exported.files, measurement, device_name, exported.unexported)
+    lut = lut_of(
+        exported.plan, exported.files, measurement, device_name, exported.unexported, sources=sources
+    )
     path = store.write(lut)
     run.finish(str(path))
-    truth = _compare_with_truth(target.device, variant.threads, lut, run)
+    truth = compare_with_truth(target.device, variant.threads, lut, run)
     return Profile(path, store.load(path), run.folder, policy, measurement, truth)
 
 
-def _compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> Comparison | None:
+def compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> Comparison | None:
     """What no real device can tell: how close the LUT came."""
     scenario = scenario_of(device)
     if scenario is None:

@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 
 from luts.build import build_lut, prediction_half_width
 from luts.estimate.estimation import Estimation
+from luts.estimate.units import Place
 from luts.format.lut import Lut
-from luts.format.schema import DeviceInfo, LutInputs, ModelSpec, Versions
+from luts.format.schema import DeviceInfo, LutInputs, ModelSpec, UnitSessions, Versions
 from luts.format.values import MAX_REASON
 from orchestrator.export.artifacts.spec import toolchain
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.placement import migrated_operations
 from orchestrator.journal.records import PlacedType
+from orchestrator.journal.usage import Usage
 from orchestrator.measure.engine import PredictionWidth
 from orchestrator.measure.session import Measurement, Subject
-from orchestrator.plan.features import features_of
+from orchestrator.plan.features import features_of_plan
 from orchestrator.plan.plan import Plan, PlanModel
+from orchestrator.tasks.sources import Sources
 from orchestrator.wire.model_file import ModelFile
 from search.blocks import boundary_bytes, parse_keys
-from search.spaces import get_space
 
 
 def subject_of(plan: Plan, files: Mapping[str, ModelFile]) -> Subject:
@@ -41,12 +43,17 @@ def lut_of(
     measurement: Measurement,
     device_name: str,
     unexported: Mapping[str, str] | None = None,
+    exporter: str = "",
+    sources: Sources | None = None,
 ) -> Lut:
     """A measurement of a plan as a LUT; it names the models that were not exported or that failed on the device.
+
+    `exporter` is what made the files, where that was not this installation.
 
     Keys of the space that no model holds are in it too, resting on the physical prior alone and saying so.
     """
     hello, header, seen = measurement.hello, measurement.header, measurement.conditions
+    features = features_of_plan(plan)
     inputs = LutInputs(
         device=DeviceInfo(
             name=device_name,
@@ -59,7 +66,7 @@ def lut_of(
         ),
         versions=Versions(
             runtime=header.identity.runtime,
-            exporter=exporter_version(Variant.parse(header.identity.variant)),
+            exporter=exporter or exporter_version(Variant.parse(header.identity.variant)),
             agent=header.identity.agent,
         ),
         space=plan.space,
@@ -79,12 +86,35 @@ def lut_of(
         fixed_performance=header.identity.fixed_performance,
         sustained_performance=seen.sustained,
         cores=tuple(sorted(seen.cores)),
+        input_buffers=tuple(sorted(seen.input_buffers)),
+        units=_units(measurement.estimation),
+        reference_usage=_told(measurement.usages.get(header.reference_id)),
+        sources=sources.kept_with(features) if sources else (),
     )
     able = [model for model in plan.models if model.model_id not in measurement.failures]
     placed = measurement.placements
     models = [_model_spec(model, files[model.model_id], measurement.failures, placed) for model in able]
-    specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
-    return build_lut(inputs, models, measurement.estimation.without(measurement.failures), features_of(specs))
+    kept = measurement.estimation.without(measurement.failures)
+    return build_lut(inputs, models, kept, features)
+
+
+def space_keys(plan: Plan) -> list[str]:
+    """Blocks that the plan's LUT will hold, in order."""
+    return sorted(features_of_plan(plan))
+
+
+def _units(estimation: Estimation) -> tuple[UnitSessions, ...]:
+    places: dict[str, list[Place]] = {}
+    for session in estimation.sessions:
+        place = session.batch, session.segment
+        if place in estimation.unit_of:
+            places.setdefault(estimation.unit_of[place], []).append(place)
+    return tuple(UnitSessions(unit=unit, sessions=tuple(places[unit])) for unit in sorted(places))
+
+
+def _told(usage: Usage | None) -> dict[str, float]:
+    columns = usage.columns() if usage else {}
+    return {name: value for name, value in columns.items() if value is not None}
 
 
 def _model_spec(
@@ -112,14 +142,16 @@ def _model_spec(
     )
 
 
-def prediction_width_of(plan: Plan, files: Mapping[str, ModelFile]) -> PredictionWidth:
+def prediction_width_of(
+    plan: Plan, files: Mapping[str, ModelFile], sources: Sources | None = None
+) -> PredictionWidth:
     """How narrow predictions of held-out models are, for stopping early; placements are not looked at."""
     models = [_model_spec(model, files[model.model_id], {}, {}) for model in plan.models]
-    specs = get_space(plan.space).with_classes(plan.classes).block_specs(plan.resolutions)
-    features = features_of(specs)
+    features = features_of_plan(plan)
+    priors = sources.priors() if sources else ()
 
     def width(estimation: Estimation) -> float | None:
-        return prediction_half_width(models, estimation, features)
+        return prediction_half_width(models, estimation, features, priors)
 
     return width
 

@@ -121,6 +121,7 @@ def find_network(
             f"{supernet} holds one network that was trained alone, so there is nothing to search; give a supernet, "
             "which bench train makes without --arch, or judge the network with bench eval"
         )
+    phones = [phone.for_classes(evaluator.data.classes, progress) for phone in phones]
     space = searchable(phones, evaluator.supernet.space)
     budget = budget or budget_of(phones)
     if not outside and (scope := evaluator.info.scope) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
@@ -33,12 +33,14 @@ def measure_files(
     seed: int,
     self_test: bool = True,
     pace_us: int = 0,
+    calls: int = 0,
     reuse: bool = False,
     progress: Progress = silent,
 ) -> tuple[Measurement, Run]:
     """Measure models by name against the one named `reference`, going on with an open run of the same models.
 
     What is measured goes by `journal_id` of the names. Another pace, or no self-test, makes it another run.
+    `calls` are wanted of each within the budget.
     """
     ids = {name: journal_id(name) for name in files}
     how = ([f"pace {pace_us} us"] if pace_us else []) + ([] if self_test else ["no self-test"])
@@ -46,9 +48,16 @@ def measure_files(
     subject = Subject({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)
     run = find_run(runs_root(), f"measure-{device.name}-{variant.name}-{digest[:8]}", reuse=reuse)
     run.name_models({identifier: name for name, identifier in ids.items()})
-    policy = Policy.of(variant.is_simulated, self_test, pace_us)
+    policy = replace(Policy.of(variant.is_simulated, self_test, pace_us), calls=calls)
     measured = measure(
-        device, variant, subject, run.journal, policy, budget_s=budget_s, progress=steps(progress)
+        device,
+        variant,
+        subject,
+        run.journal,
+        policy,
+        budget_s=budget_s,
+        progress=steps(progress),
+        usage_of=list(subject.files) if calls else (),
     )
     return measured, run
 
@@ -72,6 +81,7 @@ def measure_what_can_be(
     seed: int,
     self_test: bool = True,
     pace_us: int = 0,
+    calls: int = 0,
     progress: Progress = silent,
 ) -> SideBySide:
     """`measure_files` with the first model that the device can run as the reference.
@@ -92,6 +102,7 @@ def measure_what_can_be(
                 seed=seed,
                 self_test=self_test,
                 pace_us=pace_us,
+                calls=calls,
                 progress=progress,
             )
         except ReferenceFailedError as error:

@@ -16,7 +16,7 @@ from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import Kind, kind_of, resolve
 from orchestrator.devices.lock import held
 from orchestrator.devices.simulated import scenario_of
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.variant import HOST_RUNTIMES, Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.measure.session import check_runtime, default_threads, threads_warning
 from orchestrator.wire.core_list import parse_cores
@@ -29,7 +29,8 @@ class Target:
 
     Attributes:
         device: `host`, a phone's name (`iphone13`) or serial, or `simulated[:SCENARIO]`.
-        runtime: `executorch` or `coreml`; that of iPhones is `coreml`, of all others `executorch`.
+        runtime: `executorch`, `coreml`, or on the host `onnx` and `litert`; that of iPhones is `coreml`, of all
+            others `executorch`.
         backend: ExecuTorch's delegate (`xnnpack`), or Core ML's compute units (`all`).
         precision: The backend's default.
         threads: Of ExecuTorch's pool; as many as pinned cores, else what the agent takes by default: the cores that
@@ -70,9 +71,8 @@ class Target:
             if self.threads is not None:
                 raise UsageError("--threads is for --runtime executorch; Core ML chooses its own")
             return Variant("coreml", self.backend or "all", self.precision or "", cores=self.cores)
-        variant = Variant(
-            runtime, self.backend or "xnnpack", self.precision or "", self.threads or 0, self.cores
-        )
+        backend = self.backend or ("cpu" if runtime in HOST_RUNTIMES else "xnnpack")
+        variant = Variant(runtime, backend, self.precision or "", self.threads or 0, self.cores)
         pinned = len(parse_cores(variant.cores)) if variant.cores else 0
         return replace(variant, threads=self.threads or pinned or threads_by_default())
 

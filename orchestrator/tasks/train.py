@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.atomic_file import check_folder
+from luts.format.errors import UsageError
 from orchestrator.tasks.progress import Note, Progress, Step, silent
-from search.spaces import Space, get_space
+from search.spaces import Space, arch_from_json, get_space
+from search.spaces.whole import is_timm, timm_arch
 from search.supernet.data.images import ImageData, open_data
 from search.supernet.model.compiled import obstacle
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.recipe.recipe_files import changed, get_recipe
 from search.supernet.teacher.weights import load_teacher
 from search.supernet.train.checkpoint_info import CheckpointInfo
 from search.supernet.train.compute import ComputeSettings
 from search.supernet.train.distributed import local_device, process_group
+from search.supernet.train.initial import Initial
 from search.supernet.train.progress import Progress as State
 from search.supernet.train.trainer import Trainer
 
@@ -33,7 +36,7 @@ class TrainedSupernet:
 
 
 def train_supernet(
-    space: Space | str,
+    space: Space | str | None,
     data: str,
     output: Path,
     recipe: Recipe | str = "default",
@@ -41,6 +44,8 @@ def train_supernet(
     teacher: str | None = None,
     teacher_resolution: int | None = None,
     teacher_labels: Path | None = None,
+    init: str | None = None,
+    classes: int | None = None,
     on: str = "auto",
     workers: int = 0,
     compiled: bool = False,
@@ -49,13 +54,16 @@ def train_supernet(
     """Train a weight-shared supernet, or go on with an unfinished one.
 
     Args:
-        space: Whose networks share the weights, or its name.
+        space: Whose networks share the weights, or its name; None for that of the recipe's one network.
         data: Text of the image source, such as `cifar10:DIR`.
         output: Folder of the checkpoint.
         recipe: How, or the name of a recipe or of its file; it may name one network that is trained alone.
         teacher: Network to learn from: `timm:NAME[:CHECKPOINT]`.
         teacher_resolution: Pixels of the images that the teacher was trained on.
         teacher_labels: Folder of the teacher's stored labels, made and completed as needed.
+        init: Weights to begin with: `supernet:DIR`, or `FILE.safetensors` of the recipe's one network, or
+            `timm:NAME[:FILE]`, which is the network too where nothing else is named.
+        classes: Of a new classifier, as many as the images have; without, that of `init` stays.
         on: `auto`, `cpu`, `cuda` or `mps`.
         workers: Processes that prepare images.
         compiled: Compile modules where that can be done; a note says where it can't.
@@ -65,8 +73,14 @@ def train_supernet(
         The supernet; None in every process of torchrun but the one that leads.
     """
     check_folder(output)
-    space = get_space(space) if isinstance(space, str) else space
     recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    if space is None and recipe.arch is None and init is not None and is_timm(init):
+        recipe = changed(recipe, {"arch": timm_arch(":".join(init.split(":")[:2])).to_json()}, {})
+    space = _space(space, recipe)
+    if recipe.drop_path and is_timm(space.name):
+        progress(
+            Note(f"note: the recipe's drop_path leaves nothing out of {space.name}, it is for our blocks")
+        )
     device = local_device(on)
     reason = obstacle(device) if compiled else None
     if reason:
@@ -77,10 +91,28 @@ def train_supernet(
         images = open_data(data, space, recipe)
         taught_by = load_teacher(teacher, images.classes, teacher_resolution) if teacher else None
         trainer = Trainer(
-            space, images, recipe, output, taught_by, teacher_labels, compute=compute, group=group
+            space,
+            images,
+            recipe,
+            output,
+            taught_by,
+            teacher_labels,
+            initial=Initial(init, classes) if init else None,
+            compute=compute,
+            group=group,
         )
         info = trainer.run(_reporter(trainer, progress if group.leads else silent))
     return TrainedSupernet(output, info, images, time.monotonic() - begun_s) if group.leads else None
+
+
+def _space(space: Space | str | None, recipe: Recipe) -> Space:
+    if isinstance(space, Space):
+        return space
+    if space is not None:
+        return get_space(space)
+    if recipe.arch is None:
+        raise UsageError("nothing says what to train; add --space for a supernet, or --arch for one network")
+    return get_space(arch_from_json(recipe.arch).space)
 
 
 def _reporter(trainer: Trainer, progress: Progress) -> Callable[[State], None]:

@@ -11,7 +11,8 @@ from orchestrator.export import ExportSpec
 from orchestrator.tasks.networks import Network, at_resolution, by_name
 from orchestrator.tasks.progress import Progress, Step
 from orchestrator.winner.write import save_weights, weighted
-from search.spaces import Arch
+from search.spaces import Arch, get_arch
+from search.spaces.whole import is_timm
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def inherit(
     archs: dict[str, Arch] = {}
     for name, network in (networks or by_name(only or ())).items():
         sized = at_resolution(name, network, resolution)
+        if isinstance(sized, str) and is_timm(evaluator.supernet.space.name):
+            sized = get_arch(sized)
         if not isinstance(sized, Arch):
             raise UsageError(
                 f"{name} is not of a search space, so no supernet has its weights; use --weights"

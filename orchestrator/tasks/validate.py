@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
-from luts.format.store import LutStore, lut_store
+from luts.format.store import LutRef, LutStore, lut_store
+from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.validate import Validation, compare, summarise
+from orchestrator.plan.classes import priced_for, said_of
 from orchestrator.plan.plan import model_id
-from orchestrator.tasks.progress import Progress, silent
+from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside
 from search.spaces import Arch, Space
 from search.spaces.coverage import covered_space
@@ -30,6 +33,7 @@ def validate(
     count: int = 30,
     budget_s: float = 600.0,
     seed: int = 0,
+    classes: int | None = None,
     reuse: bool = False,
     store: LutStore | None = None,
     workers: int | None = None,
@@ -46,6 +50,7 @@ def validate(
         count: Architectures, at least 2.
         budget_s: Seconds after which no further pass is begun.
         seed: Of the architectures and the schedule.
+        classes: Of the architectures; as many as the LUT measured by default.
         reuse: Use an equal measurement that was finished.
         store: Where LUTs lie; the user's and the package's by default.
         workers: Exporting processes; all cores by default.
@@ -62,9 +67,17 @@ def validate(
     ref = store.resolve(lut)
     table = store.load(ref.path)
     variant = Variant.parse(table.meta.variant)
-    archs = fresh_archs(covered_space(table), table, count, seed)
+    access = _by_its_runtime(device, variant, access or Access())
+    if table.meta.fixed_performance != access.fixed_performance:
+        progress(Note(_unlike(ref, table)))
+    if classes is not None:
+        priced = priced_for(table, classes)
+        if said := said_of(table, priced, classes):
+            progress(Note(said))
+        table = priced
+    archs = fresh_archs(covered_space(table, classes), table, count, seed)
     specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
-    with resolve(device, access or Access()) as there, held(there):
+    with resolve(device, access) as there, held(there):
         measurement, run = measure_beside(
             there,
             variant,
@@ -81,6 +94,21 @@ def validate(
     validation.save(path)
     run.finish(str(path))
     return validation
+
+
+def _by_its_runtime(device: str, variant: Variant, access: Access) -> Access:
+    """Access by the one agent that calls this machine's Core ML, where the LUT is of that; as it is elsewhere."""
+    here = device == "host" and variant.runtime == "coreml"
+    return replace(access, agent=core_ml_agent()) if here else access
+
+
+def _unlike(ref: LutRef, lut: Lut) -> str:
+    if lut.meta.fixed_performance:
+        return (
+            f"note: {ref} was measured in fixed performance mode, which slows a phone down; measure with "
+            "--fixed-performance, or all latencies differ"
+        )
+    return f"note: {ref} was not measured in fixed performance mode; leave --fixed-performance out, or all differ"
 
 
 def fresh_archs(space: Space, lut: Lut, count: int, seed: int) -> list[Arch]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luts.build import build_lut
-from luts.estimate.estimation import Estimation
+from luts.build import build_lut, estimation_of
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.samples import SAMPLES_SCHEMA
@@ -21,10 +20,10 @@ from orchestrator.journal.samples import samples_table
 from orchestrator.plan.plan import model_id
 from search.spaces import Arch
 
-_UNDECIDING = ("seed", "fed_from", "company", "self_test", "heldout_half_width")
+_UNDECIDING = ("seed", "fed_from", "company", "self_test", "heldout_half_width", "calls")
 """What a LUT's policy tells besides what decides how it was measured."""
 
-_DECIDED = ("settle_runs", "batch_models")
+_DECIDED = ("settle_runs", "batch_models", "keep_warm")
 """What self-tests decide: as many as a model takes to be its own, which a busy machine may take more for."""
 
 
@@ -59,7 +58,7 @@ def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Se
     return build_lut(
         _inputs(lut, lut_digest, records),
         [*map(ModelSpec.of, lut.models), *(_design_row(arch, header.identity) for arch in fresh.values())],
-        Estimation.of(samples, lut.meta.reference_id),
+        estimation_of(lut, samples),
         {entry.key: entry.features for entry in lut.entries},
     )
 
@@ -124,6 +123,7 @@ def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
             "keep_warm": either(meta.keep_warm, seen.warmth),
             "sustained_performance": either(meta.sustained_performance, seen.sustained),
             "cores": tuple(sorted(seen.cores.union(meta.cores))),
+            "input_buffers": tuple(sorted(seen.input_buffers.union(meta.input_buffers))),
         }
     )
 

@@ -17,19 +17,24 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.plan.plan import model_id
 from orchestrator.winner.card import Card, model_card
 from search.spaces import Arch
+from search.spaces.whole import is_timm
 
 if TYPE_CHECKING:
     from search.supernet.inherit.evaluate import InheritedAccuracy
 
 
 def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path) -> Path:
-    """Write a subnet's weights, its own BN statistics among them, as safetensors; the file."""
+    """Write a subnet's weights, its own BN statistics among them, as safetensors; the file.
+
+    Those of a network of timm have timm's names.
+    """
     from safetensors.torch import save_file  # brings torch, which most commands can do without
 
     path = folder / f"{model_id(arch.keys())}.safetensors"
+    network = evaluator.network(arch).cpu()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(evaluator.network(arch).cpu().state_dict(), path)
+        save_file((network[0] if is_timm(arch.space) else network).state_dict(), path)
     except OSError as error:
         raise storage_error(f"cannot write {path}", error, "choose another --output") from error
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,7 @@ class AgentClient:
         self._names: dict[str, str] = {}
         self._loaded: dict[int, str] = {}
         self._hello: replies.HelloReply | None = None
+        self._clock_s, self._load_ends_s = clock_s, -math.inf
 
     @classmethod
     def greeted(cls, sock: socket.socket, token: str, timeout_s: float, device_name: str) -> Self:
@@ -98,6 +100,11 @@ class AgentClient:
     def closed(self) -> bool:
         """Whether the connection is gone, by whichever side."""
         return self._channel.closed
+
+    @property
+    def load_left_s(self) -> float:
+        """How long a load that the connection was lost in may still keep the agent busy; 0 where there was none."""
+        return max(0.0, self._load_ends_s - self._clock_s())
 
     def close(self) -> None:
         """Drops the connection without a word; the agent then frees all it loaded for it."""
@@ -201,13 +208,15 @@ class AgentClient:
         warmup: int = 0,
         warmup_ms: int = 0,
         pace_us: int = 0,
+        keep_warm: bool | None = None,
     ) -> RunResult:
         """Times the schedule on the device: `order[r][v]` is an index into `handles`.
 
         Every model is visited `warmup` times before the first round, and then all in turn until latencies stop
         falling, for `warmup_ms` at most, where the agent can do that. With `pace_us` a visit of a round begins no
-        sooner than that after the one before (UsageError where the agent can't). Rounds must be equally long, and
-        the schedule at most 200,000 visits and 1 MiB of JSON (UsageError).
+        sooner than that after the one before (UsageError where the agent can't). `keep_warm` has the processor kept
+        busy before visits, or not, where the agent can be told; None leaves that to its user. Rounds must be
+        equally long, and the schedule at most 200,000 visits and 1 MiB of JSON (UsageError).
         """
         visits = len(order[0]) if order else 0
         if not visits or len(order) * visits > MAX_VISITS:
@@ -230,6 +239,8 @@ class AgentClient:
                     f"{self._hello.agent.name} is too old for --pace; install its current version"
                 )
             fields["pace_us"] = pace_us
+        if keep_warm is not None and self._hello is not None and self._hello.keep_warm:
+            fields["keep_warm"] = keep_warm
         beats = self._hello is not None and self._hello.heartbeat
         if beats:
             fields["heartbeat_s"] = HEARTBEAT_S
@@ -268,15 +279,21 @@ class AgentClient:
         if beats:
             fields["heartbeat_s"] = HEARTBEAT_S
         silence_s = SILENCE_LIMIT_S if beats else LOAD_LIMIT_S
-        reply, _ = self._channel.ask(
-            action,
-            reply_type,
-            fields,
-            at_least_s=silence_s,
-            beats=beats,
-            limit_s=LOAD_LIMIT_S,
-            waited=waited,
-        )
+        self._load_ends_s = self._clock_s() + LOAD_LIMIT_S
+        try:
+            reply, _ = self._channel.ask(
+                action,
+                reply_type,
+                fields,
+                at_least_s=silence_s,
+                beats=beats,
+                limit_s=LOAD_LIMIT_S,
+                waited=waited,
+            )
+        except AgentError:
+            self._load_ends_s = -math.inf
+            raise
+        self._load_ends_s = -math.inf
         return reply
 
     def _name(self, handle: int) -> str:

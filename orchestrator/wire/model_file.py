@@ -13,10 +13,11 @@ from orchestrator.wire.frames import CHUNK_BYTES, MAX_PAYLOAD_BYTES
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file and the digest by which a device knows it."""
+    """A file, the digest by which a device knows it, and its runtime where that is not the measurement's."""
 
     path: Path
     sha256: str
+    runtime: str = ""
 
 
 def file_size(path: Path) -> int:

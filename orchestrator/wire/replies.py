@@ -63,7 +63,8 @@ class Reply(WireValue):
 
 
 class HelloReply(Reply):
-    """`heartbeat`, `timed_warmup`, `pace`: whether it takes `heartbeat_s`, `warmup_ms`, `pace_us` in a run.
+    """`heartbeat`, `timed_warmup`, `pace`, `keep_warm`: whether it takes `heartbeat_s`, `warmup_ms`, `pace_us`,
+    `keep_warm` in a run.
 
     `heartbeat_ops`: in which other ops it takes `heartbeat_s`.
     """
@@ -73,6 +74,7 @@ class HelloReply(Reply):
     timed_warmup: bool = False
     heartbeat_ops: list[Name] = Field(default=[], max_length=16)
     pace: bool = False
+    keep_warm: bool = False
     agent: AgentInfo
     device: DeviceInfo
     runtimes: dict[str, RuntimeInfo]
@@ -111,6 +113,9 @@ class Placement(WireValue):
     operations: list[PlacedOperation] = Field(default=[], max_length=MAX_OPERATIONS)
 
 
+InputBuffers = Literal["iosurface", "copied"]
+
+
 class LoadReply(Reply):
     handle: Count
     load_ns: Count
@@ -121,6 +126,7 @@ class LoadReply(Reply):
     placement: Placement | None
     compile_ns: Count | None = None
     cached: bool | None = None
+    input_buffers: InputBuffers | None = None
 
 
 class PlacementReply(Reply):

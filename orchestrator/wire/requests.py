@@ -89,7 +89,8 @@ class RunRequest(Request):
     """`order[r][v]` is the index into `handles` of the model that round r visits at position v.
 
     `warmup_ms`: the most time for warming up until latencies stop falling; 0: none. `pace_us`: a visit begins no
-    sooner than that after the one before; 0: at once.
+    sooner than that after the one before; 0: at once. `keep_warm`: the processor is kept busy before visits; where
+    that is not set, as the agent's user has it.
     """
 
     op: Literal["run"]
@@ -106,6 +107,7 @@ class RunRequest(Request):
     heartbeat_s: HeartbeatSeconds = 0
     warmup_ms: Annotated[int, Field(ge=0, le=MAX_WARMUP_MS)] = 0
     pace_us: Annotated[int, Field(ge=0, le=MAX_PACE_US)] = 0
+    keep_warm: bool = False
 
 
 class StateRequest(Request):

@@ -60,7 +60,7 @@ class Arch:
 
     def params(self) -> int:
         """Trainable parameters."""
-        return count(self.blocks())[0]
+        return sum(block.params() for block in self.blocks())
 
     def macs(self) -> Macs:
         """Multiply-accumulates at batch 1."""

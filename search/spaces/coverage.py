@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from luts.format.classes import classes_of
 from luts.format.errors import UsageError
 from search.spaces.registry import get_space
 from search.spaces.space import Space
@@ -26,7 +27,7 @@ def covered_space(lut: Lut, classes: int | None = None) -> Space:
         )
     known = {entry.key for entry in lut.entries}
     if classes is None:
-        classes = _profiled_classes(known)
+        classes = _profiled_classes(lut)
     covered = tuple(r for r in space.resolutions if any(key.endswith(f"@{r}") for key in known))
     if not covered:
         raise UsageError(f"the LUT covers no resolution of {space.name}, which has {list(space.resolutions)}")
@@ -40,8 +41,9 @@ def covered_space(lut: Lut, classes: int | None = None) -> Space:
     return part
 
 
-def _profiled_classes(keys: set[str]) -> int:
-    heads = [key for key in keys if key.startswith("head.")]
-    if not heads:
+def _profiled_classes(lut: Lut) -> int:
+    """Those of the reference, where a LUT holds classifiers of several numbers of classes."""
+    known = [number for entry in lut.entries if (number := classes_of(entry.key)) is not None]
+    if not known:
         raise UsageError("the LUT has no classifier; profile the space again")
-    return int(heads[0].partition("classes=")[2].partition(")")[0])
+    return next((number for key in lut.reference.blocks if (number := classes_of(key)) in known), known[0])

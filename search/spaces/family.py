@@ -51,6 +51,11 @@ def register_head(name: str, make: MakeHead) -> None:
     _add(_HEADS, "head", name, make)
 
 
+def is_head(name: str) -> bool:
+    """Whether a classifier is known by that name."""
+    return name in _HEADS
+
+
 def _add(table: dict[str, Function], what: str, name: str, function: Function) -> None:
     if name in table:
         raise UsageError(f"{what} {name!r} is registered twice, first in {table[name].__module__}")

@@ -15,6 +15,7 @@ from search.spaces import autovit, autovit_table1, efficientvit, mobilevit, nasb
 from search.spaces.arch import Arch
 from search.spaces.plugins import load_installed
 from search.spaces.space import Space
+from search.spaces.whole import is_timm, timm_arch, timm_space
 
 MAX_ARCH_BYTES = 64 * 1024
 """Largest architecture file that is read; the largest of a registered space has under 1 KiB."""
@@ -88,7 +89,9 @@ def list_archs() -> dict[str, Arch]:
 
 
 def get_space(name: str) -> Space:
-    """A space by name; `UsageError` names the known ones."""
+    """A space by name, or that of `timm:NAME[@PX]` alone; `UsageError` names the known ones."""
+    if is_timm(name):
+        return timm_space(name)
     load_installed()
     if name not in _SPACES:
         raise UsageError(unknown("space", name, _SPACES))
@@ -96,7 +99,9 @@ def get_space(name: str) -> Space:
 
 
 def get_arch(name: str) -> Arch:
-    """A named architecture; `UsageError` names the known ones."""
+    """A named architecture, or `timm:NAME[@PX]` as one; `UsageError` names the known ones."""
+    if is_timm(name):
+        return timm_arch(name)
     load_installed()
     if name not in _ARCHS:
         raise UsageError(unknown("architecture", name, _ARCHS, "or a JSON file"))

@@ -151,11 +151,23 @@ def test_every_component_of_the_manifest_exists(report: Path, manifest: ET.Eleme
     assert {f"Ldev/blocktime/bench/{name};" for name in names} <= classes
 
 
+def test_device_farms_find_the_instrumentation(report: Path, manifest: ET.Element) -> None:
+    instrumentation = manifest.find("instrumentation")
+    assert instrumentation.get(f"{ANDROID}targetPackage") == PACKAGE
+    name = instrumentation.get(f"{ANDROID}name").removeprefix(".")
+    assert f"Ldev/blocktime/bench/{name};" in (report / "classes.txt").read_text().split()
+    assert (
+        f"am instrument -w -e bundle FILE {PACKAGE}/.{name}"
+        in (BENCH / f"app/src/main/kotlin/dev/blocktime/bench/{name}.kt").read_text()
+    )
+
+
 def test_app_and_orchestrator_agree(manifest: ET.Element) -> None:
     core = BENCH / "core/src/main/kotlin/dev/blocktime/core"
     app = BENCH / "app/src/main/kotlin/dev/blocktime/bench"
     assert f"const val PHONE_PORT = {PHONE_PORT}" in (core / "agent/AgentConfig.kt").read_text()
     assert manifest.find("application/provider").get(f"{ANDROID}authorities") == f"{PACKAGE}.control"
+    assert 'EXTRA_BUNDLE = "bundle"' in (app / "MainActivity.kt").read_text()
     assert 'EXTRA_ALLOW = "allow"' in (app / "MainActivity.kt").read_text()
     caveats = re.findall(
         r'^    [A-Z_]+\("([a-z_]+)", "', (core / "device/Readiness.kt").read_text(), re.MULTILINE

@@ -3,16 +3,17 @@
 What is shortened, and README says how long it takes otherwise:
 
 - `make demo` is its script alone, `tools/demo.sh`, without setting up `.venv`;
-- whatever measures stops after a second, profiles have a handful of models, training has one epoch, searches a
-  handful of networks (`SHORTER`);
+- whatever measures stops after a second and tests no device first, profiles have a handful of models, training has
+  one epoch, searches a handful of networks (`SHORTER`);
 - `bench profile` of `autovit-xxs` on this machine is planned alone; so is one with an agent of another language,
   with which `tests/agents` measures;
 - the suite has two of its networks, `bench blocks` two mixers at 8 px.
 
 What can't be run here: `make test`, which runs this; phones, of which there are none, so that all is right until
-then (exit code 3); `bench agent`, which serves until it is stopped; `bench native`, which `tests/native` runs;
-`make agents`, which builds for minutes; `bench breakdown`, which lowers for minutes and has a test of its own. Of
-these, and of what is named without arguments, options and targets are looked up.
+then (exit code 3); `bench agent`, which serves until it is stopped; bundles, which `tests/agents` makes, runs and
+imports; fleets of phones; `bench native`, which `tests/native` runs; `make agents`, which builds for minutes;
+`bench breakdown`, which lowers for minutes and has a test of its own. Of these, and of what is named without
+arguments, options and targets are looked up.
 
 Documented output is compared without its figures (`tests/support/readme.py`).
 """
@@ -46,12 +47,13 @@ EXAMPLES = examples((ROOT / "README.md").read_text(encoding="utf-8"))
 
 SECOND = ("--budget", "1s")
 SHORTER = {
-    "profile": (*PLAN[2:], *SECOND),
+    "profile": (*PLAN[2:], *SECOND, "--no-self-test"),
     "train": ("--recipe", "demo", "--epochs", "1"),
     "search": ("--population", "6", "--generations", "1", "--crossovers", "2", "--mutations", "2", *SECOND),
     "validate": ("-n", "2", *SECOND),
-    "measure": SECOND,
-    "blocks": ("--blocks", "mha,pool", "--resolution", "8", *SECOND),
+    "measure": (*SECOND, "--no-self-test"),
+    "compare": ("--images", "50", *SECOND),
+    "blocks": ("--blocks", "mha,pool", "--resolution", "8", *SECOND, "--no-self-test"),
 }
 """Options after those that README gives; of an option that stands twice, the last counts."""
 
@@ -61,6 +63,9 @@ INSTEAD = {
     "bench measure --device host --sustained": ("--sustained", "2s"),
     "bench search --lut host/autovit-nano --latency": (),
     "bench agent": ("--help",),
+    "bench bundle": ("--help",),
+    "bench import": ("--help",),
+    "bench fleet": ("--help",),
     "bench native": ("--help",),
     "bench lut verify": ("--help",),
     "bench breakdown": ("--help",),

@@ -48,6 +48,7 @@ class FakeDevice:
 
     name, identity = "fake", ""
     fixed_performance = False
+    allow: tuple[str, ...] = ()
 
     def __init__(self, true_ms, *, load_sd=0.004, noise=0.003, seed=0, lose_after=(), states=None):
         self.true_ms, self.load_sd, self.noise = true_ms, load_sd, noise
@@ -151,7 +152,7 @@ class FakeClient:
     def unload(self, handle):
         del self.loaded[handle]
 
-    def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0):
+    def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0, keep_warm=None):
         device = self.device
         if device.unready:
             device.stands = device.unready.pop(0)

@@ -89,6 +89,7 @@ class MadeUpAgents:
             device,
             self._machine.clock_ns,
             self._state,
+            spin=None,
         )
 
     def _state(self) -> DeviceState:

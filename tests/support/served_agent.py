@@ -36,6 +36,7 @@ class ServedDevice:
     identity = ""
     agent_starts = 1
     fixed_performance = False
+    allow: tuple[str, ...] = ()
 
     def __init__(self, agent: Agent) -> None:
         self._token, self._serving = agent.token, serving(agent)

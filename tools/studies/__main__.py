@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 truth=given.truth,
                 lut=given.lut,
                 on=given.on,
+                supernet=given.supernet,
             )
             section = importlib.import_module(f"tools.studies.{given.study}").main(options)
         except BlocktimeError as error:
@@ -67,10 +68,15 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", default="5m", help="longest time of each measurement: seconds, or 90s, 5m, 2h"
     )
     parser.add_argument("--truth", type=Path, help="nas-bench-macro.json: published accuracies")
-    parser.add_argument("--lut", default="host/nasbench-macro", help="LUT by which networks are priced")
+    parser.add_argument(
+        "--lut",
+        default="host/nasbench-macro",
+        help="LUT by which networks are priced; `boundaries` takes several, with commas",
+    )
     parser.add_argument(
         "--on", default="cpu", help="where supernets train and are judged: auto, cpu, cuda, mps"
     )
+    parser.add_argument("--supernet", type=Path, help="folder of `bench train --arch`, for `int8`")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the section goes")
     return parser
 
@@ -92,12 +98,17 @@ def _seconds(text: str) -> float:
 
 def _command(given: argparse.Namespace) -> str:
     """What to type again; the path of the images is the reader's own."""
-    if given.study == "attention_share":
+    if given.study in ("attention_share", "runtimes"):
         return f"python -m tools.studies {given.study} --device {given.device} --budget {given.budget}"
     if given.study == "strategies":
         return f"python -m tools.studies strategies --truth nas-bench-macro.json --seeds {given.seeds}"
+    if given.study == "boundaries":
+        return f"python -m tools.studies boundaries --lut {given.lut}"
     kind, colon, _ = given.data.partition(":")
     images = f"{kind}:..." if colon else kind
+    if given.study == "compare":
+        measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
+        return f"python -m tools.studies compare --data {images} --epochs {given.epochs} {measured}"
     return (
         f"python -m tools.studies {given.study} --data {images} --seeds {given.seeds} --epochs {given.epochs}"
     )

@@ -23,6 +23,7 @@ class Options:
         pictures: Folder of the pictures.
         truth: Published accuracies of NAS-Bench-Macro, a JSON file.
         lut: Name of the LUT that prices networks.
+        supernet: Folder of a network that `bench train --arch` trained, for `int8`.
         on: Where supernets train and are judged: `auto`, `cpu`, `cuda` or `mps`.
     """
 
@@ -37,6 +38,7 @@ class Options:
     truth: Path | None = None
     lut: str = ""
     on: str = "cpu"
+    supernet: Path | None = None
 
     def save(self, drawn: Figure, name: str) -> None:
         """Write a picture as PNG."""

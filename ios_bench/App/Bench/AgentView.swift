@@ -15,6 +15,7 @@ struct AgentView: View {
         StatusSection(activity: model.activity)
         if let code = model.pairingCode { PairingSection(code: code) }
         ReadinessSection(model: model)
+        BundleSection(model: model)
         ResultsSection(results: model.activity.results)
         RefusalsSection(refusals: model.activity.refusals)
       }
@@ -26,6 +27,7 @@ struct AgentView: View {
     .onChange(of: model.keepsScreenOn, initial: true) { _, keepsScreenOn in
       UIApplication.shared.isIdleTimerDisabled = keepsScreenOn
     }
+    .task { await BundleFiles.runLaunched(model.launchedBundle, model) }
     .task {
       while !Task.isCancelled {
         await model.refreshReasons()

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from executorch.version import __version__ as executorch_version
 
-from orchestrator.agent.device.cores import allowed_cores, pin_threads, threads_by_default, usable_cores
-from orchestrator.agent.device.state import free_memory_bytes
+from orchestrator.agent.device.cores import allowed_cores, pin_threads, usable_cores
 from orchestrator.agent.runtime.etshim import ShimMissing, find_shim
-from orchestrator.agent.runtime.loader import Loader, LoadError, Loading
+from orchestrator.agent.runtime.loader import Loader, LoadError, Loading, require_memory, threads_option
 from orchestrator.agent.runtime.model import Model
 from orchestrator.agent.runtime.native import NativeLoader
 from orchestrator.agent.runtime.pte import PteSummary, read_pte
@@ -34,9 +33,6 @@ from orchestrator.wire.replies import OptionInfo, RuntimeInfo
 
 # The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice.
 _COPIES_OF_WEIGHTS = 2
-
-# Left to the rest of the system, so that a load never drives the machine into swapping.
-_SPARE_MEMORY_BYTES = 256 << 20
 
 
 def find_loader() -> Loader:
@@ -54,9 +50,7 @@ class ExecutorchRuntime:
         self._loader = loader
         self._loaded = 0
         self._usable, self._most = allowed_cores(), usable_cores()
-        self._options = {
-            "threads": OptionInfo(type="int", default=threads_by_default(), min=1, max=self._most)
-        }
+        self._options = {"threads": threads_option()}
         if self._usable:
             self._options["cores"] = OptionInfo(type="str", default="")
         self._options["trace"] = OptionInfo(type="bool", default=False)
@@ -71,7 +65,7 @@ class ExecutorchRuntime:
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
         checked = self._checked(options)
         summary = _summary(path)
-        _require_memory(path.stat().st_size, summary.planned_bytes)
+        require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size + summary.planned_bytes)
         if self._loaded == 0:
             self._prepare_threads(checked)
         loader = _binding() if checked["trace"] else self._loader
@@ -154,14 +148,3 @@ def _summary(path: Path) -> PteSummary:
         return read_pte(path)
     except ValueError as error:
         raise OpError("bad_model", f"the model is damaged or no .pte: {error}; export it again") from None
-
-
-def _require_memory(file_bytes: int, planned_bytes: int) -> None:
-    needed_bytes = _COPIES_OF_WEIGHTS * file_bytes + planned_bytes
-    free_bytes = free_memory_bytes()
-    if free_bytes is not None and needed_bytes + _SPARE_MEMORY_BYTES > free_bytes:
-        raise OpError(
-            "out_of_memory",
-            f"the model needs about {needed_bytes >> 20} MiB and {free_bytes >> 20} MiB are free "
-            f"({_SPARE_MEMORY_BYTES >> 20} MiB are kept spare); unload models or take a smaller one",
-        )

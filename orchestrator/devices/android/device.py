@@ -16,6 +16,7 @@ from orchestrator.devices.android.apk import AppFile
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
 from orchestrator.devices.android.link import AdbLink
 from orchestrator.devices.android.phones import AndroidPhone, slug
+from orchestrator.devices.common import busy
 from orchestrator.devices.common.device import no_one_to_tell
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
@@ -26,7 +27,7 @@ START_TIMEOUT_S = 30.0
 # How long a phone may be away after it was there: a cable that was pulled, a restart.
 COMEBACK_TIMEOUT_S = 600.0
 
-# How long the agent may take to notice that our own last connection is gone.
+# How long the agent may take to notice that our own last connection is gone, unless that was lost in a load.
 _BUSY_TIMEOUT_S = 15.0
 
 # How often an agent of ours may not answer before the app counts as dead.
@@ -63,7 +64,8 @@ class AndroidDevice:
         self._to_release = False
         self._phone = phone
         self._app = AppFile.find(apk)
-        self._allow = tuple(allow)
+        self.allow = tuple(allow)
+        self._client: AgentClient | None = None
         self._say = say
         self._timeout_s = timeout_s
         self._comeback_timeout_s = comeback_timeout_s
@@ -103,7 +105,7 @@ class AndroidDevice:
     def bring_to_front(self) -> None:
         if self._link is not None:
             awake.wake(self._link)
-            app.start(self._link, self._allow)
+            app.start(self._link, self.allow)
 
     def __enter__(self) -> Self:
         return self
@@ -167,11 +169,16 @@ class AndroidDevice:
     def _greet_running(self, link: AdbLink) -> AgentClient | None:
         """A client of the agent that runs already and knows our token; None where there is no such agent.
 
-        `busy` before our first start is another program's measurement, which is left alone (AgentError). Later
-        it is a connection of our own whose end the agent has not seen, and which is waited for. A cable that has
-        just been plugged in may fall out once more, so an agent of ours is not given up at its first silence.
+        `busy` before our first start is an earlier `bench` whose end the agent has not seen, or another program's
+        measurement: it is waited for as long as a load may take, and left alone (AgentError). Later it is a
+        connection of our own, after which a new start follows, not before the load that it was lost in. A cable
+        that has just been plugged in may fall out again, so an agent of ours is not given up at its first silence.
         """
-        deadline_s, silences = _clock() + _BUSY_TIMEOUT_S, 0
+        left_s = self._client.load_left_s if self._client is not None else 0.0
+        deadline_s, silences = _clock() + max(_BUSY_TIMEOUT_S, left_s), 0
+        if not self.agent_starts:
+            deadline_s = _clock() + busy.BUSY_S
+        told = False
         while True:
             try:
                 return self._greet(link)
@@ -182,8 +189,11 @@ class AndroidDevice:
             except AgentError as error:
                 if error.code != "busy":
                     return None
-                if not self.agent_starts:
+                if not self.agent_starts and _clock() >= deadline_s:
                     raise
+                if not (self.agent_starts or told):
+                    busy.tell_busy(self._say, self._phone.title)
+                    told = True
             if _clock() >= deadline_s:
                 return None
             _sleep(_POLL_S)
@@ -209,7 +219,8 @@ class AndroidDevice:
 
     def _greet(self, link: AdbLink) -> AgentClient:
         sock = link.open_socket(PHONE_PORT)
-        return AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
+        self._client = AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
+        return self._client
 
     def _ask_user(self) -> None:
         self._say(f"{self._phone.title} ({self._phone.serial}) asks: unlock it and allow USB debugging there")

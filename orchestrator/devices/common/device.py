@@ -32,6 +32,7 @@ class Access:
         app: The benchmark app's file (.apk, .ipa), which a phone then gets; None to take what is installed.
         say: Told what is waited for.
         ask: Asked for what only a person can see, a pairing code; DeviceError where nobody answers.
+        away_s: How long a phone that was lost is waited for; its kind's default, minutes.
     """
 
     agent: str = "python"
@@ -40,6 +41,7 @@ class Access:
     say: Callable[[str], None] = no_one_to_tell
     ask: Callable[[str], str] = no_one_to_ask
     fixed_performance: bool = False
+    away_s: float | None = None
 
 
 class Device(Protocol):
@@ -48,13 +50,15 @@ class Device(Protocol):
     `name` is the folder name in luts/data. `identity` tells one piece of hardware from all others, however it is
     reached; empty for a simulated one, of which there are as many as are asked for. `agent_starts` counts how often
     `connect` had to start an agent: when it stands still over a loss, the cable was at fault; when it grows, the
-    agent had died. `fixed_performance`: it is in that mode while it is used.
+    agent had died. `fixed_performance`: it is in that mode while it is used. `allow`: reasons not
+    to measure that its agent is told to ignore.
     """
 
     name: str
     identity: str
     agent_starts: int
     fixed_performance: bool
+    allow: tuple[str, ...]
 
     def describe(self) -> str:
         """One line for people: what and where the device is."""

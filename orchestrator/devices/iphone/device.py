@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.agent.contract import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
+from orchestrator.devices.common import busy
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.iphone.driver import PhoneDriver
 from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.ipa import read_ipa
 from orchestrator.devices.iphone.state import BUNDLE_PREFIX, DEVELOPER_MODE_STEP, IphoneState
-from orchestrator.wire.client import LOAD_LIMIT_S, AgentClient
+from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
 # A run of hours should survive a night in which someone borrowed the cable for a moment, not one without the phone.
@@ -29,8 +30,6 @@ _CODE = re.compile(r"[A-Z0-9]{8}")
 _CODE_TRIES = 5
 # The app opens its port within a second or two of its start; the first start after an installation takes longer.
 _START_S = 30.0
-# A client that was given up while a model was compiled is gone for the agent only when that is done.
-_BUSY_S = LOAD_LIMIT_S
 # An agent that hangs up again and again has another reason than its last client.
 _HANG_UP_S = 10.0
 _POLL_S = 0.25
@@ -67,12 +66,13 @@ class IphoneDevice:
         self.identity = state.udid
         self.agent_starts = 0
         self.fixed_performance = False
+        self.allow = access.allow if access else ()
         self._driver = driver
         self._state = state
         self._title = title
         self._access = access or Access()
         self._app = app
-        self._wait_s = wait_s
+        self._wait_s = wait_s if access is None or access.away_s is None else access.away_s
         self._timeout_s = timeout_s
         self._token = os.environ.get(TOKEN_VARIABLE, "")
         self._bundle = ""
@@ -233,13 +233,10 @@ class IphoneDevice:
             except AgentError as error:
                 if error.code == "unauthorized":
                     return None
-                if error.code != "busy" or time.monotonic() - start_s > _BUSY_S:
+                if error.code != "busy" or time.monotonic() - start_s > busy.BUSY_S:
                     raise
                 if not said:
-                    self._access.say(
-                        f"the app on {self._title} still works for an earlier client, compiling a model can take "
-                        f"minutes: waiting up to {_BUSY_S / 60:.0f} min; end the app to stop that"
-                    )
+                    busy.tell_busy(self._access.say, self._title)
                 said = True
             except AgentLost:
                 if not self._is_attached():

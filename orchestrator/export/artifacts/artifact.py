@@ -35,7 +35,7 @@ class Report(BaseModel):
     """What lowering and checking said of a model.
 
     Attributes:
-        delegates: Subgraphs handed to a delegate (0 for portable; 1 for a Core ML package).
+        delegates: Subgraphs handed to a delegate (0 for portable, ONNX and LiteRT; 1 for a Core ML package).
         operators: Operators outside the delegates and their counts; for a Core ML package, all of its
             operators, since the placement is known only on the device.
         max_abs_error: Largest difference to PyTorch eager; None where the model cannot run on the host. A Core
@@ -62,7 +62,7 @@ class Report(BaseModel):
 
 
 class Artifact(BaseModel):
-    """A model in the cache, a `.pte` or a zip of one `.mlpackage`, with the sha256 and bytes of that file.
+    """A model in the cache with the sha256 and bytes of its file, for Core ML a zip of one `.mlpackage`.
 
     `path` is another one where it was delivered, for Core ML the unpacked folder.
     """
@@ -82,13 +82,13 @@ class Artifact(BaseModel):
 
     @property
     def delegates(self) -> int | None:
-        """Subgraphs handed to a delegate; None for a Core ML package, which the device itself places."""
-        return None if self.spec.runtime == "coreml" else self.report.delegates
+        """Subgraphs handed to a delegate; None for other runtimes than ExecuTorch, which decide that at load."""
+        return self.report.delegates if self.spec.runtime == "executorch" else None
 
     @property
     def outside(self) -> dict[str, int] | None:
-        """Operators outside the delegates with their counts; None for a Core ML package."""
-        return None if self.spec.runtime == "coreml" else dict(self.report.operators)
+        """Operators outside the delegates with their counts; None for other runtimes than ExecuTorch."""
+        return dict(self.report.operators) if self.spec.runtime == "executorch" else None
 
     @property
     def suffix(self) -> str:

@@ -31,7 +31,12 @@ STALE_S = 24 * 3600
 """Age after which an unfinished entry belongs to a process that died."""
 
 _CHUNK_BYTES = 1 << 20
-_SUFFIX = {"executorch": "model.pte", "coreml": f"model{PACKED_SUFFIX}"}
+_SUFFIX = {
+    "executorch": "model.pte",
+    "coreml": f"model{PACKED_SUFFIX}",
+    "onnx": "model.onnx",
+    "litert": "model.tflite",
+}
 
 
 def default_root() -> Path:

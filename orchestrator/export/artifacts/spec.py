@@ -24,6 +24,8 @@ PRECISIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("executorch", "coreml"): ("fp16", "fp32"),
     ("executorch", "vulkan"): ("fp32", "fp16"),
     ("coreml", "mlprogram"): ("fp16", "fp32", "int8"),
+    ("onnx", "cpu"): ("fp32",),
+    ("litert", "cpu"): ("fp32",),
 }
 """Precisions by (runtime, backend), the default one first; the first backend of a runtime is its default.
 `int8` is that of weights and activations; what is left over computes in fp32 (XNNPACK) or fp16 (Core ML)."""
@@ -42,8 +44,10 @@ OPTIONS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
 """Options and their values by (runtime, backend)."""
 
 _WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
+_CALIBRATION = re.compile(r"[0-9]{1,7} images of [0-9a-f]{12}, seed [0-9]{1,9}: sha256:[0-9a-f]{64}")
 _MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?")
-_LIBRARIES = ("torch", "executorch", "coremltools", "timm", "safetensors")
+_PLACES = ("weights_path", "calibration_path")
+_LIBRARIES = ("torch", "executorch", "coremltools", "timm", "safetensors", "onnxscript")
 _ROOT = Path(__file__).resolve().parents[3]
 _SOURCES = ("search/blocks", "search/networks", "orchestrator/export")
 
@@ -55,12 +59,15 @@ class ExportSpec:
     Attributes:
         blocks: Keys of a network in order of execution, or one key: that block on its own.
         module: Instead of blocks, `timm:NAME`, or `timm:NAME@PX` for another resolution than its own.
-        runtime: `executorch` (.pte) or `coreml` (a zip of one .mlpackage).
-        backend: Delegate of ExecuTorch, or `mlprogram`; the runtime's default if empty.
+        runtime: `executorch` (.pte), `coreml` (a zip of one .mlpackage), `onnx` or `litert` (.tflite).
+        backend: Delegate of ExecuTorch, `mlprogram`, or `cpu`; the runtime's default if empty.
         precision: Of the computation; the backend's default if empty.
         options: Pairs of name and value, in order of name.
         weights: `seed:N` (random), or `sha256:HEX` of the safetensors file `weights_path`.
         weights_path: Where that file lies; no part of the identity.
+        calibration: Images that decide int8's ranges, `N images of SOURCE, seed S: sha256:HEX`; empty for seeded
+            random inputs.
+        calibration_path: Where these images lie; no part of the identity.
         without: Kind of operation that is taken out (`orchestrator.export.lower.kinds`); empty for none.
     """
 
@@ -73,6 +80,8 @@ class ExportSpec:
     weights: str = "seed:0"
     weights_path: str = ""
     without: str = ""
+    calibration: str = ""
+    calibration_path: str = ""
 
     def __post_init__(self) -> None:
         """Fill in defaults and check every field; `UsageError` says what may stand there."""
@@ -122,6 +131,14 @@ class ExportSpec:
             check_chain(specs)
         if not _WEIGHTS.fullmatch(self.weights):
             raise UsageError(f"weights {self.weights[:80]!r}: expected seed:N or sha256:HEX")
+        if self.calibration and not _CALIBRATION.fullmatch(self.calibration):
+            raise UsageError(
+                f"calibration {self.calibration[:80]!r}: expected N images of HEX, seed S: sha256:HEX"
+            )
+        if self.calibration and self.precision != "int8":
+            raise UsageError(f"calibration decides ranges of int8, not of {self.precision}")
+        if bool(self.calibration) != bool(self.calibration_path):
+            raise UsageError("calibration images need both their sha256 and their path")
         if self.weights.startswith("sha256:") != bool(self.weights_path):
             raise UsageError("weights of a file need both its sha256 and its path; seeded ones need no path")
 
@@ -143,7 +160,8 @@ class ExportSpec:
     def weights_label(self) -> str:
         """What a model's file says of its weights."""
         kind, _, value = self.weights.partition(":")
-        return f"random, seed {value}: for measuring alone" if kind == "seed" else self.weights
+        weights = f"random, seed {value}: for measuring alone" if kind == "seed" else self.weights
+        return f"{weights}; int8 ranges of {self.calibration}" if self.calibration else weights
 
     @property
     def reusable(self) -> bool:
@@ -164,7 +182,7 @@ class ExportSpec:
     def cache_key(self) -> str:
         """sha256 over this spec, the toolchain's versions and the sources that build and lower."""
         identity = {
-            "spec": {name: value for name, value in asdict(self).items() if name != "weights_path"},
+            "spec": {name: value for name, value in asdict(self).items() if name not in _PLACES},
             "toolchain": toolchain_of(self.blocks),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

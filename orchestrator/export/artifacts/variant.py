@@ -14,8 +14,11 @@ COMPUTE_UNITS = ("all", "cpuonly", "cpuandgpu", "cpuandneuralengine")
 
 MAX_THREADS = 64
 
-_EXECUTORCH = re.compile(
-    r"executorch-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})"
+HOST_RUNTIMES = {"onnx": "ONNX Runtime", "litert": "LiteRT"}
+"""Runtimes of the host alone, that ExecuTorch's figures are held against; an extra of their name installs each."""
+
+_THREADED = re.compile(
+    r"(?P<runtime>executorch|onnx|litert)-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})"
     r"(?:-c(?P<cores>[0-9][0-9.-]*))?"
 )
 _SIMULATED = re.compile(r"simulated-t(?P<threads>[0-9]{1,2})")
@@ -27,10 +30,11 @@ class Variant:
     """How models run.
 
     Attributes:
-        runtime: `executorch`, `coreml`, or `simulated`, which is none: models are lists of blocks.
-        target: ExecuTorch's delegate, or Core ML's compute units; empty for `simulated`, as the precision.
+        runtime: `executorch`, `coreml`, `onnx`, `litert`, or `simulated`, which is none: models are lists of
+            blocks.
+        target: ExecuTorch's delegate, Core ML's compute units, or `cpu`; empty for `simulated`, as the precision.
         precision: Of the computation; the default of runtime and delegate if empty.
-        threads: Of ExecuTorch's thread pool, or a simulated one; 0 where the runtime chooses and can't be told
+        threads: Of the runtime's thread pool, or a simulated one; 0 where the runtime chooses and can't be told
             (iOS), and for Core ML.
         cores: Those that the threads are pinned to (`4-8`); empty where the system chooses.
     """
@@ -95,7 +99,7 @@ class Variant:
         if self.runtime == "coreml":
             return f"coreml-{self.precision}-{self.target}"
         pinned = f"-c{self.cores.replace(',', '.')}" if self.cores else ""
-        return f"executorch-{self.target}-{self.precision}-t{self.threads}{pinned}"
+        return f"{self.runtime}-{self.target}-{self.precision}-t{self.threads}{pinned}"
 
     @property
     def load_options(self) -> dict[str, bool | int | str]:
@@ -116,9 +120,9 @@ class Variant:
     @classmethod
     def parse(cls, name: str) -> Variant:
         """The variant of a name; `UsageError` if it is none."""
-        if match := _EXECUTORCH.fullmatch(name):
+        if match := _THREADED.fullmatch(name):
             cores = (match["cores"] or "").replace(".", ",")
-            return cls("executorch", match["target"], match["precision"], int(match["threads"]), cores)
+            return cls(match["runtime"], match["target"], match["precision"], int(match["threads"]), cores)
         if match := _COREML.fullmatch(name):
             return cls("coreml", match["target"], match["precision"])
         if match := _SIMULATED.fullmatch(name):

@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
+
+from luts.format.errors import InvalidArtifactError
 
 CALIBRATION_SAMPLES = 4
 """Besides the example input. 16 widen the ranges of an `autovit-nano` network by 5 % (median) to 33 % (largest)."""
 
+IMAGES = "images"
+"""Name of the tensor (N, 3, H, W) in a file of calibration images."""
 
-def calibration_inputs(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """The example inputs, then seeded normal ones of the same shapes, means and spreads."""
+
+def calibration_inputs(
+    inputs: Sequence[Tensor], images: Tensor | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Each of the images (N, 3, H, W), or where there are none the example inputs, then seeded normal ones of the
+    same shapes, means and spreads."""
+    if images is not None:
+        yield from ((image[None],) for image in images)
+        return
     yield tuple(inputs)
     generator = torch.Generator().manual_seed(0)
     for _ in range(CALIBRATION_SAMPLES):
         yield tuple(_like(x, generator) for x in inputs)
+
+
+def read_images(path: Path, inputs: Sequence[Tensor]) -> Tensor:
+    """Calibration images (N, 3, H, W) of a file, for a network that takes one of them.
+
+    Raises:
+        InvalidArtifactError: the file is damaged, or the network takes something else.
+    """
+    try:
+        images: Tensor = load_file(path)[IMAGES]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InvalidArtifactError(
+            f"{path}: no calibration images ({error}); run the command again"
+        ) from None
+    wanted = [tuple(x.shape[1:]) for x in inputs]
+    if wanted != [tuple(images.shape[1:])] or not len(images):
+        raise InvalidArtifactError(
+            f"{path}: {len(images)} calibration images of {tuple(images.shape[1:])}; the network takes {wanted}"
+        )
+    return images
 
 
 def _like(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -50,10 +50,12 @@ def convert_to_mlpackage(
     path: Path,
     precision: str = "fp16",
     deployment_target: str = "iOS16",
+    images: Tensor | None = None,
 ) -> MlProgram:
     """Convert an eval-mode module and save the package at `path`.
 
     Inputs and outputs have the program's own type from iOS16 on (fp16 for int8), and are fp32 on iOS15.
+    `images` (N, 3, H, W) decide int8's ranges, seeded inputs without.
 
     Raises:
         BlocktimeError: an operator has no Core ML counterpart, or for int8 no evaluation; it is named.
@@ -80,7 +82,7 @@ def convert_to_mlpackage(
                 skip_model_load=True,
             )
             if precision == "int8":
-                model = quantize_w8a8(model, inputs)
+                model = quantize_w8a8(model, inputs, images)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AssertionError) as error:
             raise BlocktimeError(f"Core ML cannot convert this model: {first_line(error)}") from error
         program = check_program(model, precision, inputs, expected)

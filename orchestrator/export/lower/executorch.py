@@ -40,6 +40,7 @@ def lower_to_executorch(
     deployment_target: str = "iOS16",
     *,
     plain: bool = False,
+    images: Tensor | None = None,
 ) -> LoweredProgram:
     """Lower an eval-mode module; it is left as it was.
 
@@ -50,6 +51,7 @@ def lower_to_executorch(
         precision: Computation inside the delegate; the interface stays fp32.
         deployment_target: Oldest iOS of the Core ML delegate.
         plain: As its authors wrote it, without a rewrite of ours.
+        images: (N, 3, H, W) that decide int8's ranges; seeded inputs without.
 
     Raises:
         BlocktimeError: the backend's tools are missing, or cannot lower an operator; both are named.
@@ -70,7 +72,7 @@ def lower_to_executorch(
             if precision == "int8":
                 from orchestrator.export.lower.pt2e import quantize_static
 
-                captured = quantize_static(captured, inputs)
+                captured = quantize_static(captured, inputs, images)
             manager = to_edge_transform_and_lower(
                 captured,
                 partitioner=partitioners,

@@ -28,16 +28,19 @@ SMALLEST_SCALE = 2.0**-12
 """The quantizer's own: a tensor that is constant in calibration still has a scale XNNPACK accepts."""
 
 
-def quantize_static(captured: ExportedProgram, inputs: Sequence[Tensor]) -> ExportedProgram:
-    """The same program in int8, with fp32 inputs and outputs; ranges are the extremes over seeded inputs.
+def quantize_static(
+    captured: ExportedProgram, inputs: Sequence[Tensor], images: Tensor | None = None
+) -> ExportedProgram:
+    """The same program in int8, with fp32 inputs and outputs; ranges are the extremes over images or seeded inputs.
 
     Args:
         captured: A program in inference mode, BN folded, LayerNorm rewritten.
-        inputs: Example inputs; calibration draws more of the same shapes and spread.
+        inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
+        images: (N, 3, H, W) to calibrate on.
     """
     quantizer = XNNPACKQuantizer().set_global(_config()).set_filter_function(_outside_layernorm)
     prepared = prepare_pt2e(captured.module(), quantizer)
-    for sample in calibration_inputs(inputs):
+    for sample in calibration_inputs(inputs, images):
         prepared(*sample)
     return export.export(convert_pt2e(prepared), tuple(inputs))
 

@@ -1,14 +1,13 @@
 """Quantise a Core ML package to int8 weights and activations (W8A8), without a Mac.
 
 The passes are those of `coremltools.optimize.coreml`. Its `linear_quantize_activations` calibrates by running
-Core ML; here the ranges come from evaluating the same program in PyTorch on seeded random inputs. Their sizes
-decide the scales but not the latency, so this is what measuring needs; a network to be deployed with trained
-weights wants ranges of real images.
+Core ML; here the ranges come from evaluating the same program in PyTorch, on images where they are given. Their
+sizes decide the scales but not the latency, so seeded random inputs are what measuring needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -20,12 +19,13 @@ QUANTISED_OPERATORS = ("conv", "linear")
 """Whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools leaves them alone."""
 
 
-def quantize_w8a8(model: Any, inputs: Sequence[Tensor]) -> Any:
+def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = None) -> Any:
     """The fp16 model with symmetric int8 activations (a tensor a scale) and weights (a channel a scale).
 
     Args:
         model: A converted `MLModel` for iOS17 or later, with its MIL program.
-        inputs: Example inputs; calibration draws more of the same shapes and spread.
+        inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
+        images: (N, 3, H, W) to calibrate on.
 
     Raises:
         UnknownOperatorError: the program can't be evaluated, hence not calibrated.
@@ -36,7 +36,7 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor]) -> Any:
     from coremltools.models import utils
     from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig
 
-    ranges = _ranges(model._mil_program.functions["main"], inputs)
+    ranges = _ranges(model._mil_program.functions["main"], calibration_inputs(inputs, images))
     activations = OptimizationConfig(global_config=OpLinearQuantizerConfig(mode="linear_symmetric"))
     passes = []
     for end in ("prefix", "suffix"):
@@ -54,7 +54,7 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor]) -> Any:
     return utils._apply_graph_pass(model, passes, spec_version=coremltools.target.iOS17, skip_model_load=True)
 
 
-def _ranges(function: Any, inputs: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+def _ranges(function: Any, samples: Iterable[tuple[Tensor, ...]]) -> dict[str, dict[str, float]]:
     """Smallest and largest value of every activation over all samples, as coremltools names them."""
     ranges: dict[str, dict[str, float]] = {}
 
@@ -63,6 +63,6 @@ def _ranges(function: Any, inputs: Sequence[Tensor]) -> dict[str, dict[str, floa
         known = ranges.setdefault(name, {"rmin": low, "rmax": high})
         ranges[name] = {"rmin": min(known["rmin"], low), "rmax": max(known["rmax"], high)}
 
-    for sample in calibration_inputs(inputs):
+    for sample in samples:
         evaluate(function, sample, observe)
     return ranges

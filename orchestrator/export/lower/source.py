@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from luts.format.errors import UsageError
-from luts.format.messages import unknown
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.lower.removal import without
 from orchestrator.export.lower.weights import build_seeded, calm, load_weights, rows_in, settle
 from search.blocks import parse_keys
+from search.blocks.whole import WIDTHS, create_timm, timm_side
 from search.networks import build_block, build_network
-
-_WIDTHS: Mapping[str, tuple[str, float]] = {"mobilenetv1_075": ("mobilenetv1_100", 0.75)}
-"""Widths of MobileNetV1 (Howard et al. 2017, table 6) that timm can generate but has no name for."""
 
 
 def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -66,21 +61,15 @@ def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
     import timm
 
     name, _, size = spec.module.removeprefix("timm:").partition("@")
-    known = (*timm.list_models(), *_WIDTHS)
-    if name not in known:
-        raise UsageError(
-            unknown("timm model", name, known, "all: python -c 'import timm; print(timm.list_models())'")
-        )
-    config = timm.get_pretrained_cfg(_WIDTHS.get(name, (name, 1.0))[0])
-    channels, native, _ = config.input_size
-    head = {}
+    native = timm_side(name)
+    config = timm.get_pretrained_cfg(WIDTHS.get(name, (name, 1.0))[0])
+    classes = None
     if spec.weights_path and isinstance(config.classifier, str):
         classes = rows_in(Path(spec.weights_path), f"{config.classifier}.weight")
-        head = {"num_classes": classes} if classes else {}
     side = int(size) if size else native
     try:
-        module = build_seeded(lambda: _create_timm(name, side, native, head), _seed(spec))
-        x = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+        module = build_seeded(lambda: create_timm(name, side, classes), _seed(spec))
+        x = torch.randn(1, config.input_size[0], side, side, generator=torch.Generator().manual_seed(0))
         if side != native:
             _check_patches(module, side)
             with torch.no_grad():
@@ -93,22 +82,6 @@ def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
             f"timm:{name} can't take {side} px ({first[0][:200]}); its own are {native} px"
         ) from error
     return module, (x,)
-
-
-def _create_timm(name: str, side: int, native: int, head: Mapping[str, int]) -> nn.Module:
-    import timm
-    from timm.models import efficientnet
-
-    module: nn.Module
-    if name in _WIDTHS:
-        module = efficientnet._gen_mobilenet_v1(*_WIDTHS[name], **head)
-        return module
-    if side != native:
-        with contextlib.suppress(TypeError):  # networks without tables of positions have no such argument
-            module = timm.create_model(name, pretrained=False, img_size=side, **head)
-            return module
-    module = timm.create_model(name, pretrained=False, **head)
-    return module
 
 
 def _check_patches(module: nn.Module, side: int) -> None:

@@ -6,20 +6,16 @@ a parity check means something and no latency is that of denormals.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from luts.format.errors import InvalidArtifactError
-
-MAX_WEIGHTS_BYTES = 4 << 30
-"""Largest weights file that is read."""
+from search.supernet.model.weights_file import misfit, read_weights, unreadable_weights
 
 MAX_SCALE = 1e3
 """Largest output of random weights that is left alone: far over those of our networks, far below fp16's end."""
@@ -132,7 +128,7 @@ def rows_in(path: Path, name: str) -> int | None:
         with safe_open(path, "pt") as file:
             return int(file.get_slice(name).get_shape()[0]) if name in file.keys() else None
     except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable_weights(path, error) from error
 
 
 def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
@@ -141,44 +137,10 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
     Raises:
         InvalidArtifactError: missing, too large, another digest, tensors that do not fit or are not finite.
     """
-    try:
-        if path.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise InvalidArtifactError(f"{path}: over {MAX_WEIGHTS_BYTES >> 30} GiB; is this the right file?")
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise InvalidArtifactError(
-                f"{path}: not the weights that were asked for (sha256 differs); export again"
-            )
-        tensors: dict[str, Tensor] = load(data)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    tensors = read_weights(path, sha256)
     own = module.state_dict()
     tensors = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | tensors
-    problem = _problem(own, tensors)
+    problem = misfit(own, tensors)
     if problem:
         raise InvalidArtifactError(f"{path}: {problem}; give the weights of this very network")
     module.load_state_dict(tensors)
-
-
-def _problem(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps tensors from being a module's; empty if nothing."""
-    for names, what in ((own.keys() - given.keys(), "lack"), (given.keys() - own.keys(), "have also")):
-        if names:
-            return f"weights of another network: they {what} {sorted(names)[0]} ({len(names)} such in all)"
-    for name, tensor in own.items():
-        if tensor.shape != given[name].shape:
-            shapes = f"{tuple(given[name].shape)}, not {tuple(tensor.shape)}"
-            return f"weights of another network: {name} is {shapes}"
-        if not given[name].isfinite().all():
-            return f"{name} is not finite, so training had diverged"
-    return ""
-
-
-def _unreadable(path: Path, error: OSError | SafetensorError) -> InvalidArtifactError:
-    if isinstance(error, OSError):
-        why = error.strerror or error
-        return InvalidArtifactError(f"{path}: cannot read the weights ({why}); check the path")
-    return InvalidArtifactError(
-        f"{path}: not a safetensors file ({error}); pickled weights are not read: "
-        "write the state dict with safetensors.torch.save_file"
-    )

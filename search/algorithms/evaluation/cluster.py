@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from luts.format.errors import BlocktimeError, UsageError
+from luts.format.cluster import open_cluster
+from luts.format.errors import BlocktimeError
 from search.algorithms.evaluation.worker import Opener, WorkerError, open_checked
 from search.algorithms.interfaces.objective import Objective
 from search.spaces import Arch
@@ -31,20 +31,9 @@ class RayPool:
             UsageError: Ray is not installed.
             BlocktimeError: the cluster does not answer.
         """
-        try:
-            ray: Any = importlib.import_module("ray")
-        except ImportError as error:
-            raise UsageError("--cluster needs Ray; install blocktime[cluster], or use --workers") from error
-        self._ray = ray
+        self._cluster = open_cluster("--cluster")
+        self._ray = ray = self._cluster.ray
         self._fingerprint = fingerprint
-        self._owner = not ray.is_initialized()
-        try:
-            ray.init(
-                ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            first = (str(error) or type(error).__name__).splitlines()[0]
-            raise BlocktimeError(f"no Ray cluster ({first}); check RAY_ADDRESS, or unset it") from error
         remote = ray.remote(num_cpus=1)(_Worker)
         carried = Carried.of(opener, ray.cloudpickle.dumps)
         self._actors: list[Any] = [remote.remote(carried, fingerprint) for _ in range(workers)]
@@ -99,8 +88,7 @@ class RayPool:
         for actor in self._actors:
             self._ray.kill(actor)
         self._actors = []
-        if self._owner:
-            self._ray.shutdown()
+        self._cluster.close()
 
     def __enter__(self) -> RayPool:
         return self

@@ -68,8 +68,8 @@ def random_area(pixels: np.ndarray, side: int) -> Tensor:
 
 
 def rand_augmented(images: Tensor, config: str) -> Tensor:
-    """RandAugment of each uint8 image (B, 3, side, side), with timm's settings; see `seeded`."""
-    from timm.data import rand_augment_transform
+    """RandAugment or AutoAugment of each uint8 image (B, 3, side, side), with timm's settings; see `seeded`."""
+    from timm.data import auto_augment_transform, rand_augment_transform
 
     side = images.shape[-1]
     settings = {
@@ -77,7 +77,8 @@ def rand_augmented(images: Tensor, config: str) -> Tensor:
         "img_mean": FILL,
         "magnitude_max": LARGEST_MAGNITUDE,
     }
-    transform = rand_augment_transform(config, settings)
+    make = rand_augment_transform if config.startswith("rand") else auto_augment_transform
+    transform = make(config, settings)
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
     return torch.stack([_tensor(transform(Image.fromarray(image))) for image in pixels])
 

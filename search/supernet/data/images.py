@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from search.supernet.data.augment import (
 )
 from search.supernet.data.source import Source
 from search.supernet.data.sources import open_source
-from search.supernet.data.split import split_source
+from search.supernet.data.split import Split, split_source
 from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.recipe.schedule import Part
 from search.supernet.recipe.scope import resolutions_of
@@ -33,13 +35,23 @@ CACHE_BYTES = 1 << 30
 """Decoded images are kept in memory up to this size (all of CIFAR-10 is 184 MB)."""
 
 
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation of the three channels, of pixels in 0 to 1, that a network was trained with."""
+
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+
+IMAGENET = Normalization()
+
+
 class ImageData:
     """Normalised batches of a split source at any resolution."""
 
     def __init__(self, source: Source, seed: int = 0, fraction: float = 0.1, largest_side: int = 256):
         """`largest_side`: the largest resolution to come, to which images of mixed sizes are cut once."""
         self.source, self.seed, self.fraction = source, seed, fraction
-        self.split = split_source(source, seed, fraction)
         self.labels = torch.from_numpy(source.labels)
         self.side = source.side or largest_side
         keep = len(source.labels) * 3 * self.side**2 <= CACHE_BYTES
@@ -47,14 +59,22 @@ class ImageData:
         self._images = torch.empty(shape, dtype=torch.uint8) if keep else None
         self._decoded = torch.zeros(len(source.labels), dtype=torch.bool)
 
+    @cached_property
+    def split(self) -> Split:
+        """Which images are for what; `UsageError` where a class has too few to divide."""
+        return split_source(self.source, self.seed, self.fraction)
+
     @property
     def classes(self) -> int:
         """Number of classes."""
         return len(self.source.classes)
 
-    def batch(self, indices: np.ndarray, resolution: int) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, indices: np.ndarray, resolution: int, normalization: Normalization = IMAGENET
+    ) -> tuple[Tensor, Tensor]:
         """Images (B, 3, resolution, resolution), normalised, and labels (B,); not augmented."""
-        return self._normalised(self._load(indices), resolution), self.labels[torch.from_numpy(indices)]
+        images = self._normalised(self._load(indices), resolution, normalization)
+        return images, self.labels[torch.from_numpy(indices)]
 
     def training_batch(self, part: Part, how: Augmentation) -> tuple[Tensor, Tensor]:
         """Augmented images, and labels (B,), or, where images are mixed, probabilities (B, classes)."""
@@ -97,12 +117,12 @@ class ImageData:
             self._images.share_memory_()  # type: ignore[no-untyped-call]
             self._decoded.share_memory_()  # type: ignore[no-untyped-call]
 
-    def _normalised(self, images: Tensor, resolution: int) -> Tensor:
+    def _normalised(self, images: Tensor, resolution: int, normalization: Normalization = IMAGENET) -> Tensor:
         images = images.float() / 255
         if resolution != images.shape[-1]:
             size = (resolution, resolution)
             images = F.interpolate(images, size, mode="bilinear", antialias=resolution < images.shape[-1])
-        mean, std = torch.tensor(MEAN), torch.tensor(STD)
+        mean, std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
         return (images - mean[:, None, None]) / std[:, None, None]
 
     def _load(self, indices: np.ndarray) -> Tensor:

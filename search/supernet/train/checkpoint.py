@@ -23,7 +23,7 @@ from search.supernet.model.supernet import Supernet
 from search.supernet.model.tensors import copy_into, tensors_digest
 from search.supernet.train.checkpoint_info import CheckpointInfo, read_info, write_info
 from search.supernet.train.ema import WeightAverage
-from search.supernet.train.optimizer import SlicedAdamW
+from search.supernet.train.optimizer import Optimizer
 
 MAX_TENSOR_BYTES = 16 * 1024**3
 """Over a hundred times the largest registered space with its optimizer state."""
@@ -34,7 +34,7 @@ class TrainingState:
     """The tensors of a run: what training goes on from, and what subnets inherit."""
 
     supernet: Supernet
-    optimizer: SlicedAdamW
+    optimizer: Optimizer
     average: WeightAverage | None = None
 
     @property

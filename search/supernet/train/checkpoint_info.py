@@ -54,6 +54,8 @@ class CheckpointInfo(BaseModel):
         scope: What of the space is trained; None in a checkpoint from before this was written.
         image_side: Side in pixels to which images were cut before augmentation.
         step: Optimizer steps done; with the recipe's seed it fixes all random numbers to come.
+        init: Where the first weights came from; None where they were random.
+        init_sha256: Of those of them that were taken over, a classifier that is new left out.
         held_out_top1: Mean accuracy of a few fixed subnets on images held out, by which `best` is chosen.
         scaler: State of the loss scale of fp16.
         changes: Of the recipe, which is the last one, while the run went on.
@@ -65,7 +67,7 @@ class CheckpointInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1, 2] = 2
-    space: str = Field(max_length=64)
+    space: str = Field(max_length=96)
     space_digest: _Sha256
     classes: tuple[str, ...] = Field(min_length=1, max_length=65_536)
     recipe: Recipe
@@ -79,6 +81,8 @@ class CheckpointInfo(BaseModel):
     split_fraction: float = Field(gt=0, lt=0.5)
     image_side: int = Field(ge=1, le=65_536)
     teacher: str | None = Field(default=None, max_length=4096)
+    init: str | None = Field(default=None, max_length=4096)
+    init_sha256: _Sha256 | None = None
     held_out_top1: float | None = Field(default=None, ge=0, le=1)
     scaler: dict[str, int | float] = Field(default={}, max_length=16)
     changes: tuple[Change, ...] = Field(default=(), max_length=10_000)
@@ -100,6 +104,7 @@ _OF_A_RUN = {
     "split_fraction": "split",
     "image_side": "image side",
     "teacher": "teacher",
+    "init_sha256": "start (--init)",
 }
 """Fields that stay the same in a run, and what people call them."""
 

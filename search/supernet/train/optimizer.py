@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,22 @@ CHUNK_ELEMENTS = 1 << 16
 
 _STATE = ("exp_avg", "exp_avg_sq", "mass", "mass_sq")
 """Both moments, and the moments of a constant 1: after t updates 1 - beta^t, the bias correction."""
+
+
+class Optimizer(Protocol):
+    """What moves the weights of a step's subnets, and what a checkpoint keeps of it."""
+
+    def step(self, slices: Iterable[Slice], learning_rate: float) -> None:
+        """Update from the gradients; `slices`: of the step's subnets."""
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The whole state under flat names."""
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state_tensors` gave; `InvalidArtifactError` for those of another network."""
 
 
 class SlicedAdamW:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from timm.utils import adaptive_clip_grad
 from torch import Tensor
 
 from luts.format.errors import BlocktimeError
 from search.spaces import Arch
 from search.supernet.data.batches import Batch
 from search.supernet.model.drop_path import DropPath
+from search.supernet.model.slices import Slice
 from search.supernet.recipe.distill import in_place
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.recipe.samplers import Sampler
@@ -33,6 +36,7 @@ class SubnetStep:
 
     Attributes:
         directory: Of the run, named where it diverges.
+        frozen: Parameters that stand still.
     """
 
     recipe: Recipe
@@ -40,6 +44,7 @@ class SubnetStep:
     sampler: Sampler
     precision: Precision
     directory: Path
+    frozen: frozenset[str] = frozenset()
 
     def sample(self, step: int, resolution: int) -> tuple[Arch, ...]:
         """The subnets of a step."""
@@ -70,7 +75,7 @@ class SubnetStep:
     def complete_gradients(self, archs: tuple[Arch, ...]) -> None:
         """Zeros where the subnets' parameters have no gradients, so that processes send equally many."""
         parameters = dict(self.state.supernet.named_parameters())
-        for source in {part.source for arch in archs for part in self.state.supernet.slices(arch)}:
+        for source in {part.source for part in self._moving(archs)}:
             if parameters[source].grad is None:
                 parameters[source].grad = torch.zeros_like(parameters[source])
 
@@ -90,12 +95,18 @@ class SubnetStep:
                 f"with subnet {archs[0].to_json()}; repeat the command with a lower "
                 f"--learning-rate or --clip-norm: it {goes_on}"
             )
+        if self.recipe.agc:
+            adaptive_clip_grad(self.state.supernet.parameters(), self.recipe.agc)
         if 0 < self.recipe.clip_norm < norm:
             for parameter in self.state.supernet.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(self.recipe.clip_norm / norm)
+        self.precision.update(lambda: self.state.optimizer.step(self._moving(archs), learning_rate))
+
+    def _moving(self, archs: tuple[Arch, ...]) -> Iterator[Slice]:
+        """The parts of the weights that a step of these subnets changes."""
         slices = (part for arch in archs for part in self.state.supernet.slices(arch))
-        self.precision.update(lambda: self.state.optimizer.step(slices, learning_rate))
+        return (part for part in slices if part.source not in self.frozen)
 
     def _drop_path(self, step: int, part: int) -> DropPath | None:
         rate = self.recipe.drop_path

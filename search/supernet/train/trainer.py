@@ -25,14 +25,17 @@ from search.supernet.train.checkpoint_info import Change, CheckpointInfo, change
 from search.supernet.train.compute import ComputeSettings
 from search.supernet.train.distributed import Group
 from search.supernet.train.ema import WeightAverage
+from search.supernet.train.freeze import frozen_parameters
+from search.supernet.train.initial import Initial
 from search.supernet.train.interrupt import deferred_interrupt
 from search.supernet.train.logs import CsvLog
 from search.supernet.train.memory import keep_freed_memory
-from search.supernet.train.optimizer import SlicedAdamW
+from search.supernet.train.optimizer import Optimizer, SlicedAdamW
 from search.supernet.train.precision import Precision
 from search.supernet.train.probe import held_out_top1, probe_images, probes
 from search.supernet.train.progress import Meter, Pace, Progress
 from search.supernet.train.run_folder import RunFolder
+from search.supernet.train.sgd import PlainSgd
 from search.supernet.train.step import SubnetStep
 
 
@@ -51,33 +54,42 @@ class Trainer:
         teacher: Teacher | None = None,
         labels: Path | None = None,
         *,
+        initial: Initial | None = None,
         compute: ComputeSettings | None = None,
         group: Group | None = None,
     ):
         """`space` with whatever number of classes.
 
-        `labels`: folder of stored labels of the teacher; `group`: the processes that share the run's batches.
+        `labels`: folder of stored labels of the teacher; `initial`: the weights to begin with; `group`: the
+        processes that share the run's batches.
 
         Raises:
-            UsageError: a batch is larger than the training set, the recipe has foreign resolutions, or too few
-                micro-batches for all processes.
+            UsageError: a batch is larger than the training set, the recipe has foreign resolutions, too few
+                micro-batches for all processes, or initial weights of other classes.
+            InvalidArtifactError: initial weights that can't be read or do not fit.
         """
         self.compute, self.group = compute or ComputeSettings(), group or Group()
         self.schedule = Schedule(recipe, data.split.train, resolutions_of(recipe, space))
         self.parts = self.group.share(recipe.micro_batches)
         self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
-        self.state = self._initial_state(space)
+        supernet = self._supernet(space)
+        only = only_arch(recipe, supernet.space)
+        begun_with = initial.put_into(supernet, data.source.classes, only) if initial else None
+        self.state = self._initial_state(supernet)
         self.precision = Precision(recipe.precision, self.compute.device, self.supernet.parameters())
         self.sampler = get_sampler(
             recipe.sampler,
             part_of(recipe, self.supernet.space),
             randoms=recipe.sandwich_randoms,
             within=recipe.params_range,
-            only=only_arch(recipe, self.supernet.space),
+            only=only,
             stage_weights=recipe.stage_weights,
             params_weights=recipe.params_weights,
         )
-        self.subnet_step = SubnetStep(recipe, self.state, self.sampler, self.precision, directory)
+        frozen = frozen_parameters(supernet, recipe.freeze)
+        for name in frozen:
+            supernet.get_parameter(name).requires_grad_(False)
+        self.subnet_step = SubnetStep(recipe, self.state, self.sampler, self.precision, directory, frozen)
         self.teacher_logits: TeacherLogits | None = None
         if teacher is not None and recipe.distillation.kind != "none":
             process = self.group.rank, self.group.size
@@ -85,6 +97,7 @@ class Trainer:
         fields = fields_of_run(
             space, recipe, data, self.schedule.steps_per_epoch, teacher.name if teacher else None
         )
+        fields |= {"init": initial.source if initial else None, "init_sha256": begun_with}
         self.folder = RunFolder(directory, self.state, fields)
         self.step = 0
         self.pace: Pace | None = None
@@ -199,13 +212,20 @@ class Trainer:
             arch=archs[0],
         )
 
-    def _initial_state(self, space: Space) -> TrainingState:
-        recipe, device = self.recipe, self.compute.device
-        supernet = Supernet(space.with_classes(self.data.classes), recipe.seed).to(device)
+    def _supernet(self, space: Space) -> Supernet:
+        supernet = Supernet(space.with_classes(self.data.classes), self.recipe.seed).to(self.compute.device)
         if self.compute.compiled:
             supernet.compiled = CompiledModules()
+        return supernet
+
+    def _initial_state(self, supernet: Supernet) -> TrainingState:
+        recipe = self.recipe
         parameters = dict(supernet.named_parameters())
-        optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
+        optimizer: Optimizer
+        if recipe.optimizer == "sgd":
+            optimizer = PlainSgd(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+        else:
+            optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
         average = WeightAverage(parameters, recipe.ema_decay) if recipe.ema_decay else None
         return TrainingState(supernet, optimizer, average)
 

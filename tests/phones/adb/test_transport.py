@@ -12,6 +12,7 @@ from orchestrator.devices.android.direct import DirectLink
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
 from orchestrator.devices.android.phones import AndroidPhone
 from orchestrator.devices.android.server import ServerLink
+from orchestrator.devices.common import busy
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 from tests.support.fakephone.daemon import Owner
 from tests.support.ports import refusing_port
@@ -227,7 +228,8 @@ def test_phone_that_stays_away(directly, fake_phone, monkeypatch):
     fake_phone.plug_in()
 
 
-def test_two_programs_at_once(directly, fake_phone):
+def test_two_programs_at_once(directly, fake_phone, monkeypatch):
+    monkeypatch.setattr(busy, "BUSY_S", 0.0)
     with directly.connect() as client, AndroidDevice(found(fake_phone)) as other:
         with pytest.raises(AgentError) as caught:
             other.connect()

@@ -12,6 +12,7 @@ from orchestrator.cli.amounts import (
     parse_percent,
     parse_share,
 )
+from orchestrator.cli.options import parse_heads
 
 
 def refused(parse, text):
@@ -69,3 +70,11 @@ def test_a_pace_is_calls_a_second():
     for text in ("30", "30/m", "0/s", "1001/s", "-1/s", "nan/s"):
         with pytest.raises(UsageError, match="expected 1/s to 1000/s calls a second, such as 30/s"):
             parse_pace(text)
+
+
+def test_numbers_of_classes():
+    assert parse_heads(None) == ()
+    assert parse_heads("10,100,1000") == (10, 100, 1000)
+    for text in ("", "10,", "ten", "0", "10,70000"):
+        with pytest.raises(UsageError, match="expected numbers of classes, e.g. 10,100,1000"):
+            parse_heads(text)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from luts.estimate import joint
+from luts.estimate.marginal import Marginal
 from luts.estimate.ratios import AaDifference, LoadRatio, ratio_estimates
 from luts.estimate.rows import Design, Rows, design_of
+from luts.estimate.solve import solve
 from luts.estimate.variance import LoadGroup, pooled_load_variance
 from luts.format.schema import KeyFeatures
 
@@ -51,7 +52,8 @@ def test_two_entries_after_one_network_by_hand() -> None:
     by a variance of 0.25 x 0.16 + 0.25 x 0.432 + 0.003^2 + 0.004^2 = 0.148025.
     """
     of_a, of_b, both, seen, left = 0.432, 0.4725, 0.396, 0.148025, 0.4
-    solution, se = joint._solve(one_network(), np.array(SCALE), HYPER)
+    solution, covariance = solve(one_network(), np.array(SCALE), HYPER)
+    se = np.sqrt(np.diag(covariance))
     base, _, a, b, constant = solution[:5]
     assert base == pytest.approx(0.5 * 0.16 * left / seen)
     assert a == pytest.approx(1.2 + 0.5 * of_a * left / seen)
@@ -136,7 +138,7 @@ def test_hyperparameters_are_the_mode_of_the_marginal_likelihood() -> None:
         prior = ((logs - np.log([0.1, 0.004, 0.3, 0.1])) / [1.0, 1.0, 0.7, 1.0]) ** 2
         return float(-2 * density + prior.sum())
 
-    found = np.log(joint._maximise(design, scale))
+    found = np.log(Marginal(design, scale).maximise())
     assert np.exp(found[1]) == pytest.approx(0.01, rel=0.4), "the misfit that was put in"
     for direction in np.vstack([np.eye(4), -np.eye(4)]):
         assert cost(found + 0.3 * direction) > cost(found)

@@ -162,6 +162,23 @@ def test_a_cap_that_keeps_moving_rejects_the_batch(tmp_path):
     assert rejected.reason == "the clock of core 4 was capped at 1800 MHz after 2367 MHz"
 
 
+def test_a_cap_that_moves_is_allowed_with_throttled_and_every_result_says_so(tmp_path, monkeypatch):
+    moving = device(states=[capped(2367.0), capped(1800.0)] * 100)
+    monkeypatch.setattr(moving, "allow", ("throttled",), raising=False)
+    outcome = run(tmp_path, moving)
+    assert outcome.batches_rejected == 0
+    assert not any(r.rejected for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord))
+    assert outcome.conditions.caveats == {"throttled"}
+
+
+def test_a_phone_that_may_be_measured_throttled_is_not_left_to_cool(monkeypatch):
+    fake = device()
+    fake.stands = QUIET | {"thermal_state": "serious"}
+    fake.allow = ("throttled",)
+    monkeypatch.setattr(readiness, "_sleep", lambda _: pytest.fail("nothing to wait for"))
+    readiness.cool_down(Link(fake, "executorch", {}), 60.0, pytest.fail)
+
+
 def test_a_warm_phone_cools_before_a_batch(monkeypatch):
     fake, slept, said = device(), [], []
     warm, fair = QUIET | {"thermal_headroom": 0.70}, QUIET | {"thermal_state": "fair"}

@@ -10,6 +10,8 @@ from luts.format.schema import Coefficients
 from luts.format.store import LutStore
 from orchestrator.devices.common.device import Access
 from orchestrator.export import ExportSpec
+from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.records import BatchRecord, Header, Identity
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.exports import BLOCK_S, SPLICED_BLOCK_S, START_S, export_seconds
 from orchestrator.plan.forecast import LOAD_S, device_seconds, forecast, plan_seconds
@@ -70,7 +72,57 @@ def test_exports_take_what_those_of_the_plan_took_before():
     assert export_seconds([], [1.0, 9.0, 2.0], 2) == 0
 
 
+def first_loads(folder, device_model, seconds, variant="coreml-fp16-all", simulated=False):
+    """A run in which models took so long to come to a phone, and a moment the next time, which does not count."""
+    identity = Identity(
+        device_model=device_model,
+        soc="",
+        os="iOS 18",
+        os_build="",
+        agent="",
+        runtime="",
+        variant=variant,
+        plan="",
+        policy={},
+        artifacts={},
+    )
+    header = Header(identity=identity, reference_id="m0", seed=0, created="2026-11-22", simulated=simulated)
+    with MeasurementLog(folder / "journal.jsonl", header) as log:
+        for cached, ns in [(False, [int(1e9 * s) - 10**9 for s in seconds]), (True, [10**6] * len(seconds))]:
+            log.append(
+                BatchRecord(
+                    batch=0,
+                    segment=int(cached),
+                    pass_index=0,
+                    group=0,
+                    attempt=0,
+                    slots=[f"m{i}" for i in range(len(seconds))],
+                    copies=[0] * len(seconds),
+                    load_ns=ns,
+                    compile_ns=[None if cached else 10**9] * len(seconds),
+                    cached=[cached] * len(seconds),
+                )
+            )
+
+
+def test_compiling_takes_what_first_loads_on_such_a_phone_took(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    store, choice = LutStore([tmp_path]), PlanChoice(models=12)
+    runs = tmp_path / "runs"
+    first_loads(runs / "iphone15-autovit-xxs-coreml-fp16-all-1", "iPhone15,4", [900.0])
+    first_loads(runs / "iphone13-x-coreml-fp16-cpuonly-1", "iPhone14,5", [900.0], "coreml-fp16-cpuonly")
+    first_loads(runs / "iphone13-y-coreml-fp16-all-1", "iPhone14,5", [900.0], simulated=True)
+    planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
+    assert (planned.compile_s, planned.first_loads) == (None, 0), "never invented"
+    first_loads(runs / "measure-iphone13-coreml-fp16-all-2", "iPhone14,5", [20.0, 40.0, 90.0])
+    planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
+    assert planned.compile_s == pytest.approx(40.0 * planned.compiled)
+    assert planned.first_loads == 3
+
+
 def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path))
     store = LutStore([tmp_path])
     with pytest.raises(DeviceError, match="unknown device 'iphnoe13': did you mean iphone13"):

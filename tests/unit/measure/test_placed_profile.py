@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.cli.main import app
-from orchestrator.export import Artifact, ArtifactCache, ExportSpec
+from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import Report
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.conditions import described
@@ -17,6 +17,7 @@ from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.policy import Policy
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from orchestrator.wire.model_file import ModelFile
 from orchestrator.wire.replies import PlacedOperation, Placement
 from search.spaces import get_space
 from tests.support.fake_device import QUIET, FakeClient, FakeDevice
@@ -36,6 +37,7 @@ WARM = QUIET | {
 class PlacingClient(FakeClient):
     def load(self, sha256, runtime, options=None, waited=None):
         loaded = super().load(sha256, runtime, options)
+        loaded = loaded.model_copy(update={"input_buffers": self.device.input_buffers})
         operations = self.device.placed.get(sha256)
         if operations is not None:
             counts = {
@@ -53,6 +55,7 @@ class PlacingClient(FakeClient):
 class PlacingDevice(FakeDevice):
     placed: dict[str, list[tuple[str, str]]]
     """Operations by sha256."""
+    input_buffers: str | None = None
 
     def connect(self):
         self.agent_starts += self.agent_dead
@@ -60,24 +63,25 @@ class PlacingDevice(FakeDevice):
         return PlacingClient(self)
 
 
-def artifacts(cache):
+def files(cache):
     report = Report(
         delegates=1, operators=(), max_abs_error=None, max_relative_error=None, tolerance=1, export_s=1
     )
 
-    def one(model) -> Artifact:
+    def one(model) -> ModelFile:
         def write(path):
             path.write_text(model.model_id)
             return report
 
-        return cache.put(ExportSpec(model.blocks), write)
+        artifact = cache.put(ExportSpec(model.blocks), write)
+        return ModelFile(artifact.path, artifact.sha256)
 
     return {model.model_id: one(model) for model in PLAN.models}
 
 
 def profile(tmp_path, placed_of, states=None):
     """A LUT of the plan on a fake device; `placed_of` gives a model's operations."""
-    made = artifacts(ArtifactCache(tmp_path / "cache"))
+    made = files(ArtifactCache(tmp_path / "cache"))
     device = PlacingDevice(
         {a.sha256: 1.0 + len(m.blocks) / 10 for m, a in zip(PLAN.models, made.values(), strict=True)}
     )
@@ -148,6 +152,13 @@ def test_what_the_device_was_told_to_ignore_stands_in_the_lut(tmp_path):
     quiet, _ = profile(tmp_path / "quiet", stays)
     assert described(quiet.meta) == {}
     assert (quiet.meta.fixed_performance, quiet.meta.sustained_performance) == (False, None)
+
+
+def test_where_inputs_lay_stands_in_the_lut(tmp_path, monkeypatch):
+    monkeypatch.setattr(PlacingDevice, "input_buffers", "iosurface")
+    lut, _ = profile(tmp_path, stays)
+    assert lut.meta.input_buffers == ("iosurface",)
+    assert described(lut.meta) == {"input buffers": "iosurface"}
 
 
 def test_fixed_performance_stands_in_the_lut(tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ class HeatingClient(FakeClient):
     def state(self):
         return self.device.state()
 
-    def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0):
+    def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0, keep_warm=None):
         device = self.device
         device.runs += 1
         device.runs_asked.append(len(order[0]))

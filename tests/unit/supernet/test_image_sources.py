@@ -202,7 +202,7 @@ def test_unknown_and_missing_sources_are_usage_errors(text, one_line):
 def test_class_too_small_to_split_is_named(tmp_path, one_line):
     text = _folder(tmp_path / "pets", count=2)
     with pytest.raises(UsageError, match="'cat' has 2 images") as caught:
-        ImageData(open_source(text))
+        _ = ImageData(open_source(text)).split
     one_line(caught)
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from search.spaces import get_space
-from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.recipe.recipe_files import changed, get_recipe, recipe_names
 from search.supernet.recipe.schedule import Schedule
 from search.supernet.recipe.scope import resolutions_of
@@ -37,6 +38,44 @@ def test_recipe_of_the_paper():
         assert resolutions_of(one, get_space(f"autovit-{name}")) == (256,)
 
 
+def test_recipes_of_other_papers():
+    """facebookresearch/deit main.py, apple/ml-cvnets mobilevit.yaml, microsoft/Cream EfficientViT main.py."""
+    deit, mobilevit, efficientvit = map(get_recipe, ("deit", "mobilevit", "efficientvit"))
+    imagenet = get_recipe("imagenet")
+    assert deit == imagenet.model_copy(update={"name": "deit", "epochs": 300})
+    assert (mobilevit.epochs, mobilevit.batch_size, mobilevit.weight_decay) == (300, 1024, 0.01)
+    assert (mobilevit.warmup_learning_rate, mobilevit.learning_rate) == (2e-4, 2e-3)
+    assert (mobilevit.min_learning_rate, mobilevit.label_smoothing) == (2e-4, 0.1)
+    assert mobilevit.ema_decay == pytest.approx(1 - 0.0005)
+    assert mobilevit.multi_scale
+    assert mobilevit.warmup_epochs * 1_281_167 / 1024 == pytest.approx(3000, rel=0.01)
+    assert mobilevit.augmentation == Augmentation(crop="resized")
+    assert efficientvit.augmentation == imagenet.augmentation
+    assert efficientvit.learning_rate == pytest.approx(1e-3 * efficientvit.batch_size / 512)
+    assert (efficientvit.agc, efficientvit.weight_decay, efficientvit.drop_path) == (0.02, 0.025, 0)
+
+
+def test_one_cycle_is_that_of_torch_at_every_step():
+    recipe = get_recipe("one-cycle").model_copy(update={"epochs": 2, "warmup_epochs": 0.6})
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.1, total_steps=20, pct_start=0.3, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(19):
+        expected += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert [recipe.learning_rate_at(step, 10) for step in range(19)] == pytest.approx(expected, rel=1e-12)
+    flat = recipe.model_copy(
+        update={"warmup_epochs": 5, "warmup_learning_rate": 0.02, "min_learning_rate": 0.01}
+    )
+    assert flat.learning_rate_at(0, 10) == pytest.approx(0.02)
+    assert flat.learning_rate_at(19, 10) == pytest.approx(0.1)
+    short = recipe.model_copy(update={"warmup_epochs": 0.1})
+    assert 0.09 < short.learning_rate_at(0, 10) < 0.1
+
+
 def test_warm_up_grows_in_equal_steps_from_its_first_learning_rate():
     recipe = BASE.model_copy(update={"warmup_epochs": 0.9, "warmup_learning_rate": 1e-4})
     rates = [recipe.learning_rate_at(step, 10) for step in range(9)]
@@ -64,6 +103,8 @@ def test_own_file_extends_a_recipe_table_by_table(tmp_path):
         ('extends = "{self}"', "too many in a row"),
         ('extends = "demo"\nstage_counts = [3, 4]\nstage_weights = [1.0]', "1 stage_weights for 2"),
         ('extends = "demo"\nparams_weights = [1.0]', "for sampler"),
+        ('extends = "demo"\nnesterov = true\nmomentum = 0', "nesterov needs a momentum"),
+        ('extends = "demo"\naugmentation.rand_augment = "own"', "rand_augment"),
         ('extends = "demo"\nparams_range = [2, 1]', "least parameters come first"),
         ("x = 1" + 70_000 * " ", "over"),
         ("x = " + 20_000 * "[", "not TOML"),

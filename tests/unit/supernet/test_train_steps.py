@@ -207,7 +207,7 @@ def test_schedule_warms_up_and_ends_near_zero():
 
 
 def test_unknown_recipe_and_unfit_batches_are_named(small, tmp_path):
-    with pytest.raises(UsageError, match="default, demo, imagenet"):
+    with pytest.raises(UsageError, match="cifar10, default, deit, demo"):
         get_recipe("fast")
     with pytest.raises(UsageError, match="smaller batch"):
         _trainer(small, tmp_path, TINY.model_copy(update={"batch_size": 5000}))

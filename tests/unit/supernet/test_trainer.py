@@ -27,6 +27,7 @@ from search.supernet.train.progress import Meter, Progress
 from search.supernet.train.run_folder import BEST
 from search.supernet.train.step import TrainingDivergedError
 from search.supernet.train.trainer import Trainer
+from tests.support.cut_off import cut_off
 
 FULL = Recipe(
     name="full",
@@ -66,15 +67,7 @@ def test_run_with_everything_goes_on_bit_by_bit(small, tmp_path):
     whole = Trainer(SPACE, small, recipe, tmp_path / "whole")
     finished = whole.run()
 
-    class Stopped(Exception):
-        pass
-
-    def stop(progress):
-        if progress.step == 3:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        Trainer(SPACE, small, recipe, tmp_path / "cut").run(stop)
+    cut_off(Trainer(SPACE, small, recipe, tmp_path / "cut"), step=3)
     assert read_info(tmp_path / "cut").step == 2
     second = Trainer(SPACE, small, recipe, tmp_path / "cut")
     assert second.run() == finished

@@ -79,8 +79,8 @@ def world(tmp_path, monkeypatch):
     return made
 
 
-def measured(names=NAMES, **options):
-    return measure_networks(names, target.Target("fake", runtime="executorch"), budget_s=1e9, **options)
+def measured(names=NAMES, budget_s=1e9, **options):
+    return measure_networks(names, target.Target("fake", runtime="executorch"), budget_s=budget_s, **options)
 
 
 def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:
@@ -97,7 +97,16 @@ def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:
     assert told.calls == result.networks[1].rounds
     assert 4.0 / 1.3 < told.p50.ms < 4.0 * 1.3
     assert result.to_dict()["models"][1]["p50_ms"] == told.p50.ms
-    assert told.p99 is None
+    assert told.calls >= 368
+    assert told.p99 is not None
+    assert result.to_dict()["models"][1]["p99_ms"] == told.p99.ms
+
+
+def test_without_time_there_are_the_calls_that_the_passes_gave(world) -> None:
+    result = measured(NAMES[:2], budget_s=0)
+    assert [(row.percentiles.calls < 368, row.percentiles.p99) for row in result.networks] == 2 * [
+        (True, None)
+    ]
 
 
 def test_the_next_network_is_the_reference_where_the_device_refuses_the_first(world) -> None:
@@ -122,13 +131,17 @@ def test_nothing_left_to_measure(world) -> None:
         measured()
 
 
-def test_where_no_network_is_one_the_command_was_wrong(world, monkeypatch) -> None:
-    def unknown(specs, **_):
-        return [ExportFailure(spec, "unknown timm model 'x'", unknown=True) for spec in specs]
+def test_a_network_that_there_is_not_ends_all_before_anything_is_measured(world, monkeypatch) -> None:
+    def one_unknown(specs, progress, **how):
+        results = world.export(specs[:-1], progress=progress, **how)
+        missing = ExportFailure(specs[-1], "unknown timm model 'x'; did you mean y?", unknown=True)
+        progress(len(specs), len(specs), missing)
+        return [*results, missing]
 
-    monkeypatch.setattr(models, "export_each", unknown)
-    with pytest.raises(UsageError, match="4 of 4 models not exported.*unknown timm model"):
-        measured()
+    monkeypatch.setattr(models, "export_each", one_unknown)
+    with pytest.raises(UsageError, match=r"timm:x: unknown timm model 'x'; did you mean y"):
+        measured([*NAMES[:2], "timm:x"])
+    assert world.device.loads == []
 
 
 def test_how_each_was_lowered_is_told(world, exported) -> None:

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from luts.format.errors import UsageError
+from orchestrator.tasks.phones import Phone, searchable
 from orchestrator.tasks.predict import predict
 from search.spaces import get_arch, get_space
 from tests.support.winner_world import SPACE, make_lut
@@ -24,7 +25,6 @@ def test_networks_are_priced_by_their_names(tmp_path):
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (ARCH.with_classes(7), r"a has 7 classes, the LUT's networks 10; profile with --classes 7, or"),
         (
             get_arch("autovit-xxs-paper"),
             r"a is of the space autovit-xxs, the LUT of autovit-nano; use a LUT of autovit-xxs",
@@ -37,6 +37,28 @@ def test_networks_are_priced_by_their_names(tmp_path):
 def test_what_cannot_be_priced_says_why(network, said):
     with pytest.raises(UsageError, match=said):
         predict(make_lut(), network if isinstance(network, str) else {"a": network})
+
+
+def test_networks_of_other_classes_are_priced_which_is_said():
+    lut, notes = make_lut(), []
+    seven = ARCH.with_classes(7)
+    predicted = predict(lut, {"seven": seven, "ten": ARCH}, progress=notes.append)
+    assert predicted["ten"] == lut.predict(ARCH)
+    assert predicted["seven"].weak_keys[-1] == seven.keys()[-1]
+    assert predicted["seven"].ms <= predicted["ten"].ms
+    (note,) = notes
+    assert "the LUT measured classifiers of 10 classes; those of 7 follow from its physics" in note.text
+    assert "profile with --classes 7" in note.text
+
+
+def test_a_phone_is_searched_for_a_supernet_of_other_classes():
+    phone, notes = Phone(None, make_lut(), 1.0), []
+    space = SPACE.with_classes(7)
+    with pytest.raises(UsageError, match="profile with --classes 7"):
+        searchable([phone], space)
+    part = searchable([phone.for_classes(7, notes.append)], space)
+    assert part.default_classes == 7
+    assert len(notes) == 1
 
 
 def test_another_resolution_is_told_from_another_space():

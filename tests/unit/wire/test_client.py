@@ -283,6 +283,23 @@ def test_a_load_that_never_ends_is_given_up() -> None:
     with pytest.raises(AgentLost, match="loading aaaaaaaaaaaa with coreml: it was not done within 1200 s"):
         agent.client.load("a" * 64, "coreml", waited=agent.waited)
     assert 1200 < agent.now_s <= 1210
+    assert agent.client.load_left_s == 0.0
+
+
+def test_a_connection_that_is_lost_in_a_load_tells_how_long_that_may_still_take() -> None:
+    agent = Answers(signs=30, heartbeat_ops=["load"])
+    agent.client.hello()
+
+    def cut(seconds: float) -> None:
+        agent.now_s += 10.0
+        if seconds == 200.0:
+            raise KeyboardInterrupt
+
+    assert agent.client.load("a" * 64, "coreml", waited=agent.waited).handle == 1
+    assert agent.client.load_left_s == 0.0
+    with pytest.raises(KeyboardInterrupt):
+        agent.client.load("b" * 64, "coreml", waited=cut)
+    assert agent.client.load_left_s == 1200.0 - 210.0
 
 
 def test_an_agent_that_gives_no_signs_is_waited_for_as_long() -> None:

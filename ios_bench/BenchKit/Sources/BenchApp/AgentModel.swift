@@ -1,4 +1,5 @@
 import BenchKit
+import Foundation
 import Observation
 
 /// The agent as the app shows and steers it. Views read it and call it; all else is here.
@@ -16,7 +17,13 @@ public final class AgentModel {
   }
   /// What to type where `bench` asks for it; nil where the token came with the launch.
   public let pairingCode: String?
+  /// The bundle that the app was launched for.
+  public let launchedBundle: String?
+  /// What goes on with a bundle; nil before one is run.
+  public private(set) var bundleStatus: String?
+  public private(set) var isRunningBundle = false
 
+  @ObservationIgnored private let token: String
   @ObservationIgnored private let makeServer: (AgentSettings) -> AgentServer
   @ObservationIgnored private let probe: any DeviceProbe
   @ObservationIgnored private let foreground: Foreground
@@ -34,6 +41,8 @@ public final class AgentModel {
   ) {
     settings = launch.settings
     pairingCode = launch.isPairing ? launch.token : nil
+    token = launch.token
+    launchedBundle = launch.bundle
     self.probe = probe
     self.foreground = foreground
     self.makeServer = makeServer
@@ -43,7 +52,7 @@ public final class AgentModel {
 
   /// Whether the screen must not go dark, which would put the app into the background.
   public var keepsScreenOn: Bool {
-    if case .stopped = activity.status { false } else { true }
+    if case .stopped = activity.status { isRunningBundle } else { true }
   }
 
   /// Tells that the app came to the front or left it; the task ends when all that follows is done. iOS may have
@@ -63,7 +72,33 @@ public final class AgentModel {
     reasons = Readiness.reasons(now: await probe.read())
   }
 
+  /// Runs a bundle in the place of clients, going on where its journal ends, and listens again behind it; false where
+  /// it did not get to its end.
+  @discardableResult
+  public func runBundle(_ bundle: URL, journal: URL) async -> Bool {
+    guard !isRunningBundle else { return false }
+    isRunningBundle = true
+    await replacing?.value
+    await stopServer()
+    do {
+      try await BundleRun.run(bundle.path, journal: journal.path, server: makeServer(settings), token: token)
+      { line in
+        Task { @MainActor [weak self] in self?.bundleStatus = line }
+      }
+      bundleStatus = "The bundle is run; its journal is \(journal.lastPathComponent)"
+      isRunningBundle = false
+    } catch {
+      bundleStatus = error.localizedDescription
+      isRunningBundle = false
+      await restart()
+      return false
+    }
+    await restart()
+    return true
+  }
+
   private func restart() async {
+    guard !isRunningBundle else { return }
     let task = Task { [replacing] in
       await replacing?.value
       await replaceServer()
@@ -73,12 +108,7 @@ public final class AgentModel {
   }
 
   private func replaceServer() async {
-    generation += 1
-    if let (server, events) = running {
-      running = nil
-      await server.stop()
-      events.cancel()
-    }
+    await stopServer()
     let server = makeServer(settings)
     let events = Task { [weak self, generation] in
       for await event in server.events { await self?.apply(event, from: generation) }
@@ -90,6 +120,14 @@ public final class AgentModel {
       events.cancel()
       activity.apply(.stopped(reason: "\(error)"))
     }
+  }
+
+  private func stopServer() async {
+    generation += 1
+    guard let (server, events) = running else { return }
+    running = nil
+    await server.stop()
+    events.cancel()
   }
 
   private func apply(_ event: AgentEvent, from generation: Int) async {

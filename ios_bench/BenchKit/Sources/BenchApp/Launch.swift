@@ -7,9 +7,13 @@ public struct Launch: Sendable, Equatable {
   /// Whether to show the token, because only who sees the screen can know it.
   public let isPairing: Bool
   public let settings: AgentSettings
+  /// A bundle to run, in the app's documents; nil where the app is to wait for clients.
+  public let bundle: String?
 
-  /// Reads `BLOCKTIME_TOKEN` and `BLOCKTIME_ALLOW`. An unknown reason is ignored, which allows nothing.
-  public init(environment: [String: String]) {
+  /// Reads `BLOCKTIME_TOKEN`, `BLOCKTIME_ALLOW` and the argument `--bundle NAME`. An unknown reason is ignored, which
+  /// allows nothing.
+  public init(environment: [String: String], arguments: [String] = []) {
+    bundle = arguments.firstIndex(of: "--bundle").flatMap { arguments[($0 + 1)...].first }
     let given = environment["BLOCKTIME_TOKEN"] ?? ""
     isPairing = given.isEmpty
     token = given.isEmpty ? PairingCode.make() : given

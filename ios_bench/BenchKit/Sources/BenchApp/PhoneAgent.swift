@@ -55,7 +55,9 @@ public enum PhoneAgent {
       // Written by a build phase, from the sources that it was built of.
       let version = Bundle.main.object(forInfoDictionaryKey: "BlocktimeAgentVersion") as? String
       return try makeModel(
-        launch: Launch(environment: ProcessInfo.processInfo.environment), probe: probe,
+        launch: Launch(
+          environment: ProcessInfo.processInfo.environment, arguments: ProcessInfo.processInfo.arguments),
+        probe: probe,
         foreground: foreground, caches: caches, system: probe.system,
         version: version ?? "unknown", freeMemoryBytes: PhoneProbe.freeMemoryBytes)
     }

@@ -40,6 +40,11 @@ final class CoreMLModel: Model {
     try proposeOutputBuffers()
   }
 
+  var inputBuffers: InputBuffers {
+    let arrays = inputFeatures.map { features.featureValue(for: $0.name)?.multiArrayValue }
+    return arrays.allSatisfy { $0?.pixelBuffer != nil } ? .ioSurface : .copied
+  }
+
   func prepare(_ tensors: [Tensor]) throws {
     features = try Self.provider(inputFeatures, tensors)
   }
@@ -88,7 +93,7 @@ final class CoreMLModel: Model {
       }
       return spec
     }
-    let buffers = try arrays.map { try MLMultiArray(shape: $0.shape, dataType: $0.dataType) }
+    let buffers = try arrays.map { try MLMultiArray.allocate(shape: $0.shape, dataType: $0.dataType) }
     options.outputBackings = Dictionary(uniqueKeysWithValues: zip(outputNames, buffers))
     do {
       try predict()

@@ -119,7 +119,7 @@ public final class CoreMLRuntime: Runtime {
     return LoadedModel(
       model: opened, loadNanoseconds: loadNanoseconds,
       options: [ComputeUnits.option: .string(units.rawValue)], compileNanoseconds: compileNanoseconds,
-      cached: wasLoaded
+      cached: wasLoaded, inputBuffers: opened.inputBuffers
     ) { [placements] in
       await placements.placement(of: sha256, on: units) {
         await ComputePlan.placement(of: compiled, on: units)

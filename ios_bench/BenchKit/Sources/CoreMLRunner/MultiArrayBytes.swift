@@ -1,5 +1,6 @@
 import BenchKit
 import CoreML
+import CoreVideo
 import Foundation
 
 extension MLMultiArrayDataType {
@@ -16,9 +17,27 @@ extension MLMultiArrayDataType {
 }
 
 extension MLMultiArray {
+  /// An array to compute with: on a surface, which compute units read without a copy, where Core ML can lay it there.
+  /// It can with Float16 alone.
+  static func allocate(shape: [NSNumber], dataType: MLMultiArrayDataType) throws -> MLMultiArray {
+    try onSurface(shape: shape, dataType: dataType) ?? MLMultiArray(shape: shape, dataType: dataType)
+  }
+
+  private static func onSurface(shape: [NSNumber], dataType: MLMultiArrayDataType) -> MLMultiArray? {
+    guard dataType == .float16, let width = shape.last?.intValue else { return nil }
+    let height = shape.dropLast().reduce(1) { $0 * $1.intValue }
+    let properties = [kCVPixelBufferIOSurfacePropertiesKey as String: NSDictionary()]
+    var buffer: CVPixelBuffer?
+    let status = CVPixelBufferCreate(
+      nil, width, height, kCVPixelFormatType_OneComponent16Half,
+      NSDictionary(dictionary: properties) as CFDictionary, &buffer)
+    guard status == kCVReturnSuccess, let buffer else { return nil }
+    return MLMultiArray(pixelBuffer: buffer, shape: shape)
+  }
+
   /// An array with the values of `tensor`.
   static func holding(_ tensor: Tensor, as dataType: MLMultiArrayDataType) throws -> MLMultiArray {
-    let array = try MLMultiArray(shape: tensor.spec.shape.map { NSNumber(value: $0) }, dataType: dataType)
+    let array = try allocate(shape: tensor.spec.shape.map { NSNumber(value: $0) }, dataType: dataType)
     array.withUnsafeMutableBytes { target, strides in
       tensor.bytes.withUnsafeBytes { source in
         forEachRun(shape: tensor.spec.shape, strides: strides, elementBytes: tensor.spec.dtype.bytes) {

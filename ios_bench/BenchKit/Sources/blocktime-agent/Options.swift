@@ -4,7 +4,8 @@ import Foundation
 /// The command line that every agent on a host takes, and what comes in the environment.
 struct Options {
   static let usage =
-    "usage: blocktime-agent --store DIR [--store-bytes N] [--port N] [--parent-watch] [--simulate PRODUCT]"
+    "usage: blocktime-agent --store DIR [--store-bytes N] [--port N] [--parent-watch] [--simulate PRODUCT] "
+    + "[--bundle FILE [--journal FILE]]"
 
   /// The command line, or the environment, can't be used.
   struct Invalid: Error {
@@ -16,12 +17,13 @@ struct Options {
   private(set) var port: UInt16 = 0
   private(set) var watchesParent = false
   private(set) var simulatedProduct: String?
+  private(set) var bundle: String?
+  private(set) var journal: String?
   let token: String
   let allowed: Set<Caveat>
 
   init(arguments: [String], environment: [String: String]) throws {
     token = environment["BLOCKTIME_TOKEN"] ?? ""
-    guard !token.isEmpty else { throw Invalid(message: "the agent needs a token; set BLOCKTIME_TOKEN") }
     allowed = try Self.allowed(environment["BLOCKTIME_ALLOW"] ?? "")
     var rest = arguments[...]
     while let option = rest.popFirst() {
@@ -31,8 +33,13 @@ struct Options {
       case "--port": port = UInt16(try Self.number(option, &rest, in: 0...65_535))
       case "--parent-watch": watchesParent = true
       case "--simulate": simulatedProduct = try Self.value(of: option, &rest)
+      case "--bundle": bundle = try Self.value(of: option, &rest)
+      case "--journal": journal = try Self.value(of: option, &rest)
       default: throw Invalid(message: "unknown option \(option); \(Self.usage)")
       }
+    }
+    guard !token.isEmpty || bundle != nil else {
+      throw Invalid(message: "the agent needs a token; set BLOCKTIME_TOKEN")
     }
     guard !store.isEmpty else { throw Invalid(message: "--store is missing; \(Self.usage)") }
   }

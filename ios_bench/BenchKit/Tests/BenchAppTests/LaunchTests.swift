@@ -14,6 +14,13 @@ struct LaunchTests {
     #expect(launch.settings == AgentSettings(allowed: [.debuggableBuild, .throttled], keepWarm: false))
   }
 
+  @Test("A bundle is named by an argument of the launch")
+  func bundle() {
+    #expect(Launch(environment: [:], arguments: ["app", "--bundle", "xxs.bundle"]).bundle == "xxs.bundle")
+    #expect(Launch(environment: [:], arguments: ["app", "--bundle"]).bundle == nil)
+    #expect(Launch(environment: [:]).bundle == nil)
+  }
+
   @Test(
     "An app started by hand makes a code that nobody else knows", arguments: [[:], ["BLOCKTIME_TOKEN": ""]])
   func tapped(environment: [String: String]) {

@@ -59,6 +59,30 @@ struct CoreMLRuntimeTests {
     }
   }
 
+  @Test(
+    "Float16 inputs lie on a surface, row by row; others are copied, and the load says which", .needsStandIn,
+    arguments: [("float16", InputBuffers.ioSurface), ("float32", .copied)])
+  func inputBuffers(dtype: String, expected: InputBuffers) async throws {
+    let model = try place.model(
+      """
+      {"inputs": [{"name": "input_0", "shape": [2, 1, 3], "dtype": "\(dtype)"}],
+       "outputs": [{"name": "output_0", "shape": [1, 2], "dtype": "float16"}]}
+      """)
+    try await Client(place.runtime()).load(model) { loaded in
+      #expect(loaded.inputBuffers == expected)
+      let spec = loaded.model.inputs[0]
+      // 1 to 6 in Float16: 15 + the exponent above ten bits of fraction.
+      let halves: [UInt8] = [
+        0x00, 0x3c, 0x00, 0x40, 0x00, 0x42, 0x00, 0x44, 0x00, 0x45, 0x00, 0x46,
+      ]
+      let bytes = expected == .ioSurface ? halves : floats([1, 2, 3, 4, 5, 6])
+      try loaded.model.prepare([Tensor(spec: spec, bytes: bytes)])
+      try loaded.model.setInputs()
+      try loaded.model.execute()
+      #expect(try loaded.model.readOutputs()[0].bytes == [0x40, 0x4d, 0x80, 0x4d], "21 and 22")
+    }
+  }
+
   @Test("Inputs and outputs are in the order of the numbers in their names", .needsStandIn)
   func order() async throws {
     let features = (0..<12).map {

@@ -1,3 +1,4 @@
+import CoreVideo
 import Foundation
 
 public enum MLMultiArrayDataType: Int, Sendable {
@@ -14,6 +15,7 @@ open class MLMultiArray: NSObject {
   public let shape: [NSNumber]
   public let strides: [NSNumber]
   public let dataType: MLMultiArrayDataType
+  public let pixelBuffer: CVPixelBuffer?
   private let storage: UnsafeMutableRawBufferPointer
 
   public convenience init(shape: [NSNumber], dataType: MLMultiArrayDataType) throws {
@@ -26,7 +28,25 @@ open class MLMultiArray: NSObject {
     self.init(shape: shape.map(\.intValue), dataType: dataType, strides: strides)
   }
 
-  public init(shape: [Int], dataType: MLMultiArrayDataType, strides: [Int]) {
+  /// Rows of a surface begin at multiples of 64 bytes.
+  public convenience init(pixelBuffer: CVPixelBuffer, shape: [NSNumber]) {
+    let sizes = shape.map(\.intValue)
+    precondition(
+      pixelBuffer.isOnSurface && pixelBuffer.width == sizes.last
+        && pixelBuffer.height == sizes.dropLast().reduce(1, *))
+    var strides = [1]
+    var step = (pixelBuffer.width + 31) / 32 * 32
+    for size in sizes.dropLast().reversed() {
+      strides.insert(step, at: 0)
+      step *= size
+    }
+    self.init(shape: sizes, dataType: .float16, strides: strides, pixelBuffer: pixelBuffer)
+  }
+
+  public init(
+    shape: [Int], dataType: MLMultiArrayDataType, strides: [Int], pixelBuffer: CVPixelBuffer? = nil
+  ) {
+    self.pixelBuffer = pixelBuffer
     self.shape = shape.map { NSNumber(value: $0) }
     self.strides = strides.map { NSNumber(value: $0) }
     self.dataType = dataType

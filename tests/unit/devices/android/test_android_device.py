@@ -14,6 +14,7 @@ from orchestrator.devices.android import finding as finding_module
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady
 from orchestrator.devices.android.phones import AndroidPhone
+from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, DeviceError
 
 PHONE = AndroidPhone("SERIAL1", "device", "Pixel 8", "usb")
@@ -311,12 +312,23 @@ def test_phone_that_still_starts_is_waited_for(device, phone):
 
 def test_another_programs_measurement_is_left_alone(device, phone):
     phone.running = True
-    phone.verdicts = ["busy"]
+    phone.verdicts = ["busy"] * 10_000
     with pytest.raises(AgentError, match="no") as caught:
         device.connect()
     assert caught.value.code == "busy"
     assert phone.tokens == []
     assert device.agent_starts == 0
+
+
+def test_an_earlier_client_that_was_ended_in_a_load_is_waited_for(device, phone, said):
+    phone.running = True
+    phone.verdicts = ["busy"] * 100
+    device.connect()
+    assert phone.clock.time_s > 15
+    assert said == [
+        "the app on Pixel 8 still works for an earlier client, compiling a model can take minutes: waiting up to "
+        "20 min; end the app to stop that"
+    ]
 
 
 def test_another_programs_finished_app_is_taken_over(device, phone):
@@ -342,6 +354,19 @@ def test_own_old_connection_is_waited_for(device, phone):
     phone.verdicts = ["busy"] * 5
     device.connect()
     assert device.agent_starts == 1
+
+
+def test_own_connection_that_was_lost_in_a_load_is_waited_for_as_long_as_that_may_take(
+    device, phone, monkeypatch
+):
+    device.connect()
+    monkeypatch.setattr(AgentClient, "load_left_s", 300.0)
+    phone.verdicts = ["busy"] * 500
+    device.connect()
+    assert device.agent_starts == 1
+    phone.verdicts = ["busy"] * 601
+    device.connect()
+    assert device.agent_starts == 2
 
 
 def test_own_old_connection_that_never_ends_is_ended(device, phone):
@@ -397,7 +422,7 @@ def test_the_end_without_a_phone_is_quiet(device, phone):
 
 def test_the_end_before_a_start_stops_nothing(device, phone):
     phone.running = True
-    phone.verdicts = ["busy"]
+    phone.verdicts = ["busy"] * 10_000
     with pytest.raises(AgentError), device:
         device.connect()
     assert "am force-stop dev.blocktime.bench" not in phone.commands

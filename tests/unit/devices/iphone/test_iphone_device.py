@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.devices.common import busy as busy_module
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.device import IphoneDevice
@@ -139,7 +140,7 @@ def test_place_that_is_still_taken_is_waited_for() -> None:
 
 
 def test_place_that_stays_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "_BUSY_S", 0.0)
+    monkeypatch.setattr(busy_module, "BUSY_S", 0.0)
     with phone(ScriptedDriver([refuses("busy")])) as device, pytest.raises(AgentError, match="no") as busy:
         device.connect()
     assert busy.value.code == "busy"

@@ -24,7 +24,7 @@ public struct AgentConfig: Sendable {
   public var probe: any DeviceProbe
   /// Reasons not to measure that are ignored, and told in every state.
   public var allowed: Set<Caveat>
-  /// Whether the processor is kept busy between visits so that its clock stays up.
+  /// Whether the processor is kept busy between visits so that its clock stays up, in runs that do not say it.
   public var keepWarm: Bool
   public var timeouts: Timeouts
 

@@ -30,6 +30,9 @@ extension Session {
       reply.fields.append(.init("compile_ns", .integer(Int(clamping: nanoseconds))))
     }
     if let cached = loaded.cached { reply.fields.append(.init("cached", .bool(cached))) }
+    if let buffers = loaded.inputBuffers {
+      reply.fields.append(.init("input_buffers", .string(buffers.rawValue)))
+    }
     return reply
   }
 
@@ -51,9 +54,10 @@ extension Session {
     let pulse = Pulse(clientIsThere: connection.peerIsThere, everyNanoseconds: every) { [connection] in
       try connection.write(try Reply(["running": .integer($0)]).frame(id: id))
     }
+    let keepWarm = schedule.keepWarm ?? config.keepWarm
     let ramp = schedule.warmupMilliseconds > 0 ? Ramp(schedule) : nil
     let samples = try TimingLoop.run(
-      schedule, entries.map(\.model), keepWarm: config.keepWarm, pieceNanoseconds: every, ramp: ramp,
+      schedule, entries.map(\.model), keepWarm: keepWarm, pieceNanoseconds: every, ramp: ramp,
       goOn: pulse.goOn)
     let after = await config.probe.read()
     let caveatsAfter = try Readiness.require(after, since: before, allowed: config.allowed)
@@ -61,8 +65,8 @@ extension Session {
       [
         "rounds": .integer(schedule.rounds),
         "visits": .integer(schedule.visits),
-        "state_before": before.state.json(in: sessionState(caveatsBefore)),
-        "state_after": after.state.json(in: sessionState(caveatsAfter)),
+        "state_before": before.state.json(in: sessionState(caveatsBefore, keepWarm: keepWarm)),
+        "state_after": after.state.json(in: sessionState(caveatsAfter, keepWarm: keepWarm)),
       ],
       payload: samples.flatMap { withUnsafeBytes(of: $0.bigEndian, Array.init) })
     if let ramp { reply.fields.append(.init("warmed", ramp.json)) }
@@ -72,11 +76,11 @@ extension Session {
   func state() async throws -> JSON {
     let reading = await config.probe.read()
     let caveats = Readiness.reasons(now: reading).filter(config.allowed.contains)
-    return reading.state.json(in: sessionState(caveats))
+    return reading.state.json(in: sessionState(caveats, keepWarm: config.keepWarm))
   }
 
-  private func sessionState(_ caveats: [Caveat]) -> SessionState {
-    SessionState(qos: currentQualityOfService(), keepWarm: config.keepWarm, caveats: caveats)
+  private func sessionState(_ caveats: [Caveat], keepWarm: Bool) -> SessionState {
+    SessionState(qos: currentQualityOfService(), keepWarm: keepWarm, caveats: caveats)
   }
 
   private func execute(_ model: any Model, _ tensors: [Tensor]) throws -> [Tensor] {

@@ -120,6 +120,7 @@ package actor Session {
       "timed_warmup": .bool(true),
       "heartbeat_ops": .array([.string("load"), .string("placement")]),
       "pace": .bool(true),
+      "keep_warm": .bool(true),
     ])
   }
 

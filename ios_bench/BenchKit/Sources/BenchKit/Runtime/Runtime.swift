@@ -53,6 +53,14 @@ public struct StoredModel: Sendable, Equatable {
   }
 }
 
+/// Where a model's inputs lie.
+public enum InputBuffers: String, Sendable {
+  /// In memory that compute units share.
+  case ioSurface = "iosurface"
+  /// In the process's own, of which the runtime makes a copy where a unit needs another.
+  case copied
+}
+
 /// What a load gives. Times are the runtime's own, without what the agent does around it.
 public struct LoadedModel {
   public let model: any Model
@@ -66,10 +74,13 @@ public struct LoadedModel {
   public let compileNanoseconds: UInt64?
   /// Whether this device had loaded this model with these options before; nil where that makes no difference.
   public let cached: Bool?
+  /// Nil where the runtime always takes inputs as they are.
+  public let inputBuffers: InputBuffers?
 
   public init(
     model: any Model, loadNanoseconds: UInt64, options: LoadOptions, delegates: [Delegate]? = nil,
-    compileNanoseconds: UInt64? = nil, cached: Bool? = nil, readPlacement: @escaping PlacementReader = { nil }
+    compileNanoseconds: UInt64? = nil, cached: Bool? = nil, inputBuffers: InputBuffers? = nil,
+    readPlacement: @escaping PlacementReader = { nil }
   ) {
     self.model = model
     self.loadNanoseconds = loadNanoseconds
@@ -78,5 +89,6 @@ public struct LoadedModel {
     self.readPlacement = readPlacement
     self.compileNanoseconds = compileNanoseconds
     self.cached = cached
+    self.inputBuffers = inputBuffers
   }
 }

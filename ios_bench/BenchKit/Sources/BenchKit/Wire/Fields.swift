@@ -26,8 +26,9 @@ struct Fields {
   }
 
   /// True or false; `absent` where there is no such field.
-  mutating func bool(_ key: String, absent: Bool) throws -> Bool {
-    guard let value = take(key) else { return absent }
+  /// Nil where there is no such field.
+  mutating func bool(_ key: String) throws -> Bool? {
+    guard let value = take(key) else { return nil }
     guard case .bool(let flag) = value else { throw wrong(key, "must be true or false") }
     return flag
   }

@@ -37,7 +37,7 @@ package enum Request: Sendable, Equatable {
     case .load:
       self = .load(
         sha256: try fields.sha256(), runtime: try fields.string("runtime", characters: 1...64),
-        options: try Self.options(&fields), asksPlacement: try fields.bool("placement", absent: true),
+        options: try Self.options(&fields), asksPlacement: try fields.bool("placement") ?? true,
         heartbeatSeconds: try Self.heartbeat(&fields))
     case .placement:
       self = .placement(
@@ -136,6 +136,7 @@ extension Schedule {
       handles: handles, order: order, rounds: rounds.count,
       warmup: try fields.integer("warmup", in: 0...Limits.warmup),
       warmupMilliseconds: try fields.integer("warmup_ms", in: 0...Limits.warmupMilliseconds, absent: 0),
-      paceMicroseconds: try fields.integer("pace_us", in: 0...Limits.paceMicroseconds, absent: 0))
+      paceMicroseconds: try fields.integer("pace_us", in: 0...Limits.paceMicroseconds, absent: 0),
+      keepWarm: try fields.bool("keep_warm"))
   }
 }

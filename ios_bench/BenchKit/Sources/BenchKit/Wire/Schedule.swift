@@ -10,10 +10,12 @@ package struct Schedule: Sendable, Equatable {
   package let warmupMilliseconds: Int
   /// A visit begins no sooner than that after the one before; 0: at once.
   package let paceMicroseconds: Int
+  /// Whether the processor is kept busy before visits; nil: as the agent's user has it.
+  package let keepWarm: Bool?
 
   package init(
     handles: [Int], order: [Int], rounds: Int, warmup: Int, warmupMilliseconds: Int = 0,
-    paceMicroseconds: Int = 0
+    paceMicroseconds: Int = 0, keepWarm: Bool? = nil
   ) {
     precondition(rounds > 0 && order.count % rounds == 0, "every round has the same number of visits")
     self.handles = handles
@@ -22,6 +24,7 @@ package struct Schedule: Sendable, Equatable {
     self.warmup = warmup
     self.warmupMilliseconds = warmupMilliseconds
     self.paceMicroseconds = paceMicroseconds
+    self.keepWarm = keepWarm
   }
 
   /// Visits a round.

@@ -152,6 +152,7 @@ actor SessionTests {
     #expect(loaded["load_ns"] == .integer(7))
     #expect(loaded["compile_ns"] == .integer(5))
     #expect(loaded["cached"] == .bool(false))
+    #expect(loaded["input_buffers"] == .string("iosurface"))
     #expect(loaded["options"] == .object(["threads": .integer(1)]))
     #expect(loaded["delegates"] == .array([.object(["backend": .string("Cpu"), "count": .integer(1)])]))
     #expect(loaded["placement"]?["neural_engine"] == .integer(1))
@@ -208,6 +209,13 @@ actor SessionTests {
     #expect(reply.header["rounds"] == .integer(2))
     #expect(reply.header["visits"] == .integer(3))
     #expect(reply.header["state_before"]?["keep_warm"] == .bool(true))
+    let asked = try client.exchange(
+      "run",
+      [
+        "handles": .array(handles), "order": .array(order), "warmup": .integer(1), "keep_warm": .bool(false),
+      ])
+    #expect(asked.header["state_before"]?["keep_warm"] == .bool(false))
+    #expect(try client.ask("state")["state"]?["keep_warm"] == .bool(true), "as its user has it")
     #expect(reply.header["state_after"]?["caveats"] == .array([]))
     #expect(reply.payload.count == 2 * 3 * 8)
     for start in stride(from: 0, to: reply.payload.count, by: 8) {

@@ -85,7 +85,7 @@ struct DoublerRuntime: Runtime {
     return LoadedModel(
       model: doubler, loadNanoseconds: 7, options: ["threads": .int(1)].merging(options) { $1 },
       delegates: [Delegate(backend: "Cpu", count: 1)],
-      compileNanoseconds: 5, cached: false
+      compileNanoseconds: 5, cached: false, inputBuffers: .ioSurface
     ) {
       Placement(operations: [.init(name: "out", type: "mul", unit: .neuralEngine, cost: 1)])
     }

@@ -21,6 +21,7 @@ import dev.blocktime.executorch.ExecutorchRuntime
 import dev.blocktime.executorch.unsupportedProcessor
 import java.io.File
 import java.io.IOException
+import java.util.concurrent.Callable
 import java.util.concurrent.Executors
 
 /** Tag of this app's lines in the system log: `adb logcat -s blocktime`. */
@@ -45,6 +46,12 @@ class Bench(
     private val lifecycle = Executors.newSingleThreadExecutor()
     private var server: AgentServer? = null
 
+    /** Bundles take the place of the port's clients. */
+    val bundles = BundleRuns(application, ::configOf) { main.post { bundleObserver?.invoke(it) } }
+
+    /** Told of what goes on with a bundle, on the main thread. */
+    var bundleObserver: ((String) -> Unit)? = null
+
     init {
         application.registerActivityLifecycleCallbacks(ForegroundWatch(foreground))
         // Where the QNN backend looks for what it loads into a Snapdragon's NPU.
@@ -62,6 +69,22 @@ class Bench(
             status.onAgent(AgentState.Stopped)
         }
 
+    /** Runs a bundle with the port closed; the port opens again behind it. */
+    fun runBundle(bundle: File) {
+        lifecycle.execute { measureAlone(bundle) }
+    }
+
+    /** As the above, for a thread that may wait; null, or why it did not get to its end. */
+    fun runBundleAndWait(bundle: File): String? = lifecycle.submit(Callable { measureAlone(bundle) }).get()
+
+    private fun measureAlone(bundle: File): String? {
+        server?.stop()
+        server = null
+        val problem = bundles.run(bundle)
+        openPort()
+        return problem
+    }
+
     private fun openPort() {
         try {
             val opened = AgentServer(config())
@@ -73,17 +96,21 @@ class Bench(
         }
     }
 
-    private fun config() =
-        AgentConfig(
-            info = info,
-            token = control::token,
-            port = PHONE_PORT,
-            store = ModelStore(File(application.noBackupFilesDir, "models")),
-            runtimes = mapOf("executorch" to executorch()),
-            probe = probe,
-            readiness = Readiness(control::allowed),
-            listener = status,
-        )
+    private fun configOf(token: String) = config(port = 0) { token }
+
+    private fun config(
+        port: Int = PHONE_PORT,
+        token: () -> String? = control::token,
+    ) = AgentConfig(
+        info = info,
+        token = token,
+        port = port,
+        store = ModelStore(File(application.noBackupFilesDir, "models")),
+        runtimes = mapOf("executorch" to executorch()),
+        probe = probe,
+        readiness = Readiness(control::allowed),
+        listener = status,
+    )
 
     /** Throws IOException where the library has no code for this phone's processor, which is told before any client asks. */
     private fun executorch(): ExecutorchRuntime {

@@ -4,6 +4,7 @@ import android.Manifest
 import android.app.Activity
 import android.content.Intent
 import android.content.pm.PackageManager
+import android.net.Uri
 import android.os.Build
 import android.os.Bundle
 import android.os.PowerManager
@@ -14,9 +15,20 @@ import dev.blocktime.core.ui.AgentState
 import dev.blocktime.core.ui.Status
 import dev.blocktime.core.ui.describe
 import dev.blocktime.core.ui.describeReadiness
+import java.io.File
+import java.io.IOException
+import kotlin.concurrent.thread
+import kotlin.system.exitProcess
 
 /** Names of reasons that the orchestrator was told to ignore, given when it starts the app. */
 private const val EXTRA_ALLOW = "allow"
+
+/** A bundle to run: `am start -n dev.blocktime.bench/.MainActivity --es bundle FILE`. */
+const val EXTRA_BUNDLE = "bundle"
+
+private const val PICK_BUNDLE = 1
+private const val SAVE_JOURNAL = 2
+private const val ANY_TYPE = "*/*"
 
 /** How often the device's state is drawn anew while no client is there; with a client, only events are drawn. */
 private const val REDRAW_MS = 5_000L
@@ -31,6 +43,8 @@ class MainActivity : Activity() {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.activity_main)
         findViewById<View>(R.id.stop).setOnClickListener { stop() }
+        findViewById<View>(R.id.run_bundle).setOnClickListener { ask(Intent.ACTION_OPEN_DOCUMENT, PICK_BUNDLE) }
+        findViewById<View>(R.id.save_journal).setOnClickListener { ask(Intent.ACTION_CREATE_DOCUMENT, SAVE_JOURNAL) }
         text(R.id.last_exit, lastExit(this))
         if (savedInstanceState == null) follow(intent)
     }
@@ -48,17 +62,20 @@ class MainActivity : Activity() {
     override fun onResume() {
         super.onResume()
         bench.observer = ::show
+        bench.bundleObserver = ::showBundle
         show(bench.status.now)
     }
 
     override fun onPause() {
         bench.observer = null
+        bench.bundleObserver = null
         window.decorView.removeCallbacks(redraw)
         super.onPause()
     }
 
     /** A tap on the icon allows nothing new; a start by the orchestrator says anew what is allowed. */
     private fun follow(intent: Intent) {
+        intent.getStringExtra(EXTRA_BUNDLE)?.let { bench.runBundle(File(it)) }
         if (intent.hasCategory(Intent.CATEGORY_LAUNCHER)) askForNotifications()
         val allowed = intent.getStringArrayExtra(EXTRA_ALLOW) ?: return
         try {
@@ -66,6 +83,40 @@ class MainActivity : Activity() {
         } catch (error: IllegalArgumentException) {
             Log.w(LOG_TAG, "nothing allowed: ${error.message}")
         }
+    }
+
+    private fun ask(
+        action: String,
+        request: Int,
+    ) {
+        val asked = Intent(action).addCategory(Intent.CATEGORY_OPENABLE).setType(ANY_TYPE)
+        startActivityForResult(asked.putExtra(Intent.EXTRA_TITLE, bench.bundles.journal?.name), request)
+    }
+
+    override fun onActivityResult(
+        requestCode: Int,
+        resultCode: Int,
+        data: Intent?,
+    ) {
+        val place = data?.data?.takeIf { resultCode == RESULT_OK } ?: return
+        thread(name = "blocktime-documents") {
+            try {
+                if (requestCode == PICK_BUNDLE) bench.runBundle(bench.bundles.keep(place)) else save(place)
+            } catch (error: IOException) {
+                runOnUiThread { showBundle(error.message.orEmpty()) }
+            }
+        }
+    }
+
+    private fun save(place: Uri) {
+        val journal = bench.bundles.journal ?: return
+        contentResolver.openOutputStream(place)?.use { sink -> journal.inputStream().use { it.copyTo(sink) } }
+    }
+
+    private fun showBundle(line: String) {
+        text(R.id.bundle, line)
+        val isSaved = bench.bundles.journal != null && !bench.bundles.isRunning
+        findViewById<View>(R.id.save_journal).visibility = if (isSaved) View.VISIBLE else View.GONE
     }
 
     /** Only for people: the question pauses the activity, which would keep the orchestrator from measuring. */
@@ -82,7 +133,7 @@ class MainActivity : Activity() {
         text(R.id.work, describe(status.work, status.connected))
         text(R.id.results, status.results.joinToString("\n", transform = ::describe))
         text(R.id.refusals, status.refusals.joinToString("\n") { "${it.code}: ${it.message}" })
-        window.decorView.keepScreenOn = status.agent is AgentState.Listening
+        window.decorView.keepScreenOn = status.agent is AgentState.Listening || bench.bundles.isRunning
         sustainPerformance(status.connected)
         window.decorView.removeCallbacks(redraw)
         if (status.connected) return
@@ -102,6 +153,8 @@ class MainActivity : Activity() {
     private fun stop() {
         stopService(Intent(this, AgentService::class.java))
         finishAndRemoveTask()
+        // A journal is made to survive that; what runs could not be measured behind other apps anyway.
+        if (bench.bundles.isRunning) exitProcess(0)
     }
 
     private fun text(

@@ -4,6 +4,9 @@ import dev.blocktime.core.agent.AgentConfig
 import dev.blocktime.core.agent.AgentInfo
 import dev.blocktime.core.agent.AgentListener
 import dev.blocktime.core.agent.AgentServer
+import dev.blocktime.core.bundle.BundleException
+import dev.blocktime.core.bundle.journalBeside
+import dev.blocktime.core.bundle.runBundle
 import dev.blocktime.core.device.Caveat
 import dev.blocktime.core.device.Readiness
 import dev.blocktime.core.device.SysFs
@@ -11,6 +14,7 @@ import dev.blocktime.core.device.threadsByDefault
 import dev.blocktime.core.store.ModelStore
 import dev.blocktime.core.timing.warmUpTiming
 import dev.blocktime.executorch.ExecutorchRuntime
+import java.io.File
 import java.io.IOException
 import kotlin.system.exitProcess
 
@@ -19,27 +23,47 @@ private const val ALLOW_VARIABLE = "BLOCKTIME_ALLOW"
 
 private const val EXIT_USAGE = 2
 private const val EXIT_DEVICE = 3
+private const val EXIT_INVALID = 6
 
 /** The Kotlin agent on Linux. Token from the environment; one JSON line on stdout once it listens. */
 fun main(args: Array<String>) {
     try {
         val options = Options.parse(args.toList())
-        val config = configure(options)
         if (options.parentWatch) watchParent()
+        options.bundle?.let { return measureAlone(it, options) }
+        val token = System.getenv(TOKEN_VARIABLE).orEmpty()
+        if (token.isEmpty()) throw UsageException("the agent needs a token; set $TOKEN_VARIABLE")
+        val config = configure(options, token, options.port)
         warmUpTiming()
         val port = AgentServer(config).start()
         println("""{"port": $port, "pid": ${ProcessHandle.current().pid()}}""")
         Thread.currentThread().join()
     } catch (error: UsageException) {
         fail(error.message, EXIT_USAGE)
+    } catch (error: BundleException) {
+        fail(error.message, EXIT_INVALID)
     } catch (error: IOException) {
         fail(error.message.orEmpty(), EXIT_DEVICE)
     }
 }
 
-private fun configure(options: Options): AgentConfig {
-    val token = System.getenv(TOKEN_VARIABLE).orEmpty()
-    if (token.isEmpty()) throw UsageException("the agent needs a token; set $TOKEN_VARIABLE")
+/** Runs a bundle and prints where its journal lies. */
+private fun measureAlone(
+    bundle: File,
+    options: Options,
+) {
+    val journal = options.journal ?: journalBeside(bundle)
+    warmUpTiming()
+    runBundle(bundle, journal, { configure(options, it, port = 0) }, System.err::println)
+    println(journal)
+    exitProcess(0)
+}
+
+private fun configure(
+    options: Options,
+    token: String,
+    port: Int,
+): AgentConfig {
     val allowed = allowed()
     val proc = ProcFs()
     val sys = SysFs()
@@ -48,7 +72,7 @@ private fun configure(options: Options): AgentConfig {
     return AgentConfig(
         info = AgentInfo("blocktime-kotlin", property("dev.blocktime.version")),
         token = { token },
-        port = options.port,
+        port = port,
         store = ModelStore(options.store, options.storeBytes),
         runtimes =
             mapOf(

@@ -15,9 +15,12 @@ data class Options(
     val port: Int = 0,
     val parentWatch: Boolean = false,
     val simulate: String? = null,
+    val bundle: File? = null,
+    val journal: File? = null,
 ) {
     companion object {
-        private val KNOWN = listOf("--store", "--store-bytes", "--port", "--parent-watch", "--simulate")
+        private val KNOWN =
+            listOf("--store", "--store-bytes", "--port", "--parent-watch", "--simulate", "--bundle", "--journal")
         private const val MAX_PORT = 65_535L
 
         /** Throws [UsageException]. */
@@ -41,6 +44,8 @@ data class Options(
                 port = values["--port"]?.let { number("--port", it, MAX_PORT) }?.toInt() ?: 0,
                 parentWatch = "--parent-watch" in values,
                 simulate = values["--simulate"],
+                bundle = values["--bundle"]?.let(::File),
+                journal = values["--journal"]?.let(::File),
             )
         }
 

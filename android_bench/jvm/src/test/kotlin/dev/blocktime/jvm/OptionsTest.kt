@@ -16,6 +16,8 @@ class OptionsTest {
         assertEquals(expected, Options.parse(separate))
         assertEquals(expected, Options.parse(joined))
         assertEquals(Options(File("s"), 4L shl 30, 0), Options.parse(listOf("--store", "s")))
+        val alone = Options(File("s"), bundle = File("b"), journal = File("j"))
+        assertEquals(alone, Options.parse(listOf("--store=s", "--bundle=b", "--journal", "j")))
     }
 
     @Test

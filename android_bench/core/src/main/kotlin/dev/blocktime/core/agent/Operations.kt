@@ -94,21 +94,25 @@ internal class Operations(
         val pace = Pace(request.paceUs * 1_000L)
         val ramp = if (request.warmupMs > 0) Ramp(calls.size, request.warmupMs * 1_000_000L) else null
         val samples =
-            failingAsOpError { timeSchedule(calls, request.schedule, request.warmup, everyNs, ramp, pace, pulse::goOn) }
+            failingAsOpError {
+                val warm = request.keepWarm == true
+                timeSchedule(calls, request.schedule, request.warmup, everyNs, ramp, pace, warm, pulse::goOn)
+            }
         val after = config.probe.read()
         config.readiness.require(after)
         val medianNs = medians(request.schedule, samples)
         config.listener.onResult(
             RunResult(medianNs.map { (index, ns) -> ModelMedian(visited[index].shortName, ns) }, samples.size),
         )
+        val warmth = request.keepWarm?.let { mapOf("keep_warm" to it) }.orEmpty()
         val payload = ByteBuffer.allocate(Long.SIZE_BYTES * samples.size)
         payload.asLongBuffer().put(samples)
         return Reply(
             mapOf(
                 "rounds" to request.schedule.rounds,
                 "visits" to request.schedule.visits,
-                "state_before" to stateFields(before, config.readiness.caveats(before)),
-                "state_after" to stateFields(after, config.readiness.caveats(after)),
+                "state_before" to stateFields(before, config.readiness.caveats(before)) + warmth,
+                "state_after" to stateFields(after, config.readiness.caveats(after)) + warmth,
             ) + listOfNotNull(ramp?.let { "warmed" to warmedFields(it) }),
             payload.array(),
         )

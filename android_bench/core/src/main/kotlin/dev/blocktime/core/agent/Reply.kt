@@ -56,6 +56,7 @@ internal fun helloFields(
         "timed_warmup" to true,
         "heartbeat_ops" to listOf("load", "placement"),
         "pace" to true,
+        "keep_warm" to true,
     )
 
 internal fun loadFields(

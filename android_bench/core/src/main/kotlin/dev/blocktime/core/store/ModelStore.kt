@@ -158,4 +158,4 @@ private fun digest(file: File): String {
     }
 }
 
-private fun hex(bytes: ByteArray): String = bytes.joinToString("") { "%02x".format(it) }
+internal fun hex(bytes: ByteArray): String = bytes.joinToString("") { "%02x".format(it) }

@@ -6,8 +6,10 @@ import dev.blocktime.core.wire.Schedule
 
 /**
  * Nanoseconds of every visit of [schedule] to [calls], each of which is first executed [warmup] times, and then all of
- * them in turn for as long as [ramp], which is told the times, goes on. Before every round, and wherever executions took longer than [pieceNs], [goOn] is told how many executions there were; false ends the
- * run with OpError `cancelled`. [pace] is waited for before every visit of a round. Throws ExecutionFailed where the runtime fails.
+ * them in turn for as long as [ramp], which is told the times, goes on. Before every round, and wherever executions took
+ * longer than [pieceNs], [goOn] is told how many executions there were; false ends the run with OpError `cancelled`.
+ * [pace] is waited for before every visit of a round. [keepWarm]: the processor is kept busy before visits. Throws
+ * ExecutionFailed where the runtime fails.
  *
  * Garbage is collected before, so that the collector has no reason to run in between. All arrays exist before the
  * first reading of the clock.
@@ -19,6 +21,7 @@ fun timeSchedule(
     pieceNs: Long = Long.MAX_VALUE,
     ramp: Ramp? = null,
     pace: Pace = Pace(0),
+    keepWarm: Boolean = false,
     goOn: (Int) -> Boolean,
 ): LongArray {
     val samples = LongArray(schedule.indices.size)
@@ -28,12 +31,14 @@ fun timeSchedule(
     for (call in byIndex) {
         repeat(warmup) { visits.time(call) }
     }
-    if (ramp != null) climb(ramp, byIndex, visits)
+    if (ramp != null) climb(ramp, byIndex, visits, keepWarm)
     for (round in 0 until schedule.rounds) {
         visits.requireGoingOn()
         val start = round * schedule.visits
         for (position in start until start + schedule.visits) {
-            samples[position] = visits.time(byIndex[schedule.indices[position]], pace.await())
+            val waitedNs = pace.await()
+            if (keepWarm) spin()
+            samples[position] = visits.time(byIndex[schedule.indices[position]], waitedNs)
         }
     }
     return samples
@@ -43,12 +48,26 @@ private fun climb(
     ramp: Ramp,
     calls: Array<Call>,
     visits: Visits,
+    keepWarm: Boolean,
 ) {
     val roundNs = LongArray(calls.size)
     do {
         visits.requireGoingOn()
-        for (index in calls.indices) roundNs[index] = visits.time(calls[index])
+        for (index in calls.indices) {
+            if (keepWarm) spin()
+            roundNs[index] = visits.time(calls[index])
+        }
     } while (ramp.goesOn(roundNs))
+}
+
+/** The clock of a phone rises within a fraction of a millisecond of work. */
+private const val KEEP_WARM_NS = 500_000L
+
+private fun spin() {
+    val endNs = System.nanoTime() + KEEP_WARM_NS
+    @Suppress("ControlFlowWithEmptyBody")
+    while (System.nanoTime() < endNs) {
+    }
 }
 
 /** Counts executions, and asks [goOn] where those since it was last asked took longer than [pieceNs]. */

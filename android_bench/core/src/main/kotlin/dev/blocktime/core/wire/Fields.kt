@@ -38,12 +38,9 @@ class Fields(
         absent: Long,
     ): Long = if (name in header) int(name, range) else absent
 
-    /** [absent] where there is no such field. */
-    fun boolean(
-        name: String,
-        absent: Boolean,
-    ): Boolean =
-        if (name !in header) absent else take(name) as? Boolean ?: throw SchemaException(name, "must be true or false")
+    /** Null where there is no such field. */
+    fun boolean(name: String): Boolean? =
+        if (name !in header) null else take(name) as? Boolean ?: throw SchemaException(name, "must be true or false")
 
     /** Text of so many Unicode characters. */
     fun text(

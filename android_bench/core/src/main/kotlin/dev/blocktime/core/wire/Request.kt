@@ -51,6 +51,7 @@ sealed interface Request {
     /**
      * [heartbeatS]: how often a sign of life is asked for; 0: never. [warmupMs]: the most time for warming up until
      * latencies stop falling; 0: none. [paceUs]: a visit begins no sooner than that after the one before; 0: at once.
+     * [keepWarm]: the processor is kept busy before visits.
      */
     class Run(
         val handles: List<Long>,
@@ -59,6 +60,7 @@ sealed interface Request {
         val heartbeatS: Int,
         val warmupMs: Int,
         val paceUs: Int,
+        val keepWarm: Boolean?,
     ) : Request
 
     data object State : Request
@@ -111,7 +113,7 @@ private fun heartbeatS(fields: Fields): Int = fields.int("heartbeat_s", 0..MAX_H
 
 /** No runtime of these agents knows placements, so that it is all one whether the reply is to have it. */
 private fun readLoad(fields: Fields): Request.Load {
-    fields.boolean("placement", absent = true)
+    fields.boolean("placement")
     val options = fields.options(MAX_OPTIONS)
     return Request.Load(fields.sha256(), fields.text("runtime", 1..64), options, heartbeatS(fields))
 }
@@ -139,5 +141,7 @@ private fun readRun(fields: Fields): Request.Run {
     val heartbeatS = heartbeatS(fields)
     val warmupMs = fields.int("warmup_ms", 0..MAX_WARMUP_MS, absent = 0).toInt()
     val paceUs = fields.int("pace_us", 0..MAX_PACE_US, absent = 0).toInt()
-    return Request.Run(handles, Schedule(rounds.size, visits, indices), warmup, heartbeatS, warmupMs, paceUs)
+    val keepWarm = fields.boolean("keep_warm")
+    val schedule = Schedule(rounds.size, visits, indices)
+    return Request.Run(handles, schedule, warmup, heartbeatS, warmupMs, paceUs, keepWarm)
 }

@@ -70,6 +70,21 @@ class RunTest : AgentTest() {
     }
 
     @Test
+    fun `a run says whether it kept the processor warm where it was asked`() {
+        val client = agent().greeted()
+        assertEquals(true, client.greet()["keep_warm"])
+        val request = run(listOf(client.load("a")), listOf(listOf(0)))
+        assertFalse("keep_warm" in client.ask("run", request).first["state_after"] as Map<*, *>)
+        for (warm in listOf(true, false)) {
+            val reply = client.ask("run", request + ("keep_warm" to warm)).first
+            for (state in listOf("state_before", "state_after")) {
+                assertEquals(warm, (reply[state] as Map<*, *>)["keep_warm"])
+            }
+        }
+        assertEquals("bad_request", client.refusal("run", request + ("keep_warm" to 1)))
+    }
+
+    @Test
     fun `nothing is told around runs, which may follow each other`() {
         val agent = agent()
         val client = agent.greeted()

@@ -42,6 +42,17 @@ class TimingLoopTest {
     }
 
     @Test
+    fun `the processor is kept busy before every visit where it is asked for, and not within one`() {
+        val ramp = Ramp(2, boundNs = 1)
+        val startNs = System.nanoTime()
+        val samples =
+            timeSchedule(calls, Schedule(1, 40, IntArray(40)), warmup = 0, ramp = ramp, keepWarm = true) { true }
+        assertTrue(System.nanoTime() - startNs >= 42 * 500_000)
+        assertTrue(samples.min() < 500_000)
+        assertEquals(listOf(0, 1) + List(40) { 0 }, visits)
+    }
+
+    @Test
     fun `a client that is gone ends the run before the next round`() {
         var asked = 0
         val error =

@@ -1,0 +1,79 @@
+"""Classifiers of other numbers of classes than a LUT measured, priced by the physics of its fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from luts.build import estimation_of, fit_measured, kept_sources
+from luts.estimate.joint import JointFit
+from luts.estimate.quantiles import normal_quantile
+from luts.estimate.ratios import CONFIDENCE
+from luts.format.classes import classes_of, without_classes
+from luts.format.lut import Lut
+from luts.format.schema import Entry, KeyFeatures
+
+
+def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
+    """The LUT with entries for classifiers that it did not measure; on disk it stays as it is.
+
+    The joint fit is made again from the LUT's samples with these keys beside its own, which changes none of the
+    others: no model holds them. What such a classifier costs more or less than its sibling, the measured one that
+    differs in the number of classes alone, follows from the coefficients of its kind; the entry's interval is
+    that of the difference, since held-out models vouch for networks with the sibling. The method of the entry is
+    `prior`, so that predictions name it among weak blocks and add its interval to theirs.
+
+    Args:
+        lut: Whose samples are fitted.
+        features: Of the keys that are new.
+    """
+    estimation = estimation_of(lut)
+    known = {entry.key: entry for entry in lut.entries}
+    every = {key: entry.features for key, entry in known.items()} | dict(features)
+    fit = fit_measured(lut.models, estimation.ratios, every, kept_sources(lut.meta, sorted(known)))
+    added = []
+    for key, own in features.items():
+        ms, se = _priced(key, known, fit)
+        half = normal_quantile(0.5 + CONFIDENCE / 2) * se
+        low, high = estimation.quiet.widen(ms, ms - half, ms + half)
+        added.append(
+            Entry(
+                key=key,
+                ms=ms,
+                ci_low=max(low, 0.0),
+                ci_high=high,
+                removal_ms=None,
+                removal_ci_low=None,
+                removal_ci_high=None,
+                loads=0,
+                rounds=0,
+                method="prior",
+                **own.model_dump(),
+                identified="prior",
+            )
+        )
+    return replace(lut, entries=tuple(sorted((*lut.entries, *added), key=lambda entry: entry.key)))
+
+
+def _priced(key: str, known: Mapping[str, Entry], fit: JointFit) -> tuple[float, float]:
+    """Milliseconds of a classifier and their standard error, beside the sibling that tells most of it.
+
+    More classes never cost less.
+    """
+    place = {name: 2 + position for position, name in enumerate(fit.keys)}
+    own, covariance = place[key], fit.covariance
+    siblings = [
+        (float(covariance[own, own] + covariance[there, there] - 2 * covariance[own, there]), name)
+        for name, entry in known.items()
+        if entry.method == "design" and without_classes(name) == without_classes(key)
+        for there in [place[name]]
+    ]
+    if not siblings:
+        return float(fit.ms[own - 2]), float(fit.se[own - 2])
+    variance, sibling = min(siblings)
+    difference = float(fit.ms[own - 2] - fit.ms[place[sibling] - 2])
+    more = (classes_of(key) or 0) > (classes_of(sibling) or 0)
+    difference = max(difference, 0.0) if more else min(difference, 0.0)
+    return max(known[sibling].ms + difference, 0.0), float(np.sqrt(max(variance, 0.0)))

@@ -1,0 +1,228 @@
+"""Files under a URL: read with a bound, created once, listed. Nothing here knows what a LUT is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from luts.format.atomic_file import storage_error, write_atomically
+from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError
+
+MAX_LISTED = 100_000
+"""Files of a listing that are looked at."""
+
+CHUNK = 1 << 20
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
+
+
+class Location(ABC):
+    """A folder somewhere. Paths are relative, of names that the caller has checked.
+
+    Attributes:
+        url: As it was given.
+        writable, listed: Whether files can be made, and names be listed.
+    """
+
+    def __init__(self, url: str, writable: bool = True, listed: bool = True) -> None:
+        self.url, self.writable, self.listed = url, writable, listed
+
+    @abstractmethod
+    def read(self, path: str, limit: int) -> bytes | None:
+        """A whole file, None where there is none.
+
+        Raises:
+            InvalidArtifactError: it is over `limit` bytes, or no plain file of this folder.
+            StorageError: it can't be reached.
+        """
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Paths of all files in a folder and below. Raises StorageError."""
+
+    @abstractmethod
+    def replace(self, path: str, content: bytes) -> None:
+        """Write a file whole, over what is there. Raises StorageError."""
+
+    @abstractmethod
+    def _create(self, path: str, content: bytes) -> None:
+        """Write a file whole; FileExistsError where one is there."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file unless it is there; whether it was written.
+
+        Raises:
+            InvalidArtifactError: another is there; it stays as it is.
+            StorageError: the place refuses.
+        """
+        try:
+            self._create(path, content)
+        except FileExistsError:
+            if self.read(path, len(content)) != content:
+                raise InvalidArtifactError(
+                    f"{self.url}: {path} is there with other content and stays; "
+                    "if a push was broken off, remove it there"
+                ) from None
+            return False
+        return True
+
+
+class Folder(Location):
+    """Of this machine. Links are not followed: a folder that others write could point anywhere."""
+
+    def __init__(self, url: str, root: Path) -> None:
+        super().__init__(url)
+        self._root = root
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        file = self._root / path
+        try:
+            for part in (file, *file.parents[: len(Path(path).parts) - 1]):
+                if part.is_symlink():
+                    raise InvalidArtifactError(
+                        f"{self.url}: {path} is a link or lies behind one; not followed"
+                    )
+            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(f"{file} can't be read", error) from error
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise InvalidArtifactError(f"{self.url}: {path} is not a plain file")
+        with os.fdopen(handle, "rb") as stream:
+            return _within(stream.read(limit + 1), path, limit, self.url)
+
+    def names(self, folder: str) -> list[str]:
+        found = []
+        for parent, _, files in os.walk(self._root / folder):
+            found += [(Path(parent) / name).relative_to(self._root).as_posix() for name in files]
+            if len(found) > MAX_LISTED:
+                break
+        return sorted(found)[:MAX_LISTED]
+
+    def replace(self, path: str, content: bytes) -> None:
+        try:
+            write_atomically(self._root / path, content)
+        except OSError as error:
+            raise storage_error(f"{self._root / path} not written", error) from error
+
+    def _create(self, path: str, content: bytes) -> None:
+        file = self._root / path
+        temporary = f".{file.name}.{os.getpid()}"
+        try:
+            write_atomically(file.with_name(temporary), content)
+            os.link(file.with_name(temporary), file)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise storage_error(f"{file} not written", error) from error
+        finally:
+            file.with_name(temporary).unlink(missing_ok=True)
+
+
+class Remote(Location):
+    """Through a file system of fsspec."""
+
+    def __init__(self, url: str, system: Any, writable: bool, exclusive: bool) -> None:
+        """`exclusive`: whether the place itself refuses to create what is there."""
+        super().__init__(url, writable, listed=writable)
+        self._system, self._exclusive = system, exclusive
+        self._root = system._strip_protocol(url).rstrip("/")
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        with self._told():
+            try:
+                with self._system.open(f"{self._root}/{path}", "rb") as stream:
+                    content = bytearray()
+                    while len(content) <= limit and (
+                        chunk := stream.read(min(CHUNK, limit + 1 - len(content)))
+                    ):
+                        content += chunk
+            except FileNotFoundError as error:  # fsspec's web client says so of a connection that fails, too
+                if error.__cause__ is not None and _unreachable(error.__cause__):
+                    raise StorageError(f"{self.url}: {_first_line(error.__cause__)}; {_REMEDY}") from error
+                return None
+            return _within(bytes(content), path, limit, self.url)
+
+    def names(self, folder: str) -> list[str]:
+        with self._told():
+            self._system.invalidate_cache()
+            try:
+                found = self._system.find(f"{self._root}/{folder}")
+            except FileNotFoundError:
+                return []
+            return sorted(str(name).removeprefix(f"{self._root}/") for name in found[:MAX_LISTED])
+
+    def replace(self, path: str, content: bytes) -> None:
+        with self._told():
+            self._system.pipe_file(f"{self._root}/{path}", content)
+            self._system.invalidate_cache()
+
+    def _create(self, path: str, content: bytes) -> None:
+        whole = f"{self._root}/{path}"
+        with self._told():
+            if self._exclusive:
+                self._system.pipe_file(whole, content, mode="create")
+            elif self._system.exists(whole):
+                raise FileExistsError(whole)
+            else:
+                self._system.pipe_file(whole, content)
+            self._system.invalidate_cache()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Clients of four services raise errors of a dozen classes; all mean that the place can't be used."""
+        try:
+            yield
+        except (BlocktimeError, FileExistsError):
+            raise
+        except Exception as error:
+            raise StorageError(f"{self.url}: {_first_line(error)}; {_REMEDY}") from error
+
+
+_REMEDY = "check the address, the network and your credentials"
+
+
+def _unreachable(cause: BaseException) -> bool:
+    if isinstance(cause, OSError):
+        return not isinstance(cause, FileNotFoundError)
+    return getattr(cause, "status", 404) not in (404, 410)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _within(content: bytes, path: str, limit: int, url: str) -> bytes:
+    if len(content) > limit:
+        raise InvalidArtifactError(f"{url}: {path} is over {limit} bytes, more than was said or is allowed")
+    return content
+
+
+def location(url: str) -> Location:
+    """Where a URL points: a folder by its path or `file:`, `s3://`, `hf://`, `https://`.
+
+    Raises:
+        UsageError: another scheme, an archive, or the extra `share` is not installed.
+    """
+    scheme, colon, rest = url.partition(":")
+    if "::" in url or url.endswith(ARCHIVES):
+        raise UsageError(f"{url}: an archive or a chain of places; unpack it and give its folder")
+    if not colon or scheme == "file" or len(scheme) == 1:
+        path = rest if colon and scheme == "file" else url
+        return Folder(url, Path(path.removeprefix("//")).expanduser().absolute())
+    if scheme not in ("s3", "hf", "https", "http") or not rest.startswith("//"):
+        raise UsageError(f"{url}: expected a folder, s3://…, hf://… or https://…")
+    try:
+        import fsspec
+
+        options = {"expand_info": False} if scheme == "hf" else {"use_listings_cache": False}
+        system = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+    except ImportError as error:
+        raise UsageError(f"{scheme}: needs {error.name}; pip install 'blocktime[share]'") from error
+    return Remote(url, system, writable=not scheme.startswith("http"), exclusive=scheme == "s3")

@@ -1,0 +1,114 @@
+"""An exported program, run by ExecuTorch on this machine over a set of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from orchestrator.accuracy.guesses import Guesses, Keep, guesses_of
+from orchestrator.accuracy.images import ImageSet
+from orchestrator.accuracy.processes import in_processes
+from orchestrator.agent.runtime.model import Model
+from orchestrator.wire.errors import OpError
+
+PART = 100
+"""Images of one task: seconds of work, so that little is lost and processes end together."""
+
+
+def guess_with_program(
+    path: Path,
+    images: ImageSet,
+    *,
+    workers: int = 1,
+    known: Guesses | None = None,
+    keep: Keep = lambda _: None,
+) -> Guesses:
+    """What a .pte says of images, each run on its own by the runtime that phones have.
+
+    Args:
+        path: Takes one image (1, 3, side, side) in fp32 and gives logits (1, outputs).
+        images: With the normalization that its weights were trained with; scaled to its input.
+        workers: Processes, each with one thread.
+        known: Guesses of the first images from before; it goes on behind them.
+        keep: Told of what is known so far, so that it can be kept.
+
+    Raises:
+        InvalidArtifactError: it is damaged, not a classifier of images, or ends the process that runs it; or an
+            image can't be read.
+    """
+    done = 0 if known is None else len(known.first)
+    tasks = [
+        (start, min(start + PART, len(images.indices))) for start in range(done, len(images.indices), PART)
+    ]
+    for part in in_processes(_serve, (path, images), tasks, workers):
+        first = part.first if known is None else np.concatenate((known.first, part.first))
+        known = Guesses(first, part.outputs)
+        keep(known)
+    if known is None:
+        raise ValueError("no images")
+    return known
+
+
+def _serve(connection: Connection, path: Path, images: ImageSet) -> None:
+    try:
+        model = _load(path)
+        while True:
+            connection.send(_guesses(model, path, images, *connection.recv()))
+    except EOFError:
+        return
+    except BlocktimeError as error:
+        connection.send(error)
+
+
+def _load(path: Path) -> Model:
+    from orchestrator.agent.runtime.executorch import ExecutorchRuntime, find_loader
+
+    try:
+        with _silent_libraries():
+            model = ExecutorchRuntime(find_loader()).load(path, {"threads": 1})
+    except OpError as error:
+        raise InvalidArtifactError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InvalidArtifactError(f"{path}: cannot read the model ({error.strerror})") from None
+    shapes = [tuple(spec.shape) for spec in (*model.inputs, *model.outputs)]
+    kinds = {spec.dtype for spec in (*model.inputs, *model.outputs)}
+    match shapes:
+        case [(1, 3, height, width), (1, _)] if height == width and kinds == {"float32"}:
+            return model
+    raise InvalidArtifactError(
+        f"{path} is not a classifier of one image: expected (1, 3, side, side) in and (1, classes) out in "
+        f"float32, it has {', '.join(f'{spec.dtype}{tuple(spec.shape)}' for spec in model.inputs)} in and "
+        f"{', '.join(f'{spec.dtype}{tuple(spec.shape)}' for spec in model.outputs)} out"
+    )
+
+
+@contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Libraries write to nobody: where another part of the process has set ExecuTorch's log up before, the runtime
+    says so on every load. What fails is an error all the same."""
+    before, nobody = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nobody, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nobody)
+
+
+def _guesses(model: Model, path: Path, images: ImageSet, start: int, stop: int) -> Guesses:
+    logits = []
+    for image in images.batches(model.inputs[0].shape[-1], start, stop, 1):
+        model.prepare([image])()
+        model.execute()
+        logits.append(model.get_outputs()[0])
+    try:
+        return Guesses(guesses_of(np.concatenate(logits)), model.outputs[0].shape[-1])
+    except InvalidArtifactError as error:
+        raise InvalidArtifactError(f"{path}: {error}") from None

@@ -1,0 +1,35 @@
+"""Options of the images that decide int8's ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from luts.format.errors import UsageError
+from orchestrator.tasks.calibration import DEFAULT_IMAGES, Calibration
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Which images."""
+
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Images that decide the ranges of int8, as of `bench train --data`; random inputs."
+        ),
+    ] = None
+    calibration_images: Annotated[
+        int | None, typer.Option(min=1, help=f"How many of its training images; {DEFAULT_IMAGES}.")
+    ] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the choice of these images; 0.")] = None
+
+    def parse(self) -> Calibration | None:
+        """None where no images are named. Raises UsageError where something is said of them all the same."""
+        if self.calibration is None:
+            if self.calibration_images is not None or self.seed is not None:
+                raise UsageError("--calibration-images and --seed choose images; add --calibration DATA")
+            return None
+        return Calibration(self.calibration, self.calibration_images or DEFAULT_IMAGES, self.seed or 0)

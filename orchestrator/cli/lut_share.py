@@ -1,0 +1,109 @@
+"""`bench lut push`, `pull`, `search` and `sign`: LUTs given to others and taken from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luts.format.errors import UsageError
+from luts.share.pull import sign_lut
+from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store, tell
+from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_rows, say
+from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
+
+UrlArgument = Annotated[
+    str, typer.Argument(help="A folder, s3://bucket/folder, hf://datasets/user/name, or https:// to read.")
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option("--key", help="Public Ed25519 key (PEM): what it did not sign is refused."),
+]
+
+_COLUMNS = [
+    Column("lut", "LUT"),
+    Column("model", "device", spare=2),
+    Column("soc", "SoC", spare=4),
+    Column("measured", "numbers"),
+    Column("reference_ms", "reference ms", 3, spare=1),
+    Column("noise_floor", "noise floor", 2, percent=True, spare=2),
+    Column("mape", "held-out MAPE", 2, percent=True),
+    Column("created", "created", spare=3),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("push")(push_command)
+    app.command("pull")(pull_command)
+    app.command("search")(search_command)
+    app.command("sign")(sign_command)
+
+
+def push_command(lut: LutArgument, url: UrlArgument, luts: LutsOption = None) -> None:
+    """Share a LUT: verified first, with its signature where it has one. What is there is never changed."""
+    shared, new = push_lut(lut, url, open_store(luts), tell)
+    print(f"{shared} is {'now' if new else 'already'} in {url}")
+
+
+def pull_command(
+    url: UrlArgument,
+    lut: Annotated[
+        str,
+        typer.Argument(help="device/space/variant, parts of it that fit one, or a digest's first digits."),
+    ],
+    key: KeyOption = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Recompute all its entries first; without it says unverified."
+        ),
+    ] = True,
+    luts: LutsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a shared LUT as the next version of its name, once its entries follow from its samples."""
+    pulled = pull_lut(url, lut, open_store(luts, made=True), key, verify, tell)
+    facts = {
+        "lut": str(pulled.lut),
+        "trust": pulled.trust,
+        "digest": pulled.lut.digest,
+        "path": str(pulled.path),
+        "new": pulled.new,
+    }
+    emit_facts("", facts, as_json)
+    if pulled.trust.startswith("unverified"):
+        say("warning: unverified: its entries were not recomputed; bench lut verify does it")
+
+
+def search_command(
+    url: UrlArgument,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="Words that name, device, SoC or variant must have, all of them."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """LUTs that others shared, as their index describes them: claims until they are pulled and verified."""
+    found = [
+        {"lut": str(lut), **lut.model_dump(exclude={"format", "files"})}
+        for lut in shared_luts(url, tell)
+        if all(word.lower() in f"{lut} {lut.model} {lut.soc} {lut.os}".lower() for word in words or ())
+    ]
+    if not found and words and not as_json:
+        raise UsageError(f"{url}: no LUT has {' '.join(words)}; bench lut search {url} lists all")
+    emit_rows("", _COLUMNS, found, as_json)
+    if not found:
+        say(f"{url} has no LUTs; bench lut push LUT {url} puts one there")
+
+
+def sign_command(
+    lut: LutArgument,
+    key: Annotated[
+        Path, typer.Option("--key", help="Private Ed25519 key (PEM), as openssl genpkey makes it.")
+    ],
+    luts: LutsOption = None,
+) -> None:
+    """Vouch for a LUT: a detached Ed25519 signature of its lut.json, which has the digests of its other files."""
+    print(sign_lut(open_store(luts).resolve(lut), key))

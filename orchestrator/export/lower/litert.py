@@ -1,0 +1,78 @@
+"""Convert a module to LiteRT (.tflite) with litert-torch, and run the file, to hold ExecuTorch's figures against.
+
+litert-torch wants an older typing-extensions than other packages here, so it lives in an environment of its own
+above this one (`make litert`, tools/toolchains/litert.sh) and converts in a process of that.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.installation import ROOT
+from orchestrator.export.lower.executorch import first_line
+from orchestrator.export.lower.quiet import quiet
+
+CONVERTER = ROOT / ".toolchains" / "litert" / "bin" / "python"
+"""Of the environment that has litert-torch."""
+
+TIMEOUT_S = 1800.0
+"""A conversion that has not ended by then hangs; the slowest network took two minutes."""
+
+_SCRIPT = Path(__file__).with_name("litert_conversion.py")
+
+
+def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+    """The module as its authors wrote it, with its weights.
+
+    Raises:
+        BlocktimeError: the converter is missing, or it can't convert the module.
+    """
+    if not CONVERTER.is_file():
+        raise BlocktimeError("the converter to LiteRT is not installed; run `make litert` in a checkout")
+    with tempfile.TemporaryDirectory() as folder, quiet(), torch.no_grad():
+        captured, converted = Path(folder) / "model.pt2", Path(folder) / "model.tflite"
+        try:
+            torch.export.save(torch.export.export(module, tuple(inputs)), captured)
+        except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
+            raise BlocktimeError(f"PyTorch can't capture this model: {first_line(error)}") from error
+        command = [str(CONVERTER), str(_SCRIPT), str(captured), str(converted)]
+        try:
+            ended = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise BlocktimeError(f"litert-torch has not converted this model in {TIMEOUT_S:.0f} s") from None
+        if ended.returncode:
+            said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
+            raise BlocktimeError(f"LiteRT can't express this model: {said[0][:300]}")
+        return converted.read_bytes()
+
+
+def run_litert(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs of a model, run in this process on one thread.
+
+    Raises:
+        BlocktimeError: LiteRT is missing.
+        InvalidArtifactError: it refuses the model.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise BlocktimeError("LiteRT is not installed; pip install 'blocktime[litert]'") from None
+    try:
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        interpreter.allocate_tensors()
+        for tensor, x in zip(interpreter.get_input_details(), inputs, strict=True):
+            interpreter.set_tensor(tensor["index"], x.numpy())
+        interpreter.invoke()
+        ids = [tensor["index"] for tensor in interpreter.get_output_details()]
+        return [torch.from_numpy(interpreter.get_tensor(index)) for index in ids]
+    except (RuntimeError, ValueError) as error:
+        raise InvalidArtifactError(f"LiteRT refuses the model ({first_line(error)})") from error

@@ -1,0 +1,221 @@
+"""The journal of a bundle as a measurement: judged as batches of a live run are, and by the same code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from luts.format.errors import InvalidArtifactError
+from luts.format.messages import first_problem
+from orchestrator.bundle.records import Batch, BundleRecord, End, Failed, Load, Ran, Start
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.records import BatchRecord, FailureRecord, Header, PlacementRecord
+from orchestrator.journal.throttle import moved_cap
+from orchestrator.measure.engine import Outcome
+from orchestrator.measure.failures import ReferenceFailedError
+from orchestrator.measure.session import Measurement, Subject, check_runtime, identity_of, measurement_of
+from orchestrator.measure.verdict import chunk_record, judge
+from orchestrator.plan.policy import Policy
+from orchestrator.wire.replies import HelloReply, LoadReply
+
+FEWEST_LOADS = 2
+"""Of a model: a spread. A model of which fewer count is left out, as one that the device refuses."""
+
+
+@dataclass
+class _Attempt:
+    """A batch as it was begun once."""
+
+    begun: Batch
+    loads: list[tuple[Load, LoadReply]] = field(default_factory=list)
+    runs: list[Ran] = field(default_factory=list)
+    ended: str = "the agent was ended in it"
+
+
+class Replay:
+    """Brings a journal's batches into a log, and judges each.
+
+    `name` and `path` stand in messages: the device and the journal.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        records: Sequence[BundleRecord],
+        subject: Subject,
+        variant: Variant,
+        policy: Policy,
+    ):
+        self._name, self._path, self._subject, self._policy = name, path, subject, policy
+        self._records = records
+        self._model_of = {file.sha256: model for model, file in subject.files.items()}
+        self.hello = self._same_device(variant)
+        check_runtime(name, self.hello, variant)
+        self._variant = variant
+
+    def measure(self, journal: Path, created: str) -> Measurement:
+        """The measurement, with its records in a new log at `journal`.
+
+        Raises:
+            InvalidArtifactError: a reply is none, or a model is not the plan's.
+            ReferenceFailedError: the device refused the reference.
+            MeasurementRejectedError: too few batches count.
+        """
+        identity = identity_of(self.hello, self._variant, self._subject, self._policy, False)
+        header = Header(
+            identity=identity,
+            reference_id=self._subject.reference_id,
+            seed=self._subject.seed,
+            created=created,
+            simulated=self.hello.device.simulated,
+        )
+        with MeasurementLog(journal, header) as log:
+            for record in self._records:
+                if isinstance(record, Failed):
+                    self._note_failure(log, self._model(record.sha256), record.reason)
+            for attempt in self._attempts():
+                self._take_in(log, attempt)
+            self._leave_out_rare(log)
+            return measurement_of(self.hello, log, Outcome(log.estimation(), "passes"))
+
+    def _same_device(self, variant: Variant) -> HelloReply:
+        """Who answered first; MeasurementRejectedError where somebody else did later."""
+        try:
+            hellos = [record.reply() for record in self._records if isinstance(record, Start)]
+        except ValidationError as error:
+            raise self._invalid(first_problem(error)) from None
+        if not hellos:
+            raise MeasurementRejectedError(
+                f"{self._path} has no measurement yet; run the bundle again, it goes on"
+            )
+        if any(variant.runtime not in hello.runtimes for hello in hellos):
+            check_runtime(self._name, hellos[0], variant)
+        first, *others = (identity_of(hello, variant, self._subject, self._policy, False) for hello in hellos)
+        changed = [line for other in others for line in first.differences(other)]
+        if changed:
+            raise MeasurementRejectedError(
+                f"{self._path} holds samples of different conditions: {'; '.join(changed[:3])}; run the bundle "
+                "anew with another journal"
+            )
+        return hellos[0]
+
+    def _attempts(self) -> Iterator[_Attempt]:
+        attempt: _Attempt | None = None
+        for record in self._records:
+            if isinstance(record, Batch | End | Start) and attempt is not None:
+                if isinstance(record, End):
+                    attempt.ended = "" if record.ended == "done" else record.ended
+                yield attempt
+                attempt = None
+            if isinstance(record, Batch):
+                attempt = _Attempt(record)
+            elif isinstance(record, Load) and attempt is not None:
+                self._load(attempt, record)
+            elif isinstance(record, Ran) and attempt is not None:
+                attempt.runs.append(record)
+        if attempt is not None:
+            yield attempt
+
+    def _load(self, attempt: _Attempt, record: Load) -> None:
+        try:
+            reply = record.result()
+        except ValidationError as error:
+            raise self._invalid(first_problem(error)) from None
+        if isinstance(reply, LoadReply):
+            attempt.loads.append((record, reply))
+
+    def _take_in(self, log: MeasurementLog, attempt: _Attempt) -> None:
+        loads = sorted(attempt.loads, key=lambda load: load[0].slot)
+        slots = [record.slot for record, _ in loads]
+        models = [self._model(record.sha256) for record, _ in loads]
+        if (
+            slots[:2] != [0, 1]
+            or models[:2] != [self._subject.reference_id] * 2
+            or len(set(slots)) < len(slots)
+        ):
+            return
+        self._note_placements(log, models, [reply for _, reply in loads])
+        batch = BatchRecord(
+            batch=log.next_batch(),
+            segment=0,
+            pass_index=attempt.begun.pass_index,
+            group=attempt.begun.group,
+            attempt=0,
+            slots=models,
+            copies=[0, 1] + [0] * (len(models) - 2),
+            load_ns=[reply.load_ns for _, reply in loads],
+            compile_ns=[reply.compile_ns for _, reply in loads],
+            cached=[reply.cached for _, reply in loads],
+            input_buffers=[reply.input_buffers for _, reply in loads],
+        )
+        log.append(batch)
+        for run in attempt.runs:
+            self._run(log, batch, slots, run)
+        few = (
+            f"only {log.rounds(batch.batch)} rounds"
+            if log.rounds(batch.batch) < self._policy.min_rounds
+            else ""
+        )
+        moved = log.rejected_chunks(batch.batch) and few
+        judge(log, batch.batch, attempt.ended or ("a clock's cap moved" if moved else few))
+
+    def _run(self, log: MeasurementLog, batch: BatchRecord, slots: Sequence[int], run: Ran) -> None:
+        try:
+            result = run.result()
+            order = [[slots.index(slot) for slot in visited] for visited in run.order]
+        except ValueError as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            raise self._invalid(problem) from None
+        rejected = moved_cap(result.state_before, result.state_after)
+        first_round, settle_runs = log.rounds(batch.batch), self._policy.settle_runs
+        log.append(chunk_record(batch, first_round, settle_runs, order, result, rejected))
+
+    def _note_placements(
+        self, log: MeasurementLog, models: Sequence[str], replies: Sequence[LoadReply]
+    ) -> None:
+        for model, reply in zip(models, replies, strict=True):
+            if reply.placement and reply.placement.operations and model not in log.placements():
+                placed = [(operation.type, operation.unit) for operation in reply.placement.operations]
+                log.append(PlacementRecord(model=model, operations=placed))
+
+    def _note_failure(self, log: MeasurementLog, model: str, reason: str) -> None:
+        if model == self._subject.reference_id:
+            raise ReferenceFailedError(self._name, reason)
+        log.append(FailureRecord(model=model, reason=reason))
+
+    def _leave_out_rare(self, log: MeasurementLog) -> None:
+        """Models with too few loads that count; MeasurementRejectedError where most batches do not."""
+        ends, kept = log.ends(), Counter[str]()
+        for batch in log.batches().values():
+            if ends[batch.batch].kept:
+                kept.update(set(batch.slots))
+        verdicts = [end.kept for end in ends.values()]
+        if 2 * sum(verdicts) < len(verdicts) or kept[self._subject.reference_id] < FEWEST_LOADS:
+            last = next((end.reason for end in reversed(ends.values()) if not end.kept), "none was finished")
+            raise MeasurementRejectedError(
+                f"{self._path}: {len(verdicts) - sum(verdicts)} of {len(verdicts)} batches do not count, last "
+                f"because {last}; quiet or cool the device and run the bundle anew with another journal"
+            )
+        for model in self._subject.files:
+            if kept[model] < FEWEST_LOADS and model not in log.failures():
+                loads = "no load of it counts" if not kept[model] else "one load of it counts"
+                log.append(
+                    FailureRecord(model=model, reason=f"{loads}: the device refused it, or was too warm")
+                )
+
+    def _model(self, digest: str) -> str:
+        if digest not in self._model_of:
+            raise self._invalid(f"the model {digest[:12]} is not of its plan")
+        return self._model_of[digest]
+
+    def _invalid(self, problem: str) -> InvalidArtifactError:
+        return InvalidArtifactError(
+            f"{self._path}: not what an agent writes ({problem}); take the file as the agent left it"
+        )

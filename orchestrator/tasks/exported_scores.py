@@ -1,0 +1,62 @@
+"""Accuracy of a subnet as it is exported: the program itself, run by ExecuTorch over the held-out images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from luts.format.errors import UsageError
+from orchestrator.accuracy.images import ImageSet
+from orchestrator.accuracy.program import guess_with_program
+from orchestrator.tasks.calibration import Calibration, calibrated
+from orchestrator.tasks.export import Lowering
+from orchestrator.tasks.models import export_all
+from orchestrator.tasks.progress import Progress
+from orchestrator.winner.write import save_weights, weighted
+from search.spaces import Arch
+from search.supernet.inherit.evaluate import InheritedAccuracy, Scores
+
+
+def as_exported(
+    precision: str, calibration: Calibration | None, progress: Progress
+) -> Callable[[InheritedAccuracy, Arch], Scores]:
+    """How `evaluate` is to judge: in PyTorch without a precision, else the program exported for XNNPACK in it.
+
+    Raises:
+        UsageError: calibration images for another precision than int8, or a precision that XNNPACK has not.
+    """
+    if calibration is not None and precision != "int8":
+        raise UsageError("--calibration decides the ranges of int8; add --precision int8")
+    if not precision:
+        return InheritedAccuracy.scores
+    lowering = Lowering(precision=precision)
+    lowering.spec(module="timm:none")
+    return lambda evaluator, arch: exported_scores(evaluator, arch, lowering, calibration, progress)
+
+
+def exported_scores(
+    evaluator: InheritedAccuracy,
+    arch: Arch,
+    lowering: Lowering,
+    calibration: Calibration | None,
+    progress: Progress,
+) -> Scores:
+    """Top-1 and top-5 of the exported program on the evaluator's images.
+
+    Raises:
+        UsageError: a runtime other than ExecuTorch, or calibration images that there are not.
+        ExportError: it can't be exported.
+    """
+    if lowering.runtime != "executorch":
+        raise UsageError(f"models of {lowering.runtime} do not run here; leave --runtime out")
+    with tempfile.TemporaryDirectory() as folder:
+        spec = weighted(lowering.spec(arch.keys()), save_weights(evaluator, arch, Path(folder)))
+        if calibration is not None:
+            spec = calibrated(spec, calibration, Path(folder))
+        program = export_all({arch.digest: spec}, 1, progress)[arch.digest]
+    data, held_out = evaluator.data, evaluator.held_out
+    images = ImageSet(data.source.name, data.source.digest, held_out, data.side)
+    guesses = guess_with_program(program.path, images)
+    labels = data.source.labels[held_out]
+    return Scores(guesses.accuracy(labels).share, guesses.accuracy(labels, among=5).share)

@@ -1,0 +1,61 @@
+"""Safetensors files of a network's weights: read whole, and what keeps them from being a network's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from luts.format.errors import InvalidArtifactError
+
+MAX_WEIGHTS_BYTES = 4 << 30
+"""Largest weights file that is read."""
+
+
+def read_weights(path: Path, sha256: str = "") -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; `sha256`: the digest that it must have, if any.
+
+    Raises:
+        InvalidArtifactError: missing, too large, another digest, or not such a file.
+    """
+    try:
+        if path.stat().st_size > MAX_WEIGHTS_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_WEIGHTS_BYTES >> 30} GiB; is this the right file?")
+        data = path.read_bytes()
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise InvalidArtifactError(
+                f"{path}: not the weights that were asked for (sha256 differs); export again"
+            )
+        tensors: dict[str, Tensor] = load(data)
+    except (OSError, SafetensorError) as error:
+        raise unreadable_weights(path, error) from error
+    return tensors
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps given tensors from being a network's own; empty if nothing."""
+    for names, what in ((own.keys() - given.keys(), "lack"), (given.keys() - own.keys(), "have also")):
+        if names:
+            return f"weights of another network: they {what} {sorted(names)[0]} ({len(names)} such in all)"
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)}, not {tuple(tensor.shape)}"
+            return f"weights of another network: {name} is {shapes}"
+        if not given[name].isfinite().all():
+            return f"{name} is not finite, so training had diverged"
+    return ""
+
+
+def unreadable_weights(path: Path, error: OSError | SafetensorError) -> InvalidArtifactError:
+    """That a file of weights can't be read, and what to do."""
+    if isinstance(error, OSError):
+        why = error.strerror or error
+        return InvalidArtifactError(f"{path}: cannot read the weights ({why}); check the path")
+    return InvalidArtifactError(
+        f"{path}: not a safetensors file ({error}); pickled weights are not read: "
+        "write the state dict with safetensors.torch.save_file"
+    )

@@ -1,0 +1,135 @@
+"""A bundle run by every agent that is a program, ended and started again: a journal that `bench import` takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.agent.programs import AgentProgram, agent_program
+from orchestrator.bundle.archive import MANIFEST, write_bundle
+from orchestrator.bundle.journal import read_journal
+from orchestrator.bundle.records import Failed, Load, Ran, parse_records
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.measure.replay import Replay
+from orchestrator.measure.script import script_of
+from orchestrator.measure.session import Subject
+from orchestrator.plan.bundled import fixed_policy
+from orchestrator.plan.policy import Policy
+from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.replies import ErrorBody, LoadReply
+from tests.support.agent_programs import BUILT, digest, require_built
+from tests.support.tiny_model import Exported
+from tests.support.waiting import until
+
+VARIANT = Variant("executorch", "xnnpack", "fp32", 1)
+POLICY = fixed_policy(Policy(batch_models=2, warmup=1, warmup_ms=0, chunk_rounds=3, load_se=1.0), 3, 6)
+BATCHES = 3 * 2
+
+
+@pytest.fixture(params=("python", *BUILT))
+def program(request: pytest.FixtureRequest) -> AgentProgram:
+    require_built(request.param)
+    return agent_program(request.param)
+
+
+def models(exported: Exported, folder: Path) -> dict[str, ModelFile]:
+    """A reference, two models of the same cost, and a file that is none."""
+    program = exported.path.read_bytes()
+    contents = {
+        "reference": program,
+        "same": program + bytes(16),
+        "also-same": program + bytes(32),
+        "broken": b"no model",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: ModelFile(folder / name, digest(content)) for name, content in contents.items()}
+
+
+@pytest.fixture
+def subject(exported: Exported, tmp_path: Path) -> Subject:
+    return Subject(models(exported, tmp_path), "reference", "plan", 0)
+
+
+@pytest.fixture
+def bundle(subject: Subject, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.bundle"
+    script = script_of(subject, VARIANT, POLICY, poll_s=0.01)
+    write_bundle(path, "linux", b"{}", script, {file.sha256: file for file in subject.files.values()})
+    return path
+
+
+def command(program: AgentProgram, bundle: Path) -> list[str]:
+    store = bundle.with_name("store")
+    return [*program.command, "--store", str(store), "--bundle", str(bundle)]
+
+
+def run(program: AgentProgram, bundle: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(program, bundle), capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_bundle_that_was_ended_is_run_to_its_end(
+    program: AgentProgram, bundle: Path, subject: Subject, tmp_path: Path
+) -> None:
+    journal = tmp_path / "tiny.bundle.journal.jsonl"
+
+    def a_batch_is_done() -> bool:
+        return journal.exists() and b'"kind":"end"' in journal.read_bytes()
+
+    with subprocess.Popen(command(program, bundle), stdout=subprocess.DEVNULL) as first:
+        until(a_batch_is_done, 300)
+        first.kill()
+    done = run(program, bundle)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(journal)]
+    assert run(program, bundle).returncode == 0
+    _, documents = read_journal(journal)
+    kinds = [document["kind"] for document in documents]
+    assert kinds.count("bundle") == kinds.count("done") == 1
+    assert kinds.count("start") <= 2
+    assert {document["batch"] for document in documents if document["kind"] == "end"} == set(range(BATCHES))
+    records = parse_records(journal, documents)
+    results = [record.result() for record in records if isinstance(record, Ran)]
+    assert all((result.samples > 0).all() for result in results)
+    loads = [record.result() for record in records if isinstance(record, Load)]
+    assert {load.code for load in loads if isinstance(load, ErrorBody)} == {"bad_model"}
+    assert {load.options["threads"] for load in loads if isinstance(load, LoadReply)} == {1}
+    failed = [record for record in records if isinstance(record, Failed)]
+    assert [record.sha256 for record in failed] == [subject.files["broken"].sha256]
+    Replay("here", journal, records, subject, VARIANT, POLICY)
+
+
+def test_what_can_t_be_used_is_one_line(program: AgentProgram, bundle: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "tiny.bundle.journal.jsonl"
+    journal.write_text("hello\n")
+    assert_refused(run(program, bundle), "is not a journal of a bundle")
+    assert journal.read_text() == "hello\n"
+    journal.unlink()
+    with tarfile.open(bundle) as tar:
+        files = {member.name: tar.extractfile(member) for member in tar}
+        contents = {name: file.read() for name, file in files.items() if file is not None}
+    manifest = json.loads(contents[MANIFEST])
+    rewrite(bundle, contents | {MANIFEST: json.dumps({**manifest, "protocol": 2}).encode()})
+    assert_refused(run(program, bundle), "is a bundle for protocol 2, and this is 1")
+    del contents[next(name for name in contents if name.startswith("models/"))]
+    rewrite(bundle, contents)
+    assert_refused(run(program, bundle), "is missing or cut short")
+    assert not journal.exists()
+
+
+def rewrite(bundle: Path, contents: dict[str, bytes]) -> None:
+    with tarfile.open(bundle, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in contents.items():
+            part = bundle.with_name("part")
+            part.write_bytes(content)
+            tar.add(part, name)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], reason: str) -> None:
+    assert done.returncode == 6, done.stderr
+    assert reason in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,60 @@
+"""Accuracy of the exported program over held-out images."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from luts.format.errors import UsageError
+from orchestrator.export import ExportSpec
+from orchestrator.export.lower.source import build_module
+from orchestrator.tasks.calibration import Calibration
+from orchestrator.tasks.export import Lowering
+from orchestrator.tasks.exported_scores import as_exported, exported_scores
+from orchestrator.tasks.progress import silent
+from search.spaces import get_space
+from search.supernet.data.images import ImageData
+from search.supernet.data.sources import open_source
+from search.supernet.inherit.evaluate import InheritedAccuracy
+
+
+@dataclass(frozen=True)
+class OneNetwork:
+    """What is asked of an InheritedAccuracy."""
+
+    data: Any
+    held_out: Any
+    module: Any
+
+    def network(self, _: object) -> Any:
+        return self.module
+
+
+def test_the_program_is_judged_on_the_images_that_are_held_out() -> None:
+    nano = itertools.islice(get_space("autovit-nano"), 200)
+    arch = min(nano, key=lambda each: each.params()).with_classes(10)
+    data = ImageData(open_source("digits"))
+    network, _ = build_module(ExportSpec(arch.keys()))
+    held_out = data.split.search[:12]
+    evaluator: Any = OneNetwork(data, held_out, network)
+    images, labels = data.batch(held_out, arch.resolution)
+    with torch.no_grad():
+        best = network(images).topk(5, 1).indices
+    right = best == labels[:, None]
+    scores = exported_scores(evaluator, arch, Lowering(), None, silent)
+    assert scores.top1 == pytest.approx(float(right[:, 0].float().mean()))
+    assert scores.top5 == pytest.approx(float(right.any(1).float().mean()))
+    with pytest.raises(UsageError, match="models of coreml do not run here"):
+        exported_scores(evaluator, arch, Lowering("coreml"), None, silent)
+
+
+def test_what_can_not_be_judged_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="add --precision int8"):
+        as_exported("", Calibration("digits"), silent)
+    with pytest.raises(UsageError, match="no precision 'fp16'; it has fp32, int8"):
+        as_exported("fp16", None, silent)
+    assert as_exported("", None, silent) is InheritedAccuracy.scores

@@ -1,0 +1,104 @@
+"""Fine-tuning for int8: the rounding is in the loss, and what was trained are ordinary weights of the network."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from luts.format.errors import InvalidArtifactError, UsageError
+from orchestrator.export import ExportSpec
+from orchestrator.export.lower.qat import weights_of, with_fake_quantization
+from orchestrator.export.lower.source import build_module
+from orchestrator.tasks.qat import train_quantized
+from orchestrator.winner.write import weighted
+from search.blocks import parse_keys
+from search.networks import build_network
+from search.spaces import get_space
+from search.supernet.recipe.recipe_files import changed, get_recipe
+from tests.support.bench import invoke
+
+KEYS = ("conv(in=3,out=8,k=3,s=2)@16", "mbconv(in=8,out=8,k=3,e=2,s=1)@8", "head.fc(in=8,classes=10)@8")
+
+
+def test_the_graph_rounds_and_gives_its_weights_back_under_their_names() -> None:
+    torch.manual_seed(0)
+    network = build_network(parse_keys(KEYS))
+    images = torch.randn(4, 3, 16, 16)
+    exact = network.train()(images).detach()
+    prepared = with_fake_quantization(network, images)
+    rounded = prepared(images)
+    error = float((rounded - exact).detach().abs().max() / exact.abs().max())
+    assert 1e-3 < error < 0.3
+    before = {name: value.clone() for name, value in weights_of(prepared, network).items()}
+    assert set(before) == set(network.state_dict())
+    optimizer = torch.optim.SGD(prepared.parameters(), 1e-2)
+    torch.autograd.backward(rounded.square().mean())
+    optimizer.step()
+    after = weights_of(prepared, network)
+    unmoved = [name for name, _ in network.named_parameters() if torch.equal(before[name], after[name])]
+    assert not unmoved, "every weight has a gradient through the rounding"
+    assert after["0.bn.running_mean"].abs().sum() > 0
+    network.load_state_dict(after)
+
+
+@pytest.fixture(scope="module")
+def arch():
+    return min(itertools.islice(get_space("autovit-nano"), 200), key=lambda arch: arch.params()).with_classes(
+        10
+    )
+
+
+def recipe(arch, **changes):
+    small = {"arch": arch.to_json(), "epochs": 1, "batch_size": 256, **changes}
+    return changed(get_recipe("finetune"), small, {})
+
+
+def test_a_network_is_fine_tuned_from_a_file_and_loads_again(arch, tmp_path) -> None:
+    module, _ = build_module(ExportSpec(arch.keys()))
+    given = tmp_path / "given.safetensors"
+    save_file(module.state_dict(), given)
+    told: list[str] = []
+    tuned = train_quantized(
+        "digits", tmp_path / "qat", recipe(arch), str(given), progress=lambda event: told.append(str(event))
+    )
+    assert tuned.steps == len(told) == 5
+    assert "loss" in told[-1]
+    before, after = load_file(given), load_file(tuned.weights)
+    assert {name: value.shape for name, value in after.items()} == {n: v.shape for n, v in before.items()}
+    assert not torch.equal(after[next(iter(after))], before[next(iter(after))])
+    again, _ = build_module(weighted(ExportSpec(arch.keys()), tuned.weights))
+    assert not again.training
+    said = json.loads((tmp_path / "qat" / "qat.json").read_text())
+    assert said["recipe"]["epochs"] == 1
+
+
+def test_weights_that_do_not_fit_are_named(arch, tmp_path) -> None:
+    module, _ = build_module(ExportSpec(arch.with_classes(7).keys()))
+    given = tmp_path / "given.safetensors"
+    save_file(module.state_dict(), given)
+    with pytest.raises(InvalidArtifactError, match=r"\.(weight|bias)"):
+        train_quantized("digits", tmp_path / "qat", recipe(arch), str(given))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "goes on from trained weights"),
+        (("--init", "w.safetensors"), "name it with --arch"),
+    ],
+)
+def test_what_has_nothing_to_fine_tune_is_a_usage_error(options, says, tmp_path) -> None:
+    given = ("--space", "autovit-nano", "--data", "digits", "-o", tmp_path / "o", "--qat")
+    with pytest.raises(UsageError, match=says):
+        invoke("train", *given, *options)
+
+
+def test_a_batch_needs_its_images(arch, tmp_path) -> None:
+    given = tmp_path / "given.safetensors"
+    save_file(build_module(ExportSpec(arch.keys()))[0].state_dict(), given)
+    with pytest.raises(UsageError, match="training images, less than a batch"):
+        train_quantized("digits", tmp_path / "o", recipe(arch, batch_size=4096), str(given))

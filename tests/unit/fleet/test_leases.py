@@ -1,0 +1,74 @@
+"""Leases by hand: who has which job, and when a job is nobody's fault but its own."""
+
+import pytest
+
+from luts.format.errors import BlocktimeError
+from orchestrator.fleet.leases import MAX_LOSSES, LeaseEnded, Leases
+
+WHY = BlocktimeError("the cable was pulled")
+
+
+@pytest.fixture
+def now_s():
+    return [0.0]
+
+
+@pytest.fixture
+def leases(now_s):
+    return Leases(60.0, lambda: now_s[0])
+
+
+def test_jobs_go_out_in_order_and_one_that_comes_back_is_the_next(leases):
+    leases.put(["first", "second", "third"])
+    a, b = leases.take("a"), leases.take("b")
+    assert (a.job, b.job) == ("first", "second")
+    leases.give_back(b, WHY)
+    assert leases.take("c").job == "second"
+    leases.done(a)
+    assert leases.take("a").job == "third"
+    assert leases.take("b", 0) is None, "nothing waits"
+    assert not leases.wait(0)
+
+
+def test_a_lease_that_ran_out_is_anothers_and_its_unit_can_neither_write_nor_end_it(leases, now_s):
+    leases.put(["job"])
+    late = leases.take("a")
+    now_s[0] = 60.0
+    assert leases.expire() == []
+    now_s[0] = 60.1
+    assert leases.expire() == [late]
+    again = leases.take("b")
+    assert (leases.writes(late), leases.writes(again)) == (False, True)
+    with pytest.raises(LeaseEnded):
+        leases.done(late)
+    leases.give_back(late, WHY)
+    assert leases.take("a", 0) is None, "a late return is not a second job"
+    leases.done(again)
+    assert leases.wait(0)
+
+
+def test_a_job_that_comes_back_without_progress_ends_the_run_and_one_with_progress_does_not(leases):
+    leases.put(["job"])
+    for _ in range(MAX_LOSSES - 1):
+        leases.give_back(leases.take("a"), WHY)
+    forward = leases.take("a")
+    leases.writes(forward)
+    leases.give_back(forward, WHY)
+    leases.give_back(leases.take("a"))  # nobody's fault
+    for _ in range(MAX_LOSSES - 1):
+        leases.give_back(leases.take("a"), WHY)
+    assert not leases.wait(0)
+    leases.give_back(leases.take("a"), WHY)
+    with pytest.raises(BlocktimeError, match="the cable was pulled"):
+        leases.wait(0)
+
+
+def test_a_closed_run_gives_and_takes_nothing(leases):
+    leases.put(["job", "other"])
+    lease = leases.take("a")
+    leases.close()
+    assert leases.take("b") is None
+    assert not leases.writes(lease)
+    with pytest.raises(LeaseEnded):
+        leases.wait(0)
+    leases.give_back(lease, WHY)

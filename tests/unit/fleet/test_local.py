@@ -1,0 +1,94 @@
+"""Units of this machine: each taken once, and one line where there is none."""
+
+import pytest
+
+from luts.format.cluster import Cluster
+from orchestrator.devices import discover
+from orchestrator.devices.android.device import COMEBACK_TIMEOUT_S
+from orchestrator.devices.android.phones import AndroidPhone
+from orchestrator.devices.common.device import Access
+from orchestrator.devices.discover import Attached, Listing
+from orchestrator.fleet import local
+from orchestrator.fleet.classes import DeviceClass, parse_classes
+from orchestrator.fleet.local import open_local
+from orchestrator.fleet.stf import Farm
+from orchestrator.tasks import fleet as task
+from orchestrator.tasks.fleet import profile_fleet
+from orchestrator.wire.errors import DeviceError
+from tests.support.fake_device import device
+
+
+@pytest.fixture
+def attached(monkeypatch):
+    """Two Pixel 8 and another phone; names that were resolved."""
+    phones = [("pixel8", "A1"), ("other", "B2"), ("pixel8", "C3")]
+    listing = Listing(tuple(Attached("android", name, "", "", serial, "") for name, serial in phones), ())
+    monkeypatch.setattr(local, "list_attached", lambda: listing)
+    resolved = []
+
+    def resolve(name, access):
+        resolved.append((name, access.agent))
+        return device()
+
+    monkeypatch.setattr(local, "resolve", resolve)
+    return resolved
+
+
+def test_phones_of_a_class_are_taken_by_serial_each_once(attached):
+    taken = []
+    for _ in range(2):
+        taken.append(open_local(DeviceClass("Pixel 8", 2), Access(), taken).serial)
+    assert taken == ["A1", "C3"]
+    assert [name for name, _ in attached] == ["A1", "C3"]
+    with pytest.raises(DeviceError, match="A1, C3 of pixel8 are units of this fleet already"):
+        open_local(DeviceClass("pixel8", 3), Access(), taken)
+
+
+def test_a_host_is_one_unit_with_the_agent_of_its_class_and_simulated_ones_are_as_many_as_asked(attached):
+    host = open_local(DeviceClass("host:kotlin", 1), Access())
+    assert attached == [("host", "kotlin")]
+    with pytest.raises(DeviceError, match="are units of this fleet already"):
+        open_local(DeviceClass("host:kotlin", 1), Access(), [host.serial])
+    simulated = DeviceClass("simulated", 3)
+    first = open_local(simulated, Access()).serial
+    assert open_local(simulated, Access(), [first]).serial != first
+
+
+def test_a_phone_that_is_not_attached_is_one_line_that_says_what_is(monkeypatch):
+    listing = Listing((Attached("host", "host", "this machine", "", "", ""),), ())
+    monkeypatch.setattr(local, "list_attached", lambda: listing)
+    monkeypatch.setattr(discover, "list_attached", lambda: listing)
+    monkeypatch.setattr(discover, "find", lambda *_: None)
+    with pytest.raises(DeviceError, match="no Pixel 8 found; .*bench devices") as caught:
+        open_local(DeviceClass("pixel8", 1), Access())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lost_phone_is_waited_for_as_long_as_access_says(monkeypatch):
+    phone = AndroidPhone("10.0.0.1:5555", "device", "Pixel 8", "tcp")
+    monkeypatch.setattr(discover, "find", lambda *_: phone)
+    waits = []
+    monkeypatch.setattr(
+        discover, "AndroidDevice", lambda *_, comeback_timeout_s, **__: waits.append(comeback_timeout_s)
+    )
+    for access in (Access(), Access(away_s=1.0)):
+        discover.resolve("10.0.0.1:5555", access)
+    assert waits == [COMEBACK_TIMEOUT_S, 1.0]
+
+
+def test_an_stf_leases_android_phones_alone(monkeypatch, tmp_path):
+    farms = {}
+
+    def openers(cluster, device_class, access, farm):
+        farms[device_class.name] = farm
+        return []
+
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
+    monkeypatch.setattr(task, "open_cluster", lambda *_: Cluster(None, owned=False))
+    monkeypatch.setattr(task, "remote_openers", openers)
+    farm = Farm("http://stf.example.org", "token")
+    with pytest.raises(DeviceError):
+        profile_fleet("autovit-nano", parse_classes("pixel8,host,simulated,iphone13,smx999"), farm=farm)
+    leased = {name for name, farm in farms.items() if farm}
+    assert leased == {"pixel8", "smx999"}
+    assert len(farms) == 5

@@ -1,0 +1,148 @@
+"""Other devices' entries as the prior of a fit: what they tell, when they are dropped, how sure the result is."""
+
+import numpy as np
+import pytest
+
+from luts.estimate.calibration import predictive_quantile
+from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.posterior import most_useful
+from luts.estimate.prior import prior_of
+from luts.estimate.rows import Rows
+from luts.estimate.sources import Source
+from luts.format.errors import UsageError
+from luts.format.schema import KeyFeatures
+
+MIB = 1 << 20
+FEATURES = {
+    f"{kind}{size}": KeyFeatures(
+        kind=kind,
+        macs=1_000_000 * size,
+        depthwise_macs=100_000 * size if kind == "mb" else 0,
+        traffic_bytes=MIB * (1 + size % 5),
+        params=1000 * size,
+    )
+    for kind in ("mb", "attn", "conv")
+    for size in range(1, 13)
+}
+KEYS = sorted(FEATURES)
+GENERATOR = np.random.default_rng(5)
+SHAPE = {key: (FEATURES[key].macs / 4e6 + 0.3) * float(np.exp(GENERATOR.normal(0, 0.4))) for key in KEYS}
+"""Entries that physics tells badly, so that sources matter."""
+
+
+def device(kinds: dict[str, float], own_sd: float, seed: int) -> dict[str, float]:
+    own = np.random.default_rng(seed)
+    return {
+        key: SHAPE[key] * kinds[FEATURES[key].kind] * float(np.exp(own.normal(0, own_sd))) for key in KEYS
+    }
+
+
+TRUE = device({"mb": 2.0, "attn": 2.4, "conv": 1.8}, 0.03, 1)
+LIKE = Source("like", device({"mb": 1.0, "attn": 1.0, "conv": 1.0}, 0.03, 2))
+OTHER = Source("other", device({"mb": 0.5, "attn": 0.7, "conv": 0.4}, 0.06, 3))
+SHUFFLED = Source(
+    "shuffled", dict(zip(KEYS, np.random.default_rng(4).permutation(list(TRUE.values())), strict=True))
+)
+
+
+def networks(count: int, seed: int) -> list[tuple[str, ...]]:
+    generator = np.random.default_rng(seed)
+    return [tuple(generator.choice(KEYS, generator.integers(15, 30))) for _ in range(count)]
+
+
+def total(blocks: tuple[str, ...]) -> float:
+    return 0.2 + sum(TRUE[key] for key in blocks)
+
+
+def rows(count: int, noise: float = 0.004) -> Rows:
+    blocks = networks(count, 11)
+    ms = np.array([total(keys) for keys in blocks]) * np.exp(
+        np.random.default_rng(12).normal(0, noise, count)
+    )
+    return Rows(ms, noise**2 * np.eye(count), tuple(blocks), np.zeros(count))
+
+
+def errors(fit: JointFit) -> np.ndarray:
+    ms = dict(zip(fit.keys, fit.ms, strict=True))
+    return np.array(
+        [(fit.base_ms + sum(ms[key] for key in keys)) / total(keys) - 1 for keys in networks(200, 99)]
+    )
+
+
+def test_ten_networks_and_two_sources_predict_better_than_ten_networks_and_than_one_factor() -> None:
+    found = fit_entries(rows(10), FEATURES, [LIKE, OTHER])
+    assert [source.name for source in found.sources] == ["like", "other"]
+    assert not found.dropped
+    error = np.abs(errors(found)).mean()
+    scratch = np.abs(errors(fit_entries(rows(10), FEATURES))).mean()
+    known = rows(10)
+    sums = np.array([sum(LIKE.entry_ms[key] for key in keys) for keys in known.blocks])
+    factor = (known.ms / sums).mean()
+    one = np.mean(
+        [
+            abs(factor * sum(LIKE.entry_ms[key] for key in keys) / total(keys) - 1)
+            for keys in networks(200, 99)
+        ]
+    )
+    assert error < 0.7 * one
+    assert error < 0.4 * scratch
+
+
+def test_a_shuffled_source_is_dropped_and_named_and_changes_nothing() -> None:
+    scratch = fit_entries(rows(20), FEATURES)
+    alone = fit_entries(rows(20), FEATURES, [SHUFFLED])
+    assert alone.sources == ()
+    assert alone.dropped["shuffled"] > 0
+    np.testing.assert_array_equal(alone.ms, scratch.ms)
+    beside = fit_entries(rows(10), FEATURES, [LIKE, SHUFFLED, OTHER])
+    np.testing.assert_array_equal(beside.ms, fit_entries(rows(10), FEATURES, [LIKE, OTHER]).ms)
+
+
+def test_intervals_hold_networks_and_say_how_much_is_measured() -> None:
+    found = fit_entries(rows(10), FEATURES, [LIKE, OTHER])
+    blocks = networks(200, 99)
+    half = predictive_quantile(found.left_out) * found.relative_se(blocks, [0.0] * len(blocks))
+    assert (np.abs(errors(found)) < half).mean() > 0.9
+    assert half.mean() < 0.05
+    assert found.measured_share is not None
+    assert ((found.measured_share >= 0) & (found.measured_share <= 1)).all()
+    more = fit_entries(rows(60), FEATURES, [LIKE, OTHER])
+    assert more.measured_share is not None
+    assert more.measured_share.mean() > found.measured_share.mean()
+    assert fit_entries(rows(10), FEATURES).measured_share is None
+
+
+def test_a_source_that_is_the_device_itself_leaves_its_scale_alone_to_learn() -> None:
+    """Every entry is the source's times 3: three networks tell the factor, and so every entry."""
+    source = Source("self", {key: ms / 3 for key, ms in TRUE.items()}, 0.2 / 3)
+    found = fit_entries(rows(3, 1e-5), FEATURES, [source])
+    np.testing.assert_allclose(found.ms, [TRUE[key] for key in found.keys], rtol=2e-3)
+
+
+def test_what_a_source_lacks_is_filled_by_its_own_physics() -> None:
+    plain = {key: 0.5 + FEATURES[key].macs / 1e6 for key in KEYS}
+    known = {key: ms for key, ms in plain.items() if key not in ("attn3", "conv7")}
+    filled = Source("partial", known).filled(KEYS, FEATURES)
+    assert filled[KEYS.index("attn3")] == pytest.approx(plain["attn3"], rel=1e-6)
+    with pytest.raises(UsageError, match="partial has 3 of the 36 blocks; give a LUT of the same space"):
+        Source("partial", dict(list(plain.items())[:3])).filled(KEYS, FEATURES)
+
+
+def test_networks_are_chosen_for_what_sources_leave_open() -> None:
+    """Sources that agree on all but attention's worth: a network full of attention tells most."""
+    candidates = [("mb1",) * 10, ("attn5",) * 9 + ("mb1",), ("conv2",) * 10]
+    posterior = prior_of(FEATURES, [LIKE], networks(40, 3))
+    for key in ("mb1", "conv2"):
+        posterior.learn(posterior.row((key,) * 10))
+    stacked = np.stack([posterior.row(blocks) for blocks in candidates])
+    targets = np.stack([posterior.row(blocks) for blocks in networks(40, 3)])
+    assert most_useful(posterior, stacked, targets) == 1
+
+
+def test_the_quantile_of_calibrated_intervals_by_hand() -> None:
+    """10 networks' worth of variance 1 and 4 errors of 3 deviations: (10 + 36) / 14, Student's t of 14 degrees;
+    never below the posterior's own width."""
+    assert predictive_quantile(np.array([3.0, -3.0, 3.0, 3.0])) == pytest.approx(
+        2.144787 * (46 / 14) ** 0.5, rel=1e-5
+    )
+    assert predictive_quantile(np.zeros(10)) == pytest.approx(2.085963, rel=1e-5)

@@ -1,0 +1,163 @@
+"""Keep-warm on and off, measured once: recorded, and a policy only where the difference is clear."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.agent.pace import KEEP_WARM_NS, Pace, spin
+from orchestrator.agent.timing import time_schedule
+from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import ChunkRecord, CompanyRecord, DecisionRecord
+from orchestrator.measure.company import Finding, excess_cold
+from orchestrator.measure.session import measure
+from orchestrator.plan.policy import Policy
+from orchestrator.wire.client import RunResult
+from orchestrator.wire.device_state import DeviceState
+from tests.support.fake_device import QUIET, SHA, TRUE_MS, VARIANT, FakeClient, FakeDevice, subject
+
+POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0, self_test=True)
+
+
+class SpinningDevice(FakeDevice):
+    """Takes `cold` times as long where the processor is not kept busy; `user_has` it switched on or off."""
+
+    can_spin = True
+    user_has = False
+    cold = 1.0
+
+    def connect(self):
+        super().connect()
+        return SpinningClient(self)
+
+
+class SpinningClient(FakeClient):
+    def hello(self):
+        return super().hello().model_copy(update={"keep_warm": self.device.can_spin})
+
+    def state(self):
+        return DeviceState.model_validate(QUIET | {"keep_warm": self.device.user_has})
+
+    def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0, keep_warm=None):
+        warm = self.device.user_has if keep_warm is None else keep_warm
+        ms = [self.loaded[handle] for handle in handles]
+        factor = 1.0 if warm else self.device.cold
+        samples = np.array([[int(1e6 * ms[index] * factor) for index in visited] for visited in order])
+        state = DeviceState.model_validate(QUIET | {"keep_warm": warm})
+        return RunResult(samples, state, state)
+
+
+def measured(folder: Path, policy: Policy = POLICY, **device):
+    fake = SpinningDevice({SHA[name]: ms for name, ms in TRUE_MS.items()})
+    for name, value in device.items():
+        setattr(fake, name, value)
+    journal = folder / "journal.jsonl"
+    result = measure(fake, VARIANT, subject(folder), journal, policy, budget_s=0, progress=lambda *_: None)
+    records = read_log(journal)
+    (decision,) = [record for record in records if isinstance(record, DecisionRecord)]
+    tests = [record.keep_warm for record in records if isinstance(record, CompanyRecord)]
+    states = {r.state_after["keep_warm"] for r in records if isinstance(r, ChunkRecord)}
+    return result, decision, tests, states
+
+
+def test_where_keep_warm_changes_nothing_it_is_recorded_and_decides_nothing(tmp_path: Path) -> None:
+    result, decision, tests, states = measured(tmp_path)
+    assert tests == [None, False, True, False, False]
+    assert decision.reason.endswith("without keep-warm: +0.0 %")
+    assert (decision.keep_warm, states, result.policy["keep_warm"]) == (False, {False}, False)
+
+
+def test_where_the_clock_falls_without_batches_are_kept_warm(tmp_path: Path) -> None:
+    result, decision, tests, states = measured(tmp_path, cold=1.2)
+    assert tests == 2 * [None, False, True, False, False], "a second test says the same"
+    assert "without keep-warm: +20.0 %" in decision.reason
+    assert (decision.keep_warm, states, result.policy["keep_warm"]) == (True, {True}, True)
+    assert result.reference.ms == pytest.approx(TRUE_MS["model00"], rel=0.02)
+
+
+def test_a_pace_lets_clocks_fall_on_purpose(tmp_path: Path) -> None:
+    _, decision, _, states = measured(tmp_path, replace(POLICY, pace_us=1), cold=1.2)
+    assert (decision.keep_warm, states) == (False, {False})
+
+
+def test_a_user_who_keeps_it_warm_is_told_where_that_slows(tmp_path: Path) -> None:
+    with pytest.raises(
+        MeasurementRejectedError, match=r"keeping the processor warm slows fake down .*-20.0 %"
+    ):
+        measured(tmp_path, cold=0.8, user_has=True)
+    _, decision, _, states = measured(tmp_path / "off", cold=0.8)
+    assert (decision.keep_warm, states) == (False, {False})
+
+
+def test_an_agent_of_before_is_not_asked(tmp_path: Path) -> None:
+    _, decision, tests, _ = measured(tmp_path, can_spin=False)
+    assert set(tests) == {None}
+    assert "keep-warm" not in decision.reason
+
+
+def test_what_moves_meanwhile_is_no_difference() -> None:
+    def settled(ns: float) -> np.ndarray:
+        return np.full((8, 6), ns)
+
+    assert excess_cold(settled(100), settled(110), settled(110)) == pytest.approx(0.1)
+    assert excess_cold(settled(110), settled(100), settled(100)) == pytest.approx(100 / 110 - 1)
+    assert excess_cold(settled(100), settled(100), settled(110)) == 0.0
+    up, down = Finding((), {8: 0.0}, 0.1), Finding((), {8: 0.0}, -0.2)
+    assert up.least(down).cold == 0.0
+    assert up.least(Finding((), {8: 0.0}, 0.05)).cold == 0.05
+
+
+class Clock:
+    """Tells 1 ns more at every look; what is executed and done before is in `log`."""
+
+    def __init__(self) -> None:
+        self.ns, self.log = 0, []
+
+    def __call__(self) -> int:
+        self.ns += 1
+        return self.ns
+
+
+class Model:
+    inputs = ()
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def prepare(self, _):
+        return lambda: None
+
+    def execute(self) -> None:
+        self.clock.log.append("run")
+
+
+def test_the_processor_is_kept_busy_before_visits_and_never_within_one() -> None:
+    clock = Clock()
+
+    def wait(_: float) -> None:
+        clock.log.append("wait")
+        clock.ns += 1000
+
+    pace = Pace(1000, clock, wait)
+    samples = time_schedule(
+        [Model(clock)],  # type: ignore[list-item]
+        [[0, 0]],
+        1,
+        lambda _: True,
+        clock,
+        pace=pace,
+        spin=lambda: clock.log.append("spin"),
+    )
+    assert clock.log == ["run", "spin", "run", "wait", "spin", "run"]
+    assert samples.tolist() == [[1, 1]]
+
+
+def test_a_spin_takes_its_time() -> None:
+    start_ns = time.perf_counter_ns()
+    spin()
+    assert time.perf_counter_ns() - start_ns >= KEEP_WARM_NS

@@ -1,0 +1,296 @@
+"""LUTs pushed, found and pulled: what is refused, what is said of them, and what happens at the same time."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from luts.format.codec import MAX_FILE_BYTES
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.origin import read_origin
+from luts.format.store import LutStore
+from luts.share.location import Folder, location
+from luts.share.pull import note_verified, pull, push, sign_lut
+from luts.share.repository import Repository
+
+
+def dated(lut, created):
+    return replace(lut, meta=lut.meta.model_copy(update={"created": created}))
+
+
+def one_line(error):
+    return "\n" not in str(error.value) and str(error.value)
+
+
+def test_what_was_pushed_is_pulled_byte_by_byte_and_verified(refs, place, mine):
+    shared, new = push(place, refs[0].path)
+    pulled = pull(place, shared.name, mine)
+    assert new
+    assert pulled.new
+    assert pulled.trust == "verified, unsigned"
+    for name in MAX_FILE_BYTES:
+        assert (pulled.path / name).read_bytes() == (refs[0].path / name).read_bytes()
+    assert read_origin(pulled.path).url == place.location.url
+    assert [str(ref) for ref in mine.list()] == [f"{shared.name}/v1"]
+
+
+def test_a_second_push_or_pull_adds_nothing(refs, place, mine, tmp_path):
+    push(place, refs[0].path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "place").rglob("*") if path.is_file()}
+    assert push(place, refs[0].path)[1] is False
+    assert before == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "place").rglob("*") if path.is_file()
+    }
+    first = pull(place, refs[0].name, mine)
+    again = pull(place, refs[0].name, mine)
+    assert (again.path, again.new) == (first.path, False)
+
+
+def test_what_is_pulled_never_takes_the_place_of_what_is_here(lut, refs, place, mine):
+    own = mine.write(dated(lut, "2030-01-01"))
+    before = own.joinpath("lut.json").read_bytes()
+    push(place, refs[0].path)
+    assert pull(place, refs[0].name, mine).path == own.parent / "v2"
+    assert own.joinpath("lut.json").read_bytes() == before
+
+
+def test_names_of_several_are_asked_back_and_unknown_ones_listed(refs, place, mine):
+    for ref in refs:
+        push(place, ref.path)
+    with pytest.raises(UsageError, match="fits several") as asked:
+        pull(place, refs[0].space, mine)
+    assert one_line(asked)
+    with pytest.raises(UsageError, match=f"is not there; there are {refs[0].name}"):
+        pull(place, "pixel9", mine)
+    by_digest = place.luts()[1]
+    assert pull(place, by_digest.digest[:8], mine).lut == by_digest
+
+
+@pytest.mark.parametrize("name", MAX_FILE_BYTES)
+def test_files_that_were_changed_are_refused(refs, place, mine, tmp_path, name):
+    shared, _ = push(place, refs[0].path)
+    file = tmp_path / "place" / shared.file_path(name)
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(InvalidArtifactError, match="differs from its digest") as refused:
+        pull(place, shared.name, mine)
+    assert one_line(refused)
+    assert mine.list() == []
+    with pytest.raises(InvalidArtifactError, match="is there with other content and stays"):
+        push(place, refs[0].path)
+
+
+def test_files_that_are_larger_than_said_are_not_read(refs, place, mine, tmp_path):
+    shared, _ = push(place, refs[0].path)
+    with (tmp_path / "place" / shared.file_path("samples.parquet")).open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InvalidArtifactError, match="samples.parquet is over"):
+        pull(place, shared.name, mine)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder link", "folder", "fifo"])
+def test_links_and_what_is_no_file_are_refused(refs, place, mine, tmp_path, kind):
+    shared, _ = push(place, refs[0].path)
+    file = tmp_path / "place" / shared.file_path("models.csv")
+    if kind == "folder link":
+        shutil.copytree(file.parent, tmp_path / "elsewhere")
+        shutil.rmtree(file.parent)
+        file.parent.symlink_to(tmp_path / "elsewhere")
+    else:
+        file.rename(tmp_path / "models.csv")
+        if kind == "link":
+            file.symlink_to(tmp_path / "models.csv")
+        elif kind == "folder":
+            file.mkdir()
+        else:
+            os.mkfifo(file)
+    with pytest.raises(
+        InvalidArtifactError, match="is a link or lies behind one|is not a plain file"
+    ) as refused:
+        pull(place, shared.name, mine)
+    assert one_line(refused)
+    assert mine.list() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("device", "../../etc"),
+        ("digest", "../" * 21 + "a"),
+        ("files", {"lut.json": {"sha256": "0" * 64, "size": 1}}),
+        ("files", {"../../lut.json": {"sha256": "0" * 64, "size": 1}}),
+        ("reference_ms", -1.0),
+        ("reference_ms", float("nan")),
+    ],
+)
+def test_entries_that_point_elsewhere_are_left_out_and_named(refs, tmp_path, field, value):
+    told = []
+    place = Repository(location(str(tmp_path / "place")), told.append)
+    shared, _ = push(place, refs[0].path)
+    (tmp_path / "place/index.json").unlink()
+    entry = tmp_path / "place" / shared.path
+    entry.chmod(0o644)
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {field: value}))
+    assert place.luts() == []
+    assert len(told) == 1
+    assert "is left out" in told[0]
+
+
+@pytest.mark.parametrize("claim", ["faster", "another device"])
+def test_an_index_that_says_other_than_the_lut_is_not_believed(refs, mine, tmp_path, claim):
+    place = Repository(location(str(tmp_path / "place")), lambda _: None)
+    shared, _ = push(place, refs[0].path)
+    told = {"reference_ms": 0.1} if claim == "faster" else {"device": "iphone99"}
+    false = shared.model_copy(update=told)
+    (tmp_path / "place/index.json").unlink()
+    (tmp_path / "place" / shared.path).unlink()
+    place.location.create(false.path, false.model_dump_json().encode())
+    with pytest.raises(InvalidArtifactError, match="is not what the index says"):
+        pull(place, false.name, mine)
+    assert mine.list() == []
+
+
+def test_a_lut_that_its_samples_do_not_give_is_neither_pushed_nor_pulled(lut, place, mine, tmp_path):
+    dearer = lut.entries[0].model_copy(
+        update={"ms": lut.entries[0].ms + 1, "ci_high": lut.entries[0].ci_high + 1}
+    )
+    forged = LutStore([tmp_path / "forged"], lambda _: None).write(
+        replace(lut, entries=(dearer, *lut.entries[1:]))
+    )
+    with pytest.raises(InvalidArtifactError, match="its samples give"):
+        push(place, forged)
+    place.push({name: (forged / name).read_bytes() for name in MAX_FILE_BYTES}, None)
+    with pytest.raises(InvalidArtifactError, match="is not taken: .*its samples give") as refused:
+        pull(place, place.luts()[0].name, mine)
+    assert one_line(refused)
+    assert mine.list() == []
+    unverified = pull(place, place.luts()[0].name, mine, verify=False)
+    assert unverified.trust == "unverified, unsigned"
+
+
+def test_unverified_is_said_at_every_use_until_it_is_verified(refs, place, tmp_path):
+    told = []
+    mine = LutStore([tmp_path / "mine"], told.append)
+    push(place, refs[0].path)
+    pulled = pull(place, refs[0].name, mine, verify=False)
+    mine.load(refs[0].name)
+    assert told == [f"{refs[0].name}/v1 was pulled and is unverified; bench lut verify recomputes it"]
+    assert note_verified(pulled.path, None) == "verified, unsigned"
+    assert LutStore([tmp_path / "mine"], pytest.fail).load(refs[0].name)
+
+
+def test_a_name_means_what_was_made_here_before_what_was_pulled(lut, refs, place, mine):
+    mine.write(dated(lut, "2001-01-01"))
+    name = refs[0].name
+    push(place, refs[0].path)
+    assert pull(place, name, mine).path.name == "v2"
+    assert mine.taken(name).version == 1
+    mine.pin(mine.resolve(f"{name}/v2"))
+    assert mine.taken(name).version == 2
+
+
+def test_a_name_means_a_verified_lut_before_an_unverified_one(lut, refs, place, mine, tmp_path):
+    name = refs[0].name
+    newer = LutStore([tmp_path / "newer"], lambda _: None).write(dated(lut, "2030-01-01"))
+    push(place, refs[0].path)
+    pull(place, name, mine)
+    push(place, newer)
+    unverified = pull(place, name, mine, verify=False)
+    assert unverified.path.name == "v2"
+    assert mine.taken(name).version == 1
+    note_verified(unverified.path, None)
+    assert mine.taken(name).version == 2
+
+
+def test_pushes_at_the_same_time_lose_nothing(refs, tmp_path):
+    """Another pushes between one's listing and its writing of index.json, which then lacks the other's."""
+
+    class Interrupted(Folder):
+        def replace(self, path, content):
+            if not done:
+                done.append(push(Repository(Folder("place", tmp_path / "place"), pytest.fail), refs[1].path))
+            super().replace(path, content)
+
+    done = []
+    place = Repository(Interrupted("place", tmp_path / "place"), pytest.fail)
+    push(place, refs[0].path)
+    assert len(done) == 1
+    index = json.loads((tmp_path / "place/index.json").read_text())
+    assert [lut["device"] for lut in index["luts"]] == [lut.device for lut in place.luts()]
+    assert len(index["luts"]) == 2
+
+
+def test_a_broken_off_push_shows_nothing_and_is_gone_on_with(refs, place, mine, tmp_path, monkeypatch):
+    create = Folder.create
+
+    def dies(self, path, content):
+        if path.startswith("index/"):
+            raise KeyboardInterrupt
+        return create(self, path, content)
+
+    monkeypatch.setattr(Folder, "create", dies)
+    with pytest.raises(KeyboardInterrupt):
+        push(place, refs[0].path)
+    assert place.luts() == []
+    monkeypatch.setattr(Folder, "create", create)
+    assert push(place, refs[0].path)[1] is True
+    assert pull(place, refs[0].name, mine).new
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "blocktime-lut-index/2", "luts": []}'])
+def test_a_damaged_index_is_told_and_entries_are_read(refs, tmp_path, content):
+    told = []
+    place = Repository(location(str(tmp_path / "place")), told.append)
+    push(place, refs[0].path)
+    (tmp_path / "place/index.json").write_text(content)
+    assert len(place.luts()) == 1
+    assert "index.json is damaged" in told[0]
+    push(place, refs[1].path)
+    assert len(json.loads((tmp_path / "place/index.json").read_text())["luts"]) == 2
+
+
+def test_a_signature_says_who_vouches_and_openssl_agrees(refs, place, mine, keys, tmp_path):
+    private, public, stranger = keys
+    own = LutStore([tmp_path / "own"], lambda _: None)
+    shutil.copytree(refs[0].path, tmp_path / "own" / str(refs[0]))
+    ref = own.list()[0]
+    signature = sign_lut(ref, private)
+    command = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-inkey",
+        public,
+        "-rawin",
+        "-in",
+        ref.path / "lut.json",
+    ]
+    subprocess.run([*command, "-sigfile", signature], check=True, capture_output=True)
+    push(place, ref.path)
+    with pytest.raises(InvalidArtifactError, match="signature is not valid for") as refused:
+        pull(place, ref.name, mine, stranger)
+    assert one_line(refused)
+    pulled = pull(place, ref.name, mine)
+    assert pulled.trust == "verified, signature not checked"
+    assert note_verified(pulled.path, public).startswith("verified, signature valid (key ")
+
+
+def test_an_unsigned_lut_is_not_taken_for_a_signed_one(refs, place, mine, keys):
+    push(place, refs[0].path)
+    with pytest.raises(InvalidArtifactError, match="it is unsigned"):
+        pull(place, refs[0].name, mine, keys[1])
+    with pytest.raises(UsageError, match="not a public key in PEM"):
+        pull(place, refs[0].name, mine, keys[0])
+    assert mine.list() == []
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host/luts", "s3:bucket", "luts.zip", "https://h/luts.tar.gz", "zip::file://x", "tar://a"]
+)
+def test_other_places_are_refused_in_one_line(url):
+    with pytest.raises(UsageError) as refused:
+        location(url)
+    assert one_line(refused)

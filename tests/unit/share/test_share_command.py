@@ -1,0 +1,71 @@
+"""`bench lut push`, `pull`, `search`, `sign`: what they say and how they end."""
+
+import json
+
+import pytest
+
+from tests.support.bench import answer, bench
+
+
+@pytest.fixture
+def there(refs, tmp_path, monkeypatch):
+    """A folder with both LUTs."""
+    monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path / "mine"))
+    url = str(tmp_path / "place")
+    for ref in refs:
+        told = answer("lut", "push", ref.path, url)
+        assert told.startswith(f"{ref.name}/")
+        assert told.endswith(f" is now in {url}\n")
+    return url
+
+
+def refused(done, exit_code, *words):
+    assert done.returncode == exit_code, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("bench: ")
+    assert all(word in last for word in words), last
+
+
+def test_what_others_have_is_searched_pulled_and_used(refs, there):
+    rows = json.loads(answer("lut", "search", there, "--json"))
+    assert [row["device"] for row in rows] == [ref.device for ref in refs]
+    assert len(json.loads(answer("lut", "search", there, "OTHER", "toy", "--json"))) == 1
+    done = json.loads(answer("lut", "pull", there, "other", "--json"))
+    assert (done["trust"], done["new"]) == ("verified, unsigned", True)
+    listed = json.loads(answer("lut", "list", "--json"))
+    assert f"{refs[1].name}/v1" in [row["lut"] for row in listed]
+    assert f"already in {there}" in answer("lut", "push", "other", there)
+
+
+def test_unverified_is_said_and_verifying_ends_it(refs, there):
+    done = bench("lut", "pull", there, "other", "--no-verify")
+    assert done.returncode == 0
+    assert "unverified, unsigned" in done.stdout
+    assert "warning: unverified" in done.stderr
+    assert "is unverified" in bench("lut", "show", "other").stderr
+    assert json.loads(answer("lut", "verify", "other", "--json"))["trust"] == "verified, unsigned"
+    assert "unverified" not in bench("lut", "show", "other").stderr
+
+
+def test_a_signature_is_asked_for_by_the_signer_s_public_key(refs, there, keys, tmp_path):
+    private, public, stranger = keys
+    answer("lut", "pull", there, "other")
+    answer("lut", "sign", "other", "--key", private)
+    assert answer("lut", "sign", "other", "--key", private), "the same again"
+    answer("lut", "push", "other", there)
+    answer("lut", "remove", f"{refs[1].name}/v1", "--yes")
+    refused(bench("lut", "pull", there, "other", "--key", stranger), 6, "is not taken", "not valid")
+    refused(bench("lut", "pull", there, "host", "--key", public), 6, "is not taken", "unsigned")
+    refused(bench("lut", "pull", there, "other", "--key", private), 2, "not a public key")
+    done = json.loads(answer("lut", "pull", there, "other", "--key", public, "--json"))
+    assert done["trust"].startswith("verified, signature valid (key ")
+    assert "signature valid" in answer("lut", "verify", "other", "--key", public)
+    refused(bench("lut", "verify", "other", "--key", stranger), 6, "not valid")
+
+
+def test_bad_places_and_names_end_in_one_line(refs, there, tmp_path):
+    refused(bench("lut", "pull", there, "pixel9"), 2, "is not there", "there are host/toy")
+    refused(bench("lut", "search", there, "pixel9"), 2, "no LUT has pixel9")
+    refused(bench("lut", "search", "ftp://somewhere"), 2, "expected a folder, s3://")
+    refused(bench("lut", "push", refs[0].path, "https://somewhere/luts"), 2, "only read")
+    refused(bench("lut", "pull", tmp_path / "luts.zip", "host"), 2, "an archive")

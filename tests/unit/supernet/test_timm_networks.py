@@ -1,0 +1,133 @@
+"""Networks of timm as what is trained: from weights, frozen in part, judged and exported like ours."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from luts.format.errors import InvalidArtifactError, UsageError
+from orchestrator.export.lower.source import build_module
+from orchestrator.tasks import export
+from orchestrator.tasks.evaluate import evaluate, open_evaluator
+from orchestrator.tasks.export import export_networks
+from orchestrator.tasks.train import train_supernet
+from orchestrator.tasks.trained import Trained
+from search.spaces import get_arch, get_space
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.train.initial import Initial
+from search.supernet.train.trainer import Trainer
+
+NAME = "timm:mobilenetv3_small_050"
+ARCH = get_arch(f"{NAME}@32").with_classes(10)
+RECIPE = Recipe(
+    name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0, arch=ARCH.to_json(), freeze=2
+)
+
+
+@pytest.fixture(scope="module")
+def small(few_digits):
+    return few_digits(32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of ImageNet's number of classes."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    save_file(timm.create_model(NAME.removeprefix("timm:")).state_dict(), path)
+    return path
+
+
+def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, tmp_path, monkeypatch):
+    """The exporter builds the very network that was judged, under timm's names."""
+    given = load_file(checkpoint)
+    initial = Initial(f"{NAME}:{checkpoint}", classes=10)
+    trainer = Trainer(get_space(ARCH.space), small, RECIPE, tmp_path / "run", initial=initial)
+    own = {name.partition(f"head_{NAME}.")[2]: p for name, p in trainer.supernet.named_parameters()}
+    assert {name for name, p in own.items() if p.shape != given[name].shape} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    assert all(torch.equal(p, given[name]) for name, p in own.items() if not name.startswith("classifier"))
+    info = trainer.run()
+    assert (info.space, info.scope.params) == (f"{NAME}@32", (ARCH.params(),) * 2)
+    moved = {
+        name for name, p in own.items() if p.shape == given[name].shape and not torch.equal(p, given[name])
+    }
+    assert not any(name.startswith(("conv_stem", "bn1", "blocks.0")) for name in moved)
+    assert "conv_head.weight" in moved
+
+    monkeypatch.setattr("search.supernet.inherit.evaluate.open_source", lambda _: small.source)
+    monkeypatch.setattr("search.supernet.data.images.split_source", lambda *_: small.split)
+    modules = {}
+
+    def built(specs, *_):
+        modules.update({spec.module: build_module(spec)[0] for spec in specs.values()})
+        return {}
+
+    monkeypatch.setattr(export, "export_all", built)
+    judged = evaluate(f"{NAME}@32", tmp_path / "run", on="cpu")
+    assert 0 <= judged.scores.top1 <= judged.scores.top5 <= 1
+    with pytest.raises(UsageError, match="of one network that was trained alone.*judge that one"):
+        export_networks(f"{NAME}@64", trained=Trained(supernet=tmp_path / "run"))
+    network = open_evaluator(tmp_path / "run").network(ARCH)
+    export_networks((), trained=Trained(supernet=tmp_path / "run"))
+    x = small.batch(small.split.search[:1], 32)[0]
+    ((name, module),) = modules.items()
+    assert name == f"{NAME}@32"
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), network(x))
+
+
+def test_one_with_tables_besides_weights_trains_and_goes_on(small, tmp_path):
+    """EfficientViT looks its biases of attention up in a table that is not a weight."""
+    arch = get_arch("timm:efficientvit_m0@64").with_classes(10)
+    recipe = RECIPE.model_copy(update={"arch": arch.to_json(), "freeze": 0})
+    trainer = Trainer(get_space(arch.space), small, recipe, tmp_path)
+    before = [p.detach().clone() for p in trainer.supernet.parameters()]
+    assert trainer.train_step().loss > 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.supernet.parameters(), strict=True))
+
+
+def test_what_is_named_badly_or_does_not_fit_is_refused(small, checkpoint, tmp_path):
+    with pytest.raises(
+        UsageError, match="the weights know 1000 classes, the images have 10; add --classes 10"
+    ):
+        Trainer(get_space(ARCH.space), small, RECIPE, None, initial=Initial(f"{NAME}:{checkpoint}"))
+    other = {name: value for name, value in load_file(checkpoint).items() if name != "conv_stem.weight"}
+    save_file(other, tmp_path / "part.safetensors")
+    with pytest.raises(InvalidArtifactError, match=r"they lack 0\.conv_stem\.weight \(1 such in all\)"):
+        initial = Initial(f"{NAME}:{tmp_path}/part.safetensors", 10)
+        Trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
+    with pytest.raises(UsageError, match=r"none\.safetensors does not exist; check its path"):
+        initial = Initial(f"{NAME}:{tmp_path}/none.safetensors", 10)
+        Trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
+    with pytest.raises(UsageError, match="unknown timm model 'mobilenetv33'"):
+        get_space("timm:mobilenetv33")
+    with pytest.raises(UsageError, match="is not a network of timm; those read timm:NAME or timm:NAME@PX"):
+        get_space("timm:a b")
+    too_many = RECIPE.model_copy(update={"freeze": 60})
+    with pytest.raises(
+        UsageError, match=r"--freeze 60: timm:mobilenetv3_small_050@32 has networks of 7 stages"
+    ):
+        Trainer(get_space(ARCH.space), small, too_many, None)
+
+
+def test_weights_to_begin_with_name_the_network_too(checkpoint, tmp_path, monkeypatch):
+    seen = []
+
+    class Seen(Exception):
+        pass
+
+    def note(_, space, recipe):
+        seen.append((space.name, recipe.arch))
+        raise Seen
+
+    monkeypatch.setattr("orchestrator.tasks.train.open_data", note)
+    notes = []
+    with pytest.raises(Seen):
+        train_supernet(
+            None, "digits", tmp_path / "run", "imagenet", init=f"{NAME}:{checkpoint}", progress=notes.append
+        )
+    assert seen == [(f"{NAME}@224", get_arch(NAME).to_json())]
+    assert "drop_path leaves nothing out of timm:" in notes[0].text

@@ -1,0 +1,261 @@
+"""Networks and model files in one table: what is judged, kept, refused, and which are best."""
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from luts.format.errors import InvalidArtifactError, UsageError
+from orchestrator.accuracy import program
+from orchestrator.export import Artifact
+from orchestrator.export.artifacts.artifact import Report
+from orchestrator.export.lower.source import build_module
+from orchestrator.report.pareto_figure import save
+from orchestrator.tasks import candidates, compare, latencies
+from orchestrator.tasks.candidates import read_candidates, seen_by_timm, split_weights
+from orchestrator.tasks.compare import compare_networks, pareto
+from orchestrator.tasks.judge import Question, judge_model, open_judge
+from orchestrator.tasks.latencies import Timing
+from orchestrator.tasks.progress import silent
+from orchestrator.tasks.target import Target
+from orchestrator.wire.model_file import ModelFile, file_digest
+from search.spaces import get_space
+
+ARCH = get_space("autovit-nano").with_classes(8).sample(random.Random(1))
+COUNT = 12
+"""Images of each of eight classes."""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Images of eight classes, as many as the exported model has outputs."""
+    rng = np.random.default_rng(0)
+    for label in range(8):
+        folder = tmp_path / "pictures" / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(COUNT):
+            pixels = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    return tmp_path / "pictures"
+
+
+def asked(pictures, **how):
+    return Question(f"imagefolder:{pictures}", split="all", **how)
+
+
+def weights_of(arch, path):
+    from orchestrator.export import ExportSpec
+
+    module, _ = build_module(ExportSpec(arch.keys()))
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def as_exported(monkeypatch, exported):
+    """Whatever is exported comes out as the tiny model, of as many outputs as there are classes."""
+
+    def export(specs, workers=None, progress=None):
+        sha256 = file_digest(exported.path)
+        report = Report(
+            delegates=1, operators=(), max_abs_error=0, max_relative_error=0, tolerance=1, export_s=1
+        )
+        return {
+            name: Artifact(
+                path=exported.path,
+                sha256=sha256,
+                payload_bytes=1,
+                spec=spec,
+                cache_key="0" * 64,
+                report=report,
+            )
+            for name, spec in specs.items()
+        }, {}
+
+    monkeypatch.setattr(compare, "export_what_can_be", export)
+
+
+def test_a_file_and_a_network_stand_in_one_table(pictures, exported, as_exported, tmp_path):
+    described = tmp_path / "net.json"
+    described.write_text(ARCH.to_json())
+    weights = weights_of(ARCH, tmp_path / "net.safetensors")
+    compared = compare_networks([f"{described}:{weights}"], asked(pictures, images=20), files=[exported.path])
+    network, file = compared.rows
+    assert (network["model"], file["model"]) == (str(described), str(exported.path))
+    assert (network["params"], file["params"]) == (ARCH.params(), None)
+    assert file["file_bytes"] == exported.path.stat().st_size
+    assert 0 <= file["top1_low"] < file["top1"] + 0.01 < file["top1_high"] <= 1
+    assert (file["pytorch_top1"], file["agreement"]) == (None, None)
+    module = build_module(
+        candidates.read_candidates([f"{described}:{weights}"], tmp_path, progress=silent)[
+            str(described)
+        ].spec(Target("host").variant)
+    )[0]
+    images = open_judge(asked(pictures, images=20), None, silent).images
+    pixels = torch.from_numpy(
+        np.concatenate(list(images.seen_with(images.normalization, 64).batches(64, 0, 20, 7)))
+    )
+    with torch.no_grad():
+        right = module(pixels).topk(5).indices == torch.from_numpy(images.labels)[:, None]
+    assert network["pytorch_top1"] == pytest.approx(right[:, 0].float().mean().item())
+    assert network["pytorch_top5"] == pytest.approx(right.any(1).float().mean().item())
+    assert (network["top1"], network["agreement"] is None) == (file["top1"], False)
+    assert compared.to_dict()["data"]["images"] == 20
+    assert [row["pareto"] for row in compared.rows] == [None, None]
+    json.dumps(compared.to_dict())
+
+
+def test_an_unreadable_image_is_named_and_nothing_is_lost(pictures, exported, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "PART", 10)
+    last = pictures / "class7" / f"{COUNT - 1:02d}.png"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:60] + bytes(len(whole) - 60))
+    folder = tmp_path / "out"
+    with pytest.raises(InvalidArtifactError, match=rf"class7/{last.name} is not an intact image") as caught:
+        compare_networks([], asked(pictures), files=[exported.path], folder=folder)
+    assert "\n" not in str(caught.value)
+    last.write_bytes(whole)
+    told = []
+    for _ in range(2):
+        compare_networks([], asked(pictures), files=[exported.path], folder=folder, progress=told.append)
+    assert [event.done for event in told] == [8 * COUNT]
+
+
+def test_a_comparison_that_was_interrupted_goes_on(pictures, exported, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "PART", 10)
+
+    def interrupt(event):
+        if getattr(event, "done", 0) == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare_networks([], asked(pictures), files=[exported.path], folder=tmp_path, progress=interrupt)
+    told = []
+    compare_networks([], asked(pictures), files=[exported.path], folder=tmp_path, progress=told.append)
+    assert told[0].done == 40
+
+
+def test_what_is_refused_is_one_line(pictures, exported, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other)
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    few = tmp_path / "few"
+    shutil.copytree(pictures / "class0", few / "class0")
+    cases = [
+        ([], Question(), "nothing to compare; give --model"),
+        (["mobilevit-xxs"], Question(), "nothing to compare by; give --data, --device or both"),
+        (["mobilevit-xxs"], asked(pictures), "mobilevit-xxs has no weights; add them as mobilevit-xxs:FILE"),
+        ([f"mobilevit-xxs:{tmp_path}/no.safetensors"], asked(pictures), "no weights .*no.safetensors; check"),
+        (
+            [f"mobilevit-xxs:{tmp_path}/weights.pth"],
+            asked(pictures),
+            "weights.pth is not a .safetensors file",
+        ),
+        ([f"mobilevit-xxs:{other}"], asked(pictures), "weights of another network: they lack"),
+        (["timm:nosuch"], asked(pictures), "timm model 'nosuch'"),
+        (["nosuch"], asked(pictures), "nosuch"),
+        (["mobilevit-xxs"], Question("imagefolder:/nowhere"), "/nowhere does not exist"),
+        (
+            ["mobilevit-xxs"],
+            asked(pictures, seen_as="0.5"),
+            "--seen-as '0.5': expected imagenet or timm:NAME",
+        ),
+    ]
+    for networks, question, what in cases:
+        with pytest.raises((UsageError, InvalidArtifactError), match=what) as caught:
+            compare_networks(networks, question)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="8 outputs and .* 1 classes; say which output is which"):
+        compare_networks([], asked(few), files=[exported.path])
+
+
+def test_networks_and_weights_are_told_apart():
+    assert split_weights("timm:a@96") == ("timm:a@96", "")
+    assert split_weights("timm:a@96:/x/y.safetensors") == ("timm:a@96", "/x/y.safetensors")
+    assert split_weights("autovit-xxs-paper") == ("autovit-xxs-paper", "")
+    assert split_weights("/f/a.json:/x/run") == ("/f/a.json", "/x/run")
+
+
+def test_timms_networks_see_images_as_timm_has_it_and_ours_as_training_does(tmp_path):
+    normalization, side = seen_by_timm("tf_efficientnet_lite0")
+    assert (normalization.mean, normalization.std, side) == ((0.5,) * 3, (0.5,) * 3, 224)
+    assert seen_by_timm("mobilenetv3_small_100@96")[1] == 96
+    chosen = read_candidates(["timm:tf_efficientnet_lite0", "mobilevit-xxs"], tmp_path, progress=silent)
+    assert chosen["timm:tf_efficientnet_lite0"].normalization.mean == (0.5,) * 3
+    assert chosen["mobilevit-xxs"].normalization.mean == (0.485, 0.456, 0.406)
+    assert [candidate.weights for candidate in chosen.values()] == [None, None]
+
+
+def test_a_core_ml_package_says_why_it_is_not_judged(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    opened = open_judge(asked(pictures), None, silent)
+    cells = judge_model(opened, "net", None, None, ModelFile(tmp_path / "net.zip", "0" * 64))
+    assert cells["accuracy_note"] == "Core ML runs on a Mac alone"
+    assert cells["top1"] is None
+
+
+def test_best_are_those_that_none_is_better_and_faster_than():
+    def row(top1, ms, pytorch=None):
+        return {"top1": top1, "pytorch_top1": pytorch, "ms": ms}
+
+    rows = [
+        row(0.9, 10),
+        row(0.8, 5),
+        row(0.8, 6),
+        row(0.7, 20),
+        row(0.95, None),
+        row(None, 1, 0.1),
+        row(0.9, 10),
+    ]
+    assert pareto(rows) == [True, True, False, False, None, True, True]
+
+
+def measured(name, ms):
+    cells = {"ms": ms, "ci_low": 0.9 * ms, "ci_high": 1.1 * ms, "load_ms": 2.0, "params": 1, "sha256": "0"}
+    return {"model": name} | cells
+
+
+def test_latencies_stand_beside_and_are_asked_for_once(pictures, exported, monkeypatch, tmp_path):
+    copy = tmp_path / "copy.pte"
+    shutil.copy(exported.path, copy)
+    calls = []
+
+    class Measured:
+        def to_dict(self):
+            rows = [measured(str(exported.path), 2.0), measured(str(copy), 1.0)]
+            setup = {"device": {"model": "Fake", "simulated": True}, "variant": "v", "noise_floor": 0.01}
+            return setup | {"reference": "a", "models": rows, "failures": {"third": "why"}}
+
+    def measure(networks, specs, target, *, files, **how):
+        calls.append((files, how["memory"]))
+        return Measured()
+
+    monkeypatch.setattr(latencies, "measure_specs", measure)
+    files = [exported.path, copy]
+    question = asked(pictures, images=10)
+    for _ in range(2):
+        compared = compare_networks(
+            [], question, Timing(Target("host")), files=files, folder=tmp_path / "out"
+        )
+    assert calls == [(files, True)]
+    assert [row["ms"] for row in compared.rows] == [2.0, 1.0]
+    assert [row["params"] for row in compared.rows] == [None, None]
+    assert [row["pareto"] for row in compared.rows] == [False, True]
+    assert (compared.simulated, compared.failures) == (True, {"third": "why"})
+    for suffix in ("png", "svg"):
+        save(tmp_path / f"compare.{suffix}", compared.rows, "Fake, v", "10 images", True)
+    drawn = (tmp_path / "compare.svg").read_text()
+    assert "SIMULATED" in drawn
+    assert ">copy<" in drawn
+    compare_networks([], question, Timing(Target("host"), seed=1), files=files, folder=tmp_path / "out")
+    assert len(calls) == 2
+    kept = sorted((tmp_path / "out" / "latency").iterdir())[0]
+    for path in (tmp_path / "out" / "latency").iterdir():
+        path.write_text("{}")
+    with pytest.raises(InvalidArtifactError, match=f"{kept.parent}.*not a measurement .*; remove it"):
+        compare_networks([], question, Timing(Target("host")), files=files, folder=tmp_path / "out")

@@ -1,0 +1,134 @@
+"""Which LUTs a profile learns from: named ones are checked, `best` is that of the space and runtime;
+what they told is kept with the LUT and verified."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from luts.build import build_lut
+from luts.format.codec import decode, encode
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.lut import Lut
+from luts.format.schema import TransferSource
+from luts.format.store import LutStore
+from luts.verify import verify_lut, verify_values
+from orchestrator.cli.exit_codes import exit_code
+from orchestrator.tasks.sources import Sources, covering, find_sources
+from tests.support.lut_world import World, make_study, make_world
+
+WORLD = make_world(np.random.default_rng(0), slots=6, choices=3)
+FAST = "executorch-xnnpack-fp32-t1"
+
+
+def made(
+    world: World = WORLD,
+    seed: int = 1,
+    sources: tuple[TransferSource, ...] = (),
+    designs: int = 14,
+    name: str = "host",
+    **meta: str,
+) -> Lut:
+    study = make_study(np.random.default_rng(seed), world, designs=designs, heldout=4, segments=2, rounds=6)
+    device = study.inputs.device.model_copy(update={"name": name})
+    changes = {"variant": FAST, "measured": "measured", "device": device, "sources": sources} | meta
+    return build_lut(study.inputs.model_copy(update=changes), study.models, study.estimation, study.features)
+
+
+def slower(world: World, factor: float) -> World:
+    own = np.random.default_rng(9)
+    entry_ms = {key: factor * ms * float(np.exp(own.normal(0, 0.02))) for key, ms in world.entry_ms.items()}
+    return replace(world, entry_ms=entry_ms)
+
+
+@pytest.fixture(scope="module")
+def lut() -> Lut:
+    return made(name="pixel")
+
+
+@pytest.fixture
+def store(lut: Lut, tmp_path: Path) -> LutStore:
+    store = LutStore([tmp_path / "luts"])
+    store.write(lut)
+    return store
+
+
+def find(store: LutStore, named: str | None, **options) -> Sources:
+    known = {"space": "toy", "device": "xiaomi", "variant": FAST, "simulated": False}
+    return find_sources(store, named, **{**known, **options})
+
+
+def test_what_was_learned_from_another_lut_is_kept_named_and_verified(store: LutStore, lut: Lut) -> None:
+    sources = find(store, "pixel")
+    kept = sources.kept_with([entry.key for entry in lut.entries])
+    learned = made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
+    assert learned.meta.dropped_sources == {}
+    assert learned.latency_model.basis == "posterior"
+    assert learned.predict(learned.models[0].blocks, 0).level == 0.95
+    shares = [entry.measured_share for entry in learned.entries]
+    assert all(share is not None and 0 <= share <= 1 for share in shares)
+    assert verify_lut(store.write(learned)) == learned, "without the LUT that it was learned from"
+    others = made(slower(WORLD, 3.0), 2, designs=4, name="xiaomi")
+    assert others.latency_model.basis == "entries"
+    assert {entry.measured_share for entry in others.entries} == {None}
+
+
+def test_an_edited_source_does_not_verify(store: LutStore, lut: Lut) -> None:
+    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    learned = made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
+    first, *rest = kept[0].entry_ms
+    assert first is not None
+    wrong = kept[0].model_copy(update={"entry_ms": (2 * first, *rest)})
+    edited = replace(learned, meta=learned.meta.model_copy(update={"sources": (wrong,)}))
+    with pytest.raises(InvalidArtifactError, match="its samples give"):
+        verify_values(decode(encode(edited)))
+    short = kept[0].model_copy(update={"entry_ms": tuple(rest)})
+    with pytest.raises(InvalidArtifactError, match="not as many entries as the LUT has keys"):
+        verify_values(replace(learned, meta=learned.meta.model_copy(update={"sources": (short,)})))
+
+
+def test_a_source_that_the_measurements_contradict_is_dropped_and_named(lut: Lut, store: LutStore) -> None:
+    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    shuffled = np.random.default_rng(3).permutation([ms or 0.0 for ms in kept[0].entry_ms]).tolist()
+    wrong = kept[0].model_copy(update={"name": "wrong", "entry_ms": tuple(shuffled)})
+    learned = made(slower(WORLD, 3.0), 2, (kept[0], wrong), designs=10, name="xiaomi")
+    assert list(learned.meta.dropped_sources) == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "said"),
+    [
+        ("pixel", {"space": "autovit-xxs"}, "is of the space toy, not autovit-xxs"),
+        ("pixel,pixel", {}, "is given twice"),
+        ("made-up", {}, "nothing simulated enters"),
+        ("learned", {"device": "pixel"}, "was itself learned from pixel/toy"),
+    ],
+)
+def test_sources_that_can_not_be_are_one_line_and_exit_6(store, lut, named, options, said) -> None:
+    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    store.write(made(name="learned", sources=kept))
+    store.write(made(name="made-up", measured="simulated"))
+    with pytest.raises(InvalidArtifactError, match=said) as caught:
+        find(store, named, **options)
+    assert exit_code(caught.value) == 6
+    assert "\n" not in str(caught.value)
+
+
+def test_best_is_the_best_of_the_space_and_the_runtime(store: LutStore) -> None:
+    assert find(store, "none").luts == find(store, None).luts == {}
+    assert [ref.device for ref in find(store, "best").luts] == ["pixel"]
+    assert not find(store, "best").named
+    assert find(store, "best", device="pixel").luts == {}, "its own LUT is not another's"
+    assert find(store, "best", variant="coreml-fp16-all").luts == {}
+    assert find(store, "best", simulated=True).luts == {}, "a made-up device learns from those that are named"
+    store.write(made(name="xiaomi", variant="executorch-xnnpack-fp32-t2"))
+    assert [ref.device for ref in find(store, "best").luts] == ["xiaomi"], "other threads of the same device"
+    with pytest.raises(UsageError, match="no LUT nowhere"):
+        find(store, "nowhere")
+
+
+def test_a_source_that_nobody_named_and_of_other_blocks_is_left_out(store: LutStore) -> None:
+    found = find(store, "best")
+    assert covering(found, ["a", "b"]).luts == {}
+    assert covering(find(store, "pixel"), ["a", "b"]).luts, "one that was named is told of instead"

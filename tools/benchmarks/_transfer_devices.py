@@ -1,0 +1,184 @@
+"""Trials of transfer on phones' public tables and on five made-up devices that differ as phones do."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from luts.estimate.sources import Source
+from luts.format.numbers import Floats
+from luts.format.schema import KeyFeatures
+from orchestrator.plan.features import features_of
+from orchestrator.simulate.truth import Costs, Truth
+from search.blocks import boundary_bytes, parse_keys
+from search.spaces import get_space
+from tools.benchmarks._phones import features_of_keys
+from tools.benchmarks._transfer_trial import COUNTS, Networks, Trial, chosen_order, measured
+
+KEYS = 300
+"""Blocks of a table that one draw's networks are made of, as many as a space has; each draw takes others."""
+BLOCKS = (20, 40)
+HELDOUT = 100
+CANDIDATES = 600
+SPACE = "autovit-xxs"
+
+_ALIKE = Costs(deviation_sd=0.12, own_sd=0.05, pair_sd=0.02, base_ms=0.05, transfer_ms_per_mib=0.02)
+DEVICES: Mapping[str, Costs] = {
+    "flagship": _ALIKE.model_copy(
+        update={
+            "own_seed": 1,
+            "ms_per_mmac": 0.010,
+            "ms_per_mib": 0.03,
+            "constant_ms": 0.012,
+            "depthwise": 2.0,
+        }
+    ),
+    "mid-range": _ALIKE.model_copy(
+        update={
+            "own_seed": 2,
+            "ms_per_mmac": 0.022,
+            "ms_per_mib": 0.06,
+            "constant_ms": 0.03,
+            "depthwise": 2.5,
+        }
+    ),
+    "small cache": _ALIKE.model_copy(
+        update={
+            "own_seed": 3,
+            "ms_per_mmac": 0.018,
+            "ms_per_mib": 0.10,
+            "depthwise": 2.0,
+            "cache_mib": 0.5,
+            "spill_ms_per_mib": 0.15,
+        }
+    ),
+    "wide vectors": _ALIKE.model_copy(
+        update={
+            "own_seed": 4,
+            "ms_per_mmac": 0.006,
+            "ms_per_mib": 0.05,
+            "constant_ms": 0.02,
+            "depthwise": 6.0,
+        }
+    ),
+    "little cores": _ALIKE.model_copy(
+        update={
+            "own_seed": 5,
+            "ms_per_mmac": 0.075,
+            "ms_per_mib": 0.12,
+            "constant_ms": 0.11,
+            "depthwise": 1.5,
+        }
+    ),
+}
+"""Coefficients as phones' differ: cache, vector width, memory, little cores. A twentieth of each block is the
+device's own; what else it strays from physics, like blocks of all devices share; neighbours make 2 %."""
+
+
+def phone_trial(
+    tables: Mapping[str, Mapping[str, float]], phone: str, seed: int, *, chosen: bool, shuffled: str = "no"
+) -> Trial:
+    """Networks of random blocks of a phone, from the other phones' entries.
+
+    Args:
+        tables: Milliseconds by key, by phone.
+        phone: Whose entries are to be learned.
+        seed: Of blocks, networks and noise.
+        chosen: Whether the networks to fit are chosen, or the first of the random ones.
+        shuffled: `no`; `only`: the one source's entries are those of other blocks; `too`: such a source more.
+    """
+    generator = np.random.default_rng(seed)
+    keys = sorted(generator.choice(sorted(tables[phone]), KEYS, replace=False).tolist())
+    networks = _of_random_blocks(generator, keys, tables[phone], CANDIDATES + HELDOUT)
+    sources = [
+        Source(name, {key: table[key] for key in keys}) for name, table in tables.items() if name != phone
+    ]
+    return _trial(features_of_keys(keys), with_shuffled(sources, shuffled, seed), networks, seed, chosen)
+
+
+def simulated_trial(device: str, seed: int, *, chosen: bool, shuffled: str = "no") -> Trial:
+    """Networks of `SPACE` on a made-up device, from the true entries of the other four."""
+    space = get_space(SPACE)
+    truths = {name: _truth(name) for name in DEVICES}
+    features = features_of(space.block_specs((space.default_resolution,)))
+    sources = [
+        Source(
+            name,
+            {key: truth.entry_ms(key) for key in features},
+            truth.base_ms,
+            truth.costs.transfer_ms_per_mib,
+        )
+        for name, truth in truths.items()
+        if name != device
+    ]
+    networks = _networks(device, seed)
+    return _trial(features, with_shuffled(sources, shuffled, seed), networks, seed, chosen)
+
+
+@functools.cache
+def _archs(seed: int) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """Blocks of networks of the space, and what they hand on."""
+    space, rng = get_space(SPACE), random.Random(f"transfer:{seed}")
+    count = CANDIDATES + HELDOUT
+    drawn = dict.fromkeys(space.sample(rng, (space.default_resolution,)) for _ in range(count + count // 10))
+    blocks = [tuple(arch.keys()) for arch in drawn][:count]
+    return tuple((keys, boundary_bytes(parse_keys(keys))) for keys in blocks)
+
+
+@functools.cache
+def _networks(device: str, seed: int) -> Networks:
+    blocks, handed = zip(*_archs(seed), strict=True)
+    return Networks(blocks, handed, np.array([_truth(device).latency_ms(keys) for keys in blocks]))
+
+
+@functools.cache
+def _truth(device: str) -> Truth:
+    return Truth(DEVICES[device])
+
+
+def with_shuffled(sources: Sequence[Source], shuffled: str, seed: int) -> list[Source]:
+    """The sources, or beside them or in their place the first one with its entries under others' keys."""
+    if shuffled == "no":
+        return list(sources)
+    first = sources[0]
+    values = list(first.entry_ms.values())
+    random.Random(seed).shuffle(values)
+    wrong = Source("shuffled", dict(zip(first.entry_ms, values, strict=True)), first.base_ms)
+    return [wrong] if shuffled == "only" else [*sources, wrong]
+
+
+def _of_random_blocks(
+    generator: np.random.Generator, keys: Sequence[str], entry_ms: Mapping[str, float], count: int
+) -> Networks:
+    blocks = [
+        tuple(
+            keys[place]
+            for place in generator.integers(0, len(keys), generator.integers(*BLOCKS, endpoint=True))
+        )
+        for _ in range(count)
+    ]
+    ms: Floats = np.array([sum(entry_ms[key] for key in network) for network in blocks])
+    return Networks(tuple(blocks), (0,) * count, ms)
+
+
+def _trial(
+    features: Mapping[str, KeyFeatures],
+    sources: Sequence[Source],
+    networks: Networks,
+    seed: int,
+    chosen: bool,
+) -> Trial:
+    candidates = networks.first(range(CANDIDATES))
+    heldout = networks.first(range(CANDIDATES, CANDIDATES + HELDOUT))
+    most = max(COUNTS)
+    order = chosen_order(features, sources, candidates, most) if chosen else range(most)
+    return Trial(
+        features,
+        tuple(sources),
+        measured(candidates.first(order), seed),
+        measured(heldout, seed + 1),
+        heldout.ms,
+    )

@@ -1,0 +1,124 @@
+"""Top-1 of a network in fp32 and int8: ranges of random inputs, of images, and after fine-tuning for int8."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from luts.estimate.proportion import Proportion
+from luts.estimate.quantiles import normal_quantile
+from luts.format.errors import UsageError
+from orchestrator.accuracy.images import ImageSet
+from orchestrator.accuracy.program import guess_with_program
+from orchestrator.tasks.calibration import Calibration
+from orchestrator.tasks.export import Lowering, export_networks
+from orchestrator.tasks.qat import train_quantized
+from orchestrator.tasks.trained import Trained
+from search.spaces import Arch
+from search.supernet.data.sources import open_source
+from search.supernet.data.split import split_source
+from search.supernet.recipe.recipe_files import changed, get_recipe
+from search.supernet.recipe.scope import only_arch
+from search.supernet.train.checkpoint import load_supernet
+from tools.studies._options import Options
+
+IMAGES, QUICK_IMAGES = 10_000, 40
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Which images a program gets right, (N,) bool, and the bytes of its file."""
+
+    right: np.ndarray
+    bytes: int
+
+
+def main(options: Options) -> str:
+    """Export, fine-tune, run every program over the same images; the section's text."""
+    if options.data is None or options.supernet is None:
+        raise UsageError("this study needs a trained network and its images; give --supernet DIR and --data")
+    supernet, info = load_supernet(options.supernet)
+    arch = only_arch(info.recipe, supernet.space)
+    if arch is None:
+        raise UsageError(f"{options.supernet} holds many networks; train one with `bench train --arch`")
+    images = _images(options)
+    with tempfile.TemporaryDirectory() as scratch:
+        judged = _judge_all(arch.with_classes(len(info.classes)), options, images, Path(scratch))
+    return section(judged, options.data)
+
+
+def _judge_all(arch: Arch, options: Options, images: ImageSet, folder: Path) -> dict[str, Judged]:
+    assert options.supernet is not None
+    assert options.data is not None
+    calibration = Calibration(options.data, 8 if options.quick else 128)
+    inherited = Trained(supernet=options.supernet, data=options.data)
+    recipe = changed(
+        get_recipe("finetune"),
+        {"arch": arch.to_json(), "epochs": options.epochs, "batch_size": BATCH},
+        {},
+    )
+    tuned = train_quantized(
+        options.data, folder / "qat", recipe, f"supernet:{options.supernet}", progress=print
+    )
+    kinds: Mapping[str, tuple[Lowering, Trained, Calibration | None]] = {
+        "fp32": (Lowering(), inherited, None),
+        "int8, ranges of random inputs": (Lowering(precision="int8"), inherited, None),
+        "int8, ranges of images": (Lowering(precision="int8"), inherited, calibration),
+        "int8 after fine-tuning for it": (Lowering(precision="int8"), Trained(tuned.weights), calibration),
+    }
+    judged = {}
+    for kind, (lowering, trained, ranges) in kinds.items():
+        (artifact,) = export_networks(
+            {"network": arch}, lowering, trained=trained, calibration=ranges, workers=1, progress=print
+        ).values()
+        guesses = guess_with_program(artifact.path, images, workers=options.jobs)
+        judged[kind] = Judged(guesses.right(images.labels), artifact.payload_bytes)
+        print(f"{kind}: {judged[kind].right.mean():.2%}", flush=True)
+    return judged
+
+
+def _images(options: Options) -> ImageSet:
+    """Validation images, which neither training nor calibration has seen."""
+    assert options.data is not None
+    source = open_source(options.data)
+    held_out = split_source(source).validation[: QUICK_IMAGES if options.quick else IMAGES]
+    return ImageSet(options.data, source.digest, held_out)
+
+
+def section(judged: Mapping[str, Judged], data: str) -> str:
+    """A table of top-1 with intervals, and of paired differences to fp32."""
+    exact = judged["fp32"].right
+    rows = []
+    for kind, one in judged.items():
+        share = Proportion(int(one.right.sum()), len(one.right))
+        low, high = share.interval
+        paired = "" if kind == "fp32" else _in_points(*paired_difference(one.right, exact))
+        rows.append(
+            f"| {kind} | {100 * share.share:.2f} ({100 * low:.2f} to {100 * high:.2f}) | {paired} | {one.bytes:,} |"
+        )
+    return f"""### int8 that is looked at
+
+Top-1 in percent of the exported programs, run by ExecuTorch over the same {len(exact):,} validation images of
+{data.partition(":")[0]}; 95 % intervals, those of differences paired image by image.
+
+| | top-1 | difference to fp32, points | bytes |
+|---|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def paired_difference(right: np.ndarray, before: np.ndarray) -> tuple[float, float, float]:
+    """Share of images right now less before, with the 95 % interval of the mean of paired differences."""
+    differences = right.astype(float) - before.astype(float)
+    mean = float(differences.mean())
+    spread = normal_quantile(0.975) * float(differences.std(ddof=1)) / len(differences) ** 0.5
+    return mean, mean - spread, mean + spread
+
+
+def _in_points(mean: float, low: float, high: float) -> str:
+    return f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"

@@ -59,7 +59,7 @@ def test_a_nan_from_the_command_line_ends_in_one_line_and_goes_on_more_slowly(ru
     said = str(caught.value)
     assert exit_code(caught.value) == 1
     assert "\n" not in said
-    assert "loss nan" in said
+    assert "loss nan" in said or "gradient norm inf" in said, "which comes first is the processor's rounding"
     assert "repeat the command with a lower --learning-rate or --clip-norm" in said
     assert said.endswith(f"it goes on from the last checkpoint in {folder}")
     before = read_info(folder)

@@ -7,17 +7,15 @@ has no newline was being written when the agent was ended; it does not count.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
-from luts.format.atomic_file import storage_error
-from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import InvalidArtifactError
+from luts.format.line_file import LineFile
 
 MAX_LINE_BYTES = 64 << 20
 MAX_JOURNAL_BYTES = 8 << 30
@@ -36,35 +34,26 @@ class BundleJournal:
 
     def __init__(self, path: Path, bundle_digest: str):
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise storage_error(f"cannot write {path}", error, "give another --journal") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.records, self._chain, good = _read(path, bundle_digest)
-            self._file.truncate(good)
-        except BlockingIOError:
-            self._file.close()
-            raise BlocktimeError(
-                f"{path} is being written by another agent; wait for it or stop it"
-            ) from None
-        except BaseException:
-            self._file.close()
-            raise
+        self.records: list[dict[str, Any]] = []
+        self._chain = bundle_digest
+        self._file = LineFile(
+            path,
+            self._scan,
+            writers="another agent",
+            elsewhere="give another --journal",
+            again="run the bundle again, it goes on",
+        )
+
+    def _scan(self) -> int:
+        self.records, self._chain, good = _read(self.path, self._chain)
+        return good
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write a record and wait until it is on the disk."""
         body = json.dumps(record, separators=(",", ":")).encode()
-        self._chain = _link(self._chain, body)
-        try:
-            self._file.write(_HEAD + self._chain.encode() + _MIDDLE + body + _TAIL)
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise BlocktimeError(
-                f"{self.path}: cannot write ({error.strerror}); free some space and run the bundle again"
-            ) from error
+        chain = _link(self._chain, body)
+        self._file.append(_HEAD + chain.encode() + _MIDDLE + body + _TAIL)
+        self._chain = chain
         self.records.append(dict(record))
 
     def __enter__(self) -> Self:

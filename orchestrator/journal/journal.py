@@ -7,17 +7,15 @@ else is an error, never skipped.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from luts.format.atomic_file import storage_error
-from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import InvalidArtifactError
+from luts.format.line_file import LineFile
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """Longest line that is read: a chunk of 200,000 samples takes under 3 MiB."""
@@ -36,39 +34,22 @@ class Journal:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise storage_error(f"cannot write {path}", error, "give another folder for the run") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.records, good = read_records(path)
-            if good != path.stat().st_size:
-                self._file.truncate(good)
-        except BlockingIOError as error:
-            self._file.close()
-            raise BlocktimeError(
-                f"{path} is being written by another `bench`; wait for it or stop it"
-            ) from error
-        except BaseException:
-            self._file.close()
-            raise
-        self._size = good
+        self.records: list[dict[str, Any]] = []
+        self._file = LineFile(
+            path,
+            self._read,
+            writers="another `bench`",
+            elsewhere="give another folder for the run",
+            again="run the same command again, it goes on after what is already measured",
+        )
+
+    def _read(self) -> int:
+        self.records, good = read_records(self.path)
+        return good
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record and wait until it is on the disk; on failure the file ends as it did before."""
-        line = _encode(record)
-        try:
-            _write_all(self._file, line)
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(self._size)
-            raise BlocktimeError(
-                f"{self.path}: cannot write ({error.strerror}); free some space and run the same command again, "
-                "it goes on after what is already measured"
-            ) from error
-        self._size += len(line)
+        self._file.append(_encode(record))
         self.records.append(record)
 
     def close(self) -> None:
@@ -135,9 +116,3 @@ def _decode(line: bytes) -> dict[str, Any] | None:
         return None
     record = json.loads(body)
     return record if isinstance(record, dict) else None
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

@@ -104,12 +104,15 @@ def usage_of(records: Sequence[Record]) -> Usage:
 
 def usages_of(records: Sequence[Record]) -> dict[str, Usage]:
     """By model, what an ordinary measurement's journal tells; InvalidArtifactError where a state is not one."""
-    return {record.model: _alone(record) for record in records if isinstance(record, UsageRecord)}
+    return {record.model: usage_alone(record) for record in records if isinstance(record, UsageRecord)}
 
 
-def _alone(record: UsageRecord) -> Usage:
-    """An agent may have kept what models before this one had, and this one takes that again: its memory is no less
-    than what was added to that, as its peak is, and no more than all that the agent has beyond the empty one."""
+def usage_alone(record: UsageRecord) -> Usage:
+    """What a model took while it was alone in an agent.
+
+    An agent may have kept what models before this one had, and this one takes that again: its memory is no less
+    than what was added to that, as its peak is, and no more than all that the agent has beyond the empty one.
+    """
     empty, before = state_of(record.empty), state_of(record.before)
     after = [state_of(state) for state in record.after]
     added, whole = memory_use(before, after), memory_use(empty, after)

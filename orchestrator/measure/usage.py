@@ -1,4 +1,4 @@
-"""What each model takes besides time: each alone in the agent for a moment, before the first batch."""
+"""What each model takes besides time: each alone in the agent for a moment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from orchestrator.devices.common.device import Device, no_one_to_tell
+from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import UsageRecord
+from orchestrator.journal.usage import MemoryUse, usage_alone
 from orchestrator.measure.link import Link
 from orchestrator.measure.readiness import run_when_ready
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.device_state import DeviceState
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 from orchestrator.wire.model_file import ModelFile
 
 ALONE_S = 0.6
@@ -50,6 +53,24 @@ def note_usage(
             continue
         except AgentLost:
             link.drop()
+
+
+def memory_of(device: Device, variant: Variant, file: ModelFile) -> MemoryUse | None:
+    """Memory of a model alone in an agent of its own; None where the device does not tell, or can't run it.
+
+    An agent keeps what it has freed, and its peak never falls: in one that has run other models, as before the
+    batches of a measurement, memory has a range of what may be theirs, and a peak only where it is the highest yet.
+    """
+    link = Link(device, variant.runtime, variant.load_options)
+    try:
+        empty = link.client.state()
+        if empty.agent_memory_bytes is None:
+            return None
+        return usage_alone(_alone(link, file, "alone", Policy(), empty, empty, no_one_to_tell)).memory
+    except (AgentError, DeviceError):
+        return None
+    finally:
+        link.drop()
 
 
 def _tells(state: DeviceState) -> bool:

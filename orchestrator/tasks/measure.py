@@ -15,8 +15,8 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts
 from orchestrator.journal.usage import MemoryUse, Usage
-from orchestrator.measure.memory import memory_of
 from orchestrator.measure.session import Measurement
+from orchestrator.measure.usage import memory_of
 from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_models
 from orchestrator.tasks.networks import (
     Network,

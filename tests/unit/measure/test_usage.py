@@ -14,6 +14,7 @@ from orchestrator.journal.log import read_log
 from orchestrator.journal.records import UsageRecord
 from orchestrator.journal.usage import Usage, usages_of
 from orchestrator.measure.session import Measurement, measure
+from orchestrator.measure.usage import memory_of
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.device_state import DeviceState
@@ -92,6 +93,14 @@ def test_memory_lies_between_what_was_added_and_all_that_is_there(tmp_path: Path
     assert (first.resident_low, first.resident, first.resident_high) == (40 * MIB, 40 * MIB, 40 * MIB)
     assert (second.resident_low, second.resident_high) == (15 * MIB, 40 * MIB), "25 were kept"
     assert (first.peak, second.peak) == (40 * MIB, None), "the second one's is no higher than the first one's"
+
+
+def test_a_model_alone_in_an_agent_of_its_own_is_measured_as_a_journal_s_first(tmp_path: Path) -> None:
+    first = measured(tmp_path, phone()).usages["model00"].memory
+    assert memory_of(phone(), VARIANT, subject(tmp_path).files["model00"]) == first
+    assert memory_of(phone(told=False), VARIANT, subject(tmp_path).files["model00"]) is None
+    refusing = phone(refused={SHA["model01"]})
+    assert memory_of(refusing, VARIANT, subject(tmp_path).files["model01"]) is None
 
 
 def test_energy_is_of_the_calls_alone_and_has_the_counter_s_interval(tmp_path: Path) -> None:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.amounts import parse_budget, parse_pace, parse_percent
-from orchestrator.cli.lut_store import open_store
+from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.lut_table import provenance
-from orchestrator.cli.options import (
-    AccessOptions,
-    BudgetOption,
-    PaceOption,
-    SelfTestOption,
-    VariantOptions,
-    WorkersOption,
-    target_of,
-    with_blocks,
-)
+from orchestrator.cli.options import AccessOptions, VariantOptions, target_of, with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, shown_progress
 from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import say_how
+from orchestrator.cli.run_options import ProfilingOptions
 from orchestrator.fleet.classes import parse_classes
 from orchestrator.fleet.crew import Limits
 from orchestrator.fleet.stf import Farm
@@ -55,18 +45,9 @@ def fleet_command(
     ] = "15m",
     space: Annotated[str, typer.Option(help="Search space to profile.")] = "autovit-xxs",
     variant: VariantOptions,
-    budget: BudgetOption = "15m",
     plan: PlanOptions,
-    narrow: Annotated[str | None, typer.Option(help="Stop at predictions within this; 1.5%.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where a run was not finished.")] = False,
-    reuse: Annotated[
-        bool, typer.Option("--reuse", help="Keep the LUTs of equal runs that were finished.")
-    ] = False,
-    luts: Annotated[Path | None, typer.Option("--luts", help="Where LUTs are written.")] = None,
+    profiling: ProfilingOptions,
     access: AccessOptions,
-    self_test: SelfTestOption = True,
-    pace: PaceOption = None,
-    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Profile a space on many phones at once: one LUT for each class of them.
@@ -76,24 +57,16 @@ def fleet_command(
     """
     classes, limits = parse_classes(devices), Limits(lease_s=parse_budget(lease, "--lease"))
     farm = Farm.of(stf, limits.lease_s) if stf else None
-    store = open_store(luts, made=True)
-    width = None if narrow is None else parse_percent(narrow, "--narrow") / 100
+    target = target_of("", variant, access)
     with shown_progress() as progress:
         profiled = profile_fleet(
             space,
             classes,
             plan.choice,
-            target=target_of("", variant, access),
+            target=target,
             farm=farm,
             limits=limits,
-            budget_s=parse_budget(budget),
-            narrow=width,
-            self_test=self_test,
-            pace_us=parse_pace(pace),
-            fresh=fresh,
-            reuse=reuse,
-            store=store,
-            workers=workers,
+            **profiling.parse(),
             progress=progress,
         )
     _show(profiled, as_json)

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.amounts import parse_budget, parse_pace, parse_percent
-from orchestrator.cli.lut_store import open_store
 from orchestrator.cli.lut_table import emit_entries, provenance
-from orchestrator.cli.options import (
-    AccessOptions,
-    BudgetOption,
-    DeviceOption,
-    PaceOption,
-    SelfTestOption,
-    VariantOptions,
-    WorkersOption,
-    parse_name,
-    target_of,
-    with_blocks,
-)
+from orchestrator.cli.options import AccessOptions, DeviceOption, VariantOptions, target_of, with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say, shown_progress
 from orchestrator.cli.plan import show_plan
 from orchestrator.cli.plan_options import PlanOptions
+from orchestrator.cli.run_options import ProfilingOptions, RunOptions
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.policy import Policy
 from orchestrator.simulate.compare import Comparison
 from orchestrator.tasks.plan import plan_profile
 from orchestrator.tasks.profile import Profile, profile
 
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Which run it is."""
-
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where a run was not finished.")] = False
-    reuse: Annotated[
-        bool, typer.Option("--reuse", help="Keep the LUT of an equal run that was finished.")
-    ] = False
-    name: Annotated[
-        str | None, typer.Option(help="Of the device in the LUT, where its own would not tell it apart.")
-    ] = None
-    run_folder: Annotated[Path | None, typer.Option("--run", help="Folder of the run's journal.")] = None
+_PLANNED = ("budget_s", "narrow", "pace_us", "store", "workers")
+"""Options that decide a plan; the others are of its execution."""
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +34,6 @@ def profile_command(
     *,
     space: Annotated[str, typer.Option(help="Search space to profile.")] = "autovit-xxs",
     variant: VariantOptions,
-    budget: BudgetOption = "15m",
     plan: PlanOptions,
     sources: Annotated[
         str | None,
@@ -66,58 +42,26 @@ def profile_command(
             help="LUT[,LUT...] of other devices to learn from too, or best: the best of the space at hand.",
         ),
     ] = None,
-    narrow: Annotated[str | None, typer.Option(help="Stop at predictions within this; 1.5%.")] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Say what would be measured, and stop.")
     ] = False,
+    profiling: ProfilingOptions,
     run: RunOptions,
-    luts: Annotated[Path | None, typer.Option("--luts", help="Where the LUT is written.")] = None,
     access: AccessOptions,
-    self_test: SelfTestOption = True,
-    pace: PaceOption = None,
-    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every block of a space on a device and write a new version of its LUT.
 
     A run that was cut off goes on where it was: give the same command again.
     """
-    target, budget_s = target_of(device, variant, access), parse_budget(budget)
-    store = open_store(luts, made=True)
-    if run.name is not None:
-        parse_name(run.name)
-    width = None if narrow is None else parse_percent(narrow, "--narrow") / 100
-    pace_us, choice = parse_pace(pace), replace(plan.choice, sources=sources)
+    target, choice = target_of(device, variant, access), replace(plan.choice, sources=sources)
+    asked = profiling.parse()
     if plan_only:
-        planned = plan_profile(
-            space,
-            target,
-            choice,
-            budget_s=budget_s,
-            narrow=width,
-            pace_us=pace_us,
-            store=store,
-            workers=workers,
-        )
+        planned = plan_profile(space, target, choice, **{name: asked[name] for name in _PLANNED})
         show_plan(planned, as_json)
         return
     with shown_progress() as progress:
-        profiled = profile(
-            space,
-            target,
-            choice,
-            budget_s=budget_s,
-            narrow=width,
-            self_test=self_test,
-            pace_us=pace_us,
-            name=run.name,
-            run_folder=run.run_folder,
-            fresh=run.fresh,
-            reuse=run.reuse,
-            store=store,
-            workers=workers,
-            progress=progress,
-        )
+        profiled = profile(space, target, choice, **asked, **run.parse(), progress=progress)
     show_profile(profiled, as_json)
 
 

@@ -19,6 +19,9 @@ WEAK_REFERENCE_SHARE = 0.01
 models hold the block, its error is in theirs: entries that every network has, such as stem and head, are badly
 known each but well known as a sum."""
 
+MAX_LOG = math.log(100.0)
+"""Devices farther apart than a hundredfold tell nothing of a third; intervals end there."""
+
 
 @dataclass(frozen=True)
 class EntryCost:
@@ -34,7 +37,7 @@ class Prediction:
     """Latency of a network. `low` and `high` hold a new measurement at `level`; a `level` of None says that
     no conformal width exists and the arms of all entries' intervals are added up, which is wider than 95 %.
     `weak_keys`: its blocks whose entries are weak, each once, in order. `basis`: `conformal`, `posterior`
-    (calibrated) or `entries`."""
+    (calibrated), `entries` or `spread` (between devices)."""
 
     ms: float
     low: float
@@ -42,6 +45,12 @@ class Prediction:
     level: float | None
     weak_keys: tuple[str, ...]
     basis: str = "conformal"
+
+    def elsewhere(self, log_sd: float) -> Prediction:
+        """For another device: times and divided by 1.96 `log_sd`, its own width in quadrature."""
+        own = math.log(max(self.high / self.ms, 1.0))
+        factor = math.exp(min(math.hypot(own, 1.96 * log_sd), MAX_LOG))
+        return replace(self, low=self.ms / factor, high=self.ms * factor, level=0.95, basis="spread")
 
 
 def latency_ms(
@@ -74,7 +83,9 @@ class LatencyModel:
     """Prices networks. All milliseconds; `conformal_half_width` is relative, None where there is none. `basis` says
     what it is: `conformal`; `posterior`, calibrated, where few were held out and other devices' LUTs are the prior.
 
-    `heldout_errors`: (measured - predicted) / predicted of the LUT's held-out models, ascending.
+    `heldout_errors`: (measured - predicted) / predicted of the LUT's held-out models, ascending. `device_log_sd`:
+    how far the device that is meant may lie from the LUT's, as a standard deviation of the logarithm; 0: it is the
+    same one.
     """
 
     base_ms: float
@@ -84,6 +95,7 @@ class LatencyModel:
     conformal_level: float | None
     heldout_errors: tuple[float, ...] = ()
     basis: str = "conformal"
+    device_log_sd: float = 0.0
 
     @classmethod
     def of(cls, meta: LutMeta, entries: Sequence[Entry], models: Sequence[MeasuredModel]) -> LatencyModel:
@@ -128,7 +140,8 @@ class LatencyModel:
         else:
             half = ms * self.conformal_half_width
             half += sum(self.costs[key].half_width_ms for key in blocks if self.costs[key].weak)
-        return Prediction(ms, max(ms - half, 0.0), ms + half, self.conformal_level, weak_keys, self.basis)
+        own = Prediction(ms, max(ms - half, 0.0), ms + half, self.conformal_level, weak_keys, self.basis)
+        return own.elsewhere(self.device_log_sd) if self.device_log_sd else own
 
     def margin(self, confidence: float) -> Margin:
         """One-sided: P(measured <= (1 + relative) predicted + arms) >= confidence, for 0.5 <= confidence < 1.
@@ -138,7 +151,19 @@ class LatencyModel:
         2 confidence - 1 or more, whose upper end this is if errors are as often too high as too low. With too
         few for that as well, the arms of all entries, added up as if all erred together, at the normal quantile
         of `confidence` instead of that of a 95 % interval. Weak entries widen the first two by their own arms.
+
+        For another device the share is at least `device_log_sd` at the normal quantile of `confidence`, both in
+        quadrature as logarithms, and arms grow by as much; the bound is then at least as high as such a sum of
+        the whole.
         """
+        own = self._own_margin(confidence)
+        if not self.device_log_sd:
+            return own
+        apart = min(NormalDist().inv_cdf(confidence) * self.device_log_sd, MAX_LOG)
+        relative = math.expm1(min(math.hypot(math.log1p(own.relative), apart), MAX_LOG))
+        return Margin(relative, {key: arm * math.exp(apart) for key, arm in own.arms_ms.items()})
+
+    def _own_margin(self, confidence: float) -> Margin:
         arm_share = NormalDist().inv_cdf(confidence) / NormalDist().inv_cdf(0.975)
         arms = {key: arm_share * cost.half_width_ms for key, cost in self.costs.items()}
         weak = {key: arms[key] for key, cost in self.costs.items() if cost.weak}

@@ -25,7 +25,7 @@ from orchestrator.cli.output import (
     shown_progress,
     tell,
 )
-from orchestrator.tasks.foreign import device_spread, warning, widened
+from orchestrator.tasks.foreign import for_device, foreign, warning
 from orchestrator.tasks.predict import predict
 
 app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)
@@ -116,13 +116,12 @@ def predict_command(
     """Predict whole-network latency of architectures."""
     store = open_store(luts)
     ref = store.resolve(lut)
+    table = store.load(ref)
     with shown_progress() as progress:
-        predicted = predict(store.load(ref), arch, resolution, progress)
-    if device is not None and device != ref.device:
-        spread = device_spread(store, ref.space, ref.variant.split("-")[0])
-        tell_of_lut(warning(ref, device, spread))
-        if spread is not None:
-            predicted = {name: widened(prediction, spread) for name, prediction in predicted.items()}
+        predicted = predict(table, arch, resolution, progress)
+    if device is not None and (meant := foreign(ref, table, device, store)) is not None:
+        tell_of_lut(warning(ref, meant))
+        predicted = {name: for_device(prediction, meant) for name, prediction in predicted.items()}
     rows = [
         {
             "arch": name,

@@ -10,16 +10,15 @@ import typer
 from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.eval import DataOption, OnOption, OutsideOption
-from orchestrator.cli.lut_store import LutsOption, open_store, tell
+from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
 from orchestrator.cli.search_coarse import check_settings, show_largest
 from orchestrator.cli.search_options import LimitOptions, PhoneOptions, SettingOptions
 from orchestrator.tasks.coarse import find_largest
-from orchestrator.tasks.foreign import device_spread, warning
 from orchestrator.tasks.phones import budget_of
 from orchestrator.tasks.trial import Trial
-from orchestrator.winner.card import budget_text, by_lut
+from orchestrator.winner.card import budget_text, by_lut, lut_text
 from orchestrator.winner.choice import MeasuredBest
 from search.algorithms import INHERITED_ACCURACY
 
@@ -79,8 +78,6 @@ def search_command(
     if device is not None:
         into = store if feedback else None
         trial = Trial(device, access.parse(), top_count, parse_budget(budget), into)
-        for ref in (phone.ref for phone in opened if phone.ref.device != device):
-            tell(warning(ref, device, device_spread(store, ref.space, ref.variant.split("-")[0])))
     if supernet is None:
         check_settings(chosen)
         if objective != INHERITED_ACCURACY or data or outside or feedback or cluster or on != "auto":
@@ -97,6 +94,7 @@ def search_command(
                 seed=chosen.seed,
                 trial=trial,
                 workers=workers,
+                store=store,
                 progress=progress,
             )
         show_largest(found, output, as_json)
@@ -117,6 +115,7 @@ def search_command(
             on=on,
             workers=workers,
             cluster=cluster,
+            store=store,
             progress=progress,
         )
     if as_json:
@@ -131,6 +130,7 @@ def _document(network: FoundNetwork) -> dict[str, Any]:
         **result.model_dump(include={"space", "budget", "settings", "coarse", "history"}),
         "winner": network.winner.model_dump(),
         "lut": network.lut_name,
+        "luts": [pin.model_dump() for pin in result.provenance.luts] if result.provenance else [],
         "measured": measured.model_dump()["models"] if measured else [],
         "meets_budget": measured.meets_budget if measured else None,
         "new_lut": str(network.new_lut) if network.new_lut else None,
@@ -161,7 +161,7 @@ def facts_of(network: FoundNetwork) -> dict[str, str]:
         judged = f"{winner.accuracy:.4g} by the objective {own}, also where a heading says accuracy"
     predicted = [f"{ms:.3f} ms (up to {high_ms:.3f})" for ms, high_ms in winner.latencies]
     return {
-        "lut": " and ".join(result.lut_names),
+        "lut": " and ".join(map(lut_text, result.provenance.luts) if result.provenance else result.lut_names),
         "budget": budget_text(result),
         "within it": f"{100 * coarse.feasible_share:.3g} % of the space; "
         f"the fastest has {coarse.smallest_ms:.3f} ms",

@@ -8,7 +8,7 @@ from typing import Any
 from luts.format.errors import UsageError
 from orchestrator.cli.output import Column, emit_facts, emit_json, emit_rows, say
 from orchestrator.tasks.coarse import LargestNetworks
-from orchestrator.winner.card import by_lut, limits_text
+from orchestrator.winner.card import by_lut, limits_text, lut_text
 from search.algorithms import SearchSettings
 
 OF_COARSE = ("seed", "draws", "skeletons")
@@ -49,8 +49,10 @@ def facts_of(found: LargestNetworks) -> dict[str, str]:
     latencies = (result.budget.latency_ms, *result.budget.further_latency_ms)
     what = "all" if result.whole else "drawn from all"
     return {
-        "lut": " and ".join(names),
-        "budget": limits_text(result.budget, by_lut([f"{ms:.3f} ms" for ms in latencies], names)),
+        "lut": " and ".join(map(lut_text, result.luts)),
+        "budget": limits_text(
+            result.budget, by_lut([f"{ms:.3f} ms" for ms in latencies], names), result.luts
+        ),
         "within it": f"{100 * coarse.feasible_share:.3g} % of the space; "
         f"the fastest has {coarse.smallest_ms:.3f} ms",
         "networks": f"the {len(result.networks)} largest by {result.largest_by}, of {coarse.feasible:,}, "
@@ -67,6 +69,8 @@ def _document(found: LargestNetworks) -> dict[str, Any]:
         ),
         "trained": False,
         "luts": [pin.name for pin in result.luts],
+        "read_for": result.luts[0].read_for,
+        "device_log_sd": result.luts[0].device_log_sd,
         "networks": [row.model_dump() | {"file": str(file)} for file, row in found.files.items()],
         "measured": [row.model_dump() | {"weights": "random"} for row in found.measured],
     }

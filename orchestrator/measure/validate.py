@@ -13,6 +13,7 @@ from luts.estimate.accuracy import kendall_tau, mape, share_within
 from luts.estimate.percentiles import Percentiles
 from luts.format.atomic_file import write_text
 from luts.format.json_file import read_json
+from luts.format.latency import LatencyModel
 from luts.format.lut import Lut
 from luts.format.values import Fraction, Ms, PositiveMs, Value
 from orchestrator.measure.session import Measurement
@@ -26,7 +27,7 @@ MAX_JSON_BYTES = 64 << 20
 
 
 class Compared(Value):
-    """One architecture (canonical JSON), predicted and measured with intervals, in ms of the LUT's reference.
+    """One architecture (canonical JSON), predicted and measured with intervals, as `compare` has them.
 
     `percentiles` are of single calls in ms as they ran that day; None in files of before.
     """
@@ -91,14 +92,21 @@ class Validation(Value):
         return read_json(path, cls, MAX_JSON_BYTES, "run bench validate again")
 
 
-def compare(lut: Lut, archs: Sequence[Arch], measurement: Measurement) -> list[Compared]:
-    """Predictions beside measurements, both in ms of the LUT's reference."""
-    model = lut.latency_model
+def compare(
+    model: LatencyModel, archs: Sequence[Arch], measurement: Measurement, reference_ms: float | None
+) -> list[Compared]:
+    """Predictions beside measurements, these in ms of a LUT's reference.
+
+    Without `reference_ms`, where the LUT is another device's, in those of the measured one as it was that day, with
+    the uncertainty of its reference in the intervals.
+    """
     rows = []
     for arch in archs:
         keys = arch.keys()
         predicted = model.predict(keys, arch.boundary_bytes())
-        ms, low, high = measurement.ms(model_id(keys), lut.meta.reference_ms)
+        ms, low, high = measurement.ms(model_id(keys), reference_ms)
+        if reference_ms is None:
+            low, high = measurement.reference.widen(ms, low, high)
         rows.append(
             Compared(
                 arch=arch.to_json(),
@@ -106,7 +114,7 @@ def compare(lut: Lut, archs: Sequence[Arch], measurement: Measurement) -> list[C
                 predicted_low=predicted.low,
                 predicted_high=predicted.high,
                 measured_ms=ms,
-                measured_low=low,
+                measured_low=max(low, 0.0),
                 measured_high=high,
                 percentiles=measurement.estimation.percentiles(model_id(keys)),
             )

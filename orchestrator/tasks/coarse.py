@@ -9,11 +9,12 @@ from pathlib import Path
 from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
 from luts.format.json_file import write_json
+from luts.format.store import LutStore
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
-from orchestrator.measure.validate import Compared, compare
+from orchestrator.measure.validate import Compared
 from orchestrator.plan.plan import model_id
-from orchestrator.tasks.phones import Phone, budget_of, searchable
+from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside
 from orchestrator.tasks.trial import Trial
@@ -51,6 +52,7 @@ def find_largest(
     seed: int = 0,
     trial: Trial | None = None,
     workers: int | None = None,
+    store: LutStore | None = None,
     progress: Progress = silent,
 ) -> LargestNetworks:
     """The coarse stage of Algorithm 2 alone: the networks within a latency with the most MACs, then parameters.
@@ -62,8 +64,10 @@ def find_largest(
         count: K, how many networks are kept.
         draws: Candidates drawn from within the budget; all of them, where there are no more.
         seed: Of the draws.
-        trial: How the first are measured, with random weights; None leaves it at predictions.
+        trial: How the first are measured, with random weights; None leaves it at predictions. Where the first LUT
+            is not of its device, predictions and what is held to the budget are widened (`Phone.meant_for`).
         workers: Exporting processes; all cores.
+        store: LUTs of the devices that are known; the user's and the package's by default.
         progress: Told of every export and pass of measuring.
 
     Raises:
@@ -72,6 +76,7 @@ def find_largest(
         StorageError: nothing can be written into `output`.
     """
     check_folder(output)
+    phones = meant_phones(phones, trial, store, progress)
     phone = phones[0]
     space = searchable(phones, covered_space(phone.lut))
     prices = [phone.price for phone in phones]
@@ -121,4 +126,4 @@ def _measured(
             progress=progress,
         )
     run.finish("measured")
-    return tuple(compare(phone.lut, archs, measurement))
+    return tuple(phone.compared(archs, measurement))

@@ -8,31 +8,50 @@ from typing import Any
 
 from luts.format.codec import META_FILE
 from luts.format.errors import UsageError
+from luts.format.latency import LatencyModel
 from luts.format.lut import Lut
 from luts.format.store import LutRef, LutStore, lut_store
 from orchestrator.export.artifacts.cache import digest
 from orchestrator.export.artifacts.variant import Variant
+from orchestrator.measure.session import Measurement
+from orchestrator.measure.validate import Compared, compare
 from orchestrator.plan.classes import priced_for, said_of
+from orchestrator.tasks.foreign import Foreign, foreign, warning
 from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.trial import Trial
 from search.algorithms import Budget, LutPrice
 from search.algorithms.record import LutPin
-from search.spaces import Space
+from search.spaces import Arch, Space
 from search.spaces.coverage import covered_space
 from search.spaces.scope import Scope
 
 
 @dataclass(frozen=True)
 class Phone:
-    """A LUT and the latency that a network may have by it."""
+    """A LUT and the latency that a network may have by it; `foreign` where another device than its own is meant."""
 
     ref: LutRef
     lut: Lut
     latency_ms: float
+    foreign: Foreign | None = None
 
     @property
     def pin(self) -> LutPin:
-        """Which LUT it is, for the record."""
-        return LutPin(name=str(self.ref), sha256=digest(self.ref.path / META_FILE)[0])
+        """Which LUT it is, for the record, and for which device it was read."""
+        return LutPin(
+            name=str(self.ref),
+            sha256=digest(self.ref.path / META_FILE)[0],
+            read_for=self.foreign.device if self.foreign else "",
+            device_log_sd=self.foreign.log_sd if self.foreign else 0.0,
+        )
+
+    def meant_for(self, device: str, store: LutStore, progress: Progress = silent) -> Phone:
+        """The same for a device, of which its LUT may not be; then `progress` is told, and predictions and their
+        bounds are as wide as the devices known to `store` are apart."""
+        found = foreign(self.ref, self.lut, device, store)
+        if found is not None:
+            progress(Note(f"warning: {warning(self.ref, found)}"))
+        return replace(self, foreign=found)
 
     def for_classes(self, classes: int, progress: Progress = silent) -> Phone:
         """The same phone for networks of so many classes (`priced_for`)."""
@@ -47,9 +66,22 @@ class Phone:
         return Variant.parse(self.lut.meta.variant)
 
     @property
+    def model(self) -> LatencyModel:
+        """Its latency model, for the device that is meant."""
+        log_sd = self.foreign.log_sd if self.foreign else 0.0
+        return replace(self.lut.latency_model, device_log_sd=log_sd)
+
+    @property
     def price(self) -> LutPrice:
-        """Its latency model."""
-        return LutPrice(self.lut.latency_model, self.pin.sha256, str(self.ref))
+        """Its latency model and which it is."""
+        pin = self.pin
+        read = f"~{pin.device_log_sd!r}" if pin.device_log_sd else ""
+        return LutPrice(self.model, pin.sha256 + read, str(self.ref))
+
+    def compared(self, archs: Sequence[Arch], measurement: Measurement) -> list[Compared]:
+        """Predictions beside measurements, in ms of the LUT's reference; of another device in its own of that
+        day, with the uncertainty of its reference in the intervals."""
+        return compare(self.model, archs, measurement, None if self.foreign else self.lut.meta.reference_ms)
 
 
 def open_phone(
@@ -77,6 +109,25 @@ def open_phone(
     if latency_ms is None:
         latency_ms = table.meta.reference_ms * reference_percent / 100
     return Phone(ref, table, latency_ms)
+
+
+def meant_phones(
+    phones: Sequence[Phone], trial: Trial | None, store: LutStore | None, progress: Progress
+) -> list[Phone]:
+    """The phones, the first meant for the device of a trial, if there is one.
+
+    Raises:
+        UsageError: its LUT is another device's, into which these measurements can't be fed.
+    """
+    if trial is None:
+        return list(phones)
+    meant = phones[0].meant_for(trial.device, store or lut_store(), progress)
+    if meant.foreign and trial.feed_into is not None:
+        raise UsageError(
+            f"{meant.ref} is not of {trial.device}, so measurements there can't be fed into it; leave --feedback "
+            f"out, or make it one of {trial.device} with bench lut adapt"
+        )
+    return [meant, *phones[1:]]
 
 
 def budget_of(phones: Sequence[Phone], **further: Any) -> Budget:

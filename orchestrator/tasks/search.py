@@ -10,6 +10,7 @@ from pathlib import Path
 from luts.format.atomic_file import check_folder
 from luts.format.code_version import code_version
 from luts.format.errors import UsageError
+from luts.format.store import LutStore
 from orchestrator.agent.device.cores import usable_cores
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
@@ -17,7 +18,7 @@ from orchestrator.plan.plan import model_id
 from orchestrator.tasks.evaluate import open_evaluator
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.notes import Notes
-from orchestrator.tasks.phones import Phone, budget_of, searchable, within_scope
+from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable, within_scope
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.tasks.side_by_side import REFERENCE, measure_beside
 from orchestrator.tasks.trial import Trial
@@ -88,6 +89,7 @@ def find_network(
     on: str = "auto",
     workers: int | None = None,
     cluster: bool = False,
+    store: LutStore | None = None,
     progress: Progress = silent,
 ) -> FoundNetwork:
     """The most accurate architecture within a latency; a search that was killed goes on when repeated.
@@ -99,22 +101,25 @@ def find_network(
         budget: What more than the phones' latencies must hold, as `budget_of` makes it.
         settings: How to search.
         objective: Name of a registered one, by which architectures are judged.
-        trial: How the best are measured; None leaves it at predictions.
+        trial: How the best are measured; None leaves it at predictions. Where the first LUT is not of its device,
+            predictions and what is held to the budget are widened (`Phone.meant_for`).
         data: Where the images lie now, if elsewhere than the checkpoint says.
         outside: Propose networks too that the supernet was not trained on.
         on: `auto`, `cpu`, `cuda` or `mps`: where networks are judged.
         workers: Evaluating and exporting processes; all cores, or for evaluating one a GPU.
         cluster: Evaluate on the Ray cluster of `$RAY_ADDRESS`, or one started here.
+        store: LUTs of the devices that are known; the user's and the package's by default.
         progress: Told of every evaluation, export and pass of measuring.
 
     Raises:
         InfeasibleError: nothing meets the budget; says the smallest latency that can be reached.
         UsageError: LUTs and supernet don't fit together, what was trained is one network alone, `output` holds
-            another search, or nothing is new to the LUT that is to be fed.
+            another search, or nothing is new to the LUT that is to be fed, or it is another device's.
         StorageError: nothing can be written into `output`, which is found before anything is evaluated.
     """
     check_folder(output)
     settings = settings or SearchSettings()
+    phones = meant_phones(phones, trial, store, progress)
     evaluator = open_evaluator(supernet, data, progress=progress)
     if evaluator.info.recipe.arch is not None:
         raise UsageError(
@@ -204,7 +209,9 @@ def _measure(
             workers=workers,
             progress=progress,
         )
-    measured = MeasuredBest.choose(trial.device, phone.lut, best, measurement, result.budget.latency_ms)
+    compared = phone.compared([row.architecture() for row in best], measurement)
+    variant, budget_ms = phone.lut.meta.variant, result.budget.latency_ms
+    measured = MeasuredBest.choose(trial.device, variant, best, compared, budget_ms)
     run.finish(str(folder.save_measured(measured)))
     return measured, run.journal
 

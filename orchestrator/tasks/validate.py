@@ -16,6 +16,7 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.validate import Validation, compare, summarise
 from orchestrator.plan.classes import priced_for, said_of
 from orchestrator.plan.plan import model_id
+from orchestrator.tasks.foreign import foreign
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside
 from search.spaces import Arch, Space
@@ -66,6 +67,9 @@ def validate(
     store = store or lut_store()
     ref = store.resolve(lut)
     table = store.load(ref.path)
+    if foreign(ref, table, device, store) is not None:
+        text = f"{ref} is not of {device}: both sides are in ms of its reference, so only shares are compared"
+        progress(Note(f"warning: {text}"))
     variant = Variant.parse(table.meta.variant)
     access = _by_its_runtime(device, variant, access or Access())
     if table.meta.fixed_performance != access.fixed_performance:
@@ -89,7 +93,8 @@ def validate(
             workers=workers,
             progress=progress,
         )
-    validation = summarise(str(ref), device, table, compare(table, archs, measurement), measurement)
+    compared = compare(table.latency_model, archs, measurement, table.meta.reference_ms)
+    validation = summarise(str(ref), device, table, compared, measurement)
     path = run.folder / "validation.json"
     validation.save(path)
     run.finish(str(path))

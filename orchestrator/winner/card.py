@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from luts.format.lut import Lut
 from luts.format.messages import few
 from orchestrator.winner.choice import MeasuredBest
 from search.algorithms import Budget, SearchResult
-from search.algorithms.record import Evaluated
+from search.algorithms.record import Evaluated, LutPin
 
 if TYPE_CHECKING:
     from search.supernet.train.checkpoint_info import CheckpointInfo
@@ -44,7 +45,7 @@ def model_card(card: Card, files: Mapping[str, str]) -> str:
         "MACs": f"{macs.conv_linear / 1e6:.2f} M conv+linear, {macs.total / 1e6:.2f} M all",
     }
     parts = [
-        f"# A network of {card.search.space} for {card.lut.meta.device.name}",
+        f"# A network of {card.search.space} for {_read_for(card) or card.lut.meta.device.name}",
         _table(facts),
         "## Latency",
         *_latency(card),
@@ -66,11 +67,12 @@ def model_card(card: Card, files: Mapping[str, str]) -> str:
 def budget_text(search: SearchResult) -> str:
     """A search's budget as people read it."""
     latencies = (search.budget.latency_ms, *search.budget.further_latency_ms)
-    return limits_text(search.budget, by_lut([f"{ms:.3f} ms" for ms in latencies], search.lut_names))
+    pins = search.provenance.luts if search.provenance else ()
+    return limits_text(search.budget, by_lut([f"{ms:.3f} ms" for ms in latencies], search.lut_names), pins)
 
 
-def limits_text(budget: Budget, latencies: Sequence[str]) -> str:
-    """A budget as people read it, with its latencies as texts."""
+def limits_text(budget: Budget, latencies: Sequence[str], pins: Sequence[LutPin] = ()) -> str:
+    """A budget as people read it, with its latencies as texts, by LUTs that may be another device's."""
     parts = [" and ".join(latencies)]
     parts += [f"{budget.params:,} parameters"] if budget.params is not None else []
     parts += [f"at least {budget.least_params:,} of them"] if budget.least_params is not None else []
@@ -79,7 +81,25 @@ def limits_text(budget: Budget, latencies: Sequence[str]) -> str:
     held = (
         f"latency held with {100 * budget.confidence:g} % confidence" if budget.cautious else "by prediction"
     )
+    read = [pin for pin in pins if pin.read_for]
+    if budget.cautious and read:
+        known = all(pin.device_log_sd for pin in read)
+        held += (
+            ", how far devices are apart included"
+            if known
+            else " on the LUT's own device; on others not known"
+        )
     return ", ".join([*parts, held])
+
+
+def lut_text(pin: LutPin) -> str:
+    """A LUT's name, and for which device it was read where it is another's."""
+    if not pin.read_for:
+        return pin.name
+    factor = (
+        f"within a factor of {math.exp(1.96 * pin.device_log_sd):.2f}" if pin.device_log_sd else "unknown"
+    )
+    return f"{pin.name}, read for {pin.read_for}: another device's, how far off {factor}"
 
 
 def by_lut(texts: Sequence[str], luts: Sequence[str]) -> list[str]:
@@ -125,7 +145,18 @@ def _latency(card: Card) -> list[str]:
     if len(luts) > 1:
         others = [f"The first is of this phone; on the others ({', '.join(luts[1:])}) nothing was measured."]
     how = f"At batch 1 on {where}, in milliseconds of the LUT's reference model."
+    if device := _read_for(card):
+        how = (
+            f"At batch 1. **Predictions are by a LUT of another device: {where}.** Measurements are of {device}, "
+            "in its own milliseconds of that day."
+        )
     return [*simulated, how, *others, _table(rows)]
+
+
+def _read_for(card: Card) -> str:
+    """The device that was meant where the first LUT is another's."""
+    pins = card.search.provenance
+    return pins.luts[0].read_for if pins else ""
 
 
 def _provenance(card: Card) -> Mapping[str, str]:
@@ -145,16 +176,17 @@ def _provenance(card: Card) -> Mapping[str, str]:
     if pins is not None:
         commit = f", commit `{pins.code.commit}`" if pins.code.commit else ""
         facts["code"] = f"blocktime {pins.code.package}{commit}, sources of search `{pins.code.sources}`"
-        facts["LUT"] = "; ".join(f"{lut.name}, lut.json `{lut.sha256}`" for lut in pins.luts)
+        facts["LUT"] = "; ".join(f"{lut_text(lut)}, lut.json `{lut.sha256}`" for lut in pins.luts)
     return facts
 
 
 def _unknown(card: Card) -> list[str]:
+    device = _read_for(card) or card.lut.meta.device.name
     lines = [
         "accuracy on the validation split, on other images, or after training of its own",
         "memory, energy and heat on the device, and latency under sustained load",
-        f"latency anywhere but as {card.lut.meta.variant} on {card.lut.meta.device.name}: of the two exported "
-        "models one is for another runtime",
+        f"latency anywhere but as {card.lut.meta.variant} on {device}: of the two exported models one is for "
+        "another runtime",
     ]
     if card.measured is None:
         lines.insert(

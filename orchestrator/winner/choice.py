@@ -9,10 +9,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from luts.format.json_file import read_json, write_json
-from luts.format.lut import Lut
 from luts.format.values import Fraction, Value
-from orchestrator.measure.session import Measurement
-from orchestrator.measure.validate import MAX_COMPARISONS, MAX_JSON_BYTES, Compared, compare
+from orchestrator.measure.validate import MAX_COMPARISONS, MAX_JSON_BYTES, Compared
 from search.algorithms import SearchResult
 from search.algorithms.record import Evaluated
 from search.spaces import Arch
@@ -49,10 +47,14 @@ class MeasuredBest(Value):
 
     @classmethod
     def choose(
-        cls, device: str, lut: Lut, best: Sequence[Evaluated], measurement: Measurement, budget_ms: float
+        cls,
+        device: str,
+        variant: str,
+        best: Sequence[Evaluated],
+        compared: Sequence[Compared],
+        budget_ms: float,
     ) -> MeasuredBest:
-        """Put measurements beside predictions and choose by them; `best` in the order of the search."""
-        compared = compare(lut, [row.architecture() for row in best], measurement)
+        """Choose by measurements; `best` in the order of the search, `compared` in the same."""
         models = tuple(
             MeasuredArch(**model.model_dump(), accuracy=row.accuracy)
             for model, row in zip(compared, best, strict=True)
@@ -60,7 +62,7 @@ class MeasuredBest(Value):
         within = first_within(models, budget_ms)
         return cls(
             device=device,
-            variant=lut.meta.variant,
+            variant=variant,
             winner=(within or models[0]).arch,
             meets_budget=within is not None,
             models=models,

@@ -91,4 +91,11 @@ def _of_luts(differing: str, earlier: SearchResult, now: Sequence[LutPin]) -> st
     if differing != "LUT" or earlier.provenance is None:
         return ""
     before, after = (" and ".join(pin.name for pin in pins) for pins in (earlier.provenance.luts, now))
-    return f": {before}, now {after}" if before != after else f": {before} has other files now"
+    if before != after:
+        return f": {before}, now {after}"
+    same = [pin.sha256 for pin in earlier.provenance.luts] == [pin.sha256 for pin in now]
+    return (
+        f": {before} is read for another device, or by other devices"
+        if same
+        else f": {before} has other files now"
+    )

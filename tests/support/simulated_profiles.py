@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,16 @@ from search.spaces import get_space
 PLAN = make_plan(get_space("autovit-nano"), design=24, heldout=12, removals="reference")
 # Larger batches than a real device gets, so that there are few of them and tests stay quick.
 POLICY = Policy(batch_models=15, max_rounds=30, max_passes=3, cooling_s=0.0)
+
+
+def alike(folder: Path, number: int, speed: float) -> str:
+    """The name of a simulated device; all that this makes are alike but for a twentieth, and faster or slower."""
+    costs = {"own_seed": number, "own_sd": 0.03, "deviation_sd": 0.12}
+    costs |= {"ms_per_mmac": 0.02 * speed, "ms_per_mib": 0.05 * speed, "constant_ms": 0.03 * speed}
+    document = {"name": f"alike{number}", "costs": costs, "noise": {"load_sd": 0.002}, "noise_seed": number}
+    path = folder / f"{number}.json"
+    path.write_text(json.dumps(document))
+    return f"simulated:{path}"
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,16 @@ class Evaluated(Value):
 
 
 class LutPin(Value):
-    """A LUT by name and by the sha256 of its lut.json, which holds the digests of its other files."""
+    """A LUT by name and by the sha256 of its lut.json, which holds the digests of its other files.
+
+    `read_for`: the device that was meant where the LUT is another's, from which it may lie `device_log_sd` away, as
+    a standard deviation of the logarithm; 0 where that was not known.
+    """
 
     name: _Text
     sha256: _Sha256
+    read_for: _Text = ""
+    device_log_sd: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class Provenance(Value):

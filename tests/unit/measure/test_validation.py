@@ -62,11 +62,8 @@ def test_the_percentiles_of_an_architecture_are_those_of_its_calls() -> None:
     measurement = SimpleNamespace(
         ms=lambda *_: (10.0, 9.9, 10.1), estimation=SimpleNamespace(percentiles=percentiles_of)
     )
-    lut = SimpleNamespace(
-        latency_model=SimpleNamespace(predict=lambda *_: SimpleNamespace(ms=10.0, low=9.0, high=11.0)),
-        meta=SimpleNamespace(reference_ms=10.0),
-    )
-    (row,) = compare(lut, [arch], measurement)  # type: ignore[arg-type]
+    model = SimpleNamespace(predict=lambda *_: SimpleNamespace(ms=10.0, low=9.0, high=11.0))
+    (row,) = compare(model, [arch], measurement, 10.0)  # type: ignore[arg-type]
     assert asked == [model_id(arch.keys())]
     assert Compared.model_validate_json(row.model_dump_json()) == row
     assert row.percentiles is not None

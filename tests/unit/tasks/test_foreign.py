@@ -1,0 +1,201 @@
+"""Another device's LUT read for a device: when it is another's, and how far predictions and budgets are widened."""
+
+import dataclasses
+import json
+import math
+import random
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from luts.format.errors import UsageError
+from luts.format.latency import EntryCost, LatencyModel, Prediction
+from luts.format.lut import Lut
+from luts.format.store import LutRef, LutStore
+from orchestrator.agent.device.state import describe_host
+from orchestrator.devices.simulated import scenario_of
+from orchestrator.simulate.truth import Truth
+from orchestrator.tasks.coarse import find_largest
+from orchestrator.tasks.foreign import Foreign, Spread, device_spread, for_device, foreign, warning
+from orchestrator.tasks.phones import open_phone
+from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.profile import profile
+from orchestrator.tasks.trial import Trial
+from orchestrator.winner.card import lut_text
+from orchestrator.wire.errors import DeviceError
+from search.spaces import get_space
+from search.spaces.registry import arch_from_json
+from tests.support.bench import bench
+from tests.support.simulated_profiles import alike
+from tests.unit.tasks.test_sources import FAST, made
+
+INT8 = "executorch-xnnpack-int8-t1"
+SLOWER = 3.0
+
+
+def ref_of(lut: Lut, tmp_path) -> LutRef:
+    return LutRef(lut.meta.device.name, lut.meta.space, lut.meta.variant, 1, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pixel() -> Lut:
+    return made(name="pixel")
+
+
+def like(lut: Lut, factor: float = 1.0, variant: str = "", **device: object) -> Lut:
+    """The LUT of another device, on which every block costs `factor` times as much."""
+    told = lut.meta.device.model_copy(update=device)
+    meta = lut.meta.model_copy(update={"device": told, "variant": variant or lut.meta.variant})
+    entries = tuple(
+        entry.model_copy(update={"ms": factor * entry.ms, "ci_high": factor * entry.ci_high})
+        for entry in lut.entries
+    )
+    return dataclasses.replace(lut, meta=meta, entries=entries)
+
+
+def test_the_spread_is_of_pairs_of_devices_by_hand(tmp_path, pixel) -> None:
+    store = LutStore([tmp_path])
+    store.write(pixel)
+    store.write(like(pixel, 7.0, variant="executorch-xnnpack-fp32-t2"))
+    ref = ref_of(pixel, tmp_path)
+    assert device_spread(store, ref) is None, "one device"
+    store.write(like(pixel, 3.0, name="xiaomi"))
+    found = device_spread(store, ref)
+    assert found == Spread(pytest.approx(math.log(3.0)), ("pixel", "xiaomi"))
+    store.write(like(pixel, 9.0, INT8, name="iphone"))
+    assert device_spread(store, ref) == found, "devices with a LUT of the same variant are known"
+    int8 = dataclasses.replace(ref, device="iphone", variant=INT8)
+    among = device_spread(store, int8)
+    assert among is not None
+    assert set(among.devices) == {"iphone", "pixel", "xiaomi"}, "one alone has int8, so all variants count"
+    logs = [math.log(9), math.log(3), math.log(3)]
+    assert among.log_sd == pytest.approx(math.sqrt(sum(log**2 for log in logs) / 3))
+    coreml = dataclasses.replace(ref, variant="coreml-fp16-all")
+    assert device_spread(store, coreml) is None
+
+
+def test_an_interval_grows_by_the_spread_by_hand() -> None:
+    own = Prediction(10.0, 9.0, 11.0, 0.9, (), "conformal")
+    wide = for_device(own, Foreign("x", Spread(0.1, ("a", "b"))))
+    factor = math.exp(np.hypot(math.log(1.1), 0.196))
+    assert (wide.low, wide.high) == pytest.approx((10 / factor, 10 * factor))
+    assert (wide.ms, wide.level, wide.basis) == (10.0, 0.95, "spread")
+    unknown = for_device(own, Foreign("x", None))
+    assert unknown == dataclasses.replace(own, level=None), "no level can be claimed without a spread"
+
+
+def test_a_budgets_bound_grows_by_the_spread_by_hand() -> None:
+    costs = {"a": EntryCost(2.0, 0.5, weak=False), "w": EntryCost(1.0, 0.4, weak=True)}
+    errors = tuple(-0.05 + 0.01 * i for i in range(20))
+    own = LatencyModel(0.5, 0.0, costs, 0.2, 0.95, errors)
+    away = dataclasses.replace(own, device_log_sd=0.3)
+    z = NormalDist().inv_cdf(0.9)
+    relative = math.exp(math.hypot(math.log1p(errors[18]), z * 0.3)) - 1
+    assert away.margin(0.9).relative == pytest.approx(relative)
+    assert away.margin(0.9).arms_ms == pytest.approx({"w": own.margin(0.9).arms_ms["w"] * math.exp(z * 0.3)})
+    whole = math.exp(math.hypot(math.log(own.bound_ms(["a", "w"], 0, 0.9) / 3.5), z * 0.3))
+    assert 3.5 * whole <= away.bound_ms(["a", "w"], 0, 0.9) <= 1.05 * 3.5 * whole
+    assert away.predict(["a"], 0) == own.predict(["a"], 0).elsewhere(0.3)
+    assert away.margin(0.5).relative >= 0
+
+
+def test_a_lut_is_a_devices_own_by_name_product_type_or_machine(tmp_path, pixel) -> None:
+    store = LutStore([tmp_path / "luts"])
+
+    def meant(lut: Lut, device: str) -> Foreign | None:
+        return foreign(ref_of(lut, tmp_path), lut, device, store)
+
+    here = describe_host()
+    machine = {"model": here.model, "soc": here.soc or "", "memory_bytes": here.memory_bytes}
+    assert meant(like(pixel, name="my-laptop", **machine), "host") is None
+    theirs = like(pixel, name="host", **machine | {"soc": "another processor"})
+    assert meant(theirs, "host") == Foreign("host", None), "every machine is called host"
+    phone = like(pixel, name="my-phone", model="Pixel 8")
+    assert meant(phone, "Pixel 8") is None
+    assert meant(phone, "my-phone") is None
+    assert meant(phone, "pixel7") == Foreign("pixel7", None)
+    store.write(like(pixel, name="lab-phone"))
+    assert meant(phone, "lab-phone") == Foreign("lab-phone", None)
+    with pytest.raises(DeviceError, match="unknown device 'pixle8': did you mean pixel8"):
+        meant(phone, "pixle8")
+
+
+def test_the_warning_names_both_devices_and_what_to_do(tmp_path) -> None:
+    ref = LutRef("pixel", "toy", FAST, 1, tmp_path)
+    said = warning(ref, Foreign("xiaomi", Spread(0.1, ("pixel", "iphone"))))
+    assert "is of pixel, not of xiaomi: predictions may be off by a factor of 1.22, as pixel, iphone" in said
+    assert f"bench lut adapt {ref} --device xiaomi" in said
+    said = warning(ref, Foreign("xiaomi", None))
+    assert "no second one has a LUT" in said
+    assert "intervals and budgets are those of pixel" in said
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A store with LUTs of two simulated devices, the second three times as slow, and its name."""
+    folder = tmp_path_factory.mktemp("foreign")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BLOCKTIME_RUNS", str(folder / "runs"))
+        store = LutStore([folder / "luts"])
+        choice = PlanChoice(design=8, heldout=3, removals="none")
+        first = profile("autovit-nano", alike(folder, 1, 1.0), choice, self_test=False, store=store)
+        store.write(like(first.lut, SLOWER, name="simulated-alike2"))
+        yield store, alike(folder, 2, SLOWER), folder
+
+
+def test_a_search_holds_the_widened_bound_to_the_budget_and_measures_in_the_devices_own_ms(
+    world, monkeypatch
+):
+    store, device, folder = world
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(folder / "runs"))
+    phone = open_phone("simulated-alike1", reference_percent=500, store=store)
+    told = []
+    found = find_largest(
+        [phone], folder / "out", count=3, trial=Trial(device, count=2), store=store, progress=told.append
+    )
+    spread = device_spread(store, phone.ref)
+    assert spread is not None
+    assert math.exp(spread.log_sd) == pytest.approx(SLOWER)
+    assert any("is of simulated-alike1, not of " in str(note) for note in told)
+    (pin,) = found.result.luts
+    assert (pin.read_for, pin.device_log_sd) == (device, spread.log_sd)
+    assert "another device's, how far off within a factor of" in lut_text(pin)
+    apart = NormalDist().inv_cdf(0.95) * spread.log_sd
+    for row in found.result.networks:
+        assert row.latency_high_ms <= phone.latency_ms
+        assert row.latency_high_ms / row.latency_ms > math.exp(apart)
+    scenario = scenario_of(device)
+    assert scenario is not None
+    for row in found.measured:
+        truth_ms = Truth(scenario.costs).latency_ms(arch_from_json(row.arch).keys())
+        assert row.measured_ms == pytest.approx(truth_ms, rel=0.02), "in the device's own milliseconds"
+        assert row.measured_low < row.measured_ms < row.measured_high
+        assert row.predicted_high / row.predicted_ms > math.exp(1.96 * spread.log_sd)
+    own = find_largest([phone], folder / "own", count=3, store=store)
+    assert own.result.networks[0].macs > found.result.networks[0].macs
+    with pytest.raises(UsageError, match="another price"):
+        find_largest([phone], folder / "out", count=3, store=store)
+    with pytest.raises(UsageError, match="leave --feedback out, or make it one of"):
+        find_largest([phone], folder / "fed", trial=Trial(device, feed_into=store), store=store)
+
+
+def test_the_commands_say_so(world):
+    store, device, folder = world
+    arch = folder / "arch.json"
+    arch.write_text(get_space("autovit-nano").sample(random.Random(0)).to_json())
+    done = bench(
+        "lut", "predict", "simulated-alike1", "--arch", arch, "--luts", store.roots[0],
+        "--device", device, "--json",
+    )  # fmt: skip
+    (row,) = json.loads(done.stdout)
+    assert row["basis"] == "spread"
+    assert row["high"] / row["ms"] > SLOWER
+    assert "warning: simulated-alike1/autovit-nano/simulated-t1/v1 is of simulated-alike1" in done.stderr
+    asked = [
+        "search", "--lut", "simulated-alike1", "--latency", "100%", "--luts", store.roots[0],
+        "--device", device, "-o", folder / "none",
+    ]  # fmt: skip
+    tight = bench(*asked)
+    assert tight.returncode == 5, tight.stderr
+    assert "its upper bound at 95 %" in tight.stderr

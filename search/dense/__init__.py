@@ -1,0 +1,1 @@
+"""Detection and segmentation: images with boxes and masks, losses, figures, training of one network."""

@@ -1,0 +1,211 @@
+"""`voc:DIR`: Pascal VOC as it is unpacked, `DIR/VOCdevkit/VOC2012`; or that folder itself.
+
+Lists and annotations are read by torchvision's `VOCDetection` and `VOCSegmentation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets import VOCDetection, VOCSegmentation
+
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.json_file import read_bytes
+from search.dense.data.pictures import read_picture, size_of_file
+from search.dense.data.scene import MAX_SIDE, VOID, Objects, Scenes, Task
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),
+    *("dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""In the order of the labels in masks, the first being 1."""
+
+MAX_XML_BYTES = 1 << 20
+"""A hundred times the largest of VOC2012."""
+
+SLACK_PX = 1
+"""Boxes are whole pixels counted from 1."""
+
+
+def open_voc(text: str, path: Path, task: Task) -> Scenes:
+    """The images of the lists that a task has, `Main` or `Segmentation`: `train` and `val`.
+
+    Raises:
+        UsageError: no such layout.
+        InvalidArtifactError: an image without annotation or mask, or a wrong one, which it names.
+    """
+    root, year = _devkit(text, path)
+    reader = VOCDetection if task == "detection" else VOCSegmentation
+    try:
+        lists = [reader(root, year=year, image_set=part) for part in ("train", "val")]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"{text}: not VOC as it is unpacked ({error}); expected DIR/VOCdevkit/VOC2012"
+        ) from error
+    images = [Path(file) for part in lists for file in part.images]
+    targets = [Path(file) for part in lists for file in part.targets]
+    names = [file.stem for file in images]
+    if not len(lists[1]):
+        raise InvalidArtifactError(f"{text}: the list of validation images is empty; restore it")
+    if foreign := next((file for file in images if file.parent.name != "JPEGImages"), None):
+        raise InvalidArtifactError(f"{text}: a list names the image {foreign.stem[:40]!r} elsewhere; mend it")
+    hashed = hashlib.sha256()
+    for name, image, target in zip(names, images, targets, strict=True):
+        hashed.update(f"{name}\0{size_of_file(image)}\0{size_of_file(target)}\n".encode())
+    if task == "detection":
+        return _of_boxes(text, names, images, targets, len(lists[0]), hashed.hexdigest())
+    return _of_masks(text, names, images, targets, len(lists[0]), hashed.hexdigest())
+
+
+def _devkit(text: str, path: Path) -> tuple[Path, str]:
+    """The folder that `VOCdevkit` lies in, and the year, the newest where there are several."""
+    if path.name.startswith("VOC20") and path.parent.name == "VOCdevkit":
+        return path.absolute().parent.parent, path.name.removeprefix("VOC")
+    years = sorted(folder.name.removeprefix("VOC") for folder in (path / "VOCdevkit").glob("VOC20[0-9][0-9]"))
+    if not years:
+        raise UsageError(f"{text}: no {path}/VOCdevkit/VOC2012; give the folder in which VOC was unpacked")
+    if len(years) > 1:
+        raise UsageError(f"{text}: several years; give one, such as voc:{path}/VOCdevkit/VOC{years[-1]}")
+    return path, years[0]
+
+
+def _of_boxes(
+    text: str,
+    names: Sequence[str],
+    images: Sequence[Path],
+    targets: Sequence[Path],
+    boundary: int,
+    digest: str,
+) -> Scenes:
+    read = [_read_xml(target) for target in targets]
+    objects = [one for one, _ in read]
+    sizes = np.asarray([size for _, size in read], np.int64)
+
+    def no_mask(index: int) -> np.ndarray:
+        raise UsageError(f"{text}: {names[index]} was opened for detection, which reads no masks")
+
+    taught = np.asarray([i for i in range(boundary) if len(objects[i].boxes)], np.int64)
+    return Scenes(
+        text,
+        CLASSES,
+        names,
+        sizes,
+        taught,
+        np.arange(boundary, len(names)),
+        boundary - len(taught),
+        _reading(names, images, sizes),
+        objects.__getitem__,
+        no_mask,
+        digest,
+    )
+
+
+def _of_masks(
+    text: str,
+    names: Sequence[str],
+    images: Sequence[Path],
+    targets: Sequence[Path],
+    boundary: int,
+    digest: str,
+) -> Scenes:
+    sizes = np.asarray(
+        [_same_size(image, target) for image, target in zip(images, targets, strict=True)], np.int64
+    )
+
+    def no_objects(index: int) -> Objects:
+        raise UsageError(f"{text}: {names[index]} was opened for segmentation, which reads no boxes")
+
+    return Scenes(
+        text,
+        CLASSES,
+        names,
+        sizes,
+        np.arange(boundary),
+        np.arange(boundary, len(names)),
+        0,
+        _reading(names, images, sizes),
+        no_objects,
+        lambda index: _read_mask(targets[index]),
+        digest,
+    )
+
+
+def _reading(names: Sequence[str], images: Sequence[Path], sizes: np.ndarray) -> Callable[[int], np.ndarray]:
+    return lambda index: read_picture(images[index], names[index], *map(int, sizes[index]))
+
+
+def _read_xml(path: Path) -> tuple[Objects, tuple[int, int]]:
+    """Objects of an annotation, and height and width of its image."""
+    data = read_bytes(path, MAX_XML_BYTES, "restore it")
+    try:
+        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+            raise ValueError("it declares entities, which VOC's do not")
+        said = VOCDetection.parse_voc_xml(ElementTree.fromstring(data))["annotation"]
+        height, width = (int(said["size"][side]) for side in ("height", "width"))
+        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+            raise ValueError(f"an image of {width}x{height}; at most {MAX_SIDE} pixels")
+        given = said.get("object", [])
+        boxes = [_box(one, height, width) for one in given]
+        labels = [
+            CLASSES.index(one["name"]) + 1 if one["name"] in CLASSES else _no_class(one) for one in given
+        ]
+    except (ElementTree.ParseError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)[:160]
+        raise InvalidArtifactError(f"{path}: not an annotation of VOC ({reason}); mend it") from error
+    corners = np.asarray(boxes, np.float32).reshape(-1, 4)
+    difficult = np.asarray([str(one.get("difficult", "0")) == "1" for one in given], bool)
+    areas = (corners[:, 2:] - corners[:, :2]).prod(1)
+    return Objects(corners, np.asarray(labels, np.int64), difficult, areas), (height, width)
+
+
+def _box(one: Mapping[str, Any], height: int, width: int) -> tuple[float, float, float, float]:
+    """Corners counted from 0, the right and lower edge behind the last pixel."""
+    box = one["bndbox"]
+    left, top, right, bottom = (float(box[side]) for side in ("xmin", "ymin", "xmax", "ymax"))
+    inside = left >= 1 - SLACK_PX and top >= 1 - SLACK_PX
+    if not (inside and left < right <= width + SLACK_PX and top < bottom <= height + SLACK_PX):
+        raise ValueError(
+            f"the box [{left:g}, {top:g}, {right:g}, {bottom:g}] lies outside of its image, {width}x{height}"
+        )
+    return max(0.0, left - 1), max(0.0, top - 1), min(right, width), min(bottom, height)
+
+
+def _no_class(one: Mapping[str, Any]) -> int:
+    raise ValueError(f"{str(one['name'])[:40]!r} is not one of VOC's {len(CLASSES)} categories")
+
+
+def _same_size(image: Path, target: Path) -> tuple[int, int]:
+    """Height and width of image and mask, of their headers."""
+    sizes = [_opened(path).size for path in (image, target)]
+    (width, height), mask = sizes
+    if mask != (width, height):
+        raise InvalidArtifactError(
+            f"{target} is a mask of {mask[0]}x{mask[1]} for an image of {width}x{height}; restore it"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise InvalidArtifactError(f"{image} is {width}x{height}; at most {MAX_SIDE} pixels")
+    return height, width
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    with _opened(path) as picture:
+        try:
+            mask = np.asarray(picture)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InvalidArtifactError(f"{path}: not an intact mask ({error}); restore it") from error
+    if mask.ndim != 2 or mask.dtype != np.uint8 or not np.isin(mask, (*range(len(CLASSES) + 1), VOID)).all():
+        raise InvalidArtifactError(f"{path}: not a mask of VOC's {len(CLASSES)} categories; restore it")
+    return mask
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return cast(Image.Image, Image.open(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidArtifactError(f"{path}: not an intact image ({error}); restore it") from error

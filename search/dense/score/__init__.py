@@ -1,0 +1,1 @@
+"""mAP and mIoU."""

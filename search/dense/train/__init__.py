@@ -1,0 +1,1 @@
+"""Training a network with a head of detection or segmentation."""

@@ -42,14 +42,17 @@ class CascadedGroupAttention(ChannelKeeping):
     store_split: int = 0
 
     def __post_init__(self) -> None:
+        self._check_kernels()
+        if self.heads > self.channels:
+            raise UsageError(f"evit.cga: {self.heads} heads can't share {self.channels} channels; take fewer")
+
+    def _check_kernels(self) -> None:
         odd = all(int(digit) % 2 for digit in str(self.kernels))
         if not odd or len(str(self.kernels)) != self.heads:
             raise UsageError(
                 f"evit.cga needs one odd digit in kernels for each of its {self.heads} heads, "
                 f"not {self.kernels}; at most 4 heads fit"
             )
-        if self.heads > self.channels:
-            raise UsageError(f"evit.cga: {self.heads} heads can't share {self.channels} channels; take fewer")
 
     @property
     def removable(self) -> bool:

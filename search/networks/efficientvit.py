@@ -33,12 +33,21 @@ def ffn_block(channels: int, hidden: int) -> nn.Sequential:
     mix: OrderedDict[str, nn.Module] = OrderedDict(
         conv=ConvBnAct(channels, channels, 3, groups=channels, act=False)
     )
-    feed: OrderedDict[str, nn.Module] = OrderedDict(
+    return nn.Sequential(OrderedDict(mix=Residual(mix), feed=_feed(channels, hidden)))
+
+
+def feed_forward(channels: int, hidden: int) -> nn.Sequential:
+    """(B, C, H, W) to the same: the FFN block without token interaction."""
+    return nn.Sequential(OrderedDict(feed=_feed(channels, hidden)))
+
+
+def _feed(channels: int, hidden: int) -> Residual:
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
         expand=ConvBnAct(channels, hidden, act=False),
         act=nn.ReLU(),
         project=ConvBnAct(hidden, channels, act=False),
     )
-    return nn.Sequential(OrderedDict(mix=Residual(mix), feed=Residual(feed)))
+    return Residual(parts)
 
 
 class PatchMerge(nn.Module):
@@ -51,9 +60,10 @@ class PatchMerge(nn.Module):
         self.squeeze = nn.Conv2d(middle, squeezed, 1)
         self.excite = nn.Conv2d(squeezed, middle, 1)
         self.project = ConvBnAct(middle, outputs, act=False)
+        self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.depthwise(F.relu(self.expand(x))))
+        x = self.act(self.depthwise(self.act(self.expand(x))))
         gate = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()
         merged: Tensor = self.project(x * gate)
         return merged
@@ -91,7 +101,10 @@ class DistanceBias(OfWeights):
 
 
 class CascadeHead(nn.Module):
-    """One head: (B, split, side, side) -> (B, v, side, side), attention over the N = side^2 pixels."""
+    """One head: (B, split, side, side) -> (B, v, side, side), attention over the N = side^2 pixels.
+
+    A kernel of 0 means that no convolution goes over the query.
+    """
 
     def __init__(self, split: int, qk_dim: int, v_dim: int, kernel: int, side: int):
         super().__init__()
@@ -99,7 +112,7 @@ class CascadeHead(nn.Module):
         self.q = ConvBnAct(split, qk_dim, act=False)
         self.k = ConvBnAct(split, qk_dim, act=False)
         self.v = ConvBnAct(split, v_dim, act=False)
-        self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim, act=False)
+        self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim, act=False) if kernel else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape

@@ -29,6 +29,13 @@ class ConvBnAct(nn.Sequential):
             self.add_module("act", nn.SiLU() if act is True else act)
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each pixel: (B, C, H, W) to the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Residual(nn.Sequential):
     """Its parts one after the other, and the input added to what they give."""
 

@@ -1,6 +1,7 @@
 """Published networks that are not members of a search space: by name, as the list of their blocks.
 
-Each is one that table 2 of the AutoViT paper compares with, at the 224 px of its own paper.
+They are those that table 2 of the AutoViT paper compares with, at the 224 px of their own papers, and
+EfficientViT-M4 with one of its choices undone, the rows of its paper's table 6.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from search.blocks.localvit import LocalVitLayer
 from search.blocks.shufflenet import ShuffleHead, ShuffleStem, ShuffleUnit
 from search.blocks.t2t import T2tEmbed, T2tLayer, T2tPerformer
 from search.blocks.tokens import TokenEmbed, TokenHead
+from search.spaces.efficientvit import PAPER_ARCHS
+from search.spaces.undone import UNDONE, undo
+
+ABLATED = "efficientvit-m4"
+"""Of which the paper undoes one choice after another."""
 
 RESOLUTION = 224
 CLASSES = 1000
@@ -128,6 +134,14 @@ _PUBLISHED = (
         tuple(_localvit(192, 4, 12, 192)),
     ),
     Published("ceit-t", "Yuan et al. 2021, CeiT-T, as in the authors' code", tuple(_ceit(64, 192, 3, 12))),
+    *(
+        Published(
+            f"{ABLATED}-{change}",
+            f"Liu et al. 2023, EfficientViT-M4, table 6: {change}",
+            undo(PAPER_ARCHS[ABLATED].blocks(), change),
+        )
+        for change in UNDONE[1:]
+    ),
 )
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.networks.fusion import fuse_for_inference
+from search.networks.layers import ChannelNorm
 
 
 class LinearLayerNorm(nn.Module):
@@ -42,9 +43,36 @@ class LinearLayerNorm(nn.Module):
         return normed if self.bias is None else normed + self.bias
 
 
+class PointwiseChannelNorm(nn.Module):
+    """LayerNorm over the channels of each pixel, whose two means are 1x1 convolutions of one output: a map stays
+    in the delegate's own order of dimensions."""
+
+    average: Tensor
+
+    def __init__(self, norm: ChannelNorm):
+        super().__init__()
+        (channels,) = norm.normalized_shape
+        self.eps = norm.eps
+        self.weight = nn.Parameter(norm.weight.detach().reshape(1, -1, 1, 1))
+        self.bias = nn.Parameter(norm.bias.detach().reshape(1, -1, 1, 1))
+        self.register_buffer("average", torch.full((1, channels, 1, 1), 1.0 / channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        centred = x - F.conv2d(x, self.average)
+        variance = F.conv2d(centred * centred, self.average)
+        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
 def linear_layernorm(module: nn.Module) -> nn.Module:
-    """Replace each LayerNorm over the last dimension alone."""
-    return replace(module, lambda part: LinearLayerNorm(part) if _over_last_dimension(part) else part)
+    """Replace each LayerNorm over the last dimension alone, or over the channels of a map."""
+    return replace(module, _linear)
+
+
+def _linear(part: nn.Module) -> nn.Module:
+    if type(part) is ChannelNorm:
+        return PointwiseChannelNorm(part)
+    return LinearLayerNorm(part) if _over_last_dimension(part) else part
 
 
 def _over_last_dimension(part: nn.Module) -> TypeGuard[nn.LayerNorm]:

@@ -59,6 +59,7 @@ def export_command(
     ios: Annotated[
         str | None, typer.Option("--ios", help="Oldest iOS of a Core ML model: 15 to 18; 16, for int8 17.")
     ] = None,
+    batch: Annotated[int, typer.Option(help="Images that the model computes at once.")] = 1,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -81,8 +82,10 @@ def export_command(
     _check_choice(bool(model), blocks, trained)
     if blocks and calibration.calibration:
         raise UsageError("--calibration is of whole networks; leave --blocks out")
+    if blocks and batch != 1:
+        raise UsageError("a LUT's blocks are of batch 1; leave --batch out, or export networks")
     target = parse_deployment_target(ios) if ios else ""
-    lowering = Lowering(runtime, backend or "", precision or "", target)
+    lowering = Lowering(runtime, backend or "", precision or "", target, batch)
     sides = parse_resolutions(resolution)
     with shown_progress() as progress:
         if space is not None:

@@ -31,6 +31,7 @@ from orchestrator.cli.percentiles import PERCENTILES, short_of_calls, told_colum
 from orchestrator.cli.runtimes import compare_runtimes
 from orchestrator.cli.suite import measure_suite
 from orchestrator.cli.sustained import measure_for_long
+from orchestrator.tasks.batched import parse_batches
 from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
 from orchestrator.tasks.runtimes import parse_runtimes
 from orchestrator.tasks.trained import Trained
@@ -60,6 +61,10 @@ def measure_command(
         ),
     ] = None,
     resolution: ResolutionOption = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="Images of a call, such as 1,8,32: images a second at each size; 1 without it."),
+    ] = None,
     supernet: Annotated[
         Path | None,
         typer.Option(help="Folder of a trained supernet to inherit weights from; random ones without it."),
@@ -90,6 +95,11 @@ def measure_command(
     or both (onnx,litert) every network is measured in ExecuTorch and in those, and their outputs are compared.
     """
     target, budget_s = target_of(device, variant, access), parse_budget(budget)
+    batches = parse_batches(batch)
+    if batch is not None and (suite or sustained or parse_runtimes(variant.runtime)):
+        raise UsageError(
+            "--batch goes with networks in one runtime; leave --suite, --sustained and others out"
+        )
     if runtimes := parse_runtimes(variant.runtime):
         if artifact or suite or sustained or supernet or data or outside or pace:
             raise UsageError(f"--runtime {variant.runtime} compares networks; give --model (or --arch) alone")
@@ -149,6 +159,7 @@ def measure_command(
             files=artifact or (),
             resolution=resolution,
             trained=Trained(None, supernet, data, outside),
+            batches=batches,
             budget_s=budget_s,
             seed=seed,
             self_test=self_test,
@@ -185,8 +196,17 @@ _USAGE = (
     Column("energy_high", "at most", 3, spare=9),
 )
 
+_THROUGHPUT = (
+    Column("batch", "batch"),
+    Column("images_s", "images/s", 1),
+    Column("images_s_low", "95 % low", 1),
+    Column("images_s_high", "high", 1),
+)
+"""Shown where several images are computed at once: at batch 1 they say what milliseconds say."""
+
 _COLUMNS = [
     Column("model", "model"),
+    *_THROUGHPUT,
     Column("params", "parameters", counted=True, spare=2),
     Column("conv_linear_macs", "conv+linear MACs", counted=True, spare=3),
     Column("all_macs", "all MACs", counted=True, spare=7),
@@ -208,6 +228,7 @@ _COLUMNS = [
 
 _LOWERED = [
     Column("model", "model"),
+    _THROUGHPUT[0],
     Column("delegates", "delegates"),
     Column("outside", "operators outside them"),
 ]
@@ -217,11 +238,14 @@ def _show(device: str, measured: MeasuredNetworks) -> None:
     rows = [network.to_dict() for network in measured.networks]
     may_be_untold = ("first_ms", "compile_ms", *(column.name for column in _USAGE))
     untold = {name for name in may_be_untold if not any(row[name] for row in rows)}
+    if all(row["batch"] == 1 for row in rows):
+        untold |= {column.name for column in _THROUGHPUT}
     columns = [column for column in told_columns(_COLUMNS, rows) if column.name not in untold]
     emit_rows(f"{device}, {measured.setup.variant.name}{measured.setup.warning}", columns, rows, False)
     if not measured.setup.variant.is_simulated:
         lowered = [row | {"outside": outside_text(row["outside"])} for row in rows]
-        emit_rows("how each was lowered", _LOWERED, lowered, False)
+        shown = [column for column in _LOWERED if column.name not in untold]
+        emit_rows("how each was lowered", shown, lowered, False)
     tell(
         f"reference {measured.reference}: ratios to it are known better than milliseconds, whose intervals "
         f"include its own; noise floor {100 * measured.setup.noise_floor:.2f} % between two loads"

@@ -44,12 +44,14 @@ class Lowering:
         backend: `xnnpack`, `portable`, `coreml` or `vulkan`; of the others the only one.
         precision: `fp32`, `fp16` or `int8`.
         deployment_target: Oldest iOS of a Core ML model, such as `iOS17`.
+        batch: Images that a model computes at once.
     """
 
     runtime: str = "executorch"
     backend: str = ""
     precision: str = ""
     deployment_target: str = ""
+    batch: int = 1
 
     @property
     def options(self) -> tuple[tuple[str, str], ...]:
@@ -58,7 +60,9 @@ class Lowering:
 
     def spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
         """How a model is exported. Raises UsageError for what there is not."""
-        return ExportSpec(blocks, module, self.runtime, self.backend, self.precision, self.options)
+        return ExportSpec(
+            blocks, module, self.runtime, self.backend, self.precision, self.options, batch=self.batch
+        )
 
 
 def export_networks(

@@ -17,6 +17,7 @@ from orchestrator.export.lower.counting import Counts
 from orchestrator.journal.usage import MemoryUse, Usage
 from orchestrator.measure.session import Measurement
 from orchestrator.measure.usage import memory_of
+from orchestrator.tasks.batched import Throughput, batched
 from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_models
 from orchestrator.tasks.networks import (
     Network,
@@ -52,6 +53,7 @@ class MeasuredNetwork:
         usage: Memory and energy while it ran alone, where the device tells.
         outside: ...and the operators left to other kernels, with their counts. None where the device decides that.
         memory: That the agent takes for it alone; None where nobody asked, or the device does not tell.
+        batch: Images of one call; parameters and MACs are those of one image.
     """
 
     model: str
@@ -75,6 +77,12 @@ class MeasuredNetwork:
     delegates: int | None
     outside: Mapping[str, int] | None
     memory: MemoryUse | None = None
+    batch: int = 1
+
+    @property
+    def throughput(self) -> Throughput:
+        """Images a second."""
+        return Throughput.of(self.batch, self.ms, self.ci_low, self.ci_high)
 
     def to_dict(self) -> dict[str, Any]:
         """One level, as JSON and tables have it."""
@@ -84,7 +92,7 @@ class MeasuredNetwork:
         if self.memory:
             fields |= {"memory_bytes": self.memory.resident, "peak_memory_bytes": self.memory.peak}
         fields.pop("usage")
-        return fields | self.percentiles.columns() | self.usage.columns()
+        return fields | self.throughput.columns() | self.percentiles.columns() | self.usage.columns()
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,7 @@ def measure_networks(
     files: Sequence[Path] = (),
     resolution: int | None = None,
     trained: Trained | None = None,
+    batches: Sequence[int] = (1,),
     budget_s: float = 120.0,
     seed: int = 0,
     self_test: bool = True,
@@ -158,6 +167,7 @@ def measure_networks(
         files: Models that are exported already: `.pte`, or `.mlpackage`, a folder.
         resolution: Side of the input image for all networks; their own by default.
         trained: A supernet to inherit weights from; random ones by default.
+        batches: Images that a network computes at once: each is measured at each of these sizes.
         budget_s: Seconds after which no further pass is begun.
         seed: Of the schedule.
         pace_us: Microseconds between the starts of calls; back to back by default.
@@ -166,17 +176,23 @@ def measure_networks(
         progress: Told of every export and batch.
 
     Raises:
-        UsageError: a network or variant that there is not, or a network that the supernet was not trained on.
+        UsageError: a network or variant that there is not, a network that the supernet was not trained on, or
+            another batch than 1 of model files or of a simulated device.
         BlocktimeError: no network can be exported.
         DeviceError: the device is not there, or was lost for good.
         MeasurementRejectedError: the device is too noisy.
     """
     target = Target.of(target)
+    if tuple(batches) != (1,) and files:
+        raise UsageError("a model file has the batch that it was exported with; leave --batch out")
+    if tuple(batches) != (1,) and target.variant.is_simulated:
+        raise UsageError("a simulated device knows batch 1 alone; leave --batch out")
     with tempfile.TemporaryDirectory() as weights:
         chosen, specs = _specs(networks, target.variant, resolution, trained, Path(weights), progress)
-        return measure_specs(
-            chosen,
-            specs,
+        models, means = batched(specs, batches)
+        measured = measure_specs(
+            {label: chosen[name] for label, (name, _) in means.items()},
+            models,
             target,
             files=files,
             budget_s=budget_s,
@@ -186,6 +202,10 @@ def measure_networks(
             workers=workers,
             progress=progress,
         )
+    rows = [(row, *means.get(row.model, (row.model, 1))) for row in measured.networks]
+    return replace(
+        measured, networks=tuple(replace(row, model=name, batch=batch) for row, name, batch in rows)
+    )
 
 
 def measure_specs(

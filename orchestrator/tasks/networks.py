@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from luts.format.errors import BlocktimeError, UsageError
 from luts.format.messages import unknown
@@ -125,7 +126,7 @@ def count_networks(
         from orchestrator.export.lower.source import build_module  # brings torch
 
         try:
-            counts[name] = count_module(*build_module(specs[name]))
+            counts[name] = count_module(*build_module(replace(specs[name], batch=1)))
         except BlocktimeError as error:
             progress(Note(f"{name} can't be counted: {error}"))
     return counts

@@ -43,6 +43,9 @@ OPTIONS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
 }
 """Options and their values by (runtime, backend)."""
 
+MAX_BATCH = 256
+"""Images that a model computes at once; activations of hundreds fill a machine's memory."""
+
 _WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
 _CALIBRATION = re.compile(r"[0-9]{1,7} images of [0-9a-f]{12}, seed [0-9]{1,9}: sha256:[0-9a-f]{64}")
 _MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?")
@@ -54,7 +57,7 @@ _SOURCES = ("search/blocks", "search/networks", "orchestrator/export")
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """One model to export, at batch 1.
+    """One model to export.
 
     Attributes:
         blocks: Keys of a network in order of execution, or one key: that block on its own.
@@ -68,6 +71,7 @@ class ExportSpec:
         calibration: Images that decide int8's ranges, `N images of SOURCE, seed S: sha256:HEX`; empty for seeded
             random inputs.
         calibration_path: Where these images lie; no part of the identity.
+        batch: Images that the model computes at once. LUTs, spaces and searches know batch 1 alone.
         without: Kind of operation that is taken out (`orchestrator.export.lower.kinds`); empty for none.
     """
 
@@ -82,6 +86,7 @@ class ExportSpec:
     without: str = ""
     calibration: str = ""
     calibration_path: str = ""
+    batch: int = 1
 
     def __post_init__(self) -> None:
         """Fill in defaults and check every field; `UsageError` says what may stand there."""
@@ -120,6 +125,8 @@ class ExportSpec:
             )
 
     def _check_source(self) -> None:
+        if not 1 <= self.batch <= MAX_BATCH:
+            raise UsageError(f"batch {self.batch}: a model computes 1 to {MAX_BATCH} images at once")
         if bool(self.blocks) == bool(self.module):
             raise UsageError(
                 "an export needs either block keys or a module such as timm:mobilenetv3_small_100"
@@ -145,7 +152,8 @@ class ExportSpec:
     @property
     def name(self) -> str:
         """A short name for progress bars and messages."""
-        return f"{self._source_name} without {self.without}" if self.without else self._source_name
+        name = f"{self._source_name} without {self.without}" if self.without else self._source_name
+        return name if self.batch == 1 else f"{name}, batch {self.batch}"
 
     @property
     def _source_name(self) -> str:
@@ -168,6 +176,7 @@ class ExportSpec:
         """Whether its program can be put together from parts of others (`orchestrator.export.reuse`)."""
         return (
             len(self.blocks) > 1
+            and self.batch == 1
             and not self.without
             and (self.backend, self.precision) == ("xnnpack", "fp32")
         )

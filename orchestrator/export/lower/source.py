@@ -17,7 +17,7 @@ from search.networks import build_block, build_network
 
 
 def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The spec's module in eval mode with its weights, and example inputs of batch 1.
+    """The spec's module in eval mode with its weights, and example inputs of its batch.
 
     Raises:
         UsageError: timm does not know the model, it can't take the resolution, or it has nothing of the kind that
@@ -32,11 +32,18 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
         load_weights(module, Path(spec.weights_path), spec.weights.removeprefix("sha256:"))
     else:
         settle(module, inputs)
+    if spec.batch > 1:
+        inputs = tuple(_repeated(x, spec.batch) for x in inputs)
     if not spec.without:
         return module, inputs
     removed = without(module, inputs, spec.without, spec.backend)
     calm(removed, inputs)
     return removed, inputs
+
+
+def _repeated(x: Tensor, batch: int) -> Tensor:
+    """(1, ...) -> (batch, ...), no two alike: each is shifted by its number."""
+    return torch.cat([x.roll(index, -1) for index in range(batch)])
 
 
 def _seed(spec: ExportSpec) -> int:

@@ -3,10 +3,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from luts.format.errors import UsageError
 from orchestrator.export.artifacts import spec as spec_module
 from orchestrator.export.artifacts.spec import ExportSpec, block_specs_for, source_digest
+from orchestrator.export.lower.source import build_module
 from search.spaces import get_arch, get_space
 
 KEY = "conv(in=3,out=8,k=3,s=2)@64"
@@ -35,12 +37,32 @@ def test_defaults_are_part_of_the_value() -> None:
         {"backend": "coreml", "precision": "fp32"},
         {"backend": "coreml", "precision": "fp16", "options": (("deployment_target", "iOS18"),)},
         {"weights": "seed:1"},
+        {"batch": 8},
         {"weights": "sha256:" + "0" * 64, "weights_path": "w.safetensors"},
     ],
 )
 def test_every_field_changes_the_key(change: dict[str, object]) -> None:
     base = ExportSpec((KEY,))
     assert dataclasses.replace(base, **change).cache_key != base.cache_key  # type: ignore[arg-type]
+
+
+def test_a_batch_is_of_several_images_of_the_same_weights() -> None:
+    small = ("conv(in=3,out=8,k=3,s=2)@16", "head.fc(in=8,classes=4)@8")
+    one, eight = ExportSpec(small), ExportSpec(small, batch=8)
+    assert (one.reusable, eight.reusable) == (True, False)
+    assert eight.name == f"{one.name}, batch 8"
+    (module, (image,)), (batched, (images,)) = build_module(one), build_module(eight)
+    assert images.shape == (8, 3, 16, 16)
+    assert len({tuple(each.flatten().tolist()) for each in images}) == 8
+    assert torch.equal(images[:1], image)
+    for ours, theirs in zip(module.state_dict().values(), batched.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 257])
+def test_a_batch_that_no_model_has_is_refused(batch: int) -> None:
+    with pytest.raises(UsageError, match=f"batch {batch}: a model computes 1 to 256 images at once"):
+        ExportSpec((KEY,), batch=batch)
 
 
 def test_a_file_may_move() -> None:

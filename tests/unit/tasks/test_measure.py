@@ -12,6 +12,7 @@ from orchestrator.export.artifacts.package import pack
 from orchestrator.measure.failures import ReferenceFailedError
 from orchestrator.plan.policy import Policy
 from orchestrator.tasks import models, target
+from orchestrator.tasks.batched import parse_batches
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.networks import by_name
 from orchestrator.tasks.progress import Note
@@ -30,8 +31,8 @@ class World:
         self.plain = ""
         self.device = FakeDevice({})
 
-    def sha256(self, name: str) -> str:
-        return f"{NAMES.index(name):064x}"
+    def sha256(self, name: str, batch: int = 1) -> str:
+        return f"{NAMES.index(name) + 100 * (batch - 1):064x}"
 
     def export(self, specs, *, workers=None, progress=None):
         keys = {network(name).keys(): name for name in NAMES}
@@ -43,7 +44,7 @@ class World:
     def _exported(self, spec, name):
         if name in self.unexportable:
             return ExportFailure(spec, "xnnpack cannot lower this model: aten.roll")
-        self.device.true_ms[self.sha256(name)] = 1.0 + NAMES.index(name)
+        self.device.true_ms[self.sha256(name, spec.batch)] = (1.0 + NAMES.index(name)) * spec.batch**0.5
         report = Report(
             delegates=3,
             operators=tuple(OUTSIDE.items()),
@@ -56,7 +57,7 @@ class World:
             report = report.model_copy(update={"made": "plain", "plain_because": "it differs by 1.3"})
         return Artifact(
             path=self.folder / "model.pte",
-            sha256=self.sha256(name),
+            sha256=self.sha256(name, spec.batch),
             payload_bytes=1,
             spec=spec,
             cache_key=spec.cache_key,
@@ -100,6 +101,41 @@ def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:
     assert told.calls >= 368
     assert told.p99 is not None
     assert result.to_dict()["models"][1]["p99_ms"] == told.p99.ms
+
+
+def test_each_network_is_measured_at_every_batch_beside_the_others(world) -> None:
+    """The fake device takes sqrt(batch) times as long: 4 and 6 ms for 4 images of the networks of 2 and 3 ms."""
+    result = measured(NAMES[1:3], batches=(1, 4))
+    rows = {(row.model, row.batch): row for row in result.networks}
+    assert list(rows) == [(NAMES[1], 1), (NAMES[2], 1), (NAMES[1], 4), (NAMES[2], 4)]
+    slow = rows[NAMES[2], 4]
+    assert slow.ratio == pytest.approx(3 * 2 / 2, rel=0.02)
+    assert slow.throughput.images_s == pytest.approx(4e3 / slow.ms)
+    assert slow.throughput.low == pytest.approx(4e3 / slow.ci_high)
+    assert slow.throughput.low < slow.throughput.images_s < slow.throughput.high
+    assert slow.params == rows[NAMES[2], 1].params
+    assert slow.conv_linear_macs == rows[NAMES[2], 1].conv_linear_macs
+    written = result.to_dict()["models"][3]
+    assert (written["model"], written["batch"], written["images_s"]) == (
+        NAMES[2],
+        4,
+        slow.throughput.images_s,
+    )
+
+
+def test_a_file_and_a_simulated_device_have_no_other_batch(world, exported) -> None:
+    with pytest.raises(UsageError, match="a model file has the batch that it was exported with"):
+        measured(NAMES[:1], files=[exported.path], batches=(1, 8))
+    with pytest.raises(UsageError, match="a simulated device knows batch 1 alone"):
+        measure_networks(NAMES[:1], target.Target("simulated"), batches=(8,))
+
+
+def test_batches_as_people_write_them() -> None:
+    assert parse_batches(None) == (1,)
+    assert parse_batches("32,1,8,8") == (1, 8, 32)
+    for text in ("0", "1,x", "257", "1.5", "-1"):
+        with pytest.raises(UsageError, match="expected sizes from 1 to 256, such as 1,8,32"):
+            parse_batches(text)
 
 
 def test_without_time_there_are_the_calls_that_the_passes_gave(world) -> None:

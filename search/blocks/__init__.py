@@ -20,7 +20,7 @@ from search.blocks.sequence import (
     group_blocks,
     peak_activation_bytes,
 )
-from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs, param
+from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs, SideSpec, param
 
 __all__ = [
     "BlockSpec",
@@ -36,6 +36,7 @@ __all__ = [
     "MbPoolHead",
     "MobileViTLayer",
     "MobileViTShell",
+    "SideSpec",
     "boundary_bytes",
     "check_chain",
     "count",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luts.format.errors import UsageError
-from search.blocks.spec import BlockSpec, EnclosingSpec, Macs
+from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, SideSpec
 
 BYTES_PER_ELEMENT = 4
 """Activations are counted as fp32: a unit, not a claim about the variant that runs."""
@@ -51,6 +51,8 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
             )
         if block.input_shape != shape:
             raise UsageError(f"{block.key} takes {block.input_shape}, but {before} gives {shape}")
+        if isinstance(block, SideSpec):
+            continue
         outer, channels, resolution = block, block.out_channels, block.out_resolution
         shape = block.output_shape
 
@@ -63,14 +65,22 @@ def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:
     return sum(block.params() for block in blocks), total
 
 
-def peak_activation_bytes(blocks: Sequence[BlockSpec]) -> int:
+def peak_activation_bytes(blocks: Sequence[BlockSpec], outputs: int = 0) -> int:
     """Most bytes of activations that are live at once: the largest `live_elements` of the blocks, those of an
-    enclosed one beside what is held around it. A runtime that plans its memory perfectly needs no more."""
+    enclosed one beside what is held around it, all beside the outputs that blocks before gave at their side.
+    A runtime that plans its memory perfectly needs no more.
+
+    Args:
+        blocks: In order of execution.
+        outputs: Elements of outputs at the side of still earlier blocks.
+    """
     peak = held = 0
     for block in blocks:
         if not block.enclosed_by:
             held = block.held_elements() if isinstance(block, EnclosingSpec) else 0
-        peak = max(peak, block.live_elements() + (held if block.enclosed_by else 0))
+        live = block.passing_elements() if isinstance(block, SideSpec) else block.live_elements()
+        peak = max(peak, outputs + live + (held if block.enclosed_by else 0))
+        outputs += block.out_elements if isinstance(block, SideSpec) else 0
     return peak * BYTES_PER_ELEMENT
 
 

@@ -50,6 +50,7 @@ class BlockSpec(ABC):
         elastic: Whether the first channels of a larger one make a smaller one, so that a supernet can hold it.
         branches: Parts of its module whose outputs are added to what goes in, one residual after another, by name;
             none where there is one residual or none. Stochastic depth leaves each out on its own.
+        of_task: Whether it stands in a head of detection or segmentation, and not in a backbone.
         complexity: Multiply-accumulates in tokens N and channels d; "" where a block mixes no tokens.
         resolution: Side of the square input map in pixels.
     """
@@ -59,6 +60,7 @@ class BlockSpec(ABC):
     enclosed_by: ClassVar[str] = ""
     elastic: ClassVar[bool] = True
     branches: ClassVar[tuple[str, ...]] = ()
+    of_task: ClassVar[bool] = False
     complexity: ClassVar[str] = ""
 
     resolution: int
@@ -170,6 +172,18 @@ class EnclosingSpec(BlockSpec):
     @abstractmethod
     def held_elements(self) -> int:
         """Activation elements that stay live while the enclosed blocks run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SideSpec(BlockSpec):
+    """A block that reads a map and gives an output of the network's own; the map goes on to the next block.
+
+    `output_shape` is that of the output at its side, (1, places, values).
+    """
+
+    @abstractmethod
+    def passing_elements(self) -> int:
+        """`live_elements` where the map stays live for the blocks after it."""
 
 
 def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> int:

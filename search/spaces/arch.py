@@ -9,8 +9,9 @@ from typing import Any
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec, Macs, boundary_bytes, count
-from search.spaces.family import expand_head, expand_stage
+from search.spaces.family import expand_head, expand_side, expand_stage
 from search.spaces.layout import Layout, Value
+from search.spaces.maps import map_sides, tapped_stages
 
 MAX_CLASSES = 1 << 16
 
@@ -23,8 +24,8 @@ class Arch:
         layout: The space that it was made in, or a part of one; it says what the values mean, and does not count
             when architectures are compared.
         resolution: Side of the square input in pixels.
-        head: Name of the classifier.
-        classes: Number of classes.
+        head: Name of the classifier, or of another task's head.
+        classes: Number of classes; of another task's head without the background.
         stages: For each stage that is used, its values in the order of that stage's choices.
         space: The space's name.
     """
@@ -48,10 +49,15 @@ class Arch:
         self.check(self.layout)
         blocks: list[BlockSpec] = []
         channels, resolution = 3, self.resolution
-        for stage, values in zip(self.layout.stages, self.stages, strict=False):
+        used = self.layout.stages[: len(self.stages)]
+        tapped = tapped_stages(used, self.head)
+        for index, (stage, values) in enumerate(zip(used, self.stages, strict=True)):
             blocks += expand_stage(stage, values, channels, resolution)
             channels, resolution = stage.width(values), stage.out_resolution(resolution)
-        blocks.append(expand_head(self.head, channels, resolution, self.classes))
+            if index in tapped:
+                blocks.append(expand_side(self.head, channels, resolution, self.classes))
+        sides = map_sides(used, self.head, self.resolution)
+        blocks += expand_head(self.head, channels, sides, self.classes)
         return tuple(blocks)
 
     def keys(self) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from luts.format.errors import UsageError
 from luts.format.messages import unknown
@@ -21,11 +22,35 @@ that fewer modules leave over stay empty."""
 MakeHead = Callable[[int, int, int], BlockSpec]
 """Side in pixels and channels of the last map, classes -> the classifier."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+MakeEnds = Callable[[tuple[int, ...], int, int], Sequence[BlockSpec]]
+"""Sides in pixels of the maps that the head takes, channels of the last one, classes -> the blocks after it."""
+
+Task = Literal["detection", "segmentation"]
+
+
+@dataclass(frozen=True)
+class TaskHead:
+    """What another task than classification has in the classifier's place.
+
+    Attributes:
+        task: Which.
+        classes: Categories by default, the background not among them.
+        ends: Makes the blocks after the last map; `UsageError` where the maps are too small.
+        side: Makes the block after each earlier map that the head takes; None where it takes the last map alone.
+    """
+
+    task: Task
+    classes: int
+    ends: MakeEnds
+    side: MakeHead | None = None
+
+
+Known = TypeVar("Known")
 
 _STAGES: dict[str, Expand] = {}
 _SLOTS: dict[str, Slots] = {}
 _HEADS: dict[str, MakeHead] = {}
+_TASK_HEADS: dict[str, TaskHead] = {}
 
 
 def register_stage(kind: str, slots: Slots | None = None) -> Callable[[Expand], Expand]:
@@ -51,15 +76,30 @@ def register_head(name: str, make: MakeHead) -> None:
     _add(_HEADS, "head", name, make)
 
 
+def register_task_head(name: str, head: TaskHead) -> None:
+    """Make a head of another task known, by the name that siblings of spaces have behind their dot."""
+    _add(_TASK_HEADS, "head", name, head)
+
+
 def is_head(name: str) -> bool:
     """Whether a classifier is known by that name."""
     return name in _HEADS
 
 
-def _add(table: dict[str, Function], what: str, name: str, function: Function) -> None:
+def task_heads() -> dict[str, TaskHead]:
+    """Heads of other tasks than classification, by name."""
+    return dict(_TASK_HEADS)
+
+
+def task_head(name: str) -> TaskHead | None:
+    """The head of another task by that name; None for a classifier."""
+    return _TASK_HEADS.get(name)
+
+
+def _add(table: dict[str, Known], what: str, name: str, made: Known) -> None:
     if name in table:
         raise UsageError(f"{what} {name!r} is registered twice, first in {table[name].__module__}")
-    table[name] = function
+    table[name] = made
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -79,8 +119,27 @@ def stage_slots(stage: Stage, values: tuple[Value, ...], modules: int) -> list[s
     return [f"{stage.name}_{index}" for index in range(modules)]
 
 
-def expand_head(head: str, channels: int, resolution: int, classes: int) -> BlockSpec:
-    """The classifier block; `UsageError` for an unknown one."""
+def expand_head(head: str, channels: int, sides: tuple[int, ...], classes: int) -> tuple[BlockSpec, ...]:
+    """The classifier, or the blocks of a task's head after the last map.
+
+    Args:
+        head: Its name.
+        channels: Of the last map.
+        sides: Of the maps that the head takes, in pixels, the last map's at the end; a classifier takes that alone.
+        classes: Categories, the background not among them.
+
+    Raises:
+        UsageError: an unknown head, or maps that are too small for it.
+    """
+    if head in _TASK_HEADS:
+        return tuple(_TASK_HEADS[head].ends(sides, channels, classes))
     if head not in _HEADS:
-        raise UsageError(unknown("head", head, _HEADS))
-    return _HEADS[head](resolution, channels, classes)
+        raise UsageError(unknown("head", head, _HEADS | _TASK_HEADS))
+    return (_HEADS[head](sides[-1], channels, classes),)
+
+
+def expand_side(head: str, channels: int, resolution: int, classes: int) -> BlockSpec:
+    """The block of a task's head after an earlier map that it takes."""
+    make = _TASK_HEADS[head].side
+    assert make is not None
+    return make(resolution, channels, classes)

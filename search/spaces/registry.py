@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -15,6 +16,7 @@ from search.spaces import autovit, autovit_table1, efficientvit, mobilevit, nasb
 from search.spaces.arch import Arch
 from search.spaces.plugins import load_installed
 from search.spaces.space import Space
+from search.spaces.task_names import TaskName, task_name
 from search.spaces.whole import is_timm, timm_arch, timm_space
 
 MAX_ARCH_BYTES = 64 * 1024
@@ -89,23 +91,54 @@ def list_archs() -> dict[str, Arch]:
 
 
 def get_space(name: str) -> Space:
-    """A space by name, or that of `timm:NAME[@PX]` alone; `UsageError` names the known ones."""
+    """A space by name, its sibling `SPACE.HEAD`, or that of `timm:NAME[@PX]` alone; `UsageError` for others."""
     if is_timm(name):
         return timm_space(name)
     load_installed()
+    task = None if name in _SPACES else TaskName.parse(name)
+    if task is not None and task.base in _SPACES:
+        sibling = _sibling(_SPACES[task.base], task.head)
+        return sibling.with_classes(task.classes) if task.classes else sibling
     if name not in _SPACES:
         raise UsageError(unknown("space", name, _SPACES))
     return _SPACES[name]
 
 
 def get_arch(name: str) -> Arch:
-    """A named architecture, or `timm:NAME[@PX]` as one; `UsageError` names the known ones."""
+    """A named architecture, with a task's head where its name ends in one (`NAME.ssdlite`), or `timm:NAME[@PX]` as
+    one; `UsageError` names the known ones."""
     if is_timm(name):
         return timm_arch(name)
     load_installed()
+    task = None if name in _ARCHS else TaskName.parse(name)
+    if task is not None and task.base in _ARCHS:
+        return with_head(_ARCHS[task.base], task.head, task.classes)
     if name not in _ARCHS:
         raise UsageError(unknown("architecture", name, _ARCHS, "or a JSON file"))
     return _ARCHS[name]
+
+
+@functools.lru_cache(maxsize=64)
+def _sibling(space: Space, head: str) -> Space:
+    return space.with_task_head(head)
+
+
+def with_head(arch: Arch, head: str, classes: int | None = None) -> Arch:
+    """The network with a task's head in the place of its own, for as many classes as the task has by default.
+
+    Raises:
+        UsageError: not a task's head, or the network's maps are too small for it.
+    """
+    base = TaskName.parse(arch.space)
+    name = task_name(base.base if base else arch.space, head)
+    if is_timm(name):
+        made = timm_arch(name)
+    else:
+        sibling = get_space(name)
+        made = Arch(sibling, arch.resolution, head, sibling.default_classes, arch.stages)
+    made = made.with_classes(classes) if classes else made
+    made.blocks()
+    return made
 
 
 def arch_from_json(text: str) -> Arch:

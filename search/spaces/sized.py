@@ -16,8 +16,9 @@ import numpy as np
 from luts.format.numbers import Floats
 from search.blocks import count
 from search.spaces.arch import Arch
-from search.spaces.family import expand_head, expand_stage
+from search.spaces.family import expand_head, expand_side, expand_stage
 from search.spaces.layout import IMAGE_CHANNELS, Layout, Value
+from search.spaces.maps import map_sides, tapped_stages
 
 BINS = 1024
 """Of the largest network's parameters, at least: a usual range then holds most of what its bins let through."""
@@ -78,26 +79,35 @@ class SizedDraws:
 
     def _all_steps(self) -> list[dict[int, _Step]]:
         space, widths, side, steps = self.space, {0}, self.space.default_resolution, []
-        for stage in space.stages[: max(space.stage_counts)]:
+        for index, stage in enumerate(space.stages[: max(space.stage_counts)]):
             here = {}
             for width in widths:
                 options = tuple(values for values in stage.options if stage.width(values) >= width)
                 blocks = [expand_stage(stage, values, width or IMAGE_CHANNELS, side) for values in options]
-                params = tuple(count(own)[0] for own in blocks)
+                params = tuple(
+                    count(own)[0] + self._side_params(index, stage.width(values), side)
+                    for own, values in zip(blocks, options, strict=True)
+                )
                 here[width] = _Step(options, tuple(map(stage.width, options)), params)
             steps.append(here)
             widths = {width for step in here.values() for width in step.widths}
             side = stage.out_resolution(side)
         return steps
 
+    def _side_params(self, index: int, width: int, side: int) -> int:
+        """Parameters of what a task's head has after the stage at `index`; such a head is its space's only one."""
+        space, head = self.space, self.space.heads[0]
+        if index not in tapped_stages(space.stages[: max(space.stage_counts)], head):
+            return 0
+        out = space.stages[index].out_resolution(side)
+        return expand_side(head, width, out, space.default_classes).params()
+
     def _classifiers(self, total: int, head: str) -> dict[int, int]:
-        """Parameters of the classifier after each width that a network of so many stages may end with."""
-        side = self.space.default_resolution
-        for stage in self.space.stages[:total]:
-            side = stage.out_resolution(side)
+        """Parameters of the head after each width that a network of so many stages may end with."""
+        sides = map_sides(self.space.stages[:total], head, self.space.default_resolution)
         widths = {width for step in self._steps[total - 1].values() for width in step.widths}
         classes = self.space.default_classes
-        return {width: count([expand_head(head, width, side, classes)])[0] for width in widths}
+        return {width: count(expand_head(head, width, sides, classes))[0] for width in widths}
 
     def _extremes(self, total: int, head: str) -> tuple[int, int]:
         """Fewest and most parameters."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,8 +17,9 @@ from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.spaces.arch import Arch
 from search.spaces.draw import Draws
-from search.spaces.family import expand_head, expand_stage
+from search.spaces.family import expand_head, expand_side, expand_stage, task_head
 from search.spaces.layout import IMAGE_CHANNELS, Layout, Value
+from search.spaces.maps import map_sides, tapped_stages
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,34 @@ class Space(Layout):
     def with_classes(self, classes: int) -> Space:
         """The same choices for another number of classes."""
         return replace(self, default_classes=classes)
+
+    def with_task_head(self, head: str) -> Space:
+        """The sibling whose networks have a task's head in the classifier's place, called `SPACE.HEAD`.
+
+        Numbers of stages stay that take the same maps as the most stages do, and resolutions whose maps are large
+        enough.
+
+        Raises:
+            UsageError: not a head of another task, or every map is too small for it.
+        """
+        known = task_head(head)
+        if known is None:
+            raise UsageError(f"{head!r} is not a head of detection or segmentation")
+        sibling = replace(self, name=f"{self.name}.{head}", heads=(head,), default_classes=known.classes)
+        tapped = {total: tapped_stages(self.stages[:total], head) for total in self.stage_counts}
+        alike = tuple(total for total in tapped if tapped[total] == tapped[max(tapped)])
+        sibling = replace(sibling, stage_counts=alike)
+        fitting, refusal = [], None
+        for resolution in self.resolutions:
+            try:
+                for total in alike:
+                    expand_head(head, 1, map_sides(self.stages[:total], head, resolution), known.classes)
+                fitting.append(resolution)
+            except UsageError as error:
+                refusal = error
+        if not fitting:
+            raise UsageError(f"{self.name}: {refusal}")
+        return sibling.restricted(tuple(fitting))
 
     def restricted(self, resolutions: tuple[int, ...]) -> Space:
         """The part of the space at some of its resolutions; `UsageError` for one that it does not have."""
@@ -117,14 +146,20 @@ class Space(Layout):
                     blocks |= {b.key: b for b in expand_stage(stage, values, before or IMAGE_CHANNELS, side)}
                     following.add(stage.width(values))
                 widths, side = following, stage.out_resolution(side)
-                if done + 1 in self.stage_counts:
-                    heads = [
-                        expand_head(h, w, side, self.default_classes)
-                        for h in self.heads
-                        for w in sorted(widths)
-                    ]
-                    blocks |= {head.key: head for head in heads}
+                heads = self._head_blocks(done, sorted(widths), resolution, side)
+                blocks |= {head.key: head for head in heads}
         return tuple(blocks[key] for key in sorted(blocks))
+
+    def _head_blocks(
+        self, index: int, widths: Sequence[int], resolution: int, side: int
+    ) -> Iterator[BlockSpec]:
+        """What heads have after the stage at `index`, for each of its widths; `side` is that of its map."""
+        for head, width in itertools.product(self.heads, widths):
+            if any(index in tapped_stages(self.stages[:total], head) for total in self.stage_counts):
+                yield expand_side(head, width, side, self.default_classes)
+            if index + 1 in self.stage_counts:
+                sides = map_sides(self.stages[: index + 1], head, resolution)
+                yield from expand_head(head, width, sides, self.default_classes)
 
 
 def _number(value: object, name: str) -> Value:

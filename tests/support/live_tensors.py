@@ -6,6 +6,8 @@ IN_PLACE = {
     torch.ops.aten.batch_norm.default,
     torch.ops.aten.silu.default,
     torch.ops.aten.relu.default,
+    torch.ops.aten.relu6.default,
+    torch.ops.aten.hardtanh.default,
     torch.ops.aten.gelu.default,
     torch.ops.aten.hardswish.default,
     torch.ops.aten.prelu.default,

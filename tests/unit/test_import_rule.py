@@ -20,6 +20,7 @@ ROOMS = (
     "search/blocks",
     "search/networks",
     "search/spaces",
+    "search/outputs",
     "search/analysis",
     "search/supernet/recipe",
     "search/supernet/data",

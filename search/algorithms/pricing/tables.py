@@ -18,9 +18,10 @@ from luts.format.latency import LatencyModel
 from luts.format.messages import few
 from luts.format.numbers import MIB, Floats, Integers
 from search.blocks import BlockSpec, boundary_bytes, peak_activation_bytes
-from search.spaces import Space, Stage
-from search.spaces.family import expand_head, expand_stage
+from search.spaces import Space
+from search.spaces.family import expand_head, expand_side, expand_stage, task_head
 from search.spaces.layout import IMAGE_CHANNELS
+from search.spaces.maps import map_sides, tapped_stages
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class StageTable:
     memory_bytes: Floats
     following: Integers
     valid: NDArray[np.bool_]
+
+
+_End = tuple[int, int, int]
+"""Where a stage ends: its width, the image's side in pixels, the stage's index."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +109,16 @@ class _Builder:
                     if stage.width(values) < width:
                         continue
                     blocks = expand_stage(stage, values, width or IMAGE_CHANNELS, side)
-                    cost, peak = self._stage_cost(blocks, first=index == 0)
-                    costs[:, own, state, option] = cost[:, None]
-                    memory[own, state, option] = peak
-                    following[state, option] = self.widths[index + 1].index(stage.width(values))
+                    out = stage.width(values)
+                    self._add_stage(costs, memory, own, (state, option), blocks, (out, resolution, index))
+                    following[state, option] = self.widths[index + 1].index(out)
                     if index == self.stages - 1:
-                        self._add_heads(costs, memory, own, (state, option), stage.width(values), stage, side)
+                        self._add_heads(costs, memory, own, (state, option), (out, resolution, index))
                 if index in space.stage_counts:
                     costs[:, own, state, -1] = 0.0
                     following[state, -1] = len(self.widths[index + 1])
-                    self._add_heads(costs, memory, own, (state, options - 1), width, None, side)
+                    ended = (width, resolution, index - 1)
+                    self._add_heads(costs, memory, own, (state, options - 1), ended)
         if index > 0:
             costs[:, :, -1, -1] = 0.0
             following[-1, -1] = len(self.widths[index + 1])
@@ -124,36 +129,67 @@ class _Builder:
             resolution = stage.out_resolution(resolution)
         return resolution
 
-    def _stage_cost(self, blocks: Sequence[BlockSpec], first: bool) -> tuple[Floats, int]:
+    def _stage_cost(self, blocks: Sequence[BlockSpec], first: bool, outputs: int = 0) -> tuple[Floats, int]:
         """Costs by channel and peak bytes of a stage, what it hands on included; nothing where the stage is
-        the identity, which is never the first."""
+        the identity, which is never the first. `outputs` are elements of outputs that earlier ones gave."""
         if not blocks:
             return np.zeros(self.channels), 0
-        sent = boundary_bytes([*blocks, blocks[0]])
-        cost = self._cost(blocks)
+        cost = self._cost(blocks, boundary_bytes([*blocks, blocks[0]]))
         for number, rates in enumerate(self.rates):
-            cost[2 * number : 2 * number + 2] += rates.ms_per_byte * sent + (rates.base_ms if first else 0.0)
-        return cost, peak_activation_bytes(blocks)
+            cost[2 * number : 2 * number + 2] += rates.base_ms if first else 0.0
+        return cost, peak_activation_bytes(blocks, outputs)
 
-    def _cost(self, blocks: Sequence[BlockSpec]) -> Floats:
-        rows = [[rates.block_ms[block.key] for block in blocks] for rates in self.rates]
-        latencies = np.array(rows).sum(axis=1).ravel()
+    def _cost(self, blocks: Sequence[BlockSpec], sent_bytes: int) -> Floats:
+        """Costs by channel of blocks and of so many bytes handed on."""
+        latencies = np.concatenate(
+            [
+                np.array([rates.block_ms[block.key] for block in blocks]).sum(axis=0)
+                + rates.ms_per_byte * sent_bytes
+                for rates in self.rates
+            ]
+        )
         params, macs = sum(b.params() for b in blocks), sum(b.macs().conv_linear for b in blocks)
         return np.concatenate([latencies, [params, macs, -params]])
 
-    def _add_heads(
+    def _add_stage(
         self,
         costs: Floats,
         memory: Floats,
         own: slice,
         at: tuple[int, int],
-        width: int,
-        last: Stage | None,
-        side: int,
+        blocks: tuple[BlockSpec, ...],
+        end: _End,
     ) -> None:
-        """Add the classifiers after a network's last stage; `last` is None where that lies before this table."""
-        side = last.out_resolution(side) if last is not None else side
+        """Set the costs of a stage, with what heads of other tasks have at its end."""
+        _, resolution, index = end
+        plain = self._stage_cost(blocks, first=index == 0)
         for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
-            block = expand_head(head, width, side, self.space.default_classes)
-            costs[(slice(None), combo, *at)] += self._cost([block])
-            memory[(combo, *at)] = max(memory[(combo, *at)], peak_activation_bytes([block]))
+            cost, peak = plain
+            if task_head(head) is not None:
+                beside = self._beside(head, end)
+                before = self._outputs(head, resolution, index)
+                cost, peak = self._stage_cost((*blocks, *beside), index == 0, before)
+            costs[(slice(None), combo, *at)] = cost
+            memory[(combo, *at)] = peak
+
+    def _add_heads(self, costs: Floats, memory: Floats, own: slice, at: tuple[int, int], end: _End) -> None:
+        """Add the heads after a network's last stage."""
+        width, resolution, index = end
+        for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
+            sides = map_sides(self.space.stages[: index + 1], head, resolution)
+            blocks = expand_head(head, width, sides, self.space.default_classes)
+            costs[(slice(None), combo, *at)] += self._cost(blocks, boundary_bytes(blocks))
+            peak = peak_activation_bytes(blocks, self._outputs(head, resolution, index))
+            memory[(combo, *at)] = max(memory[(combo, *at)], peak)
+
+    def _beside(self, head: str, end: _End) -> tuple[BlockSpec, ...]:
+        """What a head has at the end of a stage that is not the last."""
+        width, resolution, index = end
+        if index not in tapped_stages(self.space.stages[: self.stages], head):
+            return ()
+        return (expand_side(head, width, self._side(resolution, index + 1), self.space.default_classes),)
+
+    def _outputs(self, head: str, resolution: int, before: int) -> int:
+        """Elements of outputs beside the first `before` stages; widths do not change them."""
+        given = [block for index in range(before) for block in self._beside(head, (1, resolution, index))]
+        return sum(block.out_elements for block in given)

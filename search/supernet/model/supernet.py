@@ -117,7 +117,7 @@ def _slots(
         groups = group_blocks(expand_stage(stage, values, channels, side))
         slots += zip(stage_slots(stage, values, len(groups)), groups, strict=True)
         channels, side = stage.width(values), stage.out_resolution(side)
-    return [*slots, (f"head_{head}", (expand_head(head, channels, side, space.default_classes),))]
+    return [*slots, (f"head_{head}", expand_head(head, channels, (side,), space.default_classes))]
 
 
 def stage_ends(path: Sequence[tuple[str, Group]]) -> list[int]:

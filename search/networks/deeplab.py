@@ -1,0 +1,82 @@
+"""DeepLabv3's heads.
+
+Image pooling is added and not concatenated: with the joining convolution cut in two that is the same sum, and
+nothing is stretched to the map's size. Of torchvision's weights `of_pooled` has the last `mid` inputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from search.blocks.deeplab import DeepLab, DeepLabLite
+from search.networks.layers import ConvBnAct
+from search.networks.module import module_of
+
+LITE_DROPOUT, DROPOUT = 0.1, 0.5
+"""Before the classifier: MobileViT's authors', and torchvision's."""
+
+
+def conv_relu(inputs: int, outputs: int) -> ConvBnAct:
+    """1x1 convolution, BN, ReLU."""
+    return ConvBnAct(inputs, outputs, act=nn.ReLU())
+
+
+def atrous(inputs: int, outputs: int, rate: int) -> nn.Sequential:
+    """3x3 convolution of a dilation, BN, ReLU; the map keeps its size."""
+    conv = nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Join(nn.Module):
+    """1x1 convolution of the branches and of what was pooled, BN, ReLU, dropout."""
+
+    def __init__(self, inputs: int, outputs: int, dropout: float):
+        super().__init__()
+        self.of_map = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.of_pooled = nn.Conv2d(outputs, outputs, 1, bias=False)
+        self.rest = nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
+        """(B, inputs, H, W) and (B, outputs, 1, 1), already convolved -> (B, outputs, H, W)."""
+        out: Tensor = self.rest(self.of_map(x) + pooled)
+        return out
+
+
+class DeepLabLiteHead(nn.Module):
+    """(B, C, H, W) -> (B, classes + 1, H, W)."""
+
+    def __init__(self, spec: DeepLabLite):
+        super().__init__()
+        self.local = conv_relu(spec.inputs, spec.middle)
+        self.pool = conv_relu(spec.inputs, spec.middle)
+        self.join = Join(spec.middle, spec.middle, LITE_DROPOUT)
+        self.classifier = nn.Conv2d(spec.middle, spec.out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.join.of_pooled(self.pool(x.mean((2, 3), keepdim=True)))
+        logits: Tensor = self.classifier(self.join(self.local(x), pooled))
+        return logits
+
+
+class DeepLabHead(nn.Module):
+    """(B, C, H, W) -> (B, classes + 1, H, W)."""
+
+    def __init__(self, spec: DeepLab):
+        super().__init__()
+        mid = spec.middle
+        self.local = conv_relu(spec.inputs, mid)
+        self.atrous = nn.ModuleList(atrous(spec.inputs, mid, rate) for rate in spec.rates)
+        self.pool = conv_relu(spec.inputs, mid)
+        self.join = Join((1 + len(spec.rates)) * mid, mid, DROPOUT)
+        self.classifier = nn.Sequential(atrous(mid, mid, 1), nn.Conv2d(mid, spec.out_channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.join.of_pooled(self.pool(x.mean((2, 3), keepdim=True)))
+        branches = torch.cat([self.local(x), *(branch(x) for branch in self.atrous)], 1)
+        logits: Tensor = self.classifier(self.join(branches, pooled))
+        return logits
+
+
+module_of.register(DeepLabLite, DeepLabLiteHead)
+module_of.register(DeepLab, DeepLabHead)

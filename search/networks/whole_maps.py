@@ -1,0 +1,35 @@
+"""Networks of timm with a head of detection or segmentation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search.blocks import SideSpec
+from search.blocks.whole_maps import WholeTaskNetwork, as_channels_first, create_timm_maps
+from search.networks.module import module_of
+from search.networks.network import HEAD, run_beside
+
+
+class TimmTaskNetwork(nn.Module):
+    """(B, 3, H, W) to what its head gives; see `search.networks.network.Network`."""
+
+    def __init__(self, spec: WholeTaskNetwork):
+        super().__init__()
+        self.backbone = create_timm_maps(spec.network, spec.resolution, spec.indices)
+        self._earlier = len(spec.indices) - 1
+        blocks = spec.head_blocks
+        modules = [module_of(block) for block in blocks]
+        self._beside = [isinstance(block, SideSpec) for block in blocks]
+        names = [f"{HEAD}{index}" for index in range(len(blocks))]
+        for name, module in zip(names, modules, strict=True):
+            self.add_module(name, module)
+        self._names = names
+
+    def forward(self, x: Tensor) -> Tensor:
+        *earlier, last = [as_channels_first(self.backbone, y) for y in self.backbone(x)]
+        parts = [self.get_submodule(name) for name in self._names]
+        first = [part(y) for part, y in zip(parts, earlier, strict=False)]
+        return run_beside(parts[self._earlier :], self._beside[self._earlier :], last, first)
+
+
+module_of.register(WholeTaskNetwork, TimmTaskNetwork)

@@ -1,0 +1,1 @@
+"""From a network's raw outputs to boxes and masks, outside of the exported model."""

@@ -106,4 +106,4 @@ def test_the_agent_in_the_foreground_is_there_again_after_a_crash(
         assert "a model took the agent down (SIGSEGV)" in process.stderr.readline()
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(300)

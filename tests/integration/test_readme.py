@@ -134,7 +134,7 @@ def demo(home: Path) -> None:
 def make(target: str) -> None:
     """That there is such a target, and that all it needs could be made."""
     done = subprocess.run(
-        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
 

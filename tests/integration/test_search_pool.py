@@ -102,7 +102,7 @@ def test_workers_end_with_their_parent(archs, tmp_path):
         )
         until(lambda: len(processes_of(folder)) == 2, process=parent)
         parent.send_signal(number)
-        errors = parent.communicate(timeout=60)[1]
+        errors = parent.communicate(timeout=300)[1]
         assert parent.returncode != 0
         assert "KeyboardInterrupt" in errors or number is signal.SIGKILL
         for worker in processes_of(folder):

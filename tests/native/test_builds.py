@@ -29,7 +29,7 @@ class Build:
 
     def run(self, inputs: str, command: str = 'echo made >"$1"') -> int:
         process = self.start(inputs, command)
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
         return process.returncode
 
     @property
@@ -72,7 +72,7 @@ def test_a_folder_takes_the_place_of_the_last_one(build: Build) -> None:
 def test_of_two_builds_at_once_the_second_finds_the_work_done(build: Build) -> None:
     slow = 'sleep 0.3; echo made >"$1"'
     processes = [build.start("a", slow) for _ in range(2)]
-    assert [process.communicate(timeout=30) and process.returncode for process in processes] == [0, 0]
+    assert [process.communicate(timeout=300) and process.returncode for process in processes] == [0, 0]
     assert build.times == 1
 
 

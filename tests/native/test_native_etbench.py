@@ -28,7 +28,7 @@ class Bench:
 
     def close(self) -> int:
         """The exit status after the end of stdin."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=300)
         return self._process.returncode
 
     def kill(self) -> None:

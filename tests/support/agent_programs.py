@@ -70,11 +70,11 @@ class Running:
 
     def socket(self) -> socket.socket:
         """A raw connection."""
-        return socket.create_connection((LOOPBACK, self.port), timeout=30)
+        return socket.create_connection((LOOPBACK, self.port), timeout=300)
 
     def client(self) -> AgentClient:
         """A connection that has not said hello."""
-        return AgentClient(self.socket(), self.token, timeout_s=30)
+        return AgentClient(self.socket(), self.token, timeout_s=300)
 
     def greeted(self) -> AgentClient:
         """A connection that has."""
@@ -149,13 +149,13 @@ def started(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        assert select.select([process.stdout], [], [], 60)[0], "the agent does not say where it listens"
+        assert select.select([process.stdout], [], [], 300)[0], "the agent does not say where it listens"
         announced = json.loads(process.stdout.readline())
         yield Running(program.language, process, announced["port"], token, store, announced)
     finally:
         process.stdin.close()
         try:
-            process.wait(30)
+            process.wait(300)
         finally:
             process.kill()
             process.wait()

@@ -6,7 +6,7 @@ import random
 import numpy as np
 
 from orchestrator.export.artifacts.variant import Variant
-from orchestrator.measure.session import Subject
+from orchestrator.measure.session import Subject, measure
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.device_state import DeviceState
@@ -199,3 +199,11 @@ def subject(tmp_path):
 def device(**options):
     """The device that has them."""
     return FakeDevice({SHA[name]: ms for name, ms in TRUE_MS.items()}, **options)
+
+
+def run(folder, fake, policy=POLICY, budget_s=1e9, variant=VARIANT):
+    """Measure them on it; the journal is in `folder`."""
+    journal = folder / "journal.jsonl"
+    return measure(
+        fake, variant, subject(folder), journal, policy, budget_s=budget_s, progress=lambda *_: None
+    )

@@ -25,7 +25,7 @@ def serving(agent: Agent) -> Iterator[int]:
         yield listener.getsockname()[1]
     finally:
         server.stop()
-        thread.join(timeout=60)
+        thread.join(timeout=300)
         listener.close()
 
 

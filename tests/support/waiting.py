@@ -14,7 +14,7 @@ _STEP_S = 0.01
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], timeout_s: float = 60.0, process: Popen[str] | None = None) -> T:
+def until(condition: Callable[[], T], timeout_s: float = 300.0, process: Popen[str] | None = None) -> T:
     """What `condition` gives once that is true; fails after the timeout, or where `process` ends without it."""
     give_up_s = time.monotonic() + timeout_s
     while not (result := condition()):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timm.utils import adaptive_clip_grad
 from torch import Tensor
 
 from luts.format.errors import BlocktimeError
@@ -96,6 +95,8 @@ class SubnetStep:
                 f"--learning-rate or --clip-norm: it {goes_on}"
             )
         if self.recipe.agc:
+            from timm.utils import adaptive_clip_grad  # brings torchvision and torch._dynamo: seconds
+
             adaptive_clip_grad(self.state.supernet.parameters(), self.recipe.agc)
         if 0 < self.recipe.clip_norm < norm:
             for parameter in self.state.supernet.parameters():

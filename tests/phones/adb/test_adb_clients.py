@@ -30,8 +30,8 @@ def adbutils_device(adb, connected):
 def adb_shell_device(phone, tmp_path):
     keygen(str(tmp_path / "key"))
     signer = PythonRSASigner.FromRSAKeyPath(str(tmp_path / "key"))
-    device = AdbDeviceTcp("127.0.0.1", phone.cable.port, default_transport_timeout_s=60)
-    device.connect(rsa_keys=[signer], auth_timeout_s=60)
+    device = AdbDeviceTcp("127.0.0.1", phone.cable.port, default_transport_timeout_s=300)
+    device.connect(rsa_keys=[signer], auth_timeout_s=300)
     yield device
     device.close()
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def device(adbd_phone):
-    device = AdbDeviceTcp("127.0.0.1", adbd_phone.cable.port, default_transport_timeout_s=60)
+    device = AdbDeviceTcp("127.0.0.1", adbd_phone.cable.port, default_transport_timeout_s=300)
     device.connect()
     yield device
     device.close()

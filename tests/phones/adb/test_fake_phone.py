@@ -82,8 +82,8 @@ class TestAuthorization:
     def test_a_known_key_is_not_asked_about_again(self, fake_phone, signer):
         for owner in (Owner.ALLOWS, Owner.IGNORES):
             fake_phone.daemon.owner = owner
-            device = AdbDeviceTcp("127.0.0.1", fake_phone.cable.port, default_transport_timeout_s=60)
-            assert device.connect(rsa_keys=[signer], auth_timeout_s=60)
+            device = AdbDeviceTcp("127.0.0.1", fake_phone.cable.port, default_transport_timeout_s=300)
+            assert device.connect(rsa_keys=[signer], auth_timeout_s=300)
             device.close()
 
     def test_a_signature_of_another_token_is_worth_nothing(self, bare, signer):

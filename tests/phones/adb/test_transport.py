@@ -71,14 +71,14 @@ def link(attached, way, said):
 @pytest.fixture
 def android(attached, kotlin_agent, make_apk, said):
     """The device that `bench` would use, ended at the end."""
-    with AndroidDevice(found(attached), apk=make_apk(), say=said.append, timeout_s=30) as opened:
+    with AndroidDevice(found(attached), apk=make_apk(), say=said.append, timeout_s=300) as opened:
         yield opened
 
 
 @pytest.fixture
 def directly(fake_phone, kotlin_agent, make_apk, said):
     """As `android`, with the fake phone and no server."""
-    with AndroidDevice(found(fake_phone), apk=make_apk(), say=said.append, timeout_s=30) as opened:
+    with AndroidDevice(found(fake_phone), apk=make_apk(), say=said.append, timeout_s=300) as opened:
         yield opened
 
 

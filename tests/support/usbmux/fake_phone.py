@@ -170,7 +170,7 @@ class FakePhone:
 
     def _dial_app(self) -> Talk | None:
         try:
-            agent = socket.create_connection(("127.0.0.1", self._agent_port), timeout=60)
+            agent = socket.create_connection(("127.0.0.1", self._agent_port), timeout=300)
         except (OSError, OverflowError):
             return None
         agent.settimeout(None)

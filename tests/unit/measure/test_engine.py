@@ -9,33 +9,19 @@ from luts.format.errors import UsageError
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord
-from orchestrator.journal.samples import samples_table
-from orchestrator.measure import readiness
-from orchestrator.measure.link import Link
+from orchestrator.journal.records import BatchRecord, ChunkRecord
 from orchestrator.measure.session import Subject, measure
-from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import AgentLost
 from orchestrator.wire.model_file import ModelFile
 from tests.support.fake_device import (
     POLICY,
-    QUIET,
     SHA,
     TRUE_MS,
     VARIANT,
-    FakeClient,
-    FakeDevice,
     device,
-    subject,
+    run,
 )
 from tests.support.sample_places import sample_places
-
-
-def run(tmp_path, fake, policy=POLICY, budget_s=1e9, variant=VARIANT):
-    journal = tmp_path / "journal.jsonl"
-    return measure(
-        fake, variant, subject(tmp_path), journal, policy, budget_s=budget_s, progress=lambda *_: None
-    )
 
 
 def visits(tmp_path):
@@ -121,136 +107,6 @@ def test_a_batch_is_loaded_in_an_order_of_its_own(tmp_path):
     assert fake.loads == []
 
 
-def test_a_throttled_batch_is_followed_by_a_pause_and_no_other_is(tmp_path, monkeypatch):
-    pauses = []
-    monkeypatch.setattr("time.sleep", pauses.append)
-    policy = dataclasses.replace(POLICY, cooling_s=7.0)
-    run(tmp_path / "cool", device(), policy)
-    assert pauses == []
-    run(tmp_path / "hot", device(states=[QUIET, throttled()]), policy)
-    assert pauses == [7.0]
-
-
-def capped(mhz):
-    return QUIET | {"cpus": [{"cpu": 4, "mhz": None, "max_mhz": mhz, "governor": None}]}
-
-
-def test_a_chunk_in_which_the_cap_of_a_clock_moved_is_measured_again(tmp_path):
-    full, cut = capped(2367.0), capped(1800.0)
-    outcome = run(tmp_path, device(states=[full, cut, cut, cut]))
-    assert outcome.batches_rejected == 0
-    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord)]
-    assert [chunk.rejected for chunk in chunks[:3]] == [
-        "the clock of core 4 was capped at 1800 MHz after 2367 MHz",
-        "",
-        "",
-    ]
-    assert [chunk.first_round for chunk in chunks[:2]] == [0, 0]
-    kept = sum(len(chunk.order) for chunk in chunks if not chunk.rejected)
-    samples = samples_table(read_log(tmp_path / "journal.jsonl"))
-    assert samples.num_rows == sum(
-        len(chunk.order) * len(chunk.order[0]) // 2 for chunk in chunks if not chunk.rejected
-    )
-    assert kept > 0
-
-
-def test_a_cap_that_keeps_moving_rejects_the_batch(tmp_path):
-    moving = [capped(2367.0), capped(1800.0)] * (POLICY.max_attempts + 1)
-    outcome = run(tmp_path, device(states=moving))
-    assert outcome.batches_rejected == 1
-    (rejected,) = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord) and not r.kept]
-    assert rejected.reason == "the clock of core 4 was capped at 1800 MHz after 2367 MHz"
-
-
-def test_a_cap_that_moves_is_allowed_with_throttled_and_every_result_says_so(tmp_path, monkeypatch):
-    moving = device(states=[capped(2367.0), capped(1800.0)] * 100)
-    monkeypatch.setattr(moving, "allow", ("throttled",), raising=False)
-    outcome = run(tmp_path, moving)
-    assert outcome.batches_rejected == 0
-    assert not any(r.rejected for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord))
-    assert outcome.conditions.caveats == {"throttled"}
-
-
-def test_a_phone_that_may_be_measured_throttled_is_not_left_to_cool(monkeypatch):
-    fake = device()
-    fake.stands = QUIET | {"thermal_state": "serious"}
-    fake.allow = ("throttled",)
-    monkeypatch.setattr(readiness, "_sleep", lambda _: pytest.fail("nothing to wait for"))
-    readiness.cool_down(Link(fake, "executorch", {}), 60.0, pytest.fail)
-
-
-def test_a_warm_phone_cools_before_a_batch(monkeypatch):
-    fake, slept, said = device(), [], []
-    warm, fair = QUIET | {"thermal_headroom": 0.70}, QUIET | {"thermal_state": "fair"}
-    later = [fair, QUIET]
-
-    def sleep(seconds):
-        slept.append(seconds)
-        fake.stands = later.pop(0) if later else fake.stands
-
-    monkeypatch.setattr(readiness, "_clock", lambda: sum(slept))
-    monkeypatch.setattr(readiness, "_sleep", sleep)
-    link = Link(fake, "executorch", {})
-    fake.stands = warm
-    readiness.cool_down(link, 60.0, said.append)
-    assert (len(slept), later) == (2, [])
-    fake.stands = warm
-    readiness.cool_down(link, 60.0, said.append)
-    assert len(slept) == 2 + 6, "a phone may stay warm for longer than anybody waits"
-    assert set(said) == {"letting fake cool before the next batch"}
-
-
-class Phone(FakeDevice):
-    """Throttles after `bears_s` of work without a pause, and is cool again when nothing is loaded."""
-
-    def __init__(self, bears_s):
-        super().__init__({SHA[name]: ms for name, ms in TRUE_MS.items()})
-        self.bears_s, self.worked_s = bears_s, 0.0
-
-    def connect(self):
-        super().connect()
-        return PhoneClient(self)
-
-
-class PhoneClient(FakeClient):
-    def load(self, *arguments):
-        if not self.loaded:
-            self.device.worked_s = 0.0
-        return super().load(*arguments)
-
-    def run(self, handles, order, *warmup):
-        before = self._state()
-        result = super().run(handles, order, *warmup)
-        self.device.worked_s += result.samples.sum() / 1e9
-        return dataclasses.replace(result, state_before=before, state_after=self._state())
-
-    def _state(self):
-        hot = self.device.worked_s > self.device.bears_s
-        return DeviceState.model_validate(QUIET | {"thermal_state": "serious" if hot else "nominal"})
-
-
-def test_batches_that_are_longer_than_a_phone_bears_are_split(tmp_path):
-    """Four models of 2.1 ms on average and twice 1 ms, in 20 rounds of 2 runs: 0.42 s; two models: 0.25 s."""
-    policy = dataclasses.replace(POLICY, min_rounds=20, half_width=1e-9)
-    result = run(tmp_path, Phone(bears_s=0.3), policy)
-    assert {ratio.loads for name, ratio in result.estimates.ratios.items() if name != "model00"} == {3}
-    records = read_log(tmp_path / "journal.jsonl")
-    kept = {record.batch for record in records if isinstance(record, EndRecord) and record.kept}
-    hot = [r.batch for r in records if isinstance(r, EndRecord) and r.reason == "thermal state serious"]
-    models = {r.batch: len(r.slots) - 2 for r in records if isinstance(r, BatchRecord)}
-    assert hot[:2] == [0, 1]
-    assert [models[batch] for batch in hot[:2]] == [4, 4]
-    assert {models[batch] for batch in kept} <= {1, 2}
-    assert run(tmp_path, Phone(bears_s=0.3), policy).estimates.ratios == result.estimates.ratios
-
-
-def test_a_phone_that_is_not_cool_at_first_is_no_reason_to_split(tmp_path):
-    hot = QUIET | {"thermal_state": "serious"}
-    run(tmp_path, device(states=[QUIET, hot, hot, hot, hot, QUIET]))
-    records = read_log(tmp_path / "journal.jsonl")
-    assert {len(record.slots) - 2 for record in records if isinstance(record, BatchRecord)} == {4}
-
-
 def test_each_pass_is_a_fresh_load_of_every_model(tmp_path):
     result = run(tmp_path, device(), dataclasses.replace(POLICY, half_width=1e-9))
     loads = {name: ratio.loads for name, ratio in result.estimates.ratios.items() if name != "model00"}
@@ -297,29 +153,6 @@ def test_a_finished_run_measures_nothing_more(tmp_path):
     again = run(tmp_path, fake)
     assert fake.runs == 0
     assert again.estimates.ratios == first.estimates.ratios
-
-
-def throttled():
-    return QUIET | {"thermal_state": "serious"}
-
-
-def test_a_throttled_batch_is_thrown_away_and_repeated(tmp_path):
-    fake = device(states=[QUIET, throttled()])
-    result = run(tmp_path, fake)
-    ends = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord)]
-    assert [end.reason for end in ends if not end.kept] == ["thermal state serious"]
-    assert (result.batches_kept, result.batches_rejected) == (len(ends) - 1, 1)
-    table = samples_table(read_log(tmp_path / "journal.jsonl"))
-    kept = dict(zip(table.column("batch").to_pylist(), table.column("kept").to_pylist(), strict=True))
-    assert [batch for batch, good in kept.items() if not good] == [ends[0].batch]
-
-
-def test_a_device_that_always_throttles_ends_with_an_error_and_keeps_the_journal(tmp_path):
-    fake = device(states=[throttled()] * 1000)
-    with pytest.raises(MeasurementRejectedError, match="thermal state serious"):
-        run(tmp_path, fake)
-    ends = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord)]
-    assert len(ends) == POLICY.max_attempts
 
 
 def test_two_references_that_disagree_reject_the_batch(tmp_path):

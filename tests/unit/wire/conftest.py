@@ -90,11 +90,11 @@ class Served:
 
     def socket(self) -> socket.socket:
         """A raw connection."""
-        return socket.create_connection((LOOPBACK, self.port), timeout=60)
+        return socket.create_connection((LOOPBACK, self.port), timeout=300)
 
     def client(self, token: str = TOKEN) -> AgentClient:
         """A connection that has not said hello."""
-        return AgentClient(self.socket(), token, timeout_s=60)
+        return AgentClient(self.socket(), token, timeout_s=300)
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def test_unknown_op_and_unknown_field_are_refused_with_payload_drained(served: A
 
 def test_client_that_leaves_during_a_run_ends_it(served: Any, tmp_path: Path) -> None:
     sock = served.socket()
-    client = AgentClient(sock, "right", timeout_s=60)
+    client = AgentClient(sock, "right", timeout_s=300)
     client.hello()
     model = client.load(put(client, tmp_path, "a"), "doubler")
 

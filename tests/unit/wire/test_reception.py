@@ -87,7 +87,7 @@ def test_no_free_descriptor_does_not_end_the_reception() -> None:
         receiving = reception.Reception("right", full)  # type: ignore[arg-type]
         thread = threading.Thread(target=receiving.receive, daemon=True)
         thread.start()
-        with socket.create_connection(listener.getsockname(), timeout=60) as sock:
+        with socket.create_connection(listener.getsockname(), timeout=300) as sock:
             sock.sendall(encode_header(HELLO))
             client = receiving.next_client()
             assert client is not None

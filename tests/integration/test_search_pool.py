@@ -89,8 +89,9 @@ def test_workers_end_with_their_parent(archs, tmp_path):
             rng = random.Random(0)
             archs = [get_space("autovit-nano").sample(rng) for _ in range(1000)]
             with ProcessPool(Toy(Path(sys.argv[1]), seconds=0.05), FINGERPRINT, 2) as pool:
-                for _ in pool.stream(archs):
-                    pass
+                while True:
+                    for _ in pool.stream(archs):
+                        pass
         """)
     path = tmp_path / "parent.py"
     path.write_text(script)

@@ -41,7 +41,7 @@ def peer() -> Iterator[Peer]:
 
         threads.append(threading.Thread(target=serve, daemon=True))
         threads[-1].start()
-        return AgentClient(ours, "token", timeout_s=300)
+        return AgentClient(ours, "token", timeout_s=60)
 
     yield start
     for thread in threads:
@@ -77,7 +77,7 @@ def test_error_reply_keeps_the_connection(peer: Peer) -> None:
 )
 def test_broken_answer_loses_the_agent(answer: bytes, why: str) -> None:
     ours, theirs = socket.socketpair()
-    with theirs, AgentClient(ours, "token", timeout_s=300) as client:
+    with theirs, AgentClient(ours, "token", timeout_s=60) as client:
         theirs.sendall(answer)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(AgentLost, match=why) as lost:
@@ -164,7 +164,7 @@ def test_signs_of_life_are_asked_of_agents_that_know_them(
     peer = Running(knows)
     thread = threading.Thread(target=peer.serve, args=(theirs,), daemon=True)
     thread.start()
-    client = AgentClient(ours, "token", timeout_s=300)
+    client = AgentClient(ours, "token", timeout_s=60)
     client.hello()
     received = client._channel._receive
 

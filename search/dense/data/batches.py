@@ -26,6 +26,10 @@ class BoxTarget:
     boxes: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> BoxTarget:
+        """The same there."""
+        return BoxTarget(self.boxes.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class Batch:

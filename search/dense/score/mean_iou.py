@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ class Overlap:
 
     miou: float
     pixel_accuracy: float
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of the figures, in the order of `to_dict`."""
+        return tuple(field.name for field in fields(cls))
 
     def to_dict(self) -> dict[str, float | None]:
         """As JSON and tables have it."""

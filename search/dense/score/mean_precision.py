@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ class Precision:
     map_small: float | None
     map_medium: float | None
     map_large: float | None
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of the figures, in the order of `to_dict`."""
+        return tuple(field.name for field in fields(cls))
 
     def to_dict(self) -> dict[str, float | None]:
         """As JSON and tables have it."""

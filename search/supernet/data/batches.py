@@ -51,7 +51,7 @@ def training_batches(
             sampler=numbers,
             num_workers=workers,
             prefetch_factor=PREFETCH,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
+            worker_init_fn=leave_interrupts_to_the_trainer,
         )
     for batch in batches:
         if isinstance(batch, BlocktimeError):
@@ -59,5 +59,6 @@ def training_batches(
         yield batch
 
 
-def _leave_interrupts_to_the_trainer(_worker: int) -> None:
+def leave_interrupts_to_the_trainer(_worker: int) -> None:
+    """Of a process that prepares batches: Ctrl-C is the trainer's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -18,6 +18,7 @@ from orchestrator.cli.options import (
     DeviceOption,
     NetworksOption,
     SelfTestOption,
+    TaskOptions,
     VariantOptions,
     WorkersOption,
     target_of,
@@ -40,6 +41,7 @@ def breakdown_command(
     device: DeviceOption,
     *,
     model: NetworksOption = None,
+    task: TaskOptions,
     method: Annotated[
         Choice, typer.Option(help="ExecuTorch's event tracer, removal of each kind, or both.")
     ] = "both",
@@ -66,7 +68,7 @@ def breakdown_command(
     files = output_files(output, OUTPUTS)
     with shown_progress() as progress:
         broken_down = break_down(
-            model,
+            task.of(model),
             target,
             method=method,
             budget_s=budget_s,

@@ -14,6 +14,7 @@ from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.options import (
     NetworksOption,
     PrecisionOption,
+    TaskOptions,
     WorkersOption,
     parse_deployment_target,
     parse_resolutions,
@@ -55,6 +56,7 @@ def export_command(
     data: DataOption = None,
     outside: OutsideOption = False,
     *,
+    task: TaskOptions,
     calibration: CalibrationOptions,
     ios: Annotated[
         str | None, typer.Option("--ios", help="Oldest iOS of a Core ML model: 15 to 18; 16, for int8 17.")
@@ -96,7 +98,7 @@ def export_command(
             if sides and (len(sides) > 1 or sides[0] < 1):
                 raise UsageError(f"--resolution {resolution!r}: a network is exported at one size, e.g. 224")
             artifacts = export_networks(
-                model or (),
+                task.of(model),
                 lowering,
                 resolution=sides[0] if sides else None,
                 trained=trained,

@@ -20,6 +20,7 @@ from orchestrator.cli.options import (
     PaceOption,
     ResolutionOption,
     SelfTestOption,
+    TaskOptions,
     VariantOptions,
     WorkersOption,
     target_of,
@@ -60,6 +61,7 @@ def measure_command(
             help="One network without a pause for so long (10m): latency against time, heat and clock."
         ),
     ] = None,
+    task: TaskOptions,
     resolution: ResolutionOption = None,
     batch: Annotated[
         str | None,
@@ -95,6 +97,7 @@ def measure_command(
     or both (onnx,litert) every network is measured in ExecuTorch and in those, and their outputs are compared.
     """
     target, budget_s = target_of(device, variant, access), parse_budget(budget)
+    networks = task.of(model)
     batches = parse_batches(batch)
     if batch is not None and (suite or sustained or parse_runtimes(variant.runtime)):
         raise UsageError(
@@ -104,7 +107,7 @@ def measure_command(
         if artifact or suite or sustained or supernet or data or outside or pace:
             raise UsageError(f"--runtime {variant.runtime} compares networks; give --model (or --arch) alone")
         compare_runtimes(
-            model or (),
+            networks,
             replace(target, runtime="executorch"),
             runtimes,
             output or (),
@@ -119,7 +122,7 @@ def measure_command(
     if pace is not None and (suite is not None or sustained is not None):
         raise UsageError("--suite and --sustained run back to back; leave --pace out")
     if suite is not None:
-        if model or artifact or resolution or sustained or supernet:
+        if networks or artifact or resolution or sustained or supernet:
             raise UsageError("--suite says which networks at which resolution; leave the other options out")
         measure_suite(
             suite,
@@ -137,7 +140,7 @@ def measure_command(
         if supernet:
             raise UsageError("--sustained runs random weights, which take as long; leave --supernet out")
         measure_for_long(
-            model or (),
+            networks,
             target,
             artifact or (),
             output or (),
@@ -150,11 +153,11 @@ def measure_command(
     if (data or outside) and supernet is None:
         raise UsageError("--data and --outside go with a supernet; add --supernet")
     files = output_files(output, TABLES)
-    if not model and not artifact and supernet is None:
+    if not networks and not artifact and supernet is None:
         raise UsageError("nothing to measure; give --model (or --arch) or --artifact, or a --suite")
     with shown_progress() as progress:
         measured = measure_networks(
-            model or (),
+            networks,
             target,
             files=artifact or (),
             resolution=resolution,

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -17,6 +17,7 @@ from luts.format.errors import UsageError
 from luts.format.values import NAME_PATTERN
 from orchestrator.cli.output import ask, say
 from orchestrator.devices.common.device import Access
+from orchestrator.tasks.networks import Networks, for_task
 from orchestrator.tasks.target import Target
 from orchestrator.wire.device_state import Caveat
 from search.spaces.arch import MAX_CLASSES
@@ -140,6 +141,26 @@ class AccessOptions:
                 known = ", ".join(caveat.replace("_", "-") for caveat in get_args(Caveat))
                 raise UsageError(f"--allow {reason!r}: expected one or more of {known}, with commas between")
         return Access(self.agent, tuple(allowed), self.app, say, ask, self.fixed_performance)
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What networks are for: other tasks than classification have heads of their own."""
+
+    task: Annotated[
+        str | None,
+        typer.Option(help="detection or segmentation: networks with that head; by name also NAME.ssdlite20."),
+    ] = None
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_CLASSES, help="Categories of --task, the background not among them; 80, 20."
+        ),
+    ] = None
+
+    def of(self, networks: Sequence[str] | None) -> Networks:
+        """The networks that were given with that head. Raises UsageError for a task that there is not."""
+        return for_task(networks or (), self.task, self.classes)
 
 
 def target_of(device: str, variant: VariantOptions, access: AccessOptions) -> Target:

@@ -11,7 +11,18 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.tasks.progress import Note, Progress
-from search.spaces import STDIN, Arch, Published, is_arch_file, list_archs, list_published, load_arch
+from search.spaces import (
+    STDIN,
+    Arch,
+    Published,
+    get_arch,
+    is_arch_file,
+    list_archs,
+    list_published,
+    load_arch,
+)
+from search.spaces.task_names import TaskName, task_name
+from search.spaces.tasks import with_task
 from search.spaces.whole import is_timm
 
 Network = Arch | Published | str
@@ -30,6 +41,8 @@ def named_network(name: str) -> Network:
     """
     if name.startswith("timm:"):
         return name
+    if name not in list_published() and TaskName.parse(name):
+        return get_arch(name)
     known: dict[str, Arch | Published] = {**list_archs(), **list_published()}
     if name not in known:
         raise UsageError(unknown("network", name, known, "all: bench arch list; or timm:NAME"))
@@ -38,7 +51,40 @@ def named_network(name: str) -> Network:
 
 def as_named(arch: Arch) -> Network:
     """An architecture as it is exported and counted: a network of timm by its name."""
-    return arch.space if is_timm(arch.space) else arch
+    if not is_timm(arch.space):
+        return arch
+    task = TaskName.parse(arch.space)
+    return task_name(task.base, task.head, arch.classes) if task else arch.space
+
+
+def for_task(networks: Sequence[str], task: str | None, classes: int | None) -> Networks:
+    """Networks by name or file with the head of a task, called by its name too; None leaves them as they are.
+
+    Args:
+        networks: Names, `timm:NAME`, or JSON files of architectures.
+        task: `detection` or `segmentation`.
+        classes: Categories, the background not among them; as many as COCO or VOC has.
+
+    Raises:
+        UsageError: a task that there is not, a network of no space, or maps that are too small for the head.
+        InvalidArtifactError: a damaged file of an architecture.
+    """
+    if task is None:
+        if classes is not None:
+            raise UsageError("--classes are those of a task's head; add --task detection or segmentation")
+        return networks
+    named: dict[str, Network] = {}
+    for name in networks:
+        if name in list_published():
+            raise UsageError(
+                f"{name} is of no space, so that it hands out no maps; take a network of a space or timm's"
+            )
+        arch = with_task(load_arch(name), task, classes)
+        known = TaskName.parse(arch.space)
+        plain = "stdin" if name == STDIN else name.removesuffix(".json")
+        called = task_name(plain, known.head, arch.classes) if known else plain
+        named[called] = as_named(arch)
+    return named
 
 
 def by_name(networks: Networks) -> dict[str, Network]:
@@ -74,7 +120,7 @@ def read_network(network: Network) -> Network:
     """
     if not isinstance(network, str):
         return network
-    return load_arch(network) if is_arch_file(network) else named_network(network)
+    return as_named(load_arch(network)) if is_arch_file(network) else named_network(network)
 
 
 def at_resolution(name: str, network: Network, resolution: int | None) -> Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import search.spaces.task_heads  # noqa: F401 - registers them
 from search.spaces.family import task_heads
 
 _NAME = re.compile(r"(?P<base>.+)\.(?P<head>[a-z]+)(?P<classes>[1-9][0-9]{0,4})?(?P<side>@[1-9][0-9]{0,3})?")

@@ -13,7 +13,9 @@ from orchestrator.export.lower.removal import without
 from orchestrator.export.lower.weights import build_seeded, calm, load_weights, rows_in, settle
 from search.blocks import parse_keys
 from search.blocks.whole import WIDTHS, create_timm, timm_side
-from search.networks import build_block, build_network
+from search.networks import build_block, build_network, module_of
+from search.spaces import get_arch
+from search.spaces.task_names import TaskName
 
 
 def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -67,6 +69,8 @@ def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
     many classes as its weights file, if there is one."""
     import timm
 
+    if TaskName.parse(spec.module):
+        return _build_timm_task(spec)
     name, _, size = spec.module.removeprefix("timm:").partition("@")
     native = timm_side(name)
     config = timm.get_pretrained_cfg(WIDTHS.get(name, (name, 1.0))[0])
@@ -89,6 +93,13 @@ def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
             f"timm:{name} can't take {side} px ({first[0][:200]}); its own are {native} px"
         ) from error
     return module, (x,)
+
+
+def _build_timm_task(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """`timm:NAME.HEAD[CLASSES][@PX]` with seeded weights."""
+    (block,) = get_arch(spec.module).blocks()
+    module = build_seeded(lambda: module_of(block), _seed(spec))
+    return module, (torch.randn(block.input_shape, generator=torch.Generator().manual_seed(0)),)
 
 
 def _check_patches(module: nn.Module, side: int) -> None:

@@ -1,6 +1,8 @@
 """Heads of detection and segmentation on backbones of spaces and of timm: names, blocks, weights, refusals."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -171,6 +173,12 @@ def test_a_task_or_head_that_there_is_not_is_refused():
         with_task(get_arch("mobilevit-xxs"), "tracking")
     with pytest.raises(UsageError, match="detection has no head 'deeplab'; it has ssdlite"):
         with_task(get_arch("mobilevit-xxs"), "detection", head="deeplab")
+
+
+def test_heads_are_known_to_whoever_imports_spaces_alone():
+    code = "from search.spaces import get_space; print(get_space('autovit-nano.ssdlite').name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "autovit-nano.ssdlite", done.stderr
 
 
 def test_a_sibling_has_no_supernet():

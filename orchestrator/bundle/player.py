@@ -15,7 +15,8 @@ from orchestrator.bundle.archive import Bundle
 from orchestrator.bundle.journal import BundleJournal
 from orchestrator.bundle.loopback import Header, Loopback
 from orchestrator.bundle.progress import Done
-from orchestrator.bundle.script import ScriptBatch
+from orchestrator.bundle.script import FIRST_MODEL, ScriptBatch
+from orchestrator.bundle.stopping import BatchRatios, Ending, ending
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.fields import PROTOCOL_VERSION
 
@@ -38,7 +39,7 @@ class Player:
     ):
         self._bundle, self._journal, self._agent, self._token = bundle, journal, agent, token
         self._tell = tell
-        self._rules = bundle.script.rules
+        self._script, self._rules = bundle.script, bundle.script.rules
         self._done = Done()
 
     def run(self) -> None:
@@ -50,7 +51,7 @@ class Player:
             DeviceError: the device did not get ready in time; run it again to go on.
         """
         hello, _ = self._agent.ask({"op": "hello", "protocol": PROTOCOL_VERSION, "token": self._token})
-        runtime = self._bundle.script.load.runtime
+        runtime = self._script.load.runtime
         if runtime not in hello["runtimes"]:
             raise InvalidArtifactError(
                 f"{self._bundle.path} is for {self._bundle.manifest.device_kind}: "
@@ -73,12 +74,35 @@ class Player:
                 }
             )
         self._write({"kind": "start", "hello": hello})
-        batches = self._bundle.script.batches
-        for number, batch in enumerate(batches):
+        ended = "passes"
+        for number, batch in enumerate(self._script.batches):
+            if ending := self._ending(number):
+                ended = ending
+                break
             while self._done.wants(number, self._rules.attempts):
-                self._tell(f"batch {number + 1} of {len(batches)}")
+                self._tell(self._where(number))
                 self._batch(number, batch)
-        self._write({"kind": "done"})
+        self._write({"kind": "done", "ended": ended})
+
+    def _ending(self, number: int) -> Ending | None:
+        """Why the pass that a batch is the first of is not made; None where it is, or was begun already."""
+        batches = self._script.batches
+        passes = batches[number].pass_index
+        if not number or passes == batches[number - 1].pass_index or self._done.begun[number]:
+            return None
+        models = {
+            digest for batch in batches for digest in batch.slots[FIRST_MODEL:]
+        } - self._done.failed.keys()
+        return ending(self._script.stop, passes, self._done.loads, models, self._done.worked_s)
+
+    def _where(self, number: int) -> str:
+        batches, stop = self._script.batches, self._script.stop
+        passes = batches[-1].pass_index + 1
+        fewest = f"{stop.min_passes} to " if stop and stop.min_passes < passes else ""
+        return (
+            f"batch {number + 1} of {len(batches)}, pass {batches[number].pass_index + 1} of {fewest}{passes}, "
+            f"{self._done.worked_s / 60:.0f} min so far"
+        )
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._journal.append(record)
@@ -86,18 +110,26 @@ class Player:
 
     def _batch(self, number: int, batch: ScriptBatch) -> None:
         self._write({"kind": "batch", "batch": number, "pass_index": batch.pass_index, "group": batch.group})
+        start_s = _clock()
         self._cool_down()
         handles: dict[int, int] = {}
+        ratios = BatchRatios()
         try:
             for slot in batch.loading:
                 if batch.slots[slot] not in self._done.failed:
                     self._load(slot, batch, handles)
-            ended = self._run(batch, handles) if {0, 1} <= handles.keys() else "the reference can't be loaded"
+            ended = (
+                self._run(batch, handles, ratios)
+                if {0, 1} <= handles.keys()
+                else "the reference can't be loaded"
+            )
         finally:
             for handle in handles.values():
                 self._agent.try_ask({"op": "unload", "handle": handle})
         again = ended == "hot" and self._done.begun[number] < self._rules.attempts
-        self._write({"kind": "end", "batch": number, "ended": ended, "again": again})
+        end = {"kind": "end", "batch": number, "ended": ended, "again": again, "worked_s": _clock() - start_s}
+        logs = {batch.slots[slot]: log for slot, log in ratios.locations().items()} if ended == "done" else {}
+        self._write(end | {"logs": logs})
 
     def _load(self, slot: int, batch: ScriptBatch, handles: dict[int, int]) -> None:
         digest = batch.slots[slot]
@@ -107,7 +139,7 @@ class Player:
             return
         self._store(digest)
         self._write({"kind": "loading", "sha256": digest})
-        fields = self._bundle.script.load.model_dump()
+        fields = self._script.load.model_dump()
         request = {"op": "load", "sha256": digest, **fields, "placement": batch.placement}
         reply, _ = self._agent.try_ask(request)
         self._write({"kind": "load", "slot": slot, "sha256": digest, "reply": reply})
@@ -133,10 +165,10 @@ class Player:
         if error:
             raise DeviceError(f"the model {digest[:12]} can't be stored: {error['message']}")
 
-    def _run(self, batch: ScriptBatch, handles: Mapping[int, int]) -> str:
-        """Run all rounds of what was loaded; how that ended: `done`, `hot`, or an error."""
+    def _run(self, batch: ScriptBatch, handles: Mapping[int, int], ratios: BatchRatios) -> str:
+        """Run rounds of what was loaded until they are enough; how that ended: `done`, `hot`, or an error."""
         loaded = sorted(handles)
-        fields = self._bundle.script.run.model_dump()
+        fields = self._script.run.model_dump()
         for index, order in enumerate(batch.orders):
             rounds = [[slot for slot in visited if slot in handles] for visited in order]
             request = {
@@ -159,10 +191,14 @@ class Player:
             )
             if any(self._is_hot(reply[state]) for state in ("state_before", "state_after")):
                 return "hot"
+            ratios.add(rounds, samples)
+            self._tell(f"{ratios.rounds} rounds, noise {100 * ratios.noise():.2f} %")
+            if ratios.are_enough(self._script.stop):
+                break
         return "done"
 
     def _run_when_ready(self, request: Header) -> tuple[Header, bytes]:
-        deadline_s, told = _clock() + self._rules.wait_s, ""
+        deadline_s = _clock() + self._rules.wait_s
         while True:
             reply, samples = self._agent.try_ask(request)
             if reply.get("error", {}).get("code") != "not_ready":
@@ -170,9 +206,7 @@ class Player:
             message = reply["error"]["message"]
             if _clock() > deadline_s:
                 raise DeviceError(f"{message}; run the bundle again, it goes on")
-            if message != told:
-                told = message
-                self._tell(f"waiting, {message}")
+            self._tell(f"waiting, {message}")
             _sleep(self._rules.poll_s)
 
     def _cool_down(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,8 @@ class Done:
         failed: Models that are left out, by digest, with the reason.
         deaths: How often the agent was ended while it loaded a model.
         greeting: The first hello's reply.
+        loads: Midmeans of the log ratios of each model's loads in batches that are done, by digest...
+        worked_s: ...and seconds of all batches that ended.
         loading: The model that was being loaded when the last record was written.
     """
 
@@ -27,6 +29,8 @@ class Done:
     deaths: Counter[str] = field(default_factory=Counter)
     greeting: Mapping[str, Any] | None = None
     finished: bool = False
+    loads: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    worked_s: float = 0.0
     loading: str = ""
 
     @classmethod
@@ -46,13 +50,20 @@ class Done:
                     self.deaths[self.loading] += 1
             case "batch":
                 self.begun[record["batch"]] += 1
-            case "end" if not record["again"]:
-                self.over.add(record["batch"])
+            case "end":
+                self._end(record)
             case "failed":
                 self.failed[record["sha256"]] = record["reason"]
             case "done":
                 self.finished = True
         self.loading = record["sha256"] if record["kind"] == "loading" else ""
+
+    def _end(self, record: Mapping[str, Any]) -> None:
+        if not record["again"]:
+            self.over.add(record["batch"])
+        self.worked_s += record.get("worked_s", 0.0)
+        for digest, log in record.get("logs", {}).items():
+            self.loads[digest].append(log)
 
     def wants(self, batch: int, attempts: int) -> bool:
         """Whether a batch is to be begun, for the first time or again."""

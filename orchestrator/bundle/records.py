@@ -16,6 +16,7 @@ from luts.format.messages import first_problem
 from luts.format.values import Sha256, Value
 from orchestrator.bundle.archive import MAX_TEXT_BYTES
 from orchestrator.bundle.script import Order, Slot
+from orchestrator.bundle.stopping import Ending
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.replies import ErrorBody, HelloReply, LoadReply, RunReply
 
@@ -102,12 +103,18 @@ class Ran(Value):
 
 
 class End(Value):
-    """A batch was ended: `done`, `hot`, or an error."""
+    """A batch was ended: `done`, `hot`, or an error.
+
+    By `worked_s`, the seconds that it took, and `logs`, midmeans of the log ratios to the reference by digest
+    where it is done, the agent decides whether to go on. Nothing else comes from them.
+    """
 
     kind: Literal["end"]
     batch: Number
     ended: Annotated[str, Field(max_length=4096)]
     again: bool
+    worked_s: Annotated[float, Field(ge=0)] = 0.0
+    logs: Mapping[Sha256, float] = Field(default_factory=dict)
 
 
 class Failed(Value):
@@ -119,9 +126,10 @@ class Failed(Value):
 
 
 class Finished(Value):
-    """All batches were run."""
+    """No batch is left to be run, and why: those of further passes are not begun where there is enough."""
 
     kind: Literal["done"]
+    ended: Ending = "passes"
 
 
 BundleRecord = Opening | Start | Batch | Loading | Load | Ran | End | Failed | Finished

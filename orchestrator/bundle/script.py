@@ -41,6 +41,28 @@ class ScriptBatch(Value):
     placement: bool
 
 
+FIRST_MODEL = 2
+"""The reference is in the slots before this one."""
+
+
+class Stop(Value):
+    """When there is enough; without it all rounds of all batches are run.
+
+    Attributes:
+        min_rounds: Of a batch, which ends behind a run as soon as each model's ratio to the reference...
+        load_se: ...has at most this relative standard error.
+        min_passes: Passes that are made in any case; the bundle ends behind one of the others as soon as...
+        half_width: ...every model's relative 95 % interval is at most this wide to either side...
+        budget_s: ...or its batches took longer than this.
+    """
+
+    min_rounds: Annotated[int, Field(ge=1, le=MAX_VISITS)]
+    load_se: Annotated[float, Field(ge=0, le=1)]
+    min_passes: Annotated[int, Field(ge=1, le=1000)]
+    half_width: Annotated[float, Field(ge=0, le=1)]
+    budget_s: Annotated[float, Field(ge=0, le=1e7)]
+
+
 class Rules(Value):
     """What an agent decides by itself.
 
@@ -85,3 +107,4 @@ class Script(Value):
     load: LoadFields
     run: RunFields
     batches: Annotated[list[ScriptBatch], Field(min_length=1, max_length=100_000)]
+    stop: Stop | None = None

@@ -21,6 +21,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say, shown_progress
 from orchestrator.cli.plan_options import PlanOptions
+from orchestrator.cli.profile import why_it_ended
 from orchestrator.tasks.bundle import bundle, variant_for
 from orchestrator.tasks.imported import Imported, import_journals
 
@@ -77,7 +78,7 @@ def bundle_command(
         "device kind": made.device_kind,
         "variant": made.variant,
         "models": made.models,
-        "batches": made.batches,
+        "batches at most": made.batches,
         "MiB": round(made.size_bytes / 2**20, 1),
     }
     emit_facts(str(made.path), facts, as_json)
@@ -108,6 +109,7 @@ def import_command(
 def _show(one: Imported) -> None:
     measured = one.measurement
     say(f"{one.journal}: {measured.batches_kept} batches kept, {measured.batches_rejected} do not count")
+    say(why_it_ended(measured, one.policy))
     for model, reason in measured.failures.items():
         say(f"left out {model}: {reason}")
     emit_facts(str(one.path), dict(provenance(one.lut)), False)

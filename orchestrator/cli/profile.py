@@ -69,7 +69,7 @@ def say_how(profiled: Profile) -> None:
     """How measuring went."""
     if measurement := profiled.measurement:
         say(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")
-        say(_why_it_ended(measurement, profiled.policy))
+        say(why_it_ended(measurement, profiled.policy))
     if profiled.truth:
         say(_truth(profiled.truth, profiled.folder / "truth.json"))
 
@@ -95,7 +95,8 @@ def _truth(truth: Comparison, path: Path) -> str:
     )
 
 
-def _why_it_ended(measurement: Measurement, policy: Policy) -> str:
+def why_it_ended(measurement: Measurement, policy: Policy) -> str:
+    """Why no further pass was made."""
     width = measurement.prediction_half_width
     within = "" if width is None else f", held-out networks are predicted within {100 * width:.2f} %"
     reason = {

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from luts.format.errors import InvalidArtifactError
 from luts.format.messages import first_problem
-from orchestrator.bundle.records import Batch, BundleRecord, End, Failed, Load, Ran, Start
+from orchestrator.bundle.records import Batch, BundleRecord, End, Failed, Finished, Load, Ran, Start
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.log import MeasurementLog
@@ -83,7 +83,9 @@ class Replay:
             for attempt in self._attempts():
                 self._take_in(log, attempt)
             self._leave_out_rare(log)
-            return measurement_of(self.hello, log, Outcome(log.estimation(), "passes"))
+            last = self._records[-1]
+            ending = last.ended if isinstance(last, Finished) else "passes"
+            return measurement_of(self.hello, log, Outcome(log.estimation(), ending))
 
     def _same_device(self, variant: Variant) -> HelloReply:
         """Who answered first; MeasurementRejectedError where somebody else did later."""

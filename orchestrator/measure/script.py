@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.bundle.script import LoadFields, Rules, RunFields, Script, ScriptBatch
+from orchestrator.bundle.script import LoadFields, Rules, RunFields, Script, ScriptBatch, Stop
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.throttle import HOT_HEADROOM
 from orchestrator.measure.readiness import COOL_HEADROOM
@@ -12,9 +12,15 @@ from orchestrator.plan.policy import Policy
 
 
 def script_of(
-    subject: Subject, variant: Variant, policy: Policy, *, poll_s: float = 10.0, wait_s: float = 900.0
+    subject: Subject,
+    variant: Variant,
+    policy: Policy,
+    budget_s: float,
+    *,
+    poll_s: float = 10.0,
+    wait_s: float = 900.0,
 ) -> Script:
-    """The script of a fixed policy, which has as many rounds and passes at least as at most."""
+    """The script of all that a policy may take, with its rules of when less is enough."""
     digests = {name: file.sha256 for name, file in subject.files.items()}
     reference = digests[subject.reference_id]
     others = [name for name in subject.files if name != subject.reference_id]
@@ -54,4 +60,11 @@ def script_of(
         load=LoadFields(runtime=variant.runtime, options=variant.load_options),
         run=RunFields(warmup=policy.warmup, warmup_ms=policy.warmup_ms, pace_us=policy.pace_us),
         batches=batches,
+        stop=Stop(
+            min_rounds=policy.min_rounds,
+            load_se=policy.load_se,
+            min_passes=policy.min_passes,
+            half_width=policy.half_width,
+            budget_s=budget_s,
+        ),
     )

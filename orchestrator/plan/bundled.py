@@ -13,11 +13,8 @@ from luts.format.values import Name, Sha256, Value
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.policy import Policy
 
-PASSES = 4
-"""Fresh loads of every model: one more than an interval takes, for the batches that do not count afterwards."""
-
-ROUNDS = 30
-"""Of each batch: nobody is there to look whether 20 are enough or 40 are needed."""
+SPARE_PASSES = 1
+"""Beyond those of a live run, for batches that do not count: nobody judges them while one can be repeated."""
 
 
 class BundledPlan(Value):
@@ -30,7 +27,7 @@ class BundledPlan(Value):
         artifacts: Digests of the model files.
         unexported: Models that could not be exported, with the reason.
         exporter: The tools that made the files.
-        batches: How many the script has.
+        batches: How many the script has, of which those of later passes may not be needed.
     """
 
     plan: Plan
@@ -56,16 +53,10 @@ class BundledPlan(Value):
             ) from None
 
 
-def fixed_policy(policy: Policy, passes: int = PASSES, rounds: int = ROUNDS) -> Policy:
-    """A policy that decides nothing while it is carried out."""
-    return replace(
-        policy,
-        self_test=False,
-        min_passes=passes,
-        max_passes=passes,
-        min_rounds=rounds,
-        max_rounds=rounds,
-    )
+def policy_alone(policy: Policy) -> Policy:
+    """A policy as an agent carries it out alone: without a self-test, with a pass to spare."""
+    fewest = policy.min_passes + SPARE_PASSES
+    return replace(policy, self_test=False, min_passes=fewest, max_passes=max(policy.max_passes, fewest))
 
 
 def device_label(model: str) -> Name:

@@ -12,7 +12,7 @@ from orchestrator.bundle.archive import DeviceKind, write_bundle
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.script import script_of
 from orchestrator.measure.session import Subject
-from orchestrator.plan.bundled import BundledPlan, fixed_policy
+from orchestrator.plan.bundled import BundledPlan, policy_alone
 from orchestrator.plan.policy import Policy
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan
@@ -24,7 +24,7 @@ KINDS: tuple[DeviceKind, ...] = ("android", "iphone", "linux")
 
 @dataclass(frozen=True)
 class Bundled:
-    """A bundle that was written: `digest` tells it from all others."""
+    """A bundle that was written: `digest` tells it from all others, `batches` are run at most."""
 
     path: Path
     digest: str
@@ -81,9 +81,9 @@ def bundle(
         output: The file.
         variant: How models run; that of `variant_for`.
         choice: What the plan covers and how large it is.
-        budget_s: For which the plan is sized.
+        budget_s: For which the plan is sized, and after which the device begins no further pass.
         pace_us: Microseconds between the starts of calls; back to back by default.
-        policy: Of the measurement; the usual one, with passes and rounds fixed.
+        policy: Of the measurement; the usual one, as an agent carries it out alone.
         store: Where a LUT is found that `choice` names.
         workers: Exporting processes; all cores by default.
         progress: Told of every export.
@@ -94,12 +94,12 @@ def bundle(
     """
     variant = variant or variant_for(kind)
     check_writable(output)
-    policy = policy or fixed_policy(Policy.of(variant.is_simulated, pace_us=pace_us))
+    policy = policy or policy_alone(Policy.of(variant.is_simulated, pace_us=pace_us))
     plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store or lut_store())
     progress(Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}"))
     exported = export_plan(plan, variant, expectation, workers, progress)
     subject: Subject = subject_of(exported.plan, exported.files)
-    script = script_of(subject, variant, policy)
+    script = script_of(subject, variant, policy, budget_s)
     planned = BundledPlan(
         plan=exported.plan,
         variant=variant.name,

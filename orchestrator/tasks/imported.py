@@ -23,6 +23,7 @@ from orchestrator.journal.runs import Run, runs_root
 from orchestrator.measure.replay import Replay
 from orchestrator.measure.session import Measurement, Subject, default_threads
 from orchestrator.plan.bundled import BundledPlan, device_label
+from orchestrator.plan.policy import Policy
 from orchestrator.tasks.profiled_lut import lut_of, run_label
 from orchestrator.wire.model_file import ModelFile
 from search.spaces import get_space
@@ -33,13 +34,14 @@ AGENT_JOURNAL = "bundle.jsonl"
 
 @dataclass(frozen=True)
 class Imported:
-    """A LUT of a bundle's journal."""
+    """A LUT of a bundle's journal, and the policy that its agent kept to."""
 
     path: Path
     lut: Lut
     run: Path
     measurement: Measurement
     journal: Path
+    policy: Policy
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def _read(journal: Path, name: str | None) -> _Waiting:
     if not isinstance(records[-1], Finished):
         begun = sum(document["kind"] == "end" and not document["again"] for document in documents)
         raise MeasurementRejectedError(
-            f"{journal}: {begun} of {planned.batches} batches are run; run the bundle again with this journal"
+            f"{journal}: the bundle is not run to its end ({begun} batches of {planned.batches} at most); "
+            "run it again with this journal, it goes on"
         )
     hello = replay.hello
     variant = asked if asked.threads or asked.cores else default_threads(hello, asked)
@@ -149,7 +152,7 @@ def _import(one: _Waiting, store: LutStore) -> Imported:
     lut = lut_of(plan, files, measurement, one.device, one.planned.unexported, one.planned.exporter)
     path = store.write(lut)
     run.finish(str(path))
-    return Imported(path, store.load(path), run.folder, measurement, one.journal)
+    return Imported(path, store.load(path), run.folder, measurement, one.journal, one.planned.policy)
 
 
 def _digest(text: str) -> str:

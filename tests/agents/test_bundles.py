@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import tarfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,12 @@ import pytest
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.bundle.archive import MANIFEST, write_bundle
 from orchestrator.bundle.journal import read_journal
-from orchestrator.bundle.records import Failed, Load, Ran, parse_records
+from orchestrator.bundle.records import Batch, End, Failed, Finished, Load, Ran, parse_records
+from orchestrator.bundle.stopping import BatchRatios
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.replay import Replay
 from orchestrator.measure.script import script_of
 from orchestrator.measure.session import Subject
-from orchestrator.plan.bundled import fixed_policy
 from orchestrator.plan.policy import Policy
 from orchestrator.wire.model_file import ModelFile
 from orchestrator.wire.replies import ErrorBody, LoadReply
@@ -26,8 +29,22 @@ from tests.support.tiny_model import Exported
 from tests.support.waiting import until
 
 VARIANT = Variant("executorch", "xnnpack", "fp32", 1)
-POLICY = fixed_policy(Policy(batch_models=2, warmup=1, warmup_ms=0, chunk_rounds=3, load_se=1.0), 3, 6)
-BATCHES = 3 * 2
+POLICY = Policy(
+    batch_models=2,
+    warmup=1,
+    warmup_ms=0,
+    chunk_rounds=3,
+    min_rounds=6,
+    max_rounds=12,
+    load_se=1.0,
+    min_passes=3,
+    max_passes=6,
+    half_width=1.0,
+)
+"""Any noise is little enough: 6 rounds of 12, and 3 passes of 6."""
+
+GROUPS, RUNS = 2, 2
+BATCHES = 3 * GROUPS
 
 
 @pytest.fixture(params=("python", *BUILT))
@@ -58,7 +75,7 @@ def subject(exported: Exported, tmp_path: Path) -> Subject:
 @pytest.fixture
 def bundle(subject: Subject, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.bundle"
-    script = script_of(subject, VARIANT, POLICY, poll_s=0.01)
+    script = script_of(subject, VARIANT, POLICY, 600.0, poll_s=0.01)
     write_bundle(path, "linux", b"{}", script, {file.sha256: file for file in subject.files.values()})
     return path
 
@@ -101,6 +118,52 @@ def test_a_bundle_that_was_ended_is_run_to_its_end(
     failed = [record for record in records if isinstance(record, Failed)]
     assert [record.sha256 for record in failed] == [subject.files["broken"].sha256]
     Replay("here", journal, records, subject, VARIANT, POLICY)
+
+
+def test_an_agent_stops_where_it_is_enough_and_says_by_what(
+    program: AgentProgram, bundle: Path, subject: Subject
+) -> None:
+    done = run(program, bundle)
+    assert done.returncode == 0, done.stderr
+    journal = Path(done.stdout.strip())
+    records = parse_records(journal, read_journal(journal)[1])
+    assert records[-1] == Finished(kind="done", ended="narrow")
+    by_kind = Counter(type(record) for record in records)
+    assert by_kind[End] == BATCHES, "of passes that are not needed none is begun"
+    assert by_kind[Ran] == RUNS * BATCHES, "nor rounds"
+    models: dict[int, str] = {}
+    ratios = BatchRatios()
+    for record in records:
+        if isinstance(record, Batch):
+            models, ratios = {}, BatchRatios()
+        elif isinstance(record, Load):
+            models[record.slot] = record.sha256
+        elif isinstance(record, Ran):
+            ratios.add(record.order, base64.b64decode(record.samples))
+        elif isinstance(record, End):
+            expected = {models[slot]: log for slot, log in ratios.locations().items()}
+            assert record.logs == pytest.approx(expected, abs=1e-9)
+            assert record.worked_s > 0
+    assert "batch 1 of 12, pass 1 of 3 to 6, 0 min so far" in done.stderr
+    assert f"6 rounds, noise {100 * ratios.noise():.2f} %" in done.stderr
+
+
+@pytest.mark.parametrize(("budget_s", "ended", "passes"), [(0.0, "budget", 2), (600.0, "passes", 3)])
+def test_time_or_passes_end_what_does_not_become_narrow(
+    program: AgentProgram, subject: Subject, tmp_path: Path, budget_s: float, ended: str, passes: int
+) -> None:
+    policy = replace(POLICY, half_width=0.0, load_se=0.0, min_passes=2, max_passes=3)
+    files = {name: file for name, file in subject.files.items() if name != "broken"}
+    subject = replace(subject, files=files)
+    path = tmp_path / "wide.bundle"
+    script = script_of(subject, VARIANT, policy, budget_s, poll_s=0.01)
+    write_bundle(path, "linux", b"{}", script, {file.sha256: file for file in subject.files.values()})
+    done = run(program, path)
+    assert done.returncode == 0, done.stderr
+    records = parse_records(path, read_journal(Path(done.stdout.strip()))[1])
+    assert records[-1] == Finished(kind="done", ended=ended)
+    by_kind = Counter(type(record) for record in records)
+    assert by_kind[Ran] == 2 * RUNS * passes, "all rounds, since none are narrow enough"
 
 
 def test_what_can_t_be_used_is_one_line(program: AgentProgram, bundle: Path, tmp_path: Path) -> None:

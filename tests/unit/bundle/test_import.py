@@ -69,7 +69,7 @@ def test_a_run_that_is_not_finished_makes_no_lut(made, tmp_path, store):
 
     with pytest.raises(Ended):
         run(made, tmp_path, tell=end_in_third)
-    with pytest.raises(MeasurementRejectedError, match=f"2 of {made.batches} batches are run"):
+    with pytest.raises(MeasurementRejectedError, match=f"not run to its end .2 batches of {made.batches} "):
         import_journals([tmp_path / "made-up.jsonl"], store=store)
 
 
@@ -78,6 +78,7 @@ def test_the_command_tells_what_it_made_of_a_journal(finished, tmp_path):
     done = bench("import", finished, "--luts", luts, "--name", "somewhere")
     assert done.returncode == 0, done.stderr
     assert str(luts / "somewhere/autovit-nano/simulated-t1/v1") in done.stdout
+    assert "ended because all 2 passes are made" in done.stderr
     again = bench("import", finished, "--luts", luts, "--name", "somewhere")
     assert again.returncode == 6
     assert len(again.stderr.splitlines()) == 1

@@ -108,5 +108,5 @@ def test_a_device_that_is_not_ready_is_waited_for(made, tmp_path, monkeypatch):
     monkeypatch.setattr(player, "_sleep", slept.append)
     told = []
     run(made, tmp_path, tell=told.append)
-    assert told.count("waiting, unlock it") == 1
+    assert told.count("waiting, unlock it") == 2, "one that waits is seen to be alive"
     assert slept == [10.0, 10.0]

@@ -2,26 +2,13 @@
 
 import hashlib
 import json
-import tarfile
 
 import pytest
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.bundle.archive import MANIFEST, MODELS
 from orchestrator.cli.exit_codes import exit_code
-from tests.support.bundle_world import OTHER, Ended, run
-
-
-def rewritten(made, change):
-    """The bundle with its files changed."""
-    with tarfile.open(made.path) as tar:
-        files = {member.name: tar.extractfile(member).read() for member in tar}
-    change(files)
-    with tarfile.open(made.path, "w") as tar:
-        for name, content in files.items():
-            path = made.path.with_name("part")
-            path.write_bytes(content)
-            tar.add(path, name)
+from tests.support.bundle_world import OTHER, Ended, rewritten, run
 
 
 def test_samples_of_two_versions_are_not_mixed(made, tmp_path):

@@ -44,13 +44,37 @@ struct BundlePlayer {
         ])
     }
     try write("start", ["hello": hello])
+    var ended = "passes"
     for (number, batch) in script.batches.enumerated() {
+      if let ending = ending(before: number) {
+        ended = ending
+        break
+      }
       while progress.wants(number, attempts: rules.attempts) {
-        tell("batch \(number + 1) of \(script.batches.count)")
+        tell(place(of: number))
         try run(number, batch)
       }
     }
-    try write("done", [:])
+    try write("done", ["ended": .string(ended)])
+  }
+
+  /// Why the pass that a batch is the first of is not made; nil where it is, or was begun already.
+  private func ending(before number: Int) -> String? {
+    let passes = script.batches[number].passIndex
+    guard number > 0, passes != script.batches[number - 1].passIndex, progress.begun[number] == nil else {
+      return nil
+    }
+    let models = Set(script.batches.flatMap { $0.slots.dropFirst(2) }).subtracting(progress.failed)
+    return script.stop?.ending(
+      after: passes, loads: progress.loads, models: models, worked: progress.worked)
+  }
+
+  private func place(of number: Int) -> String {
+    let passes = (script.batches.last?.passIndex ?? 0) + 1
+    let fewest = script.stop.map { $0.minPasses < passes ? "\($0.minPasses) to " : "" } ?? ""
+    return "batch \(number + 1) of \(script.batches.count), "
+      + "pass \(script.batches[number].passIndex + 1) of \(fewest)\(passes), "
+      + "\(Int((progress.worked / 60).rounded())) min so far"
   }
 
   private mutating func write(_ kind: String, _ fields: KeyValuePairs<String, JSON>) throws {
@@ -64,16 +88,24 @@ struct BundlePlayer {
     try write(
       "batch",
       ["batch": .integer(number), "pass_index": .integer(batch.passIndex), "group": .integer(batch.group)])
+    let start = ProcessInfo.processInfo.systemUptime
     try coolDown()
     var handles: [Int: JSON] = [:]
+    var ratios = BatchRatios()
     for slot in batch.loading where !progress.failed.contains(batch.slots[slot]) {
       handles[slot] = try load(slot, batch)
     }
     let hasReference = handles[0] != nil && handles[1] != nil
-    let ended = hasReference ? try runRounds(batch, handles) : "the reference can't be loaded"
+    let ended = hasReference ? try runRounds(batch, handles, &ratios) : "the reference can't be loaded"
     for handle in handles.values { _ = try agent.ask(["op": .string("unload"), "handle": handle]) }
     let again = ended == "hot" && progress.begun[number, default: 0] < rules.attempts
-    try write("end", ["batch": .integer(number), "ended": .string(ended), "again": .bool(again)])
+    let logs = ended == "done" ? ratios.locations.map { JSON.Field(batch.slots[$0], .number($1)) } : []
+    try write(
+      "end",
+      [
+        "batch": .integer(number), "ended": .string(ended), "again": .bool(again),
+        "worked_s": .number(ProcessInfo.processInfo.systemUptime - start), "logs": .object(logs),
+      ])
   }
 
   /// The handle; nil where the model can't be loaded.
@@ -113,8 +145,10 @@ struct BundlePlayer {
     throw BundleStopped("\(model) can't be stored: \(error.reason)")
   }
 
-  /// Runs all rounds of what was loaded; how that ended: `done`, `hot`, or an error.
-  private mutating func runRounds(_ batch: Script.Batch, _ handles: [Int: JSON]) throws -> String {
+  /// Runs rounds of what was loaded until they are enough; how that ended: `done`, `hot`, or an error.
+  private mutating func runRounds(
+    _ batch: Script.Batch, _ handles: [Int: JSON], _ ratios: inout BatchRatios
+  ) throws -> String {
     let loaded = handles.keys.sorted()
     let places = Dictionary(uniqueKeysWithValues: loaded.enumerated().map { ($1, $0) })
     for (index, order) in batch.orders.enumerated() {
@@ -135,6 +169,9 @@ struct BundlePlayer {
           "samples": .string(Data(samples).base64EncodedString()),
         ])
       if isHot(reply["state_before"]) || isHot(reply["state_after"]) { return "hot" }
+      ratios.add(rounds, samples)
+      tell("\(ratios.rounds) rounds, noise \(String(format: "%.2f", 100 * ratios.noise)) %")
+      if ratios.areEnough(script.stop) { break }
     }
     return "done"
   }
@@ -143,14 +180,12 @@ struct BundlePlayer {
 
   private func askWhenReady(_ request: [JSON.Field]) throws -> (header: JSON, payload: [UInt8]) {
     let deadline = Date(timeIntervalSinceNow: rules.wait)
-    var told = ""
     while true {
       let answer = try agent.ask(request)
       guard let error = answer.header["error"], error["code"]?.text == "not_ready" else { return answer }
       let message = error["message"]?.text ?? ""
       if Date() > deadline { throw BundleStopped("\(message); run the bundle again, it goes on") }
-      if message != told { tell("waiting, \(message)") }
-      told = message
+      tell("waiting, \(message)")
       Thread.sleep(forTimeInterval: rules.poll)
     }
   }

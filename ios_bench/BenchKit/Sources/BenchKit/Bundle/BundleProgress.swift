@@ -7,6 +7,10 @@ struct BundleProgress {
   private(set) var deaths: [String: Int] = [:]
   /// Models that are left out.
   private(set) var failed: Set<String> = []
+  /// Midmeans of the log ratios of each model's loads in batches that are done.
+  private(set) var loads: [String: [Double]] = [:]
+  /// Seconds of all batches that ended.
+  private(set) var worked = 0.0
   /// The first reply to a hello.
   private(set) var greeting: JSON?
   private(set) var isFinished = false
@@ -21,7 +25,10 @@ struct BundleProgress {
       greeting = greeting ?? record["hello"]
       if let loading { deaths[loading, default: 0] += 1 }
     case "batch": begun[batch, default: 0] += 1
-    case "end": if record["again"]?.bool == false { over.insert(batch) }
+    case "end":
+      if record["again"]?.bool == false { over.insert(batch) }
+      worked += record["worked_s"]?.double ?? 0
+      for log in record["logs"]?.fields ?? [] { loads[log.key, default: []].append(log.value.double ?? 0) }
     case "failed": failed.insert(sha256)
     case "done": isFinished = true
     default: break

@@ -7,6 +7,12 @@ struct Script {
     let hotHeadroom, coolHeadroom: Double
   }
 
+  /// When there is enough; without it all rounds of all batches are run.
+  struct Stop {
+    let minRounds, minPasses: Int
+    let loadError, halfWidth, budget: Double
+  }
+
   struct Batch {
     let passIndex, group: Int
     let slots: [String]
@@ -19,6 +25,7 @@ struct Script {
   let load: [JSON.Field]
   let run: [JSON.Field]
   let batches: [Batch]
+  let stop: Stop?
 
   var runtime: String { JSON.object(load)["runtime"]?.text ?? "" }
 
@@ -30,6 +37,13 @@ struct Script {
     let batches = items.compactMap(Batch.init)
     guard batches.count == items.count else { return nil }
     (self.rules, self.load, self.run, self.batches) = (rules, load, run, batches)
+    let stop = document["stop"] ?? .null
+    guard stop != .null else {
+      self.stop = nil
+      return
+    }
+    guard let given = Stop(stop) else { return nil }
+    self.stop = given
   }
 }
 
@@ -43,6 +57,17 @@ extension Script.Rules {
     self.init(
       attempts: attempts, deaths: deaths, poll: poll, wait: wait, cool: cool, hotHeadroom: hot,
       coolHeadroom: coolHeadroom)
+  }
+}
+
+extension Script.Stop {
+  init?(_ document: JSON) {
+    guard let minRounds = document["min_rounds"]?.int, let loadError = document["load_se"]?.double,
+      let minPasses = document["min_passes"]?.int, let halfWidth = document["half_width"]?.double,
+      let budget = document["budget_s"]?.double
+    else { return nil }
+    self.init(
+      minRounds: minRounds, minPasses: minPasses, loadError: loadError, halfWidth: halfWidth, budget: budget)
   }
 }
 

@@ -3,6 +3,8 @@ package dev.blocktime.core.bundle
 import dev.blocktime.core.wire.PROTOCOL_VERSION
 import java.io.IOException
 import java.util.Base64
+import java.util.Locale
+import kotlin.math.roundToLong
 
 /** Errors of a load that say that the model will never run here. */
 private val REFUSED = listOf("bad_model", "run_failed")
@@ -37,13 +39,33 @@ class BundlePlayer(
             write(mapOf("kind" to "bundle", "bundle" to bundle.digest) + texts)
         }
         write(mapOf("kind" to "start", "hello" to hello))
+        var ended = "passes"
         for ((index, batch) in script.batches.withIndex()) {
+            ended = endingBefore(index) ?: ended
+            if (ended != "passes") break
             while (progress.wants(index.toLong(), rules.attempts)) {
-                tell("batch ${index + 1} of ${script.batches.size}")
+                tell(where(index))
                 runBatch(index.toLong(), batch)
             }
         }
-        write(mapOf("kind" to "done"))
+        write(mapOf("kind" to "done", "ended" to ended))
+    }
+
+    /** Why the pass that a batch is the first of is not made; null where it is, or was begun already. */
+    private fun endingBefore(index: Int): String? {
+        val passes = script.batches[index].passIndex
+        val isFirst = index > 0 && passes != script.batches[index - 1].passIndex
+        if (!isFirst || progress.begunTimes(index.toLong()) > 0) return null
+        val models = script.batches.flatMap { it.slots.drop(2) }.toSet() - progress.failed
+        return ending(script.stop, passes, progress.loads, models, progress.workedS)
+    }
+
+    private fun where(index: Int): String {
+        val passes = script.batches.last().passIndex + 1
+        val fewest = script.stop?.minPasses ?: passes
+        val pass = "pass ${script.batches[index].passIndex + 1} of ${if (fewest < passes) "$fewest to " else ""}$passes"
+        val minutes = (progress.workedS / 60).roundToLong()
+        return "batch ${index + 1} of ${script.batches.size}, $pass, $minutes min so far"
     }
 
     private fun write(record: Map<String, Any?>) {
@@ -58,15 +80,20 @@ class BundlePlayer(
         write(
             mapOf("kind" to "batch", "batch" to number, "pass_index" to batch.passIndex, "group" to batch.group),
         )
+        val startNs = System.nanoTime()
         coolDown()
         val handles = sortedMapOf<Int, Any?>()
+        val ratios = BatchRatios()
         for (slot in batch.loading) {
             if (batch.slots[slot] !in progress.failed) load(slot, batch)?.let { handles[slot] = it }
         }
-        val ended = if (0 in handles && 1 in handles) runRounds(batch, handles) else "the reference can't be loaded"
+        val hasReference = 0 in handles && 1 in handles
+        val ended = if (hasReference) runRounds(batch, handles, ratios) else "the reference can't be loaded"
         for (handle in handles.values) agent.ask(mapOf("op" to "unload", "handle" to handle))
         val again = ended == "hot" && progress.begunTimes(number) < rules.attempts
-        write(mapOf("kind" to "end", "batch" to number, "ended" to ended, "again" to again))
+        val logs = if (ended == "done") ratios.locations().mapKeys { (slot, _) -> batch.slots[slot] } else emptyMap()
+        val worked = mapOf("worked_s" to (System.nanoTime() - startNs) / NS_PER_S, "logs" to logs)
+        write(mapOf("kind" to "end", "batch" to number, "ended" to ended, "again" to again) + worked)
     }
 
     /** The handle; null where the model can't be loaded. */
@@ -106,10 +133,11 @@ class BundlePlayer(
         throw IOException("$model can't be stored: ${error["message"]}")
     }
 
-    /** Runs all rounds of what was loaded; how that ended: `done`, `hot`, or an error. */
+    /** Runs rounds of what was loaded until they are enough; how that ended: `done`, `hot`, or an error. */
     private fun runRounds(
         batch: Script.Batch,
         handles: Map<Int, Any?>,
+        ratios: BatchRatios,
     ): String {
         val places = handles.keys.withIndex().associate { (index, slot) -> slot to index }
         for ((index, order) in batch.orders.withIndex()) {
@@ -121,21 +149,22 @@ class BundlePlayer(
             val samples = Base64.getEncoder().encodeToString(answer.payload)
             write(mapOf("kind" to "run", "order" to rounds, "reply" to answer.header - "payload", "samples" to samples))
             if (isHot(answer.header["state_before"]) || isHot(answer.header["state_after"])) return "hot"
+            ratios.add(rounds, answer.payload)
+            tell("${ratios.rounds} rounds, noise ${String.format(Locale.ROOT, "%.2f", 100 * ratios.noise())} %")
+            if (ratios.areEnough(script.stop)) break
         }
         return "done"
     }
 
     private fun askWhenReady(request: Map<String, Any?>): Answer {
         val deadlineNs = System.nanoTime() + (rules.waitS * NS_PER_S).toLong()
-        var told: Any? = null
         while (true) {
             val answer = agent.ask(request)
             val error = answer.error
             if (error == null || error["code"] != "not_ready") return answer
             val message = error["message"]
             if (System.nanoTime() > deadlineNs) throw IOException("$message; run the bundle again, it goes on")
-            if (message != told) tell("waiting, $message")
-            told = message
+            tell("waiting, $message")
             sleep(rules.pollS)
         }
     }

@@ -10,6 +10,13 @@ class BundleProgress {
     /** Models that are left out. */
     val failed = HashSet<String>()
 
+    /** Midmeans of the log ratios of each model's loads in batches that are done. */
+    val loads = HashMap<String, MutableList<Double>>()
+
+    /** Seconds of all batches that ended. */
+    var workedS = 0.0
+        private set
+
     /** The first reply to a hello. */
     var greeting: Map<*, *>? = null
         private set
@@ -30,7 +37,7 @@ class BundleProgress {
             }
 
             "end" -> {
-                if (record["again"] == false) over += numberOf(record)
+                end(record)
             }
 
             "failed" -> {
@@ -42,6 +49,14 @@ class BundleProgress {
             }
         }
         loading = if (record["kind"] == "loading") record["sha256"] as String else null
+    }
+
+    private fun end(record: Map<String, Any?>) {
+        if (record["again"] == false) over += numberOf(record)
+        workedS += (record["worked_s"] as Number?)?.toDouble() ?: 0.0
+        for ((sha256, log) in (record["logs"] as Map<*, *>?).orEmpty()) {
+            loads.getOrPut(sha256 as String, ::mutableListOf) += (log as Number).toDouble()
+        }
     }
 
     /** How often a batch was begun. */

@@ -6,6 +6,7 @@ class Script(
     val load: Map<String, Any?>,
     val run: Map<String, Any?>,
     val batches: List<Batch>,
+    val stop: Stop?,
 ) {
     /** Times are in seconds. */
     class Rules(
@@ -16,6 +17,15 @@ class Script(
         val coolS: Double,
         val hotHeadroom: Double,
         val coolHeadroom: Double,
+    )
+
+    /** When there is enough; without it all rounds of all batches are run. */
+    class Stop(
+        val minRounds: Int,
+        val loadSe: Double,
+        val minPasses: Long,
+        val halfWidth: Double,
+        val budgetS: Double,
     )
 
     class Batch(
@@ -35,6 +45,7 @@ class Script(
                 objectOf(document["load"]),
                 objectOf(document["run"]),
                 listOf(document["batches"]).map { batch(objectOf(it)) },
+                document["stop"]?.let { stop(objectOf(it)) },
             )
 
         private fun rules(fields: Map<String, Any?>) =
@@ -46,6 +57,15 @@ class Script(
                 coolS = number(fields["cool_s"]),
                 hotHeadroom = number(fields["hot_headroom"]),
                 coolHeadroom = number(fields["cool_headroom"]),
+            )
+
+        private fun stop(fields: Map<String, Any?>) =
+            Stop(
+                minRounds = int(fields["min_rounds"]),
+                loadSe = number(fields["load_se"]),
+                minPasses = fields["min_passes"] as Long,
+                halfWidth = number(fields["half_width"]),
+                budgetS = number(fields["budget_s"]),
             )
 
         private fun batch(fields: Map<String, Any?>): Batch {

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from luts.format.errors import UsageError
 from search.networks import Network
 from search.spaces import Arch
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
-from search.supernet.inherit.recalibrate import PrefixCache, recalibrate
+from search.supernet.inherit.prefixes import PrefixCache, PrefixRun
+from search.supernet.inherit.recalibrate import recalibrate
 from search.supernet.model.device import choose_device
 from search.supernet.model.supernet import Supernet, stage_ends
 from search.supernet.recipe.scope import check_trained
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.checkpoint_info import CheckpointInfo
+from search.supernet.train.precision import computes_in_bf16
 
 CALIBRATION_BATCHES = 64
 """Training batches for BN statistics; all training images where there are fewer."""
@@ -42,7 +47,10 @@ def reopen_data(info: CheckpointInfo, source: str | None = None) -> ImageData:
 
 
 class InheritedAccuracy:
-    """Accuracy of subnets on images held out of training: the search split, or, once at the end, validation."""
+    """Accuracy of subnets on images held out of training: the search split, or, once at the end, validation.
+
+    What was trained in bf16 is judged in it where the device computes in it, everything else in fp32.
+    """
 
     def __init__(
         self,
@@ -70,8 +78,7 @@ class InheritedAccuracy:
         self._held_out = data.split.validation if final else data.split.search
         shuffled = np.random.default_rng(0).permutation(data.split.train)
         self._calibration = shuffled[: calibration_batches * batch_size]
-        self.prefixes = PrefixCache()
-        self.device = torch.device("cpu")
+        self._compute_on(torch.device("cpu"))
         self._described = (
             info.weights_sha256,
             *trained_on,
@@ -82,9 +89,15 @@ class InheritedAccuracy:
 
     def move_to(self, on: str | torch.device, worker: int = 0) -> None:
         """Compute there from now on, one of `DEVICES`; `UsageError` where there is none."""
-        self.device = choose_device(on, worker) if isinstance(on, str) else on
+        self._compute_on(choose_device(on, worker) if isinstance(on, str) else on)
         self.supernet.to(self.device)
-        self.prefixes = PrefixCache()
+
+    def _compute_on(self, device: torch.device) -> None:
+        self.device = device
+        self.prefixes, self._judged = PrefixCache(), PrefixCache()
+        recipe = self.info.recipe
+        self._layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        self._bf16 = recipe.precision == "bf16" and computes_in_bf16(device)
 
     @property
     def held_out(self) -> np.ndarray:
@@ -95,6 +108,7 @@ class InheritedAccuracy:
     def fingerprint(self) -> str:
         """sha256 of everything besides the architecture that decides an accuracy; devices round differently."""
         described = self._described if self.device.type == "cpu" else (*self._described, self.device.type)
+        described = (*described, "bf16") if self._bf16 else described
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def network(self, arch: Arch) -> Network:
@@ -106,14 +120,15 @@ class InheritedAccuracy:
         check_trained(arch, self.info.recipe, self.supernet.space)
         path = self.supernet.path(arch)
         network = self.supernet.extract(arch).to(self.device)
-        batches = self.data.batches(self._calibration, arch.resolution, self.batch_size)
-        recalibrate(
-            network,
-            (images.to(self.device) for images, _ in batches),
-            (arch.resolution, *path),
-            stage_ends(path),
-            self.prefixes,
-        )
+        network.to(memory_format=self._layout)
+        with self._autocast():
+            recalibrate(
+                network,
+                self._images(self._calibration, arch.resolution),
+                (arch.resolution, *path),
+                stage_ends(path),
+                self.prefixes,
+            )
         return network
 
     def accuracy(self, arch: Arch) -> float:
@@ -123,14 +138,21 @@ class InheritedAccuracy:
     @torch.no_grad()
     def scores(self, arch: Arch) -> Scores:
         """Top-1 and top-5 on the held-out images; with fewer than five classes all of them count."""
-        network = self.network(arch)
-        hits = torch.zeros(2, dtype=torch.int64)
-        for images, labels in self.data.batches(self._held_out, arch.resolution, self.batch_size):
-            logits = network(images.to(self.device))
-            right = logits.topk(min(5, logits.shape[1]), 1).indices == labels.to(self.device)[:, None]
-            hits += torch.stack((right[:, 0].sum(), right.any(1).sum())).cpu()
-        top1, top5 = (hits / len(self._held_out)).tolist()
-        return Scores(top1, top5)
+        network, path = self.network(arch), self.supernet.path(arch)
+        run = PrefixRun(network, (arch.resolution, *path), stage_ends(path), self._judged)
+        with self._autocast():
+            logits = torch.cat(list(run.outputs(self._images(self._held_out, arch.resolution))))
+        run.keep(lambda _: {})
+        labels = self.data.labels[torch.from_numpy(self._held_out)].to(self.device)
+        right = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
+        return Scores(int(right[:, 0].sum()) / len(labels), int(right.any(1).sum()) / len(labels))
+
+    def _images(self, indices: np.ndarray, resolution: int) -> Iterator[Tensor]:
+        for images, _ in self.data.batches(indices, resolution, self.batch_size):
+            yield images.to(self.device, memory_format=self._layout)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
 
 def open_inherited(supernet: Path, data: str | None = None) -> InheritedAccuracy:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,11 +11,19 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from search.supernet.recipe.recipe import PrecisionName
+from search.supernet.train.depthwise import GroupedGradients
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 LEAST_SCALE = 1.0
 """A scale below it means that the gradients are too large with no scale at all: the run has diverged."""
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for it; a CPU without them is slower than in fp32."""
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class Precision:
@@ -25,9 +34,13 @@ class Precision:
         self.param_groups = [{"params": list(parameters)}]
         self._scaler = GradScaler(device.type, enabled=name == "fp16")
 
-    def autocast(self) -> torch.autocast:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """Context of a forward pass."""
-        return torch.autocast(self.device.type, _TYPES[self.name], enabled=self.name != "fp32")
+        slow = self.name == "bf16" and self.device.type == "cpu"
+        cast = torch.autocast(self.device.type, _TYPES[self.name], enabled=self.name != "fp32")
+        with cast, GroupedGradients() if slow else nullcontext():
+            yield
 
     def scaled(self, loss: Tensor) -> Tensor:
         """What to take the gradient of."""

@@ -20,7 +20,8 @@ from search.supernet.data.images import ImageData, open_data
 from search.supernet.data.sources import open_source
 from search.supernet.data.split import split_source
 from search.supernet.inherit.evaluate import InheritedAccuracy
-from search.supernet.inherit.recalibrate import PrefixCache, recalibrate
+from search.supernet.inherit.prefixes import PrefixCache
+from search.supernet.inherit.recalibrate import recalibrate
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.trainer import Trainer
@@ -88,6 +89,40 @@ def test_shared_beginnings_change_nothing_but_the_work(trained, digits):
     assert all(torch.equal(network.state_dict()[name], with_cache[2][name]) for name in with_cache[2])
 
 
+def test_what_is_judged_is_run_once_for_all_that_begin_alike(trained, digits, monkeypatch):
+    supernet, info = trained
+    rng = random.Random(3)
+    archs = [supernet.space.sample(rng) for _ in range(2)]
+    archs += [dataclasses.replace(arch, stages=(*arch.stages[:-1], _other_heads(arch))) for arch in archs]
+    alone = [InheritedAccuracy(supernet, info, digits, calibration_batches=1).scores(arch) for arch in archs]
+    shared = InheritedAccuracy(supernet, info, digits, calibration_batches=1)
+    assert [shared.scores(arch) for arch in archs[:2]] == alone[:2]
+    monkeypatch.setattr(digits, "batch", lambda *_: pytest.fail("the first stages were run again"))
+    assert [shared.scores(arch) for arch in archs[2:]] == alone[2:]
+
+
+def test_what_was_trained_in_bf16_is_judged_in_it_where_the_processor_computes_in_it(
+    trained, digits, monkeypatch
+):
+    supernet, info = trained
+    arch = supernet.space.sample(random.Random(3))
+    fp32 = InheritedAccuracy(supernet, info, digits, calibration_batches=1)
+    recipe = info.recipe.model_copy(update={"precision": "bf16"})
+    trained_so = info.model_copy(update={"recipe": recipe})
+    monkeypatch.setattr("search.supernet.inherit.evaluate.computes_in_bf16", lambda _: True)
+    bf16 = InheritedAccuracy(supernet, trained_so, digits, calibration_batches=1)
+    assert bf16.fingerprint != fp32.fingerprint
+    assert bf16.accuracy(arch) == InheritedAccuracy(
+        supernet, trained_so, digits, calibration_batches=1
+    ).accuracy(arch)
+    assert abs(bf16.accuracy(arch) - fp32.accuracy(arch)) < 0.05
+    monkeypatch.setattr("search.supernet.inherit.evaluate.computes_in_bf16", lambda _: False)
+    assert (
+        InheritedAccuracy(supernet, trained_so, digits).fingerprint
+        == InheritedAccuracy(supernet, info, digits).fingerprint
+    )
+
+
 def _other_heads(arch):
     """The last stage with the other number of attention heads."""
     width, depth, heads, *rest = arch.stages[-1]
@@ -115,7 +150,7 @@ def test_top5_counts_the_first_five_guesses(trained, digits, monkeypatch):
         def forward(self, x):
             return torch.tensor([0.0, 9, 8, 7, 6, 5, 4, 3, 2, 1]).expand(len(x), -1)
 
-    monkeypatch.setattr(evaluator, "network", lambda _arch: Constant())
+    monkeypatch.setattr(evaluator, "network", lambda _arch: nn.Sequential(Constant()))
     labels = digits.source.labels[digits.split.search]
     found = evaluator.scores(supernet.space.sample(random.Random(0)))
     assert found.top1 == pytest.approx((labels == 1).mean())
@@ -215,6 +250,6 @@ def test_accuracy_counts_right_answers(trained, digits, monkeypatch):
         def forward(self, x):
             return nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
 
-    monkeypatch.setattr(evaluator, "network", lambda _arch: Constant())
+    monkeypatch.setattr(evaluator, "network", lambda _arch: nn.Sequential(Constant()))
     share = float((digits.source.labels[digits.split.search] == 3).mean())
     assert evaluator.accuracy(supernet.space.sample(random.Random(0))) == pytest.approx(share)

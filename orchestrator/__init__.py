@@ -40,6 +40,7 @@ __all__ = [
     "Profile",
     "Progress",
     "Question",
+    "Sensitivity",
     "Step",
     "SustainedRun",
     "Target",
@@ -59,6 +60,7 @@ __all__ = [
     "export_blocks",
     "export_networks",
     "find_largest",
+    "find_mix",
     "find_network",
     "find_past_run",
     "make_board",
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
     from orchestrator.tasks.report import report_lut, report_run
     from orchestrator.tasks.runs import PastLatency, PastRun, find_past_run, past_runs, run_latencies
     from orchestrator.tasks.search import FoundNetwork, find_network
+    from orchestrator.tasks.sensitivity import Sensitivity, find_mix
     from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
     from orchestrator.tasks.suite import MeasuredSuite, run_suite
     from orchestrator.tasks.sustained import SustainedRun, measure_sustained, read_sustained

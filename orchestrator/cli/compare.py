@@ -10,9 +10,11 @@ import typer
 from luts.format.atomic_file import storage_error
 from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_budget
+from orchestrator.cli.calibration import CalibrationImages
 from orchestrator.cli.options import (
     AccessOptions,
     BudgetOption,
+    Fp32Option,
     ResolutionOption,
     SelfTestOption,
     VariantOptions,
@@ -90,8 +92,10 @@ def compare_command(
         ),
     ] = None,
     variant: VariantOptions,
+    fp32: Fp32Option = None,
+    calibration: CalibrationImages,
     budget: BudgetOption = "2m",
-    seed: Annotated[int, typer.Option(help="Of the schedule, and of the choice of --images.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the schedule, and of the choice of images.")] = 0,
     access: AccessOptions,
     self_test: SelfTestOption = True,
     processes: Annotated[
@@ -123,6 +127,8 @@ def compare_command(
             supernet=supernet,
             resolution=resolution,
             lowered_for=target,
+            fp32=fp32 or (),
+            calibration=calibration.parse(seed),
             folder=output,
             workers=workers,
             progress=progress,

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from luts.format.errors import UsageError
 from orchestrator.cli.calibration import CalibrationOptions
-from orchestrator.cli.options import ArchOption, with_blocks
+from orchestrator.cli.options import ArchOption, Fp32Option, with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
 
 DataOption = Annotated[
@@ -36,17 +37,22 @@ def eval_command(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp32 or int8: of the program exported for XNNPACK, not of the network in PyTorch."
+            help="fp32, fp16, int8, mixed: of the program as it is exported, not of the network in PyTorch."
         ),
     ] = None,
+    fp32: Fp32Option = None,
     *,
     calibration: CalibrationOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy of one architecture with weights inherited from a supernet, in PyTorch or as it is exported."""
     from orchestrator.tasks.evaluate import evaluate  # brings torch, which most commands can do without
+    from orchestrator.tasks.export import Lowering
     from orchestrator.tasks.exported_scores import as_exported
 
+    if fp32 and not precision:
+        raise UsageError("--fp32 is for --precision mixed; add it")
+    lowering = Lowering(precision=precision, fp32=tuple(fp32 or ())) if precision else None
     with shown_progress() as progress:
         evaluation = evaluate(
             arch,
@@ -55,7 +61,7 @@ def eval_command(
             final=final,
             outside=outside,
             on=on,
-            scored=as_exported(precision or "", calibration.parse(), progress),
+            scored=as_exported(lowering, calibration.parse(), progress),
             progress=progress,
         )
     facts = {

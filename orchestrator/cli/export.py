@@ -12,6 +12,7 @@ from orchestrator.cli.calibration import CalibrationOptions
 from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.options import (
+    Fp32Option,
     NetworksOption,
     PrecisionOption,
     TaskOptions,
@@ -45,6 +46,7 @@ def export_command(
     ] = "executorch",
     backend: Annotated[str | None, typer.Option(help="xnnpack, portable, coreml, vulkan.")] = None,
     precision: PrecisionOption = None,
+    fp32: Fp32Option = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="The network's trained weights, FILE.safetensors; random ones without any."),
@@ -87,7 +89,9 @@ def export_command(
     if blocks and batch != 1:
         raise UsageError("a LUT's blocks are of batch 1; leave --batch out, or export networks")
     target = parse_deployment_target(ios) if ios else ""
-    lowering = Lowering(runtime, backend or "", precision or "", target, batch)
+    if blocks and fp32:
+        raise UsageError("--fp32 is of whole networks; leave --blocks out")
+    lowering = Lowering(runtime, backend or "", precision or "", target, batch, tuple(fp32 or ()))
     sides = parse_resolutions(resolution)
     with shown_progress() as progress:
         if space is not None:
@@ -144,6 +148,7 @@ def _row(name: str, artifact: Artifact, trained: Trained) -> dict[str, Any]:
     return {
         "name": name,
         "weights": str(trained),
+        "fp32": list(artifact.spec.fp32) or None,
         "calibration": artifact.spec.calibration or None,
         "weights_sha256": artifact.spec.weights.partition("sha256:")[2] or None,
         "bytes": artifact.payload_bytes,

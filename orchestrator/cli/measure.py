@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     AccessOptions,
     BudgetOption,
     DeviceOption,
+    Fp32Option,
     NetworksOption,
     PaceOption,
     ResolutionOption,
@@ -83,6 +84,7 @@ def measure_command(
         ),
     ] = None,
     variant: VariantOptions,
+    fp32: Fp32Option = None,
     budget: BudgetOption = _BUDGET,
     seed: Annotated[int, typer.Option(help="Of the schedule.")] = 0,
     access: AccessOptions,
@@ -150,6 +152,8 @@ def measure_command(
             workers=workers,
         )
         return
+    if fp32 and not model and supernet is None:
+        raise UsageError("--fp32 says how networks are exported; a file is what it is")
     if (data or outside) and supernet is None:
         raise UsageError("--data and --outside go with a supernet; add --supernet")
     files = output_files(output, TABLES)
@@ -163,6 +167,7 @@ def measure_command(
             resolution=resolution,
             trained=Trained(None, supernet, data, outside),
             batches=batches,
+            fp32=fp32 or (),
             budget_s=budget_s,
             seed=seed,
             self_test=self_test,

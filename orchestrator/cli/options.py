@@ -76,6 +76,14 @@ BackendOption = Annotated[
 PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="fp32, fp16, int8; the backend's default.")
 ]
+Fp32Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fp32",
+        help="What --precision mixed keeps out of int8: places of blocks (4), paths of modules (blocks.2), or the "
+        "file of bench sensitivity; repeatable.",
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(

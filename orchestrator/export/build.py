@@ -35,6 +35,7 @@ from orchestrator.export.lower.parity import (
     run_pte,
     run_pte_isolated,
 )
+from orchestrator.export.lower.places import check_paths
 from orchestrator.export.lower.source import build_module
 from orchestrator.export.lower.stamp import stamp_package, stamp_program
 from orchestrator.export.reuse.fragment import FragmentStore
@@ -64,12 +65,15 @@ def export_spec(
         return cached
     started_s = time.perf_counter()
     module, inputs = build_module(spec)
+    check_paths(spec.name, module, spec.fp32)
     images = read_images(Path(spec.calibration_path), inputs) if spec.calibration else None
     if images is not None:
         inputs = (images[:1],)  # noise lies outside of ranges that are those of images
 
     def write(path: Path) -> Report:
-        export = _Export(module, inputs, path, tolerance, run, started_s, spec.weights_label, images)
+        export = _Export(
+            module, inputs, path, tolerance, run, started_s, spec.weights_label, images, spec.fp32
+        )
         if spec.reusable:
             return export.reusing(spec, FragmentStore(cache.fragments))
         return export.whole(spec.runtime, spec.backend, spec.precision, spec.deployment_target)
@@ -108,6 +112,7 @@ class _Export:
         started_s: Of `time.perf_counter`, before the module was built.
         weights: What the file says of its weights; nothing if empty.
         images: (N, 3, H, W) that decide int8's ranges; seeded inputs without.
+        fp32: Paths of modules that int8 leaves alone.
     """
 
     module: nn.Module
@@ -118,6 +123,7 @@ class _Export:
     started_s: float
     weights: str = ""
     images: Tensor | None = None
+    fp32: Sequence[str] = ()
 
     def reusing(self, spec: ExportSpec, store: FragmentStore) -> Report:
         """Splice if that can be done and passes the check; else lower the whole network, and keep its fragments."""
@@ -145,9 +151,7 @@ class _Export:
         if runtime in _OTHER_RUNTIMES:
             return self._other(runtime, allowed)
         try:
-            lowered = lower_to_executorch(
-                self.module, self.inputs, backend, precision, deployment_target, images=self.images
-            )
+            lowered = self._lowered(backend, precision, deployment_target, plain=False)
             return self._program(lowered, backend, allowed)
         except BlocktimeError as error:
             return self._plain(error, backend, precision, deployment_target)
@@ -155,19 +159,25 @@ class _Export:
     def _plain(self, error: BlocktimeError, backend: str, precision: str, deployment_target: str) -> Report:
         """Lower without rewrites what failed with them, for which `error` is raised where that fails too."""
         try:
-            lowered = lower_to_executorch(
-                self.module,
-                self.inputs,
-                backend,
-                precision,
-                deployment_target,
-                plain=True,
-                images=self.images,
-            )
+            lowered = self._lowered(backend, precision, deployment_target, plain=True)
             report = self._program(lowered, backend, allowed_error(precision, self.tolerance))
         except BlocktimeError:
             raise error from None
         return report.model_copy(update={"made": "plain", "plain_because": str(error)[:MAX_REASON]})
+
+    def _lowered(
+        self, backend: str, precision: str, deployment_target: str, *, plain: bool
+    ) -> LoweredProgram:
+        return lower_to_executorch(
+            self.module,
+            self.inputs,
+            backend,
+            precision,
+            deployment_target,
+            plain=plain,
+            images=self.images,
+            fp32=self.fp32,
+        )
 
     def _program(self, lowered: LoweredProgram, backend: str, allowed: float) -> Report:
         data = stamp_program(lowered.data, self.weights) if self.weights else lowered.data

@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
+from orchestrator.export.artifacts.spec import QUANTISED
 from search.blocks import parse_key
+
+if TYPE_CHECKING:
+    from search.supernet.data.images import Normalization
 
 DEFAULT_IMAGES = 128
 """More widen the extremes by less and less: see docs/lowering.md."""
+
+RANDOM_RANGES = "note: int8 ranges are those of random inputs; --calibration DATA takes those of images"
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,24 @@ class Calibration:
     seed: int = 0
 
 
-def calibrated(spec: ExportSpec, calibration: Calibration, folder: Path) -> ExportSpec:
+def calibrated(
+    spec: ExportSpec,
+    calibration: Calibration,
+    folder: Path,
+    normalization: Normalization | None = None,
+    split: tuple[int, float] = (0, 0.1),
+) -> ExportSpec:
     """The spec with its images, which are written to `folder`; their digest and choice are in its identity.
 
+    Args:
+        spec: Of a network in int8 or a mix.
+        calibration: Which images.
+        folder: Gets a file of them.
+        normalization: With which the network was trained; ImageNet's by default.
+        split: Seed and share by which its training divided the images.
+
     Raises:
-        UsageError: a precision other than int8, no such images, or fewer than are asked for.
+        UsageError: a precision without int8, no such images, or fewer than are asked for.
         InvalidArtifactError: an image can't be read; it is named.
     """
     import torch
@@ -37,22 +57,23 @@ def calibrated(spec: ExportSpec, calibration: Calibration, folder: Path) -> Expo
 
     from orchestrator.accuracy.images import ImageSet
     from orchestrator.export.lower.calibration import IMAGES
+    from search.supernet.data.images import IMAGENET
     from search.supernet.data.sources import open_source
     from search.supernet.data.split import split_source
 
-    if spec.precision != "int8":
+    if spec.precision not in QUANTISED:
         raise UsageError(
             f"--calibration decides ranges of int8, not of {spec.precision}; add --precision int8"
         )
     source = open_source(calibration.data)
-    training = split_source(source).train
+    training = split_source(source, *split).train
     if not 1 <= calibration.images <= len(training):
         raise UsageError(
             f"--calibration-images {calibration.images}: {calibration.data} has {len(training)} training images"
         )
     chosen = np.sort(np.random.default_rng(calibration.seed).permutation(training)[: calibration.images])
     side = _side(spec)
-    images = ImageSet(calibration.data, source.digest, chosen, max(side, 256))
+    images = ImageSet(calibration.data, source.digest, chosen, max(side, 256), normalization or IMAGENET)
     batches = images.batches(side, 0, len(chosen), 64)
     tensor = torch.from_numpy(np.concatenate(list(batches)))
     digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

@@ -37,9 +37,9 @@ class Candidate:
     normalization: Normalization
     side: int
 
-    def spec(self, variant: Variant) -> ExportSpec:
-        """How it is exported."""
-        spec = spec_of(self.network, variant)
+    def spec(self, variant: Variant, fp32: Sequence[str] = ()) -> ExportSpec:
+        """How it is exported, `fp32` as of `spec_of`."""
+        spec = spec_of(self.network, variant, fp32)
         return weighted(spec, self.weights) if self.weights else spec
 
 

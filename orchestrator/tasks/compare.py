@@ -12,13 +12,15 @@ from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
 from orchestrator.agent.runtime.pte import read_pte
 from orchestrator.export import ExportSpec
+from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.export.artifacts.variant import Variant
+from orchestrator.tasks.calibration import RANDOM_RANGES, Calibration, calibrated
 from orchestrator.tasks.candidates import Candidate, read_candidates, split_of
 from orchestrator.tasks.judge import Question, judge_model, open_judge
 from orchestrator.tasks.latencies import Timing, latencies_of
 from orchestrator.tasks.models import export_what_can_be, files_of, given_models
 from orchestrator.tasks.networks import count_networks
-from orchestrator.tasks.progress import Progress, silent
+from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from orchestrator.wire.model_file import ModelFile
 
@@ -59,6 +61,8 @@ def compare_networks(
     supernet: Path | None = None,
     resolution: int | None = None,
     lowered_for: Target | None = None,
+    fp32: Sequence[str] = (),
+    calibration: Calibration | None = None,
     folder: Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -73,6 +77,8 @@ def compare_networks(
         supernet: Folder of the training that has the weights of architectures without a text for them.
         resolution: Side of the input image for all networks; their own by default.
         lowered_for: For what networks are exported where nothing is measured; the host by default.
+        fp32: With precision `mixed` what stays fp32, as of `stays_fp32`.
+        calibration: Images that decide int8's ranges; seeded random inputs by default, which a note says.
         folder: Where weights, guesses and measurements are kept; nowhere by default.
         workers: Exporting processes; all cores by default.
         progress: Told of every export, evaluation and batch.
@@ -90,7 +96,8 @@ def compare_networks(
     if folder is not None:
         check_folder(folder)
     with tempfile.TemporaryDirectory() as scratch, given_models(files) as given:
-        judge = open_judge(question, folder, progress, split_of(networks, supernet))
+        split = split_of(networks, supernet)
+        judge = open_judge(question, folder, progress, split)
         candidates = read_candidates(
             networks,
             (folder or Path(scratch)) / "weights",
@@ -100,9 +107,16 @@ def compare_networks(
             progress=progress,
         )
         variant = _variant(timing.target if timing else lowered_for or Target("host"))
-        specs = {name: candidate.spec(variant) for name, candidate in candidates.items()}
+        specs = {name: candidate.spec(variant, fp32) for name, candidate in candidates.items()}
         if judge:
             judge.check(specs)
+        if calibration:
+            specs = {
+                name: calibrated(spec, calibration, Path(scratch), candidates[name].normalization, split)
+                for name, spec in specs.items()
+            }
+        elif specs and variant.precision in QUANTISED:
+            progress(Note(RANDOM_RANGES))
         artifacts, failures = export_what_can_be(specs, workers, progress) if specs else ({}, {})
         models = files_of(artifacts) | given
         rows = _on_paper(candidates, specs, models, progress)
@@ -111,7 +125,7 @@ def compare_networks(
                 row |= judge_model(judge, name, candidates.get(name), specs.get(name), models[name])
         latencies = None
         if timing:
-            latencies = latencies_of(candidates, files, models, timing, folder, workers, progress)
+            latencies = latencies_of(candidates, specs, files, models, timing, folder, workers, progress)
             failures = {**failures, **latencies.failures}
             for name, row in rows.items():
                 row |= latencies.rows.get(name, {"ms": None})

@@ -7,18 +7,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
 from orchestrator.export.artifacts.package import deliver
-from orchestrator.tasks.calibration import Calibration, calibrated
+from orchestrator.export.artifacts.spec import QUANTISED
+from orchestrator.tasks.calibration import RANDOM_RANGES, Calibration, calibrated
+from orchestrator.tasks.mix import stays_fp32
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import Network, Networks, as_named, at_resolution, by_name
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.trained import Trained, inherit, of_file
 from orchestrator.winner.write import weighted
 from search.spaces import get_space
+
+if TYPE_CHECKING:
+    from search.supernet.data.images import Normalization
 
 MODEL_SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "executorch": (".pte",),
@@ -32,8 +38,6 @@ RANDOM_WEIGHTS = (
     "note: random weights, for measuring alone; --weights FILE or --supernet DIR gives trained ones"
 )
 
-RANDOM_RANGES = "note: int8 ranges are those of random inputs; --calibration DATA takes those of images"
-
 
 @dataclass(frozen=True)
 class Lowering:
@@ -42,9 +46,10 @@ class Lowering:
     Attributes:
         runtime: `executorch` (.pte), `coreml` (.mlpackage), `onnx` or `litert` (.tflite).
         backend: `xnnpack`, `portable`, `coreml` or `vulkan`; of the others the only one.
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16`, `int8` or `mixed`.
         deployment_target: Oldest iOS of a Core ML model, such as `iOS17`.
         batch: Images that a model computes at once.
+        fp32: With precision `mixed` what stays fp32, as of `stays_fp32`.
     """
 
     runtime: str = "executorch"
@@ -52,6 +57,7 @@ class Lowering:
     precision: str = ""
     deployment_target: str = ""
     batch: int = 1
+    fp32: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[tuple[str, str], ...]:
@@ -61,7 +67,14 @@ class Lowering:
     def spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
         """How a model is exported. Raises UsageError for what there is not."""
         return ExportSpec(
-            blocks, module, self.runtime, self.backend, self.precision, self.options, batch=self.batch
+            blocks,
+            module,
+            self.runtime,
+            self.backend,
+            self.precision,
+            self.options,
+            fp32=stays_fp32(self.fp32, blocks, module),
+            batch=self.batch,
         )
 
 
@@ -107,23 +120,7 @@ def export_networks(
             _check_file(output, lowering.runtime)
         check_folder(output if len(given) > 1 else output.parent)
     with tempfile.TemporaryDirectory() as folder:
-        if trained.supernet is None:
-            sized = {name: at_resolution(name, network, resolution) for name, network in given.items()}
-            specs = {name: _spec(lowering, network) for name, network in sized.items()}
-            if trained.file is None:
-                progress(Note(RANDOM_WEIGHTS))
-            else:
-                specs = of_file(specs, trained.file)
-        else:
-            inherited = inherit(given, resolution, trained, Path(folder), progress)
-            specs = {
-                name: weighted(_spec(lowering, as_named(arch)), file)
-                for name, (arch, file) in inherited.items()
-            }
-        if calibration is not None:
-            specs = {name: calibrated(spec, calibration, Path(folder)) for name, spec in specs.items()}
-        elif lowering.precision == "int8" and (trained.file or trained.supernet):
-            progress(Note(RANDOM_RANGES))
+        specs = specs_for(given, lowering, resolution, trained, calibration, Path(folder), progress)
         artifacts = export_all(specs, workers, progress)
     if output is None:
         return artifacts
@@ -133,6 +130,35 @@ def export_networks(
         name: _delivered(artifact, output / f"{_stem(name)}{artifact.suffix}")
         for name, artifact in artifacts.items()
     }
+
+
+def specs_for(
+    networks: Mapping[str, Network],
+    lowering: Lowering,
+    resolution: int | None,
+    trained: Trained,
+    calibration: Calibration | None,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, ExportSpec]:
+    """How networks are exported, with files of weights and images in `folder`; the rest as `export_networks`."""
+    if trained.supernet is None:
+        sized = {name: at_resolution(name, network, resolution) for name, network in networks.items()}
+        specs = {name: _spec(lowering, network) for name, network in sized.items()}
+        if trained.file is None:
+            progress(Note(RANDOM_WEIGHTS))
+        else:
+            specs = of_file(specs, trained.file)
+    else:
+        inherited = inherit(networks, resolution, trained, folder, progress)
+        specs = {
+            name: weighted(_spec(lowering, as_named(arch)), file) for name, (arch, file) in inherited.items()
+        }
+    if calibration is not None:
+        return {name: _calibrated(spec, calibration, folder, trained) for name, spec in specs.items()}
+    if lowering.precision in QUANTISED and (trained.file or trained.supernet):
+        progress(Note(RANDOM_RANGES))
+    return specs
 
 
 def export_blocks(
@@ -170,6 +196,23 @@ def export_blocks(
 
 def _spec(lowering: Lowering, network: Network) -> ExportSpec:
     return lowering.spec(module=network) if isinstance(network, str) else lowering.spec(network.keys())
+
+
+def normalization_for(spec: ExportSpec, trained: Trained) -> Normalization | None:
+    """As timm has it for weights of a file of a network of timm, as `bench compare` does; None for ImageNet's, with
+    which networks are trained here."""
+    from orchestrator.tasks.candidates import seen_by_timm  # brings torch
+
+    if not spec.module or trained.supernet is not None:
+        return None
+    return seen_by_timm(spec.module.removeprefix("timm:"))[0]
+
+
+def _calibrated(spec: ExportSpec, calibration: Calibration, folder: Path, trained: Trained) -> ExportSpec:
+    from orchestrator.tasks.candidates import split_of  # brings torch
+
+    split = split_of((), trained.supernet)
+    return calibrated(spec, calibration, folder, normalization_for(spec, trained), split)
 
 
 def _stem(name: str) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
+from orchestrator.export.artifacts.spec import QUANTISED
+from orchestrator.export.artifacts.variant import Variant
 from orchestrator.tasks.calibration import Calibration, calibrated
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.models import export_all
@@ -19,19 +21,18 @@ from search.supernet.inherit.evaluate import InheritedAccuracy, Scores
 
 
 def as_exported(
-    precision: str, calibration: Calibration | None, progress: Progress
+    lowering: Lowering | None, calibration: Calibration | None, progress: Progress
 ) -> Callable[[InheritedAccuracy, Arch], Scores]:
-    """How `evaluate` is to judge: in PyTorch without a precision, else the program exported for XNNPACK in it.
+    """How `evaluate` is to judge: in PyTorch without a lowering, else what is exported by it.
 
     Raises:
-        UsageError: calibration images for another precision than int8, or a precision that XNNPACK has not.
+        UsageError: calibration images for a precision without int8, or a precision that there is not.
     """
-    if calibration is not None and precision != "int8":
+    if calibration is not None and (lowering is None or lowering.precision not in QUANTISED):
         raise UsageError("--calibration decides the ranges of int8; add --precision int8")
-    if not precision:
+    if lowering is None:
         return InheritedAccuracy.scores
-    lowering = Lowering(precision=precision)
-    lowering.spec(module="timm:none")
+    Variant(lowering.runtime, "all" if lowering.runtime == "coreml" else "xnnpack", lowering.precision)
     return lambda evaluator, arch: exported_scores(evaluator, arch, lowering, calibration, progress)
 
 
@@ -53,7 +54,8 @@ def exported_scores(
     with tempfile.TemporaryDirectory() as folder:
         spec = weighted(lowering.spec(arch.keys()), save_weights(evaluator, arch, Path(folder)))
         if calibration is not None:
-            spec = calibrated(spec, calibration, Path(folder))
+            data = evaluator.data
+            spec = calibrated(spec, calibration, Path(folder), split=(data.seed, data.fraction))
         program = export_all({arch.digest: spec}, 1, progress)[arch.digest]
     data, held_out = evaluator.data, evaluator.held_out
     images = ImageSet(data.source.name, data.source.digest, held_out, data.side)

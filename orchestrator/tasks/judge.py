@@ -142,7 +142,16 @@ class Judge:
         from orchestrator.accuracy.network import guess_with_network
         from orchestrator.export.lower.source import build_module
 
-        plain = replace(spec, runtime="executorch", backend="portable", precision="fp32", options=())
+        plain = replace(
+            spec,
+            runtime="executorch",
+            backend="portable",
+            precision="fp32",
+            options=(),
+            fp32=(),
+            calibration="",
+            calibration_path="",
+        )
         images = self.images.seen_with(normalization, side)
         kept = KeptGuesses(self.folder, f"pytorch {plain.weights} {plain.module} {plain.blocks}", images)
         known, keep = kept.read(), self._keeping(kept, name, "in PyTorch")

@@ -11,6 +11,7 @@ from typing import Any
 
 from luts.format.errors import InvalidArtifactError
 from luts.format.json_file import read_bytes, write_json
+from orchestrator.export import ExportSpec
 from orchestrator.tasks.candidates import Candidate
 from orchestrator.tasks.measure import measure_specs
 from orchestrator.tasks.progress import Note, Progress
@@ -55,6 +56,7 @@ _OF_PAPER = {"model", "sha256", "params", "conv_linear_macs", "all_macs"}
 
 def latencies_of(
     candidates: Mapping[str, Candidate],
+    specs: Mapping[str, ExportSpec],
     files: Sequence[Path],
     models: Mapping[str, ModelFile],
     timing: Timing,
@@ -65,7 +67,8 @@ def latencies_of(
     """Measure models side by side, or read what the very same ones took when they were measured alike.
 
     Args:
-        candidates: Networks by name.
+        candidates: Networks by name, and
+        specs: how each is exported.
         files: Models that are exported already.
         models: The files of both, by name.
         timing: On what, and how.
@@ -91,7 +94,7 @@ def latencies_of(
     able = {name: candidate for name, candidate in candidates.items() if name in models}
     measured = measure_specs(
         {name: candidate.network for name, candidate in able.items()},
-        {name: candidate.spec(target.variant) for name, candidate in able.items()},
+        {name: specs[name] for name in able},
         target,
         files=files,
         budget_s=timing.budget_s,

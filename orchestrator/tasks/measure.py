@@ -149,6 +149,7 @@ def measure_networks(
     resolution: int | None = None,
     trained: Trained | None = None,
     batches: Sequence[int] = (1,),
+    fp32: Sequence[str] = (),
     budget_s: float = 120.0,
     seed: int = 0,
     self_test: bool = True,
@@ -168,6 +169,7 @@ def measure_networks(
         resolution: Side of the input image for all networks; their own by default.
         trained: A supernet to inherit weights from; random ones by default.
         batches: Images that a network computes at once: each is measured at each of these sizes.
+        fp32: With precision `mixed` what stays fp32, as of `stays_fp32`.
         budget_s: Seconds after which no further pass is begun.
         seed: Of the schedule.
         pace_us: Microseconds between the starts of calls; back to back by default.
@@ -188,7 +190,7 @@ def measure_networks(
     if tuple(batches) != (1,) and target.variant.is_simulated:
         raise UsageError("a simulated device knows batch 1 alone; leave --batch out")
     with tempfile.TemporaryDirectory() as weights:
-        chosen, specs = _specs(networks, target.variant, resolution, trained, Path(weights), progress)
+        chosen, specs = _specs(networks, target.variant, fp32, resolution, trained, Path(weights), progress)
         models, means = batched(specs, batches)
         measured = measure_specs(
             {label: chosen[name] for label, (name, _) in means.items()},
@@ -261,6 +263,7 @@ def measure_specs(
 def _specs(
     networks: Networks,
     variant: Variant,
+    fp32: Sequence[str],
     resolution: int | None,
     trained: Trained | None,
     weights: Path,
@@ -269,10 +272,12 @@ def _specs(
     """Networks by name, and how each is exported: with random weights, or a supernet's, which a folder gets."""
     chosen = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
     if trained is None or trained.supernet is None:
-        return chosen, {name: spec_of(network, variant) for name, network in chosen.items()}
+        return chosen, {name: spec_of(network, variant, fp32) for name, network in chosen.items()}
     inherited = inherit(chosen, resolution, trained, weights, progress)
     named = {name: as_named(arch) for name, (arch, _) in inherited.items()}
-    specs = {name: weighted(spec_of(named[name], variant), file) for name, (_, file) in inherited.items()}
+    specs = {
+        name: weighted(spec_of(named[name], variant, fp32), file) for name, (_, file) in inherited.items()
+    }
     return named, specs
 
 

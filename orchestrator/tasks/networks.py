@@ -10,6 +10,7 @@ from luts.format.messages import unknown
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.counting import Counts, count_module
+from orchestrator.tasks.mix import stays_fp32
 from orchestrator.tasks.progress import Note, Progress
 from search.spaces import (
     STDIN,
@@ -140,11 +141,11 @@ def at_resolution(name: str, network: Network, resolution: int | None) -> Networ
     return network.with_resolution(resolution)
 
 
-def spec_of(network: Network, variant: Variant) -> ExportSpec:
-    """How a network is exported for a variant."""
+def spec_of(network: Network, variant: Variant, fp32: Sequence[str] = ()) -> ExportSpec:
+    """How a network is exported for a variant; `fp32` says what a mix leaves alone, as of `stays_fp32`."""
     if isinstance(network, str):
-        return variant.export_spec(module=network)
-    return variant.export_spec(network.keys())
+        return variant.export_spec(module=network, fp32=stays_fp32(fp32, (), network))
+    return variant.export_spec(network.keys(), fp32=stays_fp32(fp32, network.keys(), ""))
 
 
 def count_timm(network: str) -> tuple[Counts, int]:

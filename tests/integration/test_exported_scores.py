@@ -53,8 +53,9 @@ def test_the_program_is_judged_on_the_images_that_are_held_out() -> None:
 
 
 def test_what_can_not_be_judged_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="add --precision int8"):
-        as_exported("", Calibration("digits"), silent)
-    with pytest.raises(UsageError, match="no precision 'fp16'; it has fp32, int8"):
-        as_exported("fp16", None, silent)
-    assert as_exported("", None, silent) is InheritedAccuracy.scores
+    for lowering in (None, Lowering(precision="fp16")):
+        with pytest.raises(UsageError, match="add --precision int8"):
+            as_exported(lowering, Calibration("digits"), silent)
+    with pytest.raises(UsageError, match="no precision 'fp8'; it has fp32, fp16, int8, mixed"):
+        as_exported(Lowering(precision="fp8"), None, silent)
+    assert as_exported(None, None, silent) is InheritedAccuracy.scores

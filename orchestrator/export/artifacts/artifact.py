@@ -12,7 +12,7 @@ from orchestrator.export.artifacts.spec import ExportSpec
 RELATIVE_TOLERANCE = 1e-4
 """Sums in another order make our fp32 networks differ by under 1e-6 of the output's scale; timm's may be deeper."""
 
-_COARSENESS = {"fp32": 1.0, "fp16": 100.0, "int8": 5000.0}
+_COARSENESS = {"fp32": 1.0, "fp16": 100.0, "int8": 5000.0, "mixed": 5000.0}
 """How many times the tolerance of fp32 a precision may take. Rounding to fp16 keeps 11 bits, to int8 seven, of each
 weight and activation, and errors add up over tens of layers; a wrong graph is off by about the output's scale."""
 

@@ -19,7 +19,7 @@ from search.spaces import Space
 from search.spaces.plugins import files_of, plugin_files
 
 PRECISIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("executorch", "xnnpack"): ("fp32", "int8"),
+    ("executorch", "xnnpack"): ("fp32", "fp16", "int8", "mixed"),
     ("executorch", "portable"): ("fp32",),
     ("executorch", "coreml"): ("fp16", "fp32"),
     ("executorch", "vulkan"): ("fp32", "fp16"),
@@ -28,7 +28,14 @@ PRECISIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("litert", "cpu"): ("fp32",),
 }
 """Precisions by (runtime, backend), the default one first; the first backend of a runtime is its default.
-`int8` is that of weights and activations; what is left over computes in fp32 (XNNPACK) or fp16 (Core ML)."""
+`int8` is that of weights and activations; what is left over computes in fp32 (XNNPACK) or fp16 (Core ML). `mixed`
+is int8 but for the blocks that `ExportSpec.fp32` names."""
+
+QUANTISED = ("int8", "mixed")
+"""Precisions whose ranges of activations are calibrated."""
+
+MAX_FP32 = 1024
+"""Most modules that one mix keeps in fp32."""
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 """Oldest iOS that a Core ML model must run on; iOS15 is the first with ML programs."""
@@ -49,6 +56,7 @@ MAX_BATCH = 256
 _WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
 _CALIBRATION = re.compile(r"[0-9]{1,7} images of [0-9a-f]{12}, seed [0-9]{1,9}: sha256:[0-9a-f]{64}")
 _MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?")
+_PATH = re.compile(r"[A-Za-z0-9_]{1,80}(\.[A-Za-z0-9_]{1,80}){0,15}")
 _PLACES = ("weights_path", "calibration_path")
 _LIBRARIES = ("torch", "executorch", "coremltools", "timm", "safetensors", "onnxscript")
 _ROOT = Path(__file__).resolve().parents[3]
@@ -68,6 +76,8 @@ class ExportSpec:
         options: Pairs of name and value, in order of name.
         weights: `seed:N` (random), or `sha256:HEX` of the safetensors file `weights_path`.
         weights_path: Where that file lies; no part of the identity.
+        fp32: With precision `mixed` what stays fp32: paths of modules of the network in PyTorch. For blocks, the
+            place of a block that stands on its own, counted from 0 (`4`), or a path in it (`4.layers.0`).
         calibration: Images that decide int8's ranges, `N images of SOURCE, seed S: sha256:HEX`; empty for seeded
             random inputs.
         calibration_path: Where these images lie; no part of the identity.
@@ -87,6 +97,7 @@ class ExportSpec:
     calibration: str = ""
     calibration_path: str = ""
     batch: int = 1
+    fp32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Fill in defaults and check every field; `UsageError` says what may stand there."""
@@ -104,6 +115,8 @@ class ExportSpec:
         object.__setattr__(self, "backend", backend)
         object.__setattr__(self, "precision", precision)
         object.__setattr__(self, "options", tuple(sorted(self.options)))
+        self._check_mix()
+        object.__setattr__(self, "fp32", tuple(sorted(set(self.fp32), key=_in_order)))
         self._check_options()
         self._check_source()
 
@@ -124,6 +137,21 @@ class ExportSpec:
                 "or with precision fp16"
             )
 
+    def _check_mix(self) -> None:
+        if self.precision != "mixed":
+            if self.fp32:
+                raise UsageError(f"--fp32 is for --precision mixed, not for {self.precision}")
+            return
+        if not self.fp32:
+            raise UsageError(
+                "precision mixed is of one network, whose blocks --fp32 of bench export, eval, measure and compare "
+                "names; there is no LUT of it, so measure the exported file"
+            )
+        if len(self.fp32) > MAX_FP32 or not all(map(_PATH.fullmatch, self.fp32)):
+            raise UsageError(
+                f"--fp32 {' '.join(self.fp32)[:80]!r}: expected places of blocks, such as 4, or paths of modules"
+            )
+
     def _check_source(self) -> None:
         if not 1 <= self.batch <= MAX_BATCH:
             raise UsageError(f"batch {self.batch}: a model computes 1 to {MAX_BATCH} images at once")
@@ -142,7 +170,7 @@ class ExportSpec:
             raise UsageError(
                 f"calibration {self.calibration[:80]!r}: expected N images of HEX, seed S: sha256:HEX"
             )
-        if self.calibration and self.precision != "int8":
+        if self.calibration and self.precision not in QUANTISED:
             raise UsageError(f"calibration decides ranges of int8, not of {self.precision}")
         if bool(self.calibration) != bool(self.calibration_path):
             raise UsageError("calibration images need both their sha256 and their path")
@@ -169,6 +197,8 @@ class ExportSpec:
         """What a model's file says of its weights."""
         kind, _, value = self.weights.partition(":")
         weights = f"random, seed {value}: for measuring alone" if kind == "seed" else self.weights
+        if self.fp32:
+            weights += f"; int8 but for {' '.join(self.fp32)}"
         return f"{weights}; int8 ranges of {self.calibration}" if self.calibration else weights
 
     @property
@@ -195,6 +225,11 @@ class ExportSpec:
             "toolchain": toolchain_of(self.blocks),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _in_order(path: str) -> tuple[tuple[int, str], ...]:
+    """Places in order of their number, before names."""
+    return tuple((int(part) if part.isdecimal() else MAX_FP32, part) for part in path.split("."))
 
 
 @functools.cache

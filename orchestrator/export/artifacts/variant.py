@@ -57,7 +57,11 @@ class Variant:
         else:
             backend = self._backend()
             probe = ExportSpec(
-                module="timm:none", runtime=self.runtime, backend=backend, precision=self.precision
+                module="timm:none",
+                runtime=self.runtime,
+                backend=backend,
+                precision=self.precision,
+                fp32=("any",) if self.precision == "mixed" else (),
             )
             object.__setattr__(self, "precision", probe.precision)
         most = 0 if self.runtime == "coreml" else MAX_THREADS
@@ -109,12 +113,23 @@ class Variant:
         chosen: dict[str, bool | int | str] = {"threads": self.threads, "cores": self.cores}
         return {name: value for name, value in chosen.items() if value}
 
-    def export_spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
-        """How a model is exported for this variant; a simulated one takes of it nothing but the blocks."""
+    def export_spec(
+        self, blocks: tuple[str, ...] = (), module: str = "", fp32: tuple[str, ...] = ()
+    ) -> ExportSpec:
+        """How a model is exported for this variant; a simulated one takes of it nothing but the blocks.
+
+        Raises:
+            UsageError: the precision is mixed and nothing says what stays `fp32`, or the other way round.
+        """
         if self.is_simulated:
             return ExportSpec(blocks, module)
         return ExportSpec(
-            blocks, module, runtime=self.runtime, backend=self._backend(), precision=self.precision
+            blocks,
+            module,
+            runtime=self.runtime,
+            backend=self._backend(),
+            precision=self.precision,
+            fp32=fp32,
         )
 
     @classmethod

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError
 from luts.format.installation import supplied
+from orchestrator.export.artifacts.spec import QUANTISED
+from orchestrator.export.lower.half import capture_half
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.spelled import capture
@@ -41,6 +43,7 @@ def lower_to_executorch(
     *,
     plain: bool = False,
     images: Tensor | None = None,
+    fp32: Sequence[str] = (),
 ) -> LoweredProgram:
     """Lower an eval-mode module; it is left as it was.
 
@@ -48,10 +51,12 @@ def lower_to_executorch(
         module: Any exportable module; convolution and BN in sequence are folded.
         inputs: Example inputs; their shapes become the program's.
         backend: `xnnpack`, `portable` (no delegate), `coreml` or `vulkan`.
-        precision: Computation inside the delegate; the interface stays fp32.
+        precision: Computation inside the delegate; the interface stays fp32 (of XNNPACK in fp16 by a conversion
+            outside of it at either end).
         deployment_target: Oldest iOS of the Core ML delegate.
         plain: As its authors wrote it, without a rewrite of ours.
         images: (N, 3, H, W) that decide int8's ranges; seeded inputs without.
+        fp32: Paths of modules that int8 leaves alone.
 
     Raises:
         BlocktimeError: the backend's tools are missing, or cannot lower an operator; both are named.
@@ -64,15 +69,11 @@ def lower_to_executorch(
     with quiet(), torch.no_grad():
         try:
             partitioners = _partitioners(backend, precision, deployment_target)
-            captured = (
-                capture(module, inputs)
-                if backend == "xnnpack" and not plain
-                else torch.export.export(module, tuple(inputs))
-            )
-            if precision == "int8":
+            captured = _captured(module, inputs, backend, precision, plain=plain)
+            if precision in QUANTISED:
                 from orchestrator.export.lower.pt2e import quantize_static
 
-                captured = quantize_static(captured, inputs, images)
+                captured = quantize_static(captured, inputs, images, fp32)
             manager = to_edge_transform_and_lower(
                 captured,
                 partitioner=partitioners,
@@ -91,6 +92,16 @@ def lower_to_executorch(
             raise BlocktimeError(f"{backend} cannot lower this model: {first_line(error)}") from error
     delegates = operators.pop("executorch_call_delegate", 0)
     return LoweredProgram(data, delegates, tuple(sorted(operators.items())), calls)
+
+
+def _captured(
+    module: nn.Module, inputs: Sequence[Tensor], backend: str, precision: str, *, plain: bool
+) -> torch.export.ExportedProgram:
+    if backend == "xnnpack" and precision == "fp16":
+        return capture_half(module, inputs)
+    if backend == "xnnpack" and not plain:
+        return capture(module, inputs)
+    return torch.export.export(module, tuple(inputs))
 
 
 def _partitioners(backend: str, precision: str, deployment_target: str) -> list[Any]:

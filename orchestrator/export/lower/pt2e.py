@@ -8,14 +8,14 @@ output (`rewrite.LinearLayerNorm`) its mean and variance would be rounded to 8 b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     XNNPACKQuantizer,
     get_symmetric_quantization_config,
 )
-from torch import Tensor, export, fx
+from torch import Tensor, export, fx, nn
 from torch.export import ExportedProgram
 from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -29,7 +29,10 @@ SMALLEST_SCALE = 2.0**-12
 
 
 def quantize_static(
-    captured: ExportedProgram, inputs: Sequence[Tensor], images: Tensor | None = None
+    captured: ExportedProgram,
+    inputs: Sequence[Tensor],
+    images: Tensor | None = None,
+    fp32: Sequence[str] = (),
 ) -> ExportedProgram:
     """The same program in int8, with fp32 inputs and outputs; ranges are the extremes over images or seeded inputs.
 
@@ -37,12 +40,24 @@ def quantize_static(
         captured: A program in inference mode, BN folded, LayerNorm rewritten.
         inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
         images: (N, 3, H, W) to calibrate on.
+        fp32: Paths of modules that stay as they are.
     """
-    quantizer = XNNPACKQuantizer().set_global(_config()).set_filter_function(_outside_layernorm)
+    return export.export(quantized(captured, calibration_inputs(inputs, images), fp32), tuple(inputs))
+
+
+def quantized(
+    captured: ExportedProgram, samples: Iterable[tuple[Tensor, ...]], fp32: Sequence[str] = ()
+) -> nn.Module:
+    """A program in int8 as PyTorch runs it, its ranges the extremes over samples of its inputs; see above.
+
+    The quantizer takes no configuration of None for a module's name, so what stays fp32 is filtered out.
+    """
+    quantizer = XNNPACKQuantizer().set_global(_config()).set_filter_function(_outside(fp32))
     prepared = prepare_pt2e(captured.module(), quantizer)
-    for sample in calibration_inputs(inputs, images):
+    for sample in samples:
         prepared(*sample)
-    return export.export(convert_pt2e(prepared), tuple(inputs))
+    converted: nn.Module = convert_pt2e(prepared)
+    return converted
 
 
 def _config() -> QuantizationConfig:
@@ -53,7 +68,15 @@ def _config() -> QuantizationConfig:
     return replace(config, input_activation=activation, output_activation=activation)
 
 
-def _outside_layernorm(node: fx.Node) -> bool:
-    modules = node.meta.get("nn_module_stack", {}).values()
+def _outside(fp32: Sequence[str]) -> Callable[[fx.Node], bool]:
+    """Whether an operation is called neither in LayerNorm nor in one of these modules."""
     name = f"{LinearLayerNorm.__module__}.{LinearLayerNorm.__qualname__}"
-    return all(kind != name and kind is not LinearLayerNorm for _, kind in modules)
+    kept = tuple(f"{path}." for path in fp32)
+
+    def outside(node: fx.Node) -> bool:
+        modules = node.meta.get("nn_module_stack", {}).values()
+        return not any(
+            kind == name or kind is LinearLayerNorm or f"{path}.".startswith(kept) for path, kind in modules
+        )
+
+    return outside

@@ -34,14 +34,14 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     return torch.export.export(spelled_out(module), tuple(inputs))
 
 
-def spelled_out(module: nn.Module) -> nn.Module:
-    """A copy that computes the same with the operations of `SpelledOut`."""
+def spelled_out(module: nn.Module, spelled: Callable[[], TorchFunctionMode] | None = None) -> nn.Module:
+    """A copy that computes the same with the operations of `SpelledOut`, or of another mode."""
     module = copy.deepcopy(module)
     original = module.forward
 
     @functools.wraps(original)
     def forward(*inputs: Any, **named: Any) -> Any:
-        with SpelledOut():
+        with (spelled or SpelledOut)():
             return original(*inputs, **named)
 
     module.forward = forward
@@ -49,7 +49,12 @@ def spelled_out(module: nn.Module) -> nn.Module:
 
 
 class SpelledOut(TorchFunctionMode):
-    """Within, torch's functions that have an entry in `_SPELLINGS` are computed by it."""
+    """Within, torch's functions that have an entry in `spellings` are computed by it."""
+
+    @property
+    def spellings(self) -> Mapping[Any, Callable[..., Any]]:
+        """By the function in torch."""
+        return _SPELLINGS
 
     def __torch_function__(
         self,
@@ -61,7 +66,7 @@ class SpelledOut(TorchFunctionMode):
         """The better spelling of a call, or the call itself where that does not apply."""
         del types
         named = dict(kwargs or {})
-        spelling = _SPELLINGS.get(func)
+        spelling = self.spellings.get(func)
         result = spelling(*args, **named) if spelling else NotImplemented
         return func(*args, **named) if result is NotImplemented else result
 

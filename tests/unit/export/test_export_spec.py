@@ -8,6 +8,7 @@ import torch
 from luts.format.errors import UsageError
 from orchestrator.export.artifacts import spec as spec_module
 from orchestrator.export.artifacts.spec import ExportSpec, block_specs_for, source_digest
+from orchestrator.export.artifacts.variant import Variant
 from orchestrator.export.lower.source import build_module
 from search.spaces import get_arch, get_space
 
@@ -65,6 +66,26 @@ def test_a_batch_that_no_model_has_is_refused(batch: int) -> None:
         ExportSpec((KEY,), batch=batch)
 
 
+def test_a_mix_is_what_it_keeps_in_fp32() -> None:
+    whole, first, both = (
+        ExportSpec((KEY,), precision=precision, fp32=fp32)
+        for precision, fp32 in (("int8", ()), ("mixed", ("0",)), ("mixed", ("10", "2", "0", "blocks.1", "2")))
+    )
+    assert len({whole.cache_key, first.cache_key, both.cache_key}) == 3
+    assert both.fp32 == ("0", "2", "10", "blocks.1")
+    assert both.cache_key == dataclasses.replace(both, fp32=("blocks.1", "2", "10", "0")).cache_key
+    assert both.weights_label.endswith("int8 but for 0 2 10 blocks.1")
+
+
+def test_a_mix_has_a_variant_that_exports_nothing_without_it() -> None:
+    variant = Variant.parse("executorch-xnnpack-mixed-t1")
+    assert variant.name == "executorch-xnnpack-mixed-t1"
+    assert variant.export_spec((KEY,), fp32=("0",)).fp32 == ("0",)
+    with pytest.raises(UsageError, match="there is no LUT of it"):
+        variant.export_spec((KEY,))
+    assert Variant.parse("executorch-xnnpack-fp16-t2").export_spec((KEY,)).precision == "fp16"
+
+
 def test_a_file_may_move() -> None:
     weights = "sha256:" + "0" * 64
     here, there = (ExportSpec((KEY,), weights=weights, weights_path=path) for path in ("a", "b"))
@@ -92,7 +113,18 @@ def test_an_edited_source_changes_the_digest(tmp_path: Path) -> None:
     [
         ({"blocks": (KEY,), "runtime": "tflite"}, "unknown runtime"),
         ({"blocks": (KEY,), "backend": "qnn"}, "no backend"),
-        ({"blocks": (KEY,), "precision": "fp16"}, "no precision 'fp16'; it has fp32, int8"),
+        ({"blocks": (KEY,), "precision": "fp8"}, "no precision 'fp8'; it has fp32, fp16, int8, mixed"),
+        ({"blocks": (KEY,), "precision": "mixed"}, "there is no LUT of it"),
+        ({"blocks": (KEY,), "precision": "mixed", "fp32": ("../x",)}, "expected places of blocks"),
+        ({"blocks": (KEY,), "precision": "mixed", "fp32": tuple(map(str, range(1025)))}, "expected places"),
+        (
+            {"blocks": (KEY,), "precision": "int8", "fp32": ("0",)},
+            "--fp32 is for --precision mixed, not for int8",
+        ),
+        (
+            {"blocks": (KEY,), "backend": "portable", "precision": "mixed", "fp32": ("0",)},
+            "no precision 'mixed'",
+        ),
         ({"blocks": (KEY,), "backend": "portable", "precision": "int8"}, "no precision 'int8'; it has fp32"),
         ({"blocks": (KEY,), "options": (("deployment_target", "iOS18"),)}, "no option"),
         ({"blocks": (KEY,), "runtime": "coreml", "options": (("deployment_target", "iOS9"),)}, "iOS15"),

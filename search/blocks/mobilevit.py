@@ -2,7 +2,8 @@
 
 AutoViT (section 3.2) follows MobileViT: local 3x3 convolution, 1x1 to the transformer's dimension, unfold
 into patches, transformer layers over patches at equal pixel positions, fold, 1x1 back, concatenation with
-the input, 3x3 fusion. A map whose side is not a multiple of the patch is padded before the unfold.
+the input, 3x3 fusion. A map whose side is not a multiple of the patch is padded before the unfold; MobileViT's own
+block stretches it to whole patches, bilinearly, and the folded map back.
 """
 
 from __future__ import annotations
@@ -76,6 +77,22 @@ class MobileViTShell(ChannelKeeping, EnclosingSpec):
 
     def factors(self) -> Factors:
         return {"fusion.conv.weight": {1: (2, self.channels)}}
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class StretchedShell(MobileViTShell):
+    """A shell at a map of a side that is not whole patches, as MobileViT has it: stretched, and shrunk again."""
+
+    kind: ClassVar[str] = "mvit.stretched"
+    examples: ClassVar[tuple[str, ...]] = (
+        "mvit.stretched(c=8,d=16,patch=2)@5",
+        "mvit.stretched(c=16,d=24,patch=2)@7",
+    )
+
+    def traffic_elements(self) -> int:
+        padded = padded_side(self.resolution, self.patch) ** 2
+        return super().traffic_elements() + 2 * self.dim * (self.resolution**2 + padded)
 
 
 @register

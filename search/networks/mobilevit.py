@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.blocks import BlockSpec, MobileViTLayer, MobileViTShell
+from search.blocks.mobilevit import StretchedShell
 from search.networks.attention import attention
 from search.networks.layers import ConvBnAct
 from search.networks.module import module_around, module_of
@@ -70,13 +71,29 @@ class MobileViTBlock(nn.Module):
         self.fusion = ConvBnAct(2 * shell.channels, shell.channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        tokens = unfold_patches(self.to_tokens(self.local(x)), self.patch)
-        tokens = self.norm(self.layers(tokens))
-        folded = fold_patches(tokens, self.patch, batch, height, width)
-        fused: Tensor = self.fusion(torch.cat((x, self.from_tokens(folded)), 1))
+        mixed = self.mixed(self.to_tokens(self.local(x)))
+        fused: Tensor = self.fusion(torch.cat((x, self.from_tokens(mixed)), 1))
         return fused
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """(B, d, H, W) to the same: the transformer layers over its patches."""
+        batch, _, height, width = x.shape
+        tokens = self.norm(self.layers(unfold_patches(x, self.patch)))
+        return fold_patches(tokens, self.patch, batch, height, width)
+
+
+class StretchedBlock(MobileViTBlock):
+    """A block whose map is stretched to whole patches before the layers and shrunk again behind them."""
+
+    def mixed(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        whole = [-(-side // self.patch) * self.patch for side in size]
+        if list(size) == whole:
+            return super().mixed(x)
+        stretched = F.interpolate(x, whole, mode="bilinear", align_corners=False)
+        return F.interpolate(super().mixed(stretched), size, mode="bilinear", align_corners=False)
 
 
 module_around.register(MobileViTShell, MobileViTBlock)
+module_around.register(StretchedShell, StretchedBlock)
 module_of.register(MobileViTLayer, TransformerLayer)

@@ -6,6 +6,7 @@ What the paper prints and what is reconstructed from its figures: docs/autovit.m
 from __future__ import annotations
 
 from search.blocks import BlockSpec, Conv, FcHead, MBConv, MbPoolHead, MobileViTLayer, MobileViTShell
+from search.blocks.mobilevit import StretchedShell
 from search.spaces.arch import Arch
 from search.spaces.family import register_head, register_stage
 from search.spaces.layout import Stage, Value
@@ -41,14 +42,18 @@ def autovit_transformers(v: dict[str, Value], channels: int, resolution: int) ->
 
 
 def transformers(
-    v: dict[str, Value], channels: int, resolution: int, dim: int, head_dim: int
+    v: dict[str, Value], channels: int, resolution: int, dim: int, head_dim: int, *, stretched: bool = False
 ) -> list[BlockSpec]:
-    """An MBConv that changes width and resolution, then a MobileViT block with `depth` layers."""
+    """An MBConv that changes width and resolution, then a MobileViT block with `depth` layers.
+
+    `stretched`: an odd map is stretched to whole patches, else padded.
+    """
     width, patch = int(v["width"]), int(v["patch"])
     down = MBConv(resolution, channels, width, int(v["kernel"]), int(v["expansion"]), int(v["stride"]))
     side = down.out_resolution
     layer = MobileViTLayer(side, dim, int(v["heads"]), head_dim, float(v["mlp_ratio"]), patch)
-    return [down, MobileViTShell(side, width, dim, patch)] + [layer] * int(v["depth"])
+    shell = StretchedShell if stretched and side % patch else MobileViTShell
+    return [down, shell(side, width, dim, patch)] + [layer] * int(v["depth"])
 
 
 register_head("fc", FcHead)

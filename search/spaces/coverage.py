@@ -20,7 +20,7 @@ def covered_space(lut: Lut, classes: int | None = None) -> Space:
         UsageError: the space has changed since, or blocks are missing; names some.
     """
     space = get_space(lut.meta.space)
-    if lut.meta.space_hash != space.digest:
+    if lut.meta.space_hash not in space.digests:
         raise UsageError(
             f"the LUT is of another version of {space.name} ({lut.meta.space_hash[:8]}, now {space.digest[:8]}); "
             "profile the space again"

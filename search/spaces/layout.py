@@ -77,6 +77,7 @@ class Layout:
         heads: Names of classifiers, see `family.py`; the first is the default.
         default_resolution: Of architectures that name none.
         default_classes: Number of classes, likewise; no choice, so not part of the digest.
+        former_resolutions: Those that the space had in versions before, which were otherwise the same.
     """
 
     name: str
@@ -86,15 +87,24 @@ class Layout:
     heads: tuple[str, ...]
     default_resolution: int
     default_classes: int
+    former_resolutions: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """sha256 of the choices."""
+        return self._digest_at(self.resolutions)
+
+    @cached_property
+    def digests(self) -> frozenset[str]:
+        """Of this version and of those before, whose LUTs and supernets hold for the resolutions that they had."""
+        return frozenset(map(self._digest_at, (self.resolutions, *self.former_resolutions)))
+
+    def _digest_at(self, resolutions: tuple[int, ...]) -> str:
         document = {
             "name": self.name,
             "stages": [[s.name, s.kind, s.fixed, s.choices] for s in self.stages],
             "stage_counts": self.stage_counts,
-            "resolutions": self.resolutions,
+            "resolutions": resolutions,
             "heads": self.heads,
         }
         return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()

@@ -23,7 +23,7 @@ CONV_HEAD_EXPANSION = 4
 def mobilevit_transformers(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     """A transformer stage of MobileViT: the dimension is chosen, its heads share it."""
     dim = int(v["dim"])
-    return transformers(v, channels, resolution, dim, dim // int(v["heads"]))
+    return transformers(v, channels, resolution, dim, dim // int(v["heads"]), stretched=True)
 
 
 def conv_head(resolution: int, channels: int, classes: int) -> BlockSpec:
@@ -75,13 +75,14 @@ MOBILEVIT = Space(
         _transformer(3, (80, 96, 160), (96, 144, 240), (2, 3, 4)),
     ),
     stage_counts=(6,),
-    resolutions=(192, 256, 320),
+    resolutions=(160, 192, 256, 288, 320),
     heads=("conv",),
     default_resolution=256,
     default_classes=1000,
+    former_resolutions=((192, 256, 320),),
 )
-"""Resolutions are multiples of 64: at others the last maps are odd, where MobileViT stretches them to whole patches
-and AutoViT's block pads them instead."""
+"""Resolutions are those of the paper's multi-scale sampler. At 160 and 288 px the last map is odd, and stretched to
+whole patches as there; AutoViT's block pads it instead. LUTs and supernets of before have no such resolutions."""
 
 SPACES = (MOBILEVIT,)
 

@@ -163,6 +163,7 @@ _OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
     "quantize": _quantize,
     "reduce_mean": lambda g: g["x"].mean(tuple(g["axes"]), keepdim=g["keep_dims"]),
     "relu": lambda g: F.relu(g["x"]),
+    "relu6": lambda g: F.relu6(g["x"]),
     "reshape": lambda g: g["x"].reshape(g["shape"]),
     "sigmoid": lambda g: torch.sigmoid(g["x"]),
     "silu": lambda g: F.silu(g["x"]),

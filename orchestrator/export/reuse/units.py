@@ -56,7 +56,7 @@ def units_of(blocks: Sequence[BlockSpec]) -> tuple[Unit, ...]:
     runs others inside of it in another way than MobileViT's."""
     if len(blocks) < 2 or not isinstance(blocks[0], Conv) or len(blocks[-1].output_shape) != 2:
         return ()
-    if any(isinstance(block, EnclosingSpec) and not isinstance(block, MobileViTShell) for block in blocks):
+    if any(isinstance(block, EnclosingSpec) and type(block) is not MobileViTShell for block in blocks):
         return ()
     units: list[Unit] = []
     shell: MobileViTShell | None = None

@@ -134,6 +134,10 @@ def check_same_run(directory: Path, info: CheckpointInfo, fields: Mapping[str, A
 
     What `changes_in` tells may differ, unless the run is finished.
     """
+    if info.space_digest != fields["space_digest"] and info.recipe.resolutions == "space":
+        raise UsageError(
+            f"{directory} holds a run at the resolutions that {info.space} had then; use another directory"
+        )
     if not info.finished:
         now: dict[str, float] = {field: getattr(fields["recipe"], field) for field in CHANGEABLE}
         info = info.model_copy(update={"recipe": info.recipe.model_copy(update=now)})
@@ -185,7 +189,7 @@ def read_info(directory: Path) -> CheckpointInfo:
         raise InvalidArtifactError(
             f"{path}: edited since it was written; restore it, or train in another folder"
         )
-    if get_space(info.space).digest != info.space_digest:
+    if info.space_digest not in get_space(info.space).digests:
         raise InvalidArtifactError(f"{path}: the space {info.space} has changed since; train again")
     return info
 

@@ -1,6 +1,7 @@
 """MobileViT against timm's, and its space."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import timm
@@ -16,7 +17,9 @@ PAPER_PARAMS = {"xxs": 1.3e6, "xs": 2.3e6, "s": 5.6e6}
 """Mehta & Rastegari 2022, figure 6."""
 
 
-@pytest.mark.parametrize(("size", "resolution"), [("xxs", 320), ("xs", 192), ("s", 256)])
+@pytest.mark.parametrize(
+    ("size", "resolution"), [("xxs", 320), ("xs", 192), ("s", 256), ("xxs", 160), ("xs", 288)]
+)
 def test_equals_timm_with_its_weights(size, resolution):
     theirs = build_seeded(lambda: timm.create_model(f"mobilevit_{size}"), 0)
     arch = get_arch(f"mobilevit-{size}").with_resolution(resolution)
@@ -53,5 +56,36 @@ def test_the_published_networks_are_members_and_not_the_borders():
 
 def test_a_resolution_with_odd_maps_is_refused_in_one_line():
     arch = get_arch("mobilevit-xs").with_resolution(224)
-    with pytest.raises(UsageError, match=r"^mobilevit: resolution 224 is not one of \[192, 256, 320\]$"):
+    with pytest.raises(
+        UsageError, match=r"^mobilevit: resolution 224 is not one of \[160, 192, 256, 288, 320\]$"
+    ):
         arch.blocks()
+
+
+def test_only_odd_maps_are_stretched_and_other_keys_are_as_before():
+    """The last map has 5, 6, 8, 9 and 10 px at the sampler's sizes."""
+    for resolution, side in ((160, 5), (192, 6), (256, 8), (288, 9), (320, 10)):
+        keys = get_arch("mobilevit-xxs").with_resolution(resolution).keys()
+        stretched = [key for key in keys if key.startswith("mvit.stretched")]
+        assert stretched == ([f"mvit.stretched(c=80,d=96,patch=2)@{side}"] if side % 2 else [])
+        assert f"mvit.shell(c=64,d=80,patch=2)@{2 * side}" in keys
+    odd = get_arch("autovit-xxs-paper").with_resolution(224).keys()
+    assert "mvit.shell(c=80,d=80,patch=2)@7" in odd, "AutoViT's block pads"
+
+
+def test_a_lut_of_the_space_with_fewer_resolutions_still_covers_them():
+    before = "719f73113450"
+    space = get_space("mobilevit")
+    former = replace(space, resolutions=(192, 256, 320), former_resolutions=())
+    assert former.digest != space.digest
+    assert former.digest in space.digests
+    assert former.digest.startswith(before)
+
+
+def test_a_subnet_of_an_odd_size_shares_the_supernets_weights():
+    supernet = Supernet(get_space("mobilevit").with_classes(10))
+    arch = get_arch("mobilevit-xxs").with_classes(10).with_resolution(160)
+    x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    network = supernet.extract(arch).train()
+    with torch.no_grad():
+        torch.testing.assert_close(supernet(x, arch), network(x), rtol=1e-4, atol=1e-4)

@@ -17,8 +17,7 @@ from luts.estimate.conformal import conformal_widths
 from luts.estimate.estimation import Estimation
 from luts.estimate.identify import identify
 from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.quantiles import normal_quantile
-from luts.estimate.ratios import CONFIDENCE, RatioEstimates
+from luts.estimate.ratios import RatioEstimates
 from luts.estimate.reference import QuietLatency
 from luts.estimate.removal import BlockRemoval, block_removals
 from luts.estimate.rows import Rows
@@ -94,7 +93,9 @@ def prediction_half_width(
 
 def kept_sources(inputs: LutInputs, keys: Sequence[str]) -> list[Source]:
     """The sources of a LUT with these keys, in order. Raises InvalidArtifactError where they are of other keys."""
-    if any(len(source.entry_ms) != len(keys) for source in inputs.sources):
+    if any(
+        {len(source.entry_ms), len(source.entry_se) or len(keys)} != {len(keys)} for source in inputs.sources
+    ):
         raise InvalidArtifactError("a source has not as many entries as the LUT has keys; restore lut.json")
     return [
         Source(
@@ -102,6 +103,11 @@ def kept_sources(inputs: LutInputs, keys: Sequence[str]) -> list[Source]:
             {key: ms for key, ms in zip(keys, source.entry_ms, strict=True) if ms is not None},
             source.base_ms,
             source.transfer_ms_per_mib,
+            {
+                key: se
+                for key, se in zip(keys, source.entry_se or [None] * len(keys), strict=True)
+                if se is not None
+            },
         )
         for source in inputs.sources
     ]
@@ -174,7 +180,7 @@ def _entries(
     removals = block_removals(measured, estimation)
     fitted = [model for model in measured if model.fitted]
     identified = identify(fit.keys, [model.blocks for model in fitted])
-    half_ms = normal_quantile(0.5 + CONFIDENCE / 2) * fit.se
+    half_ms = fit.reach * fit.se
     shares = [None] * len(fit.keys) if fit.measured_share is None else fit.measured_share.tolist()
     entries = []
     for key, ms, half, share in zip(fit.keys, fit.ms.tolist(), half_ms.tolist(), shares, strict=True):

@@ -23,7 +23,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from luts.estimate.marginal import Marginal
+from luts.estimate.mixture import mixed_covariance
 from luts.estimate.physics import TERMS, coefficients_of
+from luts.estimate.posterior import Posterior
+from luts.estimate.predictive import predictive_quantile
+from luts.estimate.quantiles import normal_quantile
+from luts.estimate.ratios import CONFIDENCE
 from luts.estimate.rows import Design, Rows, design_of
 from luts.estimate.solve import learned_scale, solve
 from luts.estimate.sources import Source, chosen_sources, kind_prices, with_sources
@@ -40,6 +45,7 @@ class JointFit:
         measured_share: (k,) with sources: how much of what they leave open of an entry, the device's speed set
             aside, the rows decide: 1 - posterior / prior variance. None without.
         left_out: (m,) errors of the rows as the others predict them, in predictive standard deviations.
+        reach: Standard errors that a 95 % interval of an entry reaches; with sources what rows left out say too.
         sources: That the fit rests on, those that fit the rows.
         dropped: The others by name, with how much likelier the rows are without them (natural logarithm).
     """
@@ -56,9 +62,16 @@ class JointFit:
     shared_sd: float
     covariance: Floats
     left_out: Floats
+    reach: float
     measured_share: Floats | None = None
     sources: tuple[Source, ...] = ()
     dropped: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def posterior(self) -> Posterior:
+        """Of base and entries, for choosing what to measure next."""
+        known = np.delete(np.delete(self.covariance, 1, 0), 1, 1)
+        return Posterior.of(self.keys, np.concatenate([[self.base_ms], self.ms]), known)
 
     def relative_se(self, blocks: Sequence[Sequence[str]], boundary_bytes: Sequence[float]) -> Floats:
         """(n,) predictive standard errors of networks relative to their latency, what does not add up included."""
@@ -79,7 +92,8 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
     With `sources` the entries of those that fit the rows are the prior in physics' place (`sources.py`).
 
     Raises KeyError for a block without features. Needs at least one row; intervals tell how little few rows
-    say. The standard errors are those of the unconstrained posterior; the values obey ms >= 0.
+    say. The standard errors are those of the unconstrained posterior, with sources of a mixture over the deviations
+    (`mixture.py`); the values obey ms >= 0.
     """
     design = design_of(rows, features)
     kept, dropped = chosen_sources(design, features, sources)
@@ -88,6 +102,11 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
     scale, hyper = learned_scale(design)
     solution, covariance = solve(design, scale, hyper)
     entries = slice(2, 2 + len(design.keys))
+    left_out, misfit_sd = Marginal(design, scale).left_out(hyper), float(hyper[1])
+    reach = normal_quantile(0.5 + CONFIDENCE / 2)
+    if kept:
+        covariance, misfit_sd = mixed_covariance(design, scale, hyper)
+        reach = predictive_quantile(left_out)
     variance = np.diag(covariance)
     if kept:
         prices = kind_prices(design.keys, features, solution[entries])
@@ -102,11 +121,12 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
         transfer_ms_per_mib=float(solution[1]) if rows.boundary_bytes.any() else 0.0,
         prior=prices,
         entry_sd=float(hyper[0]),
-        misfit_sd=float(hyper[1]),
+        misfit_sd=misfit_sd,
         kind_sd=float(hyper[2]),
         shared_sd=float(hyper[3]),
         covariance=covariance[: entries.stop, : entries.stop],
-        left_out=Marginal(design, scale).left_out(hyper),
+        reach=reach,
+        left_out=left_out,
         measured_share=_measured_share(design, scale, hyper, variance[entries]) if kept else None,
         sources=tuple(kept),
         dropped=dropped,
@@ -116,5 +136,5 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
 def _measured_share(design: Design, scale: Floats, hyper: Floats, variance: Floats) -> Floats:
     learned = np.array(design.strengths) >= 0
     parts = (design.physics * design.coefficient_sd(hyper))[:, learned]
-    prior = (parts**2).sum(axis=1) + scale**2 * (hyper[0] ** 2 + hyper[3] ** 2)
+    prior = (parts**2).sum(axis=1) + scale**2 * (hyper[0] ** 2 + hyper[3] ** 2) + design.doubt_variance
     return np.asarray(np.clip(1.0 - variance / prior, 0.0, 1.0))

@@ -34,6 +34,8 @@ class Marginal:
         by_entry = design.counts * scale
         by_call = design.calls * design.call_sd
         self._fixed = design.noise + by_call @ by_call.T + _squared(spread[:, strengths < 0])
+        if design.doubt is not None:
+            self._fixed = self._fixed + _squared(design.counts * design.doubt)
         self._parts = {
             0: by_entry @ by_entry.T,
             1: np.eye(len(self.residual)),
@@ -44,6 +46,11 @@ class Marginal:
         borrowed = bool(design.strengths)
         self._centre: Floats = np.log(USUAL) if borrowed else _CENTRE
         self._sd = _SD_OF_SOURCES if borrowed else _SD
+
+    @property
+    def widest(self) -> Floats:
+        """(d,) largest standard deviations of the logarithms that their priors leave."""
+        return self._sd
 
     def maximise(self) -> Floats:
         """The deviations at the mode of marginal likelihood times their weak priors."""

@@ -110,3 +110,12 @@ def most_useful(posterior: Posterior, candidates: Floats, targets: Floats) -> in
     onto = spread @ targets.T
     gain = (onto**2).mean(axis=1) / (np.einsum("ij,ij->i", spread, candidates) + ROW_SD**2)
     return int(np.argmax(gain))
+
+
+def most_useful_first(posterior: Posterior, candidates: Floats, targets: Floats, count: int) -> list[int]:
+    """Positions of `count` candidate rows, each the most useful after those before; the posterior learns them."""
+    left, chosen = list(range(len(candidates))), list[int]()
+    for _ in range(count):
+        chosen.append(left.pop(most_useful(posterior, candidates[left], targets)))
+        posterior.learn(candidates[chosen[-1]])
+    return chosen

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from luts.estimate.marginal import USUAL
+from luts.estimate.mixture import prior_covariance
 from luts.estimate.posterior import Posterior
 from luts.estimate.rows import Rows, design_of
 from luts.estimate.sources import Source, with_sources
@@ -30,10 +31,6 @@ def prior_of(
     rows = Rows(ms, np.zeros((len(ms), len(ms))), tuple(map(tuple, typical)), np.zeros(len(ms)))
     design = with_sources(design_of(rows, features), features, sources)
     scale = np.maximum(design.physics @ design.common, design.floor)
-    spread = np.vstack([design.of_calls, design.physics]) * design.coefficient_sd(USUAL)
-    covariance = spread @ spread.T
-    covariance[:2, :2] += np.diag(design.call_sd**2)
-    own = USUAL[0] ** 2 * np.eye(len(scale)) + USUAL[3] ** 2 * design.kernel
-    covariance[2:, 2:] += np.outer(scale, scale) * own
+    covariance = prior_covariance(design, scale, USUAL)
     costs = np.concatenate([design.of_calls @ design.common, design.physics @ design.common])
     return Posterior.of(design.keys, np.delete(costs, 1), np.delete(np.delete(covariance, 1, 0), 1, 1))

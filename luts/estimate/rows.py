@@ -56,11 +56,17 @@ class Design:
     strengths: tuple[
         int, ...
     ] = ()  # (f g,) places of their deviations among the learned ones, -1: 1; (): kind_sd
+    doubt: Floats | None = None  # (k,) standard errors of physics' entries themselves, ms; None: exact
 
     @property
     def of_calls(self) -> Floats:
         """`called`, zeros where there is none."""
         return np.zeros((2, len(self.common))) if self.called is None else self.called
+
+    @property
+    def doubt_variance(self) -> Floats:
+        """`doubt` squared, zeros where there is none."""
+        return np.zeros(len(self.keys)) if self.doubt is None else self.doubt**2
 
     @property
     def columns(self) -> Floats:

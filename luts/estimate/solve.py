@@ -34,6 +34,8 @@ def solve(design: Design, scale: Floats, hyper: Floats) -> tuple[Floats, Floats]
     prior[:2, :2] = np.diag(1.0 / design.call_sd)
     prior[:2, 2 + entries :] = -design.of_calls / design.call_sd[:, None]
     spread = np.outer(scale, scale) * (entry_sd**2 * np.eye(entries) + shared_sd**2 * design.kernel)
+    if design.doubt is not None:
+        spread = spread + np.diag(design.doubt_variance)
     root = np.linalg.cholesky(spread)
     prior[2 : 2 + entries, 2 : 2 + entries] = solve_triangular(root, np.eye(entries), lower=True)
     prior[2 : 2 + entries, 2 + entries :] = -solve_triangular(root, design.physics, lower=True)

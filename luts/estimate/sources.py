@@ -3,7 +3,8 @@
     e_k = c a_k (1 + kind_g + sum_b share_kb bound_b) + sum_s w_s (a_sk - a_k) + delta_k
 
 a_s are the entries of source s times the one factor that brings its networks to the rows, a their mean; base and
-transfer term go with them. c ~ N(1, 1): nothing is known of the device's speed. A kind of block may differ from it
+transfer term go with them. The sources' standard errors of their own entries are noise on a_k.
+c ~ N(1, 1): nothing is known of the device's speed. A kind of block may differ from it
 (kind_g ~ N(0, kind_sd^2)), and so may what bounds a block (bound_b ~ N(0, bound_sd^2)): share_kb is the share of b
 (constant, MACs, depthwise MACs, bytes) in what physics makes of a_k. w_s ~ N(0, 0.5^2) leans the mean toward the
 source that the device is like. delta is that of `joint.py`: of each block alone, and a Gaussian process over like
@@ -16,12 +17,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from luts.estimate.marginal import Marginal
 from luts.estimate.physics import TERMS, amounts, coefficients_of
+from luts.estimate.quantiles import normal_quantile
+from luts.estimate.ratios import CONFIDENCE
 from luts.estimate.rows import Design
 from luts.estimate.solve import learned_scale
 from luts.format.errors import UsageError
@@ -39,18 +42,23 @@ DROP_LOG = 1.0
 """One of several sources is dropped where the rows are e times likelier without it; a smaller difference says
 nothing. The last one is where they are likelier by physics at all."""
 
+FILLED_SD = 0.15
+"""How far an entry strays from its kind's physics as a rule (`posterior.ENTRY_SD`): the doubt of a filled one."""
+
 FEWEST_SHARED = 0.5
 """A source has at least this share of the blocks; what it lacks is filled by its own physics."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Another device's entries, ms by key, under a name for people."""
+    """Another device's entries, ms by key, under a name for people; `entry_se` are their standard errors, ms, of
+    those that are not exactly known."""
 
     name: str
     entry_ms: Mapping[str, float]
     base_ms: float = 0.0
     transfer_ms_per_mib: float = 0.0
+    entry_se: Mapping[str, float] = field(default_factory=dict)
 
     def filled(self, keys: Sequence[str], features: Mapping[str, KeyFeatures]) -> Floats:
         """(k,) its entries; what it lacks is what its own physics makes of the features.
@@ -75,11 +83,23 @@ class Source:
                 ms[position] = np.array(amounts(feature)) @ np.array(list(dict(price).values()))
         return ms
 
+    def doubt(self, keys: Sequence[str], filled: Floats) -> Floats:
+        """(k,) standard errors of `filled` entries."""
+        exact = [
+            0.0 if key in self.entry_ms else FILLED_SD * ms for key, ms in zip(keys, filled, strict=True)
+        ]
+        return np.array([self.entry_se.get(key, se) for key, se in zip(keys, exact, strict=True)])
+
 
 def source_of(name: str, lut: Lut) -> Source:
-    """A LUT as a source."""
+    """A LUT as a source: half-widths of its 95 % intervals tell its standard errors."""
+    reach = normal_quantile(0.5 + CONFIDENCE / 2)
     return Source(
-        name, {entry.key: entry.ms for entry in lut.entries}, lut.meta.base_ms, lut.meta.transfer_ms_per_mib
+        name,
+        {entry.key: entry.ms for entry in lut.entries},
+        lut.meta.base_ms,
+        lut.meta.transfer_ms_per_mib,
+        {entry.key: max(entry.ci_high - entry.ms, 0.0) / reach for entry in lut.entries},
     )
 
 
@@ -122,7 +142,19 @@ def with_sources(design: Design, features: Mapping[str, KeyFeatures], sources: S
         natural=np.array([1.0, *[LEAN_SD] * len(leaning), *[1.0] * (count - fixed)]),
         strengths=(*[-1] * fixed, *[2] * len(design.kinds), *[4] * TERMS),
         call_sd=CALL_SHARE * design.call_sd,
+        doubt=_doubt(design, features, sources, scaled[:, 2:]),
     )
+
+
+def _doubt(
+    design: Design, features: Mapping[str, KeyFeatures], sources: Sequence[Source], scaled: Floats
+) -> Floats:
+    """(k,) standard errors of the mean of scaled entries (s, k), those of sources taken as independent."""
+    own = []
+    for source, entries in zip(sources, scaled, strict=True):
+        filled = source.filled(design.keys, features)
+        own.append(source.doubt(design.keys, filled) * entries.sum() / filled.sum())
+    return np.asarray(np.sqrt((np.array(own) ** 2).sum(axis=0)) / len(own))
 
 
 def chosen_sources(

@@ -190,8 +190,9 @@ class Conformal(Value):
 class TransferSource(Value):
     """Another LUT's entries, kept with the LUT that was learned from them so that it can be recomputed alone.
 
-    `digest` is sha256 of its lut.json. `entry_ms` are in the order of the keys of the LUT that keeps them, None for
-    those that the source lacks.
+    `digest` is sha256 of its lut.json, or a published table's own. `entry_ms` are in the order of the keys of the
+    LUT that keeps them, None for those that the source lacks; `entry_se` are their standard errors, none where the
+    source tells none.
     """
 
     name: Text
@@ -200,6 +201,7 @@ class TransferSource(Value):
     base_ms: Ms
     transfer_ms_per_mib: Ms
     entry_ms: Annotated[tuple[Ms | None, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
+    entry_se: Annotated[tuple[Ms | None, ...], Field(max_length=MAX_ENTRIES)] = ()
 
 
 class UnitSessions(Value):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from luts.estimate.expected import Expectation
-from luts.estimate.posterior import Posterior, most_useful
+from luts.estimate.posterior import Posterior, most_useful_first
 from luts.estimate.prior import prior_of
 from luts.format.schema import KeyFeatures
 
@@ -46,9 +46,4 @@ def choose_design(
     typical = candidates[:TARGETS]
     posterior = posterior_after(features, expectation, measured=measured, typical=typical)
     rows = np.stack([posterior.row(blocks) for blocks in candidates])
-    targets, left, chosen = rows[: len(typical)], list(range(len(candidates))), []
-    for _ in range(count):
-        best = left.pop(most_useful(posterior, rows[left], targets))
-        posterior.learn(rows[best])
-        chosen.append(best)
-    return chosen
+    return most_useful_first(posterior, rows, rows[: len(typical)], count)

@@ -16,7 +16,7 @@ from orchestrator.simulate.truth import Costs, Truth
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
 from tools.benchmarks._phones import features_of_keys
-from tools.benchmarks._transfer_trial import COUNTS, Networks, Trial, chosen_order, measured
+from tools.benchmarks._transfer_trial import COUNTS, Networks, Trial, chosen_order, lut_of, measured
 
 KEYS = 300
 """Blocks of a table that one draw's networks are made of, as many as a space has; each draw takes others."""
@@ -24,6 +24,8 @@ BLOCKS = (20, 40)
 HELDOUT = 100
 CANDIDATES = 600
 SPACE = "autovit-xxs"
+LUT_NETWORKS, LUT_SEED = 60, 1000
+"""Of the LUTs that made-up devices learn from."""
 
 _ALIKE = Costs(deviation_sd=0.12, own_sd=0.05, pair_sd=0.02, base_ms=0.05, transfer_ms_per_mib=0.02)
 DEVICES: Mapping[str, Costs] = {
@@ -96,26 +98,30 @@ def phone_trial(
     sources = [
         Source(name, {key: table[key] for key in keys}) for name, table in tables.items() if name != phone
     ]
-    return _trial(features_of_keys(keys), with_shuffled(sources, shuffled, seed), networks, seed, chosen)
+    features, known = features_of_keys(keys), with_shuffled(sources, shuffled, seed)
+    return _trial(features, known, networks, tables[phone], seed, chosen)
 
 
 def simulated_trial(device: str, seed: int, *, chosen: bool, shuffled: str = "no") -> Trial:
-    """Networks of `SPACE` on a made-up device, from the true entries of the other four."""
-    space = get_space(SPACE)
-    truths = {name: _truth(name) for name in DEVICES}
-    features = features_of(space.block_specs((space.default_resolution,)))
-    sources = [
-        Source(
-            name,
-            {key: truth.entry_ms(key) for key in features},
-            truth.base_ms,
-            truth.costs.transfer_ms_per_mib,
-        )
-        for name, truth in truths.items()
-        if name != device
-    ]
+    """Networks of `SPACE` on a made-up device, from LUTs of the other four that are from scratch themselves."""
+    features = _features()
+    sources = [_lut(name, seed) for name in DEVICES if name != device]
+    entry_ms = {key: _truth(device).entry_ms(key) for key in features}
     networks = _networks(device, seed)
-    return _trial(features, with_shuffled(sources, shuffled, seed), networks, seed, chosen)
+    return _trial(features, with_shuffled(sources, shuffled, seed), networks, entry_ms, seed, chosen)
+
+
+@functools.cache
+def _features() -> Mapping[str, KeyFeatures]:
+    space = get_space(SPACE)
+    return features_of(space.block_specs((space.default_resolution,)))
+
+
+@functools.cache
+def _lut(device: str, seed: int) -> Source:
+    """Of other networks than those that the others are judged by."""
+    networks = _networks(device, LUT_SEED + seed).first(range(LUT_NETWORKS))
+    return lut_of(device, _features(), measured(networks, LUT_SEED + seed))
 
 
 @functools.cache
@@ -144,9 +150,15 @@ def with_shuffled(sources: Sequence[Source], shuffled: str, seed: int) -> list[S
     if shuffled == "no":
         return list(sources)
     first = sources[0]
-    values = list(first.entry_ms.values())
-    random.Random(seed).shuffle(values)
-    wrong = Source("shuffled", dict(zip(first.entry_ms, values, strict=True)), first.base_ms)
+    keys = list(first.entry_ms)
+    random.Random(seed).shuffle(keys)
+    values = [first.entry_ms[key] for key in keys]
+    se = (
+        dict(zip(first.entry_ms, (first.entry_se[key] for key in keys), strict=True))
+        if first.entry_se
+        else {}
+    )
+    wrong = Source("shuffled", dict(zip(first.entry_ms, values, strict=True)), first.base_ms, entry_se=se)
     return [wrong] if shuffled == "only" else [*sources, wrong]
 
 
@@ -168,17 +180,13 @@ def _trial(
     features: Mapping[str, KeyFeatures],
     sources: Sequence[Source],
     networks: Networks,
+    entry_ms: Mapping[str, float],
     seed: int,
     chosen: bool,
 ) -> Trial:
-    candidates = networks.first(range(CANDIDATES))
+    candidates = measured(networks.first(range(CANDIDATES)), seed)
     heldout = networks.first(range(CANDIDATES, CANDIDATES + HELDOUT))
     most = max(COUNTS)
     order = chosen_order(features, sources, candidates, most) if chosen else range(most)
-    return Trial(
-        features,
-        tuple(sources),
-        measured(candidates.first(order), seed),
-        measured(heldout, seed + 1),
-        heldout.ms,
-    )
+    fitted = candidates.first(order)
+    return Trial(features, tuple(sources), fitted, measured(heldout, seed + 1), heldout.ms, entry_ms)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from luts.estimate.accuracy import mape
-from luts.estimate.calibration import predictive_quantile
 from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.posterior import most_useful
+from luts.estimate.posterior import most_useful_first
+from luts.estimate.predictive import predictive_quantile
 from luts.estimate.prior import prior_of
 from luts.estimate.rows import Rows
 from luts.estimate.sources import Source
 from luts.format.latency import latency_ms
 from luts.format.numbers import Floats
 from luts.format.schema import KeyFeatures
+from orchestrator.plan.further import AT_FIRST, EACH_TIME
 
 NOISE = 0.006
 COUNTS = (0, 3, 5, 10, 20)
@@ -46,22 +47,26 @@ class Networks:
 class Trial:
     """What there is to learn from and to judge by; latencies of `fitted` and `heldout` are as measured.
 
-    `heldout_true_ms` are without noise: errors are of predictions, not of what judges them."""
+    `heldout_true_ms` and `entry_ms` are without noise: errors are of predictions, not of what judges them. True
+    entries of a real device are not known."""
 
     features: Mapping[str, KeyFeatures]
     sources: tuple[Source, ...]
     fitted: Networks
     heldout: Networks
     heldout_true_ms: Floats
+    entry_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Error and share of measured held-out networks inside the 95 % interval (None: no interval)."""
+    """Error, and share of measured held-out networks inside the 95 % interval, of true entries inside theirs (None:
+    no interval)."""
 
     mape: float
     coverage: float | None
     dropped: tuple[str, ...] = ()
+    entries: float | None = None
 
 
 def measured(networks: Networks, seed: int) -> Networks:
@@ -73,15 +78,29 @@ def measured(networks: Networks, seed: int) -> Networks:
 def chosen_order(
     features: Mapping[str, KeyFeatures], sources: Sequence[Source], candidates: Networks, count: int
 ) -> list[int]:
-    """Candidates in the order in which they tell most under the sources' prior."""
-    typical = candidates.blocks[:TARGETS]
-    posterior = prior_of(features, sources, typical)
-    rows = np.stack([posterior.row(blocks) for blocks in candidates.blocks])
-    targets, left, order = rows[: len(typical)], list(range(len(rows))), []
-    for _ in range(count):
-        order.append(left.pop(most_useful(posterior, rows[left], targets)))
-        posterior.learn(rows[order[-1]])
+    """Candidates in the order in which `bench profile --from` would take them, given what it would have measured.
+
+    The first ones are what tells most under the sources' prior, then a few at a time under the posterior of those
+    before. `candidates` are as measured.
+    """
+    order, posterior = list[int](), prior_of(features, sources, candidates.blocks[:TARGETS])
+    while len(order) < count:
+        more = min(EACH_TIME if order else 1 + AT_FIRST, count - len(order))
+        if order:
+            posterior = fit_entries(_rows(candidates.first(order)), features, sources).posterior
+        left = [place for place in range(len(candidates.blocks)) if place not in order]
+        rows = np.stack([posterior.row(candidates.blocks[place]) for place in left])
+        order += [left[place] for place in most_useful_first(posterior, rows, rows[:TARGETS], more)]
     return order
+
+
+def _rows(networks: Networks) -> Rows:
+    return Rows(
+        networks.ms,
+        NOISE**2 * np.eye(len(networks.ms)),
+        networks.blocks,
+        np.array(networks.boundary_bytes, dtype=np.float64),
+    )
 
 
 def score(trial: Trial, method: str, count: int) -> Score | None:
@@ -89,13 +108,7 @@ def score(trial: Trial, method: str, count: int) -> Score | None:
     known = trial.fitted.first(range(count))
     if count == 0 or method == "one factor":
         return _one_factor(trial, known, method)
-    rows = Rows(
-        known.ms,
-        NOISE**2 * np.eye(count),
-        known.blocks,
-        np.array(known.boundary_bytes, dtype=np.float64),
-    )
-    fit = fit_entries(rows, trial.features, trial.sources if method == "transfer" else ())
+    fit = fit_entries(_rows(known), trial.features, trial.sources if method == "transfer" else ())
     return _judged(trial, fit)
 
 
@@ -109,7 +122,18 @@ def _judged(trial: Trial, fit: JointFit) -> Score:
     se = np.hypot(fit.relative_se(networks.blocks, networks.boundary_bytes), NOISE)
     half = predictive_quantile(fit.left_out) * se
     inside = np.abs(networks.ms / guess - 1) <= half
-    return Score(mape(trial.heldout_true_ms.tolist(), guess), float(inside.mean()), tuple(fit.dropped))
+    held = None
+    if trial.entry_ms:
+        true = np.array([trial.entry_ms[key] for key in fit.keys])
+        held = float((np.abs(true - fit.ms) <= fit.reach * fit.se).mean())
+    return Score(mape(trial.heldout_true_ms.tolist(), guess), float(inside.mean()), tuple(fit.dropped), held)
+
+
+def lut_of(name: str, features: Mapping[str, KeyFeatures], networks: Networks) -> Source:
+    """The source that a device's LUT from scratch is, of measured networks; standard errors and all."""
+    fit = fit_entries(_rows(networks), features)
+    ms, se = (dict(zip(fit.keys, values.tolist(), strict=True)) for values in (fit.ms, fit.se))
+    return Source(name, ms, fit.base_ms, fit.transfer_ms_per_mib, se)
 
 
 def _one_factor(trial: Trial, known: Networks, method: str) -> Score | None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from luts.estimate.calibration import predictive_quantile
 from luts.estimate.joint import JointFit, fit_entries
 from luts.estimate.posterior import most_useful
+from luts.estimate.predictive import predictive_quantile
 from luts.estimate.prior import prior_of
 from luts.estimate.rows import Rows
 from luts.estimate.sources import Source

@@ -14,7 +14,7 @@ mkdir -p "$out"
 step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
 lut=host/autovit-nano/executorch-xnnpack-fp32-t1
-step bench profile --device host --space autovit-nano --threads 1 --budget 2m --reuse
+step bench profile --device host --space autovit-nano --threads 1 --from none --budget 2m --reuse
 step bench lut verify "$lut"
 echo "$lut" >"$out/lut.txt"
 step bench train --space autovit-nano --data digits --recipe demo -o "$out/supernet"

@@ -25,7 +25,6 @@ import numpy as np
 from luts.estimate.marginal import Marginal
 from luts.estimate.mixture import mixed_covariance
 from luts.estimate.physics import TERMS, coefficients_of
-from luts.estimate.posterior import Posterior
 from luts.estimate.predictive import predictive_quantile
 from luts.estimate.quantiles import normal_quantile
 from luts.estimate.ratios import CONFIDENCE
@@ -67,12 +66,6 @@ class JointFit:
     sources: tuple[Source, ...] = ()
     dropped: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def posterior(self) -> Posterior:
-        """Of base and entries, for choosing what to measure next."""
-        known = np.delete(np.delete(self.covariance, 1, 0), 1, 1)
-        return Posterior.of(self.keys, np.concatenate([[self.base_ms], self.ms]), known)
-
     def relative_se(self, blocks: Sequence[Sequence[str]], boundary_bytes: Sequence[float]) -> Floats:
         """(n,) predictive standard errors of networks relative to their latency, what does not add up included."""
         index = {key: 2 + position for position, key in enumerate(self.keys)}
@@ -104,11 +97,15 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
     entries = slice(2, 2 + len(design.keys))
     left_out, misfit_sd = Marginal(design, scale).left_out(hyper), float(hyper[1])
     reach = normal_quantile(0.5 + CONFIDENCE / 2)
+    share = None
     if kept:
         covariance, misfit_sd = mixed_covariance(design, scale, hyper)
         reach = predictive_quantile(left_out)
-    variance = np.diag(covariance)
+    variance = np.diag(covariance)[entries]
     if kept:
+        share = _measured_share(design, scale, hyper, variance)
+        if design.alike is not None:
+            variance = variance + (1.0 - share) * design.alike**2
         prices = kind_prices(design.keys, features, solution[entries])
     else:
         by_kind = solution[entries.stop :].reshape(len(design.kinds), TERMS)
@@ -116,7 +113,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
     return JointFit(
         keys=design.keys,
         ms=solution[entries],
-        se=np.sqrt(variance[entries]),
+        se=np.sqrt(variance),
         base_ms=float(solution[0]),
         transfer_ms_per_mib=float(solution[1]) if rows.boundary_bytes.any() else 0.0,
         prior=prices,
@@ -127,7 +124,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
         covariance=covariance[: entries.stop, : entries.stop],
         reach=reach,
         left_out=left_out,
-        measured_share=_measured_share(design, scale, hyper, variance[entries]) if kept else None,
+        measured_share=share,
         sources=tuple(kept),
         dropped=dropped,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,9 @@ def prior_of(
 ) -> Posterior:
     """What sources say before anything is measured, at the deviations that are usual between devices.
 
+    Without what sources do not know of their own entries: they know the sums that networks are much better, and
+    networks chosen for the entries' sake predicted a tenth worse in a simulation.
+
     Args:
         features: Of all keys.
         sources: At least one.
@@ -29,7 +33,7 @@ def prior_of(
     entry_ms = dict(zip(keys, first.filled(keys, features).tolist(), strict=True))
     ms = np.array([first.base_ms + sum(entry_ms[key] for key in blocks) for blocks in typical])
     rows = Rows(ms, np.zeros((len(ms), len(ms))), tuple(map(tuple, typical)), np.zeros(len(ms)))
-    design = with_sources(design_of(rows, features), features, sources)
+    design = replace(with_sources(design_of(rows, features), features, sources), doubt=None)
     scale = np.maximum(design.physics @ design.common, design.floor)
     covariance = prior_covariance(design, scale, USUAL)
     costs = np.concatenate([design.of_calls @ design.common, design.physics @ design.common])

@@ -57,6 +57,7 @@ class Design:
         int, ...
     ] = ()  # (f g,) places of their deviations among the learned ones, -1: 1; (): kind_sd
     doubt: Floats | None = None  # (k,) standard errors of physics' entries themselves, ms; None: exact
+    alike: Floats | None = None  # (k,) what intervals of entries add to them (in squares), ms; None: nothing
 
     @property
     def of_calls(self) -> Floats:

@@ -60,18 +60,26 @@ class Source:
     transfer_ms_per_mib: float = 0.0
     entry_se: Mapping[str, float] = field(default_factory=dict)
 
+    def covers(self, keys: Sequence[str]) -> bool:
+        """Whether it has enough of the blocks."""
+        return sum(key in self.entry_ms for key in keys) >= FEWEST_SHARED * len(keys)
+
+    def check(self, keys: Sequence[str]) -> None:
+        """Raises UsageError where it has fewer than half of the blocks."""
+        if not self.covers(keys):
+            raise UsageError(
+                f"{self.name} has {sum(key in self.entry_ms for key in keys)} of the {len(keys)} blocks; "
+                "give a LUT of the same space and resolutions"
+            )
+
     def filled(self, keys: Sequence[str], features: Mapping[str, KeyFeatures]) -> Floats:
         """(k,) its entries; what it lacks is what its own physics makes of the features.
 
         Raises:
             UsageError: it has fewer than half of the blocks.
         """
+        self.check(keys)
         known = [key for key in keys if key in self.entry_ms]
-        if len(known) < FEWEST_SHARED * len(keys):
-            raise UsageError(
-                f"{self.name} has {len(known)} of the {len(keys)} blocks; "
-                "give a LUT of the same space and resolutions"
-            )
         ms = np.array([self.entry_ms.get(key, math.nan) for key in keys])
         missing = np.isnan(ms)
         if missing.any():
@@ -134,6 +142,7 @@ def with_sources(design: Design, features: Mapping[str, KeyFeatures], sources: S
     called = np.zeros((2, count))
     called[:, 0], called[:, 1 : 1 + len(leaning)] = mean[:2], leaning[:, :2].T
     fixed = 1 + len(leaning)
+    alone, alike = _doubt(design, features, sources, scaled[:, 2:])
     return dataclasses.replace(
         design,
         physics=physics,
@@ -142,19 +151,27 @@ def with_sources(design: Design, features: Mapping[str, KeyFeatures], sources: S
         natural=np.array([1.0, *[LEAN_SD] * len(leaning), *[1.0] * (count - fixed)]),
         strengths=(*[-1] * fixed, *[2] * len(design.kinds), *[4] * TERMS),
         call_sd=CALL_SHARE * design.call_sd,
-        doubt=_doubt(design, features, sources, scaled[:, 2:]),
+        doubt=alone,
+        alike=alike,
     )
 
 
 def _doubt(
     design: Design, features: Mapping[str, KeyFeatures], sources: Sequence[Source], scaled: Floats
 ) -> Floats:
-    """(k,) standard errors of the mean of scaled entries (s, k), those of sources taken as independent."""
+    """(2, k) standard errors of the mean of scaled entries (s, k): if sources err independently, and what is to be
+    added (in squares) if they err alike.
+
+    Which it is can't be told: LUTs of a space are mostly measured by the same networks, and where those tell
+    nothing all rest on the same physics. In simulations predictions were better by the first; with four sources of
+    20 networks each the first alone held 85 % of the true entries in 95 % intervals.
+    """
     own = []
     for source, entries in zip(sources, scaled, strict=True):
         filled = source.filled(design.keys, features)
         own.append(source.doubt(design.keys, filled) * entries.sum() / filled.sum())
-    return np.asarray(np.sqrt((np.array(own) ** 2).sum(axis=0)) / len(own))
+    alone = np.sqrt((np.array(own) ** 2).sum(axis=0)) / len(own)
+    return np.array([alone, np.sqrt(np.maximum(np.mean(own, axis=0) ** 2 - alone**2, 0.0))])
 
 
 def chosen_sources(
@@ -164,11 +181,15 @@ def chosen_sources(
     likelier without them.
 
     From all of them the one without which the rows are likeliest is dropped, again and again, as `DROP_LOG` says.
+    Entries count as they are told: their standard errors would excuse whatever contradicts the rows, since they are
+    known less well than the sums that networks are.
     """
     kept, dropped = list(sources), dict[str, float]()
 
     def evidence(chosen: Sequence[Source]) -> float:
-        grounds = with_sources(design, features, chosen) if chosen else design
+        grounds = (
+            dataclasses.replace(with_sources(design, features, chosen), doubt=None) if chosen else design
+        )
         scale, learned = learned_scale(grounds)
         return Marginal(grounds, scale).evidence(learned) / 2
 

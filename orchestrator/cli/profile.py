@@ -39,7 +39,7 @@ def profile_command(
         str | None,
         typer.Option(
             "--from",
-            help="LUT[,LUT...] of other devices to learn from too, or best: the best of the space at hand.",
+            help="LUT[,LUT...] of other devices to learn from too; none: from scratch; the best at hand.",
         ),
     ] = None,
     plan_only: Annotated[

@@ -20,7 +20,7 @@ from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
 from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, space_keys, subject_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
-from orchestrator.tasks.sources import covering, find_sources
+from orchestrator.tasks.sources import Sources, covering, find_sources
 from orchestrator.tasks.target import Target, lut_name
 
 
@@ -124,8 +124,8 @@ def profile(
                 )
             return Profile(Path(str(run.result)), store.load(str(run.result)), run.folder, policy)
         progress(Note(f"run {run.folder}"))
-        if sources.luts:
-            progress(Note(f"learning from {', '.join(map(str, sources.luts))} too"))
+        if sources.names:
+            progress(Note(_learning(sources)))
         measurement = measure(
             device,
             variant,
@@ -144,6 +144,11 @@ def profile(
     run.finish(str(path))
     truth = compare_with_truth(target.device, variant.threads, lut, run)
     return Profile(path, store.load(path), run.folder, policy, measurement, truth)
+
+
+def _learning(sources: Sources) -> str:
+    told = f"learning from {', '.join(sources.names)} too"
+    return told if sources.named else f"{told}, the best LUT at hand; --from none makes one from scratch"
 
 
 def compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> Comparison | None:

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from luts.estimate.sources import FEWEST_SHARED, Source, source_of
+from luts.estimate.sources import Source, source_of
 from luts.format.codec import META_FILE
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
 from luts.format.schema import TransferSource
 from luts.format.store import LutRef, LutStore, read_files
 from luts.format.values import MAX_SOURCES
+from luts.published_lut import FOLDER, PublishedLut, load_published_lut
 
 NONE, BEST = "none", "best"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """LUTs by reference, in the order given. `named`: by the user, so that the plan rests on them too."""
+    """LUTs by reference, then published tables. `named`: by the user, so that the plan rests on them too."""
 
     luts: dict[LutRef, Lut] = field(default_factory=dict)
     named: bool = False
+    tables: tuple[PublishedLut, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """For people."""
+        return (*map(str, self.luts), *map(str, self.tables))
 
     def kept_with(self, keys: Collection[str]) -> tuple[TransferSource, ...]:
         """What a LUT of these keys keeps of them."""
-        return tuple(_kept(ref, lut, sorted(keys)) for ref, lut in self.luts.items())
+        digests = [*map(_digest, self.luts), *(table.digest for table in self.tables)]
+        measured = [
+            *(lut.meta.measured for lut in self.luts.values()),
+            *(table.label for table in self.tables),
+        ]
+        return tuple(_kept(*one, sorted(keys)) for one in zip(self.priors(), digests, measured, strict=True))
 
     def priors(self) -> tuple[Source, ...]:
-        """As the estimation takes them."""
-        return tuple(source_of(str(ref), lut) for ref, lut in self.luts.items())
+        """As the estimation takes them; published entries have no standard errors and no base."""
+        learned = [source_of(str(ref), lut) for ref, lut in self.luts.items()]
+        return (*learned, *(Source(str(table), table.entry_ms) for table in self.tables))
 
 
 def find_sources(
     store: LutStore, named: str | None, *, space: str, device: str, variant: str, simulated: bool
 ) -> Sources:
-    """The LUTs of `--from`: those named with commas between, the best one at hand for `best`, none for `none`.
+    """The LUTs of `--from`: those named with commas between, none for `none`, the best one at hand by default.
 
     Args:
         store: Where they are looked for.
-        named: The option; None is `none`.
+        named: The option; None is `best`.
         space: That is profiled.
         device: Name of the LUT to be made.
         variant: Its variant.
@@ -49,41 +64,69 @@ def find_sources(
     Raises:
         UsageError: no such LUT, or more than `MAX_SOURCES`.
         InvalidArtifactError: one of another space, of a made-up device, given twice, or itself learned from the
-            LUTs that are to be made.
+            LUTs that are to be made, or from some that were.
     """
-    if named in (None, NONE):
+    if named == NONE:
         return Sources()
-    if named == BEST:
+    if named in (None, BEST):
         best = None if simulated else _best(store, space, device, variant)
         return Sources({best: store.load(best)} if best else {})
-    refs = [store.resolve(name.strip()) for name in named.split(",") if name.strip()]
-    if not refs:
+    names = [name.strip() for name in str(named).split(",") if name.strip()]
+    if not names:
         raise UsageError("--from names no LUT; give LUT[,LUT...] as bench lut list shows them, best or none")
-    if len(refs) > MAX_SOURCES:
-        raise UsageError(f"--from names {len(refs)} LUTs; {MAX_SOURCES} are the most")
+    if len(names) > MAX_SOURCES:
+        raise UsageError(f"--from names {len(names)} LUTs; {MAX_SOURCES} are the most")
     luts: dict[LutRef, Lut] = {}
-    for ref in refs:
-        if ref in luts:
-            raise InvalidArtifactError(f"--from: {ref} is given twice; its entries would count twice")
+    tables: dict[str, PublishedLut] = {}
+    for name in names:
+        if name.startswith(f"{FOLDER}/"):
+            table = load_published_lut(name, store.roots)
+            _check_once(str(table), tables)
+            _check_space(str(table), table.space, space)
+            tables[str(table)] = table
+            continue
+        ref = store.resolve(name)
+        _check_once(ref, luts)
         lut = luts[ref] = store.load(ref)
-        _check(ref, lut, space, f"{device}/{space}/{variant}", simulated)
-    return Sources(luts, named=True)
+        _check(store, ref, lut, space, f"{device}/{space}/{variant}", simulated)
+    return Sources(luts, named=True, tables=tuple(tables.values()))
 
 
-def _check(ref: LutRef, lut: Lut, space: str, made: str, simulated: bool) -> None:
-    if lut.meta.space != space:
+def _check_once(name: object, known: Collection[object]) -> None:
+    if name in known:
+        raise InvalidArtifactError(f"--from: {name} is given twice; its entries would count twice")
+
+
+def _check_space(name: str, of: str, space: str) -> None:
+    if of != space:
         raise InvalidArtifactError(
-            f"--from: {ref} is of the space {lut.meta.space}, not {space}; "
-            f"give a LUT of {space} (bench lut list), or none"
+            f"--from: {name} is of the space {of}, not {space}; give a LUT of {space} (bench lut list), or none"
         )
+
+
+def _check(store: LutStore, ref: LutRef, lut: Lut, space: str, made: str, simulated: bool) -> None:
+    _check_space(str(ref), lut.meta.space, space)
     if lut.meta.measured == "simulated" and not simulated:
         raise InvalidArtifactError(
             f"--from: {ref} is of a simulated device; nothing simulated enters a real device's LUT"
         )
-    if any(source.name.startswith(f"{made}/") for source in lut.meta.sources):
+    if any(name.startswith(f"{made}/") for name in _learned_from(store, lut)):
         raise InvalidArtifactError(
             f"--from: {ref} was itself learned from {made}, whose measurements would count twice; give another"
         )
+
+
+def _learned_from(store: LutStore, lut: Lut) -> set[str]:
+    """Names of all LUTs that it rests on, its sources' sources too as far as they are at hand."""
+    found, left = set[str](), [source.name for source in lut.meta.sources]
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found.add(name)
+        with contextlib.suppress(UsageError, InvalidArtifactError):
+            left += [source.name for source in store.load(store.resolve(name)).meta.sources]
+    return found
 
 
 def _best(store: LutStore, space: str, device: str, variant: str) -> LutRef | None:
@@ -95,7 +138,7 @@ def _best(store: LutStore, space: str, device: str, variant: str) -> LutRef | No
         try:
             ref = store.taken(name)
             lut = store.load(ref)
-            _check(ref, lut, space, f"{device}/{space}/{variant}", simulated=False)
+            _check(store, ref, lut, space, f"{device}/{space}/{variant}", simulated=False)
         except InvalidArtifactError:
             continue
         if error := lut.meta.heldout_error:
@@ -104,24 +147,31 @@ def _best(store: LutStore, space: str, device: str, variant: str) -> LutRef | No
 
 
 def covering(sources: Sources, keys: Collection[str]) -> Sources:
-    """Without those that nobody named and that lack more than half of the blocks."""
+    """Without those that nobody named and that lack more than half of the blocks.
+
+    Raises UsageError for one that was named and lacks as many.
+    """
     if sources.named:
+        for source in sources.priors():
+            source.check(list(keys))
         return sources
-    kept = {
-        ref: lut
-        for ref, lut in sources.luts.items()
-        if sum(entry.key in keys for entry in lut.entries) >= FEWEST_SHARED * len(keys)
-    }
+    kept = {ref: lut for ref, lut in sources.luts.items() if source_of(str(ref), lut).covers(list(keys))}
     return Sources(kept)
 
 
-def _kept(ref: LutRef, lut: Lut, keys: Sequence[str]) -> TransferSource:
-    ms = {entry.key: entry.ms for entry in lut.entries}
+def _digest(ref: LutRef) -> str:
+    return hashlib.sha256(read_files(ref.path)[META_FILE]).hexdigest()
+
+
+def _kept(
+    source: Source, digest: str, measured: Literal["measured", "simulated", "published"], keys: Sequence[str]
+) -> TransferSource:
     return TransferSource(
-        name=str(ref),
-        digest=hashlib.sha256(read_files(ref.path)[META_FILE]).hexdigest(),
-        measured=lut.meta.measured,
-        base_ms=lut.meta.base_ms,
-        transfer_ms_per_mib=lut.meta.transfer_ms_per_mib,
-        entry_ms=tuple(ms.get(key) for key in keys),
+        name=source.name,
+        digest=digest,
+        measured=measured,
+        base_ms=source.base_ms,
+        transfer_ms_per_mib=source.transfer_ms_per_mib,
+        entry_ms=tuple(source.entry_ms.get(key) for key in keys),
+        entry_se=tuple(source.entry_se.get(key) for key in keys) if source.entry_se else (),
     )

@@ -19,7 +19,7 @@ from tests.support.sample_places import sample_places
 from tests.support.waiting import until
 
 # All tests profile this one plan, so that its models are exported once.
-PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "3", "--heldout", "2")
+PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "3", "--heldout", "2", "--from", "none")
 SMALL = (*PLAN, "--threads", "1", "--budget", "1s")
 
 # Twice in the middle: there are three passes at least, and a batch has two chunks at least.

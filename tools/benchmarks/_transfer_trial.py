@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from luts.estimate.accuracy import mape
+from luts.estimate.expected import TYPICAL
 from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.posterior import most_useful_first
 from luts.estimate.predictive import predictive_quantile
-from luts.estimate.prior import prior_of
 from luts.estimate.rows import Rows
 from luts.estimate.sources import Source
 from luts.format.latency import latency_ms
 from luts.format.numbers import Floats
 from luts.format.schema import KeyFeatures
+from orchestrator.plan.design import choose_design
 from orchestrator.plan.further import AT_FIRST, EACH_TIME
 
 NOISE = 0.006
 COUNTS = (0, 3, 5, 10, 20)
 METHODS = ("scratch", "one factor", "transfer")
-TARGETS = 200
-"""Networks for whose predictions the chosen ones are chosen."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +78,22 @@ def chosen_order(
 ) -> list[int]:
     """Candidates in the order in which `bench profile --from` would take them, given what it would have measured.
 
-    The first ones are what tells most under the sources' prior, then a few at a time under the posterior of those
-    before. `candidates` are as measured.
+    The first ones are what tells most under the sources' prior, then a few at a time under that of the sources that
+    fit those before. `candidates` are as measured.
     """
-    order, posterior = list[int](), prior_of(features, sources, candidates.blocks[:TARGETS])
+    order, kept = list[int](), tuple(sources)
     while len(order) < count:
-        more = min(EACH_TIME if order else 1 + AT_FIRST, count - len(order))
         if order:
-            posterior = fit_entries(_rows(candidates.first(order)), features, sources).posterior
+            kept = fit_entries(_rows(candidates.first(order)), features, sources).sources
         left = [place for place in range(len(candidates.blocks)) if place not in order]
-        rows = np.stack([posterior.row(candidates.blocks[place]) for place in left])
-        order += [left[place] for place in most_useful_first(posterior, rows, rows[:TARGETS], more)]
+        more = choose_design(
+            features,
+            replace(TYPICAL, sources=kept),
+            measured=[candidates.blocks[place] for place in order],
+            candidates=[candidates.blocks[place] for place in left],
+            count=min(EACH_TIME if order else 1 + AT_FIRST, count - len(order)),
+        )
+        order += [left[place] for place in more]
     return order
 
 

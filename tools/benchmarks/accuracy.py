@@ -95,7 +95,18 @@ measurements that judge it. Minutes are of the device running models; loads and 
 def _profile(threads: int) -> Path:
     """`bench profile`, whose plan is that of `main`; the folder of its LUT."""
     chosen = ["--device", DEVICE, "--space", SPACE, "--threads", str(threads), "--budget", BUDGET]
-    models = ["--design", str(DESIGN), "--heldout", str(HELDOUT), "--removals", "all", "--narrow", "0"]
+    models = [
+        "--design",
+        str(DESIGN),
+        "--heldout",
+        str(HELDOUT),
+        "--removals",
+        "all",
+        "--narrow",
+        "0",
+        "--from",
+        "none",
+    ]
     command = [str(BENCH), "profile", *chosen, *models, "--reuse", "--json"]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return Path(json.loads(answer)["path"])

@@ -30,7 +30,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for heads in ((), (USED, PROFILED)):
             store = LutStore([Path(folder) / str(len(heads))])
-            choice = PlanChoice(classes=PROFILED, models=models, heads=heads)
+            choice = PlanChoice(classes=PROFILED, models=models, heads=heads, sources="none")
             lut = profile(space, device, choice=choice, budget_s=budget_s, store=store)
             for classes in (PROFILED, USED):
                 checked = validate(

@@ -36,6 +36,8 @@ def main() -> str:
             SPACE,
             "--threads",
             "1",
+            "--from",
+            "none",
             "--budget",
             "3m",
             "--fresh",

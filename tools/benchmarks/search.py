@@ -206,7 +206,7 @@ def _prepare(home: Path) -> tuple[Path, Path]:
     """A LUT of the space on this machine, and a supernet of it."""
     environment = os.environ | {"BLOCKTIME_LUTS": str(home / "luts"), "BLOCKTIME_RUNS": str(home / "runs")}
     for command in (
-        ["profile", "--device", "host", "--space", SPACE, "--budget", "1m"],
+        ["profile", "--device", "host", "--space", SPACE, "--budget", "1m", "--from", "none"],
         ["train", "--space", SPACE, "--data", "digits", "--recipe", "demo", "-o", str(home / "supernet")],
     ):
         subprocess.run([str(BENCH), *command], env=environment, stdout=subprocess.DEVNULL, check=True)

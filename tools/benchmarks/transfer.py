@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 
+from orchestrator.agent.device.cores import usable_cores
 from tools.benchmarks._phones import FOLDER, phone_tables
 from tools.benchmarks._transfer_devices import DEVICES, LUT_NETWORKS, SPACE, phone_trial, simulated_trial
 from tools.benchmarks._transfer_trial import COUNTS, METHODS, NOISE, Score, Trial, score
 
-DRAWS = 4
+DRAWS = 2
 TARGET = 0.015
 COVERED = (0.92, 0.98)
 ENTRIES_COVERED = 0.9
@@ -56,30 +60,60 @@ devices' entries; no number was fitted to them.
 def run(makes: Mapping[str, Make], draws: int) -> Scores:
     """All trials of some devices; sources are whole."""
     scores: dict[tuple[str, str, str, int], list[Score]] = {}
-    for device, make in makes.items():
-        for seed in range(draws):
-            for how in ("random", "chosen"):
-                trial = make(seed, chosen=how == "chosen")
-                for method in METHODS:
-                    for count in COUNTS:
-                        if (found := score(trial, method, count)) is not None:
-                            scores.setdefault((device, how, method, count), []).append(found)
+    for device, found in _each(_scored, makes, draws):
+        for (how, method, count), one in found:
+            scores.setdefault((device, how, method, count), []).append(one)
     return scores
 
 
 def run_shuffled(makes: Mapping[str, Make], draws: int) -> Wrong:
     """With sources one of which is shuffled, fitted to random networks."""
-    found = {}
-    for device, make in makes.items():
-        for shuffled in ("only", "too"):
-            trials = [make(seed, chosen=False, shuffled=shuffled) for seed in range(draws)]
-            for count in SHUFFLED_COUNTS:
-                scratch, borrowed = (
-                    [one for trial in trials if (one := score(trial, method, count)) is not None]
-                    for method in ("scratch", "transfer")
-                )
-                gone = float(np.mean(["shuffled" in one.dropped for one in borrowed]))
-                found[device, shuffled, count] = (_error(scratch), _error(borrowed), gone)
+    scores: dict[tuple[str, str, int], list[tuple[Score, Score]]] = {}
+    for device, found in _each(_scored_shuffled, makes, draws):
+        for (shuffled, count), both in found:
+            scores.setdefault((device, shuffled, count), []).append(both)
+    return {
+        place: (
+            _error([scratch for scratch, _ in both]),
+            _error([borrowed for _, borrowed in both]),
+            float(np.mean(["shuffled" in borrowed.dropped for _, borrowed in both])),
+        )
+        for place, both in scores.items()
+    }
+
+
+def _each(
+    scored: Callable[[Make, int], list[Any]], makes: Mapping[str, Make], draws: int
+) -> list[tuple[str, list[Any]]]:
+    """By device what every draw gives, several at once."""
+    with ProcessPoolExecutor(max_workers=usable_cores()) as pool:
+        going = [
+            (device, pool.submit(scored, make, seed))
+            for device, make in makes.items()
+            for seed in range(draws)
+        ]
+        return [(device, one.result()) for device, one in going]
+
+
+def _scored(make: Make, seed: int) -> list[tuple[tuple[str, str, int], Score]]:
+    found = []
+    for how in ("random", "chosen"):
+        trial = make(seed, chosen=how == "chosen")
+        for method, count in itertools.product(METHODS, COUNTS):
+            if (one := score(trial, method, count)) is not None:
+                found.append(((how, method, count), one))
+    return found
+
+
+def _scored_shuffled(make: Make, seed: int) -> list[tuple[tuple[str, int], tuple[Score, Score]]]:
+    found = []
+    for shuffled in ("only", "too"):
+        trial = make(seed, chosen=False, shuffled=shuffled)
+        for count in SHUFFLED_COUNTS:
+            scratch, borrowed = (score(trial, method, count) for method in ("scratch", "transfer"))
+            assert scratch is not None
+            assert borrowed is not None
+            found.append(((shuffled, count), (scratch, borrowed)))
     return found
 
 

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.marginal import Marginal
+from luts.estimate.mixture import mixed_covariance, mixture, prior_covariance
 from luts.estimate.posterior import most_useful
 from luts.estimate.predictive import predictive_quantile
 from luts.estimate.prior import prior_of
-from luts.estimate.rows import Rows
-from luts.estimate.sources import Source
+from luts.estimate.rows import Rows, design_of
+from luts.estimate.solve import learned_scale, solve
+from luts.estimate.sources import Source, with_sources
 from luts.format.errors import UsageError
 from luts.format.schema import KeyFeatures
 
@@ -146,3 +149,62 @@ def test_the_quantile_of_calibrated_intervals_by_hand() -> None:
         2.144787 * (46 / 14) ** 0.5, rel=1e-5
     )
     assert predictive_quantile(np.zeros(10)) == pytest.approx(2.085963, rel=1e-5)
+
+
+def noisy(source: Source, relative_se: float, seed: int) -> Source:
+    """The source as a LUT that knows its entries so well."""
+    own = np.random.default_rng(seed).normal(0, relative_se, len(KEYS))
+    ms = {key: source.entry_ms[key] * (1 + error) for key, error in zip(KEYS, own, strict=True)}
+    return Source(source.name, ms, 0.1, entry_se={key: relative_se * source.entry_ms[key] for key in KEYS})
+
+
+def test_entries_intervals_hold_though_a_source_does_not_know_its_own_entries() -> None:
+    """A source whose entries err by a fifth: 95 % intervals hold the true entries where that is counted, and too
+    few where it is not."""
+    held: dict[bool, list[bool]] = {True: [], False: []}
+    for seed in range(3):
+        source = noisy(LIKE, 0.2, 20 + seed)
+        for counted in held:
+            told = source if counted else Source(source.name, source.entry_ms, source.base_ms)
+            found = fit_entries(rows(10), FEATURES, [told])
+            true = np.array([TRUE[key] for key in found.keys])
+            held[counted] += (np.abs(found.ms - true) <= found.reach * found.se).tolist()
+    assert np.mean(held[True]) > 0.93
+    assert np.mean(held[False]) < 0.92
+
+
+def test_errors_that_sources_may_have_in_common_widen_entries_alone() -> None:
+    """Two sources of the same errors: half of the mean's variance is in common; predictions go without it."""
+    pair = [noisy(LIKE, 0.2, 20), noisy(LIKE, 0.2, 20)]
+    design = with_sources(design_of(rows(10), FEATURES), FEATURES, pair)
+    assert design.doubt is not None
+    assert design.alike is not None
+    np.testing.assert_allclose(design.doubt, design.alike, rtol=1e-9)
+    found = fit_entries(rows(10), FEATURES, pair)
+    posterior = np.sqrt(np.diag(found.covariance)[2:])
+    assert (found.se > posterior).all()
+
+
+def test_a_mixture_over_the_deviations_is_wider_than_their_mode_and_its_weights_are_a_density() -> None:
+    design = with_sources(design_of(rows(10), FEATURES), FEATURES, [LIKE, OTHER])
+    scale, mode = learned_scale(design)
+    points, weights = mixture(Marginal(design, scale), mode)
+    assert points.shape == (2 * len(mode), len(mode))
+    assert weights.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(np.sqrt(points[:5] * points[5:]), np.tile(mode, (5, 1)), rtol=1e-9)
+    mixed, misfit_sd = mixed_covariance(design, scale, mode)
+    _, alone = solve(design, scale, mode)
+    entries = slice(2, 2 + len(KEYS))
+    assert (np.diag(mixed)[entries] > 0.9 * np.diag(alone)[entries]).all()
+    assert np.diag(mixed)[entries].sum() > np.diag(alone)[entries].sum()
+    assert misfit_sd > mode[1]
+
+
+def test_the_prior_before_any_row_is_what_the_rows_covariance_is_made_of() -> None:
+    """By the marginal likelihood's own parts, computed elsewhere: rows times prior covariance, and noise."""
+    design = with_sources(design_of(rows(6), FEATURES), FEATURES, [noisy(LIKE, 0.1, 1), OTHER])
+    scale, mode = learned_scale(design)
+    whole = np.hstack([design.calls, design.counts])
+    noise = design.noise + mode[1] ** 2 * np.eye(6)
+    expected = whole @ prior_covariance(design, scale, mode) @ whole.T + noise
+    np.testing.assert_allclose(Marginal(design, scale).covariance(mode), expected, rtol=1e-8)

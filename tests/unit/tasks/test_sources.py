@@ -1,6 +1,7 @@
 """Which LUTs a profile learns from: named ones are checked, `best` is that of the space and runtime;
 what they told is kept with the LUT and verified."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
+from luts.estimate.joint import fit_entries
+from luts.estimate.rows import Rows
 from luts.format.codec import decode, encode
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
 from luts.format.schema import TransferSource
 from luts.format.store import LutStore
+from luts.published_lut import PublishedLut, read_table, write_published
 from luts.verify import verify_lut, verify_values
 from orchestrator.cli.exit_codes import exit_code
 from orchestrator.tasks.sources import Sources, covering, find_sources
@@ -52,6 +56,19 @@ def store(lut: Lut, tmp_path: Path) -> LutStore:
     store = LutStore([tmp_path / "luts"])
     store.write(lut)
     return store
+
+
+PUBLISHED = ",".join(2 * ["published/pixel6/nn-meter-hybrid/tflite-cpu"])
+
+
+def publish(store: LutStore) -> PublishedLut:
+    """A table of twelve blocks."""
+    file = store.roots[0] / "table.json"
+    keys = [f"transffn_{side}_{dim}_2_hard_swish_ln" for side in (7, 14, 28) for dim in (64, 96, 128, 256)]
+    file.write_text(json.dumps({key: 0.1 * (at + 1) for at, key in enumerate(keys)}))
+    published = read_table(file, "pixel6", "a paper", "MIT", "nn-meter-hybrid", "tflite-cpu")
+    write_published(published, store.roots[0])
+    return published
 
 
 def find(store: LutStore, named: str | None, **options) -> Sources:
@@ -103,11 +120,17 @@ def test_a_source_that_the_measurements_contradict_is_dropped_and_named(lut: Lut
         ("pixel,pixel", {}, "is given twice"),
         ("made-up", {}, "nothing simulated enters"),
         ("learned", {"device": "pixel"}, "was itself learned from pixel/toy"),
+        ("grandchild", {"device": "pixel"}, "was itself learned from pixel/toy"),
+        ("published/pixel6/nn-meter-hybrid/tflite-cpu", {}, "is of the space nn-meter-hybrid, not toy"),
+        (PUBLISHED, {"space": "nn-meter-hybrid"}, "is given twice"),
     ],
 )
 def test_sources_that_can_not_be_are_one_line_and_exit_6(store, lut, named, options, said) -> None:
     kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
     store.write(made(name="learned", sources=kept))
+    again = find(store, "learned", device="other").kept_with([entry.key for entry in lut.entries])
+    store.write(made(name="grandchild", sources=again))
+    publish(store)
     store.write(made(name="made-up", measured="simulated"))
     with pytest.raises(InvalidArtifactError, match=said) as caught:
         find(store, named, **options)
@@ -116,7 +139,8 @@ def test_sources_that_can_not_be_are_one_line_and_exit_6(store, lut, named, opti
 
 
 def test_best_is_the_best_of_the_space_and_the_runtime(store: LutStore) -> None:
-    assert find(store, "none").luts == find(store, None).luts == {}
+    assert find(store, "none") == Sources()
+    assert find(store, None) == find(store, "best"), "by default"
     assert [ref.device for ref in find(store, "best").luts] == ["pixel"]
     assert not find(store, "best").named
     assert find(store, "best", device="pixel").luts == {}, "its own LUT is not another's"
@@ -131,4 +155,41 @@ def test_best_is_the_best_of_the_space_and_the_runtime(store: LutStore) -> None:
 def test_a_source_that_nobody_named_and_of_other_blocks_is_left_out(store: LutStore) -> None:
     found = find(store, "best")
     assert covering(found, ["a", "b"]).luts == {}
-    assert covering(find(store, "pixel"), ["a", "b"]).luts, "one that was named is told of instead"
+    with pytest.raises(
+        UsageError, match="v1 has 0 of the 2 blocks; give a LUT of the same space and resolutions"
+    ):
+        covering(find(store, "pixel"), ["a", "b"])
+
+
+def test_a_source_tells_how_sure_it_is_of_its_entries(store: LutStore, lut: Lut) -> None:
+    """Half of a 95 % interval is 1.96 standard errors; the LUT keeps them, so that it can be recomputed."""
+    entry = lut.entries[0]
+    source = find(store, "pixel").priors()[0]
+    assert source.entry_se[entry.key] == pytest.approx((entry.ci_high - entry.ms) / 1.959964, rel=1e-6)
+    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    assert kept[0].entry_se[0] == source.entry_se[entry.key]
+    learned = made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
+    exact = (kept[0].model_copy(update={"entry_se": ()}),)
+    surer = made(slower(WORLD, 3.0), 2, exact, designs=4, name="xiaomi")
+    widths = [sum(e.ci_high - e.ms for e in one.entries) for one in (learned, surer)]
+    assert widths[0] > 1.05 * widths[1]
+    short = (kept[0].model_copy(update={"entry_se": kept[0].entry_se[1:]}),)
+    with pytest.raises(InvalidArtifactError, match="not as many entries as the LUT has keys"):
+        made(sources=short)
+
+
+def test_a_published_table_is_a_source_of_its_space_and_says_published(store: LutStore) -> None:
+    published = publish(store)
+    sources = find(store, "published/pixel6/nn-meter-hybrid/tflite-cpu", space="nn-meter-hybrid")
+    assert sources.named
+    assert sources.names == ("published/pixel6/nn-meter-hybrid/tflite-cpu",)
+    kept = sources.kept_with(published.features)
+    assert (kept[0].measured, kept[0].digest, kept[0].entry_se) == ("published", published.digest, ())
+    assert kept[0].entry_ms == tuple(published.entry_ms[key] for key in sorted(published.features))
+    blocks = [tuple(sorted(published.features)[at : at + 5]) for at in range(8)]
+    ms = np.array([2 * sum(published.entry_ms[key] for key in one) for one in blocks])
+    rows = Rows(ms, 1e-6 * np.eye(8), tuple(blocks), np.zeros(8))
+    fit = fit_entries(rows, published.features, sources.priors())
+    np.testing.assert_allclose(fit.ms, [2 * published.entry_ms[key] for key in fit.keys], rtol=0.05)
+    with pytest.raises(UsageError, match="no published LUT 'published/nowhere'"):
+        find(store, "published/nowhere")

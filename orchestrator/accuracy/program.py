@@ -57,7 +57,7 @@ def guess_with_program(
 
 def _serve(connection: Connection, path: Path, images: ImageSet) -> None:
     try:
-        model = _load(path)
+        model = _load_classifier(path)
         while True:
             connection.send(_guesses(model, path, images, *connection.recv()))
     except EOFError:
@@ -66,7 +66,12 @@ def _serve(connection: Connection, path: Path, images: ImageSet) -> None:
         connection.send(error)
 
 
-def _load(path: Path) -> Model:
+def load_program(path: Path) -> Model:
+    """A program that takes one image (1, 3, side, side) in fp32, with one thread.
+
+    Raises:
+        InvalidArtifactError: it can't be read, or takes anything else.
+    """
     from orchestrator.agent.runtime.executorch import ExecutorchRuntime, find_loader
 
     try:
@@ -76,13 +81,24 @@ def _load(path: Path) -> Model:
         raise InvalidArtifactError(f"{path}: {error}") from None
     except OSError as error:
         raise InvalidArtifactError(f"{path}: cannot read the model ({error.strerror})") from None
-    shapes = [tuple(spec.shape) for spec in (*model.inputs, *model.outputs)]
     kinds = {spec.dtype for spec in (*model.inputs, *model.outputs)}
-    match shapes:
-        case [(1, 3, height, width), (1, _)] if height == width and kinds == {"float32"}:
+    match [tuple(spec.shape) for spec in model.inputs]:
+        case [(1, 3, height, width)] if height == width and kinds == {"float32"}:
             return model
-    raise InvalidArtifactError(
-        f"{path} is not a classifier of one image: expected (1, 3, side, side) in and (1, classes) out in "
+    raise _foreign(path, model, "does not take one image: expected (1, 3, side, side)")
+
+
+def _load_classifier(path: Path) -> Model:
+    model = load_program(path)
+    match [tuple(spec.shape) for spec in model.outputs]:
+        case [(1, _)]:
+            return model
+    raise _foreign(path, model, "is not a classifier: expected (1, 3, side, side) in and (1, classes) out")
+
+
+def _foreign(path: Path, model: Model, why: str) -> InvalidArtifactError:
+    return InvalidArtifactError(
+        f"{path} {why} in "
         f"float32, it has {', '.join(f'{spec.dtype}{tuple(spec.shape)}' for spec in model.inputs)} in and "
         f"{', '.join(f'{spec.dtype}{tuple(spec.shape)}' for spec in model.outputs)} out"
     )

@@ -11,6 +11,7 @@ from luts.format.atomic_file import storage_error
 from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.calibration import CalibrationImages
+from orchestrator.cli.compare_dense import show_dense
 from orchestrator.cli.options import (
     AccessOptions,
     BudgetOption,
@@ -107,10 +108,13 @@ def compare_command(
 ) -> None:
     """Top-1 of networks as exported, and of PyTorch, beside milliseconds, size and memory; which are best.
 
+    Of folders of `bench train --task` (--model NETWORK:FOLDER) mAP or mIoU on the validation images of --data.
+
     ExecuTorch's files are judged on this machine, each image on its own, as a phone runs them.
     """
     from orchestrator.agent.device.cores import threads_by_default
     from orchestrator.tasks.compare import compare_networks  # brings torch
+    from orchestrator.tasks.compare_dense import compare_dense, dense_runs
     from orchestrator.tasks.judge import Question
     from orchestrator.tasks.latencies import Timing
 
@@ -118,6 +122,25 @@ def compare_command(
     question = Question(data, split, images, classes, seen_as, processes or threads_by_default(), seed)
     if not data and (classes or images):
         raise UsageError("--classes and --images go with --data")
+    if runs := dense_runs(model or ()):
+        if artifact or supernet or images or classes or resolution or fp32 or calibration.calibration:
+            raise UsageError(
+                "networks of `bench train --task` are judged as they were trained, on all validation images; leave "
+                "--artifact, --supernet, --images, --classes, --resolution, --fp32 and --calibration out"
+            )
+        with shown_progress() as progress:
+            compared = compare_dense(
+                runs,
+                data,
+                Timing(target, parse_budget(budget), seed, self_test) if device else None,
+                lowered_for=target,
+                folder=output,
+                processes=question.processes,
+                workers=workers,
+                progress=progress,
+            )
+        _emit(compared, device, output, as_json)
+        return
     with shown_progress() as progress:
         compared = compare_networks(
             model or (),
@@ -133,12 +156,18 @@ def compare_command(
             workers=workers,
             progress=progress,
         )
+    _emit(compared, device, output, as_json)
+
+
+def _emit(compared: Compared, device: str | None, output: Path | None, as_json: bool) -> None:
     for name, reason in compared.failures.items():
         say(f"{name}: {reason}")
     if output is not None:
         _write(output, compared)
     if as_json:
         emit_json(compared.to_dict())
+    elif compared.data and compared.data.get("task"):
+        show_dense(device, compared, _LATENCY, _PAPER)
     else:
         _show(device, compared)
 
@@ -221,6 +250,8 @@ def _write(folder: Path, compared: Compared) -> None:
     write_table(folder / "compare.json", document)
     write_table(folder / "compare.csv", {"models": level}, "models")
     if not any(row["pareto"] is not None for row in compared.rows) or not compared.data or not compared.setup:
+        return
+    if compared.data.get("task"):  # the picture's axis is top-1
         return
     from orchestrator.report.pareto_figure import save
 

@@ -1,4 +1,4 @@
-"""`bench eval`: the accuracy that an architecture inherits from a supernet."""
+"""`bench eval`: the accuracy that an architecture inherits from a supernet, or the figures of another task."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import typer
 
 from luts.format.errors import UsageError
 from orchestrator.cli.calibration import CalibrationOptions
-from orchestrator.cli.options import ArchOption, Fp32Option, with_blocks
+from orchestrator.cli.options import Fp32Option, with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
+from search.dense.train.info import is_dense_run
 
 DataOption = Annotated[
     str | None, typer.Option("--data", help="As of `bench train`; where the images lie now.")
@@ -28,8 +29,13 @@ def register(app: typer.Typer) -> None:
 
 
 def eval_command(
-    arch: ArchOption,
-    supernet: SupernetOption,
+    supernet: Annotated[
+        Path, typer.Option("--supernet", help="Folder of a trained supernet, or of `bench train --task`.")
+    ],
+    arch: Annotated[
+        str | None,
+        typer.Option("--arch", "--model", help="Architecture by name, or its JSON file (-: stdin)."),
+    ] = None,
     data: DataOption = None,
     final: Annotated[bool, typer.Option("--final", help="On the validation set: once, at the end.")] = False,
     outside: OutsideOption = False,
@@ -45,7 +51,20 @@ def eval_command(
     calibration: CalibrationOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy of one architecture with weights inherited from a supernet, in PyTorch or as it is exported."""
+    """Accuracy of one architecture with weights inherited from a supernet, in PyTorch or as it is exported.
+
+    Of a folder of `bench train --task` mAP or mIoU on the validation images; --arch is that of the training.
+    """
+    if is_dense_run(supernet):
+        if arch or final or outside or fp32 or calibration.calibration:
+            raise UsageError(
+                f"{supernet} holds one network for a task; leave "
+                "--arch, --final, --outside, --fp32 and --calibration out"
+            )
+        _eval_dense(supernet, data, precision or "", on, as_json)
+        return
+    if arch is None:
+        raise UsageError(f"nothing says which network of {supernet} to judge; add --arch")
     from orchestrator.tasks.evaluate import evaluate  # brings torch, which most commands can do without
     from orchestrator.tasks.export import Lowering
     from orchestrator.tasks.exported_scores import as_exported
@@ -72,3 +91,21 @@ def eval_command(
         "params": evaluation.arch.params(),
     }
     emit_facts("", facts, as_json, percent=("top1", "top5"))
+
+
+def _eval_dense(run: Path, data: str | None, precision: str, on: str, as_json: bool) -> None:
+    """mAP or mIoU of what was trained for a task."""
+    from orchestrator.tasks.dense_scores import evaluate_dense
+
+    with shown_progress() as progress:
+        judged = evaluate_dense(run, data, precision=precision, on=on, progress=progress)
+    figures = judged.figures.to_dict()
+    facts = {
+        "task": judged.info.task,
+        "arch": judged.info.arch,
+        "data": f"{len(judged.scenes.validation)} validation images of {judged.scenes.title}",
+        "judged": judged.how,
+        **figures,
+        "params": judged.info.network.params(),
+    }
+    emit_facts("", facts, as_json, percent=tuple(figures))

@@ -1,4 +1,4 @@
-"""`bench train`: supernets."""
+"""`bench train`: supernets, and networks for other tasks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_share
 from orchestrator.cli.options import with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
+from orchestrator.cli.train_dense import DenseOptions, DenseRun, train_dense_command
 from search.spaces import load_arch
 
 if TYPE_CHECKING:
@@ -114,13 +115,19 @@ def register(app: typer.Typer) -> None:
 
 
 def train_command(
-    data: Annotated[str, typer.Option(help="imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits; of --task coco:DIR or voc:DIR."
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the checkpoint; an unfinished one goes on.")
     ],
     recipe: RecipeOptions,
     teacher: TeacherOptions,
     init: InitOptions,
+    dense: DenseOptions,
     space: Annotated[
         str | None, typer.Option(help="Search space of the supernet; that of --arch without.")
     ] = None,
@@ -133,10 +140,20 @@ def train_command(
 ) -> None:
     """Train a weight-shared supernet: one random subnet a step (Algorithm 1). Ctrl-C saves; repeat to go on.
 
-    With --arch one network alone; --init goes on from weights, as a search's winner is fine-tuned.
+    With --arch one network alone; --init goes on from weights, as a search's winner is fine-tuned. With --task
+    detection or segmentation it gets such a head, and --init are the weights of its backbone.
 
     On many GPUs or nodes: torchrun --nproc-per-node N --no-python bench train ...; all share the output folder.
     """
+    if dense.task is not None:
+        foreign = _of_classifiers(recipe, teacher, init) | {
+            "--space": space is not None,
+            "--compile": compiled,
+        }
+        how = DenseRun(data, output, on, workers, as_json)
+        train_dense_command(dense, how, recipe, init, foreign)
+        return
+    dense.refuse_without_task()
     _refuse_without_teacher(recipe, teacher)
     if init.classes is not None and init.init is None:
         raise UsageError("--classes is for a new classifier on given weights; add --init")
@@ -200,6 +217,14 @@ def _train_quantized(
         "seconds": round(tuned.seconds, 1),
     }
     emit_facts("", facts, as_json)
+
+
+def _of_classifiers(recipe: RecipeOptions, teacher: TeacherOptions, init: InitOptions) -> dict[str, bool]:
+    """Options that only classifiers are trained with, and whether they are given."""
+    names = ("distill", "alpha", "tau", "sampler", "micro_batches", "precision", "freeze")
+    given = {f"--{name.replace('_', '-')}": getattr(recipe, name) is not None for name in names}
+    taught = {f"--{name.replace('_', '-')}": value is not None for name, value in vars(teacher).items()}
+    return {"--recipe": recipe.recipe != "default", "--qat": init.qat} | given | taught
 
 
 def _refuse_without_teacher(recipe: RecipeOptions, given: TeacherOptions) -> None:

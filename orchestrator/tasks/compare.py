@@ -106,7 +106,7 @@ def compare_networks(
             images=judge.images if judge else None,
             progress=progress,
         )
-        variant = _variant(timing.target if timing else lowered_for or Target("host"))
+        variant = exported_variant(timing.target if timing else lowered_for or Target("host"))
         specs = {name: candidate.spec(variant, fp32) for name, candidate in candidates.items()}
         if judge:
             judge.check(specs)
@@ -119,7 +119,7 @@ def compare_networks(
             progress(Note(RANDOM_RANGES))
         artifacts, failures = export_what_can_be(specs, workers, progress) if specs else ({}, {})
         models = files_of(artifacts) | given
-        rows = _on_paper(candidates, specs, models, progress)
+        rows = on_paper(candidates, specs, models, progress)
         if judge:
             for name, row in rows.items():
                 row |= judge_model(judge, name, candidates.get(name), specs.get(name), models[name])
@@ -154,18 +154,17 @@ def pareto(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
 
 
 def accuracy_of(row: Mapping[str, Any]) -> float | None:
-    """Top-1 as exported, or of PyTorch where the file does not run here; None where it was not judged."""
-    share = row.get("top1")
-    found: float | None = row.get("pytorch_top1") if share is None else share
-    return found
+    """Top-1, mAP or mIoU as exported, or of PyTorch where the file does not run here; None where not judged."""
+    names = (f"{prefix}{figure}" for prefix in ("", "pytorch_") for figure in ("top1", "map", "miou"))
+    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def _variant(target: Target) -> Variant:
+def exported_variant(target: Target) -> Variant:
     """How models are exported: for a simulated device, which runs no files, as the host would run them."""
     return Target("host").variant if target.variant.is_simulated else target.variant
 
 
-def _on_paper(
+def on_paper(
     candidates: Mapping[str, Candidate],
     specs: Mapping[str, ExportSpec],
     models: Mapping[str, ModelFile],

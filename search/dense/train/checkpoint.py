@@ -20,6 +20,8 @@ from luts.format.code_version import code_version
 from luts.format.errors import InvalidArtifactError
 from search.dense.train.info import INFO_FILE, DenseInfo, read_info
 from search.networks import Network, build_network
+from search.spaces import arch_from_json
+from search.spaces.whole import is_timm
 from search.supernet.model.tensors import copy_into
 from search.supernet.model.weights_file import read_weights
 
@@ -36,7 +38,7 @@ def save_run(
         StorageError: nothing could be written; the one before stays whole.
     """
     named = {
-        "network": dict(network.state_dict()),
+        "network": as_exported(network, str(fields["arch"])).state_dict(),
         "optimizer": dict(_state(network, optimizer)),
     }
     data = {
@@ -114,10 +116,17 @@ def weights_of(folder: Path) -> Path:
     return folder / info.weights
 
 
+def as_exported(network: nn.Module, arch: str) -> nn.Module:
+    """The module whose names of tensors exporters know: of timm's networks, which are one block, that block."""
+    return network.get_submodule("0") if is_timm(arch_from_json(arch).space) else network
+
+
 def _put(folder: Path, info: DenseInfo, network: nn.Module) -> None:
     given = read_weights(folder / info.weights, info.weights_sha256)
     copy_into(
-        network.state_dict(), given, f"{folder / info.weights}: weights of another network; train again"
+        as_exported(network, info.arch).state_dict(),
+        given,
+        f"{folder / info.weights}: weights of another network; train again",
     )
     if not all(value.isfinite().all() for value in given.values()):
         raise InvalidArtifactError(

@@ -1,0 +1,33 @@
+"""Detectors and segmentation networks as they are exported: the program's figures are those of PyTorch."""
+
+import pytest
+
+from orchestrator.tasks.compare_dense import compare_dense, dense_runs
+from orchestrator.tasks.dense_scores import evaluate_dense
+from search.dense.train.checkpoint import load_run
+from tests.support.dense_world import make_world
+
+pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
+pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra `dense`)")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("dense"))
+
+
+def test_a_detector_has_the_figures_of_pytorch(world):
+    exported = evaluate_dense(world / "detection", precision="fp32")
+    plain = evaluate_dense(world / "detection", on="cpu")
+    assert exported.figures.to_dict() == pytest.approx(plain.figures.to_dict(), abs=2e-3)
+    assert "exported" in exported.how
+
+
+def test_networks_are_compared_as_exported(world):
+    name = f"{world / 'arch.json'}:{world / 'segmentation'}"
+    compared = compare_dense(dense_runs([name]), f"coco:{world / 'set'}")
+    (row,) = compared.rows
+    assert row["miou"] == pytest.approx(row["pytorch_miou"], abs=2e-3)
+    assert row["params"] == load_run(world / "segmentation")[1].network.params()
+    assert compared.data["synthetic"]
+    assert "SYNTHETIC" in compared.data["source"]

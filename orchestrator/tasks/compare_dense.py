@@ -102,7 +102,7 @@ def compare_dense(
         row |= figures_row(judge_network(run, scenes[name], progress=progress), "pytorch_")
     latencies = None
     if timing:
-        latencies = latencies_of(candidates, (), models, timing, folder, workers, progress)
+        latencies = latencies_of(candidates, specs, (), models, timing, folder, workers, progress)
         failures = {**failures, **latencies.failures}
         for name, row in rows.items():
             row |= latencies.rows.get(name, {"ms": None})

@@ -16,7 +16,7 @@ from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.bundle.archive import MANIFEST, write_bundle
 from orchestrator.bundle.journal import read_journal
 from orchestrator.bundle.records import Batch, End, Failed, Finished, Load, Ran, parse_records
-from orchestrator.bundle.stopping import BatchRatios
+from orchestrator.bundle.stopping import BatchRatios, Ending
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.replay import Replay
 from orchestrator.measure.script import script_of
@@ -150,7 +150,7 @@ def test_an_agent_stops_where_it_is_enough_and_says_by_what(
 
 @pytest.mark.parametrize(("budget_s", "ended", "passes"), [(0.0, "budget", 2), (600.0, "passes", 3)])
 def test_time_or_passes_end_what_does_not_become_narrow(
-    program: AgentProgram, subject: Subject, tmp_path: Path, budget_s: float, ended: str, passes: int
+    program: AgentProgram, subject: Subject, tmp_path: Path, budget_s: float, ended: Ending, passes: int
 ) -> None:
     policy = replace(POLICY, half_width=0.0, load_se=0.0, min_passes=2, max_passes=3)
     files = {name: file for name, file in subject.files.items() if name != "broken"}

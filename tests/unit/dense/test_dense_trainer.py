@@ -185,8 +185,11 @@ def test_workers_make_the_same_batches(trainer, tmp_path):
     from search.dense.data.loader import training_batches
 
     run = trainer(tmp_path)
-    how = (run.scenes, "detection", run.order, 64, True, range(2))
-    for own, other in zip(training_batches(*how), training_batches(*how, workers=1), strict=True):
+    own_batches, others = (
+        training_batches(run.scenes, "detection", run.order, 64, True, range(2), workers=workers)
+        for workers in (0, 1)
+    )
+    for own, other in zip(own_batches, others, strict=True):
         assert torch.equal(own.images, other.images)
         assert torch.equal(own.objects[0].boxes, other.objects[0].boxes)
 

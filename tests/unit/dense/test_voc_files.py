@@ -1,5 +1,7 @@
 """VOC's layout: what is read, and that each kind of bad file ends in one line that names it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,7 +79,7 @@ def test_an_image_without_annotation(voc):
         open_scenes(f"voc:{voc}", "segmentation")
 
 
-WRONG = {
+WRONG: dict[str, Any] = {
     "box outside": ({"right": 25}, r"the box \[1, 1, 25, 10\] lies outside of its image, 20x10"),
     "no category": ({"label": "unicorn"}, "'unicorn' is not one of VOC's 20 categories"),
     "no number": ({"left": "far"}, "could not convert"),

@@ -1,5 +1,7 @@
 """DeepLabv3's heads against torchvision's, and masks of their outputs."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torchvision.models.segmentation import deeplabv3
@@ -13,7 +15,7 @@ from tests.support.seeded import seeded
 WHOLE = parse_key("deeplab.aspp(in=24,classes=20,mid=256,rate=12)@33")
 
 
-def theirs_to_ours(theirs: nn.Module) -> list[torch.Tensor]:
+def theirs_to_ours(theirs: Any) -> list[torch.Tensor]:
     """Tensors of torchvision's head in the order of ours, the joining convolution cut at the pooled branch."""
     aspp, *classifier = theirs
     local, *atrous, pool = aspp.convs
@@ -44,7 +46,7 @@ def test_lite_head_is_the_whole_one_without_its_atrous_branches():
     whole.convs[-1] = pooled
     values = [*ours.local.state_dict().values()]
     whole.convs[0].load_state_dict(dict(zip(whole.convs[0].state_dict(), values, strict=True)))
-    join = ours.join
+    join: Any = ours.join
     with torch.no_grad():
         whole.project[0].weight.copy_(torch.cat((join.of_map.weight, join.of_pooled.weight), 1))
         whole.project[1].load_state_dict(join.rest[0].state_dict())

@@ -61,7 +61,7 @@ def test_images_that_stay_behind_are_noticed(judge, monkeypatch):
     arch, batches = NANO.sample(random.Random(0)), ImageData.batches
 
     class Stays(torch.Tensor):
-        def to(self, *_, **__):  # type: ignore[override]
+        def to(self, *_, **__):
             return self.as_subclass(torch.Tensor)
 
     monkeypatch.setattr(

@@ -112,6 +112,11 @@ def expand_stage(
     return tuple(_STAGES[stage.kind](stage.named(values), channels, resolution))
 
 
+def names_slots(stage: Stage) -> bool:
+    """Whether the values of a stage's choices decide which slots of a supernet its modules take."""
+    return stage.kind in _SLOTS
+
+
 def stage_slots(stage: Stage, values: tuple[Value, ...], modules: int) -> list[str]:
     """Names of the supernet's slots that a stage's modules take, in order."""
     if stage.kind in _SLOTS:

@@ -106,6 +106,10 @@ def _command(given: argparse.Namespace) -> str:
         return f"python -m tools.studies boundaries --lut {given.lut}"
     kind, colon, _ = given.data.partition(":")
     images = f"{kind}:..." if colon else kind
+    if given.study in ("ranking", "promise"):
+        trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
+        measured = f" --device {given.device} --lut {given.lut}" if given.study == "promise" else ""
+        return f"python -m tools.studies {given.study} --truth nas-bench-macro.json {trained}{measured}"
     if given.study == "compare":
         measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
         return f"python -m tools.studies compare --data {images} --epochs {given.epochs} {measured}"

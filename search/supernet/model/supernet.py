@@ -13,7 +13,7 @@ from luts.format.errors import UsageError
 from search.blocks import Group, group_blocks
 from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
-from search.spaces.family import expand_head, expand_stage, stage_slots
+from search.spaces.family import expand_head, expand_stage, names_slots, stage_slots
 from search.supernet.model.compiled import CompiledModules
 from search.supernet.model.drop_path import DropPath, leaving_out
 from search.supernet.model.elastic import (
@@ -130,7 +130,7 @@ def _largest(space: Space) -> dict[str, Group]:
     """For every slot what holds the weights of all its blocks.
 
     That is what a choice makes with all values at their largest, or one of them at its smallest: fewer heads have
-    wider splits.
+    wider splits. Where values decide which slots there are, it is one of them at each of its others.
 
     Raises:
         UsageError: one of them is of a kind that is not elastic.
@@ -139,8 +139,9 @@ def _largest(space: Space) -> dict[str, Group]:
     corners = [largest]
     for index, stage in enumerate(space.stages):
         for place, (_, allowed) in enumerate(stage.choices):
-            row = (*largest[index][:place], min(allowed), *largest[index][place + 1 :])
-            corners.append((*largest[:index], row, *largest[index + 1 :]))
+            for value in allowed if names_slots(stage) else (min(allowed),):
+                row = (*largest[index][:place], value, *largest[index][place + 1 :])
+                corners.append((*largest[:index], row, *largest[index + 1 :]))
     slots: dict[str, Group] = {}
     for count, head, stages in itertools.product(space.stage_counts, space.heads, corners):
         for slot, group in _slots(space, stages[:count], max(space.resolutions), head):

@@ -1,0 +1,184 @@
+"""Supernets of NAS-Bench-Macro's space, kept after some of their epochs, and accuracies that networks inherit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from luts.format.errors import UsageError
+from search.algorithms import CachedEvaluator, InProcess
+from search.spaces import Arch, Space, get_space, register_space
+from search.spaces.family import register_stage
+from search.spaces.layout import Value
+from search.spaces.nasbench_macro import place
+from search.supernet.data.split import Split
+from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.model.device import choose_device
+from search.supernet.recipe.recipe_files import changed, get_recipe
+from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.compute import ComputeSettings
+from search.supernet.train.progress import Progress
+from search.supernet.train.trainer import Trainer
+from tools.studies._macro import SPACE
+from tools.studies._options import Options
+from tools.studies._supernets import Training, open_images
+
+CALIBRATION_BATCHES = 8
+"""Of 128 training images, for BN statistics."""
+JUDGED_IMAGES = 2000
+"""Of the search split, on which networks are judged."""
+QUICK_IMAGES = 128
+REPORT_STEPS = 100
+
+Found = TypeVar("Found")
+
+
+def _own_slots(v: dict[str, Value]) -> list[str]:
+    """Each operation of a place has weights of its own."""
+    return [f"op{v['op']}"]
+
+
+register_stage("macro-place-separate", _own_slots)(place)
+SEPARATE: Space = register_space(
+    replace(
+        SPACE,
+        name="nasbench-macro-separate",
+        stages=tuple(
+            replace(stage, kind="macro-place-separate") if stage.kind == "macro-place" else stage
+            for stage in SPACE.stages
+        ),
+    )
+)
+"""The same networks with a set of weights for each operation of each place, as single-path one-shot search has."""
+
+
+@dataclass(frozen=True)
+class MacroSupernet:
+    """One training by the recipe `one-cycle`, of one uniform subnet a step.
+
+    Attributes:
+        space: Name of `SPACE` or of `SEPARATE`.
+        data: Text of the image source.
+        digest: Of its images.
+    """
+
+    space: str
+    seed: int
+    epochs: int
+    data: str
+    digest: str
+    quick: bool
+
+    @cached_property
+    def training(self) -> Training:
+        """As the other studies keep theirs."""
+        changes: dict[str, object] = {
+            "epochs": self.epochs,
+            "warmup_epochs": 0.3 * self.epochs,
+            "precision": "bf16",
+            "seed": self.seed,
+        }
+        if self.quick:
+            changes["batch_size"] = QUICK_IMAGES
+        return Training(self.space, changed(get_recipe("one-cycle"), changes, {}), self.data, self.digest)
+
+    def folder(self, epoch: int) -> Path:
+        """What there is after so many epochs."""
+        whole = self.training.folder
+        return whole if epoch == self.epochs else whole / f"epoch-{epoch}"
+
+    @property
+    def epochs_kept(self) -> list[int]:
+        """1, 2, 4, ... and the last."""
+        return sorted(
+            {self.epochs, *(1 << n for n in range(self.epochs.bit_length()) if 1 << n < self.epochs)}
+        )
+
+    def train(self, on: str, worker: int = 0) -> None:
+        """Go on to the end, or read that it has come there."""
+        images = open_images(self.data)
+        if self.quick:
+            split = images.split
+            images.split = Split(
+                split.train[: 2 * QUICK_IMAGES], split.search[:QUICK_IMAGES], split.validation
+            )
+        compute = ComputeSettings(choose_device(on, worker))
+        trainer = Trainer(
+            get_space(self.space), images, self.training.recipe, self.training.folder, compute=compute
+        )
+        trainer.run(self._keeps(trainer.schedule.steps_per_epoch))
+
+    def _keeps(self, steps_per_epoch: int) -> Callable[[Progress], None]:
+        """Copies a checkpoint with the first step after it, again where that was cut off."""
+
+        def keep(progress: Progress) -> None:
+            if progress.step % REPORT_STEPS == 0:
+                print(f"{self.training.folder.name}: step {progress.step} of {progress.steps}", flush=True)
+            epoch, steps = divmod(progress.step, steps_per_epoch)
+            if steps == 1 and epoch in self.epochs_kept:
+                begun = self.training.folder / ".copied"
+                shutil.rmtree(begun, ignore_errors=True)
+                shutil.copytree(
+                    self.training.folder, begun, ignore=shutil.ignore_patterns("epoch-*", ".copied")
+                )
+                shutil.rmtree(self.folder(epoch), ignore_errors=True)
+                begun.rename(self.folder(epoch))
+
+        return keep
+
+    def judge(self, epoch: int, on: str, worker: int = 0) -> CachedEvaluator:
+        """Inherited top-1 on images of the search split, each network's once ever."""
+        supernet, info = load_supernet(self.folder(epoch))
+        images, count = open_images(self.data), QUICK_IMAGES if self.quick else JUDGED_IMAGES
+        split = images.split
+        images.split = Split(
+            split.train, split.search[:: max(1, len(split.search) // count)][:count], split.validation
+        )
+        accuracy = InheritedAccuracy(
+            supernet, info, images, calibration_batches=1 if self.quick else CALIBRATION_BATCHES
+        )
+        accuracy.move_to(on, worker)
+        return CachedEvaluator(InProcess(accuracy), self.folder(epoch) / f"search-{count}.jsonl")
+
+
+def supernets(options: Options, space: str) -> list[MacroSupernet]:
+    """One for each seed; `UsageError` where no images are named."""
+    if options.data is None and not options.quick:
+        raise UsageError("this study trains supernets; give --data, such as cifar10:DIR, or --quick")
+    data = options.data or "digits"
+    digest = open_images(data).source.digest
+    return [
+        MacroSupernet(space, seed, options.epochs, data, digest, options.quick)
+        for seed in range(options.seeds)
+    ]
+
+
+def side_by_side(
+    work: Callable[[MacroSupernet, str, int], Found], runs: Sequence[MacroSupernet], options: Options
+) -> list[Found]:
+    """`work` of every supernet, in `--jobs` processes of one core each; with GPUs they take turns."""
+    if options.jobs == 1 or len(runs) == 1:
+        return [work(run, options.on, 0) for run in runs]
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        asked = [pool.submit(_one_core, work, run, options.on, number) for number, run in enumerate(runs)]
+        return [each.result() for each in asked]
+
+
+def _one_core(
+    work: Callable[[MacroSupernet, str, int], Found], run: MacroSupernet, on: str, worker: int
+) -> Found:
+    torch.set_num_threads(1)
+    return work(run, on, worker)
+
+
+def same_in(space: Space, arch: Arch) -> Arch:
+    """A network of `SPACE` in another space of the same choices."""
+    return Arch(space, arch.resolution, arch.head, arch.classes, arch.stages)

@@ -1,0 +1,189 @@
+"""What a search with a LUT and inherited accuracies is worth: its picks judged by trainings of others."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from luts.estimate.quantiles import student_quantile
+from luts.format.numbers import Floats
+from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.progress import silent
+from orchestrator.tasks.target import Target
+from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
+from search.spaces import Arch
+from search.spaces.nasbench_macro import key_of
+from tools.studies._macro import BUDGETS, SPACE, Priced, Truth, open_truth, priced
+from tools.studies._macro_supernets import MacroSupernet, side_by_side, supernets
+from tools.studies._options import Options
+
+GENERATIONS = 4
+"""After the first 50 evaluations, 50 each."""
+QUICK = SearchSettings(population=2, generations=0, draws=100)
+WANTED_GAIN, MOST_BELOW = 1.2, 0.4
+"""Points of top-1 on random networks of the same latency, and below the true best."""
+NEAR = 0.03
+"""Networks of the same latency are within this of the pick's, either way."""
+
+Choice = Mapping[str, Arch]
+"""By budget's name, what was picked."""
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """What else one could take within a latency.
+
+    Attributes:
+        rules: Accuracy of what a simple rule takes, by its name.
+        best: Of the truly best network.
+    """
+
+    rules: Mapping[str, float]
+    best: float
+
+
+def main(options: Options) -> str:
+    """Train supernets that are not there yet, search in each at every budget; the section's text."""
+    truth, costs = open_truth(options.truth), priced(options.lut)
+    found = side_by_side(partial(picks, costs), supernets(options, SPACE.name), options)
+    winners = {key_of(arch): arch for each in found for arch in each.values()}
+    measured = _measured(winners, options)
+    return section(found, truth, costs, measured, options)
+
+
+def picks(costs: Priced, run: MacroSupernet, on: str, worker: int) -> Choice:
+    """Train a supernet; what `bench search` takes in it at every budget of latency, and of MACs."""
+    run.train(on, worker)
+    judge = run.judge(run.epochs, on, worker)
+    found = {}
+    for share in BUDGETS:
+        found[f"{share:.0%}"] = searched(costs, judge, Budget(latency_ms=costs.budget_ms(share)), run)
+        macs = int(np.quantile([arch.macs().conv_linear for arch in costs.archs], share, method="higher"))
+        free = Budget(latency_ms=float(costs.latency_ms.max()) * 2, macs=macs)
+        found[f"{share:.0%} of MACs"] = searched(costs, judge, free, run)
+    return found
+
+
+def searched(costs: Priced, judge: CachedEvaluator, budget: Budget, run: MacroSupernet) -> Arch:
+    """The winner within a budget."""
+    settings = QUICK if run.quick else SearchSettings(generations=GENERATIONS, seed=run.seed)
+    result = search(SPACE, costs.price, judge, budget, settings)
+    return result.winner.architecture()
+
+
+def rivals(truth: Truth, costs: Priced, budget_ms: float) -> Rivals:
+    """Simple rules, and the truth, within a budget."""
+    within = [arch for arch, ms in zip(costs.archs, costs.latency_ms, strict=True) if ms <= budget_ms]
+    rules: Mapping[str, Callable[[Arch], float]] = {
+        "most MACs": lambda arch: truth.macs[key_of(arch)],
+        "most parameters": lambda arch: arch.params(),
+    }
+    taken = {name: truth.accuracy(max(within, key=rule)) for name, rule in rules.items()}
+    return Rivals(taken, max(truth.accuracy(arch) for arch in within))
+
+
+def of_same_latency(truth: Truth, costs: Priced, arch: Arch) -> Floats:
+    """Accuracies of all networks within 3 % of a network's predicted latency."""
+    ms = dict(zip(costs.archs, costs.latency_ms, strict=True))[arch]
+    return np.array(
+        [
+            truth.accuracy(other)
+            for other, latency in zip(costs.archs, costs.latency_ms, strict=True)
+            if abs(latency / ms - 1) <= NEAR
+        ]
+    )
+
+
+def _measured(archs: Mapping[str, Arch], options: Options) -> dict[str, float]:
+    """Milliseconds on the device, by key; goes on where it was cut off."""
+    run = measure_networks(
+        archs, Target(options.device, threads=1), budget_s=options.budget_s, progress=silent
+    )
+    return {each.model: each.ms for each in run.networks}
+
+
+def section(
+    found: Sequence[Choice],
+    truth: Truth,
+    costs: Priced,
+    measured: Mapping[str, float],
+    options: Options,
+) -> str:
+    """Tables over budgets, and what is missed, in words."""
+    rows, missed = [], []
+    for share in BUDGETS:
+        name, budget_ms = f"{share:.0%}", costs.budget_ms(share)
+        won = [each[name] for each in found]
+        taken = [truth.accuracy(arch) for arch in won]
+        rival = rivals(truth, costs, budget_ms)
+        same = [of_same_latency(truth, costs, arch).mean() for arch in won]
+        by_macs = [truth.accuracy(each[f"{name} of MACs"]) for each in found]
+        gains = [100 * (a - b) for a, b in zip(taken, same, strict=True)]
+        below = 100 * (rival.best - statistics.fmean(taken))
+        over = [key_of(arch) for arch in won if measured[key_of(arch)] > budget_ms]
+        rows.append(
+            f"| {name}, {budget_ms:.2f} ms | {_percent(taken)} | {_percent(same)} | "
+            + " | ".join(f"{100 * value:.2f}" for value in rival.rules.values())
+            + f" | {_percent(by_macs)} | {100 * rival.best:.2f} | {_points(gains)} | {below:.2f} | "
+            f"{len(won) - len(over)} of {len(won)} |"
+        )
+        missed += _missed(name, gains, taken, rival, below, over)
+    said = "; ".join(missed) or "none"
+    seeds = f"{len(found)} supernets" if len(found) > 1 else "one supernet: no interval over seeds"
+    made_up = "SIMULATED latencies, not measured on any device. " if costs.simulated else ""
+    most = (QUICK if options.quick else SearchSettings(generations=GENERATIONS)).evaluations
+    return f"""### What a search finds, judged by others' trainings (NAS-Bench-Macro)
+
+{made_up}Targets that are missed: {said}.
+
+Space `nasbench-macro`, latency by {costs.name}, budgets that so many of the 6,561 networks meet by it. {seeds},
+{options.epochs} epochs of `one-cycle` each; the search is that of `bench search` with {most} evaluations by
+inherited accuracy, its budget held with 95 % confidence. True top-1 in percent is the published one on CIFAR-10
+(mean of two trainings). Same latency: mean of all networks within {NEAR:.0%} of the pick's. MACs budget: the same
+search within the MACs that so many networks have, whatever its latency. Gain: on the same latency; below: the true
+best; both in points. Measured: how many picks are within the budget as measured. Means over supernets, the smallest
+and largest in brackets; gain with the 95 % interval of its mean (Student's).
+
+| within | picked | same latency | most MACs | most parameters | MACs budget | best | gain | below | measured |
+|---|---|---|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def _missed(
+    name: str,
+    gains: Sequence[float],
+    taken: Sequence[float],
+    rival: Rivals,
+    below: float,
+    over: Sequence[str],
+) -> list[str]:
+    missed = []
+    if (gain := statistics.fmean(gains)) < WANTED_GAIN:
+        missed.append(f"at {name} {gain:+.2f} points on the same latency, {WANTED_GAIN} wanted")
+    for rule, accuracy in rival.rules.items():
+        if statistics.fmean(taken) <= accuracy:
+            missed.append(f"at {name} {rule} within the budget is as good or better")
+    if below > MOST_BELOW:
+        missed.append(f"at {name} {below:.2f} points below the true best, {MOST_BELOW} wanted")
+    if over:
+        missed.append(f"at {name} measured over the budget: {', '.join(sorted(set(over)))}")
+    return missed
+
+
+def _percent(values: Sequence[float]) -> str:
+    mean = f"{100 * statistics.fmean(values):.2f}"
+    low, high = 100 * min(values), 100 * max(values)
+    return mean if len(values) == 1 else f"{mean} ({low:.2f} to {high:.2f})"
+
+
+def _points(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):+.2f}"
+    if len(values) == 1:
+        return mean
+    half = student_quantile(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean} ± {half:.2f}"

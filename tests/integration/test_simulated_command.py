@@ -43,7 +43,7 @@ def profiled(home):
     device = ("--device", "simulated:mine.json", "--name", "mine-at-work")
     command = ("profile", *device, *PLAN, "--run", "run")
     journal = home / "run" / "journal.jsonl"
-    first = stopped("SIGKILL", "records", 12, *command)
+    first = stopped("SIGKILL", "chunks", 4, *command)
     assert first.returncode == -signal.SIGKILL, first.stderr
     before = journal.read_bytes()
     assert b'"kind":"end"' in before, "some of it was done"
@@ -63,7 +63,7 @@ def test_a_profile_that_was_killed_goes_on_without_measuring_anything_twice(home
 
 def test_sigterm_ends_it_as_ctrl_c_does_and_it_goes_on(home) -> None:
     command = ("profile", "--device", "simulated:mine.json", *PLAN, "--run", "ended", "--luts", "ended-luts")
-    ended = stopped("SIGTERM", "records", 12, *command)
+    ended = stopped("SIGTERM", "chunks", 4, *command)
     assert ended.returncode == 143
     assert ended.stderr.splitlines()[-1] == (
         "bench: terminated; what is done is kept, run the same command to go on"

@@ -2,9 +2,9 @@
 
     python -m tests.support.stopped_bench SIGNAL WHAT COUNT[,COUNT...] ARGUMENTS...
 
-WHAT is `records`: SIGKILL comes in the middle of writing one to the journal, after COUNT whole ones of this
-process; `chunks`: the same, counting only samples of batches, so that neither a self-test nor what else a journal
-holds moves the moment; or `accuracies`: it comes when workers have given COUNT of them. Other signals come shortly
+WHAT is `chunks`: SIGKILL comes in the middle of writing samples of a batch to the journal, after COUNT whole chunks
+of them from this process, so that neither a self-test nor what else a journal holds moves the moment; or
+`accuracies`: it comes when workers have given COUNT of them. Other signals come shortly
 after the same moment, while it works: SIGINT to the workers too, as Ctrl-C of a terminal does, SIGSTOP to it alone.
 """
 
@@ -45,11 +45,11 @@ class _Stop:
         threading.Timer(_WHILE_IT_WORKS_S, send, (target, self._number)).start()
 
 
-def _stopping_append(stop: _Stop, what: str) -> Any:
+def _stopping_append(stop: _Stop) -> Any:
     append = Journal.append
 
     def wrapped(self: Journal, record: dict[str, Any]) -> None:
-        if what in ("records", f"{record['kind']}s") and stop.is_due():
+        if record["kind"] == "chunk" and stop.is_due():
             if stop.kills:
                 with self.path.open("ab") as file:
                     file.write(b'01234567 {"kind":')
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     target = (
         mock.patch.object(ProcessPool, "stream", _stopping_stream(stop))
         if what == "accuracies"
-        else mock.patch.object(Journal, "append", _stopping_append(stop, what))
+        else mock.patch.object(Journal, "append", _stopping_append(stop))
     )
     try:
         with target:

@@ -19,9 +19,9 @@ from tests.support.fakephone.phone_state import PhoneState
 
 # Any would do: the namespace has no other listener. Local adb servers take 5555 to 5585 for emulators.
 ADBD_PORT = 15557
-_START_S = 10.0
+_START_S = 300.0
 _STEP_S = 0.02
-_CONNECT_S = 5.0
+_CONNECT_S = 60.0
 _TOOLS = ("unshare", "nsenter", "setpriv", "mount", "ip")
 
 

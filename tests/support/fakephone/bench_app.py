@@ -16,7 +16,7 @@ from typing import IO
 PACKAGE = "dev.blocktime.bench"
 ACTIVITY = f"{PACKAGE}/.MainActivity"
 PHONE_PORT = 47613
-_STOP_S = 10.0
+_STOP_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 300.0
 _STEP_S = 0.05
 
 

@@ -17,7 +17,7 @@ from tests.support.fakephone.sync_service import SyncService
 from tests.support.fakephone.tcp_service import bridge
 
 FEATURES = ("shell_v2", "cmd", "stat_v2", "ls_v2", "fixed_push_mkdir", "fixed_push_symlink_timestamp")
-_CONNECT_S = 5.0
+_CONNECT_S = 60.0
 
 
 class Owner(Enum):

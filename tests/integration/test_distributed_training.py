@@ -17,6 +17,7 @@ from search.supernet.recipe.schedule import Schedule
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.checkpoint_info import read_info
 from tests.support.bench import answer
+from tests.support.soak import rest_soaks
 
 RECIPE = """
 extends = "demo"
@@ -117,7 +118,7 @@ def test_two_processes_give_the_result_of_one(environment, recipe, alone, tmp_pa
     _assert_close(alone, tmp_path)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", rest_soaks([0, 1], kept=[1]))
 def test_an_image_that_one_process_can_t_read_loses_no_step(environment, tmp_path, rank):
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)

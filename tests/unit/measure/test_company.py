@@ -24,6 +24,7 @@ from orchestrator.simulate.scenario import Scenario
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
 from search.spaces import get_space
 from tests.support.served_agent import ServedDevice
+from tests.support.soak import rest_soaks
 
 PLAN = make_plan(get_space("autovit-nano"), design=8, heldout=2, removals="none", seed=5)
 POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0, self_test=True)
@@ -59,7 +60,7 @@ def test_a_device_on_which_one_settle_run_is_enough_keeps_its_policy(tmp_path: P
     assert [record.residents for record in records if isinstance(record, CompanyRecord)] == [1, 1, 8, 1]
 
 
-@pytest.mark.parametrize(("cold_runs", "settle_runs"), [(2, 2), (3, 3)])
+@pytest.mark.parametrize(("cold_runs", "settle_runs"), rest_soaks([(2, 2), (3, 3)], kept=[(3, 3)]))
 def test_where_switching_lasts_longer_there_are_more_settle_runs(
     tmp_path: Path, cold_runs: int, settle_runs: int
 ) -> None:

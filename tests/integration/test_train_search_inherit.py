@@ -32,6 +32,7 @@ from search.supernet.data.images import open_data
 from search.supernet.train.trainer import Trainer
 
 torch.set_num_threads(1)
+assert "timm" not in sys.modules, "it takes seconds, and few recipes need it"
 recipe = Recipe(name="tiny", epochs=3, batch_size=128, learning_rate=2e-3, warmup_epochs=1, held_out=0.2)
 space = get_space("autovit-nano")
 directory, number, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

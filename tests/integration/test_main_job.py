@@ -15,6 +15,7 @@ from tests.support.profiling import SMALL
 from tests.support.sample_places import sample_places
 
 PROFILE = ("profile", "--device", "host", *SMALL)
+MEASURE = ("measure", "--device", "host", "--threads", "1", "--budget", "1s")
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,7 @@ def home(tmp_path_factory, export_cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("BLOCKTIME_LUTS", str(home / "luts"))
+        patch.setenv("BLOCKTIME_RUNS", str(home / "runs"))
         patch.setenv("BLOCKTIME_CACHE", str(export_cache))
         yield home
 
@@ -118,9 +120,7 @@ def test_prediction_measurement_and_validation(home, profiled):
         path.write_text(answer("arch", "sample", "autovit-nano", "--seed", seed))
     options = [part for path in archs for part in ("--arch", path)]
     predicted = json.loads(answer("lut", "predict", "host/v1", *options, "--json"))
-    measured = json.loads(
-        answer("measure", "--device", "host", "--threads", "1", "--budget", "1s", *options, "--json")
-    )
+    measured = json.loads(answer(*MEASURE, "--no-self-test", *options, "--json"))
     assert [row["params"] for row in measured["models"]] == [
         json.loads(answer("arch", "show", path, "--json"))["params"] for path in archs
     ]
@@ -134,3 +134,19 @@ def test_prediction_measurement_and_validation(home, profiled):
     assert checked["mape"] == pytest.approx(
         sum(abs(c["predicted_ms"] / c["measured_ms"] - 1) for c in checked["comparisons"]) / 2
     )
+
+
+def test_a_self_test_of_this_machine_is_in_the_journal_whatever_it_says(home, monkeypatch):
+    """A machine that is busy may be refused; no other outcome is allowed."""
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(home / "tested"))
+    archs = [home / f"tested{seed}.json" for seed in range(2)]
+    for seed, path in enumerate(archs):
+        path.write_text(answer("arch", "sample", "autovit-nano", "--seed", seed))
+    done = bench(*MEASURE, "--arch", archs[0], "--arch", archs[1])
+    assert done.returncode == 0 or (done.returncode == 4 and "--no-self-test" in done.stderr), done.stderr
+    (journal,) = (home / "tested").rglob("journal.jsonl")
+    kinds = [record.kind for record in read_log(journal)]
+    assert "company" in kinds
+    assert ("chunk" in kinds) == (done.returncode == 0)
+    if done.returncode == 0:
+        assert kinds.index("company") < kinds.index("chunk")

@@ -19,13 +19,13 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory, export_cache):
     home = tmp_path_factory.mktemp("home")
     LutStore([home / "luts"]).write(make_lut())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("BLOCKTIME_LUTS", str(home / "luts"))
-        patch.setenv("BLOCKTIME_CACHE", str(home / "cache"))
+        patch.setenv("BLOCKTIME_CACHE", str(export_cache))
         yield home
 
 

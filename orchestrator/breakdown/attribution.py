@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from luts.estimate.ratios import Ratio
+from orchestrator.breakdown.roofline import Operator, PartTime, Roof, part_times
 from orchestrator.export.lower.kinds import KINDS, Kind
 
 Method = Literal["tracer", "removal"]
@@ -38,12 +39,21 @@ class Attribution:
         whole_ms: Latency of the whole network, measured beside.
         shares: By kind, in the order of `KINDS`; kinds without any are left out.
         notes: What to know about these figures, one line each.
+        operators: All that a traced network executed; none by removal.
+        roof: What the machine reached beside it, where that was measured.
     """
 
     method: Method
     whole_ms: float
     shares: Mapping[Kind, Share]
     notes: tuple[str, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    roof: Roof | None = None
+
+    @property
+    def parts(self) -> tuple[PartTime, ...]:
+        """Of each kind what it is made of, against the roof; none without one."""
+        return part_times(self.operators, self.roof) if self.roof else ()
 
     @property
     def unexplained_ms(self) -> float:
@@ -52,7 +62,7 @@ class Attribution:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {
+        document: dict[str, Any] = {
             "whole_ms": self.whole_ms,
             "unexplained_ms": self.unexplained_ms,
             "shares": {
@@ -61,6 +71,13 @@ class Attribution:
             },
             "notes": list(self.notes),
         }
+        if self.roof:
+            document["roof"] = asdict(self.roof)
+            document["parts"] = [part.to_dict() for part in self.parts]
+            document["operators"] = [
+                asdict(each) | {"roof_ms": self.roof.ms(each)} for each in self.operators
+            ]
+        return document
 
 
 def by_removal(whole_ms: float, ratios: Mapping[Kind, Ratio], notes: Sequence[str] = ()) -> Attribution:
@@ -77,10 +94,12 @@ def by_removal(whole_ms: float, ratios: Mapping[Kind, Ratio], notes: Sequence[st
     return Attribution("removal", whole_ms, shares, tuple(notes))
 
 
-def by_tracer(whole_ms: float, times: Sequence[tuple[Kind, float]], notes: Sequence[str] = ()) -> Attribution:
-    """From kind and milliseconds of every operation of one execution; `whole_ms` without the tracer."""
+def by_tracer(
+    whole_ms: float, operators: Sequence[Operator], roof: Roof | None = None, notes: Sequence[str] = ()
+) -> Attribution:
+    """From every operator of one execution; `whole_ms` without the tracer."""
     sums: dict[Kind, float] = defaultdict(float)
-    for kind, ms in times:
-        sums[kind] += ms
+    for operator in operators:
+        sums[operator.kind] += operator.ms
     shares = {kind: Share(sums[kind]) for kind in KINDS if kind in sums}
-    return Attribution("tracer", whole_ms, shares, tuple(notes))
+    return Attribution("tracer", whole_ms, shares, tuple(notes), tuple(operators), roof)

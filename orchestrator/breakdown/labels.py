@@ -1,4 +1,4 @@
-"""Which kind each operation of an exported program is of, in the order in which the runtime executes them.
+"""What each operation of an exported program belongs to and does, in the order in which the runtime executes them.
 
 A program has forgotten the modules that it was made of. So the network is lowered once more, the same bytes, and
 what the backend serialises is noted with the modules that it came from. The runtime's own list is not quite that
@@ -17,9 +17,19 @@ from typing import Any
 from torch import nn
 
 from luts.format.errors import InvalidArtifactError
+from orchestrator.breakdown.costs import Cost, costs_of
 from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.lower.executorch import lower_to_executorch
-from orchestrator.export.lower.kinds import Chain, Family, Kind, base_name, family_of, place_of
+from orchestrator.export.lower.kinds import (
+    Chain,
+    Family,
+    Kind,
+    Part,
+    base_name,
+    family_of,
+    part_of,
+    place_of,
+)
 from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.source import build_module
 from orchestrator.export.lower.stamp import stamp_program
@@ -29,10 +39,12 @@ from orchestrator.wire.replies import TracedOperation
 
 @dataclass(frozen=True)
 class Label:
-    """An operation of a program: a word that its event has too, and its kind."""
+    """An operation of a program: a word that its event has too, its kind and part, its cost where known."""
 
     word: str
     kind: Kind
+    part: Part
+    cost: Cost | None = None
 
 
 def labels_of(artifact: Artifact) -> list[Label]:
@@ -56,20 +68,21 @@ def labels_of(artifact: Artifact) -> list[Label]:
             number = int(where.rpartition("_")[2])
             labels += _delegate_labels(graphs[number], classes) if len(graphs) == lowered.delegates else []
         else:
-            labels.append(Label(_word(name), place_of(name, _chain(where, classes)).kind))
+            chain = _chain(where, classes)
+            labels.append(Label(_word(name), place_of(name, chain).kind, part_of(name, chain)))
     return labels
 
 
-def kinds_of(operations: Sequence[TracedOperation], labels: Sequence[Label]) -> tuple[list[Kind], int]:
-    """The kind of each operation, and how many of them go by their name alone."""
+def matched(operations: Sequence[TracedOperation], labels: Sequence[Label]) -> tuple[list[Label], int]:
+    """The label of each operation, and how many of them go by their name alone."""
     words = [event_word(operation.name) for operation in operations]
-    kinds: list[Kind | None] = [None] * len(words)
+    found: list[Label | None] = [None] * len(words)
     matcher = SequenceMatcher(None, words, [label.word for label in labels], autojunk=False)
     for block in matcher.get_matching_blocks():
         for offset in range(block.size):
-            kinds[block.a + offset] = labels[block.b + offset].kind
-    by_name = kinds.count(None)
-    return [kind or _kind_by_name(word) for kind, word in zip(kinds, words, strict=True)], by_name
+            found[block.a + offset] = labels[block.b + offset]
+    by_name = found.count(None)
+    return [label or _label_by_name(word) for label, word in zip(found, words, strict=True)], by_name
 
 
 _EVENTS: Mapping[str, str] = {
@@ -133,19 +146,26 @@ def _word(operation: str) -> str:
     return _XNN_WORDS.get(name, name)
 
 
-def _kind_by_name(word: str) -> Kind:
-    return "convolution" if word == "weights" else place_of(word, [("", "")]).kind
+def _label_by_name(word: str) -> Label:
+    if word == "weights":
+        return Label(word, "convolution", "projection")
+    outside = [("", "")]
+    return Label(word, place_of(word, outside).kind, part_of(word, outside))
 
 
 def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> list[Label]:
     nodes = [node.xnode_union for node in recorded.graph.xnodes]
     sigmoids = {n.output_id: n.input_id for n in nodes if type(n).__name__ == "XNNSigmoid"}
     labels = []
-    for node, path in zip(nodes, recorded.paths, strict=True):
+    for node, path, cost in zip(nodes, recorded.paths, costs_of(recorded.graph), strict=True):
         name = type(node).__name__
         family: Family = "activation" if _is_silu(node, sigmoids) else family_of(name)
-        kind: Kind = "reshape" if path is None else place_of(name, _chain(path, classes), family).kind
-        labels.append(Label(_word(name), kind))
+        if path is None:
+            labels.append(Label(_word(name), "reshape", "reshape", cost))
+            continue
+        chain = _chain(path, classes)
+        kind, part = place_of(name, chain, family).kind, part_of(name, chain, family)
+        labels.append(Label(_word(name), kind, part, cost))
     return labels
 
 

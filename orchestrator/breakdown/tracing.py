@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from orchestrator.breakdown.attribution import Attribution, by_tracer
-from orchestrator.breakdown.labels import kinds_of, labels_of
+from orchestrator.breakdown.kernels import Kernel, kernels
+from orchestrator.breakdown.labels import labels_of, matched
+from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.link import Link
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import HelloReply
+from orchestrator.wire.replies import HelloReply, TracedOperation
 
 ROUNDS, WARMUP = 40, 5
 """Executions of the network with the tracer and of the one without, in random order; half of each is used."""
@@ -31,33 +36,22 @@ def why_untraced(hello: HelloReply, variant: Variant) -> str:
 
 
 def trace(device: Device, variant: Variant, artifact: Artifact) -> Attribution:
-    """Trace a network beside itself without the tracer.
+    """Trace a network beside itself without the tracer, and beside two kernels that tell what the machine reaches.
 
     Raises:
         DeviceError: the agent lost the connection, or gave no trace.
         AgentError: it can't load or run the network.
+        BlocktimeError: the kernels can't be exported.
     """
     labels = labels_of(artifact)
-    file = ModelFile(artifact.path, artifact.sha256)
-    plain = Link(device, variant.runtime, variant.load_options)
-    try:
-        traced_options = {**variant.load_options, "trace": True}
-        plain.client.ensure(file.path, file.sha256)
-        handles = [
-            plain.client.load(file.sha256, plain.runtime, options).handle
-            for options in (plain.options, traced_options)
-        ]
-        rng = random.Random(artifact.sha256)
-        order = [rng.sample([0, 1], 2) for _ in range(ROUNDS)]
-        result = plain.client.run(handles, order, WARMUP)
-    finally:
-        plain.drop()
-    operations = result.operations[1] if len(result.operations) == 2 else ()
-    if not operations:
-        raise DeviceError(f"the agent on {device.name} gave no trace; see its log, or use --method removal")
-    kinds, by_name = kinds_of(operations, labels)
-    visited = np.asarray(order)
-    whole_ms, traced_ms = (faster_half_ms(result.samples[visited == index]) for index in (0, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        product, copy = kernels(Path(folder))
+        samples, operations = _run(
+            device, variant, ModelFile(artifact.path, artifact.sha256), (product, copy)
+        )
+    whole_ms, traced_ms, product_ms, copy_ms = samples
+    roof = Roof(1e-6 * product.macs / product_ms, 1e-6 * copy.data_bytes / copy_ms)
+    found, by_name = matched(operations, labels)
     notes = [
         f"traced network: {traced_ms:.3f} ms; XNNPACK tells whole microseconds of its operators, cut off: up to "
         f"{1e-3 * sum(operation.call is not None for operation in operations):.3f} ms of "
@@ -67,8 +61,42 @@ def trace(device: Device, variant: Variant, artifact: Artifact) -> Attribution:
         notes.append(
             f"{by_name} of {len(operations)} operations go by their names alone, not by their modules"
         )
-    times = [(kind, operation.ns / 1e6) for kind, operation in zip(kinds, operations, strict=True)]
-    return by_tracer(whole_ms, times, notes)
+    operators = [
+        Operator(
+            operation.name,
+            label.kind,
+            label.part,
+            operation.ns / 1e6,
+            label.cost.macs if label.cost else None,
+            label.cost.data_bytes if label.cost else None,
+        )
+        for operation, label in zip(operations, found, strict=True)
+    ]
+    return by_tracer(whole_ms, operators, roof, notes)
+
+
+def _run(
+    device: Device, variant: Variant, network: ModelFile, beside: Sequence[Kernel]
+) -> tuple[list[float], Sequence[TracedOperation]]:
+    """Milliseconds of the network, of it traced and of the kernels, called in random order; its trace."""
+    link = Link(device, variant.runtime, variant.load_options)
+    files = [network, network, *(kernel.file for kernel in beside)]
+    options = [link.options, {**link.options, "trace": True}, *(link.options for _ in beside)]
+    try:
+        handles = []
+        for file, chosen in zip(files, options, strict=True):
+            link.client.ensure(file.path, file.sha256)
+            handles.append(link.client.load(file.sha256, link.runtime, chosen).handle)
+        rng = random.Random(network.sha256)
+        order = [rng.sample(range(len(handles)), len(handles)) for _ in range(ROUNDS)]
+        result = link.client.run(handles, order, WARMUP)
+    finally:
+        link.drop()
+    operations = result.operations[1] if len(result.operations) == len(handles) else ()
+    if not operations:
+        raise DeviceError(f"the agent on {device.name} gave no trace; see its log, or use --method removal")
+    visited = np.asarray(order)
+    return [faster_half_ms(result.samples[visited == index]) for index in range(len(handles))], operations
 
 
 def faster_half_ms(ns: np.ndarray) -> float:

@@ -30,6 +30,24 @@ TITLES: dict[Kind, str] = {
     "other": "pooling, classifier",
 }
 
+Part = Literal[
+    "projection", "product", "softmax", "normalisation", "activation", "reshape", "elementwise", "other"
+]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""What an operation does inside its kind: of attention EfficientViT's figure 2 tells reshapes, normalisation and
+element-wise operations apart. `projection` is a convolution or linear layer, `product` one of two activations."""
+
+PART_TITLES: dict[Part, str] = {
+    "projection": "linear and convolution",
+    "product": "matrix products",
+    "softmax": "softmax",
+    "normalisation": "normalisation",
+    "activation": "activation",
+    "reshape": "reshape and copy",
+    "elementwise": "element-wise",
+    "other": "other",
+}
+
 Chain = Sequence[tuple[str, str]]
 """The modules that an operation lies in, outermost first: each one's path and the name of its class."""
 
@@ -126,6 +144,27 @@ def place_of(operation: str, chain: Chain, family: Family | None = None) -> Plac
     if any(_NORM.search(class_name) and not _HEAD.search(class_name) for _, class_name in chain[1:][-1:]):
         return Place("normalisation")
     return Place(_OUTSIDE[family])
+
+
+def part_of(operation: str, chain: Chain, family: Family | None = None) -> Part:
+    """What an operation does, wherever it belongs; the arguments are those of `place_of`."""
+    if any(_NORM.search(class_name) and not _HEAD.search(class_name) for _, class_name in chain[1:][-1:]):
+        return "normalisation"
+    if base_name(operation).strip("_") == "softmax":
+        return "softmax"
+    return _PARTS[family or family_of(operation)]
+
+
+_PARTS: dict[Family, Part] = {
+    "convolution": "projection",
+    "linear": "projection",
+    "product": "product",
+    "normalisation": "normalisation",
+    "activation": "activation",
+    "reshape": "reshape",
+    "elementwise": "elementwise",
+    "other": "other",
+}
 
 
 _OUTSIDE: dict[Family, Kind] = {

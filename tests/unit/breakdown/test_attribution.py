@@ -4,6 +4,7 @@ import pytest
 
 from luts.estimate.ratios import Ratio
 from orchestrator.breakdown.attribution import by_removal, by_tracer
+from orchestrator.breakdown.roofline import Operator
 
 
 def ratio(without: float, half_width: float) -> Ratio:
@@ -34,7 +35,14 @@ def test_a_network_that_is_slower_without_has_a_negative_share():
 
 
 def test_traced_operations_of_a_kind_add_up_and_the_rest_is_unexplained():
-    found = by_tracer(5.0, [("mlp", 1.0), ("attention", 2.0), ("mlp", 0.5)])
+    found = by_tracer(
+        5.0,
+        [
+            Operator("a", "mlp", "projection", 1.0),
+            Operator("b", "attention", "softmax", 2.0),
+            Operator("c", "mlp", "activation", 0.5),
+        ],
+    )
     assert {kind: share.ms for kind, share in found.shares.items()} == {"attention": 2.0, "mlp": 1.5}
     assert found.shares["mlp"].low is None
     assert found.unexplained_ms == pytest.approx(1.5)

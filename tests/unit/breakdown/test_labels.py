@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from orchestrator.breakdown.labels import Label, event_word, kinds_of
+from orchestrator.breakdown.costs import Cost
+from orchestrator.breakdown.labels import Label, event_word, matched
 from orchestrator.breakdown.tracing import faster_half_ms
 from orchestrator.wire.replies import TracedOperation
 
@@ -19,11 +20,11 @@ def test_events_and_operations_meet_in_one_word():
 
 def test_a_transpose_that_the_runtime_merged_does_not_shift_what_follows():
     labels = [
-        Label("weights", "attention"),
-        Label("permute", "attention"),
-        Label("bmm", "attention"),
-        Label("weights", "mlp"),
-        Label("add", "elementwise"),
+        Label("weights", "attention", "projection", Cost(6, 20)),
+        Label("permute", "attention", "reshape"),
+        Label("bmm", "attention", "product"),
+        Label("weights", "mlp", "projection"),
+        Label("add", "elementwise", "elementwise"),
     ]
     events = operations(
         "Fully Connected (NC, F32) GEMM #1",
@@ -31,13 +32,18 @@ def test_a_transpose_that_the_runtime_merged_does_not_shift_what_follows():
         "Fully Connected (NC, F32) GEMM #2",
         "Add (ND) #1",
     )
-    assert kinds_of(events, labels) == (["attention", "attention", "mlp", "elementwise"], 0)
+    assert matched(events, labels) == ([labels[0], *labels[2:]], 0)
 
 
 def test_an_event_without_a_partner_goes_by_its_name():
     events = operations("Convolution (NHWC, F32) IGEMM #1", "Clamp (NC) #1", "Add (ND) #1")
-    kinds, by_name = kinds_of(events, [Label("add", "elementwise")])
-    assert kinds == ["convolution", "activation", "elementwise"]
+    found, by_name = matched(events, [Label("add", "elementwise", "elementwise", Cost(0, 12))])
+    assert [(label.kind, label.part) for label in found] == [
+        ("convolution", "projection"),
+        ("activation", "activation"),
+        ("elementwise", "elementwise"),
+    ]
+    assert [label.cost for label in found] == [None, None, Cost(0, 12)]
     assert by_name == 2
 
 

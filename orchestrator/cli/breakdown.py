@@ -11,6 +11,7 @@ import typer
 from luts.format.errors import UsageError
 from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, Choice, Method
 from orchestrator.breakdown.document import Breakdown, NetworkBreakdown
+from orchestrator.breakdown.roofline import Roof
 from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.options import (
     AccessOptions,
@@ -26,7 +27,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import output_files, write_table
-from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
+from orchestrator.export.lower.kinds import KINDS, PART_TITLES, TITLES, Kind
 from orchestrator.tasks.breakdown import break_down
 
 OUTPUTS = (".svg", ".png", ".pdf", ".json")
@@ -56,6 +57,13 @@ def breakdown_command(
             help="Draw stacked bars into a .svg, .png or .pdf, or write a .json; repeatable.",
         ),
     ] = None,
+    operators: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw what attention is made of, and operators against what this machine reaches, into a .svg, "
+            ".png or .pdf."
+        ),
+    ] = None,
     access: AccessOptions,
     self_test: SelfTestOption = True,
     workers: WorkersOption = None,
@@ -66,6 +74,9 @@ def breakdown_command(
     if not model:
         raise UsageError("nothing to break down; give --model (or --arch)")
     files = output_files(output, OUTPUTS)
+    drawn = output_files([operators] if operators else None, OUTPUTS[:3])
+    if drawn and method == "removal":
+        raise UsageError("--operators takes the event tracer; leave --method out")
     with shown_progress() as progress:
         broken_down = break_down(
             task.of(model),
@@ -80,6 +91,9 @@ def breakdown_command(
     title = f"{device}, {broken_down.variant.name}"
     for file in files:
         _write(file, broken_down, title)
+        say(f"written to {file}")
+    for file in drawn:
+        _draw_operators(file, broken_down, title)
         say(f"written to {file}")
     if as_json:
         emit_json(broken_down.to_dict())
@@ -96,6 +110,12 @@ def _write(file: Path, broken_down: Breakdown, title: str) -> None:
 
     simulated = ", SIMULATED" if broken_down.device.simulated else ""
     write_breakdown_figure(file, broken_down.networks, f"{title}{simulated}")
+
+
+def _draw_operators(file: Path, broken_down: Breakdown, title: str) -> None:
+    from orchestrator.report.operators_figure import write_operators_figure
+
+    write_operators_figure(file, broken_down.networks, title)
 
 
 def _show(network: NetworkBreakdown, title: str) -> None:
@@ -117,6 +137,8 @@ def _show(network: NetworkBreakdown, title: str) -> None:
     if "removal" in by:
         columns += [Column("low", "95 % low, ms", 3), Column("high", "high, ms", 3)]
     emit_rows(title, columns, rows, False)
+    if "tracer" in by and by["tracer"].roof:
+        _show_parts(by["tracer"], by["tracer"].roof)
     for item in by.values():
         for note in item.notes:
             tell(f"{METHOD_TITLES[item.method]}: {note}")
@@ -128,3 +150,34 @@ def _cells(by: Mapping[Method, Attribution], kind: Kind) -> dict[str, Any]:
     if "removal" in shares:
         cells |= {"low": shares["removal"].low, "high": shares["removal"].high}
     return cells
+
+
+_PARTS = [
+    Column("kind", "kind"),
+    Column("part", "of which"),
+    Column("operators", "operators", spare=3),
+    Column("ms", "ms", 3),
+    Column("share", "of the whole", 1, percent=True),
+    Column("macs", "MACs", counted=True, spare=1),
+    Column("data_bytes", "bytes", counted=True, spare=1),
+    Column("roof_ms", "at the roof, ms", 3),
+    Column("memory_bound", "of its ms memory-bound", 0, percent=True),
+]
+
+
+def _show_parts(item: Attribution, roof: Roof) -> None:
+    rows = [
+        part.to_dict()
+        | {
+            "kind": TITLES[part.kind],
+            "part": PART_TITLES[part.part],
+            "share": part.ms / item.whole_ms,
+            "memory_bound": part.memory_bound_ms / part.ms if part.ms else None,
+        }
+        for part in item.parts
+    ]
+    emit_rows("what each is made of", _PARTS, rows, False)
+    tell(
+        f"the roof: {roof.gmacs_s:.1f} GMAC/s in a matrix product, {roof.gbytes_s:.1f} GB/s in a copy of 16 MiB, "
+        "called between the network's rounds; what lies in a cache can be faster"
+    )

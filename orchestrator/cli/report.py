@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
 def report_command(
     lut: Annotated[str | None, typer.Option(help="LUT to report on.")] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder that `bench search -o` or `make demo` wrote.")
+        Path | None,
+        typer.Option(
+            help="Folder that `bench search -o`, `bench train` or `make demo` wrote, or one of several trainings."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file; for a run, report.html in its folder.")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +17,7 @@ from orchestrator.measure.validate import Validation
 from orchestrator.winner.choice import MeasuredArch, MeasuredBest
 from search.algorithms.record import Evaluated, SearchResult
 from search.spaces import Arch, load_arch
+from search.supernet.train.logs import LogRow, read_log
 
 if TYPE_CHECKING:
     from search.supernet.train.checkpoint_info import CheckpointInfo
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 MAX_PATH_BYTES = 4096
+
+MAX_CURVES = 12
+"""More lines than this can't be told apart."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class ReportInputs:
     measured: MeasuredBest | None = None
     supernet: CheckpointInfo | None = None
     absent: tuple[str, ...] = ()
+    curves: Mapping[str, tuple[LogRow, ...]] = field(default_factory=dict)
 
     @property
     def simulated(self) -> bool:
@@ -112,10 +117,13 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
     paths |= {f"search/{name}": search_folder / name for name in ("result.json", "measured.json")}
     there = [name for name, path in paths.items() if path.exists()]
     winner_path = search_folder / "winner.json"
+    curves = _curves(folder)
     if not there and not winner_path.exists():
+        if curves:
+            return ReportInputs(curves=curves)
         raise UsageError(
-            f"{folder} holds nothing to report; expected lut.txt, validation.json, supernet/ or search/, or what "
-            "bench search writes"
+            f"{folder} holds nothing to report; expected lut.txt, validation.json, supernet/ or search/, what "
+            "bench search or bench train writes, or folders of several trainings"
         )
 
     def read(name: str, load: Callable[[Path], Part]) -> Part | None:
@@ -133,10 +141,25 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
         winner=load_arch(str(winner_path)) if winner_path.exists() else winner,
         measured=read("search/measured.json", MeasuredBest.load),
         supernet=read("supernet/checkpoint.json", _supernet),
+        curves=curves,
         absent=tuple(
             words for name, words in places.items() if name not in there and not (name == "lut.txt" and lut)
         ),
     )
+
+
+def _curves(folder: Path) -> dict[str, tuple[LogRow, ...]]:
+    """The trainings whose logs lie in a folder or in the folders in it, by folder; those without a row left out.
+
+    Raises:
+        InvalidArtifactError: one is damaged, or there are more than `MAX_CURVES`.
+    """
+    logs = [folder / "log.csv", *sorted(folder.glob("*/log.csv"))]
+    there = [log for log in logs if log.is_file()]
+    if len(there) > MAX_CURVES:
+        raise InvalidArtifactError(f"{folder} holds {len(there)} trainings; a picture takes {MAX_CURVES}")
+    read = {log.parent.name or str(log.parent): read_log(log) for log in there}
+    return {name: rows for name, rows in read.items() if rows}
 
 
 def _lut_of_run(path: Path, store: LutStore) -> NamedLut:

@@ -12,8 +12,9 @@ from orchestrator.report.lut_sections import agreement, entries, quiet
 from orchestrator.report.provenance import provenance, subtitle, tiles, title
 from orchestrator.report.search_sections import architecture, history, latency, tradeoff
 from orchestrator.report.section import Section
+from orchestrator.report.training_sections import training
 
-SECTIONS = (tradeoff, architecture, latency, entries, agreement, history, quiet)
+SECTIONS = (tradeoff, architecture, latency, entries, agreement, history, training, quiet)
 """In the order of the page."""
 
 

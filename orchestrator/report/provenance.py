@@ -37,7 +37,7 @@ def title(inputs: ReportInputs) -> str:
         return f"{meta.space} on {meta.device.name}"
     if inputs.search is not None:
         return f"Search in {inputs.search.space}"
-    return "A run without a LUT"
+    return "Training" if inputs.curves and inputs.supernet is None else "A run without a LUT"
 
 
 def subtitle(inputs: ReportInputs) -> str:

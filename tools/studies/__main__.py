@@ -98,7 +98,7 @@ def _seconds(text: str) -> float:
 
 def _command(given: argparse.Namespace) -> str:
     """What to type again; the path of the images is the reader's own."""
-    if given.study in ("attention_share", "runtimes"):
+    if given.study in ("attention_share", "efficientvit", "runtimes"):
         return f"python -m tools.studies {given.study} --device {given.device} --budget {given.budget}"
     if given.study == "strategies":
         return f"python -m tools.studies strategies --truth nas-bench-macro.json --seeds {given.seeds}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.atomic_file import write_atomically
@@ -12,11 +15,52 @@ from search.supernet.train.progress import Pace, Progress
 
 COLUMNS = ("step", "epoch", "learning_rate", "loss", "accuracy", "images_per_s", "resolution")
 
+_READ = COLUMNS[:5]
+
 LOG_STEPS = 50
 """Steps between rows: 600,000 steps of the largest recipe make a file of one megabyte."""
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """A longer file is none of ours."""
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One row; loss and accuracy are means over the steps before."""
+
+    step: int
+    epoch: int
+    learning_rate: float
+    loss: float
+    accuracy: float
+
+
+def read_log(path: Path) -> tuple[LogRow, ...]:
+    """The rows of a `log.csv`, steps ascending; none where training had not come to the first.
+
+    Raises:
+        InvalidArtifactError: it can't be read, or is none of ours.
+    """
+    try:
+        if path.stat().st_size > MAX_LOG_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_LOG_BYTES} bytes; move it away")
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        if tuple(header[: len(_READ)]) != _READ:
+            raise ValueError(f"its columns are {', '.join(header)[:80]}")
+        read = tuple(
+            LogRow(int(row[0]), int(row[1]), float(row[2]), float(row[3]), float(row[4])) for row in rows
+        )
+    except OSError as error:
+        raise InvalidArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, IndexError) as error:
+        raise InvalidArtifactError(
+            f"{path}: not a training's log ({error}); move it away or train again"
+        ) from error
+    if any(not math.isfinite(value) for row in read for value in (row.loss, row.accuracy, row.learning_rate)):
+        raise InvalidArtifactError(f"{path}: holds numbers that are not finite; train again")
+    if any(before.step >= after.step for before, after in itertools.pairwise(read)):
+        raise InvalidArtifactError(f"{path}: its steps do not ascend; move it away or train again")
+    return read
 
 
 class CsvLog:

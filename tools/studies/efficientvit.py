@@ -66,7 +66,7 @@ FULL = Scale(
         words.Pair("efficientvit-m2", XXS, 3.7, "3.7 times as much on its CPU, 7.4 times in ONNX"),
     ),
     UNDONE[1:],
-    ("timm:swin_tiny_patch4_window7_224", "timm:deit_tiny_patch16_224", "efficientvit-m4"),
+    ("timm:swin_tiny_patch4_window7_224", "timm:deit_tiny_patch16_224", "timm:efficientvit_m4"),
     ((1, 8, 32), (1, 8)),
 )
 QUICK = Scale(

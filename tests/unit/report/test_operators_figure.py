@@ -1,0 +1,43 @@
+"""The picture of traced operators: bars of what attention is made of, points against the roof."""
+
+import pytest
+
+from luts.format.errors import UsageError
+from orchestrator.breakdown.attribution import by_tracer
+from orchestrator.breakdown.document import NetworkBreakdown
+from orchestrator.breakdown.roofline import Operator, Roof
+from orchestrator.report.operators_figure import group_of, operators_figure, write_operators_figure
+
+OPERATORS = (
+    Operator("a", "attention", "projection", 1.0, 10_000_000, 1_000_000),
+    Operator("b", "attention", "softmax", 0.5, 0, 500_000),
+    Operator("c", "mlp", "projection", 2.0, 40_000_000, 2_000_000),
+    Operator("d", "attention", "elementwise", 0.25, 0, 100_000),
+)
+NETWORK = NetworkBreakdown("net", "0" * 64, {}, (by_tracer(5.0, OPERATORS, Roof(50.0, 10.0)),))
+
+
+def test_pieces_of_a_bar():
+    assert group_of("attention", "softmax") == "attention: softmax"
+    assert group_of("attention", "elementwise") == group_of("attention", "other") == "attention: the rest"
+    assert group_of("mlp", "softmax") == "MLP"
+
+
+def test_bars_are_shares_of_the_latency_and_points_are_operators_with_macs():
+    bars, roof = operators_figure([NETWORK], "this machine").axes
+    assert [patch.get_width() for patch in bars.patches] == pytest.approx([20.0, 10.0, 5.0, 40.0])
+    assert [patch.get_x() for patch in bars.patches] == pytest.approx([0.0, 20.0, 30.0, 35.0])
+    (points,) = roof.collections
+    assert points.get_offsets().tolist() == [pytest.approx([10.0, 10.0]), pytest.approx([20.0, 20.0])]
+    (line,) = roof.lines
+    assert max(line.get_ydata()) == pytest.approx(50.0)
+
+
+def test_without_a_trace_there_is_nothing_to_draw(tmp_path):
+    removal = NetworkBreakdown("net", "0" * 64, {}, ())
+    with pytest.raises(UsageError, match="no network was traced"):
+        write_operators_figure(tmp_path / "a.png", [removal], "x")
+    with pytest.raises(UsageError, match=r"expected a name that ends in \.svg"):
+        write_operators_figure(tmp_path / "a.gif", [NETWORK], "x")
+    write_operators_figure(tmp_path / "a.svg", [NETWORK], "x")
+    assert "attention: softmax" in (tmp_path / "a.svg").read_text()

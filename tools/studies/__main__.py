@@ -110,6 +110,9 @@ def _command(given: argparse.Namespace) -> str:
         trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
         measured = f" --device {given.device} --lut {given.lut}" if given.study == "promise" else ""
         return f"python -m tools.studies {given.study} --truth nas-bench-macro.json {trained}{measured}"
+    if given.study == "attention_accuracy":
+        trained = f"--seeds {given.seeds} --epochs {given.epochs}"
+        return f"python -m tools.studies attention_accuracy --data {images} {trained} --budget {given.budget}"
     if given.study == "compare":
         measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
         return f"python -m tools.studies compare --data {images} --epochs {given.epochs} {measured}"

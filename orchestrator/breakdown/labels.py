@@ -8,12 +8,14 @@ like two texts, by what an operation is; a stretch without a partner goes by its
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
+import torch
 from torch import nn
 
 from luts.format.errors import InvalidArtifactError
@@ -53,7 +55,8 @@ def labels_of(artifact: Artifact) -> list[Label]:
     Raises:
         InvalidArtifactError: lowering gives another program now.
     """
-    module, inputs = build_module(artifact.spec)
+    with _one_thread():
+        module, inputs = build_module(artifact.spec)
     spec, plain = artifact.spec, artifact.report.made == "plain"
     with recorded_graphs() as graphs:
         lowered = lower_to_executorch(module, inputs, spec.backend, spec.precision, plain=plain)
@@ -71,6 +74,17 @@ def labels_of(artifact: Artifact) -> list[Label]:
             chain = _chain(where, classes)
             labels.append(Label(_word(name), place_of(name, chain).kind, part_of(name, chain)))
     return labels
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """As models are exported: the mean that settles random weights ends in other bits on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def matched(operations: Sequence[TracedOperation], labels: Sequence[Label]) -> tuple[list[Label], int]:

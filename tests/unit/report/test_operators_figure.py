@@ -1,5 +1,7 @@
 """The picture of traced operators: bars of what attention is made of, points against the roof."""
 
+from typing import Any
+
 import pytest
 
 from luts.format.errors import UsageError
@@ -24,7 +26,8 @@ def test_pieces_of_a_bar():
 
 
 def test_bars_are_shares_of_the_latency_and_points_are_operators_with_macs():
-    bars, roof = operators_figure([NETWORK], "this machine").axes
+    panels: list[Any] = operators_figure([NETWORK], "this machine").axes
+    bars, roof = panels
     assert [patch.get_width() for patch in bars.patches] == pytest.approx([20.0, 10.0, 5.0, 40.0])
     assert [patch.get_x() for patch in bars.patches] == pytest.approx([0.0, 20.0, 30.0, 35.0])
     (points,) = roof.collections

@@ -1,5 +1,7 @@
 """Training curves of a report: read from `log.csv`, one line a training."""
 
+from typing import Any
+
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
@@ -32,7 +34,8 @@ def test_a_line_for_each_training_of_a_folder(tmp_path):
     write_log(tmp_path / "just begun", ())
     inputs = read_run(tmp_path, None)
     assert list(inputs.curves) == ["hard", "none"]
-    loss, accuracy = training_figure(inputs.curves, 880).axes
+    panels: list[Any] = training_figure(inputs.curves, 880).axes
+    loss, accuracy = panels
     assert [list(line.get_ydata()) for line in loss.lines] == [[1.9], [2.1, 1.5, 1.25]]
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[37.5], [25.0, 50.0, 62.5]]
     assert list(accuracy.lines[1].get_xdata()) == [50, 100, 120]

@@ -1,6 +1,7 @@
 """The study of accuracy at equal throughput: which widths it takes, and what it says of them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_a_network_has_as_much_attention_as_said(count):
 
 
 def _point(share, images_s, accuracies):
-    measured = SimpleNamespace(throughput=SimpleNamespace(images_s=images_s))
+    measured: Any = SimpleNamespace(throughput=SimpleNamespace(images_s=images_s))
     return Point(share, 32, measured, accuracies)
 
 

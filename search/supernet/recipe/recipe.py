@@ -89,7 +89,8 @@ class Recipe(BaseModel):
         micro_batches: Parts of a batch that go through the network one after another or on several
             processes; BN normalises over one of them, so that the processes don't decide the result.
         multi_scale: MobileViT's multi-scale sampler (Mehta & Rastegari 2022, section 3.3): smaller
-            resolutions come in larger batches of about as many pixels; `batch_size` is that of the largest.
+            resolutions come in larger batches of about as many pixels; `batch_size` is that of the largest. True
+            has each resolution equally often in every epoch, "drawn" draws one at each step as the paper does.
         resolutions: Input resolutions to sample from, or "space" for all of the space; empty means the
             space's default alone.
         arch: JSON of the one network that is trained, for what it reaches alone; None to train the space.
@@ -129,7 +130,7 @@ class Recipe(BaseModel):
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(ge=2, le=65_536)
     micro_batches: int = Field(ge=1, le=4096, default=1)
-    multi_scale: bool = False
+    multi_scale: bool | Literal["drawn"] = False
     resolutions: tuple[int, ...] | Literal["space"] = ()
     arch: str | None = Field(max_length=65_536, default=None)
     freeze: int = Field(ge=0, le=64, default=0)

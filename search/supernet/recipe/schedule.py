@@ -29,8 +29,10 @@ class Schedule:
     """The steps of a run: every epoch visits each training image at most once, in an order of its own.
 
     With several resolutions each step draws one; with `multi_scale` each comes as often as the others in every
-    epoch, in shuffled order, in batches of about as many pixels. (MobileViT draws there, too, and the length of
-    its epochs varies.)
+    epoch, in shuffled order, in batches of about as many pixels. Where `multi_scale` is "drawn" each step draws its
+    resolution on its own, as MobileViT does (Mehta & Rastegari 2022, section 3.3). The length of the paper's epochs
+    varies with what they drew; here an epoch has the steps that it has there on average, and passes over the
+    images, each in an order of its own, go on from one epoch into the next.
     """
 
     def __init__(self, recipe: Recipe, train: np.ndarray, resolutions: tuple[int, ...]):
@@ -42,6 +44,7 @@ class Schedule:
         self.recipe, self.train, self.resolutions = recipe, train, tuple(sorted(resolutions))
         self.sizes = {resolution: self._batch_size(resolution) for resolution in self.resolutions}
         round_ = list(self.resolutions) if recipe.multi_scale else [self.resolutions[-1]]
+        self._drawn = recipe.multi_scale == "drawn"
         self._rounds = len(train) // sum(self.sizes[resolution] for resolution in round_)
         if self._rounds == 0:
             raise UsageError(
@@ -50,6 +53,8 @@ class Schedule:
             )
         self._round = round_
         self.steps_per_epoch = self._rounds * len(round_)
+        if self._drawn:
+            self.steps_per_epoch = len(train) * len(round_) // sum(self.sizes[side] for side in round_)
         self.steps = recipe.epochs * self.steps_per_epoch
 
     def data_step(self, step: int) -> int:
@@ -80,7 +85,8 @@ class Schedule:
         count = self.sizes[resolution]
         begin = self._sequence(epoch)[1][position] if recipe.multi_scale else position * count
         share = count // recipe.micro_batches
-        chosen = self._order(epoch)[begin + part * share : begin + (part + 1) * share]
+        first = begin + part * share
+        chosen = self._passing(first, share) if self._drawn else self._order(epoch)[first : first + share]
         number = data_step * recipe.micro_batches + part
         return Part(chosen, resolution, random.Random(f"augment {recipe.seed} {number}").getrandbits(63))
 
@@ -91,6 +97,29 @@ class Schedule:
             return recipe.batch_size
         share = recipe.batch_size // recipe.micro_batches * (self.resolutions[-1] / resolution) ** 2
         return 2 * int(share / 2) * recipe.micro_batches
+
+    def _passing(self, first: int, count: int) -> np.ndarray:
+        """Images of passes that follow each other, counted from the run's first."""
+        chosen = []
+        while count:
+            number, offset = divmod(first, len(self.train))
+            taken = self._order(number)[offset : offset + count]
+            chosen.append(taken)
+            first, count = first + len(taken), count - len(taken)
+        return np.concatenate(chosen)
+
+    def _images_before(self, epoch: int) -> int:
+        """Images of all epochs before one, where resolutions are drawn."""
+        return sum(sum(self.sizes[side] for side in self._draws(earlier)) for earlier in range(epoch))
+
+    def _draws(self, epoch: int) -> list[int]:
+        """Resolutions of an epoch's steps."""
+        rng = random.Random(f"resolutions {self.recipe.seed} {epoch}")
+        if self._drawn:
+            return rng.choices(self.resolutions, k=self.steps_per_epoch)
+        drawn = self._round * self._rounds
+        rng.shuffle(drawn)
+        return drawn
 
     @lru_cache(maxsize=2)  # noqa: B019 - a schedule lives as long as its run
     def _order(self, epoch: int) -> np.ndarray:
@@ -103,7 +132,7 @@ class Schedule:
     @lru_cache(maxsize=2)  # noqa: B019
     def _sequence(self, epoch: int) -> tuple[list[int], list[int]]:
         """Resolutions of an epoch's steps, and where each begins in the order of images."""
-        drawn = self._round * self._rounds
-        random.Random(f"resolutions {self.recipe.seed} {epoch}").shuffle(drawn)
-        starts = np.cumsum([0, *(self.sizes[resolution] for resolution in drawn)])
+        drawn = self._draws(epoch)
+        first = self._images_before(epoch) if self._drawn else 0
+        starts = np.cumsum([first, *(self.sizes[resolution] for resolution in drawn)])
         return drawn, [int(start) for start in starts[:-1]]

@@ -1,5 +1,7 @@
 """Recipes as files, what they say of the paper, and the steps that follow from them."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def test_recipes_of_other_papers():
     assert (mobilevit.warmup_learning_rate, mobilevit.learning_rate) == (2e-4, 2e-3)
     assert (mobilevit.min_learning_rate, mobilevit.label_smoothing) == (2e-4, 0.1)
     assert mobilevit.ema_decay == pytest.approx(1 - 0.0005)
-    assert mobilevit.multi_scale
+    assert mobilevit.multi_scale == "drawn"
     assert mobilevit.warmup_epochs * 1_281_167 / 1024 == pytest.approx(3000, rel=0.01)
     assert mobilevit.augmentation == Augmentation(crop="resized")
     assert efficientvit.augmentation == imagenet.augmentation
@@ -162,6 +164,29 @@ def test_multi_scale_batches_have_as_many_pixels():
         assert len(set(seen)) == len(seen) == 54 * rounds
     with pytest.raises(UsageError, match="batches of 54 need"):
         Schedule(recipe, np.arange(50), (128, 192, 256))
+
+
+def test_drawn_resolutions_are_those_of_the_papers_sampler():
+    """A resolution a step whatever came before, as many pixels in each batch, and passes without gaps."""
+    recipe = BASE.model_copy(update={"multi_scale": "drawn", "epochs": 20})
+    sides = (160, 192, 256, 288, 320)
+    schedule = Schedule(recipe, np.arange(1000), sides)
+    assert schedule.sizes == {320: 8, 288: 8, 256: 12, 192: 22, 160: 32}
+    assert schedule.steps_per_epoch == 1000 * 5 // (8 + 8 + 12 + 22 + 32)
+    parts = [schedule.part(step, 0) for step in range(schedule.steps)]
+    drawn = [part.resolution for part in parts]
+    assert all(len(part.indices) == schedule.sizes[part.resolution] for part in parts)
+    expected, spread = len(drawn) / 5, (len(drawn) * 0.2 * 0.8) ** 0.5
+    assert all(abs(drawn.count(side) - expected) < 4 * spread for side in sides)
+    first = [drawn[: schedule.steps_per_epoch].count(side) for side in sides]
+    assert len(set(first)) > 1, "drawn, not dealt out"
+    again = sum(a == b for a, b in itertools.pairwise(drawn)) / (len(drawn) - 1)
+    assert 0.15 < again < 0.25, "what came before does not matter"
+    seen = np.concatenate([part.indices for part in parts])
+    for begin in range(0, len(seen) - 999, 1000):
+        assert len(set(seen[begin : begin + 1000])) == 1000
+    late = Schedule(recipe, np.arange(1000), sides).part(schedule.steps - 1, 0)
+    assert np.array_equal(late.indices, parts[-1].indices), "a run that goes on gets the same"
 
 
 def test_resolutions_of_the_space_are_all_drawn():

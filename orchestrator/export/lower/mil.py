@@ -95,6 +95,15 @@ def _conv(given: Inputs) -> Tensor:
     )
 
 
+def _stretch(given: Inputs) -> Tensor:
+    """Bilinear, with pixels as areas: half pixel centres are the default where corners are not aligned."""
+    if given["align_corners"] or not given.get("half_pixel_centers", True):
+        raise UnknownOperatorError("no evaluation of a Core ML upsampling that does not take pixels as areas")
+    x, scales = given["x"], (given["scale_factor_height"], given["scale_factor_width"])
+    size = [round(side * float(scale)) for side, scale in zip(x.shape[2:], scales, strict=True)]
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
 def _pad(given: Inputs) -> Tensor:
     if given["mode"] != "constant":
         raise UnknownOperatorError(f"no evaluation of Core ML's pad in mode {given['mode']}")
@@ -151,7 +160,11 @@ def _dequantize(given: Inputs) -> Tensor:
 
 _OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
     "add": lambda g: g["x"] + g["y"],
+    "batch_norm": lambda g: F.batch_norm(
+        g["x"], g["mean"], g["variance"], g.get("gamma"), g.get("beta"), eps=float(g["epsilon"])
+    ),
     "cast": lambda g: g["x"],
+    "clip": lambda g: g["x"].clamp(g["alpha"], g["beta"]),
     "concat": lambda g: torch.cat(g["values"], g["axis"]),
     "conv": _conv,
     "dequantize": _dequantize,
@@ -163,7 +176,6 @@ _OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
     "quantize": _quantize,
     "reduce_mean": lambda g: g["x"].mean(tuple(g["axes"]), keepdim=g["keep_dims"]),
     "relu": lambda g: F.relu(g["x"]),
-    "relu6": lambda g: F.relu6(g["x"]),
     "reshape": lambda g: g["x"].reshape(g["shape"]),
     "sigmoid": lambda g: torch.sigmoid(g["x"]),
     "silu": lambda g: F.silu(g["x"]),
@@ -173,4 +185,5 @@ _OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
     "squeeze": lambda g: g["x"].squeeze(tuple(g["axes"])),
     "sub": lambda g: g["x"] - g["y"],
     "transpose": lambda g: g["x"].permute(g["perm"]),
+    "upsample_bilinear": _stretch,
 }

@@ -28,7 +28,7 @@ MODELS_FILE = "models.csv"
 SAMPLES_FILE = "samples.parquet"
 
 MAX_FILE_BYTES = {
-    META_FILE: 1 << 20,
+    META_FILE: 8 << 20,
     ENTRIES_FILE: 16 << 20,
     MODELS_FILE: 256 << 20,
     SAMPLES_FILE: 512 << 20,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -100,6 +101,15 @@ def read_lut(folder: Path) -> Lut:
 def read_files(folder: Path) -> dict[str, bytes]:
     """The four files of a LUT, none larger than its bound. Raises InvalidArtifactError."""
     return {name: read_bytes(folder / name, limit, "restore it") for name, limit in MAX_FILE_BYTES.items()}
+
+
+def digest_of(ref: LutRef) -> str:
+    """sha256 of a LUT's lut.json, which has those of its other files; "" where it can't be read."""
+    try:
+        content = read_bytes(ref.path / META_FILE, MAX_FILE_BYTES[META_FILE], "restore it")
+    except InvalidArtifactError:
+        return ""
+    return hashlib.sha256(content).hexdigest()
 
 
 class LutStore:

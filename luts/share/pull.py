@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from luts.format.origin import (
     trust_words,
     write_origin,
 )
-from luts.format.store import PACKAGED, LutRef, LutStore, read_files
+from luts.format.store import PACKAGED, LutRef, LutStore, digest_of, read_files
 from luts.share.index import SharedLut
 from luts.share.repository import Repository
 from luts.share.signature import SIGNATURE_BYTES, check, sign
+from luts.source_check import check_sources
 from luts.verify import verify_lut
 
 
@@ -68,12 +68,13 @@ def pull(
     """
     shared = repository.find(wanted)
     for ref in store.list():
-        if ref.name == shared.name and _digest(ref) == shared.digest:
+        if ref.name == shared.name and digest_of(ref) == shared.digest:
             return Pulled(ref.path, shared, trust(ref.path), new=False)
     files, signature = repository.files(shared)
     try:
         signed, key = _signed(files, signature, public_key)
         lut = _verified(files) if verify else decode(files)
+        check_sources(lut, store)
     except InvalidArtifactError as error:
         raise InvalidArtifactError(f"{shared} is not taken: {error}") from error
     if SharedLut.of_files(files) != shared:
@@ -161,11 +162,3 @@ def _verified(files: Mapping[str, bytes]) -> Lut:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         return verify_lut(Path(folder))
-
-
-def _digest(ref: LutRef) -> str:
-    try:
-        content = read_bytes(ref.path / META_FILE, 1 << 20, "restore it")
-    except InvalidArtifactError:
-        return ""
-    return hashlib.sha256(content).hexdigest()

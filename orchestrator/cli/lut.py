@@ -9,6 +9,7 @@ import typer
 from luts.format.errors import UsageError
 from luts.format.messages import unknown
 from luts.share.pull import note_verified
+from luts.source_check import check_sources
 from luts.verify import rebuild, verify_lut
 from orchestrator.cli import lut_adapt, lut_board, lut_diff, lut_published, lut_share, lut_versions
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store
@@ -83,8 +84,10 @@ def verify_command(
     as_json: JsonOption = False,
 ) -> None:
     """Check every file of a LUT and recompute all entries from its samples; with --key, its signature too."""
-    ref = open_store(luts).resolve(lut)
+    store = open_store(luts)
+    ref = store.resolve(lut)
     verified = verify_lut(ref.path)
+    sources = check_sources(verified, store)
     trust = note_verified(ref.path, key)
     facts = {
         "lut": str(ref),
@@ -93,6 +96,7 @@ def verify_command(
         "entries": len(verified.entries),
         "models": len(verified.models),
         "samples": verified.samples.num_rows,
+        **({"sources": "; ".join(map(str, sources))} if sources else {}),
     }
     emit_facts("", facts, as_json)
 

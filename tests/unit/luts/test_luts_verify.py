@@ -91,7 +91,7 @@ def test_an_oversized_file_is_not_read_whole(lut: Lut, tmp_path: Path) -> None:
     folder = written(tmp_path, encode(lut))
     with (folder / META_FILE).open("r+b") as stream:
         stream.truncate(MAX_FILE_BYTES[META_FILE] + 1)
-    with pytest.raises(InvalidArtifactError, match=r"lut\.json: over 1048576 bytes"):
+    with pytest.raises(InvalidArtifactError, match=r"lut\.json: over 8388608 bytes"):
         verify_lut(folder)
 
 

@@ -1,0 +1,92 @@
+"""A LUT that was learned from others is recomputed without them, and compared with those that are at hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from luts.format.errors import InvalidArtifactError
+from luts.format.lut import Lut
+from luts.format.schema import LutInputs
+from luts.format.store import LutStore, digest_of
+from luts.share.location import location
+from luts.share.pull import pull, push
+from luts.share.repository import Repository
+from luts.source_check import check_sources
+from luts.verify import rebuild, verify_lut
+from orchestrator.tasks.sources import Sources
+from tests.support.bench import bench
+from tests.unit.tasks.test_sources import WORLD, made, slower
+
+
+@pytest.fixture(scope="module")
+def source() -> Lut:
+    return made(name="pixel")
+
+
+@pytest.fixture(scope="module")
+def learned(source: Lut, tmp_path_factory: pytest.TempPathFactory) -> Lut:
+    store = LutStore([tmp_path_factory.mktemp("source")])
+    ref = store.resolve(str(store.write(source)))
+    kept = Sources({ref: source}).kept_with([entry.key for entry in source.entries])
+    return made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
+
+
+def of_edited_source(learned: Lut) -> Lut:
+    """Learned from entries that its source does not have; it verifies alone, since all follows from them."""
+    (kept,) = learned.meta.sources
+    first, *rest = kept.entry_ms
+    assert first is not None
+    other = kept.model_copy(update={"entry_ms": (1.01 * first, *rest)})
+    inputs = LutInputs.of(learned.meta).model_copy(update={"sources": (other,)})
+    return rebuild(replace(learned, meta=learned.meta.model_copy(update={"sources": inputs.sources})))
+
+
+def test_a_transferred_lut_is_pulled_and_recomputed_without_its_sources(learned, source, tmp_path) -> None:
+    mine, place, theirs = LutStore([tmp_path / "mine"]), tmp_path / "place", LutStore([tmp_path / "theirs"])
+    repository = Repository(location(str(place)), pytest.fail)
+    push(repository, mine.write(learned))
+    pulled = pull(repository, "xiaomi", theirs)
+    assert verify_lut(pulled.path) == learned
+    (check,) = check_sources(learned, theirs)
+    assert check.ref is None
+    assert str(check) == (
+        f"pixel/toy/executorch-xnnpack-fp32-t1/v1 ({check.digest[:12]}) not at hand, its entries are taken as "
+        "lut.json has them"
+    )
+    done = bench("lut", "verify", "xiaomi", "--luts", theirs.roots[0])
+    assert "not at hand" in " ".join(done.stdout.split()), done.stderr
+    written = theirs.write(source)
+    (check,) = check_sources(learned, theirs)
+    assert check.ref is not None
+    assert check.ref.path == written
+    assert check.digest == digest_of(check.ref)
+
+
+def test_entries_that_the_source_at_hand_has_not_are_refused(learned, source, tmp_path) -> None:
+    edited, place, store = of_edited_source(learned), tmp_path / "place", LutStore([tmp_path / "luts"])
+    repository = Repository(location(str(place)), pytest.fail)
+    made_up = LutStore([tmp_path / "made-up"]).write(edited)
+    assert verify_lut(made_up) == edited, "alone it follows from what it says"
+    push(repository, made_up)
+    store.write(source)
+    key = source.entries[0].key
+    with pytest.raises(InvalidArtifactError, match="is not taken: lut.json: of its source pixel") as caught:
+        pull(repository, "xiaomi", store)
+    assert f"another {key} than pixel/" in str(caught.value)
+    assert [ref.device for ref in store.list()] == ["pixel"], "nothing was written"
+    done = bench("lut", "verify", made_up, "--luts", store.roots[0])
+    assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+
+
+def test_a_lut_of_as_many_blocks_and_sources_as_there_may_be_can_be_read_again(
+    learned, tmp_path: Path
+) -> None:
+    (kept,) = learned.meta.sources
+    long = tuple(0.123456789012345 for _ in range(8_000))
+    meta = learned.meta.model_copy(
+        update={"sources": tuple(kept.model_copy(update={"entry_ms": long}) for _ in range(8))}
+    )
+    path = LutStore([tmp_path]).write(replace(learned, meta=meta))
+    assert (path / "lut.json").stat().st_size > 1 << 20
+    assert LutStore([tmp_path]).load(str(path)).meta.sources == meta.sources

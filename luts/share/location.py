@@ -40,6 +40,10 @@ class Location(ABC):
             StorageError: it can't be reached.
         """
 
+    def is_there(self) -> bool:
+        """False where it can be told that there is no such place, before anything is read."""
+        return True
+
     @abstractmethod
     def names(self, folder: str) -> list[str]:
         """Paths of all files in a folder and below. Raises StorageError."""
@@ -77,6 +81,9 @@ class Folder(Location):
     def __init__(self, url: str, root: Path) -> None:
         super().__init__(url)
         self._root = root
+
+    def is_there(self) -> bool:
+        return self._root.is_dir()
 
     def read(self, path: str, limit: int) -> bytes | None:
         file = self._root / path

@@ -45,9 +45,14 @@ class Repository:
         """All, in order of name and date.
 
         Raises:
+            UsageError: there is no such folder.
             InvalidArtifactError: a server that lists no names has no index.json, or it is damaged.
             StorageError: it can't be reached.
         """
+        if not self.location.is_there():
+            raise UsageError(
+                f"{self.location.url}: no such folder; check its name, or bench lut push makes it"
+            )
         return sorted(self._entries().values(), key=lambda lut: (lut.name, lut.created, lut.digest))
 
     def check_writable(self) -> None:

@@ -69,3 +69,10 @@ def test_bad_places_and_names_end_in_one_line(refs, there, tmp_path):
     refused(bench("lut", "search", "ftp://somewhere"), 2, "expected a folder, s3://")
     refused(bench("lut", "push", refs[0].path, "https://somewhere/luts"), 2, "only read")
     refused(bench("lut", "pull", tmp_path / "luts.zip", "host"), 2, "an archive")
+
+
+def test_a_folder_that_is_not_there_is_named_instead_of_searched(tmp_path):
+    gone = tmp_path / "plcae"
+    for command in (("search", gone), ("pull", gone, "host"), ("board", gone)):
+        refused(bench("lut", *command), 2, f"{gone}: no such folder")
+    assert not gone.exists()

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Checks the iPhone app where there is no Mac, in build/ios: its views, its probe and its entry point are type-checked
-# against declarations of SwiftUI, UIKit and Darwin that follow Apple's documentation (ios_bench/typecheck).
+# Checks the iPhone app where there is no Mac, in build/ios: its views, its probe, its entry point and the test that device
+# farms run are type-checked against declarations of SwiftUI, UIKit, XCTest and Darwin that follow Apple's documentation (ios_bench/typecheck).
 # Does nothing where no input of it changed since it last ended well.
 . "$(dirname "${BASH_SOURCE[0]}")/builds.sh"
 
 out=$root/build/ios
 toolchain=$root/.toolchains/swift/usr/libexec/swift/bin
 kit=ios_bench/BenchKit
-app=ios_bench/App/Bench
+app=ios_bench/App
 stubs=ios_bench/typecheck
 
 [[ -x $toolchain/swiftc ]] || die "there is no Swift toolchain; run make toolchains"
@@ -30,7 +30,7 @@ modules() { # FOLDER
     mapfile -t sources < <(find "$folder" -name '*.swift')
     module "$1" "$name" 6 "${sources[@]}" -Xfrontend -experimental-skip-all-function-bodies
   done
-  for name in Darwin:5 UIKit:6 SwiftUI:6 os:5; do
+  for name in Darwin:5 UIKit:6 SwiftUI:6 XCTest:5 os:5; do
     module "$1" "${name%:*}" "${name#*:}" "$stubs/${name%:*}.swift" -Xfrontend -experimental-skip-all-function-bodies
   done
 }
@@ -46,7 +46,8 @@ type_check() { # FOLDER
     sed 's/#if os(iOS)/#if true/' "$source" >"$1/${source##*/}"
   done
   module "$1" BenchApp 6 "$1"/*.swift -D EXECUTORCH
-  module "$1" Bench 6 $app/*.swift
+  module "$1" Bench 6 $app/Bench/*.swift
+  module "$1" BenchTests 6 $app/BenchTests/*.swift
   rm "$1"/*.swift
   sed 's/#if os(macOS)/#if true/' $kit/Sources/blocktime-agent/Machine.swift >"$1/Machine.swift"
   module "$1" Agent 6 "$1/Machine.swift" $kit/Sources/blocktime-agent/Options.swift
@@ -55,4 +56,4 @@ type_check() { # FOLDER
 inputs="$(digest $kit/Sources $kit/standin $stubs native/include tools/check_ios.sh tools/builds.sh)"
 inputs+=" $(digest_of .toolchains/swift/.installed)"
 once "$out/modules" "$inputs" modules
-once "$out/checked" "$inputs $(digest $app)" type_check
+once "$out/checked" "$inputs $(digest $app/Bench $app/BenchTests)" type_check

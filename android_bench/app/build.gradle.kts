@@ -49,6 +49,11 @@ android {
         buildConfigField("String", "EXECUTORCH_VERSION", "\"${executorch.get().version}-$backends\"")
     }
 
+    // Device farms want an APK of tests beside the app's: `gradlew :app:assembleReleaseAndroidTest` makes one, which names
+    // the app's own instrumentation. A debuggable build is not measured.
+    defaultConfig.testInstrumentationRunner = "dev.blocktime.bench.BundleInstrumentation"
+    testBuildType = "release"
+
     // Pins threads to cores. Only for the processors that ExecuTorch has libraries for.
     externalNativeBuild.cmake.path = file("src/main/cpp/CMakeLists.txt")
     defaultConfig.ndk.abiFilters += listOf("arm64-v8a", "x86_64")

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from orchestrator.wire.errors import exit_code
 # Besides the end of stdin, which children that a dead parent left behind may hold open. Rare, so that it does
 # not wake up inside a timed call more than a few times an hour.
 _PARENT_POLL_S = 10.0
+
+_INTERRUPTED = 128 + signal.SIGINT
+"""As a shell says of a program that Ctrl-C ended."""
 
 
 def program_options(prog: str, description: str | None) -> argparse.ArgumentParser:
@@ -61,7 +65,10 @@ def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelSto
         print(error, file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
-        return 0
+        if not options.bundle:
+            return 0
+        print("interrupted; run the bundle again, it goes on", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 import tarfile
 from collections import Counter
@@ -164,6 +165,24 @@ def test_time_or_passes_end_what_does_not_become_narrow(
     assert records[-1] == Finished(kind="done", ended=ended)
     by_kind = Counter(type(record) for record in records)
     assert by_kind[Ran] == 2 * RUNS * passes, "all rounds, since none are narrow enough"
+
+
+def test_ctrl_c_is_not_taken_for_the_end(program: AgentProgram, bundle: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "tiny.bundle.journal.jsonl"
+
+    def has_begun() -> bool:
+        return journal.exists() and b'"kind":"load"' in journal.read_bytes()
+
+    with subprocess.Popen(
+        command(program, bundle), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        until(has_begun, 300)
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(timeout=300)
+    assert running.returncode in (130, -signal.SIGINT)
+    assert said == b""
+    assert b'"kind":"done"' not in journal.read_bytes()
+    assert run(program, bundle).returncode == 0
 
 
 def test_what_can_t_be_used_is_one_line(program: AgentProgram, bundle: Path, tmp_path: Path) -> None:

@@ -157,9 +157,12 @@ def test_device_farms_find_the_instrumentation(report: Path, manifest: ET.Elemen
     name = instrumentation.get(f"{ANDROID}name").removeprefix(".")
     assert f"Ldev/blocktime/bench/{name};" in (report / "classes.txt").read_text().split()
     assert (
-        f"am instrument -w -e bundle FILE {PACKAGE}/.{name}"
+        f"am instrument -w -r -e bundle FILE {PACKAGE}/.{name}"
         in (BENCH / f"app/src/main/kotlin/dev/blocktime/bench/{name}.kt").read_text()
     )
+    gradle = (BENCH / "app/build.gradle.kts").read_text()
+    assert f'testInstrumentationRunner = "{PACKAGE}.{name}"' in gradle, "of the APK of tests"
+    assert 'testBuildType = "release"' in gradle, "a debuggable build is not measured"
 
 
 def test_app_and_orchestrator_agree(manifest: ET.Element) -> None:

@@ -60,7 +60,7 @@ def test_export_options_are_a_property_list() -> None:
 @needs_swift
 def test_sources_are_in_format() -> None:
     configuration = ROOT / "ios_bench/BenchKit/.swift-format"
-    folders = (APP / "Bench", ROOT / "ios_bench/typecheck")
+    folders = (APP / "Bench", APP / "BenchTests", ROOT / "ios_bench/typecheck")
     _swift("swift", "format", "lint", "--strict", "--recursive", "--configuration", configuration, *folders)
 
 
@@ -73,8 +73,8 @@ def modules() -> Path:
 
 
 @needs_swift
-def test_views_and_probe_type_check(modules: Path) -> None:
-    assert {"AppleSystem", "BenchApp", "Bench", "MacProbe", "Agent"} <= {
+def test_views_probe_and_the_farms_test_type_check(modules: Path) -> None:
+    assert {"AppleSystem", "BenchApp", "Bench", "BenchTests", "MacProbe", "Agent"} <= {
         path.stem for path in (modules.parent / "checked").iterdir()
     }
 

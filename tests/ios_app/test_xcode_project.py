@@ -60,29 +60,43 @@ def test_what_the_project_names_exists(project: dict[str, Any]) -> None:
 
 
 def test_both_configurations_take_their_settings_from_the_file(project: dict[str, Any]) -> None:
-    (target,) = of_kind(project, "PBXNativeTarget")
     (root,) = of_kind(project, "PBXProject")
-    for owner in (target, root):
+    for owner in (*of_kind(project, "PBXNativeTarget"), root):
         lists = project["objects"][owner["buildConfigurationList"]]["buildConfigurations"]
         assert [project["objects"][one]["name"] for one in lists] == ["Debug", "Release"]
     bases = [
-        one["baseConfigurationReference"]
+        project["objects"][one["baseConfigurationReference"]]["path"]
         for one in of_kind(project, "XCBuildConfiguration")
-        if one["buildSettings"]
+        if "baseConfigurationReference" in one
     ]
-    assert {project["objects"][base]["path"] for base in bases} == {"App.xcconfig"}
-    assert len(bases) == 2
+    assert sorted(bases) == ["App.xcconfig"] * 2 + ["Tests.xcconfig"] * 2
     assert of_kind(project, "XCConfigurationList")[0]["defaultConfigurationName"] == "Release"
 
 
 def test_the_scheme_builds_the_target_and_runs_it_as_it_is_measured(project: dict[str, Any]) -> None:
     scheme = ET.parse(APP / "Bench.xcodeproj/xcshareddata/xcschemes/Bench.xcscheme").getroot()
     names = {one.get("BlueprintIdentifier") for one in scheme.iter("BuildableReference")}
-    assert [project["objects"][name]["isa"] for name in names] == ["PBXNativeTarget"]
+    assert {project["objects"][name]["isa"] for name in names} == {"PBXNativeTarget"}
     launch = scheme.find("LaunchAction")
     assert launch is not None
     assert launch.get("buildConfiguration") == "Release"
     assert launch.get("selectedDebuggerIdentifier") == ""
+
+
+def test_the_scheme_tests_what_is_hosted_in_the_app(project: dict[str, Any]) -> None:
+    """A test that linked the app's code again would have an agent of its own, and no port for it."""
+    scheme = ET.parse(APP / "Bench.xcodeproj/xcshareddata/xcschemes/Bench.xcscheme").getroot()
+    (reference,) = scheme.findall("TestAction/Testables/TestableReference/BuildableReference")
+    tests = project["objects"][reference.get("BlueprintIdentifier")]
+    assert tests["productType"] == "com.apple.product-type.bundle.unit-test"
+    (needed,) = (project["objects"][one]["target"] for one in tests["dependencies"])
+    assert project["objects"][needed]["name"] == "Bench"
+    assert "packageProductDependencies" not in tests
+    settings = dict(re.findall(r"^(\w+) = (.*)$", (APP / "Tests.xcconfig").read_text(), re.MULTILINE))
+    product = project["objects"][project["objects"][needed]["productReference"]]["path"]
+    assert settings["TEST_HOST"] == f"$(BUILT_PRODUCTS_DIR)/{product}/Bench"
+    assert settings["BUNDLE_LOADER"] == "$(TEST_HOST)"
+    assert scheme.find("TestAction").get("buildConfiguration") == "Release"
 
 
 def read_project(path: Path) -> dict[str, Any]:

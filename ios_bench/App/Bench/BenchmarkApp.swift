@@ -4,15 +4,9 @@ import SwiftUI
 /// The benchmark agent as an app. All that it does is in BenchKit; here are only its views.
 @main
 struct BenchmarkApp: App {
-  @State private var start: Result<AgentModel, any Error>
-
-  init() {
-    _start = State(initialValue: Result { try PhoneAgent.makeModel() })
-  }
-
   var body: some Scene {
     WindowGroup {
-      switch start {
+      switch PhoneAgent.app {
       case .success(let model): AgentView(model: model)
       case .failure(let error):
         ContentUnavailableView(

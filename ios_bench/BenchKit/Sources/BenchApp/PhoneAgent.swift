@@ -45,9 +45,11 @@ public enum PhoneAgent {
   }
 
   #if os(iOS)
-    /// The model of this app, as it was launched.
+    /// The model of this app, as it was launched; a test that is hosted in the app finds it here.
+    @MainActor public static let app = Result { try makeModel() }
+
     @MainActor
-    public static func makeModel() throws -> AgentModel {
+    private static func makeModel() throws -> AgentModel {
       let foreground = Foreground()
       let probe = PhoneProbe(foreground: foreground)
       let caches = try FileManager.default.url(

@@ -71,16 +71,22 @@ class Bench(
 
     /** Runs a bundle with the port closed; the port opens again behind it. */
     fun runBundle(bundle: File) {
-        lifecycle.execute { measureAlone(bundle) }
+        lifecycle.execute { measureAlone(bundle) {} }
     }
 
-    /** As the above, for a thread that may wait; null, or why it did not get to its end. */
-    fun runBundleAndWait(bundle: File): String? = lifecycle.submit(Callable { measureAlone(bundle) }).get()
+    /** As the above, for a thread that may wait; null, or why it did not get to its end. [heard] is told what goes on. */
+    fun runBundleAndWait(
+        bundle: File,
+        heard: (String) -> Unit,
+    ): String? = lifecycle.submit(Callable { measureAlone(bundle, heard) }).get()
 
-    private fun measureAlone(bundle: File): String? {
+    private fun measureAlone(
+        bundle: File,
+        heard: (String) -> Unit,
+    ): String? {
         server?.stop()
         server = null
-        val problem = bundles.run(bundle)
+        val problem = bundles.run(bundle, heard)
         openPort()
         return problem
     }

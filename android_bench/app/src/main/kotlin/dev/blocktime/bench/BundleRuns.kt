@@ -37,14 +37,25 @@ class BundleRuns(
         return kept
     }
 
-    /** Runs a bundle in this thread, going on where its journal ends; null, or why it did not get to its end. */
-    fun run(bundle: File): String? {
+    /**
+     * Runs a bundle in this thread, going on where its journal ends; null, or why it did not get to its end. [heard] is
+     * told what goes on too.
+     */
+    fun run(
+        bundle: File,
+        heard: (String) -> Unit,
+    ): String? {
+        val say = { line: String ->
+            Log.i(LOG_TAG, line)
+            tell(line)
+            heard(line)
+        }
         isRunning = true
         val written = File(folder, bundle.name + JOURNAL)
         journal = written
         val problem =
             try {
-                runBundle(bundle, written, config, ::say)
+                runBundle(bundle, written, config, say)
                 null
             } catch (error: BundleException) {
                 error.message
@@ -54,10 +65,5 @@ class BundleRuns(
         isRunning = false
         say(problem ?: "the bundle is run; its journal is $written")
         return problem
-    }
-
-    private fun say(line: String) {
-        Log.i(LOG_TAG, line)
-        tell(line)
     }
 }

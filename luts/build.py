@@ -83,12 +83,22 @@ def prediction_half_width(
 ) -> float | None:
     """The half-width that predictions of a LUT of these samples would have: conformal at 95 %, else with sources
     the posterior's, else conformal at 90 %, else None."""
-    specs = sorted(models, key=lambda spec: spec.model_id)
-    measured = [_measured(spec, estimation) for spec in specs if spec.model_id in estimation.ratios.ratios]
-    fit = fit_measured(measured, estimation.ratios, features, sources)
+    measured, fit = fit_so_far(models, estimation, features, sources)
     widths = _widths(measured, fit, estimation.ratios)
     known = (widths.half_width_95, widths.posterior_half_width_95, widths.half_width_90)
     return next((width for width in known if width is not None), None)
+
+
+def fit_so_far(
+    models: Sequence[ModelSpec],
+    estimation: Estimation,
+    features: Mapping[str, KeyFeatures],
+    sources: Sequence[Source] = (),
+) -> tuple[list[MeasuredModel], JointFit]:
+    """Models that have samples, and the fit of them."""
+    specs = sorted(models, key=lambda spec: spec.model_id)
+    measured = [_measured(spec, estimation) for spec in specs if spec.model_id in estimation.ratios.ratios]
+    return measured, fit_measured(measured, estimation.ratios, features, sources)
 
 
 def kept_sources(inputs: LutInputs, keys: Sequence[str]) -> list[Source]:

@@ -14,6 +14,7 @@ from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.journal import Journal, read_records
 from orchestrator.journal.records import (
     BatchRecord,
+    ChoiceRecord,
     ChunkRecord,
     DecisionRecord,
     EndRecord,
@@ -120,6 +121,10 @@ class MeasurementLog:
     def decision(self) -> DecisionRecord | None:
         """What the self-test decided; None before it."""
         return decision(self.records)
+
+    def choices(self) -> list[ChoiceRecord]:
+        """Networks that were chosen while measuring, in order."""
+        return [record for record in self.records if isinstance(record, ChoiceRecord)]
 
     def failures(self) -> dict[str, str]:
         """Models that can't be measured on this device, with the reason."""

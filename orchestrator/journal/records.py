@@ -211,6 +211,25 @@ class PlacementRecord(_Record):
     operations: Annotated[list[PlacedType], Field(min_length=1, max_length=MAX_OPERATIONS)]
 
 
+class ChosenModel(_Record):
+    """A network that was chosen while measuring: architecture as JSON, and the digest of its model file."""
+
+    model: ModelId
+    arch: Annotated[str, Field(max_length=1 << 16)]
+    artifact: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ChoiceRecord(_Record):
+    """Networks to measure from `pass_index` on, which nobody had planned: chosen under what was measured before, as
+    `reason` says. `half_width` is that of predictions then, relative; None where it was not known."""
+
+    kind: Literal["choice"] = "choice"
+    pass_index: Index
+    models: Annotated[list[ChosenModel], Field(min_length=1, max_length=MAX_SLOTS)]
+    half_width: Annotated[float, Field(ge=0)] | None = None
+    reason: Annotated[str, Field(max_length=4096)]
+
+
 Record = (
     Header
     | BatchRecord
@@ -221,6 +240,7 @@ Record = (
     | CompanyRecord
     | UsageRecord
     | DecisionRecord
+    | ChoiceRecord
 )
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 

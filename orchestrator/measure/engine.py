@@ -13,7 +13,7 @@ from luts.estimate.estimation import Estimation
 from luts.estimate.ratios import RatioEstimates
 from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.log import MeasurementLog
-from orchestrator.journal.records import BatchRecord, EndRecord
+from orchestrator.journal.records import BatchRecord, ChoiceRecord, EndRecord
 from orchestrator.measure.batches import BatchKey, BatchRunner
 from orchestrator.measure.link import Link
 from orchestrator.measure.schedule import pass_groups
@@ -25,6 +25,19 @@ Progress = Callable[[str, int, int], None]
 
 PredictionWidth = Callable[[Estimation], float | None]
 """Relative half-width of predictions, given what all samples so far say; None where none can be told."""
+
+
+class Further(Protocol):
+    """Chooses networks while measuring; what it chose stands in the journal, and it takes that in again."""
+
+    def choose(
+        self, pass_index: int, estimation: Estimation, half_width: float | None
+    ) -> ChoiceRecord | None:
+        """The next ones, given what all samples so far say; None where there are to be no more."""
+
+    def take(self, choice: ChoiceRecord) -> Mapping[str, ModelFile]:
+        """Files of networks that were chosen, now or before a run was cut off."""
+
 
 Ending = Literal["narrow", "predictions", "budget", "passes"]
 """Why measuring ended: every model is narrow, predictions are, the time is up, or all passes are made."""
@@ -76,6 +89,9 @@ class Engine:
     same, and what their errors are made of at that size, networks that do not add up, does not change with a pass.
     `test_stopping.py` measures the loss: about a point of coverage at worst.
 
+    With `further` networks are added as it goes: while predictions are not narrow and time is left, a look chooses
+    the next ones, which then have `min_passes` of their own. Those that the log names are taken, none chosen twice.
+
     All state is in the log: a new engine on the same log goes on where the old one was stopped. `progress` is told
     of every batch, and of what is waited for.
     """
@@ -90,12 +106,16 @@ class Engine:
         seed: int,
         progress: Progress,
         prediction_width: PredictionWidth | None = None,
+        further: Further | None = None,
     ):
-        self.models = [model for model in models if model != log.header.reference_id]
+        self._at_first = [model for model in models if model != log.header.reference_id]
+        self.models = list(self._at_first)
         self.log, self.policy, self.seed = log, policy, seed
         self._progress, self._prediction_width = progress, prediction_width
-        self._crew, self._files = crew, files
+        self._crew, self._files, self._further = crew, dict(files), further
         self._batch_policy = policy
+        for choice in log.choices() if further else ():
+            self._take(choice)
 
     def run(self, budget_s: float) -> Outcome:
         """Measure; the first `min_passes` are made whatever the budget says.
@@ -111,9 +131,13 @@ class Engine:
         """
         start_s = time.monotonic()
         for pass_index in itertools.count():
-            if pass_index >= min(self.policy.min_passes, self.policy.max_passes):
+            passes = pass_index - self._generation(pass_index)[0]
+            if passes >= self._fewest:
                 outcome = self._look()
-                is_done = outcome.ending != "passes" or pass_index >= self.policy.max_passes
+                if time.monotonic() - start_s <= budget_s and self._chosen(pass_index, outcome):
+                    self._pass(pass_index)
+                    continue
+                is_done = outcome.ending != "passes" or passes >= self.policy.max_passes
                 if is_done and self._calls(outcome.estimation) >= self.policy.calls:
                     return outcome
                 if time.monotonic() - start_s > budget_s:
@@ -123,6 +147,39 @@ class Engine:
                     self._batch_policy = replace(self.policy, min_rounds=most, max_rounds=most)
             self._pass(pass_index)
         raise AssertionError("passes are counted without an end")
+
+    @property
+    def _fewest(self) -> int:
+        return min(self.policy.min_passes, self.policy.max_passes)
+
+    def _generation(self, pass_index: int) -> tuple[int, list[str]]:
+        """Of the networks chosen last, in this pass or before: their first pass, and which they are."""
+        first, models = 0, self._at_first
+        for choice in self.log.choices():
+            if choice.pass_index <= pass_index:
+                first, models = choice.pass_index, [chosen.model for chosen in choice.models]
+        return first, models
+
+    def _chosen(self, pass_index: int, outcome: Outcome) -> bool:
+        """Whether there are more networks from this pass on: not where predictions are narrow."""
+        if self._further is None:
+            return False
+        width = outcome.prediction_half_width
+        if width is None and self._prediction_width:
+            width = self._prediction_width(outcome.estimation)
+        if width is not None and width <= self.policy.heldout_half_width:
+            return False
+        choice = self._further.choose(pass_index, outcome.estimation, width)
+        if choice is None:
+            return False
+        self.log.append(choice)
+        self._take(choice)
+        return True
+
+    def _take(self, choice: ChoiceRecord) -> None:
+        if self._further is not None:
+            self._files.update(self._further.take(choice))
+            self.models += [chosen.model for chosen in choice.models]
 
     def _calls(self, estimation: Estimation) -> int:
         """Of the model that has fewest."""
@@ -162,8 +219,11 @@ class Engine:
         self._progress(f"pass {pass_index + 1}: measured", len(groups), len(groups))
 
     def _groups(self, pass_index: int) -> list[list[str]]:
-        failed = self.log.failures()
-        models = [model for model in self.models if model not in failed]
+        failed, (first, newest) = self.log.failures(), self._generation(pass_index)
+        alone = first > 0 and pass_index - first < self._fewest
+        models = [model for model in (newest if alone else self.models) if model not in failed]
+        if alone and not models:
+            return []
         return pass_groups(models, self.seed, pass_index, self.policy.batch_models)
 
     def _until_kept(

@@ -26,6 +26,7 @@ from orchestrator.measure.engine import (
     Crew,
     Ending,
     Engine,
+    Further,
     Job,
     Outcome,
     PredictionWidth,
@@ -191,12 +192,13 @@ def measure(
     budget_s: float,
     progress: Progress,
     prediction_width: PredictionWidth | None = None,
+    further: Further | None = None,
     usage_of: Sequence[str] = (),
 ) -> Measurement:
     """Measure the subject's models on a device, going on where the journal ends.
 
-    With `prediction_width` it ends as soon as predictions are narrow. What the models in `usage_of` take besides
-    time is found out first.
+    With `prediction_width` it ends as soon as predictions are narrow; until then `further` may add networks.
+    What the models in `usage_of` take besides time is found out first.
 
     Raises:
         UsageError: the device's agent does not have the variant's runtime.
@@ -221,6 +223,7 @@ def measure(
                 budget_s=budget_s,
                 progress=progress,
                 prediction_width=prediction_width,
+                further=further,
             )
     finally:
         link.drop()
@@ -250,6 +253,7 @@ def measure_by(
     budget_s: float,
     progress: Progress,
     prediction_width: PredictionWidth | None = None,
+    further: Further | None = None,
 ) -> Measurement:
     """Let a crew do what the log has not yet: the self-test, then passes; `hello` is that of one of its devices.
 
@@ -261,7 +265,9 @@ def measure_by(
     chosen = models or list(subject.files)
     if log.header.identity.policy.get("self_test"):
         policy = _self_tested(crew, subject, chosen, policy, progress)
-    engine = Engine(crew, subject.files, chosen, log, policy, subject.seed, progress, prediction_width)
+    engine = Engine(
+        crew, subject.files, chosen, log, policy, subject.seed, progress, prediction_width, further
+    )
     return measurement_of(hello, log, engine.run(budget_s))
 
 

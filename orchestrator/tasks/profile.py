@@ -13,12 +13,14 @@ from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.variant import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.session import Measurement, measure
+from orchestrator.plan.further import begun
 from orchestrator.plan.policy import Policy
 from orchestrator.simulate.compare import Comparison, compare, write_truth
 from orchestrator.simulate.truth import Truth
 from orchestrator.tasks.exported_plan import export_plan
+from orchestrator.tasks.further import FurtherNetworks
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
-from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, space_keys, subject_of
+from orchestrator.tasks.profiled_lut import lut_of, run_label, space_keys, subject_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.sources import Sources, covering, find_sources
 from orchestrator.tasks.target import Target, lut_name
@@ -105,6 +107,7 @@ def profile(
         )
         plan, expectation = choose_plan(space, choice, policy, budget_s, store, sources)
         sources = covering(sources, space_keys(plan))
+        at_first, room = begun(plan) if sources.named else (plan, 0)
 
         def find(variant: Variant) -> Run:
             label = run_label(device_name, plan, variant, pace_us)
@@ -113,8 +116,11 @@ def profile(
         run = find(target.variant) if target.is_settled else None
         exported = None
         if run is None or run.result is None:
-            progress(Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}"))
-            exported = export_plan(plan, target.variant, expectation, workers, progress)
+            most = "at most " if room else ""
+            progress(
+                Note(f"{most}{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}")
+            )
+            exported = export_plan(at_first, target.variant, expectation, workers, progress)
         variant = target.variant_on(device)
         run = run or find(variant)
         if exported is None or run.result is not None:
@@ -126,6 +132,7 @@ def profile(
         progress(Note(f"run {run.folder}"))
         if sources.names:
             progress(Note(_learning(sources)))
+        networks = FurtherNetworks(exported, room, sources, variant, expectation, workers, progress)
         measurement = measure(
             device,
             variant,
@@ -134,11 +141,12 @@ def profile(
             policy,
             budget_s=budget_s,
             progress=steps(progress),
-            prediction_width=prediction_width_of(exported.plan, exported.files, sources),
+            prediction_width=networks.width,
+            further=networks if room else None,
             usage_of=[exported.plan.reference.model_id],
         )
     lut = lut_of(
-        exported.plan, exported.files, measurement, device_name, exported.unexported, sources=sources
+        networks.plan, networks.files, measurement, device_name, networks.unexported, sources=sources
     )
     path = store.write(lut)
     run.finish(str(path))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from luts.build import build_lut, prediction_half_width
+from luts.build import build_lut, fit_so_far, prediction_half_width
 from luts.estimate.estimation import Estimation
+from luts.estimate.sources import Source
 from luts.estimate.units import Place
 from luts.format.lut import Lut
 from luts.format.schema import DeviceInfo, LutInputs, ModelSpec, UnitSessions, Versions
@@ -154,6 +155,14 @@ def prediction_width_of(
         return prediction_half_width(models, estimation, features, priors)
 
     return width
+
+
+def sources_that_fit(
+    plan: Plan, files: Mapping[str, ModelFile], sources: Sources, estimation: Estimation
+) -> tuple[Source, ...]:
+    """Those that the samples so far do not contradict."""
+    models = [_model_spec(model, files[model.model_id], {}, {}) for model in plan.models]
+    return fit_so_far(models, estimation, features_of_plan(plan), sources.priors())[1].sources
 
 
 def run_label(device_name: str, plan: Plan, variant: Variant, pace_us: int = 0) -> str:

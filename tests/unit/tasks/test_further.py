@@ -1,0 +1,126 @@
+"""Networks that a profile chooses while it measures: by the sources that fit, until predictions are narrow; a run
+that was cut off takes the same ones."""
+
+from dataclasses import replace
+
+import pytest
+
+from luts.estimate.expected import TYPICAL
+from luts.format.errors import InvalidArtifactError
+from luts.format.store import LutStore
+from luts.verify import verify_lut
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.journal.log import read_log
+from orchestrator.journal.records import ChoiceRecord, ChosenModel
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.further import AT_FIRST, begun, further
+from orchestrator.tasks.exported_plan import ExportedPlan
+from orchestrator.tasks.further import FurtherNetworks
+from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.profile import profile
+from orchestrator.tasks.sources import Sources
+from search.spaces import get_space
+from tests.support.simulated_profiles import alike
+
+PLAN = make_plan(get_space("autovit-nano"), design=9, heldout=3, removals="none")
+
+
+class Cut(Exception):
+    """The run is cut off here."""
+
+
+def choices(run) -> list[ChoiceRecord]:
+    return [record for record in read_log(run / "journal.jsonl") if isinstance(record, ChoiceRecord)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A LUT to learn from."""
+    folder = tmp_path_factory.mktemp("source")
+    store = LutStore([folder / "luts"])
+    choice = PlanChoice(design=10, heldout=2, removals="none")
+    how = {"self_test": False, "store": store, "budget_s": 0.1, "run_folder": folder / "run"}
+    profile("autovit-nano", alike(folder, 1, 1.0), choice, **how)
+    return store
+
+
+@pytest.fixture
+def world(store, tmp_path):
+    """How another device is profiled with it."""
+
+    def run(folder, narrow, progress=lambda _: None):
+        choice = PlanChoice(design=9, heldout=3, removals="none", sources="simulated-alike1")
+        return profile(
+            "autovit-nano",
+            alike(tmp_path, 2, 3.0),
+            choice,
+            narrow=narrow,
+            self_test=False,
+            store=store,
+            run_folder=tmp_path / folder,
+            progress=progress,
+        )
+
+    return run
+
+
+def test_networks_are_chosen_until_the_plan_is_full_and_a_run_cut_off_takes_the_same(world, tmp_path) -> None:
+    done = world("whole", 1e-6)
+    chosen = [one.model for choice in choices(tmp_path / "whole") for one in choice.models]
+    assert len(chosen) == len(set(chosen)) == 9 - AT_FIRST
+    assert all("by simulated-alike1/" in choice.reason for choice in choices(tmp_path / "whole"))
+    roles = {model.model_id: (model.role, model.split) for model in done.lut.models}
+    assert {roles[model] for model in chosen} == {("design", "fit")}
+    assert len(roles) == 1 + 9 + 3
+    assert {model.loads for model in done.lut.models if model.model_id in chosen} <= {3, 4, 5, 6, 7, 8}
+    assert verify_lut(done.path) == done.lut
+
+    def cut(event) -> None:
+        if "pass 5" in str(event):
+            raise Cut
+
+    with pytest.raises(Cut):
+        world("cut", 1e-6, cut)
+    before = choices(tmp_path / "cut")
+    assert before, "cut off after networks were chosen"
+    again = world("cut", 1e-6)
+    assert choices(tmp_path / "cut")[: len(before)] == before
+    assert {model.model_id for model in again.lut.models} >= {one.model for c in before for one in c.models}
+    assert len(again.lut.models) == 1 + 9 + 3
+
+
+def test_none_is_chosen_once_predictions_are_narrow(world, tmp_path) -> None:
+    done = world("narrow", 0.9)
+    assert choices(tmp_path / "narrow") == []
+    assert len(done.lut.models) == 1 + AT_FIRST + 3
+
+
+def test_what_is_chosen_is_new_and_never_held_out() -> None:
+    at_first, room = begun(PLAN)
+    assert room == 9 - AT_FIRST
+    assert [model.role for model in at_first.models].count("design") == AT_FIRST
+    assert begun(at_first) == (at_first, 0)
+    networks = further(at_first, TYPICAL, (), 5)
+    assert len({model.model_id for model in networks} | {model.model_id for model in at_first.models}) == (
+        5 + len(at_first.models)
+    )
+    assert networks == further(at_first, TYPICAL, (), 5)
+
+
+def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
+    at_first, room = begun(PLAN)
+    files = {model.model_id: None for model in at_first.models}
+    growing = FurtherNetworks(
+        ExportedPlan(at_first, files, {}),
+        room,
+        Sources(),
+        Variant("simulated", "", threads=1),
+        TYPICAL,
+        1,
+        print,
+    )
+    heldout = next(model for model in at_first.models if model.role == "heldout")
+    for wrong in (heldout, replace(heldout, model_id="0" * 12)):
+        one = ChosenModel(model=wrong.model_id, arch=wrong.arch, artifact="0" * 64)
+        with pytest.raises(InvalidArtifactError, match="can't be chosen in this profile"):
+            growing.take(ChoiceRecord(pass_index=3, models=[one], reason=""))

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+FEWEST = 3
+"""Models that make a LUT: a reference, one to fit and one to hold out."""
+
 Role = Literal["reference", "base", "removal", "swap", "design", "heldout"]
 Removals = Literal["all", "reference", "none"]
 

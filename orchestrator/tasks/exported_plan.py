@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from luts.estimate.expected import Expectation
 from luts.format.errors import BlocktimeError
 from orchestrator.export.artifacts.variant import Variant
-from orchestrator.plan.plan import Plan
+from orchestrator.plan.plan import FEWEST, Plan
 from orchestrator.plan.spares import spares, without
 from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.progress import Note, Progress
@@ -16,9 +16,6 @@ from orchestrator.wire.model_file import ModelFile
 
 SPARE_TURNS = 2
 """Times that spares are exported: the second leaves out blocks that failed twice, so most of its models can be."""
-
-FEWEST = 3
-"""A reference, a model to fit and one to hold out."""
 
 
 @dataclass(frozen=True)

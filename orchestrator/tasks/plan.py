@@ -22,7 +22,7 @@ from orchestrator.plan.build import make_plan
 from orchestrator.plan.exports import export_seconds
 from orchestrator.plan.forecast import Forecast, forecast
 from orchestrator.plan.heads import with_heads
-from orchestrator.plan.plan import Plan, Removals
+from orchestrator.plan.plan import FEWEST, Plan, Removals
 from orchestrator.plan.policy import Policy
 from orchestrator.plan.sizing import plan_for_budget, plan_of_size
 from orchestrator.tasks.sources import Sources, find_sources
@@ -198,6 +198,11 @@ def choose_plan(
             heldout=choice.heldout,
             removals=removals,
             expectation=expectation,
+        )
+    if len(plan.models) < FEWEST:
+        raise UsageError(
+            f"a plan of {len(plan.models)} networks makes no LUT: a reference, one to fit and one to hold out are "
+            f"{FEWEST}; give a larger --design or --heldout"
         )
     return with_heads(plan, choice.heads), expectation
 

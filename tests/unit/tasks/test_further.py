@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from luts.estimate.expected import TYPICAL
-from luts.format.errors import InvalidArtifactError
+from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.export.artifacts.variant import Variant
@@ -124,3 +124,9 @@ def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
         one = ChosenModel(model=wrong.model_id, arch=wrong.arch, artifact="0" * 64)
         with pytest.raises(InvalidArtifactError, match="can't be chosen in this profile"):
             growing.take(ChoiceRecord(pass_index=3, models=[one], reason=""))
+
+
+def test_a_plan_of_no_networks_is_one_line(store, tmp_path) -> None:
+    choice = PlanChoice(design=0, heldout=0, removals="none", sources="simulated-alike1")
+    with pytest.raises(UsageError, match="a plan of 1 networks makes no LUT"):
+        profile("autovit-nano", alike(tmp_path, 2, 3.0), choice, store=store, run_folder=tmp_path / "run")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from orchestrator.accuracy.images import ImageSet
+from orchestrator.export.lower.calibration import filled
 from orchestrator.export.lower.pt2e import quantized
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import rewritten
@@ -41,23 +42,17 @@ class Simulated:
             graph = (
                 self._captured.module()
                 if fp32 is None
-                else quantized(self._captured, ((batch,) for batch in _filled(self.ranges)), fp32)
+                else quantized(self._captured, ((batch,) for batch in filled(self.ranges, BATCH)), fp32)
             )
-            parts = [graph(batch) for batch in _filled(self._pixels)]
+            parts = [graph(batch) for batch in filled(self._pixels, BATCH)]
         return torch.cat(parts)[: len(self._pixels)].numpy()
 
     @cached_property
     def _captured(self) -> ExportedProgram:
-        example = next(_filled(self.ranges))
+        example = next(filled(self.ranges, BATCH))
         return capture(rewritten(self.module, "xnnpack"), (example,))
 
     @cached_property
     def _pixels(self) -> Tensor:
         side, count = self.ranges.shape[-1], len(self.images.indices)
         return torch.from_numpy(np.concatenate(list(self.images.batches(side, 0, count, BATCH))))
-
-
-def _filled(images: Tensor) -> Iterator[Tensor]:
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        yield torch.cat((batch, batch[-1:].expand(BATCH - len(batch), *batch.shape[1:])))

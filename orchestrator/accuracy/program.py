@@ -1,4 +1,4 @@
-"""An exported program, run by ExecuTorch on this machine over a set of images."""
+"""An exported model over a set of images: a .pte run by ExecuTorch, a Core ML program evaluated in PyTorch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from orchestrator.accuracy.guesses import Guesses, Keep, guesses_of
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.processes import in_processes
 from orchestrator.agent.runtime.model import Model
+from orchestrator.export.artifacts.package import PACKED_SUFFIX
 from orchestrator.wire.errors import OpError
+
+SUFFIXES = (".mlpackage", PACKED_SUFFIX)
+"""Of Core ML packages: folders, and zips of one."""
 
 PART = 100
 """Images of one task: seconds of work, so that little is lost and processes end together."""
@@ -29,7 +34,8 @@ def guess_with_program(
     known: Guesses | None = None,
     keep: Keep = lambda _: None,
 ) -> Guesses:
-    """What a .pte says of images, each run on its own by the runtime that phones have.
+    """What a model says of images, each on its own: a .pte run by the runtime that phones have, a Core ML package
+    evaluated by `orchestrator.accuracy.package`.
 
     Args:
         path: Takes one image (1, 3, side, side) in fp32 and gives logits (1, outputs).
@@ -39,6 +45,7 @@ def guess_with_program(
         keep: Told of what is known so far, so that it can be kept.
 
     Raises:
+        UnknownOperatorError: a Core ML program has an operator that is not known here.
         InvalidArtifactError: it is damaged, not a classifier of images, or ends the process that runs it; or an
             image can't be read.
     """
@@ -57,13 +64,46 @@ def guess_with_program(
 
 def _serve(connection: Connection, path: Path, images: ImageSet) -> None:
     try:
-        model = _load_classifier(path)
+        model = _classifier(path)
         while True:
             connection.send(_guesses(model, path, images, *connection.recv()))
     except EOFError:
         return
     except BlocktimeError as error:
         connection.send(error)
+
+
+class Classifier(Protocol):
+    """Of one image (1, 3, side, side)."""
+
+    side: int
+    outputs: int
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """(1, outputs)."""
+
+
+class _Program:
+    """A .pte in this process."""
+
+    def __init__(self, path: Path):
+        self._model = _load_classifier(path)
+        self.side: int = self._model.inputs[0].shape[-1]
+        self.outputs: int = self._model.outputs[0].shape[-1]
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        self._model.prepare([image])()
+        self._model.execute()
+        logits: np.ndarray = self._model.get_outputs()[0]
+        return logits
+
+
+def _classifier(path: Path) -> Classifier:
+    if not path.name.endswith(SUFFIXES):
+        return _Program(path)
+    from orchestrator.accuracy.package import PackageClassifier  # brings coremltools
+
+    return PackageClassifier(path)
 
 
 def load_program(path: Path) -> Model:
@@ -118,13 +158,9 @@ def _silent_libraries() -> Iterator[None]:
         os.close(nobody)
 
 
-def _guesses(model: Model, path: Path, images: ImageSet, start: int, stop: int) -> Guesses:
-    logits = []
-    for image in images.batches(model.inputs[0].shape[-1], start, stop, 1):
-        model.prepare([image])()
-        model.execute()
-        logits.append(model.get_outputs()[0])
+def _guesses(model: Classifier, path: Path, images: ImageSet, start: int, stop: int) -> Guesses:
+    logits = [model.logits(image) for image in images.batches(model.side, start, stop, 1)]
     try:
-        return Guesses(guesses_of(np.concatenate(logits)), model.outputs[0].shape[-1])
+        return Guesses(guesses_of(np.concatenate(logits)), model.outputs)
     except InvalidArtifactError as error:
         raise InvalidArtifactError(f"{path}: {error}") from None

@@ -221,6 +221,11 @@ def _show(device: str | None, compared: Compared) -> None:
     for row in rows:
         if row.get("accuracy_note"):
             tell(f"{row['model']} is not judged as exported: {row['accuracy_note']}")
+    if evaluated := [row["model"] for row in rows if str(row.get("judged_by")).startswith("PyTorch")]:
+        tell(
+            f"{', '.join(evaluated)}: judged by evaluating the Core ML program in PyTorch, weights and int8 as in "
+            "the file, sums in fp32; Core ML itself, whose sums are fp16, runs on Apple devices alone"
+        )
     if any(row["peak_mib"] for row in rows):
         tell(
             "peak memory is the agent's with the model alone, less what it had before; where only a larger model's "

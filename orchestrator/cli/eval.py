@@ -40,6 +40,10 @@ def eval_command(
     final: Annotated[bool, typer.Option("--final", help="On the validation set: once, at the end.")] = False,
     outside: OutsideOption = False,
     on: OnOption = "auto",
+    runtime: Annotated[
+        str,
+        typer.Option(help="executorch, or coreml: its program is evaluated in PyTorch, with --precision."),
+    ] = "executorch",
     precision: Annotated[
         str | None,
         typer.Option(
@@ -71,7 +75,9 @@ def eval_command(
 
     if fp32 and not precision:
         raise UsageError("--fp32 is for --precision mixed; add it")
-    lowering = Lowering(precision=precision, fp32=tuple(fp32 or ())) if precision else None
+    if runtime != "executorch" and not precision:
+        raise UsageError(f"--runtime {runtime} is of the exported network; add --precision")
+    lowering = Lowering(runtime, precision=precision, fp32=tuple(fp32 or ())) if precision else None
     with shown_progress() as progress:
         evaluation = evaluate(
             arch,

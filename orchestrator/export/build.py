@@ -23,7 +23,7 @@ from orchestrator.export.artifacts.artifact import (
 from orchestrator.export.artifacts.cache import ArtifactCache
 from orchestrator.export.artifacts.package import pack
 from orchestrator.export.artifacts.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
-from orchestrator.export.lower.calibration import read_images
+from orchestrator.export.lower.calibration import filled, read_images
 from orchestrator.export.lower.coreml import convert_to_mlpackage
 from orchestrator.export.lower.executorch import LoweredProgram, lower_to_executorch
 from orchestrator.export.lower.litert import lower_to_litert, run_litert
@@ -68,7 +68,7 @@ def export_spec(
     check_paths(spec.name, module, spec.fp32)
     images = read_images(Path(spec.calibration_path), inputs) if spec.calibration else None
     if images is not None:
-        inputs = (images[:1],)  # noise lies outside of ranges that are those of images
+        inputs = (next(filled(images, spec.batch)),)  # noise lies outside of ranges that are those of images
 
     def write(path: Path) -> Report:
         export = _Export(

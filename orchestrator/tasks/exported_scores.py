@@ -1,4 +1,4 @@
-"""Accuracy of a subnet as it is exported: the program itself, run by ExecuTorch over the held-out images."""
+"""Accuracy of a subnet as it is exported: the program itself over the held-out images, see `guess_with_program`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ def exported_scores(
     """Top-1 and top-5 of the exported program on the evaluator's images.
 
     Raises:
-        UsageError: a runtime other than ExecuTorch, or calibration images that there are not.
+        UsageError: a runtime other than ExecuTorch and Core ML, or calibration images that there are not.
         ExportError: it can't be exported.
     """
-    if lowering.runtime != "executorch":
-        raise UsageError(f"models of {lowering.runtime} do not run here; leave --runtime out")
+    if lowering.runtime not in ("executorch", "coreml"):
+        raise UsageError(
+            f"models of {lowering.runtime} are not judged; choose --runtime executorch or coreml"
+        )
     with tempfile.TemporaryDirectory() as folder:
         spec = weighted(lowering.spec(arch.keys()), save_weights(evaluator, arch, Path(folder)))
         if calibration is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,10 @@ from orchestrator.accuracy.classes import ClassNames, class_names, output_of_cla
 from orchestrator.accuracy.guesses import Guesses, Keep
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.kept import KeptGuesses
+from orchestrator.accuracy.program import SUFFIXES
 from orchestrator.agent.runtime.pte import read_pte
 from orchestrator.export import ExportSpec
+from orchestrator.export.lower.mil import UnknownOperatorError
 from orchestrator.tasks.candidates import Candidate, seen_by_timm
 from orchestrator.tasks.progress import Progress, Step
 from orchestrator.wire.model_file import ModelFile
@@ -73,6 +74,9 @@ class Judged:
         }
 
 
+EVALUATED = "PyTorch, from the Core ML program"
+"""Instead of Core ML: weights and int8's rounding as in the file, sums in fp32."""
+
 NOT_JUDGED = {
     f"{prefix}top{n}{end}": None
     for prefix in ("", "pytorch_")
@@ -121,7 +125,7 @@ class Judge:
             self.outputs_of(name, module(*inputs).shape[-1])
 
     def program(self, name: str, file: ModelFile, normalization: Normalization, side: int) -> Judged:
-        """An ExecuTorch program.
+        """An exported model.
 
         Raises:
             UsageError: its outputs are not the images' classes, and nothing says which is which.
@@ -203,17 +207,20 @@ def judge_model(
         candidate: The network, and `spec`, how it was exported; None of a model file.
         file: As exported.
     """
-    cells: dict[str, Any] = dict(NOT_JUDGED) | {"agreement": None, "accuracy_note": ""}
+    cells: dict[str, Any] = dict(NOT_JUDGED) | {"agreement": None, "accuracy_note": "", "judged_by": None}
     seen_as, side = judge.files_seen_as, judge.images.side
     beside = None
     if candidate and spec:
         seen_as, side = candidate.normalization, candidate.side
         beside = judge.network(name, spec, seen_as, side)
         cells |= beside.to_dict("pytorch_")
-    if why := _does_not_run(file, spec):
+    if why := _does_not_run(file):
         return cells | {"accuracy_note": why}
-    exported = judge.program(name, file, seen_as, side)
-    cells |= exported.to_dict()
+    try:
+        exported = judge.program(name, file, seen_as, side)
+    except UnknownOperatorError as error:
+        return cells | {"accuracy_note": str(error)}
+    cells |= exported.to_dict() | {"judged_by": EVALUATED if _is_package(file) else "ExecuTorch"}
     if beside:
         cells["agreement"] = exported.guesses.agreement(beside.guesses).share
     return cells
@@ -229,7 +236,7 @@ def normalization_of(text: str) -> Normalization:
     return seen_by_timm(name)[0]
 
 
-def _does_not_run(file: ModelFile, spec: ExportSpec | None) -> str:
+def _does_not_run(file: ModelFile) -> str:
     """Why a model is not judged as exported; empty where it runs here."""
     if file.path.suffix == ".pte":
         try:
@@ -238,6 +245,8 @@ def _does_not_run(file: ModelFile, spec: ExportSpec | None) -> str:
             raise InvalidArtifactError(f"{file.path}: {error}; export it again") from error
         foreign = sorted(name for name in backends if not name.lower().startswith(RUNS_HERE))
         return f"delegate {foreign[0]} does not run on this machine" if foreign else ""
-    if spec is None or spec.runtime == "coreml":
-        return "Core ML runs on a Mac alone" if sys.platform != "darwin" else "run by the device alone"
-    return f"models of {spec.runtime} are judged by bench eval alone"
+    return "" if _is_package(file) else "files of other runtimes than ExecuTorch and Core ML are not judged"
+
+
+def _is_package(file: ModelFile) -> bool:
+    return file.path.name.endswith(SUFFIXES)

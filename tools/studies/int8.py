@@ -1,4 +1,4 @@
-"""Top-1 of a network in fp32 and int8: ranges of random inputs, of images, and after fine-tuning for int8."""
+"""Top-1 of a network in fp32, fp16, int8 by four ways, a mix of both, and in int8 as a Core ML package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
 from orchestrator.tasks.calibration import Calibration
 from orchestrator.tasks.export import Lowering, export_networks
+from orchestrator.tasks.judge import Question
 from orchestrator.tasks.qat import train_quantized
+from orchestrator.tasks.sensitivity import find_mix
 from orchestrator.tasks.trained import Trained
 from search.spaces import Arch
 from search.supernet.data.sources import open_source
@@ -27,7 +29,10 @@ from search.supernet.train.checkpoint import load_supernet
 from tools.studies._options import Options
 
 IMAGES, QUICK_IMAGES = 10_000, 40
+MIX_IMAGES, WITHIN = 500, 0.005
+"""On which a mix is found, and the share of top-1 that it may lose there."""
 BATCH = 128
+CORE_ML = "Core ML's int8, ranges of images"
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,14 @@ def main(options: Options) -> str:
         raise UsageError(f"{options.supernet} holds many networks; train one with `bench train --arch`")
     images = _images(options)
     with tempfile.TemporaryDirectory() as scratch:
-        judged = _judge_all(arch.with_classes(len(info.classes)), options, images, Path(scratch))
-    return section(judged, options.data)
+        judged, kept = _judge_all(arch.with_classes(len(info.classes)), options, images, Path(scratch))
+    return section(judged, options.data, kept)
 
 
-def _judge_all(arch: Arch, options: Options, images: ImageSet, folder: Path) -> dict[str, Judged]:
+def _judge_all(
+    arch: Arch, options: Options, images: ImageSet, folder: Path
+) -> tuple[dict[str, Judged], tuple[str, ...]]:
+    """Each way's program, and which blocks the mix keeps in fp32."""
     assert options.supernet is not None
     assert options.data is not None
     calibration = Calibration(options.data, 8 if options.quick else 128)
@@ -65,12 +73,24 @@ def _judge_all(arch: Arch, options: Options, images: ImageSet, folder: Path) -> 
     tuned = train_quantized(
         options.data, folder / "qat", recipe, f"supernet:{options.supernet}", progress=print
     )
-    kinds: Mapping[str, tuple[Lowering, Trained, Calibration | None]] = {
+    kept = find_mix(
+        {"network": arch},
+        Question(options.data, "search", QUICK_IMAGES if options.quick else MIX_IMAGES),
+        trained=inherited,
+        calibration_images=calibration.images,
+        within=WITHIN,
+        progress=print,
+    ).mix.fp32
+    kinds: dict[str, tuple[Lowering, Trained, Calibration | None]] = {
         "fp32": (Lowering(), inherited, None),
+        "fp16": (Lowering(precision="fp16"), inherited, None),
         "int8, ranges of random inputs": (Lowering(precision="int8"), inherited, None),
         "int8, ranges of images": (Lowering(precision="int8"), inherited, calibration),
         "int8 after fine-tuning for it": (Lowering(precision="int8"), Trained(tuned.weights), calibration),
+        CORE_ML: (Lowering("coreml", precision="int8"), inherited, calibration),
     }
+    if kept:
+        kinds["mixed, ranges of images"] = (Lowering(precision="mixed", fp32=kept), inherited, calibration)
     judged = {}
     for kind, (lowering, trained, ranges) in kinds.items():
         (artifact,) = export_networks(
@@ -79,7 +99,7 @@ def _judge_all(arch: Arch, options: Options, images: ImageSet, folder: Path) -> 
         guesses = guess_with_program(artifact.path, images, workers=options.jobs)
         judged[kind] = Judged(guesses.right(images.labels), artifact.payload_bytes)
         print(f"{kind}: {judged[kind].right.mean():.2%}", flush=True)
-    return judged
+    return judged, kept
 
 
 def _images(options: Options) -> ImageSet:
@@ -90,7 +110,7 @@ def _images(options: Options) -> ImageSet:
     return ImageSet(options.data, source.digest, held_out)
 
 
-def section(judged: Mapping[str, Judged], data: str) -> str:
+def section(judged: Mapping[str, Judged], data: str, kept: tuple[str, ...] = ()) -> str:
     """A table of top-1 with intervals, and of paired differences to fp32."""
     exact = judged["fp32"].right
     rows = []
@@ -104,12 +124,20 @@ def section(judged: Mapping[str, Judged], data: str) -> str:
     return f"""### int8 that is looked at
 
 Top-1 in percent of the exported programs, run by ExecuTorch over the same {len(exact):,} validation images of
-{data.partition(":")[0]}; 95 % intervals, those of differences paired image by image.
+{data.partition(":")[0]}; 95 % intervals, those of differences paired image by image. The Core ML package is
+evaluated in PyTorch. {_told(kept)}
 
 | | top-1 | difference to fp32, points | bytes |
 |---|---|---|---|
 {chr(10).join(rows)}
 """
+
+
+def _told(kept: tuple[str, ...]) -> str:
+    within = f"{100 * WITHIN:g} points of top-1 on {MIX_IMAGES} images"
+    if not kept:
+        return f"No block had to stay fp32: by `bench sensitivity`, all of it in int8 loses no more than {within}."
+    return f"The mix keeps blocks {', '.join(kept)} in fp32, the fewest with which it loses no more than {within}."
 
 
 def paired_difference(right: np.ndarray, before: np.ndarray) -> tuple[float, float, float]:

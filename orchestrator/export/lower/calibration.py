@@ -22,15 +22,22 @@ IMAGES = "images"
 def calibration_inputs(
     inputs: Sequence[Tensor], images: Tensor | None = None
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Each of the images (N, 3, H, W), or where there are none the example inputs, then seeded normal ones of the
-    same shapes, means and spreads."""
+    """The images (N, 3, H, W) in batches of the example's size, or where there are none the example inputs, then
+    seeded normal ones of the same shapes, means and spreads."""
     if images is not None:
-        yield from ((image[None],) for image in images)
+        yield from ((batch,) for batch in filled(images, len(inputs[0])))
         return
     yield tuple(inputs)
     generator = torch.Generator().manual_seed(0)
     for _ in range(CALIBRATION_SAMPLES):
         yield tuple(_like(x, generator) for x in inputs)
+
+
+def filled(images: Tensor, batch: int) -> Iterator[Tensor]:
+    """Images (N, ...) in batches of one size; the last one is filled up with copies of the last image."""
+    for start in range(0, len(images), batch):
+        some = images[start : start + batch]
+        yield torch.cat((some, some[-1:].expand(batch - len(some), *some.shape[1:])))
 
 
 def read_images(path: Path, inputs: Sequence[Tensor]) -> Tensor:

@@ -27,13 +27,21 @@ class UnknownOperatorError(BlocktimeError):
     """The program has an operator, or a mode of one, that this evaluation does not know."""
 
 
-def evaluate(function: Any, inputs: Sequence[Tensor], observe: Observer | None = None) -> list[Tensor]:
+def evaluate(
+    function: Any,
+    inputs: Sequence[Tensor],
+    observe: Observer | None = None,
+    constants: dict[str, Any] | None = None,
+) -> list[Tensor]:
     """Outputs of a MIL function (`program.functions["main"]`) for its inputs in order.
+
+    Constants that were unpacked are kept in `constants`, for further inputs of the same function.
 
     Raises:
         UnknownOperatorError: names the operator.
     """
     values: dict[str, Any] = {}
+    constants = {} if constants is None else constants
 
     def keep(name: str, value: Any) -> None:
         values[name] = value
@@ -45,7 +53,9 @@ def evaluate(function: Any, inputs: Sequence[Tensor], observe: Observer | None =
             return [value_of(one) for one in variable]
         if variable.name in values:
             return values[variable.name]
-        return _constant(variable)
+        if variable.name not in constants:
+            constants[variable.name] = _constant(variable)
+        return constants[variable.name]
 
     with torch.no_grad():
         for name, x in zip(function.inputs, inputs, strict=True):

@@ -48,6 +48,11 @@ def test_differences_are_paired_image_by_image() -> None:
     assert "| fp32 | 90.00 (82.56 to 94.48) |  | 9 |" in text
     assert "| int8 | 87.00" in text
     assert "| -3.00 (-7.36 to +1.36) | 4 |" in text
+    assert "No block had to stay fp32" in text
+    mixed = int8.section({"fp32": int8.Judged(before, 9)}, "cifar10:DIR", ("0", "4"))
+    assert (
+        "The mix keeps blocks 0, 4 in fp32, the fewest with which it loses no more than 0.5 points" in mixed
+    )
 
 
 def test_int8_needs_a_network_and_its_images(capsys) -> None:

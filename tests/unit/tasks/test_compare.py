@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.accuracy import program
+from orchestrator.accuracy.guesses import Guesses
 from orchestrator.export import Artifact
 from orchestrator.export.artifacts.artifact import Report
+from orchestrator.export.lower.mil import UnknownOperatorError
 from orchestrator.export.lower.source import build_module
 from orchestrator.report.pareto_figure import save
 from orchestrator.tasks import candidates, compare, latencies
@@ -191,12 +193,28 @@ def test_timms_networks_see_images_as_timm_has_it_and_ours_as_training_does(tmp_
     assert [candidate.weights for candidate in chosen.values()] == [None, None]
 
 
-def test_a_core_ml_package_says_why_it_is_not_judged(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.platform", "linux")
+def test_a_core_ml_package_is_judged_by_evaluation_or_says_why_not(pictures, tmp_path, monkeypatch):
     opened = open_judge(asked(pictures), None, silent)
-    cells = judge_model(opened, "net", None, None, ModelFile(tmp_path / "net.zip", "0" * 64))
-    assert cells["accuracy_note"] == "Core ML runs on a Mac alone"
-    assert cells["top1"] is None
+    path = tmp_path / "model.mlpackage.zip"
+
+    def classifier(known):
+        def guess(path, images, **_):
+            if not known:
+                raise UnknownOperatorError("no evaluation of the Core ML operator gru")
+            return Guesses(np.zeros((len(images.indices), 5), np.int32), 8)
+
+        return guess
+
+    monkeypatch.setattr(program, "guess_with_program", classifier(True))
+    cells = judge_model(opened, "net", None, None, ModelFile(path, "0" * 64))
+    assert (cells["top1"], cells["accuracy_note"]) == (1 / 8, "")
+    assert cells["judged_by"] == "PyTorch, from the Core ML program"
+    monkeypatch.setattr(program, "guess_with_program", classifier(False))
+    cells = judge_model(opened, "net", None, None, ModelFile(path, "0" * 64))
+    assert (cells["top1"], cells["judged_by"]) == (None, None)
+    assert cells["accuracy_note"] == "no evaluation of the Core ML operator gru"
+    cells = judge_model(opened, "net", None, None, ModelFile(tmp_path / "net.onnx", "0" * 64))
+    assert "are not judged" in cells["accuracy_note"]
 
 
 def test_best_are_those_that_none_is_better_and_faster_than():

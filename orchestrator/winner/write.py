@@ -34,7 +34,9 @@ def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path) -> Path
     network = evaluator.network(arch).cpu()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file((network[0] if is_timm(arch.space) else network).state_dict(), path)
+        state = (network[0] if is_timm(arch.space) else network).state_dict()
+        # training leaves convolutions with their channels last, which the format has no word for
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
     except OSError as error:
         raise storage_error(f"cannot write {path}", error, "choose another --output") from error
     return path

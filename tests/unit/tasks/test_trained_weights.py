@@ -3,11 +3,13 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from luts.format.errors import InvalidArtifactError, UsageError
@@ -20,6 +22,7 @@ from orchestrator.tasks import export
 from orchestrator.tasks.evaluate import open_evaluator
 from orchestrator.tasks.export import Lowering, export_networks
 from orchestrator.tasks.trained import Trained
+from orchestrator.winner.write import save_weights
 from search.networks import build_network
 from search.spaces import get_space
 from search.supernet.data.images import open_data
@@ -193,3 +196,13 @@ def test_what_a_supernet_has_no_weights_for_is_refused(alone, tmp_path):
 def test_options_that_exclude_each_other(options, why):
     with pytest.raises(UsageError, match=why):
         CliRunner().invoke(app, ("export", *options), catch_exceptions=False)
+
+
+def test_weights_that_training_left_with_channels_last_are_written_as_they_are(tmp_path) -> None:
+    network = build_network(ARCHS[0].blocks()).to(memory_format=torch.channels_last)
+    state = network.state_dict()
+    assert not all(tensor.is_contiguous() for tensor in state.values())
+    evaluator: Any = SimpleNamespace(network=lambda _: network)
+    written = load_file(save_weights(evaluator, ARCHS[0], tmp_path))
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in state.items())

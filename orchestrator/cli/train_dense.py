@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -78,7 +78,7 @@ def train_dense_command(
         raise UsageError(f"--task {task} trains one network; name its backbone with --arch")
     with shown_progress() as progress:
         trained = train_dense(
-            task,
+            cast("Task", task),
             recipe.arch,
             run.data,
             run.output,

@@ -9,6 +9,7 @@ from luts.format.errors import InvalidArtifactError
 from luts.format.lut import Lut
 from luts.format.schema import LutInputs
 from luts.format.store import LutStore, digest_of
+from luts.published_lut import PublishedBlock, PublishedLut, write_published
 from luts.share.location import location
 from luts.share.pull import pull, push
 from luts.share.repository import Repository
@@ -49,7 +50,7 @@ def test_a_transferred_lut_is_pulled_and_recomputed_without_its_sources(learned,
     pulled = pull(repository, "xiaomi", theirs)
     assert verify_lut(pulled.path) == learned
     (check,) = check_sources(learned, theirs)
-    assert check.ref is None
+    assert check.here == ""
     assert str(check) == (
         f"pixel/toy/executorch-xnnpack-fp32-t1/v1 ({check.digest[:12]}) not at hand, its entries are taken as "
         "lut.json has them"
@@ -58,9 +59,8 @@ def test_a_transferred_lut_is_pulled_and_recomputed_without_its_sources(learned,
     assert "not at hand" in " ".join(done.stdout.split()), done.stderr
     written = theirs.write(source)
     (check,) = check_sources(learned, theirs)
-    assert check.ref is not None
-    assert check.ref.path == written
-    assert check.digest == digest_of(check.ref)
+    ref = theirs.resolve(str(written))
+    assert (check.here, check.digest) == (str(ref), digest_of(ref))
 
 
 def test_entries_that_the_source_at_hand_has_not_are_refused(learned, source, tmp_path) -> None:
@@ -77,6 +77,37 @@ def test_entries_that_the_source_at_hand_has_not_are_refused(learned, source, tm
     assert [ref.device for ref in store.list()] == ["pixel"], "nothing was written"
     done = bench("lut", "verify", made_up, "--luts", store.roots[0])
     assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+
+
+def test_a_published_source_is_compared_too(learned, source, tmp_path: Path) -> None:
+    blocks = tuple(
+        PublishedBlock(key=entry.key, ms=entry.ms, **dict(entry.features)) for entry in source.entries
+    )
+    table = PublishedLut(
+        device="pixel6",
+        title="Pixel 6",
+        space="toy",
+        variant="tflite-cpu",
+        source="somewhere",
+        licence="MIT",
+        file_sha256="0" * 64,
+        imported="2026-01-01",
+        blocks=blocks,
+    ).signed()
+    kept = Sources(tables=(table,)).kept_with([entry.key for entry in source.entries])
+    meta = learned.meta.model_copy(update={"sources": kept})
+    store = LutStore([tmp_path])
+    (check,) = check_sources(replace(learned, meta=meta), store)
+    assert "not at hand" in str(check)
+    write_published(table, tmp_path)
+    (check,) = check_sources(replace(learned, meta=meta), store)
+    assert check.here == "published/pixel6/toy/tflite-cpu"
+    edited = kept[0].model_copy(update={"entry_ms": tuple(2 * (ms or 0.0) for ms in kept[0].entry_ms)})
+    wrong = replace(learned, meta=meta.model_copy(update={"sources": (edited,)}))
+    with pytest.raises(
+        InvalidArtifactError, match="than published/pixel6/toy/tflite-cpu, which has that digest"
+    ):
+        check_sources(wrong, store)
 
 
 def test_a_lut_of_as_many_blocks_and_sources_as_there_may_be_can_be_read_again(

@@ -116,6 +116,10 @@ def _command(given: argparse.Namespace) -> str:
     if given.study == "compare":
         measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
         return f"python -m tools.studies compare --data {images} --epochs {given.epochs} {measured}"
+    if given.study == "detection":
+        measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
+        trained = f"--seeds {given.seeds} --epochs {given.epochs}"
+        return f"python -m tools.studies detection --data {images} {trained} {measured}"
     return (
         f"python -m tools.studies {given.study} --data {images} --seeds {given.seeds} --epochs {given.epochs}"
     )

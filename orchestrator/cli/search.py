@@ -16,11 +16,11 @@ from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, e
 from orchestrator.cli.search_coarse import check_settings, show_largest
 from orchestrator.cli.search_options import LimitOptions, PhoneOptions, SettingOptions
 from orchestrator.tasks.coarse import find_largest
-from orchestrator.tasks.phones import budget_of
+from orchestrator.tasks.phones import Phone, budget_of, is_priced_with_head
 from orchestrator.tasks.trial import Trial
 from orchestrator.winner.card import budget_text, by_lut, lut_text
 from orchestrator.winner.choice import MeasuredBest
-from search.algorithms import INHERITED_ACCURACY
+from search.algorithms import INHERITED_ACCURACY, Budget, SearchSettings
 
 if TYPE_CHECKING:
     from orchestrator.tasks.search import FoundNetwork
@@ -99,6 +99,15 @@ def search_command(
             )
         show_largest(found, output, as_json)
         return
+    if any(is_priced_with_head(phone) for phone in opened):
+        if objective != INHERITED_ACCURACY or outside or device or cluster or len(opened) > 1:
+            raise UsageError(
+                "a search by a LUT of backbones with a head takes no other; leave --objective, --outside, --device "
+                "and --cluster out"
+            )
+        budget_there = budget_of(opened, **limits.parse())
+        _search_backbone(supernet, opened[0], output, budget_there, chosen, data, on, as_json)
+        return
     from orchestrator.tasks.search import find_network  # brings torch
 
     with shown_progress() as progress:
@@ -122,6 +131,35 @@ def search_command(
         emit_json(_document(network))
     else:
         _show(network, output)
+
+
+def _search_backbone(
+    supernet: Path,
+    phone: Phone,
+    output: Path,
+    within: Budget,
+    settings: SearchSettings,
+    data: str | None,
+    on: str,
+    as_json: bool,
+) -> None:
+    from orchestrator.tasks.search_backbone import PROXY, find_backbone  # brings torch
+
+    with shown_progress() as progress:
+        found = find_backbone(
+            supernet, phone, output, budget=within, settings=settings, data=data, on=on, progress=progress
+        )
+    winner = found.result.winner
+    facts = {
+        "lut": str(phone.ref),
+        "arch": str(found.arch),
+        "weights": str(found.weights),
+        "top1": winner.accuracy,
+        "latency_ms": winner.latencies[0][0],
+        "latency_high_ms": winner.latencies[0][1],
+        "note": PROXY,
+    }
+    emit_facts("", facts, as_json, percent=("top1",))
 
 
 def _document(network: FoundNetwork) -> dict[str, Any]:

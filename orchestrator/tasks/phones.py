@@ -24,6 +24,7 @@ from search.algorithms.record import LutPin
 from search.spaces import Arch, Space
 from search.spaces.coverage import covered_space
 from search.spaces.scope import Scope
+from search.spaces.task_names import TaskName
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ def open_phone(
     if latency_ms is None:
         latency_ms = table.meta.reference_ms * reference_percent / 100
     return Phone(ref, table, latency_ms)
+
+
+def is_priced_with_head(phone: Phone) -> bool:
+    """Whether a LUT is of backbones with a head of detection or segmentation."""
+    return TaskName.parse(phone.lut.meta.space) is not None
 
 
 def meant_phones(

@@ -129,6 +129,7 @@ class InheritedAccuracy:
                 stage_ends(path),
                 self.prefixes,
             )
+        network.to(memory_format=torch.contiguous_format)
         return network
 
     def accuracy(self, arch: Arch) -> float:
@@ -139,6 +140,7 @@ class InheritedAccuracy:
     def scores(self, arch: Arch) -> Scores:
         """Top-1 and top-5 on the held-out images; with fewer than five classes all of them count."""
         network, path = self.network(arch), self.supernet.path(arch)
+        network.to(memory_format=self._layout)
         run = PrefixRun(network, (arch.resolution, *path), stage_ends(path), self._judged)
         with self._autocast():
             logits = torch.cat(list(run.outputs(self._images(self._held_out, arch.resolution))))

@@ -7,7 +7,8 @@ What is shortened, and README says how long it takes otherwise:
   one epoch, searches a handful of networks (`SHORTER`);
 - `bench profile` of `autovit-xxs` on this machine is planned alone; so is one with an agent of another language,
   with which `tests/agents` measures;
-- the suite has two of its networks, `bench blocks` two mixers at 8 px.
+- the suite has two rows, with other networks, `bench blocks` two mixers at 8 px;
+- large networks are replaced by small ones (`SMALLER`), since lowering them takes minutes and has tests of its own.
 
 What can't be run here: `make test`, which runs this; phones, of which there are none, so that all is right until
 then (exit code 3); `bench agent`, which serves until it is stopped; bundles, which `tests/agents` makes, runs and
@@ -36,6 +37,7 @@ from sklearn.datasets import load_digits
 from luts.format.store import LutStore
 from orchestrator.suites import load_suite
 from orchestrator.tasks import suite as suite_task
+from orchestrator.tasks.networks import named_network
 from orchestrator.winner.choice import MeasuredBest
 from search.algorithms import SearchResult
 from tests.support.bench import bench
@@ -60,6 +62,7 @@ SHORTER = {
 INSTEAD = {
     "bench profile --device host --space autovit-xxs": ("--plan-only",),
     "bench profile --device host --agent": ("--plan-only",),
+    "bench measure --device host --batch": ("--batch", "1,2", *SECOND, "--no-self-test"),
     "bench measure --device host --sustained": ("--sustained", "2s"),
     "bench search --lut host/autovit-nano --latency": (),
     "bench agent": ("--help",),
@@ -73,7 +76,15 @@ INSTEAD = {
 """By how a command begins: options in the place of `SHORTER`."""
 
 PHONES = ("bench profile --device pixel8", "bench profile --device iphone13")
-WORDS = {"LUT=12ms": "linux-x86-64/autovit-nano=12ms"}
+SMALLER = {
+    "autovit-xxs-paper": "runs/demo/search/winner.json",
+    "efficientvit-m5": "runs/demo/search/winner.json",
+    "timm:mobilenetv3_small_100": "timm:test_efficientnet",
+    "timm:mobilenetv3_large_100": "timm:test_efficientnet",
+}
+WORDS = {"LUT=12ms": "linux-x86-64/autovit-nano=12ms", **SMALLER}
+IN_SUITE = {"MobileNetv3": "timm:test_efficientnet", "AutoViT_XXS": "timm:test_resnet"}
+"""By row of the suite: the networks that are measured in its place."""
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +107,12 @@ def home(tmp_path_factory, export_cache):
         for name, place in places.items():
             patch.setenv(name, str(place))
         suite = load_suite("autovit-table2")
-        rows = ("MobileNetv3", suite.reference)
-        two = suite.model_copy(update={"networks": tuple(n for n in suite.networks if n.row in rows)})
+        networks = (
+            network.model_copy(update={"model": IN_SUITE[network.row]})
+            for network in suite.networks
+            if network.row in IN_SUITE
+        )
+        two = suite.model_copy(update={"networks": tuple(networks)})
         patch.setattr(suite_task, "load_suite", {"autovit-table2": two}.__getitem__)
         yield home
 
@@ -168,6 +183,12 @@ def test_the_demo_found_a_network_that_keeps_its_promises(home) -> None:
         "eval", "--arch", "runs/demo/search/winner.json", "--supernet", "runs/demo/supernet", "--json"
     )
     assert json.loads(again.stdout)["top1"] == pytest.approx(row.accuracy)
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_networks_that_are_replaced_by_smaller_ones_exist(name: str) -> None:
+    assert any(name in example.command.split() for example in EXAMPLES)
+    assert named_network(name)
 
 
 def test_all_commands_are_in_it() -> None:

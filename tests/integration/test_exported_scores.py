@@ -48,8 +48,10 @@ def test_the_program_is_judged_on_the_images_that_are_held_out() -> None:
     scores = exported_scores(evaluator, arch, Lowering(), None, silent)
     assert scores.top1 == pytest.approx(float(right[:, 0].float().mean()))
     assert scores.top5 == pytest.approx(float(right.any(1).float().mean()))
-    with pytest.raises(UsageError, match="models of coreml do not run here"):
-        exported_scores(evaluator, arch, Lowering("coreml"), None, silent)
+    with pytest.raises(
+        UsageError, match="models of onnx are not judged; choose --runtime executorch or coreml"
+    ):
+        exported_scores(evaluator, arch, Lowering("onnx"), None, silent)
 
 
 def test_what_can_not_be_judged_is_a_usage_error() -> None:

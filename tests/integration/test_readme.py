@@ -55,6 +55,7 @@ SHORTER = {
     "validate": ("-n", "2", *SECOND),
     "measure": (*SECOND, "--no-self-test"),
     "compare": ("--images", "50", *SECOND),
+    "sensitivity": ("--images", "20", "--calibration-images", "8"),
     "blocks": ("--blocks", "mha,pool", "--resolution", "8", *SECOND, "--no-self-test"),
 }
 """Options after those that README gives; of an option that stands twice, the last counts."""

@@ -1,5 +1,7 @@
 """The benchmark of minutes to a LUT: time goes to what it was spent on, and a missed target is told first."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from luts.format.store import LutStore
@@ -21,7 +23,7 @@ TOLD: dict[str, str | int] = {
 
 def test_time_goes_to_what_it_was_spent_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 1.0, 4.0, 6.0, 7.0, 20.0, 22.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    monkeypatch.setattr("tools.benchmarks.lut_minutes.time", SimpleNamespace(monotonic=lambda: next(now)))
     clock = Clock()
     clock(Note("14 models for 117 blocks of autovit-xxs"))
     clock(Step("exported 0123", 1, 14))

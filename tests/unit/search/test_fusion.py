@@ -11,7 +11,7 @@ from search.networks.fusion import Constant, OfWeights, fuse_for_inference
 from search.spaces import get_arch
 
 BN = (nn.BatchNorm1d, nn.BatchNorm2d)
-BN_OF_JOINED_MAPS = {"espnet.eesp", "espnet.trunk"}
+BN_OF_JOINED_MAPS = {"deeplab.aspp", "deeplab.lite", "espnet.eesp", "espnet.trunk"}
 """Kinds that normalise what several convolutions give together: no single one could take it in."""
 
 

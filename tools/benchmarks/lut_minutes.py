@@ -79,13 +79,13 @@ def section(seconds: Mapping[str, float], whole_s: float, told: Mapping[str, str
         f"| {phase} | {seconds.get(phase, 0.0):.0f} |" for phase in (START, PLAN, EXPORTS, MEASURING, LUT)
     ]
     missed = "Target missed: " if late else ""
-    fitted, heldout, width = told["fitted"], told["heldout"], told["half_width"]
+    fitted, heldout = told["fitted"], told["heldout"]
     return f"""## Minutes to a LUT from ten networks
 
 {missed}{whole_s / 60:.1f} minutes, of at most {TARGET_MINUTES:g}, from the start of
 `bench lut adapt {told["source"]} -n {fitted}` to the finished LUT of
 `{told["space"]}` on {told["cores"]} cores: {fitted} networks fitted and {heldout} held out, nothing exported
-before. Measuring ends by itself, at narrow predictions ({width} then).
+before. Measuring ends by itself.
 
 | | seconds |
 |---|---|
@@ -100,7 +100,6 @@ def inside(root: Path, device: str, source: str, networks: int) -> dict[str, obj
     done = adapt(source, device, networks, store=store, progress=clock)
     clock.add(LUT)
     meta, splits = done.lut.meta, [model.split for model in done.lut.models]
-    width = done.measurement.prediction_half_width if done.measurement else None
     return {
         "seconds": clock.seconds,
         "source": source,
@@ -108,7 +107,6 @@ def inside(root: Path, device: str, source: str, networks: int) -> dict[str, obj
         "fitted": splits.count("fit"),
         "heldout": splits.count("heldout"),
         "cores": meta.device.cores,
-        "half_width": "not known" if width is None else f"{width:.1%}",
     }
 
 

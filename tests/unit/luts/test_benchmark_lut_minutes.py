@@ -17,7 +17,6 @@ TOLD: dict[str, str | int] = {
     "fitted": 10,
     "heldout": 3,
     "cores": 2,
-    "half_width": "1.4%",
 }
 
 

@@ -146,19 +146,22 @@ def main() -> str:
     for units, kill_s in ((1, None), (UNITS, None), (UNITS, KILL_S)):
         with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
             trials.append(trial(units, Path(folder), kill_s=kill_s))
-    alone = trials[0].account.batches / trials[0].seconds
+    rates = [one.account.batches / one.seconds for one in trials]
     rows = [
         f"| {one.units} | {one.killed} | {one.account.batches} | {one.seconds:.0f} "
-        f"| {one.account.batches / one.seconds / alone:.1f} | {one.account.missing} | {one.account.twice} |"
-        for one in trials
+        f"| {rate / rates[0]:.1f} | {one.account.missing} | {one.account.twice} |"
+        for one, rate in zip(trials, rates, strict=True)
     ]
     return f"""## Fleets
+
+{UNITS} units bring {rates[1] / rates[0]:.1f} times the throughput of one: they wait for each other at the end of a
+pass. One profile a row, so there is no interval.
 
 A profile of {MODELS} networks of `{SPACE}` in three passes on simulated phones, which take {SLOWNESS:g} real
 seconds for a made-up one and leave processors idle. In the third row the process that drives a phone, and the
 phone's agent with it, is killed every {KILL_S:.0f} s; a unit is started anew a second later. Throughput is in kept
 batches a second, beside one phone's. Missing and twice count networks in a pass, and rounds of a batch, in the
-journal; `bench lut verify` accepts all three LUTs. Units wait for each other at the end of a pass.
+journal; `bench lut verify` accepts all three LUTs.
 
 | units | killed | batches | seconds | throughput | missing | twice |
 |---:|---:|---:|---:|---:|---:|---:|

@@ -9,8 +9,6 @@ import numpy as np
 
 from luts.build import estimation_of, fit_measured, kept_sources
 from luts.estimate.joint import JointFit
-from luts.estimate.quantiles import normal_quantile
-from luts.estimate.ratios import CONFIDENCE
 from luts.format.classes import classes_of, without_classes
 from luts.format.lut import Lut
 from luts.format.schema import Entry, KeyFeatures
@@ -36,7 +34,7 @@ def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
     added = []
     for key, own in features.items():
         ms, se = _priced(key, known, fit)
-        half = normal_quantile(0.5 + CONFIDENCE / 2) * se
+        half = fit.reach * se
         low, high = estimation.quiet.widen(ms, ms - half, ms + half)
         added.append(
             Entry(

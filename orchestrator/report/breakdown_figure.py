@@ -14,7 +14,19 @@ from luts.format.errors import UsageError
 from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution
 from orchestrator.breakdown.document import NetworkBreakdown
 from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
-from orchestrator.report.draw import BLUE, GREEN, INK, MUTED, ORANGE, PINK, RED, SKY, figure, legend
+from orchestrator.report.draw import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    figure,
+    legend,
+    save_picture,
+)
 
 _COLOURS: dict[Kind, str] = {
     "attention": RED,
@@ -44,8 +56,7 @@ def write_breakdown_figure(path: Path, networks: Sequence[NetworkBreakdown], tit
     check_suffix(path)
     drawn = breakdown_figure(networks, title)
     try:
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
-            drawn.savefig(path, dpi=144, facecolor="white")
+        save_picture(drawn, path)
     except OSError as error:
         raise storage_error(f"cannot write {path}", error, "choose another --output") from error
 

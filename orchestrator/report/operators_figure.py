@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +19,19 @@ from orchestrator.breakdown.document import NetworkBreakdown
 from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.export.lower.kinds import TITLES
 from orchestrator.report.breakdown_figure import check_suffix
-from orchestrator.report.draw import BLUE, GREEN, INK, MUTED, ORANGE, PINK, RED, SKY, figure, legend
+from orchestrator.report.draw import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    figure,
+    legend,
+    save_picture,
+)
 
 GROUPS: Mapping[str, str] = {
     "attention: linear and convolution": RED,
@@ -66,8 +77,7 @@ def write_operators_figure(path: Path, networks: Sequence[NetworkBreakdown], tit
     check_suffix(path)
     drawn = operators_figure(networks, title)
     try:
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
-            drawn.savefig(path, dpi=144, facecolor="white")
+        save_picture(drawn, path)
     except OSError as error:
         raise storage_error(f"cannot write {path}", error, "choose another --operators") from error
 

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure, legend
+from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure, legend, save_picture
 
 WIDTH_PX, HEIGHT_PX = 900, 560
-DPI = 144
 LABEL_GAP_PT = 13
 """Distance of a label from the one below it, in points."""
 
@@ -53,8 +51,7 @@ def save(path: Path, rows: Sequence[Mapping[str, Any]], device: str, data: str, 
             Line2D([], [], color=ORANGE, marker="o", linestyle="", label="another is better and faster")
         ]
         legend(drawn, handles if len(best) < len(shown) else handles[:-1], WIDTH_PX)
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
-            drawn.savefig(path, dpi=DPI, facecolor="white")
+        save_picture(drawn, path)
 
 
 def _accuracy(row: Mapping[str, Any]) -> tuple[float, float, float, str]:

@@ -6,18 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, figure, legend
+from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, figure, legend, save_picture
 from orchestrator.suites.comparison import Comparison, Row
 
 COLOURS: Mapping[str, str] = {"conv": BLUE, "transformer": ORANGE, "hybrid": GREEN}
 NAMES: Mapping[str, str] = {"conv": "convolutions", "transformer": "transformer", "hybrid": "both in turn"}
 
 WIDTH_PX, HEIGHT_PX = 900, 640
-DPI = 144
 LABEL_GAP = 0.034
 """Smallest distance of two labels, as a share of the axis."""
 
@@ -51,8 +49,7 @@ def save(path: Path, comparison: Comparison, device: str, simulated: bool) -> No
         panel.tick_params(which="both", length=0)
         kinds = [kind for kind in NAMES if any(row.entry.kind == kind for row in rows)]
         legend(drawn, [Line2D([], [], color=COLOURS[k], marker="o", label=NAMES[k]) for k in kinds], WIDTH_PX)
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
-            drawn.savefig(path, dpi=DPI, facecolor="white")
+        save_picture(drawn, path)
 
 
 def _line(panel: Axes, row: Row, left: Mapping[str, float], right: Mapping[str, float]) -> None:

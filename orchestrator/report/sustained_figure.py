@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from orchestrator.journal.slowdown import Slowdown
 from orchestrator.journal.sustained import Point
-from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, RED, figure
+from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, RED, figure, save_picture
 
 WIDTH_PX, PANEL_PX, TITLE_PX = 900, 210, 40
-DPI = 144
 
 _WARM = {"fair": ORANGE, "serious": RED, "critical": RED}
 _HEAT_LINES = (("celsius", "°C"), ("headroom", "thermal headroom, 1 = severe"))
@@ -42,8 +40,7 @@ def save(path: Path, points: Sequence[Point], slowdown: Slowdown, title: str) ->
             panel.tick_params(length=0)
             _shade(panel, points)
         axes[-1].set_xlabel(f"minutes; {_shades(points)}")
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
-            drawn.savefig(path, dpi=DPI, facecolor="white")
+        save_picture(drawn, path)
 
 
 def _latency(panel: Axes, points: Sequence[Point], slowdown: Slowdown) -> None:

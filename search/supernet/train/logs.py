@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.atomic_file import write_atomically
-from luts.format.errors import InvalidArtifactError, StorageError
+from luts.format.errors import InvalidArtifactError
+from search.supernet.train.csv_log import MAX_LOG_BYTES, CsvRows
 from search.supernet.train.progress import Pace, Progress
 
 COLUMNS = ("step", "epoch", "learning_rate", "loss", "accuracy", "images_per_s", "resolution")
@@ -19,9 +18,6 @@ _READ = COLUMNS[:5]
 
 LOG_STEPS = 50
 """Steps between rows: 600,000 steps of the largest recipe make a file of one megabyte."""
-
-MAX_LOG_BYTES = 64 * 1024 * 1024
-"""A longer file is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +69,12 @@ class CsvLog:
             InvalidArtifactError: there is a file of another kind.
             StorageError: it can't be written.
         """
-        self.path = path
-        rows = [",".join(COLUMNS)]
-        try:
-            if step and path.exists():
-                if path.stat().st_size > MAX_LOG_BYTES:
-                    raise InvalidArtifactError(f"{path}: over {MAX_LOG_BYTES} bytes; move it away")
-                rows += [row for row in path.read_text().splitlines()[1:] if _before(row, step)]
-            write_atomically(path, ("\n".join(rows) + "\n").encode())
-        except (OSError, UnicodeDecodeError) as error:
-            raise StorageError(f"{path}: cannot be written ({error}); free space or move it away") from error
+        self._rows = CsvRows(path, COLUMNS, step)
 
     def note(self, progress: Progress, pace: Pace) -> None:
         """Write a row where one is due."""
         if progress.step % LOG_STEPS and progress.step != progress.steps:
             return
-        row = io.StringIO()
         values = (
             progress.step,
             progress.epoch + 1,
@@ -98,16 +84,4 @@ class CsvLog:
             f"{pace.images_per_s:.1f}",
             progress.arch.resolution,
         )
-        csv.writer(row, lineterminator="\n").writerow(values)
-        try:
-            with self.path.open("a") as file:
-                file.write(row.getvalue())
-        except OSError as error:
-            raise StorageError(
-                f"{self.path}: cannot be written ({error.strerror}); the last checkpoint is whole, free some space"
-            ) from error
-
-
-def _before(row: str, step: int) -> bool:
-    number = row.partition(",")[0]
-    return number.isdecimal() and int(number) <= step
+        self._rows.append(values)

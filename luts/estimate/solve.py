@@ -53,6 +53,7 @@ def solve(design: Design, scale: Floats, hyper: Floats) -> tuple[Floats, Floats]
     unit = np.concatenate([design.call_sd, np.sqrt(np.diag(spread)), coefficient_sd])
     scaled = system * unit
     # bvls rounds: what it leaves at its bound may lie 1e-17 below.
-    solution = np.maximum(lsq_linear(scaled, target, bounds=(0.0, np.inf), method="bvls").x, 0.0) * unit
+    least = np.where(np.arange(size) < 2 + entries, 0.0, -np.inf if design.strengths else 0.0)
+    solution = np.maximum(lsq_linear(scaled, target, bounds=(least, np.inf), method="bvls").x, least) * unit
     inverse = solve_triangular(np.linalg.qr(scaled, mode="r"), np.eye(size))
     return solution, (inverse @ inverse.T) * np.outer(unit, unit)

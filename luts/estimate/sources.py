@@ -39,8 +39,8 @@ CALL_SHARE = 0.1
 """Base and transfer are known by their sources to a tenth of what is uncertain of them without any."""
 
 DROP_LOG = 1.0
-"""One of several sources is dropped where the rows are e times likelier without it; a smaller difference says
-nothing. The last one is where they are likelier by physics at all."""
+"""Some of several sources are dropped where the rows are e times likelier without them; a smaller difference says
+nothing. All are where the rows are likelier by physics at all."""
 
 FILLED_SD = 0.15
 """How far an entry strays from its kind's physics as a rule (`posterior.ENTRY_SD`): the doubt of a filled one."""
@@ -178,30 +178,33 @@ def chosen_sources(
     design: Design, features: Mapping[str, KeyFeatures], sources: Sequence[Source]
 ) -> tuple[list[Source], dict[str, float]]:
     """Sources that the rows are likeliest with, and the others: by how much, in natural logarithms, the rows are
-    likelier without them.
+    likelier without them (without all that were dropped together).
 
-    From all of them the one without which the rows are likeliest is dropped, again and again, as `DROP_LOG` says.
+    From all of them the one without which the rows are likeliest is taken away, again and again, down to none; the
+    largest set stays that no smaller one beats as `DROP_LOG` says. All the way down, because several that mislead
+    alike are not missed one by one.
     Entries count as they are told: their standard errors would excuse whatever contradicts the rows, since they are
     known less well than the sums that networks are.
     """
-    kept, dropped = list(sources), dict[str, float]()
 
-    def evidence(chosen: Sequence[Source]) -> float:
+    def cost(chosen: Sequence[Source]) -> float:
         grounds = (
             dataclasses.replace(with_sources(design, features, chosen), doubt=None) if chosen else design
         )
         scale, learned = learned_scale(grounds)
         return Marginal(grounds, scale).evidence(learned) / 2
 
-    best = evidence(kept) if kept else 0.0
-    while kept:
-        without = [evidence([other for other in kept if other is not source]) for source in kept]
-        gain = best - min(without)
-        if gain < (DROP_LOG if len(kept) > 1 else 0.0):
-            break
-        source = kept.pop(int(np.argmin(without)))
-        dropped[source.name] = gain
-        best = min(without)
+    kept, left, dropped = list(sources), list(sources), dict[str, float]()
+    best = cost(kept) if kept else 0.0
+    while left:
+        least, left = min(
+            ((cost(rest), rest) for rest in ([o for o in left if o is not one] for one in left)),
+            key=lambda found: found[0],
+        )
+        gain = best - least
+        if gain >= (DROP_LOG if left else 0.0):
+            dropped |= {source.name: gain for source in kept if source not in left}
+            kept, best = left, least
     return kept, dropped
 
 

@@ -101,6 +101,19 @@ def test_a_shuffled_source_is_dropped_and_named_and_changes_nothing() -> None:
     np.testing.assert_array_equal(beside.ms, fit_entries(rows(10), FEATURES, [LIKE, OTHER]).ms)
 
 
+def test_several_sources_that_mislead_alike_are_all_dropped() -> None:
+    alike = [
+        Source(
+            f"wrong {seed}",
+            {key: ms * float(np.exp(own.normal(0, 0.03))) for key, ms in SHUFFLED.entry_ms.items()},
+        )
+        for seed, own in ((seed, np.random.default_rng(seed)) for seed in (6, 7, 8))
+    ]
+    found = fit_entries(rows(10), FEATURES, alike)
+    assert set(found.dropped) == {"wrong 6", "wrong 7", "wrong 8"}
+    np.testing.assert_array_equal(found.ms, fit_entries(rows(10), FEATURES).ms)
+
+
 def test_intervals_hold_networks_and_say_how_much_is_measured() -> None:
     found = fit_entries(rows(10), FEATURES, [LIKE, OTHER])
     blocks = networks(200, 99)
@@ -120,6 +133,15 @@ def test_a_source_that_is_the_device_itself_leaves_its_scale_alone_to_learn() ->
     source = Source("self", {key: ms / 3 for key, ms in TRUE.items()}, 0.2 / 3)
     found = fit_entries(rows(3, 1e-5), FEATURES, [source])
     np.testing.assert_allclose(found.ms, [TRUE[key] for key in found.keys], rtol=2e-3)
+
+
+def test_kinds_may_cost_more_and_less_than_a_source_says() -> None:
+    design = with_sources(design_of(rows(20), FEATURES), FEATURES, [LIKE])
+    solution, _ = solve(design, *learned_scale(design))
+    first = 3 + len(design.keys)
+    kinds = dict(zip(design.kinds, solution[first : first + 3], strict=True))
+    assert kinds["conv"] < -0.02
+    assert kinds["attn"] > 0.02
 
 
 def test_what_a_source_lacks_is_filled_by_its_own_physics() -> None:

@@ -29,7 +29,8 @@ class Initial:
     Attributes:
         source: `supernet:DIR`; or `FILE.safetensors` of the one network that is trained; or, where that is timm's,
             `timm:NAME` for weights on this machine and `timm:NAME:FILE`.
-        classes: Classes of a new classifier with random weights; None to keep that of the weights.
+        classes: Classes of a new classifier, which begins at zero (Dosovitskiy et al. 2021, 3.2); timm's random
+            weights for 10 classes begin at three times the loss of guessing. None to keep that of the weights.
     """
 
     source: str
@@ -53,6 +54,14 @@ class Initial:
                 f"--classes {self.classes}: the images have {count} classes, labels 0 to {count - 1}; "
                 f"give --classes {count}"
             )
+        digest = self._put(supernet, classes, only)
+        if self.classes:
+            parameters = dict(supernet.named_parameters())
+            for name in classifier_parameters(supernet):
+                parameters[name].detach().zero_()
+        return digest
+
+    def _put(self, supernet: Supernet, classes: Sequence[str], only: Arch | None) -> str:
         kind, _, folder = self.source.partition(":")
         if kind == "supernet" and folder:
             return self._of_supernet(Path(folder), supernet, classes, only)
@@ -65,7 +74,7 @@ class Initial:
         given = timm_weights(self.source) if kind == "timm" else read_weights(Path(self.source))
         if is_timm(only.space):
             given = {f"0.{name}": value for name, value in given.items()}
-        return self._of_network(given, supernet, count, only)
+        return self._of_network(given, supernet, len(classes), only)
 
     def _of_supernet(
         self, folder: Path, supernet: Supernet, classes: Sequence[str], only: Arch | None

@@ -9,13 +9,14 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from orchestrator.agent.device.cores import usable_cores
 from tools.benchmarks._phones import FOLDER, phone_tables
 from tools.benchmarks._transfer_devices import DEVICES, LUT_NETWORKS, SPACE, phone_trial, simulated_trial
 from tools.benchmarks._transfer_trial import COUNTS, METHODS, NOISE, Score, Trial, score
 
-DRAWS = 2
+DRAWS = 4
 TARGET = 0.015
 COVERED = (0.92, 0.98)
 ENTRIES_COVERED = 0.9
@@ -85,8 +86,9 @@ def run_shuffled(makes: Mapping[str, Make], draws: int) -> Wrong:
 def _each(
     scored: Callable[[Make, int], list[Any]], makes: Mapping[str, Make], draws: int
 ) -> list[tuple[str, list[Any]]]:
-    """By device what every draw gives, several at once."""
-    with ProcessPoolExecutor(max_workers=usable_cores()) as pool:
+    """By device what every draw gives, several at once, each in one thread: with more, those of so small matrices
+    take ten times as long."""
+    with ProcessPoolExecutor(usable_cores(), initializer=threadpool_limits, initargs=(1,)) as pool:
         going = [
             (device, pool.submit(scored, make, seed))
             for device, make in makes.items()

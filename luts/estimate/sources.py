@@ -9,7 +9,7 @@ c ~ N(1, 1): nothing is known of the device's speed. A kind of block may differ 
 (constant, MACs, depthwise MACs, bytes) in what physics makes of a_k. w_s ~ N(0, 0.5^2) leans the mean toward the
 source that the device is like. delta is that of `joint.py`: of each block alone, and a Gaussian process over like
 blocks. All deviations are learned by marginal likelihood, so that a source that tells little is leant on little.
-One that the rows contradict is left out: the rows are likelier without it.
+One that the rows contradict is left out: they are likelier without it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ CALL_SHARE = 0.1
 
 DROP_LOG = 1.0
 """Some of several sources are dropped where the rows are e times likelier without them; a smaller difference says
-nothing. All are where the rows are likelier by physics at all."""
+nothing."""
+KEEP_LOG = 2.0
+"""Any are kept only where the rows are e^2 times likelier with them than by physics (positive evidence: Kass and
+Raftery 1995, JASA 90(430)): three rows fit even shuffled entries now and then."""
 
 FILLED_SD = 0.15
 """How far an entry strays from its kind's physics as a rule (`posterior.ENTRY_SD`): the doubt of a filled one."""
@@ -202,7 +205,7 @@ def chosen_sources(
             key=lambda found: found[0],
         )
         gain = best - least
-        if gain >= (DROP_LOG if left else 0.0):
+        if gain >= (DROP_LOG if left else -KEEP_LOG):
             dropped |= {source.name: gain for source in kept if source not in left}
             kept, best = left, least
     return kept, dropped

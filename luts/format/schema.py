@@ -269,8 +269,8 @@ class LutMeta(LutInputs):
 
     `noise_floor` is the robust spread of A/A log differences, `load_sd` the pooled load-to-load standard
     deviation of one load's log latency, `misfit_sd` the relative misfit of additivity found by the joint fit.
-    `dropped_sources` are those that the measurements contradict: by how much (natural logarithm) they are likelier
-    without them.
+    `dropped_sources` are those that the measurements do not speak for: by how much (natural logarithm) they are
+    likelier without them; less than 0 where they are hardly likelier with them.
     """
 
     format_version: Literal[1] = 1

@@ -96,7 +96,7 @@ def _learned_from(lut: Lut) -> dict[str, str]:
         return {}
     kept = [source for source in meta.sources if source.name not in meta.dropped_sources]
     names = [f"{source.name} ({source.digest[:12]}, {source.measured})" for source in kept]
-    lines = {"learned from": ", ".join(names) or "no other LUT: all contradict the measurements"}
+    lines = {"learned from": ", ".join(names) or "no other LUT: the measurements speak for none"}
     shares = [entry.measured_share for entry in lut.entries if entry.measured_share is not None]
     if shares:
         lines["measured here"] = (
@@ -105,6 +105,8 @@ def _learned_from(lut: Lut) -> dict[str, str]:
     if meta.dropped_sources:
         lines["dropped"] = "; ".join(
             f"{name} contradicts the measurements, which are e^{gain:.1f} times likelier without it"
+            if gain > 0
+            else f"{name} is hardly told from chance: the measurements are e^{-gain:.1f} times likelier with it"
             for name, gain in meta.dropped_sources.items()
         )
     if (width := meta.conformal.posterior_half_width_95) is not None and meta.conformal.half_width_95 is None:

@@ -34,7 +34,7 @@ PRECISION = "bf16"
 """Of all trainings: little over half of fp32's time a step on a CPU that multiplies it."""
 WARMUP = 0.1
 """Share of fine-tuning in which the learning rate rises."""
-SUPERNET_EPOCHS = 4
+SUPERNET_EPOCHS = 40
 """Of the supernet for each epoch of fine-tuning: it begins from random weights."""
 QUICK_IMAGES = 100
 

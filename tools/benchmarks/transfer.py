@@ -51,9 +51,9 @@ fits best times a number (at 0 the mean error of all sources as they are), `tran
 sources are exact, made-up devices learn from LUTs of {LUT_NETWORKS} networks with the same noise. MAPE is of 100
 held-out networks' true latencies; beside it the share of their measurements inside the 95 % interval, then that of
 the true entries. Means of {draws} draws. The prior's strengths were centred on what the phones differ by, its width
-was chosen by their coverage, and the rules that drop sources by what shuffled ones did here and this machine's variants
-did to each other: they are no unseen devices. That the sources' own errors count, and that the strengths are averaged over, was decided by the made-up
-devices' entries; no number was fitted to them.
+was chosen by their coverage, and the rules that drop sources by what shuffled ones did here and this machine's
+variants did to each other: they are no unseen devices. That the sources' own errors count, and that the strengths
+are averaged over, was decided by the made-up devices' entries; no number was fitted to them.
 
 {chr(10).join(parts)}"""
 

@@ -36,6 +36,8 @@ WARMUP = 0.1
 """Share of fine-tuning in which the learning rate rises."""
 SUPERNET_EPOCHS = 40
 """Of the supernet for each epoch of fine-tuning: it begins from random weights."""
+GENERATIONS = 3
+"""Of each search, after its first 50 evaluations: 200 of up to 6,432 networks."""
 QUICK_IMAGES = 100
 
 
@@ -85,7 +87,11 @@ def _winners(options: Options, folder: Path) -> list[str]:
     supernet = folder / f"supernet-{epochs}"
     recipe = changed(get_recipe("cifar10"), {"epochs": epochs, "precision": PRECISION}, {})
     train_supernet(SPACE, options.data, supernet, recipe, on=options.on, progress=print)
-    settings = SearchSettings(population=4, generations=1, draws=100) if options.quick else SearchSettings()
+    settings = (
+        SearchSettings(population=4, generations=1, draws=100)
+        if options.quick
+        else SearchSettings(generations=GENERATIONS)
+    )
     texts = []
     for name, percent in SHARES.items():
         phone = open_phone(options.lut, reference_percent=percent)

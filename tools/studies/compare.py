@@ -27,15 +27,17 @@ SPACE = "autovit-cifar"
 LITES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 SIDE = 64
 """Pixels that timm's networks are fine-tuned at: twice those of the images, so that maps are not spent at once."""
-SHARES = {"fast": 40, "accurate": 80}
+SHARES = (40, 80)
 """Latency that each winner may have, percent of that of the LUT's reference."""
 THREADS = 1
 PRECISION = "bf16"
 """Of all trainings: little over half of fp32's time a step on a CPU that multiplies it."""
 WARMUP = 0.1
 """Share of fine-tuning in which the learning rate rises."""
+LEARNING_RATE = 1e-3
+"""At its peak; the recipe's is for many more epochs."""
 SUPERNET_EPOCHS = 40
-"""Of the supernet for each epoch of fine-tuning: it begins from random weights."""
+"""It begins from random weights."""
 GENERATIONS = 3
 """Of each search, after its first 50 evaluations: 200 of up to 6,432 networks."""
 QUICK_IMAGES = 100
@@ -46,9 +48,10 @@ def main(options: Options) -> str:
     if options.data is None:
         raise UsageError("this study trains networks; give --data, such as cifar10:FILE.npz")
     folder = runs_root() / "studies" / ("compare-quick" if options.quick else "compare")
-    networks = [
-        _fine_tuned(timm_arch(f"timm:{name}@{SIDE}"), f"timm:{name}", options, folder) for name in LITES
-    ]
+    networks = []
+    for name in LITES:
+        arch = timm_arch(f"timm:{name}@{SIDE}")
+        networks.append(f"{arch.space}:{_fine_tuned(arch, f'timm:{name}', options, folder)}")
     networks += _winners(options, folder)
     compared = compare_networks(
         networks,
@@ -63,27 +66,34 @@ def main(options: Options) -> str:
     return section(compared, options)
 
 
-def _fine_tuned(arch: Arch, init: str, options: Options, folder: Path) -> str:
-    """A network with the folder of its training, as a comparison takes it; goes on where it was cut off."""
+def _fine_tuned(arch: Arch, init: str, options: Options, folder: Path) -> Path:
+    """The folder of a network's training; goes on where it was cut off."""
     assert options.data is not None
-    network = folder / f"{arch.digest}.json"
-    given = arch.space if init.startswith("timm:") else str(network)
-    if given == str(network):
-        write_text(network, arch.to_json())
-    told = {"arch": arch.to_json(), "epochs": options.epochs, "precision": PRECISION}
-    recipe = changed(get_recipe("finetune"), told | {"warmup_epochs": WARMUP * options.epochs}, {})
+    told = {
+        "arch": arch.to_json(),
+        "epochs": options.epochs,
+        "precision": PRECISION,
+        "learning_rate": LEARNING_RATE,
+        "warmup_epochs": WARMUP * options.epochs,
+    }
     output = folder / f"{arch.digest}-{options.epochs}"
-    classes = 10 if init.startswith("timm:") else None
     train_supernet(
-        None, options.data, output, recipe, init=init, classes=classes, on=options.on, progress=print
+        None,
+        options.data,
+        output,
+        changed(get_recipe("finetune"), told, {}),
+        init=init,
+        classes=10 if init.startswith("timm:") else None,
+        on=options.on,
+        progress=print,
     )
-    return f"{given}:{output}"
+    return output
 
 
 def _winners(options: Options, folder: Path) -> list[str]:
-    """The most accurate networks of a supernet within two latencies, fine-tuned."""
+    """The most accurate networks of a supernet within two latencies, fine-tuned, as a comparison takes them."""
     assert options.data is not None
-    epochs = SUPERNET_EPOCHS * options.epochs
+    epochs = options.epochs if options.quick else SUPERNET_EPOCHS
     supernet = folder / f"supernet-{epochs}"
     recipe = changed(get_recipe("cifar10"), {"epochs": epochs, "precision": PRECISION}, {})
     train_supernet(SPACE, options.data, supernet, recipe, on=options.on, progress=print)
@@ -93,19 +103,20 @@ def _winners(options: Options, folder: Path) -> list[str]:
         else SearchSettings(generations=GENERATIONS)
     )
     texts = []
-    for name, percent in SHARES.items():
+    for percent in SHARES:
         phone = open_phone(options.lut, reference_percent=percent)
-        output = folder / f"{name}-{options.epochs}"
         found = find_network(
             supernet,
             [phone],
-            output,
+            folder / f"search-{percent}",
             budget=budget_of([phone]),
             settings=settings,
             on=options.on,
             progress=print,
         )
-        texts.append(_fine_tuned(found.winner.architecture(), f"supernet:{supernet}", options, folder))
+        arch, network = found.winner.architecture(), folder / f"winner-{percent}.json"
+        write_text(network, arch.to_json())
+        texts.append(f"{network}:{_fine_tuned(arch, f'supernet:{supernet}', options, folder)}")
     return texts
 
 
@@ -117,10 +128,11 @@ def section(compared: Compared, options: Options) -> str:
     return f"""### EfficientNet-Lite and two search winners
 
 {made_up}EfficientNet-Lite0, -Lite1 and -Lite2 with ImageNet weights at {SIDE} px, and the best of `{SPACE}` by
-`{options.lut}` within {SHARES["fast"]} % and {SHARES["accurate"]} % of its reference's latency. Training was not
-equal, so no accuracy here says which architecture is better: the winners' supernet began from random weights and
-saw {SUPERNET_EPOCHS * options.epochs} epochs of these images and no others; all five were fine-tuned for
-{options.epochs}. {setup["variant"]}. Top-1 in percent on {data["images"]} {data["split"]} images, with
+`{options.lut}` within {" and ".join(map(str, SHARES))} % of its reference's latency. Training was not equal, so no
+accuracy here says which architecture is better: the winners' supernet began from random weights and saw
+{SUPERNET_EPOCHS} epochs of these images and no others. All five were fine-tuned for {options.epochs}
+epoch{"s" if options.epochs > 1 else ""} at the same learning rate, {LEARNING_RATE:g}, the Lites on images of
+twice the side. {setup["variant"]}. Top-1 in percent on {data["images"]} {data["split"]} images, with
 Wilson's 95 % interval: of the .pte as ExecuTorch runs it, and of PyTorch; agreement is the share of images with the
 same first guess. Peak memory is the agent's with the model alone. Best: no other is as accurate and as fast.
 

@@ -83,9 +83,9 @@ def test_networks_are_fine_tuned_and_compared_in_one_table(tmp_path, monkeypatch
     text = compare.main(options(tmp_path))
     assert [job[4:] for job in trained[:3]] == [(f"timm:tf_efficientnet_lite{n}", 10) for n in range(3)]
     assert [job[0] for job in trained] == [None, None, None, "autovit-cifar", None, None]
-    supernet = tmp_path / "studies" / "compare-quick" / "supernet-80"
+    supernet = tmp_path / "studies" / "compare-quick" / "supernet-2"
     assert [job[4:] for job in trained[4:]] == [(f"supernet:{supernet}", None)] * 2
-    assert searched == [("supernet-80", [40], (40,)), ("supernet-80", [80], (80,))]
+    assert searched == [("supernet-2", [40], (40,)), ("supernet-2", [80], (80,))]
     ((networks, question, timing),) = asked
     assert networks[0].startswith("timm:tf_efficientnet_lite0@64:/")
     described = networks[3].rpartition(":")[0]

@@ -50,8 +50,8 @@ def main(
             "|---|---|---|---|---|---|",
             *rows,
             f"\nUsed for {USED} classes, the LUT that knows {PROFILED} alone has an error that differs by "
-            f"{errors[1] - errors[0]:+.2%} from that for its own; with both measured by {errors[3] - errors[2]:+.2%}. Each pair is one profile, so no "
-            "interval is over profiles.",
+            f"{errors[1] - errors[0]:+.2%} from that for its own; with both measured by "
+            f"{errors[3] - errors[2]:+.2%}. Each pair is one profile, so no interval is over profiles.",
         ]
     )
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import secrets
-import select
+import selectors
 import socket
 import subprocess
 import tempfile
@@ -155,18 +155,19 @@ class HostDevice:
     def _read_port(self, process: subprocess.Popen[bytes]) -> int:
         assert process.stdout is not None
         deadline_s, line = time.monotonic() + START_TIMEOUT_S, b""
-        while not line.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline_s - time.monotonic()))
-            if not ready:
-                raise DeviceError(
-                    f"the host agent did not start within {START_TIMEOUT_S:.0f} s; "
-                    f"its log is {self._log_path}"
-                )
-            piece = os.read(process.stdout.fileno(), 4096)
-            if not piece:
-                process.wait(_STOP_TIMEOUT_S)
-                raise DeviceError(f"the host agent died at its start: {self._last_words()}")
-            line += piece
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline_s - time.monotonic())):
+                    raise DeviceError(
+                        f"the host agent did not start within {START_TIMEOUT_S:.0f} s; "
+                        f"its log is {self._log_path}"
+                    )
+                piece = os.read(process.stdout.fileno(), 4096)
+                if not piece:
+                    process.wait(_STOP_TIMEOUT_S)
+                    raise DeviceError(f"the host agent died at its start: {self._last_words()}")
+                line += piece
         try:
             return int(json.loads(line)["port"])
         except (ValueError, KeyError, TypeError):

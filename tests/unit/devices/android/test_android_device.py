@@ -40,7 +40,7 @@ class Phone:
         self.links, self.attached, self.tokens, self.replies = [], True, [], []
         self.running = self.mode_refused = False
         self.token = ""
-        self.verdicts = []
+        self.verdicts, self.kept = [], []
         self.clock = Clock()
 
     def open_link(self, serial, ask_user=None):
@@ -100,7 +100,9 @@ def phone(link, monkeypatch, tmp_path):
     played.clock = clock = Clock()
     monkeypatch.setattr(device_module, "_clock", clock.now)
     monkeypatch.setattr(device_module, "_sleep", clock.sleep)
-    return played
+    yield played
+    for kept in played.kept:
+        kept.close()
 
 
 class Clock:
@@ -137,7 +139,9 @@ def played_agent(owner):
             owner.replies.append(verdict)
         far.shutdown(socket.SHUT_WR)
         # Kept open: the client's request goes into its buffer.
-        owner.kept = [*getattr(owner, "kept", []), far.dup()]
+        owner.kept.append(far.dup())
+        if len(owner.kept) > 4:
+            owner.kept.pop(0).close()
     return near
 
 

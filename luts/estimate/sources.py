@@ -9,7 +9,7 @@ c ~ N(1, 1): nothing is known of the device's speed. A kind of block may differ 
 (constant, MACs, depthwise MACs, bytes) in what physics makes of a_k. w_s ~ N(0, 0.5^2) leans the mean toward the
 source that the device is like. delta is that of `joint.py`: of each block alone, and a Gaussian process over like
 blocks. All deviations are learned by marginal likelihood, so that a source that tells little is leant on little.
-One that the rows contradict is left out: they are likelier without it.
+One that the rows contradict is left out: they are likelier without it (`chosen_sources`).
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def chosen_sources(
     likelier without them (without all that were dropped together).
 
     From all of them the one without which the rows are likeliest is taken away, again and again, down to none; the
-    largest set stays that no smaller one beats as `DROP_LOG` says. All the way down, because several that mislead
-    alike are not missed one by one.
+    largest set stays that no smaller one beats as `DROP_LOG` and, where nothing is left, `KEEP_LOG` say. All the
+    way down, because several that mislead alike are not missed one by one.
     Entries count as they are told: their standard errors would excuse whatever contradicts the rows, since they are
     known less well than the sums that networks are.
     """

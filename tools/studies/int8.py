@@ -29,7 +29,7 @@ from search.supernet.train.checkpoint import load_supernet
 from tools.studies._options import Options
 
 IMAGES, QUICK_IMAGES = 10_000, 40
-MIX_IMAGES, WITHIN = 500, 0.005
+MIX_IMAGES, WITHIN = 5_000, 0.005
 """On which a mix is found, and the share of top-1 that it may lose there."""
 BATCH = 128
 CORE_ML = "Core ML's int8, ranges of images"

@@ -154,9 +154,10 @@ same {models} networks: the reference, {sizes.design} of a design, {sizes.heldou
 and are in no fit and no source; the others are what is learned from, and what the sources' LUTs rest on. The first
 network is always the reference. A third as many more as are fitted, at most {calibrating}, calibrate
 intervals, as `bench lut adapt` has it. Errors are of measurements, whose own noise no method can predict: a perfect
-one would err by {_perfect(luts)}. Means of {sizes.draws} divisions. Two rules were made with
-these figures in view: that sources which mislead alike are dropped together, and that deviations from sources have
-both signs; so these variants are no unseen devices.
+one would err by {_perfect(luts)}. Means of {sizes.draws} divisions. Three rules were made with
+these figures in view: that sources which mislead alike are dropped together, that some are kept only where the rows
+are e^2 times likelier with them than by physics, and that deviations from sources have both signs;
+so these variants are no unseen devices.
 
 {_missed(scores)}
 

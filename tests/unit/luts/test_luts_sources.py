@@ -114,6 +114,16 @@ def test_several_sources_that_mislead_alike_are_all_dropped() -> None:
     np.testing.assert_array_equal(found.ms, fit_entries(rows(10), FEATURES).ms)
 
 
+def test_sources_are_kept_only_where_rows_are_so_much_likelier_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not fit_entries(rows(10), FEATURES, [LIKE]).dropped
+    monkeypatch.setattr("luts.estimate.sources.KEEP_LOG", 1000.0)
+    found = fit_entries(rows(10), FEATURES, [LIKE])
+    assert found.dropped["like"] < -2, "likelier with it, by less than was asked"
+    np.testing.assert_array_equal(found.ms, fit_entries(rows(10), FEATURES).ms)
+
+
 def test_intervals_hold_networks_and_say_how_much_is_measured() -> None:
     found = fit_entries(rows(10), FEATURES, [LIKE, OTHER])
     blocks = networks(200, 99)

@@ -42,7 +42,7 @@ class Simulated:
             graph = (
                 self._captured.module()
                 if fp32 is None
-                else quantized(self._captured, ((batch,) for batch in filled(self.ranges, BATCH)), fp32)
+                else quantized(self._captured, (next(filled(self.ranges, BATCH)),), self.ranges, fp32)
             )
             parts = [graph(batch) for batch in filled(self._pixels, BATCH)]
         return torch.cat(parts)[: len(self._pixels)].numpy()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from search.supernet.data.images import Normalization
 
 DEFAULT_IMAGES = 128
-"""More widen the extremes by less and less: see docs/lowering.md."""
+"""With 1,024 top-1 of a network of `autovit-cifar` changes by 0.2 points (5,000 images)."""
 
 RANDOM_RANGES = "note: int8 ranges are those of random inputs; --calibration DATA takes those of images"
 
@@ -57,6 +57,7 @@ def calibrated(
 
     from orchestrator.accuracy.images import ImageSet
     from orchestrator.export.lower.calibration import IMAGES
+    from orchestrator.export.lower.ranges import MIDDLE
     from search.supernet.data.images import IMAGENET
     from search.supernet.data.sources import open_source
     from search.supernet.data.split import split_source
@@ -79,7 +80,9 @@ def calibrated(
     digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
     path = folder / f"calibration-{digest[:16]}.safetensors"
     save_file({IMAGES: tensor.contiguous()}, path)
-    choice = f"{len(chosen)} images of {source.digest[:12]}, seed {calibration.seed}"
+    choice = (
+        f"{len(chosen)} images of {source.digest[:12]}, seed {calibration.seed}, middle {100 * MIDDLE:g} %"
+    )
     return replace(spec, calibration=f"{choice}: sha256:{digest}", calibration_path=str(path))
 
 

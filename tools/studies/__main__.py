@@ -113,6 +113,11 @@ def _command(given: argparse.Namespace) -> str:
     if given.study == "attention_accuracy":
         trained = f"--seeds {given.seeds} --epochs {given.epochs}"
         return f"python -m tools.studies attention_accuracy --data {images} {trained} --budget {given.budget}"
+    if given.study == "int8":
+        measured = f"--device {given.device} --budget {given.budget}"
+        return (
+            f"python -m tools.studies int8 --supernet DIR --data {images} --epochs {given.epochs} {measured}"
+        )
     if given.study == "compare":
         measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
         return f"python -m tools.studies compare --data {images} --epochs {given.epochs} {measured}"

@@ -1,4 +1,4 @@
-"""Top-1 of a network in fp32, fp16, int8 by four ways, a mix of both, and in int8 as a Core ML package."""
+"""Top-1 and latency of a network in fp32, fp16, int8 in three ways and a mix; top-1 of its int8 Core ML package."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from luts.estimate.quantiles import normal_quantile
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
+from orchestrator.export.lower.ranges import MIDDLE
 from orchestrator.tasks.calibration import Calibration
 from orchestrator.tasks.export import Lowering, export_networks
 from orchestrator.tasks.judge import Question
+from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.qat import train_quantized
 from orchestrator.tasks.sensitivity import find_mix
+from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import Trained
 from search.spaces import Arch
 from search.supernet.data.sources import open_source
@@ -32,14 +35,17 @@ IMAGES, QUICK_IMAGES = 10_000, 40
 MIX_IMAGES, WITHIN = 5_000, 0.005
 """On which a mix is found, and the share of top-1 that it may lose there."""
 BATCH = 128
+Milliseconds = tuple[float, float, float]
+"""Latency and the ends of its 95 % interval."""
 CORE_ML = "Core ML's int8, ranges of images"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Which images a program gets right, (N,) bool, and the bytes of its file."""
+    """Which images a program gets right, (N,) bool, its file and the bytes of it."""
 
     right: np.ndarray
+    path: Path
     bytes: int
 
 
@@ -54,7 +60,20 @@ def main(options: Options) -> str:
     images = _images(options)
     with tempfile.TemporaryDirectory() as scratch:
         judged, kept = _judge_all(arch.with_classes(len(info.classes)), options, images, Path(scratch))
-    return section(judged, options.data, kept)
+    return section(judged, _measured(judged, options), options.data, options.device, kept)
+
+
+def _measured(judged: Mapping[str, Judged], options: Options) -> Mapping[str, Milliseconds]:
+    """Of the same files by what they are, in one interleaved run."""
+    kinds = {str(one.path): kind for kind, one in judged.items() if kind != CORE_ML}
+    run = measure_networks(
+        {},
+        Target(options.device, threads=1),
+        files=[Path(path) for path in kinds],
+        budget_s=options.budget_s,
+        self_test=not options.quick,
+    )
+    return {kinds[each.model]: (each.ms, each.ci_low, each.ci_high) for each in run.networks}
 
 
 def _judge_all(
@@ -97,7 +116,7 @@ def _judge_all(
             {"network": arch}, lowering, trained=trained, calibration=ranges, workers=1, progress=print
         ).values()
         guesses = guess_with_program(artifact.path, images, workers=options.jobs)
-        judged[kind] = Judged(guesses.right(images.labels), artifact.payload_bytes)
+        judged[kind] = Judged(guesses.right(images.labels), artifact.path, artifact.payload_bytes)
         print(f"{kind}: {judged[kind].right.mean():.2%}", flush=True)
     return judged, kept
 
@@ -110,25 +129,34 @@ def _images(options: Options) -> ImageSet:
     return ImageSet(options.data, source.digest, held_out)
 
 
-def section(judged: Mapping[str, Judged], data: str, kept: tuple[str, ...] = ()) -> str:
-    """A table of top-1 with intervals, and of paired differences to fp32."""
+def section(
+    judged: Mapping[str, Judged],
+    measured: Mapping[str, Milliseconds],
+    data: str,
+    device: str,
+    kept: tuple[str, ...] = (),
+) -> str:
+    """A table of top-1 with intervals, of paired differences to fp32, and of milliseconds."""
     exact = judged["fp32"].right
     rows = []
     for kind, one in judged.items():
         share = Proportion(int(one.right.sum()), len(one.right))
         low, high = share.interval
         paired = "" if kind == "fp32" else _in_points(*paired_difference(one.right, exact))
+        latency = "{:.4f} ({:.4f} to {:.4f})".format(*measured[kind]) if kind in measured else ""
         rows.append(
-            f"| {kind} | {100 * share.share:.2f} ({100 * low:.2f} to {100 * high:.2f}) | {paired} | {one.bytes:,} |"
+            f"| {kind} | {100 * share.share:.2f} ({100 * low:.2f} to {100 * high:.2f}) | {paired} | {latency} "
+            f"| {one.bytes:,} |"
         )
     return f"""### int8 that is looked at
 
 Top-1 in percent of the exported programs, run by ExecuTorch over the same {len(exact):,} validation images of
-{data.partition(":")[0]}; 95 % intervals, those of differences paired image by image. The Core ML package is
-evaluated in PyTorch. {_told(kept)}
+{data.partition(":")[0]}; 95 % intervals, those of differences paired image by image. Ranges of images hold
+the middle {100 * MIDDLE:g} % of an activation's values. Milliseconds of the same files on {device}, one thread,
+all in one interleaved run. The Core ML package is evaluated in PyTorch and was not measured. {_told(kept)}
 
-| | top-1 | difference to fp32, points | bytes |
-|---|---|---|---|
+| | top-1 | difference to fp32, points | ms | bytes |
+|---|---|---|---|---|
 {chr(10).join(rows)}
 """
 

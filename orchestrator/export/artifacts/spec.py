@@ -54,7 +54,9 @@ MAX_BATCH = 256
 """Images that a model computes at once; activations of hundreds fill a machine's memory."""
 
 _WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
-_CALIBRATION = re.compile(r"[0-9]{1,7} images of [0-9a-f]{12}, seed [0-9]{1,9}: sha256:[0-9a-f]{64}")
+_CALIBRATION = re.compile(
+    r"[0-9]{1,7} images of [0-9a-f]{12}, seed [0-9]{1,9}(, middle [0-9.]{1,6} %)?: sha256:[0-9a-f]{64}"
+)
 _MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?")
 _PATH = re.compile(r"[A-Za-z0-9_]{1,80}(\.[A-Za-z0-9_]{1,80}){0,15}")
 _PLACES = ("weights_path", "calibration_path")
@@ -78,7 +80,8 @@ class ExportSpec:
         weights_path: Where that file lies; no part of the identity.
         fp32: With precision `mixed` what stays fp32: paths of modules of the network in PyTorch. For blocks, the
             place of a block that stands on its own, counted from 0 (`4`), or a path in it (`4.layers.0`).
-        calibration: Images that decide int8's ranges, `N images of SOURCE, seed S: sha256:HEX`; empty for seeded
+        calibration: Images that decide int8's ranges, `N images of SOURCE, seed S, middle P %: sha256:HEX`, where
+            ranges hold that share of values, all of them where P is not named (older files); empty for seeded
             random inputs.
         calibration_path: Where these images lie; no part of the identity.
         batch: Images that the model computes at once. LUTs, spaces and searches know batch 1 alone.
@@ -168,7 +171,7 @@ class ExportSpec:
             raise UsageError(f"weights {self.weights[:80]!r}: expected seed:N or sha256:HEX")
         if self.calibration and not _CALIBRATION.fullmatch(self.calibration):
             raise UsageError(
-                f"calibration {self.calibration[:80]!r}: expected N images of HEX, seed S: sha256:HEX"
+                f"calibration {self.calibration[:80]!r}: expected N images of HEX, seed S, middle P %: sha256:HEX"
             )
         if self.calibration and self.precision not in QUANTISED:
             raise UsageError(f"calibration decides ranges of int8, not of {self.precision}")

@@ -8,7 +8,7 @@ output (`rewrite.LinearLayerNorm`) its mean and variance would be rounded to 8 b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -17,11 +17,11 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
 )
 from torch import Tensor, export, fx, nn
 from torch.export import ExportedProgram
-from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
 from orchestrator.export.lower.calibration import calibration_inputs
+from orchestrator.export.lower.ranges import observer_for
 from orchestrator.export.lower.rewrite import LinearLayerNorm
 
 SMALLEST_SCALE = 2.0**-12
@@ -34,7 +34,7 @@ def quantize_static(
     images: Tensor | None = None,
     fp32: Sequence[str] = (),
 ) -> ExportedProgram:
-    """The same program in int8, with fp32 inputs and outputs; ranges are the extremes over images or seeded inputs.
+    """The same program in int8, with fp32 inputs and outputs; ranges are those of images or of seeded inputs.
 
     Args:
         captured: A program in inference mode, BN folded, LayerNorm rewritten.
@@ -42,28 +42,31 @@ def quantize_static(
         images: (N, 3, H, W) to calibrate on.
         fp32: Paths of modules that stay as they are.
     """
-    return export.export(quantized(captured, calibration_inputs(inputs, images), fp32), tuple(inputs))
+    return export.export(quantized(captured, inputs, images, fp32), tuple(inputs))
 
 
 def quantized(
-    captured: ExportedProgram, samples: Iterable[tuple[Tensor, ...]], fp32: Sequence[str] = ()
+    captured: ExportedProgram,
+    inputs: Sequence[Tensor],
+    images: Tensor | None = None,
+    fp32: Sequence[str] = (),
 ) -> nn.Module:
-    """A program in int8 as PyTorch runs it, its ranges the extremes over samples of its inputs; see above.
+    """A program in int8 as PyTorch runs it; see above.
 
     The quantizer takes no configuration of None for a module's name, so what stays fp32 is filtered out.
     """
-    quantizer = XNNPACKQuantizer().set_global(_config()).set_filter_function(_outside(fp32))
+    quantizer = XNNPACKQuantizer().set_global(_config(images)).set_filter_function(_outside(fp32))
     prepared = prepare_pt2e(captured.module(), quantizer)
-    for sample in samples:
+    for sample in calibration_inputs(inputs, images):
         prepared(*sample)
     converted: nn.Module = convert_pt2e(prepared)
     return converted
 
 
-def _config() -> QuantizationConfig:
-    """The quantizer's per-channel config with plain extremes for its slow histograms."""
+def _config(images: Tensor | None) -> QuantizationConfig:
+    """The quantizer's per-channel config with the ranges of `orchestrator.export.lower.ranges`."""
     config = get_symmetric_quantization_config(is_per_channel=True)
-    observer = MinMaxObserver.with_args(eps=SMALLEST_SCALE)
+    observer = observer_for(images).with_args(eps=SMALLEST_SCALE)
     activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
     return replace(config, input_activation=activation, output_activation=activation)
 

@@ -7,13 +7,17 @@ sizes decide the scales but not the latency, so seeded random inputs are what me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from orchestrator.export.lower.calibration import calibration_inputs
 from orchestrator.export.lower.mil import evaluate
+
+if TYPE_CHECKING:
+    from orchestrator.export.lower.ranges import ExtremesObserver, MiddleObserver
 
 QUANTISED_OPERATORS = ("conv", "linear")
 """Whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools leaves them alone."""
@@ -36,7 +40,7 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = 
     from coremltools.models import utils
     from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig
 
-    ranges = _ranges(model._mil_program.functions["main"], calibration_inputs(inputs, images))
+    ranges = _ranges(model._mil_program.functions["main"], inputs, images)
     activations = OptimizationConfig(global_config=OpLinearQuantizerConfig(mode="linear_symmetric"))
     passes = []
     for end in ("prefix", "suffix"):
@@ -54,15 +58,12 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = 
     return utils._apply_graph_pass(model, passes, spec_version=coremltools.target.iOS17, skip_model_load=True)
 
 
-def _ranges(function: Any, samples: Iterable[tuple[Tensor, ...]]) -> dict[str, dict[str, float]]:
-    """Smallest and largest value of every activation over all samples, as coremltools names them."""
-    ranges: dict[str, dict[str, float]] = {}
+def _ranges(function: Any, inputs: Sequence[Tensor], images: Tensor | None) -> dict[str, dict[str, float]]:
+    """Ends of the range of every activation, as coremltools names them."""
+    from orchestrator.export.lower.ranges import observer_for  # brings torchao
 
-    def observe(name: str, value: Tensor) -> None:
-        low, high = (float(end) for end in value.aminmax())
-        known = ranges.setdefault(name, {"rmin": low, "rmax": high})
-        ranges[name] = {"rmin": min(known["rmin"], low), "rmax": max(known["rmax"], high)}
-
-    for sample in samples:
-        evaluate(function, sample, observe)
-    return ranges
+    observers: defaultdict[str, MiddleObserver | ExtremesObserver] = defaultdict(observer_for(images))
+    for sample in calibration_inputs(inputs, images):
+        evaluate(function, sample, lambda name, value: observers[name](value))
+    ends = {name: observer.ends() for name, observer in observers.items()}
+    return {name: {"rmin": float(low), "rmax": float(high)} for name, (low, high) in ends.items()}

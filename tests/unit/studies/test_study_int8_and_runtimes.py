@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,12 +45,13 @@ def test_differences_are_paired_image_by_image() -> None:
     # 4 lost, 1 won of 100: mean -0.03, mean square 0.05
     spread = 1.959964 * math.sqrt((0.05 - 0.0009) * 100 / 99 / 100)
     assert (mean, low, high) == pytest.approx((-0.03, -0.03 - spread, -0.03 + spread))
-    text = int8.section({"fp32": int8.Judged(before, 9), "int8": int8.Judged(now, 4)}, "cifar10:DIR")
-    assert "| fp32 | 90.00 (82.56 to 94.48) |  | 9 |" in text
+    judged = {"fp32": int8.Judged(before, Path("a"), 9), "int8": int8.Judged(now, Path("b"), 4)}
+    text = int8.section(judged, {"int8": (0.25, 0.2475, 0.2525)}, "cifar10:DIR", "host")
+    assert "| fp32 | 90.00 (82.56 to 94.48) |  |  | 9 |" in text
     assert "| int8 | 87.00" in text
-    assert "| -3.00 (-7.36 to +1.36) | 4 |" in text
+    assert "| -3.00 (-7.36 to +1.36) | 0.2500 (0.2475 to 0.2525) | 4 |" in text
     assert "No block had to stay fp32" in text
-    mixed = int8.section({"fp32": int8.Judged(before, 9)}, "cifar10:DIR", ("0", "4"))
+    mixed = int8.section(judged, {}, "cifar10:DIR", "host", ("0", "4"))
     assert (
         "The mix keeps blocks 0, 4 in fp32, the fewest with which it loses no more than 0.5 points" in mixed
     )

@@ -34,7 +34,11 @@ def eval_command(
     ],
     arch: Annotated[
         str | None,
-        typer.Option("--arch", "--model", help="Architecture by name, or its JSON file (-: stdin)."),
+        typer.Option(
+            "--arch",
+            "--model",
+            help="Architecture by name, or its JSON file (-: stdin); that of `train --arch`.",
+        ),
     ] = None,
     data: DataOption = None,
     final: Annotated[bool, typer.Option("--final", help="On the validation set: once, at the end.")] = False,
@@ -67,8 +71,6 @@ def eval_command(
             )
         _eval_dense(supernet, data, precision or "", on, as_json)
         return
-    if arch is None:
-        raise UsageError(f"nothing says which network of {supernet} to judge; add --arch")
     from orchestrator.tasks.evaluate import evaluate  # brings torch, which most commands can do without
     from orchestrator.tasks.export import Lowering
     from orchestrator.tasks.exported_scores import as_exported

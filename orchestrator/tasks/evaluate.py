@@ -12,6 +12,7 @@ from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch, load_arch
 from search.supernet.inherit.evaluate import InheritedAccuracy, Scores, reopen_data
 from search.supernet.inherit.final import FINAL_FILE, FinalScore, record_final
+from search.supernet.recipe.scope import only_arch
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.checkpoint_info import CheckpointInfo
 
@@ -26,7 +27,7 @@ class Evaluation:
 
 
 def evaluate(
-    arch: Arch | str,
+    arch: Arch | str | None,
     supernet: Path,
     data: str | None = None,
     *,
@@ -39,7 +40,8 @@ def evaluate(
     """Judge an architecture with weights inherited from a trained supernet.
 
     Args:
-        arch: Of the supernet's space, with any number of classes; or its name, or its JSON file.
+        arch: Of the supernet's space, with any number of classes; or its name, or its JSON file;
+            None for the one that was trained alone.
         supernet: Folder of its checkpoint.
         data: Where the images lie now, if elsewhere than the checkpoint says.
         final: On the validation set, which is for use once, at the end; the supernet's notes keep count.
@@ -50,11 +52,11 @@ def evaluate(
             before.
 
     Raises:
-        UsageError: it is of another space, or outside of what was trained.
+        UsageError: it is of another space, or outside of what was trained, or there is none but many were trained.
     """
     named = load_arch(arch) if isinstance(arch, str) else arch
     evaluator = open_evaluator(supernet, data, final=final, progress=progress)
-    arch = named.with_classes(evaluator.data.classes)
+    arch = (named or trained_alone(evaluator, supernet)).with_classes(evaluator.data.classes)
     if not outside:
         check_scope(arch, supernet, evaluator.info)
     evaluator.move_to(on)
@@ -71,6 +73,14 @@ def evaluate(
                 )
             )
     return Evaluation(arch, evaluator.split_name, scores)
+
+
+def trained_alone(evaluator: InheritedAccuracy, supernet: Path) -> Arch:
+    """The network of a folder of `bench train --arch`; `UsageError` for one of many networks."""
+    only = only_arch(evaluator.info.recipe, evaluator.supernet.space)
+    if only is None:
+        raise UsageError(f"{supernet} holds the weights of many networks; name one with --arch")
+    return only
 
 
 def check_scope(arch: Arch, supernet: Path, info: CheckpointInfo) -> None:

@@ -64,8 +64,9 @@ class Lowering:
         """Of `ExportSpec`."""
         return (("deployment_target", self.deployment_target),) if self.deployment_target else ()
 
-    def spec(self, blocks: tuple[str, ...] = (), module: str = "") -> ExportSpec:
-        """How a model is exported. Raises UsageError for what there is not."""
+    def spec(self, network: Network) -> ExportSpec:
+        """How a network is exported. Raises UsageError for what there is not."""
+        blocks, module = ((), network) if isinstance(network, str) else (network.keys(), "")
         return ExportSpec(
             blocks,
             module,
@@ -144,7 +145,7 @@ def specs_for(
     """How networks are exported, with files of weights and images in `folder`; the rest as `export_networks`."""
     if trained.supernet is None:
         sized = {name: at_resolution(name, network, resolution) for name, network in networks.items()}
-        specs = {name: _spec(lowering, network) for name, network in sized.items()}
+        specs = {name: lowering.spec(network) for name, network in sized.items()}
         if trained.file is None:
             progress(Note(RANDOM_WEIGHTS))
         else:
@@ -152,7 +153,7 @@ def specs_for(
     else:
         inherited = inherit(networks, resolution, trained, folder, progress)
         specs = {
-            name: weighted(_spec(lowering, as_named(arch)), file) for name, (arch, file) in inherited.items()
+            name: weighted(lowering.spec(as_named(arch)), file) for name, (arch, file) in inherited.items()
         }
     if calibration is not None:
         return {name: _calibrated(spec, calibration, folder, trained) for name, spec in specs.items()}
@@ -192,10 +193,6 @@ def export_blocks(
         name: _delivered(artifact, output / f"{name}{artifact.suffix}")
         for name, artifact in artifacts.items()
     }
-
-
-def _spec(lowering: Lowering, network: Network) -> ExportSpec:
-    return lowering.spec(module=network) if isinstance(network, str) else lowering.spec(network.keys())
 
 
 def normalization_for(spec: ExportSpec, trained: Trained) -> Normalization | None:

@@ -14,6 +14,7 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.tasks.calibration import Calibration, calibrated
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.models import export_all
+from orchestrator.tasks.networks import as_named
 from orchestrator.tasks.progress import Progress
 from orchestrator.winner.write import save_weights, weighted
 from search.spaces import Arch
@@ -54,7 +55,7 @@ def exported_scores(
             f"models of {lowering.runtime} are not judged; choose --runtime executorch or coreml"
         )
     with tempfile.TemporaryDirectory() as folder:
-        spec = weighted(lowering.spec(arch.keys()), save_weights(evaluator, arch, Path(folder)))
+        spec = weighted(lowering.spec(as_named(arch)), save_weights(evaluator, arch, Path(folder)))
         if calibration is not None:
             data = evaluator.data
             spec = calibrated(spec, calibration, Path(folder), split=(data.seed, data.fraction))

@@ -59,15 +59,11 @@ def inherit(
     if trained.supernet is None:
         raise ValueError("no supernet to inherit from")
     # brings torch, which most exports leave to their workers
-    from orchestrator.tasks.evaluate import check_scope, open_evaluator
-    from search.supernet.recipe.scope import only_arch
+    from orchestrator.tasks.evaluate import check_scope, open_evaluator, trained_alone
 
     evaluator = open_evaluator(trained.supernet, trained.data, progress=progress)
-    only = only_arch(evaluator.info.recipe, evaluator.supernet.space)
-    if not networks and only is None:
-        raise UsageError(f"{trained.supernet} holds the weights of many networks; name one with --arch")
     archs: dict[str, Arch] = {}
-    for name, network in (networks or by_name(only or ())).items():
+    for name, network in (networks or by_name(trained_alone(evaluator, trained.supernet))).items():
         sized = at_resolution(name, network, resolution)
         if isinstance(sized, str) and is_timm(evaluator.supernet.space.name):
             sized = get_arch(sized)

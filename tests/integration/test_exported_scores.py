@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,15 @@ import pytest
 import torch
 
 from luts.format.errors import UsageError
-from orchestrator.export import ExportSpec
-from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.calibration import Calibration
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.exported_scores import as_exported, exported_scores
 from orchestrator.tasks.progress import silent
-from search.spaces import get_space
+from search.spaces import Arch, get_arch, get_space
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.model.supernet import Supernet
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,22 @@ class OneNetwork:
         return self.module
 
 
-def test_the_program_is_judged_on_the_images_that_are_held_out() -> None:
-    nano = itertools.islice(get_space("autovit-nano"), 200)
-    arch = min(nano, key=lambda each: each.params()).with_classes(10)
+def small_nano() -> Arch:
+    return min(itertools.islice(get_space("autovit-nano"), 200), key=lambda each: each.params())
+
+
+def timm_network() -> Arch:
+    return get_arch("timm:mobilenetv3_small_050@32")
+
+
+@pytest.mark.parametrize("given", [small_nano, timm_network])
+def test_the_program_is_judged_on_the_images_that_are_held_out(given: Callable[[], Arch]) -> None:
+    arch = given().with_classes(10)
     data = ImageData(open_source("digits"))
-    network, _ = build_module(ExportSpec(arch.keys()))
+    network = Supernet(get_space(arch.space).with_classes(10)).extract(arch)
+    with torch.no_grad():
+        network.train()(data.batch(data.split.train[:64], arch.resolution)[0])  # statistics of BN
+    network.eval()
     held_out = data.split.search[:12]
     evaluator: Any = OneNetwork(data, held_out, network)
     images, labels = data.batch(held_out, arch.resolution)

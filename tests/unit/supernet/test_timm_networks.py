@@ -66,7 +66,8 @@ def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, 
         return {}
 
     monkeypatch.setattr(export, "export_all", built)
-    judged = evaluate(f"{NAME}@32", tmp_path / "run", on="cpu")
+    judged = evaluate(None, tmp_path / "run", on="cpu")
+    assert judged.arch == ARCH
     assert 0 <= judged.scores.top1 <= judged.scores.top5 <= 1
     with pytest.raises(UsageError, match="of one network that was trained alone.*judge that one"):
         export_networks(f"{NAME}@64", trained=Trained(supernet=tmp_path / "run"))

@@ -44,7 +44,10 @@ def search_command(
     limits: LimitOptions,
     settings: SettingOptions,
     objective: Annotated[
-        str, typer.Option(help="What architectures are judged by: inherited-accuracy, or one of your own.")
+        str,
+        typer.Option(
+            help="What they are judged by: inherited-accuracy, inherited-likelihood, or one of your own."
+        ),
     ] = INHERITED_ACCURACY,
     data: DataOption = None,
     outside: OutsideOption = False,

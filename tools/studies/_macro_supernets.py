@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from luts.format.errors import UsageError
 from search.algorithms import CachedEvaluator, InProcess
@@ -20,7 +21,7 @@ from search.spaces.family import register_stage
 from search.spaces.layout import Value
 from search.spaces.nasbench_macro import place
 from search.supernet.data.split import Split
-from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.inherit.evaluate import InheritedAccuracy, InheritedLikelihood
 from search.supernet.model.device import choose_device
 from search.supernet.recipe.recipe_files import changed, get_recipe
 from search.supernet.train.checkpoint import load_supernet
@@ -33,8 +34,6 @@ from tools.studies._supernets import Training, open_images
 
 CALIBRATION_BATCHES = 8
 """Of 128 training images, for BN statistics."""
-JUDGED_IMAGES = 2000
-"""Of the search split, on which networks are judged."""
 QUICK_IMAGES = 128
 REPORT_STEPS = 100
 
@@ -134,19 +133,41 @@ class MacroSupernet:
 
         return keep
 
-    def judge(self, epoch: int, on: str, worker: int = 0) -> CachedEvaluator:
-        """Inherited top-1 on images of the search split, each network's once ever."""
+    def judge(self, epoch: int, on: str, worker: int = 0) -> Judges:
+        """By images of the search split, each network once ever."""
         supernet, info = load_supernet(self.folder(epoch))
-        images, count = open_images(self.data), QUICK_IMAGES if self.quick else JUDGED_IMAGES
-        split = images.split
-        images.split = Split(
-            split.train, split.search[:: max(1, len(split.search) // count)][:count], split.validation
-        )
-        accuracy = InheritedAccuracy(
+        images = open_images(self.data)
+        if self.quick:
+            images.split = replace(images.split, search=images.split.search[:QUICK_IMAGES])
+        inherited = OnceEach(
             supernet, info, images, calibration_batches=1 if self.quick else CALIBRATION_BATCHES
         )
-        accuracy.move_to(on, worker)
-        return CachedEvaluator(InProcess(accuracy), self.folder(epoch) / f"search-{count}.jsonl")
+        inherited.move_to(on, worker)
+        folder, count = self.folder(epoch), len(images.split.search)
+        return Judges(
+            CachedEvaluator(InProcess(inherited), folder / f"accuracy-{count}.jsonl"),
+            CachedEvaluator(InProcess(InheritedLikelihood(inherited)), folder / f"likelihood-{count}.jsonl"),
+        )
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What networks inherit: their top-1, and the mean probability of the labels (`InheritedLikelihood`)."""
+
+    accuracy: CachedEvaluator
+    likelihood: CachedEvaluator
+
+
+class OnceEach(InheritedAccuracy):
+    """Asked for one network by two judges in turn, it runs it once."""
+
+    _last: tuple[Arch, tuple[Tensor, Tensor]] | None = None
+
+    def answers(self, arch: Arch) -> tuple[Tensor, Tensor]:
+        """Those of the last call where the network is the same."""
+        if self._last is None or self._last[0] != arch:
+            self._last = arch, super().answers(arch)
+        return self._last[1]
 
 
 def supernets(options: Options, space: str) -> list[MacroSupernet]:

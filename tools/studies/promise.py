@@ -58,7 +58,7 @@ def main(options: Options) -> str:
 def picks(costs: Priced, run: MacroSupernet, on: str, worker: int) -> Choice:
     """Train a supernet; what `bench search` takes in it at every budget of latency, and of MACs."""
     run.train(on, worker)
-    judge = run.judge(run.epochs, on, worker)
+    judge = run.judge(run.epochs, on, worker).accuracy
     found = {}
     for share in BUDGETS:
         found[f"{share:.0%}"] = searched(costs, judge, Budget(latency_ms=costs.budget_ms(share)), run)

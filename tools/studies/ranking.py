@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -15,7 +16,6 @@ from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import SPACE, Truth, open_truth
 from tools.studies._macro_supernets import (
     CALIBRATION_BATCHES,
-    JUDGED_IMAGES,
     SEPARATE,
     MacroSupernet,
     same_in,
@@ -29,8 +29,17 @@ QUICK_NETWORKS = 3
 RESAMPLES = 2000
 SHARINGS = {"entangled": SPACE.name, "separate": SEPARATE.name}
 
-Inherited = Mapping[int, Sequence[float]]
-"""By number of epochs, accuracies of the networks."""
+
+@dataclass(frozen=True)
+class Scores:
+    """What the networks inherit, in their order: shares of images, and mean probabilities of the labels."""
+
+    accuracy: Sequence[float]
+    likelihood: Sequence[float]
+
+
+Inherited = Mapping[int, Scores]
+"""By number of epochs."""
 
 
 def main(options: Options) -> str:
@@ -53,11 +62,18 @@ def networks(count: int) -> list[Arch]:
 
 
 def inherited(run: MacroSupernet, on: str, worker: int) -> Inherited:
-    """Train a supernet; accuracies of the networks after each of the epochs that are kept."""
+    """Train a supernet; what the networks inherit after each of the epochs that are kept."""
     run.train(on, worker)
     space = get_space(run.space)
     archs = [same_in(space, arch) for arch in networks(QUICK_NETWORKS if run.quick else NETWORKS)]
-    return {epoch: run.judge(epoch, on, worker).accuracies(archs) for epoch in run.epochs_kept}
+    found = {}
+    for epoch in run.epochs_kept:
+        judges = run.judge(epoch, on, worker)
+        both = [
+            (judges.accuracy.accuracies([arch])[0], judges.likelihood.accuracies([arch])[0]) for arch in archs
+        ]
+        found[epoch] = Scores(*map(tuple, zip(*both, strict=True)))
+    return found
 
 
 def tau(a: Sequence[float], b: Sequence[float]) -> float:
@@ -65,10 +81,16 @@ def tau(a: Sequence[float], b: Sequence[float]) -> float:
     return float(stats.kendalltau(a, b).statistic)
 
 
-def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """95 % of tau over networks drawn again."""
-    rng, pairs = np.random.default_rng(0), np.array([a, b])
-    taus = [tau(*pairs[:, rng.integers(0, len(a), len(a))]) for _ in range(RESAMPLES)]
+def interval(
+    values: Sequence[float], true: Sequence[float], less: Sequence[float] | None = None
+) -> tuple[float, float]:
+    """95 % of tau over networks drawn again; of how much it is above that of `less`, where that is given."""
+    rng, rows = np.random.default_rng(0), np.array([true, values, *([] if less is None else [less])])
+    taus = []
+    for _ in range(RESAMPLES):
+        again = rows[:, rng.integers(0, len(true), len(true))]
+        found = [tau(row, again[0]) for row in again[1:]]
+        taus.append(found[0] - sum(found[1:]))
     low, high = np.nanpercentile(taus, [2.5, 97.5])
     return float(low), float(high)
 
@@ -90,46 +112,46 @@ def section(
     for epoch in by_sharing["entangled"][0]:
         cells = []
         for each in by_sharing.values():
-            taus = [tau(found[epoch], true) for found in each]
-            accuracy = 100 * statistics.fmean(statistics.fmean(found[epoch]) for found in each)
-            cells.append(f"{_spread(taus)} | {accuracy:.1f}")
+            scores = [found[epoch] for found in each]
+            top1 = 100 * statistics.fmean(statistics.fmean(one.accuracy) for one in scores)
+            by_likelihood = _spread([tau(one.likelihood, true) for one in scores])
+            cells.append(
+                f"{_spread([tau(one.accuracy, true) for one in scores])} | {by_likelihood} | {top1:.1f}"
+            )
         rows.append(f"| {epoch} | " + " | ".join(cells) + " |")
-    end = [_with_interval(name, each[0][last], true) for name, each in by_sharing.items()]
-    end += [_with_interval(name, values, true) for name, values in simple.items()]
+    final = {
+        f"{name} weights, {how}": values
+        for name, each in by_sharing.items()
+        for how, values in (("accuracy", each[0][last].accuracy), ("likelihood", each[0][last].likelihood))
+    }
+    order = sorted((final | simple).items(), key=lambda item: tau(item[1], true))
+    end = [_with_interval(name, values, true) for name, values in order]
+    above = [
+        f"{name} {tau(values, true) - tau(simple['MACs'], true):+.2f} ({{:+.2f}} to {{:+.2f}})".format(
+            *interval(values, true, simple["MACs"])
+        )
+        for name, values in final.items()
+    ]
     seeds = "one seed" if options.seeds == 1 else f"{options.seeds} seeds, mean with the smallest and largest"
     return f"""### Does inheritance rank? (NAS-Bench-Macro)
 
 Space `nasbench-macro`, {len(archs)} random networks, whose published accuracy on CIFAR-10 (each trained from
 scratch, mean of two trainings) is the truth. Supernets trained here by the recipe `one-cycle`, {options.epochs}
-epochs, one uniform subnet a step, bf16; inherited top-1 on {JUDGED_IMAGES} images of the search split with BN
-statistics from {128 * CALIBRATION_BATCHES} training images. `entangled`: one set of weights a place, kernel 3 the
-centre of kernel 5, expansion 3 the first half of 6; `separate`: a set for each operation. Kendall's tau with the
-truth and mean inherited accuracy in percent after so many epochs of the one schedule, {seeds}:
+epochs, one uniform subnet a step, bf16; judged on the search split (a tenth of the training images) with BN
+statistics from {128 * CALIBRATION_BATCHES} training images, by top-1 and by the mean probability of the labels
+(objective `inherited-likelihood`). `entangled`: one set of weights a place, kernel 3 the centre of kernel 5,
+expansion 3 the first half of 6; `separate`: a set for each operation. Kendall's tau with the truth and mean
+inherited top-1 in percent after so many epochs of the one schedule, {seeds}:
 
-| epochs | tau, entangled | top-1 | tau, separate | top-1 |
-|---|---|---|---|---|
+| epochs | entangled: tau by top-1 | by likelihood | top-1 | separate: tau by top-1 | by likelihood | top-1 |
+|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-After the last epoch, seed 0, 95 % by resampling networks: {"; ".join(end)}.
-{_verdict(by_sharing, simple, true, last)}
+After the last epoch, seed 0, the worst first, 95 % by resampling networks: {"; ".join(end)}. Above MACs:
+{"; ".join(above)}.
 
 ![Rank correlation over epochs](pictures/ranking.png)
 """
-
-
-def _verdict(
-    by_sharing: Mapping[str, Sequence[Inherited]],
-    simple: Mapping[str, Sequence[float]],
-    true: Sequence[float],
-    last: int,
-) -> str:
-    """Which lost, in words."""
-    scores = {
-        name: statistics.fmean(tau(found[last], true) for found in each) for name, each in by_sharing.items()
-    }
-    scores |= {name: tau(values, true) for name, values in simple.items()}
-    order = sorted(scores, key=lambda name: scores[name])
-    return "From the worst to the best: " + ", ".join(f"{name} {scores[name]:.2f}" for name in order) + "."
 
 
 def _with_interval(name: str, values: Sequence[float], true: Sequence[float]) -> str:
@@ -152,7 +174,7 @@ def _draw(
         panel = drawn.subplots()
         for (name, each), color in zip(by_sharing.items(), (BLUE, MUTED), strict=True):
             for number, found in enumerate(each):
-                taus = [tau(accuracies, true) for accuracies in found.values()]
+                taus = [tau(scores.likelihood, true) for scores in found.values()]
                 panel.plot(
                     list(found),
                     taus,
@@ -166,7 +188,7 @@ def _draw(
         epochs = list(by_sharing["entangled"][0])
         panel.set_xscale("log", base=2)
         panel.set_xticks(epochs, [str(epoch) for epoch in epochs])
-        panel.set(xlabel="epochs of the supernet", ylabel="Kendall's tau with the truth")
+        panel.set(xlabel="epochs of the supernet", ylabel="Kendall's tau, likelihood")
         panel.grid()
         panel.legend(frameon=False)
         options.save(drawn, "ranking")

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from luts.format.values import Value
 
 INHERITED_ACCURACY = "inherited-accuracy"
+INHERITED_LIKELIHOOD = "inherited-likelihood"
 """Name of the objective that is top-1 with weights inherited from a supernet."""
 
 

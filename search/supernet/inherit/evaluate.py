@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from luts.format.errors import UsageError
@@ -136,18 +138,22 @@ class InheritedAccuracy:
         """Top-1 accuracy, 0 to 1."""
         return self.scores(arch).top1
 
-    @torch.no_grad()
     def scores(self, arch: Arch) -> Scores:
         """Top-1 and top-5 on the held-out images; with fewer than five classes all of them count."""
+        logits, labels = self.answers(arch)
+        right = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
+        return Scores(int(right[:, 0].sum()) / len(labels), int(right.any(1).sum()) / len(labels))
+
+    @torch.no_grad()
+    def answers(self, arch: Arch) -> tuple[Tensor, Tensor]:
+        """Logits (N, classes) for the held-out images, fp32 or bf16, and their labels (N,)."""
         network, path = self.network(arch), self.supernet.path(arch)
         network.to(memory_format=self._layout)
         run = PrefixRun(network, (arch.resolution, *path), stage_ends(path), self._judged)
         with self._autocast():
             logits = torch.cat(list(run.outputs(self._images(self._held_out, arch.resolution))))
         run.keep(lambda _: {})
-        labels = self.data.labels[torch.from_numpy(self._held_out)].to(self.device)
-        right = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
-        return Scores(int(right[:, 0].sum()) / len(labels), int(right.any(1).sum()) / len(labels))
+        return logits, self.data.labels[torch.from_numpy(self._held_out)].to(self.device)
 
     def _images(self, indices: np.ndarray, resolution: int) -> Iterator[Tensor]:
         for images, _ in self.data.batches(indices, resolution, self.batch_size):
@@ -155,6 +161,27 @@ class InheritedAccuracy:
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
+
+
+class InheritedLikelihood:
+    """Judges by the probabilities of the labels, which tell networks apart that guess the same classes."""
+
+    def __init__(self, inherited: InheritedAccuracy):
+        self.inherited = inherited
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the accuracy, marked."""
+        return hashlib.sha256(f"likelihood {self.inherited.fingerprint}".encode()).hexdigest()
+
+    def move_to(self, on: str | torch.device, worker: int = 0) -> None:
+        """As of `InheritedAccuracy`."""
+        self.inherited.move_to(on, worker)
+
+    def accuracy(self, arch: Arch) -> float:
+        """Geometric mean of the labels' probabilities: exp of minus the cross-entropy, 0 to 1."""
+        logits, labels = self.inherited.answers(arch)
+        return math.exp(-float(F.cross_entropy(logits.float(), labels)))
 
 
 def open_inherited(supernet: Path, data: str | None = None) -> InheritedAccuracy:

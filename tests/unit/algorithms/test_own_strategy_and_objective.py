@@ -129,7 +129,7 @@ def test_a_price_may_be_a_latency_model(price):
 def test_names_that_nothing_has_come_with_close_ones(price):
     with pytest.raises(UsageError, match=r"unknown strategy 'evolutoin'; did you mean evolution\?"):
         search(NANO, price, Accuracy(), BUDGET, _named("evolutoin"))
-    with pytest.raises(UsageError, match=r"unknown objective 'inherited'; did you mean inherited-accuracy\?"):
+    with pytest.raises(UsageError, match=r"unknown objective 'inherited'; did you mean inherited-.*\?"):
         open_objective("inherited")
 
 

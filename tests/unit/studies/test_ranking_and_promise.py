@@ -66,6 +66,9 @@ def test_tau_and_its_interval():
     low, high = ranking.interval(list(range(40)), list(range(40)))
     assert low == pytest.approx(1.0)
     assert high == pytest.approx(1.0)
+    low, high = ranking.interval(list(range(40)), list(range(40)), less=list(range(39, -1, -1)))
+    assert low == pytest.approx(2.0)
+    assert high == pytest.approx(2.0)
 
 
 def test_supernets_are_judged_after_epochs_that_are_kept_and_trained_once(options, capsys):
@@ -74,13 +77,15 @@ def test_supernets_are_judged_after_epochs_that_are_kept_and_trained_once(option
         "| 1",
         "| 2",
     ]
-    assert "From the worst to the best: " in text
+    assert "the worst first" in text
+    assert "Above MACs:" in text
     assert (options.pictures / "ranking.png").stat().st_size > 5_000
     assert ": step " in capsys.readouterr().out
     (run,) = _macro_supernets.supernets(options, "nasbench-macro")
     assert run.epochs_kept == [1, 2]
-    first, last = (run.judge(epoch, "cpu").fingerprint for epoch in (1, 2))
-    assert first != last, "other weights"
+    first, last = (run.judge(epoch, "cpu") for epoch in (1, 2))
+    assert first.accuracy.fingerprint != last.accuracy.fingerprint, "other weights"
+    assert first.accuracy.fingerprint != first.likelihood.fingerprint
     assert ranking.main(options) == text
     assert ": step " not in capsys.readouterr().out, "trained again"
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from search.spaces import get_space
 from search.supernet.data.images import ImageData, open_data
 from search.supernet.data.sources import open_source
 from search.supernet.data.split import split_source
-from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.inherit.evaluate import InheritedAccuracy, open_inherited
 from search.supernet.inherit.prefixes import PrefixCache
 from search.supernet.inherit.recalibrate import recalibrate
 from search.supernet.recipe.recipe import Recipe
@@ -200,6 +201,20 @@ def test_the_objective_of_a_folder_is_that_of_its_supernet(trained_folder, digit
     assert open_objective("inherited-accuracy", trained_folder, "digits").fingerprint == objective.fingerprint
     with pytest.raises(UsageError, match="give its folder"):
         open_objective("inherited-accuracy")
+
+
+def test_the_likelihood_is_the_mean_probability_of_the_labels(trained_folder, digits):
+    judge = open_objective("inherited-likelihood", trained_folder)
+    inherited = open_inherited(trained_folder)
+    assert judge.fingerprint != inherited.fingerprint
+    arch = inherited.supernet.space.with_classes(10).sample(random.Random(0))
+    network, labels = inherited.network(arch).eval(), digits.source.labels[digits.split.search]
+    with torch.no_grad():
+        images = torch.cat(
+            [images for images, _ in digits.batches(digits.split.search, arch.resolution, 128)]
+        )
+        probabilities = network(images).softmax(1).numpy()[range(len(labels)), labels]
+    assert judge.accuracy(arch) == pytest.approx(float(np.exp(np.log(probabilities).mean())), rel=1e-4)
 
 
 def test_architecture_of_another_space_is_refused(trained, digits):

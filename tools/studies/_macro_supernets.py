@@ -1,14 +1,12 @@
-"""Supernets of NAS-Bench-Macro's space, kept after some of their epochs, and accuracies that networks inherit."""
+"""Supernets of NAS-Bench-Macro's space, and what networks inherit from them."""
 
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -89,18 +87,6 @@ class MacroSupernet:
             changes["batch_size"] = QUICK_IMAGES
         return Training(self.space, changed(get_recipe("one-cycle"), changes, {}), self.data, self.digest)
 
-    def folder(self, epoch: int) -> Path:
-        """What there is after so many epochs."""
-        whole = self.training.folder
-        return whole if epoch == self.epochs else whole / f"epoch-{epoch}"
-
-    @property
-    def epochs_kept(self) -> list[int]:
-        """1, 2, 4, ... and the last."""
-        return sorted(
-            {self.epochs, *(1 << n for n in range(self.epochs.bit_length()) if 1 << n < self.epochs)}
-        )
-
     def train(self, on: str, worker: int = 0) -> None:
         """Go on to the end, or read that it has come there."""
         images = open_images(self.data)
@@ -113,29 +99,16 @@ class MacroSupernet:
         trainer = Trainer(
             get_space(self.space), images, self.training.recipe, self.training.folder, compute=compute
         )
-        trainer.run(self._keeps(trainer.schedule.steps_per_epoch))
+        trainer.run(self._report)
 
-    def _keeps(self, steps_per_epoch: int) -> Callable[[Progress], None]:
-        """Copies a checkpoint with the first step after it, again where that was cut off."""
+    def _report(self, progress: Progress) -> None:
+        if progress.step % REPORT_STEPS == 0:
+            print(f"{self.training.folder.name}: step {progress.step} of {progress.steps}", flush=True)
 
-        def keep(progress: Progress) -> None:
-            if progress.step % REPORT_STEPS == 0:
-                print(f"{self.training.folder.name}: step {progress.step} of {progress.steps}", flush=True)
-            epoch, steps = divmod(progress.step, steps_per_epoch)
-            if steps == 1 and epoch in self.epochs_kept:
-                begun = self.training.folder / ".copied"
-                shutil.rmtree(begun, ignore_errors=True)
-                shutil.copytree(
-                    self.training.folder, begun, ignore=shutil.ignore_patterns("epoch-*", ".copied")
-                )
-                shutil.rmtree(self.folder(epoch), ignore_errors=True)
-                begun.rename(self.folder(epoch))
-
-        return keep
-
-    def judge(self, epoch: int, on: str, worker: int = 0) -> Judges:
+    def judge(self, on: str, worker: int = 0) -> Judges:
         """By images of the search split, each network once ever."""
-        supernet, info = load_supernet(self.folder(epoch))
+        folder = self.training.folder
+        supernet, info = load_supernet(folder)
         images = open_images(self.data)
         if self.quick:
             images.split = replace(images.split, search=images.split.search[:QUICK_IMAGES])
@@ -143,7 +116,7 @@ class MacroSupernet:
             supernet, info, images, calibration_batches=1 if self.quick else CALIBRATION_BATCHES
         )
         inherited.move_to(on, worker)
-        folder, count = self.folder(epoch), len(images.split.search)
+        count = len(images.split.search)
         return Judges(
             CachedEvaluator(InProcess(inherited), folder / f"accuracy-{count}.jsonl"),
             CachedEvaluator(InProcess(InheritedLikelihood(inherited)), folder / f"likelihood-{count}.jsonl"),
@@ -170,16 +143,13 @@ class OnceEach(InheritedAccuracy):
         return self._last[1]
 
 
-def supernets(options: Options, space: str) -> list[MacroSupernet]:
+def supernets(options: Options, space: str, epochs: int) -> list[MacroSupernet]:
     """One for each seed; `UsageError` where no images are named."""
     if options.data is None and not options.quick:
         raise UsageError("this study trains supernets; give --data, such as cifar10:DIR, or --quick")
     data = options.data or "digits"
     digest = open_images(data).source.digest
-    return [
-        MacroSupernet(space, seed, options.epochs, data, digest, options.quick)
-        for seed in range(options.seeds)
-    ]
+    return [MacroSupernet(space, seed, epochs, data, digest, options.quick) for seed in range(options.seeds)]
 
 
 def side_by_side(

@@ -49,16 +49,17 @@ class Rivals:
 def main(options: Options) -> str:
     """Train supernets that are not there yet, search in each at every budget; the section's text."""
     truth, costs = open_truth(options.truth), priced(options.lut)
-    found = side_by_side(partial(picks, costs), supernets(options, SPACE.name), options)
+    found = side_by_side(partial(picks, costs), supernets(options, SPACE.name, options.epochs), options)
     winners = {key_of(arch): arch for each in found for arch in each.values()}
     measured = _measured(winners, options)
     return section(found, truth, costs, measured, options)
 
 
 def picks(costs: Priced, run: MacroSupernet, on: str, worker: int) -> Choice:
-    """Train a supernet; what `bench search` takes in it at every budget of latency, and of MACs."""
+    """Train a supernet; what `bench search --objective inherited-likelihood` takes in it at every budget of latency,
+    and of MACs."""
     run.train(on, worker)
-    judge = run.judge(run.epochs, on, worker).accuracy
+    judge = run.judge(on, worker).likelihood
     found = {}
     for share in BUDGETS:
         found[f"{share:.0%}"] = searched(costs, judge, Budget(latency_ms=costs.budget_ms(share)), run)
@@ -142,7 +143,7 @@ def section(
 
 Space `nasbench-macro`, latency by {costs.name}, budgets that so many of the 6,561 networks meet by it. {seeds},
 {options.epochs} epochs of `one-cycle` each; the search is that of `bench search` with {most} evaluations by
-inherited accuracy, its budget held with 95 % confidence. True top-1 in percent is the published one on CIFAR-10
+`inherited-likelihood`, its budget held with 95 % confidence. True top-1 in percent is the published one on CIFAR-10
 (mean of two trainings). Same latency: mean of all networks within {NEAR:.0%} of the pick's. MACs budget: the same
 search within the MACs that so many networks have, whatever its latency. Gain: on the same latency; below: the true
 best; both in points. Measured: how many picks are within the budget as measured. Means over supernets, the smallest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from tools.studies._options import Options
 NETWORKS = 300
 QUICK_NETWORKS = 3
 RESAMPLES = 2000
+SHORTEST = 2
+"""Epochs; after one, tau was 0.3."""
 SHARINGS = {"entangled": SPACE.name, "separate": SEPARATE.name}
 
 
@@ -38,8 +41,8 @@ class Scores:
     likelihood: Sequence[float]
 
 
-Inherited = Mapping[int, Scores]
-"""By number of epochs."""
+BySharing = Mapping[str, Mapping[int, Sequence[Scores]]]
+"""Of the supernets of all seeds, by how weights are shared and by epochs."""
 
 
 def main(options: Options) -> str:
@@ -47,13 +50,23 @@ def main(options: Options) -> str:
     truth = open_truth(options.truth)
     archs = networks(QUICK_NETWORKS if options.quick else NETWORKS)
     true = [truth.accuracy(arch) for arch in archs]
-    runs = {name: supernets(options, space) for name, space in SHARINGS.items()}
-    found = side_by_side(inherited, [run for each in runs.values() for run in each], options)
-    by_sharing = {
-        name: found[place * options.seeds : (place + 1) * options.seeds] for place, name in enumerate(runs)
-    }
-    _draw(by_sharing, true, archs, options)
-    return section(by_sharing, true, archs, truth, options)
+    runs = [
+        (name, run)
+        for epochs in lengths(options.epochs)
+        for name, space in SHARINGS.items()
+        for run in supernets(options, space, epochs)
+    ]
+    scores = side_by_side(inherited, [run for _, run in runs], options)
+    found: dict[str, dict[int, list[Scores]]] = {name: {} for name in SHARINGS}
+    for (name, run), judged in zip(runs, scores, strict=True):
+        found[name].setdefault(run.epochs, []).append(judged)
+    _draw(found, true, archs, options)
+    return section(found, true, archs, truth, options)
+
+
+def lengths(epochs: int) -> list[int]:
+    """Of trainings: the longest halved again and again, down to two epochs."""
+    return sorted({epochs, *itertools.takewhile(lambda n: n >= SHORTEST, (epochs >> i for i in range(32)))})
 
 
 def networks(count: int) -> list[Arch]:
@@ -61,19 +74,17 @@ def networks(count: int) -> list[Arch]:
     return sorted(random.Random("ranking").sample(list(SPACE), count), key=key_of)
 
 
-def inherited(run: MacroSupernet, on: str, worker: int) -> Inherited:
-    """Train a supernet; what the networks inherit after each of the epochs that are kept."""
+def inherited(run: MacroSupernet, on: str, worker: int) -> Scores:
+    """Train a supernet; what the networks inherit."""
     run.train(on, worker)
     space = get_space(run.space)
     archs = [same_in(space, arch) for arch in networks(QUICK_NETWORKS if run.quick else NETWORKS)]
-    found = {}
-    for epoch in run.epochs_kept:
-        judges = run.judge(epoch, on, worker)
-        both = [
-            (judges.accuracy.accuracies([arch])[0], judges.likelihood.accuracies([arch])[0]) for arch in archs
-        ]
-        found[epoch] = Scores(*map(tuple, zip(*both, strict=True)))
-    return found
+    judges = run.judge(on, worker)
+    both = [
+        (judges.accuracy.accuracies([arch])[0], judges.likelihood.accuracies([arch])[0]) for arch in archs
+    ]
+    accuracy, likelihood = zip(*both, strict=True)
+    return Scores(accuracy, likelihood)
 
 
 def tau(a: Sequence[float], b: Sequence[float]) -> float:
@@ -96,62 +107,68 @@ def interval(
 
 
 def section(
-    by_sharing: Mapping[str, Sequence[Inherited]],
-    true: Sequence[float],
-    archs: Sequence[Arch],
-    truth: Truth,
-    options: Options,
+    found: BySharing, true: Sequence[float], archs: Sequence[Arch], truth: Truth, options: Options
 ) -> str:
     """What was found, the losers named first."""
-    last = max(by_sharing["entangled"][0])
+    rows = [
+        f"| {epochs} | " + " | ".join(_cells(found[name][epochs], true) for name in found) + " |"
+        for epochs in found["entangled"]
+    ]
     simple = {
         "MACs": [truth.macs[key_of(arch)] for arch in archs],
         "parameters": [arch.params() for arch in archs],
     }
-    rows = []
-    for epoch in by_sharing["entangled"][0]:
-        cells = []
-        for each in by_sharing.values():
-            scores = [found[epoch] for found in each]
-            top1 = 100 * statistics.fmean(statistics.fmean(one.accuracy) for one in scores)
-            by_likelihood = _spread([tau(one.likelihood, true) for one in scores])
-            cells.append(
-                f"{_spread([tau(one.accuracy, true) for one in scores])} | {by_likelihood} | {top1:.1f}"
-            )
-        rows.append(f"| {epoch} | " + " | ".join(cells) + " |")
-    final = {
-        f"{name} weights, {how}": values
-        for name, each in by_sharing.items()
-        for how, values in (("accuracy", each[0][last].accuracy), ("likelihood", each[0][last].likelihood))
+    best = {
+        f"{name} weights, {epochs} epochs, by {how}": values
+        for name, by_epochs in found.items()
+        for how in ("accuracy", "likelihood")
+        for epochs, values in [_best(by_epochs, how, true)]
     }
-    order = sorted((final | simple).items(), key=lambda item: tau(item[1], true))
-    end = [_with_interval(name, values, true) for name, values in order]
+    order = sorted((best | simple).items(), key=lambda item: tau(item[1], true))
     above = [
         f"{name} {tau(values, true) - tau(simple['MACs'], true):+.2f} ({{:+.2f}} to {{:+.2f}})".format(
             *interval(values, true, simple["MACs"])
         )
-        for name, values in final.items()
+        for name, values in best.items()
     ]
-    seeds = "one seed" if options.seeds == 1 else f"{options.seeds} seeds, mean with the smallest and largest"
+    seeds = "one seed" if options.seeds == 1 else f"{options.seeds} seeds: mean, the smallest and largest"
     return f"""### Does inheritance rank? (NAS-Bench-Macro)
 
 Space `nasbench-macro`, {len(archs)} random networks, whose published accuracy on CIFAR-10 (each trained from
-scratch, mean of two trainings) is the truth. Supernets trained here by the recipe `one-cycle`, {options.epochs}
-epochs, one uniform subnet a step, bf16; judged on the search split (a tenth of the training images) with BN
-statistics from {128 * CALIBRATION_BATCHES} training images, by top-1 and by the mean probability of the labels
-(objective `inherited-likelihood`). `entangled`: one set of weights a place, kernel 3 the centre of kernel 5,
-expansion 3 the first half of 6; `separate`: a set for each operation. Kendall's tau with the truth and mean
-inherited top-1 in percent after so many epochs of the one schedule, {seeds}:
+scratch, mean of two trainings) is the truth. Supernets trained here by the recipe `one-cycle`, one uniform subnet a
+step, bf16, each row by a whole schedule of so many epochs; judged on the search split (a tenth of the training
+images) with BN statistics from {128 * CALIBRATION_BATCHES} training images, by top-1 and by the mean
+probability of the labels (objective `inherited-likelihood`). `entangled`: one set of weights a place, kernel 3 the
+centre of kernel 5, expansion 3 the first half of 6; `separate`: a set for each operation. Kendall's tau with the
+truth, and mean inherited top-1 in percent, {seeds}:
 
 | epochs | entangled: tau by top-1 | by likelihood | top-1 | separate: tau by top-1 | by likelihood | top-1 |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-After the last epoch, seed 0, the worst first, 95 % by resampling networks: {"; ".join(end)}. Above MACs:
-{"; ".join(above)}.
+The length of training with the largest mean tau of each kind (chosen by this very truth), seed 0, the worst first,
+95 % by resampling networks:
+{"; ".join(_with_interval(name, values, true) for name, values in order)}. Above MACs: {"; ".join(above)}.
 
 ![Rank correlation over epochs](pictures/ranking.png)
 """
+
+
+def _cells(scores: Sequence[Scores], true: Sequence[float]) -> str:
+    """Of one length of training."""
+    by_accuracy = _spread([tau(one.accuracy, true) for one in scores])
+    by_likelihood = _spread([tau(one.likelihood, true) for one in scores])
+    top1 = statistics.fmean(statistics.fmean(one.accuracy) for one in scores)
+    return f"{by_accuracy} | {by_likelihood} | {100 * top1:.1f}"
+
+
+def _best(
+    by_epochs: Mapping[int, Sequence[Scores]], how: str, true: Sequence[float]
+) -> tuple[int, Sequence[float]]:
+    """The epochs after which the seeds' mean tau is largest, and values of the first seed."""
+    values = {epochs: [getattr(one, how) for one in scores] for epochs, scores in by_epochs.items()}
+    best = max(values, key=lambda epochs: statistics.fmean(tau(one, true) for one in values[epochs]))
+    return best, values[best][0]
 
 
 def _with_interval(name: str, values: Sequence[float], true: Sequence[float]) -> str:
@@ -164,31 +181,25 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
 
 
-def _draw(
-    by_sharing: Mapping[str, Sequence[Inherited]],
-    true: Sequence[float],
-    archs: Sequence[Arch],
-    options: Options,
-) -> None:
+def _draw(found: BySharing, true: Sequence[float], archs: Sequence[Arch], options: Options) -> None:
     with figure(430, 320) as drawn:
         panel = drawn.subplots()
-        for (name, each), color in zip(by_sharing.items(), (BLUE, MUTED), strict=True):
-            for number, found in enumerate(each):
-                taus = [tau(scores.likelihood, true) for scores in found.values()]
+        for (name, by_epochs), color in zip(found.items(), (BLUE, MUTED), strict=True):
+            for seed in range(options.seeds):
                 panel.plot(
-                    list(found),
-                    taus,
+                    list(by_epochs),
+                    [tau(scores[seed].likelihood, true) for scores in by_epochs.values()],
                     color=color,
                     marker="o",
                     markersize=3,
-                    label=None if number else f"{name} weights",
+                    label=None if seed else f"{name} weights",
                 )
         macs = tau([arch.macs().conv_linear for arch in archs], true)
         panel.axhline(macs, color=MUTED, linestyle=":", label="MACs")
-        epochs = list(by_sharing["entangled"][0])
+        epochs = list(found["entangled"])
         panel.set_xscale("log", base=2)
-        panel.set_xticks(epochs, [str(epoch) for epoch in epochs])
-        panel.set(xlabel="epochs of the supernet", ylabel="Kendall's tau, likelihood")
+        panel.set_xticks(epochs, [str(each) for each in epochs])
+        panel.set(xlabel="epochs of training", ylabel="Kendall's tau, by likelihood")
         panel.grid()
         panel.legend(frameon=False)
         options.save(drawn, "ranking")

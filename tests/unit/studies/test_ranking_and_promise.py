@@ -1,5 +1,6 @@
 """Supernets of NAS-Bench-Macro's space: what they rank, what a search in them finds, by a made-up truth."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -71,28 +72,31 @@ def test_tau_and_its_interval():
     assert high == pytest.approx(2.0)
 
 
-def test_supernets_are_judged_after_epochs_that_are_kept_and_trained_once(options, capsys):
+def test_supernets_of_several_lengths_are_judged_and_trained_once(options, capsys):
+    options = dataclasses.replace(options, epochs=4)
     text = ranking.main(options)
-    assert [line.split(" | ")[0] for line in text.splitlines() if line[:3] in ("| 1", "| 2")] == [
-        "| 1",
-        "| 2",
-    ]
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line[:3] in ("| 2", "| 4")]
+    assert rows == ["| 2", "| 4"]
     assert "the worst first" in text
-    assert "Above MACs:" in text
+    assert "Above MACs: " in text
     assert (options.pictures / "ranking.png").stat().st_size > 5_000
     assert ": step " in capsys.readouterr().out
-    (run,) = _macro_supernets.supernets(options, "nasbench-macro")
-    assert run.epochs_kept == [1, 2]
-    first, last = (run.judge(epoch, "cpu") for epoch in (1, 2))
-    assert first.accuracy.fingerprint != last.accuracy.fingerprint, "other weights"
-    assert first.accuracy.fingerprint != first.likelihood.fingerprint
+    runs = [_macro_supernets.supernets(options, "nasbench-macro", epochs)[0] for epochs in (2, 4)]
+    short, long = (run.judge("cpu") for run in runs)
+    assert short.accuracy.fingerprint != long.accuracy.fingerprint, "other weights"
+    assert short.accuracy.fingerprint != short.likelihood.fingerprint
     assert ranking.main(options) == text
     assert ": step " not in capsys.readouterr().out, "trained again"
 
 
+@pytest.mark.parametrize(("longest", "lengths"), [(16, [2, 4, 8, 16]), (12, [3, 6, 12]), (1, [1])])
+def test_lengths_are_halves_of_the_longest(longest, lengths):
+    assert ranking.lengths(longest) == lengths
+
+
 def test_a_search_holds_its_budgets_and_its_picks_are_judged_by_the_table(options, costs):
     truth = _macro.open_truth(options.truth)
-    (run,) = _macro_supernets.supernets(options, "nasbench-macro")
+    (run,) = _macro_supernets.supernets(options, "nasbench-macro", options.epochs)
     found = promise.picks(costs, run, "cpu", 0)
     ms = dict(zip(costs.archs, costs.latency_ms, strict=True))
     for share in _macro.BUDGETS:

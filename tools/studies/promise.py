@@ -56,8 +56,7 @@ def main(options: Options) -> str:
 
 
 def picks(costs: Priced, run: MacroSupernet, on: str, worker: int) -> Choice:
-    """Train a supernet; what `bench search --objective inherited-likelihood` takes in it at every budget of latency,
-    and of MACs."""
+    """Train a supernet; what a search by `inherited-likelihood` takes at every budget of latency, and of MACs."""
     run.train(on, worker)
     judge = run.judge(on, worker).likelihood
     found = {}

@@ -90,15 +90,21 @@ def test_one_pixel_does_not_decide_the_range_of_a_core_ml_package(bright, tmp_pa
     assert relative_error(program.computed[0], module, images[:1]) < 0.15
 
 
-@pytest.mark.parametrize("observed", [torch.linspace(-1, 3, 100_000), torch.linspace(0, 0, 10)])
-def test_the_range_is_the_middle_of_the_values(observed) -> None:
+def test_the_range_is_the_middle_of_the_values() -> None:
+    uniform = torch.linspace(0.5e-5, 1 - 0.5e-5, 100_000, dtype=torch.float64)
+    normal = torch.special.ndtri(uniform).float()[torch.randperm(100_000, generator=torch.manual_seed(0))]
     observer = MiddleObserver()
-    for part in observed.split(30_000):
+    for part in normal.split(30_000):
         observer(part)
-    low, high = observer.ends()
-    width = observed.max() - observed.min()
-    assert float(low - observed.min()) == pytest.approx(0.0005 * float(width), abs=float(width) / 1000)
-    assert float(observed.max() - high) == pytest.approx(0.0005 * float(width), abs=float(width) / 1000)
+    bin_width = float(normal.max() - normal.min()) / 2048
+    assert [float(end) for end in observer.ends()] == pytest.approx([-3.2905, 3.2905], abs=3 * bin_width)
+    assert float(normal.max()) > 4, "the extremes are far from there"
+
+
+def test_the_range_of_a_constant_is_the_constant() -> None:
+    observer = MiddleObserver()
+    observer(torch.zeros(10))
+    assert [float(end) for end in observer.ends()] == [0, 0]
 
 
 def test_the_images_are_a_seeded_choice_of_training_images_as_they_are_evaluated(tmp_path) -> None:

@@ -48,9 +48,8 @@ class OfficialAdb:
     @contextmanager
     def connected(self, serial: str, state: str = "device") -> Iterator[None]:
         """The server holds the phone meanwhile, and forgets it then: it lists for ever what nobody disconnects."""
-        self.run("connect", serial)
         try:
-            self.await_state(serial, state)
+            self._connect(serial, state)
             yield
         finally:
             self.run("disconnect", serial)
@@ -58,15 +57,17 @@ class OfficialAdb:
     def reconnect(self, serial: str) -> None:
         """At once; by itself the server tries every 10 s."""
         self.run("disconnect", serial)
-        self.run("connect", serial)
-        self.await_state(serial, "device")
+        self._connect(serial, "device")
 
-    def await_state(self, serial: str, state: str) -> None:
-        """Returns once the server lists the phone so. Raises TimeoutError."""
-        give_up_s = time.monotonic() + _TIMEOUT_S
-        while not self.state(serial).startswith(state):
+    def _connect(self, serial: str, state: str) -> None:
+        """Asks again while the server does not list the phone: it drops one whose greeting came too late or broke
+        off, as just after a reboot, and tries by itself only those that it lists. Raises TimeoutError."""
+        give_up_s, said = time.monotonic() + _TIMEOUT_S, ""
+        while not (now := self.state(serial)).startswith(state):
             if time.monotonic() > give_up_s:
-                raise TimeoutError(f"{serial} is {self.state(serial) or 'not listed'}")
+                raise TimeoutError(f"{serial} is {now or 'not listed'}; adb connect said: {said}")
+            if not now:
+                said = self.run("connect", serial).stdout.decode().strip()
             time.sleep(_STEP_S)
 
     def state(self, serial: str) -> str:

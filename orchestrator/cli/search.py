@@ -103,10 +103,17 @@ def search_command(
         show_largest(found, output, as_json)
         return
     if any(is_priced_with_head(phone) for phone in opened):
-        if objective != INHERITED_ACCURACY or outside or device or cluster or len(opened) > 1:
+        if (
+            objective != INHERITED_ACCURACY
+            or chosen.additive
+            or outside
+            or device
+            or cluster
+            or len(opened) > 1
+        ):
             raise UsageError(
-                "a search by a LUT of backbones with a head takes no other; leave --objective, --outside, --device "
-                "and --cluster out"
+                "a search by a LUT of backbones with a head takes no other; leave --objective, --additive, "
+                "--outside, --device and --cluster out"
             )
         budget_there = budget_of(opened, **limits.parse())
         _search_backbone(supernet, opened[0], output, budget_there, chosen, data, on, as_json)

@@ -88,6 +88,14 @@ class SettingOptions:
         str,
         typer.Option(help="L + lambda C, L the share of wrong answers: lambda, of each millisecond: 0.2%."),
     ] = "0%"
+    additive: Annotated[
+        str,
+        typer.Option(help="Share of an additive model of the choices in what networks are judged by: 50%."),
+    ] = "0%"
+    sample: Annotated[
+        int,
+        typer.Option(min=10, max=100_000, help="Networks evaluated besides, which --additive is fitted to."),
+    ] = 100
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0
     draws: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Networks drawn within the budget for the coarse stage.")
@@ -121,8 +129,9 @@ class SettingOptions:
         ms_per_loss = parse_latency(self.ms_per_loss, "--ms-per-loss") if self.ms_per_loss else 0.0
         if loss_per_ms and ms_per_loss:
             raise UsageError("--ms-per-loss and --loss-per-ms are two readings of one objective; give one")
+        additive = parse_share(self.additive, "--additive")
         parsed = {"objectives": objectives, "ms_per_loss": ms_per_loss, "loss_per_ms": loss_per_ms}
-        return SearchSettings(**vars(self) | parsed)
+        return SearchSettings(**vars(self) | parsed | {"additive": additive})
 
 
 def _phone(store: LutStore, lut: str, latency: str) -> Phone:

@@ -112,7 +112,7 @@ def by_lut(texts: Sequence[str], luts: Sequence[str]) -> list[str]:
 def _judged(card: Card) -> str:
     if own := card.search.own_objective:
         return (
-            f"{card.winner.accuracy:.4g} by the objective `{own}`, a user's own, which need not be an accuracy. "
+            f"{card.winner.accuracy:.4g} by the objective `{own}`, which is no accuracy. "
             "The weights are inherited from the supernet; `bench eval` gives their accuracy."
         )
     return (

@@ -182,8 +182,10 @@ class SearchResult(SearchInputs):
 
     @property
     def own_objective(self) -> str:
-        """Name of a user's objective by which architectures were judged; "" where values are accuracies."""
+        """By what architectures were judged; "" where values are accuracies."""
         objective = self.provenance.objective if self.provenance else INHERITED_ACCURACY
+        if self.settings.additive:
+            return f"{objective}, {self.settings.additive:.0%} by an additive model"
         return "" if objective == INHERITED_ACCURACY else objective
 
     @model_validator(mode="after")

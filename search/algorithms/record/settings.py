@@ -59,6 +59,9 @@ class SearchSettings(Value):
         loss_per_ms: lambda of the other reading: L the share of wrong answers, C the latency in ms; 0 for none.
             Without either, accuracy alone ranks.
         objectives: What `pareto` trades against each other.
+        additive: Share of an additive model of the choices in what an architecture is judged by; 0 for its own
+            value alone (`search.algorithms.evaluation.additive`).
+        sample: Random architectures within the budget that the model is fitted to, evaluated besides the others.
     """
 
     strategy: str = Field(default="coarse-to-fine", pattern=NAME)
@@ -76,6 +79,8 @@ class SearchSettings(Value):
     ms_per_loss: float = Field(default=0.0, ge=0)
     loss_per_ms: float = Field(default=0.0, ge=0)
     objectives: tuple[Criterion, ...] = ("accuracy", "latency")
+    additive: float = Field(default=0.0, ge=0, le=1)
+    sample: int = Field(default=100, ge=10, le=100_000)
 
     @model_validator(mode="after")
     def _one_reading(self) -> Self:

@@ -49,10 +49,15 @@ def search(
     make = get_strategy(settings.strategy)
     evaluator = objective if isinstance(objective, Evaluator) else InProcess(objective)
     study = Study(space, prices, budget, settings)
+    sample = study.candidates.draw(settings.sample)[: settings.sample] if settings.additive else []
     if begun is not None:
         candidates = study.candidates
         fitting = len(candidates.pool) if candidates.whole else settings.evaluations
-        begun(candidates.share, min(fitting, settings.evaluations))
+        begun(candidates.share, min(fitting, settings.evaluations) + len(sample))
+    if sample:
+        from search.algorithms.evaluation.additive import SmoothedEvaluator  # brings in scikit-learn
+
+        evaluator = SmoothedEvaluator(evaluator, sample, settings.additive)
     strategy = make(study)
     for generation in range(1 + settings.generations):
         count = settings.children if generation else settings.population

@@ -51,6 +51,9 @@ def test_objectives_stand_in_one_order_and_must_exist():
         SettingOptions(ms_per_loss="0.5s", loss_per_ms="0.2%").parse()
     settings = SettingOptions(draws=7, skeletons=3, p_depth=0.1, p_block=0.3).parse()
     assert (settings.draws, settings.skeletons, settings.p_depth, settings.p_block) == (7, 3, 0.1, 0.3)
+    assert (settings.additive, SettingOptions(additive="50%", sample=60).parse().additive) == (0, 0.5)
+    with pytest.raises(UsageError, match="--additive '50'.*50%"):
+        SettingOptions(additive="50").parse()
     assert SettingOptions(objectives="params,accuracy", seed=3).parse().objectives == ("accuracy", "params")
     with pytest.raises(UsageError, match="beauty"):
         SettingOptions(objectives="accuracy,beauty").parse()

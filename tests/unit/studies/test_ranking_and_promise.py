@@ -75,8 +75,8 @@ def test_tau_and_its_interval():
 def test_supernets_of_several_lengths_are_judged_and_trained_once(options, capsys):
     options = dataclasses.replace(options, epochs=4)
     text = ranking.main(options)
-    rows = [line.split(" | ")[0] for line in text.splitlines() if line[:3] in ("| 2", "| 4")]
-    assert rows == ["| 2", "| 4"]
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line[:3] in ("| 2", "| 4")]
+    assert rows == [[epochs, name] for epochs in ("| 2", "| 4") for name in ("entangled", "separate")]
     assert "the worst first" in text
     assert "Above MACs: " in text
     assert (options.pictures / "ranking.png").stat().st_size > 5_000
@@ -87,6 +87,16 @@ def test_supernets_of_several_lengths_are_judged_and_trained_once(options, capsy
     assert short.accuracy.fingerprint != short.likelihood.fingerprint
     assert ranking.main(options) == text
     assert ": step " not in capsys.readouterr().out, "trained again"
+
+
+def test_half_of_what_a_network_is_ranked_by_comes_from_the_other_networks():
+    archs = ranking.networks(60)
+    worth = [sum(map(int, key_of(arch))) / 20 for arch in archs]
+    assert ranking.smoothed(archs, worth) == pytest.approx(worth, abs=1e-3), "a sum already"
+    odd = list(worth)
+    odd[7] += 0.4
+    smoothed = ranking.smoothed(archs, odd)
+    assert smoothed[7] == pytest.approx(worth[7] + 0.2, abs=0.01), "its own model has not seen it"
 
 
 @pytest.mark.parametrize(("longest", "lengths"), [(16, [2, 4, 8, 16]), (12, [3, 6, 12]), (1, [1])])

@@ -31,10 +31,7 @@ def table(tmp_path):
 
 @pytest.fixture
 def costs():
-    archs = tuple(_macro.SPACE)
-    price = make_price(_macro.SPACE)
-    latency = [price.model.predict(arch.keys(), arch.boundary_bytes()).ms for arch in archs]
-    return _macro.Priced(price, "made-up", True, archs, np.array(latency))
+    return _macro.Priced.by(make_price(_macro.SPACE), "made-up", True)
 
 
 def test_the_accuracy_is_the_mean_of_the_trainings(table):
@@ -60,6 +57,26 @@ def test_evaluations_are_counted_to_the_first_that_is_near(table, costs, strateg
     assert 1 <= near <= 200
     never = strategies.evaluations(truth, costs, budget, 1.5, strategy, 1, seed=3)
     assert np.isinf(never).all()
+
+
+def test_no_search_goes_on_once_it_is_as_near_as_is_asked(table):
+    judge = strategies.NearEnough(_macro.open_truth(table), 0.90)
+    wrong, right = arch_of("00000000"), arch_of(WANTED)
+    assert judge.accuracy(wrong) == pytest.approx(0.60)
+    assert not judge.needed
+    with pytest.raises(strategies._Reached):
+        judge.accuracy(right)
+    assert judge.needed == dict.fromkeys(strategies.REGRETS, 2)
+
+
+def test_how_often_one_strategy_needs_fewer():
+    never = np.full(40, np.inf)
+    assert strategies.fewer(np.arange(40, dtype=np.float64), never) == (1, 1, 1)
+    assert strategies.fewer(never, never) == (0.5, 0.5, 0.5)
+    rng = np.random.default_rng(1)
+    mean, low, high = strategies.fewer(rng.normal(0, 1, 200), rng.normal(0.5, 1, 200))
+    assert low < 0.638 < high, "the normal distribution's at half a standard deviation"
+    assert 0.5 < low < mean < high < 0.75
 
 
 def test_a_table_that_lacks_networks_is_refused(tmp_path):

@@ -106,6 +106,9 @@ def _command(given: argparse.Namespace) -> str:
         return f"python -m tools.studies boundaries --lut {given.lut}"
     kind, colon, _ = given.data.partition(":")
     images = f"{kind}:..." if colon else kind
+    if given.study == "winners":
+        trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
+        return f"python -m tools.studies winners {trained} --lut {given.lut}"
     if given.study in ("ranking", "promise"):
         trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
         measured = f" --device {given.device} --lut {given.lut}" if given.study == "promise" else ""

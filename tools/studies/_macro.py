@@ -76,6 +76,7 @@ class Priced:
         name: The LUT's.
         simulated: Whether its device is made up.
         latency_ms: In the order of the space.
+        bound_ms: Under which each stays with 95 % probability.
     """
 
     price: LutPrice
@@ -83,6 +84,15 @@ class Priced:
     simulated: bool
     archs: tuple[Arch, ...]
     latency_ms: Floats
+    bound_ms: Floats
+
+    @staticmethod
+    def by(price: LutPrice, name: str, simulated: bool) -> Priced:
+        """Every network by a LUT; raises UsageError where it is of another space."""
+        compiled = CompiledSpace(SPACE, price)
+        archs = tuple(SPACE)
+        prices = compiled.price(compiled.encode(archs))
+        return Priced(price, name, simulated, archs, prices.latency_ms[0], prices.latency_high_ms[0])
 
     def budget_ms(self, share: float) -> float:
         """The latency that this share of the networks meets."""
@@ -92,9 +102,6 @@ class Priced:
 def priced(lut: str) -> Priced:
     """By a LUT's name; raises as `load_lut`, and UsageError where it is of another space."""
     table = load_lut(lut)
-    price = LutPrice(table.latency_model, table.meta.device.name, lut)
-    compiled = CompiledSpace(SPACE, price)
-    archs = tuple(SPACE)
-    latency = compiled.price(compiled.encode(archs)).latency_ms[0]
     name = f"{table.meta.device.name}/{table.meta.space}/{table.meta.variant}"
-    return Priced(price, name, table.meta.measured == "simulated", archs, latency)
+    price = LutPrice(table.latency_model, table.meta.device.name, lut)
+    return Priced.by(price, name, table.meta.measured == "simulated")

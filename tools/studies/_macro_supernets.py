@@ -10,28 +10,23 @@ from functools import cached_property
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from luts.format.errors import UsageError
-from search.algorithms import CachedEvaluator, InProcess
 from search.spaces import Arch, Space, get_space, register_space
 from search.spaces.family import register_stage
 from search.spaces.layout import Value
 from search.spaces.nasbench_macro import place
 from search.supernet.data.split import Split
-from search.supernet.inherit.evaluate import InheritedAccuracy, InheritedLikelihood
 from search.supernet.model.device import choose_device
 from search.supernet.recipe.recipe_files import changed, get_recipe
-from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.compute import ComputeSettings
 from search.supernet.train.progress import Progress
 from search.supernet.train.trainer import Trainer
+from tools.studies._judges import CALIBRATION_BATCHES, Judges, judges
 from tools.studies._macro import SPACE
 from tools.studies._options import Options
 from tools.studies._supernets import Training, open_images
 
-CALIBRATION_BATCHES = 8
-"""Of 128 training images, for BN statistics."""
 QUICK_IMAGES = 128
 REPORT_STEPS = 100
 
@@ -107,40 +102,10 @@ class MacroSupernet:
 
     def judge(self, on: str, worker: int = 0) -> Judges:
         """By images of the search split, each network once ever."""
-        folder = self.training.folder
-        supernet, info = load_supernet(folder)
         images = open_images(self.data)
         if self.quick:
             images.split = replace(images.split, search=images.split.search[:QUICK_IMAGES])
-        inherited = OnceEach(
-            supernet, info, images, calibration_batches=1 if self.quick else CALIBRATION_BATCHES
-        )
-        inherited.move_to(on, worker)
-        count = len(images.split.search)
-        return Judges(
-            CachedEvaluator(InProcess(inherited), folder / f"accuracy-{count}.jsonl"),
-            CachedEvaluator(InProcess(InheritedLikelihood(inherited)), folder / f"likelihood-{count}.jsonl"),
-        )
-
-
-@dataclass(frozen=True)
-class Judges:
-    """What networks inherit: their top-1, and the mean probability of the labels (`InheritedLikelihood`)."""
-
-    accuracy: CachedEvaluator
-    likelihood: CachedEvaluator
-
-
-class OnceEach(InheritedAccuracy):
-    """Asked for one network by two judges in turn, it runs it once."""
-
-    _last: tuple[Arch, tuple[Tensor, Tensor]] | None = None
-
-    def answers(self, arch: Arch) -> tuple[Tensor, Tensor]:
-        """Those of the last call where the network is the same."""
-        if self._last is None or self._last[0] != arch:
-            self._last = arch, super().answers(arch)
-        return self._last[1]
+        return judges(self.training, images, on, worker, 1 if self.quick else CALIBRATION_BATCHES)
 
 
 def supernets(options: Options, space: str, epochs: int) -> list[MacroSupernet]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import random
-import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from luts.format.errors import UsageError
 from luts.format.json_file import read_json
 from orchestrator.journal.runs import runs_root
 from search.spaces import Arch, Space, get_space
+from search.spaces.registry import arch_from_json
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.data.split import Split
@@ -84,11 +84,11 @@ class Training:
 class Supernets:
     """What the studies of supernets share: images, networks to judge, a teacher, and the trainings."""
 
-    def __init__(self, options: Options):
-        """`UsageError` where no images are named."""
+    def __init__(self, options: Options, networks: int = NETWORKS):
+        """`networks`: how many are judged; `UsageError` where no images are named."""
         if options.data is None and not options.quick:
             raise UsageError("this study trains supernets; give --data, such as cifar10:DIR, or --quick")
-        self.options = options
+        self.options, self._networks = options, networks
         self.text = options.data or "digits"
         self.images = open_images(self.text)
         if options.quick:
@@ -104,7 +104,7 @@ class Supernets:
     @property
     def archs(self) -> list[Arch]:
         """Networks to judge: at equal steps among random ones sorted by parameters, the smallest first."""
-        count = QUICK_NETWORKS if self.options.quick else NETWORKS
+        count = QUICK_NETWORKS if self.options.quick else self._networks
         return [self._by_size[round((i + 0.5) * len(self._by_size) / count)] for i in range(count)]
 
     @property
@@ -175,10 +175,15 @@ class Supernets:
         by_run = dict(zip(wanted, scores, strict=True))
         return [by_run[run] for run in runs]
 
+    def alone(self, archs: Sequence[Arch], seed: int = 0) -> list[float]:
+        """Top-1 of networks that are each trained alone, as many steps as a whole supernet."""
+        runs = [self.run("none", seed, arch=arch.to_json()) for arch in archs]
+        return [each[arch] for each, arch in zip(self.inherited(runs), archs, strict=True)]
+
     def _asked(self, run: Training) -> list[Arch]:
         if run.recipe.arch is None:
             return self.archs
-        return [arch for arch in self.archs if arch.to_json() == run.recipe.arch]
+        return [arch_from_json(run.recipe.arch)]
 
     def setting(self) -> str:
         """What was trained on what, as text."""
@@ -199,20 +204,6 @@ class Supernets:
 def open_images(text: str) -> ImageData:
     """The images, split as `bench train` splits them."""
     return ImageData(open_source(text), fraction=0.1, largest_side=32)
-
-
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Mean of shares in percent, with the smallest and largest."""
-    low, high = min(values), max(values)
-    mean = f"{100 * statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({100 * low:.{digits}f} to {100 * high:.{digits}f})"
-
-
-def gains(values: Sequence[float], base: Sequence[float]) -> str:
-    """Mean difference in points of pairs with the same seed, with the smallest and largest."""
-    differences = [100 * (value - other) for value, other in zip(values, base, strict=True)]
-    mean = f"{statistics.fmean(differences):+.1f}"
-    return mean if len(differences) == 1 else f"{mean} ({min(differences):+.1f} to {max(differences):+.1f})"
 
 
 def _alone(run: Training, archs: Sequence[Arch], on: str, worker: int) -> dict[Arch, float]:

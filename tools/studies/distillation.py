@@ -6,7 +6,8 @@ import statistics
 
 from tools.studies import _teacher
 from tools.studies._options import Options
-from tools.studies._supernets import Supernets, gains, spread
+from tools.studies._spreads import gains, spread
+from tools.studies._supernets import Supernets
 
 KINDS = {"none": "no teacher", "soft": "soft (equation 3)", "hard": "hard (equation 4)"}
 PAPER = {"none": 64.6, "soft": 70.5, "hard": 71.3}

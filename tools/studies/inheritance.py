@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 from collections.abc import Sequence
 
@@ -10,20 +11,30 @@ import numpy as np
 from scipy import stats
 
 from orchestrator.report.draw import BLUE, MUTED, figure
+from search.algorithms.evaluation.additive import SmoothedEvaluator
 from search.spaces import Arch
+from tools.studies._judges import judges
 from tools.studies._options import Options
-from tools.studies._supernets import Supernets, spread
+from tools.studies._spreads import gains, spread
+from tools.studies._supernets import Supernets, Training, open_images
 
+NETWORKS = 20
+SAMPLE, QUICK_SAMPLE = 100, 10
+"""Random networks that the additive model is fitted to."""
 RESAMPLES = 2000
 
 
 def main(options: Options) -> str:
     """Train supernets of all seeds and every network alone, draw; the section's text."""
-    setup = Supernets(options)
+    setup = Supernets(options, NETWORKS)
     archs = setup.archs
-    shared = setup.inherited([setup.run("none", seed) for seed in range(options.seeds)])
-    alone_runs = setup.inherited([setup.run("none", 0, arch=arch.to_json()) for arch in archs])
-    alone = [each[arch] for each, arch in zip(alone_runs, archs, strict=True)]
+    runs = [setup.run("none", seed) for seed in range(options.seeds)]
+    shared = setup.inherited(runs)
+    shorter = setup.inherited(
+        [setup.run("none", seed, epochs=max(1, options.epochs // 2)) for seed in range(options.seeds)]
+    )
+    alone = setup.alone(archs)
+    judged = [_judged(setup, run) for run in runs]
     inherited = [[each[arch] for each in shared] for arch in archs]
     means = [statistics.fmean(values) for values in inherited]
     rows = [
@@ -34,6 +45,12 @@ def main(options: Options) -> str:
     seeds = [[each[arch] for arch in archs] for each in shared]
     between = [_tau(a, b) for a, b in itertools.combinations(seeds, 2)]
     agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
+    whole, half = (
+        [statistics.fmean(each[arch] for arch in archs) for each in trained] for trained in (shared, shorter)
+    )
+    by_judge = "; ".join(
+        f"{name} {_numbers([_tau(each[name], alone) for each in judged])}" for name in judged[0]
+    )
     _draw(archs, inherited, alone, options)
     return f"""### Inherited accuracy against training from scratch
 
@@ -48,11 +65,30 @@ Inherited: mean over supernets, the smallest and largest seed in brackets. From 
 Rank correlation over {len(archs)} networks between mean inherited accuracy and that from scratch: Kendall's tau
 {_correlation("tau", means, alone)}, Spearman's rho {_correlation("rho", means, alone)} (95 % by
 resampling networks); single supernets reach tau {_numbers([_tau(each, alone) for each in seeds])}.{agreement}
+By what a search maximises, on the images that training holds out for it, single supernets reach tau: {by_judge}.
 Parameters reach tau {_tau([arch.params() for arch in archs], alone):.2f}, MACs
 {_tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
 
+With half the steps the networks inherit {spread(half)} % on average, with all {spread(whole)} %:
+{gains(whole, half)} points by the last doubling.
+
 ![Inherited accuracy against training from scratch](pictures/inheritance.png)
 """
+
+
+def _judged(setup: Supernets, run: Training) -> dict[str, list[float]]:
+    """What each judge of a search says of the networks, by its name."""
+    images = open_images(run.data)
+    images.split = setup.images.split
+    said = judges(run, images, setup.options.on)
+    rng, space = random.Random("additive"), setup.space.with_classes(images.classes)
+    sample = [space.sample(rng) for _ in range(QUICK_SAMPLE if setup.options.quick else SAMPLE)]
+    likelihood = said.likelihood.accuracies(setup.archs)
+    return {
+        "top-1": said.accuracy.accuracies(setup.archs),
+        "likelihood": likelihood,
+        "likelihood, half additive": SmoothedEvaluator(said.likelihood, sample, 0.5).accuracies(setup.archs),
+    }
 
 
 def _tau(a: Sequence[float], b: Sequence[float]) -> float:

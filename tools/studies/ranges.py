@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 
 from tools.studies._options import Options
-from tools.studies._supernets import REFERENCE_DRAWS, Supernets, gains, spread
+from tools.studies._spreads import gains, spread
+from tools.studies._supernets import REFERENCE_DRAWS, Supernets
 
 
 def main(options: Options) -> str:

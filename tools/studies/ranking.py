@@ -15,9 +15,9 @@ from orchestrator.report.draw import BLUE, MUTED, figure
 from search.algorithms.evaluation.additive import AdditiveModel
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import key_of
+from tools.studies._judges import CALIBRATION_BATCHES
 from tools.studies._macro import SPACE, Truth, open_truth
 from tools.studies._macro_supernets import (
-    CALIBRATION_BATCHES,
     SEPARATE,
     MacroSupernet,
     same_in,

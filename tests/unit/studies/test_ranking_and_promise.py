@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -39,10 +38,7 @@ def options(tmp_path, monkeypatch):
 
 @pytest.fixture
 def costs():
-    archs = tuple(_macro.SPACE)
-    price = make_price(_macro.SPACE)
-    latency = [price.model.predict(arch.keys(), arch.boundary_bytes()).ms for arch in archs]
-    return _macro.Priced(price, "made-up", True, archs, np.array(latency))
+    return _macro.Priced.by(make_price(_macro.SPACE), "made-up", True)
 
 
 def test_the_separate_space_has_the_same_networks_with_weights_of_their_own():
@@ -121,9 +117,10 @@ def test_a_search_holds_its_budgets_and_its_picks_are_judged_by_the_table(option
 
 def test_rivals_are_the_best_of_what_is_within(options, costs):
     truth = _macro.open_truth(options.truth)
-    whole = promise.rivals(truth, costs, float(costs.latency_ms.max()))
+    whole = promise.rivals(truth, costs, float(costs.bound_ms.max()))
     assert whole.best == pytest.approx(0.50 + 0.16)
     assert whole.rules["most parameters"] == pytest.approx(0.66), "the largest network is 22222222"
+    assert 0.60 < whole.nearby["most parameters"] < 0.66, "not within half of the budgets near"
     arch = arch_of("22222222")
     near = promise.of_same_latency(truth, costs, arch)
     longest = dict(zip(costs.archs, costs.latency_ms, strict=True))[arch]

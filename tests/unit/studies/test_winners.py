@@ -1,0 +1,48 @@
+"""What a search finds against random networks of the same latency, on next to nothing."""
+
+import re
+import statistics
+
+import pytest
+
+from search.spaces import get_space
+from tests.support.search_world import make_price
+from tools.studies import _supernets, winners
+from tools.studies._options import Options
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(_supernets, "REPORT_STEPS", 1)
+    return Options(
+        data="digits", quick=True, seeds=2, epochs=1, jobs=1, device="host", budget_s=1.0, pictures=tmp_path
+    )
+
+
+def test_winners_and_random_networks_of_their_latency_are_trained_alone(options, monkeypatch, capsys):
+    price = make_price(get_space("autovit-nano").with_classes(10))
+    monkeypatch.setattr(winners, "_priced", lambda space, _: winners.Priced(space, price, "made-up", ""))
+    text = winners.main(options)
+    budget_ms = float(re.search(r"budget (\d+\.\d+) ms", text)[1])
+    found, same = (
+        [list(map(float, line.split("|")[2:6])) for line in text.splitlines() if line.startswith(f"| {kind}")]
+        for kind in ("found", "random")
+    )
+    assert (len(found), len(same)) == (2, winners.QUICK_RANDOM)
+    assert all(ms <= budget_ms for _, _, ms, _ in found)
+    assert all((1 - winners.NEAR) * budget_ms <= ms <= budget_ms for _, _, ms, _ in same)
+    accuracies = [row[-1] for row in same]
+    gain = statistics.fmean(row[-1] - statistics.fmean(accuracies) for row in found)
+    assert float(re.search(r"found is ([+-]\d+\.\d+)", text)[1]) == pytest.approx(gain, abs=0.02)
+    assert ": step " in capsys.readouterr().out
+    assert winners.main(options) == text
+    assert ": step " not in capsys.readouterr().out, "trained again"
+
+
+def test_random_networks_alone_are_those_of_seed_0(options):
+    setup = _supernets.Supernets(options)
+    arch = setup.archs[0]
+    assert setup.alone([arch], 0) == setup.alone([arch])
+    runs = [setup.run("none", seed, arch=arch.to_json()) for seed in (0, 1)]
+    assert runs[0].folder != runs[1].folder

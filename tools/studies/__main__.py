@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 lut=given.lut,
                 on=given.on,
                 supernet=given.supernet,
+                alone_epochs=given.alone_epochs,
             )
             section = importlib.import_module(f"tools.studies.{given.study}").main(options)
         except BlocktimeError as error:
@@ -62,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="show that it runs; writes no document")
     parser.add_argument("--seeds", type=_positive, default=3, help="networks trained of each kind")
     parser.add_argument("--epochs", type=_positive, default=3, help="of each training")
+    parser.add_argument(
+        "--alone-epochs",
+        type=_positive,
+        metavar="N",
+        help="of networks that `inheritance` and `winners` train alone; as many as --epochs by default",
+    )
     parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="trainings side by side")
     parser.add_argument("--device", default="host", help="what latency is measured on")
     parser.add_argument(
@@ -106,9 +113,11 @@ def _command(given: argparse.Namespace) -> str:
         return f"python -m tools.studies boundaries --lut {given.lut}"
     kind, colon, _ = given.data.partition(":")
     images = f"{kind}:..." if colon else kind
-    if given.study == "winners":
+    if given.study in ("inheritance", "winners"):
         trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
-        return f"python -m tools.studies winners {trained} --lut {given.lut}"
+        alone = f" --alone-epochs {given.alone_epochs}" if given.alone_epochs else ""
+        priced = f" --lut {given.lut}" if given.study == "winners" else ""
+        return f"python -m tools.studies {given.study} {trained}{alone}{priced}"
     if given.study in ("ranking", "promise"):
         trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
         measured = f" --device {given.device} --lut {given.lut}" if given.study == "promise" else ""

@@ -17,6 +17,7 @@ class Options:
         quick: Tiny networks and few images: shows that a study runs, and nothing else.
         seeds: Networks trained of each kind.
         epochs: Of each training.
+        alone_epochs: Of networks that are trained alone, where that is another number.
         jobs: Networks trained side by side, a process each.
         device: What latency is measured on.
         budget_s: Longest time of a measurement.
@@ -39,6 +40,7 @@ class Options:
     lut: str = ""
     on: str = "cpu"
     supernet: Path | None = None
+    alone_epochs: int | None = None
 
     def save(self, drawn: Figure, name: str) -> None:
         """Write a picture as PNG."""

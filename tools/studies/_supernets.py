@@ -176,9 +176,16 @@ class Supernets:
         return [by_run[run] for run in runs]
 
     def alone(self, archs: Sequence[Arch], seed: int = 0) -> list[float]:
-        """Top-1 of networks that are each trained alone, as many steps as a whole supernet."""
-        runs = [self.run("none", seed, arch=arch.to_json()) for arch in archs]
+        """Top-1 of networks that are each trained alone."""
+        epochs = self.options.alone_epochs or self.options.epochs
+        runs = [self.run("none", seed, arch=arch.to_json(), epochs=epochs) for arch in archs]
         return [each[arch] for each, arch in zip(self.inherited(runs), archs, strict=True)]
+
+    def alone_setting(self) -> str:
+        """How long that is, as text."""
+        epochs = self.options.alone_epochs or self.options.epochs
+        supernet = self.options.epochs
+        return f"{epochs} epochs" + ("" if epochs == supernet else f" where a supernet has {supernet}")
 
     def _asked(self, run: Training) -> list[Arch]:
         if run.recipe.arch is None:
@@ -194,7 +201,7 @@ class Supernets:
             f"Space `{self.space.name}` ({self.space.size()} networks, {low / 1e3:.0f} to {high / 1e3:.0f} "
             f"thousand parameters, {self.space.default_resolution} px), "
             f"{len(self.images.split.train)} training images, "
-            f"{self.options.epochs} epochs or {steps} steps of 128 images in every training, one subnet a step; "
+            f"{self.options.epochs} epochs or {steps} steps of 128 images in every supernet, one subnet a step; "
             f"{len(self.archs)} networks at equal distances by size, top-1 on the "
             f"{len(self.images.split.validation)} validation images with BN recalibrated, "
             f"seeds: {self.options.seeds}."

@@ -56,7 +56,7 @@ def main(options: Options) -> str:
 
 {setup.setting()}
 Inherited: mean over supernets, the smallest and largest seed in brackets. From scratch: the network alone
-(`bench train --arch`), seed 0, as many steps as the whole supernet. In percent.
+(`bench train --arch`), seed 0, {setup.alone_setting()}. In percent.
 
 | network | thousand parameters | M MACs | inherited | from scratch | difference |
 |---|---|---|---|---|---|

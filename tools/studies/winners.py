@@ -110,8 +110,7 @@ def section(
 Latency by {priced.name}, budget {budget_ms:.4f} ms, the median of {DRAWS} random networks; the random ones here are
 within {NEAR:.0%} below it, the search holds it with 95 % confidence. It judges {settings.evaluations} networks by
 `inherited-likelihood`, half of it by an additive model (`--additive 50%`) of {settings.sample} more. Every network
-of the table was then trained alone, as many steps as the supernet, seed 0; top-1 on the validation images in
-percent.
+of the table was then trained alone, {setup.alone_setting()}, seed 0; top-1 on the validation images in percent.
 
 | network | thousand parameters | M MACs | predicted ms | top-1 |
 |---|---|---|---|---|

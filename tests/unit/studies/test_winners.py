@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -40,9 +41,12 @@ def test_winners_and_random_networks_of_their_latency_are_trained_alone(options,
     assert ": step " not in capsys.readouterr().out, "trained again"
 
 
-def test_random_networks_alone_are_those_of_seed_0(options):
+def test_networks_alone_may_be_trained_for_another_length(options):
     setup = _supernets.Supernets(options)
     arch = setup.archs[0]
-    assert setup.alone([arch], 0) == setup.alone([arch])
-    runs = [setup.run("none", seed, arch=arch.to_json()) for seed in (0, 1)]
-    assert runs[0].folder != runs[1].folder
+    assert setup.alone_setting() == "1 epochs"
+    longer = _supernets.Supernets(replace(options, alone_epochs=2))
+    assert longer.alone_setting() == "2 epochs where a supernet has 1"
+    (trained,) = setup.inherited([setup.run("none", 0, arch=arch.to_json(), epochs=2)])
+    assert longer.alone([arch]) == [trained[arch]]
+    assert longer.run("none", 0) == setup.run("none", 0), "supernets are not"

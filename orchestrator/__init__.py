@@ -102,7 +102,8 @@ if TYPE_CHECKING:
     from orchestrator.tasks.fleet import FleetProfile, profile_fleet
     from orchestrator.tasks.judge import Question
     from orchestrator.tasks.latencies import Timing
-    from orchestrator.tasks.measure import MeasuredNetwork, MeasuredNetworks, measure_networks
+    from orchestrator.tasks.measure import measure_networks
+    from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks
     from orchestrator.tasks.mixers import MixerComparison, compare_mixers
     from orchestrator.tasks.phones import budget_of, open_phone
     from orchestrator.tasks.plan import PlanChoice, PlannedProfile, plan_profile

@@ -11,7 +11,7 @@ import typer
 from luts.format.errors import UsageError
 from orchestrator.cli.amounts import parse_budget, parse_pace
 from orchestrator.cli.eval import DataOption, OutsideOption
-from orchestrator.cli.lowered import outside_text
+from orchestrator.cli.measured import show_measured
 from orchestrator.cli.options import (
     AccessOptions,
     BudgetOption,
@@ -27,14 +27,13 @@ from orchestrator.cli.options import (
     target_of,
     with_blocks,
 )
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
+from orchestrator.cli.output import JsonOption, emit_json, say, shown_progress
 from orchestrator.cli.output_files import TABLES, output_files, write_table
-from orchestrator.cli.percentiles import PERCENTILES, short_of_calls, told_columns
 from orchestrator.cli.runtimes import compare_runtimes
 from orchestrator.cli.suite import measure_suite
 from orchestrator.cli.sustained import measure_for_long
 from orchestrator.tasks.batched import parse_batches
-from orchestrator.tasks.measure import MeasuredNetworks, measure_networks
+from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.runtimes import parse_runtimes
 from orchestrator.tasks.trained import Trained
 
@@ -182,7 +181,7 @@ def measure_command(
     if as_json:
         emit_json(measured.to_dict())
     else:
-        _show(device, measured)
+        show_measured(device, measured)
 
 
 def _refuse_for_sustained(budget: str, seed: int, self_test: bool) -> None:
@@ -192,71 +191,3 @@ def _refuse_for_sustained(budget: str, seed: int, self_test: bool) -> None:
         raise UsageError(
             f"--sustained runs one network for as long as it says, in no schedule; leave {', '.join(names)} out"
         )
-
-
-_USAGE = (
-    Column("memory_mib", "MiB alone", 1, spare=3),
-    Column("memory_low", "at least", 1, spare=9),
-    Column("memory_high", "at most", 1, spare=9),
-    Column("memory_peak", "peak", 1, spare=9),
-    Column("energy_mj", "mJ a call", 3, spare=3),
-    Column("energy_low", "at least", 3, spare=9),
-    Column("energy_high", "at most", 3, spare=9),
-)
-
-_THROUGHPUT = (
-    Column("batch", "batch"),
-    Column("images_s", "images/s", 1),
-    Column("images_s_low", "95 % low", 1),
-    Column("images_s_high", "high", 1),
-)
-"""Shown where several images are computed at once: at batch 1 they say what milliseconds say."""
-
-_COLUMNS = [
-    Column("model", "model"),
-    *_THROUGHPUT,
-    Column("params", "parameters", counted=True, spare=2),
-    Column("conv_linear_macs", "conv+linear MACs", counted=True, spare=3),
-    Column("all_macs", "all MACs", counted=True, spare=7),
-    Column("ms", "ms", 3),
-    Column("ci_low", "95 % low", 3),
-    Column("ci_high", "high", 3),
-    *PERCENTILES,
-    Column("ratio", "to reference", 3),
-    Column("ratio_low", "95 % low", 3, spare=2),
-    Column("ratio_high", "high", 3, spare=2),
-    Column("load_ms", "load ms", 2, spare=4),
-    Column("first_ms", "first load ms", 2, spare=6),
-    Column("compile_ms", "compiling ms", 1, spare=6),
-    *_USAGE,
-    Column("loads", "loads", spare=5),
-    Column("rounds", "rounds", spare=8),
-    Column("calls", "calls", spare=8),
-]
-
-_LOWERED = [
-    Column("model", "model"),
-    _THROUGHPUT[0],
-    Column("delegates", "delegates"),
-    Column("outside", "operators outside them"),
-]
-
-
-def _show(device: str, measured: MeasuredNetworks) -> None:
-    rows = [network.to_dict() for network in measured.networks]
-    may_be_untold = ("first_ms", "compile_ms", *(column.name for column in _USAGE))
-    untold = {name for name in may_be_untold if not any(row[name] for row in rows)}
-    if all(row["batch"] == 1 for row in rows):
-        untold |= {column.name for column in _THROUGHPUT}
-    columns = [column for column in told_columns(_COLUMNS, rows) if column.name not in untold]
-    emit_rows(f"{device}, {measured.setup.variant.name}{measured.setup.warning}", columns, rows, False)
-    if not measured.setup.variant.is_simulated:
-        lowered = [row | {"outside": outside_text(row["outside"])} for row in rows]
-        shown = [column for column in _LOWERED if column.name not in untold]
-        emit_rows("how each was lowered", shown, lowered, False)
-    tell(
-        f"reference {measured.reference}: ratios to it are known better than milliseconds, whose intervals "
-        f"include its own; noise floor {100 * measured.setup.noise_floor:.2f} % between two loads"
-    )
-    for note in short_of_calls(rows):
-        tell(note)

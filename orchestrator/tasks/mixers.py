@@ -12,7 +12,7 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.mixers import MIXERS, Mixer, cost_of_copy, mixers
 from orchestrator.plan.plan import model_id
-from orchestrator.tasks.measure import Setup, setup_of
+from orchestrator.tasks.measured import Setup, setup_of
 from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_files

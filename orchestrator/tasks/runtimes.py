@@ -16,7 +16,7 @@ from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.variant import HOST_RUNTIMES, Variant
 from orchestrator.measure.link import Link
 from orchestrator.measure.session import check_runtime
-from orchestrator.tasks.measure import Setup, setup_of
+from orchestrator.tasks.measured import Setup, setup_of
 from orchestrator.tasks.models import check_any_left, files_that_can_be
 from orchestrator.tasks.networks import Networks, at_resolution, by_name, spec_of
 from orchestrator.tasks.progress import Note, Progress, silent

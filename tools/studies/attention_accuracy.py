@@ -15,7 +15,8 @@ from pathlib import Path
 
 from luts.format.errors import UsageError
 from orchestrator.report.draw import ORANGE, figure
-from orchestrator.tasks.measure import MeasuredNetwork, measure_networks
+from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.measured import MeasuredNetwork
 from orchestrator.tasks.target import Target
 from search.blocks import BlockSpec, parse_key
 from search.spaces.published import Published

@@ -99,7 +99,8 @@ if TYPE_CHECKING:
     from orchestrator.tasks.doctor import Need, doctor
     from orchestrator.tasks.evaluate import Evaluation, evaluate
     from orchestrator.tasks.export import Lowering, export_blocks, export_networks
-    from orchestrator.tasks.fleet import FleetProfile, profile_fleet
+    from orchestrator.tasks.fleet import profile_fleet
+    from orchestrator.tasks.fleet_class import FleetProfile
     from orchestrator.tasks.judge import Question
     from orchestrator.tasks.latencies import Timing
     from orchestrator.tasks.measure import measure_networks

@@ -16,7 +16,8 @@ from orchestrator.cli.run_options import ProfilingOptions
 from orchestrator.fleet.classes import parse_classes
 from orchestrator.fleet.crew import Limits
 from orchestrator.fleet.stf import Farm
-from orchestrator.tasks.fleet import FleetProfile, profile_fleet
+from orchestrator.tasks.fleet import profile_fleet
+from orchestrator.tasks.fleet_class import FleetProfile
 
 
 def register(app: typer.Typer) -> None:

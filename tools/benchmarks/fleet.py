@@ -26,7 +26,8 @@ from orchestrator.fleet.crew import Limits
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord, Record
 from orchestrator.simulate.scenario import SCENARIOS
-from orchestrator.tasks.fleet import FleetProfile, profile_fleet
+from orchestrator.tasks.fleet import profile_fleet
+from orchestrator.tasks.fleet_class import FleetProfile
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.progress import Event, Progress, silent
 

@@ -10,9 +10,13 @@ from functools import partial
 import numpy as np
 
 from luts.format.numbers import Floats
-from orchestrator.tasks.measure import measure_networks
-from orchestrator.tasks.progress import silent
-from orchestrator.tasks.target import Target
+from luts.format.store import load_lut
+from orchestrator.devices.discover import resolve
+from orchestrator.devices.lock import held
+from orchestrator.export.artifacts.variant import Variant
+from orchestrator.measure.validate import compare
+from orchestrator.plan.plan import model_id
+from orchestrator.tasks.side_by_side import measure_beside
 from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
 from search.spaces import Arch
 from search.spaces.nasbench_macro import key_of
@@ -34,6 +38,14 @@ Choice = Mapping[str, Arch]
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Milliseconds by network's key, in those of the LUT's reference; `drift`: what that takes now, relative."""
+
+    ms: Mapping[str, float]
+    drift: float
+
+
+@dataclass(frozen=True)
 class Rivals:
     """What else one could take within a latency.
 
@@ -52,7 +64,7 @@ def main(options: Options) -> str:
     """Train supernets that are not there yet, search in each at every budget; the section's text."""
     truth, costs = open_truth(options.truth), priced(options.lut)
     found = side_by_side(partial(picks, costs), supernets(options, SPACE.name, options.epochs), options)
-    winners = {key_of(arch): arch for each in found for arch in each.values()}
+    winners = list(dict.fromkeys(arch for each in found for arch in each.values()))
     measured = _measured(winners, options)
     return section(found, truth, costs, measured, options)
 
@@ -110,19 +122,26 @@ def of_same_latency(truth: Truth, costs: Priced, arch: Arch) -> Floats:
     )
 
 
-def _measured(archs: Mapping[str, Arch], options: Options) -> dict[str, float]:
-    """Milliseconds on the device, by key; goes on where it was cut off."""
-    run = measure_networks(
-        archs, Target(options.device, threads=1), budget_s=options.budget_s, progress=silent
-    )
-    return {each.model: each.ms for each in run.networks}
+def _measured(archs: Sequence[Arch], options: Options) -> Measured:
+    """On the device, beside the LUT's reference; what was measured before is read again."""
+    table = load_lut(options.lut)
+    variant = Variant.parse(table.meta.variant)
+    specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
+    with resolve(options.device) as device, held(device):
+        measurement, run = measure_beside(
+            device, variant, table, specs, budget_s=options.budget_s, seed=0, reuse=True
+        )
+    run.finish("measured")
+    compared = compare(table.latency_model, archs, measurement, table.meta.reference_ms)
+    ms = {key_of(arch): row.measured_ms for arch, row in zip(archs, compared, strict=True)}
+    return Measured(ms, measurement.reference.ms / table.meta.reference_ms)
 
 
 def section(
     found: Sequence[Choice],
     truth: Truth,
     costs: Priced,
-    measured: Mapping[str, float],
+    measured: Measured,
     options: Options,
 ) -> str:
     """Tables over budgets, and what is missed, in words."""
@@ -136,7 +155,7 @@ def section(
         by_macs = [truth.accuracy(each[f"{name} of MACs"]) for each in found]
         gains = [100 * (a - b) for a, b in zip(taken, same, strict=True)]
         below = 100 * (rival.best - statistics.fmean(taken))
-        over = [key_of(arch) for arch in won if measured[key_of(arch)] > budget_ms]
+        over = [key_of(arch) for arch in won if measured.ms[key_of(arch)] > budget_ms]
         rows.append(
             f"| {name}, {budget_ms:.2f} ms | {spread(taken, 2)} | {spread(same, 2)} | "
             + " | ".join(
@@ -161,8 +180,9 @@ It holds its budget with 95 % confidence, and so do the simple rules. True top-1
 CIFAR-10 (mean of two trainings). Same latency: mean of all networks within {NEAR:.0%} of the pick's. Most MACs or
 parameters: at the budget, then the mean over {len(NEARBY)} budgets within {NEAR:.0%} of it. MACs budget: the same
 search within the MACs that so many networks have, whatever its latency. Gain: on the same latency; below: the best;
-both in points. Measured: how many picks are within the budget as measured. Means over supernets, the smallest and
-largest in brackets; gain with the 95 % interval of its mean (Student's).
+both in points. Measured: how many picks are within the budget as measured beside the LUT's reference, in its
+milliseconds; the reference took {measured.drift:.2f} times as long as when the LUT was made. Means over supernets,
+the smallest and largest in brackets; gain with the 95 % interval of its mean (Student's).
 
 | within | picked | same latency | most MACs | most parameters | MACs budget | best | gain | below | measured |
 |---|---|---|---|---|---|---|---|---|---|

@@ -107,9 +107,10 @@ def test_a_search_holds_its_budgets_and_its_picks_are_judged_by_the_table(option
     ms = dict(zip(costs.archs, costs.latency_ms, strict=True))
     for share in _macro.BUDGETS:
         assert ms[found[f"{share:.0%}"]] <= costs.budget_ms(share)
-    measured = {key_of(arch): costs.budget_ms(0.6) for arch in found.values()}
+    measured = promise.Measured({key_of(arch): costs.budget_ms(0.6) for arch in found.values()}, 1.05)
     text = promise.section([found], truth, costs, measured, options)
     assert "measured over the budget" in text, "those of 20 and 40 %"
+    assert "took 1.05 times as long" in text
     rows = [line for line in text.splitlines() if line.startswith(("| 20%", "| 80%"))]
     assert rows[0].endswith("| 0 of 1 |")
     assert rows[1].endswith("| 1 of 1 |")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
 
 from luts.format.numbers import Floats
 from luts.format.store import load_lut
@@ -18,6 +20,7 @@ from orchestrator.measure.validate import compare
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.side_by_side import measure_beside
 from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
+from search.algorithms.evaluation.additive import AdditiveModel
 from search.spaces import Arch
 from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import BUDGETS, SPACE, Priced, Truth, open_truth, priced
@@ -89,24 +92,27 @@ def searched(costs: Priced, judge: CachedEvaluator, budget: Budget, run: MacroSu
     return result.winner.architecture()
 
 
+def of_highest(truth: Truth, costs: Priced, score: Floats, budget_ms: float) -> float:
+    """Accuracy of the network with the highest score that holds the budget with 95 % confidence."""
+    held = np.where(costs.bound_ms <= budget_ms, score, -np.inf)
+    return truth.accuracy(costs.archs[held.argmax()])
+
+
 def rivals(truth: Truth, costs: Priced, budget_ms: float) -> Rivals:
     """Simple rules, and the truth, within a budget."""
-    top1 = np.array([truth.accuracy(arch) for arch in costs.archs])
     sizes = {
         "most MACs": np.array([truth.macs[key_of(arch)] for arch in costs.archs]),
         "most parameters": np.array([arch.params() for arch in costs.archs]),
     }
-
-    def taken(size: Floats, budget_ms: float) -> float:
-        return float(top1[np.where(costs.bound_ms <= budget_ms, size, -1).argmax()])
-
+    nearby = {
+        name: statistics.fmean(of_highest(truth, costs, size, budget_ms * near) for near in NEARBY)
+        for name, size in sizes.items()
+    }
+    within = [arch for arch, ms in zip(costs.archs, costs.latency_ms, strict=True) if ms <= budget_ms]
     return Rivals(
-        {name: taken(size, budget_ms) for name, size in sizes.items()},
-        {
-            name: statistics.fmean(taken(size, budget_ms * near) for near in NEARBY)
-            for name, size in sizes.items()
-        },
-        float(top1[costs.latency_ms <= budget_ms].max()),
+        {name: of_highest(truth, costs, size, budget_ms) for name, size in sizes.items()},
+        nearby,
+        max(map(truth.accuracy, within)),
     )
 
 
@@ -152,20 +158,33 @@ def section(
         taken = [truth.accuracy(arch) for arch in won]
         rival = rivals(truth, costs, budget_ms)
         same = [of_same_latency(truth, costs, arch).mean() for arch in won]
-        by_macs = [truth.accuracy(each[f"{name} of MACs"]) for each in found]
+        macs_won = [each[f"{name} of MACs"] for each in found]
+        by_macs = [truth.accuracy(arch) for arch in macs_won]
+        macs_within = sum(measured.ms[key_of(arch)] <= budget_ms for arch in macs_won)
         gains = [100 * (a - b) for a, b in zip(taken, same, strict=True)]
         below = 100 * (rival.best - statistics.fmean(taken))
         over = [key_of(arch) for arch in won if measured.ms[key_of(arch)] > budget_ms]
-        rows.append(
-            f"| {name}, {budget_ms:.2f} ms | {spread(taken, 2)} | {spread(same, 2)} | "
-            + " | ".join(
-                f"{100 * rival.rules[rule]:.2f}, {100 * rival.nearby[rule]:.2f}" for rule in rival.rules
-            )
-            + f" | {spread(by_macs, 2)} | {100 * rival.best:.2f} | {points(gains)} | {below:.2f} | "
-            f"{len(won) - len(over)} of {len(won)} |"
-        )
+        rules = [f"{100 * rival.rules[rule]:.2f}, {100 * rival.nearby[rule]:.2f}" for rule in rival.rules]
+        cells = [
+            f"{name}, {budget_ms:.2f} ms",
+            spread(taken, 2),
+            spread(same, 2),
+            *rules,
+            f"{spread(by_macs, 2)}, {macs_within} of {len(found)}",
+            f"{100 * rival.best:.2f}",
+            points(gains),
+            f"{below:.2f}",
+            f"{len(won) - len(over)} of {len(won)}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
         missed += _missed(name, gains, taken, rival, below, over)
     said = "; ".join(missed) or "none"
+    true = [truth.accuracy(arch) for arch in costs.archs]
+    sums = np.array(AdditiveModel(costs.archs, true).predict(costs.archs))
+    by_sums = ", ".join(
+        f"{100 * of_highest(truth, costs, sums, costs.budget_ms(share)):.2f}" for share in BUDGETS
+    )
+    macs = [truth.macs[key_of(arch)] for arch in costs.archs]
     seeds = f"{len(found)} supernets" if len(found) > 1 else "one supernet: no interval over seeds"
     made_up = "SIMULATED latencies, not measured on any device. " if costs.simulated else ""
     settings = QUICK if options.quick else SETTINGS
@@ -179,15 +198,24 @@ evaluations by `inherited-likelihood`, half of it by an additive model (`--addit
 It holds its budget with 95 % confidence, and so do the simple rules. True top-1 in percent is the published one on
 CIFAR-10 (mean of two trainings). Same latency: mean of all networks within {NEAR:.0%} of the pick's. Most MACs or
 parameters: at the budget, then the mean over {len(NEARBY)} budgets within {NEAR:.0%} of it. MACs budget: the same
-search within the MACs that so many networks have, whatever its latency. Gain: on the same latency; below: the best;
-both in points. Measured: how many picks are within the budget as measured beside the LUT's reference, in its
-milliseconds; the reference took {measured.drift:.2f} times as long as when the LUT was made. Means over supernets,
-the smallest and largest in brackets; gain with the 95 % interval of its mean (Student's).
+search within the MACs that so many networks have, and how many of its picks are within the latency. Gain: on the
+same latency; below: the best; both in points. Measured: how many picks are within the latency, which is measured
+beside the LUT's reference and in its milliseconds; it took {measured.drift:.2f} times as long as when the LUT was
+made. Means over supernets, the smallest and largest in brackets; gain with the 95 % interval of its mean
+(Student's).
 
 | within | picked | same latency | most MACs | most parameters | MACs budget | best | gain | below | measured |
 |---|---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
+
+Kendall's tau over the {len(true)} networks: latency and MACs {_tau(costs.latency_ms, macs):.2f}, latency and true
+accuracy {_tau(costs.latency_ms, true):.2f}, MACs and true accuracy {_tau(macs, true):.2f}. If each choice
+were worth the same in every network, and that were known from all true accuracies, one would pick {by_sums}.
 """
+
+
+def _tau(a: ArrayLike, b: ArrayLike) -> float:
+    return float(stats.kendalltau(a, b).statistic)
 
 
 def _missed(

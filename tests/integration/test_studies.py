@@ -11,7 +11,15 @@ from orchestrator.simulate.scenario import SCENARIOS
 from orchestrator.simulate.truth import Truth
 from tools.documents import write_section
 from tools.studies import __main__ as command
-from tools.studies import _pairs, _supernets, _training, attention_share, head_similarity, importance
+from tools.studies import (
+    _pairs,
+    _supernets,
+    _training,
+    attention_share,
+    head_similarity,
+    importance,
+    inheritance,
+)
 from tools.studies._networks import classifier
 
 
@@ -25,6 +33,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(head_similarity, "IMAGES", 32)
     monkeypatch.setattr(importance, "IMAGES", 128)
     monkeypatch.setattr(_supernets, "REPORT_STEPS", 1)
+    monkeypatch.setattr(inheritance, "RESAMPLES", 20)
     return tmp_path
 
 

@@ -20,6 +20,7 @@ def options(tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(_macro_supernets, "QUICK_IMAGES", 16)
     monkeypatch.setattr(_macro_supernets, "REPORT_STEPS", 1)
+    monkeypatch.setattr(ranking, "RESAMPLES", 20)
     table = tmp_path / "table.json"
     rows = {key: {"test_acc": [50.0 + sum(map(int, key))], "flops": 10, "params": 1} for key in KEYS}
     table.write_text(json.dumps(rows))

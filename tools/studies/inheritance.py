@@ -15,6 +15,7 @@ from search.algorithms.evaluation.additive import SmoothedEvaluator
 from search.spaces import Arch
 from tools.studies._judges import judges
 from tools.studies._options import Options
+from tools.studies._ranks import tau
 from tools.studies._spreads import gains, spread
 from tools.studies._supernets import Supernets, Training, open_images
 
@@ -43,13 +44,13 @@ def main(options: Options) -> str:
         for number, (arch, values, scratch) in enumerate(zip(archs, inherited, alone, strict=True), 1)
     ]
     seeds = [[each[arch] for arch in archs] for each in shared]
-    between = [_tau(a, b) for a, b in itertools.combinations(seeds, 2)]
+    between = [tau(a, b) for a, b in itertools.combinations(seeds, 2)]
     agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
     whole, half = (
         [statistics.fmean(each[arch] for arch in archs) for each in trained] for trained in (shared, shorter)
     )
     by_judge = "; ".join(
-        f"{name} {_numbers([_tau(each[name], alone) for each in judged])}" for name in judged[0]
+        f"{name} {_numbers([tau(each[name], alone) for each in judged])}" for name in judged[0]
     )
     _draw(archs, inherited, alone, options)
     return f"""### Inherited accuracy against training from scratch
@@ -64,10 +65,10 @@ Inherited: mean over supernets, the smallest and largest seed in brackets. From 
 
 Rank correlation over {len(archs)} networks between mean inherited accuracy and that from scratch: Kendall's tau
 {_correlation("tau", means, alone)}, Spearman's rho {_correlation("rho", means, alone)} (95 % by
-resampling networks); single supernets reach tau {_numbers([_tau(each, alone) for each in seeds])}.{agreement}
+resampling networks); single supernets reach tau {_numbers([tau(each, alone) for each in seeds])}.{agreement}
 By what a search maximises, on the images that training holds out for it, single supernets reach tau: {by_judge}.
-Parameters reach tau {_tau([arch.params() for arch in archs], alone):.2f}, MACs
-{_tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
+Parameters reach tau {tau([arch.params() for arch in archs], alone):.2f}, MACs
+{tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
 
 With half the steps the networks inherit {spread(half)} % on average, with all {spread(whole)} %:
 {gains(whole, half)} points by the last doubling.
@@ -89,10 +90,6 @@ def _judged(setup: Supernets, run: Training) -> dict[str, list[float]]:
         "likelihood": likelihood,
         "likelihood, half additive": SmoothedEvaluator(said.likelihood, sample, 0.5).accuracies(setup.archs),
     }
-
-
-def _tau(a: Sequence[float], b: Sequence[float]) -> float:
-    return float(stats.kendalltau(a, b).statistic)
 
 
 def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:

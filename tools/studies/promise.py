@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import stats
 
 from luts.format.numbers import Floats
 from luts.format.store import load_lut
@@ -19,17 +17,17 @@ from orchestrator.export.artifacts.variant import Variant
 from orchestrator.measure.validate import compare
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.side_by_side import measure_beside
-from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
+from search.algorithms import Budget
 from search.algorithms.evaluation.additive import AdditiveModel
 from search.spaces import Arch
 from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import BUDGETS, SPACE, Priced, Truth, open_truth, priced
 from tools.studies._macro_supernets import MacroSupernet, side_by_side, supernets
 from tools.studies._options import Options
+from tools.studies._ranks import tau
+from tools.studies._searches import searched, settings_of
 from tools.studies._spreads import points, spread
 
-SETTINGS = SearchSettings(generations=2, additive=0.5)
-QUICK = SearchSettings(population=2, generations=0, draws=100, additive=0.5, sample=10)
 WANTED_GAIN, MOST_BELOW = 1.2, 0.4
 """Points of top-1 on random networks of the same latency, and below the true best."""
 NEAR = 0.03
@@ -75,21 +73,16 @@ def main(options: Options) -> str:
 def picks(costs: Priced, run: MacroSupernet, on: str, worker: int) -> Choice:
     """Train a supernet; what a search by `inherited-likelihood` takes at every budget of latency, and of MACs."""
     run.train(on, worker)
-    judge = run.judge(on, worker).likelihood
+    judge, settings = run.judge(on, worker).likelihood, settings_of(run.quick, run.seed)
     found = {}
     for share in BUDGETS:
-        found[f"{share:.0%}"] = searched(costs, judge, Budget(latency_ms=costs.budget_ms(share)), run)
+        found[f"{share:.0%}"] = searched(
+            SPACE, costs.price, judge, Budget(latency_ms=costs.budget_ms(share)), settings
+        )
         macs = int(np.quantile([arch.macs().conv_linear for arch in costs.archs], share, method="higher"))
         free = Budget(latency_ms=float(costs.latency_ms.max()) * 2, macs=macs)
-        found[f"{share:.0%} of MACs"] = searched(costs, judge, free, run)
+        found[f"{share:.0%} of MACs"] = searched(SPACE, costs.price, judge, free, settings)
     return found
-
-
-def searched(costs: Priced, judge: CachedEvaluator, budget: Budget, run: MacroSupernet) -> Arch:
-    """The winner within a budget."""
-    settings = (QUICK if run.quick else SETTINGS).model_copy(update={"seed": run.seed})
-    result = search(SPACE, costs.price, judge, budget, settings)
-    return result.winner.architecture()
 
 
 def of_highest(truth: Truth, costs: Priced, score: Floats, budget_ms: float) -> float:
@@ -187,7 +180,7 @@ def section(
     macs = [truth.macs[key_of(arch)] for arch in costs.archs]
     seeds = f"{len(found)} supernets" if len(found) > 1 else "one supernet: no interval over seeds"
     made_up = "SIMULATED latencies, not measured on any device. " if costs.simulated else ""
-    settings = QUICK if options.quick else SETTINGS
+    settings = settings_of(options.quick)
     return f"""### What a search finds, judged by others' trainings (NAS-Bench-Macro)
 
 {made_up}Targets that are missed: {said}.
@@ -208,14 +201,10 @@ made. Means over supernets, the smallest and largest in brackets; gain with the 
 |---|---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Kendall's tau over the {len(true)} networks: latency and MACs {_tau(costs.latency_ms, macs):.2f}, latency and true
-accuracy {_tau(costs.latency_ms, true):.2f}, MACs and true accuracy {_tau(macs, true):.2f}. If each choice
+Kendall's tau over the {len(true)} networks: latency and MACs {tau(costs.latency_ms, macs):.2f}, latency and true
+accuracy {tau(costs.latency_ms, true):.2f}, MACs and true accuracy {tau(macs, true):.2f}. If each choice
 were worth the same in every network, and that were known from all true accuracies, one would pick {by_sums}.
 """
-
-
-def _tau(a: ArrayLike, b: ArrayLike) -> float:
-    return float(stats.kendalltau(a, b).statistic)
 
 
 def _missed(

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from orchestrator.report.draw import BLUE, MUTED, figure
 from search.algorithms.evaluation.additive import AdditiveModel
@@ -25,6 +24,7 @@ from tools.studies._macro_supernets import (
     supernets,
 )
 from tools.studies._options import Options
+from tools.studies._ranks import tau
 
 NETWORKS = 300
 QUICK_NETWORKS = 3
@@ -109,11 +109,6 @@ def smoothed(archs: Sequence[Arch], values: Sequence[float]) -> list[float]:
         model = AdditiveModel([archs[i] for i in others], [values[i] for i in others])
         found[own] = (found[own] + model.predict([archs[i] for i in own])) / 2
     return [float(value) for value in found]
-
-
-def tau(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's, with ties (tau-b)."""
-    return float(stats.kendalltau(a, b).statistic)
 
 
 def interval(

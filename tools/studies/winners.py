@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luts.format.store import load_lut
-from search.algorithms import Budget, SearchSettings, search
+from search.algorithms import Budget
 from search.algorithms.pricing.compiled import CompiledSpace
 from search.algorithms.pricing.price import LutPrice
 from search.spaces import Arch, Space
 from tools.studies._judges import judges
 from tools.studies._options import Options
+from tools.studies._searches import searched, settings_of
 from tools.studies._spreads import points, spread
 from tools.studies._supernets import Supernets, Training, open_images
 
@@ -21,8 +22,6 @@ RANDOM, QUICK_RANDOM = 8, 2
 NEAR = 0.03
 """Networks of the same latency are within this of the budget, below it."""
 DRAWS = 2000
-SETTINGS = SearchSettings(generations=2, additive=0.5)
-QUICK = SearchSettings(population=2, generations=0, draws=100, additive=0.5, sample=10)
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,19 @@ def main(options: Options) -> str:
     same = near[: QUICK_RANDOM if options.quick else RANDOM]
     runs = [setup.run("none", seed) for seed in range(options.seeds)]
     setup.inherited(runs)
-    found = [searched(setup, run, priced, budget_ms) for run in runs]
+    found = [_winner(setup, run, priced, budget_ms) for run in runs]
     accuracy = dict(zip((*found, *same), setup.alone((*found, *same)), strict=True))
     again = [accuracy[same[0]], *(setup.alone(same[:1], seed)[0] for seed in range(1, options.seeds))]
     return section(priced, budget_ms, accuracy, found, same, again, setup)
 
 
-def searched(setup: Supernets, run: Training, priced: Priced, budget_ms: float) -> Arch:
-    """The winner within the budget, by what a supernet says."""
+def _winner(setup: Supernets, run: Training, priced: Priced, budget_ms: float) -> Arch:
+    """Within the budget, by what a supernet says."""
     images = open_images(run.data)
     images.split = setup.images.split
     judge = judges(run, images, setup.options.on).likelihood
-    settings = (QUICK if setup.options.quick else SETTINGS).model_copy(update={"seed": run.recipe.seed})
-    result = search(priced.space, priced.price, judge, Budget(latency_ms=budget_ms), settings)
-    return result.winner.architecture()
+    settings = settings_of(setup.options.quick, run.recipe.seed)
+    return searched(priced.space, priced.price, judge, Budget(latency_ms=budget_ms), settings)
 
 
 def _priced(space: Space, lut: str) -> Priced:
@@ -103,7 +101,7 @@ def section(
     gains = [100 * (accuracy[arch] - statistics.fmean(random_ones)) for arch in found]
     beaten = [sum(accuracy[arch] > other for other in random_ones) for arch in found]
     trainings = f"{100 * statistics.stdev(again):.2f} points" if len(again) > 1 else "unknown, of one seed"
-    settings = QUICK if setup.options.quick else SETTINGS
+    settings = settings_of(setup.options.quick)
     return f"""### What a search finds in the paper's own family
 
 {priced.made_up}{setup.setting()}

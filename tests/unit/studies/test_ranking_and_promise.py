@@ -11,6 +11,7 @@ from search.supernet.model.supernet import Supernet
 from tests.support.search_world import make_price
 from tools.studies import _macro, _macro_supernets, promise, ranking
 from tools.studies._options import Options
+from tools.studies._ranks import tau
 
 KEYS = [key_of(arch) for arch in _macro.SPACE]
 
@@ -60,7 +61,7 @@ def test_the_separate_space_has_the_same_networks_with_weights_of_their_own():
 
 
 def test_tau_and_its_interval():
-    assert ranking.tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)
+    assert tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)
     low, high = ranking.interval(list(range(40)), list(range(40)))
     assert low == pytest.approx(1.0)
     assert high == pytest.approx(1.0)

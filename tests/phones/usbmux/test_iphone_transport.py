@@ -1,13 +1,10 @@
-"""The way to an iPhone that is there: the app installed, started, connected to, and found again."""
+"""The way to an iPhone that is there: the app installed, started and connected to."""
 
 from __future__ import annotations
 
 import dataclasses
 import plistlib
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,11 +14,9 @@ from pymobiledevice3.services import mobile_image_mounter
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
-from orchestrator.wire.errors import AgentLost, DeviceError
+from orchestrator.wire.errors import DeviceError
 from tests.support.usbmux.fake_phone import BUNDLE, FakePhone
-from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
 from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
-from tests.support.waiting import until
 
 
 def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
@@ -33,20 +28,6 @@ def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
         if signed:
             archive.writestr("Payload/Bench.app/_CodeSignature/CodeResources", b"")
     return path
-
-
-@contextmanager
-def once_missed(owner: Owner, work: Callable[[], None]) -> Iterator[None]:
-    """`work` is done as soon as the owner has been told that the phone is waited for."""
-
-    def wait_and_work() -> None:
-        until(lambda: any("waiting up to 10 min" in line for line in owner.told))
-        work()
-
-    thread = threading.Thread(target=wait_and_work, daemon=True)
-    thread.start()
-    yield
-    thread.join()
 
 
 def test_app_is_started_with_a_secret_and_ended(phone: FakePhone, owner: Owner) -> None:
@@ -282,72 +263,3 @@ def test_package_of_another_app_is_not_sent(phone: FakePhone, owner: Owner, tmp_
     ):
         device.connect()
     assert phone.media == {}
-
-
-def test_cable_pulled_and_put_back_goes_on_with_the_same_agent(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
-) -> None:
-    with find_iphone(IPHONE_13, owner.access) as device:
-        client = device.connect()
-        usbmuxd.unplug(phone)
-        with pytest.raises(AgentLost):
-            client.state()
-        with once_missed(owner, lambda: usbmuxd.plug_in(phone)):
-            device.connect().close()
-        assert device.agent_starts == 1
-    assert len(phone.launches) == 1
-    assert len([line for line in owner.told if "waiting up to 10 min" in line]) == 1
-
-
-def test_usbmuxd_that_ends_with_its_last_phone_is_waited_for_too(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
-) -> None:
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-        usbmuxd.close()
-        usbmuxd.path.unlink()
-        again: list[FakeUsbmuxd] = []
-
-        def plug_in() -> None:
-            again.append(FakeUsbmuxd(usbmuxd.path))
-            again[0].plug_in(phone)
-
-        with once_missed(owner, plug_in):
-            device.connect().close()
-        assert device.agent_starts == 1
-        again[0].close()
-
-
-def test_app_that_ended_while_the_cable_was_out_is_started_again(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
-) -> None:
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-        usbmuxd.unplug(phone)
-        phone.quit_app()
-        usbmuxd.plug_in(phone)
-        device.connect().close()
-        assert device.agent_starts == 2
-    first, second = phone.launches
-    assert first == second
-
-
-def test_app_that_its_owner_opened_anew_is_asked_for(phone: FakePhone, owner: Owner) -> None:
-    phone.developer_image = False
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-        phone.quit_app()
-        device.connect().close()
-        assert device.agent_starts == 2
-    assert len(owner.asked) == 2
-
-
-def test_phone_that_stays_away_is_given_up(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-        monkeypatch.setattr(device, "_wait_s", 0.0)
-        usbmuxd.unplug(phone)
-        with pytest.raises(DeviceError, match=r"did not come back within .* what was measured is kept"):
-            device.connect()

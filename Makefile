@@ -6,8 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Each worker takes whole files, for the tests of a file share what is costly to make; the longest come first, in
-# the order of tests/support/order.py.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# the order of tests/support/order.py. Three workers keep two cores busy: a third of the time tests wait for devices.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup native toolchains litert agents demo check test soak test-one unit lint style types format bench clean

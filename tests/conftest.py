@@ -4,6 +4,7 @@ Each of xdist's workers, and each process that a test starts, computes with one 
 for each other's cores.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -37,6 +38,15 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory, export_cache
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         patch.setenv("BLOCKTIME_CACHE", str(export_cache))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected_quickly() -> None:
+    """What earlier modules left is not looked through again before every run that is timed (`time_schedule`).
+
+    A worker that has imported the exporter has a million objects: half a second a run.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,13 @@ from search.spaces.layout import Value
 from search.spaces.nasbench_macro import place
 from search.supernet.data.split import Split
 from search.supernet.model.device import choose_device
-from search.supernet.recipe.recipe_files import changed, get_recipe
 from search.supernet.train.compute import ComputeSettings
 from search.supernet.train.progress import Progress
 from search.supernet.train.trainer import Trainer
 from tools.studies._judges import CALIBRATION_BATCHES, Judges, judges
 from tools.studies._macro import SPACE
 from tools.studies._options import Options
-from tools.studies._supernets import Training, open_images
+from tools.studies._supernets import Training, open_images, study_recipe
 
 QUICK_IMAGES = 128
 REPORT_STEPS = 100
@@ -72,15 +71,10 @@ class MacroSupernet:
     @cached_property
     def training(self) -> Training:
         """As the other studies keep theirs."""
-        changes: dict[str, object] = {
-            "epochs": self.epochs,
-            "warmup_epochs": 0.3 * self.epochs,
-            "precision": "bf16",
-            "seed": self.seed,
-        }
+        recipe = study_recipe(self.epochs, self.seed)
         if self.quick:
-            changes["batch_size"] = QUICK_IMAGES
-        return Training(self.space, changed(get_recipe("one-cycle"), changes, {}), self.data, self.digest)
+            recipe = recipe.model_copy(update={"batch_size": QUICK_IMAGES})
+        return Training(self.space, recipe, self.data, self.digest)
 
     def train(self, on: str, worker: int = 0) -> None:
         """Go on to the end, or read that it has come there."""

@@ -26,7 +26,8 @@ from search.supernet.data.sources import open_source
 from search.supernet.data.split import Split
 from search.supernet.inherit.evaluate import InheritedAccuracy
 from search.supernet.model.device import choose_device
-from search.supernet.recipe.recipe import Augmentation, Recipe
+from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.recipe_files import changed, get_recipe
 from search.supernet.recipe.sizes import largest, smallest
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.compute import ComputeSettings
@@ -128,24 +129,10 @@ class Supernets:
         )
         return right / len(split)
 
-    def run(self, kind: str, seed: int, **changes: object) -> Training:
-        """A training with distillation `kind`; `changes` to the recipe."""
-        recipe = Recipe(
-            name="study",
-            epochs=self.options.epochs,
-            batch_size=128,
-            learning_rate=2e-3,
-            warmup_epochs=0.5,
-            label_smoothing=0.05,
-            ema_decay=0.99,
-            channels_last=True,
-            augmentation=Augmentation(crop="pad", flip=True),
-            augmentation_epochs=2,
-            seed=seed,
-        )
-        recipe = Recipe.model_validate(
-            recipe.model_dump() | {"distillation": {"kind": kind, "alpha": 0.5, "tau": 1.0}} | changes
-        )
+    def run(self, kind: str, seed: int, epochs: int | None = None, **changes: object) -> Training:
+        """A training with distillation `kind`, so long; `changes` to the recipe."""
+        distillation = {"kind": kind, "alpha": 0.5, "tau": 1.0}
+        recipe = changed(study_recipe(epochs or self.options.epochs, seed), changes, distillation)
         taught = kind != "none"
         return Training(
             self.space.name,
@@ -178,7 +165,7 @@ class Supernets:
     def alone(self, archs: Sequence[Arch], seed: int = 0) -> list[float]:
         """Top-1 of networks that are each trained alone."""
         epochs = self.options.alone_epochs or self.options.epochs
-        runs = [self.run("none", seed, arch=arch.to_json(), epochs=epochs) for arch in archs]
+        runs = [self.run("none", seed, epochs, arch=arch.to_json()) for arch in archs]
         return [each[arch] for each, arch in zip(self.inherited(runs), archs, strict=True)]
 
     def alone_setting(self) -> str:
@@ -201,11 +188,17 @@ class Supernets:
             f"Space `{self.space.name}` ({self.space.size()} networks, {low / 1e3:.0f} to {high / 1e3:.0f} "
             f"thousand parameters, {self.space.default_resolution} px), "
             f"{len(self.images.split.train)} training images, "
-            f"{self.options.epochs} epochs or {steps} steps of 128 images in every supernet, one subnet a step; "
-            f"{len(self.archs)} networks at equal distances by size, top-1 on the "
-            f"{len(self.images.split.validation)} validation images with BN recalibrated, "
+            f"{self.options.epochs} epochs or {steps} steps of 128 images in every supernet by the recipe "
+            f"`one-cycle` in bf16, one subnet a step; {len(self.archs)} networks at equal distances by size, "
+            f"top-1 on the {len(self.images.split.validation)} validation images with BN recalibrated, "
             f"seeds: {self.options.seeds}."
         )
+
+
+def study_recipe(epochs: int, seed: int) -> Recipe:
+    """What trains the studies' supernets: `one-cycle` in bf16, of which so much rises whatever its length."""
+    changes = {"epochs": epochs, "warmup_epochs": 0.3 * epochs, "precision": "bf16", "seed": seed}
+    return changed(get_recipe("one-cycle"), changes, {})
 
 
 def open_images(text: str) -> ImageData:

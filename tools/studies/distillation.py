@@ -19,7 +19,8 @@ def main(options: Options) -> str:
     setup = Supernets(options)
     seeds = range(options.seeds)
     accuracies = {
-        kind: setup.inherited([setup.run(kind, seed) for seed in seeds]) for kind in KINDS
+        kind: setup.inherited([setup.run(kind, seed, augmentation_epochs=2) for seed in seeds])
+        for kind in KINDS
     }  # one kind after another: soft leaves its teacher's answers to hard
     means = {kind: [statistics.fmean(each.values()) for each in runs] for kind, runs in accuracies.items()}
     largest = {kind: [each[setup.archs[-1]] for each in runs] for kind, runs in accuracies.items()}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from luts.estimate.sources import Source, source_of
-from luts.format.codec import META_FILE
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
 from luts.format.schema import TransferSource
-from luts.format.store import LutRef, LutStore, read_files
+from luts.format.store import LutRef, LutStore, digest_of
 from luts.format.values import MAX_SOURCES
 from luts.published_lut import FOLDER, PublishedLut, load_published_lut
 
@@ -35,7 +33,7 @@ class Sources:
 
     def kept_with(self, keys: Collection[str]) -> tuple[TransferSource, ...]:
         """What a LUT of these keys keeps of them."""
-        digests = [*map(_digest, self.luts), *(table.digest for table in self.tables)]
+        digests = [*map(digest_of, self.luts), *(table.digest for table in self.tables)]
         measured = [
             *(lut.meta.measured for lut in self.luts.values()),
             *(table.label for table in self.tables),
@@ -157,10 +155,6 @@ def covering(sources: Sources, keys: Collection[str]) -> Sources:
         return sources
     kept = {ref: lut for ref, lut in sources.luts.items() if source_of(str(ref), lut).covers(list(keys))}
     return Sources(kept)
-
-
-def _digest(ref: LutRef) -> str:
-    return hashlib.sha256(read_files(ref.path)[META_FILE]).hexdigest()
 
 
 def _kept(

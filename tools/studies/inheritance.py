@@ -16,7 +16,7 @@ from search.spaces import Arch
 from tools.studies._judges import judges
 from tools.studies._options import Options
 from tools.studies._ranks import tau
-from tools.studies._spreads import gains, spread
+from tools.studies._spreads import spread
 from tools.studies._supernets import Supernets, Training, open_images
 
 NETWORKS = 20
@@ -31,9 +31,7 @@ def main(options: Options) -> str:
     archs = setup.archs
     runs = [setup.run("none", seed) for seed in range(options.seeds)]
     shared = setup.inherited(runs)
-    shorter = setup.inherited(
-        [setup.run("none", seed, epochs=max(1, options.epochs // 2)) for seed in range(options.seeds)]
-    )
+    (longer,) = setup.inherited([setup.run("none", 0, epochs=2 * options.epochs)])
     alone = setup.alone(archs)
     judged = [_judged(setup, run) for run in runs]
     inherited = [[each[arch] for each in shared] for arch in archs]
@@ -46,9 +44,7 @@ def main(options: Options) -> str:
     seeds = [[each[arch] for arch in archs] for each in shared]
     between = [tau(a, b) for a, b in itertools.combinations(seeds, 2)]
     agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
-    whole, half = (
-        [statistics.fmean(each[arch] for arch in archs) for each in trained] for trained in (shared, shorter)
-    )
+    whole, doubled = (100 * statistics.fmean(each[arch] for arch in archs) for each in (shared[0], longer))
     by_judge = "; ".join(
         f"{name} {_numbers([tau(each[name], alone) for each in judged])}" for name in judged[0]
     )
@@ -70,8 +66,8 @@ By what a search maximises, on the images that training holds out for it, single
 Parameters reach tau {tau([arch.params() for arch in archs], alone):.2f}, MACs
 {tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
 
-With half the steps the networks inherit {spread(half)} % on average, with all {spread(whole)} %:
-{gains(whole, half)} points by the last doubling.
+Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and twice the steps
+{doubled:.2f} %: another doubling gains {doubled - whole:+.2f} points.
 
 ![Inherited accuracy against training from scratch](pictures/inheritance.png)
 """

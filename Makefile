@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Each worker takes whole files, for the tests of a file share what is costly to make; the longest come first, in
-# the order of tests/support/order.py. Three workers keep two cores busy: a third of the time tests wait for devices.
+# the order of tests/support/order.py. Three workers keep two cores busy, for much of the time tests wait; four were slower.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -41,7 +41,7 @@ demo: $(READY) ## profile, train, search, measure, report: autovit-nano on this 
 	@tools/build_native.sh --if-possible
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/demo.sh
 
-check: $(READY) ## lint, types and unit tests side by side: under two minutes, without toolchains
+check: $(READY) ## lint, types and unit tests side by side: four minutes on two cores, without toolchains
 	@$(MAKE) --no-print-directory --jobs 3 style types unit
 
 test: lint toolchains ## lint, types and all tests

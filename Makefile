@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Each worker takes whole files, for the tests of a file share what is costly to make; the longest come first, in
-# the order of tests/support/order.py. Three workers keep two cores busy, for much of the time tests wait; four were slower.
+# the order of tests/support/order.py. Three workers, for two cores: much of the time tests wait.
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

@@ -44,7 +44,7 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory, export_cache
 def _collected_quickly() -> None:
     """What earlier modules left is not looked through again before every run that is timed (`time_schedule`).
 
-    A worker that has imported the exporter has a million objects: half a second a run.
+    A worker that has imported the exporter has half a million objects: a third of a second a run.
     """
     gc.freeze()
 

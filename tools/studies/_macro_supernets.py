@@ -18,6 +18,7 @@ from search.spaces.layout import Value
 from search.spaces.nasbench_macro import place
 from search.supernet.data.split import Split
 from search.supernet.model.device import choose_device
+from search.supernet.recipe.recipe_files import changed
 from search.supernet.train.compute import ComputeSettings
 from search.supernet.train.progress import Progress
 from search.supernet.train.trainer import Trainer
@@ -73,7 +74,7 @@ class MacroSupernet:
         """As the other studies keep theirs."""
         recipe = study_recipe(self.epochs, self.seed)
         if self.quick:
-            recipe = recipe.model_copy(update={"batch_size": QUICK_IMAGES})
+            recipe = changed(recipe, {"batch_size": QUICK_IMAGES}, {})
         return Training(self.space, recipe, self.data, self.digest)
 
     def train(self, on: str, worker: int = 0) -> None:

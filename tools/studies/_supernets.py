@@ -130,7 +130,7 @@ class Supernets:
         return right / len(split)
 
     def run(self, kind: str, seed: int, epochs: int | None = None, **changes: object) -> Training:
-        """A training with distillation `kind`, so long; `changes` to the recipe."""
+        """A training with distillation `kind`, of so many `epochs` or as options say; `changes` to its recipe."""
         distillation = {"kind": kind, "alpha": 0.5, "tau": 1.0}
         recipe = changed(study_recipe(epochs or self.options.epochs, seed), changes, distillation)
         taught = kind != "none"
@@ -196,7 +196,7 @@ class Supernets:
 
 
 def study_recipe(epochs: int, seed: int) -> Recipe:
-    """What trains the studies' supernets: `one-cycle` in bf16, of which so much rises whatever its length."""
+    """What the studies train by: `one-cycle` in bf16, its rise three tenths of whatever length."""
     changes = {"epochs": epochs, "warmup_epochs": 0.3 * epochs, "precision": "bf16", "seed": seed}
     return changed(get_recipe("one-cycle"), changes, {})
 

@@ -30,8 +30,7 @@ def main(options: Options) -> str:
     setup = Supernets(options, NETWORKS)
     archs = setup.archs
     runs = [setup.run("none", seed) for seed in range(options.seeds)]
-    shared = setup.inherited(runs)
-    (longer,) = setup.inherited([setup.run("none", 0, epochs=2 * options.epochs)])
+    *shared, longer = setup.inherited([*runs, setup.run("none", 0, 2 * options.epochs)])
     alone = setup.alone(archs)
     judged = [_judged(setup, run) for run in runs]
     inherited = [[each[arch] for each in shared] for arch in archs]

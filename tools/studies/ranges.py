@@ -14,9 +14,7 @@ def main(options: Options) -> str:
     setup = Supernets(options)
     seeds = range(options.seeds)
     whole = setup.inherited([setup.run("none", seed) for seed in seeds])
-    longer = setup.inherited(
-        [setup.run("none", seed, epochs=len(setup.ranges) * options.epochs) for seed in seeds]
-    )
+    longer = setup.inherited([setup.run("none", seed, len(setup.ranges) * options.epochs) for seed in seeds])
     rows = []
     of_all: list[list[float]] = [[], [], []]
     for name, (low, high) in setup.ranges.items():

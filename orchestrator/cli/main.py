@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from luts.format.code_version import package_version
-from luts.format.errors import BlocktimeError
+from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, is_out_of_memory
 from luts.format.messages import first_problem
 from orchestrator.cli import (
     agent,
@@ -161,10 +161,8 @@ def _unexpected(error: Exception) -> str:
         return f"no space left on the disk{where}; free some and run the same command to go on"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; correct that and run the same command again"
-    if isinstance(error, MemoryError):
-        return (
-            "out of memory; close other programs or use fewer --workers, then run the same command to go on"
-        )
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
     lines = str(error).strip().splitlines() or [""]
     what = first_problem(error, error.title) if isinstance(error, ValidationError) else lines[0]
     return f"unexpected {type(error).__name__}: {what}; run again with --debug and report it"

@@ -68,6 +68,9 @@ def test_an_evaluation_that_fails_says_why(archs, tmp_path):
     failing = ProcessPool(Toy(tmp_path, archs[0].digest, "raise"), FINGERPRINT, 2)
     with failing, pytest.raises(BlocktimeError, match="ValueError: no such thing"):
         list(failing.stream(archs))
+    filling = ProcessPool(Toy(tmp_path, archs[0].digest, "fill"), FINGERPRINT, 2)
+    with filling, pytest.raises(BlocktimeError, match=r"^out of memory; .*fewer --workers"):
+        list(filling.stream(archs))
 
 
 def test_a_worker_that_finds_another_checkpoint_is_refused(archs, tmp_path):

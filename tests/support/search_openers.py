@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from luts.format.errors import UsageError
 
 FINGERPRINT = "a" * 64
@@ -32,6 +34,8 @@ class Toy:
         if arch.digest == self.doomed:
             if self.how == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "fill":
+                torch.empty(2**50)
             raise (
                 UsageError("this one I do not like") if self.how == "refuse" else ValueError("no such thing")
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 from luts.format.cluster import open_cluster
 from luts.format.errors import BlocktimeError
-from search.algorithms.evaluation.worker import Opener, WorkerError, open_checked
+from search.algorithms.evaluation.worker import Opener, WorkerError, open_checked, why_failed
 from search.algorithms.interfaces.objective import Objective
 from search.spaces import Arch
 from search.spaces.plugins import Carried
@@ -76,7 +76,7 @@ class RayPool:
             cause = error.cause
             if isinstance(cause, BlocktimeError):
                 return cause
-            return BlocktimeError(f"evaluation failed with {type(cause).__name__}: {cause}; report it")
+            return BlocktimeError(why_failed(cause))
         except self._ray.exceptions.RayError as error:
             last = [type(error).__name__, *str(error).split("\n")][-1].strip()[:MAX_REASON]
             return WorkerError(

@@ -7,7 +7,7 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, InvalidArtifactError, is_out_of_memory
 from search.algorithms.interfaces.objective import Objective
 from search.spaces.plugins import Carried
 
@@ -36,10 +36,15 @@ def serve(connection: Connection, opener: Carried, fingerprint: str, worker: int
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:
-            first = (str(error) or "no message").splitlines()[0]
-            connection.send(
-                BlocktimeError(f"evaluation failed with {type(error).__name__}: {first}; report it")
-            )
+            connection.send(BlocktimeError(why_failed(error)))
+
+
+def why_failed(error: BaseException) -> str:
+    """What is said of an evaluation that failed as nobody expected; one line."""
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    first = (str(error) or "no message").splitlines()[0]
+    return f"evaluation failed with {type(error).__name__}: {first}; report it"
 
 
 def open_checked(opener: Opener, fingerprint: str, worker: int = 0) -> Objective:

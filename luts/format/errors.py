@@ -19,7 +19,9 @@ class StorageError(BlocktimeError):
     """A file could not be written: disk full, no permission. Nothing half-written is left."""
 
 
-OUT_OF_MEMORY = "out of memory; close other programs or use fewer --workers, then run the same command to go on"
+OUT_OF_MEMORY = (
+    "out of memory; close other programs or use fewer --workers, then run the same command to go on"
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -57,11 +57,13 @@ class Finding:
         after: Excess after 1, 2 and 3 settle runs over four, 0 where it is within the noise.
         beside: Excess of the settled latency, by number of resident models.
         cold: Excess without keep-warm over that with it, negative where keep-warm slows; None: not known.
+        alone_ms: The reference's latency alone, the median; NaN: not known.
     """
 
     after: tuple[float, ...]
     beside: Mapping[int, float]
     cold: float | None = None
+    alone_ms: float = math.nan
 
     @property
     def settle_runs(self) -> int | None:
@@ -86,6 +88,7 @@ class Finding:
             tuple(map(min, self.after, other.after)),
             {count: min(found) for count, found in shares.items()},
             _nearer_zero(self.cold, other.cold),
+            self.alone_ms,
         )
 
     def describe(self) -> str:
@@ -199,9 +202,10 @@ class CompanyTest:
                 reason=finding.describe(),
             )
         raise MeasurementRejectedError(
-            f"models disturb each other on {self._link.device.name} whatever the policy ({finding.describe()}), so "
-            "that a latency would not be a network's own; free the device of other work (bench measure and bench "
-            "profile take --no-self-test)"
+            f"models disturb each other on {self._link.device.name} whatever the policy, as the reference of "
+            f"{finding.alone_ms:.3g} ms shows ({finding.describe()}), so that a latency would not be a network's "
+            "own; free the device of other work, or measure networks of other sizes than the reference's apart "
+            "(bench measure and bench profile take --no-self-test)"
         )
 
     def _keeps_warm(self, finding: Finding) -> bool:
@@ -243,7 +247,7 @@ class CompanyTest:
                 break
             alone = again
         self._link.client.unload(subject)
-        return Finding(after, beside, cold)
+        return Finding(after, beside, cold, float(np.median(before[:, VISITS])) / 1e6)
 
     def _load(self, model: str) -> int:
         return self._link.load(self._files[model]).handle

@@ -1,5 +1,7 @@
 """What people read of a LUT that was learned from others."""
 
+import dataclasses
+
 import numpy as np
 
 from luts.format.store import LutStore
@@ -22,3 +24,7 @@ def test_sources_and_those_that_were_dropped_are_named(tmp_path) -> None:
     assert lines["measured here"].endswith("% of what other LUTs leave open, on average over entries")
     assert "from the posterior, calibrated" in lines["predictions"]
     assert "learned from" not in provenance(lut)
+    meta = learned.meta.model_copy(update={"dropped_sources": {"wrong": -0.4}})
+    assert provenance(dataclasses.replace(learned, meta=meta))["dropped"] == (
+        "wrong is hardly told from chance: the measurements are e^0.4 times likelier with it"
+    )

@@ -25,17 +25,23 @@ def test_winners_and_random_networks_of_their_latency_are_trained_alone(options,
     price = make_price(get_space("autovit-nano").with_classes(10))
     monkeypatch.setattr(winners, "_priced", lambda space, _: winners.Priced(space, price, "made-up", ""))
     text = winners.main(options)
-    budget_ms = float(re.search(r"budget (\d+\.\d+) ms", text)[1])
-    found, same = (
+    found, sure, same, largest = (
         [list(map(float, line.split("|")[2:6])) for line in text.splitlines() if line.startswith(f"| {kind}")]
-        for kind in ("found", "random")
+        for kind in ("found at the budget", "found with 95 % confidence", "random", "largest")
     )
-    assert (len(found), len(same)) == (2, winners.QUICK_RANDOM)
-    assert all(ms <= budget_ms for _, _, ms, _ in found)
-    assert all((1 - winners.NEAR) * budget_ms <= ms <= budget_ms for _, _, ms, _ in same)
+    assert (len(found), len(sure), len(same), len(largest)) == (2, 2, winners.QUICK_RANDOM, 1)
+    assert all(share <= 1 for _, _, share, _ in (*found, *sure, *largest))
+    assert all(1 - winners.NEAR <= share <= 1 for _, _, share, _ in same)
+    assert all(macs <= largest[0][1] for _, macs, _, _ in same)
     accuracies = [row[-1] for row in same]
-    gain = statistics.fmean(row[-1] - statistics.fmean(accuracies) for row in found)
-    assert float(re.search(r"found is ([+-]\d+\.\d+)", text)[1]) == pytest.approx(gain, abs=0.02)
+    for kind, rows in (
+        ("Found at the budget", found),
+        ("Found with 95 % confidence", sure),
+        ("Largest", largest),
+    ):
+        gain = statistics.fmean(row[-1] - statistics.fmean(accuracies) for row in rows)
+        said = float(re.search(rf"{kind}: ([+-]\d+\.\d+)", text)[1])
+        assert said == pytest.approx(gain, abs=0.02)
     assert ": step " in capsys.readouterr().out
     assert winners.main(options) == text
     assert ": step " not in capsys.readouterr().out, "trained again"

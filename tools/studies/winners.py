@@ -12,14 +12,17 @@ from luts.format.store import load_lut
 from search.algorithms import Budget
 from search.algorithms.pricing.compiled import CompiledSpace
 from search.algorithms.pricing.price import LutPrice
+from search.algorithms.study.coarse import largest_within
 from search.spaces import Arch, Space
-from tools.studies._judges import judges
+from tools.studies._judges import Judges, judges
 from tools.studies._options import Options
+from tools.studies._ranks import tau
 from tools.studies._searches import searched, settings_of
 from tools.studies._spreads import points, spread
 from tools.studies._supernets import Supernets, Training, open_images
 
 RANDOM, QUICK_RANDOM = 8, 2
+RANDOM_ONES = "random {}"
 NEAR = 0.03
 """Networks of the same latency are within this of the budget, below it."""
 DRAWS = 2000
@@ -57,33 +60,33 @@ def main(options: Options) -> str:
     drawn = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWS)))
     latencies = priced.latency_ms(drawn)
     budget_ms = statistics.median(latencies)
-    within = [(arch, ms) for arch, ms in zip(drawn, latencies, strict=True) if ms <= budget_ms]
-    near = [arch for arch, ms in within if ms >= (1 - NEAR) * budget_ms]
-    largest = max((arch for arch, _ in within), key=lambda arch: arch.macs().conv_linear)
-    same = near[: QUICK_RANDOM if options.quick else RANDOM]
+    near = [arch for arch, ms in zip(drawn, latencies, strict=True) if 1 - NEAR <= ms / budget_ms <= 1]
     runs = [setup.run("none", seed) for seed in range(options.seeds)]
     setup.inherited(runs)
-    found = {
-        held: [_winner(setup, run, priced, Budget(latency_ms=budget_ms, cautious=cautious)) for run in runs]
-        for held, cautious in HELD.items()
-    }
-    trained = list(dict.fromkeys([*itertools.chain(*found.values()), *same, largest]))
+    said = [_judges(setup, run) for run in runs]
+    named: dict[str, Sequence[Arch]] = {}
+    for held, cautious in HELD.items():
+        budget = Budget(latency_ms=budget_ms, cautious=cautious)
+        named[f"found {held}, seed {{}}"] = [
+            searched(
+                space, priced.price, each.likelihood, budget, settings_of(options.quick, run.recipe.seed)
+            )
+            for run, each in zip(runs, said, strict=True)
+        ]
+        named[f"largest {held}"] = [largest_within(space, priced.price, budget, 1).networks[0].architecture()]
+    named[RANDOM_ONES] = same = near[: QUICK_RANDOM if options.quick else RANDOM]
+    trained = list(dict.fromkeys(itertools.chain(*named.values())))
     accuracy = dict(zip(trained, setup.alone(trained), strict=True))
     again = [accuracy[same[0]], *(setup.alone(same[:1], seed)[0] for seed in range(1, options.seeds))]
-    named = {f"found {held}, seed": archs for held, archs in found.items()} | {
-        "random": same,
-        "largest": [largest],
-    }
-    return section(priced, budget_ms, accuracy, named, again, setup)
+    inherited = [dict(zip(trained, each.likelihood.accuracies(trained), strict=True)) for each in said]
+    return section(priced, budget_ms, accuracy, inherited, named, again, setup)
 
 
-def _winner(setup: Supernets, run: Training, priced: Priced, budget: Budget) -> Arch:
-    """Within the budget, by what a supernet says."""
+def _judges(setup: Supernets, run: Training) -> Judges:
+    """What a supernet says of networks, on the images that training holds out for a search."""
     images = open_images(run.data)
     images.split = setup.images.split
-    judge = judges(run, images, setup.options.on).likelihood
-    settings = settings_of(setup.options.quick, run.recipe.seed)
-    return searched(priced.space, priced.price, judge, budget, settings)
+    return judges(run, images, setup.options.on)
 
 
 def _priced(space: Space, lut: str) -> Priced:
@@ -98,39 +101,53 @@ def section(
     priced: Priced,
     budget_ms: float,
     accuracy: Mapping[Arch, float],
+    inherited: Sequence[Mapping[Arch, float]],
     named: Mapping[str, Sequence[Arch]],
     again: Sequence[float],
     setup: Supernets,
 ) -> str:
-    """What was found, and how far networks of one latency differ at all."""
+    """What was found, and how far networks of one latency differ at all.
+
+    Args:
+        accuracy: Of every network trained alone.
+        inherited: Its likelihood, as each supernet says.
+        named: The networks of the table, by what they are called.
+        again: Accuracies of one network, trained with several seeds.
+    """
     latency = dict(zip(accuracy, priced.latency_ms(list(accuracy)), strict=True))
     rows = [
-        f"| {what} {number} | {arch.params() / 1e3:.0f} | {arch.macs().conv_linear / 1e6:.2f} | "
-        f"{latency[arch] / budget_ms:.3f} | {100 * accuracy[arch]:.2f} |"
+        f"| {what.format(number)} | {arch.params() / 1e3:.0f} | {arch.macs().conv_linear / 1e6:.2f} | "
+        f"{latency[arch] / budget_ms:.3f} | {', '.join(f'{each[arch]:.4f}' for each in inherited)} | "
+        f"{100 * accuracy[arch]:.2f} |"
         for what, archs in named.items()
         for number, arch in enumerate(archs)
     ]
-    random_ones = [accuracy[arch] for arch in named["random"]]
-    told = [_told(what, archs, accuracy, random_ones) for what, archs in named.items() if what != "random"]
+    same = named[RANDOM_ONES]
+    random_ones = [accuracy[arch] for arch in same]
+    ranked = [tau([each[arch] for arch in same], random_ones) for each in inherited]
+    by_macs = tau([arch.macs().conv_linear for arch in same], random_ones)
+    told = [_told(what, archs, accuracy, random_ones) for what, archs in named.items() if what != RANDOM_ONES]
     trainings = f"{100 * statistics.stdev(again):.2f} points" if len(again) > 1 else "unknown, of one seed"
     settings = settings_of(setup.options.quick)
     return f"""### What a search finds in the paper's own family
 
 {priced.made_up}{setup.setting()}
 Latency by {priced.name}, budget {budget_ms:.4f} ms, the median of {DRAWS} random networks; the random ones here are
-within {NEAR:.0%} below it, the largest has the most MACs of all drawn that are below. A search holds the budget by
-the prediction (`--point`), as the random ones do, or with 95 % confidence, its default, which leaves its networks
-faster than they are. It judges {settings.evaluations} networks by `inherited-likelihood`, half of it by an additive
-model (`--additive 50%`) of {settings.sample} more. Every network of the table was then trained alone,
-{setup.alone_setting()}, seed 0; top-1 on the validation images in percent.
+within {NEAR:.0%} below it. The budget is held by the prediction (`--point`), as the random ones do, or with 95 %
+confidence, the default of a search, which leaves its networks faster than they are. A search judges
+{settings.evaluations} networks by `inherited-likelihood`, half of it by an additive model (`--additive 50%`) of
+{settings.sample} more; the largest has the most MACs within the budget, with nothing trained (`bench search`
+without a supernet). Every network of the table was then trained alone, {setup.alone_setting()}, seed 0; top-1 on
+the validation images in percent. Likelihood: of each supernet.
 
-| network | thousand parameters | M MACs | predicted, of the budget | top-1 |
-|---|---|---|---|---|
+| network | thousand parameters | M MACs | predicted, of the budget | likelihood | top-1 |
+|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
 {chr(10).join(told)}
 The random networks have a standard deviation of {100 * statistics.stdev(random_ones):.2f} points, trainings of the
-first of them with other seeds {trainings}.
+first of them with other seeds {trainings}. Over the random networks Kendall's tau with top-1 is
+{", ".join(f"{each:.2f}" for each in ranked)} for the likelihood of each supernet, {by_macs:.2f} for MACs.
 """
 
 
@@ -139,6 +156,6 @@ def _told(what: str, archs: Sequence[Arch], accuracy: Mapping[Arch, float], othe
     beaten = ", ".join(str(sum(accuracy[arch] > other for other in others)) for arch in archs)
     replicated = " (95 % over supernets)" if len(gains) > 1 else ""
     return (
-        f"{what.removesuffix(', seed').capitalize()}: {points(gains)} points{replicated} from the mean of the "
+        f"{what.partition(',')[0].capitalize()}: {points(gains)} points{replicated} from the mean of the "
         f"random networks ({spread(others, 2)}), better than {beaten} of {len(others)} of them."
     )

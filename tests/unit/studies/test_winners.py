@@ -11,6 +11,8 @@ from tests.support.search_world import make_price
 from tools.studies import _supernets, winners
 from tools.studies._options import Options
 
+KINDS = [f"{which} {held}" for which in ("found", "largest") for held in winners.HELD]
+
 
 @pytest.fixture
 def options(tmp_path, monkeypatch):
@@ -25,26 +27,30 @@ def test_winners_and_random_networks_of_their_latency_are_trained_alone(options,
     price = make_price(get_space("autovit-nano").with_classes(10))
     monkeypatch.setattr(winners, "_priced", lambda space, _: winners.Priced(space, price, "made-up", ""))
     text = winners.main(options)
-    found, sure, same, largest = (
-        [list(map(float, line.split("|")[2:6])) for line in text.splitlines() if line.startswith(f"| {kind}")]
-        for kind in ("found at the budget", "found with 95 % confidence", "random", "largest")
+    found, sure, same, largest, least = (
+        [numbers(line) for line in text.splitlines() if line.startswith(f"| {kind}")]
+        for kind in (*KINDS[:2], "random", *KINDS[2:])
     )
-    assert (len(found), len(sure), len(same), len(largest)) == (2, 2, winners.QUICK_RANDOM, 1)
-    assert all(share <= 1 for _, _, share, _ in (*found, *sure, *largest))
+    assert [*map(len, (found, sure, same, largest, least))] == [2, 2, winners.QUICK_RANDOM, 1, 1]
+    assert all(share <= 1 for _, _, share, _ in (*found, *sure, *largest, *least))
     assert all(1 - winners.NEAR <= share <= 1 for _, _, share, _ in same)
-    assert all(macs <= largest[0][1] for _, macs, _, _ in same)
+    assert all(macs <= largest[0][1] for _, macs, _, _ in (*found, *same))
+    assert least[0][2] < largest[0][2], "what holds the budget with confidence is faster"
     accuracies = [row[-1] for row in same]
-    for kind, rows in (
-        ("Found at the budget", found),
-        ("Found with 95 % confidence", sure),
-        ("Largest", largest),
-    ):
+    for kind, rows in zip(KINDS, (found, sure, largest, least), strict=True):
         gain = statistics.fmean(row[-1] - statistics.fmean(accuracies) for row in rows)
-        said = float(re.search(rf"{kind}: ([+-]\d+\.\d+)", text)[1])
+        said = float(re.search(rf"{kind.capitalize()}: ([+-]\d+\.\d+)", text)[1])
         assert said == pytest.approx(gain, abs=0.02)
     assert ": step " in capsys.readouterr().out
     assert winners.main(options) == text
     assert ": step " not in capsys.readouterr().out, "trained again"
+
+
+def numbers(line):
+    """Parameters, MACs, latency and accuracy of a row."""
+    cells = line.split("|")
+    assert all(0 < float(said) < 1 for said in cells[5].split(","))
+    return [float(cells[at]) for at in (2, 3, 4, 6)]
 
 
 def test_networks_alone_may_be_trained_for_another_length(options):

@@ -72,7 +72,7 @@ class MacroSupernet:
     @cached_property
     def training(self) -> Training:
         """As the other studies keep theirs."""
-        recipe = study_recipe(self.epochs, self.seed)
+        recipe = study_recipe("one-cycle", self.epochs, self.seed)
         if self.quick:
             recipe = changed(recipe, {"batch_size": QUICK_IMAGES}, {})
         return Training(self.space, recipe, self.data, self.digest)

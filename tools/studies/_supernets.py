@@ -40,6 +40,7 @@ SPACE = "autovit-cifar"
 QUICK_SPACE = "autovit-nano"
 NETWORKS = 12
 QUICK_NETWORKS = 3
+RECIPE = "one-cycle-adamw"
 REFERENCE_DRAWS = 400
 RANGES = ("smaller", "medium", "larger")
 MAX_SCORES_BYTES = 1 << 20
@@ -132,7 +133,7 @@ class Supernets:
     def run(self, kind: str, seed: int, epochs: int | None = None, **changes: object) -> Training:
         """A training with distillation `kind`, of so many `epochs` or as options say; `changes` to its recipe."""
         distillation = {"kind": kind, "alpha": 0.5, "tau": 1.0}
-        recipe = changed(study_recipe(epochs or self.options.epochs, seed), changes, distillation)
+        recipe = changed(study_recipe(RECIPE, epochs or self.options.epochs, seed), changes, distillation)
         taught = kind != "none"
         return Training(
             self.space.name,
@@ -189,16 +190,16 @@ class Supernets:
             f"thousand parameters, {self.space.default_resolution} px), "
             f"{len(self.images.split.train)} training images, "
             f"{self.options.epochs} epochs or {steps} steps of 128 images in every supernet by the recipe "
-            f"`one-cycle` in bf16, one subnet a step; {len(self.archs)} networks at equal distances by size, "
+            f"`{RECIPE}` in bf16, one subnet a step; {len(self.archs)} networks at equal distances by size, "
             f"top-1 on the {len(self.images.split.validation)} validation images with BN recalibrated, "
             f"seeds: {self.options.seeds}."
         )
 
 
-def study_recipe(epochs: int, seed: int) -> Recipe:
-    """What the studies train by: `one-cycle` in bf16, its rise three tenths of whatever length."""
+def study_recipe(name: str, epochs: int, seed: int) -> Recipe:
+    """One of the one-cycle recipes in bf16, its rise three tenths of whatever length."""
     changes = {"epochs": epochs, "warmup_epochs": 0.3 * epochs, "precision": "bf16", "seed": seed}
-    return changed(get_recipe("one-cycle"), changes, {})
+    return changed(get_recipe(name), changes, {})
 
 
 def open_images(text: str) -> ImageData:

@@ -8,11 +8,14 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy import stats
 
 from orchestrator.report.draw import BLUE, MUTED, figure
 from search.algorithms.evaluation.additive import SmoothedEvaluator
 from search.spaces import Arch
+from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.train.checkpoint import load_supernet
 from tools.studies._judges import judges
 from tools.studies._options import Options
 from tools.studies._ranks import tau
@@ -23,6 +26,8 @@ NETWORKS = 20
 SAMPLE, QUICK_SAMPLE = 100, 10
 """Random networks that the additive model is fitted to."""
 RESAMPLES = 2000
+LAYER_OUTPUTS = (".proj", ".fc2")
+"""What writes into the residual stream of a transformer layer: of its attention and of its MLP."""
 
 
 def main(options: Options) -> str:
@@ -30,7 +35,7 @@ def main(options: Options) -> str:
     setup = Supernets(options, NETWORKS)
     archs = setup.archs
     runs = [setup.run("none", seed) for seed in range(options.seeds)]
-    *shared, longer = setup.inherited([*runs, setup.run("none", 0, 2 * options.epochs)])
+    *shared, shorter = setup.inherited([*runs, setup.run("none", 0, max(1, options.epochs // 2))])
     alone = setup.alone(archs)
     judged = [_judged(setup, run) for run in runs]
     inherited = [[each[arch] for each in shared] for arch in archs]
@@ -43,7 +48,7 @@ def main(options: Options) -> str:
     seeds = [[each[arch] for arch in archs] for each in shared]
     between = [tau(a, b) for a, b in itertools.combinations(seeds, 2)]
     agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
-    whole, doubled = (100 * statistics.fmean(each[arch] for arch in archs) for each in (shared[0], longer))
+    half, whole = (100 * statistics.fmean(each[arch] for arch in archs) for each in (shorter, shared[0]))
     by_judge = "; ".join(
         f"{name} {_numbers([tau(each[name], alone) for each in judged])}" for name in judged[0]
     )
@@ -65,8 +70,9 @@ By what a search maximises, on the images that training holds out for it, single
 Parameters reach tau {tau([arch.params() for arch in archs], alone):.2f}, MACs
 {tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
 
-Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and twice the steps
-{doubled:.2f} %: another doubling gains {doubled - whole:+.2f} points.
+Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and half the steps
+{half:.2f} %: the last doubling gained {whole - half:+.2f} points. With the output of every transformer layer set to
+zero and BN recalibrated they inherit {100 * _without_layers(setup, runs[0]):.2f} %.
 
 ![Inherited accuracy against training from scratch](pictures/inheritance.png)
 """
@@ -85,6 +91,17 @@ def _judged(setup: Supernets, run: Training) -> dict[str, list[float]]:
         "likelihood": likelihood,
         "likelihood, half additive": SmoothedEvaluator(said.likelihood, sample, 0.5).accuracies(setup.archs),
     }
+
+
+@torch.no_grad()
+def _without_layers(setup: Supernets, run: Training) -> float:
+    """Mean top-1 that networks inherit where no transformer layer adds anything."""
+    supernet, info = load_supernet(run.folder)
+    for name, parameter in supernet.named_parameters():
+        if name.rpartition(".")[0].endswith(LAYER_OUTPUTS):
+            parameter.zero_()
+    judge = InheritedAccuracy(supernet, info, setup.images, final=True)
+    return statistics.fmean(map(judge.accuracy, setup.archs))
 
 
 def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:

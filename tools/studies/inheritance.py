@@ -101,6 +101,7 @@ def _without_layers(setup: Supernets, run: Training) -> float:
         if name.rpartition(".")[0].endswith(LAYER_OUTPUTS):
             parameter.zero_()
     judge = InheritedAccuracy(supernet, info, setup.images, final=True)
+    judge.move_to(setup.options.on)
     return statistics.fmean(map(judge.accuracy, setup.archs))
 
 

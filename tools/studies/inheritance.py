@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy import stats
+from torch import nn
 
 from orchestrator.report.draw import BLUE, MUTED, figure
 from search.algorithms.evaluation.additive import SmoothedEvaluator
@@ -35,7 +36,8 @@ def main(options: Options) -> str:
     setup = Supernets(options, NETWORKS)
     archs = setup.archs
     runs = [setup.run("none", seed) for seed in range(options.seeds)]
-    *shared, shorter = setup.inherited([*runs, setup.run("none", 0, max(1, options.epochs // 2))])
+    fewer = max(1, options.epochs // 2)
+    *shared, shorter = setup.inherited([*runs, setup.run("none", 0, fewer)])
     alone = setup.alone(archs)
     judged = [_judged(setup, run) for run in runs]
     inherited = [[each[arch] for each in shared] for arch in archs]
@@ -48,7 +50,7 @@ def main(options: Options) -> str:
     seeds = [[each[arch] for arch in archs] for each in shared]
     between = [tau(a, b) for a, b in itertools.combinations(seeds, 2)]
     agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
-    half, whole = (100 * statistics.fmean(each[arch] for arch in archs) for each in (shorter, shared[0]))
+    short, whole = (100 * statistics.fmean(each[arch] for arch in archs) for each in (shorter, shared[0]))
     by_judge = "; ".join(
         f"{name} {_numbers([tau(each[name], alone) for each in judged])}" for name in judged[0]
     )
@@ -70,8 +72,8 @@ By what a search maximises, on the images that training holds out for it, single
 Parameters reach tau {tau([arch.params() for arch in archs], alone):.2f}, MACs
 {tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
 
-Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and half the steps
-{half:.2f} %: the last doubling gained {whole - half:+.2f} points. With the output of every transformer layer set to
+Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and {fewer} epochs
+{short:.2f} %: the further steps gained {whole - short:+.2f} points. With the outputs of transformer layers set to
 zero and BN recalibrated they inherit {100 * _without_layers(setup, runs[0]):.2f} %.
 
 ![Inherited accuracy against training from scratch](pictures/inheritance.png)
@@ -97,12 +99,16 @@ def _judged(setup: Supernets, run: Training) -> dict[str, list[float]]:
 def _without_layers(setup: Supernets, run: Training) -> float:
     """Mean top-1 that networks inherit where no transformer layer adds anything."""
     supernet, info = load_supernet(run.folder)
-    for name, parameter in supernet.named_parameters():
-        if name.rpartition(".")[0].endswith(LAYER_OUTPUTS):
-            parameter.zero_()
+    for parameter in layer_outputs(supernet):
+        parameter.zero_()
     judge = InheritedAccuracy(supernet, info, setup.images, final=True)
     judge.move_to(setup.options.on)
     return statistics.fmean(map(judge.accuracy, setup.archs))
+
+
+def layer_outputs(network: nn.Module) -> list[nn.Parameter]:
+    """Weights and biases of what a transformer layer adds to its input."""
+    return [p for name, p in network.named_parameters() if name.rpartition(".")[0].endswith(LAYER_OUTPUTS)]
 
 
 def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:

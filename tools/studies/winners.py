@@ -154,7 +154,7 @@ first of them with other seeds {trainings}. Over the random networks Kendall's t
 def _told(what: str, archs: Sequence[Arch], accuracy: Mapping[Arch, float], others: Sequence[float]) -> str:
     gains = [100 * (accuracy[arch] - statistics.fmean(others)) for arch in archs]
     beaten = ", ".join(str(sum(accuracy[arch] > other for other in others)) for arch in archs)
-    replicated = " (95 % over supernets)" if len(gains) > 1 else ""
+    replicated = " (95 % over supernets, one training of each network)" if len(gains) > 1 else ""
     return (
         f"{what.partition(',')[0].capitalize()}: {points(gains)} points{replicated} from the mean of the "
         f"random networks ({spread(others, 2)}), better than {beaten} of {len(others)} of them."

@@ -72,8 +72,8 @@ Parameters reach tau {tau([arch.params() for arch in archs], alone):.2f}, MACs
 {tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
 
 Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and twice the steps
-{long:.2f} %: another doubling gains {long - whole:+.2f} points. With the outputs of transformer layers set to
-zero and BN recalibrated the first one's inherit {100 * _without_layers(setup, runs[0]):.2f} %.
+{long:.2f} %: another doubling gains {long - whole:+.2f} points. With the outputs of the first one's
+transformer layers set to zero and BN recalibrated they inherit {_without_layers(setup, runs[0])}.
 
 ![Inherited accuracy against training from scratch](pictures/inheritance.png)
 """
@@ -94,20 +94,29 @@ def _judged(setup: Supernets, run: Training) -> dict[str, list[float]]:
     }
 
 
+def _without_layers(setup: Supernets, run: Training) -> str:
+    """Mean top-1 that networks inherit where transformer layers add nothing: all of them, those of each stage."""
+    supernet, _ = load_supernet(run.folder)
+    stages = [stage.name for stage in setup.space.stages if layer_outputs(supernet, f".{stage.name}_")]
+    by_stage = [f"{_without(setup, run, f'.{name}_'):.2f} % without those of {name}" for name in stages]
+    return ", ".join([f"{_without(setup, run):.2f} %", *by_stage])
+
+
 @torch.no_grad()
-def _without_layers(setup: Supernets, run: Training) -> float:
-    """Mean top-1 that networks inherit where no transformer layer adds anything."""
+def _without(setup: Supernets, run: Training, within: str = "") -> float:
+    """In percent."""
     supernet, info = load_supernet(run.folder)
-    for parameter in layer_outputs(supernet):
+    for parameter in layer_outputs(supernet, within):
         parameter.zero_()
     judge = InheritedAccuracy(supernet, info, setup.images, final=True)
     judge.move_to(setup.options.on)
-    return statistics.fmean(map(judge.accuracy, setup.archs))
+    return 100 * statistics.fmean(map(judge.accuracy, setup.archs))
 
 
-def layer_outputs(network: nn.Module) -> list[nn.Parameter]:
-    """Weights and biases of what a transformer layer adds to its input."""
-    return [p for name, p in network.named_parameters() if name.rpartition(".")[0].endswith(LAYER_OUTPUTS)]
+def layer_outputs(network: nn.Module, within: str = "") -> list[nn.Parameter]:
+    """Weights and biases of what transformer layers add to their input; of those with `within` in their names."""
+    named = [(name.rpartition(".")[0], parameter) for name, parameter in network.named_parameters()]
+    return [parameter for name, parameter in named if within in name and name.endswith(LAYER_OUTPUTS)]
 
 
 def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:

@@ -77,6 +77,9 @@ def test_networks_trained_alone_and_together_are_compared(folders, capsys):
     assert [row[0] for row in rows] == ["| 1", "| 2", "| 3"]
     for _, _, _, inherited, scratch, difference in rows:
         assert float(difference.strip(" |")) == pytest.approx(float(inherited) - float(scratch), abs=0.11)
+    worth = re.findall(r"\| (inherited, first supernet|from scratch) \| (\d+\.\d\d) \| \d+\.\d\d \|", said)
+    assert [name for name, _ in worth] == ["inherited, first supernet", "from scratch"]
+    assert f"networks inherit {worth[0][1]} % on average" in said
     again = run(capsys, *options)
     assert said.count(": step ") == 4 * 2 + 4, "three alone, a supernet, one of twice its steps"
     assert ": step " not in again, "trained again"

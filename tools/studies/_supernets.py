@@ -150,7 +150,7 @@ class Supernets:
         A run that trains one network alone is asked for that one, the others for `archs`.
         """
         wanted = list(dict.fromkeys(runs))
-        asked = [(run, self._asked(run)) for run in wanted]
+        asked = [(run, self.asked(run)) for run in wanted]
         if self.options.jobs > 1 and len(wanted) > 1 and not self.options.quick:
             with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn")) as pool:
                 numbered = (
@@ -165,9 +165,13 @@ class Supernets:
 
     def alone(self, archs: Sequence[Arch], seed: int = 0) -> list[float]:
         """Top-1 of networks that are each trained alone."""
+        scores = self.inherited(self.alone_runs(archs, seed))
+        return [each[arch] for each, arch in zip(scores, archs, strict=True)]
+
+    def alone_runs(self, archs: Sequence[Arch], seed: int = 0) -> list[Training]:
+        """The training of each network alone."""
         epochs = self.options.alone_epochs or self.options.epochs
-        runs = [self.run("none", seed, epochs, arch=arch.to_json()) for arch in archs]
-        return [each[arch] for each, arch in zip(self.inherited(runs), archs, strict=True)]
+        return [self.run("none", seed, epochs, arch=arch.to_json()) for arch in archs]
 
     def alone_setting(self) -> str:
         """How long that is, as text."""
@@ -175,7 +179,8 @@ class Supernets:
         supernet = self.options.epochs
         return f"{epochs} epochs" + ("" if epochs == supernet else f" where a supernet has {supernet}")
 
-    def _asked(self, run: Training) -> list[Arch]:
+    def asked(self, run: Training) -> list[Arch]:
+        """The networks that a training is judged by."""
         if run.recipe.arch is None:
             return self.archs
         return [arch_from_json(run.recipe.arch)]

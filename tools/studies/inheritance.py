@@ -8,16 +8,13 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy import stats
-from torch import nn
 
 from orchestrator.report.draw import BLUE, MUTED, figure
 from search.algorithms.evaluation.additive import SmoothedEvaluator
 from search.spaces import Arch
-from search.supernet.inherit.evaluate import InheritedAccuracy
-from search.supernet.train.checkpoint import load_supernet
 from tools.studies._judges import judges
+from tools.studies._layers import layers_table
 from tools.studies._options import Options
 from tools.studies._ranks import tau
 from tools.studies._spreads import spread
@@ -27,8 +24,6 @@ NETWORKS = 20
 SAMPLE, QUICK_SAMPLE = 100, 10
 """Random networks that the additive model is fitted to."""
 RESAMPLES = 2000
-LAYER_OUTPUTS = (".proj", ".fc2")
-"""What writes into the residual stream of a transformer layer: of its attention and of its MLP."""
 
 
 def main(options: Options) -> str:
@@ -72,8 +67,12 @@ Parameters reach tau {tau([arch.params() for arch in archs], alone):.2f}, MACs
 {tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
 
 Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and twice the steps
-{long:.2f} %: another doubling gains {long - whole:+.2f} points. With the outputs of the first one's
-transformer layers set to zero and BN recalibrated they inherit {_without_layers(setup, runs[0])}.
+{long:.2f} %: another doubling gains {long - whole:+.2f} points.
+
+What transformer layers are worth: mean top-1 of the networks, in percent, as trained and with the outputs of layers
+set to zero and BN recalibrated.
+
+{layers_table(setup, {"inherited, first supernet": runs[:1], "from scratch": setup.alone_runs(archs)})}
 
 ![Inherited accuracy against training from scratch](pictures/inheritance.png)
 """
@@ -92,31 +91,6 @@ def _judged(setup: Supernets, run: Training) -> dict[str, list[float]]:
         "likelihood": likelihood,
         "likelihood, half additive": SmoothedEvaluator(said.likelihood, sample, 0.5).accuracies(setup.archs),
     }
-
-
-def _without_layers(setup: Supernets, run: Training) -> str:
-    """Mean top-1 that networks inherit where transformer layers add nothing: all of them, those of each stage."""
-    supernet, _ = load_supernet(run.folder)
-    stages = [stage.name for stage in setup.space.stages if layer_outputs(supernet, f".{stage.name}_")]
-    by_stage = [f"{_without(setup, run, f'.{name}_'):.2f} % without those of {name}" for name in stages]
-    return ", ".join([f"{_without(setup, run):.2f} %", *by_stage])
-
-
-@torch.no_grad()
-def _without(setup: Supernets, run: Training, within: str = "") -> float:
-    """In percent."""
-    supernet, info = load_supernet(run.folder)
-    for parameter in layer_outputs(supernet, within):
-        parameter.zero_()
-    judge = InheritedAccuracy(supernet, info, setup.images, final=True)
-    judge.move_to(setup.options.on)
-    return 100 * statistics.fmean(map(judge.accuracy, setup.archs))
-
-
-def layer_outputs(network: nn.Module, within: str = "") -> list[nn.Parameter]:
-    """Weights and biases of what transformer layers add to their input; of those with `within` in their names."""
-    named = [(name.rpartition(".")[0], parameter) for name, parameter in network.named_parameters()]
-    return [parameter for name, parameter in named if within in name and name.endswith(LAYER_OUTPUTS)]
 
 
 def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:

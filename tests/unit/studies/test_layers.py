@@ -8,7 +8,7 @@ from search.networks.mobilevit import TransformerLayer
 from search.networks.network import build_network
 from search.spaces import get_space
 from search.supernet.model.supernet import Supernet
-from tools.studies.inheritance import layer_outputs
+from tools.studies._layers import layer_outputs
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.model.supernet import Supernet
 from search.supernet.train.checkpoint import load_supernet
 from tools.studies._supernets import Supernets, Training
 
@@ -23,20 +24,16 @@ def layers_table(setup: Supernets, trained: Mapping[str, Sequence[Training]]) ->
         setup: Whose trainings these are.
         trained: By the name of a row: a supernet, or every network alone.
     """
-    runs = [run for row in trained.values() for run in row]
-    stages = [
-        stage.name
-        for stage in setup.space.stages
-        if any(layer_outputs(load_supernet(run.folder)[0], _within(stage.name)) for run in runs)
-    ]
+    whole = Supernet(setup.space)
+    stages = [stage.name for stage in setup.space.stages if layer_outputs(whole, _within(stage.name))]
     withins = ("", *map(_within, stages))
     lines = [
         ["mean top-1", "as trained", "without any", *(f"without those of {stage}" for stage in stages)],
         ["---"] * (len(withins) + 2),
     ]
     for name, row in trained.items():
-        whole = [top1 for each in setup.inherited(row) for top1 in each.values()]
-        top1 = [statistics.fmean(whole), *(_without(setup, row, within) for within in withins)]
+        trained_top1 = [value for each in setup.inherited(row) for value in each.values()]
+        top1 = [statistics.fmean(trained_top1), *(_without(setup, row, within) for within in withins)]
         lines.append([name, *(f"{100 * value:.2f}" for value in top1)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import random
@@ -24,7 +25,7 @@ from search.spaces.registry import arch_from_json
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.data.split import Split
-from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.inherit.evaluate import CALIBRATION_BATCHES, InheritedAccuracy
 from search.supernet.model.device import choose_device
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.recipe.recipe_files import changed, get_recipe
@@ -150,16 +151,14 @@ class Supernets:
         A run that trains one network alone is asked for that one, the others for `archs`.
         """
         wanted = list(dict.fromkeys(runs))
-        asked = [(run, self.asked(run)) for run in wanted]
-        if self.options.jobs > 1 and len(wanted) > 1 and not self.options.quick:
-            with ProcessPoolExecutor(self.options.jobs, multiprocessing.get_context("spawn")) as pool:
-                numbered = (
-                    (run, archs, self.options.on, number) for number, (run, archs) in enumerate(asked)
-                )
-                scores = list(pool.map(_alone, *zip(*numbered, strict=True)))
+        asked = [self.asked(run) for run in wanted]
+        if self.options.jobs > 1 and not self.options.quick:
+            scores = side_by_side(_alone, wanted, asked, self.options)
         else:
             device = choose_device(self.options.on)
-            scores = [_judged(run, archs, self.images, device) for run, archs in asked]
+            scores = [
+                judged(run, archs, self.images, device) for run, archs in zip(wanted, asked, strict=True)
+            ]
         by_run = dict(zip(wanted, scores, strict=True))
         return [by_run[run] for run in runs]
 
@@ -212,15 +211,31 @@ def open_images(text: str) -> ImageData:
     return ImageData(open_source(text), fraction=0.1, largest_side=32)
 
 
-def _alone(run: Training, archs: Sequence[Arch], on: str, worker: int) -> dict[Arch, float]:
+def side_by_side(
+    judge: Callable[[Training, Sequence[Arch], str, int], dict[Arch, float]],
+    runs: Sequence[Training],
+    asked: Sequence[Sequence[Arch]],
+    options: Options,
+) -> list[dict[Arch, float]]:
+    """`judge(run, networks, on, number)` of each run, in as many processes as options say."""
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(judge, runs, asked, itertools.repeat(options.on), itertools.count()))
+
+
+def _alone(run: Training, archs: Sequence[Arch], on: str, number: int) -> dict[Arch, float]:
     """In a process of its own, which has one core; with GPUs they take turns."""
     torch.set_num_threads(1)
-    return _judged(run, archs, open_images(run.data), choose_device(on, worker))
+    return judged(run, archs, open_images(run.data), choose_device(on, number))
 
 
-def _judged(
-    run: Training, archs: Sequence[Arch], images: ImageData, device: torch.device
+def judged(
+    run: Training,
+    archs: Sequence[Arch],
+    images: ImageData,
+    device: torch.device,
+    calibration_batches: int = CALIBRATION_BATCHES,
 ) -> dict[Arch, float]:
+    """Train it unless it is trained; top-1 of networks on the validation images, at whatever size of the space."""
     teacher = None if run.teacher is None else _teacher.load(images, run.teacher)
     compute = ComputeSettings(device)
     trainer = Trainer(
@@ -233,7 +248,10 @@ def _judged(
     missing = [arch for arch in archs if arch.to_json() not in scores]
     if missing:
         supernet, info = load_supernet(run.folder)
-        judge = InheritedAccuracy(supernet, info, images, final=True)
+        at_all_sizes = info.model_copy(update={"recipe": changed(info.recipe, {"resolutions": "space"}, {})})
+        judge = InheritedAccuracy(
+            supernet, at_all_sizes, images, final=True, calibration_batches=calibration_batches
+        )
         judge.move_to(device)
         scores = scores | {arch.to_json(): judge.accuracy(arch) for arch in missing}
         document = Scores(weights_sha256=info.weights_sha256, top1=scores)

@@ -4,151 +4,136 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 
 from luts.format.errors import UsageError
-from search.networks import Network, build_network
 from search.spaces import Arch, get_arch, get_space
 from search.supernet.data.images import ImageData
-from search.supernet.data.sources import open_source
+from search.supernet.data.split import Split
+from search.supernet.model.device import choose_device
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.recipe.schedule import Schedule
 from tools.studies._options import Options
-from tools.studies._training import HELD_OUT, mirrored
+from tools.studies._supernets import Training, judged, open_images, side_by_side
 
-NETWORK = "mobilevit-xxs"
-BATCH = 16
-"""Images at the largest size; as many pixels at the others."""
+NETWORK, SPACE = "mobilevit-xxs", "mobilevit"
+BATCH, QUICK_BATCH = 16, 2
+"""Images at the largest size; about as many pixels at the others."""
 
-LEARNING_RATE = 2e-3
-QUICK_STEPS = 1
-QUICK_IMAGES = 8
-QUICK_BATCH = 2
-JUDGED = 2000
-"""Held-out images that accuracy is taken on."""
+QUICK_IMAGES = 20
+JUDGED, QUICK_JUDGED = 2000, 4
+"""Validation images that accuracy is taken on."""
 
-
-@dataclass(frozen=True)
-class _Way:
-    """How sizes are drawn: none, dealt out equally in each epoch, or drawn step by step as in the paper."""
-
-    name: str
-    multi_scale: bool | Literal["drawn"]
-    sides: tuple[int, ...]
+CALIBRATION_BATCHES = 16
+"""Training batches for the statistics of BN at each size."""
 
 
 def main(options: Options) -> str:
     """Train each way with each seed, judge at every size; the section's text."""
     if options.data is None and not options.quick:
         raise UsageError("this study trains networks; give --data, such as cifar10:FILE.npz, or --quick")
-    sides = get_space("mobilevit").resolutions
-    images = ImageData(open_source(options.data or "digits"), fraction=HELD_OUT, largest_side=max(sides))
+    text = options.data or "digits"
+    images = _images(text, options.quick)
     arch = get_arch(NETWORK).with_classes(images.classes)
-    ways = (
-        _Way(f"{arch.resolution} px alone", True, (arch.resolution,)),
-        _Way("sizes dealt out", True, sides),
-        _Way("sizes drawn, as the paper", "drawn", sides),
-    )
-    judged_at = sides[:1] if options.quick else sides
-    steps = QUICK_STEPS if options.quick else _steps(images, ways[-1], options.epochs)
-    found = {
-        way: [
-            _trained(arch, way, images, steps, seed, judged_at, options.quick)
-            for seed in range(options.seeds)
-        ]
-        for way in ways
-    }
-    return _section(found, judged_at, steps, options, images)
-
-
-def _recipe(way: _Way, seed: int, epochs: int, batch: int = BATCH) -> Recipe:
-    """A batch of as many pixels whatever the size: that of one size alone has those of the largest, too."""
-    largest = max(get_space("mobilevit").resolutions)
-    share = batch * (largest / max(way.sides)) ** 2
-    return Recipe(
-        name="study",
-        epochs=epochs,
-        batch_size=2 * int(share / 2),
-        multi_scale=way.multi_scale,
-        learning_rate=LEARNING_RATE,
-        warmup_epochs=0.0,
-        seed=seed,
-    )
-
-
-def _steps(images: ImageData, way: _Way, epochs: int) -> int:
-    return Schedule(_recipe(way, 0, epochs), images.split.train, way.sides).steps
-
-
-def _trained(
-    arch: Arch, way: _Way, images: ImageData, steps: int, seed: int, judged_at: Sequence[int], quick: bool
-) -> dict[int, float]:
-    """Accuracy at each size after so many steps."""
-    torch.manual_seed(seed)
-    smallest = arch.with_resolution(min(get_space("mobilevit").resolutions))
-    network = build_network(
-        smallest.blocks()
-    )  # its last block stretches odd maps, and takes even ones as they are
-    batch = QUICK_BATCH if quick else BATCH
-    per_epoch = Schedule(_recipe(way, seed, 1, batch), images.split.train, way.sides).steps_per_epoch
-    recipe = _recipe(way, seed, -(-steps // per_epoch), batch)
-    schedule = Schedule(recipe, images.split.train, way.sides)
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    rng = np.random.default_rng(seed)
-    for step in range(steps):
-        part = schedule.part(step, 0)
-        inputs, labels = images.batch(part.indices, part.resolution)
-        inputs = mirrored(inputs, images, rng)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.model_copy(update={"epochs": 1}).learning_rate_at(step, steps)
-        optimizer.zero_grad()
-        logits = network(inputs)
-        torch.autograd.backward(F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing))
-        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-        optimizer.step()
-    held_out = images.split.validation[: QUICK_IMAGES if quick else JUDGED]
-    return {side: _accuracy(network, images, held_out, side) for side in judged_at}
-
-
-@torch.no_grad()
-def _accuracy(network: Network, images: ImageData, held_out: np.ndarray, side: int) -> float:
-    network.eval()
-    hits = [
-        int((network(inputs).argmax(1) == labels).sum())
-        for inputs, labels in images.batches(held_out, side, 4 * BATCH)
+    ways = _ways(arch, images, options)
+    runs = [
+        Training(SPACE, recipe.model_copy(update={"seed": seed}), text, images.source.digest)
+        for recipe in ways.values()
+        for seed in range(options.seeds)
     ]
-    return sum(hits) / len(held_out)
+    sides = get_space(SPACE).resolutions
+    asked = [arch.with_resolution(side) for side in (sides[:1] if options.quick else sides)]
+    if options.quick:
+        device = choose_device(options.on)
+        scores = [judged(run, asked, images, device, CALIBRATION_BATCHES) for run in runs]
+    else:
+        scores = side_by_side(_alone, runs, [asked] * len(runs), options)
+    told = iter(scores)
+    found = {way: [next(told) for _ in range(options.seeds)] for way in ways}
+    return _section(found, ways, asked, images, options)
+
+
+def _ways(arch: Arch, images: ImageData, options: Options) -> dict[str, Recipe]:
+    """Recipes by name: one size, sizes dealt out equally in each epoch, sizes drawn step by step as in the paper.
+
+    The one of one size has batches of as many images as the others have on average, and so about as many steps.
+    """
+    sampled = Recipe(
+        name="sampler",
+        arch=arch.to_json(),
+        epochs=options.epochs,
+        batch_size=QUICK_BATCH if options.quick else BATCH,
+        multi_scale=True,
+        resolutions="space",
+        learning_rate=2e-3,
+        warmup_epochs=0.1,
+        precision="bf16",
+        channels_last=True,
+    )
+    steps = Schedule(sampled, images.split.train, get_space(SPACE).resolutions).steps_per_epoch
+    batch = len(images.split.train) // steps
+    return {
+        f"{arch.resolution} px alone": sampled.model_copy(
+            update={"batch_size": batch, "multi_scale": False, "resolutions": (arch.resolution,)}
+        ),
+        "sizes dealt out": sampled,
+        "sizes drawn, as the paper": sampled.model_copy(update={"multi_scale": "drawn"}),
+    }
+
+
+def _images(text: str, quick: bool) -> ImageData:
+    images = open_images(text)
+    split = images.split
+    train = split.train[:QUICK_IMAGES] if quick else split.train
+    images.split = Split(train, split.search, split.validation[: QUICK_JUDGED if quick else JUDGED])
+    return images
+
+
+def _alone(run: Training, archs: Sequence[Arch], on: str, number: int) -> dict[Arch, float]:
+    """In a process of its own, which has one core; with GPUs they take turns."""
+    torch.set_num_threads(1)
+    return judged(run, archs, _images(run.data, quick=False), choose_device(on, number), CALIBRATION_BATCHES)
 
 
 def _section(
-    found: Mapping[_Way, Sequence[Mapping[int, float]]],
-    sides: Sequence[int],
-    steps: int,
-    options: Options,
+    found: Mapping[str, Sequence[Mapping[Arch, float]]],
+    ways: Mapping[str, Recipe],
+    asked: Sequence[Arch],
     images: ImageData,
+    options: Options,
 ) -> str:
     rows = []
     for way, seeds in found.items():
         cells = []
-        for side in sides:
-            own = [100 * accuracy[side] for accuracy in seeds]
+        for arch in asked:
+            own = [100 * accuracy[arch] for accuracy in seeds]
             cells.append(f"{statistics.fmean(own):.1f} ({min(own):.1f} to {max(own):.1f})")
-        rows.append(f"| {way.name} | {' | '.join(cells)} |")
-    batch = QUICK_BATCH if options.quick else BATCH
-    head = " | ".join(f"at {side} px" for side in sides)
-    table = "\n".join([f"| trained at | {head} |", "|---" * (len(sides) + 1) + "|", *rows])
+        rows.append(f"| {way} | {_megapixels(ways[way], images):.2f} | {' | '.join(cells)} |")
+    schedules = [_schedule(recipe, images) for recipe in ways.values()]
+    steps = " and ".join(f"{count:,}" for count in sorted({schedule.steps for schedule in schedules}))
+    head = " | ".join(f"at {arch.resolution} px" for arch in asked)
     return f"""### MobileViT's multi-scale sampler at equal steps
 
-`{NETWORK}` on {images.source.name}, {steps} steps each, {options.seeds} seeds; a step has about as many pixels
-whatever the size ({batch} images at the largest). Top-1 on held-out images in percent, smallest and largest of
-the seeds in brackets. Images are stretched from {images.side} px, so that sizes tell of scale and not of detail.
-Equal steps are not equal images: smaller sizes come in larger batches.
+`{NETWORK}` on {images.source.name}, from random weights, {options.epochs} epochs or {steps} steps in bf16,
+{options.seeds} seeds. A step has as many images on average whatever the way; its pixels are in the table, in
+millions. Top-1 on {len(images.split.validation):,} validation images in percent, BN recalibrated at each size;
+smallest and largest of the seeds in brackets. Images are stretched from {images.side} px, so that sizes tell of
+scale and not of detail.
 
-{table}
+| trained at | pixels a step | {head} |
+{"|---" * (len(asked) + 2)}|
+{chr(10).join(rows)}
 """
+
+
+def _schedule(recipe: Recipe, images: ImageData) -> Schedule:
+    sides = get_space(SPACE).resolutions if recipe.resolutions == "space" else recipe.resolutions
+    return Schedule(recipe, images.split.train, sides)
+
+
+def _megapixels(recipe: Recipe, images: ImageData) -> float:
+    """Of a step, on average over the run's."""
+    schedule = _schedule(recipe, images)
+    pixels = (schedule.images(step) * schedule.resolution(step) ** 2 for step in range(schedule.steps))
+    return statistics.fmean(pixels) / 1e6

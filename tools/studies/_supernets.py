@@ -152,7 +152,7 @@ class Supernets:
         """
         wanted = list(dict.fromkeys(runs))
         asked = [self.asked(run) for run in wanted]
-        if self.options.jobs > 1 and not self.options.quick:
+        if self.options.jobs > 1 and len(wanted) > 1 and not self.options.quick:
             scores = side_by_side(_alone, wanted, asked, self.options)
         else:
             device = choose_device(self.options.on)

@@ -24,6 +24,24 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "results.md"
 STUDIES = [m.name for m in pkgutil.iter_modules(tools.studies.__path__) if not m.name.startswith("_")]
 
+TRAINED = ("data", "seeds", "epochs")
+TYPED: dict[str, tuple[str, ...]] = {
+    "attention_accuracy": (*TRAINED, "device", "budget"),
+    "attention_share": ("device", "budget"),
+    "boundaries": ("lut",),
+    "compare": ("data", "epochs", "lut", "device", "budget"),
+    "detection": (*TRAINED, "lut", "device", "budget"),
+    "efficientvit": ("device", "budget"),
+    "inheritance": (*TRAINED, "alone_epochs"),
+    "int8": ("supernet", "data", "epochs", "device", "budget"),
+    "promise": ("truth", *TRAINED, "device", "lut"),
+    "ranking": ("truth", *TRAINED),
+    "runtimes": ("device", "budget"),
+    "strategies": ("truth", "seeds"),
+    "winners": (*TRAINED, "alone_epochs", "lut"),
+}
+"""Options that decide a study's section, where they are others than `TRAINED`."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one study."""
@@ -104,42 +122,12 @@ def _seconds(text: str) -> float:
 
 
 def _command(given: argparse.Namespace) -> str:
-    """What to type again; the path of the images is the reader's own."""
-    if given.study in ("attention_share", "efficientvit", "runtimes"):
-        return f"python -m tools.studies {given.study} --device {given.device} --budget {given.budget}"
-    if given.study == "strategies":
-        return f"python -m tools.studies strategies --truth nas-bench-macro.json --seeds {given.seeds}"
-    if given.study == "boundaries":
-        return f"python -m tools.studies boundaries --lut {given.lut}"
-    kind, colon, _ = given.data.partition(":")
-    images = f"{kind}:..." if colon else kind
-    if given.study in ("inheritance", "winners"):
-        trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
-        alone = f" --alone-epochs {given.alone_epochs}" if given.alone_epochs else ""
-        priced = f" --lut {given.lut}" if given.study == "winners" else ""
-        return f"python -m tools.studies {given.study} {trained}{alone}{priced}"
-    if given.study in ("ranking", "promise"):
-        trained = f"--data {images} --seeds {given.seeds} --epochs {given.epochs}"
-        measured = f" --device {given.device} --lut {given.lut}" if given.study == "promise" else ""
-        return f"python -m tools.studies {given.study} --truth nas-bench-macro.json {trained}{measured}"
-    if given.study == "attention_accuracy":
-        trained = f"--seeds {given.seeds} --epochs {given.epochs}"
-        return f"python -m tools.studies attention_accuracy --data {images} {trained} --budget {given.budget}"
-    if given.study == "int8":
-        measured = f"--device {given.device} --budget {given.budget}"
-        return (
-            f"python -m tools.studies int8 --supernet DIR --data {images} --epochs {given.epochs} {measured}"
-        )
-    if given.study == "compare":
-        measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
-        return f"python -m tools.studies compare --data {images} --epochs {given.epochs} {measured}"
-    if given.study == "detection":
-        measured = f"--lut {given.lut} --device {given.device} --budget {given.budget}"
-        trained = f"--seeds {given.seeds} --epochs {given.epochs}"
-        return f"python -m tools.studies detection --data {images} {trained} {measured}"
-    return (
-        f"python -m tools.studies {given.study} --data {images} --seeds {given.seeds} --epochs {given.epochs}"
-    )
+    """What to type again; paths are the reader's own."""
+    kind, colon, _ = (given.data or "").partition(":")
+    own = {"truth": "nas-bench-macro.json", "supernet": "DIR", "data": f"{kind}:..." if colon else kind}
+    values = {name: own.get(name, getattr(given, name)) for name in TYPED.get(given.study, TRAINED)}
+    typed = (f"--{name.replace('_', '-')} {value}" for name, value in values.items() if value is not None)
+    return " ".join(["python -m tools.studies", given.study, *typed])
 
 
 if __name__ == "__main__":

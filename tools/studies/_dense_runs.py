@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from luts.format.errors import UsageError
 from orchestrator.journal.runs import runs_root
@@ -72,8 +77,20 @@ class Setting:
             )
         return f"coco:{folder}"
 
-    def train(self, name: str, backbone: Arch, task: Task, seed: int) -> Path:
-        """The folder of a run; goes on where it was cut off."""
+    def trained(self, runs: Sequence[tuple[str, Arch, Task, int]]) -> list[Path]:
+        """Folders of runs (name, backbone, task, seed), in as many processes as options say, one core each."""
+        self.images()
+        if self.options.jobs == 1 or self.options.quick:
+            return [self._train(*run) for run in runs]
+        backbones = list(dict.fromkeys(backbone for _, backbone, _, _ in runs))
+        with ProcessPoolExecutor(
+            self.options.jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
+        ) as pool:
+            list(pool.map(self._pretrained, backbones))
+            return list(pool.map(self._train, *zip(*runs, strict=True)))
+
+    def _train(self, name: str, backbone: Arch, task: Task, seed: int) -> Path:
+        """Goes on where it was cut off."""
         images, init = self.images(), f"supernet:{self._pretrained(backbone)}"
         quick = self.options.quick
         recipe = DenseRecipe(

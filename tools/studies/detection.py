@@ -65,13 +65,13 @@ def main(options: Options) -> str:
     milliseconds = _measured(setting, ours)
     rival = _rival(milliseconds, list(ours), QUICK_RIVALS if options.quick else RIVALS)
     networks = ours | {rival: get_arch(rival)}
+    kinds = [(name, backbone, task) for task in TASKS for name, backbone in networks.items()]
+    folders = iter(setting.trained([(*kind, seed) for kind in kinds for seed in range(options.seeds)]))
     trained = []
-    for task in TASKS:
-        for name, backbone in networks.items():
-            runs = [setting.train(name, backbone, task, seed) for seed in range(options.seeds)]
-            curves = tuple(curve(run, FIGURES[task]) for run in runs)
-            trained.append(Trained(name, task, curves, _difference(runs[0])))
-            print(f"{name}, {task}: {[round(one[-1], 4) for one in curves]}", flush=True)
+    for name, _, task in kinds:
+        runs = [next(folders) for _ in range(options.seeds)]
+        curves = tuple(curve(run, FIGURES[task]) for run in runs)
+        trained.append(Trained(name, task, curves, _difference(runs[0])))
     _draw(trained, options)
     return section(trained, milliseconds, _validated(setting), options)
 

@@ -40,6 +40,7 @@ from orchestrator.tasks import suite as suite_task
 from orchestrator.tasks.networks import named_network
 from orchestrator.winner.choice import MeasuredBest
 from search.algorithms import SearchResult
+from tests.support.agent_programs import require_built
 from tests.support.bench import bench
 from tests.support.profiling import PLAN
 from tests.support.readme import Example, examples, like
@@ -165,6 +166,8 @@ def test_readme(example: Example, home) -> None:
             demo(home)
         return
     words = command.split()[1:]
+    if "--agent" in words:
+        require_built(words[words.index("--agent") + 1])
     begins = next((start for start in INSTEAD if command.startswith(start)), None)
     words += INSTEAD[begins] if begins else SHORTER.get(words[0], ())
     done = bench(*words)

@@ -80,7 +80,7 @@ class Setting:
     def trained(self, runs: Sequence[tuple[str, Arch, Task, int]]) -> list[Path]:
         """Folders of runs (name, backbone, task, seed), in as many processes as options say, one core each."""
         self.images()
-        if self.options.jobs == 1 or self.options.quick:
+        if self.options.jobs == 1:
             return [self._train(*run) for run in runs]
         backbones = list(dict.fromkeys(backbone for _, backbone, _, _ in runs))
         with ProcessPoolExecutor(

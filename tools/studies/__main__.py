@@ -32,6 +32,7 @@ TYPED: dict[str, tuple[str, ...]] = {
     "compare": ("data", "epochs", "lut", "device", "budget"),
     "detection": (*TRAINED, "lut", "device", "budget"),
     "efficientvit": ("device", "budget"),
+    "front": ("truth", "lut"),
     "inheritance": (*TRAINED, "alone_epochs"),
     "int8": ("supernet", "data", "epochs", "device", "budget"),
     "promise": ("truth", *TRAINED, "device", "lut"),

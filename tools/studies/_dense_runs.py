@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from luts.format.errors import UsageError
 from orchestrator.journal.runs import runs_root
@@ -23,6 +19,7 @@ from search.spaces.tasks import with_task, without_task
 from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe_files import changed, get_recipe
 from tools.studies._options import Options
+from tools.studies._processes import side_by_side
 from tools.synthetic_coco import make_set
 
 CANVASES, QUICK_CANVASES = (1500, 300, 192), (8, 4, 64)
@@ -78,20 +75,17 @@ class Setting:
         return f"coco:{folder}"
 
     def trained(self, runs: Sequence[tuple[str, Arch, Task, int]]) -> list[Path]:
-        """Folders of runs (name, backbone, task, seed), in as many processes as options say, one core each."""
+        """Folders of runs (name, backbone, task, seed), side by side."""
         self.images()
-        if self.options.jobs == 1:
-            return [self._train(*run) for run in runs]
-        backbones = list(dict.fromkeys(backbone for _, backbone, _, _ in runs))
-        with ProcessPoolExecutor(
-            self.options.jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
-        ) as pool:
-            list(pool.map(self._pretrained, backbones))
-            return list(pool.map(self._train, *zip(*runs, strict=True)))
+        side_by_side(
+            self._pretrained, list(dict.fromkeys(backbone for _, backbone, _, _ in runs)), self.options
+        )
+        return side_by_side(self._train, runs, self.options)
 
-    def _train(self, name: str, backbone: Arch, task: Task, seed: int) -> Path:
+    def _train(self, run: tuple[str, Arch, Task, int], on: str, number: int) -> Path:
         """Goes on where it was cut off."""
-        images, init = self.images(), f"supernet:{self._pretrained(backbone)}"
+        name, backbone, task, seed = run
+        images, init = self.images(), f"supernet:{self._pretrained(backbone, on, number)}"
         quick = self.options.quick
         recipe = DenseRecipe(
             epochs=self.options.epochs,
@@ -102,10 +96,10 @@ class Setting:
         arch = with_task(backbone, task)
         output = self.folder / f"{arch.digest}-{self.options.epochs}-{seed}"
         print(f"{name}, {task}, seed {seed}", flush=True)
-        train_dense(task, backbone, images, output, recipe, init=init, on=self.options.on)
+        train_dense(task, backbone, images, output, recipe, init=init, on=on)
         return output
 
-    def _pretrained(self, backbone: Arch) -> Path:
+    def _pretrained(self, backbone: Arch, on: str, _number: int) -> Path:
         """The folder of a classifier's training."""
         plain = without_task(backbone)
         output = self.folder / f"backbone-{plain.digest}"
@@ -113,7 +107,7 @@ class Setting:
         if self.options.quick:
             changes["batch_size"] = 512
         recipe = changed(get_recipe("finetune"), changes, {})
-        train_supernet(None, self.labelled, output, recipe, on=self.options.on)
+        train_supernet(None, self.labelled, output, recipe, on=on)
         return output
 
 

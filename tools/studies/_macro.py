@@ -94,6 +94,11 @@ class Priced:
         prices = compiled.price(compiled.encode(archs))
         return Priced(price, name, simulated, archs, prices.latency_ms[0], prices.latency_high_ms[0])
 
+    @property
+    def made_up(self) -> str:
+        """What a section says first of a simulated device."""
+        return "SIMULATED latencies, not measured on any device. " if self.simulated else ""
+
     def budget_ms(self, share: float) -> float:
         """The latency that this share of the networks meets."""
         return float(np.quantile(self.latency_ms, share, method="higher"))

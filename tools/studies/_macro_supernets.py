@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
-
-import torch
 
 from luts.format.errors import UsageError
 from search.spaces import Arch, Space, get_space, register_space
@@ -110,24 +105,6 @@ def supernets(options: Options, space: str, epochs: int) -> list[MacroSupernet]:
     data = options.data or "digits"
     digest = open_images(data).source.digest
     return [MacroSupernet(space, seed, epochs, data, digest, options.quick) for seed in range(options.seeds)]
-
-
-def side_by_side(
-    work: Callable[[MacroSupernet, str, int], Found], runs: Sequence[MacroSupernet], options: Options
-) -> list[Found]:
-    """`work` of every supernet, in `--jobs` processes of one core each; with GPUs they take turns."""
-    if options.jobs == 1 or len(runs) == 1:
-        return [work(run, options.on, 0) for run in runs]
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        asked = [pool.submit(_one_core, work, run, options.on, number) for number, run in enumerate(runs)]
-        return [each.result() for each in asked]
-
-
-def _one_core(
-    work: Callable[[MacroSupernet, str, int], Found], run: MacroSupernet, on: str, worker: int
-) -> Found:
-    torch.set_num_threads(1)
-    return work(run, on, worker)
 
 
 def same_in(space: Space, arch: Arch) -> Arch:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import multiprocessing
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +33,7 @@ from search.supernet.train.progress import Progress
 from search.supernet.train.trainer import Trainer
 from tools.studies import _teacher
 from tools.studies._options import Options
+from tools.studies._processes import side_by_side
 
 SPACE = "autovit-cifar"
 QUICK_SPACE = "autovit-nano"
@@ -151,14 +149,12 @@ class Supernets:
         A run that trains one network alone is asked for that one, the others for `archs`.
         """
         wanted = list(dict.fromkeys(runs))
-        asked = [self.asked(run) for run in wanted]
-        if self.options.jobs > 1 and len(wanted) > 1 and not self.options.quick:
-            scores = side_by_side(_alone, wanted, asked, self.options)
-        else:
+        asked = [(run, self.asked(run)) for run in wanted]
+        if self.options.jobs == 1 or self.options.quick:
             device = choose_device(self.options.on)
-            scores = [
-                judged(run, archs, self.images, device) for run, archs in zip(wanted, asked, strict=True)
-            ]
+            scores = [judged(run, archs, self.images, device) for run, archs in asked]
+        else:
+            scores = side_by_side(_asked, asked, self.options)
         by_run = dict(zip(wanted, scores, strict=True))
         return [by_run[run] for run in runs]
 
@@ -211,20 +207,8 @@ def open_images(text: str) -> ImageData:
     return ImageData(open_source(text), fraction=0.1, largest_side=32)
 
 
-def side_by_side(
-    judge: Callable[[Training, Sequence[Arch], str, int], dict[Arch, float]],
-    runs: Sequence[Training],
-    asked: Sequence[Sequence[Arch]],
-    options: Options,
-) -> list[dict[Arch, float]]:
-    """`judge(run, networks, on, number)` of each run, in as many processes as options say."""
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(judge, runs, asked, itertools.repeat(options.on), itertools.count()))
-
-
-def _alone(run: Training, archs: Sequence[Arch], on: str, number: int) -> dict[Arch, float]:
-    """In a process of its own, which has one core; with GPUs they take turns."""
-    torch.set_num_threads(1)
+def _asked(said: tuple[Training, Sequence[Arch]], on: str, number: int) -> dict[Arch, float]:
+    run, archs = said
     return judged(run, archs, open_images(run.data), choose_device(on, number))
 
 

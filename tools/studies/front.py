@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from luts.format.numbers import Floats
+from luts.format.numbers import Floats, Integers
 from orchestrator.report.draw import MUTED, ORANGE, figure
+from search.algorithms.record.skyline import skyline
 from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import BUDGETS, Priced, Truth, open_truth, priced
 from tools.studies._options import Options
@@ -17,29 +18,18 @@ LEAST_SHOWN = 0.85
 """Least top-1 of the picture."""
 
 
-def front_of(latency_ms: Floats, top1: Floats) -> list[int]:
-    """Indices of networks that no other beats in both, the fastest first; of equals the first."""
-    order = np.lexsort((-top1, latency_ms))
-    best, kept = -np.inf, []
-    for index in order:
-        if top1[index] > best:
-            best = top1[index]
-            kept.append(int(index))
-    return kept
-
-
 def main(options: Options) -> str:
     """Price all, draw; the section's text."""
     truth, costs = open_truth(options.truth), priced(options.lut)
     top1 = np.array([truth.accuracy(arch) for arch in costs.archs])
-    front = front_of(costs.latency_ms, top1)
+    front = skyline(np.column_stack([costs.latency_ms, -top1]))
     _draw(costs, top1, front, options)
     return f"""### Every network priced (NAS-Bench-Macro)
 
-All {len(top1):,} networks, latency by {costs.name}; top-1 is the published one on CIFAR-10, mean of the table's
-trainings. {len(front)} networks are on the front: none is as fast and more accurate. It is chosen by the very
-accuracies that it shows, whose noise it takes along. Beside it networks that are equally fast, within {NEAR:.0%}:
-their mean and standard deviation. The picture begins at {LEAST_SHOWN:.0%}, below which
+{costs.made_up}All {len(top1):,} networks, latency by {costs.name}; top-1 is the published one on CIFAR-10,
+mean of the table's trainings. {len(front)} networks are on the front: none is as fast and more accurate. It is
+chosen by the very accuracies that it shows, whose noise it takes along. Beside it networks that are equally fast,
+within {NEAR:.0%}: their mean and standard deviation. The picture begins at {LEAST_SHOWN:.0%}, below which
 {(top1 < LEAST_SHOWN).mean():.0%} of the networks lie.
 
 | networks within | ms | best on the front, % | M MACs | network | equally fast, % | sd, points |
@@ -50,7 +40,7 @@ their mean and standard deviation. The picture begins at {LEAST_SHOWN:.0%}, belo
 """
 
 
-def _row(share: float, costs: Priced, truth: Truth, top1: Floats, front: list[int]) -> str:
+def _row(share: float, costs: Priced, truth: Truth, top1: Floats, front: Integers) -> str:
     budget_ms = costs.budget_ms(share)
     best = [index for index in front if costs.latency_ms[index] <= budget_ms][-1]
     latency_ms, key = costs.latency_ms[best], key_of(costs.archs[best])
@@ -61,7 +51,7 @@ def _row(share: float, costs: Priced, truth: Truth, top1: Floats, front: list[in
     )
 
 
-def _draw(costs: Priced, top1: Floats, front: list[int], options: Options) -> None:
+def _draw(costs: Priced, top1: Floats, front: Integers, options: Options) -> None:
     with figure(620, 380) as drawn:
         panel = drawn.subplots()
         panel.scatter(costs.latency_ms, 100 * top1, s=3, color=MUTED, alpha=0.35, linewidths=0)

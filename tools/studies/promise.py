@@ -22,8 +22,9 @@ from search.algorithms.evaluation.additive import AdditiveModel
 from search.spaces import Arch
 from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import BUDGETS, SPACE, Priced, Truth, open_truth, priced
-from tools.studies._macro_supernets import MacroSupernet, side_by_side, supernets
+from tools.studies._macro_supernets import MacroSupernet, supernets
 from tools.studies._options import Options
+from tools.studies._processes import side_by_side
 from tools.studies._ranks import tau
 from tools.studies._searches import searched, settings_of
 from tools.studies._spreads import points, spread
@@ -179,11 +180,10 @@ def section(
     )
     macs = [truth.macs[key_of(arch)] for arch in costs.archs]
     seeds = f"{len(found)} supernets" if len(found) > 1 else "one supernet: no interval over seeds"
-    made_up = "SIMULATED latencies, not measured on any device. " if costs.simulated else ""
     settings = settings_of(options.quick)
     return f"""### What a search finds, judged by others' trainings (NAS-Bench-Macro)
 
-{made_up}Targets that are missed: {said}.
+{costs.made_up}Targets that are missed: {said}.
 
 Space `nasbench-macro`, latency by {costs.name}, budgets that so many of the 6,561 networks meet by it. {seeds},
 {options.epochs} epochs of `one-cycle` each; the search is that of `bench search` with {settings.evaluations}

@@ -20,10 +20,10 @@ from tools.studies._macro_supernets import (
     SEPARATE,
     MacroSupernet,
     same_in,
-    side_by_side,
     supernets,
 )
 from tools.studies._options import Options
+from tools.studies._processes import side_by_side
 from tools.studies._ranks import tau
 
 NETWORKS = 300

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-
-import torch
+from functools import partial
 
 from luts.format.errors import UsageError
 from search.spaces import Arch, get_arch, get_space
@@ -14,8 +13,10 @@ from search.supernet.data.split import Split
 from search.supernet.model.device import choose_device
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.scope import resolutions_of
 from tools.studies._options import Options
-from tools.studies._supernets import Training, judged, open_images, side_by_side
+from tools.studies._processes import side_by_side
+from tools.studies._supernets import Training, judged, open_images
 
 NETWORK, SPACE = "mobilevit-xxs", "mobilevit"
 BATCH, QUICK_BATCH = 16, 2
@@ -44,12 +45,7 @@ def main(options: Options) -> str:
     ]
     sides = get_space(SPACE).resolutions
     asked = [arch.with_resolution(side) for side in (sides[:1] if options.quick else sides)]
-    if options.quick:
-        device = choose_device(options.on)
-        scores = [judged(run, asked, images, device, CALIBRATION_BATCHES) for run in runs]
-    else:
-        scores = side_by_side(_alone, runs, [asked] * len(runs), options)
-    told = iter(scores)
+    told = iter(side_by_side(partial(_judged, archs=asked, quick=options.quick), runs, options))
     found = {way: [next(told) for _ in range(options.seeds)] for way in ways}
     return _section(found, ways, asked, images, options)
 
@@ -71,7 +67,7 @@ def _ways(arch: Arch, images: ImageData, options: Options) -> dict[str, Recipe]:
         precision="bf16",
         channels_last=True,
     )
-    steps = Schedule(sampled, images.split.train, get_space(SPACE).resolutions).steps_per_epoch
+    steps = _schedule(sampled, images).steps_per_epoch
     batch = len(images.split.train) // steps
     return {
         f"{arch.resolution} px alone": sampled.model_copy(
@@ -90,10 +86,8 @@ def _images(text: str, quick: bool) -> ImageData:
     return images
 
 
-def _alone(run: Training, archs: Sequence[Arch], on: str, number: int) -> dict[Arch, float]:
-    """In a process of its own, which has one core; with GPUs they take turns."""
-    torch.set_num_threads(1)
-    return judged(run, archs, _images(run.data, quick=False), choose_device(on, number), CALIBRATION_BATCHES)
+def _judged(run: Training, on: str, number: int, archs: Sequence[Arch], quick: bool) -> dict[Arch, float]:
+    return judged(run, archs, _images(run.data, quick), choose_device(on, number), CALIBRATION_BATCHES)
 
 
 def _section(
@@ -128,8 +122,7 @@ scale and not of detail.
 
 
 def _schedule(recipe: Recipe, images: ImageData) -> Schedule:
-    sides = get_space(SPACE).resolutions if recipe.resolutions == "space" else recipe.resolutions
-    return Schedule(recipe, images.split.train, sides)
+    return Schedule(recipe, images.split.train, resolutions_of(recipe, get_space(SPACE)))
 
 
 def _megapixels(recipe: Recipe, images: ImageData) -> float:

@@ -58,10 +58,9 @@ def main(options: Options) -> str:
                 if name != DEFAULT
             ]
     most = SearchSettings(generations=generations).evaluations
-    made_up = "SIMULATED latencies, not measured on any device. " if costs.simulated else ""
     return f"""### Strategies where the truth is known (NAS-Bench-Macro)
 
-{made_up}Space `nasbench-macro` (6,561 networks), latency by {costs.name}; the objective is the
+{costs.made_up}Space `nasbench-macro` (6,561 networks), latency by {costs.name}; the objective is the
 published top-1 on CIFAR-10, mean of the table's trainings, so nothing was trained here. Evaluations until the best
 so far is within 0.1 or 0.3 points of the best network within the budget, of {most} at most: median and 90th
 percentile of {options.seeds} seeds, in brackets the share of seeds that came so near.

@@ -3,18 +3,10 @@
 import json
 import re
 
-import numpy as np
-
 from search.spaces.nasbench_macro import key_of
 from tests.support.search_world import make_price
 from tools.studies import _macro, front
 from tools.studies._options import Options
-
-
-def test_what_another_beats_in_both_is_not_on_it():
-    latency_ms = np.array([3.0, 1.0, 2.0, 2.0, 4.0])
-    top1 = np.array([0.9, 0.5, 0.6, 0.7, 0.8])
-    assert front.front_of(latency_ms, top1) == [1, 3, 0]
 
 
 def test_the_last_row_is_the_best_of_all(tmp_path, monkeypatch):
@@ -32,4 +24,5 @@ def test_the_last_row_is_the_best_of_all(tmp_path, monkeypatch):
     assert [(float(ms), float(top1), key) for ms, top1, key in last] == [
         (round(float(costs.latency_ms[17]), 3), 95.0, best)
     ]
+    assert "SIMULATED latencies" in section
     assert (tmp_path / "front.png").exists()

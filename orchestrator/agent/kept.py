@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 
-from luts.format.workers import start_worker, worker_context
+from luts.format.workers import end_with_parent, start_worker, worker_context
 from orchestrator.agent.server import Server, listen
 from orchestrator.agent.store import ModelStore
 from orchestrator.wire.errors import DeviceError
@@ -51,14 +48,7 @@ def keep_serving(
 def _serve(listener: socket.socket, token: str, store: ModelStore, started: Event) -> None:
     from orchestrator.agent.host import host_agent
 
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    end_with_parent()
     server = Server(host_agent(token, store), listener)
     started.set()
     server.serve()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(0)

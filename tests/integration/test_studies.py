@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tools.studies import (
     inheritance,
 )
 from tools.studies._networks import classifier
+from tools.studies._options import Options
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +122,11 @@ def test_shares_of_attention_get_the_latencies_of_a_device_whose_truth_is_known(
         assert float(low) <= float(ratio) <= float(high)
 
 
+ALONE = Options(
+    None, quick=True, seeds=1, epochs=1, jobs=1, device="host", budget_s=1, pictures=Path("unused")
+)
+
+
 def job_of(images, epochs):
     keys = tuple(block.key for block in classifier("split", 1, 8, 2, 4, 10))
     return _training.Job(keys, "digits", images.source.digest, epochs, seed=0, quick=True)
@@ -128,7 +135,7 @@ def job_of(images, epochs):
 def test_a_training_that_was_cut_off_goes_on_as_if_it_never_was(folders, monkeypatch):
     images = _training.open_images(None, quick=True)
     job = job_of(images, 2)
-    whole = _training.train_all([job], images, 1)[0]
+    whole = _training.train_all([job], ALONE)[0]
     job.path.unlink()
     save = _training._save
 
@@ -138,9 +145,9 @@ def test_a_training_that_was_cut_off_goes_on_as_if_it_never_was(folders, monkeyp
 
     monkeypatch.setattr(_training, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        _training.train_all([job], images, 1)
+        _training.train_all([job], ALONE)
     monkeypatch.setattr(_training, "_save", save)
-    again = _training.train_all([job], images, 1)[0]
+    again = _training.train_all([job], ALONE)[0]
     assert again.accuracy == whole.accuracy
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name]), name
@@ -149,10 +156,10 @@ def test_a_training_that_was_cut_off_goes_on_as_if_it_never_was(folders, monkeyp
 def test_a_damaged_checkpoint_is_named(folders):
     images = _training.open_images(None, quick=True)
     job = job_of(images, 1)
-    _training.train_all([job], images, 1)
+    _training.train_all([job], ALONE)
     job.path.write_bytes(job.path.read_bytes()[:100])
     with pytest.raises(InvalidArtifactError, match="remove it and train again"):
-        _training.train_all([job], images, 1)
+        _training.train_all([job], ALONE)
 
 
 def test_other_seeds_and_networks_are_other_trainings():

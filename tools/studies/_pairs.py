@@ -56,7 +56,7 @@ def trained_pair(options: Options) -> Pair:
         ]
         for kind, network in blocks.items()
     }
-    everything = train_all([job for of_kind in jobs.values() for job in of_kind], images, options.jobs)
+    everything = train_all([job for of_kind in jobs.values() for job in of_kind], options)
     return Pair(
         images,
         blocks,

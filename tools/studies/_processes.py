@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from luts.format.workers import end_with_parent
 from tools.studies._options import Options
 
 Thing = TypeVar("Thing")
@@ -24,8 +25,12 @@ def side_by_side(
     """
     if options.jobs == 1 or len(things) == 1:
         return [work(thing, options.on, 0) for thing in things]
-    with ProcessPoolExecutor(
-        options.jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
-    ) as pool:
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"), _begin) as pool:
         asked = [pool.submit(work, thing, options.on, number) for number, thing in enumerate(things)]
         return [each.result() for each in asked]
+
+
+def _begin() -> None:
+    """A worker has one core, and leaves no training behind that nobody waits for."""
+    torch.set_num_threads(1)
+    end_with_parent()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +24,8 @@ from search.networks import Network, build_network
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe import Recipe
+from tools.studies._options import Options
+from tools.studies._processes import side_by_side
 
 QUICK_STEPS = 3
 BATCH = 128
@@ -84,26 +84,14 @@ def judged(images: ImageData, quick: bool) -> np.ndarray:
     return images.split.validation[: BATCH if quick else None]
 
 
-def train_all(jobs: Sequence[Job], images: ImageData, processes: int) -> list[Trained]:
+def train_all(jobs: Sequence[Job], options: Options) -> list[Trained]:
     """Train what is not trained yet, side by side, and load all of them."""
-    missing = [job for job in jobs if not _finished(job)]
-    if processes > 1 and len(missing) > 1:
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-            for number, _ in enumerate(pool.map(_train_alone, missing), 1):
-                print(f"trained {number} of {len(missing)}", flush=True)
-    else:
-        for job in missing:
-            _train(job, images)
+    side_by_side(_train, [job for job in jobs if not _finished(job)], options)
     return [_load(job) for job in jobs]
 
 
-def _train_alone(job: Job) -> None:
-    """In a process of its own, which has one core."""
-    torch.set_num_threads(1)
-    _train(job, open_images(job.data, job.quick))
-
-
-def _train(job: Job, images: ImageData) -> None:
+def _train(job: Job, _on: str, _number: int) -> None:
+    images = open_images(job.data, job.quick)
     torch.manual_seed(job.seed)
     network = build_network(parse_keys(job.keys)).to(memory_format=torch.channels_last)
     recipe = Recipe(

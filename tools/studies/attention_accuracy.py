@@ -96,7 +96,7 @@ def main(options: Options) -> str:
         ]
         for count, width in chosen.items()
     }
-    trained = iter(train_all([job for of_count in jobs.values() for job in of_count], images, options.jobs))
+    trained = iter(train_all([job for of_count in jobs.values() for job in of_count], options))
     points = [
         Point(
             count / BLOCKS,

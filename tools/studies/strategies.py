@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from luts.format.numbers import Floats
+from luts.format.workers import end_with_parent
 from search.algorithms import Budget, SearchSettings, search, strategy_names
 from search.spaces import Arch
 from tools.studies._macro import BUDGETS, SPACE, Priced, Truth, open_truth, priced
@@ -35,7 +36,7 @@ def main(options: Options) -> str:
     spawned = multiprocessing.get_context("spawn")
     names = [name for name in strategy_names() if name != "pareto"] + ["pareto"]
     rows, compared = [], []
-    with ProcessPoolExecutor(options.jobs, mp_context=spawned) as pool:
+    with ProcessPoolExecutor(options.jobs, spawned, end_with_parent) as pool:
         for share in BUDGETS:
             budget_ms = costs.budget_ms(share)
             within = [a for a, ms in zip(costs.archs, costs.latency_ms, strict=True) if ms <= budget_ms]

@@ -34,6 +34,7 @@ from search.spaces import Arch
 from search.supernet.train.compute import ComputeSettings
 from search.supernet.train.interrupt import deferred_interrupt
 from search.supernet.train.memory import keep_freed_memory
+from search.supernet.train.one_trainer import only_training
 
 JUDGED_TOGETHER = 16
 """Validation images that go through the network at once."""
@@ -118,7 +119,12 @@ class DenseTrainer:
             InvalidArtifactError: the checkpoint or an image is damaged.
             UsageError: the checkpoint is of another run.
             StorageError: checkpoint or log can't be written.
+            BusyFolderError: another process trains in the directory.
         """
+        with only_training(self.directory):
+            return self._run(on_progress)
+
+    def _run(self, on_progress: Callable[[DenseProgress], None] | None) -> DenseInfo:
         if self.compute.device.type == "cpu":
             keep_freed_memory()
         info = self._resume()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from search.supernet.train.initial import Initial
 from search.supernet.train.interrupt import deferred_interrupt
 from search.supernet.train.logs import CsvLog
 from search.supernet.train.memory import keep_freed_memory
+from search.supernet.train.one_trainer import only_training
 from search.supernet.train.optimizer import Optimizer, SlicedAdamW
 from search.supernet.train.precision import Precision
 from search.supernet.train.probe import held_out_top1, probe_images, probes
@@ -127,7 +129,12 @@ class Trainer:
                 needs, once the steps before are saved.
             UsageError: the checkpoint is of another run.
             StorageError: checkpoint or log can't be written.
+            BusyFolderError: another process trains in the directory.
         """
+        with only_training(self.directory) if self.group.leads else nullcontext():
+            return self._run(on_progress)
+
+    def _run(self, on_progress: Callable[[Progress], None] | None) -> CheckpointInfo:
         if self.compute.device.type == "cpu":
             keep_freed_memory()
         info = self._resume()

@@ -19,6 +19,7 @@ from search.networks import build_network
 from search.networks.backbone import is_head
 from search.spaces import get_space
 from search.spaces.tasks import with_task
+from search.supernet.train.one_trainer import BusyFolderError, only_training
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra `dense`)")
@@ -159,6 +160,12 @@ def test_a_backbone_that_is_not_frozen_moves(trainer, tmp_path, backbone):
 def test_weights_of_another_backbone_are_refused(trainer, tmp_path):
     with pytest.raises(UsageError, match="--init elsewhere: the weights lack"):
         trainer(tmp_path, initial=BackboneWeights("elsewhere", {"0.conv.weight": torch.zeros(1)}))
+
+
+def test_a_second_training_in_the_folder_is_refused(trainer, tmp_path):
+    run = trainer(tmp_path)
+    with only_training(tmp_path), pytest.raises(BusyFolderError, match="another process trains in"):
+        run.run()
 
 
 def test_other_first_weights_are_another_run(trainer, tmp_path, backbone):

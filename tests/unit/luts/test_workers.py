@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM while worker processes start: nothing of theirs is told on the terminal."""
+"""Workers leave nothing on the terminal at Ctrl-C and SIGTERM, and none outlives the process that started it."""
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +59,37 @@ def test_what_is_left_behind_is_removed_without_a_word(tmp_path, name, code):
     """A lock of a context without fork is a semaphore that Python's tracker removes."""
     done = ended(tmp_path, name)
     assert (done.returncode, done.stderr) == (code, "")
+
+
+BUSY = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from luts.format.workers import end_with_parent
+
+def work(_):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+        pool.submit(work, 0).result()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_worker_in_the_middle_of_its_work_ends_with_its_parent(tmp_path):
+    program = tmp_path / "busy.py"
+    program.write_text(BUSY)
+    with subprocess.Popen(
+        [sys.executable, program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=module_environment(PYTHONPATH=":".join(sys.path)),
+    ) as parent:
+        worker = Path("/proc") / parent.stdout.readline().strip()
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while worker.exists() and (worker / "cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

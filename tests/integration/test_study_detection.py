@@ -1,4 +1,4 @@
-"""The study of detection on next to nothing, with latencies made up here: it trains, exports and goes on."""
+"""The study of detection on next to nothing, with latencies made up here: side by side, exported, gone on with."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_it_trains_exports_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(detection, "_measured", lambda *_: ROWS)
     monkeypatch.setattr(detection, "TASKS", ("segmentation",))
-    arguments = ["detection", "--quick", "--seeds", "1", "--epochs", "1"]
+    arguments = ["detection", "--quick", "--seeds", "2", "--epochs", "1", "--jobs", "2"]
     command.main(arguments)
     first = capsys.readouterr().out
     assert "sha256 of the set" in first

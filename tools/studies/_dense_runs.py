@@ -77,15 +77,14 @@ class Setting:
     def trained(self, runs: Sequence[tuple[str, Arch, Task, int]]) -> list[Path]:
         """Folders of runs (name, backbone, task, seed), side by side."""
         self.images()
-        side_by_side(
-            self._pretrained, list(dict.fromkeys(backbone for _, backbone, _, _ in runs)), self.options
-        )
+        backbones = list(dict.fromkeys(backbone for _, backbone, _, _ in runs))
+        side_by_side(self._pretrain, backbones, self.options)
         return side_by_side(self._train, runs, self.options)
 
-    def _train(self, run: tuple[str, Arch, Task, int], on: str, number: int) -> Path:
-        """Goes on where it was cut off."""
+    def _train(self, run: tuple[str, Arch, Task, int], on: str, _number: int) -> Path:
+        """From its backbone, which is trained; goes on where it was cut off."""
         name, backbone, task, seed = run
-        images, init = self.images(), f"supernet:{self._pretrained(backbone, on, number)}"
+        images, init = self.images(), f"supernet:{self._classifier(backbone)}"
         quick = self.options.quick
         recipe = DenseRecipe(
             epochs=self.options.epochs,
@@ -99,16 +98,16 @@ class Setting:
         train_dense(task, backbone, images, output, recipe, init=init, on=on)
         return output
 
-    def _pretrained(self, backbone: Arch, on: str, _number: int) -> Path:
-        """The folder of a classifier's training."""
-        plain = without_task(backbone)
-        output = self.folder / f"backbone-{plain.digest}"
-        changes = {"arch": plain.to_json(), "epochs": BACKBONE_EPOCHS}
+    def _pretrain(self, backbone: Arch, on: str, _number: int) -> None:
+        changes = {"arch": without_task(backbone).to_json(), "epochs": BACKBONE_EPOCHS}
         if self.options.quick:
             changes["batch_size"] = 512
         recipe = changed(get_recipe("finetune"), changes, {})
-        train_supernet(None, self.labelled, output, recipe, on=on)
-        return output
+        train_supernet(None, self.labelled, self._classifier(backbone), recipe, on=on)
+
+    def _classifier(self, backbone: Arch) -> Path:
+        """The folder of its training on the labelled images."""
+        return self.folder / f"backbone-{without_task(backbone).digest}"
 
 
 def curve(run: Path, figure: str) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from luts.format.errors import UsageError
 from search.spaces import Arch, get_arch, get_space
@@ -109,8 +110,8 @@ def _section(
     head = " | ".join(f"at {arch.resolution} px" for arch in asked)
     return f"""### MobileViT's multi-scale sampler at equal steps
 
-`{NETWORK}` on {images.source.name}, from random weights, {options.epochs} epochs or {steps} steps in bf16,
-{options.seeds} seeds. A step has as many images on average whatever the way; its pixels are in the table, in
+`{NETWORK}` on {Path(images.source.name).stem}, from random weights, {steps} steps (epochs: {options.epochs}) in
+bf16, seeds: {options.seeds}. A step has as many images on average whatever the way; its pixels are in the table, in
 millions. Top-1 on {len(images.split.validation):,} validation images in percent, BN recalibrated at each size;
 smallest and largest of the seeds in brackets. Images are stretched from {images.side} px, so that sizes tell of
 scale and not of detail.

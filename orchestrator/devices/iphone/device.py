@@ -32,6 +32,8 @@ _CODE_TRIES = 5
 _START_S = 30.0
 # An agent that hangs up again and again has another reason than its last client.
 _HANG_UP_S = 10.0
+# A phone whose cable was put in a moment ago is listed, and may refuse its services still.
+_SETTLE_S = 5.0
 _POLL_S = 0.25
 
 
@@ -155,13 +157,21 @@ class IphoneDevice:
         return self._ask_for_code()
 
     def _make_trusted(self) -> None:
-        self._state = self._driver.look(self._state.udid)
+        self._state = self._look()
         if self._state.trust == "unpaired":
             self._access.say(f"unlock {self._title}, tap Trust on it and type its passcode")
             self._driver.pair(self._state.udid, _TRUST_S)
-            self._state = self._driver.look(self._state.udid)
+            self._state = self._look()
         if self._state.trust != "trusted" or self._state.connection != "usb":
             raise DeviceError(f"{self._title}: {self._state.next_step}, and run the same command again")
+
+    def _look(self) -> IphoneState:
+        deadline_s = time.monotonic() + _SETTLE_S
+        while (state := self._driver.look(self._state.udid)).trust == "silent":
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(_POLL_S)
+        return state
 
     def _install(self, app: Path) -> None:
         package = read_ipa(app)

@@ -103,8 +103,8 @@ class MobileDevice:
         try:
             async with asyncio.timeout(_LOOK_S), self._lockdown(udid) as client:
                 return await self._describe(client, udid, connection)
-        except (pmd.ConnectionFailedError, pmd.ConnectionTerminatedError, OSError):
-            return IphoneState(udid, connection)
+        except (pmd.ConnectionFailedError, pmd.ConnectionTerminatedError, OSError) as error:
+            return IphoneState(udid, connection, silence=one_line(error))
 
     async def _describe(
         self, client: PlistUsbmuxLockdownClient, udid: str, connection: Connection

@@ -25,7 +25,7 @@ class IphoneState:
 
     `product_type`, `ios` and `owner_name` are empty where it did not tell. `developer_mode` is None before iOS 16,
     which has none, and where it did not tell. `apps` has the versions of the app by identifier, as each team that
-    signed one has its own; None where that is not known.
+    signed one has its own; None where that is not known. `silence` is why it did not answer.
     """
 
     udid: str
@@ -36,12 +36,16 @@ class IphoneState:
     trust: Trust = "silent"
     developer_mode: bool | None = None
     apps: Mapping[str, str] | None = None
+    silence: str = ""
 
     @property
     def next_step(self) -> str:
         """What stands in the way and what to do about it; empty where nothing does."""
         if self.connection != "usb":
             return "seen over the network only: connect it by cable"
+        if self.trust == "silent":
+            reason = f" ({self.silence})" if self.silence else ""
+            return f"it does not answer{reason}: unlock it, or unplug it and plug it in again"
         if self.trust != "trusted":
             return _TRUST_STEPS[self.trust]
         if self.developer_mode is False:
@@ -65,5 +69,4 @@ _TWO_APPS_STEP = "several copies of the app are installed ({}): delete all but o
 _TRUST_STEPS = {
     "unpaired": "it does not trust this computer yet: unlock it, then tap Trust when it asks",
     "locked": "it is locked: unlock it with its passcode",
-    "silent": "it does not answer: unlock it, or unplug it and plug it in again",
 }

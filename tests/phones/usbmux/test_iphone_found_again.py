@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.phones import find_iphone
 from orchestrator.wire.errors import AgentLost, DeviceError
 from tests.support.usbmux.fake_phone import FakePhone
@@ -76,6 +77,30 @@ def test_app_that_ended_while_the_cable_was_out_is_started_again(
         assert device.agent_starts == 2
     first, second = phone.launches
     assert first == second
+
+
+def test_phone_that_answers_only_a_moment_after_its_cable_was_put_in_is_waited_for(
+    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
+) -> None:
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+        usbmuxd.unplug(phone)
+        phone.quit_app()
+        phone.refused_calls = 2
+        usbmuxd.plug_in(phone)
+        device.connect().close()
+        assert device.agent_starts == 2
+    assert not phone.refused_calls
+
+
+def test_phone_that_never_answers_is_named_with_the_reason(
+    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "_SETTLE_S", 0.1)
+    with find_iphone(IPHONE_13, owner.access) as device:
+        phone.refused_calls = 1000
+        with pytest.raises(DeviceError, match=r"it does not answer \(.+\): unlock it"):
+            device.connect()
 
 
 def test_app_that_its_owner_opened_anew_is_asked_for(phone: FakePhone, owner: Owner) -> None:

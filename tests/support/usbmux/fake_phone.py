@@ -38,6 +38,7 @@ class FakePhone:
         trusts_after: Answers that the dialog is still open before the owner acts; a real phone gives one or more.
         hosts: Pair records of the computers that it trusts, by HostID.
         locked: The passcode has not been typed since the phone started.
+        refused_calls: Connections to lockdownd that are still refused, as after the cable was put in.
         developer_image: The developer disk image is mounted, so that a computer can start apps.
         in_front: The app is on the screen, as a computer puts it there.
         tunnelled: Who talks to it does so from inside a tunnel, as tests make believe.
@@ -55,6 +56,7 @@ class FakePhone:
     owner: Literal["trusts", "denies", "away", "locked"] = "trusts"
     trusts_after: int = 1
     locked: bool = False
+    refused_calls: int = 0
     developer_mode: bool = True
     developer_image: bool = True
     in_front: bool = False
@@ -153,6 +155,9 @@ class FakePhone:
     def dial(self, port: int) -> Talk | None:
         """Who answers on a port of the phone; None where nobody does."""
         if port == LOCKDOWN_PORT:
+            if self.refused_calls:
+                self.refused_calls -= 1
+                return None
             return lambda sock: LockdownSession(self, sock).serve()
         if port == AGENT_PORT:
             return self._dial_app()

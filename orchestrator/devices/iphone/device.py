@@ -166,11 +166,12 @@ class IphoneDevice:
             raise DeviceError(f"{self._title}: {self._state.next_step}, and run the same command again")
 
     def _look(self) -> IphoneState:
+        """What is known of the phone now; one at the cable that does not answer yet gets `_SETTLE_S` to begin."""
         deadline_s = time.monotonic() + _SETTLE_S
-        while (state := self._driver.look(self._state.udid)).trust == "silent":
-            if time.monotonic() > deadline_s:
-                break
+        state = self._driver.look(self._state.udid)
+        while state.connection == "usb" and state.trust == "silent" and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
+            state = self._driver.look(self._state.udid)
         return state
 
     def _install(self, app: Path) -> None:

@@ -43,11 +43,8 @@ class IphoneState:
         """What stands in the way and what to do about it; empty where nothing does."""
         if self.connection != "usb":
             return "seen over the network only: connect it by cable"
-        if self.trust == "silent":
-            reason = f" ({self.silence})" if self.silence else ""
-            return f"it does not answer{reason}: unlock it, or unplug it and plug it in again"
         if self.trust != "trusted":
-            return _TRUST_STEPS[self.trust]
+            return _TRUST_STEPS[self.trust].format(silence=f" ({self.silence})" if self.silence else "")
         if self.developer_mode is False:
             return DEVELOPER_MODE_STEP
         return self.app_step
@@ -69,4 +66,5 @@ _TWO_APPS_STEP = "several copies of the app are installed ({}): delete all but o
 _TRUST_STEPS = {
     "unpaired": "it does not trust this computer yet: unlock it, then tap Trust when it asks",
     "locked": "it is locked: unlock it with its passcode",
+    "silent": "it does not answer{silence}: unlock it, or unplug it and plug it in again",
 }

@@ -65,32 +65,21 @@ def test_usbmuxd_that_ends_with_its_last_phone_is_waited_for_too(
         again[0].close()
 
 
+@pytest.mark.parametrize("refused_calls", [0, 2], ids=["answers at once", "answers a moment later"])
 def test_app_that_ended_while_the_cable_was_out_is_started_again(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
+    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner, refused_calls: int
 ) -> None:
     with find_iphone(IPHONE_13, owner.access) as device:
         device.connect().close()
         usbmuxd.unplug(phone)
         phone.quit_app()
-        usbmuxd.plug_in(phone)
-        device.connect().close()
-        assert device.agent_starts == 2
-    first, second = phone.launches
-    assert first == second
-
-
-def test_phone_that_answers_only_a_moment_after_its_cable_was_put_in_is_waited_for(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
-) -> None:
-    with find_iphone(IPHONE_13, owner.access) as device:
-        device.connect().close()
-        usbmuxd.unplug(phone)
-        phone.quit_app()
-        phone.refused_calls = 2
+        phone.refused_calls = refused_calls
         usbmuxd.plug_in(phone)
         device.connect().close()
         assert device.agent_starts == 2
     assert not phone.refused_calls
+    first, second = phone.launches
+    assert first == second
 
 
 def test_phone_that_never_answers_is_named_with_the_reason(

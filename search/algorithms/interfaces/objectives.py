@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from luts.format.errors import UsageError
+from luts.format.registry import Registry
 from search.algorithms.interfaces.objective import Movable, Objective
-from search.algorithms.interfaces.registry import Registry
+from search.spaces.plugins import load_installed
 
 OpensObjective = Callable[[Path | None, str | None], Objective]
 """Called with the folder of the supernet and the text of the image source that a search was given, or None."""
 
 Own = TypeVar("Own", bound=OpensObjective)
 
-OBJECTIVES: Registry[OpensObjective] = Registry("objective")
+OBJECTIVES: Registry[OpensObjective] = Registry("objective", load_installed)
 
 
 def register_objective(name: str) -> Callable[[Own], Own]:

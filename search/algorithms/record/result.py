@@ -11,8 +11,9 @@ from luts.format.atomic_file import write_atomically
 from luts.format.code_version import CodeVersion
 from luts.format.errors import BlocktimeError
 from luts.format.json_file import read_json
+from luts.format.registry import NAME
 from luts.format.values import Value
-from search.algorithms.record.settings import INHERITED_ACCURACY, NAME, Budget, SearchSettings
+from search.algorithms.record.settings import INHERITED_ACCURACY, Budget, SearchSettings
 from search.spaces import Arch
 from search.spaces.registry import MAX_ARCH_BYTES, arch_from_json
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from luts.format.registry import NAME
 from luts.format.values import Value
 
 INHERITED_ACCURACY = "inherited-accuracy"
@@ -37,9 +38,6 @@ class Budget(Value):
 
 Criterion = Literal["accuracy", "latency", "params", "macs", "memory"]
 """What architectures are compared by; `accuracy` is what the objective says."""
-
-NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-"""Of a strategy or an objective."""
 
 
 class SearchSettings(Value):

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from luts.format.errors import UsageError
-from search.algorithms.interfaces.registry import Registry
+from luts.format.registry import Registry
 from search.algorithms.record.result import Evaluated
 from search.algorithms.study.study import Study
 from search.spaces import Arch
+from search.spaces.plugins import load_installed
 
 
 class Strategy(ABC):
@@ -40,7 +41,7 @@ class Strategy(ABC):
 
 Own = TypeVar("Own", bound=type[Strategy])
 
-STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", load_installed)
 
 
 def register_strategy(name: str) -> Callable[[Own], Own]:

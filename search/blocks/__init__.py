@@ -20,11 +20,10 @@ from search.blocks.sequence import (
     group_blocks,
     peak_activation_bytes,
 )
-from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs, SideSpec, param
+from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs, SideSpec, param
 
 __all__ = [
     "BlockSpec",
-    "ChannelRoles",
     "Conv",
     "ConvHead",
     "EnclosingSpec",

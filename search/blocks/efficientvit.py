@@ -13,7 +13,7 @@ from typing import ClassVar
 from search.blocks.head import FcHead
 from search.blocks.registry import register
 from search.blocks.shapes import ChannelKeeping, Projecting
-from search.blocks.spec import ChannelRoles, Macs, conv_out, make_divisible, param
+from search.blocks.spec import Macs, conv_out, make_divisible, param
 
 STEM_FRACTIONS = (8, 4, 2, 1)
 """The stem's convolutions have 1/8, 1/4, 1/2 and all of its output channels."""
@@ -106,9 +106,6 @@ class FfnBlock(ChannelKeeping):
 
     def live_elements(self) -> int:
         return max(3 * self.channels, 2 * self.channels + self.hidden) * self.resolution**2
-
-    def channel_roles(self) -> ChannelRoles:
-        return {"feed.expand.bn": (("ffn", self.hidden),)}
 
 
 @register

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from luts.format.errors import UsageError
 from search.blocks.registry import register
 from search.blocks.shapes import ChannelKeeping
-from search.blocks.spec import ChannelRoles, Factors, Macs, param
+from search.blocks.spec import Factors, Macs, param
 
 
 @register
@@ -161,8 +161,3 @@ class CascadedGroupAttention(ChannelKeeping):
     def factors(self) -> Factors:
         offsets = {f"heads.{head}.bias.table": {0: (self.side, self.side)} for head in range(self.heads)}
         return {**offsets, "proj.1.conv.weight": {1: (self.heads, self.v_dim)}}
-
-    def channel_roles(self) -> ChannelRoles:
-        widths = (("q", self.qk_dim), ("k", self.qk_dim), ("v", self.v_dim))
-        heads = range(self.heads)
-        return {f"heads.{head}.{role}.bn": ((role, width),) for head in heads for role, width in widths}

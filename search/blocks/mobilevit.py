@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from search.blocks.registry import register
 from search.blocks.shapes import ChannelKeeping, DimKeeping
-from search.blocks.spec import BlockSpec, ChannelRoles, EnclosingSpec, Factors, Macs, param
+from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs, param
 
 
 def padded_side(resolution: int, patch: int) -> int:
@@ -183,7 +183,3 @@ class MobileViTLayer(DimKeeping):
     def factors(self) -> Factors:
         heads = (self.heads, self.head_dim)
         return {"qkv.weight": {0: (3, *heads)}, "qkv.bias": {0: (3, *heads)}, "proj.weight": {1: heads}}
-
-    def channel_roles(self) -> ChannelRoles:
-        inner = self.inner
-        return {"qkv": (("q", inner), ("k", inner), ("v", inner)), "fc1": (("ffn", self.hidden),)}

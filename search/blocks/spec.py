@@ -16,9 +16,6 @@ from typing import Any, ClassVar, Self
 Factors = Mapping[str, Mapping[int, tuple[int, ...]]]
 """Parameter -> dimension -> the factors that it is a product of, the outermost first."""
 
-ChannelRoles = Mapping[str, tuple[tuple[str, int], ...]]
-"""Layer of the module -> what its output channels are, in order: pairs of a role and a number of channels."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Macs:
@@ -125,13 +122,6 @@ class BlockSpec(ABC):
         The first h of H heads of d channels are not the first channels of a query, key and value end to end:
         `qkv.weight` has (3, H, d) in dimension 0. Left out, a dimension keeps its first channels, a kernel its
         centre.
-        """
-        return {}
-
-    def channel_roles(self) -> ChannelRoles:
-        """Of the layers whose channels an analysis of importance compares, which are `q`, `k`, `v` and `ffn`.
-
-        Where BN follows a layer, it is BN that is named.
         """
         return {}
 

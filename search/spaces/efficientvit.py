@@ -11,13 +11,11 @@ from collections.abc import Callable
 
 from search.blocks import BlockSpec
 from search.blocks.efficientvit import BnFcHead, FfnBlock, OverlapStem, PatchMerging
-from search.blocks.efficientvit_ablations import LayerNormFcHead
 from search.blocks.efficientvit_attention import CascadedGroupAttention
 from search.spaces.arch import Arch
 from search.spaces.family import register_head, register_stage
 from search.spaces.layout import Stage, Value
 from search.spaces.space import Space
-from search.spaces.undone import UNDONE, undo
 
 _PAPER_QK = 16
 """Channels of every query and key in M0 to M5 (section 3.3)."""
@@ -45,10 +43,7 @@ def sandwich_slots(v: dict[str, Value]) -> list[str]:
 
 @register_stage("efficientvit", slots=sandwich_slots)
 def sandwiches(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """The first stage's stem, or patch merging between two FFN blocks; then `depth` sandwiches.
-
-    A stage may have a value `undone`, the number of a choice of table 6 in `UNDONE`.
-    """
+    """Return the first stage's stem, or patch merging between two FFN blocks; then `depth` sandwiches."""
     width, ratio, heads, ffns = int(v["width"]), float(v["ratio"]), int(v["heads"]), int(v["ffns"])
     down: list[BlockSpec]
     if int(v["stride"]) == STEM_STRIDE:
@@ -69,12 +64,10 @@ def sandwiches(v: dict[str, Value], channels: int, resolution: int) -> list[Bloc
         int(v["window"]),
     )
     ffn = [_made(FfnBlock, side, width, ratio)] * ffns
-    blocks = down + [*ffn, attention, *ffn] * int(v["depth"])
-    return list(undo(blocks, UNDONE[int(v["undone"])])) if "undone" in v else blocks
+    return down + [*ffn, attention, *ffn] * int(v["depth"])
 
 
 register_head("bnfc", BnFcHead)
-register_head("lnfc", LayerNormFcHead)
 
 
 def _stage(

@@ -1,7 +1,7 @@
 """Published networks that are not members of a search space: by name, as the list of their blocks.
 
-They are those that table 2 of the AutoViT paper compares with, at the 224 px of their own papers, and
-EfficientViT-M4 with one of its choices undone, the rows of its paper's table 6.
+They are those that table 2 of the AutoViT paper compares with, at the 224 px of their own papers. A plug-in adds
+others with `register_published`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from luts.format.errors import UsageError
 from search.blocks import BlockSpec, Macs, boundary_bytes, count
 from search.blocks.ceit import CeitEncoder, CeitLayer, CeitStem
 from search.blocks.espnet import Eesp, EspHead, EspTrunk
@@ -16,11 +17,7 @@ from search.blocks.localvit import LocalVitLayer
 from search.blocks.shufflenet import ShuffleHead, ShuffleStem, ShuffleUnit
 from search.blocks.t2t import T2tEmbed, T2tLayer, T2tPerformer
 from search.blocks.tokens import TokenEmbed, TokenHead
-from search.spaces.efficientvit import PAPER_ARCHS
-from search.spaces.undone import UNDONE, undo
-
-ABLATED = "efficientvit-m4"
-"""Of which the paper undoes one choice after another."""
+from search.spaces.plugins import load_installed
 
 RESOLUTION = 224
 CLASSES = 1000
@@ -134,17 +131,21 @@ _PUBLISHED = (
         tuple(_localvit(192, 4, 12, 192)),
     ),
     Published("ceit-t", "Yuan et al. 2021, CeiT-T, as in the authors' code", tuple(_ceit(64, 192, 3, 12))),
-    *(
-        Published(
-            f"{ABLATED}-{change}",
-            f"Liu et al. 2023, EfficientViT-M4, table 6: {change}",
-            undo(PAPER_ARCHS[ABLATED].blocks(), change),
-        )
-        for change in UNDONE[1:]
-    ),
 )
+_NETWORKS = {network.name: network for network in _PUBLISHED}
+
+
+def register_published(network: Published) -> None:
+    """Make a network known by its name.
+
+    Raises:
+        UsageError: another network has this name.
+    """
+    if _NETWORKS.setdefault(network.name, network) != network:
+        raise UsageError(f"network {network.name!r} is registered twice; choose another name")
 
 
 def list_published() -> dict[str, Published]:
-    """All published networks by name."""
-    return {network.name: network for network in _PUBLISHED}
+    """Return all published networks by name, those of plug-ins included."""
+    load_installed()
+    return dict(_NETWORKS)

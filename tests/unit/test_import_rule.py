@@ -21,7 +21,6 @@ ROOMS = (
     "search/networks",
     "search/spaces",
     "search/outputs",
-    "search/analysis",
     "search/supernet/recipe",
     "search/supernet/data",
     "search/supernet/model",

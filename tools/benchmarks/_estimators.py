@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from luts.baselines import ESTIMATORS, Observations
 from luts.estimate.accuracy import kendall_tau, mape, relative_errors, share_within
 from luts.estimate.estimation import Estimation
 from luts.estimate.expected import TYPICAL
@@ -19,6 +18,7 @@ from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, MeasuredModel
 from orchestrator.plan.design import choose_design
 from orchestrator.plan.plan import Plan
+from tools.benchmarks._baselines import ESTIMATORS, Observations
 
 SHARES = (0.25, 0.5, 1.0)
 FEW = 20

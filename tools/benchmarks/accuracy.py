@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from matplotlib.lines import Line2D
 
-from luts.baselines import ESTIMATORS
 from luts.estimate.estimation import Estimation
 from luts.format.installation import ROOT
 from luts.format.lut import Lut
@@ -34,6 +33,7 @@ from orchestrator.tasks.models import model_files
 from orchestrator.tasks.progress import steps
 from search.blocks import BlockSpec
 from search.spaces import get_space
+from tools.benchmarks._baselines import ESTIMATORS
 from tools.benchmarks._estimators import (
     FEW,
     Campaign,

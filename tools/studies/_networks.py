@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec, count, parse_key
+from tools.studies import efficientvit_ablations  # noqa: F401 - registers evit.mha
 
 HEADS = {"full": "evit.mha", "split": "evit.cga"}
 """What an attention head sees -> kind of block: all channels, or a split and the head before it."""

@@ -22,10 +22,11 @@ from orchestrator.report.operators_figure import write_operators_figure
 from orchestrator.tasks.breakdown import break_down
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.target import Target
-from search.spaces.published import ABLATED
-from search.spaces.undone import UNDONE
+from search.spaces.plugins import load_plugin
 from tools.studies import _efficientvit_words as words
 from tools.studies._options import Options
+from tools.studies.efficientvit_ablations import ABLATIONS
+from tools.studies.efficientvit_ablations import BASE_NETWORK as ABLATED
 
 THREADS = 1
 MAX_KEPT_BYTES = 1 << 24
@@ -65,7 +66,7 @@ FULL = Scale(
         words.Pair("efficientvit-m5", LARGE, 1.452, "45.2 % more on its CPU"),
         words.Pair("efficientvit-m2", XXS, 3.7, "3.7 times as much on its CPU, 7.4 times in ONNX"),
     ),
-    UNDONE[1:],
+    tuple(ABLATIONS),
     ("timm:swin_tiny_patch4_window7_224", "timm:deit_tiny_patch16_224", "timm:efficientvit_m4"),
     ((1, 8, 32), (1, 8)),
 )
@@ -85,6 +86,7 @@ def quiet_minutes(budget_s: float) -> float:
 
 def main(options: Options) -> str:
     """Measure what is not measured yet, in three parts; the section's text."""
+    load_plugin("tools.studies.efficientvit_ablations")
     scale = QUICK if options.quick else FULL
     target = Target(options.device, threads=THREADS)
     print(

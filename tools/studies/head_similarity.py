@@ -6,9 +6,9 @@ import statistics
 from collections import defaultdict
 
 from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure, legend
-from search.analysis import HeadSimilarity, attention_maps, head_similarity
 from tools.studies._options import Options
 from tools.studies._pairs import NAMES, mean_and_range, setting, trained_pair
+from tools.studies.network_analysis import HeadSimilarity, attention_maps, head_similarity
 
 IMAGES = 512
 QUICK_IMAGES = 16

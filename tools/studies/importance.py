@@ -8,9 +8,9 @@ from collections import defaultdict
 import numpy as np
 
 from orchestrator.report.draw import BLUE, GREEN, ORANGE, PINK, figure, legend
-from search.analysis import kept_shares, relative_to_layer, taylor_importance
 from tools.studies._options import Options
 from tools.studies._pairs import NAMES, mean_and_range, setting, trained_pair
+from tools.studies.network_analysis import kept_fractions, relative_to_block, taylor_importance
 
 IMAGES = 4096
 QUICK_IMAGES = 64
@@ -32,7 +32,7 @@ def main(options: Options) -> str:
     measured: Measured = {kind: defaultdict(list) for kind in pair.blocks}
     for kind, blocks, one in pair.networks():
         importances = taylor_importance(one.network, blocks, pair.images.batches(chosen, 32, BATCH))
-        relative, kept = relative_to_layer(importances), kept_shares(importances, KEEP)
+        relative, kept = relative_to_block(importances), kept_fractions(importances, KEEP)
         numbers = {index: number for number, index in enumerate(dict.fromkeys(i for i, _ in kept), 1)}
         for (index, role), share in kept.items():
             measured[kind][numbers[index], role].append((relative[index, role], share))

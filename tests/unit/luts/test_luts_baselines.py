@@ -3,7 +3,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from luts.baselines import (
+from luts.build import build_lut
+from luts.estimate.estimation import Estimation
+from luts.format.errors import UsageError
+from luts.format.lut import Lut
+from luts.format.schema import KeyFeatures, MeasuredModel
+from tests.support.lut_world import make_study, make_world
+from tools.benchmarks._baselines import (
     ESTIMATORS,
     Observations,
     blocks_alone,
@@ -12,13 +18,7 @@ from luts.baselines import (
     macs_linear,
     removals,
 )
-from luts.baselines import parameters_linear as params_linear
-from luts.build import build_lut
-from luts.estimate.estimation import Estimation
-from luts.format.errors import UsageError
-from luts.format.lut import Lut
-from luts.format.schema import KeyFeatures, MeasuredModel
-from tests.support.lut_world import make_study, make_world
+from tools.benchmarks._baselines import parameters_linear as params_linear
 
 FEATURES = {
     "stem": KeyFeatures(kind="conv", macs=4_000_000, traffic_bytes=2**20, params=1_000),

@@ -1,0 +1,373 @@
+"""Plug-in with EfficientViT's ablations: one design choice removed at a time (Liu et al. 2023, table 6).
+
+Each variant is a kind of block of its own, because each costs differently on a device: HardSwish instead of ReLU,
+LayerNorm instead of BN, heads without the cascade, queries without depthwise convolution, FFN blocks without token
+interaction, and heads that see all channels. Load it with `bench --import tools/studies/efficientvit_ablations.py`;
+then `efficientvit-m4-no-cascade` and the other networks of `ABLATIONS` are known by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from luts.format.errors import UsageError
+from search.blocks import BlockSpec
+from search.blocks.efficientvit import BnFcHead, FfnBlock, OverlapStem, PatchMerging
+from search.blocks.efficientvit_attention import CascadedGroupAttention
+from search.blocks.registry import register
+from search.blocks.spec import Macs
+from search.networks.efficientvit import CascadedAttention, feed_forward
+from search.networks.layers import ChannelNorm
+from search.networks.module import module_of
+from search.spaces.efficientvit import PAPER_ARCHS, sandwich_slots, sandwiches
+from search.spaces.family import register_head, register_stage
+from search.spaces.layout import Value
+from search.spaces.published import Published, register_published
+
+BASE_NETWORK = "efficientvit-m4"
+"""The network whose design choices the paper's table 6 removes one at a time."""
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FullHeadAttention(CascadedGroupAttention):
+    """Multi-head attention in EfficientViT's block (Liu et al. 2023, table 6, row "CGA -> MHSA").
+
+    BN, depthwise convolutions over queries, relative biases, windows and residual are those of `evit.cga`.
+    """
+
+    kind: ClassVar[str] = "evit.mha"
+    examples: ClassVar[tuple[str, ...]] = (
+        "evit.mha(c=8,heads=1,qk=4,v=8,kernels=3,window=3)@3",
+        "evit.mha(c=12,heads=2,qk=4,v=6,kernels=53,window=7)@7",
+        "evit.mha(c=16,heads=2,qk=4,v=8,kernels=53,window=7)@7",
+    )
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Return the input channels of each head."""
+        return (self.channels,) * self.heads
+
+    def traffic_elements(self) -> int:
+        c, heads = self.channels, self.heads
+        cascade = 2 * c + 3 * min(self.v_dim, c // heads) * (heads - 1)
+        rereads = 3 * c * (heads - 1)
+        return super().traffic_elements() + (rereads - cascade) * self.windows * self.tokens
+
+    def live_elements(self) -> int:
+        """The residual's input, the windows that heads read, outputs of the heads so far, and what a head needs."""
+        image, pixels = self.channels * self.resolution**2, self.windows * self.tokens
+        padded = self.channels * pixels
+        windows = padded if self.resolution > self.side else 0
+        scores, qk, v = self.tokens * pixels, self.qk_dim * pixels, self.v_dim * pixels
+        moments = [image + 2 * windows, 2 * image + padded]
+        for head in range(self.heads):
+            projected = image + head * v
+            attended = projected + (0 if head == self.heads - 1 else windows)
+            moments.append(projected + windows + 3 * qk + v)
+            moments.append(attended + v + max(2 * scores, scores + v, 2 * qk + scores))
+        outputs = self.heads * v
+        return max(*moments, image + outputs + max(outputs, padded))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class HardSwishStem(OverlapStem):
+    """Overlapping patch embedding with HardSwish for ReLU."""
+
+    kind: ClassVar[str] = "evit.stem.hswish"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("evit.stem.hswish(in=3,out=16)@40",)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class HardSwishFfn(FfnBlock):
+    """FFN block with HardSwish for ReLU."""
+
+    kind: ClassVar[str] = "evit.ffn.hswish"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("evit.ffn.hswish(c=16,ratio=3)@8",)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class HardSwishMerging(PatchMerging):
+    """Patch merging with HardSwish for ReLU; squeeze and excitation keeps its own."""
+
+    kind: ClassVar[str] = "evit.merge.hswish"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("evit.merge.hswish(in=16,out=24)@8",)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class HardSwishAttention(CascadedGroupAttention):
+    """Cascaded group attention with HardSwish for ReLU, which stands before the projection alone."""
+
+    kind: ClassVar[str] = "evit.cga.hswish"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("evit.cga.hswish(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class GroupAttention(CascadedGroupAttention):
+    """Group attention without the cascade: a head sees its split alone."""
+
+    kind: ClassVar[str] = "evit.group"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = (
+        "evit.group(c=15,heads=2,qk=4,v=4,kernels=33,window=3)@3",
+        "evit.group(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
+    )
+
+    def traffic_elements(self) -> int:
+        cascade = 3 * min(self.v_dim, self.channels // self.heads) * (self.heads - 1)
+        return super().traffic_elements() - cascade * self.windows * self.tokens
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class PlainQueryAttention(CascadedGroupAttention):
+    """Cascaded group attention without the depthwise convolutions over its queries."""
+
+    kind: ClassVar[str] = "evit.cga.plainq"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = (
+        "evit.cga.plainq(c=15,heads=2,qk=4,v=4,window=3)@3",
+        "evit.cga.plainq(c=32,heads=2,qk=8,v=16,window=7)@9",
+    )
+
+    kernels: int = dataclasses.field(default=0, init=False)
+    """No kernel, so none in the key."""
+
+    def _check_kernels(self) -> None:
+        """Accept any value: there is no kernel."""
+
+    @property
+    def kernel_sizes(self) -> tuple[int, ...]:
+        """Return a kernel size of 0 for every head."""
+        return (0,) * self.heads
+
+    def params(self) -> int:
+        return super().params() - 2 * self.qk_dim * self.heads
+
+    def traffic_elements(self) -> int:
+        return super().traffic_elements() - 2 * self.qk_dim * self.heads * self.windows * self.tokens
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FeedForward(FfnBlock):
+    """FFN block without token interaction: two 1x1 convolutions with a residual."""
+
+    kind: ClassVar[str] = "evit.feed"
+    elastic: ClassVar[bool] = False
+    branches: ClassVar[tuple[str, ...]] = ("feed.project",)
+    examples: ClassVar[tuple[str, ...]] = ("evit.feed(c=16,ratio=3)@8",)
+
+    def params(self) -> int:
+        return super().params() - 11 * self.channels
+
+    def macs(self) -> Macs:
+        macs = 2 * self.channels * self.hidden * self.resolution**2
+        return Macs(macs, macs)
+
+    def depthwise_macs(self) -> int:
+        return 0
+
+    def traffic_elements(self) -> int:
+        return (2 * (self.channels + self.hidden) + 3 * self.channels) * self.resolution**2
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class LayerNormStem(OverlapStem):
+    """Overlapping patch embedding with LayerNorm over each pixel's channels for BN."""
+
+    kind: ClassVar[str] = "evit.stem.ln"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("evit.stem.ln(in=3,out=16)@40",)
+
+    def traffic_elements(self) -> int:
+        return super().traffic_elements() + 2 * sum(self._maps[1:])
+
+    def live_elements(self) -> int:
+        return max(super().live_elements(), 2 * max(self._maps[1:]))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class LayerNormFfn(FfnBlock):
+    """FFN block with LayerNorm over each pixel's channels for BN."""
+
+    kind: ClassVar[str] = "evit.ffn.ln"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("evit.ffn.ln(c=16,ratio=3)@8",)
+
+    def traffic_elements(self) -> int:
+        return super().traffic_elements() + 2 * (2 * self.channels + self.hidden) * self.resolution**2
+
+    def live_elements(self) -> int:
+        return max(3 * self.channels, self.channels + 2 * self.hidden) * self.resolution**2
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class LayerNormMerging(PatchMerging):
+    """Patch merging with LayerNorm over each pixel's channels for BN."""
+
+    kind: ClassVar[str] = "evit.merge.ln"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("evit.merge.ln(in=16,out=24)@8",)
+
+    @property
+    def _normed(self) -> tuple[int, int, int]:
+        """Elements of each map that is normalised."""
+        area_in, area_out = self.resolution**2, self.out_resolution**2
+        return self.middle * area_in, self.middle * area_out, self.outputs * area_out
+
+    def traffic_elements(self) -> int:
+        return super().traffic_elements() + 2 * sum(self._normed)
+
+    def live_elements(self) -> int:
+        return max(super().live_elements(), 2 * max(self._normed))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class LayerNormAttention(CascadedGroupAttention):
+    """Cascaded group attention with LayerNorm over each pixel's channels for BN."""
+
+    kind: ClassVar[str] = "evit.cga.ln"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = (
+        "evit.cga.ln(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
+        "evit.cga.ln(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
+    )
+
+    def traffic_elements(self) -> int:
+        normed = self.heads * (3 * self.qk_dim + self.v_dim) + self.channels
+        return super().traffic_elements() + 2 * normed * self.windows * self.tokens
+
+    def live_elements(self) -> int:
+        """As with BN, or the first head's values before and behind their norm, with its query and key."""
+        pixels = self.windows * self.tokens
+        image, windows = self.channels * self.resolution**2, self.channels * pixels if self.windows > 1 else 0
+        around = image + (windows if self.heads > 1 else 0)
+        return max(super().live_elements(), around + 2 * (self.qk_dim + self.v_dim) * pixels)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class LayerNormFcHead(BnFcHead):
+    """Global average pool, LayerNorm of its means, and a linear classifier with bias."""
+
+    kind: ClassVar[str] = "head.lnfc"
+    elastic: ClassVar[bool] = False
+    examples: ClassVar[tuple[str, ...]] = ("head.lnfc(in=16,classes=10)@4",)
+
+
+_BASE_SPECS = (OverlapStem, FfnBlock, PatchMerging, CascadedGroupAttention, BnFcHead)
+_HARDSWISH = (HardSwishStem, HardSwishFfn, HardSwishMerging, HardSwishAttention)
+_LAYER_NORM = (LayerNormStem, LayerNormFfn, LayerNormMerging, LayerNormAttention, LayerNormFcHead)
+
+ABLATIONS: Mapping[str, Mapping[type[BlockSpec], type[BlockSpec]]] = {
+    "no-cascade": {CascadedGroupAttention: GroupAttention},
+    "layernorm": dict(zip(_BASE_SPECS, _LAYER_NORM, strict=True)),
+    "hardswish": dict(zip(_BASE_SPECS, _HARDSWISH, strict=False)),
+    "no-query-conv": {CascadedGroupAttention: PlainQueryAttention},
+    "no-interaction": {FfnBlock: FeedForward},
+}
+"""Block classes that each ablation replaces, and what it replaces them by."""
+
+
+def ablated(blocks: Iterable[BlockSpec], ablation: str) -> tuple[BlockSpec, ...]:
+    """Return the blocks with one design choice removed; blocks without that choice stay as they are.
+
+    Raises:
+        UsageError: unknown ablation.
+    """
+    if ablation not in ABLATIONS:
+        raise UsageError(f"unknown ablation {ablation!r}; choose one of {', '.join(ABLATIONS)}")
+    return tuple(_converted(block, ABLATIONS[ablation].get(type(block))) for block in blocks)
+
+
+def _converted(block: BlockSpec, kind: type[BlockSpec] | None) -> BlockSpec:
+    """Return a block of class `kind` with the fields of `block` that it accepts; None keeps the block."""
+    if kind is None:
+        return block
+    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    return kind(**{name: getattr(block, name) for name in names})
+
+
+class SeparateHeads(CascadedAttention):
+    """Attention (B, C, H, W) to the same shape whose heads see their own split of the channels only."""
+
+    def _attend(self, x: Tensor) -> Tensor:
+        parts = torch.split(x, list(self.splits), 1)
+        attended: Tensor = self.proj(
+            torch.cat([head(part) for head, part in zip(self.heads, parts, strict=True)], 1)
+        )
+        return attended
+
+
+class FullAttention(CascadedAttention):
+    """Multi-head attention (B, C, H, W) to the same shape within windows; every head sees all channels."""
+
+    def _attend(self, x: Tensor) -> Tensor:
+        attended: Tensor = self.proj(torch.cat([head(x) for head in self.heads], 1))
+        return attended
+
+
+def _with_layers(spec: BlockSpec, exchange: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return the module of the block class that `spec` extends, with each layer exchanged."""
+    base = next(cls for cls in _BASE_SPECS if isinstance(spec, cls))
+    module = module_of.dispatch(base)(spec)
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            setattr(part, name, exchange(child))
+    return module
+
+
+def _hardswish(layer: nn.Module) -> nn.Module:
+    return nn.Hardswish() if isinstance(layer, nn.ReLU) else layer
+
+
+def _layer_norm(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.BatchNorm2d):
+        return ChannelNorm(layer.num_features)
+    return nn.LayerNorm(layer.num_features) if isinstance(layer, nn.BatchNorm1d) else layer
+
+
+for _classes, _exchange in ((_HARDSWISH, _hardswish), (_LAYER_NORM, _layer_norm)):
+    for _class in _classes:
+        module_of.register(_class, functools.partial(_with_layers, exchange=_exchange))
+module_of.register(GroupAttention, SeparateHeads)
+module_of.register(FullHeadAttention, FullAttention)
+module_of.register(FeedForward, lambda spec: feed_forward(spec.channels, spec.hidden))
+register_head("lnfc", LayerNormFcHead)
+
+
+@register_stage("efficientvit.ablated", slots=sandwich_slots)
+def ablated_sandwiches(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """Return a stage of `efficientvit` with the ablation whose number `undone` is (0: none)."""
+    blocks, number = sandwiches(v, channels, resolution), int(v["undone"])
+    return list(ablated(blocks, list(ABLATIONS)[number - 1])) if number else blocks
+
+
+for _ablation in ABLATIONS:
+    register_published(
+        Published(
+            f"{BASE_NETWORK}-{_ablation}",
+            f"Liu et al. 2023, EfficientViT-M4, table 6: {_ablation}",
+            ablated(PAPER_ARCHS[BASE_NETWORK].blocks(), _ablation),
+        )
+    )

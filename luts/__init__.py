@@ -36,14 +36,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from luts.diff import LutDiff, diff_luts
-    from luts.format.code_version import __version__
     from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError
     from luts.format.latency import LatencyModel, Prediction
     from luts.format.lut import Lut, Network
+    from luts.format.provenance import __version__
     from luts.format.store import LutRef
     from luts.format.store import list_luts as list  # noqa: A004
     from luts.format.store import load_lut as load
-    from luts.published_lut import PublishedLut, load_published_lut, read_table
+    from luts.published import PublishedLut, load_published_lut, read_table
     from luts.verify import verify_lut
 else:
     __getattr__, __dir__ = lazily(__name__, __file__)

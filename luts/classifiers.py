@@ -9,9 +9,8 @@ import numpy as np
 
 from luts.build import estimation_of, fit_measured, kept_sources
 from luts.estimate.joint import JointFit
-from luts.format.classes import classes_of, without_classes
 from luts.format.lut import Lut
-from luts.format.schema import Entry, KeyFeatures
+from luts.format.schema import Entry, KeyFeatures, classes_of, without_classes
 
 
 def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:

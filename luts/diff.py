@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luts.estimate.accuracy import kendall_tau
+from luts.estimate.statistics import kendall_tau
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 

@@ -1,23 +1,32 @@
 """Figures that papers print, kept beside our measurements and never among them.
 
 A file under `luts/reference/` holds one table of a paper. It has no samples, no device of ours and no version, and
-its schema shares no field with `lut.json`: no LUT can be made of it, and no LUT can be read as one.
-"""
+its schema shares no field with `lut.json`: no LUT can be made of it, and no LUT can be read as one."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.json_file import read_json
+from luts.format.errors import InvalidArtifactError, UsageError, few, first_problem
+from luts.format.files import read_bytes, read_json, storage_error, write_read_only
+from luts.format.schema import MAX_ENTRIES, IsoDate, Key, KeyFeatures, Name, PositiveMs, Sha256, Text, Value
 
 MAX_BYTES = 64 * 1024
 """Largest file that is read; a table of twenty rows has 3 KiB."""
 
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+RowText = Annotated[str, Field(min_length=1, max_length=500)]
 Figure = Annotated[float, Field(gt=0, lt=1e6)]
 
 
@@ -34,7 +43,7 @@ class PublishedRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    row: Text
+    row: RowText
     params_m: Figure | None
     flops_g: Figure | None
     top1_percent: Annotated[float, Field(gt=0, le=100)] | None
@@ -48,11 +57,11 @@ class PublishedTable(BaseModel):
 
     format: Literal["blocktime-published-figures/1"]
     label: Literal["published"]
-    title: Text
-    paper: Text
-    table: Text
-    latency_device: Text | None
-    note: Text
+    title: RowText
+    paper: RowText
+    table: RowText
+    latency_device: RowText | None
+    note: RowText
     rows: Annotated[tuple[PublishedRow, ...], Field(min_length=1, max_length=200)]
 
     @model_validator(mode="after")
@@ -91,3 +100,312 @@ def load_published(name: str, root: Path | None = None) -> PublishedTable:
     if name not in known:
         raise UsageError(f"no published table {name[:80]!r}; there are {', '.join(known)}")
     return read_json(folder / f"{name}.json", PublishedTable, MAX_BYTES, "restore it")
+
+
+BYTES_PER_ELEMENT = 4
+HEAD_DIM = 16
+CLASSES = 1000
+
+_PATTERNS = {
+    "firstconv": r"(\d+)_(\d+)_(\d+)_([12])_(\d+)",
+    "conv": r"(\d+)_(\d+)_(\d+)_(\d+)_([12])_hard_swish_(\d+)_(se|nose)",
+    "transds": r"(\d+)_(\d+)_(\d+)_([12])_(\d+)",
+    "transattn": r"(\d+)_(\d+)_hard_swish_(\d+)_ln",
+    "transffn": r"(\d+)_(\d+)_(\d+)_hard_swish_ln",
+    "mbpool": r"(\d+)_(\d+)_(\d+)_(\d+)_hard_swish",
+}
+_KEY = {kind: re.compile(f"{kind}_{rest}") for kind, rest in _PATTERNS.items()}
+
+
+@dataclass
+class _Costs:
+    """Multiply-accumulates, those of depthwise convolutions, parameters, activation elements read and written."""
+
+    macs: int = 0
+    depthwise_macs: int = 0
+    params: int = 0
+    elements: int = 0
+
+    def dense(self, inputs: int, outputs: int, places: int, window: int = 1, read: int | None = None) -> None:
+        """A convolution over `places` outputs of `window` inputs each, its BN or bias folded."""
+        self.macs += inputs * outputs * window * places
+        self.params += inputs * outputs * window + outputs
+        self.elements += inputs * (places if read is None else read) + outputs * places
+
+    def depthwise(self, channels: int, window: int, read: int, places: int) -> None:
+        macs = channels * window * places
+        self.macs += macs
+        self.depthwise_macs += macs
+        self.params += channels * window + channels
+        self.elements += channels * (read + places)
+
+    def gate(self, channels: int, squeezed: int, places: int) -> None:
+        """Squeeze-and-excitation: pooled, two linear layers, the map multiplied."""
+        self.elements += channels * places + channels
+        self.dense(channels, squeezed, 1)
+        self.dense(squeezed, channels, 1)
+        self.elements += 2 * channels * places + channels
+
+    def norm(self, dim: int, tokens: int) -> None:
+        self.params += 2 * dim
+        self.elements += 2 * dim * tokens
+
+    def features(self, kind: str) -> KeyFeatures:
+        return KeyFeatures(
+            kind=kind,
+            macs=self.macs,
+            traffic_bytes=BYTES_PER_ELEMENT * self.elements,
+            params=self.params,
+            depthwise_macs=self.depthwise_macs,
+        )
+
+
+def features_of_key(key: str) -> KeyFeatures:
+    """What a block costs on paper. Raises ValueError for a key of another form."""
+    kind = key.partition("_")[0]
+    match = _KEY[kind].fullmatch(key) if kind in _KEY and len(key) <= 160 else None
+    if match is None:
+        raise ValueError(f"{key[:80]!r} is not a key of this space")
+    gated = match[0].endswith("_se")
+    numbers = [int(part) for part in match.groups() if part.isdecimal()]
+    if not all(0 < number <= 1 << 14 for number in numbers):
+        raise ValueError(f"{key[:80]!r} has a size out of bounds")
+    costs = _Costs()
+    if kind == "conv":
+        side, inputs, outputs, expansion, stride, kernel = numbers
+        _mbconv(costs, side, inputs, outputs, expansion, stride, kernel, gated)
+    else:
+        _OTHERS[kind](costs, *numbers)
+    return costs.features(kind)
+
+
+def _mbconv(
+    costs: _Costs, side: int, inputs: int, outputs: int, expansion: int, stride: int, kernel: int, gated: bool
+) -> None:
+    """nn-Meter's `dsconv`: where widths differ, the shortcut is a (pooled) 1x1 convolution."""
+    wide, read, places = inputs * expansion, side**2, _out(side, stride) ** 2
+    if expansion > 1:
+        costs.dense(inputs, wide, read)
+    costs.depthwise(wide, kernel**2, read, places)
+    if gated:
+        costs.gate(wide, wide // 4, places)
+    costs.dense(wide, outputs, places)
+    if inputs != outputs:
+        if stride == 2:
+            costs.elements += inputs * (read + places)
+        costs.dense(inputs, outputs, places)
+    if inputs != outputs or stride == 1:
+        costs.elements += 3 * outputs * places
+
+
+def _firstconv(costs: _Costs, side: int, inputs: int, outputs: int, stride: int, kernel: int) -> None:
+    costs.dense(inputs, outputs, _out(side, stride) ** 2, kernel**2, side**2)
+
+
+def _transds(costs: _Costs, side: int, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+    _mbconv(costs, side, inputs, outputs, expansion, stride, 3, True)
+
+
+def _transattn(costs: _Costs, side: int, dim: int, v_scale: int) -> None:
+    tokens, heads = side**2, dim // HEAD_DIM
+    keys, values = HEAD_DIM * heads, HEAD_DIM * heads * v_scale
+    costs.norm(dim, tokens)
+    costs.dense(dim, 2 * keys + values, tokens)
+    costs.macs += tokens**2 * (keys + values)
+    costs.params += tokens * heads
+    costs.elements += 6 * heads * tokens**2 + tokens * (2 * keys + 2 * values)
+    costs.dense(values, dim, tokens)
+
+
+def _transffn(costs: _Costs, side: int, dim: int, ratio: int) -> None:
+    tokens = side**2
+    costs.norm(dim, tokens)
+    costs.dense(dim, ratio * dim, tokens)
+    costs.dense(ratio * dim, dim, tokens)
+    costs.elements += 3 * dim * tokens
+
+
+def _mbpool(costs: _Costs, side: int, inputs: int, outputs: int, expansion: int) -> None:
+    wide = inputs * expansion
+    costs.dense(inputs, wide, side**2)
+    costs.elements += wide * (side**2 + 1)
+    costs.dense(wide, outputs, 1)
+    costs.dense(outputs, CLASSES, 1)
+
+
+_OTHERS: dict[str, Callable[..., None]] = {
+    "firstconv": _firstconv,
+    "transds": _transds,
+    "transattn": _transattn,
+    "transffn": _transffn,
+    "mbpool": _mbpool,
+}
+
+
+def _out(side: int, stride: int) -> int:
+    """Side of a `SAME` convolution's output."""
+    return -(-side // stride)
+
+
+FOLDER = "published"
+MAX_TABLE_BYTES = 16 << 20
+SPACES = {"nn-meter-hybrid": features_of_key}
+"""Spaces whose keys can be read: what each block costs on paper."""
+
+_TABLE = TypeAdapter(dict[Key, PositiveMs])
+
+
+class PublishedBlock(KeyFeatures):
+    """One block: its key in the published space, milliseconds as published, and what it costs on paper."""
+
+    key: Key
+    ms: PositiveMs
+
+
+class PublishedLut(Value):
+    """A published table of blocks.
+
+    Attributes:
+        device, title: Short name, and the device as its source calls it.
+        space: One of `SPACES`.
+        variant: How it ran, as the source says, such as `tflite-cpu`.
+        source, licence: Where the numbers come from, and under which terms.
+        file_sha256: Of the file that was published.
+        digest: Of everything else here.
+    """
+
+    format: Literal["blocktime-published-lut/1"] = "blocktime-published-lut/1"
+    label: Literal["published"] = "published"
+    device: Name
+    title: Text
+    space: Name
+    variant: Name
+    source: Annotated[Text, Field(min_length=1)]
+    licence: Annotated[Text, Field(min_length=1)]
+    file_sha256: Sha256
+    imported: IsoDate
+    blocks: Annotated[tuple[PublishedBlock, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
+    digest: Sha256 | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        keys = [block.key for block in self.blocks]
+        if keys != sorted(set(keys)):
+            raise ValueError("blocks are not unique and in order of key")
+        if self.digest not in ("", self._own_digest()):
+            raise ValueError("differs from its own digest: it was edited")
+        return self
+
+    def _own_digest(self) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
+
+    def signed(self) -> Self:
+        """With its digest."""
+        return self.model_copy(update={"digest": self._own_digest()})
+
+    def __str__(self) -> str:
+        return f"{FOLDER}/{self.device}/{self.space}/{self.variant}"
+
+    @cached_property
+    def entry_ms(self) -> Mapping[str, float]:
+        """Milliseconds of every block."""
+        return {block.key: block.ms for block in self.blocks}
+
+    @cached_property
+    def features(self) -> Mapping[str, KeyFeatures]:
+        """What every block costs on paper."""
+        return {block.key: KeyFeatures.of(block) for block in self.blocks}
+
+
+def read_table(
+    file: Path, device: str, source: str, licence: str, space: str, variant: str, title: str = ""
+) -> PublishedLut:
+    """A published table of one device: a JSON object of milliseconds by block key.
+
+    Raises:
+        UsageError: an unknown space.
+        InvalidArtifactError: the file is missing, too large, no such object, or a key is not one of the space.
+    """
+    if space not in SPACES:
+        raise UsageError(f"unknown space {space[:80]!r} of published tables; known: {', '.join(SPACES)}")
+    content = read_bytes(file, MAX_TABLE_BYTES, "give the file as it was published")
+    try:
+        table = _TABLE.validate_python(json.loads(content, object_pairs_hook=_once))
+        rows = sorted((key, ms, SPACES[space](key)) for key, ms in table.items())
+        blocks = [PublishedBlock(key=key, ms=ms, **dict(features)) for key, ms, features in rows]
+        return PublishedLut(
+            device=device,
+            title=title or device,
+            space=space,
+            variant=variant,
+            source=source,
+            licence=licence,
+            file_sha256=hashlib.sha256(content).hexdigest(),
+            imported=datetime.now(UTC).isoformat(timespec="seconds"),
+            blocks=tuple(blocks),
+        ).signed()
+    except (ValueError, RecursionError) as error:
+        reason = first_problem(error, "table") if isinstance(error, ValidationError) else str(error)[:200]
+        raise InvalidArtifactError(
+            f"{file}: not a table of {space} ({reason}); give a JSON object of milliseconds by block key"
+        ) from error
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a key is there twice")
+    return table
+
+
+def write_published(lut: PublishedLut, root: Path) -> Path:
+    """Write it once; the same numbers again leave the file as it is.
+
+    Raises:
+        UsageError: others are there under this name.
+        StorageError: the file system refuses.
+    """
+    path = root / f"{lut}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            write_read_only(temporary, (lut.model_dump_json(indent=1) + "\n").encode())
+            os.link(temporary, path)
+    except FileExistsError:
+        there = read_published(path)
+        if there.model_copy(update={"imported": lut.imported, "digest": lut.digest}) != lut:
+            raise UsageError(f"{lut} is there already and differs; give another --name") from None
+    except OSError as error:
+        raise storage_error(f"{path} not written", error, "set BLOCKTIME_LUTS to another folder") from error
+    return path
+
+
+def read_published(path: Path) -> PublishedLut:
+    """The published LUT in a file. Raises InvalidArtifactError."""
+    return read_json(path, PublishedLut, 4 * MAX_TABLE_BYTES, "import it again")
+
+
+def list_published(roots: Sequence[Path]) -> dict[str, Path]:
+    """Name `published/device/space/variant` to file; of equal names the first root's."""
+    found: dict[str, Path] = {}
+    for root in roots:
+        for path in sorted(root.glob(f"{FOLDER}/*/*/*.json")):
+            found.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
+    return found
+
+
+def load_published_lut(name: str, roots: Sequence[Path]) -> PublishedLut:
+    """The one of a whole name or a file.
+
+    Raises:
+        UsageError: there is none; the known ones are named.
+        InvalidArtifactError: it is damaged or was edited.
+    """
+    known = list_published(roots)
+    if name in known:
+        return read_published(known[name])
+    if Path(name).is_file():
+        return read_published(Path(name))
+    there = few(sorted(known)) or "none; bench lut import-published brings one"
+    raise UsageError(f"no published LUT {name[:120]!r}; there are {there}")

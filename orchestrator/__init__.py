@@ -85,11 +85,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from luts.format.code_version import __version__
     from luts.format.errors import BlocktimeError, UsageError
-    from orchestrator.breakdown.document import Breakdown
+    from luts.format.provenance import __version__
+    from orchestrator.breakdown.attribution import Breakdown
     from orchestrator.devices.common.device import Access
-    from orchestrator.journal.errors import MeasurementRejectedError
+    from orchestrator.journal.records import MeasurementRejectedError
     from orchestrator.measure.validate import Validation
     from orchestrator.tasks.board import make_board
     from orchestrator.tasks.breakdown import break_down

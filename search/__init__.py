@@ -66,8 +66,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from luts.format.code_version import __version__
     from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+    from luts.format.provenance import __version__
     from search.algorithms import (
         Budget,
         CachedEvaluator,

@@ -14,9 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator.wire.fields import PROTOCOL_VERSION
-from orchestrator.wire.replies import REPLIES
-from orchestrator.wire.requests import REQUESTS
+from orchestrator.wire.messages import PROTOCOL_VERSION, REPLIES, REQUESTS
 from tools.golden_ramps import ramps
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from luts.format.atomic_file import check_folder, storage_error
 from luts.format.errors import BlocktimeError, UsageError
-from luts.format.json_file import write_json
+from luts.format.files import check_folder, storage_error, write_json
 from orchestrator.wire.errors import exit_code
-from search.supernet.data.source import Source
-from search.supernet.data.sources import open_source
-from search.supernet.data.split import split_source
+from search.supernet.data.images import split_source
+from search.supernet.data.sources import Source, open_source
 
 DESCRIPTION = (
     "SYNTHETIC: labelled images placed on canvases of noise by tools/synthetic_coco.py; not photographs"

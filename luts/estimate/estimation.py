@@ -11,22 +11,138 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luts.estimate.aa import AaHistory, AaInterval, first_history, history_of, interval_of
-from luts.estimate.location import MIN_ROUNDS
-from luts.estimate.percentiles import Percentiles, percentiles
 from luts.estimate.ratios import (
     AaDifference,
+    AaHistory,
+    AaInterval,
     LoadRatio,
     Ratio,
     RatioEstimates,
+    Session,
+    combine_loads,
+    first_history,
+    history_of,
+    interval_of,
     load_variance,
     ratio_estimates,
+    sessions,
 )
-from luts.estimate.reference import QuietLatency, quiet_latency
-from luts.estimate.sessions import Session, sessions
-from luts.estimate.units import Place, Spread, class_latency, spread
+from luts.estimate.statistics import (
+    CONFIDENCE,
+    MIN_ROUNDS,
+    Percentiles,
+    binomial_quantile,
+    normal_quantile,
+    percentiles,
+    student_quantile,
+)
 from luts.format.errors import InvalidArtifactError
-from luts.format.samples import normalise_samples
+from luts.format.lut import normalise_samples
+from luts.format.schema import ModelSpec
+
+QUIET_QUANTILE = 0.2
+"""Interference only ever adds time, so the quiet latency lies low among the sessions; not at the minimum,
+which falls as sessions are added and would make a longer run look faster. A fifth stays quiet as long as one
+session in five does."""
+
+
+@dataclass(frozen=True)
+class QuietLatency:
+    """Milliseconds with a 95 % interval."""
+
+    ms: float
+    low: float
+    high: float
+
+    def widen(self, ms: float, low: float, high: float) -> tuple[float, float]:
+        """The interval of some milliseconds that came from a ratio, with the reference's own uncertainty added
+        in quadrature."""
+        below = float(np.hypot(ms - low, ms * (1 - self.low / self.ms)))
+        above = float(np.hypot(high - ms, ms * (self.high / self.ms - 1)))
+        return ms - below, ms + above
+
+
+def quiet_latency(medians_ms: Sequence[float], load_sd: float) -> QuietLatency:
+    """Lower quantile of the reference's medians, one of each session, at least one.
+
+    The interval is that of order statistics (binomial, no assumption about the distribution), widened in
+    quadrature by the load variance of a session's two copies, so that a single session has one too.
+    """
+    ordered = np.sort(medians_ms)
+    count = len(ordered)
+    ms = float(np.quantile(ordered, QUIET_QUANTILE))
+    tail = (1 - CONFIDENCE) / 2
+    lower = max(binomial_quantile(tail, count, QUIET_QUANTILE) - 1, 0)
+    upper = min(binomial_quantile(1 - tail, count, QUIET_QUANTILE), count - 1)
+    load_part = ms * normal_quantile(1 - tail) * load_sd / np.sqrt(2)
+    low = ms - float(np.hypot(ms - ordered[lower], load_part))
+    high = ms + float(np.hypot(ordered[upper] - ms, load_part))
+    return QuietLatency(ms, max(low, ms * 1e-3), high)
+
+
+Place = tuple[int, int]
+"""Batch and segment."""
+
+
+def class_latency(units: Sequence[QuietLatency]) -> QuietLatency:
+    """The geometric mean of the units' quiet latencies.
+
+    Its 95 % interval is Student's over units, whose spread holds what is uncertain of each; of one unit, its own.
+    """
+    if len(units) == 1:
+        return units[0]
+    logs = np.log([unit.ms for unit in units])
+    half = student_quantile(0.5 + CONFIDENCE / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
+    own = np.log([[unit.ms / unit.low, unit.high / unit.ms] for unit in units])
+    below, above = np.hypot(half, np.sqrt((own**2).sum(axis=0)) / len(logs))
+    ms = float(np.exp(logs.mean()))
+    return QuietLatency(ms, ms * float(np.exp(-below)), ms * float(np.exp(above)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Between units of a class, as relative standard deviations; None where that can't be told.
+
+    `reference` is of the reference's milliseconds, `ratio` of a model's ratio to it, beyond what loads differ.
+    """
+
+    units: int
+    reference: float | None
+    ratio: float | None
+
+
+def spread(
+    quiet: Mapping[str, QuietLatency], loads: Sequence[LoadRatio], unit_of: Mapping[Place, str]
+) -> Spread:
+    """From the units' quiet latencies, and all loads of kept batches."""
+    logs = np.log([unit.ms for unit in quiet.values()])
+    return Spread(
+        len(quiet), float(logs.std(ddof=1)) if len(logs) > 1 else None, _ratio_spread(loads, unit_of)
+    )
+
+
+def _ratio_spread(loads: Sequence[LoadRatio], unit_of: Mapping[Place, str]) -> float | None:
+    """The square root of the variance component of units within models: unbalanced one-way analysis of variance,
+    pooled over models (Searle, Casella and McCulloch, Variance Components, 3.6); 0 where loads explain it all."""
+    by_model: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for load in loads:
+        if (unit := unit_of.get((load.batch, load.segment))) is not None:
+            by_model[load.model][unit].append(load.log_ratio)
+    between = within = coefficient = 0.0
+    between_df = within_df = 0
+    for cells in by_model.values():
+        values = [np.array(cell) for cell in cells.values()]
+        counts = np.array([len(cell) for cell in values])
+        mean = np.concatenate(values).mean()
+        between += sum(len(cell) * (cell.mean() - mean) ** 2 for cell in values)
+        within += sum(((cell - cell.mean()) ** 2).sum() for cell in values)
+        coefficient += counts.sum() - (counts**2).sum() / counts.sum()
+        between_df += len(values) - 1
+        within_df += int((counts - 1).sum())
+    if not between_df or not within_df:
+        return None
+    excess = between - between_df * within / within_df
+    return float(np.sqrt(max(0.0, excess) / coefficient))
 
 
 @dataclass(frozen=True)
@@ -156,3 +272,77 @@ class Estimation:
     @cached_property
     def _kept(self) -> list[Session]:
         return [session for session in self.sessions if session.kept]
+
+
+@dataclass(frozen=True)
+class RemovalCost:
+    """Milliseconds (of the reference's scale) that vanish with the block; `se` is their standard error."""
+
+    ms: float
+    se: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class BlockRemoval:
+    """What removals tell of one block: its cost, and the most operations that migrated in a removal that it rests
+    on (None where no runtime told)."""
+
+    cost: RemovalCost
+    migrated_operations: int | None
+
+
+def block_removals(specs: Sequence[ModelSpec], estimation: Estimation) -> dict[str, BlockRemoval]:
+    """By key, in units of the reference's latency; by removals without migrated operations where there are any."""
+    groups: dict[str, list[ModelSpec]] = {}
+    for spec in specs:
+        if spec.role == "removal":
+            groups.setdefault(spec.removed_key, []).append(spec)
+    removals = {}
+    for key, group in groups.items():
+        telling = [spec for spec in group if not spec.migrated_operations] or group
+        costs = [removal_cost(estimation, spec.base_id, spec.model_id) for spec in telling]
+        counts = [spec.migrated_operations for spec in telling if spec.migrated_operations is not None]
+        cost = combine_removals(costs, estimation.ratios.load_variance.df)
+        removals[key] = BlockRemoval(cost, max(counts, default=None))
+    return removals
+
+
+def removal_cost(estimation: Estimation, base_id: str, removal_id: str) -> RemovalCost:
+    """Cost of the removed block in units of the reference's latency (multiply by its milliseconds).
+
+    base * (1 - exp(d)), d = log(removal / base), paired within rounds where both ran in one session: drift
+    and the reference's noise drop out of d. Without a common session d is the difference of the two ratios.
+    The error is propagated to first order: base^2 (exp(d)^2 var(d) + (1 - exp(d))^2 var(log base)).
+    """
+    ratios, variance = estimation.ratios.ratios, estimation.ratios.load_variance
+    base, removal = ratios[base_id], ratios[removal_id]
+    paired = estimation.load_ratios(removal_id, base_id)
+    if paired:
+        contrast = combine_loads(paired, variance)
+        d, d_se = contrast.log_ratio, contrast.se
+    else:
+        d, d_se = removal.log_ratio - base.log_ratio, float(np.hypot(removal.se, base.se))
+    scale, kept_share = float(np.exp(base.log_ratio)), float(np.exp(d))
+    ms = scale * (1.0 - kept_share)
+    se = scale * float(np.hypot(kept_share * d_se, (1.0 - kept_share) * base.se))
+    half = student_quantile(0.5 + CONFIDENCE / 2, variance.df) * se
+    return RemovalCost(ms, se, ms - half, ms + half)
+
+
+def combine_removals(costs: Sequence[RemovalCost], df: float) -> RemovalCost:
+    """Several removals of the same block (other places, other bases): inverse-variance mean.
+
+    Where they disagree by more than their errors (a block costs differently in another context), the error is
+    widened by the Birge ratio, so that the interval speaks of the block and not of one place.
+    """
+    values = np.array([cost.ms for cost in costs])
+    weights = 1.0 / np.array([cost.se for cost in costs]) ** 2
+    mean = float((weights * values).sum() / weights.sum())
+    birge = 1.0
+    if len(costs) > 1:
+        birge = max(1.0, float(np.sqrt((weights * (values - mean) ** 2).sum() / (len(costs) - 1))))
+    se = birge / float(np.sqrt(weights.sum()))
+    half = student_quantile(0.5 + CONFIDENCE / 2, df) * se
+    return RemovalCost(mean, se, mean - half, mean + half)

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from luts.format.numbers import MIB, MMAC, Floats
-from luts.format.schema import Coefficients, KeyFeatures
+from luts.format.schema import MIB, MMAC, Coefficients, Floats, KeyFeatures
 
 WEIGHT_BYTES = 8
 """What a parameter adds to the bytes that a block moves. A weight has 4 bytes, and comes from further away than

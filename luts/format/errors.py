@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class BlocktimeError(Exception):
     """Base of all expected errors; `str()` is the one line that the command prints."""
@@ -28,3 +35,56 @@ def is_out_of_memory(error: BaseException) -> bool:
     """As Python says it, or torch, of this machine or a GPU; torch need not be imported for that."""
     of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
     return of_torch or isinstance(error, MemoryError)
+
+
+SHOWN = 5
+"""Names that are shown: those that come close, or the first of a long list."""
+
+
+def few(names: Sequence[str], shown: int = SHOWN) -> str:
+    """`a, b, c and 4 more`."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def close_names(name: str, known: Collection[str], count: int = SHOWN, cutoff: float = 0.6) -> list[str]:
+    """Known names that a mistyped one may have meant, the closest first."""
+    return difflib.get_close_matches(name[:80], list(known), n=count, cutoff=cutoff)
+
+
+def unknown(kind: str, name: str, known: Collection[str], further: str = "") -> str:
+    """`unknown network 'x'; did you mean y?`, or the known names where none is like it.
+
+    Args:
+        kind: What it should have been the name of.
+        name: What was given; cut to 80 characters.
+        known: All names.
+        further: What else may be given, or where all names are listed.
+    """
+    close = close_names(name, known)
+    if close:
+        hint = f"did you mean {' or '.join(close)}?"
+    elif len(known) <= 3 * SHOWN:
+        hint = f"known: {', '.join(known)}"
+    else:
+        hint = "nothing has a name like it"
+    return f"unknown {kind} {name[:80]!r}; {hint}" + (f" ({further})" if further else "")
+
+
+_WITHOUT_VALUE = {"missing": "is missing", "extra_forbidden": "is not a field"}
+
+
+def first_problem(error: ValidationError, whole: str = "") -> str:
+    """`field.inner = value: should be …` of the first thing that a schema refuses.
+
+    Args:
+        error: Of pydantic.
+        whole: What the document is called where no single field is at fault.
+    """
+    first = error.errors(include_url=False, include_context=False)[0]
+    place, value = ".".join(map(str, first["loc"])), first["input"]
+    if place and first["type"] in _WITHOUT_VALUE:
+        return f"{place} {_WITHOUT_VALUE[first['type']]}"
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if place and isinstance(value, str | int | float):
+        place += f" = {value!r:.40}"
+    return f"{place or whole}: {reason}" if place or whole else reason

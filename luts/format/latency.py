@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from luts.format.errors import UsageError
-from luts.format.messages import few
-from luts.format.numbers import MIB
-from luts.format.schema import Entry, LutMeta, MeasuredModel
+from luts.format.errors import UsageError, few
+from luts.format.schema import MIB, Entry, LutMeta, MeasuredModel
 
 WEAK_ENTRY_SHARE = 0.25
 WEAK_REFERENCE_SHARE = 0.01

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from luts.format.errors import UsageError
-from luts.format.messages import unknown
+from luts.format.errors import UsageError, unknown
 
 Item = TypeVar("Item")
 Registered = TypeVar("Registered")

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from luts.format.atomic_file import storage_error, write_atomically
 from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError
+from luts.format.files import storage_error, write_atomically
 
 MAX_LISTED = 100_000
 """Files of a listing that are looked at."""

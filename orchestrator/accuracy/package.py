@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from luts.format.errors import InvalidArtifactError
-from orchestrator.export.artifacts.package import deliver
-from orchestrator.export.lower.mil import evaluate
-from orchestrator.export.lower.mlpackage import read_package
+from orchestrator.export.artifacts.artifact import deliver
+from orchestrator.export.lower.coreml import evaluate, read_package
 
 
 class PackageClassifier:

@@ -1,4 +1,4 @@
-"""An exported model over a set of images: a .pte run by ExecuTorch, a Core ML program evaluated in PyTorch."""
+"""Predictions of networks and exported programs: PyTorch, ExecuTorch, Core ML evaluated in PyTorch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError
-from orchestrator.accuracy.guesses import Guesses, Keep, guesses_of
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.processes import in_processes
-from orchestrator.agent.runtime.model import Model
-from orchestrator.export.artifacts.package import PACKED_SUFFIX
+from orchestrator.accuracy.predictions import Guesses, Keep, guesses_of, in_processes
+from orchestrator.agent.runtime import Model
+from orchestrator.export.artifacts.artifact import PACKED_SUFFIX
 from orchestrator.wire.errors import OpError
+from search.dense.data.batches import plain_batches
+from search.dense.data.scene import Scenes, Task
+from search.dense.data.sources import open_scenes
 
 SUFFIXES = (".mlpackage", PACKED_SUFFIX)
 """Of Core ML packages: folders, and zips of one."""
@@ -112,7 +116,7 @@ def load_program(path: Path) -> Model:
     Raises:
         InvalidArtifactError: it can't be read, or takes anything else.
     """
-    from orchestrator.agent.runtime.executorch import ExecutorchRuntime, find_loader
+    from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
 
     try:
         with _silent_libraries():
@@ -164,3 +168,55 @@ def _guesses(model: Classifier, path: Path, images: ImageSet, start: int, stop: 
         return Guesses(guesses_of(np.concatenate(logits)), model.outputs)
     except InvalidArtifactError as error:
         raise InvalidArtifactError(f"{path}: {error}") from None
+
+
+DENSE_PART = 16
+"""Images of one task: outputs of a few megabytes cross processes at once."""
+
+
+def outputs_of_program(
+    path: Path, scenes: Scenes, task: Task, indices: np.ndarray, shape: tuple[int, ...], workers: int = 1
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """What a .pte gives for images, each run on its own, as phones run it; images normalised as ImageNet's.
+
+    Args:
+        path: Takes one image (1, 3, side, side) in fp32.
+        scenes: The images, opened anew in every process by their text.
+        task: For which they are opened.
+        indices: Of the images.
+        shape: Of the output that the program must have, the batch's 1 first.
+        workers: Processes, each with one thread.
+
+    Raises:
+        InvalidArtifactError: it is damaged, of another shape, or ends the process that runs it; or an image is.
+    """
+    parts = [indices[start : start + DENSE_PART] for start in range(0, len(indices), DENSE_PART)]
+    arguments = (path, scenes.name, scenes.digest, task, shape)
+    for part, outputs in zip(
+        parts, in_processes(_serve_dense_program, arguments, parts, workers), strict=True
+    ):
+        yield part, torch.from_numpy(outputs)
+
+
+def _serve_dense_program(
+    connection: Connection, path: Path, text: str, digest: str, task: Task, shape: tuple[int, ...]
+) -> None:
+    try:
+        scenes = open_scenes(text, task)
+        if scenes.digest != digest:
+            raise UsageError(f"{text} has changed while it was read; begin anew")
+        model = load_program(path)
+        given = [tuple(spec.shape) for spec in model.outputs]
+        if given != [shape]:
+            raise InvalidArtifactError(f"{path} gives {given}, expected {[shape]}; export it again")
+        while True:
+            outputs = []
+            for _, images in plain_batches(scenes, connection.recv(), int(model.inputs[0].shape[-1]), 1):
+                model.prepare([images.numpy()])()
+                model.execute()
+                outputs.append(model.get_outputs()[0].reshape(shape))
+            connection.send(np.concatenate(outputs))
+    except EOFError:
+        return
+    except BlocktimeError as error:
+        connection.send(error)

@@ -1,17 +1,42 @@
-"""What all connections of an agent share."""
+"""An agent's shared state, and how it admits one client at a time."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hmac
+import queue
+import selectors
+import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from orchestrator.agent.device.state import read_state
-from orchestrator.agent.pace import spin
-from orchestrator.agent.runtime.model import Runtime
+from pydantic import ValidationError
+
+from luts.format.errors import first_problem
+from orchestrator.agent.device import read_state
+from orchestrator.agent.runtime import Runtime
 from orchestrator.agent.store import ModelStore
-from orchestrator.wire.device_state import DeviceState
-from orchestrator.wire.replies import AgentInfo, DeviceInfo
+from orchestrator.agent.timing import spin
+from orchestrator.wire.errors import FrameError, OpError
+from orchestrator.wire.frames import LINGER_BYTES, LINGER_S, PREFIX_BYTES, decode_header, read_header_length
+from orchestrator.wire.messages import (
+    PROTOCOL_VERSION,
+    AgentInfo,
+    DeviceInfo,
+    DeviceState,
+    HelloRequest,
+    error_reply,
+    reply_frame,
+    request_id_of,
+)
+
+TOKEN_VARIABLE = "BLOCKTIME_TOKEN"
+ALLOW_VARIABLE = "BLOCKTIME_ALLOW"
+LOOPBACK = "127.0.0.1"
+PHONE_PORT = 47613
 
 
 @dataclass(frozen=True)
@@ -30,3 +55,247 @@ class Agent:
     state: Callable[[], DeviceState] = read_state
     sleep: Callable[[float], None] = time.sleep
     spin: Callable[[], None] | None = spin
+
+
+def read_hello(header: dict[str, Any]) -> HelloRequest:
+    """The hello in a connection's first header. OpError where it is another request, or breaks its schema."""
+    if header.get("op") != "hello":
+        raise OpError("unauthorized", "say hello first", closes=True)
+    try:
+        return HelloRequest.model_validate(header)
+    except ValidationError as error:
+        raise OpError("bad_request", f"hello: {first_problem(error)}", closes=True) from None
+
+
+def refusal_of(hello: HelloRequest, token: str) -> OpError | None:
+    """Why whoever says this hello is not served; None where the token is right. The token is checked first."""
+    if not hmac.compare_digest(hello.token.encode(errors="replace"), token.encode()):
+        return OpError(
+            "unauthorized", "wrong token; take the one that the agent was started with", closes=True
+        )
+    if hello.protocol != PROTOCOL_VERSION:
+        return OpError(
+            "protocol_version",
+            f"this agent speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}; "
+            "install the same version of blocktime on both sides",
+            closes=True,
+        )
+    return None
+
+
+# A hello must have arrived within this.
+HELLO_TIMEOUT_S = 10.0
+
+# A client that has just left may still be being cleaned up after; a hello waits for that long.
+HANDOVER_S = 2.0
+
+# Whoever comes when so many wait drives out the one that has waited longest without the token.
+MAX_WAITING = 64
+
+# What a stranger can make the agent keep and parse. A hello with the longest token that there may be fits.
+MAX_HELLO_BYTES = 4096
+
+_RETRY_S = 0.1
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+Client = tuple[socket.socket, dict[str, Any]]
+"""A connection whose hello, in this header, is right and was not yet answered."""
+
+
+@dataclass(eq=False)
+class _Visitor:
+    """Waits for its hello to arrive, then (`header` is there) for the place, or (`is_leaving`) to be gone."""
+
+    sock: socket.socket
+    deadline_s: float
+    received: bytearray = field(default_factory=bytearray)
+    header: dict[str, Any] | None = None
+    refusal: OpError | None = None
+    is_leaving: bool = False
+    left_bytes: int = LINGER_BYTES
+
+    @property
+    def holds_token(self) -> bool:
+        return self.header is not None and self.refusal is None and not self.is_leaving
+
+
+class Reception:
+    """Accepts on `listener` in the thread that calls `receive`; `next_client` is for the one that serves.
+
+    One thread for all who wait, which only sleeps unless somebody calls: it takes no time from a timing loop else.
+    """
+
+    def __init__(self, token: str, listener: socket.socket) -> None:
+        self._token = token
+        self._listener = listener
+        self._clients: queue.SimpleQueue[Client | None] = queue.SimpleQueue()
+        self._visitors: dict[_Visitor, None] = {}
+        self._is_taken = False
+        self._waking, self._woken = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+
+    def next_client(self) -> Client | None:
+        """Who is served next, waited for; None when the reception has ended. Free its place afterwards."""
+        return self._clients.get()
+
+    def free_place(self) -> None:
+        """The client that was given is gone."""
+        self._wake(b"f")
+
+    def stop(self) -> None:
+        """Ends `receive`, from any thread; those who wait are dropped."""
+        self._wake(b"s")
+
+    def receive(self) -> None:
+        """Receives until stopped."""
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        while not self._turn():
+            pass
+        for visitor in list(self._visitors):
+            self._drop(visitor)
+        for closing in (self._selector, self._waking, self._woken):
+            closing.close()
+        self._clients.put(None)
+
+    def _turn(self) -> bool:
+        """Waits until something happens, and sees to it; whether that was to stop."""
+        now_s = time.monotonic()
+        deadline_s = min((visitor.deadline_s for visitor in self._visitors), default=None)
+        timeout_s = None if deadline_s is None else max(0.0, deadline_s - now_s)
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._woken:
+                signals = self._woken.recv(64)
+                if b"s" in signals:
+                    return True
+                self._is_taken = False
+            elif key.fileobj is self._listener:
+                self._accept()
+            elif key.data in self._visitors:
+                self._hear(key.data)
+        self._send_away_late()
+        self._seat()
+        return False
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR and not self._drop_oldest():
+                time.sleep(_RETRY_S)
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        visitor = _Visitor(sock, time.monotonic() + HELLO_TIMEOUT_S)
+        if len(self._visitors) >= MAX_WAITING:
+            self._drop_oldest()
+        self._visitors[visitor] = None
+        self._selector.register(sock, selectors.EVENT_READ, visitor)
+
+    def _drop_oldest(self) -> bool:
+        """Drops who has waited longest, those who hold the token last; False where nobody waits."""
+        oldest = min(self._visitors, key=lambda visitor: visitor.holds_token, default=None)
+        if oldest is not None:
+            self._drop(oldest)
+        return oldest is not None
+
+    def _drop(self, visitor: _Visitor) -> None:
+        self._forget(visitor)
+        visitor.sock.close()
+
+    def _forget(self, visitor: _Visitor) -> None:
+        del self._visitors[visitor]
+        self._ignore(visitor)
+
+    def _ignore(self, visitor: _Visitor) -> None:
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(visitor.sock)
+
+    def _hear(self, visitor: _Visitor) -> None:
+        try:
+            if visitor.is_leaving:
+                dropped = len(visitor.sock.recv(1 << 16))
+                visitor.left_bytes -= dropped
+                if not dropped or visitor.left_bytes <= 0:
+                    self._drop(visitor)
+            else:
+                self._read_hello(visitor)
+        except BlockingIOError:
+            return
+        except FrameError as error:
+            self._refuse(visitor, error.code, str(error))
+        except OpError as error:
+            self._refuse(visitor, error.code, str(error))
+        except OSError:
+            self._drop(visitor)
+
+    def _read_hello(self, visitor: _Visitor) -> None:
+        """Takes in what has arrived of the hello, and nothing behind it."""
+        received = visitor.received
+        missing_bytes = _hello_bytes(received) - len(received)
+        piece = visitor.sock.recv(missing_bytes)
+        received += piece
+        if not piece and not received:
+            self._drop(visitor)
+        elif not piece:
+            raise FrameError("truncated", "the stream ended inside the first frame")
+        elif len(received) == _hello_bytes(received):
+            visitor.header = decode_header(bytes(received[PREFIX_BYTES:]))
+            visitor.refusal = refusal_of(read_hello(visitor.header), self._token)
+            visitor.deadline_s = time.monotonic() + HANDOVER_S
+            self._ignore(visitor)
+
+    def _send_away_late(self) -> None:
+        now_s = time.monotonic()
+        for visitor in [visitor for visitor in self._visitors if visitor.deadline_s <= now_s]:
+            if visitor.is_leaving:
+                self._drop(visitor)
+            elif visitor.header is None:
+                self._refuse(visitor, "timeout", f"no hello within {HELLO_TIMEOUT_S:.0f} s")
+            elif self._is_taken:
+                self._refuse(visitor, "busy", "another client is connected; wait for it to end, or stop it")
+
+    def _seat(self) -> None:
+        """Gives the place, where it is free, to the first who holds the token; tells others why not to them."""
+        for visitor in list(self._visitors):
+            if self._is_taken:
+                return
+            if visitor.header is None or visitor.is_leaving:
+                continue
+            if visitor.refusal is not None:
+                self._refuse(visitor, visitor.refusal.code, str(visitor.refusal))
+            else:
+                self._is_taken = True
+                self._forget(visitor)
+                visitor.sock.setblocking(True)
+                self._clients.put((visitor.sock, visitor.header))
+
+    def _refuse(self, visitor: _Visitor, code: str, message: str) -> None:
+        """Answers with an error that closes, and waits a little for the visitor to have read it."""
+        request_id = None if visitor.header is None else request_id_of(visitor.header)
+        visitor.is_leaving, visitor.deadline_s = True, time.monotonic() + LINGER_S
+        try:
+            visitor.sock.send(reply_frame(error_reply(request_id, code, message)))
+            visitor.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._drop(visitor)
+            return
+        self._ignore(visitor)
+        self._selector.register(visitor.sock, selectors.EVENT_READ, visitor)
+
+    def _wake(self, signal: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._waking.send(signal)
+
+
+def _hello_bytes(received: bytearray) -> int:
+    """Of the part that is being received: of the length, then of all. FrameError over the limit."""
+    if len(received) < PREFIX_BYTES:
+        return PREFIX_BYTES
+    header_bytes = read_header_length(received[:PREFIX_BYTES])
+    if header_bytes > MAX_HELLO_BYTES:
+        raise FrameError(
+            "header_too_large", f"a first header of {header_bytes} bytes is over {MAX_HELLO_BYTES}"
+        )
+    return PREFIX_BYTES + header_bytes

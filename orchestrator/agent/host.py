@@ -6,12 +6,11 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from orchestrator.agent.agent import Agent
-from orchestrator.agent.device.identity import agent_info
-from orchestrator.agent.device.state import describe_host
-from orchestrator.agent.runtime.executorch import ExecutorchRuntime, find_loader
-from orchestrator.agent.runtime.litert import LiteRtRuntime
-from orchestrator.agent.runtime.model import Runtime
-from orchestrator.agent.runtime.onnx import OnnxRuntime
+from orchestrator.agent.device import agent_info, describe_host
+from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
+from orchestrator.agent.litert import LiteRtRuntime
+from orchestrator.agent.onnx import OnnxRuntime
+from orchestrator.agent.runtime import Runtime
 from orchestrator.agent.store import ModelStore
 
 _OPTIONAL: dict[str, tuple[str, Callable[[str], Runtime]]] = {

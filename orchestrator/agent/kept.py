@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 
-from luts.format.workers import end_with_parent, start_worker, worker_context
+from luts.format.processes import end_with_parent, start_worker, worker_context
 from orchestrator.agent.server import Server, listen
 from orchestrator.agent.store import ModelStore
 from orchestrator.wire.errors import DeviceError

@@ -14,10 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from luts.format.errors import BlocktimeError, UsageError
-from orchestrator.agent.agent import Agent
-from orchestrator.agent.alone import run_bundle
-from orchestrator.agent.contract import TOKEN_VARIABLE
-from orchestrator.agent.server import Server, listen
+from orchestrator.agent.agent import TOKEN_VARIABLE, Agent
+from orchestrator.agent.server import Server, listen, run_bundle
 from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
 from orchestrator.wire.errors import exit_code
 

@@ -7,20 +7,56 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.agent.agent import Agent
-from orchestrator.agent.greeting import refusal_of
-from orchestrator.agent.loaded_models import LoadedModels
-from orchestrator.agent.pace import Pace
-from orchestrator.agent.pulse import Pulse, beating
-from orchestrator.agent.ramp import Ramp
-from orchestrator.agent.runtime.model import Model, Traceable
-from orchestrator.agent.timing import time_schedule
-from orchestrator.wire import replies, requests, tensors
+from orchestrator.agent.agent import Agent, refusal_of
+from orchestrator.agent.runtime import Model, Traceable
+from orchestrator.agent.timing import Pace, Pulse, Ramp, beating, time_schedule
+from orchestrator.wire import messages
 from orchestrator.wire.errors import OpError
-from orchestrator.wire.fields import MAX_OPERATIONS, MAX_VISITS, PROTOCOL_VERSION
 from orchestrator.wire.frames import Payload
+from orchestrator.wire.messages import MAX_HANDLES, MAX_OPERATIONS, MAX_VISITS, PROTOCOL_VERSION
 
-Answer = tuple[replies.Reply, bytes]
+
+class LoadedModels:
+    """Handles count up from 1 and are never given twice."""
+
+    def __init__(self) -> None:
+        self._models: dict[int, tuple[str, Model]] = {}
+        self._next_handle = 1
+
+    def require_room(self) -> None:
+        """OpError `too_many_handles` where no further model may be loaded."""
+        if len(self._models) >= MAX_HANDLES:
+            raise OpError("too_many_handles", f"{MAX_HANDLES} models are loaded; unload some first")
+
+    def add(self, sha256: str, model: Model) -> int:
+        """The handle of a model that was just loaded from the file with this digest."""
+        handle, self._next_handle = self._next_handle, self._next_handle + 1
+        self._models[handle] = sha256, model
+        return handle
+
+    def __getitem__(self, handle: int) -> Model:
+        """OpError `unknown_handle` where nothing is loaded as that."""
+        if handle not in self._models:
+            raise OpError("unknown_handle", f"no model is loaded as handle {handle}")
+        return self._models[handle][1]
+
+    def unload(self, handle: int) -> None:
+        """Free a model."""
+        self[handle].close()
+        del self._models[handle]
+
+    def unload_all(self) -> None:
+        """Free what is left."""
+        for _, model in self._models.values():
+            model.close()
+        self._models.clear()
+
+    def files(self) -> set[str]:
+        """Digests of the files that loaded models rest on."""
+        return {sha256 for sha256, _ in self._models.values()}
+
+
+Answer = tuple[messages.Reply, bytes]
 """A reply and its payload. Fields that are not set explicitly are left out."""
 
 
@@ -31,35 +67,35 @@ class Operations:
     """
 
     def __init__(
-        self, agent: Agent, client_is_there: Callable[[], bool], send: Callable[[replies.Reply], None]
+        self, agent: Agent, client_is_there: Callable[[], bool], send: Callable[[messages.Reply], None]
     ) -> None:
         self.models = LoadedModels()
         self._agent = agent
         self._client_is_there, self._send = client_is_there, send
-        self._handlers: dict[type[requests.Request], Callable[[Any, Payload], Answer]] = {
-            requests.HelloRequest: self._hello,
-            requests.HaveRequest: self._have,
-            requests.PutRequest: self._put,
-            requests.LoadRequest: self._load,
-            requests.PlacementRequest: self._placement,
-            requests.UnloadRequest: self._unload,
-            requests.CheckRequest: self._check,
-            requests.RunRequest: self._run,
-            requests.StateRequest: self._state,
-            requests.ByeRequest: self._bye,
+        self._handlers: dict[type[messages.Request], Callable[[Any, Payload], Answer]] = {
+            messages.HelloRequest: self._hello,
+            messages.HaveRequest: self._have,
+            messages.PutRequest: self._put,
+            messages.LoadRequest: self._load,
+            messages.PlacementRequest: self._placement,
+            messages.UnloadRequest: self._unload,
+            messages.CheckRequest: self._check,
+            messages.RunRequest: self._run,
+            messages.StateRequest: self._state,
+            messages.ByeRequest: self._bye,
         }
 
-    def answer(self, request: requests.Request, payload: Payload) -> Answer:
+    def answer(self, request: messages.Request, payload: Payload) -> Answer:
         """Do what is asked; OpError where that fails."""
         return self._handlers[type(request)](request, payload)
 
-    def _hello(self, request: requests.HelloRequest, _: Payload) -> Answer:
+    def _hello(self, request: messages.HelloRequest, _: Payload) -> Answer:
         agent = self._agent
         refusal = refusal_of(request, agent.token)
         if refusal is not None:
             raise refusal
         runtimes = {name: runtime.describe() for name, runtime in agent.runtimes.items()}
-        return replies.HelloReply(
+        return messages.HelloReply(
             id=request.id,
             protocol=PROTOCOL_VERSION,
             agent=agent.info,
@@ -72,14 +108,14 @@ class Operations:
             keep_warm=agent.spin is not None,
         ), b""
 
-    def _have(self, request: requests.HaveRequest, _: Payload) -> Answer:
-        return replies.HaveReply(id=request.id, present=self._agent.store.has(request.sha256)), b""
+    def _have(self, request: messages.HaveRequest, _: Payload) -> Answer:
+        return messages.HaveReply(id=request.id, present=self._agent.store.has(request.sha256)), b""
 
-    def _put(self, request: requests.PutRequest, payload: Payload) -> Answer:
+    def _put(self, request: messages.PutRequest, payload: Payload) -> Answer:
         self._agent.store.put(request.sha256, payload.size_bytes, payload.chunks(), self.models.files())
-        return replies.PutReply(id=request.id, bytes=payload.size_bytes), b""
+        return messages.PutReply(id=request.id, bytes=payload.size_bytes), b""
 
-    def _load(self, request: requests.LoadRequest, _: Payload) -> Answer:
+    def _load(self, request: messages.LoadRequest, _: Payload) -> Answer:
         runtime = self._agent.runtimes.get(request.runtime)
         if runtime is None:
             known = ", ".join(self._agent.runtimes) or "none"
@@ -91,7 +127,7 @@ class Operations:
             model = runtime.load(path, request.options)
             load_ns = self._agent.clock() - start_ns
         delegates = model.delegates
-        return replies.LoadReply(
+        return messages.LoadReply(
             id=request.id,
             handle=self.models.add(request.sha256, model),
             load_ns=load_ns,
@@ -102,31 +138,31 @@ class Operations:
             placement=model.placement if request.placement else None,
         ), b""
 
-    def _placement(self, request: requests.PlacementRequest, _: Payload) -> Answer:
+    def _placement(self, request: messages.PlacementRequest, _: Payload) -> Answer:
         with self._beating(request):
             placement = self.models[request.handle].placement
-        return replies.PlacementReply(id=request.id, placement=placement), b""
+        return messages.PlacementReply(id=request.id, placement=placement), b""
 
     def _beating(
-        self, request: requests.LoadRequest | requests.PlacementRequest
+        self, request: messages.LoadRequest | messages.PlacementRequest
     ) -> contextlib.AbstractContextManager[None]:
         return beating(
-            lambda: self._send(replies.RunningReply(id=request.id, running=0)), request.heartbeat_s
+            lambda: self._send(messages.RunningReply(id=request.id, running=0)), request.heartbeat_s
         )
 
-    def _unload(self, request: requests.UnloadRequest, _: Payload) -> Answer:
+    def _unload(self, request: messages.UnloadRequest, _: Payload) -> Answer:
         self.models.unload(request.handle)
-        return replies.UnloadReply(id=request.id), b""
+        return messages.UnloadReply(id=request.id), b""
 
-    def _check(self, request: requests.CheckRequest, payload: Payload) -> Answer:
+    def _check(self, request: messages.CheckRequest, payload: Payload) -> Answer:
         model = self.models[request.handle]
-        needed_bytes = sum(map(tensors.spec_bytes, request.inputs))
+        needed_bytes = sum(map(messages.spec_bytes, request.inputs))
         if tuple(request.inputs) != model.inputs or needed_bytes != payload.size_bytes:
             wanted = ", ".join(f"{spec.dtype}{spec.shape}" for spec in model.inputs)
             raise OpError(
                 "bad_input", f"the model takes {wanted}; the inputs or their bytes differ from that"
             )
-        arrays = tensors.unpack(request.inputs, payload.read())
+        arrays = messages.unpack(request.inputs, payload.read())
         set_inputs = model.prepare(arrays)
         try:
             set_inputs()
@@ -134,17 +170,17 @@ class Operations:
             outputs = model.get_outputs()
         except RuntimeError as error:
             raise OpError("run_failed", f"the runtime failed: {error}") from None
-        specs = [tensors.spec_of(output) for output in outputs]
-        return replies.CheckReply(id=request.id, outputs=specs), tensors.pack(outputs)
+        specs = [messages.spec_of(output) for output in outputs]
+        return messages.CheckReply(id=request.id, outputs=specs), messages.pack(outputs)
 
-    def _run(self, request: requests.RunRequest, _: Payload) -> Answer:
+    def _run(self, request: messages.RunRequest, _: Payload) -> Answer:
         rounds, visits = _checked_schedule(request)
         models = [self.models[handle] for handle in request.handles]
         before = self._agent.state()
         every_s = request.heartbeat_s or math.inf
         pulse = Pulse(
             self._client_is_there,
-            lambda executions: self._send(replies.RunningReply(id=request.id, running=executions)),
+            lambda executions: self._send(messages.RunningReply(id=request.id, running=executions)),
             every_s,
         )
         ramp = Ramp(1_000_000 * request.warmup_ms) if request.warmup_ms else None
@@ -156,7 +192,7 @@ class Operations:
         )
         after = self._agent.state()
         told = {"keep_warm": request.keep_warm} if "keep_warm" in request.model_fields_set else {}
-        return replies.RunReply(
+        return messages.RunReply(
             id=request.id,
             rounds=rounds,
             visits=visits,
@@ -167,14 +203,14 @@ class Operations:
             **_traced(models, request.warmup + (ramp.rounds if ramp else 0)),
         ), samples.tobytes()
 
-    def _state(self, request: requests.StateRequest, _: Payload) -> Answer:
-        return replies.StateReply(id=request.id, state=self._agent.state()), b""
+    def _state(self, request: messages.StateRequest, _: Payload) -> Answer:
+        return messages.StateReply(id=request.id, state=self._agent.state()), b""
 
-    def _bye(self, request: requests.ByeRequest, _: Payload) -> Answer:
-        return replies.ByeReply(id=request.id), b""
+    def _bye(self, request: messages.ByeRequest, _: Payload) -> Answer:
+        return messages.ByeReply(id=request.id), b""
 
 
-def _checked_schedule(request: requests.RunRequest) -> tuple[int, int]:
+def _checked_schedule(request: messages.RunRequest) -> tuple[int, int]:
     """Rounds and visits of each; OpError where the schedule is not one."""
     rounds, visits = len(request.order), len(request.order[0])
     if any(len(visited) != visits for visited in request.order):
@@ -188,7 +224,7 @@ def _checked_schedule(request: requests.RunRequest) -> tuple[int, int]:
 
 def _warmed(ramp: Ramp | None) -> dict[str, Any]:
     """The reply's field `warmed`, left out where the run was not asked to warm up by time."""
-    return {"warmed": replies.Warmed(ns=ramp.ns, rounds=ramp.rounds, steady=ramp.steady)} if ramp else {}
+    return {"warmed": messages.Warmed(ns=ramp.ns, rounds=ramp.rounds, steady=ramp.steady)} if ramp else {}
 
 
 def _traced(models: Sequence[Model], warmup: int) -> dict[str, Any]:

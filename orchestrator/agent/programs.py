@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from luts.format.errors import UsageError
-from luts.format.installation import is_checkout
-from orchestrator.agent.device.built import built_dir, how_to_build_agents
+from luts.format.provenance import is_checkout
+from orchestrator.agent.device import built_dir, how_to_build_agents
 from orchestrator.wire.errors import DeviceError
 
 AGENTS = ("python", "kotlin", "swift")

@@ -3,14 +3,123 @@
 from __future__ import annotations
 
 import errno
+import secrets
+import select
 import socket
+import sys
 import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from orchestrator.agent.agent import Agent
-from orchestrator.agent.connection import Connection
-from orchestrator.agent.contract import LOOPBACK
-from orchestrator.agent.reception import Reception
-from orchestrator.wire.errors import DeviceError
+from pydantic import ValidationError
+
+from luts.format.errors import first_problem
+from orchestrator.agent.agent import LOOPBACK, Agent, Reception
+from orchestrator.agent.operations import Operations
+from orchestrator.bundle.archive import open_bundle
+from orchestrator.bundle.journal import BundleJournal
+from orchestrator.bundle.loopback import Loopback
+from orchestrator.bundle.player import Player
+from orchestrator.wire.errors import DeviceError, FrameError, OpError
+from orchestrator.wire.frames import Payload, SocketSource, close_after_answer, read_frame
+from orchestrator.wire.messages import (
+    REQUESTS,
+    ByeRequest,
+    Reply,
+    Request,
+    error_reply,
+    reply_frame,
+    request_id_of,
+)
+
+# Once a frame has begun, its bytes must keep coming; between frames a client may be silent for hours.
+FRAME_TIMEOUT_S = 30.0
+
+
+class Connection:
+    """Serves one connected client; `serve` returns when the connection is over and everything is freed."""
+
+    def __init__(self, agent: Agent, sock: socket.socket) -> None:
+        self._sock = sock
+        self._source = SocketSource(sock)
+        self._operations = Operations(agent, self._client_is_there, self._send)
+        self._leaving = False
+
+    def serve(self, hello: dict[str, Any]) -> None:
+        """Answers the hello, then requests until the client leaves, vanishes or breaks the protocol."""
+        try:
+            self._answer(hello, Payload(self._source, 0))
+            while not self._leaving:
+                select.select([self._sock], [], [])
+                self._sock.settimeout(FRAME_TIMEOUT_S)
+                frame = read_frame(self._source)
+                if frame is None:
+                    break
+                self._answer(*frame)
+        except FrameError as error:
+            self._reply_last(None, error.code, str(error))
+        except TimeoutError:
+            self._reply_last(None, "timeout", f"a frame stood still for {FRAME_TIMEOUT_S:.0f} s")
+        except OSError:
+            pass
+        finally:
+            self._operations.models.unload_all()
+            close_after_answer(self._sock)
+
+    def _answer(self, header: dict[str, Any], payload: Payload) -> None:
+        request_id = request_id_of(header)
+        try:
+            request = self._parse(header)
+            answer = reply_frame(*self._operations.answer(request, payload))
+            self._leaving |= isinstance(request, ByeRequest)
+        except OpError as error:
+            if error.closes:
+                self._leaving = True
+                self._reply_last(request_id, error.code, str(error))
+                return
+            answer = reply_frame(error_reply(request_id, error.code, str(error)))
+        except (FrameError, OSError):
+            raise
+        except MemoryError:
+            answer = reply_frame(error_reply(request_id, "out_of_memory", "no memory left for this request"))
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            reason = f"the agent failed: {type(error).__name__}: {error}"
+            answer = reply_frame(error_reply(request_id, "internal", reason))
+        payload.drain()
+        self._sock.sendall(answer)
+
+    def _parse(self, header: dict[str, Any]) -> Request:
+        op = header.get("op")
+        request_type = REQUESTS.get(op) if isinstance(op, str) else None
+        if request_type is None:
+            raise OpError("unknown_op", f"unknown op {str(op)[:64]!r}; known: {', '.join(REQUESTS)}")
+        try:
+            return request_type.model_validate(header)
+        except ValidationError as error:
+            raise OpError("bad_request", f"{op}: {first_problem(error)}") from None
+
+    def _send(self, reply: Reply) -> None:
+        self._sock.sendall(reply_frame(reply))
+
+    def _reply_last(self, request_id: int | None, code: str, message: str) -> None:
+        """The error that ends the connection; a client that is gone does not hear it."""
+        try:
+            self._sock.settimeout(FRAME_TIMEOUT_S)
+            self._sock.sendall(reply_frame(error_reply(request_id, code, message)))
+        except OSError:
+            return
+
+    def _client_is_there(self) -> bool:
+        if not select.select([self._sock], [], [], 0)[0]:
+            return True
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
 
 # Connections that the system holds until they are accepted, which takes a moment even while a model is timed.
 _BACKLOG = 128
@@ -52,3 +161,33 @@ class Server:
     def stop(self) -> None:
         """Makes `serve` return once the client that it serves has gone. For any thread."""
         self._reception.stop()
+
+
+def journal_beside(bundle: Path) -> Path:
+    """Where the journal of a bundle lies if nobody says otherwise."""
+    return bundle.with_name(bundle.name + ".journal.jsonl")
+
+
+def run_bundle(
+    path: Path, journal: Path | None, make_agent: Callable[[str], Agent], tell: Callable[[str], None]
+) -> Path:
+    """Run a bundle, going on where its journal ends; the journal.
+
+    Raises:
+        InvalidArtifactError: bundle or journal is damaged, of another version, or of another bundle.
+        DeviceError: the device did not get ready in time.
+    """
+    bundle = open_bundle(path)
+    with BundleJournal(journal or journal_beside(path), bundle.digest) as written, listen(0) as listener:
+        token = secrets.token_hex(16)
+        server = Server(make_agent(token), listener)
+        serving = threading.Thread(target=server.serve, name="agent", daemon=True)
+        serving.start()
+        agent = Loopback(socket.create_connection((LOOPBACK, listener.getsockname()[1])))
+        try:
+            Player(bundle, written, agent, token, tell).run()
+        finally:
+            agent.close()
+            server.stop()
+            serving.join()
+    return written.path

@@ -4,15 +4,149 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from orchestrator.agent.pace import Pace
-from orchestrator.agent.ramp import Ramp
-from orchestrator.agent.runtime.model import Model, TimesVisits
+from orchestrator.agent.runtime import Model, TimesVisits
 from orchestrator.wire.errors import OpError
-from orchestrator.wire.fields import TensorSpec
+from orchestrator.wire.messages import TensorSpec
+
+KEEP_WARM_NS = 500_000
+"""Clocks of phones rise within a fraction of a millisecond of work."""
+
+
+def spin() -> None:
+    """Keep the processor busy for `KEEP_WARM_NS`."""
+    end_ns = time.perf_counter_ns() + KEEP_WARM_NS
+    while time.perf_counter_ns() < end_ns:
+        pass
+
+
+class Pace:
+    """Moments `period_ns` apart on `clock`. What comes late shifts all that follow, so that none are crowded."""
+
+    def __init__(self, period_ns: int, clock: Callable[[], int], sleep: Callable[[float], None]) -> None:
+        self._period_ns, self._clock, self._sleep = period_ns, clock, sleep
+        self._next_ns = 0
+
+    def wait(self) -> None:
+        """Until the next moment; the first one is now."""
+        now_ns = self._clock()
+        if now_ns < self._next_ns:
+            self._sleep((self._next_ns - now_ns) / 1e9)
+        self._next_ns = max(self._next_ns, now_ns) + self._period_ns
+
+
+class Pulse:
+    """Asked with the number of executions so far; calls `beat` with it, if at all, where `every_s` have gone by.
+
+    `client_is_there` says whether to go on.
+    """
+
+    def __init__(
+        self,
+        client_is_there: Callable[[], bool],
+        beat: Callable[[int], None],
+        every_s: float,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client_is_there, self._beat, self._every_s, self._clock_s = (
+            client_is_there,
+            beat,
+            every_s,
+            clock_s,
+        )
+        self._last_s = clock_s()
+
+    def __call__(self, executions: int) -> bool:
+        if self._clock_s() - self._last_s >= self._every_s:
+            self._beat(executions)
+            self._last_s = self._clock_s()
+        return self._client_is_there()
+
+
+@contextmanager
+def beating(beat: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Within, a thread of its own calls `beat` every `every_s` seconds (0: never), until that raises OSError.
+
+    None is under way any more when this is left.
+    """
+    if not every_s:
+        yield
+        return
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            while not done.wait(every_s):
+                beat()
+        except OSError:
+            return
+
+    thread = threading.Thread(target=run, name="signs of life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+WINDOW_NS = 50_000_000
+"""A window is whole rounds of at least this time: more than the 32 ms in which Linux' load tracking, which chooses
+the clock, forgets half of what was before."""
+
+WINDOW_ROUNDS = 15
+"""Medians are those of a window's last rounds, so that a run of tiny models keeps no more of them than this."""
+
+FALL_PERCENT = 1
+"""A window is still falling where the sum of its medians is lower than the window's before by more than this."""
+
+STEADY_WINDOWS = 2
+"""Windows in a row that do not fall: one alone may be slow by chance."""
+
+
+class Ramp:
+    """Follows rounds of warm-up, in each of which every model is executed once.
+
+    `ns` and `rounds` are the time spent in the models and how often each was executed; `steady` says whether the
+    latencies had stopped falling when it ended, rather than `bound_ns` gone by.
+    """
+
+    def __init__(self, bound_ns: int) -> None:
+        self._bound_ns = bound_ns
+        self.ns = self.rounds = 0
+        self.steady = False
+        self._last_rounds: deque[Sequence[int]] = deque(maxlen=WINDOW_ROUNDS)
+        self._window_ns = self._quiet_windows = 0
+        self._level_ns: int | None = None
+
+    def goes_on(self, round_ns: Sequence[int]) -> bool:
+        """Take in a round's nanoseconds, one for each model; whether another round is due."""
+        taken_ns = sum(round_ns)
+        self.ns += taken_ns
+        self.rounds += 1
+        self._window_ns += taken_ns
+        self._last_rounds.append(round_ns)
+        if self._window_ns >= WINDOW_NS:
+            self._end_window()
+        return not self.steady and self.ns < self._bound_ns
+
+    def _end_window(self) -> None:
+        middle = (len(self._last_rounds) - 1) // 2
+        level_ns = sum(sorted(times)[middle] for times in zip(*self._last_rounds, strict=True))
+        if self._level_ns is not None:
+            fell = 100 * level_ns < (100 - FALL_PERCENT) * self._level_ns
+            self._quiet_windows = 0 if fell else self._quiet_windows + 1
+        self._level_ns, self._window_ns = level_ns, 0
+        self._last_rounds.clear()
+        self.steady = self._quiet_windows >= STEADY_WINDOWS
+
 
 _INPUT_SEED = 20240501
 

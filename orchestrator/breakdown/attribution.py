@@ -1,4 +1,4 @@
-"""Milliseconds by kind of operation: the arithmetic, without a device."""
+"""Latency attributed to kinds of operations, by tracing and by removal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from luts.estimate.ratios import Ratio
 from orchestrator.breakdown.roofline import Operator, PartTime, Roof, part_times
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.kinds import KINDS, Kind
+from orchestrator.wire.messages import DeviceInfo
 
 Method = Literal["tracer", "removal"]
 WHOLE = "whole"
@@ -103,3 +105,40 @@ def by_tracer(
         sums[operator.kind] += operator.ms
     shares = {kind: Share(sums[kind]) for kind in KINDS if kind in sums}
     return Attribution("tracer", whole_ms, shares, tuple(notes), tuple(operators), roof)
+
+
+@dataclass(frozen=True)
+class NetworkBreakdown:
+    """A network's latency by one method or by both; `parts` is the number of parts of each kind."""
+
+    model: str
+    sha256: str
+    parts: Mapping[Kind, int]
+    attributions: tuple[Attribution, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "model": self.model,
+            "sha256": self.sha256,
+            "parts": dict(self.parts),
+            "by": {item.method: item.to_dict() for item in self.attributions},
+        }
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """What the latency of networks is made of, on a device."""
+
+    device: DeviceInfo
+    variant: Variant
+    networks: tuple[NetworkBreakdown, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: everything that is known, in milliseconds."""
+        return {
+            "device": self.device.model_dump(),
+            "variant": self.variant.name,
+            "simulated": self.device.simulated,
+            "networks": [network.to_dict() for network in self.networks],
+        }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.export.build import export_module
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 SIDE = 512
 """Of the product's three matrices: each is a MiB, so operands stay in the second cache and its loops are long."""

@@ -33,10 +33,9 @@ from orchestrator.export.lower.kinds import (
     place_of,
 )
 from orchestrator.export.lower.rewrite import rewritten
-from orchestrator.export.lower.source import build_module
-from orchestrator.export.lower.stamp import stamp_program
+from orchestrator.export.lower.source import build_module, stamp_program
 from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
-from orchestrator.wire.replies import TracedOperation
+from orchestrator.wire.messages import TracedOperation
 
 
 @dataclass(frozen=True)

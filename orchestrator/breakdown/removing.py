@@ -10,15 +10,15 @@ from luts.format.errors import InvalidArtifactError
 from orchestrator.breakdown.attribution import WHOLE, Attribution, by_removal
 from orchestrator.devices.common.device import Device
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
 from orchestrator.export.lower.removal import Census, census
 from orchestrator.export.lower.source import build_module
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.engine import Progress
 from orchestrator.measure.session import Subject, measure
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile
 
 
 def census_of(spec: ExportSpec) -> dict[Kind, Census]:

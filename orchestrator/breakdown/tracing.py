@@ -15,11 +15,11 @@ from orchestrator.breakdown.labels import labels_of, matched
 from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.artifact import Artifact
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.measure.link import Link
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.measure.readiness import Link
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
-from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import HelloReply, TracedOperation
+from orchestrator.wire.messages import HelloReply, TracedOperation
 
 ROUNDS, WARMUP = 40, 5
 """Executions of the network with the tracer and of the one without, in random order; half of each is used."""

@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from orchestrator.bundle.archive import Bundle
-from orchestrator.bundle.journal import BundleJournal
+from orchestrator.bundle.archive import FIRST_MODEL, Bundle, ScriptBatch
+from orchestrator.bundle.journal import BundleJournal, Done
 from orchestrator.bundle.loopback import Header, Loopback
-from orchestrator.bundle.progress import Done
-from orchestrator.bundle.script import FIRST_MODEL, ScriptBatch
 from orchestrator.bundle.stopping import BatchRatios, Ending, ending
 from orchestrator.wire.errors import DeviceError
-from orchestrator.wire.fields import PROTOCOL_VERSION
+from orchestrator.wire.messages import PROTOCOL_VERSION
 
 _REFUSED = ("bad_model", "run_failed")
 """Errors of a load that say that the model will never run here."""

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-from orchestrator.bundle.script import FIRST_MODEL, Order, Stop
+from orchestrator.bundle.archive import FIRST_MODEL, Order, Stop
 
 Ending = Literal["narrow", "budget", "passes"]
 """Every model is narrow, the time is up, or all passes are made."""

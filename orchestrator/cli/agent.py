@@ -34,10 +34,10 @@ def agent_command(
 
     The token is read from BLOCKTIME_TOKEN, or made and printed.
     """
-    from orchestrator.agent.alone import run_bundle
-    from orchestrator.agent.contract import TOKEN_VARIABLE
+    from orchestrator.agent.agent import TOKEN_VARIABLE
     from orchestrator.agent.host import host_agent
     from orchestrator.agent.kept import keep_serving
+    from orchestrator.agent.server import run_bundle
     from orchestrator.agent.store import ModelStore
     from orchestrator.devices.host import default_store_dir
 

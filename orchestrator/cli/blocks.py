@@ -94,8 +94,8 @@ def _write(path: Path, comparison: MixerComparison, title: str) -> None:
     if path.suffix == ".json":
         write_table(path, document)
         return
-    from orchestrator.report.blocks_figure import blocks_figure
     from orchestrator.report.draw import save_png
+    from orchestrator.report.figures import blocks_figure
 
     save_png(blocks_figure(document["blocks"], title), path)
 

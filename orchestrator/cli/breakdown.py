@@ -9,8 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, Choice, Method
-from orchestrator.breakdown.document import Breakdown, NetworkBreakdown
+from orchestrator.breakdown.attribution import (
+    METHOD_TITLES,
+    Attribution,
+    Breakdown,
+    Choice,
+    Method,
+    NetworkBreakdown,
+)
 from orchestrator.breakdown.roofline import Roof
 from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.options import (
@@ -106,14 +112,14 @@ def _write(file: Path, broken_down: Breakdown, title: str) -> None:
     if file.suffix == ".json":
         write_table(file, broken_down.to_dict())
         return
-    from orchestrator.report.breakdown_figure import write_breakdown_figure
+    from orchestrator.report.figures import write_breakdown_figure
 
     simulated = ", SIMULATED" if broken_down.device.simulated else ""
     write_breakdown_figure(file, broken_down.networks, f"{title}{simulated}")
 
 
 def _draw_operators(file: Path, broken_down: Breakdown, title: str) -> None:
-    from orchestrator.report.operators_figure import write_operators_figure
+    from orchestrator.report.figures import write_operators_figure
 
     write_operators_figure(file, broken_down.networks, title)
 

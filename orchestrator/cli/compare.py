@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luts.format.atomic_file import storage_error
 from luts.format.errors import UsageError
+from luts.format.files import storage_error
 from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.calibration import CalibrationImages
 from orchestrator.cli.compare_dense import show_dense
@@ -112,7 +112,7 @@ def compare_command(
 
     ExecuTorch's files are judged on this machine, each image on its own, as a phone runs them.
     """
-    from orchestrator.agent.device.cores import threads_by_default
+    from orchestrator.agent.device import threads_by_default
     from orchestrator.tasks.compare import compare_networks  # brings torch
     from orchestrator.tasks.compare_dense import compare_dense, dense_runs
     from orchestrator.tasks.judge import Question
@@ -258,7 +258,7 @@ def _write(folder: Path, compared: Compared) -> None:
         return
     if compared.data.get("task"):  # the picture's axis is top-1
         return
-    from orchestrator.report.pareto_figure import save
+    from orchestrator.report.figures import save_pareto as save
 
     device = f"{compared.setup['device']['model']}, {compared.setup['variant']}"
     data = f"{compared.data['images']} images of {compared.data['source'].partition(':')[0]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luts.format.errors import BlocktimeError
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.wire import errors as wire
 from search.algorithms import InfeasibleError
 

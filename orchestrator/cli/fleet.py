@@ -13,9 +13,9 @@ from orchestrator.cli.output import JsonOption, emit_facts, emit_json, shown_pro
 from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import say_how
 from orchestrator.cli.run_options import ProfilingOptions
-from orchestrator.fleet.classes import parse_classes
 from orchestrator.fleet.crew import Limits
 from orchestrator.fleet.stf import Farm
+from orchestrator.fleet.units import parse_classes
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile
 

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from luts.format.errors import UsageError
-from luts.format.messages import unknown
-from luts.share.pull import note_verified
-from luts.source_check import check_sources
-from luts.verify import rebuild, verify_lut
+from luts.format.errors import UsageError, unknown
+from luts.share.repository import note_verified
+from luts.verify import check_sources, rebuild, verify_lut
 from orchestrator.cli import lut_adapt, lut_board, lut_diff, lut_published, lut_share, lut_versions
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store
 from orchestrator.cli.lut_store import tell as tell_of_lut

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from luts.format.atomic_file import write_text
+from luts.format.files import write_text
 from orchestrator.cli.lut_store import LutsOption, open_store, tell
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows
 from orchestrator.cli.output import tell as below

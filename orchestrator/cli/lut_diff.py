@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from luts.diff import EntryDiff, KindDiff, LutDiff, diff_luts
-from luts.format.errors import UsageError
+from luts.format.errors import UsageError, few
 from luts.format.lut import Lut
-from luts.format.messages import few
 from luts.format.store import LutRef
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, tell

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from luts.published_lut import read_table, write_published
+from luts.published import read_table, write_published
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import parse_name
 from orchestrator.cli.output import JsonOption, emit_facts

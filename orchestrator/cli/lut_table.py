@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from luts.format.errors import few
 from luts.format.lut import Lut
-from luts.format.messages import few
 from luts.format.schema import Entry, UnitSpread
 from orchestrator.cli.output import Column, emit_rows, tell
 from orchestrator.journal.conditions import described

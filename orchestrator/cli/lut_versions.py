@@ -10,8 +10,8 @@ import typer
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutRef, LutStore
-from luts.published_lut import list_published, read_published
-from luts.share.pull import trust
+from luts.published import list_published, read_published
+from luts.share.repository import trust
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store
 from orchestrator.cli.output import Column, JsonOption, emit_rows, say
 

@@ -12,9 +12,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from luts.format.code_version import package_version
-from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, is_out_of_memory
-from luts.format.messages import first_problem
+from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, first_problem, is_out_of_memory
+from luts.format.provenance import package_version
 from orchestrator.cli import (
     agent,
     arch,

@@ -14,12 +14,12 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from luts.format.errors import UsageError
-from luts.format.values import NAME_PATTERN
+from luts.format.schema import NAME_PATTERN
 from orchestrator.cli.output import ask, say
 from orchestrator.devices.common.device import Access
 from orchestrator.tasks.networks import Networks, for_task
 from orchestrator.tasks.target import Target
-from orchestrator.wire.device_state import Caveat
+from orchestrator.wire.messages import Caveat
 from search.spaces.arch import MAX_CLASSES
 
 DeviceOption = Annotated[

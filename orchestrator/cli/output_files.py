@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from luts.format.atomic_file import check_writable, write_text
 from luts.format.errors import UsageError
+from luts.format.files import check_writable, write_text
 
 TABLES = (".json", ".csv")
 

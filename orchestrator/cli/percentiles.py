@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from luts.estimate.percentiles import TOLD, calls_needed
+from luts.estimate.statistics import TOLD, calls_needed
 from orchestrator.cli.output import Column
 
 PERCENTILES = tuple(

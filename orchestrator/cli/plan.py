@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from luts.format.messages import few
+from luts.format.errors import few
 from orchestrator.cli.output import Column, emit_facts, emit_json, emit_rows
 from orchestrator.tasks.plan import PlannedProfile
 

@@ -15,7 +15,7 @@ from orchestrator.cli.plan import show_plan
 from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.run_options import ProfilingOptions, RunOptions
 from orchestrator.measure.session import Measurement
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.simulate.compare import Comparison
 from orchestrator.tasks.plan import plan_profile
 from orchestrator.tasks.profile import Profile, profile

@@ -19,7 +19,7 @@ from orchestrator.tasks.coarse import find_largest
 from orchestrator.tasks.phones import Phone, budget_of, is_priced_with_head
 from orchestrator.tasks.trial import Trial
 from orchestrator.winner.card import budget_text, by_lut, lut_text
-from orchestrator.winner.choice import MeasuredBest
+from orchestrator.winner.winner import MeasuredBest
 from search.algorithms import INHERITED_ACCURACY, Budget, SearchSettings
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
 from orchestrator.cli.eval import OutsideOption
 from orchestrator.cli.options import NetworksOption, ResolutionOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, shown_progress, tell

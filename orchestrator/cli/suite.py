@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from luts.format.atomic_file import storage_error
 from luts.format.errors import BlocktimeError
+from luts.format.files import storage_error
 from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.output import Column, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import output_files, write_table
 from orchestrator.cli.percentiles import PERCENTILES, told_columns
-from orchestrator.suites.comparison import Row
+from orchestrator.suites.suite import Row
 from orchestrator.tasks.suite import MeasuredSuite, run_suite
 from orchestrator.tasks.target import Target
 
@@ -118,7 +118,7 @@ def _lowered(row: Row) -> dict[str, Any]:
 
 
 def _draw(measured: MeasuredSuite, title: str, paths: Sequence[Path]) -> None:
-    from orchestrator.report.suite_figure import save
+    from orchestrator.report.figures import save_suite as save
 
     for path in paths:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from luts.format.atomic_file import storage_error
+from luts.format.files import storage_error
 from orchestrator.cli.output import Column, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.journal.sustained import in_rows
@@ -88,7 +88,7 @@ def show_sustained(measured: SustainedRun) -> None:
 
 
 def _draw(measured: SustainedRun, paths: Sequence[Path]) -> None:
-    from orchestrator.report.sustained_figure import save
+    from orchestrator.report.figures import save_sustained as save
 
     title = f"{measured.model} on {measured.device}, {measured.variant}{measured.warning}"
     for path in paths:

@@ -74,7 +74,7 @@ class RecipeOptions:
 
     def parse(self) -> Recipe:
         """The recipe that the options describe."""
-        from search.supernet.recipe.recipe_files import changed, get_recipe
+        from search.supernet.recipe.recipe import changed, get_recipe
 
         names = ["seed", "epochs", "sampler", "batch_size", "micro_batches", "precision"]
         names += ["learning_rate", "clip_norm", "freeze"]

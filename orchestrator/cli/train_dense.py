@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from luts.format.errors import UsageError
-from luts.format.messages import unknown
+from luts.format.errors import UsageError, unknown
 from orchestrator.cli.output import emit_facts, shown_progress
 from search.spaces.tasks import TASKS
 
@@ -110,7 +109,7 @@ def train_dense_command(
 def _recipe(dense: DenseOptions, recipe: Any) -> DenseRecipe:
     from pydantic import ValidationError
 
-    from luts.format.messages import first_problem
+    from luts.format.errors import first_problem
     from search.dense.train.recipe import DenseRecipe
 
     values = {

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from luts.format.installation import ROOT
-from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
+from luts.format.provenance import ROOT
+from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.agent.store import DEFAULT_MAX_BYTES
 from orchestrator.wire.client import AgentClient

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from luts.format.atomic_file import storage_error
+from luts.format.files import storage_error
 from orchestrator.devices.common.device import Device
 from orchestrator.wire.errors import DeviceError
 

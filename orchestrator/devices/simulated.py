@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from orchestrator.agent.programs import AgentProgram
-from orchestrator.simulate.scenario import Scenario, find_scenario
+from orchestrator.simulate.device import Scenario, find_scenario
 
 PREFIX = "simulated"
 DEFAULT_SCENARIO = "quiet"

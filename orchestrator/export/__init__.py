@@ -3,8 +3,7 @@
 Importing this package needs no torch; building does.
 """
 
-from orchestrator.export.artifacts.artifact import Artifact
-from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.artifact import Artifact, ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec, block_specs_for
 from orchestrator.export.pool import ExportFailure, export_each, export_many
 

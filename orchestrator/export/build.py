@@ -16,12 +16,12 @@ from orchestrator.export.artifacts.artifact import (
     MAX_REASON,
     RELATIVE_TOLERANCE,
     Artifact,
+    ArtifactCache,
     OpCounts,
     Report,
     allowed_error,
+    pack,
 )
-from orchestrator.export.artifacts.cache import ArtifactCache
-from orchestrator.export.artifacts.package import pack
 from orchestrator.export.artifacts.spec import DEFAULT_DEPLOYMENT_TARGET, ExportSpec
 from orchestrator.export.lower.calibration import filled, read_images
 from orchestrator.export.lower.coreml import convert_to_mlpackage
@@ -36,8 +36,7 @@ from orchestrator.export.lower.parity import (
     run_pte_isolated,
 )
 from orchestrator.export.lower.places import check_paths
-from orchestrator.export.lower.source import build_module
-from orchestrator.export.lower.stamp import stamp_package, stamp_program
+from orchestrator.export.lower.source import build_module, stamp_package, stamp_program
 from orchestrator.export.reuse.fragment import FragmentStore
 
 RunPte = Callable[[bytes, Sequence[Tensor]], list[Tensor]]

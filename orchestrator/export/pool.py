@@ -12,10 +12,9 @@ from pathlib import Path
 import psutil
 
 from luts.format.errors import BlocktimeError, StorageError, UsageError
-from luts.format.workers import start_worker, worker_context
-from orchestrator.agent.device.cores import usable_cores
-from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE, Artifact
-from orchestrator.export.artifacts.cache import ArtifactCache
+from luts.format.processes import start_worker, worker_context
+from orchestrator.agent.device import usable_cores
+from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE, Artifact, ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec
 from search.spaces.plugins import loaded_plugins
 

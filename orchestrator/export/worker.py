@@ -19,7 +19,7 @@ with quiet():  # imported once, before workers fork
     import executorch.extension.pybindings.portable_lib  # noqa: F401
 
     import orchestrator.export.reuse.lowering  # noqa: F401
-    from orchestrator.export.artifacts.cache import ArtifactCache
+    from orchestrator.export.artifacts.artifact import ArtifactCache
     from orchestrator.export.build import export_spec
     from orchestrator.export.lower.executorch import first_line
 

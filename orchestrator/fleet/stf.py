@@ -18,14 +18,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from luts.format.errors import BlocktimeError, UsageError
-from luts.format.messages import few, first_problem
+from luts.format.errors import BlocktimeError, UsageError, few, first_problem
 from orchestrator.devices.android.phones import is_address, slug
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.common.registry import phone_of
 from orchestrator.devices.discover import resolve
-from orchestrator.fleet.classes import DeviceClass
-from orchestrator.fleet.local import LocalUnit
+from orchestrator.fleet.units import DeviceClass, LocalUnit
 from orchestrator.wire.errors import DeviceError
 
 TOKEN_VARIABLE = "STF_TOKEN"

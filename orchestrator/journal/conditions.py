@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ValidationError
 
-from luts.format.errors import InvalidArtifactError
-from luts.format.messages import first_problem
+from luts.format.errors import InvalidArtifactError, first_problem
 from luts.format.schema import LutInputs
-from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord, Record
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.journal.records import (
+    BatchRecord,
+    ChunkRecord,
+    EndRecord,
+    Header,
+    PlacedType,
+    Record,
+    UsageRecord,
+)
+from orchestrator.wire.messages import DeviceState
+
+HOT_HEADROOM = 0.73
+"""Of Android's thermal headroom, which is 1 where throttling gets severe and falls by 1 for 30 degrees less (AOSP's
+ThermalManagerService). A Pixel 8 cuts its power budget 8 degrees before severe: from 1 - 8/30 on."""
+
+
+def moved_cap(before: DeviceState, after: DeviceState) -> str:
+    """Which core's highest clock changed between two states, in words; "" where none did."""
+    caps = {clock.cpu: clock.max_mhz for clock in before.cpus}
+    for clock in after.cpus:
+        cap = caps.get(clock.cpu)
+        if cap and clock.max_mhz and cap != clock.max_mhz:
+            return f"the clock of core {clock.cpu} was capped at {clock.max_mhz:.0f} MHz after {cap:.0f} MHz"
+    return ""
+
+
+def throttle_reason(before: DeviceState, after: DeviceState, cores: str = "") -> str:
+    """Why what ran between two states does not count; "" where nothing known speaks against it.
+
+    `cores` are those that threads were pinned to, if any. What the agent was told to ignore does not count here
+    either; the LUT names it.
+    """
+    for state in (before, after):
+        if state.thermal_state in ("serious", "critical") and "throttled" not in state.caveats:
+            return f"thermal state {state.thermal_state}"
+        if (state.thermal_headroom or 0.0) >= HOT_HEADROOM and "throttled" not in state.caveats:
+            return f"thermal headroom {state.thermal_headroom:.2f}"
+        if state.low_power_mode and "power_save" not in state.caveats:
+            return "low-power mode was on"
+    counts = before.throttle_count, after.throttle_count
+    if None not in counts and counts[0] != counts[1]:
+        return "the processor throttled"
+    if (cap := moved_cap(before, after)) and "throttled" not in after.caveats:
+        return cap
+    elsewhere = {before.cores, after.cores} - {None, cores} if cores else set()
+    if elsewhere:
+        return f"threads could run on cores {min(map(str, elsewhere))} and not on {cores} alone"
+    return ""
+
 
 Switched = Literal["on", "off", "both"]
 
@@ -115,3 +165,257 @@ def described(inputs: LutInputs) -> dict[str, str]:
         ),
     }
     return {name: text for name, text in said.items() if text}
+
+
+# The system may throw away what Core ML prepared for a unit, which the agent can't see: the next load prepares it
+# anew. Such a load is one that the agent calls a later one and that takes this many times the fastest of them...
+_FIRST_FACTOR = 4.0
+
+# ...unless it is so short that nothing can have been prepared in it: other programs may hold up any load.
+_FIRST_NS = 500_000_000
+
+
+@dataclass(frozen=True)
+class LoadTimes:
+    """Medians in ms. `first_ms` and `compile_ms` are None where the runtime does not tell first loads from later
+    ones, or where this device had loaded the model before this measurement."""
+
+    load_ms: float
+    first_ms: float | None
+    compile_ms: float | None
+
+
+def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
+    """Load times by model over all batches of a journal; first loads as the agent says and as they took."""
+    later: dict[str, list[int]] = defaultdict(list)
+    first: dict[str, list[int]] = defaultdict(list)
+    compiled: dict[str, list[int]] = defaultdict(list)
+    told: dict[str, bool] = defaultdict(bool)
+    for batch in records:
+        if not isinstance(batch, BatchRecord):
+            continue
+        unknown: list[None] = [None] * len(batch.slots)
+        rows = zip(
+            batch.slots, batch.load_ns, batch.cached or unknown, batch.compile_ns or unknown, strict=True
+        )
+        for model, load_ns, cached, compile_ns in rows:
+            (first if cached is False else later)[model].append(load_ns)
+            if compile_ns is not None:
+                compiled[model].append(compile_ns)
+            told[model] |= cached is not None
+    for model in (model for model in later if told[model]):
+        limit_ns = max(_FIRST_NS, _FIRST_FACTOR * min(later[model]))
+        first[model] += [load_ns for load_ns in later[model] if load_ns > limit_ns]
+        later[model] = [load_ns for load_ns in later[model] if load_ns <= limit_ns]
+    return {
+        model: LoadTimes(
+            load_ms=_ms(later[model] or first[model]),
+            first_ms=_ms_or_none(first[model]),
+            compile_ms=_ms_or_none(compiled[model]),
+        )
+        for model in later.keys() | first.keys()
+    }
+
+
+def first_loads_s(records: Iterable[Record]) -> list[float]:
+    """Seconds that each model took on its way to this device for the first time, compiling included."""
+    told = load_times(records).values()
+    return [
+        (times.first_ms + (times.compile_ms or 0.0)) / 1e3 for times in told if times.first_ms is not None
+    ]
+
+
+def _ms(ns: list[int]) -> float:
+    return statistics.median(ns) / 1e6
+
+
+def _ms_or_none(ns: list[int]) -> float | None:
+    return _ms(ns) if ns else None
+
+
+_MATCH = 1 << 20
+"""Worth of a pair of one type; beyond any number of pairs on one unit, which count 1 each."""
+
+
+def migrated_operations(base: Sequence[PlacedType], removal: Sequence[PlacedType]) -> int:
+    """How many operations of `removal` run on another compute unit than their counterparts in `base`.
+
+    Counterparts are those of an alignment with the most pairs of equal type in order and, among such alignments,
+    the most pairs on the same unit. So no migration is counted that another reading of the programs explains away:
+    of two equal layers, either may be the one that was removed.
+    """
+    before, after = _differing(base, removal)
+    units = np.array([unit for _, unit in after])
+    types = np.array([kind for kind, _ in after])
+    # Longest common subsequence, weighted; a row for each operation of the base.
+    best = np.zeros(len(after) + 1, dtype=np.int64)
+    for kind, unit in before:
+        worth = np.where(types == kind, _MATCH + (units == unit), 0)
+        best[1:] = np.maximum(best[1:], best[:-1] + worth)
+        np.maximum.accumulate(best, out=best)
+    pairs, stayed = divmod(int(best[-1]), _MATCH)
+    return pairs - stayed
+
+
+def _differing(
+    base: Sequence[PlacedType], removal: Sequence[PlacedType]
+) -> tuple[Sequence[PlacedType], Sequence[PlacedType]]:
+    """Both without their common beginning and end, which are counterparts in some best alignment."""
+    shorter = min(len(base), len(removal))
+    start = next((i for i in range(shorter) if base[i] != removal[i]), shorter)
+    left = shorter - start
+    end = next((i for i in range(left) if base[-1 - i] != removal[-1 - i]), left)
+    return base[start : len(base) - end], removal[start : len(removal) - end]
+
+
+_MILLICOULOMBS_PER_UAH = 3.6
+PEAK_NOISE_BYTES = 1 << 20
+"""A peak that rose by less may be an earlier one: Linux keeps its counts per core, some hundred KiB apart."""
+
+LEAST_STEPS = 5
+"""Steps of the battery's counter that a figure takes: with fewer its interval is wider than two fifths of it."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How much more memory the agent has, in bytes, than before it loaded the model.
+
+    Attributes:
+        resident: Between chunks of calls, median...
+        resident_low, resident_high: ...and range; the agent's own buffers are in it.
+        peak: The most at any moment, loading included; None where an earlier peak of the agent was higher.
+    """
+
+    resident: int
+    resident_low: int
+    resident_high: int
+    peak: int | None
+
+
+@dataclass(frozen=True)
+class EnergyUse:
+    """Energy a call in mJ, of the whole phone, screen included, by its battery's counter of charge.
+
+    The interval is that of the counter's steps: each end of each part may be off by one.
+    """
+
+    mj_per_call: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """None where the device does not tell; `energy_note` says why where it could."""
+
+    memory: MemoryUse | None
+    energy: EnergyUse | None
+    energy_note: str = ""
+
+    def columns(self) -> dict[str, float | None]:
+        """`memory_mib`, `memory_low`, `memory_high`, `memory_peak`, `energy_mj`, …: one level, for tables."""
+        memory, energy = self.memory, self.energy
+        mib = (
+            (memory.resident, memory.resident_low, memory.resident_high, memory.peak)
+            if memory
+            else (None,) * 4
+        )
+        mj = (energy.mj_per_call, energy.low, energy.high) if energy else (None,) * 3
+        names = ("memory_mib", "memory_low", "memory_high", "memory_peak")
+        told = {name: None if size is None else size / 2**20 for name, size in zip(names, mib, strict=True)}
+        return told | dict(zip(("energy_mj", "energy_low", "energy_high"), mj, strict=True))
+
+    def __str__(self) -> str:
+        """In words; empty where nothing is told."""
+        told = []
+        if memory := self.memory:
+            low, high = memory.resident_low / 2**20, memory.resident_high / 2**20
+            peak = "" if memory.peak is None else f", {memory.peak / 2**20:.1f} MiB at most, loading included"
+            told.append(f"memory {memory.resident / 2**20:.1f} MiB ({low:.1f} to {high:.1f}){peak}")
+        if energy := self.energy:
+            interval = f"{energy.low:.3g} to {energy.high:.3g}"
+            told.append(f"energy {energy.mj_per_call:.3g} mJ a call ({interval}), of the whole phone")
+        return "; ".join([*told, *([self.energy_note] if self.energy_note else [])])
+
+
+def usage_of(records: Sequence[Record]) -> Usage:
+    """What a sustained run's journal tells. Raises InvalidArtifactError where a state is not one."""
+    batches = [record for record in records if isinstance(record, BatchRecord)]
+    parts = [
+        [
+            (state_of(chunk.state_before), state_of(chunk.state_after), chunk.nanoseconds().size)
+            for chunk in records
+            if isinstance(chunk, ChunkRecord) and not chunk.rejected and chunk.segment == batch.segment
+        ]
+        for batch in batches
+    ]
+    before = state_of(batches[0].state_before) if batches and batches[0].state_before else None
+    memory = memory_use(before, [after for _, after, _ in parts[0]]) if before else None
+    states = [[state for chunk in part for state in chunk[:2]] for part in parts if part]
+    header = records[0]
+    warmup = int(header.identity.policy["warmup"]) if isinstance(header, Header) else 0
+    calls = sum(warmup + sum(size for *_, size in part) for part in parts if part)
+    return Usage(memory, *_energy(states, calls))
+
+
+def usages_of(records: Sequence[Record]) -> dict[str, Usage]:
+    """By model, what an ordinary measurement's journal tells; InvalidArtifactError where a state is not one."""
+    return {record.model: usage_alone(record) for record in records if isinstance(record, UsageRecord)}
+
+
+def usage_alone(record: UsageRecord) -> Usage:
+    """What a model took while it was alone in an agent.
+
+    An agent may have kept what models before this one had, and this one takes that again: its memory is no less
+    than what was added to that, as its peak is, and no more than all that the agent has beyond the empty one.
+    """
+    empty, before = state_of(record.empty), state_of(record.before)
+    after = [state_of(state) for state in record.after]
+    added, whole = memory_use(before, after), memory_use(empty, after)
+    memory = None
+    if added and whole:
+        low, high = sorted((added.resident_low, whole.resident_high))
+        memory = MemoryUse((low + high) // 2, low, high, added.peak)
+    energy, note = _energy([[before, *after]], record.calls)
+    return Usage(memory, energy, note)
+
+
+def memory_use(before: DeviceState, after: Sequence[DeviceState]) -> MemoryUse | None:
+    """How much more an agent has in states `after` a load, of which there is one, than `before`.
+
+    Of a first load alone: what an agent has freed it may keep, and the next load takes that again.
+    """
+    empty = before.agent_memory_bytes
+    told = [state.agent_memory_bytes for state in after if state.agent_memory_bytes is not None]
+    if empty is None or not told:
+        return None
+    peaks = [state.agent_peak_memory_bytes for state in after if state.agent_peak_memory_bytes is not None]
+    earlier = before.agent_peak_memory_bytes
+    rose = earlier is not None and peaks and max(peaks) > earlier + PEAK_NOISE_BYTES
+    return MemoryUse(
+        resident=round(statistics.median(told)) - empty,
+        resident_low=min(told) - empty,
+        resident_high=max(told) - empty,
+        peak=max(peaks) - empty if rose else None,
+    )
+
+
+def _energy(parts: Sequence[Sequence[DeviceState]], calls: int) -> tuple[EnergyUse | None, str]:
+    batteries = [[state.battery for state in part if state.battery] for part in parts]
+    readings = [battery for part in batteries for battery in part]
+    charges = [[b.charge_uah for b in part if b.charge_uah is not None] for part in batteries]
+    volts = [b.voltage_mv / 1000 for b in readings if b.voltage_mv is not None]
+    if not volts or sum(map(len, charges)) < sum(map(len, parts)):
+        return None, ""
+    if any(b.charging is not False for b in readings):
+        return None, (
+            "no energy a call: the phone was on external power, which the battery does not see; unplug it and "
+            "reach it over the network"
+        )
+    used = sum(part[0] - part[-1] for part in charges)
+    steps = [abs(b - a) for part in charges for a, b in pairwise(part) if a != b]
+    if not steps or used < LEAST_STEPS * min(steps):
+        return None, "no energy a call: the battery's counter of charge moved too little; measure for longer"
+    mj = _MILLICOULOMBS_PER_UAH * statistics.mean(volts) / calls
+    error = min(steps) * len(charges)
+    return EnergyUse(mj * used, mj * (used - error), mj * (used + error)), ""

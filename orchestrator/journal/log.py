@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
-from collections.abc import Collection, Iterable, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
 
 from luts.estimate.estimation import Estimation
+from luts.estimate.ratios import Session, sessions
 from luts.format.errors import InvalidArtifactError
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.errors import MeasurementRejectedError
-from orchestrator.journal.journal import Journal, read_records
+from luts.format.files import LineFile
+from luts.format.lut import normalise_samples
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.conditions import throttle_reason
 from orchestrator.journal.records import (
     BatchRecord,
     ChoiceRecord,
@@ -21,14 +31,226 @@ from orchestrator.journal.records import (
     FailureRecord,
     Header,
     Identity,
+    MeasurementRejectedError,
     PlacedType,
     PlacementRecord,
     Record,
     parse_record,
+    timed_visits,
 )
-from orchestrator.journal.samples import JournalSamples
-from orchestrator.journal.throttle import throttle_reason
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.wire.messages import DeviceState
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""Longest line that is read: a chunk of 200,000 samples takes under 3 MiB."""
+
+MAX_JOURNAL_BYTES = 8 * 1024**3
+"""Largest journal that is opened."""
+
+
+class Journal:
+    """One open journal with this process as its only writer; records read back in `records`.
+
+    Raises:
+        InvalidArtifactError: the file is damaged in its middle, or too large.
+        BlocktimeError: another process writes it, or the disk is full.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.records: list[dict[str, Any]] = []
+        self._file = LineFile(
+            path,
+            self._read,
+            writers="another `bench`",
+            elsewhere="give another folder for the run",
+            again="run the same command again, it goes on after what is already measured",
+        )
+
+    def _read(self) -> int:
+        self.records, good = read_records(self.path)
+        return good
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one record and wait until it is on the disk; on failure the file ends as it did before."""
+        self._file.append(_encode(record))
+        self.records.append(record)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """All whole records of a journal and the offset after the last of them.
+
+    Raises:
+        InvalidArtifactError: unreadable, too large, or damaged before its last line.
+    """
+    try:
+        if path.stat().st_size > MAX_JOURNAL_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_JOURNAL_BYTES} bytes is not a journal of `bench`")
+        with path.open("rb") as file:
+            return _scan(path, file)
+    except OSError as error:
+        raise InvalidArtifactError(f"{path}: cannot read the journal ({error.strerror})") from error
+
+
+def _scan(path: Path, file: BinaryIO) -> tuple[list[dict[str, Any]], int]:
+    records: list[dict[str, Any]] = []
+    good = 0
+    for number, line in _lines(file):
+        record = _decode(line)
+        if record is None:
+            if file.read(1):
+                raise InvalidArtifactError(
+                    f"{path}: line {number} is damaged; restore the file, or start anew with another --run folder"
+                )
+            break
+        records.append(record)
+        good += len(line)
+    return records, good
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        number += 1
+        yield number, line
+
+
+def _encode(record: dict[str, Any]) -> bytes:
+    body = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n") or line[8:9] != b" ":
+        return None
+    body = line[9:-1]
+    if line[:8] != b"%08x" % zlib.crc32(body):
+        return None
+    record = json.loads(body)
+    return record if isinstance(record, dict) else None
+
+
+def samples_table(records: Iterable[Record]) -> pa.Table:
+    """Every timed visit (settle runs left out) under `SAMPLES_SCHEMA`.
+
+    A batch without an end counts as kept: it may still be going on.
+
+    Raises:
+        InvalidArtifactError: a chunk belongs to no batch, or there is not a single sample.
+    """
+    return JournalSamples(records).table()
+
+
+@dataclass
+class _Segment:
+    """Chunks of one segment, and what they were last read as: samples and their session."""
+
+    parts: list[pa.Table] = field(default_factory=list)
+    waiting: list[tuple[BatchRecord | None, ChunkRecord]] = field(default_factory=list)
+    samples: pa.Table | None = None
+    session: Session | None = None
+
+
+def unit_digest(serial: str) -> str:
+    """What a LUT calls a unit: LUTs are shared, serials are their owners'."""
+    return hashlib.sha256(serial.encode()).hexdigest()[:12]
+
+
+class JournalSamples:
+    """The samples of a growing journal and what is estimated from them; nothing is read or computed twice."""
+
+    def __init__(self, records: Iterable[Record] = ()):
+        self._opened: dict[tuple[int, int], BatchRecord] = {}
+        self._segments: dict[tuple[int, int], _Segment] = {}
+        self._rejected: set[int] = set()
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Take in the next record."""
+        if isinstance(record, BatchRecord):
+            self._opened[record.batch, record.segment] = record
+        elif isinstance(record, EndRecord) and not record.kept:
+            self._rejected.add(record.batch)
+        elif isinstance(record, ChunkRecord) and not record.rejected:
+            place = record.batch, record.segment
+            segment = self._segments.setdefault(place, _Segment())
+            segment.waiting.append((self._opened.get(place), record))
+            segment.samples = segment.session = None
+
+    def table(self) -> pa.Table:
+        """All samples so far, normalised."""
+        return normalise_samples(pa.concat_tables([samples for _, samples in self._read_all()]))
+
+    def estimation(self, reference_id: str, batches: Collection[int] | None = None) -> Estimation:
+        """Of all samples so far, or of those of some batches.
+
+        Raises:
+            InvalidArtifactError: a chunk belongs to no batch, or there is not a single sample.
+        """
+        read = self._read_all(batches)
+        return Estimation(
+            reference_id,
+            [session for session, _ in read],
+            [samples for _, samples in read],
+            {place: unit_digest(record.unit) for place, record in self._opened.items() if record.unit},
+        )
+
+    def _read_all(self, batches: Collection[int] | None = None) -> list[tuple[Session, pa.Table]]:
+        if not self._segments:
+            raise InvalidArtifactError("the journal holds no samples yet; run the measurement first")
+        places = sorted(place for place in self._segments if batches is None or place[0] in batches)
+        return [self._read(place) for place in places]
+
+    def _read(self, place: tuple[int, int]) -> tuple[Session, pa.Table]:
+        segment, kept = self._segments[place], place[0] not in self._rejected
+        if segment.samples is None or segment.session is None:
+            segment.parts += [_part(batch, chunk) for batch, chunk in segment.waiting]
+            segment.waiting.clear()
+            segment.samples = _with_verdict(pa.concat_tables(segment.parts), kept)
+            (segment.session,) = sessions(segment.samples)
+        elif segment.session.kept != kept:
+            segment.samples = _with_verdict(segment.samples.drop_columns(["kept"]), kept)
+            segment.session = replace(segment.session, kept=kept)
+        return segment.session, segment.samples
+
+
+def _with_verdict(samples: pa.Table, kept: bool) -> pa.Table:
+    verdict = pa.array(np.full(samples.num_rows, kept))
+    return normalise_samples(samples.append_column("kept", verdict))
+
+
+def _part(batch: BatchRecord | None, chunk: ChunkRecord) -> pa.Table:
+    """A chunk's samples, without `kept`."""
+    if batch is None:
+        raise InvalidArtifactError(f"journal: samples of batch {chunk.batch}, which was never opened")
+    timed = timed_visits(chunk.order[0], chunk.settle_runs)
+    slots = np.asarray(chunk.order, dtype=np.int64)[:, timed]
+    if slots.max(initial=0) >= len(batch.slots):
+        raise InvalidArtifactError(f"journal: batch {batch.batch} visits a model that it did not load")
+    rounds, positions = np.indices(slots.shape)
+    return pa.table(
+        {
+            "batch": np.full(slots.size, batch.batch),
+            "segment": np.full(slots.size, batch.segment),
+            "round": chunk.first_round + rounds.ravel(),
+            "position": positions.ravel(),
+            "model": np.asarray(batch.slots, dtype=object)[slots.ravel()],
+            "copy": np.asarray(batch.copies)[slots.ravel()],
+            "ns": chunk.nanoseconds()[:, timed].ravel(),
+        }
+    )
 
 
 class MeasurementLog:

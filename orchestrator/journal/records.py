@@ -9,10 +9,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from luts.format.errors import InvalidArtifactError
-from luts.format.messages import first_problem
-from orchestrator.wire.fields import MAX_OPERATIONS
-from orchestrator.wire.replies import InputBuffers, Warmed
+from luts.format.errors import BlocktimeError, InvalidArtifactError, first_problem
+from orchestrator.wire.messages import MAX_OPERATIONS, InputBuffers, Warmed
+
+
+class MeasurementRejectedError(BlocktimeError):
+    """The device never was quiet, cool or stable enough for a measurement to count."""
+
 
 MAX_SLOTS = 256
 MAX_ROUNDS = 100_000

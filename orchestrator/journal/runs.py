@@ -11,9 +11,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from luts.format.atomic_file import check_folder, storage_error, write_text
 from luts.format.errors import InvalidArtifactError
-from luts.format.json_file import read_bytes
+from luts.format.files import check_folder, read_bytes, storage_error, write_text
 
 _DONE = "result.txt"
 _NAMES = "models.json"

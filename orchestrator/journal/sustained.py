@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luts.estimate.percentiles import Percentiles, percentiles
+from luts.estimate.statistics import Percentiles, percentiles
 from orchestrator.journal.conditions import state_of
 from orchestrator.journal.records import ChunkRecord, Record
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.wire.messages import DeviceState
 
 _HEAT = ("nominal", "fair", "serious", "critical")
 
@@ -118,3 +118,121 @@ def _together(row: Sequence[Point]) -> Point:
         mhz=float(np.median(told("mhz"))) if told("mhz") else None,
         cap_mhz=min(told("cap_mhz"), default=None),
     )
+
+
+LEAST_RISE = 0.05
+"""A smaller rise is what any machine drifts by in minutes; steps of phones' clocks are larger."""
+
+NOISE_SDS = 4.0
+"""A rise counts beyond so many standard deviations of one chunk's median."""
+
+LASTING = 3
+"""Chunks in a row that make a rise a slowdown: another program's burst is over before."""
+
+FIRST_SHARE = 0.1
+"""Of the chunks, of which the fastest quarter tells what the device takes while it is cool."""
+
+_CAP_FALL = 0.02
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """What a sustained run shows.
+
+    Attributes:
+        first_ms: While the device was cool...
+        last_ms: ...and in the last tenth.
+        since_s: When it became slower for long; None where it did not.
+        slow_ms: Median from then on, while it was slower.
+        slow_share: Share of the time that it was slower.
+        signs: What the device told of heat and clock, in words...
+        silent: ...or that it tells nothing of either.
+    """
+
+    first_ms: float
+    last_ms: float
+    since_s: float | None
+    slow_ms: float | None
+    slow_share: float
+    signs: tuple[str, ...]
+    silent: bool
+
+    @property
+    def rise(self) -> float:
+        """How much longer calls took while it was slower, or at the end where it never was, relative."""
+        return (self.slow_ms or self.last_ms) / self.first_ms - 1
+
+    def __str__(self) -> str:
+        """In words."""
+        if self.since_s is None:
+            steady = abs(self.rise) <= LEAST_RISE
+            finding = "did not slow down" if steady else "no slowdown that lasts and stands out of the noise"
+            verdict = (
+                f"{finding}: {self.first_ms:.3f} ms at first, {self.last_ms:.3f} ms at the end "
+                f"({100 * self.rise:+.1f} %)"
+            )
+        else:
+            verdict = (
+                f"slowed down after {_time(self.since_s)}: {self.first_ms:.3f} ms at first, {self.slow_ms:.3f} ms "
+                f"while slow ({100 * self.rise:+.0f} %), {100 * self.slow_share:.0f} % of the time, "
+                f"{self.last_ms:.3f} ms at the end"
+            )
+        return f"{verdict}; {self._told()}"
+
+    def _told(self) -> str:
+        if self.signs:
+            return "the device told: " + ", ".join(self.signs)
+        if self.silent:
+            return "the device tells nothing of heat and clock"
+        if self.since_s is None:
+            return "nor did the device tell of heat"
+        return "nothing that the device tells explains it, another program may have"
+
+
+def slowdown(points: Sequence[Point]) -> Slowdown:
+    """What the points of a sustained run, at least one, show."""
+    medians = np.array([point.p50_ms for point in points])
+    spent_s = np.array([point.end_s - point.start_s for point in points])
+    first = medians[: max(LASTING, round(FIRST_SHARE * len(medians)))]
+    first_ms = float(np.quantile(first, 0.25))
+    slow = medians > first_ms * (1 + max(LEAST_RISE, NOISE_SDS * _noise(medians)))
+    begins = [i for i in range(len(slow) - LASTING + 1) if slow[i : i + LASTING].all()]
+    slow[: begins[0] if begins else len(slow)] = False
+    return Slowdown(
+        first_ms=first_ms,
+        last_ms=float(np.median(medians[-max(1, round(FIRST_SHARE * len(medians))) :])),
+        since_s=points[begins[0]].start_s if begins else None,
+        slow_ms=float(np.median(medians[slow])) if begins else None,
+        slow_share=float(spent_s[slow].sum() / spent_s.sum()) if spent_s.sum() else 0.0,
+        signs=tuple(_signs(points)),
+        silent=all(
+            value is None
+            for point in points
+            for value in (point.thermal_state, point.headroom, point.celsius, point.mhz, point.cap_mhz)
+        ),
+    )
+
+
+def _noise(medians: np.ndarray) -> float:
+    """Relative standard deviation of one chunk's median, from neighbours, which a trend does not widen."""
+    steps = np.abs(np.diff(np.log(medians)))
+    return 1.4826 * float(np.median(steps)) / float(np.sqrt(2)) if len(steps) else 0.0
+
+
+def _signs(points: Sequence[Point]) -> list[str]:
+    signs = []
+    for state in ("critical", "serious", "fair"):
+        if hot := next((point for point in points if point.thermal_state == state), None):
+            signs.append(f"thermal state {state} from {_time(hot.start_s)} on")
+            break
+    headrooms = [point.headroom for point in points if point.headroom is not None]
+    if headrooms and max(headrooms) >= 1.0:
+        signs.append(f"thermal headroom up to {max(headrooms):.2f} (1 is severe)")
+    caps = [point.cap_mhz for point in points if point.cap_mhz]
+    if caps and min(caps) < (1 - _CAP_FALL) * caps[0]:
+        signs.append(f"its clock capped at {min(caps):,.0f} MHz, {caps[0]:,.0f} at first")
+    return signs
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

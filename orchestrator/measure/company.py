@@ -18,14 +18,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.journal.errors import MeasurementRejectedError
 from orchestrator.journal.log import MeasurementLog
-from orchestrator.journal.records import CompanyRecord, DecisionRecord, pack_nanoseconds
-from orchestrator.measure.link import Link
-from orchestrator.measure.readiness import run_when_ready
-from orchestrator.plan.policy import Policy
+from orchestrator.journal.records import (
+    CompanyRecord,
+    DecisionRecord,
+    MeasurementRejectedError,
+    pack_nanoseconds,
+)
+from orchestrator.measure.readiness import Link, run_when_ready
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError, AgentLost
-from orchestrator.wire.model_file import ModelFile
 
 VISITS = 5
 """Of the reference in a row: the last one has four settle runs before it and counts as settled."""

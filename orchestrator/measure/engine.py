@@ -4,21 +4,301 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Literal, Protocol
 
 from luts.estimate.estimation import Estimation
-from luts.estimate.ratios import RatioEstimates
-from orchestrator.journal.errors import MeasurementRejectedError
+from luts.estimate.ratios import AA_MEMORY, AaInterval, RatioEstimates
+from luts.estimate.statistics import MIN_ROUNDS
+from orchestrator.journal.conditions import moved_cap
 from orchestrator.journal.log import MeasurementLog
-from orchestrator.journal.records import BatchRecord, ChoiceRecord, EndRecord
-from orchestrator.measure.batches import BatchKey, BatchRunner
-from orchestrator.measure.link import Link
-from orchestrator.measure.schedule import pass_groups
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.journal.records import (
+    BatchRecord,
+    ChoiceRecord,
+    ChunkRecord,
+    EndRecord,
+    FailureRecord,
+    MeasurementRejectedError,
+    PlacementRecord,
+    pack_nanoseconds,
+)
+from orchestrator.measure.readiness import (
+    MEMORY_WAIT_S,
+    WAIT_S,
+    DeadlyModels,
+    Link,
+    MemoryWait,
+    ReferenceFailedError,
+    cool_down,
+    refusal,
+    run_when_ready,
+)
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile, RunResult
+from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.messages import LoadReply
+
+
+def pass_groups(models: Iterable[str], seed: int, pass_index: int, batch_models: int) -> list[list[str]]:
+    """A pass's batches: other company in every pass, sizes as equal as can be."""
+    shuffled = list(models)
+    random.Random(f"{seed}:pass:{pass_index}").shuffle(shuffled)
+    count = max(1, math.ceil(len(shuffled) / batch_models))
+    return [shuffled[start::count] for start in range(count)]
+
+
+def load_order(slots: int, seed: int, batch: int, segment: int) -> list[int]:
+    """The slots of a batch in the order of their loads."""
+    loading = list(range(slots))
+    random.Random(f"{seed}:{batch}:{segment}").shuffle(loading)
+    return loading
+
+
+def round_orders(
+    slots: int, seed: int, batch: int, first_round: int, rounds: int, settle_runs: int
+) -> list[list[int]]:
+    """Visits of some rounds of a batch, each slot `settle_runs + 1` times in a row.
+
+    A round is the same for the same batch, however often that was cut off.
+    """
+    orders = []
+    for number in range(first_round, first_round + rounds):
+        visited = list(range(slots))
+        random.Random(f"{seed}:{batch}:round:{number}").shuffle(visited)
+        orders.append([slot for slot in visited for _ in range(settle_runs + 1)])
+    return orders
+
+
+def chunk_record(
+    batch: BatchRecord,
+    first_round: int,
+    settle_runs: int,
+    order: Sequence[Sequence[int]],
+    result: RunResult,
+    rejected: str = "",
+) -> ChunkRecord:
+    """Some rounds of a batch as the log takes them."""
+    return ChunkRecord(
+        batch=batch.batch,
+        segment=batch.segment,
+        first_round=first_round,
+        settle_runs=settle_runs,
+        order=[list(visited) for visited in order],
+        ns=pack_nanoseconds(result.samples),
+        state_before=result.state_before.model_dump(),
+        state_after=result.state_after.model_dump(),
+        warmed=result.warmed,
+        rejected=rejected,
+    )
+
+
+def judge(log: MeasurementLog, batch: int, cut_off: str = "") -> EndRecord:
+    """Keep the batch, unless the device throttled in it or its two references disagree; the verdict is in the log.
+
+    `cut_off` says why it was never finished, which rejects it too.
+    """
+    aa = _aa(log, batch)
+    reason = cut_off or log.throttled(batch)
+    if not reason and aa and not aa.compatible:
+        reason = f"two loads of the reference differ by {100 * aa.log_difference:+.2f} %"
+    end = EndRecord(batch=batch, kept=not reason, reason=reason, aa=list(astuple(aa)) if aa else [])
+    log.append(end)
+    return end
+
+
+def _aa(log: MeasurementLog, batch: int) -> AaInterval | None:
+    """The A/A log difference and its 95 % interval; None where no segment has enough rounds for one."""
+    if log.longest_segment(batch) < MIN_ROUNDS:
+        return None
+    earlier = set(sorted(log.closed_batches())[-AA_MEMORY:])
+    return log.estimation({batch}).aa_interval(log.estimation(earlier).aa_history)
+
+
+_TOLD = ("load_ns", "compile_ns", "cached", "input_buffers")
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Which batch: pass, group within the pass, attempt at it."""
+
+    pass_index: int
+    group: int
+    attempt: int
+
+
+class _ModelFailed(Exception):
+    def __init__(self, model: str, error: AgentError):
+        self.model, self.reason = model, refusal(error)
+        self.no_memory = error.code == "out_of_memory"
+
+
+class BatchRunner:
+    """Runs batches on a device and writes all that happens to the log first."""
+
+    def __init__(
+        self,
+        link: Link,
+        files: Mapping[str, ModelFile],
+        log: MeasurementLog,
+        policy: Policy,
+        seed: int,
+        tell: Callable[[str], None],
+    ):
+        self.link, self.files, self.log, self.policy, self.seed = link, files, log, policy, seed
+        self._tell = tell
+        self._in_hand = ""
+
+    def run(self, key: BatchKey, models: list[str]) -> EndRecord:
+        """Measure the reference, twice loaded, and `models` beside each other; goes on where the log ends.
+
+        A model that the runtime refuses, or that takes the agent down, is noted in the log and left out from then
+        on: it costs the batch that it was in.
+
+        Raises:
+            AgentLost: the device was lost more than `max_reconnects` times; what was measured is in the log.
+            ReferenceFailedError: the reference itself can't be measured on this device.
+            MeasurementRejectedError: there is no memory for the reference.
+        """
+        losses, deadly, memory = 0, DeadlyModels(self.link, self.files, self._tell), MemoryWait(self._tell)
+        while True:
+            batch = self._without_failed(self.log.open_batch() or self._new_batch(key, models))
+            starts = self.link.device.agent_starts
+            try:
+                if not self._done(batch):
+                    cool_down(self.link, self.policy.cooling_s, self._tell)
+                    self._measure(batch)
+                end = judge(self.log, batch.batch)
+                if self.log.throttled(batch.batch):
+                    time.sleep(self.policy.cooling_s)
+                return end
+            except _ModelFailed as failed:
+                if not (failed.no_memory and self._memory_may_come(memory, failed)):
+                    self._note_failure(failed.model, failed.reason)
+            except AgentLost:
+                self.link.drop()
+                losses += 1
+                if losses > self.policy.max_reconnects:
+                    raise
+                self.link.hello()
+                if self.link.device.agent_starts > starts:
+                    found = deadly.after_death(batch.slots, self._in_hand)
+                    for model, reason in found.items():
+                        self._note_failure(model, reason)
+                    losses = 0 if found else losses
+
+    def _memory_may_come(self, memory: MemoryWait, failed: _ModelFailed) -> bool:
+        of_reference = failed.model == self.log.header.reference_id
+        again = memory.again(failed.reason, WAIT_S if of_reference else MEMORY_WAIT_S)
+        if of_reference and not again:
+            raise MeasurementRejectedError(
+                f"no memory for the reference on {self.link.device.name} ({failed.reason}); close other programs "
+                "and run the same command again, what was measured is kept"
+            )
+        return again
+
+    def _note_failure(self, model: str, reason: str) -> None:
+        if model == self.log.header.reference_id:
+            raise ReferenceFailedError(self.link.device.name, reason)
+        self._tell(f"left out {model}: {reason}")
+        self.log.append(FailureRecord(model=model, reason=reason))
+
+    def _without_failed(self, batch: BatchRecord) -> BatchRecord:
+        failed = self.log.failures()
+        kept = [i for i, model in enumerate(batch.slots) if model not in failed]
+        slots, copies = [batch.slots[i] for i in kept], [batch.copies[i] for i in kept]
+        return batch.model_copy(update={"slots": slots, "copies": copies})
+
+    def _new_batch(self, key: BatchKey, models: list[str]) -> BatchRecord:
+        reference = self.log.header.reference_id
+        return BatchRecord(
+            batch=self.log.next_batch(),
+            segment=0,
+            pass_index=key.pass_index,
+            group=key.group,
+            attempt=key.attempt,
+            slots=[reference, reference, *models],
+            copies=[0, 1] + [0] * len(models),
+            load_ns=[],
+        )
+
+    def _measure(self, batch: BatchRecord) -> None:
+        """Load everything afresh as a new segment of the batch and run rounds until all ratios are narrow."""
+        loaded: dict[int, LoadReply] = {}
+        try:
+            for slot in load_order(len(batch.slots), self.seed, batch.batch, batch.segment):
+                loaded[slot] = self._load(batch.slots[slot])
+        except _ModelFailed:
+            for load in loaded.values():
+                self.link.client.unload(load.handle)
+            raise
+        loads = [loaded[slot] for slot in range(len(batch.slots))]
+        told = {name: [getattr(load, name) for load in loads] for name in _TOLD}
+        self.log.append(batch.model_copy(update=told))
+        handles = [load.handle for load in loads]
+        warmup = self.policy.warmup
+        while not self._done(batch):
+            self._chunk(batch, handles, self.log.rounds(batch.batch), warmup)
+            warmup = 0
+        for handle in handles:
+            self.link.client.unload(handle)
+
+    def _load(self, model: str) -> LoadReply:
+        self._in_hand = model
+        try:
+            loaded = self.link.load(self.files[model], lambda s: self._tell_waited(f"loading {model}", s))
+            if model not in self.log.placements():
+                self._note_placement(model, loaded)
+        except AgentError as error:
+            self._in_hand = ""
+            raise _ModelFailed(model, error) from error
+        self._in_hand = ""
+        return loaded
+
+    def _note_placement(self, model: str, loaded: LoadReply) -> None:
+        placement = loaded.placement or self.link.client.placement(
+            loaded.handle, lambda s: self._tell_waited(f"reading where {model} runs", s)
+        )
+        if placement and placement.operations:
+            placed = [(operation.type, operation.unit) for operation in placement.operations]
+            self.log.append(PlacementRecord(model=model, operations=placed))
+
+    def _tell_waited(self, what: str, seconds: float) -> None:
+        self._tell(f"{what} for {seconds:.0f} s; the first time, a device may compile it for minutes")
+
+    def _chunk(self, batch: BatchRecord, handles: list[int], first_round: int, warmup: int) -> None:
+        rounds = min(self.policy.chunk_rounds, self.policy.max_rounds - first_round)
+        order = round_orders(
+            len(batch.slots), self.seed, batch.batch, first_round, rounds, self.policy.settle_runs
+        )
+        policy = self.policy
+        warm = policy.keep_warm or None
+        result = run_when_ready(
+            self.link, handles, order, warmup, policy.warmup_ms, self._tell, policy.pace_us, warm
+        )
+        # After that many, the batch is rejected with its last chunk, and the device gets a pause.
+        again = self.log.rejected_chunks(batch.batch) < self.policy.max_attempts
+        moved = moved_cap(result.state_before, result.state_after)
+        if moved and "throttled" in self.link.device.allow:
+            caveats = sorted({*result.state_after.caveats, "throttled"})
+            after = result.state_after.model_copy(update={"caveats": caveats})
+            moved, result = "", replace(result, state_after=after)
+        rejected = moved if again else ""
+        if rejected:
+            self._tell(f"repeating {len(order)} rounds, {rejected}")
+        self.log.append(chunk_record(batch, first_round, self.policy.settle_runs, order, result, rejected))
+
+    def _done(self, batch: BatchRecord) -> bool:
+        """Enough rounds: the most allowed, or some load of every model narrow enough."""
+        rounds = self.log.rounds(batch.batch)
+        if rounds < self.policy.min_rounds or rounds >= self.policy.max_rounds:
+            return rounds >= self.policy.max_rounds
+        loads = self.log.estimation({batch.batch}).loads
+        narrow = {load.model for load in loads if load.se <= self.policy.load_se}
+        return narrow >= set(batch.slots) - {self.log.header.reference_id}
+
 
 Progress = Callable[[str, int, int], None]
 """Called with what goes on, steps done and steps in all."""

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from orchestrator.journal.errors import MeasurementRejectedError
-from orchestrator.journal.throttle import HOT_HEADROOM
-from orchestrator.measure.link import Link
-from orchestrator.wire.client import RunResult
-from orchestrator.wire.device_state import Battery, DeviceState
-from orchestrator.wire.errors import AgentError, DeviceError
+from luts.format.errors import InvalidArtifactError
+from orchestrator.devices.common.device import Device
+from orchestrator.journal.conditions import HOT_HEADROOM
+from orchestrator.journal.records import MeasurementRejectedError
+from orchestrator.wire.client import AgentClient, ModelFile, RunResult
+from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from orchestrator.wire.messages import Battery, DeviceState, HelloReply, LoadReply
+
+
+class Link:
+    """Keeps one greeted client to `device`; `drop` after a loss, the next use connects again."""
+
+    def __init__(self, device: Device, runtime: str, options: Mapping[str, bool | int | str]):
+        self.device, self.runtime, self.options = device, runtime, dict(options)
+        self._client: AgentClient | None = None
+
+    @property
+    def client(self) -> AgentClient:
+        """The connection, made now if there is none. DeviceError where the device does not answer."""
+        if self._client is None:
+            self._client = self.device.connect()
+            with contextlib.suppress(DeviceError):  # what is wrong then, the next request says
+                if self._client.state().foreground is False:
+                    self.device.bring_to_front()
+        return self._client
+
+    def hello(self) -> HelloReply:
+        """Who answers."""
+        return self.client.hello()
+
+    def load(self, file: ModelFile, waited: Callable[[float], None] = lambda _: None) -> LoadReply:
+        """A fresh load of a model, sent first where the device does not hold it; `waited` as `AgentClient.load`."""
+        self.client.ensure(file.path, file.sha256)
+        return self.client.load(file.sha256, file.runtime or self.runtime, self.options, waited)
+
+    def drop(self) -> None:
+        """Forget the connection."""
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+
 
 WAIT_S = 900.0
 """How long a phone may take to cool, to be charged, or its owner to bring the app to the front."""
@@ -119,3 +155,89 @@ class MemoryWait:
             return False
         _sleep(_POLL_S)
         return True
+
+
+_TRIES = 2
+_RUNS = 3
+_DEATHS_BEFORE_SEARCH = 2
+_REFUSALS = ("bad_model", "out_of_memory", "run_failed")
+
+
+class ReferenceFailedError(InvalidArtifactError):
+    """The device can't run the reference, to which all is measured; `reason` says why."""
+
+    def __init__(self, device: str, reason: str):
+        super().__init__(
+            f"the reference model can't be measured on {device}: {reason}; "
+            "choose another runtime, backend or precision"
+        )
+        self.reason = reason
+
+
+def refusal(error: AgentError) -> str:
+    """Why the runtime can't take a model; the error itself is raised where the model is not at fault."""
+    if error.code not in _REFUSALS:
+        raise error
+    return f"{error.code}: {error}"
+
+
+class DeadlyModels:
+    """Finds which models take the agent down, from one batch's deaths."""
+
+    def __init__(self, link: Link, files: Mapping[str, ModelFile], tell: Callable[[str], None]):
+        self._link, self._files, self._tell = link, files, tell
+        self._deaths = 0
+
+    def after_death(self, models: Sequence[str], in_hand: str) -> dict[str, str]:
+        """Models to leave out now, with the reason; none where it is to be tried again.
+
+        The model that was being loaded is suspected first, each by itself at the second death that explains
+        nothing, and at the third all of the batch but its reference: they do it beside each other.
+
+        Args:
+            models: Of the batch, the reference first.
+            in_hand: The one that was being loaded; empty where none was.
+
+        Raises:
+            AgentLost: the device went away and stayed away.
+        """
+        self._deaths += 1
+        if in_hand:
+            self._tell(f"the agent died or hung while loading {in_hand}: trying that alone")
+        found = self._alone([in_hand] if in_hand else [])
+        if not found and self._deaths == _DEATHS_BEFORE_SEARCH:
+            self._tell("the agent died or hung twice: looking for the model that does it")
+            found = self._alone(model for model in dict.fromkeys(models) if model != in_hand)
+        if not found and self._deaths > _DEATHS_BEFORE_SEARCH:
+            company = list(dict.fromkeys(models))
+            names = ", ".join(company)
+            reason = (
+                f"the agent died or hung {self._deaths} times beside {names}, though with none of them alone"
+            )
+            found = dict.fromkeys(company[1:], reason)
+        if found:
+            self._deaths = 0
+        return found
+
+    def _alone(self, models: Iterable[str]) -> dict[str, str]:
+        reasons = {model: _fails(self._link, self._files[model]) for model in models}
+        return {model: reason for model, reason in reasons.items() if reason}
+
+
+def _fails(link: Link, file: ModelFile) -> str:
+    starts = link.device.agent_starts
+    for _ in range(_TRIES):
+        link.hello()
+        try:
+            loaded = link.load(file)
+            link.client.run([loaded.handle], [[0]] * _RUNS)
+            link.client.unload(loaded.handle)
+        except AgentError as error:
+            return refusal(error)
+        except AgentLost:
+            link.drop()
+            link.hello()
+            continue
+        return ""
+    died = link.device.agent_starts - starts
+    return f"the agent died or hung {died} times out of {_TRIES} that it ran alone" if died == _TRIES else ""

@@ -9,17 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.estimate.estimation import Estimation
+from luts.estimate.estimation import Estimation, QuietLatency
 from luts.estimate.ratios import RatioEstimates
-from luts.estimate.reference import QuietLatency
 from luts.format.errors import UsageError
 from orchestrator.devices.common.device import Device
-from orchestrator.export.artifacts.variant import HOST_RUNTIMES, Variant
-from orchestrator.journal.conditions import Conditions, conditions
-from orchestrator.journal.loads import LoadTimes, load_times
+from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
+from orchestrator.journal.conditions import Conditions, LoadTimes, Usage, conditions, load_times, usages_of
 from orchestrator.journal.log import MeasurementLog, policy_in_effect
 from orchestrator.journal.records import Header, Identity, PlacedType
-from orchestrator.journal.usage import Usage, usages_of
 from orchestrator.measure.company import CompanyTest
 from orchestrator.measure.engine import (
     Alone,
@@ -32,11 +29,11 @@ from orchestrator.measure.engine import (
     PredictionWidth,
     Progress,
 )
-from orchestrator.measure.link import Link
+from orchestrator.measure.readiness import Link
 from orchestrator.measure.usage import note_usage
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import HelloReply
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile
+from orchestrator.wire.messages import HelloReply
 
 _DELEGATES = {"xnnpack": "XnnpackBackend", "vulkan": "VulkanBackend", "coreml": "CoreMLBackend"}
 """What ExecuTorch calls the delegates that models are lowered to; `portable` ones need none."""

@@ -8,11 +8,9 @@ import numpy as np
 
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, ChunkRecord, pack_nanoseconds
-from orchestrator.measure.failures import ReferenceFailedError, refusal
-from orchestrator.measure.link import Link
-from orchestrator.measure.readiness import run_when_ready
+from orchestrator.measure.readiness import Link, ReferenceFailedError, refusal, run_when_ready
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError, AgentLost
-from orchestrator.wire.model_file import ModelFile
 
 CHUNKS = 120
 """Of a whole run: points enough for a curve..."""

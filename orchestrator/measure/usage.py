@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from orchestrator.devices.common.device import Device, no_one_to_tell
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.conditions import MemoryUse, usage_alone
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import UsageRecord
-from orchestrator.journal.usage import MemoryUse, usage_alone
-from orchestrator.measure.link import Link
-from orchestrator.measure.readiness import run_when_ready
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.measure.readiness import Link, run_when_ready
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.messages import DeviceState
 
 ALONE_S = 0.6
 """Of calls to each model, in `PARTS` runs with the device's state behind each..."""

@@ -9,13 +9,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from luts.estimate.accuracy import kendall_tau, mape, share_within
-from luts.estimate.percentiles import Percentiles
-from luts.format.atomic_file import write_text
-from luts.format.json_file import read_json
+from luts.estimate.statistics import Percentiles, kendall_tau, mape, share_within
+from luts.format.files import read_json, write_text
 from luts.format.latency import LatencyModel
 from luts.format.lut import Lut
-from luts.format.values import Fraction, Ms, PositiveMs, Value
+from luts.format.schema import Fraction, Ms, PositiveMs, Value
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.plan import model_id
 from search.spaces import Arch

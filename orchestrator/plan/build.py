@@ -5,25 +5,134 @@ All but the held-out ones are rows of one joint fit:
 - swaps, for blocks whose removal breaks shapes: neighbours of a base (`swaps.py`);
 - design: architectures chosen one by one where they take most off the error of predictions (`design.py`), so that
   the first n of them are a good plan of n;
-- held out: random architectures that are never fitted and only tell the error of predictions.
-"""
+- held out: random architectures that are never fitted and only tell the error of predictions."""
 
 from __future__ import annotations
 
 import math
+import operator
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from luts.estimate.expected import TYPICAL, Expectation
+import numpy as np
+
+from luts.estimate.design import TYPICAL, Expectation, Posterior, most_useful_first, prior_of
 from luts.format.errors import UsageError
-from orchestrator.plan.design import choose_design
-from orchestrator.plan.features import features_of
-from orchestrator.plan.plan import Plan, PlanModel, Removals, Role, model_id
-from orchestrator.plan.swaps import choose_swaps
+from luts.format.schema import KeyFeatures
+from orchestrator.plan.plan import Plan, PlanModel, Removals, Role, features_of, features_of_plan, model_id
 from search.blocks import parse_key
-from search.spaces import Arch, Space, list_archs
+from search.spaces import Arch, Space, get_space, list_archs
 from search.spaces.registry import arch_from_json
+
+
+@dataclass(frozen=True)
+class Swap:
+    """`arch` is the base's neighbour; `gone` are the base's keys that it holds fewer times, `come` the reverse."""
+
+    arch: Arch
+    gone: tuple[str, ...]
+    come: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Blocks that differ, on the side that has more of them."""
+        return max(len(self.gone), len(self.come))
+
+
+def swaps(space: Space, base: Arch) -> Iterator[Swap]:
+    """All neighbours of an architecture in a fixed order, those that change fewer values of a stage first."""
+    blocks = Counter(base.keys())
+    for arch in _neighbours(space, base):
+        try:
+            space.check(arch)
+        except UsageError:
+            continue
+        others = Counter(arch.keys())
+        yield Swap(
+            arch,
+            tuple(sorted((blocks - others).elements())),
+            tuple(sorted((others - blocks).elements())),
+        )
+
+
+def _neighbours(space: Space, base: Arch) -> Iterator[Arch]:
+    for index, stage in enumerate(space.stages[: len(base.stages)]):
+        mine = base.stages[index]
+        alike = sorted(stage.options, key=lambda values: sum(map(operator.ne, values, mine)))
+        for values in alike[1:]:
+            yield replace(base, stages=(*base.stages[:index], values, *base.stages[index + 1 :]))
+    for head in space.heads:
+        if head != base.head:
+            yield replace(base, head=head)
+    yield replace(base, stages=base.stages[:-1])
+
+
+def choose_swaps(space: Space, bases: Mapping[str, Arch], keys: Set[str]) -> list[tuple[str, Swap, str]]:
+    """Few swaps that show every one of `keys` that any swap shows, each key in a swap as small as there is.
+
+    A swap shows the keys on both of its sides. Answers base, swap, and the base's key that the swap lacks.
+    """
+    offers = [
+        (name, swap, (set(swap.gone) | set(swap.come)) & keys)
+        for name, base in bases.items()
+        for swap in swaps(space, base)
+        if swap.gone
+    ]
+    smallest: dict[str, int] = {}
+    for _, swap, shown in offers:
+        for key in shown:
+            smallest[key] = min(swap.size, smallest.get(key, swap.size))
+    best = [{key for key in shown if smallest[key] == swap.size} for _, swap, shown in offers]
+    waiting, chosen = set(smallest), []
+    while waiting:
+        index = max(range(len(offers)), key=lambda i: (len(best[i] & waiting), -i))
+        name, swap, _ = offers[index]
+        gone = sorted(best[index] & waiting & set(swap.gone)) or sorted(keys & set(swap.gone)) or swap.gone
+        chosen.append((name, swap, gone[0]))
+        waiting -= best[index]
+    return chosen
+
+
+TARGETS = 400
+"""Candidates whose predictions are to become narrow; candidates are random, so any are a sample of the space."""
+
+
+def posterior_after(
+    features: Mapping[str, KeyFeatures],
+    expectation: Expectation,
+    *,
+    measured: Sequence[Sequence[str]],
+    typical: Sequence[Sequence[str]],
+) -> Posterior:
+    """The posterior once models with these blocks are measured; `typical` networks give the prior its size."""
+    if expectation.sources:
+        posterior = prior_of(features, expectation.sources, typical)
+    else:
+        posterior = Posterior(features, expectation, typical)
+    for blocks in measured:
+        posterior.learn(posterior.row(blocks))
+    return posterior
+
+
+def choose_design(
+    features: Mapping[str, KeyFeatures],
+    expectation: Expectation,
+    *,
+    measured: Sequence[Sequence[str]],
+    candidates: Sequence[Sequence[str]],
+    count: int,
+) -> list[int]:
+    """Positions of `count` candidates in order of usefulness, given that `measured` models are in the plan."""
+    if not count:
+        return []
+    typical = candidates[:TARGETS]
+    posterior = posterior_after(features, expectation, measured=measured, typical=typical)
+    rows = np.stack([posterior.row(blocks) for blocks in candidates])
+    return most_useful_first(posterior, rows, rows[: len(typical)], count)
+
 
 CANDIDATES = 1500
 """Random architectures among which bases and design models are picked."""
@@ -200,3 +309,75 @@ class _Builder:
 
     def _too_few(self) -> UsageError:
         return UsageError(f"{self.space.name} has too few architectures for so many models; ask for fewer")
+
+
+SPARE_DRAWS = 500
+"""Random architectures among which spares are picked."""
+
+GIVEN_UP = 2
+"""After so many models that failed, and none that did not, a block is in no spare."""
+
+
+def without(plan: Plan, failed: Collection[str]) -> Plan:
+    """The plan of what is left: where the reference failed, the first whole network takes its place.
+
+    A removal or swap whose base failed is a design model. `plan.models` may be empty.
+    """
+    left = [_alone(model) if model.base_id in failed else model for model in plan.models]
+    left = [model for model in left if model.model_id not in failed]
+    if left and left[0].role != "reference":
+        fit = [model for model in left if model.arch and model.role != "heldout"]
+        if not fit:
+            return replace(plan, models=())
+        left.remove(fit[0])
+        left.insert(0, replace(fit[0], role="reference", base_id="", removed_key=""))
+    return replace(plan, models=tuple(left))
+
+
+def _alone(model: PlanModel) -> PlanModel:
+    return replace(model, role="design", base_id="", removed_key="")
+
+
+def spares(
+    plan: Plan, failed: Collection[str], lately: Sequence[PlanModel], expectation: Expectation
+) -> list[PlanModel]:
+    """As many new models as whole networks failed lately, as far as the space has some.
+
+    Removals and swaps get none: what they tell of a block the joint fit has of the others.
+
+    Args:
+        plan: With the spares that there are already.
+        failed: Ids of all its models that failed.
+        lately: Those of them that have no spare yet.
+        expectation: What blocks are expected to cost.
+    """
+    lost = Counter("heldout" if model.role == "heldout" else "design" for model in lately if model.arch)
+    space = get_space(plan.space).with_classes(plan.classes)
+    rng = random.Random(f"{plan.digest}:spares")
+    avoided = _avoided(plan, failed)
+    known = {model.model_id for model in plan.models}
+    drawn = dict.fromkeys(space.sample(rng, plan.resolutions) for _ in range(SPARE_DRAWS))
+    fresh = [(arch, keys) for arch in drawn if not avoided & set(keys := arch.keys())]
+    fresh = [(arch, keys) for arch, keys in fresh if model_id(keys) not in known]
+    heldout, candidates = fresh[: lost["heldout"]], fresh[lost["heldout"] :]
+    chosen = choose_design(
+        features_of_plan(plan),
+        expectation,
+        measured=[model.blocks for model in plan.models if model.model_id not in failed],
+        candidates=[keys for _, keys in candidates],
+        count=min(lost["design"], len(candidates)),
+    )
+    designed = [candidates[index] for index in chosen]
+    return [_model(arch, "design") for arch, _ in designed] + [_model(arch, "heldout") for arch, _ in heldout]
+
+
+def _model(arch: Arch, role: Role) -> PlanModel:
+    blocks = arch.keys()
+    return PlanModel(model_id(blocks), arch.to_json(), blocks, role)
+
+
+def _avoided(plan: Plan, failed: Collection[str]) -> set[str]:
+    """Blocks that stand in several models that failed and in none of the others."""
+    able = {key for model in plan.models if model.model_id not in failed for key in model.blocks}
+    blamed = Counter(key for model in plan.models if model.model_id in failed for key in set(model.blocks))
+    return {key for key, times in blamed.items() if times >= GIVEN_UP} - able

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from luts.format.errors import InvalidArtifactError
-from luts.format.messages import first_problem
-from luts.format.values import Name, Sha256, Value
-from orchestrator.plan.plan import Plan
-from orchestrator.plan.policy import Policy
+from luts.format.errors import InvalidArtifactError, first_problem
+from luts.format.schema import Name, Sha256, Value
+from orchestrator.plan.plan import Plan, Policy
 
 SPARE_PASSES = 1
 """Beyond those of a live run, for batches that do not count: nobody judges them while one can be repeated."""

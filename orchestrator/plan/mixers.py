@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from luts.estimate.estimation import Estimation
-from luts.estimate.removal import RemovalCost, removal_cost
+from luts.estimate.estimation import Estimation, RemovalCost, removal_cost
 from luts.format.errors import UsageError
 from orchestrator.plan.plan import model_id
 from search.blocks import BlockSpec, parse_key

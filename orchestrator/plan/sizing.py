@@ -3,20 +3,155 @@
 Removals and swaps tell single blocks, at the price of telling predictions little: in simulations with known truth
 (`tests/unit/measure/test_plan.py`, and docs/lut.md) a design of 40 models predicts `autovit-xxs` within 1.0 %, one
 of 80 within 0.6 %, removals alone within 2.2 and 1.6 %. So they are there where the whole plan fits, and where it
-does not all models are design models.
-"""
+does not all models are design models."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
-from luts.estimate.expected import TYPICAL, Expectation
+from luts.estimate.design import TYPICAL, Expectation, Identified, identify, partners
 from luts.format.errors import UsageError
-from orchestrator.plan.build import MIN_HELDOUT, heldout_count, make_plan
-from orchestrator.plan.forecast import plan_seconds
-from orchestrator.plan.plan import Plan
-from orchestrator.plan.policy import Policy
-from search.spaces import Space
+from luts.format.latency import WEAK_ENTRY_SHARE, WEAK_REFERENCE_SHARE
+from orchestrator.agent.timing import STEADY_WINDOWS, WINDOW_NS
+from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.plan.build import MIN_HELDOUT, choose_design, heldout_count, make_plan, posterior_after
+from orchestrator.plan.plan import Plan, PlanModel, Policy, features_of_plan, model_id
+from search.spaces import Space, get_space
+
+START_S = 10.0
+"""Until a worker has loaded torch and ExecuTorch: 6 to 15 s."""
+
+BLOCK_S = 1.1
+"""Lowering a block in a network of `autovit-xxs`, 25.1 s for 23 of them (docs/benchmarks.md, Exports of a plan)."""
+
+SPLICED_BLOCK_S = 0.066
+"""The same where the network is put together from parts of others: 265 s for 175, the parts included."""
+
+MIN_KNOWN = 3
+"""Exports that were made before from whose median the others' time is told."""
+
+
+def export_seconds(missing: Sequence[ExportSpec], known_s: Sequence[float], workers: int) -> float:
+    """Seconds until all are exported, roughly: by this machine's own exports of the plan, else by typical ones.
+
+    Args:
+        missing: Models to export.
+        known_s: What those of the same plan took that are there already.
+        workers: Processes that export.
+    """
+    if not missing:
+        return 0.0
+    busy = min(workers, len(missing))
+    if len(known_s) >= MIN_KNOWN:
+        return START_S + len(missing) * statistics.median(known_s) / busy
+    # Without parts of others each worker begins with a whole network.
+    first = busy if not known_s else 0
+    each_s = [
+        len(spec.blocks) * (SPLICED_BLOCK_S if spec.reusable and index >= first else BLOCK_S)
+        for index, spec in enumerate(missing)
+    ]
+    return START_S + sum(each_s) / busy
+
+
+LOAD_S = 0.2
+"""Sending the schedule, loading and unloading one model: 0.05 to 0.3 s on hosts and phones alike."""
+
+ROUNDS_SHARE = 0.5
+"""How far between the fewest and the most rounds a load goes, as a rule."""
+
+
+@dataclass(frozen=True)
+class EntryForecast:
+    """What a plan tells of one entry. `relative_se` is of the expected latency; `models` hold the block and are
+    fitted; `shown`: a removal or a swap is about it; `weak`: its interval is wider than a quarter of itself and
+    than a hundredth of the reference; `partners` share a sum with it, named for weak ones alone."""
+
+    key: str
+    models: int
+    shown: bool
+    relative_se: float
+    identified: Identified
+    weak: bool
+    partners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`device_s`: the fewest passes; `most_s`: all of them. `source` says where expected latencies come from."""
+
+    source: str
+    device_s: float
+    most_s: float
+    entries: tuple[EntryForecast, ...]
+
+
+def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> float:
+    """Time of `passes` over models of these latencies, the reference first, which every batch loads twice."""
+    rounds = policy.min_rounds + ROUNDS_SHARE * (policy.max_rounds - policy.min_rounds)
+    runs = rounds * (1 + policy.settle_runs)
+    reference, others = models_ms[0], models_ms[1:]
+    batches = max(1, math.ceil(len(others) / policy.batch_models))
+    loads = [*others, *[reference] * (2 * batches)]
+    one_pass_s = sum(
+        LOAD_S + (policy.warmup * ms + runs * max(ms, policy.pace_us / 1e3)) / 1e3 for ms in loads
+    )
+    if policy.warmup_ms:
+        window_s = max(WINDOW_NS / 1e9, sum(loads) / batches / 1e3)
+        warmup_s = min((STEADY_WINDOWS + 1) * window_s, policy.warmup_ms / 1e3)
+        one_pass_s += batches * math.ceil(rounds / policy.chunk_rounds) * warmup_s
+    return passes * one_pass_s
+
+
+def plan_seconds(plan: Plan, expectation: Expectation, policy: Policy, passes: int) -> float:
+    """Device time of a plan."""
+    expected = expectation.ms(features_of_plan(plan))
+    models_ms = [expectation.base_ms + sum(expected[key] for key in model.blocks) for model in plan.models]
+    return device_seconds(models_ms, policy, passes)
+
+
+def forecast(plan: Plan, expectation: Expectation, policy: Policy) -> Forecast:
+    """Time that a plan takes, and what it is expected to tell."""
+    features = features_of_plan(plan)
+    fitted = [model.blocks for model in plan.models if model.role != "heldout"]
+    typical = [model.blocks for model in plan.models if model.arch]
+    posterior = posterior_after(features, expectation, measured=fitted, typical=typical)
+    relative_se = dict(zip(posterior.keys, posterior.relative_se().tolist(), strict=True))
+    expected = expectation.ms(features)
+    least_ms = WEAK_REFERENCE_SHARE * posterior.model_ms(plan.reference.blocks)
+    half = {key: 1.96 * se for key, se in relative_se.items()}
+    weak = {key for key in half if half[key] > WEAK_ENTRY_SHARE and half[key] * expected[key] > least_ms}
+    known = identify(list(features), fitted)
+    together = partners(sorted(weak), fitted)
+    shown = _shown(plan)
+    return Forecast(
+        expectation.source,
+        plan_seconds(plan, expectation, policy, policy.min_passes),
+        plan_seconds(plan, expectation, policy, policy.max_passes),
+        tuple(
+            EntryForecast(
+                key,
+                sum(key in blocks for blocks in fitted),
+                key in shown,
+                relative_se[key],
+                known[key],
+                key in weak,
+                together.get(key, ()),
+            )
+            for key in sorted(features, key=lambda key: (-relative_se[key], key))
+        ),
+    )
+
+
+def _shown(plan: Plan) -> set[str]:
+    blocks = {model.model_id: Counter(model.blocks) for model in plan.models}
+    pairs = [(blocks[model.model_id], blocks[model.base_id]) for model in plan.models if model.base_id]
+    return {key for mine, base in pairs for key in (mine - base) | (base - mine)}
+
 
 FEWEST = 16
 """Models below which a LUT says little more than MACs do. A budget too small for them gets them all the same."""
@@ -99,3 +234,45 @@ def _first(plan: Plan, models: int) -> Plan:
     design = [model for model in plan.models if model.role == "design"][: models - 1 - heldout]
     spare = [model for model in plan.models if model.role == "heldout"][:heldout]
     return replace(plan, models=(plan.reference, *design, *spare))
+
+
+AT_FIRST = 4
+"""Design networks beside the reference before any is chosen anew: fewer hardly tell which sources fit."""
+
+EACH_TIME = 3
+"""Networks chosen at a time: one batch beside the reference."""
+
+CANDIDATES = 600
+"""Random architectures that they are chosen among."""
+
+
+def begun(plan: Plan) -> tuple[Plan, int]:
+    """The plan with its first design networks alone, and how many are left to choose."""
+    design = [model for model in plan.models if model.role == "design"]
+    later = {model.model_id for model in design[AT_FIRST:]}
+    return replace(plan, models=tuple(m for m in plan.models if m.model_id not in later)), len(later)
+
+
+def further(plan: Plan, expectation: Expectation, failed: Collection[str], count: int) -> list[PlanModel]:
+    """New design networks in order of what they tell; fewer where the space has no more.
+
+    Args:
+        plan: All networks so far, held-out ones and those that failed among them.
+        expectation: With the sources that are left.
+        failed: Ids of networks that tell nothing.
+        count: How many.
+    """
+    space = get_space(plan.space).with_classes(plan.classes)
+    rng = random.Random(f"{plan.digest}:further")
+    known = {model.model_id for model in plan.models}
+    drawn = dict.fromkeys(space.sample(rng, plan.resolutions) for _ in range(CANDIDATES))
+    archs = [(arch, keys) for arch in drawn if model_id(keys := arch.keys()) not in known]
+    fitted = [m.blocks for m in plan.models if m.role != "heldout" and m.model_id not in failed]
+    chosen = choose_design(
+        features_of_plan(plan),
+        expectation,
+        measured=fitted,
+        candidates=[keys for _, keys in archs],
+        count=min(count, len(archs)),
+    )
+    return [PlanModel(model_id(archs[i][1]), archs[i][0].to_json(), archs[i][1], "design") for i in chosen]

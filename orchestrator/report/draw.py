@@ -1,16 +1,16 @@
 """How all pictures look, and how a matplotlib figure becomes an accessible inline SVG.
 
 A figure is drawn in CSS pixels. Its neutral colours are names of CSS variables in the end, so that the page
-decides about light and dark; its text stays text, set in the page's fonts.
-"""
+decides about light and dark; its text stays text, set in the page's fonts."""
 
 from __future__ import annotations
 
 import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from luts.format.atomic_file import storage_error
+from luts.format.files import storage_error
 from orchestrator.report.numbers import BASE, MOVED
 
 WIDE_PX = 880
@@ -177,3 +177,47 @@ def _localise(element: ET.Element, name: str) -> None:
 def _font(match: re.Match[str]) -> str:
     family = "var(--mono)" if "Mono" in match[3] else "var(--sans)"
     return f"font: {match[1]}{match[2]} {family}"
+
+
+MAX_TABLE_ROWS = 1000
+"""Longer tables would make the page slow to open; `bench lut show` has the whole LUT."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; columns in `text_columns` (by number) are not numbers. `rest` rows were left out."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: tuple[int, ...] = (0,)
+    rest: int = 0
+
+
+@dataclass(frozen=True)
+class Section:
+    """`wide` and `narrow` are the same picture for two widths of screen."""
+
+    name: str
+    title: str
+    caption: str
+    wide: Markup
+    narrow: Markup
+    table: Table
+
+
+def make_section(name: str, title: str, caption: str, draw: Callable[[int], Figure], table: Table) -> Section:
+    """A section whose picture `draw` makes for a width in pixels."""
+    caption = caption.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ms", "\N{NO-BREAK SPACE}ms")
+    wide, narrow = (
+        svg(draw(width_px), f"{name}-{suffix}", title, caption)
+        for suffix, width_px in (("wide", WIDE_PX), ("narrow", NARROW_PX))
+    )
+    return Section(name, title, caption, wide, narrow, table)
+
+
+def make_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: tuple[int, ...] = (0,)
+) -> Table:
+    """The first `MAX_TABLE_ROWS` rows."""
+    kept = tuple(tuple(row) for row in rows[:MAX_TABLE_ROWS])
+    return Table(tuple(headers), kept, text_columns, len(rows) - len(kept))

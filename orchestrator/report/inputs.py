@@ -8,19 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from luts.format.codec import META_FILE, decode
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.lut import Lut
+from luts.format.lut import META_FILE, Lut, decode
 from luts.format.schema import Digests, LutFile
 from luts.format.store import LutRef, LutStore, read_files
 from orchestrator.measure.validate import Validation
-from orchestrator.winner.choice import MeasuredArch, MeasuredBest
+from orchestrator.winner.winner import MeasuredArch, MeasuredBest
 from search.algorithms.record import Evaluated, SearchResult
 from search.spaces import Arch, load_arch
 from search.supernet.train.logs import LogRow, read_log
 
 if TYPE_CHECKING:
-    from search.supernet.train.checkpoint_info import CheckpointInfo
+    from search.supernet.train.checkpoint import CheckpointInfo
 
 Part = TypeVar("Part")
 
@@ -188,6 +187,6 @@ def _lut_of_search(search: SearchResult, store: LutStore) -> NamedLut | None:
 
 def _supernet(path: Path) -> CheckpointInfo:
     # brings in torch, which a report of a LUT can do without
-    from search.supernet.train.checkpoint_info import read_info
+    from search.supernet.train.checkpoint import read_info
 
     return read_info(path.parent)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from luts.build import estimation_of
-from luts.estimate.accuracy import mape, relative_errors, share_within
+from luts.estimate.statistics import mape, relative_errors, share_within
 from luts.format.lut import Lut
-from luts.format.numbers import MIB
-from luts.format.schema import Entry
+from luts.format.schema import MIB, Entry
 from orchestrator.measure.validate import Compared
 from orchestrator.report.inputs import ReportInputs
 from search import algorithms

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from luts.format.atomic_file import storage_error, write_atomically
+from luts.format.files import storage_error, write_atomically
+from orchestrator.report.draw import Section
 from orchestrator.report.inputs import ReportInputs
 from orchestrator.report.lut_sections import agreement, entries, quiet
 from orchestrator.report.provenance import provenance, subtitle, tiles, title
-from orchestrator.report.search_sections import architecture, history, latency, tradeoff
-from orchestrator.report.section import Section
-from orchestrator.report.training_sections import training
+from orchestrator.report.search_sections import architecture, history, latency, tradeoff, training
 
 SECTIONS = (tradeoff, architecture, latency, entries, agreement, history, training, quiet)
 """In the order of the page."""

@@ -10,7 +10,7 @@ from orchestrator.report.inputs import NamedLut, ReportInputs
 from search.algorithms.record import SearchResult
 
 if TYPE_CHECKING:
-    from search.supernet.train.checkpoint_info import CheckpointInfo
+    from search.supernet.train.checkpoint import CheckpointInfo
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,301 @@
 
 from __future__ import annotations
 
-from orchestrator.plan.classes import priced_for
-from orchestrator.report import architecture_figure, numbers, search_figures
+import dataclasses
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import BoxStyle, FancyBboxPatch, Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from orchestrator.plan.plan import priced_for
+from orchestrator.report import numbers
+from orchestrator.report.draw import (
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    PINK,
+    RED,
+    SKY,
+    SMALL_BELOW_PX,
+    Section,
+    figure,
+    kind_colours,
+    legend,
+    make_section,
+    make_table,
+)
 from orchestrator.report.inputs import ReportInputs
-from orchestrator.report.section import Section, make_section, make_table
+from orchestrator.report.lut_sections import row_labels
+from orchestrator.report.numbers import GenerationSpread, Part, front
+from orchestrator.winner.winner import MeasuredArch
+from search.algorithms.record import Evaluated, SearchResult
+from search.blocks import BlockSpec
+from search.spaces import Arch
+from search.supernet.train.logs import LogRow
+
+
+def tradeoff_figure(
+    search: SearchResult, winner: Evaluated, measured: MeasuredArch | None, width_px: int
+) -> Figure:
+    """Accuracy against predicted latency of every network evaluated; front, budget, winner and its measurement."""
+    small = width_px < SMALL_BELOW_PX
+    best = front(search.evaluated)
+    with figure(width_px, 380 if small else 420) as drawn:
+        axes = drawn.add_subplot()
+        axes.scatter(
+            [row.latency_ms for row in search.evaluated],
+            [100 * row.accuracy for row in search.evaluated],
+            s=18,
+            color=MUTED,
+            alpha=0.45,
+            linewidth=0,
+            label="evaluated",
+        )
+        axes.step(
+            [row.latency_ms for row in best],
+            [100 * row.accuracy for row in best],
+            where="post",
+            color=BLUE,
+            marker="o",
+            markersize=4.5,
+            linewidth=1.6,
+            label="best for its latency",
+        )
+        axes.axvline(
+            search.budget.latency_ms,
+            color=RED,
+            linewidth=1.4,
+            linestyle=(0, (5, 3)),
+            label=f"budget {search.budget.latency_ms:.4g} ms",
+        )
+        accuracy = 100 * winner.accuracy
+        axes.plot(
+            winner.latency_ms,
+            accuracy,
+            "*",
+            color=ORANGE,
+            markeredgecolor=INK,
+            markersize=17,
+            label="winner, predicted",
+            zorder=4,
+        )
+        if measured is not None:
+            axes.errorbar(
+                measured.measured_ms,
+                accuracy,
+                xerr=[
+                    [measured.measured_ms - measured.measured_low],
+                    [measured.measured_high - measured.measured_ms],
+                ],
+                fmt="D",
+                color=INK,
+                markerfacecolor=PAPER,
+                markersize=6.5,
+                capsize=3,
+                label="winner, measured",
+                zorder=5,
+            )
+        axes.set_xlabel("latency, ms")
+        axes.set_ylabel("accuracy on held-out images, %")
+        axes.grid()
+        axes.margins(0.06)
+        legend(drawn, axes.get_legend_handles_labels()[0], width_px)
+    return drawn
+
+
+def history_figure(rows: Sequence[GenerationSpread], width_px: int) -> Figure:
+    """Best so far, median and middle half of the new networks, generation by generation."""
+    with figure(width_px, 280) as drawn:
+        axes = drawn.add_subplot()
+        index = [row.index for row in rows]
+        axes.fill_between(
+            index,
+            [100 * row.low_quartile for row in rows],
+            [100 * row.high_quartile for row in rows],
+            color=BLUE,
+            alpha=0.18,
+            linewidth=0,
+            label="middle half of the new",
+        )
+        axes.plot(
+            index, [100 * row.median for row in rows], color=BLUE, marker="o", markersize=4, label="median"
+        )
+        axes.step(
+            index,
+            [100 * row.best for row in rows],
+            where="post",
+            color=ORANGE,
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            label="best so far",
+        )
+        axes.set_xlabel("generation")
+        axes.set_ylabel("accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+        legend(drawn, axes.get_legend_handles_labels()[0], width_px)
+    return drawn
+
+
+def latency_figure(parts: Sequence[Part], measured: MeasuredArch | None, width_px: int) -> Figure:
+    """The whole network as one bar of its parts in order of execution, and below it each part in its place."""
+    small = width_px < SMALL_BELOW_PX
+    colours = kind_colours(part.kind for part in parts)
+    total_ms = parts[-1].start_ms + parts[-1].ms
+    right_ms = 1.14 * max(total_ms, measured.measured_high if measured else 0.0)
+    labels = [f"whole network, {total_ms:.3f} ms", *(part.key or part.kind for part in parts)]
+    with figure(width_px, 104 + (33 if small else 21) * len(labels)) as drawn:
+        axes = drawn.add_subplot()
+        height = 0.44 if small else 0.72
+        for row, part in enumerate(parts, start=1):
+            look: dict[str, Any] = {"left": part.start_ms, "color": colours[part.kind], "linewidth": 0.8}
+            axes.barh(0, part.ms, height=height, edgecolor=PAPER, **look)
+            axes.barh(row, part.ms, height=height, edgecolor=colours[part.kind], **look)
+            axes.annotate(
+                f"{part.ms:.3f}",
+                (part.start_ms + part.ms, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+                color=MUTED,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+            )
+        if measured is not None:
+            axes.axvspan(measured.measured_low, measured.measured_high, color=INK, alpha=0.12, linewidth=0)
+            label = f"measured {measured.measured_ms:.3f} ms"
+            axes.axvline(measured.measured_ms, color=INK, linewidth=1.3, label=label, zorder=0.9)
+        row_labels(axes, labels, small)
+        axes.axhline(0.5 if not small else 0.36, color=GRID, linewidth=1)
+        axes.set_xlim(0, right_ms)
+        axes.set_xlabel("ms from the start of the call")
+        axes.grid(axis="x")
+        kinds = dict.fromkeys(part.kind for part in parts)
+        handles, _ = axes.get_legend_handles_labels()
+        handles = [Patch(color=colours[kind], label=kind) for kind in kinds] + handles
+        legend(drawn, handles, width_px)
+    return drawn
+
+
+BOX_PX, BOX_HEIGHT_PX = 126, 113
+TEXT_LEFT_PX, SMALL_CHARACTER_PX = 12, 5.5
+"""Where a box's text begins, and the mean width of a character of its small lines, three of which have room."""
+
+GAP_PX, ROW_GAP_PX = 20, 30
+MARGIN_PX = 6
+
+
+@dataclass(frozen=True)
+class Step:
+    """Equal blocks in a row, as they are shown: `times` of `block`."""
+
+    block: BlockSpec
+    times: int
+
+    @property
+    def title(self) -> str:
+        """Kind, and how often."""
+        return self.block.kind + (f" × {self.times}" if self.times > 1 else "")
+
+    @property
+    def channels(self) -> str:
+        """Width before and after."""
+        return f"{_change(self.block.in_channels, self.block.out_channels)} ch"
+
+    @property
+    def sides(self) -> str:
+        """Side of the map before and after, in pixels."""
+        return f"{_change(self.block.resolution, self.block.out_resolution)} px"
+
+    @property
+    def details(self) -> str:
+        """What else its key says and a reader cannot see."""
+        known = {"in", "out", "c", "classes", "patch"}
+        named = [
+            (field.metadata["key"], getattr(self.block, field.name))
+            for field in dataclasses.fields(self.block)
+            if "key" in field.metadata
+        ]
+        return ", ".join(f"{name}\N{NO-BREAK SPACE}{value:g}" for name, value in named if name not in known)
+
+
+def steps(arch: Arch) -> tuple[Step, ...]:
+    """The blocks of a network, equal neighbours taken together."""
+    groups = itertools.groupby(arch.blocks())
+    return tuple(Step(block, len(list(same))) for block, same in groups)
+
+
+def architecture_figure(arch: Arch, width_px: int) -> Figure:
+    """Boxes from left to right, row after row."""
+    shown = steps(arch)
+    columns = max(2, (width_px + GAP_PX - 2 * MARGIN_PX) // (BOX_PX + GAP_PX))
+    rows = -(-len(shown) // columns)
+    height_px = rows * BOX_HEIGHT_PX + (rows - 1) * ROW_GAP_PX + 2 * MARGIN_PX
+    pitch_px = (width_px - 2 * MARGIN_PX + GAP_PX) / columns
+    colours = kind_colours(step.block.kind for step in shown)
+    places = [
+        (
+            MARGIN_PX + (index % columns) * pitch_px,
+            MARGIN_PX + (index // columns) * (BOX_HEIGHT_PX + ROW_GAP_PX),
+        )
+        for index in range(len(shown))
+    ]
+    with figure(width_px, height_px) as drawn:
+        drawn.set_layout_engine("none")
+        axes = drawn.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, width_px)
+        axes.set_ylim(height_px, 0)
+        for step, place in zip(shown, places, strict=True):
+            _box(axes, step, place, pitch_px - GAP_PX, colours[step.block.kind])
+        for before, after in itertools.pairwise(places):
+            _arrow(axes, before, after, pitch_px - GAP_PX)
+    return drawn
+
+
+def _box(axes: Axes, step: Step, place: tuple[float, float], width_px: float, colour: str) -> None:
+    left, top = place
+    rounded = BoxStyle.Round(pad=0, rounding_size=5)
+    axes.add_patch(FancyBboxPatch(place, width_px, BOX_HEIGHT_PX, rounded, facecolor=PAPER, edgecolor=colour))
+    axes.add_patch(Rectangle((left, top + 5), 5, BOX_HEIGHT_PX - 10, facecolor=colour, linewidth=0))
+    room = int((width_px - TEXT_LEFT_PX) / SMALL_CHARACTER_PX)
+    lines = [(step.title, 12.0, INK, 19), (step.channels, 11.0, INK, 39), (step.sides, 11.0, INK, 56)]
+    for number, text in enumerate(textwrap.wrap(step.details, room)):
+        lines.append((text, 9.5, MUTED, 75 + 13 * number))
+    for text, size, ink, offset in lines:
+        weight = "bold" if size == 12 else "normal"
+        axes.text(
+            left + TEXT_LEFT_PX, top + offset, text, fontsize=size, color=ink, weight=weight, va="center"
+        )
+
+
+def _arrow(axes: Axes, before: tuple[float, float], after: tuple[float, float], width_px: float) -> None:
+    """To the next box, around the end of the row where it stands in the next one."""
+    look = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    if before[1] == after[1]:
+        middle = before[1] + BOX_HEIGHT_PX / 2
+        axes.annotate("", (after[0], middle), (before[0] + width_px, middle), arrowprops=look)
+        return
+    start, end = before[0] + width_px / 2, after[0] + width_px / 2
+    turn = before[1] + BOX_HEIGHT_PX + ROW_GAP_PX / 2
+    axes.plot([start, start, end], [before[1] + BOX_HEIGHT_PX, turn, turn], color=MUTED, linewidth=1)
+    axes.annotate("", (end, after[1]), (end, turn), arrowprops=look)
+
+
+def _change(before: int, after: int) -> str:
+    return f"{before}" if before == after else f"{before} → {after}"
 
 
 def tradeoff(inputs: ReportInputs) -> Section | None:
@@ -51,7 +342,7 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         "tradeoff",
         "Accuracy against latency",
         caption,
-        lambda width_px: search_figures.tradeoff_figure(search, winner, measured, width_px),
+        lambda width_px: tradeoff_figure(search, winner, measured, width_px),
         make_table(headers, rows, (0, 6)),
     )
 
@@ -60,7 +351,7 @@ def architecture(inputs: ReportInputs) -> Section | None:
     """The winner, block after block."""
     if inputs.winner is None:
         return None
-    arch, shown = inputs.winner, architecture_figure.steps(inputs.winner)
+    arch, shown = inputs.winner, steps(inputs.winner)
     layers = sum(step.times for step in shown if step.block.kind == "mvit.layer")
     caption = (
         f"{len(arch.blocks())} blocks at {arch.resolution} x {arch.resolution} px, {layers} transformer layers "
@@ -83,7 +374,7 @@ def architecture(inputs: ReportInputs) -> Section | None:
         "architecture",
         "The winner",
         caption,
-        lambda width_px: architecture_figure.architecture_figure(arch, width_px),
+        lambda width_px: architecture_figure(arch, width_px),
         make_table(headers, rows, (0, 2, 3, 4)),
     )
 
@@ -109,7 +400,7 @@ def latency(inputs: ReportInputs) -> Section | None:
         "latency",
         "Where the winner's milliseconds go",
         caption,
-        lambda width_px: search_figures.latency_figure(parts, measured, width_px),
+        lambda width_px: latency_figure(parts, measured, width_px),
         make_table(("part", "kind", "ms", "share"), rows, (0, 1)),
     )
 
@@ -139,6 +430,69 @@ def history(inputs: ReportInputs) -> Section | None:
         "history",
         "How the search went",
         caption,
-        lambda width_px: search_figures.history_figure(rows, width_px),
+        lambda width_px: history_figure(rows, width_px),
         make_table(headers, cells, ()),
+    )
+
+
+COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
+
+
+def training_figure(curves: Mapping[str, Sequence[LogRow]], width_px: int) -> Figure:
+    """Two panels over steps, a line for each training; one below the other where there is no room for both."""
+    small = width_px < SMALL_BELOW_PX
+    with figure(width_px, 520 if small else 300) as drawn:
+        panels = drawn.subplots(2, 1) if small else drawn.subplots(1, 2)
+        for number, rows in enumerate(curves.values()):
+            colour, steps = COLOURS[number % len(COLOURS)], [row.step for row in rows]
+            marker = "o" if len(rows) < 3 else None
+            panels[0].plot(steps, [row.loss for row in rows], color=colour, marker=marker)
+            panels[1].plot(steps, [100 * row.accuracy for row in rows], color=colour, marker=marker)
+        for panel, what in zip(panels, ("loss", "accuracy, %"), strict=True):
+            panel.set(xlabel="step", ylabel=what)
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            panel.grid(axis="y")
+        if len(curves) > 1:
+            handles = [
+                Line2D([], [], color=COLOURS[number % len(COLOURS)], label=name)
+                for number, name in enumerate(curves)
+            ]
+            legend(drawn, handles, width_px)
+    return drawn
+
+
+def training(inputs: ReportInputs) -> Section | None:
+    """Loss and accuracy of every training whose log is there."""
+    curves = inputs.curves
+    if not curves:
+        return None
+    ends = "; ".join(
+        f"{name}: {rows[-1].step:,} steps, {rows[-1].epoch} epochs, loss {rows[-1].loss:.3f}, accuracy "
+        f"{100 * rows[-1].accuracy:.1f} %"
+        for name, rows in curves.items()
+    )
+    caption = (
+        f"{ends} at the end. Both are means over the steps before, of training batches with their augmentation; "
+        "of a supernet, of the networks that were drawn then. They say whether training converges, not how good a "
+        "network is."
+    )
+    cells = [
+        (
+            name,
+            f"{row.step:,}",
+            str(row.epoch),
+            f"{row.learning_rate:.3g}",
+            f"{row.loss:.4f}",
+            f"{100 * row.accuracy:.2f} %",
+        )
+        for name, rows in curves.items()
+        for row in rows
+    ]
+    headers = ("training", "step", "epoch", "learning rate", "loss", "accuracy")
+    return make_section(
+        "training",
+        "How training went",
+        caption,
+        lambda width_px: training_figure(curves, width_px),
+        make_table(headers, cells),
     )

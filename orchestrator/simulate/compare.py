@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from luts.estimate.accuracy import mape
+from luts.estimate.statistics import mape
 from luts.format.errors import StorageError
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
-from orchestrator.simulate.scenario import Scenario
-from orchestrator.simulate.truth import Truth, handed_mib
+from orchestrator.simulate.device import Scenario, Truth, handed_mib
 
 
 @dataclass(frozen=True)

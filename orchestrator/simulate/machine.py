@@ -11,15 +11,17 @@ from typing import Literal
 import numpy as np
 
 from luts.format.errors import InvalidArtifactError
-from orchestrator.journal.throttle import HOT_HEADROOM
-from orchestrator.simulate.document import read_model
-from orchestrator.simulate.noise import Processor
-from orchestrator.simulate.scenario import Scenario
-from orchestrator.simulate.truth import Truth
-from orchestrator.wire.device_state import DeviceState, ThermalZone
+from orchestrator.journal.conditions import HOT_HEADROOM
+from orchestrator.simulate.device import Processor, Scenario, Truth, read_model
 from orchestrator.wire.errors import OpError
-from orchestrator.wire.fields import OptionValue
-from orchestrator.wire.replies import DeviceInfo, OptionInfo, RuntimeInfo
+from orchestrator.wire.messages import (
+    DeviceInfo,
+    DeviceState,
+    OptionInfo,
+    OptionValue,
+    RuntimeInfo,
+    ThermalZone,
+)
 
 RUNTIME = "simulated"
 """Name of the runtime; that of no real one."""

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from luts.format.errors import InvalidArtifactError
 from luts.format.store import LutStore, lut_store, read_files
-from luts.share.index import SharedLut
-from luts.share.pull import trust
+from luts.share.repository import SharedLut, trust
 from orchestrator.report.board import BoardRow
 from orchestrator.tasks.share import shared_luts
 

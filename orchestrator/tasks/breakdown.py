@@ -9,12 +9,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from luts.format.errors import UsageError
-from luts.format.json_file import write_json
-from orchestrator.breakdown.attribution import WHOLE, Attribution, Choice
-from orchestrator.breakdown.document import Breakdown, NetworkBreakdown
+from luts.format.files import write_json
+from orchestrator.breakdown.attribution import WHOLE, Attribution, Breakdown, Choice, NetworkBreakdown
 from orchestrator.devices.common.device import Device
 from orchestrator.export import Artifact, ExportSpec
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.kinds import Kind
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.pool import ExportError
@@ -23,7 +22,7 @@ from orchestrator.tasks.models import export_all, files_of
 from orchestrator.tasks.networks import Networks, by_name, spec_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.target import Target, greet
-from orchestrator.wire.replies import HelloReply
+from orchestrator.wire.messages import HelloReply
 
 if TYPE_CHECKING:
     from orchestrator.export.lower.removal import Census
@@ -77,7 +76,7 @@ def break_down(
 def tracing() -> ModuleType:
     """What traces, loaded without a word: torch logs what it thinks of the types of its quantisation."""
     with quiet():
-        return importlib.import_module("orchestrator.breakdown.tracing")
+        return importlib.import_module("orchestrator.breakdown.attribution")
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from luts.format.atomic_file import check_writable, storage_error, write_atomically
-from luts.format.code_version import __version__
 from luts.format.errors import BlocktimeError
-from orchestrator.agent.contract import TOKEN_VARIABLE
+from luts.format.files import check_writable, storage_error, write_atomically
+from luts.format.provenance import __version__
+from orchestrator.agent.agent import TOKEN_VARIABLE
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.discover import list_attached, resolve
 from orchestrator.devices.lock import held

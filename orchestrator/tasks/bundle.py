@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.atomic_file import check_writable
 from luts.format.errors import UsageError
+from luts.format.files import check_writable
 from luts.format.store import LutStore, lut_store
 from orchestrator.bundle.archive import DeviceKind, write_bundle
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.measure.script import script_of
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.measure.replay import script_of
 from orchestrator.measure.session import Subject
 from orchestrator.plan.bundled import BundledPlan, policy_alone
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan
 from orchestrator.tasks.profiled_lut import exporter_version, subject_of

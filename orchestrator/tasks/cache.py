@@ -12,7 +12,7 @@ from pathlib import Path
 
 from luts.format.errors import StorageError
 from orchestrator.devices.host import default_store_dir
-from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.artifact import ArtifactCache
 
 IN_USE_S = 3600.0
 """What was used since then stays when a cache is trimmed: a measurement that runs may still send or load it."""

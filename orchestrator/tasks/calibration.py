@@ -57,10 +57,9 @@ def calibrated(
 
     from orchestrator.accuracy.images import ImageSet
     from orchestrator.export.lower.calibration import IMAGES
-    from orchestrator.export.lower.ranges import MIDDLE
-    from search.supernet.data.images import IMAGENET
+    from orchestrator.export.lower.pt2e import MIDDLE
+    from search.supernet.data.images import IMAGENET, split_source
     from search.supernet.data.sources import open_source
-    from search.supernet.data.split import split_source
 
     if spec.precision not in QUANTISED:
         raise UsageError(

@@ -10,11 +10,11 @@ from pathlib import Path
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.tasks.networks import Network, as_named, at_resolution, named_network, read_network, spec_of
 from orchestrator.tasks.progress import Progress, Step
 from orchestrator.tasks.trained import Trained, inherit
-from orchestrator.winner.write import weighted
+from orchestrator.winner.card import weighted
 from search.blocks.whole import WIDTHS, timm_side
 from search.spaces import Arch, is_arch_file
 from search.supernet.data.images import IMAGENET, Normalization
@@ -89,7 +89,7 @@ def split_weights(text: str) -> tuple[str, str]:
 
 def split_of(texts: Sequence[str], supernet: Path | None) -> tuple[int, float]:
     """Seed and share by which the first training that is named divided its images; those of `bench train` else."""
-    from search.supernet.train.checkpoint_info import read_info
+    from search.supernet.train.checkpoint import read_info
 
     folders = [Path(weights) for _, weights in map(split_weights, texts) if weights]
     for folder in filter(Path.is_dir, [*folders, *([supernet] if supernet else [])]):
@@ -149,7 +149,7 @@ def _packaged(name: str, folder: Path) -> Path:
     """Weights that timm's network has on this machine, as a file."""
     from safetensors.torch import save_file
 
-    from search.supernet.teacher.weights import timm_weights
+    from search.supernet.train.teacher import timm_weights
 
     path = folder / f"timm-{name}.safetensors"
     if not path.exists():
@@ -165,8 +165,8 @@ def _inherited(
     text: str, network: Network, supernet: Path, folder: Path, images: ImageSet | None, progress: Progress
 ) -> Candidate:
     """Of a training: its BN statistics are taken on the images that it was trained on, wherever these lie."""
-    from search.supernet.data.split import split_source
-    from search.supernet.train.checkpoint_info import read_info
+    from search.supernet.data.images import split_source
+    from search.supernet.train.checkpoint import read_info
 
     info = read_info(supernet)
     own = images is not None and images.digest == info.data_digest

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
-from luts.format.json_file import write_json
+from luts.format.files import check_folder, write_json
 from luts.format.store import LutStore
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
@@ -18,10 +17,9 @@ from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside
 from orchestrator.tasks.trial import Trial
-from orchestrator.winner.folder import LARGEST_FILE, REMEDY, RESULT_FILE
-from search.algorithms.record.coarse_result import CoarseInputs, CoarseResult, Sized
-from search.algorithms.record.settings import Budget
-from search.algorithms.study.coarse import largest_within
+from orchestrator.winner.winner import LARGEST_FILE, REMEDY, RESULT_FILE
+from search.algorithms.record import Budget, CoarseInputs, CoarseResult, Sized
+from search.algorithms.study import largest_within
 from search.spaces import Arch
 from search.spaces.coverage import covered_space
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
-from orchestrator.agent.runtime.pte import read_pte
+from luts.format.files import check_folder
+from orchestrator.agent.runtime import read_pte
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.spec import QUANTISED
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import QUANTISED, Variant
 from orchestrator.tasks.calibration import RANDOM_RANGES, Calibration, calibrated
 from orchestrator.tasks.candidates import Candidate, read_candidates, split_of
 from orchestrator.tasks.judge import Question, judge_model, open_judge
@@ -22,7 +21,7 @@ from orchestrator.tasks.models import export_what_can_be, files_of, given_models
 from orchestrator.tasks.networks import count_networks
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 FORMAT = 1
 

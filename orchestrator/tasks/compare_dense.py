@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
 from orchestrator.tasks.candidates import Candidate, split_weights
 from orchestrator.tasks.compare import Compared, exported_variant, on_paper, pareto
 from orchestrator.tasks.dense_scores import (

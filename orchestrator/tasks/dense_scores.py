@@ -10,15 +10,14 @@ import numpy as np
 import torch
 
 from luts.format.errors import UsageError
-from orchestrator.accuracy.dense_program import outputs_of_program
+from orchestrator.accuracy.program import outputs_of_program
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.spec import QUANTISED
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import QUANTISED, Variant
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import as_named, spec_of
 from orchestrator.tasks.progress import Progress, Step, silent
-from orchestrator.winner.write import weighted
+from orchestrator.winner.card import weighted
 from search.blocks.ssdlite import COORDINATES
 from search.dense.data.batches import plain_batches
 from search.dense.data.scene import Scenes, check_classes
@@ -27,7 +26,7 @@ from search.dense.score.judge import Figures, Outputs, judge
 from search.dense.train.checkpoint import load_run, weights_of
 from search.dense.train.info import DenseInfo, read_info
 from search.outputs.anchors import default_boxes, levels_of
-from search.supernet.model.device import choose_device
+from search.supernet.model.supernet import choose_device
 
 BATCH = 16
 """Images at a time in PyTorch."""

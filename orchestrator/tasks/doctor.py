@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from orchestrator.agent.device.built import how_to_build_agents
+from orchestrator.agent.device import how_to_build_agents
 from orchestrator.agent.programs import AGENTS, agent_program
 from orchestrator.devices.discover import list_attached
 from orchestrator.wire.errors import DeviceError
@@ -68,7 +68,7 @@ def _native_calls() -> Need:
     use = "the Python agent's timing with no interpreter in it"
     if find_spec("executorch") is None:
         return Need("native calls", "", use, "pip install executorch")
-    from orchestrator.agent.runtime.etshim import ShimMissing, find_shim
+    from orchestrator.agent.native import ShimMissing, find_shim
 
     try:
         return Need("native calls", f"ExecuTorch {find_shim().runtime_version()}", use, "")

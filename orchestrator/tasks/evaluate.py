@@ -10,11 +10,16 @@ from luts.format.errors import UsageError
 from orchestrator.tasks.notes import Notes
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch, load_arch
-from search.supernet.inherit.evaluate import InheritedAccuracy, Scores, reopen_data
-from search.supernet.inherit.final import FINAL_FILE, FinalScore, record_final
-from search.supernet.recipe.scope import only_arch
-from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.checkpoint_info import CheckpointInfo
+from search.supernet.inherit import (
+    FINAL_FILE,
+    FinalScore,
+    InheritedAccuracy,
+    Scores,
+    record_final,
+    reopen_data,
+)
+from search.supernet.recipe.recipe import only_arch
+from search.supernet.train.checkpoint import CheckpointInfo, load_supernet
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
-from orchestrator.export.artifacts.package import deliver
+from orchestrator.export.artifacts.artifact import deliver
 from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.tasks.calibration import RANDOM_RANGES, Calibration, calibrated
 from orchestrator.tasks.mix import stays_fp32
@@ -20,7 +20,7 @@ from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import Network, Networks, as_named, at_resolution, by_name
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.trained import Trained, inherit, of_file
-from orchestrator.winner.write import weighted
+from orchestrator.winner.card import weighted
 from search.spaces import get_space
 
 if TYPE_CHECKING:

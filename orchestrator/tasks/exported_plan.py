@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from luts.estimate.expected import Expectation
+from luts.estimate.design import Expectation
 from luts.format.errors import BlocktimeError
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.plan.build import spares, without
 from orchestrator.plan.plan import FEWEST, Plan
-from orchestrator.plan.spares import spares, without
 from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.progress import Note, Progress
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 SPARE_TURNS = 2
 """Times that spares are exported: the second leaves out blocks that failed twice, so most of its models can be."""

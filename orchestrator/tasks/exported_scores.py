@@ -9,16 +9,15 @@ from pathlib import Path
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
-from orchestrator.export.artifacts.spec import QUANTISED
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import QUANTISED, Variant
 from orchestrator.tasks.calibration import Calibration, calibrated
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import as_named
 from orchestrator.tasks.progress import Progress
-from orchestrator.winner.write import save_weights, weighted
+from orchestrator.winner.card import save_weights, weighted
 from search.spaces import Arch
-from search.supernet.inherit.evaluate import InheritedAccuracy, Scores
+from search.supernet.inherit import InheritedAccuracy, Scores
 
 
 def as_exported(

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from luts.format.atomic_file import check_folder
-from luts.format.cluster import open_cluster
+from luts.format.files import check_folder
+from luts.format.processes import open_cluster
 from luts.format.store import LutStore, lut_store
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.simulated import PREFIX
-from orchestrator.fleet.classes import HOST, DeviceClass
 from orchestrator.fleet.crew import Crew, Limits
 from orchestrator.fleet.remote import remote_openers
 from orchestrator.fleet.stf import Farm
+from orchestrator.fleet.units import HOST, DeviceClass
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.fleet_class import ClassProfiling, FleetProfile, Order
 from orchestrator.tasks.plan import PlanChoice

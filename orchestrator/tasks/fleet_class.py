@@ -7,17 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.errors import BlocktimeError
-from luts.format.messages import few
+from luts.format.errors import BlocktimeError, few
 from luts.format.store import LutStore
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.fleet.classes import DeviceClass
-from orchestrator.fleet.crew import Crew
-from orchestrator.fleet.leases import LeaseEnded
-from orchestrator.fleet.unit import UnfitUnit, Unit
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.fleet.crew import Crew, LeaseEnded
+from orchestrator.fleet.units import DeviceClass, UnfitUnit, Unit
 from orchestrator.journal.log import MeasurementLog, read_log
-from orchestrator.journal.records import BatchRecord, EndRecord, Record
+from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, Record
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.session import (
     Subject,
@@ -33,7 +29,7 @@ from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_lab
 from orchestrator.tasks.progress import Note, Progress, steps
 from orchestrator.tasks.target import Target, greet, lut_name
 from orchestrator.wire.errors import DeviceError
-from orchestrator.wire.replies import HelloReply
+from orchestrator.wire.messages import HelloReply
 
 
 @dataclass(frozen=True)

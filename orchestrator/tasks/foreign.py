@@ -13,7 +13,7 @@ from luts.format.latency import Prediction
 from luts.format.lut import Lut
 from luts.format.schema import DeviceInfo
 from luts.format.store import LutRef, LutStore
-from orchestrator.agent.device.state import describe_host
+from orchestrator.agent.device import describe_host
 from orchestrator.agent.programs import AGENTS
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import resolve

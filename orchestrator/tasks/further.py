@@ -6,20 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from luts.estimate.design import Expectation
 from luts.estimate.estimation import Estimation
-from luts.estimate.expected import Expectation
 from luts.format.errors import InvalidArtifactError
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.errors import MeasurementRejectedError
-from orchestrator.journal.records import ChoiceRecord, ChosenModel
-from orchestrator.plan.further import EACH_TIME, further
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError
 from orchestrator.plan.plan import PlanModel, model_id
+from orchestrator.plan.sizing import EACH_TIME, further
 from orchestrator.tasks.exported_plan import ExportedPlan
 from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.profiled_lut import prediction_width_of, sources_that_fit
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.sources import Sources
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 from search.spaces.registry import arch_from_json
 
 MOST_CHOICES = 4

@@ -9,23 +9,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from luts.format.atomic_file import check_folder, storage_error
 from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.files import check_folder, storage_error
 from luts.format.lut import Lut
 from luts.format.store import LutStore, lut_store
 from orchestrator.bundle.archive import PLAN, parse_manifest
-from orchestrator.bundle.journal import read_journal
-from orchestrator.bundle.records import BundleRecord, Finished, Opening, parse_records
+from orchestrator.bundle.journal import BundleRecord, Finished, Opening, parse_records, read_journal
 from orchestrator.devices.common.registry import phone_of
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.journal.runs import Run, runs_root
 from orchestrator.measure.replay import Replay
 from orchestrator.measure.session import Measurement, Subject, default_threads
 from orchestrator.plan.bundled import BundledPlan, device_label
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.profiled_lut import lut_of, run_label
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 from search.spaces import get_space
 
 AGENT_JOURNAL = "bundle.jsonl"

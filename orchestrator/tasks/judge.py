@@ -9,22 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from luts.estimate.proportion import Proportion
+from luts.estimate.statistics import Proportion
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.accuracy.choice import choose_images
-from orchestrator.accuracy.classes import ClassNames, class_names, output_of_class
-from orchestrator.accuracy.guesses import Guesses, Keep
-from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.kept import KeptGuesses
+from orchestrator.accuracy.images import ClassNames, ImageSet, choose_images, class_names, output_of_class
+from orchestrator.accuracy.predictions import Guesses, Keep, KeptGuesses
 from orchestrator.accuracy.program import SUFFIXES
-from orchestrator.agent.runtime.pte import read_pte
+from orchestrator.agent.runtime import read_pte
 from orchestrator.export import ExportSpec
-from orchestrator.export.lower.mil import UnknownOperatorError
+from orchestrator.export.lower.coreml import UnknownOperatorError
 from orchestrator.tasks.candidates import Candidate, seen_by_timm
 from orchestrator.tasks.progress import Progress, Step
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 from search.supernet.data.images import IMAGENET, Normalization
-from search.supernet.data.source import Source
+from search.supernet.data.sources import Source
 
 RUNS_HERE = ("xnnpack", "portable")
 """Delegates of ExecuTorch that run on this machine."""

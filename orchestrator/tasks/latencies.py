@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.json_file import read_bytes, write_json
+from luts.format.files import read_bytes, write_json
 from orchestrator.export import ExportSpec
 from orchestrator.tasks.candidates import Candidate
 from orchestrator.tasks.measure import measure_specs
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.target import Target
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 MAX_BYTES = 64 << 20
 """Thousands of models."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from luts.estimate.percentiles import TOLD, calls_needed
+from luts.estimate.statistics import TOLD, calls_needed
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.usage import MemoryUse
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.conditions import MemoryUse
 from orchestrator.measure.usage import memory_of
 from orchestrator.tasks.batched import batched
 from orchestrator.tasks.measured import MeasuredNetworks, measured_networks, setup_of
@@ -29,8 +29,8 @@ from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.side_by_side import measure_what_can_be
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import Trained, inherit
-from orchestrator.winner.write import weighted
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.winner.card import weighted
+from orchestrator.wire.client import ModelFile
 
 
 def measure_networks(

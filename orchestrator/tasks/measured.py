@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from luts.estimate.percentiles import Percentiles
-from orchestrator.export.artifacts.variant import Variant
+from luts.estimate.statistics import Percentiles
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.counting import Counts
-from orchestrator.journal.usage import MemoryUse, Usage
+from orchestrator.journal.conditions import MemoryUse, Usage
 from orchestrator.measure.session import Measurement
 from orchestrator.tasks.batched import Throughput
 from orchestrator.tasks.models import Lowered
 from orchestrator.tasks.side_by_side import SideBySide, journal_id
-from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import DeviceInfo
+from orchestrator.wire.client import ModelFile
+from orchestrator.wire.messages import DeviceInfo
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.json_file import read_bytes, write_json
-from luts.format.messages import first_problem
+from luts.format.errors import InvalidArtifactError, UsageError, first_problem
+from luts.format.files import read_bytes, write_json
 from orchestrator.export.artifacts.spec import MAX_FP32
 
 MAX_BYTES = 4 << 20

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from luts.format.errors import BlocktimeError
-from orchestrator.export.artifacts.cache import ArtifactCache
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.artifact import ArtifactCache
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.mixers import MIXERS, Mixer, cost_of_copy, mixers
 from orchestrator.plan.plan import model_id
@@ -17,7 +17,7 @@ from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_files
 from orchestrator.tasks.target import Target
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
-from orchestrator.agent.runtime.pte import operators_outside, read_pte
+from orchestrator.agent.runtime import operators_outside, read_pte
 from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_each, export_many
-from orchestrator.export.artifacts.cache import default_root
-from orchestrator.export.artifacts.package import PACKED_SUFFIX, check_package, pack
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.simulate.document import write_model
+from orchestrator.export.artifacts.artifact import PACKED_SUFFIX, check_package, default_root, pack
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.simulate.device import write_model
 from orchestrator.tasks.progress import Note, Progress, Step, silent
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 MAX_MODEL_BYTES = 1 << 30
 """Largest model that an agent takes."""

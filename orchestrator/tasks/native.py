@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from luts.format.errors import BlocktimeError, StorageError
-from luts.format.installation import ROOT, is_checkout, supplied
-from orchestrator.agent.device.built import built_dir
+from luts.format.provenance import ROOT, is_checkout, supplied
+from orchestrator.agent.device import built_dir
 
 _BUILD_TIMEOUT_S = 1800
 _SOURCES = ("affinity", "error", "etshim", "loaded_method", "program_file", "runtime", "timing")
@@ -51,7 +51,7 @@ def build_native() -> Path:
         _run([str(ROOT / "tools" / "build_native.sh")])
     else:
         _compile(supplied("native/include/etshim.h").parents[1], built_dir() / "native" / "libetshim.so")
-    from orchestrator.agent.runtime.etshim import ShimMissing, find_shim
+    from orchestrator.agent.native import ShimMissing, find_shim
 
     try:
         find_shim()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from luts.format.errors import BlocktimeError, UsageError
-from luts.format.messages import unknown
+from luts.format.errors import BlocktimeError, UsageError, unknown
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.tasks.mix import stays_fp32
 from orchestrator.tasks.progress import Note, Progress

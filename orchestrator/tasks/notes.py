@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.export.artifacts.cache import default_root
+from orchestrator.export.artifacts.artifact import default_root
 from orchestrator.tasks.progress import Note, Progress, silent
 
 

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from luts.format.codec import META_FILE
 from luts.format.errors import UsageError
 from luts.format.latency import LatencyModel
-from luts.format.lut import Lut
+from luts.format.lut import META_FILE, Lut
 from luts.format.store import LutRef, LutStore, lut_store
-from orchestrator.export.artifacts.cache import digest
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.artifact import digest
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Measurement
 from orchestrator.measure.validate import Compared, compare
-from orchestrator.plan.classes import priced_for, said_of
+from orchestrator.plan.plan import priced_for, said_of
 from orchestrator.tasks.foreign import Foreign, foreign, warning
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.trial import Trial

@@ -6,25 +6,21 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from luts.estimate.expected import TYPICAL, Expectation, expectation_of
+from luts.estimate.design import TYPICAL, Expectation, expectation_of
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutStore, lut_store
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device import usable_cores
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import kind_of
-from orchestrator.export.artifacts.cache import ArtifactCache
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.loads import first_loads_s
+from orchestrator.export.artifacts.artifact import ArtifactCache
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.conditions import first_loads_s
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import Header
 from orchestrator.journal.runs import runs_root
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.exports import export_seconds
-from orchestrator.plan.forecast import Forecast, forecast
-from orchestrator.plan.heads import with_heads
-from orchestrator.plan.plan import FEWEST, Plan, Removals
-from orchestrator.plan.policy import Policy
-from orchestrator.plan.sizing import plan_for_budget, plan_of_size
+from orchestrator.plan.plan import FEWEST, Plan, Policy, Removals, with_heads
+from orchestrator.plan.sizing import Forecast, export_seconds, forecast, plan_for_budget, plan_of_size
 from orchestrator.tasks.sources import Sources, find_sources
 from orchestrator.tasks.target import Target
 from search.spaces import get_space

@@ -5,7 +5,7 @@ from __future__ import annotations
 from luts.format.errors import UsageError
 from luts.format.latency import Prediction
 from luts.format.lut import Lut
-from orchestrator.plan.classes import priced_for, said_of
+from orchestrator.plan.plan import priced_for, said_of
 from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
 from luts.format.lut import Lut
 from luts.format.store import LutStore, lut_store
 from orchestrator.devices.simulated import scenario_of
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.session import Measurement, measure
-from orchestrator.plan.further import begun
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
+from orchestrator.plan.sizing import begun
 from orchestrator.simulate.compare import Comparison, compare, write_truth
-from orchestrator.simulate.truth import Truth
+from orchestrator.simulate.device import Truth
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.further import FurtherNetworks
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of

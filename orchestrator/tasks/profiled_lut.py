@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from luts.build import build_lut, fit_so_far, prediction_half_width
-from luts.estimate.estimation import Estimation
-from luts.estimate.sources import Source
-from luts.estimate.units import Place
+from luts.estimate.estimation import Estimation, Place
+from luts.estimate.joint import Source
 from luts.format.lut import Lut
-from luts.format.schema import DeviceInfo, LutInputs, ModelSpec, UnitSessions, Versions
-from luts.format.values import MAX_REASON
-from orchestrator.export.artifacts.spec import toolchain
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.placement import migrated_operations
+from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSessions, Versions
+from orchestrator.export.artifacts.spec import Variant, toolchain
+from orchestrator.journal.conditions import Usage, migrated_operations
 from orchestrator.journal.records import PlacedType
-from orchestrator.journal.usage import Usage
 from orchestrator.measure.engine import PredictionWidth
 from orchestrator.measure.session import Measurement, Subject
-from orchestrator.plan.features import features_of_plan
-from orchestrator.plan.plan import Plan, PlanModel
+from orchestrator.plan.plan import Plan, PlanModel, features_of_plan
 from orchestrator.tasks.sources import Sources
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 from search.blocks import boundary_bytes, parse_keys
 
 

@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import nn
 
-from luts.format.atomic_file import check_folder, write_atomically
 from luts.format.errors import BlocktimeError, UsageError
-from luts.format.json_file import write_json
+from luts.format.files import check_folder, write_atomically, write_json
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.progress import Progress, Step, silent
 from orchestrator.tasks.trained import Trained, inherit
-from orchestrator.winner.write import weighted
+from orchestrator.winner.card import weighted
 from search.spaces import Arch, arch_from_json
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source

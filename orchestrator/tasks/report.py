@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from luts.format.atomic_file import check_writable
+from luts.format.files import check_writable
 from luts.format.store import LutStore, lut_store
 from orchestrator.report.inputs import ReportInputs, read_named_lut, read_run
 from orchestrator.report.page import render, write_report

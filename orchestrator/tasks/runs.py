@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from luts.estimate.estimation import Estimation
-from luts.estimate.percentiles import Percentiles, percentiles
-from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.messages import few
-from orchestrator.journal.journal import read_records
-from orchestrator.journal.log import read_log
+from luts.estimate.statistics import Percentiles, percentiles
+from luts.format.errors import InvalidArtifactError, UsageError, few
+from orchestrator.journal.log import JournalSamples, read_log, read_records
 from orchestrator.journal.records import FailureRecord, Header, parse_record
 from orchestrator.journal.runs import Run, runs_root
-from orchestrator.journal.samples import JournalSamples
 
 _OTHERS = ("measure", "breakdown", "study", "alone", "sustained")
 """What names of runs that are not a profile's begin with."""

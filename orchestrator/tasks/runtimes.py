@@ -13,8 +13,8 @@ import numpy as np
 from luts.format.errors import UsageError
 from orchestrator.agent.timing import random_inputs
 from orchestrator.devices.common.device import Device
-from orchestrator.export.artifacts.variant import HOST_RUNTIMES, Variant
-from orchestrator.measure.link import Link
+from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
+from orchestrator.measure.readiness import Link
 from orchestrator.measure.session import check_runtime
 from orchestrator.tasks.measured import Setup, setup_of
 from orchestrator.tasks.models import check_any_left, files_that_can_be
@@ -22,8 +22,8 @@ from orchestrator.tasks.networks import Networks, at_resolution, by_name, spec_o
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import SideBySide, journal_id, measure_what_can_be
 from orchestrator.tasks.target import Target, greet
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError
-from orchestrator.wire.model_file import ModelFile
 
 FEWEST_FOR_TAU = 3
 """Networks: the order of two is one pair, which says nothing."""

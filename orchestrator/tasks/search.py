@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luts.format.atomic_file import check_folder
-from luts.format.code_version import code_version
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
+from luts.format.provenance import code_version
 from luts.format.store import LutStore
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device import usable_cores
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
 from orchestrator.plan.plan import model_id
@@ -22,11 +22,9 @@ from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.tasks.side_by_side import REFERENCE, measure_beside
 from orchestrator.tasks.trial import Trial
-from orchestrator.winner.card import Card
-from orchestrator.winner.choice import MeasuredBest, best_of, winner_of
+from orchestrator.winner.card import Card, save_weights, weighted_spec, winner_variants, write_winner
 from orchestrator.winner.feedback import fed_back
-from orchestrator.winner.folder import ResultFolder
-from orchestrator.winner.write import save_weights, weighted_spec, winner_variants, write_winner
+from orchestrator.winner.winner import MeasuredBest, ResultFolder, best_of, winner_of
 from search.algorithms import (
     INHERITED_ACCURACY,
     Begun,
@@ -41,14 +39,13 @@ from search.algorithms import (
     open_objective,
     search,
 )
-from search.algorithms.evaluation.cache import Watch
-from search.algorithms.interfaces.objective import Movable
-from search.algorithms.interfaces.objectives import moved
-from search.algorithms.pricing.price import fingerprint
+from search.algorithms.cost import fingerprint
+from search.algorithms.evaluation import Watch
+from search.algorithms.objectives import Movable, moved
 from search.algorithms.record import Provenance, SearchInputs
 from search.spaces import Arch
-from search.supernet.inherit.evaluate import InheritedAccuracy
-from search.supernet.model.device import workers_on
+from search.supernet.inherit import InheritedAccuracy
+from search.supernet.model.supernet import workers_on
 
 ACCURACIES_FILE = "accuracies.jsonl"
 """Among the supernet's notes, so that every search with it knows what the others have evaluated."""
@@ -220,12 +217,12 @@ def _measure(
 def _executor(opener: ObjectiveOpener, own: Objective, workers: int, cluster: bool) -> Iterator[Executor]:
     """Workers that open the objective as this process did."""
     if cluster:
-        from search.algorithms.evaluation.cluster import RayPool
+        from search.algorithms.evaluation import RayPool
 
         with RayPool(opener, own.fingerprint, workers) as ray_pool:
             yield ray_pool
     else:
-        from search.algorithms.evaluation.pool import ProcessPool
+        from search.algorithms.evaluation import ProcessPool
 
         with ProcessPool(opener, own.fingerprint, workers) as pool:
             yield pool

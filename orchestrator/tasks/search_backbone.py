@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
-from luts.format.json_file import write_json
+from luts.format.files import check_folder, write_json
 from orchestrator.tasks.evaluate import open_evaluator
 from orchestrator.tasks.phones import Phone, budget_of, searchable
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.winner.folder import ResultFolder
-from orchestrator.winner.write import save_weights
+from orchestrator.winner.card import save_weights
+from orchestrator.winner.winner import ResultFolder
 from search.algorithms import Budget, Objective, SearchResult, SearchSettings, search
-from search.algorithms.pricing.price import fingerprint
+from search.algorithms.cost import fingerprint
 from search.algorithms.record import SearchInputs
 from search.spaces import Arch, get_space
 from search.spaces.task_names import TaskName

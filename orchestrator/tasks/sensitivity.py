@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from luts.estimate.proportion import Proportion
+from luts.estimate.statistics import Proportion
 from luts.format.errors import UsageError
-from orchestrator.accuracy.guesses import Guesses, guesses_of
+from orchestrator.accuracy.predictions import Guesses, guesses_of
 from orchestrator.export import ExportSpec
 from orchestrator.tasks.calibration import DEFAULT_IMAGES, Calibration
 from orchestrator.tasks.export import Lowering, normalization_for, specs_for
@@ -135,7 +135,7 @@ def find_mix(
 def _find(
     name: str, spec: ExportSpec, judge: Judge, trained: Trained, within: float, progress: Progress
 ) -> Sensitivity:
-    from orchestrator.accuracy.int8 import Simulated
+    from orchestrator.accuracy.network import Simulated
     from orchestrator.export.lower.calibration import read_images
     from orchestrator.export.lower.places import places_of
     from orchestrator.export.lower.source import build_module

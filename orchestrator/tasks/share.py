@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from luts.format.store import LutStore, lut_store
-from luts.share import pull as shared
-from luts.share.index import SharedLut
+from luts.share import repository as shared
 from luts.share.location import location
-from luts.share.pull import Pulled
-from luts.share.repository import Repository
+from luts.share.repository import Pulled, Repository, SharedLut
 
 Tell = Callable[[str], None]
 

@@ -10,14 +10,14 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
 from orchestrator.devices.common.device import Device
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
-from orchestrator.measure.failures import ReferenceFailedError
+from orchestrator.measure.readiness import ReferenceFailedError
 from orchestrator.measure.session import Measurement, Subject, measure
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import model_files
 from orchestrator.tasks.progress import Note, Progress, silent, steps
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 REFERENCE = "reference"
 """Journal id of a LUT's reference: one of the measured models may have the same blocks."""

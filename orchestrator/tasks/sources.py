@@ -7,13 +7,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from luts.estimate.sources import Source, source_of
+from luts.estimate.joint import Source, source_of
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
-from luts.format.schema import TransferSource
+from luts.format.schema import MAX_SOURCES, TransferSource
 from luts.format.store import LutRef, LutStore, digest_of
-from luts.format.values import MAX_SOURCES
-from luts.published_lut import FOLDER, PublishedLut, load_published_lut
+from luts.published import FOLDER, PublishedLut, load_published_lut
 
 NONE, BEST = "none", "best"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from luts.format.errors import UsageError
 from orchestrator.suites import Suite, load_suite
-from orchestrator.suites.comparison import Comparison, Measured, compare
+from orchestrator.suites.suite import Comparison, Measured, compare
 from orchestrator.tasks.measured import Setup, measured_networks, setup_of
 from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be
 from orchestrator.tasks.networks import Network, count_networks, named_network, spec_of

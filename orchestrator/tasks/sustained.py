@@ -8,26 +8,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luts.estimate.percentiles import Percentiles
+from luts.estimate.statistics import Percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.devices.common.device import Device
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.conditions import Usage, usage_of
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import Header
 from orchestrator.journal.runs import Run, find_run, runs_root
-from orchestrator.journal.slowdown import Slowdown, slowdown
-from orchestrator.journal.sustained import Point, all_percentiles, points_of
-from orchestrator.journal.usage import Usage, usage_of
-from orchestrator.measure.link import Link
+from orchestrator.journal.sustained import Point, Slowdown, all_percentiles, points_of, slowdown
+from orchestrator.measure.readiness import Link
 from orchestrator.measure.session import Subject, check_runtime, identity_of
 from orchestrator.measure.sustained import run_sustained
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import check_any_left, files_that_can_be, given_models
 from orchestrator.tasks.networks import Networks, at_resolution, by_name, spec_of
 from orchestrator.tasks.progress import Progress, silent, steps
 from orchestrator.tasks.side_by_side import journal_id
 from orchestrator.tasks.target import Target
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 
 LABEL = "sustained"
 """What names of these runs begin with."""

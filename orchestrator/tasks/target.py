@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from luts.format.errors import UsageError
-from orchestrator.agent.device.cores import threads_by_default
+from orchestrator.agent.device import threads_by_default
 from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.android.phones import EMULATOR
 from orchestrator.devices.common.device import Access, Device
@@ -16,11 +16,10 @@ from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import Kind, kind_of, resolve
 from orchestrator.devices.lock import held
 from orchestrator.devices.simulated import scenario_of
-from orchestrator.export.artifacts.variant import HOST_RUNTIMES, Variant
+from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.measure.session import check_runtime, default_threads, threads_warning
-from orchestrator.wire.core_list import parse_cores
-from orchestrator.wire.replies import HelloReply
+from orchestrator.wire.messages import HelloReply, parse_cores
 
 
 @dataclass(frozen=True)

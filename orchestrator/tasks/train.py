@@ -7,21 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from search.spaces import Space, arch_from_json, get_space
 from search.spaces.whole import is_timm, timm_arch
 from search.supernet.data.images import ImageData, open_data
-from search.supernet.model.compiled import obstacle
-from search.supernet.recipe.recipe import Recipe
-from search.supernet.recipe.recipe_files import changed, get_recipe
-from search.supernet.teacher.weights import load_teacher
-from search.supernet.train.checkpoint_info import CheckpointInfo
-from search.supernet.train.compute import ComputeSettings
-from search.supernet.train.distributed import local_device, process_group
-from search.supernet.train.initial import Initial
-from search.supernet.train.progress import Progress as State
+from search.supernet.model.supernet import obstacle
+from search.supernet.recipe.recipe import Recipe, changed, get_recipe
+from search.supernet.train.checkpoint import CheckpointInfo, Initial
+from search.supernet.train.logs import Progress as State
+from search.supernet.train.step import ComputeSettings, local_device, process_group
+from search.supernet.train.teacher import load_teacher
 from search.supernet.train.trainer import Trainer
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
 from orchestrator.tasks.evaluate import check_scope, open_evaluator
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from search.dense.data.scene import Scenes, Task
@@ -20,11 +20,11 @@ from search.dense.train.trainer import DenseProgress, DenseTrainer
 from search.spaces import Arch, load_arch
 from search.spaces.tasks import with_task, without_task
 from search.spaces.whole import is_timm
-from search.supernet.model.device import choose_device
+from search.supernet.model.supernet import choose_device
 from search.supernet.model.weights_file import read_weights
-from search.supernet.recipe.scope import only_arch
-from search.supernet.teacher.weights import timm_weights
-from search.supernet.train.compute import ComputeSettings
+from search.supernet.recipe.recipe import only_arch
+from search.supernet.train.step import ComputeSettings
+from search.supernet.train.teacher import timm_weights
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.tasks.networks import Network, at_resolution, by_name
 from orchestrator.tasks.progress import Progress, Step
-from orchestrator.winner.write import save_weights, weighted
+from orchestrator.winner.card import save_weights, weighted
 from search.spaces import Arch, get_arch
 from search.spaces.whole import is_timm
 

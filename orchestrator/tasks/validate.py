@@ -12,10 +12,9 @@ from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import Validation, compare, summarise
-from orchestrator.plan.classes import priced_for, said_of
-from orchestrator.plan.plan import model_id
+from orchestrator.plan.plan import model_id, priced_for, said_of
 from orchestrator.tasks.foreign import foreign
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside

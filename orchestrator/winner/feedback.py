@@ -10,13 +10,11 @@ import pyarrow.compute as pc
 
 from luts.build import build_lut, estimation_of
 from luts.format.errors import UsageError
-from luts.format.lut import Lut
-from luts.format.samples import SAMPLES_SCHEMA
+from luts.format.lut import SAMPLES_SCHEMA, Lut
 from luts.format.schema import LutInputs, ModelSpec
 from orchestrator.journal.conditions import conditions, either
-from orchestrator.journal.log import decision, policy_in_effect, read_log
+from orchestrator.journal.log import decision, policy_in_effect, read_log, samples_table
 from orchestrator.journal.records import Header, Identity, Record
-from orchestrator.journal.samples import samples_table
 from orchestrator.plan.plan import model_id
 from search.spaces import Arch
 

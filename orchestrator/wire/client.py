@@ -3,24 +3,208 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
-from luts.format.errors import UsageError
-from orchestrator.wire import replies, tensors
-from orchestrator.wire.channel import Channel, ReplyT
-from orchestrator.wire.device_state import DeviceState
-from orchestrator.wire.errors import AgentError, AgentLost
-from orchestrator.wire.fields import MAX_VISITS, PROTOCOL_VERSION
-from orchestrator.wire.model_file import file_chunks, file_digest, file_size
+from luts.format.errors import InvalidArtifactError, UsageError, first_problem
+from orchestrator.wire import messages
+from orchestrator.wire.errors import AgentError, AgentLost, FrameError
+from orchestrator.wire.frames import CHUNK_BYTES, MAX_PAYLOAD_BYTES, encode_header, read_frame
+from orchestrator.wire.messages import (
+    MAX_VISITS,
+    PROTOCOL_VERSION,
+    DeviceState,
+    ErrorReply,
+    Reply,
+    RunningReply,
+)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file, the digest by which a device knows it, and its runtime where that is not the measurement's."""
+
+    path: Path
+    sha256: str
+    runtime: str = ""
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a model; InvalidArtifactError where it can't be read, or no agent takes so many."""
+    try:
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        raise InvalidArtifactError(
+            f"can't read the model {path}: {error.strerror}; export it again"
+        ) from None
+    if not 0 < size_bytes <= MAX_PAYLOAD_BYTES:
+        raise InvalidArtifactError(f"the model {path} has {size_bytes} bytes; an agent takes 1 byte to 1 GiB")
+    return size_bytes
+
+
+def file_digest(path: Path) -> str:
+    """Its sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_chunks(path: Path, size_bytes: int, progress: Callable[[int, int], None] | None) -> Iterator[bytes]:
+    """The file's bytes; `progress` is called after each piece with the bytes so far and in all.
+
+    Raises:
+        InvalidArtifactError: the file ends before `size_bytes`.
+    """
+    sent_bytes = 0
+    with path.open("rb") as file:
+        while sent_bytes < size_bytes:
+            chunk = file.read(min(CHUNK_BYTES, size_bytes - sent_bytes))
+            if not chunk:
+                raise InvalidArtifactError(
+                    f"the model {path} shrank while it was sent; run the command again"
+                )
+            yield chunk
+            sent_bytes += len(chunk)
+            if progress is not None:
+                progress(sent_bytes, size_bytes)
+
+
+ReplyT = TypeVar("ReplyT", bound=Reply)
+
+
+class Channel:
+    """Asks the agent at the other end of `sock`, which it owns; `closed` once the connection is gone."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        timeout_s: float,
+        device_name: str,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.closed = False
+        self._sock, self._stream = sock, sock.makefile("rb")
+        self._timeout_s, self._clock_s = timeout_s, clock_s
+        self._device_name = device_name
+        self._next_id = 0
+
+    def close(self) -> None:
+        """Drops the connection without a word."""
+        self.closed = True
+        self._stream.close()
+        self._sock.close()
+
+    def ask(
+        self,
+        action: str,
+        reply_type: type[ReplyT],
+        fields: dict[str, Any],
+        payload_bytes: int = 0,
+        payload: Iterable[bytes] = (),
+        at_least_s: float = 0.0,
+        beats: bool = False,
+        limit_s: float = math.inf,
+        waited: Callable[[float], None] = lambda _: None,
+    ) -> tuple[ReplyT, bytes]:
+        """The reply to a request, and its payload.
+
+        Args:
+            action: What is asked for, in errors.
+            reply_type: What it is answered with.
+            fields: Of the request, `op` among them.
+            payload_bytes: Size of the payload in all.
+            payload: Its pieces.
+            at_least_s: How long the agent may be silent, however short this channel's time limit.
+            beats: Whether it was asked for signs of life before the reply, each of which ends a silence.
+            limit_s: How long all may take, however many signs there are.
+            waited: Told at every sign how many seconds it has taken so far.
+
+        Raises:
+            UsageError: the request is beyond the protocol's limits; the connection stays usable.
+            AgentError: the agent refused it; the connection stays usable.
+            AgentLost: the connection broke or was closed, or the agent broke the protocol.
+            InvalidArtifactError: the payload could not be read to its end; the connection is closed.
+        """
+        if self.closed:
+            raise AgentLost(
+                f"no connection to the agent on {self._device_name} for {action}: "
+                "it was closed before; connect again"
+            )
+        self._next_id += 1
+        executions: int | None = None
+        try:
+            frame = encode_header({"id": self._next_id, **fields}, payload_bytes)
+        except FrameError as error:
+            raise UsageError(f"{action} is refused: {error}; ask for less at once") from None
+        start_s = self._clock_s()
+        try:
+            self._sock.settimeout(max(self._timeout_s, at_least_s))
+            self._send(frame, payload)
+            header, raw = self._receive(action)
+            while beats and "running" in header:
+                executions = self._parse(action, RunningReply, header).running
+                if (elapsed_s := self._clock_s() - start_s) > limit_s:
+                    raise self.lost(action, f"it was not done within {limit_s:.0f} s")
+                waited(elapsed_s)
+                header, raw = self._receive(action)
+        except TimeoutError:
+            told = f" after {executions:,} executions" if executions else ""
+            what = "answer" if executions is None else f"sign of life{told}"
+            raise self.lost(action, f"no {what} within {self._sock.gettimeout():.0f} s") from None
+        except FrameError as error:
+            raise self.lost(action, str(error)) from None
+        except OSError as error:
+            raise self.lost(action, error.strerror or str(error)) from None
+        except InvalidArtifactError:
+            self.close()
+            raise
+        return self._parse(action, reply_type, header), raw
+
+    def lost(self, action: str, reason: str) -> AgentLost:
+        """Closes; the error that says so."""
+        self.close()
+        return AgentLost(
+            f"the agent on {self._device_name} was lost while {action}: {reason}; "
+            "what was measured before is kept, start the command again to go on"
+        )
+
+    def _send(self, frame: bytes, payload: Iterable[bytes]) -> None:
+        """Sends the request. A peer that has refused it and closed may have left its reason to be read."""
+        try:
+            self._sock.sendall(frame)
+            for chunk in payload:
+                self._sock.sendall(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def _receive(self, action: str) -> tuple[dict[str, Any], bytes]:
+        answer = read_frame(self._stream)
+        if answer is None:
+            raise self.lost(action, "it closed the connection")
+        header, payload = answer
+        return header, payload.read()
+
+    def _parse(self, action: str, reply_type: type[ReplyT], header: dict[str, Any]) -> ReplyT:
+        try:
+            if "error" in header:
+                failure = ErrorReply.model_validate(header).error
+                raise AgentError(failure.code, f"{self._device_name}, {action}: {failure.message}")
+            reply = reply_type.model_validate(header)
+        except ValidationError as error:
+            raise self.lost(action, f"it broke the protocol: {first_problem(error)}") from None
+        if reply.id != self._next_id:
+            raise self.lost(action, f"it answered request {reply.id} instead of {self._next_id}")
+        return reply
+
 
 # How often a run, or a load, is to give a sign of life...
 HEARTBEAT_S = 10
@@ -48,8 +232,8 @@ class RunResult:
     samples: np.ndarray
     state_before: DeviceState
     state_after: DeviceState
-    warmed: replies.Warmed | None = None
-    operations: tuple[tuple[replies.TracedOperation, ...], ...] = ()
+    warmed: messages.Warmed | None = None
+    operations: tuple[tuple[messages.TracedOperation, ...], ...] = ()
 
 
 class AgentClient:
@@ -71,7 +255,7 @@ class AgentClient:
         self._token = token
         self._names: dict[str, str] = {}
         self._loaded: dict[int, str] = {}
-        self._hello: replies.HelloReply | None = None
+        self._hello: messages.HelloReply | None = None
         self._clock_s, self._load_ends_s = clock_s, -math.inf
 
     @classmethod
@@ -110,12 +294,12 @@ class AgentClient:
         """Drops the connection without a word; the agent then frees all it loaded for it."""
         self._channel.close()
 
-    def hello(self) -> replies.HelloReply:
+    def hello(self) -> messages.HelloReply:
         """Authenticates; must be first. The answer is kept, and later calls return it; a refusal closes."""
         if self._hello is None:
             fields = {"op": "hello", "protocol": PROTOCOL_VERSION, "token": self._token}
             try:
-                self._hello, _ = self._channel.ask("greeting", replies.HelloReply, fields)
+                self._hello, _ = self._channel.ask("greeting", messages.HelloReply, fields)
             except AgentError:
                 self.close()
                 raise
@@ -133,12 +317,12 @@ class AgentClient:
         digest = sha256 or file_digest(path)
         self._names[digest] = path.name
         have = {"op": "have", "sha256": digest}
-        held, _ = self._channel.ask(f"asking for {path.name}", replies.HaveReply, have)
+        held, _ = self._channel.ask(f"asking for {path.name}", messages.HaveReply, have)
         if held.present:
             return False
         self._channel.ask(
             f"receiving {path.name}",
-            replies.PutReply,
+            messages.PutReply,
             {"op": "put", "sha256": digest},
             size_bytes,
             file_chunks(path, size_bytes, progress),
@@ -151,7 +335,7 @@ class AgentClient:
         runtime: str,
         options: Mapping[str, bool | int | str] | None = None,
         waited: Callable[[float], None] = lambda _: None,
-    ) -> replies.LoadReply:
+    ) -> messages.LoadReply:
         """Loads a stored model afresh; each call is one more copy in the agent's memory.
 
         It may take LOAD_LIMIT_S. `waited` is told every HEARTBEAT_S how many seconds it has taken, where the agent
@@ -166,13 +350,13 @@ class AgentClient:
         }
         if self._gives_signs("placement"):
             fields["placement"] = False
-        loaded = self._patiently(f"loading {name} with {runtime}", replies.LoadReply, fields, waited)
+        loaded = self._patiently(f"loading {name} with {runtime}", messages.LoadReply, fields, waited)
         self._loaded[loaded.handle] = name
         return loaded
 
     def placement(
         self, handle: int, waited: Callable[[float], None] = lambda _: None
-    ) -> replies.Placement | None:
+    ) -> messages.Placement | None:
         """Which unit runs which operation of a loaded model, which may take as long as its load.
 
         None where the runtime does not tell, and where the agent tells it in the reply to the load.
@@ -181,23 +365,23 @@ class AgentClient:
             return None
         fields = {"op": "placement", "handle": handle}
         action = f"placing {self._name(handle)}"
-        return self._patiently(action, replies.PlacementReply, fields, waited).placement
+        return self._patiently(action, messages.PlacementReply, fields, waited).placement
 
     def unload(self, handle: int) -> None:
         """Frees a loaded model."""
         fields = {"op": "unload", "handle": handle}
-        self._channel.ask(f"unloading {self._name(handle)}", replies.UnloadReply, fields)
+        self._channel.ask(f"unloading {self._name(handle)}", messages.UnloadReply, fields)
         self._loaded.pop(handle, None)
 
     def check(self, handle: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The model's outputs for `inputs`, for comparison with PyTorch."""
-        payload = tensors.pack(inputs)
-        specs = [tensors.spec_of(array).model_dump() for array in inputs]
+        payload = messages.pack(inputs)
+        specs = [messages.spec_of(array).model_dump() for array in inputs]
         fields = {"op": "check", "handle": handle, "inputs": specs}
         action = f"checking {self._name(handle)}"
-        reply, raw = self._channel.ask(action, replies.CheckReply, fields, len(payload), [payload])
+        reply, raw = self._channel.ask(action, messages.CheckReply, fields, len(payload), [payload])
         try:
-            return tensors.unpack(reply.outputs, raw)
+            return messages.unpack(reply.outputs, raw)
         except ValueError as error:
             raise self._channel.lost(action, f"it broke the protocol: {error}") from None
 
@@ -245,7 +429,7 @@ class AgentClient:
         if beats:
             fields["heartbeat_s"] = HEARTBEAT_S
         silence_s = SILENCE_LIMIT_S if beats else RUN_TIMEOUT_S
-        reply, raw = self._channel.ask(action, replies.RunReply, fields, at_least_s=silence_s, beats=beats)
+        reply, raw = self._channel.ask(action, messages.RunReply, fields, at_least_s=silence_s, beats=beats)
         if (reply.rounds, reply.visits) != (len(order), visits) or len(raw) != 8 * len(order) * visits:
             raise self._channel.lost(
                 action, f"it broke the protocol: {len(raw)} bytes for {len(order)} x {visits} samples"
@@ -256,12 +440,12 @@ class AgentClient:
 
     def state(self) -> DeviceState:
         """The device's state now."""
-        reply, _ = self._channel.ask("reading the device's state", replies.StateReply, {"op": "state"})
+        reply, _ = self._channel.ask("reading the device's state", messages.StateReply, {"op": "state"})
         return reply.state
 
     def bye(self) -> None:
         """Ends the connection in agreement."""
-        self._channel.ask("saying goodbye", replies.ByeReply, {"op": "bye"})
+        self._channel.ask("saying goodbye", messages.ByeReply, {"op": "bye"})
         self.close()
 
     def _gives_signs(self, op: str) -> bool:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import TypeVar
 
-from luts.format.errors import UsageError
-from luts.format.messages import close_names
+from luts.format.errors import UsageError, close_names
 from search.blocks.spec import BlockSpec
 
 MAX_KEY_CHARS = 200

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from luts.format.errors import UsageError
-from luts.format.messages import unknown
+from luts.format.errors import UsageError, unknown
 from search.blocks.shapes import Scoring
 from search.blocks.spec import Macs, param
 

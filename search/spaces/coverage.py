@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from luts.format.classes import classes_of
 from luts.format.errors import UsageError
+from luts.format.schema import classes_of
 from search.spaces.registry import get_space
 from search.spaces.space import Space
 

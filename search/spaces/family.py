@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from luts.format.errors import UsageError
-from luts.format.messages import unknown
+from luts.format.errors import UsageError, unknown
 from search.blocks import BlockSpec
 from search.spaces.layout import Stage, Value
 

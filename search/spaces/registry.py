@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
-from luts.format.messages import unknown
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError, unknown
 from search.spaces import autovit, autovit_table1, efficientvit, mobilevit, nasbench_macro
 from search.spaces.arch import Arch
 from search.spaces.plugins import load_installed

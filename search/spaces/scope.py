@@ -7,7 +7,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from luts.format.errors import UsageError
-from luts.format.values import Value
+from luts.format.schema import Value
 from search.spaces.arch import Arch
 from search.spaces.space import Space
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from luts.format.numbers import Floats
+from luts.format.schema import Floats
 from search.blocks import count
 from search.spaces.arch import Arch
 from search.spaces.family import expand_head, expand_side, expand_stage

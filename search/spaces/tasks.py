@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from luts.format.errors import UsageError
-from luts.format.messages import unknown
+from luts.format.errors import UsageError, unknown
 from search.spaces.arch import Arch
 from search.spaces.family import task_heads
 from search.spaces.registry import get_space, with_head

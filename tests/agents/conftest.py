@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.agent.device.built import AGENTS_VARIABLE
+from orchestrator.agent.device import AGENTS_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program
 from tests.support.agent_programs import BINDING, PROGRAMS, STORE_BYTES, Raw, Running, require_built, started
 

@@ -10,9 +10,9 @@ import numpy as np
 import psutil
 import pytest
 
-from orchestrator.wire.core_list import parse_cores
 from orchestrator.wire.errors import AgentError
 from orchestrator.wire.frames import encode_header
+from orchestrator.wire.messages import parse_cores
 from tests.support.agent_programs import (
     MISSING,
     STORE_BYTES,
@@ -108,7 +108,7 @@ def test_truncated_and_huge_models_are_refused(raw: Raw, exported: Exported) -> 
 
 
 def planned_bytes(path: Path) -> bytes:
-    from orchestrator.agent.runtime.pte import read_pte
+    from orchestrator.agent.runtime import read_pte
 
     planned = read_pte(path).planned_bytes.to_bytes(8, "little")
     assert path.read_bytes().count(planned) == 1

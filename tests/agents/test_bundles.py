@@ -15,16 +15,14 @@ import pytest
 
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.bundle.archive import MANIFEST, write_bundle
-from orchestrator.bundle.journal import read_journal
-from orchestrator.bundle.records import Batch, End, Failed, Finished, Load, Ran, parse_records
+from orchestrator.bundle.journal import Batch, End, Failed, Finished, Load, Ran, parse_records, read_journal
 from orchestrator.bundle.stopping import BatchRatios, Ending
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.measure.replay import Replay
-from orchestrator.measure.script import script_of
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.measure.replay import Replay, script_of
 from orchestrator.measure.session import Subject
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import ErrorBody, LoadReply
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile
+from orchestrator.wire.messages import ErrorBody, LoadReply
 from tests.support.agent_programs import BUILT, digest, require_built
 from tests.support.tiny_model import Exported
 from tests.support.waiting import until

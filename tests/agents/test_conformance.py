@@ -108,8 +108,7 @@ def resolve(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_same_device_and_runtime_as_the_python_agent(agent: Running, tmp_path: Path) -> None:
-    from orchestrator.agent.device.cores import threads_by_default
-    from orchestrator.agent.device.state import describe_host
+    from orchestrator.agent.device import describe_host, threads_by_default
 
     with agent.greeted() as client:
         hello = client.hello()

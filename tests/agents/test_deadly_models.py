@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
+from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram
 from orchestrator.devices.host import HostDevice
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Subject, measure
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.client import AgentClient
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import AgentClient, ModelFile, file_digest
 from orchestrator.wire.errors import AgentLost
-from orchestrator.wire.model_file import ModelFile, file_digest
 from tests.support.agent_programs import PROGRAMS, ROOT, require_built
 from tests.support.bench import BENCH
 from tests.support.native_mutants import mutate

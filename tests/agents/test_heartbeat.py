@@ -13,7 +13,7 @@ from orchestrator.agent.programs import agent_program
 from orchestrator.devices import host
 from orchestrator.devices.host import HostDevice
 from orchestrator.wire import client as wire_client
-from orchestrator.wire.channel import Channel
+from orchestrator.wire.client import Channel
 from orchestrator.wire.errors import AgentLost
 from tests.support.agent_programs import Running, load, require_built
 from tests.support.tiny_model import Exported

@@ -12,9 +12,9 @@ from typing import Any, get_args
 
 import pytest
 
-from orchestrator.agent.contract import PHONE_PORT
+from orchestrator.agent.agent import PHONE_PORT
 from orchestrator.devices.android.install import PACKAGE
-from orchestrator.wire.device_state import Caveat
+from orchestrator.wire.messages import Caveat
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "android_bench"

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from orchestrator.agent.contract import LOOPBACK
+from orchestrator.agent.agent import LOOPBACK
 from orchestrator.cli.exit_codes import exit_code
 from orchestrator.devices.host import HostDevice
 from orchestrator.wire.client import AgentClient
@@ -98,7 +98,7 @@ def test_model_that_does_not_fit_into_memory_is_refused_before_loading(
     client: AgentClient, exported: Exported, tmp_path: Path
 ) -> None:
     """The planned activations, an int64 in the file, are made 2^50 bytes."""
-    from orchestrator.agent.runtime.pte import read_pte
+    from orchestrator.agent.runtime import read_pte
 
     planned_bytes = read_pte(exported.path).planned_bytes
     data = exported.path.read_bytes()

@@ -7,8 +7,7 @@ import pytest
 
 from luts.format.errors import UsageError
 from orchestrator.plan.mixers import MIXERS, mixers
-from orchestrator.simulate.scenario import SCENARIOS
-from orchestrator.simulate.truth import Truth
+from orchestrator.simulate.device import SCENARIOS, Truth
 from orchestrator.tasks.models import files_that_can_be
 from tests.support.bench import invoke
 

@@ -9,12 +9,11 @@ from orchestrator.breakdown.attribution import WHOLE
 from orchestrator.breakdown.removing import census_of, find_removal_run, measure_removals, removals
 from orchestrator.breakdown.tracing import trace, why_untraced
 from orchestrator.devices.host import HostDevice
-from orchestrator.export.artifacts.cache import ArtifactCache
-from orchestrator.export.artifacts.spec import ExportSpec
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.artifact import ArtifactCache
+from orchestrator.export.artifacts.spec import ExportSpec, Variant
 from orchestrator.export.build import export_spec
-from orchestrator.journal.journal import read_records
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.journal.log import read_records
+from orchestrator.wire.client import ModelFile
 from tests.support.bench import bench, module_environment
 
 KEYS = ("conv(in=3,out=16,k=3,s=2)@64", "mbconv(in=16,out=24,k=3,e=2,s=2)@32", "head.fc(in=24,classes=10)@16")

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower.calibration import calibration_inputs, read_images
 from orchestrator.export.lower.coreml import convert_to_mlpackage
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import run_pte
-from orchestrator.export.lower.ranges import MiddleObserver
+from orchestrator.export.lower.pt2e import MiddleObserver
 from orchestrator.tasks.calibration import Calibration, calibrated
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source

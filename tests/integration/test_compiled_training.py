@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from search.spaces import get_space
-from search.supernet.model.compiled import CompiledModules, obstacle
-from search.supernet.model.supernet import Supernet
+from search.supernet.model.supernet import CompiledModules, Supernet, obstacle
 
 
 def _gradients(supernet, arch, x):

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from luts.format.errors import InvalidArtifactError
-from orchestrator.accuracy.guesses import guesses_of
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.package import PackageClassifier
+from orchestrator.accuracy.predictions import guesses_of
 from orchestrator.accuracy.program import guess_with_program
 from orchestrator.export import ArtifactCache, ExportSpec
-from orchestrator.export.artifacts.package import deliver
+from orchestrator.export.artifacts.artifact import deliver
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.calibration import Calibration, calibrated

@@ -12,10 +12,9 @@ from PIL import Image
 
 from search.spaces import get_space
 from search.supernet.data.images import open_data
-from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.recipe.recipe import get_recipe
 from search.supernet.recipe.schedule import Schedule
-from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.checkpoint_info import read_info
+from search.supernet.train.checkpoint import load_supernet, read_info
 from tests.support.bench import answer
 from tests.support.soak import rest_soaks
 
@@ -40,8 +39,8 @@ import torch
 from luts.format.errors import BlocktimeError
 from orchestrator.wire.errors import exit_code
 from search.spaces import get_space
-from search.supernet.train.distributed import process_group
-from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.train.step import process_group
+from search.supernet.recipe.recipe import get_recipe
 from search.supernet.data.images import open_data
 from search.supernet.train.trainer import Trainer
 

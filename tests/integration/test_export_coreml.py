@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.export import ArtifactCache, ExportSpec
-from orchestrator.export.artifacts.cache import digest
+from orchestrator.export.artifacts.artifact import digest
 from orchestrator.export.build import export_spec
-from orchestrator.export.lower.coreml import check_program, convert_to_mlpackage
-from orchestrator.export.lower.mil import UnknownOperatorError
+from orchestrator.export.lower.coreml import UnknownOperatorError, check_program, convert_to_mlpackage
 from orchestrator.export.lower.parity import check_parity
 from orchestrator.export.lower.source import build_module
 from search.blocks import parse_key

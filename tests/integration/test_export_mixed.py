@@ -8,7 +8,7 @@ import torch
 
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.int8 import Simulated
+from orchestrator.accuracy.network import Simulated
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower.places import places_of

@@ -9,8 +9,7 @@ import torch
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import check_parity, run_pte
-from orchestrator.export.lower.source import build_module
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_module, build_seeded
 from search.blocks import parse_keys
 from search.networks.espnet import StridedEesp
 from search.spaces import list_published

@@ -5,10 +5,8 @@ import pytest
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower.executorch import lower_to_executorch
-from orchestrator.export.lower.source import build_module
-from orchestrator.export.lower.stamp import stamp_program
-from orchestrator.export.reuse.fragment import FragmentStore
-from orchestrator.export.reuse.units import units_of
+from orchestrator.export.lower.source import build_module, stamp_program
+from orchestrator.export.reuse.fragment import FragmentStore, units_of
 from search.blocks import parse_keys
 
 STEM = "conv(in=3,out=8,k=3,s=2)@32"

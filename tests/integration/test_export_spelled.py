@@ -7,7 +7,7 @@ from torch import nn
 
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import check_parity, run_pte
-from orchestrator.export.lower.spelled import SpelledOut, spelled_out
+from orchestrator.export.lower.rewrite import SpelledOut, spelled_out
 
 X = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
 CASES = {

@@ -18,7 +18,7 @@ from orchestrator.tasks.progress import silent
 from search.spaces import Arch, get_arch, get_space
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
-from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.inherit import InheritedAccuracy
 from search.supernet.model.supernet import Supernet
 
 

@@ -6,9 +6,8 @@ from collections import defaultdict
 
 import pytest
 
-from orchestrator.journal.log import read_log
+from orchestrator.journal.log import read_log, unit_digest
 from orchestrator.journal.records import BatchRecord
-from orchestrator.journal.samples import unit_digest
 from tests.support.bench import bench
 from tools.benchmarks.fleet import kill_a_unit, trial
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 import luts
 from luts.verify import verify_lut
 from orchestrator.cli.main import app
-from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.pool import export_many
 from search.algorithms import Budget, LutPrice, SearchSettings, search

@@ -14,11 +14,11 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.lower.qat import weights_of, with_fake_quantization
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.qat import train_quantized
-from orchestrator.winner.write import weighted
+from orchestrator.winner.card import weighted
 from search.blocks import parse_keys
 from search.networks import build_network
 from search.spaces import get_space
-from search.supernet.recipe.recipe_files import changed, get_recipe
+from search.supernet.recipe.recipe import changed, get_recipe
 from tests.support.bench import invoke
 
 KEYS = ("conv(in=3,out=8,k=3,s=2)@16", "mbconv(in=8,out=8,k=3,e=2,s=1)@8", "head.fc(in=8,classes=10)@8")

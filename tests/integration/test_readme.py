@@ -38,7 +38,7 @@ from luts.format.store import LutStore
 from orchestrator.suites import load_suite
 from orchestrator.tasks import suite as suite_task
 from orchestrator.tasks.networks import named_network
-from orchestrator.winner.choice import MeasuredBest
+from orchestrator.winner.winner import MeasuredBest
 from search.algorithms import SearchResult
 from tests.support.agent_programs import require_built
 from tests.support.bench import bench

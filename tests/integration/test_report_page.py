@@ -10,9 +10,9 @@ import pytest
 
 from luts.format.errors import StorageError
 from luts.format.store import LutStore
+from orchestrator.report.draw import MAX_TABLE_ROWS
 from orchestrator.report.inputs import ReportInputs, read_named_lut, read_run
 from orchestrator.report.page import render, write_report
-from orchestrator.report.section import MAX_TABLE_ROWS
 from tests.support.report_world import BLOCK_MS, entry, make_lut, make_search, write_run
 
 BY_REMOVAL = "by removal"

@@ -15,18 +15,18 @@ from orchestrator.agent import host
 from orchestrator.agent.host import host_agent
 from orchestrator.agent.store import ModelStore
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.cache import ArtifactCache
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.artifact import ArtifactCache
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower import litert
 from orchestrator.journal.log import read_log
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks import runtimes as task
 from orchestrator.tasks import target
 from orchestrator.tasks.runtimes import InRuntime, measure_runtimes, parse_runtimes, rank_correlations
 from orchestrator.tasks.target import Target
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError
-from orchestrator.wire.model_file import ModelFile
 from tests.support.bench import invoke
 from tests.support.fake_device import POLICY
 from tests.support.other_runtimes import TINY_TFLITE, sha256, tiny_onnx

@@ -12,10 +12,7 @@ import pytest
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.cli.exit_codes import exit_code
-from search.algorithms.evaluation.cache import CachedEvaluator
-from search.algorithms.evaluation.cluster import RayPool
-from search.algorithms.evaluation.pool import ProcessPool
-from search.algorithms.evaluation.worker import WorkerError
+from search.algorithms.evaluation import CachedEvaluator, ProcessPool, RayPool, WorkerError
 from search.blocks import parse_key
 from search.spaces import get_space
 from search.spaces.plugins import load_plugin
@@ -86,7 +83,7 @@ def test_workers_end_with_their_parent(archs, tmp_path):
         import random, sys
         from pathlib import Path
         from tests.support.search_openers import FINGERPRINT, Toy
-        from search.algorithms.evaluation.pool import ProcessPool
+        from search.algorithms.evaluation import ProcessPool
         from search.spaces import get_space
         if __name__ == "__main__":
             rng = random.Random(0)

@@ -9,7 +9,7 @@ import pytest
 
 from luts.format.errors import UsageError
 from orchestrator.journal.log import read_log
-from orchestrator.simulate.scenario import SCENARIOS
+from orchestrator.simulate.device import SCENARIOS
 from tests.support.bench import answer, stopped
 from tests.support.bench import invoke as bench
 from tests.support.sample_places import sample_places

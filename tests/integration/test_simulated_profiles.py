@@ -6,14 +6,12 @@ import signal
 import numpy as np
 import pytest
 
-from luts.format.values import Value
+from luts.format.schema import Value
 from luts.verify import verify_values
 from orchestrator.journal.records import ChunkRecord, EndRecord, Header
 from orchestrator.plan.build import make_plan
 from orchestrator.simulate.compare import compare
-from orchestrator.simulate.noise import StolenCore
-from orchestrator.simulate.scenario import SCENARIOS, Scenario
-from orchestrator.simulate.truth import Truth
+from orchestrator.simulate.device import SCENARIOS, Scenario, StolenCore, Truth
 from search.spaces import get_space
 from tests.support.sample_places import sample_places
 from tests.support.simulated_profiles import PLAN, profile

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from luts.format.errors import InvalidArtifactError
-from orchestrator.simulate.scenario import SCENARIOS
-from orchestrator.simulate.truth import Truth
+from orchestrator.simulate.device import SCENARIOS, Truth
 from tools.documents import write_section
 from tools.studies import __main__ as command
 from tools.studies import (

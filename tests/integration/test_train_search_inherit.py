@@ -19,9 +19,8 @@ from search.algorithms import (
     search,
 )
 from search.spaces import get_space
-from search.supernet.inherit.evaluate import InheritedAccuracy, reopen_data
-from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.checkpoint_info import read_info
+from search.supernet.inherit import InheritedAccuracy, reopen_data
+from search.supernet.train.checkpoint import load_supernet, read_info
 
 SCRIPT = """
 import os, signal, sys, torch

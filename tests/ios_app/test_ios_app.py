@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.agent.contract import PHONE_PORT
+from orchestrator.agent.agent import PHONE_PORT
 from orchestrator.devices.iphone.state import BUNDLE_PREFIX, is_bench_app
 
 ROOT = Path(__file__).resolve().parents[2]

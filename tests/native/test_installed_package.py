@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.agent.runtime.etshim import Shim
+from orchestrator.agent.native import Shim
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("luts", "search", "orchestrator", "docs", "native", "pyproject.toml", "README.md", "LICENSE")

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.agent.device.built import AGENTS_VARIABLE
+from orchestrator.agent import native as etshim
+from orchestrator.agent.device import AGENTS_VARIABLE
+from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
 from orchestrator.agent.host import host_agent
-from orchestrator.agent.runtime import etshim
-from orchestrator.agent.runtime.etshim import ShimMissing, find_shim
-from orchestrator.agent.runtime.executorch import ExecutorchRuntime, find_loader
-from orchestrator.agent.runtime.model import Traceable
-from orchestrator.agent.runtime.native import NativeModel
+from orchestrator.agent.native import NativeModel, ShimMissing, find_shim
+from orchestrator.agent.runtime import Traceable
 from orchestrator.agent.store import ModelStore
 from orchestrator.agent.timing import time_schedule
 from orchestrator.wire.errors import OpError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from executorch.version import __version__ as executorch_version
 
-from orchestrator.agent.runtime.etshim import ShimError
-from orchestrator.agent.runtime.pte import read_pte
+from orchestrator.agent.native import ShimError
+from orchestrator.agent.runtime import read_pte
 from tests.support.native_models import Exported, export_unplanned
 from tests.support.native_shim import INVALID_ARGUMENT, INVALID_STATE, NOT_SUPPORTED, Model, Shim, Spec
 

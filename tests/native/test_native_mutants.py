@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.agent.runtime.etshim import ShimError
+from orchestrator.agent.native import ShimError
 from tests.support.native_models import Exported
 from tests.support.native_shim import Shim
 from tests.support.soak import rest_soaks

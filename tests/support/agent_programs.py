@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agent.contract import LOOPBACK, TOKEN_VARIABLE
+from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.frames import encode_header, read_frame

@@ -2,12 +2,12 @@
 
 import tarfile
 
-from orchestrator.agent.alone import run_bundle
+from orchestrator.agent.server import run_bundle
 from orchestrator.agent.store import ModelStore
 from orchestrator.bundle.journal import read_journal
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.simulate.__main__ import simulated_agent
-from orchestrator.simulate.scenario import SCENARIOS, Scenario
+from orchestrator.simulate.device import SCENARIOS, Scenario
 
 DEVICE = Scenario(name="made-up", noise_seed=3)
 OTHER = Scenario(name="another", noise_seed=4)

@@ -5,14 +5,12 @@ import random
 
 import numpy as np
 
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Subject, measure
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.client import RunResult
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile, RunResult
 from orchestrator.wire.errors import AgentError, AgentLost
-from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import HelloReply, LoadReply, Warmed
+from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply, Warmed
 
 TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(9)}
 SHA = {name: f"{i:064x}" for i, name in enumerate(TRUE_MS)}

@@ -11,20 +11,17 @@ import numpy as np
 import pytest
 
 from orchestrator.agent.agent import Agent
-from orchestrator.agent.device.identity import agent_info
+from orchestrator.agent.device import agent_info
 from orchestrator.agent.store import ModelStore
 from orchestrator.export import Artifact, ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import Report
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Plan
-from orchestrator.simulate.document import SimulatedModelFile
+from orchestrator.simulate.device import SimulatedModelFile, find_scenario
 from orchestrator.simulate.machine import Machine, SimulatedModel
-from orchestrator.simulate.scenario import find_scenario
 from orchestrator.tasks import models, plan
-from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import OpError
-from orchestrator.wire.fields import OptionValue
-from orchestrator.wire.replies import DeviceInfo, OptionInfo, RuntimeInfo
+from orchestrator.wire.messages import DeviceInfo, DeviceState, OptionInfo, OptionValue, RuntimeInfo
 from search.spaces import Space
 
 OPTIONS = {

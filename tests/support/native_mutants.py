@@ -13,7 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
-from orchestrator.agent.runtime.etshim import ShimError
+from orchestrator.agent.native import ShimError
 from tests.support.native_shim import Shim
 
 # A mutant's memory plan may ask for anything; agents compare it with the free memory.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.agent.runtime import etshim
-from orchestrator.agent.runtime.etshim import DelegateStruct, SpecStruct
+from orchestrator.agent import native as etshim
+from orchestrator.agent.native import DelegateStruct, SpecStruct
 
 INVALID_STATE = 0x02
 NOT_SUPPORTED = 0x10

@@ -8,8 +8,8 @@ from pathlib import Path
 from unittest import mock
 
 import search.networks  # noqa: F401 - own code brings torch, which can't be forgotten and loaded again
-from search.algorithms.interfaces.objectives import OBJECTIVES
-from search.algorithms.study.strategy import STRATEGIES
+from search.algorithms.objectives import OBJECTIVES
+from search.algorithms.study import STRATEGIES
 from search.blocks import registry as blocks
 from search.spaces import family, plugins, registry
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from luts.format.lut import Lut
-from luts.format.samples import normalise_samples
+from luts.format.lut import Lut, normalise_samples
 from luts.format.schema import (
     Conformal,
     DeviceInfo,

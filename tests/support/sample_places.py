@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.journal.log import samples_table
 from orchestrator.journal.records import Record
-from orchestrator.journal.samples import samples_table
 
 
 def sample_places(records: Sequence[Record]) -> list[tuple[int, int, int]]:

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.agent.agent import Agent
-from orchestrator.agent.contract import LOOPBACK
+from orchestrator.agent.agent import LOOPBACK, Agent
 from orchestrator.agent.server import Server, listen
 from orchestrator.wire.client import AgentClient
 

@@ -10,16 +10,14 @@ from pathlib import Path
 from luts.format.lut import Lut
 from orchestrator.devices.host import HostDevice
 from orchestrator.devices.simulated import simulated_program
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import Record
 from orchestrator.journal.runs import Run
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.plan import Plan
-from orchestrator.plan.policy import Policy
-from orchestrator.simulate.document import write_model
-from orchestrator.simulate.scenario import Scenario
+from orchestrator.plan.plan import Plan, Policy
+from orchestrator.simulate.device import Scenario, write_model
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
 from search.spaces import get_space
 

@@ -19,8 +19,8 @@ from typing import Any
 from unittest import mock
 
 from orchestrator.cli.entry import main
-from orchestrator.journal.journal import Journal
-from search.algorithms.evaluation.pool import ProcessPool
+from orchestrator.journal.log import Journal
+from search.algorithms.evaluation import ProcessPool
 from search.spaces import Arch
 
 _WHILE_IT_WORKS_S = 0.02

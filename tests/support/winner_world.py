@@ -10,7 +10,7 @@ import numpy as np
 from luts.build import build_lut
 from luts.estimate.estimation import Estimation
 from luts.format.schema import ModelSpec
-from orchestrator.journal.journal import Journal
+from orchestrator.journal.log import Journal
 from orchestrator.journal.records import (
     BatchRecord,
     ChunkRecord,
@@ -20,10 +20,8 @@ from orchestrator.journal.records import (
     pack_nanoseconds,
 )
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.features import features_of
-from orchestrator.plan.plan import model_id
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.plan.plan import Policy, features_of, model_id
+from orchestrator.wire.messages import DeviceState
 from search.blocks import boundary_bytes, parse_key, parse_keys
 from search.spaces import get_space
 from tests.support.lut_world import lut_inputs, simulate

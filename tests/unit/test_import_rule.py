@@ -24,28 +24,17 @@ ROOMS = (
     "search/supernet/recipe",
     "search/supernet/data",
     "search/supernet/model",
-    "search/supernet/teacher",
     "search/supernet/train",
-    "search/supernet/inherit",
     "search/supernet",
     "search/dense",
     "search/dense/data",
     "search/dense/loss",
     "search/dense/score",
     "search/dense/train",
-    "search/algorithms/record",
-    "search/algorithms/pricing",
-    "search/algorithms/feasible",
-    "search/algorithms/interfaces",
-    "search/algorithms/evaluation",
-    "search/algorithms/study",
-    "search/algorithms/strategies",
     "search/algorithms",
     "search",
     "orchestrator/wire",
     "orchestrator/bundle",
-    "orchestrator/agent/device",
-    "orchestrator/agent/runtime",
     "orchestrator/agent",
     "orchestrator/export/artifacts",
     "orchestrator/export/lower",
@@ -168,7 +157,7 @@ def test_only_tests_of_the_command_line_look_inside_of_it():
         "luts.build, luts.format.store, luts.verify",
         "search.spaces, search.blocks, search.algorithms",
         "orchestrator.plan.build",
-        "orchestrator.simulate.noise, orchestrator.simulate.truth, orchestrator.simulate.__main__",
+        "orchestrator.simulate.device, orchestrator.simulate.__main__",
     ],
 )
 def test_pure_code_does_not_load_torch(modules):
@@ -178,15 +167,13 @@ def test_pure_code_does_not_load_torch(modules):
 
 def test_the_command_line_starts_without_what_only_some_commands_need():
     heavy = "torch", "scipy", "sklearn", "matplotlib", "requests"
-    code = (
-        f"import orchestrator.cli.main, sys; assert not sys.modules.keys() & set({heavy}), sys.modules.keys()"
-    )
+    code = f"import orchestrator.cli.main, sys; assert not sys.modules.keys() & set({heavy})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_an_agent_starts_without_the_exporter():
     code = (
         "import orchestrator.agent.host, sys; assert 'torch' not in sys.modules; "
-        "import orchestrator.agent.runtime.binding; assert 'executorch.exir' not in sys.modules"
+        "import orchestrator.agent.binding; assert 'executorch.exir' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

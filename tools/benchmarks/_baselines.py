@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from luts.estimate.joint import fit_entries
-from luts.estimate.rows import Rows
+from luts.estimate.joint import Rows, fit_entries
 from luts.format.errors import UsageError
 from luts.format.latency import latency_ms
-from luts.format.numbers import Floats
-from luts.format.schema import KeyFeatures, MeasuredModel
+from luts.format.schema import Floats, KeyFeatures, MeasuredModel
 
 
 @dataclass(frozen=True)

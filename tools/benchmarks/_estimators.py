@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from luts.estimate.accuracy import kendall_tau, mape, relative_errors, share_within
+from luts.estimate.design import TYPICAL
 from luts.estimate.estimation import Estimation
-from luts.estimate.expected import TYPICAL
+from luts.estimate.statistics import kendall_tau, mape, relative_errors, share_within
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, MeasuredModel
-from orchestrator.plan.design import choose_design
+from orchestrator.plan.build import choose_design
 from orchestrator.plan.plan import Plan
 from tools.benchmarks._baselines import ESTIMATORS, Observations
 

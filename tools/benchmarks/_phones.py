@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from luts.format.installation import ROOT
+from luts.format.provenance import ROOT
 from luts.format.schema import KeyFeatures
 
 FOLDER = ROOT.parent / "shared" / "data" / "phone-luts"

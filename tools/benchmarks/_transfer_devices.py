@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from luts.estimate.sources import Source
-from luts.format.numbers import Floats
-from luts.format.schema import KeyFeatures
-from orchestrator.plan.features import features_of
-from orchestrator.simulate.truth import Costs, Truth
+from luts.estimate.joint import Source
+from luts.format.schema import Floats, KeyFeatures
+from orchestrator.plan.plan import features_of
+from orchestrator.simulate.device import Costs, Truth
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
 from tools.benchmarks._phones import features_of_keys

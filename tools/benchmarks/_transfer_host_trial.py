@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from luts.build import build_lut, estimation_of, fit_measured
-from luts.estimate.accuracy import mape
-from luts.estimate.calibration import posterior_half_width
-from luts.estimate.joint import JointFit
-from luts.estimate.posterior import most_useful
-from luts.estimate.prior import prior_of
+from luts.estimate.design import most_useful, prior_of
+from luts.estimate.intervals import posterior_half_width
+from luts.estimate.joint import JointFit, Source, source_of
 from luts.estimate.ratios import RatioEstimates
-from luts.estimate.sources import Source, source_of
+from luts.estimate.statistics import mape
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, LutInputs, MeasuredModel, ModelSpec

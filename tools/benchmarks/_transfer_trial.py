@@ -7,17 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from luts.estimate.accuracy import mape
-from luts.estimate.expected import TYPICAL
-from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.predictive import predictive_quantile
-from luts.estimate.rows import Rows
-from luts.estimate.sources import Source
+from luts.estimate.design import TYPICAL
+from luts.estimate.joint import JointFit, Rows, Source, fit_entries
+from luts.estimate.statistics import mape, predictive_quantile
 from luts.format.latency import latency_ms
-from luts.format.numbers import Floats
-from luts.format.schema import KeyFeatures
-from orchestrator.plan.design import choose_design
-from orchestrator.plan.further import AT_FIRST, EACH_TIME
+from luts.format.schema import Floats, KeyFeatures
+from orchestrator.plan.build import choose_design
+from orchestrator.plan.sizing import AT_FIRST, EACH_TIME
 
 NOISE = 0.006
 COUNTS = (0, 3, 5, 10, 20)

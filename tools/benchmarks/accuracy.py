@@ -14,20 +14,17 @@ from typing import TypeVar
 from matplotlib.lines import Line2D
 
 from luts.estimate.estimation import Estimation
-from luts.format.installation import ROOT
 from luts.format.lut import Lut
+from luts.format.provenance import ROOT
 from luts.format.store import read_lut
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.log import read_log
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.runs import Run, runs_root
-from orchestrator.journal.samples import samples_table
 from orchestrator.measure.session import Subject, measure
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.features import features_of
-from orchestrator.plan.plan import Plan, model_id
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Plan, Policy, features_of, model_id
 from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, PINK, RED, SKY, figure, legend
 from orchestrator.tasks.models import model_files
 from orchestrator.tasks.progress import steps

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from luts.format.installation import ROOT
+from luts.format.provenance import ROOT
+from orchestrator.agent.native import find_shim
 from orchestrator.agent.programs import agent_program
-from orchestrator.agent.runtime.etshim import find_shim
 from orchestrator.devices.host import HostDevice
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.measure.link import Link
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.measure.readiness import Link
 from orchestrator.tasks.models import export_all, files_of
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 from search.spaces import get_arch, get_space
 
 SESSIONS = 36

@@ -15,18 +15,17 @@ from pathlib import Path
 
 from scipy import stats
 
-from luts.estimate.aa import AaInterval
-from luts.estimate.ratios import load_variance, noise_floor
+from luts.estimate.ratios import AaInterval, load_variance, noise_floor
 from orchestrator.agent.programs import agent_program
 from orchestrator.devices.common.device import Device
 from orchestrator.devices.host import HostDevice
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import Header
-from orchestrator.measure.batches import BatchKey, BatchRunner
-from orchestrator.measure.link import Link
+from orchestrator.measure.engine import BatchKey, BatchRunner
+from orchestrator.measure.readiness import Link
 from orchestrator.measure.session import Subject, identity_of
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import export_all, files_of
 from search.spaces import get_arch, get_space
 

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from orchestrator.export import ArtifactCache, ExportSpec
-from orchestrator.export.artifacts.cache import digest
+from orchestrator.export.artifacts.artifact import digest
 from orchestrator.plan.build import make_plan
 from search.spaces import get_space
 

@@ -21,11 +21,11 @@ import psutil
 
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.fleet.classes import DeviceClass
 from orchestrator.fleet.crew import Limits
+from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord, Record
-from orchestrator.simulate.scenario import SCENARIOS
+from orchestrator.simulate.device import SCENARIOS
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile
 from orchestrator.tasks.plan import PlanChoice

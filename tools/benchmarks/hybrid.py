@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.store import LutStore
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device import usable_cores
 from search.algorithms import (
     INHERITED_ACCURACY,
     Budget,
@@ -30,10 +30,10 @@ from search.algorithms import (
     reachable,
     search,
 )
-from search.algorithms.evaluation.pool import ProcessPool
+from search.algorithms.evaluation import ProcessPool
 from search.blocks import parse_key
 from search.spaces import Arch, Space, get_space
-from search.supernet.inherit.evaluate import InheritedAccuracy, reopen_data
+from search.supernet.inherit import InheritedAccuracy, reopen_data
 from search.supernet.train.checkpoint import load_supernet
 
 SPACE = "autovit-nano"

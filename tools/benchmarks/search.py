@@ -20,7 +20,7 @@ import numpy as np
 
 from luts.format.latency import EntryCost, LatencyModel
 from luts.format.store import LutStore
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device import usable_cores
 from search.algorithms import (
     INHERITED_ACCURACY,
     Budget,
@@ -32,9 +32,9 @@ from search.algorithms import (
     reachable,
     search,
 )
-from search.algorithms.evaluation.pool import ProcessPool
-from search.algorithms.feasible.feasible_set import FeasibleSet
-from search.algorithms.pricing.limits import compile_limits
+from search.algorithms.cost import compile_limits
+from search.algorithms.evaluation import ProcessPool
+from search.algorithms.feasible import FeasibleSet
 from search.spaces import Arch, Space, Value, get_space
 
 BENCH = Path(sys.executable).parent / "bench"

@@ -17,8 +17,8 @@ from torch import Tensor
 from search.networks import Network
 from search.spaces import Arch, get_arch, get_space
 from search.supernet.model.supernet import Supernet
-from search.supernet.train.memory import keep_freed_memory
 from search.supernet.train.optimizer import SlicedAdamW
+from search.supernet.train.step import keep_freed_memory
 
 ARCHS = (
     "autovit-nano smallest",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from orchestrator.agent.device.cores import usable_cores
+from orchestrator.agent.device import usable_cores
 from tools.benchmarks._phones import FOLDER, phone_tables
 from tools.benchmarks._transfer_devices import DEVICES, LUT_NETWORKS, SPACE, phone_trial, simulated_trial
 from tools.benchmarks._transfer_trial import COUNTS, METHODS, NOISE, Score, Trial, score

@@ -17,7 +17,7 @@ from search.dense.train.recipe import DenseRecipe
 from search.spaces import Arch, get_arch, get_space
 from search.spaces.tasks import with_task, without_task
 from search.supernet.data.sources import open_source
-from search.supernet.recipe.recipe_files import changed, get_recipe
+from search.supernet.recipe.recipe import changed, get_recipe
 from tools.studies._options import Options
 from tools.studies._processes import side_by_side
 from tools.synthetic_coco import make_set

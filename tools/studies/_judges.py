@@ -9,7 +9,7 @@ from torch import Tensor
 from search.algorithms import CachedEvaluator, InProcess
 from search.spaces import Arch
 from search.supernet.data.images import ImageData
-from search.supernet.inherit.evaluate import InheritedAccuracy, InheritedLikelihood
+from search.supernet.inherit import InheritedAccuracy, InheritedLikelihood
 from search.supernet.train.checkpoint import load_supernet
 from tools.studies._supernets import Training
 

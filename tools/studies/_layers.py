@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from search.supernet.inherit.evaluate import InheritedAccuracy
+from search.supernet.inherit import InheritedAccuracy
 from search.supernet.model.supernet import Supernet
 from search.supernet.train.checkpoint import load_supernet
 from tools.studies._supernets import Supernets, Training

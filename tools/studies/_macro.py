@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.numbers import Floats
+from luts.format.schema import Floats
 from luts.format.store import load_lut
-from search.algorithms.pricing.compiled import CompiledSpace
-from search.algorithms.pricing.price import LutPrice
+from search.algorithms.cost import CompiledSpace, LutPrice
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import key_of
 

@@ -11,11 +11,11 @@ from search.spaces import Arch, Space, get_space, register_space
 from search.spaces.family import register_stage
 from search.spaces.layout import Value
 from search.spaces.nasbench_macro import place
-from search.supernet.data.split import Split
-from search.supernet.model.device import choose_device
-from search.supernet.recipe.recipe_files import changed
-from search.supernet.train.compute import ComputeSettings
-from search.supernet.train.progress import Progress
+from search.supernet.data.images import Split
+from search.supernet.model.supernet import choose_device
+from search.supernet.recipe.recipe import changed
+from search.supernet.train.logs import Progress
+from search.supernet.train.step import ComputeSettings
 from search.supernet.train.trainer import Trainer
 from tools.studies._judges import CALIBRATION_BATCHES, Judges, judges
 from tools.studies._macro import SPACE

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from luts.format.workers import end_with_parent
+from luts.format.processes import end_with_parent
 from tools.studies._options import Options
 
 Thing = TypeVar("Thing")

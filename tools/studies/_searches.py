@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search.algorithms import Budget, CachedEvaluator, SearchSettings, search
-from search.algorithms.pricing.price import LutPrice
+from search.algorithms.cost import LutPrice
 from search.spaces import Arch, Space
 
 _SETTINGS = SearchSettings(generations=2, additive=0.5)

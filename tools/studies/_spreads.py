@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from luts.estimate.quantiles import student_quantile
+from luts.estimate.statistics import student_quantile
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

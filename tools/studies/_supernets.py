@@ -13,23 +13,20 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from luts.format.atomic_file import write_atomically
 from luts.format.errors import UsageError
-from luts.format.json_file import read_json
+from luts.format.files import read_json, write_atomically
 from orchestrator.journal.runs import runs_root
 from search.spaces import Arch, Space, get_space
 from search.spaces.registry import arch_from_json
-from search.supernet.data.images import ImageData
+from search.supernet.data.images import ImageData, Split
 from search.supernet.data.sources import open_source
-from search.supernet.data.split import Split
-from search.supernet.inherit.evaluate import CALIBRATION_BATCHES, InheritedAccuracy
-from search.supernet.model.device import choose_device
-from search.supernet.recipe.recipe import Recipe
-from search.supernet.recipe.recipe_files import changed, get_recipe
-from search.supernet.recipe.sizes import largest, smallest
+from search.supernet.inherit import CALIBRATION_BATCHES, InheritedAccuracy
+from search.supernet.model.supernet import choose_device
+from search.supernet.recipe.recipe import Recipe, changed, get_recipe
+from search.supernet.recipe.samplers import largest, smallest
 from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.compute import ComputeSettings
-from search.supernet.train.progress import Progress
+from search.supernet.train.logs import Progress
+from search.supernet.train.step import ComputeSettings
 from search.supernet.train.trainer import Trainer
 from tools.studies import _teacher
 from tools.studies._options import Options

@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from luts.format.atomic_file import write_atomically
+from luts.format.files import write_atomically
 from orchestrator.journal.runs import runs_root
 from search.supernet.data.images import ImageData
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.teacher.teacher import Teacher
-from search.supernet.teacher.weights import load_teacher
+from search.supernet.train.teacher import Teacher, load_teacher
 from tools.studies._training import mirrored
 
 NETWORK = "tf_efficientnet_lite0"

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from luts.format.atomic_file import write_atomically
 from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.files import write_atomically
 from orchestrator.export.artifacts.spec import toolchain
 from orchestrator.journal.runs import runs_root
 from search.blocks import parse_keys

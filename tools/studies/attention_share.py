@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.journal.runs import find_run, runs_root
 from orchestrator.measure.session import Measurement, Subject, measure
-from orchestrator.plan.plan import model_id
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy, model_id
 from orchestrator.report.draw import BLUE, ORANGE, figure, legend
 from orchestrator.tasks.models import model_files
 from orchestrator.tasks.progress import steps

@@ -18,8 +18,7 @@ from sklearn.linear_model import RidgeCV
 
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
-from luts.format.numbers import MIB, Floats
-from luts.format.schema import MeasuredModel
+from luts.format.schema import MIB, Floats, MeasuredModel
 from luts.format.store import load_lut
 from search.blocks.registry import parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT

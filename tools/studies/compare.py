@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from luts.format.atomic_file import write_text
 from luts.format.errors import UsageError
+from luts.format.files import write_text
 from orchestrator.journal.runs import runs_root
-from orchestrator.report.pareto_figure import save
+from orchestrator.report.figures import save_pareto as save
 from orchestrator.tasks.compare import Compared, compare_networks
 from orchestrator.tasks.judge import Question
 from orchestrator.tasks.latencies import Timing
@@ -20,7 +20,7 @@ from orchestrator.tasks.train import train_supernet
 from search.algorithms import SearchSettings
 from search.spaces import Arch
 from search.spaces.whole import timm_arch
-from search.supernet.recipe.recipe_files import changed, get_recipe
+from search.supernet.recipe.recipe import changed, get_recipe
 from tools.studies._options import Options
 
 SPACE = "autovit-cifar"

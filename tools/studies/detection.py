@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from luts.format.errors import UsageError
-from luts.format.json_file import write_json
-from orchestrator.accuracy.dense_program import outputs_of_program
-from orchestrator.export.artifacts.variant import Variant
+from luts.format.files import write_json
+from orchestrator.accuracy.program import outputs_of_program
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure
 from orchestrator.tasks.dense_scores import dense_spec, open_run_scenes
 from orchestrator.tasks.measure import measure_networks

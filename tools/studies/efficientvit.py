@@ -14,11 +14,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from luts.format.atomic_file import write_atomically
-from luts.format.json_file import read_json
+from luts.format.files import read_json, write_atomically
 from orchestrator.export.artifacts.spec import toolchain
 from orchestrator.journal.runs import runs_root
-from orchestrator.report.operators_figure import write_operators_figure
+from orchestrator.report.figures import write_operators_figure
 from orchestrator.tasks.breakdown import break_down
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.target import Target

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from luts.format.numbers import Floats, Integers
+from luts.format.schema import Floats, Integers
 from orchestrator.report.draw import MUTED, ORANGE, figure
-from search.algorithms.record.skyline import skyline
+from search.algorithms import record as skyline
 from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import BUDGETS, Priced, Truth, open_truth, priced
 from tools.studies._options import Options

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from orchestrator.report.draw import BLUE, MUTED, figure
-from search.algorithms.evaluation.additive import SmoothedEvaluator
+from search.algorithms.additive import SmoothedEvaluator
 from search.spaces import Arch
 from tools.studies._judges import judges
 from tools.studies._layers import layers_table

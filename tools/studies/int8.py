@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from luts.estimate.proportion import Proportion
-from luts.estimate.quantiles import normal_quantile
+from luts.estimate.statistics import Proportion, normal_quantile
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
-from orchestrator.export.lower.ranges import MIDDLE
+from orchestrator.export.lower.pt2e import MIDDLE
 from orchestrator.tasks.calibration import Calibration
 from orchestrator.tasks.export import Lowering, export_networks
 from orchestrator.tasks.judge import Question
@@ -24,10 +23,9 @@ from orchestrator.tasks.sensitivity import find_mix
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import Trained
 from search.spaces import Arch
+from search.supernet.data.images import split_source
 from search.supernet.data.sources import open_source
-from search.supernet.data.split import split_source
-from search.supernet.recipe.recipe_files import changed, get_recipe
-from search.supernet.recipe.scope import only_arch
+from search.supernet.recipe.recipe import changed, get_recipe, only_arch
 from search.supernet.train.checkpoint import load_supernet
 from tools.studies._options import Options
 

@@ -9,16 +9,16 @@ from functools import partial
 
 import numpy as np
 
-from luts.format.numbers import Floats
+from luts.format.schema import Floats
 from luts.format.store import load_lut
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import compare
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.side_by_side import measure_beside
 from search.algorithms import Budget
-from search.algorithms.evaluation.additive import AdditiveModel
+from search.algorithms.additive import AdditiveModel
 from search.spaces import Arch
 from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import BUDGETS, SPACE, Priced, Truth, open_truth, priced

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.report.draw import BLUE, MUTED, figure
-from search.algorithms.evaluation.additive import AdditiveModel
+from search.algorithms.additive import AdditiveModel
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import key_of
 from tools.studies._judges import CALIBRATION_BATCHES

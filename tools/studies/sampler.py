@@ -9,12 +9,10 @@ from pathlib import Path
 
 from luts.format.errors import UsageError
 from search.spaces import Arch, get_arch, get_space
-from search.supernet.data.images import ImageData
-from search.supernet.data.split import Split
-from search.supernet.model.device import choose_device
-from search.supernet.recipe.recipe import Recipe
+from search.supernet.data.images import ImageData, Split
+from search.supernet.model.supernet import choose_device
+from search.supernet.recipe.recipe import Recipe, resolutions_of
 from search.supernet.recipe.schedule import Schedule
-from search.supernet.recipe.scope import resolutions_of
 from tools.studies._options import Options
 from tools.studies._processes import side_by_side
 from tools.studies._supernets import Training, judged, open_images

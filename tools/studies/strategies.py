@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from luts.format.numbers import Floats
-from luts.format.workers import end_with_parent
+from luts.format.processes import end_with_parent
+from luts.format.schema import Floats
 from search.algorithms import Budget, SearchSettings, search, strategy_names
 from search.spaces import Arch
 from tools.studies._macro import BUDGETS, SPACE, Priced, Truth, open_truth, priced

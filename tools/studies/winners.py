@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from luts.format.store import load_lut
 from search.algorithms import Budget
-from search.algorithms.pricing.compiled import CompiledSpace
-from search.algorithms.pricing.price import LutPrice
-from search.algorithms.study.coarse import largest_within
+from search.algorithms.cost import CompiledSpace, LutPrice
+from search.algorithms.study import largest_within
 from search.spaces import Arch, Space
 from tools.studies._judges import Judges, judges
 from tools.studies._options import Options

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.errors import UsageError
-from luts.format.installation import supplied
+from luts.format.provenance import supplied
 from orchestrator.devices.android import install
 from orchestrator.devices.android.errors import NotInstalled
 from orchestrator.devices.android.link import AdbLink

@@ -11,8 +11,8 @@ from typing import get_args
 from luts.format.errors import UsageError
 from orchestrator.devices.android.install import PACKAGE
 from orchestrator.devices.android.link import AdbLink
-from orchestrator.wire.device_state import Caveat
 from orchestrator.wire.errors import DeviceError
+from orchestrator.wire.messages import Caveat
 
 _ACTIVITY = f"{PACKAGE}/.MainActivity"
 _TOKEN_URI = f"content://{PACKAGE}.control/token"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestrator.agent.contract import PHONE_PORT
+from orchestrator.agent.agent import PHONE_PORT
 from orchestrator.devices.android import app, awake, clocks, finding
 from orchestrator.devices.android.apk import AppFile
 from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.installation import supplied
+from luts.format.provenance import supplied
 from orchestrator.devices.android.link import AdbLink
 from orchestrator.wire.errors import DeviceError
 

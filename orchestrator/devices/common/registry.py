@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from luts.format.messages import close_names
+from luts.format.errors import close_names
 from orchestrator.wire.errors import DeviceError
 
 

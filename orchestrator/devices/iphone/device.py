@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestrator.agent.contract import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
+from orchestrator.agent.agent import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
 from orchestrator.devices.common import busy
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.iphone.driver import PhoneDriver

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.files import storage_error
 from orchestrator.export.artifacts.spec import ExportSpec
 
 RELATIVE_TOLERANCE = 1e-4
@@ -39,7 +51,7 @@ class Report(BaseModel):
         operators: Operators outside the delegates and their counts; for a Core ML package, all of its
             operators, since the placement is known only on the device.
         max_abs_error: Largest difference to PyTorch eager; None where the model cannot run on the host. A Core
-            ML package does not run there but is evaluated (`orchestrator.export.lower.mil`), unless it has
+            ML package does not run there but is evaluated (`orchestrator.export.lower.coreml`), unless it has
             operators that the evaluation does not know.
         max_relative_error: The same relative to the output's largest absolute value.
         tolerance: The relative error above which the export is refused.
@@ -94,3 +106,231 @@ class Artifact(BaseModel):
     def suffix(self) -> str:
         """Of the model's name once it is delivered to people: `.pte`, or `.mlpackage` for a folder."""
         return ".mlpackage" if self.spec.runtime == "coreml" else self.path.suffix
+
+
+PACKED_SUFFIX = ".mlpackage.zip"
+MAX_ENTRIES = 4096
+MAX_UNPACKED_BYTES = 2 << 30
+"""Bounds of PROTOCOL.md."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest date a zip can name."""
+_PLAIN_FILE = 0o100644 << 16
+_MADE_ON_UNIX = 3
+
+
+def pack(package: Path, target: Path) -> None:
+    """Write the folder `package` and all files below it, in order of name, to a zip at `target`.
+
+    Raises:
+        OSError: as writing does.
+    """
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(p for p in package.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(package.parent).as_posix(), _EPOCH)
+            entry.external_attr, entry.create_system = _PLAIN_FILE, _MADE_ON_UNIX
+            archive.writestr(entry, path.read_bytes())
+
+
+def check_package(package: Path) -> None:
+    """InvalidArtifactError where a folder is not a Core ML package, or has more files than an agent takes."""
+    if package.suffix != ".mlpackage" or not (package / "Manifest.json").is_file():
+        raise InvalidArtifactError(
+            f"{package} is a folder but not an .mlpackage with its Manifest.json; give a .pte file or a package"
+        )
+    count = sum(path.is_file() for path in package.rglob("*"))
+    if count > MAX_ENTRIES:
+        raise InvalidArtifactError(f"{package} has {count} files, an agent takes {MAX_ENTRIES}")
+
+
+def deliver(source: Path, target: Path) -> Path:
+    """Copy a model over what is at `target`; a packed Core ML package becomes a folder unless `target` is a zip.
+
+    Raises:
+        InvalidArtifactError: `source` is not a zip of one package, or too large.
+        StorageError: `target` cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.name.endswith(PACKED_SUFFIX) and target.suffix != ".zip":
+            _unpack(source, target)
+        else:
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise storage_error(f"cannot write {target}", error, "choose another --output") from error
+    return target
+
+
+def _unpack(source: Path, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = archive.infolist()
+            places = {entry.filename: Path(entry.filename).parts for entry in entries}
+            if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
+                raise InvalidArtifactError(
+                    f"{source}: over {MAX_ENTRIES} files or 2 GiB; is this the right file?"
+                )
+            if any(len(parts) < 2 or ".." in parts or parts[0] == "/" for parts in places.values()):
+                raise InvalidArtifactError(f"{source}: not a zip of one .mlpackage; export it again")
+            shutil.rmtree(target, ignore_errors=True)
+            for entry in entries:
+                place = target.joinpath(*places[entry.filename][1:])
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(archive.read(entry))
+    except zipfile.BadZipFile as error:
+        raise InvalidArtifactError(f"{source}: not a zip archive ({error}); export it again") from error
+
+
+MAX_RECORD_BYTES = 1 << 20
+"""Largest record that is read; a real one has a few KiB."""
+
+STALE_S = 24 * 3600
+"""Age after which an unfinished entry belongs to a process that died."""
+
+_CHUNK_BYTES = 1 << 20
+_SUFFIX = {
+    "executorch": "model.pte",
+    "coreml": f"model{PACKED_SUFFIX}",
+    "onnx": "model.onnx",
+    "litert": "model.tflite",
+}
+
+
+def default_root() -> Path:
+    """`$BLOCKTIME_CACHE`, else `blocktime` in the XDG cache folder."""
+    own = os.environ.get("BLOCKTIME_CACHE")
+    if own:
+        return Path(own).expanduser()
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg and Path(xdg).is_absolute() else Path.home() / ".cache") / "blocktime"
+
+
+class ArtifactCache:
+    """Exported models by cache key."""
+
+    def __init__(self, root: Path | None = None):
+        self.root = root or default_root()
+        self.models = self.root / "models"
+        self.pending = self.root / "pending"
+
+    @property
+    def fragments(self) -> Path:
+        """Folder of what later exports can be put together from (`orchestrator.export.reuse`)."""
+        return self.root / "fragments"
+
+    def get(self, spec: ExportSpec) -> Artifact | None:
+        """The model of a spec, its bytes verified; None where there is none or it is damaged."""
+        entry = self.models / spec.cache_key
+        try:
+            with (entry / "record.json").open("rb") as file:
+                document = json.loads(file.read(MAX_RECORD_BYTES))
+            artifact = Artifact(path=entry / _SUFFIX[spec.runtime], spec=spec, **document)
+            sha256, size = digest(artifact.path)
+        except (OSError, ValueError, TypeError, ValidationError):
+            return None
+        intact = (sha256, size, spec.cache_key) == (
+            artifact.sha256,
+            artifact.payload_bytes,
+            artifact.cache_key,
+        )
+        if not intact:
+            return None
+        # `bench cache --trim` removes what was not used for longest; a cache that is shared may be read-only
+        with contextlib.suppress(OSError):
+            os.utime(entry)
+        return artifact
+
+    def put(self, spec: ExportSpec, write: Callable[[Path], Report]) -> Artifact:
+        """Store the file that `write` puts at the path it is given.
+
+        An intact entry that another process stored meanwhile wins.
+
+        Raises:
+            BlocktimeError: disk full, or no permission; nothing is left behind.
+        """
+        pending = self.pending / f"{spec.cache_key[:16]}-{uuid.uuid4().hex}"
+        try:
+            self._drop_stale()
+            pending.mkdir(parents=True)
+            model = pending / _SUFFIX[spec.runtime]
+            report = write(model)
+            sha256, size = digest(model)
+            record = {
+                "sha256": sha256,
+                "payload_bytes": size,
+                "cache_key": spec.cache_key,
+                "report": report.model_dump(),
+            }
+            (pending / "record.json").write_text(json.dumps(record), encoding="utf-8")
+            _sync(pending)
+            return self._publish(spec, pending)
+        except OSError as error:
+            raise self._explain(error) from error
+        finally:
+            shutil.rmtree(pending, ignore_errors=True)
+
+    def _publish(self, spec: ExportSpec, pending: Path) -> Artifact:
+        entry = self.models / spec.cache_key
+        self.models.mkdir(parents=True, exist_ok=True)
+        for _ in range(3):
+            try:
+                pending.rename(entry)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                artifact = self.get(spec)
+                if artifact is None:
+                    self._discard(entry)
+                    continue
+                return artifact
+            artifact = self.get(spec)
+            if artifact is not None:
+                return artifact
+            raise BlocktimeError(f"{entry}: unreadable right after it was written; check the disk")
+        raise BlocktimeError(f"{entry}: cannot be replaced; delete it and try again")
+
+    def _discard(self, entry: Path) -> None:
+        """Move a damaged entry out of the way at once, then delete it."""
+        aside = self.pending / f"damaged-{uuid.uuid4().hex}"
+        try:
+            entry.rename(aside)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _drop_stale(self) -> None:
+        self.pending.mkdir(parents=True, exist_ok=True)
+        oldest = time.time() - STALE_S
+        for path in self.pending.iterdir():
+            try:
+                stale = path.stat().st_mtime < oldest
+            except FileNotFoundError:
+                continue
+            if stale:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _explain(self, error: OSError) -> BlocktimeError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return BlocktimeError(
+                f"no space left in the model cache {self.root}; free some, or point BLOCKTIME_CACHE elsewhere"
+            )
+        return BlocktimeError(
+            f"cannot write to the model cache {self.root} ({error.strerror}); set BLOCKTIME_CACHE to a "
+            "folder you may write to"
+        )
+
+
+def digest(path: Path) -> tuple[str, int]:
+    """sha256 and bytes of a file."""
+    with path.open("rb") as file:
+        whole = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            whole.update(chunk)
+        return whole.hexdigest(), file.tell()
+
+
+def _sync(folder: Path) -> None:
+    """Force the files' data out, so that a full disk shows now and a crash cannot leave a renamed empty file."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

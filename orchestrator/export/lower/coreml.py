@@ -5,21 +5,280 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
+from orchestrator.export.lower.calibration import calibration_inputs
 from orchestrator.export.lower.executorch import first_line
-from orchestrator.export.lower.mil import UnknownOperatorError, evaluate
-from orchestrator.export.lower.quantize import QUANTISED_OPERATORS, quantize_w8a8
 from orchestrator.export.lower.quiet import quiet
 from search.networks.fusion import fuse_for_inference
+
+if TYPE_CHECKING:
+    from orchestrator.export.lower.pt2e import ExtremesObserver, MiddleObserver
+
+
+_DATA = Path("Data") / "com.apple.CoreML"
+
+
+def read_package(package: Path) -> Any:
+    """The MIL function of an `.mlpackage` folder, for `orchestrator.export.lower.coreml.evaluate`.
+
+    Raises:
+        InvalidArtifactError: it can't be read, or holds no ML program.
+    """
+    with quiet():
+        from coremltools.converters.mil.frontend.milproto.load import load
+        from coremltools.models.utils import load_spec
+
+        try:
+            spec = load_spec(str(package))
+            program = load(spec, spec.specificationVersion, str(package / _DATA / "weights"))
+            return program.functions["main"]
+        except Exception as error:  # protobuf's, coremltools' and the weight reader's, of any kind
+            raise InvalidArtifactError(
+                f"{package}: no ML program can be read from it ({type(error).__name__}); export it again"
+            ) from error
+
+
+Inputs = Mapping[str, Any]
+Observer = Callable[[str, Tensor], None]
+"""Called with the name and the value of every activation, the program's inputs included."""
+
+
+class UnknownOperatorError(BlocktimeError):
+    """The program has an operator, or a mode of one, that this evaluation does not know."""
+
+
+def evaluate(
+    function: Any,
+    inputs: Sequence[Tensor],
+    observe: Observer | None = None,
+    constants: dict[str, Any] | None = None,
+) -> list[Tensor]:
+    """Outputs of a MIL function (`program.functions["main"]`) for its inputs in order.
+
+    Constants that were unpacked are kept in `constants`, for further inputs of the same function.
+
+    Raises:
+        UnknownOperatorError: names the operator.
+    """
+    values: dict[str, Any] = {}
+    constants = {} if constants is None else constants
+
+    def keep(name: str, value: Any) -> None:
+        values[name] = value
+        if observe is not None and isinstance(value, Tensor):
+            observe(name, value)
+
+    def value_of(variable: Any) -> Any:
+        if isinstance(variable, list | tuple):
+            return [value_of(one) for one in variable]
+        if variable.name in values:
+            return values[variable.name]
+        if variable.name not in constants:
+            constants[variable.name] = _constant(variable)
+        return constants[variable.name]
+
+    with torch.no_grad():
+        for name, x in zip(function.inputs, inputs, strict=True):
+            keep(name, x.float())
+        for operation in function.operations:
+            if operation.op_type == "const" or operation.op_type.startswith("constexpr_"):
+                continue
+            given = {name: value_of(variable) for name, variable in operation.inputs.items()}
+            results = _run(operation, given)
+            for variable, value in zip(operation.outputs, results, strict=True):
+                keep(variable.name, value)
+        return [value_of(variable) for variable in function.outputs]
+
+
+def _constant(variable: Any) -> Any:
+    """A constant as PyTorch takes it: floating-point arrays as fp32 tensors, everything else as it is."""
+    if variable.op is not None and variable.op.op_type.startswith("constexpr_"):
+        return torch.from_numpy(np.array(variable.op.materialized_val_inference(), dtype=np.float32))
+    value = variable.val
+    if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f":
+        return torch.from_numpy(value.astype(np.float32))
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _run(operation: Any, given: Inputs) -> Sequence[Any]:
+    operator = _OPERATORS.get(operation.op_type)
+    if operator is None:
+        raise UnknownOperatorError(f"no evaluation of the Core ML operator {operation.op_type}")
+    result = operator(given)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _conv(given: Inputs) -> Tensor:
+    x, kind = given["x"], given["pad_type"]
+    if x.ndim != 4 or kind not in ("valid", "custom"):
+        raise UnknownOperatorError(f"no evaluation of a Core ML convolution of rank {x.ndim}, padding {kind}")
+    if kind == "custom":
+        top, bottom, left, right = given["pad"]
+        x = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(
+        x,
+        given["weight"],
+        given.get("bias"),
+        stride=given["strides"],
+        dilation=given["dilations"],
+        groups=given["groups"],
+    )
+
+
+def _stretch(given: Inputs) -> Tensor:
+    """Bilinear, with pixels as areas: half pixel centres are the default where corners are not aligned."""
+    if given["align_corners"] or not given.get("half_pixel_centers", True):
+        raise UnknownOperatorError("no evaluation of a Core ML upsampling that does not take pixels as areas")
+    x, scales = given["x"], (given["scale_factor_height"], given["scale_factor_width"])
+    size = [round(side * float(scale)) for side, scale in zip(x.shape[2:], scales, strict=True)]
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _pad(given: Inputs) -> Tensor:
+    if given["mode"] != "constant":
+        raise UnknownOperatorError(f"no evaluation of Core ML's pad in mode {given['mode']}")
+    pairs = np.reshape(given["pad"], (-1, 2)).tolist()
+    return F.pad(given["x"], [side for pair in reversed(pairs) for side in pair], value=given["constant_val"])
+
+
+def _slice(given: Inputs) -> Tensor:
+    x: Tensor = given["x"]
+    rank = x.ndim
+    none = [False] * rank
+    begin_mask, end_mask = given.get("begin_mask") or none, given.get("end_mask") or none
+    squeeze = given.get("squeeze_mask") or none
+    steps = given.get("stride") or [1] * rank
+    if any(squeeze) or any(step < 1 for step in steps):
+        raise UnknownOperatorError("no evaluation of a Core ML slice that drops or reverses a dimension")
+    return x[
+        tuple(
+            slice(None if open_begin else begin, None if open_end else end, step)
+            for begin, end, step, open_begin, open_end in zip(
+                given["begin"], given["end"], steps, begin_mask, end_mask, strict=True
+            )
+        )
+    ]
+
+
+def _layer_norm(given: Inputs) -> Tensor:
+    x, axes = given["x"], tuple(given["axes"])
+    centred = x - x.mean(axes, keepdim=True)
+    normed: Tensor = centred * torch.rsqrt((centred * centred).mean(axes, keepdim=True) + given["epsilon"])
+    if given.get("gamma") is not None:
+        normed = normed * given["gamma"]
+    if given.get("beta") is not None:
+        normed = normed + given["beta"]
+    return normed
+
+
+def _matmul(given: Inputs) -> Tensor:
+    x, y = given["x"], given["y"]
+    x = x.transpose(-1, -2) if given.get("transpose_x") else x
+    y = y.transpose(-1, -2) if given.get("transpose_y") else y
+    return torch.matmul(x, y)
+
+
+def _quantize(given: Inputs) -> Tensor:
+    low, high = (-128, 127) if given["output_dtype"] == "int8" else (0, 255)
+    zero = given.get("zero_point") or 0
+    return (torch.round(given["input"] / given["scale"]) + zero).clamp(low, high)
+
+
+def _dequantize(given: Inputs) -> Tensor:
+    return (given["input"] - (given.get("zero_point") or 0)) * given["scale"]  # type: ignore[no-any-return]
+
+
+_OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
+    "add": lambda g: g["x"] + g["y"],
+    "batch_norm": lambda g: F.batch_norm(
+        g["x"], g["mean"], g["variance"], g.get("gamma"), g.get("beta"), eps=float(g["epsilon"])
+    ),
+    "cast": lambda g: g["x"],
+    "clip": lambda g: g["x"].clamp(g["alpha"], g["beta"]),
+    "concat": lambda g: torch.cat(g["values"], g["axis"]),
+    "conv": _conv,
+    "dequantize": _dequantize,
+    "layer_norm": _layer_norm,
+    "linear": lambda g: F.linear(g["x"], g["weight"], g.get("bias")),
+    "matmul": _matmul,
+    "mul": lambda g: g["x"] * g["y"],
+    "pad": _pad,
+    "quantize": _quantize,
+    "reduce_mean": lambda g: g["x"].mean(tuple(g["axes"]), keepdim=g["keep_dims"]),
+    "relu": lambda g: F.relu(g["x"]),
+    "reshape": lambda g: g["x"].reshape(g["shape"]),
+    "sigmoid": lambda g: torch.sigmoid(g["x"]),
+    "silu": lambda g: F.silu(g["x"]),
+    "slice_by_index": _slice,
+    "softmax": lambda g: F.softmax(g["x"], g["axis"]),
+    "split": lambda g: torch.split(g["x"], g["split_sizes"], g["axis"]),
+    "squeeze": lambda g: g["x"].squeeze(tuple(g["axes"])),
+    "sub": lambda g: g["x"] - g["y"],
+    "transpose": lambda g: g["x"].permute(g["perm"]),
+    "upsample_bilinear": _stretch,
+}
+
+
+QUANTISED_OPERATORS = ("conv", "linear")
+"""Whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools leaves them alone."""
+
+
+def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = None) -> Any:
+    """The fp16 model with symmetric int8 activations (a tensor a scale) and weights (a channel a scale).
+
+    Args:
+        model: A converted `MLModel` for iOS17 or later, with its MIL program.
+        inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
+        images: (N, 3, H, W) to calibrate on.
+
+    Raises:
+        UnknownOperatorError: the program can't be evaluated, hence not calibrated.
+    """
+    import coremltools
+    from coremltools.converters.mil.mil.passes.graph_pass import PassOption
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+    from coremltools.models import utils
+    from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig
+
+    ranges = _ranges(model._mil_program.functions["main"], inputs, images)
+    activations = OptimizationConfig(global_config=OpLinearQuantizerConfig(mode="linear_symmetric"))
+    passes = []
+    for end in ("prefix", "suffix"):
+        insert = PASS_REGISTRY[f"compression::insert_{end}_quantize_dequantize_pair"]
+        insert.set_options([PassOption("config", activations), PassOption("activation_stats", ranges)])
+        passes.append(insert)
+    passes.append(PASS_REGISTRY["common::dequantize_quantize_pair_elimination"])
+    # Every weight of the operators, however small: one that stays in fp16 would make its operator run in fp16.
+    each = OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+    weights = OptimizationConfig(op_type_configs=dict.fromkeys(QUANTISED_OPERATORS, each))
+    compress = PASS_REGISTRY["compression::linear_quantize_weights"]
+    compress.set_options([PassOption("config", weights), PassOption("joint_compression", False)])
+    passes.append(compress)
+    # One conversion for all passes; coremltools' own functions convert anew for weights, a third of the time.
+    return utils._apply_graph_pass(model, passes, spec_version=coremltools.target.iOS17, skip_model_load=True)
+
+
+def _ranges(function: Any, inputs: Sequence[Tensor], images: Tensor | None) -> dict[str, dict[str, float]]:
+    """Ends of the range of every activation, as coremltools names them."""
+    from orchestrator.export.lower.pt2e import observer_for  # brings torchao
+
+    observers: defaultdict[str, MiddleObserver | ExtremesObserver] = defaultdict(observer_for(images))
+    for sample in calibration_inputs(inputs, images):
+        evaluate(function, sample, lambda name, value: observers[name](value))
+    ends = {name: observer.ends() for name, observer in observers.items()}
+    return {name: {"rmin": float(low), "rmax": float(high)} for name, (low, high) in ends.items()}
+
 
 _FREE_OPERATORS = {"const", "cast"}
 """Operators that compute nothing: constants, and conversions between the interface's type and the program's."""

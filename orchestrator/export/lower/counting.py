@@ -31,7 +31,7 @@ def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
     from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
-    from orchestrator.export.lower.spelled import SpelledOut
+    from orchestrator.export.lower.rewrite import SpelledOut
 
     layers: list[int] = []
 

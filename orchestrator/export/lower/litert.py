@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from luts.format.installation import ROOT
+from luts.format.provenance import ROOT
 from orchestrator.export.lower.executorch import first_line
 from orchestrator.export.lower.quiet import quiet
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from luts.format.errors import UsageError
-from orchestrator.export.lower import spelled
+from orchestrator.export.lower import rewrite as spelled
 from orchestrator.export.lower.kinds import KINDS, Chain, Kind, Place, base_name, place_of
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import rewritten

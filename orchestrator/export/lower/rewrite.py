@@ -1,17 +1,20 @@
 """Equal modules that lower better: LayerNorm as operations that XNNPACK has.
 
-BN is fused before, see `search.networks.fusion`. The argument is left alone, what comes back is a changed copy.
-"""
+BN is fused before, see `search.networks.fusion`. The argument is left alone, what comes back is a changed copy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import TypeGuard
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from search.networks.fusion import fuse_for_inference
 from search.networks.layers import ChannelNorm
@@ -95,3 +98,192 @@ def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Mod
         for name, child in part.named_children():
             setattr(part, name, swap(child))
     return module
+
+
+_REWRITTEN = {
+    "matmul", "scaled_dot_product_attention", "unbind", "split", "split_with_sizes", "chunk", "select", "mean",
+    "expand", "hardsigmoid", "hardsigmoid_",
+}  # fmt: skip
+"""Operators of a captured graph for which there may be a better spelling."""
+
+
+def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
+    """The exported program of a module, its operations spelled out where XNNPACK would refuse them."""
+    captured = torch.export.export(module, tuple(inputs))
+    if not any(_improvable(node) for node in captured.graph.nodes):
+        return captured
+    return torch.export.export(spelled_out(module), tuple(inputs))
+
+
+def spelled_out(module: nn.Module, spelled: Callable[[], TorchFunctionMode] | None = None) -> nn.Module:
+    """A copy that computes the same with the operations of `SpelledOut`, or of another mode."""
+    module = copy.deepcopy(module)
+    original = module.forward
+
+    @functools.wraps(original)
+    def forward(*inputs: Any, **named: Any) -> Any:
+        with (spelled or SpelledOut)():
+            return original(*inputs, **named)
+
+    module.forward = forward
+    return module
+
+
+class SpelledOut(TorchFunctionMode):
+    """Within, torch's functions that have an entry in `spellings` are computed by it."""
+
+    @property
+    def spellings(self) -> Mapping[Any, Callable[..., Any]]:
+        """By the function in torch."""
+        return _SPELLINGS
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The better spelling of a call, or the call itself where that does not apply."""
+        del types
+        named = dict(kwargs or {})
+        spelling = self.spellings.get(func)
+        result = spelling(*args, **named) if spelling else NotImplemented
+        return func(*args, **named) if result is NotImplemented else result
+
+
+def _improvable(node: torch.fx.Node) -> bool:
+    """Whether a captured operation is one that may have a better spelling; networks of ours have none."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    name = node.target._schema.name.removeprefix("aten::")
+    mean_of_map = name == "mean" and list(node.args[1:]) == [[2, 3], True]
+    return name in _REWRITTEN and not mean_of_map
+
+
+def _matmul(a: Tensor, b: Tensor) -> Any:
+    """Batched products of rank 4 and more as one of rank 3; other ranks are left alone."""
+    if a.dim() < 3 or a.dim() != b.dim() or a.shape[:-2] != b.shape[:-2]:
+        return NotImplemented
+    return _rank3(torch.bmm, a, b)
+
+
+def _rank3(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    batch = math.prod(a.shape[:-2])
+    y = product(a.reshape(batch, *a.shape[-2:]), b.reshape(batch, *b.shape[-2:]))
+    return y if a.dim() == 3 else y.reshape(*a.shape[:-2], *y.shape[-2:])
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """softmax(q k^T scale + mask) v (Vaswani et al. 2017, equation 1) by products of rank 3."""
+    shapes_differ = q.dim() < 3 or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+    if shapes_differ or is_causal or enable_gqa or dropout_p:
+        return NotImplemented
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        return NotImplemented
+    factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = _rank3(torch.bmm, q * factor, k.transpose(-2, -1))
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return _rank3(torch.bmm, F.softmax(scores, -1), v)
+
+
+def _part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """A slice along one dimension; the whole is not a slice, which would be a copy of everything."""
+    if length == x.shape[dim]:
+        return x
+    return x[(slice(None),) * (dim % x.dim()) + (slice(start, start + length),)]
+
+
+def _select(x: Tensor, dim: int, index: int) -> Tensor:
+    dim %= x.dim()
+    part = _part(x, dim, index % x.shape[dim], 1)
+    return part.reshape((*x.shape[:dim], *x.shape[dim + 1 :]))
+
+
+def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    return tuple(_select(x, dim, index) for index in range(x.shape[dim]))
+
+
+def _split(
+    x: Tensor, split_size: int | Sequence[int] | None = None, dim: int = 0, **named: Any
+) -> tuple[Tensor, ...]:
+    sizes = named.get("split_size_or_sections", named.get("split_sizes", split_size))
+    if isinstance(sizes, int):
+        sizes = [min(sizes, x.shape[dim] - start) for start in range(0, x.shape[dim], sizes)]
+    assert sizes is not None
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    return tuple(_part(x, dim, start, size) for start, size in zip(starts, sizes, strict=True))
+
+
+def _chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    return _split(x, -(-x.shape[dim] // chunks), dim)
+
+
+def _getitem(x: Tensor, index: Any) -> Any:
+    """`x[:, 0]` and the like; indices with anything but whole numbers and plain slices are left alone."""
+    index = index if isinstance(index, tuple) else (index,)
+    if not any(type(one) is int for one in index) or not all(type(one) in (int, slice) for one in index):
+        return NotImplemented
+    dim = 0
+    for one in index:
+        if type(one) is int:
+            x = _select(x, dim, one)
+            continue
+        if one != slice(None):
+            x = x[(slice(None),) * dim + (one,)]
+        dim += 1
+    return x
+
+
+def _expand(x: Tensor, *sizes: Any) -> Any:
+    """At batch 1 a class token is expanded to what it is, which would be a copy outside the delegates."""
+    shape = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+    same = len(shape) == x.dim() and all(new in (-1, old) for new, old in zip(shape, x.shape, strict=True))
+    return x if same else NotImplemented
+
+
+def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
+    """relu6(x + 3) / 6 (Howard et al. 2019, section 5.2); torch's own decomposition converts its bounds."""
+    del inplace
+    return F.relu6(x + 3.0) * (1.0 / 6.0)
+
+
+def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """Mean over a map in the one form that XNNPACK has: dimensions 2 and 3, kept."""
+    if dtype is not None or x.dim() != 4 or not isinstance(dim, tuple | list):
+        return NotImplemented
+    if sorted(d % 4 for d in dim) != [2, 3] or (keepdim and list(dim) == [2, 3]):
+        return NotImplemented
+    y = x.mean((2, 3), keepdim=True)
+    return y if keepdim else y.reshape(x.shape[:2])
+
+
+_SPELLINGS: Mapping[Any, Callable[..., Any]] = {
+    F.scaled_dot_product_attention: _attention,
+    torch.matmul: _matmul,
+    Tensor.matmul: _matmul,
+    Tensor.__matmul__: _matmul,
+    torch.unbind: _unbind,
+    Tensor.unbind: _unbind,
+    torch.split: _split,
+    Tensor.split: _split,
+    torch.chunk: _chunk,
+    Tensor.chunk: _chunk,
+    torch.select: _select,
+    Tensor.select: _select,
+    Tensor.__getitem__: _getitem,
+    Tensor.expand: _expand,
+    F.hardsigmoid: _hardsigmoid,
+    torch.mean: _mean,
+    Tensor.mean: _mean,
+}

@@ -2,21 +2,114 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
+from typing import Any
 
+import torch
+from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
+    CONSTANT_TENSOR_ALIGNMENT,
+    serialize_xnnpack_binary,
+)
+from executorch.exir import ExecutorchBackendConfig, schema
+from executorch.exir._serialize._named_data_store import NamedDataStore
+from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary, serialize_pte_binary
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError
 from orchestrator.export.lower.executorch import LoweredProgram, lower_to_executorch
 from orchestrator.export.lower.rewrite import linear_layernorm
+from orchestrator.export.lower.source import build_seeded
 from orchestrator.export.lower.xnnpack import recorded_graphs
-from orchestrator.export.reuse.cut import CutError, cut
-from orchestrator.export.reuse.fragment import Fragment, FragmentStore
-from orchestrator.export.reuse.program import arguments_of, serialize
-from orchestrator.export.reuse.splice import SpliceError, splice
-from orchestrator.export.reuse.units import Unit, donor_of, units_of
-from search.blocks import parse_keys
+from orchestrator.export.reuse.fragment import Fragment, FragmentStore, Unit, donor_of, units_of
+from orchestrator.export.reuse.splice import Argument, CutError, Spliced, SpliceError, cut, splice
+from search.blocks import FcHead, parse_keys
+from search.networks import build_block
 from search.networks.fusion import fuse_for_inference
+
+
+def serialize(spliced: Spliced, resolution: int, classes: int) -> bytes:
+    """The `.pte` of a spliced graph from (1, 3, resolution, resolution) to (1, classes).
+
+    Raises:
+        SpliceError: ExecuTorch emits other programs than this expects.
+    """
+    program = deserialize_pte_binary(_skeleton(resolution, classes)).program
+    (plan,) = program.execution_plan
+    call = plan.chains[0].instructions[0].instr_args
+    if list(call.args) != [0, 1] or len(program.backend_delegate_data) != 1 or len(plan.values) != 2:
+        raise SpliceError("a classifier is not one delegate call with two values")
+    buffers = [schema.Buffer(storage=b"")]
+    constants = [_constant(argument, buffers) for argument in spliced.arguments]
+    plan.values = [schema.EValue(tensor) for tensor in constants] + plan.values
+    plan.inputs, plan.outputs = [len(constants)], [len(constants) + 1]
+    call.args = list(range(len(plan.values)))
+    program.constant_buffer = buffers
+    payload = serialize_xnnpack_binary(spliced.graph, bytearray())
+    program.backend_delegate_data[0].data = payload
+    store = NamedDataStore()
+    for key, data in spliced.constants.items():
+        store.add_named_data(key, data, alignment=CONSTANT_TENSOR_ALIGNMENT)
+    config = ExecutorchBackendConfig()
+    cord = serialize_pte_binary(
+        PTEFile(program=program, mutable_data=None, named_data=store.get_named_data_store_output()),
+        extract_delegate_segments=config.extract_delegate_segments,
+        segment_alignment=config.segment_alignment,
+        constant_tensor_alignment=config.constant_tensor_alignment,
+        delegate_alignment=config.delegate_alignment,
+    )
+    return bytes(cord)
+
+
+def arguments_of(program: bytes) -> tuple[Argument, ...]:
+    """The constants that a `.pte` hands to its delegate, in order.
+
+    Raises:
+        SpliceError: the program is not a single delegate call from one input to one output.
+    """
+    whole = deserialize_pte_binary(program).program
+    (plan,) = whole.execution_plan
+    instructions = plan.chains[0].instructions
+    call = instructions[0].instr_args
+    if len(instructions) != 1 or len(plan.inputs) != 1 or len(plan.outputs) != 1:
+        raise SpliceError("not one delegate call with one input and one output")
+    if list(call.args) != list(range(len(plan.values))) or [*plan.inputs, *plan.outputs] != call.args[-2:]:
+        raise SpliceError("arguments of the delegate in another order")
+    arguments = []
+    for value in plan.values[:-2]:
+        tensor = value.val
+        data = whole.constant_buffer[tensor.data_buffer_idx].storage[: 4 * math.prod(tensor.sizes)]
+        arguments.append(Argument(bytes(data), tuple(tensor.sizes), tensor.requires_grad))
+    return tuple(arguments)
+
+
+def _constant(argument: Argument, buffers: list[Any]) -> Any:
+    """The program's tensor of an argument; equal bytes share a buffer."""
+    storages = [buffer.storage for buffer in buffers]
+    if argument.data not in storages:
+        buffers.append(schema.Buffer(storage=argument.data))
+        storages.append(argument.data)
+    return schema.Tensor(
+        scalar_type=schema.ScalarType.FLOAT,
+        storage_offset=0,
+        sizes=list(argument.sizes),
+        dim_order=list(range(len(argument.sizes))),
+        requires_grad=argument.is_parameter,
+        layout=0,
+        data_buffer_idx=storages.index(argument.data),
+        allocation_info=None,
+        shape_dynamism=schema.TensorShapeDynamism.STATIC,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _skeleton(resolution: int, classes: int) -> bytes:
+    """The `.pte` of the least classifier of these shapes: its input, output and memory plan are every other's."""
+    head = FcHead(resolution=resolution, inputs=3, classes=classes)
+    module = build_seeded(lambda: build_block(head)[0], 0)
+    return lower_to_executorch(module, (torch.zeros(1, 3, resolution, resolution),)).data
+
 
 DONOR_UNITS = 2
 """A unit's donor takes about as long to lower as this many units of a whole network, where capturing, the two

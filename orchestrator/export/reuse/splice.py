@@ -1,15 +1,17 @@
-"""Put a network's XNNPACK graph together from fragments, numbered as ExecuTorch numbers it."""
+"""Cut fragments out of XNNPACK graphs, and splice networks together from them."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
+from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNDatatype, XNNTensorValue
 from executorch.backends.xnnpack.utils.xnnpack_constants import (
     UINT64_MAX,
     XNN_INVALID_VALUE_ID,
@@ -18,8 +20,19 @@ from executorch.backends.xnnpack.utils.xnnpack_constants import (
 )
 from torch import Tensor
 
-from orchestrator.export.reuse.fragment import INPUT, NO_HANDLE, SKIP, Fragment, Node, Value
-from orchestrator.export.reuse.units import Unit
+from orchestrator.export.lower.xnnpack import RecordedGraph
+from orchestrator.export.reuse.fragment import (
+    INPUT,
+    MAX_LITERAL_BYTES,
+    NO_HANDLE,
+    SKIP,
+    Fragment,
+    Node,
+    Unit,
+    Value,
+    Weight,
+    owners,
+)
 
 
 class SpliceError(Exception):
@@ -184,3 +197,181 @@ class _Builder:
             constant_data=self.offsets,
         )
         return Spliced(graph, self.constants, arguments)
+
+
+class CutError(Exception):
+    """The graph is not of the form that is cut; its networks are lowered whole."""
+
+
+def cut(
+    recorded: RecordedGraph,
+    arguments: Sequence[Argument],
+    units: Sequence[Unit],
+    tensors: Mapping[str, Tensor],
+) -> dict[Unit, Fragment]:
+    """The fragments of a module's units.
+
+    Args:
+        recorded: The graph of the module's one delegate.
+        arguments: Constants that the program hands to it.
+        units: In order of execution; other parts of the module may stand between them.
+        tensors: Of the module as it was lowered (BN folded), by name; different ones in each unit.
+
+    Raises:
+        CutError: the graph has another form, or a weight of a unit is not found in it.
+    """
+    spans = _spans(recorded.paths, units)
+    graph = _Graph(recorded.graph, arguments)
+    weights = {unit.path: _Weights(unit, tensors) for unit in units}
+    fragments: dict[Unit, Fragment] = {}
+    skip = XNN_INVALID_VALUE_ID
+    for unit in units:
+        start, stop = spans[unit]
+        entry = graph.entry(start)
+        inputs = {} if unit.first else {entry: INPUT}
+        if unit.part == "before":
+            skip = entry
+        elif unit.part == "after":
+            inputs[skip] = SKIP
+        fragments[unit] = graph.fragment(start, stop, inputs, weights[unit.path], unit.last)
+    if any(pool.unused for pool in weights.values()):
+        raise CutError("a weight of a unit is not in the graph")
+    return fragments
+
+
+def _spans(paths: Sequence[str | None], units: Sequence[Unit]) -> dict[Unit, tuple[int, int]]:
+    """Positions of each unit's operators, a run without gaps."""
+    owned = owners(paths, units)
+    spans: dict[Unit, tuple[int, int]] = {}
+    for owner, run in itertools.groupby(range(len(paths)), key=owned.__getitem__):
+        positions = list(run)
+        if owner is None:
+            continue
+        if owner in spans:
+            raise CutError("a unit's operators are apart")
+        spans[owner] = (positions[0], positions[-1] + 1)
+    if list(spans) != list(units):
+        raise CutError("a unit without operators, or units in another order")
+    return spans
+
+
+class _Weights:
+    """Tensors of a unit's module by what the graph says of its constants."""
+
+    def __init__(self, unit: Unit, tensors: Mapping[str, Tensor]):
+        prefix = f"{unit.path}." if unit.path else ""
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        if unit.part in ("before", "after"):
+            own = {name: tensor for name, tensor in own.items() if not name.startswith("layers.")}
+        self._tensors = own
+        self._digests: dict[Weight, str] = {}
+        self.unused = {self._digest(self._plain(name)) for name in own}
+
+    def find(self, dims: Sequence[int], digest: str) -> Weight:
+        """The tensor whose elements have this sha256 in the order of `dims`; ones may be left out or added."""
+        lengths = sorted(length for length in dims if length != 1)
+        for name, tensor in self._tensors.items():
+            if sorted(length for length in tensor.shape if length != 1) != lengths:
+                continue
+            for permutation in itertools.permutations(range(tensor.dim())):
+                weight = Weight(name=name, permutation=permutation)
+                if self._digest(weight) == digest:
+                    self.unused.discard(self._digest(self._plain(name)))
+                    return weight
+        raise CutError("a constant that is not a weight of its unit")
+
+    def _plain(self, name: str) -> Weight:
+        return Weight(name=name, permutation=tuple(range(self._tensors[name].dim())))
+
+    def _digest(self, weight: Weight) -> str:
+        if weight not in self._digests:
+            tensor = self._tensors[weight.name].detach().permute(weight.permutation)
+            self._digests[weight] = hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+        return self._digests[weight]
+
+
+class _Graph:
+    def __init__(self, graph: Any, arguments: Sequence[Argument]):
+        self._nodes: list[Any] = graph.xnodes
+        self._constants = graph.constant_data
+        self._arguments = arguments
+        self._values = {}
+        for value in graph.xvalues:
+            tensor = value.xvalue_union
+            if type(tensor) is not XNNTensorValue or tensor.datatype != XNNDatatype.xnn_datatype_fp32:
+                raise CutError("a value is not a plain fp32 tensor")
+            self._values[tensor.id_out] = tensor
+
+    def entry(self, start: int) -> int:
+        """The value that the operators from `start` take: of the one before, else the program's input."""
+        if start:
+            return _output(self._nodes[start - 1])
+        for value in self._values.values():
+            if value.flags & XNN_VALUE_FLAG_EXTERNAL_INPUT and value.external_id == len(self._arguments):
+                return int(value.id_out)
+        raise CutError("a program without an input")
+
+    def fragment(
+        self, start: int, stop: int, inputs: Mapping[int, int], weights: _Weights, last: bool
+    ) -> Fragment:
+        nodes = self._nodes[start:stop]
+        if any(node.output_min_max is not None for node in nodes):
+            raise CutError("an operator with a fused clamp")
+        produced = {_output(node) for node in nodes}
+        used = {value for node in nodes for value in _references(node)}
+        local = sorted(used - inputs.keys())
+        values = tuple(self._value(identity, identity in produced, weights, last) for identity in local)
+        numbers = {identity: number for number, identity in enumerate(local)} | dict(inputs)
+        before = self._last_handle(0, start)
+        return Fragment(
+            nodes=tuple(_node(node, numbers, before) for node in nodes),
+            values=values,
+            output=numbers[_output(nodes[-1])],
+            handles=self._last_handle(start, stop) - before,
+        )
+
+    def _last_handle(self, start: int, stop: int) -> int:
+        handles = [n.debug_handle for n in self._nodes[start:stop] if n.debug_handle != NO_HANDLE]
+        return max(handles, default=0)
+
+    def _value(self, identity: int, produced: bool, weights: _Weights, last: bool) -> Value:
+        value = self._values[identity]
+        dims = tuple(value.dims)
+        if produced:
+            is_output = last and bool(value.flags & XNN_VALUE_FLAG_EXTERNAL_OUTPUT)
+            return Value(role="output" if is_output else "computed", dims=dims)
+        if value.constant_buffer_idx:
+            key = self._constants[value.constant_buffer_idx].named_key
+            return Value(role="constant", dims=dims, weight=weights.find(dims, key))
+        if not value.flags & XNN_VALUE_FLAG_EXTERNAL_INPUT:
+            raise CutError("a value of another unit")
+        if value.external_id == len(self._arguments):
+            return Value(role="input", dims=dims)
+        argument = self._arguments[value.external_id]
+        if argument.is_parameter:
+            weight = weights.find(dims, hashlib.sha256(argument.data).hexdigest())
+            return Value(role="parameter", dims=dims, sizes=argument.sizes, weight=weight)
+        if len(argument.data) > MAX_LITERAL_BYTES:
+            raise CutError("a large constant that is not a weight")
+        return Value(role="lifted", dims=dims, sizes=argument.sizes, literal=argument.data.hex())
+
+
+def _output(node: Any) -> int:
+    output: int | None = getattr(node.xnode_union, "output_id", None)
+    if output is None:
+        raise CutError("an operator without one output")
+    return output
+
+
+def _references(node: Any) -> list[int]:
+    fields = vars(node.xnode_union).items()
+    return [value for name, value in fields if name.endswith("_id") and value != XNN_INVALID_VALUE_ID]
+
+
+def _node(node: Any, numbers: Mapping[int, int], before: int) -> Node:
+    fields = {
+        name: numbers[value] if name.endswith("_id") and value != XNN_INVALID_VALUE_ID else value
+        for name, value in asdict(node.xnode_union).items()
+    }
+    handle = NO_HANDLE if node.debug_handle == NO_HANDLE else node.debug_handle - before
+    return Node(kind=type(node.xnode_union).__name__, fields=fields, handle=handle)

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, Image, Mask
 
 from search.dense.data.scene import VOID
-from search.supernet.data.augment import FILL, seeded
+from search.supernet.data.images import FILL, seeded
 
 SCALES = (0.5, 2.0)
 """Of segmentation's images, as its reference has them."""

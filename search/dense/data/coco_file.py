@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.json_file import read_bytes
+from luts.format.files import read_bytes
 from search.dense.data.scene import MAX_CLASSES, MAX_SIDE
 
 MAX_JSON_BYTES = 1 << 30

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from search.dense.data.batches import Batch, training_batch
 from search.dense.data.order import Order
 from search.dense.data.scene import Scenes, Task
-from search.supernet.data.prepared import prepared
+from search.supernet.data.images import prepared
 
 
 @dataclass(frozen=True)

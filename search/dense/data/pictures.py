@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.json_file import read_bytes
-from search.supernet.data.decode import MAX_ENCODED_BYTES, decode
+from luts.format.files import read_bytes
+from search.supernet.data.sources import MAX_ENCODED_BYTES, decode
 
 
 def size_of_file(path: Path) -> int:

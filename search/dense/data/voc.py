@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.json_file import read_bytes
+from luts.format.files import read_bytes
 from search.dense.data.pictures import read_picture, size_of_file
 from search.dense.data.scene import MAX_SIDE, VOID, Objects, Scenes, Task
 

@@ -15,15 +15,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from luts.format.atomic_file import storage_error, write_atomically
-from luts.format.code_version import code_version
 from luts.format.errors import InvalidArtifactError
+from luts.format.files import storage_error, write_atomically
+from luts.format.provenance import code_version
 from search.dense.train.info import INFO_FILE, DenseInfo, read_info
 from search.networks import Network, build_network
 from search.spaces import arch_from_json
 from search.spaces.whole import is_timm
-from search.supernet.model.tensors import copy_into
-from search.supernet.model.weights_file import read_weights
+from search.supernet.model.weights_file import copy_into, read_weights
 
 _STATE = ("exp_avg", "exp_avg_sq", "step")
 """Of torch's AdamW."""

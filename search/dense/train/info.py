@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from luts.format.code_version import CodeVersion
 from luts.format.errors import UsageError
-from luts.format.json_file import read_json
+from luts.format.files import read_json
+from luts.format.provenance import CodeVersion
 from search.dense.train.recipe import DenseRecipe
 from search.spaces import Arch, arch_from_json
 

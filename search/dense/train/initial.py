@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from luts.format.errors import UsageError
 from search.networks.backbone import load_backbone
-from search.supernet.model.tensors import tensors_digest
+from search.supernet.model.weights_file import tensors_digest
 
 
 @dataclass(frozen=True)

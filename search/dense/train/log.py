@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from search.supernet.train.csv_log import CsvRows
+from search.supernet.train.logs import CsvRows
 
 COLUMNS = ("epoch", "step", "images", "learning_rate", "loss")
 

@@ -31,10 +31,9 @@ from search.networks import build_network
 from search.networks.backbone import is_head
 from search.outputs.anchors import default_boxes, levels_of
 from search.spaces import Arch
-from search.supernet.train.compute import ComputeSettings
+from search.supernet.train.checkpoint import only_training
 from search.supernet.train.interrupt import deferred_interrupt
-from search.supernet.train.memory import keep_freed_memory
-from search.supernet.train.one_trainer import only_training
+from search.supernet.train.step import ComputeSettings, keep_freed_memory
 
 JUDGED_TOGETHER = 16
 """Validation images that go through the network at once."""

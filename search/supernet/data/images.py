@@ -1,35 +1,155 @@
-"""Images of a split source as batches: kept decoded if they fit, augmented by a seed."""
+"""Labelled images as batches: splits, augmentation, caching and prefetching."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from luts.format.errors import BlocktimeError, UsageError
 from search.spaces import Space
-from search.supernet.data.augment import (
-    MEAN,
-    STD,
-    erased,
-    mirrored,
-    mixed,
-    rand_augmented,
-    random_area,
-    seeded,
-    shifted,
-)
-from search.supernet.data.source import Source
-from search.supernet.data.sources import open_source
-from search.supernet.data.split import Split, split_source
-from search.supernet.recipe.recipe import Augmentation, Recipe
-from search.supernet.recipe.schedule import Part
-from search.supernet.recipe.scope import resolutions_of
+from search.supernet.data.sources import Source, open_source
+from search.supernet.recipe.recipe import Augmentation, Recipe, resolutions_of
+from search.supernet.recipe.schedule import Part, Schedule
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint, sorted image indices.
+
+    The validation set is for a final evaluation alone; everything on the way there, the search included,
+    sees `train` and `search` only.
+    """
+
+    train: np.ndarray
+    search: np.ndarray
+    validation: np.ndarray
+
+
+def split_source(source: Source, seed: int = 0, fraction: float = 0.1) -> Split:
+    """Hold `fraction` of each class out for search and as much for validation, at least one image each.
+
+    A source with a validation set of its own keeps it.
+
+    Raises:
+        UsageError: a class has too few images for that.
+    """
+    rng = np.random.default_rng(seed)
+    total = len(source.labels)
+    free = total if source.validation_from is None else source.validation_from
+    parts: tuple[list[np.ndarray], ...] = ([], [], [np.arange(free, total)])
+    for label, name in enumerate(source.classes):
+        indices = rng.permutation(np.flatnonzero(source.labels[:free] == label))
+        held_out = max(1, round(fraction * len(indices)))
+        ends = [held_out, 2 * held_out if source.validation_from is None else held_out]
+        if len(indices) <= ends[1]:
+            raise UsageError(
+                f"{source.name}: class {name!r} has {len(indices)} images, too few to split; add images"
+            )
+        search, validation, train = np.split(indices, ends)
+        for part, chosen in zip(parts, (train, search, validation), strict=True):
+            part.append(chosen)
+    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's statistics, as pretrained teachers expect them."""
+
+LARGEST_MAGNITUDE = 9.99
+"""Of RandAugment's 10, at which timm posterizes to no bits at all, what Pillow refuses."""
+
+FILL = tuple(round(255 * mean) for mean in MEAN)
+"""What RandAugment's rotations uncover."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the three global generators that timm and torchvision draw from, and put them back afterwards."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+
+
+def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random crops (B, 3, side, side) after padding by an eighth of the side with edge pixels."""
+    count, _, side, _ = images.shape
+    pad = max(1, side // 8)
+    offsets = torch.randint(0, 2 * pad + 1, (2, count), generator=generator)
+    places = (torch.arange(side) - pad + offsets[..., None]).clamp_(0, side - 1)
+    rows, columns = places[0][:, None, :, None], places[1][:, None, None, :]
+    return images[torch.arange(count)[:, None, None, None], torch.arange(3)[:, None, None], rows, columns]
+
+
+def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Every other image, on average, from right to left."""
+    chosen = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def random_area(pixels: np.ndarray, side: int) -> Tensor:
+    """(3, side, side) uint8: 8 to 100 % of the image (H, W, 3) at a random aspect ratio; see `seeded`."""
+    from torchvision.transforms import InterpolationMode, RandomResizedCrop
+
+    crop = RandomResizedCrop(side, interpolation=InterpolationMode.BICUBIC)
+    return _tensor(crop(Image.fromarray(pixels)))
+
+
+def rand_augmented(images: Tensor, config: str) -> Tensor:
+    """RandAugment or AutoAugment of each uint8 image (B, 3, side, side), with timm's settings; see `seeded`."""
+    from timm.data import auto_augment_transform, rand_augment_transform
+
+    side = images.shape[-1]
+    settings = {
+        "translate_const": int(0.45 * side),
+        "img_mean": FILL,
+        "magnitude_max": LARGEST_MAGNITUDE,
+    }
+    make = rand_augment_transform if config.startswith("rand") else auto_augment_transform
+    transform = make(config, settings)
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    return torch.stack([_tensor(transform(Image.fromarray(image))) for image in pixels])
+
+
+def erased(images: Tensor, probability: float) -> Tensor:
+    """Random erasing with noise, in place, of normalised images; see `seeded`."""
+    from timm.data.random_erasing import RandomErasing
+
+    erase = RandomErasing(probability, mode="pixel", device="cpu")
+    done: Tensor = erase(images)
+    return done
+
+
+def mixed(images: Tensor, labels: Tensor, how: Augmentation, classes: int) -> tuple[Tensor, Tensor]:
+    """One Mixup or CutMix of a whole batch, in place, and its label distributions (B, classes); see `seeded`."""
+    from timm.data import Mixup
+
+    mix = Mixup(how.mixup, how.cutmix, switch_prob=how.switch, label_smoothing=0.0, num_classes=classes)
+    done: tuple[Tensor, Tensor] = mix(images, labels)
+    return done
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
 
 CACHE_BYTES = 1 << 30
 """Decoded images are kept in memory up to this size (all of CIFAR-10 is 184 MB)."""
@@ -152,3 +272,82 @@ def open_data(source: str, space: Space, recipe: Recipe) -> ImageData:
     """The images of a command-line text, split and sized as a recipe says; raises like `open_source`."""
     side = max(resolutions_of(recipe, space))
     return ImageData(open_source(source), fraction=recipe.held_out, largest_side=side)
+
+
+PREFETCH = 4
+"""Batches that each worker keeps ready: enough to even out slow images, 100 MB at 128 images of 256 pixels."""
+
+PreparedBatch = TypeVar("Batch")
+
+
+class _Numbered(Dataset[PreparedBatch | BlocktimeError], Generic[PreparedBatch]):
+    """Batches by their number; an error is a value here, so that it crosses processes whole."""
+
+    def __init__(self, make: Callable[[int], PreparedBatch]):
+        self.make = make
+
+    def __getitem__(self, number: int) -> PreparedBatch | BlocktimeError:
+        try:
+            return self.make(number)
+        except BlocktimeError as error:
+            return error
+
+
+def prepared(
+    make: Callable[[int], PreparedBatch], numbers: Iterable[int], workers: int = 0
+) -> Iterator[PreparedBatch]:
+    """The batches `numbers`, one after another.
+
+    Args:
+        make: A batch by its number; what it holds goes to the workers.
+        workers: Processes that make them; 0 for this one.
+
+    Raises:
+        BlocktimeError: that of `make`, where its batch's turn comes.
+    """
+    batches: Iterable[PreparedBatch | BlocktimeError] = map(_Numbered(make).__getitem__, numbers)
+    if workers:
+        batches = DataLoader(
+            _Numbered(make),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=PREFETCH,
+            worker_init_fn=_leave_interrupts_to_the_trainer,
+        )
+    for batch in batches:
+        if isinstance(batch, BlocktimeError):
+            raise batch
+        yield batch
+
+
+def _leave_interrupts_to_the_trainer(_worker: int) -> None:
+    """Of a process that prepares batches: Ctrl-C is the trainer's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    data: ImageData
+    schedule: Schedule
+    recipe: Recipe
+
+    def make(self, number: int) -> Batch:
+        part = self.schedule.part(*divmod(number, self.recipe.micro_batches))
+        return self.data.training_batch(part, self.recipe.augmentation)
+
+
+def training_batches(
+    data: ImageData, schedule: Schedule, recipe: Recipe, numbers: Iterable[int], workers: int = 0
+) -> Iterator[Batch]:
+    """The micro-batches `numbers`, one after another; `workers`: processes that make them.
+
+    Raises:
+        InvalidArtifactError: an image can't be read; at the step that needs it.
+    """
+    if workers:
+        data.share()
+    return prepared(_Parts(data, schedule, recipe).make, numbers, workers)

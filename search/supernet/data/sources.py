@@ -1,20 +1,393 @@
-"""Where labelled images come from: `imagefolder:DIR`, `cifar10:DIR`, `cifar10:FILE.npz`, `npz:FILE`, `digits`.
-
-A source knows its labels at once and decodes one image at a time. Files are untrusted: numbers of images and
-pixels are bounded, and nothing is unpickled (`search.supernet.data.pickled` reads CIFAR-10's batches).
-"""
+"""Image sources: `imagefolder:DIR`, `cifar10:DIR`, `cifar10:FILE.npz`, `npz:FILE`, `digits`."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
+import pickletools
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-from luts.format.errors import UsageError
-from search.supernet.data.cifar10 import open_cifar10
-from search.supernet.data.imagefolder import open_imagefolder
-from search.supernet.data.npz import open_npz
-from search.supernet.data.source import Source, arrays_digest
+from luts.format.errors import InvalidArtifactError, UsageError
+
+MAX_CLASSES = 65_536
+"""As many as an architecture may have."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images.
+
+    Attributes:
+        name: As given on the command line.
+        classes: Class names; a label is an index into them.
+        labels: (N,) int64.
+        image: Index -> RGB image, uint8 (H, W, 3); raises InvalidArtifactError naming a damaged one.
+        digest: sha256 that changes with the images (imagefolder: with paths and sizes).
+        side: Side in pixels where all images are squares of one size, else None.
+        flips: Whether a mirrored image keeps its label.
+        validation_from: Index of the first image of the source's own validation set, which ends it; or None.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    image: Callable[[int], np.ndarray] = field(repr=False)
+    digest: str
+    side: int | None = None
+    flips: bool = True
+    validation_from: int | None = None
+
+
+def arrays_digest(*arrays: np.ndarray) -> str:
+    """sha256 of arrays with their types and shapes."""
+    hashed = hashlib.sha256()
+    for array in arrays:
+        hashed.update(f"{array.dtype.str}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
+
+
+MAX_ENCODED_BYTES = 64 * 1024 * 1024
+"""Largest encoded image that is decoded."""
+
+MAX_PIXELS = 50_000_000
+"""Largest decoded image, so that a small file can't fill the memory."""
+
+NEXT_STEP = "restore it and repeat, or remove it and begin anew in another folder"
+"""What to do about a bad image: a run goes on with the very images that it began with."""
+
+
+def decode(data: bytes, what: str) -> np.ndarray:
+    """An encoded image as uint8 (H, W, 3); `InvalidArtifactError` calls it `what`."""
+    if len(data) > MAX_ENCODED_BYTES:
+        raise InvalidArtifactError(f"{what} has over {MAX_ENCODED_BYTES} bytes; shrink or remove it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise InvalidArtifactError(
+                        f"{what} is {image.width}x{image.height}, over {MAX_PIXELS} pixels; shrink it"
+                    )
+                return np.asarray(image.convert("RGB"))
+    except InvalidArtifactError:
+        raise
+    except Exception as error:  # decoders raise many classes: SyntaxError, struct.error, OSError, ...
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else first_line(error)
+        raise InvalidArtifactError(f"{what} is not an intact image ({reason}); {NEXT_STEP}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to one line."""
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+_ARRAY, _DTYPE = "numpy.core.multiarray _reconstruct", "numpy dtype"
+_NAMES = {_ARRAY, _DTYPE, "numpy ndarray"}
+
+_CONSTANTS = {"BININT", "BININT1", "BININT2", "BINSTRING", "SHORT_BINSTRING"}
+_VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, Any] = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+@dataclass
+class _Called:
+    """What a pickle would call, as a record of its name, arguments and state."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    state: Any = None
+
+
+class _Mark:
+    """Beginning of what an opcode takes together."""
+
+
+def values_of(data: bytes) -> dict[Any, Any]:
+    """The dictionary that a pickle holds, its arrays of shape and bytes as it says.
+
+    Raises:
+        ValueError: damaged, or with other opcodes or names than such files have.
+    """
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "STOP":
+                return {name: _array(value) for name, value in stack.pop().items()}
+            _take(opcode.name, argument, stack, memo)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError("its opcodes do not fit together") from error
+    raise ValueError("it has no end")
+
+
+def _take(opcode: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
+    """Do to the stack what an opcode says."""
+    match opcode:
+        case _ if opcode in _CONSTANTS:
+            stack.append(argument)
+        case _ if opcode in _VALUES:
+            stack.append(_VALUES[opcode])
+        case _ if opcode in _EMPTY:
+            stack.append(_EMPTY[opcode]())
+        case _ if opcode in _TUPLES:
+            stack[-_TUPLES[opcode] :] = [tuple(stack[-_TUPLES[opcode] :])]
+        case "MARK":
+            stack.append(_Mark())
+        case "TUPLE":
+            stack.append(tuple(_since_mark(stack)))
+        case "APPENDS":
+            items = _since_mark(stack)
+            stack[-1].extend(items)
+        case "SETITEMS":
+            items = _since_mark(stack)
+            stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        case "BINPUT" | "LONG_BINPUT":
+            memo[argument] = stack[-1]
+        case "BINGET" | "LONG_BINGET":
+            stack.append(memo[argument])
+        case "GLOBAL" if argument in _NAMES:
+            stack.append(argument)
+        case "REDUCE":
+            arguments = stack.pop()
+            stack.append(_Called(stack.pop(), arguments))
+        case "BUILD":
+            state = stack.pop()
+            stack[-1].state = state
+        case "PROTO":
+            pass
+        case _:
+            raise ValueError(f"it has {opcode} {str(argument or '')[:80]!r}, which these files do not have")
+
+
+def _since_mark(stack: list[Any]) -> list[Any]:
+    items: list[Any] = []
+    while not isinstance(top := stack.pop(), _Mark):
+        items.append(top)
+    return items[::-1]
+
+
+def _array(value: Any) -> Any:
+    """A value of the dictionary, where that is an array."""
+    if not isinstance(value, _Called) or value.name != _ARRAY:
+        return value
+    _, shape, dtype, by_columns, text = value.state
+    if (dtype.name, dtype.arguments[0], by_columns) != (_DTYPE, "u1", False):
+        raise ValueError("it has an array of something else than rows of bytes")
+    pixels = np.frombuffer(text.encode("latin-1"), np.uint8)
+    if math.prod(shape) != pixels.size:
+        raise ValueError("it has an array of another size than it says")
+    return pixels.reshape(shape)
+
+
+MAX_IMAGES = 20_000_000
+"""More than ImageNet-21k; a larger count in a file is a damaged one."""
+
+MAX_UNPACKED = 20
+"""Bytes of an unpacked npz for each of the file: JPEGs hardly shrink, offsets and labels do."""
+
+
+def open_npz(text: str, path: Path) -> Source:
+    """The images of a file; `InvalidArtifactError` where it is damaged."""
+    blob, offsets, labels = _checked(text, *_read(text, path))
+
+    def image(index: int) -> np.ndarray:
+        return decode(blob[offsets[index] : offsets[index + 1]].tobytes(), f"{text}: image {index}")
+
+    names = tuple(str(label) for label in range(int(labels.max()) + 1))
+    height, width, _ = image(0).shape
+    side = height if height == width else None
+    return Source(text, names, labels, image, arrays_digest(blob, offsets, labels), side)
+
+
+def _read(text: str, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
+        if unpacked_bytes > MAX_UNPACKED * path.stat().st_size:
+            raise ValueError(f"{unpacked_bytes} bytes unpacked, too many for its size")
+        with np.load(path, allow_pickle=False) as file:
+            blob, offsets, labels = (np.asarray(file[key]) for key in ("blob", "off", "y"))
+    except Exception as error:  # zipfile and zlib raise classes of their own for damaged archives
+        pickled = "allow_pickle" in str(error)
+        reason = "it holds pickled objects, which are not read" if pickled else first_line(error)
+        raise InvalidArtifactError(
+            f"{text}: cannot read blob, off and y ({reason}); give a complete npz of JPEGs"
+        ) from error
+    return blob, offsets, labels
+
+
+def _checked(
+    text: str, blob: np.ndarray, offsets: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The arrays, offsets and labels as int64, where they fit together."""
+    integers = all(np.issubdtype(a.dtype, np.integer) for a in (offsets, labels))
+    if blob.dtype != np.uint8 or not integers or {blob.ndim, offsets.ndim, labels.ndim} != {1}:
+        raise InvalidArtifactError(
+            f"{text}: not as expected; blob must be uint8, off and y integers, all one-dimensional"
+        )
+    offsets, labels = offsets.astype(np.int64), labels.astype(np.int64)
+    if not 1 <= len(labels) <= MAX_IMAGES or len(offsets) != len(labels) + 1:
+        raise InvalidArtifactError(
+            f"{text}: {len(offsets)} offsets and {len(labels)} labels; "
+            "every label needs an offset, and the end another"
+        )
+    sizes = np.diff(offsets)
+    if offsets[0] < 0 or offsets[-1] > len(blob) or sizes.min() < 0 or sizes.max() > MAX_ENCODED_BYTES:
+        raise InvalidArtifactError(f"{text}: offsets leave the blob or do not grow; the file is damaged")
+    if labels.min() < 0 or labels.max() >= MAX_CLASSES:
+        raise InvalidArtifactError(f"{text}: labels leave 0..{MAX_CLASSES - 1}; number the classes from 0")
+    return blob, offsets, labels
+
+
+TRAINING_IMAGES = 50_000
+"""In one file with the others they come first."""
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+FOLDER = "cifar-10-batches-py"
+
+MAX_BATCH_BYTES = 64 << 20
+"""Twice those of a batch."""
+
+BATCHES = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+"""Files and their MD5, which tells a damaged one."""
+
+
+def open_cifar10(text: str, path: Path) -> Source:
+    """All of CIFAR-10, its test set as the validation set; `InvalidArtifactError` where it is damaged."""
+    if path.is_file():
+        return _open_file(text, path)
+    batches = [_read_batch(text, path / FOLDER / name, md5) for name, md5 in BATCHES.items()]
+    images = np.concatenate([pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for pixels, _ in batches])
+    labels = np.concatenate([labels for _, labels in batches])
+    return Source(
+        text,
+        CLASSES,
+        labels,
+        images.__getitem__,
+        arrays_digest(images, labels),
+        side=32,
+        validation_from=len(labels) - len(batches[-1][1]),
+    )
+
+
+def _read_batch(text: str, path: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 3072) and labels (N,) of one file."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BATCH_BYTES)
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+            raise ValueError("its MD5 is not that of the original")
+        values = values_of(data)
+        pixels, labels = np.asarray(values["data"]), np.asarray(values["labels"], np.int64)
+        if pixels.shape != (len(labels), 3072):
+            raise ValueError(f"pixels are {pixels.shape}, labels {labels.shape}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise InvalidArtifactError(
+            f"{text}: no intact CIFAR-10 ({path.name}: {reason}); expected DIR/{FOLDER} as "
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz unpacks it"
+        ) from error
+    return pixels, labels
+
+
+def _open_file(text: str, path: Path) -> Source:
+    source = open_npz(text, path)
+    if len(source.labels) <= TRAINING_IMAGES or len(source.classes) != len(CLASSES):
+        raise InvalidArtifactError(
+            f"{text}: {len(source.labels)} images of {len(source.classes)} classes, not all of CIFAR-10; "
+            "use npz:FILE for other images"
+        )
+    return replace(source, classes=CLASSES, validation_from=TRAINING_IMAGES)
+
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
+
+
+def open_imagefolder(text: str, path: Path) -> Source:
+    """The images below a directory; `UsageError` where it is not laid out as expected or a class is empty."""
+    parts = [path / "train", path / "val"] if (path / "train").is_dir() else [path]
+    names = _class_names(text, parts)
+    files: list[Path] = []
+    labels: list[int] = []
+    ends: list[int] = []
+    for part in parts:
+        for label, name in enumerate(names):
+            images = sorted(p for p in (part / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not images:
+                raise UsageError(f"{text}: class {name!r} has no images in {part}; add some or remove it")
+            files += images
+            labels += [label] * len(images)
+        ends.append(len(files))
+    hashed = hashlib.sha256()
+    for file, label in zip(files, labels, strict=True):
+        hashed.update(f"{file.relative_to(path)}\0{_size(file)}\0{label}\n".encode())
+    return Source(
+        text,
+        names,
+        np.asarray(labels, np.int64),
+        lambda index: _read_imagefolder(files[index]),
+        hashed.hexdigest(),
+        validation_from=ends[0] if len(ends) > 1 else None,
+    )
+
+
+def _class_names(text: str, parts: Sequence[Path]) -> tuple[str, ...]:
+    """The directories of the first part, which the others may not exceed."""
+    if not all(part.is_dir() for part in parts):
+        raise UsageError(
+            f"{text}: {parts[-1]} is not a directory; expected DIR/CLASS or DIR/train and DIR/val"
+        )
+    names = tuple(sorted(entry.name for entry in parts[0].iterdir() if entry.is_dir()))
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise UsageError(f"{text}: {parts[0]} holds no directory a class; expected DIR/CLASS/IMAGE")
+    for part in parts[1:]:
+        foreign = sorted({entry.name for entry in part.iterdir() if entry.is_dir()} - set(names))
+        if foreign:
+            raise UsageError(
+                f"{text}: {part} has a class {foreign[0]!r} that train has not; move or remove it"
+            )
+    return names
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _read_imagefolder(file: Path) -> np.ndarray:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_ENCODED_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    return decode(data, str(file))
+
+
+def _unreadable(file: Path, error: OSError) -> InvalidArtifactError:
+    return InvalidArtifactError(f"{file}: cannot be read ({error.strerror}); {NEXT_STEP}")
+
 
 _OPENERS = {"imagefolder": open_imagefolder, "cifar10": open_cifar10, "npz": open_npz}
 

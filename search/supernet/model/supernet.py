@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +17,119 @@ from search.blocks import Group, group_blocks
 from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
 from search.spaces.family import expand_head, expand_stage, names_slots, stage_slots
-from search.supernet.model.compiled import CompiledModules
-from search.supernet.model.drop_path import DropPath, leaving_out
 from search.supernet.model.elastic import (
+    Slice,
     elastic_module,
     has_buffers,
     run_with,
     slices_of,
+    take,
     weightless_module,
 )
-from search.supernet.model.slices import Slice, take
+
+Scales = Mapping[tuple[int, str], Tensor]
+"""What a branch counts for each image, 0 or 1 / (1 - rate), (B,): by its block's place in a group and its name in
+`BlockSpec.branches`, which is empty where the block is one residual."""
+
+
+@dataclass(frozen=True)
+class DropPath:
+    """What a pass leaves out; equal seeds give equal draws.
+
+    Attributes:
+        rate: Share of the images that leave out the last block, below 1.
+        seed: Whatever text.
+    """
+
+    rate: float
+    seed: str
+
+    def draw(self, groups: Sequence[Group], images: int) -> list[Scales]:
+        """Scales of each group's removable blocks; those of the network's first, whose rate is 0, are left out."""
+        rng = random.Random(f"drop path {self.seed}")
+        last = sum(block.removable for group in groups for block in group) - 1
+        drawn: list[Scales] = []
+        index = 0
+        for group in groups:
+            scales: dict[tuple[int, str], Tensor] = {}
+            for place, block in enumerate(group):
+                if not block.removable:
+                    continue
+                rate, index = self.rate * index / max(1, last), index + 1
+                generator = torch.Generator().manual_seed(rng.getrandbits(63))
+                for branch in (block.branches or ("",)) if rate else ():
+                    scales[place, branch] = (torch.rand(images, generator=generator) >= rate) / (1 - rate)
+            drawn.append(scales)
+        return drawn
+
+
+@contextmanager
+def leaving_out(module: nn.Module, scales: Scales) -> Iterator[None]:
+    """Let the branches of a group's module count by their scales while the context lasts."""
+    hooks = []
+    for (place, branch), scale in scales.items():
+        block = module.get_submodule(f"layers.{place - 1}") if place else module
+        hooks.append(block.get_submodule(branch).register_forward_hook(_scaled(scale, not branch)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _scaled(scale: Tensor, whole: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """Hook of a branch f(x), or of a whole block x + f(x), whose f(x) is to count by `scale`.
+
+    Tokens may be as many sequences of an image: the images follow each other within each (`unfold_patches`).
+    """
+
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        factors = scale.to(out).repeat(len(out) // len(scale)).view(-1, *[1] * (out.ndim - 1))
+        return inputs[0] + (out - inputs[0]) * factors if whole else out * factors
+
+    return hook
+
+
+LIMIT = 512
+"""Modules that one run compiles; later ones run as they are. AutoViT's spaces have about 240 at one resolution."""
+
+Backend = str | Callable[..., object]
+Call = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+
+
+class CompiledModules:
+    """Runs the modules of groups on weights from elsewhere, compiled at their first call."""
+
+    def __init__(self, limit: int = LIMIT, backend: Backend = "inductor"):
+        self.limit, self.backend = limit, backend
+        self.calls: dict[Group, Call] = {}
+
+    def run(self, group: Group, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """What `run_with` gives for the module of `group`."""
+        if group not in self.calls and len(self.calls) < self.limit:
+            self.calls[group] = _compiled(weightless_module(group), self.backend)
+        call = self.calls.get(group)
+        return call(weights, x) if call else run_with(weightless_module(group), weights, x)
+
+
+def obstacle(device: torch.device, backend: Backend = "inductor") -> str | None:
+    """Why nothing can be compiled for a device, in one line; None where a small function can."""
+    try:
+        _compiled(nn.SiLU(), backend)({}, torch.zeros(8, device=device))
+    except Exception as error:  # whatever a compiler, the search for one or its absence raises
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return None
+
+
+def _compiled(module: nn.Module, backend: Backend) -> Call:
+    def call(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        out: Tensor = torch.func.functional_call(module, dict(weights), (x,))
+        return out
+
+    compiled: Call = torch.compile(  # type: ignore[call-overload]  # its overloads lack `isolate_recompiles`
+        call, backend=backend, dynamic=False, isolate_recompiles=True
+    )
+    return compiled
 
 
 class Supernet(nn.Module):
@@ -157,3 +263,35 @@ def _covering(first: Group, second: Group) -> Group:
     both = [a.covering(b) for a, b in zip(first, second, strict=False)]
     longer = max(first, second, key=len)
     return (*both, *longer[len(both) :])
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(on: str, worker: int = 0) -> torch.device:
+    """`cpu`, `cuda`, `mps`, or `auto`: a GPU where there is a CUDA one.
+
+    Args:
+        on: One of `DEVICES`.
+        worker: Which of several processes asks; they take the GPUs in turn.
+
+    Raises:
+        UsageError: another name, or no such device here.
+    """
+    if on not in DEVICES:
+        raise UsageError(f"no device {on!r} to compute on; use {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
+    gpus = torch.cuda.device_count()
+    if on == "cpu" or (on == "auto" and not gpus):
+        return torch.device("cpu")
+    if on == "mps":
+        if not torch.backends.mps.is_available():
+            raise UsageError("no Metal device here for --on mps; use cpu")
+        return torch.device("mps")
+    if not gpus:
+        raise UsageError("no CUDA device here for --on cuda; use cpu")
+    return torch.device("cuda", worker % gpus)
+
+
+def workers_on(kind: str, cores: int) -> int:
+    """Evaluating processes on a kind of device (`cpu`, `cuda`, `mps`): one a GPU, or one a core."""
+    return cores if kind == "cpu" else max(1, torch.cuda.device_count())

@@ -3,13 +3,113 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
-from search.supernet.recipe.distill import Distillation
-from search.supernet.recipe.one_cycle import one_cycle
-from search.supernet.recipe.samplers import SamplerName
+from luts.format.errors import InvalidArtifactError, UsageError, first_problem
+from luts.format.files import read_bytes
+from search.spaces import Arch, Space, arch_from_json
+from search.spaces.scope import Scope
+from search.supernet.recipe.samplers import SamplerName, Sizes
+
+START_SHARE = 1 / 25
+LEAST_SHARE = 1e-4
+"""Of the peak, and of the start: torch's defaults."""
+
+
+def one_cycle(
+    step: int, steps: int, *, rising: float, peak: float, start: float = 0.0, least: float = 0.0
+) -> float:
+    """Learning rate of a step counted from 0.
+
+    Args:
+        step: Below `steps`.
+        steps: Of the whole run.
+        rising: Share of the run until the peak; more than all of it counts as all, up to one step as none, by which
+            torch would divide.
+        peak: Largest learning rate.
+        start: That of the first step; 0 for `START_SHARE` of the peak.
+        least: That of the last; 0 for `LEAST_SHARE` of the start.
+    """
+    start = min(start or START_SHARE * peak, peak)
+    least = least or LEAST_SHARE * start
+    group = {"params": [torch.zeros(1)], "initial_lr": start, "max_lr": peak, "min_lr": least}
+    schedule = OneCycleLR(
+        torch.optim.SGD([group], lr=start),
+        peak,
+        total_steps=steps,
+        pct_start=min(rising, 1.0) if rising * steps > 1 else 0.0,
+        cycle_momentum=False,
+        div_factor=peak / start,
+        final_div_factor=start / least,
+        last_epoch=step - 1,
+    )
+    return float(schedule.get_last_lr()[0])
+
+
+class Distillation(BaseModel):
+    """How much a teacher counts; without one only the labels do.
+
+    Attributes:
+        kind: `soft` compares distributions (equation 3), `hard` takes the teacher's decision as a label
+            (equation 4), `none` takes no teacher.
+        alpha: Share of the teacher's term in the loss.
+        tau: Temperature of `soft`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["none", "soft", "hard"] = "hard"
+    alpha: float = Field(ge=0, le=1, default=0.5)
+    tau: float = Field(gt=0, le=100, default=1.0)
+
+    def loss(
+        self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None, label_smoothing: float = 0.0
+    ) -> Tensor:
+        """Mean loss of a batch.
+
+        Args:
+            logits: Z_s, (B, classes).
+            target: Labels (B,), or class probabilities (B, classes) of mixed images.
+            teacher_logits: Z_t, (B, classes), for the same images; None without a teacher.
+            label_smoothing: Of the labels' term alone.
+        """
+        own = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+        if teacher_logits is None or self.kind == "none":
+            return own
+        if self.kind == "hard":
+            from_teacher = F.cross_entropy(logits, teacher_logits.argmax(1))
+        else:
+            from_teacher = self.tau**2 * divergence(logits / self.tau, teacher_logits / self.tau)
+        return (1 - self.alpha) * own + self.alpha * from_teacher
+
+
+def divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(teacher || student) of a batch, the mean over its images, in nats.
+
+    Equation 3 writes the student first; its text and its source (Hinton et al. 2015) mean the divergence of
+    the student from the teacher, as does DeiT's code.
+    """
+    student, teacher = logits.log_softmax(1), teacher_logits.log_softmax(1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def in_place(logits: Tensor, largest_logits: Tensor) -> Tensor:
+    """Loss of a smaller subnet of a sandwich: cross-entropy with the largest one's soft labels alone.
+
+    BigNAS (Yu et al. 2020), section 3.1; no gradient reaches the largest.
+    """
+    return F.cross_entropy(logits, largest_logits.detach().softmax(1))
+
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
@@ -108,7 +208,7 @@ class Recipe(BaseModel):
         warmup_learning_rate: Where that growth begins, before a cosine one step before the first; of one cycle 0
             stands for a 25th of the peak, and as end for a 10,000th of the beginning, as in torch.
         drop_path: Share of images for which each residual of a subnet's last removable block is left out, less
-            for those before it (`search.supernet.model.drop_path`); of a sandwich, the largest subnet alone
+            for those before it (`search.supernet.model.supernet`); of a sandwich, the largest subnet alone
             (BigNAS, section 3.1).
         clip_norm: Largest global norm of the gradients; 0 for no bound.
         agc: Clip factor of adaptive gradient clipping (Brock et al. 2021), before that; 0 for none.
@@ -205,3 +305,133 @@ class Recipe(BaseModel):
         progress = (step - warmup) / max(1.0, total - warmup)
         least = min(self.min_learning_rate, self.learning_rate)
         return least + (self.learning_rate - least) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+RECIPES = Path(__file__).with_name("recipes")
+
+MAX_RECIPE_BYTES = 64 * 1024
+"""Far more than all fields and their reasons need."""
+
+MAX_BASES = 4
+"""Longest chain of `extends`, so that a circle of them ends."""
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+
+def get_recipe(name_or_path: str) -> Recipe:
+    """A recipe by name, or from a file `….toml`; `extends = "NAME"` takes over all that a file leaves out.
+
+    Raises:
+        UsageError: unknown name.
+        InvalidArtifactError: the file can't be read, is not TOML, or has a field or value that no recipe has.
+    """
+    path = _path(name_or_path)
+    values = _values(path, MAX_BASES) | {"name": path.stem}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InvalidArtifactError(f"{path}: {first_problem(error)}; correct the recipe") from error
+
+
+def changed(recipe: Recipe, options: Mapping[str, object], distillation: Mapping[str, object]) -> Recipe:
+    """A recipe with other values where `options`, or for its part of that name `distillation`, has any but None.
+
+    Raises:
+        UsageError: a value that the field can't have, or that does not go with the others.
+    """
+    values = recipe.model_dump()
+    values["distillation"] |= {name: value for name, value in distillation.items() if value is not None}
+    values |= {name: value for name, value in options.items() if value is not None}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"recipe {recipe.name}: {first_problem(error)}; choose another value") from error
+
+
+def _path(name_or_path: str) -> Path:
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path)
+    if name_or_path not in recipe_names():
+        raise UsageError(
+            f"unknown recipe {name_or_path!r}; known: {', '.join(recipe_names())}, or a file FILE.toml"
+        )
+    return RECIPES / f"{name_or_path}.toml"
+
+
+def _values(path: Path, bases: int) -> dict[str, Any]:
+    """The file's fields over those of the recipe that it extends; tables are merged field by field."""
+    data = read_bytes(path, MAX_RECIPE_BYTES, "give a recipe")
+    try:
+        own = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidArtifactError(f"{path}: not TOML ({error}); correct the recipe") from error
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    if not isinstance(base, str) or bases == 0:
+        raise InvalidArtifactError(f"{path}: extends: not a recipe, or too many in a row; name one recipe")
+    merged = _values(_path(base), bases - 1)
+    for name, value in own.items():
+        table = merged.get(name)
+        merged[name] = table | value if isinstance(table, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def resolutions_of(recipe: Recipe, space: Space) -> tuple[int, ...]:
+    """The recipe's resolutions in a space; `UsageError` for one that the space does not have."""
+    if recipe.resolutions == "space":
+        return space.resolutions
+    foreign = set(recipe.resolutions) - set(space.resolutions)
+    if foreign:
+        raise UsageError(f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}")
+    only = only_arch(recipe, space)
+    return recipe.resolutions or (space.default_resolution if only is None else only.resolution,)
+
+
+def part_of(recipe: Recipe, space: Space) -> Space:
+    """The space with the recipe's numbers of stages alone; `UsageError` for one that it does not have."""
+    foreign = set(recipe.stage_counts) - set(space.stage_counts)
+    if foreign:
+        raise UsageError(
+            f"{space.name} has no networks of {sorted(foreign)[0]} stages; stage_counts may hold "
+            f"{', '.join(map(str, space.stage_counts))}"
+        )
+    return replace(space, stage_counts=recipe.stage_counts) if recipe.stage_counts else space
+
+
+def scope_of(recipe: Recipe, space: Space) -> Scope:
+    """What the recipe trains of a space, with its number of classes.
+
+    Raises:
+        UsageError: a resolution or number of stages that the space does not have, or no network is within
+            the range of parameters.
+    """
+    sides, only = tuple(sorted(resolutions_of(recipe, space))), only_arch(recipe, space)
+    if only is not None:
+        return Scope(stage_counts=(len(only.stages),), resolutions=sides, params=(only.params(),) * 2)
+    counts = Sizes(part_of(recipe, space), recipe.params_range).stage_counts
+    return Scope(stage_counts=tuple(sorted(counts)), resolutions=sides, params=recipe.params_range)
+
+
+def only_arch(recipe: Recipe, space: Space) -> Arch | None:
+    """The one network that the recipe trains, if so, with the space's classes; `UsageError` for a foreign one."""
+    if recipe.arch is None:
+        return None
+    arch = arch_from_json(recipe.arch).with_classes(space.default_classes)
+    space.check(arch)
+    return arch
+
+
+def check_trained(arch: Arch, recipe: Recipe, space: Space) -> None:
+    """`UsageError` where the recipe trained one network alone and this is another."""
+    only = only_arch(recipe, space)
+    if only is not None and arch not in {
+        only.with_resolution(side) for side in resolutions_of(recipe, space)
+    }:
+        raise UsageError(
+            f"these weights are of one network that was trained alone, not of a supernet of {space.name}; "
+            f"judge that one ({only.to_json()}), or train the space without --arch"
+        )

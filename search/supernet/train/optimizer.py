@@ -1,16 +1,128 @@
-"""AdamW whose step ends at the border of a subnet."""
+"""Optimizers, weight averaging, mixed precision and frozen weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
 
-from search.supernet.model.slices import Slice, disjoint
-from search.supernet.model.tensors import copy_into
+from luts.format.errors import UsageError
+from search.spaces.whole import is_timm
+from search.supernet.model.elastic import Slice, disjoint
+from search.supernet.model.supernet import Supernet
+from search.supernet.model.weights_file import copy_into
+from search.supernet.recipe.recipe import PrecisionName
+
+
+class _GroupedConvolution(torch.autograd.Function):
+    """`conv2d` of groups without a bias, forward in bf16, backward in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, *how: Any) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.how = how
+        return F.conv2d(x.bfloat16(), weight.bfloat16(), None, *how)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.how
+        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], False)
+        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradients[0].float(),
+            x.float(),
+            weight.float(),
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            (0, 0),
+            groups,
+            wanted,
+        )
+        of_input = of_x.to(x.dtype) if wanted[0] else None
+        return of_input, of_weight if wanted[1] else None, None, None, None, None
+
+
+class GroupedGradients(TorchFunctionMode):
+    """Within it gradients of grouped convolutions without a bias are computed in fp32."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.conv2d and not kwargs and len(args) == 7 and torch.is_grad_enabled():
+            x, weight, bias, *how = args
+            if how[3] > 1 and bias is None:
+                return _GroupedConvolution.apply(x, weight, *how)
+        return func(*args, **(kwargs or {}))
+
+
+class PlainSgd:
+    """torch.optim.SGD on whole parameters; biases and norms (one dimension) are not decayed.
+
+    Unlike `SlicedAdamW` it moves what the sampled subnets leave out of a parameter, by momentum and weight decay,
+    as most published supernets were trained; parameters that no sampled subnet has a part of stand still.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], momentum: float, weight_decay: float, nesterov: bool
+    ):
+        self.parameters = dict(parameters)
+        groups = [
+            {
+                "params": [p for p in self.parameters.values() if (p.ndim > 1) is decayed],
+                "weight_decay": weight_decay if decayed else 0.0,
+            }
+            for decayed in (True, False)
+        ]
+        self._sgd = torch.optim.SGD(
+            [group for group in groups if group["params"]], lr=0.0, momentum=momentum, nesterov=nesterov
+        )
+
+    def step(self, slices: Iterable[Slice], learning_rate: float) -> None:  # noqa: ARG002
+        """Move all parameters that have gradients."""
+        for group in self._sgd.param_groups:
+            group["lr"] = learning_rate
+        self._sgd.step()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        self._sgd.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Momentum under flat names, for a checkpoint; 0 where there is none yet: torch goes on alike."""
+        kept = {name: self._sgd.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        return {
+            f"{name}:momentum": torch.zeros_like(self.parameters[name], requires_grad=False)
+            if buffer is None
+            else buffer
+            for name, buffer in kept.items()
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state_tensors` gave.
+
+        Raises:
+            InvalidArtifactError: names or shapes are those of another network.
+        """
+        state = self.state_tensors()
+        copy_into(state, tensors, "optimizer state belongs to another supernet; train from the start")
+        for name, p in self.parameters.items():
+            self._sgd.state[p]["momentum_buffer"] = state[f"{name}:momentum"]
+
 
 CHUNK_ELEMENTS = 1 << 16
 """Of weights that are updated together; with gradient and state they take 1.6 MB."""
@@ -131,3 +243,124 @@ def _chunks(parts: Iterable[Slice]) -> Iterator[list[Slice]]:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Global L2 norm of all gradients; what a subnet does not use has gradient 0 or none."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+class WeightAverage:
+    """Exponential moving average, all weights at every step.
+
+    A weight that the sampled subnets leave alone stands still, and its average goes on toward it.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float):
+        self.decay = decay
+        self.tensors = {name: value.detach().clone() for name, value in weights.items()}
+
+    @torch.no_grad()
+    def update(self, weights: Iterable[Tensor], step: int) -> None:
+        """Follow the weights, in the order of the constructor's, after `step` steps.
+
+        The decay grows from 2/11 as (1 + step) / (10 + step), so that a short run forgets where it began.
+        """
+        decay = min(self.decay, (1 + step) / (10 + step))
+        follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        follow(list(self.tensors.values()), [value.detach() for value in weights], step)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a checkpoint's averages.
+
+        Raises:
+            InvalidArtifactError: names or shapes are those of another network.
+        """
+        copy_into(self.tensors, tensors, "averaged weights belong to another supernet; train from the start")
+
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+LEAST_SCALE = 1.0
+"""A scale below it means that the gradients are too large with no scale at all: the run has diverged."""
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for it; a CPU without them is slower than in fp32."""
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+class Precision:
+    """How forward and backward pass compute on a device; weights and optimizer stay fp32."""
+
+    def __init__(self, name: PrecisionName, device: torch.device, parameters: Iterable[nn.Parameter]):
+        self.name, self.device = name, device
+        self.param_groups = [{"params": list(parameters)}]
+        self._scaler = GradScaler(device.type, enabled=name == "fp16")
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Context of a forward pass."""
+        slow = self.name == "bf16" and self.device.type == "cpu"
+        cast = torch.autocast(self.device.type, _TYPES[self.name], enabled=self.name != "fp32")
+        with cast, GroupedGradients() if slow else nullcontext():
+            yield
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What to take the gradient of."""
+        scaled: Tensor = self._scaler.scale(loss)
+        return scaled
+
+    def unscale(self) -> None:
+        """Make the gradients those of the loss itself."""
+        self._scaler.unscale_(self)  # type: ignore[arg-type]
+
+    def update(self, step: Callable[[], None]) -> None:
+        """Call `step` unless the scale made a gradient overflow, and adapt the scale."""
+        self.step = step
+        self._scaler.step(self)  # type: ignore[arg-type]
+        self._scaler.update()
+
+    @property
+    def scales(self) -> bool:
+        """Whether an overflow may be the scale's fault, which the next step has smaller."""
+        return self.name == "fp16" and self._scaler.get_scale() > LEAST_SCALE
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; empty without a scale."""
+        state: dict[str, Any] = self._scaler.state_dict()
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        if state:
+            self._scaler.load_state_dict(state)
+
+
+def frozen_parameters(supernet: Supernet, stages: int) -> frozenset[str]:
+    """Names of the parameters of the first stages.
+
+    Raises:
+        UsageError: the space's networks need not have as many.
+    """
+    if not stages:
+        return frozenset()
+    groups = _stages(supernet)
+    if stages > len(groups):
+        raise UsageError(
+            f"--freeze {stages}: {supernet.space.name} has networks of {len(groups)} stages; "
+            f"freeze 0 to {len(groups)}"
+        )
+    return frozenset(name for group in groups[:stages] for name in group)
+
+
+def _stages(supernet: Supernet) -> list[list[str]]:
+    """Parameters of each stage that all networks of a space have; of timm's, of its groups but the classifier."""
+    space = supernet.space
+    names = [name for name, _ in supernet.named_parameters()]
+    if not is_timm(space.name):
+        stages = space.stages[: min(space.stage_counts)]
+        return [[name for name in names if name.startswith(f"slots.{stage.name}_")] for stage in stages]
+    from timm.models import group_parameters
+
+    (slot,) = supernet.slots
+    network: Any = supernet.slots[slot]
+    groups = group_parameters(network, network.group_matcher(coarse=True))
+    return [[f"slots.{slot}.{name}" for name in groups[index]] for index in sorted(groups)][:-1]

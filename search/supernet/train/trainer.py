@@ -11,34 +11,34 @@ from torch import Tensor
 
 from luts.format.errors import InvalidArtifactError
 from search.spaces import Space
-from search.supernet.data.batches import Batch, training_batches
-from search.supernet.data.images import ImageData
-from search.supernet.model.compiled import CompiledModules
-from search.supernet.model.supernet import Supernet
-from search.supernet.recipe.recipe import Recipe
+from search.supernet.data.images import Batch, ImageData, training_batches
+from search.supernet.model.supernet import CompiledModules, Supernet
+from search.supernet.recipe.recipe import Recipe, only_arch, part_of, resolutions_of
 from search.supernet.recipe.samplers import get_sampler
 from search.supernet.recipe.schedule import Schedule
-from search.supernet.recipe.scope import only_arch, part_of, resolutions_of
-from search.supernet.teacher.teacher import Teacher
-from search.supernet.teacher.teacher_logits import TeacherLogits
-from search.supernet.train.checkpoint import TrainingState
-from search.supernet.train.checkpoint_info import Change, CheckpointInfo, changes_in, fields_of_run, read_info
-from search.supernet.train.compute import ComputeSettings
-from search.supernet.train.distributed import Group
-from search.supernet.train.ema import WeightAverage
-from search.supernet.train.freeze import frozen_parameters
-from search.supernet.train.initial import Initial
+from search.supernet.train.checkpoint import (
+    Change,
+    CheckpointInfo,
+    Initial,
+    RunFolder,
+    TrainingState,
+    changes_in,
+    fields_of_run,
+    only_training,
+    read_info,
+)
 from search.supernet.train.interrupt import deferred_interrupt
-from search.supernet.train.logs import CsvLog
-from search.supernet.train.memory import keep_freed_memory
-from search.supernet.train.one_trainer import only_training
-from search.supernet.train.optimizer import Optimizer, SlicedAdamW
-from search.supernet.train.precision import Precision
-from search.supernet.train.probe import held_out_top1, probe_images, probes
-from search.supernet.train.progress import Meter, Pace, Progress
-from search.supernet.train.run_folder import RunFolder
-from search.supernet.train.sgd import PlainSgd
-from search.supernet.train.step import SubnetStep
+from search.supernet.train.logs import CsvLog, Meter, Pace, Progress, held_out_top1, probe_images, probes
+from search.supernet.train.optimizer import (
+    Optimizer,
+    PlainSgd,
+    Precision,
+    SlicedAdamW,
+    WeightAverage,
+    frozen_parameters,
+)
+from search.supernet.train.step import ComputeSettings, Group, SubnetStep, keep_freed_memory
+from search.supernet.train.teacher import Teacher, TeacherLogits
 
 
 class Trainer:

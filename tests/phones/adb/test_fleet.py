@@ -12,11 +12,11 @@ import pytest
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.devices.common.device import Access
-from orchestrator.fleet.classes import DeviceClass
 from orchestrator.fleet.crew import Limits
+from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord
-from orchestrator.simulate.scenario import SCENARIOS
+from orchestrator.simulate.device import SCENARIOS
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.target import Target

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.agent.agent import Agent
-from orchestrator.agent.device.identity import agent_info
+from orchestrator.agent.device import agent_info
 from orchestrator.agent.server import Server, listen
 from orchestrator.agent.store import ModelStore
-from orchestrator.wire.replies import DeviceInfo
+from orchestrator.wire.messages import DeviceInfo
 
 
 class App(Protocol):

@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.accuracy.choice import choose_images
-from orchestrator.accuracy.classes import class_names, output_of_class
-from orchestrator.accuracy.guesses import Guesses
-from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.kept import KeptGuesses
-from search.supernet.data.images import Normalization
+from orchestrator.accuracy.images import ImageSet, choose_images, class_names, output_of_class
+from orchestrator.accuracy.predictions import Guesses, KeptGuesses
+from search.supernet.data.images import Normalization, split_source
 from search.supernet.data.sources import open_source
-from search.supernet.data.split import split_source
 
 
 def named(tmp_path, *names):

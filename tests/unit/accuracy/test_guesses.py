@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from luts.estimate.proportion import Proportion
+from luts.estimate.statistics import Proportion
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.accuracy.guesses import Guesses, guesses_of
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.network import guess_with_network
-from orchestrator.accuracy.processes import in_processes
+from orchestrator.accuracy.predictions import Guesses, guesses_of, in_processes
 from orchestrator.accuracy.program import PART, guess_with_program
 from search.supernet.data.images import Normalization
 from search.supernet.data.sources import open_source

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from search.algorithms import Budget, SearchSettings, search
-from search.algorithms.evaluation.additive import AdditiveModel, SmoothedEvaluator
-from search.algorithms.interfaces.objective import InProcess
+from search.algorithms.additive import AdditiveModel, SmoothedEvaluator
+from search.algorithms.objectives import InProcess
 from search.spaces import get_space
 from search.spaces.nasbench_macro import key_of
 from search.spaces.registry import arch_from_json

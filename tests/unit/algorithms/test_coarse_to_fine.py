@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.cli.exit_codes import exit_code
 from search.algorithms import Budget, CachedEvaluator, CompiledSpace, SearchResult, SearchSettings, search
-from search.algorithms.feasible.errors import InfeasibleError
-from search.algorithms.strategies.coarse_to_fine import skeletons
+from search.algorithms.feasible import InfeasibleError
+from search.algorithms.strategies import skeletons
 from tests.support.search_world import NANO, XXS, Accuracy, Flat, make_price
 
 FEW = SearchSettings(generations=6, population=30, skeletons=15, crossovers=15, mutations=15)

@@ -5,10 +5,8 @@ import pytest
 from scipy import stats
 
 from search.algorithms import Budget, CompiledSpace
-from search.algorithms.feasible.candidates import Candidates
-from search.algorithms.feasible.extremes import extreme
-from search.algorithms.feasible.feasible_set import FeasibleSet
-from search.algorithms.pricing.limits import UNLIMITED, Limits
+from search.algorithms.cost import UNLIMITED, Limits
+from search.algorithms.feasible import Candidates, FeasibleSet, extreme
 from search.spaces import Arch
 from tests.support.search_world import NANO, XXS, make_model, make_price
 
@@ -77,14 +75,14 @@ def test_enumerates_a_large_space_in_parts(monkeypatch):
     least = float(xxs.channel(extreme(xxs, 0, UNLIMITED, largest=False))[0])
     feasible = FeasibleSet(xxs, Limits((0,), (1.03 * least,)))
     whole = feasible.enumerate()
-    monkeypatch.setattr("search.algorithms.feasible.feasible_set.ROWS", 100)
+    monkeypatch.setattr("search.algorithms.feasible.ROWS", 100)
     assert 1000 < len(whole) <= feasible.most
     assert {row.tobytes() for row in feasible.enumerate()} == {row.tobytes() for row in whole}
 
 
 def test_gives_up_where_bins_let_through_far_more_than_the_limits(nano, everything, monkeypatch):
-    monkeypatch.setattr("search.algorithms.feasible.completions_count.CELLS", 1)
-    monkeypatch.setattr("search.algorithms.feasible.feasible_set.MAX_PROPOSED", 1)
+    monkeypatch.setattr("search.algorithms.feasible.CELLS", 1)
+    monkeypatch.setattr("search.algorithms.feasible.MAX_PROPOSED", 1)
     limits = _limits(everything, {0: 0.5})
     drawn = FeasibleSet(nano, limits).sample(200, np.random.default_rng(0))
     assert 50 < len(drawn.codes) < 200 == drawn.proposed

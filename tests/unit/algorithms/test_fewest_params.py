@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from search.algorithms import Budget, CompiledSpace, InfeasibleError
-from search.algorithms.feasible import fastest as drawn
-from search.algorithms.feasible.candidates import Candidates
-from search.algorithms.feasible.feasible_set import FeasibleSet
-from search.algorithms.feasible.reach import fastest
-from search.algorithms.pricing.limits import compile_limits
+from search.algorithms import feasible as drawn
+from search.algorithms import feasible as fastest
+from search.algorithms.cost import compile_limits
+from search.algorithms.feasible import Candidates, FeasibleSet
 from tests.support.search_world import NANO, XXS, make_price
 
 ARCHS = list(NANO)

@@ -19,7 +19,7 @@ from search.algorithms import (
     search,
     strategy_names,
 )
-from search.algorithms.evaluation.pool import ProcessPool
+from search.algorithms.evaluation import ProcessPool
 from search.spaces.plugins import load_plugin
 from tests.support.own_code import own_code_forgotten
 from tests.support.search_world import NANO, Accuracy, make_model, make_price
@@ -139,9 +139,7 @@ def test_a_name_registered_twice_names_both_places(tmp_path):
     with pytest.raises(UsageError) as twice:
         load_plugin(str(path))
     said = str(twice.value)
-    assert (
-        "strategy 'evolution' is registered twice: search.algorithms.strategies.evolution.Evolution" in said
-    )
+    assert "strategy 'evolution' is registered twice: search.algorithms.strategies.Evolution" in said
     assert f"Climber ({path})" in said
     assert "\n" not in said
     with pytest.raises(

@@ -9,13 +9,10 @@ import pytest
 
 from luts.format.errors import UsageError
 from search.algorithms import Budget, CompiledSpace, LutPrice, reachable, search
-from search.algorithms.feasible.errors import InfeasibleError
-from search.algorithms.feasible.extremes import extreme
-from search.algorithms.feasible.feasible_set import FeasibleSet
-from search.algorithms.feasible.fronts import Goal, pareto_front
-from search.algorithms.feasible.reach import fastest
-from search.algorithms.pricing.limits import UNLIMITED, Limits, compile_limits
-from search.algorithms.record.skyline import skyline
+from search.algorithms import feasible as fastest
+from search.algorithms import record as skyline
+from search.algorithms.cost import UNLIMITED, Limits, compile_limits
+from search.algorithms.feasible import FeasibleSet, Goal, InfeasibleError, extreme, pareto_front
 from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from search.algorithms import Budget, CompiledSpace, SearchSettings, front, search
-from search.algorithms.record.front import criterion_costs
-from search.algorithms.strategies.evolution import mutate_choices
-from search.algorithms.strategies.pareto import best_first, crowding, non_dominated_ranks
+from search.algorithms.record import criterion_costs
+from search.algorithms.strategies import best_first, crowding, mutate_choices, non_dominated_ranks
 from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 STRATEGIES = ("coarse-to-fine", "evolution", "random", "pareto")

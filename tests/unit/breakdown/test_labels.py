@@ -4,7 +4,7 @@ import pytest
 from orchestrator.breakdown.costs import Cost
 from orchestrator.breakdown.labels import Label, event_word, matched
 from orchestrator.breakdown.tracing import faster_half_ms
-from orchestrator.wire.replies import TracedOperation
+from orchestrator.wire.messages import TracedOperation
 
 
 def operations(*names):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from luts.format.store import LutStore
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.tasks.bundle import bundle
 from orchestrator.tasks.plan import PlanChoice
 from tests.support.bundle_world import POLICY, run

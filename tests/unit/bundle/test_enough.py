@@ -9,7 +9,7 @@ import pytest
 from orchestrator.bundle.archive import MANIFEST
 from orchestrator.bundle.journal import read_journal
 from orchestrator.plan.bundled import policy_alone
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.imported import import_journals
 from tests.support.bundle_world import NOISY, Ended, kinds, rewritten, run
 

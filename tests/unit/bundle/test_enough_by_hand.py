@@ -8,8 +8,8 @@ import struct
 import numpy as np
 import pytest
 
-from luts.estimate.location import location_and_se
-from orchestrator.bundle.script import Stop
+from luts.estimate.statistics import location_and_se
+from orchestrator.bundle.archive import Stop
 from orchestrator.bundle.stopping import BatchRatios, ending, half_width
 
 STOP = Stop(min_rounds=4, load_se=0.01, min_passes=3, half_width=0.01, budget_s=60.0)

@@ -5,7 +5,7 @@ import pytest
 from luts.format.errors import InvalidArtifactError
 from luts.verify import verify_lut
 from orchestrator.cli.exit_codes import exit_code
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.tasks.imported import import_journals
 from tests.support.bench import bench
 from tests.support.bundle_world import OTHER, Ended, run

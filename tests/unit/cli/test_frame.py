@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from luts.format.code_version import package_version
 from luts.format.errors import UsageError
+from luts.format.provenance import package_version
 from orchestrator.cli.main import app, run
 from orchestrator.cli.output import Column, emit_facts, emit_rows
 from tests.support.own_code import own_code_forgotten, write_own_code

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from luts.format.atomic_file import check_folder
 from luts.format.errors import StorageError
+from luts.format.files import check_folder
 from tests.support.bench import bench
 
 LUT = "linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from luts.format.errors import UsageError
 from orchestrator.cli.main import app
 from orchestrator.journal.runs import Run
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.mixers import compare_mixers
 from tests.support.fake_device import VARIANT, FakeDevice
 
@@ -48,7 +48,7 @@ def test_the_option_reaches_the_task(
 def test_removals_are_measured_by_that_policy(
     asked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    removing = importlib.import_module("orchestrator.breakdown.removing")
+    removing = importlib.import_module("orchestrator.breakdown.attribution")
     policies: list[Policy] = []
 
     def taken(_: object, __: object, ___: object, ____: object, policy: Policy, **_____: Any) -> None:

@@ -19,7 +19,7 @@ from search.networks import build_network
 from search.networks.backbone import is_head
 from search.spaces import get_space
 from search.spaces.tasks import with_task
-from search.supernet.train.one_trainer import BusyFolderError, only_training
+from search.supernet.train.checkpoint import BusyFolderError, only_training
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra `dense`)")

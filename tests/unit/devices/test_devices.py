@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from luts.format.errors import UsageError
-from orchestrator.agent.device.built import AGENTS_VARIABLE
+from orchestrator.agent.device import AGENTS_VARIABLE
 from orchestrator.agent.programs import agent_program
 from orchestrator.cli.exit_codes import exit_code
 from orchestrator.devices import discover

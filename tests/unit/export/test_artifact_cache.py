@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from luts.format.errors import BlocktimeError
-from orchestrator.export.artifacts import cache as cache_module
-from orchestrator.export.artifacts.artifact import Report
-from orchestrator.export.artifacts.cache import STALE_S, ArtifactCache, default_root
+from orchestrator.export.artifacts import artifact as cache_module
+from orchestrator.export.artifacts.artifact import STALE_S, ArtifactCache, Report, default_root
 from orchestrator.export.artifacts.spec import ExportSpec
 
 SPEC = ExportSpec(("conv(in=3,out=8,k=3,s=2)@64",))

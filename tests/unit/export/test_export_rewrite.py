@@ -6,11 +6,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from luts.format.errors import InvalidArtifactError
-from orchestrator.export.artifacts.cache import digest
+from orchestrator.export.artifacts.artifact import digest
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.lower.rewrite import LinearLayerNorm, linear_layernorm
-from orchestrator.export.lower.source import build_module
-from orchestrator.export.lower.weights import load_weights
+from orchestrator.export.lower.source import build_module, load_weights
 from search.networks.mobilevit import fold_patches, unfold_patches
 from search.spaces import get_arch
 

@@ -7,8 +7,7 @@ import torch
 
 from luts.format.errors import UsageError
 from orchestrator.export.artifacts import spec as spec_module
-from orchestrator.export.artifacts.spec import ExportSpec, block_specs_for, source_digest
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import ExportSpec, Variant, block_specs_for, source_digest
 from orchestrator.export.lower.source import build_module
 from search.spaces import get_arch, get_space
 

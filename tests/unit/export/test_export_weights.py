@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from orchestrator.export.lower.weights import MAX_GAIN, MAX_HALVINGS, PERTURBATION, build_seeded, calm, settle
+from orchestrator.export.lower.source import MAX_GAIN, MAX_HALVINGS, PERTURBATION, build_seeded, calm, settle
 from search.blocks import parse_keys
 from search.networks import build_network
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from luts.format.errors import InvalidArtifactError, StorageError
-from orchestrator.export.artifacts.package import deliver, pack
+from orchestrator.export.artifacts.artifact import deliver, pack
 
 
 @pytest.fixture

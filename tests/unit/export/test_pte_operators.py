@@ -7,7 +7,7 @@ import torch
 from executorch.exir import to_edge_transform_and_lower
 from torch import Tensor, nn
 
-from orchestrator.agent.runtime.pte import operators_outside
+from orchestrator.agent.runtime import operators_outside
 from tests.support.tiny_model import Exported
 
 

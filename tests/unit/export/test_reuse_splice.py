@@ -8,10 +8,8 @@ from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as sc
 from torch import Tensor
 
 from orchestrator.export.lower.xnnpack import RecordedGraph
-from orchestrator.export.reuse.cut import CutError, cut
-from orchestrator.export.reuse.fragment import NO_HANDLE, Fragment
-from orchestrator.export.reuse.splice import Spliced, SpliceError, splice
-from orchestrator.export.reuse.units import Unit
+from orchestrator.export.reuse.fragment import NO_HANDLE, Fragment, Unit
+from orchestrator.export.reuse.splice import CutError, Spliced, SpliceError, cut, splice
 
 NONE = (1 << 32) - 1
 ENTRY = Unit("entry", "block", True, False, "0")

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.export.reuse.units import Unit, donor_of, owners, units_of
+from orchestrator.export.reuse.fragment import Unit, donor_of, owners, units_of
 from search.blocks import parse_keys
 from search.networks import build_network
 from search.spaces import get_arch

@@ -9,9 +9,8 @@ from timm.models import _registry
 from torch import nn
 
 from orchestrator.export import ExportSpec
-from orchestrator.export.lower.rewrite import linear_layernorm
+from orchestrator.export.lower.rewrite import linear_layernorm, spelled_out
 from orchestrator.export.lower.source import build_module
-from orchestrator.export.lower.spelled import spelled_out
 from search.networks.fusion import fuse_for_inference
 from tests.support.soak import rest_soaks
 

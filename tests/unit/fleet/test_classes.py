@@ -5,7 +5,7 @@ import json
 import pytest
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
-from orchestrator.fleet.classes import DeviceClass, parse_classes
+from orchestrator.fleet.units import DeviceClass, parse_classes
 from orchestrator.wire.errors import DeviceError
 from tests.support.bench import bench
 

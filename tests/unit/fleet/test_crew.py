@@ -8,10 +8,9 @@ import pytest
 
 from orchestrator.devices.lock import BusyError
 from orchestrator.fleet.crew import Crew, Limits
-from orchestrator.fleet.unit import UnfitUnit
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.fleet.units import UnfitUnit
 from orchestrator.journal.log import MeasurementLog, read_log
-from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord
+from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord, MeasurementRejectedError
 from orchestrator.measure.session import header_of, measure_by
 from orchestrator.wire.errors import AgentLost, DeviceError
 from tests.support.fake_device import POLICY, QUIET, VARIANT, FakeClient, device, subject

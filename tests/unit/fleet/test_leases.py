@@ -3,7 +3,7 @@
 import pytest
 
 from luts.format.errors import BlocktimeError
-from orchestrator.fleet.leases import MAX_LOSSES, LeaseEnded, Leases
+from orchestrator.fleet.crew import MAX_LOSSES, LeaseEnded, Leases
 
 WHY = BlocktimeError("the cable was pulled")
 

@@ -2,16 +2,15 @@
 
 import pytest
 
-from luts.format.cluster import Cluster
+from luts.format.processes import Cluster
 from orchestrator.devices import discover
 from orchestrator.devices.android.device import COMEBACK_TIMEOUT_S
 from orchestrator.devices.android.phones import AndroidPhone
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import Attached, Listing
-from orchestrator.fleet import local
-from orchestrator.fleet.classes import DeviceClass, parse_classes
-from orchestrator.fleet.local import open_local
+from orchestrator.fleet import units as local
 from orchestrator.fleet.stf import Farm
+from orchestrator.fleet.units import DeviceClass, open_local, parse_classes
 from orchestrator.tasks import fleet as task
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.wire.errors import DeviceError

@@ -5,8 +5,8 @@ import pytest
 from luts.format.errors import UsageError
 from orchestrator.devices.common.device import Access
 from orchestrator.fleet import stf
-from orchestrator.fleet.classes import DeviceClass
 from orchestrator.fleet.stf import Farm, open_leased
+from orchestrator.fleet.units import DeviceClass
 from orchestrator.wire.errors import DeviceError
 from tests.support.fake_device import device
 from tests.support.fake_stf import TOKEN, FakeStf

@@ -6,19 +6,20 @@ import pyarrow.compute as pc
 import pytest
 from scipy.stats import t as student_t
 
-from luts.estimate.aa import (
+from luts.estimate.estimation import Estimation
+from luts.estimate.ratios import (
     AA_MEMORY,
     MIN_SCORES,
+    AaDifference,
     AaHistory,
     first_history,
     history_of,
     interval_of,
+    load_variance,
 )
-from luts.estimate.estimation import Estimation
-from luts.estimate.location import location_and_se
-from luts.estimate.ratios import AaDifference, load_variance
+from luts.estimate.statistics import location_and_se
 from luts.format.errors import InvalidArtifactError
-from luts.format.samples import normalise_samples
+from luts.format.lut import normalise_samples
 from tests.support.lut_world import Noise, simulate
 
 ROUNDS = 20

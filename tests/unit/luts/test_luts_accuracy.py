@@ -3,10 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from luts.estimate.accuracy import kendall_tau, mape, share_within
-from luts.estimate.conformal import half_width
-from luts.estimate.reference import quiet_latency
-from luts.estimate.sessions import Session
+from luts.estimate.estimation import quiet_latency
+from luts.estimate.ratios import Session
+from luts.estimate.statistics import half_width, kendall_tau, mape, share_within
 
 MEASURED = [10.0, 20.0, 40.0]
 PREDICTED = [11.0, 19.0, 40.0]

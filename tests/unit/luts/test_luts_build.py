@@ -9,10 +9,8 @@ import pytest
 
 from luts.build import build_lut, prediction_half_width
 from luts.estimate.estimation import Estimation
-from luts.format.codec import encode
 from luts.format.errors import InvalidArtifactError
-from luts.format.lut import Lut
-from luts.format.samples import MAX_SAMPLE_NS, normalise_samples
+from luts.format.lut import MAX_SAMPLE_NS, Lut, encode, normalise_samples
 from luts.format.schema import KeyFeatures, ModelSpec
 from tests.support.lut_world import Study, make_study, make_world, model_spec
 

@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from luts.estimate.marginal import Marginal
-from luts.estimate.ratios import AaDifference, LoadRatio, ratio_estimates
-from luts.estimate.rows import Design, Rows, design_of
-from luts.estimate.solve import solve
-from luts.estimate.variance import LoadGroup, pooled_load_variance
+from luts.estimate.joint import Design, Marginal, Rows, design_of, solve
+from luts.estimate.ratios import AaDifference, LoadGroup, LoadRatio, pooled_load_variance, ratio_estimates
 from luts.format.schema import KeyFeatures
 
 MIB = 2**20

@@ -11,11 +11,9 @@ from luts.estimate.estimation import Estimation
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.classes import priced_for, said_of
-from orchestrator.plan.features import features_of_plan
-from orchestrator.plan.heads import NETWORKS as NETWORKS_A_HEAD
-from orchestrator.plan.heads import with_heads
-from orchestrator.simulate.truth import Costs, Truth
+from orchestrator.plan.plan import NETWORKS as NETWORKS_A_HEAD
+from orchestrator.plan.plan import features_of_plan, priced_for, said_of, with_heads
+from orchestrator.simulate.device import Costs, Truth
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import Arch, get_space
 from search.spaces.coverage import covered_space

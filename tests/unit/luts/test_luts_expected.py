@@ -6,9 +6,8 @@ import pytest
 
 import luts.format.store
 from luts.build import build_lut
-from luts.estimate.expected import TYPICAL, Expectation, expectation_of
+from luts.estimate.design import ROW_SD, TYPICAL, Expectation, Posterior, expectation_of, most_useful
 from luts.estimate.physics import WEIGHT_BYTES, physics_ms
-from luts.estimate.posterior import ROW_SD, Posterior, most_useful
 from luts.format.lut import Lut
 from luts.format.schema import Coefficients, KeyFeatures, KindPrior
 from luts.format.store import LutRef, LutStore

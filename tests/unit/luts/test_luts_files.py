@@ -9,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luts.build import build_lut
-from luts.format.codec import ENTRIES_FILE, META_FILE, MODELS_FILE, SAMPLES_FILE, decode, encode, encode_meta
 from luts.format.errors import InvalidArtifactError
-from luts.format.lut import Lut
-from luts.format.schema import Entry, MeasuredModel
-from luts.format.values import MAX_COUNT
+from luts.format.lut import (
+    ENTRIES_FILE,
+    META_FILE,
+    MODELS_FILE,
+    SAMPLES_FILE,
+    Lut,
+    decode,
+    encode,
+    encode_meta,
+)
+from luts.format.schema import MAX_COUNT, Entry, MeasuredModel
 from luts.verify import verify_lut, verify_values
 from tests.support.lut_world import make_study, make_world
 

@@ -1,6 +1,6 @@
 """Which entries rows can tell apart: checked on rows small enough to see it."""
 
-from luts.estimate.identify import identify, partners
+from luts.estimate.design import identify, partners
 
 CHAIN = [
     ("stem", "a", "a", "head"),

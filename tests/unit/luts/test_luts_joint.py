@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.rows import Rows
-from luts.format.numbers import MIB
-from luts.format.schema import KeyFeatures
+from luts.estimate.joint import JointFit, Rows, fit_entries
+from luts.format.schema import MIB, KeyFeatures
 from tests.support.lut_world import Noise, make_study, make_world
 
 FEATURES = {

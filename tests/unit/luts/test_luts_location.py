@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from luts.estimate.location import location_and_se, midmean
+from luts.estimate.statistics import location_and_se, midmean
 
 
 def test_midmean_averages_the_middle_half() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from luts.estimate.percentiles import Percentile, calls_needed, percentiles
-from luts.format.numbers import Floats
+from luts.estimate.statistics import Percentile, calls_needed, percentiles
+from luts.format.schema import Floats
 
 
 def calls_of(count: int) -> Floats:

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from luts.estimate.quantiles import binomial_quantile, normal_quantile, student_quantile
+from luts.estimate.statistics import binomial_quantile, normal_quantile, student_quantile
 
 PROBABILITIES = (0.001, 0.025, 0.05, 0.5, 0.9, 0.975, 0.999)
 

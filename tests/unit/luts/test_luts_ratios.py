@@ -4,11 +4,17 @@ import pyarrow.compute as pc
 import pytest
 
 from luts.estimate.estimation import Estimation
-from luts.estimate.ratios import AaDifference, noise_floor
-from luts.estimate.sessions import sessions
-from luts.estimate.variance import START_DF, START_LOAD_SD, LoadGroup, pooled_load_variance
+from luts.estimate.ratios import (
+    START_DF,
+    START_LOAD_SD,
+    AaDifference,
+    LoadGroup,
+    noise_floor,
+    pooled_load_variance,
+    sessions,
+)
 from luts.format.errors import InvalidArtifactError
-from luts.format.samples import normalise_samples
+from luts.format.lut import normalise_samples
 from tests.support.lut_world import Noise, simulate
 
 QUIET = Noise(load_sd=0.0, round_sd=0.0, outlier_share=0.0, drift_sd=0.3)

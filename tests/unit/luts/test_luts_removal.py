@@ -3,8 +3,7 @@ import pyarrow as pa
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.estimation import Estimation
-from luts.estimate.removal import RemovalCost, combine_removals, removal_cost
+from luts.estimate.estimation import Estimation, RemovalCost, combine_removals, removal_cost
 from tests.support.lut_world import Noise, make_study, make_world, simulate
 
 

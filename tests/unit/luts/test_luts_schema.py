@@ -3,8 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from luts.format.schema import KeyFeatures, LutInputs
-from luts.format.values import MAX_BLOCKS
+from luts.format.schema import MAX_BLOCKS, KeyFeatures, LutInputs
 from tests.support.lut_world import lut_inputs, model_spec
 
 

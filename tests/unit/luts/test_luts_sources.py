@@ -3,15 +3,22 @@
 import numpy as np
 import pytest
 
-from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.marginal import Marginal
-from luts.estimate.mixture import mixed_covariance, mixture, prior_covariance
-from luts.estimate.posterior import most_useful
-from luts.estimate.predictive import predictive_quantile
-from luts.estimate.prior import prior_of
-from luts.estimate.rows import Rows, design_of
-from luts.estimate.solve import learned_scale, solve
-from luts.estimate.sources import Source, with_sources
+from luts.estimate.design import most_useful, prior_of
+from luts.estimate.joint import (
+    JointFit,
+    Marginal,
+    Rows,
+    Source,
+    design_of,
+    fit_entries,
+    learned_scale,
+    mixed_covariance,
+    mixture,
+    prior_covariance,
+    solve,
+    with_sources,
+)
+from luts.estimate.statistics import predictive_quantile
 from luts.format.errors import UsageError
 from luts.format.schema import KeyFeatures
 
@@ -118,7 +125,7 @@ def test_sources_are_kept_only_where_rows_are_so_much_likelier_with_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert not fit_entries(rows(10), FEATURES, [LIKE]).dropped
-    monkeypatch.setattr("luts.estimate.sources.KEEP_LOG", 1000.0)
+    monkeypatch.setattr("luts.estimate.joint.KEEP_LOG", 1000.0)
     found = fit_entries(rows(10), FEATURES, [LIKE])
     assert found.dropped["like"] < -2, "likelier with it, by less than was asked"
     np.testing.assert_array_equal(found.ms, fit_entries(rows(10), FEATURES).ms)

@@ -153,10 +153,10 @@ def test_samples_are_decoded_in_one_thread(lut: Lut, tmp_path: Path) -> None:
     """Arrow's threads would give Python's bytes back while the interpreter ends, and abort the process."""
     path = LutStore([tmp_path]).write(lut) / "samples.parquet"
     counted = f"""
-import os, pathlib, luts.format.codec
-luts.format.codec.normalise_samples = lambda table: table
+import os, pathlib, luts.format.lut
+luts.format.lut.normalise_samples = lambda table: table
 before = len(os.listdir("/proc/self/task"))
-rows = luts.format.codec._decode_samples(pathlib.Path({str(path)!r}).read_bytes()).num_rows
+rows = luts.format.lut._decode_samples(pathlib.Path({str(path)!r}).read_bytes()).num_rows
 print(rows > 0, len(os.listdir("/proc/self/task")) - before)
 """
     result = subprocess.run([sys.executable, "-c", counted], capture_output=True, text=True, check=True)

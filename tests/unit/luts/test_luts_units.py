@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from luts.estimate.estimation import QuietLatency, class_latency, spread
 from luts.estimate.ratios import LoadRatio
-from luts.estimate.reference import QuietLatency
-from luts.estimate.units import class_latency, spread
 
 
 def quiet(ms, share=0.0):

@@ -9,17 +9,17 @@ import pyarrow.compute as pc
 import pytest
 
 from luts.build import build_lut
-from luts.format.codec import (
+from luts.format.errors import InvalidArtifactError
+from luts.format.lut import (
     ENTRIES_FILE,
     MAX_FILE_BYTES,
     META_FILE,
     MODELS_FILE,
     SAMPLES_FILE,
+    Lut,
     decode,
     encode,
 )
-from luts.format.errors import InvalidArtifactError
-from luts.format.lut import Lut
 from luts.format.schema import Conformal
 from luts.format.store import LutStore
 from luts.verify import rebuild, verify_lut, verify_values

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import BaseModel, ValidationError, model_validator
 
-from luts.format.messages import close_names, few, first_problem, unknown
+from luts.format.errors import close_names, few, first_problem, unknown
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,14 @@ import pytest
 from luts.estimate.physics import amounts
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutStore
-from luts.hybrid_keys import features_of_key
-from luts.published_lut import list_published, load_published_lut, read_published, read_table, write_published
+from luts.published import (
+    features_of_key,
+    list_published,
+    load_published_lut,
+    read_published,
+    read_table,
+    write_published,
+)
 from tests.support.bench import answer, bench
 
 SHARED = Path(os.environ.get("BLOCKTIME_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))

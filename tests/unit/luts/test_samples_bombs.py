@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luts.format.codec import _decode_samples
 from luts.format.errors import InvalidArtifactError
+from luts.format.lut import _decode_samples
 
 ROWS = 1000
 

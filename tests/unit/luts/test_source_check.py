@@ -9,12 +9,10 @@ from luts.format.errors import InvalidArtifactError
 from luts.format.lut import Lut
 from luts.format.schema import LutInputs
 from luts.format.store import LutStore, digest_of
-from luts.published_lut import PublishedBlock, PublishedLut, write_published
+from luts.published import PublishedBlock, PublishedLut, write_published
 from luts.share.location import location
-from luts.share.pull import pull, push
-from luts.share.repository import Repository
-from luts.source_check import check_sources
-from luts.verify import rebuild, verify_lut
+from luts.share.repository import Repository, pull, push
+from luts.verify import check_sources, rebuild, verify_lut
 from orchestrator.tasks.sources import Sources
 from tests.support.bench import bench
 from tests.unit.tasks.test_sources import WORLD, made, slower

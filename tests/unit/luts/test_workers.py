@@ -11,7 +11,7 @@ from tests.support.bench import module_environment
 
 PROGRAM = """
 import os, signal, sys, time
-from luts.format.workers import start_worker, worker_context
+from luts.format.processes import start_worker, worker_context
 
 def work(ours):
     ours.send("at work")
@@ -64,7 +64,7 @@ def test_what_is_left_behind_is_removed_without_a_word(tmp_path, name, code):
 BUSY = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from luts.format.workers import end_with_parent
+from luts.format.processes import end_with_parent
 
 def work(_):
     print(os.getpid(), flush=True)

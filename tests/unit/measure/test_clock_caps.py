@@ -1,8 +1,7 @@
 """A clock whose cap moves while it is measured: what was measured then does not count."""
 
-from orchestrator.journal.log import read_log
+from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.records import ChunkRecord, EndRecord
-from orchestrator.journal.samples import samples_table
 from tests.support.fake_device import POLICY, QUIET, device, run
 
 

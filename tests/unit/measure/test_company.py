@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 
 from orchestrator.agent.store import ModelStore
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, ChunkRecord, CompanyRecord, DecisionRecord
+from orchestrator.journal.records import (
+    BatchRecord,
+    ChunkRecord,
+    CompanyRecord,
+    DecisionRecord,
+    MeasurementRejectedError,
+)
 from orchestrator.measure.company import Finding, excess_after, excess_beside
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.simulate.__main__ import simulated_agent
-from orchestrator.simulate.document import write_model
-from orchestrator.simulate.noise import Noise
-from orchestrator.simulate.scenario import Scenario
+from orchestrator.simulate.device import Noise, Scenario, write_model
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
 from search.spaces import get_space
 from tests.support.served_agent import ServedDevice

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.measure.session import Subject
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 from tests.support.fake_device import FakeDevice
 from tools.benchmarks.controls import COMPANION, control, coverage_interval
 

@@ -6,13 +6,12 @@ import math
 import pytest
 
 from luts.format.errors import UsageError
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, ChunkRecord
+from orchestrator.journal.records import BatchRecord, ChunkRecord, MeasurementRejectedError
 from orchestrator.measure.session import Subject, measure
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentLost
-from orchestrator.wire.model_file import ModelFile
 from tests.support.fake_device import (
     POLICY,
     SHA,

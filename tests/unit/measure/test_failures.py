@@ -5,17 +5,16 @@ from dataclasses import replace
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.conditions import throttle_reason
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, FailureRecord
-from orchestrator.journal.throttle import throttle_reason
+from orchestrator.journal.records import BatchRecord, FailureRecord, MeasurementRejectedError
 from orchestrator.measure import readiness
 from orchestrator.measure.session import Subject, check_runtime, default_threads, measure, threads_warning
-from orchestrator.plan.policy import Policy
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.plan.plan import Policy
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.messages import DeviceState
 from tests.support.fake_device import QUIET, FakeClient, FakeDevice
 
 TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(7)}

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from luts.estimate.expected import TYPICAL
+from luts.estimate.design import TYPICAL
 from luts.format.errors import UsageError
 from luts.format.schema import Coefficients
 from luts.format.store import LutStore
@@ -13,10 +13,20 @@ from orchestrator.export import ExportSpec
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, Header, Identity
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.exports import BLOCK_S, SPLICED_BLOCK_S, START_S, export_seconds
-from orchestrator.plan.forecast import LOAD_S, device_seconds, forecast, plan_seconds
-from orchestrator.plan.policy import Policy
-from orchestrator.plan.sizing import FEWEST, plan_for_budget, plan_of_size
+from orchestrator.plan.plan import Policy
+from orchestrator.plan.sizing import (
+    BLOCK_S,
+    FEWEST,
+    LOAD_S,
+    SPLICED_BLOCK_S,
+    START_S,
+    device_seconds,
+    export_seconds,
+    forecast,
+    plan_for_budget,
+    plan_of_size,
+    plan_seconds,
+)
 from orchestrator.tasks.plan import PlanChoice, plan_profile
 from orchestrator.tasks.target import Target
 from orchestrator.wire.errors import DeviceError

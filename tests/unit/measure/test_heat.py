@@ -4,13 +4,11 @@ import dataclasses
 
 import pytest
 
-from orchestrator.journal.errors import MeasurementRejectedError
-from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, EndRecord
-from orchestrator.journal.samples import samples_table
+from orchestrator.journal.log import read_log, samples_table
+from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError
 from orchestrator.measure import readiness
-from orchestrator.measure.link import Link
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.measure.readiness import Link
+from orchestrator.wire.messages import DeviceState
 from tests.support.fake_device import POLICY, QUIET, SHA, TRUE_MS, FakeClient, FakeDevice, device, run
 
 

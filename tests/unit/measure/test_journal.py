@@ -6,7 +6,7 @@ import pytest
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.bundle.journal import BundleJournal, read_journal
-from orchestrator.journal.journal import Journal, read_records
+from orchestrator.journal.log import Journal, read_records
 
 RECORDS = [{"kind": "a", "n": i, "text": "ü" * i} for i in range(5)]
 

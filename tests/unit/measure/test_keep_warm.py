@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.agent.pace import KEEP_WARM_NS, Pace, spin
-from orchestrator.agent.timing import time_schedule
-from orchestrator.journal.errors import MeasurementRejectedError
+from orchestrator.agent.timing import KEEP_WARM_NS, Pace, spin, time_schedule
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import ChunkRecord, CompanyRecord, DecisionRecord
+from orchestrator.journal.records import ChunkRecord, CompanyRecord, DecisionRecord, MeasurementRejectedError
 from orchestrator.measure.company import Finding, excess_cold
 from orchestrator.measure.session import measure
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import RunResult
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.wire.messages import DeviceState
 from tests.support.fake_device import QUIET, SHA, TRUE_MS, VARIANT, FakeClient, FakeDevice, subject
 
 POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0, self_test=True)

@@ -1,6 +1,6 @@
 """Load times told from a journal's batches."""
 
-from orchestrator.journal.loads import LoadTimes, load_times
+from orchestrator.journal.conditions import LoadTimes, load_times
 from orchestrator.journal.records import BatchRecord
 
 

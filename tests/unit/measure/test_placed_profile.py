@@ -8,17 +8,17 @@ from luts.verify import verify_lut
 from orchestrator.cli.main import app
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import Report
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import described
 from orchestrator.journal.log import placements, read_log
 from orchestrator.journal.records import PlacementRecord
 from orchestrator.journal.runs import Run
 from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
-from orchestrator.wire.model_file import ModelFile
-from orchestrator.wire.replies import PlacedOperation, Placement
+from orchestrator.wire.client import ModelFile
+from orchestrator.wire.messages import PlacedOperation, Placement
 from search.spaces import get_space
 from tests.support.fake_device import QUIET, FakeClient, FakeDevice
 

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.journal.placement import migrated_operations
+from orchestrator.journal.conditions import migrated_operations
 
 UNITS = ("cpu", "gpu", "neural_engine")
 OPERATIONS = st.lists(

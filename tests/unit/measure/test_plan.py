@@ -5,13 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from luts.estimate.expected import TYPICAL
-from luts.estimate.joint import fit_entries
-from luts.estimate.rows import Rows
+from luts.estimate.design import TYPICAL
+from luts.estimate.joint import Rows, fit_entries
 from luts.format.errors import UsageError
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.features import features_of
-from orchestrator.plan.plan import model_id
+from orchestrator.plan.plan import features_of, model_id
 from orchestrator.plan.sizing import plan_of_size
 from search.blocks import check_chain, parse_key, parse_keys
 from search.spaces import get_arch, get_space

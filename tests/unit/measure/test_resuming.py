@@ -16,17 +16,14 @@ from luts.format.errors import InvalidArtifactError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.agent.store import ModelStore
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.journal.errors import MeasurementRejectedError
-from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, EndRecord, Header
-from orchestrator.journal.samples import JournalSamples, samples_table
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.log import JournalSamples, read_log, samples_table
+from orchestrator.journal.records import BatchRecord, EndRecord, Header, MeasurementRejectedError
 from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.simulate.__main__ import simulated_agent
-from orchestrator.simulate.document import write_model
-from orchestrator.simulate.scenario import SCENARIOS
+from orchestrator.simulate.device import SCENARIOS, write_model
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
 from search.spaces import get_space
 from tests.support.served_agent import ServedDevice

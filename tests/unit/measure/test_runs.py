@@ -3,7 +3,7 @@
 import pytest
 
 from luts.format.errors import UsageError
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import find_run
 
 

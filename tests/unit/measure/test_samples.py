@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from luts.estimate import sessions as module
+from luts.estimate import ratios as module
 from luts.estimate.estimation import Estimation
-from luts.estimate.location import location_and_se
+from luts.estimate.statistics import location_and_se
 from luts.format.errors import InvalidArtifactError
-from orchestrator.journal.log import read_log
+from orchestrator.journal.log import JournalSamples, read_log, samples_table
 from orchestrator.journal.records import BatchRecord, ChunkRecord
-from orchestrator.journal.samples import JournalSamples, samples_table
 from orchestrator.measure.session import measure
 from tests.support.fake_device import POLICY, QUIET, VARIANT, device, subject
 

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from luts.estimate.expected import TYPICAL
-from orchestrator.plan.build import make_plan
+from luts.estimate.design import TYPICAL
+from orchestrator.plan.build import make_plan, spares, without
 from orchestrator.plan.plan import Plan
-from orchestrator.plan.spares import spares, without
 from search.blocks import check_chain, parse_keys
 from search.spaces import get_space
 

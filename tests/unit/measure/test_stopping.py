@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from luts.estimate.conformal import half_width
+from luts.estimate.statistics import half_width
 from orchestrator.measure.session import measure
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from tests.support.fake_device import POLICY, SHA, TRUE_MS, VARIANT, FakeDevice, subject
 
 

@@ -7,23 +7,21 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from orchestrator.journal.conditions import MemoryUse, usage_of
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, Header
-from orchestrator.journal.slowdown import slowdown
-from orchestrator.journal.sustained import Point, all_percentiles, in_rows, points_of
-from orchestrator.journal.usage import MemoryUse, usage_of
-from orchestrator.measure.failures import ReferenceFailedError
-from orchestrator.measure.link import Link
+from orchestrator.journal.sustained import Point, all_percentiles, in_rows, points_of, slowdown
+from orchestrator.measure.readiness import Link, ReferenceFailedError
 from orchestrator.measure.session import identity_of
 from orchestrator.measure.sustained import run_sustained, worked_s
-from orchestrator.report.sustained_figure import save
-from orchestrator.simulate.noise import Noise, Processor, Throttling
+from orchestrator.report.figures import save_sustained as save
+from orchestrator.simulate.device import Noise, Processor, Throttling
 from orchestrator.tasks import target
 from orchestrator.tasks.sustained import measure_sustained
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import RunResult
-from orchestrator.wire.device_state import DeviceState
 from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.messages import DeviceState
 from tests.support.fake_device import POLICY, QUIET, SHA, VARIANT, FakeClient, FakeDevice, subject
 
 MODEL_MS, MODEL = 20.0, "model00"

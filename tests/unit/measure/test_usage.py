@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 
 from luts.format.store import lut_store
-from orchestrator.journal.conditions import described
+from orchestrator.journal.conditions import Usage, described, usages_of
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import UsageRecord
-from orchestrator.journal.usage import Usage, usages_of
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.measure.usage import memory_of
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import RunResult
-from orchestrator.wire.device_state import DeviceState
+from orchestrator.wire.messages import DeviceState
 from tests.support.fake_device import QUIET, SHA, TRUE_MS, VARIANT, FakeClient, FakeDevice, subject
 
 POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from luts.estimate.percentiles import Percentile, Percentiles, percentiles
+from luts.estimate.statistics import Percentile, Percentiles, percentiles
 from orchestrator.measure.validate import Compared, Validation, compare, summarise
 from orchestrator.plan.plan import model_id
 from search.spaces import get_arch

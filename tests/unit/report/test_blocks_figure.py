@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from orchestrator.report.blocks_figure import spread
+from orchestrator.report.figures import spread
 
 
 @pytest.mark.parametrize("wanted", [[0.5, 0.5, 0.5], [0.1, 0.9], [0.30, 0.31, 0.36, 0.80, 0.80], [], [0.4]])

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from luts.format.errors import UsageError
-from orchestrator.breakdown.attribution import by_tracer
-from orchestrator.breakdown.document import NetworkBreakdown
+from orchestrator.breakdown.attribution import NetworkBreakdown, by_tracer
 from orchestrator.breakdown.roofline import Operator, Roof
-from orchestrator.report.operators_figure import group_of, operators_figure, write_operators_figure
+from orchestrator.report.figures import group_of, operators_figure, write_operators_figure
 
 OPERATORS = (
     Operator("a", "attention", "projection", 1.0, 10_000_000, 1_000_000),

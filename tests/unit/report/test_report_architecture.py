@@ -2,10 +2,10 @@
 
 import json
 
-from orchestrator.report.architecture_figure import architecture_figure, steps
 from orchestrator.report.draw import NARROW_PX, WIDE_PX
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render
+from orchestrator.report.search_sections import architecture_figure, steps
 from tests.support.report_world import LARGE, SMALL, make_measured, write_run
 
 

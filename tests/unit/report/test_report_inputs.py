@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from luts.format.code_version import CodeVersion
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.provenance import CodeVersion
 from luts.format.store import LutStore
 from orchestrator.cli.exit_codes import exit_code
 from orchestrator.measure.validate import Validation
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render
-from orchestrator.winner.choice import MeasuredBest
+from orchestrator.winner.winner import MeasuredBest
 from search.algorithms.record import LutPin, Provenance
 from tests.support.report_world import (
     LARGE,

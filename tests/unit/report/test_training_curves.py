@@ -7,7 +7,7 @@ import pytest
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render
-from orchestrator.report.training_figure import training_figure
+from orchestrator.report.search_sections import training_figure
 from search.supernet.train.logs import COLUMNS, LogRow, read_log
 from tests.support.report_world import write_run
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.models.efficientvit_msra import CascadedGroupAttention
 
 from luts.format.errors import UsageError
-from orchestrator.export.lower.weights import build_seeded, settle
+from orchestrator.export.lower.source import build_seeded, settle
 from search.blocks import parse_key
 from search.networks import build_block, build_network
 from search.networks.efficientvit import CascadedAttention, DistanceBias

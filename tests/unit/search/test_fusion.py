@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from search.blocks import kinds, parse_key
 from search.networks import build_block, build_network
 from search.networks.fusion import Constant, OfWeights, fuse_for_inference

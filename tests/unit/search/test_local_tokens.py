@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from luts.format.errors import UsageError
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from search.blocks import check_chain, parse_key, parse_keys
 from search.networks import module_of
 from search.networks.network import build_group

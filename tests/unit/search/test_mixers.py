@@ -12,7 +12,7 @@ from timm.models.swin_transformer import WindowAttention, window_partition, wind
 from timm.models.vision_transformer import Attention as VitAttention
 
 from luts.format.errors import UsageError
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.networks import module_of
 from search.networks.fusion import fuse_for_inference

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from luts.format.errors import UsageError
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from search.networks import build_network
 from search.spaces import get_arch, get_space
 from search.supernet.model.supernet import Supernet

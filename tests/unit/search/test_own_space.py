@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from luts.format.errors import UsageError
-from luts.format.values import NAME_PATTERN
+from luts.format.schema import NAME_PATTERN
 from search.blocks import Conv, FcHead
 from search.spaces import Arch, Space, Stage, get_arch, get_space, list_spaces, register_space, registry
 

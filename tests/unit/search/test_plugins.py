@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from luts.format.errors import UsageError
-from search.algorithms.evaluation.pool import ProcessPool
+from search.algorithms.evaluation import ProcessPool
 from search.blocks import kinds, parse_key
 from search.networks import build_network, module_of
 from search.spaces import get_arch, get_space, list_spaces, plugins

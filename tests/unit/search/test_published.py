@@ -5,7 +5,7 @@ import torch
 
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from orchestrator.tasks.networks import named_network
 from search.blocks import check_chain, parse_keys
 from search.networks import build_network

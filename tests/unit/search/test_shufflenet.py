@@ -3,7 +3,7 @@
 import torch
 from torchvision.models import shufflenet_v2_x1_0
 
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.networks import build_network
 from search.networks.shufflenet import shuffle_channels

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.networks import module_of
 from search.networks.t2t import SoftSplit

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 
 from luts.format.errors import UsageError
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key, parse_keys
 from search.networks import build_group, build_network, module_of
 

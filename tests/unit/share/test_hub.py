@@ -5,8 +5,7 @@ from huggingface_hub import constants
 
 from luts.format.errors import StorageError
 from luts.share.location import location
-from luts.share.pull import pull, push
-from luts.share.repository import Repository
+from luts.share.repository import Repository, pull, push
 from tests.support.fake_hub import FakeHub, serving
 
 URL = "hf://datasets/user/luts/here"

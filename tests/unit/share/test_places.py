@@ -13,8 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from luts.format.errors import InvalidArtifactError, StorageError, UsageError
 from luts.share.location import location
-from luts.share.pull import pull, push
-from luts.share.repository import Repository
+from luts.share.repository import Repository, pull, push
 
 
 @pytest.fixture(scope="module")

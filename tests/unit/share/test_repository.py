@@ -8,13 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from luts.format.codec import MAX_FILE_BYTES
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.origin import read_origin
+from luts.format.lut import MAX_FILE_BYTES
+from luts.format.provenance import read_origin
 from luts.format.store import LutStore
 from luts.share.location import Folder, location
-from luts.share.pull import note_verified, pull, push, sign_lut
-from luts.share.repository import Repository
+from luts.share.repository import Repository, note_verified, pull, push, sign_lut
 
 
 def dated(lut, created):

@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.agent.device.identity import agent_info
-from orchestrator.agent.ramp import Ramp
+from orchestrator.agent.device import agent_info
 from orchestrator.agent.store import ModelStore
-from orchestrator.agent.timing import time_schedule
+from orchestrator.agent.timing import Ramp, time_schedule
 from orchestrator.devices.simulated import scenario_of, simulated_program
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.simulate.__main__ import simulated_agent
-from orchestrator.simulate.document import read_model, write_model
+from orchestrator.simulate.device import (
+    SCENARIOS,
+    ClockRamp,
+    Noise,
+    Scenario,
+    Throttling,
+    Truth,
+    read_model,
+    write_model,
+)
 from orchestrator.simulate.machine import RUNTIME, Machine
-from orchestrator.simulate.noise import ClockRamp, Noise, Throttling
-from orchestrator.simulate.scenario import SCENARIOS, Scenario
-from orchestrator.simulate.truth import Truth
 from orchestrator.wire.errors import OpError
 
 BLOCKS = ("conv(in=3,out=16,k=3,s=2)@64", "head.fc(in=16,classes=10)@32")

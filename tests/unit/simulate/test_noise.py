@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestrator.simulate.noise import Noise, Processor, StolenCore, Throttling
+from orchestrator.simulate.device import Noise, Processor, StolenCore, Throttling
 
 MS = 1_000_000
 NO_NOISE = Noise()

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 
-from luts.estimate.accuracy import mape
-from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.rows import Rows
+from luts.estimate.joint import JointFit, Rows, fit_entries
+from luts.estimate.statistics import mape
 from luts.format.latency import latency_ms
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.features import features_of
-from orchestrator.plan.plan import PlanModel
-from orchestrator.simulate.truth import Costs, Truth, handed_mib
+from orchestrator.plan.plan import PlanModel, features_of
+from orchestrator.simulate.device import Costs, Truth, handed_mib
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
 

@@ -7,8 +7,7 @@ import pytest
 
 from luts.format.errors import UsageError
 from luts.format.latency import latency_ms
-from orchestrator.simulate.scenario import SCENARIOS, Scenario, find_scenario, parse_scenario
-from orchestrator.simulate.truth import Costs, Truth
+from orchestrator.simulate.device import SCENARIOS, Costs, Scenario, Truth, find_scenario, parse_scenario
 from search.blocks import boundary_bytes, parse_key, parse_keys
 from search.spaces import get_space
 

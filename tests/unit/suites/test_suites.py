@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from luts.estimate.percentiles import percentiles
+from luts.estimate.statistics import percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.schema import LutMeta
 from luts.published import load_published, reference_root
@@ -13,7 +13,7 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.export.lower.source import build_module
 from orchestrator.suites import list_suites, load_suite
-from orchestrator.suites.comparison import Measured, compare
+from orchestrator.suites.suite import Measured, compare
 from orchestrator.tasks import suite
 from orchestrator.tasks.networks import at_resolution, named_network
 from search.blocks import parse_key

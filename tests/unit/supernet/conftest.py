@@ -9,7 +9,7 @@ from torch import nn
 
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
-from search.supernet.teacher.teacher import Teacher
+from search.supernet.train.teacher import Teacher
 
 
 @pytest.fixture(scope="module", autouse=True)

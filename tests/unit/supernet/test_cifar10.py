@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from luts.format.errors import InvalidArtifactError
-from search.supernet.data import cifar10
-from search.supernet.data.pickled import values_of
-from search.supernet.data.sources import open_source
-from search.supernet.data.split import split_source
+from search.supernet.data import sources as cifar10
+from search.supernet.data.images import split_source
+from search.supernet.data.sources import open_source, values_of
 
 
 def batch(pixels: np.ndarray, labels: list[int]) -> bytes:

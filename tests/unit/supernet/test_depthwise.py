@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from search.supernet.train.depthwise import GroupedGradients
-from search.supernet.train.precision import Precision
+from search.supernet.train.optimizer import GroupedGradients, Precision
 
 
 def gradients(network, images, context):
@@ -41,7 +40,7 @@ def test_grouped_convolutions_without_a_bias_alone_are_taken(monkeypatch):
         return nn.functional.conv2d(x, weight, None, *how)
 
     monkeypatch.setattr(
-        "search.supernet.train.depthwise._GroupedConvolution.apply",
+        "search.supernet.train.optimizer._GroupedConvolution.apply",
         convolution,
     )
     x = torch.randn(2, 8, 5, 5)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from luts.format.errors import UsageError
-from search.algorithms.interfaces.objectives import ObjectiveOpener, moved
+from search.algorithms.objectives import ObjectiveOpener, moved
 from search.spaces import get_space
+from search.supernet import inherit as evaluate
 from search.supernet.data.images import ImageData
-from search.supernet.inherit import evaluate
-from search.supernet.inherit.evaluate import InheritedAccuracy, open_inherited
-from search.supernet.model.device import choose_device, workers_on
+from search.supernet.inherit import InheritedAccuracy, open_inherited
+from search.supernet.model.supernet import choose_device, workers_on
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.trainer import Trainer

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from search.supernet.recipe.distill import Distillation, in_place
+from search.supernet.recipe.recipe import Distillation, in_place
 
 STUDENT = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])
 """Softmax (3/4, 1/4) and (1/2, 1/2)."""

@@ -9,8 +9,8 @@ from orchestrator.cli.exit_codes import exit_code
 from orchestrator.cli.main import app
 from orchestrator.tasks.progress import Step
 from orchestrator.tasks.train import train_supernet
-from search.supernet.train import probe
-from search.supernet.train.checkpoint_info import read_info
+from search.supernet.train import logs as probe
+from search.supernet.train.checkpoint import read_info
 from search.supernet.train.step import TrainingDivergedError
 
 RECIPE = """

@@ -11,8 +11,7 @@ from search.networks import build_group
 from search.networks.attention import attention
 from search.networks.mobilevit import unfold_patches
 from search.spaces import get_space
-from search.supernet.model.drop_path import DropPath, leaving_out
-from search.supernet.model.supernet import Supernet
+from search.supernet.model.supernet import DropPath, Supernet, leaving_out
 
 SPACE = get_space("autovit-nano").with_classes(10)
 

@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from search.supernet.data.augment import MEAN, STD
-from search.supernet.data.images import ImageData
+from search.supernet.data.images import MEAN, STD, ImageData, split_source
 from search.supernet.data.sources import open_source
-from search.supernet.data.split import split_source
 from search.supernet.recipe.recipe import Augmentation
 from search.supernet.recipe.schedule import Part
 

@@ -17,12 +17,10 @@ from orchestrator.tasks.phones import open_phone
 from orchestrator.tasks.search import find_network
 from search.algorithms import open_objective
 from search.spaces import get_space
-from search.supernet.data.images import ImageData, open_data
+from search.supernet import inherit as recalibrate
+from search.supernet.data.images import ImageData, open_data, split_source
 from search.supernet.data.sources import open_source
-from search.supernet.data.split import split_source
-from search.supernet.inherit.evaluate import InheritedAccuracy, open_inherited
-from search.supernet.inherit.prefixes import PrefixCache
-from search.supernet.inherit.recalibrate import recalibrate
+from search.supernet.inherit import InheritedAccuracy, PrefixCache, open_inherited
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.trainer import Trainer
@@ -110,14 +108,14 @@ def test_what_was_trained_in_bf16_is_judged_in_it_where_the_processor_computes_i
     fp32 = InheritedAccuracy(supernet, info, digits, calibration_batches=1)
     recipe = info.recipe.model_copy(update={"precision": "bf16"})
     trained_so = info.model_copy(update={"recipe": recipe})
-    monkeypatch.setattr("search.supernet.inherit.evaluate.computes_in_bf16", lambda _: True)
+    monkeypatch.setattr("search.supernet.inherit.computes_in_bf16", lambda _: True)
     bf16 = InheritedAccuracy(supernet, trained_so, digits, calibration_batches=1)
     assert bf16.fingerprint != fp32.fingerprint
     assert bf16.accuracy(arch) == InheritedAccuracy(
         supernet, trained_so, digits, calibration_batches=1
     ).accuracy(arch)
     assert abs(bf16.accuracy(arch) - fp32.accuracy(arch)) < 0.05
-    monkeypatch.setattr("search.supernet.inherit.evaluate.computes_in_bf16", lambda _: False)
+    monkeypatch.setattr("search.supernet.inherit.computes_in_bf16", lambda _: False)
     assert (
         InheritedAccuracy(supernet, trained_so, digits).fingerprint
         == InheritedAccuracy(supernet, info, digits).fingerprint
@@ -171,7 +169,7 @@ def test_validation_images_are_opened_by_the_final_evaluation_alone(tmp_path, mo
         return dataclasses.replace(source, image=noted)
 
     monkeypatch.setattr("search.supernet.data.images.open_source", watched)
-    monkeypatch.setattr("search.supernet.inherit.evaluate.open_source", watched)
+    monkeypatch.setattr("search.supernet.inherit.open_source", watched)
     space = get_space("autovit-nano")
     recipe = TINY.model_copy(update={"held_out": 0.4, "batch_size": 128})
     Trainer(space, open_data("digits", space, recipe), recipe, tmp_path, oracle(ImageData(source))).run()

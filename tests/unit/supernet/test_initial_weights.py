@@ -14,9 +14,7 @@ from search.networks import build_network
 from search.spaces import get_space
 from search.supernet.data.images import ImageData
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.checkpoint_info import read_info
-from search.supernet.train.initial import Initial, classifier_parameters
+from search.supernet.train.checkpoint import Initial, classifier_parameters, load_supernet, read_info
 from search.supernet.train.trainer import Trainer
 
 SPACE = get_space("autovit-nano")

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save
 from search.spaces import get_space
 from search.supernet.model.supernet import Supernet
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.teacher.label_file import LabelHeader
-from search.supernet.teacher.stored_labels import StoredLabels
 from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.teacher import LabelHeader, StoredLabels
 from search.supernet.train.trainer import Trainer
 
 OLD = Path(__file__).parent / "old_format"

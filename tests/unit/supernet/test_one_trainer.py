@@ -7,7 +7,7 @@ import pytest
 
 from search.spaces import get_space
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.one_trainer import BusyFolderError, only_training
+from search.supernet.train.checkpoint import BusyFolderError, only_training
 from search.supernet.train.trainer import Trainer
 
 

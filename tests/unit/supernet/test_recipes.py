@@ -8,10 +8,15 @@ import torch
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from search.spaces import get_space
-from search.supernet.recipe.recipe import Augmentation, Recipe
-from search.supernet.recipe.recipe_files import changed, get_recipe, recipe_names
+from search.supernet.recipe.recipe import (
+    Augmentation,
+    Recipe,
+    changed,
+    get_recipe,
+    recipe_names,
+    resolutions_of,
+)
 from search.supernet.recipe.schedule import Schedule
-from search.supernet.recipe.scope import resolutions_of
 
 BASE = Recipe(name="r", epochs=2, batch_size=8, learning_rate=1e-3)
 

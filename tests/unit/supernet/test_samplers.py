@@ -7,8 +7,7 @@ import pytest
 
 from luts.format.errors import UsageError
 from search.spaces import get_space, list_spaces
-from search.supernet.recipe.samplers import STRATA, get_sampler
-from search.supernet.recipe.sizes import largest, smallest
+from search.supernet.recipe.samplers import STRATA, get_sampler, largest, smallest
 
 NANO = get_space("autovit-nano")
 

@@ -18,12 +18,10 @@ from search.algorithms import InProcess, SearchSettings, register_objective
 from search.spaces import get_arch, get_space
 from search.spaces.scope import Scope
 from search.supernet.data.images import open_data
-from search.supernet.inherit.evaluate import InheritedAccuracy
-from search.supernet.recipe.recipe import Recipe
-from search.supernet.recipe.recipe_files import get_recipe
+from search.supernet.inherit import InheritedAccuracy
+from search.supernet.recipe.recipe import Recipe, get_recipe, part_of, scope_of
 from search.supernet.recipe.samplers import get_sampler
-from search.supernet.recipe.scope import part_of, scope_of
-from search.supernet.train.checkpoint_info import read_info, write_info
+from search.supernet.train.checkpoint import read_info, write_info
 from search.supernet.train.trainer import Trainer
 from tests.support.winner_world import make_lut
 

@@ -9,8 +9,8 @@ import torch
 from luts.format.errors import InvalidArtifactError
 from search.spaces import get_space
 from search.supernet.recipe.recipe import Augmentation, Recipe
-from search.supernet.train.checkpoint_info import read_info
-from search.supernet.train.sgd import PlainSgd
+from search.supernet.train.checkpoint import read_info
+from search.supernet.train.optimizer import PlainSgd
 from search.supernet.train.trainer import Trainer
 from tests.support.cut_off import cut_off
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from search.spaces import get_space
-from search.supernet.inherit.sharing import efficiency, partition, sharing
+from search.supernet import inherit as sharing
+from search.supernet.inherit import efficiency, partition
 from search.supernet.model.supernet import Supernet
-from search.supernet.recipe.sizes import largest, smallest
+from search.supernet.recipe.samplers import largest, smallest
 
 NANO = get_space("autovit-nano")
 

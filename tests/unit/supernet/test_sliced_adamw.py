@@ -8,7 +8,7 @@ import torch
 
 from luts.format.errors import InvalidArtifactError
 from search.spaces import get_space, list_spaces
-from search.supernet.model.slices import Slice, disjoint
+from search.supernet.model.elastic import Slice, disjoint
 from search.supernet.model.supernet import Supernet
 from search.supernet.train.optimizer import SlicedAdamW
 

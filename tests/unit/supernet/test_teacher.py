@@ -6,8 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from search.supernet.teacher.teacher import Teacher
-from search.supernet.teacher.weights import PACKAGES, load_teacher
+from search.supernet.train.teacher import PACKAGES, Teacher, load_teacher
 
 
 def test_teacher_sees_what_the_subnet_sees(digits, oracle):

@@ -10,13 +10,9 @@ from torch import nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.spaces import get_space
-from search.supernet.recipe.distill import Distillation
-from search.supernet.recipe.recipe import Recipe
+from search.supernet.recipe.recipe import Distillation, Recipe
 from search.supernet.recipe.schedule import Schedule
-from search.supernet.teacher.label_file import LabelHeader
-from search.supernet.teacher.stored_labels import StoredLabels
-from search.supernet.teacher.teacher import Teacher
-from search.supernet.teacher.teacher_logits import TeacherLogits
+from search.supernet.train.teacher import LabelHeader, StoredLabels, Teacher, TeacherLogits
 from search.supernet.train.trainer import Trainer
 
 HEADER = LabelHeader(teacher="a" * 64, data="b" * 64, images="c" * 64, classes=4, top_k=2, steps=2, batch=3)
@@ -126,7 +122,7 @@ def test_full_disk_keeps_what_was_stored(tmp_path, monkeypatch):
 
     labels = StoredLabels(tmp_path, HEADER, _Asked())
     labels.logits(1, 8, IMAGES)
-    monkeypatch.setattr("luts.format.atomic_file.os.fsync", full)
+    monkeypatch.setattr("luts.format.files.os.fsync", full)
     with pytest.raises(BlocktimeError, match="No space left"):
         labels.flush()
     assert path.read_bytes() == before

@@ -14,7 +14,7 @@ from orchestrator.tasks.train import train_supernet
 from orchestrator.tasks.trained import Trained
 from search.spaces import get_arch, get_space
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.initial import Initial
+from search.supernet.train.checkpoint import Initial
 from search.supernet.train.trainer import Trainer
 
 NAME = "timm:mobilenetv3_small_050"
@@ -57,7 +57,7 @@ def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, 
     assert not any(name.startswith(("conv_stem", "bn1", "blocks.0")) for name in moved)
     assert "conv_head.weight" in moved
 
-    monkeypatch.setattr("search.supernet.inherit.evaluate.open_source", lambda _: small.source)
+    monkeypatch.setattr("search.supernet.inherit.open_source", lambda _: small.source)
     monkeypatch.setattr("search.supernet.data.images.split_source", lambda *_: small.split)
     modules = {}
 

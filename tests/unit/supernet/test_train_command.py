@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.cli.main import app
-from search.supernet.inherit.final import FinalScore, record_final
+from search.supernet.inherit import FinalScore, record_final
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_options_without_effect_are_refused(tmp_path, options, why):
 
 
 def test_a_gpu_for_each_process_or_a_refusal(monkeypatch):
-    from search.supernet.train.distributed import local_device
+    from search.supernet.train.step import local_device
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert local_device("cuda").index == 0

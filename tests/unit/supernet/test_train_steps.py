@@ -8,10 +8,8 @@ import torch
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.spaces import get_space
-from search.supernet.recipe.recipe import Recipe
-from search.supernet.recipe.recipe_files import get_recipe
-from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.checkpoint_info import read_info
+from search.supernet.recipe.recipe import Recipe, get_recipe
+from search.supernet.train.checkpoint import load_supernet, read_info
 from search.supernet.train.step import TrainingDivergedError
 from search.supernet.train.trainer import Trainer
 
@@ -187,7 +185,7 @@ def test_failing_disk_keeps_the_checkpoint_before(small, tmp_path, monkeypatch):
 
     def fill(progress):
         if progress.step == 6:
-            monkeypatch.setattr("luts.format.atomic_file.os.fsync", full)
+            monkeypatch.setattr("luts.format.files.os.fsync", full)
 
     with pytest.raises(BlocktimeError, match="No space left on device"):
         trainer.run(fill)

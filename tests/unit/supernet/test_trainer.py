@@ -10,22 +10,16 @@ from PIL import Image
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from search.spaces import get_space
-from search.supernet.data.augment import rand_augmented, seeded
-from search.supernet.data.batches import training_batches
-from search.supernet.data.images import ImageData
+from search.supernet.data.images import ImageData, rand_augmented, seeded, training_batches
 from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.recipe.samplers import get_sampler
 from search.supernet.recipe.schedule import Part, Schedule
-from search.supernet.train import probe
-from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.checkpoint_info import read_info
-from search.supernet.train.compute import ComputeSettings
-from search.supernet.train.distributed import Group
-from search.supernet.train.ema import WeightAverage
-from search.supernet.train.progress import Meter, Progress
-from search.supernet.train.run_folder import BEST
-from search.supernet.train.step import TrainingDivergedError
+from search.supernet.train import logs as probe
+from search.supernet.train.checkpoint import BEST, load_supernet, read_info
+from search.supernet.train.logs import Meter, Progress
+from search.supernet.train.optimizer import WeightAverage
+from search.supernet.train.step import ComputeSettings, Group, TrainingDivergedError
 from search.supernet.train.trainer import Trainer
 from tests.support.cut_off import cut_off
 

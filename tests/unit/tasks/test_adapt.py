@@ -4,12 +4,11 @@ import random
 
 import pytest
 
-from luts.estimate.accuracy import mape
+from luts.estimate.statistics import mape
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.devices.simulated import scenario_of
-from orchestrator.simulate.scenario import Scenario
-from orchestrator.simulate.truth import Truth
+from orchestrator.simulate.device import Scenario, Truth
 from orchestrator.tasks.adapt import adapt
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from luts.format.errors import StorageError
-from orchestrator.export.artifacts.cache import ArtifactCache
+from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.tasks.cache import cache_parts, trim_cache
 from tests.support.bench import bench
 from tests.unit.export.test_artifact_cache import SPEC, write

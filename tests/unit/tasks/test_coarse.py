@@ -8,9 +8,9 @@ import pytest
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
-from orchestrator.simulate.scenario import SCENARIOS
+from orchestrator.simulate.device import SCENARIOS
 from search.algorithms import Budget
-from search.algorithms.study.coarse import largest_within
+from search.algorithms.study import largest_within
 from search.spaces import arch_from_json
 from tests.support.bench import bench
 from tests.support.search_world import NANO, make_price

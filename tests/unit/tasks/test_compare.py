@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.accuracy import program
-from orchestrator.accuracy.guesses import Guesses
+from orchestrator.accuracy.predictions import Guesses
 from orchestrator.export import Artifact
 from orchestrator.export.artifacts.artifact import Report
-from orchestrator.export.lower.mil import UnknownOperatorError
+from orchestrator.export.lower.coreml import UnknownOperatorError
 from orchestrator.export.lower.source import build_module
-from orchestrator.report.pareto_figure import save
+from orchestrator.report.figures import save_pareto as save
 from orchestrator.tasks import candidates, compare, latencies
 from orchestrator.tasks.candidates import read_candidates, seen_by_timm, split_weights
 from orchestrator.tasks.compare import compare_networks, pareto
@@ -25,7 +25,7 @@ from orchestrator.tasks.judge import Question, judge_model, open_judge
 from orchestrator.tasks.latencies import Timing
 from orchestrator.tasks.progress import silent
 from orchestrator.tasks.target import Target
-from orchestrator.wire.model_file import ModelFile, file_digest
+from orchestrator.wire.client import ModelFile, file_digest
 from search.spaces import get_space
 
 ARCH = get_space("autovit-nano").with_classes(8).sample(random.Random(1))

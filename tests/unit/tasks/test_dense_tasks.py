@@ -96,7 +96,7 @@ def test_a_backbone_of_a_file(world, backbone, tmp_path):
 def test_a_backbone_that_a_training_made(world, tmp_path, backbone):
     from orchestrator.tasks.evaluate import open_evaluator
     from orchestrator.tasks.train import train_supernet
-    from search.supernet.recipe.recipe_files import changed, get_recipe
+    from search.supernet.recipe.recipe import changed, get_recipe
 
     recipe = changed(get_recipe("finetune"), {"arch": backbone.to_json(), "epochs": 1, "batch_size": 512}, {})
     train_supernet(None, "digits", tmp_path / "alone", recipe, on="cpu")

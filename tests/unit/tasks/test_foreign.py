@@ -14,9 +14,9 @@ from luts.format.errors import UsageError
 from luts.format.latency import EntryCost, LatencyModel, Prediction
 from luts.format.lut import Lut
 from luts.format.store import LutRef, LutStore
-from orchestrator.agent.device.state import describe_host
+from orchestrator.agent.device import describe_host
 from orchestrator.devices.simulated import scenario_of
-from orchestrator.simulate.truth import Truth
+from orchestrator.simulate.device import Truth
 from orchestrator.tasks.coarse import find_largest
 from orchestrator.tasks.foreign import Foreign, Spread, device_spread, for_device, foreign, warning
 from orchestrator.tasks.phones import open_phone

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from luts.estimate.expected import TYPICAL
+from luts.estimate.design import TYPICAL
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import ChoiceRecord, ChosenModel
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.further import AT_FIRST, begun, further
+from orchestrator.plan.sizing import AT_FIRST, begun, further
 from orchestrator.tasks.exported_plan import ExportedPlan
 from orchestrator.tasks.further import FurtherNetworks
 from orchestrator.tasks.plan import PlanChoice

@@ -7,10 +7,9 @@ import pytest
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.export import Artifact, ExportFailure
-from orchestrator.export.artifacts.artifact import Report
-from orchestrator.export.artifacts.package import pack
-from orchestrator.measure.failures import ReferenceFailedError
-from orchestrator.plan.policy import Policy
+from orchestrator.export.artifacts.artifact import Report, pack
+from orchestrator.measure.readiness import ReferenceFailedError
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks import models, target
 from orchestrator.tasks.batched import parse_batches
 from orchestrator.tasks.measure import measure_networks

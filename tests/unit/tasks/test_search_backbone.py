@@ -17,7 +17,7 @@ from search.networks import build_network
 from search.networks.backbone import load_backbone
 from search.spaces import arch_from_json, get_space
 from search.supernet.model.weights_file import read_weights
-from search.supernet.recipe.recipe_files import changed, get_recipe
+from search.supernet.recipe.recipe import changed, get_recipe
 from tests.support.search_world import Accuracy, make_price
 
 SPACE = get_space("autovit-nano.ssdlite")

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from luts.format.lut import Lut
-from orchestrator.export.artifacts.variant import Variant
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.tasks import side_by_side
-from orchestrator.wire.model_file import ModelFile
+from orchestrator.wire.client import ModelFile
 from tests.support.winner_world import make_lut
 
 VARIANT = Variant("simulated", "", threads=1)

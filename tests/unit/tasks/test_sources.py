@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.joint import fit_entries
-from luts.estimate.rows import Rows
-from luts.format.codec import decode, encode
+from luts.estimate.joint import Rows, fit_entries
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.lut import Lut
+from luts.format.lut import Lut, decode, encode
 from luts.format.schema import TransferSource
 from luts.format.store import LutStore
-from luts.published_lut import PublishedLut, read_table, write_published
+from luts.published import PublishedLut, read_table, write_published
 from luts.verify import verify_lut, verify_values
 from orchestrator.cli.exit_codes import exit_code
 from orchestrator.tasks.sources import Sources, covering, find_sources

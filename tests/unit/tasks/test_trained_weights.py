@@ -22,7 +22,7 @@ from orchestrator.tasks import export
 from orchestrator.tasks.evaluate import open_evaluator
 from orchestrator.tasks.export import Lowering, export_networks
 from orchestrator.tasks.trained import Trained
-from orchestrator.winner.write import save_weights
+from orchestrator.winner.card import save_weights
 from search.networks import build_network
 from search.spaces import get_space
 from search.supernet.data.images import open_data

@@ -7,8 +7,7 @@ from torch import nn
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import check_parity, run_pte
-from orchestrator.export.lower.source import build_module
-from orchestrator.export.lower.weights import build_seeded
+from orchestrator.export.lower.source import build_module, build_seeded
 from search.blocks import kinds, parse_key, parse_keys
 from search.networks import build_block, build_network
 from search.spaces import get_arch, list_published

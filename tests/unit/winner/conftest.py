@@ -2,7 +2,7 @@
 
 import pytest
 
-from luts.format.code_version import CodeVersion
+from luts.format.provenance import CodeVersion
 from search.algorithms import Budget, SearchResult, SearchSettings
 from search.algorithms.record import Coarse, Generation, LutPin, Provenance
 from tests.support.report_world import evaluated

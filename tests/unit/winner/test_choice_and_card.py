@@ -4,14 +4,13 @@ import dataclasses
 
 import pytest
 
-from orchestrator.export.artifacts.variant import Variant
-from orchestrator.winner.card import Card, budget_text, model_card
-from orchestrator.winner.choice import MeasuredArch, MeasuredBest, best_of, first_within, winner_of
-from orchestrator.winner.write import winner_variants
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.winner.card import Card, budget_text, model_card, winner_variants
+from orchestrator.winner.winner import MeasuredArch, MeasuredBest, best_of, first_within, winner_of
 from search.algorithms import Budget, SearchResult, SearchSettings
 from search.algorithms.record import LutPin
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.checkpoint_info import CheckpointInfo
+from search.supernet.train.checkpoint import CheckpointInfo
 from tests.support.winner_world import SPACE, make_lut
 
 FILES = {"winner.safetensors": "f" * 64}

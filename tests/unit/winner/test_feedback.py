@@ -8,10 +8,9 @@ from luts.format.errors import UsageError
 from luts.format.schema import LutInputs
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.journal.journal import Journal
+from orchestrator.journal.log import Journal
 from orchestrator.journal.records import DecisionRecord
-from orchestrator.plan.plan import model_id
-from orchestrator.plan.policy import Policy
+from orchestrator.plan.plan import Policy, model_id
 from orchestrator.winner.feedback import fed_back
 from tests.support.winner_world import fresh_archs, make_lut, true_ms, write_journal
 

@@ -3,8 +3,7 @@
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.winner.choice import MeasuredArch, MeasuredBest
-from orchestrator.winner.folder import ResultFolder
+from orchestrator.winner.winner import MeasuredArch, MeasuredBest, ResultFolder
 from search.algorithms.record import LutPin, SearchInputs
 from search.spaces import load_arch
 

@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.agent.agent import Agent
-from orchestrator.agent.contract import LOOPBACK
-from orchestrator.agent.device.identity import agent_info
-from orchestrator.agent.device.state import describe_host
+from orchestrator.agent.agent import LOOPBACK, Agent
+from orchestrator.agent.device import agent_info, describe_host
 from orchestrator.agent.store import ModelStore
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import OpError
-from orchestrator.wire.fields import TensorSpec
-from orchestrator.wire.replies import RuntimeInfo
+from orchestrator.wire.messages import RuntimeInfo, TensorSpec
 from tests.support.served_agent import serving
 
 TOKEN = "right"

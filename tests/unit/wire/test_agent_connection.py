@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.agent import connection, reception
+from orchestrator.agent import agent as reception
+from orchestrator.agent import server as connection
 from orchestrator.agent.server import listen
 from orchestrator.cli.exit_codes import exit_code
 from orchestrator.wire.client import AgentClient

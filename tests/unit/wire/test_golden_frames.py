@@ -11,11 +11,9 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.wire.device_state import Battery, CpuClock, DeviceState
 from orchestrator.wire.errors import FrameError
 from orchestrator.wire.frames import read_frame
-from orchestrator.wire.replies import REPLIES
-from orchestrator.wire.requests import REQUESTS
+from orchestrator.wire.messages import REPLIES, REQUESTS, Battery, CpuClock, DeviceState
 from tools import make_golden_frames
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
-from orchestrator.agent.device import state
+from orchestrator.agent import device as state
 
 HOLDS = """
-from orchestrator.agent.device.state import read_state
+from orchestrator.agent.device import read_state
 
 print(read_state().agent_memory_bytes)
 held = bytearray(b"x") * (64 << 20)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.agent.pace import Pace
-from orchestrator.agent.timing import time_schedule
+from orchestrator.agent.timing import Pace, time_schedule
 
 
 class Clock:

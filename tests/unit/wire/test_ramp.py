@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agent.ramp import Ramp
-from orchestrator.agent.timing import time_schedule
+from orchestrator.agent.timing import Ramp, time_schedule
 
 GOLDEN = Path(__file__).resolve().parents[3] / "protocol/golden/ramps.json"
 CASES: list[dict[str, Any]] = json.loads(GOLDEN.read_bytes())["cases"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agent import reception
+from orchestrator.agent import agent as reception
 from orchestrator.agent.server import listen
 from orchestrator.wire.frames import encode_header, read_frame
 

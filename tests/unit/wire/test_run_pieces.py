@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.agent.pulse import Pulse, beating
-from orchestrator.agent.timing import time_schedule
+from orchestrator.agent.timing import Pulse, beating, time_schedule
 from orchestrator.wire.errors import OpError
 
 

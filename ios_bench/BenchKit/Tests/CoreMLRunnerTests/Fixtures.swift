@@ -108,7 +108,7 @@ extension Trait where Self == ConditionTrait {
 }
 
 /// coremltools 9.0 for iOS 17, in fp32: `mb.add(x=mb.reduce_sum(x=input_0, axes=[0, 1]), y=[0, 1, 2])`, packed by
-/// orchestrator/export/artifacts/package.py.
+/// orchestrator/export/artifacts/artifact.py.
 private let realTwoByTwo = """
   UEsDBBQAAAAAAAAAIQBTkv6wQwQAAEMEAAAxAAAAbmV0Lm1scGFja2FnZS9EYXRhL2NvbS5hcHBsZS5Db3JlTUwvbW9kZWwubWxt
   b2RlbAgIEtIBChUKB2lucHV0XzAaCioICgICAhCggARSFQoIb3V0cHV0XzAaCSoHCgEDEKCABKIGoAGiBisKJGNvbS5naXRodWIu

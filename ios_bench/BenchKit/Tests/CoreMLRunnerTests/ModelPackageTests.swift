@@ -26,7 +26,7 @@ struct ModelPackageTests {
         && isDirectory.boolValue)
   }
 
-  @Test("What bench packs is taken: this was written by orchestrator/export/artifacts/package.py")
+  @Test("What bench packs is taken: this was written by orchestrator/export/artifacts/artifact.py")
   func packedByBench() throws {
     let packed = """
       UEsDBBQAAAAAAAAAIQB/iVQIAwAAAAMAAAAYAAAAbmV0Lm1scGFja2FnZS9EYXRhL3cuYmluAAECUEsDBBQAAAAAAAAAIQBD

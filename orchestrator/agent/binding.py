@@ -1,0 +1,152 @@
+"""ExecuTorch called through its Python binding: where native calls are not built, and to trace operations.
+
+The interpreter's and the binding's own work, a redirection of stdout and stderr in every call included, lies
+between the two readings of the clock: microseconds, which weigh on networks of a fraction of a millisecond.
+
+The compiled bindings are imported by themselves, after torch, whose libraries they need. `portable_lib` would
+import the exporter with them, for a warning's class: 4 of the 6 s that an agent took to start."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from executorch.extension.pybindings import _C as bindings
+
+from orchestrator.agent.runtime import LoadError, Loading, require_inputs
+from orchestrator.wire.messages import TensorSpec, TracedOperation
+
+_EXECUTE, _DELEGATE, _NATIVE = "Method::execute", "DELEGATE_CALL", "native_call_"
+
+
+def take_operations(program: Any, skip: int) -> list[TracedOperation]:
+    """Operations of a program loaded with `enable_etdump`, of its executions since this was last asked.
+
+    Each one's time is its mean over the faster half of the executions, so that those count that nothing disturbed;
+    a mean, because of what is cut off: an operation of 0.6 us shows 0 in most executions and 1 in some.
+
+    Args:
+        program: ExecuTorch's binding.
+        skip: Executions to leave out, the earliest.
+    """
+    from executorch.devtools.etdump.serialize import deserialize_from_etdump_flatcc
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "operations.etdp"
+        program.write_etdump_result_to_file(str(path))
+        dump = deserialize_from_etdump_flatcc(path.read_bytes())
+    runs = [list(_events(run.events or ())) for run in dump.run_data if run.name == "Execute"]
+    return _faster_half([run for run in runs if run][skip:])
+
+
+def _events(events: Iterable[Any]) -> Iterable[tuple[str, int | None, int]]:
+    """Name, delegate call and ns of each operation; the whole execution last, with no name."""
+    call = 0
+    for event in (event.profile_event for event in events if event.profile_event):
+        ns = event.end_time - event.start_time
+        if event.delegate_debug_id_str:
+            yield event.delegate_debug_id_str, call, ns
+        elif event.name == _DELEGATE:
+            call += 1
+        elif event.name == _EXECUTE:
+            yield "", None, ns
+        elif event.name.startswith(_NATIVE):
+            yield event.name, None, ns
+
+
+def _faster_half(runs: Sequence[Sequence[tuple[str, int | None, int]]]) -> list[TracedOperation]:
+    kept = sorted(runs, key=lambda run: run[-1][2])[: (len(runs) + 1) // 2]
+    if not kept:
+        return []
+    return [
+        TracedOperation(name=same[0][0][:256], call=same[0][1], ns=sum(ns for _, _, ns in same) / len(kept))
+        for same in zip(*kept, strict=True)
+        if same[0][0]
+    ]
+
+
+# executorch/schema/scalar_type.fbs
+_DTYPES = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    7: "float64",
+    11: "bool",
+}
+
+# runtime/core/error.h: MemoryAllocationFailed, OutOfResources, DelegateMemoryAllocationFailed
+_MEMORY_ERRORS = ("0x:21", "0x:25", "0x:31")
+
+
+class BindingModel:
+    """A loaded method `forward`; implements the agent's Model and Traceable."""
+
+    placement = None
+
+    def __init__(self, path: Path, loading: Loading) -> None:
+        self._traced = bool(loading.options["trace"])
+        self._program = bindings._load_program(
+            os.fspath(path),
+            enable_etdump=self._traced,
+            program_verification=bindings.Verification.InternalConsistency,
+        )
+        self._method = self._program.load_method("forward")
+        meta = self._method.method_meta()
+        self.inputs = tuple(_spec(meta.input_tensor_meta(i)) for i in range(meta.num_inputs()))
+        self.outputs = tuple(_spec(meta.output_tensor_meta(i)) for i in range(meta.num_outputs()))
+        self.options = loading.options
+        self.delegates = loading.delegates
+        self.execute: Callable[[], object] = self._method.execute
+        self._on_close = loading.on_close
+
+    def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        require_inputs(self.inputs, arrays)
+        return partial(self._method.set_inputs, [torch.from_numpy(array.copy()) for array in arrays])
+
+    def get_outputs(self) -> list[np.ndarray]:
+        return [tensor.numpy() for tensor in self._method.get_outputs(clone_outputs=True)]
+
+    def take_operations(self, skip: int) -> list[TracedOperation]:
+        return take_operations(self._program, skip) if self._traced else []
+
+    def close(self) -> None:
+        del self.execute, self._method, self._program
+        self._on_close()
+
+
+class BindingLoader:
+    """executorch.extension.pybindings."""
+
+    version = "binding"
+
+    def __init__(self) -> None:
+        # Torch runs nothing here but would start a pool of its own if anything woke it.
+        torch.set_num_threads(1)
+
+    def backends(self) -> list[str]:
+        names = bindings._get_registered_backend_names()
+        return [name for name in names if bindings._is_available(name)]
+
+    def set_threads(self, threads: int) -> None:
+        if bindings._threadpool_get_thread_count() != threads:
+            bindings._unsafe_reset_threadpool(threads)
+
+    def load(self, path: Path, loading: Loading) -> BindingModel:
+        try:
+            return BindingModel(path, loading)
+        except (RuntimeError, IndexError, KeyError, ValueError) as error:
+            raise LoadError(str(error), str(error).endswith(_MEMORY_ERRORS)) from None
+
+
+def _spec(info: Any) -> TensorSpec:
+    return TensorSpec.model_validate({"dtype": _DTYPES[info.dtype()], "shape": list(info.sizes())})

@@ -1,0 +1,267 @@
+"""This machine's identity and state: cores, clocks, temperatures, and where agents are built."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import resource
+import subprocess
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import psutil
+
+from luts.format.provenance import ROOT, is_checkout
+from orchestrator.wire.messages import (
+    AgentInfo,
+    Battery,
+    CpuClock,
+    DeviceInfo,
+    DeviceState,
+    ThermalZone,
+    core_list,
+)
+
+AGENTS_VARIABLE = "BLOCKTIME_AGENTS"
+"""Environment variable: another folder that holds `kotlin/`, `swift/` and `native/`."""
+
+
+def built_dir() -> Path:
+    """The folder that the environment names, else `build` of the checkout, else one in the XDG data folder."""
+    if named := os.environ.get(AGENTS_VARIABLE):
+        return Path(named)
+    if is_checkout():
+        return ROOT / "build"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "blocktime" / "agents"
+
+
+def how_to_build_agents() -> str:
+    """What to do where an agent in another language is missing."""
+    if is_checkout():
+        return "run `make agents`"
+    return f"run `make agents` in a clone of blocktime and set {AGENTS_VARIABLE} to its folder `build`"
+
+
+SYS_CPU = Path("/sys/devices/system/cpu")
+_TASKS = Path("/proc/self/task")
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(allowed_cores()) or os.cpu_count() or 1
+
+
+def allowed_cores() -> tuple[int, ...]:
+    """The cores that the calling thread may run on; empty where a system has no such thing (macOS)."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def threads_by_default(cores: Collection[int] | None = None, root: Path = SYS_CPU) -> int:
+    """How many of `cores` (all that may be used) are not little: threads on little cores hold up the others.
+
+    Little are the cores of the lowest maximal clock. Where all clocks are equal or one is not told, half of the
+    cores, at least one: those of a computer are often two halves of one.
+    """
+    cores = allowed_cores() if cores is None else cores
+    clocks = [_highest_khz(root / f"cpu{core}/cpufreq/cpuinfo_max_freq") for core in cores]
+    if None not in clocks and len(set(clocks)) > 1:
+        return sum(clock != min(filter(None, clocks)) for clock in clocks)
+    return max(1, (len(cores) or usable_cores()) // 2)
+
+
+def pin_threads(cores: Collection[int]) -> None:
+    """Lets all threads of this process, and those that they will start, run on `cores` alone.
+
+    Raises:
+        OSError: the system does not allow it, or allows only a part of them.
+    """
+    for task in _TASKS.iterdir():
+        try:
+            os.sched_setaffinity(int(task.name), cores)
+        except ProcessLookupError:
+            continue  # it has ended
+    if set(allowed_cores()) != set(cores):
+        raise PermissionError("the system gave other cores than were asked for")
+
+
+def _highest_khz(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+SOURCES = ("agent", "wire")
+"""Folders of this package whose files decide what the host agent measures."""
+
+
+def agent_info(
+    name: str = "blocktime-host", sources: Sequence[str] = SOURCES, settings: bytes = b"", calls: str = ""
+) -> AgentInfo:
+    """Name and version; the version changes with any source file in the folders, and with the settings.
+
+    It ends with `calls`, the way in which the runtime is called where there is more than one.
+    """
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256(settings)
+    for path in sorted(path for folder in sources for path in (package / folder).rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
+    version = f"python-{digest.hexdigest()[:16]}"
+    return AgentInfo(name=name, version=f"{version}+{calls}" if calls else version)
+
+
+_SYS_CPU = Path("/sys/devices/system/cpu")
+_SYS_THERMAL = Path("/sys/class/thermal")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory_bytes(cgroup: Path = _CGROUP) -> int | None:
+    """Memory that can be taken without swapping, within the limit of this process's control group if any."""
+    available = int(psutil.virtual_memory().available)
+    limit, current = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
+    if limit is None or current is None:
+        return available
+    reclaimable = _field(cgroup / "memory.stat", "inactive_file") or 0
+    return max(0, min(available, limit - current + reclaimable))
+
+
+def read_state() -> DeviceState:
+    """The state now; takes about a millisecond and is never read inside a timed call."""
+    return DeviceState(
+        uptime_ns=time.monotonic_ns(),
+        load_average_1m=os.getloadavg()[0],
+        cpus=_cpu_clocks(),
+        steal_ms=_steal_ms(),
+        thermal_state=None,
+        thermal_headroom=None,
+        thermal_zones=_thermal_zones(),
+        throttle_count=_throttle_count(),
+        battery=_battery(),
+        low_power_mode=None,
+        free_memory_bytes=free_memory_bytes(),
+        agent_memory_bytes=int(psutil.Process().memory_info().rss),
+        agent_peak_memory_bytes=_peak_memory_bytes(),
+        qos=None,
+        foreground=None,
+        cores=core_list(allowed_cores()) or None,
+    )
+
+
+def describe_host() -> DeviceInfo:
+    """What this machine is. Its network name is left out: LUTs are shared."""
+    return DeviceInfo(
+        model=_text(Path("/sys/class/dmi/id/product_name")) or _sysctl("hw.model") or platform.machine(),
+        os=_os_name(),
+        os_build=platform.release() or None,
+        soc=_cpu_model() or _sysctl("machdep.cpu.brand_string"),
+        cores=usable_cores(),
+        memory_bytes=int(psutil.virtual_memory().total),
+    )
+
+
+def _cpu_clocks(root: Path = _SYS_CPU) -> list[CpuClock]:
+    clocks = []
+    for folder in sorted(root.glob("cpu[0-9]*"), key=lambda path: int(path.name[3:])):
+        current, highest, hardware = (
+            _number(folder / "cpufreq" / name)
+            for name in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq")
+        )
+        governor = _text(folder / "cpufreq/scaling_governor")
+        if current is not None or highest is not None or governor is not None:
+            clocks.append(
+                CpuClock(
+                    cpu=int(folder.name[3:]),
+                    mhz=None if current is None else current / 1000,
+                    max_mhz=None if highest is None else highest / 1000,
+                    governor=governor,
+                    hardware_max_mhz=None if hardware is None else hardware / 1000,
+                )
+            )
+    return clocks
+
+
+def _thermal_zones(root: Path = _SYS_THERMAL) -> list[ThermalZone]:
+    zones = []
+    for folder in sorted(root.glob("thermal_zone*")):
+        name, millidegrees = _text(folder / "type"), _number(folder / "temp")
+        if name is not None and millidegrees is not None:
+            zones.append(ThermalZone(name=name, celsius=millidegrees / 1000))
+    return zones
+
+
+def _throttle_count(root: Path = _SYS_CPU) -> int | None:
+    """Thermal throttling events of all cores since boot (x86 only)."""
+    counts = [_number(path) for path in root.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _steal_ms() -> int | None:
+    """Time since boot that a hypervisor gave to others while this machine had work."""
+    steal_s = getattr(psutil.cpu_times(), "steal", None)
+    return None if steal_s is None else max(0, int(steal_s * 1000))
+
+
+def _peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int | None:
+    """Most that was ever resident of this process.
+
+    Not getrusage's: on Linux that begins with the process that started this one; macOS has no other.
+    """
+    if platform.system() == "Darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kibibytes = re.search(r"^VmHWM:\s*(\d+) kB$", _text(status, limit=1 << 16) or "", re.MULTILINE)
+    return int(kibibytes[1]) * 1024 if kibibytes else None
+
+
+def _battery() -> Battery | None:
+    reading = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if reading is None:
+        return None
+    return Battery(percent=float(reading.percent), charging=reading.power_plugged, celsius=None)
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.mac_ver()[0]}".strip()
+
+
+def _cpu_model() -> str | None:
+    text = _text(Path("/proc/cpuinfo"), limit=1 << 16) or ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0][:256] if names else None
+
+
+def _sysctl(name: str) -> str | None:
+    if platform.system() != "Darwin":
+        return None
+    done = subprocess.run(
+        ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False
+    )
+    return done.stdout.strip()[:256] or None
+
+
+def _text(path: Path, limit: int = 256) -> str | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(limit).strip() or None
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text is not None and text.lstrip("-").isdigit() else None
+
+
+def _field(path: Path, name: str) -> int | None:
+    for line in (_text(path, limit=1 << 16) or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdigit():
+            return int(value)
+    return None

@@ -1,1 +1,0 @@
-"""What an agent tells of the machine that it runs on, and of itself."""

@@ -1,1 +1,0 @@
-"""Runtimes that load and execute models for an agent."""

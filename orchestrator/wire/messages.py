@@ -1,0 +1,482 @@
+"""Requests and replies as values. protocol/schemas/ is generated from these models."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.wire.frames import encode_header
+
+MAX_CORE = 4095
+
+_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """The cores of a list, in rising order. Raises ValueError, with what is wrong, where it is not one."""
+    cores: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= MAX_CORE:
+            raise ValueError(f"{text[:64]!r} is not a list of cores such as 4-8 or 0,2-3")
+        cores.update(range(first, last + 1))
+    return tuple(sorted(cores))
+
+
+def core_list(cores: Iterable[int]) -> str:
+    """The list of some cores; empty where there are none."""
+    ranges: list[list[int]] = []
+    for core in sorted(set(cores)):
+        if ranges and ranges[-1][1] == core - 1:
+            ranges[-1][1] = core
+        else:
+            ranges.append([core, core])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+PROTOCOL_VERSION = 1
+MAX_HANDLES = 256
+MAX_VISITS = 200_000
+MAX_WARMUP = 1_000
+MAX_WARMUP_MS = 60_000
+MAX_PACE_US = 1_000_000
+MAX_HEARTBEAT_S = 600
+MAX_TENSORS = 64
+MAX_OPERATIONS = 8_192
+
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", min_length=64, max_length=64)]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Text = Annotated[str, Field(max_length=256)]
+DType = Literal["float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"]
+OptionValue = Annotated[bool | int | str, Field(union_mode="smart")]
+PayloadBytes = Annotated[int, Field(ge=0, le=1 << 30)]
+
+
+class WireValue(BaseModel):
+    """A value in a message; what an agent tells beside it is ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", protected_namespaces=())
+
+
+class TensorSpec(WireValue):
+    """Element type and shape of one input or output; bytes are little-endian, row-major."""
+
+    dtype: DType
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(max_length=8)]
+
+
+class CpuClock(WireValue):
+    """A core's clock, the highest that it may have now, and the highest that its hardware has."""
+
+    cpu: Count
+    mhz: float | None
+    max_mhz: float | None
+    governor: Text | None
+    hardware_max_mhz: float | None = None
+
+
+class ThermalZone(WireValue):
+    name: Text
+    celsius: float
+
+
+class Battery(WireValue):
+    """`charge_uah`: what is left, by the battery's own counter."""
+
+    percent: float
+    charging: bool | None
+    celsius: float | None
+    charge_uah: Count | None = None
+    voltage_mv: Count | None = None
+
+
+Caveat = Literal["debuggable_build", "power_save", "low_battery", "throttled", "background"]
+
+
+class DeviceState(WireValue):
+    """A moment of the device. A field is null where the device does not tell; nothing is guessed.
+
+    `caveats` are reasons not to measure that the agent was told to ignore, `cores` those that its threads may
+    run on (`4-8`).
+    """
+
+    uptime_ns: Count
+    load_average_1m: float | None
+    cpus: list[CpuClock]
+    steal_ms: Count | None
+    thermal_state: Literal["nominal", "fair", "serious", "critical"] | None
+    thermal_headroom: float | None
+    thermal_zones: list[ThermalZone]
+    throttle_count: Count | None
+    battery: Battery | None
+    low_power_mode: bool | None
+    free_memory_bytes: Count | None
+    agent_memory_bytes: Count | None
+    agent_peak_memory_bytes: Count | None = None
+    qos: Text | None
+    foreground: bool | None
+    keep_warm: bool | None = None
+    sustained_performance: bool | None = None
+    cores: Text | None = None
+    caveats: list[Caveat] = Field(default=[], max_length=16)
+
+
+HeartbeatSeconds = Annotated[int, Field(ge=0, le=MAX_HEARTBEAT_S)]
+"""How often a sign of life is asked for; 0: never."""
+
+
+class Request(BaseModel):
+    """Every request: its id and, where the op carries none, a payload that is absent or 0."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    id: Count
+    payload: Annotated[int, Field(ge=0, le=0)] = 0
+
+
+class HelloRequest(Request):
+    op: Literal["hello"]
+    protocol: Annotated[int, Field(ge=1, le=1_000_000)]
+    token: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class HaveRequest(Request):
+    op: Literal["have"]
+    sha256: Sha256
+
+
+class PutRequest(Request):
+    op: Literal["put"]
+    sha256: Sha256
+    payload: Annotated[int, Field(ge=1, le=1 << 30)]
+
+
+class LoadRequest(Request):
+    """`placement`: whether the reply is to have it."""
+
+    op: Literal["load"]
+    sha256: Sha256
+    runtime: Name
+    options: Annotated[dict[str, OptionValue], Field(max_length=32)] = {}
+    placement: bool = True
+    heartbeat_s: HeartbeatSeconds = 0
+
+
+class PlacementRequest(Request):
+    op: Literal["placement"]
+    handle: Count
+    heartbeat_s: HeartbeatSeconds = 0
+
+
+class UnloadRequest(Request):
+    op: Literal["unload"]
+    handle: Count
+
+
+class CheckRequest(Request):
+    op: Literal["check"]
+    handle: Count
+    inputs: Annotated[list[TensorSpec], Field(max_length=MAX_TENSORS)]
+    payload: PayloadBytes = 0
+
+
+class RunRequest(Request):
+    """`order[r][v]` is the index into `handles` of the model that round r visits at position v.
+
+    `warmup_ms`: the most time for warming up until latencies stop falling; 0: none. `pace_us`: a visit begins no
+    sooner than that after the one before; 0: at once. `keep_warm`: the processor is kept busy before visits; where
+    that is not set, as the agent's user has it.
+    """
+
+    op: Literal["run"]
+    handles: Annotated[list[Count], Field(min_length=1, max_length=MAX_HANDLES)]
+    order: Annotated[
+        list[
+            Annotated[
+                list[Annotated[int, Field(ge=0, lt=MAX_HANDLES)]], Field(min_length=1, max_length=MAX_VISITS)
+            ]
+        ],
+        Field(min_length=1, max_length=MAX_VISITS),
+    ]
+    warmup: Annotated[int, Field(ge=0, le=MAX_WARMUP)]
+    heartbeat_s: HeartbeatSeconds = 0
+    warmup_ms: Annotated[int, Field(ge=0, le=MAX_WARMUP_MS)] = 0
+    pace_us: Annotated[int, Field(ge=0, le=MAX_PACE_US)] = 0
+    keep_warm: bool = False
+
+
+class StateRequest(Request):
+    op: Literal["state"]
+
+
+class ByeRequest(Request):
+    op: Literal["bye"]
+
+
+REQUESTS: dict[str, type[Request]] = {
+    "hello": HelloRequest,
+    "have": HaveRequest,
+    "put": PutRequest,
+    "load": LoadRequest,
+    "placement": PlacementRequest,
+    "unload": UnloadRequest,
+    "check": CheckRequest,
+    "run": RunRequest,
+    "state": StateRequest,
+    "bye": ByeRequest,
+}
+
+
+def request_id_of(header: dict[str, Any]) -> int | None:
+    """The id that a header's reply is to carry; None where it has no valid one."""
+    request_id = header.get("id")
+    return request_id if type(request_id) is int and 0 <= request_id < 2**53 else None
+
+
+class AgentInfo(WireValue):
+    name: Name
+    version: Name
+
+
+class DeviceInfo(WireValue):
+    """What the device is; null where it does not tell. `simulated`: the agent runs on another than it names."""
+
+    model: Text
+    os: Text
+    os_build: Text | None
+    soc: Text | None
+    cores: Annotated[int, Field(ge=1, le=4096)]
+    memory_bytes: Count
+    simulated: bool = False
+
+
+class OptionInfo(WireValue):
+    """One load option: its type, its default, and its range (`int`) or choices (`str`)."""
+
+    type: Literal["bool", "int", "str"]
+    default: OptionValue
+    min: int | None = None
+    max: int | None = None
+    choices: Annotated[list[Text], Field(max_length=64)] | None = None
+
+
+class RuntimeInfo(WireValue):
+    version: Text
+    backends: Annotated[list[Text], Field(max_length=64)]
+    options: dict[str, OptionInfo]
+
+
+class Reply(WireValue):
+    id: Count
+
+
+class HelloReply(Reply):
+    """`heartbeat`, `timed_warmup`, `pace`, `keep_warm`: whether it takes `heartbeat_s`, `warmup_ms`, `pace_us`,
+    `keep_warm` in a run.
+
+    `heartbeat_ops`: in which other ops it takes `heartbeat_s`.
+    """
+
+    protocol: Count
+    heartbeat: bool = False
+    timed_warmup: bool = False
+    heartbeat_ops: list[Name] = Field(default=[], max_length=16)
+    pace: bool = False
+    keep_warm: bool = False
+    agent: AgentInfo
+    device: DeviceInfo
+    runtimes: dict[str, RuntimeInfo]
+
+
+class HaveReply(Reply):
+    present: bool
+
+
+class PutReply(Reply):
+    bytes: Count
+
+
+class Delegate(WireValue):
+    """A backend that took parts of the program, and how many separate parts (each an entry and an exit)."""
+
+    backend: Text
+    count: Count
+
+
+class PlacedOperation(WireValue):
+    """An operation of the program, the unit that runs it, and its share of the runtime's estimated cost."""
+
+    name: Text
+    type: Text
+    unit: Literal["cpu", "gpu", "neural_engine"]
+    cost: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Placement(WireValue):
+    """Operations by the compute unit that the runtime chose for them; each of them where the runtime tells."""
+
+    cpu: Count
+    gpu: Count
+    neural_engine: Count
+    operations: list[PlacedOperation] = Field(default=[], max_length=MAX_OPERATIONS)
+
+
+InputBuffers = Literal["iosurface", "copied"]
+
+
+class LoadReply(Reply):
+    handle: Count
+    load_ns: Count
+    options: dict[str, OptionValue]
+    inputs: Annotated[list[TensorSpec], Field(max_length=MAX_TENSORS)]
+    outputs: Annotated[list[TensorSpec], Field(max_length=MAX_TENSORS)]
+    delegates: list[Delegate] | None
+    placement: Placement | None
+    compile_ns: Count | None = None
+    cached: bool | None = None
+    input_buffers: InputBuffers | None = None
+
+
+class PlacementReply(Reply):
+    placement: Placement | None
+
+
+class UnloadReply(Reply):
+    pass
+
+
+class CheckReply(Reply):
+    outputs: Annotated[list[TensorSpec], Field(max_length=MAX_TENSORS)]
+    payload: PayloadBytes = 0
+
+
+class TracedOperation(WireValue):
+    """An operation of one execution: which call into a delegate it was a part of (null outside), and its time."""
+
+    name: Text
+    call: Count | None
+    ns: Annotated[float, Field(ge=0, le=1e15)]
+
+
+class Warmed(WireValue):
+    """A warm-up by time: nanoseconds in the models, executions of each, whether latencies had stopped falling."""
+
+    ns: Count
+    rounds: Count
+    steady: bool
+
+
+class RunReply(Reply):
+    """The payload is rounds x visits big-endian u64 nanoseconds, in the order of the visits.
+
+    `warmed` is None where no warm-up by time was asked for. `operations`, for each handle, is what a
+    model loaded with `trace` executed; empty for the others.
+    """
+
+    rounds: Count
+    visits: Count
+    state_before: DeviceState
+    state_after: DeviceState
+    payload: PayloadBytes
+    warmed: Warmed | None = None
+    operations: list[Annotated[list[TracedOperation], Field(max_length=MAX_OPERATIONS)]] = Field(
+        default=[], max_length=MAX_HANDLES
+    )
+
+
+class RunningReply(Reply):
+    """A sign of life before a reply.
+
+    `running`: executions of a run so far, those of the warm-up included; 0 in every other op.
+    """
+
+    running: Count
+
+
+class StateReply(Reply):
+    state: DeviceState
+
+
+class ByeReply(Reply):
+    pass
+
+
+class ErrorBody(WireValue):
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    message: Annotated[str, Field(max_length=4096)]
+
+
+class ErrorReply(WireValue):
+    """`id` is null where the failing request's id could not be read."""
+
+    id: Count | None
+    error: ErrorBody
+
+
+REPLIES: dict[str, type[WireValue]] = {
+    "hello": HelloReply,
+    "have": HaveReply,
+    "put": PutReply,
+    "load": LoadReply,
+    "placement": PlacementReply,
+    "unload": UnloadReply,
+    "check": CheckReply,
+    "run": RunReply,
+    "running": RunningReply,
+    "state": StateReply,
+    "bye": ByeReply,
+    "error": ErrorReply,
+}
+
+
+MAX_MESSAGE = 1000
+"""Characters of an error's message that are sent."""
+
+
+def error_reply(request_id: int | None, code: str, message: str) -> ErrorReply:
+    """What a request that failed is answered with; the message in one line, cut short."""
+    return ErrorReply(
+        id=request_id, error=ErrorBody(code=code, message=" ".join(message.split())[:MAX_MESSAGE])
+    )
+
+
+def reply_frame(reply: Reply | ErrorReply, payload: bytes = b"") -> bytes:
+    """A reply as bytes, without those of its own fields that were not set."""
+    header = reply.model_dump(include=reply.model_fields_set - {"payload"})
+    return encode_header(header, len(payload)) + payload
+
+
+def spec_of(array: np.ndarray) -> TensorSpec:
+    """Element type and shape of `array`; pydantic's ValidationError for a type the wire does not carry."""
+    return TensorSpec.model_validate({"dtype": array.dtype.name, "shape": list(array.shape)})
+
+
+def spec_bytes(spec: TensorSpec) -> int:
+    """Size of a tensor in bytes, in exact integers (a hostile shape can't overflow)."""
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def pack(arrays: Sequence[np.ndarray]) -> bytes:
+    """The payload for `arrays`."""
+    return b"".join(np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")).tobytes() for a in arrays)
+
+
+def unpack(specs: Sequence[TensorSpec], payload: bytes) -> list[np.ndarray]:
+    """The arrays that `payload` holds; ValueError where its length is not what `specs` need."""
+    sizes = [spec_bytes(spec) for spec in specs]
+    if sum(sizes) != len(payload):
+        raise ValueError(f"the tensors need {sum(sizes)} bytes of payload, got {len(payload)}")
+    arrays, offset = [], 0
+    for spec, size in zip(specs, sizes, strict=True):
+        wire_dtype = np.dtype(spec.dtype).newbyteorder("<")
+        raw = np.frombuffer(payload, wire_dtype, count=math.prod(spec.shape), offset=offset)
+        arrays.append(raw.reshape(spec.shape).astype(spec.dtype))
+        offset += size
+    return arrays

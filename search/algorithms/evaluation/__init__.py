@@ -1,1 +1,0 @@
-"""Objectives in many processes, each architecture evaluated once."""

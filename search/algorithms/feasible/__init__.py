@@ -1,1 +1,0 @@
-"""What a budget allows of a space: its edges, and draws from what lies within."""

@@ -1,1 +1,0 @@
-"""What a user may write: objectives and strategies, known by name."""

@@ -1,1 +1,0 @@
-"""A space and its LUTs as arrays: what millions of architectures cost."""

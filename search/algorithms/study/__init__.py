@@ -1,1 +1,0 @@
-"""A search under way, and the strategies that may drive it."""

@@ -1,1 +1,0 @@
-"""What subnets inherit from a supernet: recalibrated batch norms and their accuracy."""

@@ -1,1 +1,0 @@
-"""A teacher: its network, its logits, and the labels stored of them."""

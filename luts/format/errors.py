@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
 
 class BlocktimeError(Exception):
-    """Base of all expected errors; `str()` is the one line that the command prints."""
+    """Base of all expected errors; `str()` is the one line that the command prints.
+
+    Attributes:
+        code: Stable name of the condition in snake_case, such as "unknown_device"; programs and tests match it,
+            never the message. Empty where no caller distinguishes the condition.
+    """
+
+    def __init__(self, message: str = "", *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class UsageError(BlocktimeError):

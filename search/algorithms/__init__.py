@@ -1,7 +1,5 @@
 """Architecture search: what is affordable by a LUT, then what is accurate by a supernet."""
 
-from search.algorithms import record as front
-from search.algorithms import study as search
 from search.algorithms.cost import CompiledSpace, Latency, LutPrice, Priced, Prices
 from search.algorithms.evaluation import CachedEvaluator
 from search.algorithms.feasible import InfeasibleError, Reach, reachable
@@ -23,9 +21,18 @@ from search.algorithms.record import (
     Evaluated,
     SearchResult,
     SearchSettings,
+    front,
 )
 from search.algorithms.strategies import CoarseToFine, Evolution, ParetoSearch, RandomSearch
-from search.algorithms.study import Begun, Strategy, Study, get_strategy, register_strategy, strategy_names
+from search.algorithms.study import (
+    Begun,
+    Strategy,
+    Study,
+    get_strategy,
+    register_strategy,
+    search,
+    strategy_names,
+)
 
 __all__ = [
     "INHERITED_ACCURACY",

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from luts.format.errors import BlocktimeError
 from luts.format.schema import Floats, Integers
-from search.algorithms import record as skyline
 from search.algorithms.cost import (
     UNLIMITED,
     Batch,
@@ -23,7 +22,7 @@ from search.algorithms.cost import (
     Prices,
     compile_limits,
 )
-from search.algorithms.record import Budget
+from search.algorithms.record import Budget, skyline
 from search.spaces import Arch, Space
 
 

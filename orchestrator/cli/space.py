@@ -121,8 +121,7 @@ def _range(ends: Sequence[int], unit: float) -> str:
 
 def _sharing(space: Space) -> list[dict[str, Any]]:
     """Of one supernet for the whole space, and of three for as many ranges of parameters."""
-    from search.supernet import inherit as sharing
-    from search.supernet.inherit import partition
+    from search.supernet.inherit import partition, sharing
 
     return [
         {"supernet": f"{index + 1} of {count}"} | asdict(sharing(space, archs))

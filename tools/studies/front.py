@@ -6,7 +6,7 @@ import numpy as np
 
 from luts.format.schema import Floats, Integers
 from orchestrator.report.draw import MUTED, ORANGE, figure
-from search.algorithms import record as skyline
+from search.algorithms.record import skyline
 from search.spaces.nasbench_macro import key_of
 from tools.studies._macro import BUDGETS, Priced, Truth, open_truth, priced
 from tools.studies._options import Options

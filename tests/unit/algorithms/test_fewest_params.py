@@ -5,9 +5,8 @@ import pytest
 
 from search.algorithms import Budget, CompiledSpace, InfeasibleError
 from search.algorithms import feasible as drawn
-from search.algorithms import feasible as fastest
 from search.algorithms.cost import compile_limits
-from search.algorithms.feasible import Candidates, FeasibleSet
+from search.algorithms.feasible import Candidates, FeasibleSet, fastest
 from tests.support.search_world import NANO, XXS, make_price
 
 ARCHS = list(NANO)

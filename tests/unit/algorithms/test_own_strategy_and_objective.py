@@ -143,7 +143,7 @@ def test_a_name_registered_twice_names_both_places(tmp_path):
     assert f"Climber ({path})" in said
     assert "\n" not in said
     with pytest.raises(
-        UsageError, match=r"objective 'inherited-accuracy' is registered twice: .*inherited\.py"
+        UsageError, match=r"objective 'inherited-accuracy' is registered twice: .*objectives\.py"
     ):
         register_objective("inherited-accuracy")(Accuracy)  # type: ignore[type-var]
 

@@ -9,10 +9,9 @@ import pytest
 
 from luts.format.errors import UsageError
 from search.algorithms import Budget, CompiledSpace, LutPrice, reachable, search
-from search.algorithms import feasible as fastest
-from search.algorithms import record as skyline
 from search.algorithms.cost import UNLIMITED, Limits, compile_limits
-from search.algorithms.feasible import FeasibleSet, Goal, InfeasibleError, extreme, pareto_front
+from search.algorithms.feasible import FeasibleSet, Goal, InfeasibleError, extreme, fastest, pareto_front
+from search.algorithms.record import skyline
 from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 

@@ -17,10 +17,9 @@ from orchestrator.tasks.phones import open_phone
 from orchestrator.tasks.search import find_network
 from search.algorithms import open_objective
 from search.spaces import get_space
-from search.supernet import inherit as recalibrate
 from search.supernet.data.images import ImageData, open_data, split_source
 from search.supernet.data.sources import open_source
-from search.supernet.inherit import InheritedAccuracy, PrefixCache, open_inherited
+from search.supernet.inherit import InheritedAccuracy, PrefixCache, open_inherited, recalibrate
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.trainer import Trainer

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from search.spaces import get_space
-from search.supernet import inherit as sharing
-from search.supernet.inherit import efficiency, partition
+from search.supernet.inherit import efficiency, partition, sharing
 from search.supernet.model.supernet import Supernet
 from search.supernet.recipe.samplers import largest, smallest
 

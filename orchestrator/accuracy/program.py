@@ -19,9 +19,8 @@ from orchestrator.accuracy.predictions import Guesses, Keep, guesses_of, in_proc
 from orchestrator.agent.runtime import Model
 from orchestrator.export.artifacts.artifact import PACKED_SUFFIX
 from orchestrator.wire.errors import OpError
-from search.dense.data.batches import plain_batches
-from search.dense.data.scene import Scenes, Task
-from search.dense.data.sources import open_scenes
+from search.dense.data import open_scenes, plain_batches
+from search.dense.scenes import Scenes, Task
 
 SUFFIXES = (".mlpackage", PACKED_SUFFIX)
 """Of Core ML packages: folders, and zips of one."""

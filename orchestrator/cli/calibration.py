@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.tasks.calibration import DEFAULT_IMAGES, Calibration
+from orchestrator.tasks.quantization import DEFAULT_IMAGES, Calibration
 
 
 @dataclass(frozen=True)

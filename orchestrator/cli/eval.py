@@ -11,7 +11,7 @@ from luts.format.errors import UsageError
 from orchestrator.cli.calibration import CalibrationOptions
 from orchestrator.cli.options import Fp32Option, with_blocks
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
-from search.dense.train.info import is_dense_run
+from search.dense.training import is_dense_run
 
 DataOption = Annotated[
     str | None, typer.Option("--data", help="As of `bench train`; where the images lie now.")

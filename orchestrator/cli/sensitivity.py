@@ -12,7 +12,7 @@ from luts.format.files import check_folder
 from orchestrator.cli.eval import OutsideOption
 from orchestrator.cli.options import NetworksOption, ResolutionOption, with_blocks
 from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, shown_progress, tell
-from orchestrator.tasks.calibration import DEFAULT_IMAGES
+from orchestrator.tasks.quantization import DEFAULT_IMAGES
 from orchestrator.tasks.trained import Trained
 
 _IMAGES = 500

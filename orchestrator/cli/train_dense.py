@@ -13,7 +13,7 @@ from orchestrator.cli.output import emit_facts, shown_progress
 from search.spaces.tasks import TASKS
 
 if TYPE_CHECKING:
-    from search.dense.train.recipe import DenseRecipe
+    from search.dense.training import DenseRecipe
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def train_dense_command(
 ) -> None:
     """Train one network for a task; `foreign`: options of other trainings, and whether they were given."""
     from orchestrator.tasks.train_dense import train_dense  # brings torch
-    from search.dense.data.scene import Task
+    from search.dense.scenes import Task
 
     task = dense.task
     if task not in get_args(Task):
@@ -110,7 +110,7 @@ def _recipe(dense: DenseOptions, recipe: Any) -> DenseRecipe:
     from pydantic import ValidationError
 
     from luts.format.errors import first_problem
-    from search.dense.train.recipe import DenseRecipe
+    from search.dense.training import DenseRecipe
 
     values = {
         name: getattr(recipe, name)

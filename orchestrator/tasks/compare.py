@@ -13,13 +13,13 @@ from luts.format.files import check_folder
 from orchestrator.agent.runtime import read_pte
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import QUANTISED, Variant
-from orchestrator.tasks.calibration import RANDOM_RANGES, Calibration, calibrated
 from orchestrator.tasks.candidates import Candidate, read_candidates, split_of
 from orchestrator.tasks.judge import Question, judge_model, open_judge
 from orchestrator.tasks.latencies import Timing, latencies_of
 from orchestrator.tasks.models import export_what_can_be, files_of, given_models
 from orchestrator.tasks.networks import count_networks
 from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.quantization import RANDOM_RANGES, Calibration, calibrated
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
 

@@ -23,9 +23,8 @@ from orchestrator.tasks.models import export_what_can_be, files_of
 from orchestrator.tasks.networks import as_named
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.target import Target
-from search.dense.data.scene import Scenes
-from search.dense.train.checkpoint import weights_of
-from search.dense.train.info import DenseInfo, is_dense_run, read_info
+from search.dense.scenes import Scenes
+from search.dense.training import DenseInfo, is_dense_run, read_info, weights_of
 from search.spaces import load_arch
 from search.spaces.tasks import without_task
 from search.supernet.data.images import IMAGENET

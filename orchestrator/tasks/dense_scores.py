@@ -19,12 +19,10 @@ from orchestrator.tasks.networks import as_named, spec_of
 from orchestrator.tasks.progress import Progress, Step, silent
 from orchestrator.winner.card import weighted
 from search.blocks.ssdlite import COORDINATES
-from search.dense.data.batches import plain_batches
-from search.dense.data.scene import Scenes, check_classes
-from search.dense.data.sources import open_scenes
-from search.dense.score.judge import Figures, Outputs, judge
-from search.dense.train.checkpoint import load_run, weights_of
-from search.dense.train.info import DenseInfo, read_info
+from search.dense.data import open_scenes, plain_batches
+from search.dense.metrics import Figures, Outputs, judge
+from search.dense.scenes import Scenes, check_classes
+from search.dense.training import DenseInfo, load_run, read_info, weights_of
 from search.outputs.anchors import default_boxes, levels_of
 from search.supernet.model.supernet import choose_device
 

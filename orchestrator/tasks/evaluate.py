@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.errors import UsageError
-from orchestrator.tasks.notes import Notes
+from orchestrator.export.artifacts.artifact import default_root
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch, load_arch
 from search.supernet.inherit import (
@@ -20,6 +21,42 @@ from search.supernet.inherit import (
 )
 from search.supernet.recipe.recipe import only_arch
 from search.supernet.train.checkpoint import CheckpointInfo, load_supernet
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The folder that new notes go into, and that of a shared supernet, whose notes are read too."""
+
+    folder: Path
+    shared: Path | None = None
+
+    @classmethod
+    def of(
+        cls, supernet: Path, weights_sha256: str, files: tuple[str, ...], progress: Progress = silent
+    ) -> Notes:
+        """The notes in these files about a supernet with these weights.
+
+        Args:
+            supernet: Its folder, which every search with it writes into where that is allowed.
+            weights_sha256: Its identity, which names the folder in the cache.
+            files: Names of the files that will be written.
+            progress: Told where the notes go, if elsewhere.
+        """
+        places = [supernet, *(supernet / name for name in files)]
+        if all(os.access(place, os.W_OK, effective_ids=True) for place in places if place.exists()):
+            return cls(supernet)
+        folder = default_root() / "supernets" / weights_sha256
+        progress(Note(f"note: {supernet} can't be written; what is learnt of it is kept in {folder}"))
+        return cls(folder, supernet)
+
+    def file(self, name: str) -> Path:
+        """The file that is written."""
+        return self.folder / name
+
+    def shared_file(self, name: str) -> Path | None:
+        """That of the shared supernet, if there is one."""
+        path = self.shared / name if self.shared else None
+        return path if path is not None and path.exists() else None
 
 
 @dataclass(frozen=True)

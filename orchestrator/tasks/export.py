@@ -14,11 +14,10 @@ from luts.format.files import check_folder
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
 from orchestrator.export.artifacts.artifact import deliver
 from orchestrator.export.artifacts.spec import QUANTISED
-from orchestrator.tasks.calibration import RANDOM_RANGES, Calibration, calibrated
-from orchestrator.tasks.mix import stays_fp32
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import Network, Networks, as_named, at_resolution, by_name
 from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.quantization import RANDOM_RANGES, Calibration, calibrated, stays_fp32
 from orchestrator.tasks.trained import Trained, inherit, of_file
 from orchestrator.winner.card import weighted
 from search.spaces import get_space

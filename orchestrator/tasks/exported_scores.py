@@ -10,11 +10,11 @@ from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
 from orchestrator.export.artifacts.spec import QUANTISED, Variant
-from orchestrator.tasks.calibration import Calibration, calibrated
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import as_named
 from orchestrator.tasks.progress import Progress
+from orchestrator.tasks.quantization import Calibration, calibrated
 from orchestrator.winner.card import save_weights, weighted
 from search.spaces import Arch
 from search.supernet.inherit import InheritedAccuracy, Scores

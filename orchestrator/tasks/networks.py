@@ -9,8 +9,8 @@ from luts.format.errors import BlocktimeError, UsageError, unknown
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.counting import Counts, count_module
-from orchestrator.tasks.mix import stays_fp32
 from orchestrator.tasks.progress import Note, Progress
+from orchestrator.tasks.quantization import stays_fp32
 from search.spaces import (
     STDIN,
     Arch,

@@ -15,9 +15,8 @@ from orchestrator.agent.device import usable_cores
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import held
 from orchestrator.plan.plan import model_id
-from orchestrator.tasks.evaluate import open_evaluator
+from orchestrator.tasks.evaluate import Notes, open_evaluator
 from orchestrator.tasks.models import export_all
-from orchestrator.tasks.notes import Notes
 from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable, within_scope
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.tasks.side_by_side import REFERENCE, measure_beside

@@ -14,12 +14,11 @@ from luts.estimate.statistics import Proportion
 from luts.format.errors import UsageError
 from orchestrator.accuracy.predictions import Guesses, guesses_of
 from orchestrator.export import ExportSpec
-from orchestrator.tasks.calibration import DEFAULT_IMAGES, Calibration
 from orchestrator.tasks.export import Lowering, normalization_for, specs_for
 from orchestrator.tasks.judge import Judge, Question, open_judge
-from orchestrator.tasks.mix import Mix
 from orchestrator.tasks.networks import Networks, by_name
 from orchestrator.tasks.progress import Progress, Step, silent
+from orchestrator.tasks.quantization import DEFAULT_IMAGES, Calibration, Mix
 from orchestrator.tasks.trained import Trained
 from search.blocks import group_blocks, parse_keys
 

@@ -11,12 +11,9 @@ from luts.format.errors import UsageError
 from luts.format.files import check_folder
 from orchestrator.tasks.evaluate import check_scope, open_evaluator
 from orchestrator.tasks.progress import Note, Progress, Step, silent
-from search.dense.data.scene import Scenes, Task
-from search.dense.data.sources import open_scenes
-from search.dense.train.info import DenseInfo
-from search.dense.train.initial import BackboneWeights
-from search.dense.train.recipe import DenseRecipe
-from search.dense.train.trainer import DenseProgress, DenseTrainer
+from search.dense.data import open_scenes
+from search.dense.scenes import Scenes, Task
+from search.dense.training import BackboneWeights, DenseInfo, DenseProgress, DenseRecipe, DenseTrainer
 from search.spaces import Arch, load_arch
 from search.spaces.tasks import with_task, without_task
 from search.spaces.whole import is_timm

@@ -18,7 +18,7 @@ from orchestrator.export.lower.coreml import convert_to_mlpackage
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import run_pte
 from orchestrator.export.lower.pt2e import MiddleObserver
-from orchestrator.tasks.calibration import Calibration, calibrated
+from orchestrator.tasks.quantization import Calibration, calibrated
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from tests.support.bench import invoke

@@ -17,7 +17,7 @@ from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import deliver
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower.source import build_module
-from orchestrator.tasks.calibration import Calibration, calibrated
+from orchestrator.tasks.quantization import Calibration, calibrated
 from search.supernet.data.sources import open_source
 
 KEYS = ("conv(in=3,out=8,k=3,s=2)@16", "mbconv(in=8,out=8,k=3,e=2,s=1)@8", "head.fc(in=8,classes=10)@8")

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.tasks.compare_dense import compare_dense, dense_runs
 from orchestrator.tasks.dense_scores import evaluate_dense
-from search.dense.train.checkpoint import load_run
+from search.dense.training import load_run
 from tests.support.dense_world import make_world
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from luts.format.errors import UsageError
-from orchestrator.tasks.calibration import Calibration
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.exported_scores import as_exported, exported_scores
 from orchestrator.tasks.progress import silent
+from orchestrator.tasks.quantization import Calibration
 from search.spaces import Arch, get_arch, get_space
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source

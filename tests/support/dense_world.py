@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.tasks.train_dense import train_dense
-from search.dense.train.recipe import DenseRecipe
+from search.dense.training import DenseRecipe
 from search.spaces import Arch, get_space
 from search.supernet.data.sources import open_source
 from tools.synthetic_coco import make_set

@@ -12,8 +12,8 @@ from luts.format.errors import UsageError
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.train import train_supernet
 from orchestrator.tasks.train_dense import train_dense
-from search.dense.data.scene import Task
-from search.dense.train.recipe import DenseRecipe
+from search.dense.scenes import Task
+from search.dense.training import DenseRecipe
 from search.spaces import Arch, get_arch, get_space
 from search.spaces.tasks import with_task, without_task
 from search.supernet.data.sources import open_source

@@ -22,9 +22,9 @@ from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import Network, as_named
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.validate import validate
-from search.dense.data.batches import plain_batches
-from search.dense.data.scene import Task
-from search.dense.train.checkpoint import load_run
+from search.dense.data import plain_batches
+from search.dense.scenes import Task
+from search.dense.training import load_run
 from search.spaces import Arch, get_arch
 from search.spaces.tasks import with_task
 from tools.studies._dense_runs import BACKBONE_EPOCHS, Setting, curve

@@ -14,11 +14,11 @@ from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
 from orchestrator.export.lower.pt2e import MIDDLE
-from orchestrator.tasks.calibration import Calibration
 from orchestrator.tasks.export import Lowering, export_networks
 from orchestrator.tasks.judge import Question
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.qat import train_quantized
+from orchestrator.tasks.quantization import Calibration
 from orchestrator.tasks.sensitivity import find_mix
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import Trained

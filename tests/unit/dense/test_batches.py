@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from search.dense.data.augment import cropped_boxes, cropped_mask, normalised
-from search.dense.data.batches import plain_batches, training_batch
-from search.dense.data.scene import VOID, Objects, Scenes
+from search.dense.data import cropped_boxes, cropped_mask, normalised, plain_batches, training_batch
+from search.dense.scenes import VOID, Objects, Scenes
 
 
 @pytest.fixture(scope="module")

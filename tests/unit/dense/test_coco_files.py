@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from search.dense.data.scene import VOID, check_classes
-from search.dense.data.sources import open_scenes
+from search.dense.data import open_scenes
+from search.dense.scenes import VOID, check_classes
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
 

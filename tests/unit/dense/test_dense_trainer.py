@@ -9,12 +9,18 @@ import pytest
 import torch
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from search.dense.data.sources import open_scenes
-from search.dense.train.checkpoint import load_run, weights_of
-from search.dense.train.info import INFO_FILE, is_dense_run, read_info
-from search.dense.train.initial import BackboneWeights
-from search.dense.train.recipe import DenseRecipe
-from search.dense.train.trainer import DenseTrainer, DenseTrainingDivergedError
+from search.dense.data import open_scenes
+from search.dense.training import (
+    INFO_FILE,
+    BackboneWeights,
+    DenseRecipe,
+    DenseTrainer,
+    DenseTrainingDivergedError,
+    is_dense_run,
+    load_run,
+    read_info,
+    weights_of,
+)
 from search.networks import build_network
 from search.networks.backbone import is_head
 from search.spaces import get_space
@@ -189,7 +195,7 @@ def test_a_run_that_diverges_says_so(trainer, tmp_path):
 
 
 def test_workers_make_the_same_batches(trainer, tmp_path):
-    from search.dense.data.loader import training_batches
+    from search.dense.data import training_batches
 
     run = trainer(tmp_path)
     own_batches, others = (

@@ -10,11 +10,9 @@ from torchvision.models.detection import _utils
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_convert, box_iou
 
-from search.dense.data.batches import BoxTarget
-from search.dense.data.scene import VOID
-from search.dense.loss.matching import match
-from search.dense.loss.multibox import multibox_loss
-from search.dense.loss.pixels import pixel_loss
+from search.dense.data import BoxTarget
+from search.dense.losses import match, multibox_loss, pixel_loss
+from search.dense.scenes import VOID
 from search.outputs.anchors import default_boxes
 
 SIDE = 64

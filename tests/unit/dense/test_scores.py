@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from search.dense.data.scene import VOID
-from search.dense.data.sources import open_scenes
-from search.dense.score.mean_iou import mean_iou
-from search.dense.score.mean_precision import Found, mean_precision
+from search.dense.data import open_scenes
+from search.dense.metrics import Found, mean_iou, mean_precision
+from search.dense.scenes import VOID
 
 
 @pytest.fixture

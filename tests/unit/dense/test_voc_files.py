@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from search.dense.data.scene import VOID
-from search.dense.data.sources import open_scenes
+from search.dense.data import open_scenes
+from search.dense.scenes import VOID
 
 XML = """<annotation><filename>{name}.jpg</filename><size><width>20</width><height>10</height></size>
 <object><name>{label}</name><difficult>{difficult}</difficult>

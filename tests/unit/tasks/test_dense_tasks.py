@@ -11,7 +11,7 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.tasks.compare_dense import compare_dense, dense_runs
 from orchestrator.tasks.dense_scores import evaluate_dense
 from orchestrator.tasks.train_dense import backbone_weights, train_dense
-from search.dense.train.checkpoint import load_run
+from search.dense.training import load_run
 from search.networks import build_network
 from search.networks.backbone import is_head
 from search.spaces.tasks import with_task

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.tasks.mix import Mix, read_mix, stays_fp32
+from orchestrator.tasks.quantization import Mix, read_mix, stays_fp32
 
 KEYS = ("conv(in=3,out=8,k=3,s=2)@16", "head.fc(in=8,classes=10)@8")
 WIDER = ("conv(in=3,out=16,k=3,s=2)@16", "head.fc(in=16,classes=10)@8")

@@ -1,17 +1,70 @@
-"""Mean average precision as COCO has it, by pycocotools' own code."""
+"""Mean intersection over union of masks, by torchmetrics."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from search.dense.data.scene import Scenes
-from search.dense.packages import pycocotools
+from search.blocks import BlockSpec
+from search.dense.scenes import VOID, Scenes, Task, pycocotools, torchmetrics
+from search.outputs.anchors import default_boxes, levels_of
+from search.outputs.detect import detections
+from search.outputs.segment import masks
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Figures 0 to 1.
+
+    Attributes:
+        miou: Mean over the background and the classes that truth or guesses have.
+        pixel_accuracy: Share of the pixels that are right.
+    """
+
+    miou: float
+    pixel_accuracy: float
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of the figures, in the order of `to_dict`."""
+        return tuple(field.name for field in fields(cls))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As JSON and tables have it."""
+        return dict(vars(self))
+
+
+def mean_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Overlap:
+    """The figures of guessed and true masks, each uint8 (H, W); of all pixels of all images together.
+
+    Args:
+        pairs: Guess and truth of each image; pixels that are `VOID` in the truth do not count.
+        classes: Of objects; the background is one more.
+
+    Raises:
+        UsageError: torchmetrics is not installed.
+        ValueError: there are no images.
+    """
+    kinds = torchmetrics("classification")
+    how = {"num_classes": classes + 1, "ignore_index": VOID, "validate_args": False}
+    jaccard = kinds.MulticlassJaccardIndex(average="macro", **how)
+    right = kinds.MulticlassAccuracy(average="micro", **how)
+    none = True
+    for guess, truth in pairs:
+        pair = torch.from_numpy(np.array(guess)).long(), torch.from_numpy(np.array(truth)).long()
+        jaccard.update(*pair)
+        right.update(*pair)
+        none = False
+    if none:
+        raise ValueError("no images")
+    return Overlap(*(min(1.0, kind.compute().item()) for kind in (jaccard, right)))  # sums of fp32
 
 
 @dataclass(frozen=True)
@@ -125,3 +178,41 @@ def _results(found: Mapping[int, Found]) -> np.ndarray:
             )
         )
     return np.concatenate(rows)
+
+
+Outputs = Iterable[tuple[np.ndarray, Tensor]]
+"""Indices of images (B,), and what the network gives for them (B, ...)."""
+
+Figures = Precision | Overlap
+
+
+def judge(task: Task, scenes: Scenes, blocks: tuple[BlockSpec, ...], outputs: Outputs) -> Figures:
+    """mAP or mIoU of outputs; images are stretched to the network's input, and figures are of their own pixels.
+
+    Args:
+        task: What the outputs are of.
+        scenes: The images.
+        blocks: Of the network, which say where its default boxes are.
+        outputs: For all images that count.
+    """
+    if task == "detection":
+        return mean_precision(scenes, _found(scenes, default_boxes(levels_of(blocks)), outputs))
+    return mean_iou(_masks(scenes, outputs), len(scenes.classes))
+
+
+def _found(scenes: Scenes, default: Tensor, outputs: Outputs) -> dict[int, Found]:
+    found = {}
+    for indices, output in outputs:
+        for index, one in zip(map(int, indices), detections(output.cpu(), default), strict=True):
+            height, width = scenes.sizes[index]
+            boxes = one.boxes.numpy() * np.asarray([width, height, width, height], np.float32)
+            found[index] = Found(boxes, one.scores.numpy(), one.labels.numpy())
+    return found
+
+
+def _masks(scenes: Scenes, outputs: Outputs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for indices, output in outputs:
+        for place, index in enumerate(map(int, indices)):
+            height, width = map(int, scenes.sizes[index])
+            (guess,) = masks(output[place : place + 1].cpu(), (height, width))
+            yield guess.numpy().astype(np.uint8), scenes.mask(index)

@@ -1,7 +1,6 @@
 """`voc:DIR`: Pascal VOC as it is unpacked, `DIR/VOCdevkit/VOC2012`; or that folder itself.
 
-Lists and annotations are read by torchvision's `VOCDetection` and `VOCSegmentation`.
-"""
+Lists and annotations are read by torchvision's `VOCDetection` and `VOCSegmentation`."""
 
 from __future__ import annotations
 
@@ -17,8 +16,7 @@ from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import read_bytes
-from search.dense.data.pictures import read_picture, size_of_file
-from search.dense.data.scene import MAX_SIDE, VOID, Objects, Scenes, Task
+from search.dense.scenes import MAX_SIDE, VOID, Objects, Scenes, Task, read_picture, size_of_file
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
 
-from luts.format.errors import UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.files import read_bytes
+from search.supernet.data.sources import MAX_ENCODED_BYTES, decode
 
 Task = Literal["detection", "segmentation"]
 TASKS: tuple[Task, ...] = ("detection", "segmentation")
@@ -91,3 +96,42 @@ def check_classes(scenes: Scenes, known: Sequence[str]) -> None:
             f"{scenes.name}: {len(scenes.classes)} categories, and the head has {len(known)}, or in another order; "
             "take the images it was trained for, or train a new head"
         )
+
+
+def size_of_file(path: Path) -> int:
+    """Bytes; `InvalidArtifactError` where there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InvalidArtifactError(
+            f"{path}: the annotations name it, but it cannot be read ({error.strerror}); restore it"
+        ) from error
+
+
+def read_picture(path: Path, name: str, height: int, width: int) -> np.ndarray:
+    """uint8 (height, width, 3); `InvalidArtifactError` where it is damaged or of another size."""
+    pixels = decode(read_bytes(path, MAX_ENCODED_BYTES, "restore it"), name)
+    if pixels.shape[:2] != (height, width):
+        raise InvalidArtifactError(
+            f"{name} is {pixels.shape[1]}x{pixels.shape[0]}, its annotations are of {width}x{height}; mend one"
+        )
+    return pixels
+
+
+def pycocotools(module: str) -> ModuleType:
+    """`coco`, `cocoeval` or `mask`; `UsageError` where it is not installed."""
+    return _packaged(f"pycocotools.{module}")
+
+
+def torchmetrics(module: str) -> ModuleType:
+    """A module of torchmetrics; `UsageError` where it is not installed."""
+    return _packaged(f"torchmetrics.{module}")
+
+
+def _packaged(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"{name.partition('.')[0]} is not installed; install it with: pip install 'blocktime[dense]'"
+        ) from error

@@ -1,4 +1,4 @@
-"""The loss of SSD (Liu et al. 2016, equations 1 to 3): classes with hard negatives, and smooth L1 of boxes."""
+"""Which object a default box is to find: the matching of SSD (Liu et al. 2016, section 2.2)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search.dense.data.batches import BoxTarget
-from search.dense.loss.matching import match
-from search.outputs.boxes import encode
+from search.dense.data import BoxTarget
+from search.dense.scenes import VOID
+from search.outputs.boxes import encode, intersection_over_union
+
+MATCHING_IOU = 0.5
+"""Least overlap of a default box and its object, as in the paper and in torchvision's SSDLite."""
+
+BACKGROUND = -1
+
+
+def match(boxes: Tensor, default: Tensor, threshold: float = MATCHING_IOU) -> Tensor:
+    """The object of every default box.
+
+    A default box takes the object that it overlaps most, if by the threshold; then each object its best default
+    box, whatever the overlap.
+
+    Args:
+        boxes: (N, 4) left, top, right, bottom, 0 to 1.
+        default: (A, 4) centre x and y, width, height, 0 to 1.
+        threshold: Least overlap.
+
+    Returns:
+        (A,) int64, an index into `boxes` or `BACKGROUND`.
+    """
+    if not len(boxes):
+        return default.new_full((len(default),), BACKGROUND, dtype=torch.int64)
+    corners = torch.cat((default[:, :2] - default[:, 2:] / 2, default[:, :2] + default[:, 2:] / 2), 1)
+    overlap = intersection_over_union(boxes, corners)
+    best, matched = overlap.max(0)
+    matched[best < threshold] = BACKGROUND
+    matched[overlap.argmax(1)] = torch.arange(len(boxes), device=boxes.device)
+    return matched
+
 
 NEGATIVES = 3
 """Default boxes of background that count for each that has an object: the worst ones."""
@@ -64,3 +94,15 @@ def _worst(losses: Tensor, found: Tensor) -> Tensor:
     ranked = losses.masked_fill(found, -torch.inf).sort(1, descending=True).indices
     ranks = ranked.argsort(1)
     return (ranks < NEGATIVES * found.sum(1, keepdim=True)) & ~found
+
+
+def pixel_loss(output: Tensor, masks: Tensor) -> Tensor:
+    """A scalar, the mean over the pixels that are not `VOID`; 0 where all are.
+
+    Args:
+        output: (B, classes + 1, h, w) logits, the background first; stretched to the masks, as for inference.
+        masks: (B, H, W) int64.
+    """
+    stretched = F.interpolate(output, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+    summed = F.cross_entropy(stretched, masks, ignore_index=VOID, reduction="sum")
+    return summed / (masks != VOID).sum().clamp(min=1)

@@ -1,1 +1,0 @@
-"""Images with boxes and masks, of COCO's and VOC's files."""

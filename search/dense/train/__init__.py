@@ -1,1 +1,0 @@
-"""Training a network with a head of detection or segmentation."""

@@ -48,7 +48,7 @@ def test_the_option_reaches_the_task(
 def test_removals_are_measured_by_that_policy(
     asked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    removing = importlib.import_module("orchestrator.breakdown.attribution")
+    removing = importlib.import_module("orchestrator.breakdown.removing")
     policies: list[Policy] = []
 
     def taken(_: object, __: object, ___: object, ____: object, policy: Policy, **_____: Any) -> None:

@@ -11,7 +11,7 @@ Names are imported when they are first used.
 
 from typing import TYPE_CHECKING
 
-from luts.format.lazy import lazily
+from luts.format.lazy import lazy_names
 
 __all__ = [
     "BlocktimeError",
@@ -46,4 +46,4 @@ if TYPE_CHECKING:
     from luts.published import PublishedLut, load_published_lut, read_table
     from luts.verify import verify_lut
 else:
-    __getattr__, __dir__ = lazily(__name__, __file__)
+    __getattr__, __dir__ = lazy_names(__name__, __file__)

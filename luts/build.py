@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from luts.estimate.design import identify
-from luts.estimate.estimation import BlockRemoval, Estimation, QuietLatency, block_removals
 from luts.estimate.intervals import posterior_half_width
-from luts.estimate.joint import JointFit, Rows, Source, fit_entries
+from luts.estimate.joint import FitData, JointFit, SourceEntries, fit_entries
+from luts.estimate.latencies import BlockRemoval, LatencyEstimates, QuietLatency, block_removals
 from luts.estimate.ratios import RatioEstimates
 from luts.estimate.statistics import conformal_widths, heldout_error
 from luts.format.errors import InvalidArtifactError, few
@@ -32,12 +32,14 @@ from luts.format.schema import (
     LutMeta,
     MeasuredModel,
     ModelSpec,
-    UnitSpread,
 )
 
 
 def check_parts(
-    inputs: LutInputs, specs: Sequence[ModelSpec], estimation: Estimation, features: Mapping[str, KeyFeatures]
+    inputs: LutInputs,
+    specs: Sequence[ModelSpec],
+    estimation: LatencyEstimates,
+    features: Mapping[str, KeyFeatures],
 ) -> None:
     """Models, samples and features, before anything is computed from them.
 
@@ -102,7 +104,7 @@ def _check_pair(spec: ModelSpec, base: ModelSpec | None) -> None:
 def build_lut(
     inputs: LutInputs,
     models: Sequence[ModelSpec],
-    estimation: Estimation,
+    estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
 ) -> Lut:
     """A LUT of every key of `features`. Equal arguments give an equal LUT.
@@ -114,7 +116,7 @@ def build_lut(
     check_parts(inputs, specs, estimation, features)
     quiet = estimation.quiet
     measured = tuple(_measured(spec, estimation) for spec in specs)
-    fit = fit_measured(measured, estimation.ratios, features, kept_sources(inputs, sorted(features)))
+    fit = fit_measured(measured, estimation.ratios, features, stored_sources(inputs, sorted(features)))
     truth, predicted = _heldout_ms(measured, fit)
     meta = LutMeta(
         **dict(inputs),
@@ -130,7 +132,7 @@ def build_lut(
         heldout_error=heldout_error(truth, predicted),
         conformal=_widths(measured, fit, estimation.ratios),
         dropped_sources=dict(fit.dropped),
-        unit_spread=_unit_spread(estimation),
+        unit_spread=estimation.unit_variation,
     )
     entries = _entries(fit, measured, estimation, features)
     return Lut(meta=meta, entries=entries, models=measured, samples=estimation.samples)
@@ -138,9 +140,9 @@ def build_lut(
 
 def prediction_half_width(
     models: Sequence[ModelSpec],
-    estimation: Estimation,
+    estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
-    sources: Sequence[Source] = (),
+    sources: Sequence[SourceEntries] = (),
 ) -> float | None:
     """The half-width that predictions of a LUT of these samples would have: conformal at 95 %, else with sources
     the posterior's, else conformal at 90 %, else None."""
@@ -152,9 +154,9 @@ def prediction_half_width(
 
 def fit_so_far(
     models: Sequence[ModelSpec],
-    estimation: Estimation,
+    estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
-    sources: Sequence[Source] = (),
+    sources: Sequence[SourceEntries] = (),
 ) -> tuple[list[MeasuredModel], JointFit]:
     """Models that have samples, and the fit of them."""
     specs = sorted(models, key=lambda spec: spec.model_id)
@@ -162,14 +164,14 @@ def fit_so_far(
     return measured, fit_measured(measured, estimation.ratios, features, sources)
 
 
-def kept_sources(inputs: LutInputs, keys: Sequence[str]) -> list[Source]:
+def stored_sources(inputs: LutInputs, keys: Sequence[str]) -> list[SourceEntries]:
     """The sources of a LUT with these keys, in order. Raises InvalidArtifactError where they are of other keys."""
     if any(
         {len(source.entry_ms), len(source.entry_se) or len(keys)} != {len(keys)} for source in inputs.sources
     ):
         raise InvalidArtifactError("a source has not as many entries as the LUT has keys; restore lut.json")
     return [
-        Source(
+        SourceEntries(
             source.name,
             {key: ms for key, ms in zip(keys, source.entry_ms, strict=True) if ms is not None},
             source.base_ms,
@@ -196,18 +198,13 @@ def _widths(measured: Sequence[MeasuredModel], fit: JointFit, estimates: RatioEs
     return widths.model_copy(update={"posterior_half_width_95": half_width})
 
 
-def estimation_of(lut: Lut, samples: pa.Table | None = None) -> Estimation:
+def estimates_of(lut: Lut, samples: pa.Table | None = None) -> LatencyEstimates:
     """What a LUT's samples say, or more of them, each of the unit that it ran on."""
     unit_of = {place: unit.unit for unit in lut.meta.units for place in unit.sessions}
-    return Estimation.of(lut.samples if samples is None else samples, lut.meta.reference_id, unit_of)
+    return LatencyEstimates.of(lut.samples if samples is None else samples, lut.meta.reference_id, unit_of)
 
 
-def _unit_spread(estimation: Estimation) -> UnitSpread | None:
-    seen = estimation.spread
-    return None if seen is None else UnitSpread(units=seen.units, reference=seen.reference, ratio=seen.ratio)
-
-
-def _measured(spec: ModelSpec, estimation: Estimation) -> MeasuredModel:
+def _measured(spec: ModelSpec, estimation: LatencyEstimates) -> MeasuredModel:
     quiet, ratio = estimation.quiet, estimation.ratios.ratios[spec.model_id]
     return MeasuredModel(
         **dict(spec),
@@ -223,12 +220,12 @@ def fit_measured(
     measured: Sequence[MeasuredModel],
     estimates: RatioEstimates,
     features: Mapping[str, KeyFeatures],
-    sources: Sequence[Source] = (),
+    sources: Sequence[SourceEntries] = (),
 ) -> JointFit:
     order = {name: row for row, name in enumerate(estimates.ratios)}
     fitted = [model for model in measured if model.fitted]
     rows: NDArray[np.intp] = np.array([order[model.model_id] for model in fitted])
-    return fit_entries(Rows.of(fitted, estimates.covariance[np.ix_(rows, rows)]), features, sources)
+    return fit_entries(FitData.of(fitted, estimates.covariance[np.ix_(rows, rows)]), features, sources)
 
 
 def _heldout_ms(measured: Sequence[MeasuredModel], fit: JointFit) -> tuple[list[float], list[float]]:
@@ -245,7 +242,7 @@ def _heldout_ms(measured: Sequence[MeasuredModel], fit: JointFit) -> tuple[list[
 def _entries(
     fit: JointFit,
     measured: Sequence[MeasuredModel],
-    estimation: Estimation,
+    estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
 ) -> tuple[Entry, ...]:
     removals = block_removals(measured, estimation)

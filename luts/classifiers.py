@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from luts.build import estimation_of, fit_measured, kept_sources
+from luts.build import estimates_of, fit_measured, stored_sources
 from luts.estimate.joint import JointFit
 from luts.format.lut import Lut
 from luts.format.schema import Entry, KeyFeatures, classes_of, without_classes
@@ -26,10 +26,10 @@ def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
         lut: Whose samples are fitted.
         features: Of the keys that are new.
     """
-    estimation = estimation_of(lut)
+    estimation = estimates_of(lut)
     known = {entry.key: entry for entry in lut.entries}
     every = {key: entry.features for key, entry in known.items()} | dict(features)
-    fit = fit_measured(lut.models, estimation.ratios, every, kept_sources(lut.meta, sorted(known)))
+    fit = fit_measured(lut.models, estimation.ratios, every, stored_sources(lut.meta, sorted(known)))
     added = []
     for key, own in features.items():
         ms, se = _priced(key, known, fit)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.build import build_lut, estimation_of
+from luts.build import build_lut, estimates_of
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import ENTRIES_FILE, META_FILE, MODELS_FILE, Lut, current_columns, encode
 from luts.format.schema import Entry, LutInputs, ModelSpec, TransferSource, Value
@@ -124,7 +124,7 @@ def rebuild(lut: Lut, device_name: str = "") -> Lut:
     return build_lut(
         inputs,
         [ModelSpec.of(model) for model in lut.models],
-        estimation_of(lut),
+        estimates_of(lut),
         {entry.key: entry.features for entry in lut.entries},
     )
 

@@ -12,7 +12,7 @@ none is that of a subpackage, which would take its place as soon as it is import
 
 from typing import TYPE_CHECKING
 
-from luts.format.lazy import lazily
+from luts.format.lazy import lazy_names
 
 __all__ = [
     "Access",
@@ -124,4 +124,4 @@ if TYPE_CHECKING:
     from orchestrator.tasks.validate import validate
     from orchestrator.wire.errors import DeviceError
 else:
-    __getattr__, __dir__ = lazily(__name__, __file__)
+    __getattr__, __dir__ = lazy_names(__name__, __file__)

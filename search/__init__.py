@@ -17,7 +17,7 @@ worker processes too. Names are imported when they are first used.
 
 from typing import TYPE_CHECKING
 
-from luts.format.lazy import lazily
+from luts.format.lazy import lazy_names
 
 __all__ = [
     "Arch",
@@ -105,4 +105,4 @@ if TYPE_CHECKING:
     from search.spaces.coverage import covered_space
     from search.spaces.plugins import load_plugin
 else:
-    __getattr__, __dir__ = lazily(__name__, __file__)
+    __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from luts.estimate.joint import USUAL, Rows, Source, design_of, prior_covariance, with_sources
+from luts.estimate.joint import USUAL, FitData, SourceEntries, design_of, prior_covariance, with_sources
 from luts.estimate.physics import (
     BASE_SHARE_SD,
     amounts,
@@ -85,7 +85,7 @@ def _null_space(counts: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Expectation:
+class ExpectedCosts:
     """Latencies to expect.
 
     Attributes:
@@ -105,7 +105,7 @@ class Expectation:
     entry_ms: Mapping[str, float] = field(default_factory=dict)
     base_ms: float = 0.0
     unpriced: Collection[str] = ()
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceEntries, ...] = ()
 
     def priced(self, features: Mapping[str, KeyFeatures]) -> dict[str, KeyFeatures]:
         """By key the features that coefficients were made with."""
@@ -121,7 +121,7 @@ class Expectation:
         return {key: max(self.entry_ms.get(key, ms), 1e-6) for key, ms in physics.items()}
 
 
-TYPICAL = Expectation(
+TYPICAL_DEVICE = ExpectedCosts(
     "an assumption: 20 us a block, 50 GMAC/s, 10 GiB/s",
     Coefficients(constant_ms=0.02, ms_per_mmac=0.02, ms_per_mib=0.1),
     unpriced=("params", "depthwise_macs"),
@@ -130,12 +130,12 @@ TYPICAL = Expectation(
 never changes: a measurement goes on only if the same plan is made again."""
 
 
-def expectation_of(lut: Lut, name: str) -> Expectation:
+def expected_from_lut(lut: Lut, name: str) -> ExpectedCosts:
     """What a LUT says, also of blocks that it does not hold: by the priors of its kinds, with the features that its
     fit had."""
     kinds = {row.kind: Coefficients.of(row) for row in lut.meta.prior}
     means = np.mean([list(dict(row).values()) for row in kinds.values()], axis=0)
-    return Expectation(
+    return ExpectedCosts(
         f"LUT {name}",
         coefficients_of(means),
         kinds,
@@ -168,7 +168,7 @@ class Posterior:
     def __init__(
         self,
         features: Mapping[str, KeyFeatures],
-        expectation: Expectation,
+        expectation: ExpectedCosts,
         typical: Sequence[Sequence[str]],
     ):
         self.keys = tuple(sorted(features))
@@ -224,7 +224,7 @@ class Posterior:
         return counts
 
 
-def most_useful(posterior: Posterior, candidates: Floats, targets: Floats) -> int:
+def most_informative(posterior: Posterior, candidates: Floats, targets: Floats) -> int:
     """The candidate row that takes most off the mean predictive variance of `targets` (V-optimal, greedy).
 
     Rows (n, 1 + k). Its gain is z' S M S z / (z' S z + noise), with S the covariance and M the mean of x x' over
@@ -236,17 +236,19 @@ def most_useful(posterior: Posterior, candidates: Floats, targets: Floats) -> in
     return int(np.argmax(gain))
 
 
-def most_useful_first(posterior: Posterior, candidates: Floats, targets: Floats, count: int) -> list[int]:
+def most_informative_first(
+    posterior: Posterior, candidates: Floats, targets: Floats, count: int
+) -> list[int]:
     """Positions of `count` candidate rows, each the most useful after those before; the posterior learns them."""
     left, chosen = list(range(len(candidates))), list[int]()
     for _ in range(count):
-        chosen.append(left.pop(most_useful(posterior, candidates[left], targets)))
+        chosen.append(left.pop(most_informative(posterior, candidates[left], targets)))
         posterior.learn(candidates[chosen[-1]])
     return chosen
 
 
-def prior_of(
-    features: Mapping[str, KeyFeatures], sources: Sequence[Source], typical: Sequence[Sequence[str]]
+def prior_from_sources(
+    features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries], typical: Sequence[Sequence[str]]
 ) -> Posterior:
     """What sources say before anything is measured, at the deviations that are usual between devices.
 
@@ -262,7 +264,7 @@ def prior_of(
     keys = sorted(features)
     entry_ms = dict(zip(keys, first.filled(keys, features).tolist(), strict=True))
     ms = np.array([first.base_ms + sum(entry_ms[key] for key in blocks) for blocks in typical])
-    rows = Rows(ms, np.zeros((len(ms), len(ms))), tuple(map(tuple, typical)), np.zeros(len(ms)))
+    rows = FitData(ms, np.zeros((len(ms), len(ms))), tuple(map(tuple, typical)), np.zeros(len(ms)))
     design = replace(with_sources(design_of(rows, features), features, sources), doubt=None)
     scale = np.maximum(design.physics @ design.common, design.floor)
     covariance = prior_covariance(design, scale, USUAL)

@@ -53,7 +53,7 @@ MEASUREMENT_SD_FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
-class Rows:
+class FitData:
     """Whole models to fit: latencies ms (m,), covariance (m, m) of their logarithms, blocks, data moved
     (m,)."""
 
@@ -63,7 +63,7 @@ class Rows:
     boundary_bytes: Floats
 
     @classmethod
-    def of(cls, models: Sequence[MeasuredModel], log_covariance: Floats) -> Rows:
+    def of(cls, models: Sequence[MeasuredModel], log_covariance: Floats) -> FitData:
         """Those of measured models, in the order of the covariance."""
         return cls(
             ms=np.array([model.ms for model in models]),
@@ -74,7 +74,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Design:
+class FitDesign:
     """Arrays of one fit: keys k, kinds g, rows m; every row divided by its latency, so the target is 1."""
 
     keys: tuple[str, ...]
@@ -119,7 +119,7 @@ class Design:
         return np.asarray(relative * self.natural)
 
 
-def design_of(rows: Rows, features: Mapping[str, KeyFeatures]) -> Design:
+def design_of(rows: FitData, features: Mapping[str, KeyFeatures]) -> FitDesign:
     """The arrays of a fit of these rows. Raises KeyError for a block without features."""
     from scipy.optimize import nnls
 
@@ -141,7 +141,7 @@ def design_of(rows: Rows, features: Mapping[str, KeyFeatures]) -> Design:
     weak = 0.1 * np.eye(1 + TERMS)
     system = np.vstack([shared_columns * sizes / rows.ms[:, None], weak])
     common = nnls(system, np.concatenate([np.ones(len(rows.ms)), np.zeros(1 + TERMS)]))[0] * sizes
-    return Design(
+    return FitDesign(
         keys=keys,
         kinds=kinds,
         counts=counts / rows.ms[:, None],
@@ -183,10 +183,10 @@ _SD_OF_SOURCES = np.array([0.7, 0.7, 0.7, 0.7, 0.7])
 keep their ratio within 2 to 8 % (public tables, docs/lut.md); kinds and bounds differ by a tenth or more."""
 
 
-class Marginal:
+class MarginalLikelihood:
     """-2 log marginal likelihood of a design whose entries deviate by `scale` (k,), by the deviations."""
 
-    def __init__(self, design: Design, scale: Floats) -> None:
+    def __init__(self, design: FitDesign, scale: Floats) -> None:
         self._design = design
         columns = design.columns
         self.residual = 1.0 - columns @ design.common
@@ -263,15 +263,15 @@ def _twice_negative_log(covariance: Floats, residual: Floats) -> float:
     return float(white @ white + 2 * np.log(np.diag(factor)).sum())
 
 
-def learned_scale(design: Design) -> tuple[Floats, Floats]:
+def learned_scale(design: FitDesign) -> tuple[Floats, Floats]:
     """The entries' scales (k,), refined once by what the rows say of the prior, and the learned deviations."""
     scale = np.maximum(design.physics @ design.common, design.floor)
-    solution, _ = solve(design, scale, Marginal(design, scale).maximise())
+    solution, _ = solve(design, scale, MarginalLikelihood(design, scale).maximise())
     refined = np.maximum(design.physics @ solution[-len(design.common) :], design.floor)
-    return refined, Marginal(design, refined).maximise()
+    return refined, MarginalLikelihood(design, refined).maximise()
 
 
-def solve(design: Design, scale: Floats, hyper: Floats) -> tuple[Floats, Floats]:
+def solve(design: FitDesign, scale: Floats, hyper: Floats) -> tuple[Floats, Floats]:
     """Most probable (base, t, entries, coefficients), all >= 0; their unconstrained posterior covariance.
 
     One bounded least-squares problem: whitened rows of the models above whitened rows of the priors.
@@ -317,7 +317,7 @@ STEP = 0.5
 """Of the second differences in logarithms that give the curvature."""
 
 
-def prior_covariance(design: Design, scale: Floats, learned: Floats) -> Floats:
+def prior_covariance(design: FitDesign, scale: Floats, learned: Floats) -> Floats:
     """(2 + k, 2 + k) of base, transfer and entries before any row, ms^2, at these deviations."""
     spread = np.vstack([design.of_calls, design.physics]) * design.coefficient_sd(learned)
     covariance = spread @ spread.T
@@ -327,7 +327,7 @@ def prior_covariance(design: Design, scale: Floats, learned: Floats) -> Floats:
     return np.asarray(covariance)
 
 
-def mixture(marginal: Marginal, mode: Floats) -> tuple[Floats, Floats]:
+def mixture(marginal: MarginalLikelihood, mode: Floats) -> tuple[Floats, Floats]:
     """Deviations (2 d, d) around the mode (d,), and their weights (2 d,), which sum to 1."""
     centre, count = np.log(mode), len(mode)
     best = marginal.cost(centre)
@@ -341,9 +341,9 @@ def mixture(marginal: Marginal, mode: Floats) -> tuple[Floats, Floats]:
     return np.exp(points), weights / weights.sum()
 
 
-def mixed_covariance(design: Design, scale: Floats, mode: Floats) -> tuple[Floats, float]:
+def mixed_covariance(design: FitDesign, scale: Floats, mode: Floats) -> tuple[Floats, float]:
     """(2 + k, 2 + k) posterior covariance around the entries at the mode, and the misfit's deviation."""
-    marginal = Marginal(design, scale)
+    marginal = MarginalLikelihood(design, scale)
     rows = np.hstack([design.calls, design.counts])
 
     def posterior(learned: Floats) -> tuple[Floats, Floats]:
@@ -382,7 +382,7 @@ FEWEST_SHARED = 0.5
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceEntries:
     """Another device's entries, ms by key, under a name for people; `entry_se` are their standard errors, ms, of
     those that are not exactly known."""
 
@@ -431,10 +431,10 @@ class Source:
         return np.array([self.entry_se.get(key, se) for key, se in zip(keys, exact, strict=True)])
 
 
-def source_of(name: str, lut: Lut) -> Source:
+def source_from_lut(name: str, lut: Lut) -> SourceEntries:
     """A LUT as a source: half-widths of its 95 % intervals tell its standard errors."""
     reach = normal_quantile(0.5 + CONFIDENCE / 2)
-    return Source(
+    return SourceEntries(
         name,
         {entry.key: entry.ms for entry in lut.entries},
         lut.meta.base_ms,
@@ -460,7 +460,9 @@ def kind_prices(
     return prices
 
 
-def with_sources(design: Design, features: Mapping[str, KeyFeatures], sources: Sequence[Source]) -> Design:
+def with_sources(
+    design: FitDesign, features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries]
+) -> FitDesign:
     """The design with the sources' entries as its prior. Raises UsageError where one has too few blocks."""
     scaled = np.array([_scaled(design, features, source) for source in sources])
     mean = scaled.mean(axis=0)
@@ -489,7 +491,7 @@ def with_sources(design: Design, features: Mapping[str, KeyFeatures], sources: S
 
 
 def _doubt(
-    design: Design, features: Mapping[str, KeyFeatures], sources: Sequence[Source], scaled: Floats
+    design: FitDesign, features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries], scaled: Floats
 ) -> Floats:
     """(2, k) standard errors of the mean of scaled entries (s, k): if sources err independently, and what is to be
     added (in squares) if they err alike.
@@ -507,8 +509,8 @@ def _doubt(
 
 
 def chosen_sources(
-    design: Design, features: Mapping[str, KeyFeatures], sources: Sequence[Source]
-) -> tuple[list[Source], dict[str, float]]:
+    design: FitDesign, features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries]
+) -> tuple[list[SourceEntries], dict[str, float]]:
     """Sources that the rows are likeliest with, and the others: by how much, in natural logarithms, the rows are
     likelier without them (without all that were dropped together).
 
@@ -519,12 +521,12 @@ def chosen_sources(
     known less well than the sums that networks are.
     """
 
-    def cost(chosen: Sequence[Source]) -> float:
+    def cost(chosen: Sequence[SourceEntries]) -> float:
         grounds = (
             dataclasses.replace(with_sources(design, features, chosen), doubt=None) if chosen else design
         )
         scale, learned = learned_scale(grounds)
-        return Marginal(grounds, scale).evidence(learned) / 2
+        return MarginalLikelihood(grounds, scale).evidence(learned) / 2
 
     kept, left, dropped = list(sources), list(sources), dict[str, float]()
     best = cost(kept) if kept else 0.0
@@ -540,7 +542,7 @@ def chosen_sources(
     return kept, dropped
 
 
-def _scaled(design: Design, features: Mapping[str, KeyFeatures], source: Source) -> Floats:
+def _scaled(design: FitDesign, features: Mapping[str, KeyFeatures], source: SourceEntries) -> Floats:
     """(2 + k,) base, transfer and entries times the factor that brings the rows' sums to their latencies."""
     whole = np.array([source.base_ms, source.transfer_ms_per_mib, *source.filled(design.keys, features)])
     sums = design.calls @ whole[:2] + design.counts @ whole[2:]
@@ -584,7 +586,7 @@ class JointFit:
     left_out: Floats
     reach: float
     measured_share: Floats | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceEntries, ...] = ()
     dropped: Mapping[str, float] = field(default_factory=dict)
 
     def relative_se(self, blocks: Sequence[Sequence[str]], boundary_bytes: Sequence[float]) -> Floats:
@@ -600,7 +602,9 @@ class JointFit:
         return np.asarray(np.sqrt(np.maximum(variance, 0.0) / ms**2 + self.misfit_sd**2))
 
 
-def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequence[Source] = ()) -> JointFit:
+def fit_entries(
+    rows: FitData, features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries] = ()
+) -> JointFit:
     """Cost of every key of `features`; those that no row holds rest on the prior.
 
     With `sources` the entries of those that fit the rows are the prior in physics' place (`sources.py`).
@@ -616,7 +620,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
     scale, hyper = learned_scale(design)
     solution, covariance = solve(design, scale, hyper)
     entries = slice(2, 2 + len(design.keys))
-    left_out, misfit_sd = Marginal(design, scale).left_out(hyper), float(hyper[1])
+    left_out, misfit_sd = MarginalLikelihood(design, scale).left_out(hyper), float(hyper[1])
     reach = normal_quantile(0.5 + CONFIDENCE / 2)
     share = None
     if kept:
@@ -651,7 +655,7 @@ def fit_entries(rows: Rows, features: Mapping[str, KeyFeatures], sources: Sequen
     )
 
 
-def _measured_share(design: Design, scale: Floats, hyper: Floats, variance: Floats) -> Floats:
+def _measured_share(design: FitDesign, scale: Floats, hyper: Floats, variance: Floats) -> Floats:
     learned = np.array(design.strengths) >= 0
     parts = (design.physics * design.coefficient_sd(hyper))[:, learned]
     prior = (parts**2).sum(axis=1) + scale**2 * (hyper[0] ** 2 + hyper[3] ** 2) + design.doubt_variance

@@ -98,7 +98,7 @@ class LoadRatio:
     """One load of a model against the copies of the reference beside it.
 
     `loads_each` is the number of load variances in it: 1 + 1 / copies. `shared_variance` is the sampling
-    variance of the reference's part, which all loads of the session have in common.
+    variance of the reference's part, which all loads of the segment have in common.
     """
 
     model: str
@@ -113,7 +113,7 @@ class LoadRatio:
 
 @dataclass(frozen=True)
 class AaDifference:
-    """Log difference of the reference's two copies in one session."""
+    """Log difference of the reference's two copies in one segment."""
 
     batch: int
     segment: int
@@ -140,7 +140,7 @@ class RatioEstimates:
     their logarithms in the same order: models measured beside the same loads of the reference share its
     error.
 
-    `noise_floor` is the robust standard deviation of the A/A log differences of all sessions.
+    `noise_floor` is the robust standard deviation of the A/A log differences of all segments.
     """
 
     reference_id: str
@@ -244,7 +244,7 @@ def ratio_estimates(
 
 def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -> Floats:
     """Covariance of the combined log ratios: the reference's loads and samples are shared within a
-    session."""
+    segment."""
     columns: dict[tuple[int, int], int] = {}
     for group in groups:
         for load in group:
@@ -267,12 +267,12 @@ def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class Segment:
     """All loads that ran interleaved in one segment of a batch.
 
     `log_ns` has shape (loads, rounds); NaN where a load was not visited in a round; several samples of one
     visit are averaged in the logarithm. `models[i]`, `copies[i]` name row i. `kept` is False where the batch was
-    rejected. What a session tells is computed once, when it is first asked for.
+    rejected. What a segment tells is computed once, when it is first asked for.
     """
 
     batch: int
@@ -357,8 +357,8 @@ class Session:
         )
 
 
-def sessions(samples: pa.Table) -> list[Session]:
-    """Sessions in order of batch and segment; rows in order of model and copy.
+def segments_of(samples: pa.Table) -> list[Segment]:
+    """Segments in order of batch and segment; rows in order of model and copy.
 
     Raises:
         InvalidArtifactError: samples of one batch are both kept and rejected.
@@ -395,7 +395,7 @@ def sessions(samples: pa.Table) -> list[Session]:
         np.add.at(sums, (row, column), log_ns[part])
         np.add.at(counts, (row, column), 1.0)
         result.append(
-            Session(
+            Segment(
                 batch=int(batch[start]),
                 segment=int(segment[start]),
                 models=tuple(ordered_names[load // 2] for load in loads),

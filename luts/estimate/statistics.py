@@ -118,7 +118,7 @@ class Proportion:
         return max(0.0, middle - spread), min(1.0, middle + spread)
 
 
-TOLD = (50, 90, 99)
+REPORTED_PERCENTILES = (50, 90, 99)
 """Percentiles that measurements tell."""
 
 
@@ -148,7 +148,7 @@ class Percentiles:
     def columns(self) -> dict[str, float | int | None]:
         """`calls`, `p50_ms`, `p50_low`, `p50_high`, `p90_ms`, …: one level, as tables have it."""
         cells: dict[str, float | int | None] = {"calls": self.calls}
-        for percent in TOLD:
+        for percent in REPORTED_PERCENTILES:
             told: Percentile | None = getattr(self, f"p{percent}")
             values = asdict(told) if told else dict.fromkeys(("ms", "low", "high"))
             cells |= {f"p{percent}_{name}": value for name, value in values.items()}
@@ -156,7 +156,7 @@ class Percentiles:
 
     def __str__(self) -> str:
         """What is known of them, in a line."""
-        told = {percent: getattr(self, f"p{percent}") for percent in TOLD}
+        told = {percent: getattr(self, f"p{percent}") for percent in REPORTED_PERCENTILES}
         known = "".join(f"p{percent} {value}, " for percent, value in told.items() if value)
         return f"{known}of {self.calls} single calls as they ran"
 
@@ -164,7 +164,7 @@ class Percentiles:
 def percentiles(loads_ms: Sequence[Floats]) -> Percentiles:
     """Percentiles of the calls of a model's loads, (calls,) each."""
     calls = sum(map(len, loads_ms))
-    return Percentiles(calls, *(_percentile(loads_ms, percent / 100) for percent in TOLD))
+    return Percentiles(calls, *(_percentile(loads_ms, percent / 100) for percent in REPORTED_PERCENTILES))
 
 
 def calls_needed(share: float) -> int:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 
-def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package that imports its names `if TYPE_CHECKING:`, as type checkers do.
 
     Args:

@@ -249,14 +249,14 @@ class TransferSource(Value):
     entry_se: Annotated[tuple[Ms | None, ...], Field(max_length=MAX_ENTRIES)] = ()
 
 
-class UnitSessions(Value):
+class UnitSegments(Value):
     """One unit of a class of devices: a digest of its serial, and the (batch, segment) that ran on it."""
 
     unit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
     sessions: Annotated[tuple[tuple[Count, Count], ...], Field(max_length=MAX_MODELS)]
 
 
-class UnitSpread(Value):
+class UnitVariation(Value):
     """Relative standard deviations between units of a class: of the reference's milliseconds, and of models' ratios
     to it beyond what loads differ; None where that can't be told."""
 
@@ -305,7 +305,7 @@ class LutInputs(Value):
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,64}$")], float], Field(max_length=16)
     ] = Field(default_factory=dict)
     input_buffers: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
-    units: Annotated[tuple[UnitSessions, ...], Field(max_length=4096)] = ()
+    units: Annotated[tuple[UnitSegments, ...], Field(max_length=4096)] = ()
     sources: Annotated[tuple[TransferSource, ...], Field(max_length=MAX_SOURCES)] = ()
 
 
@@ -330,7 +330,7 @@ class LutMeta(LutInputs):
     prior: Annotated[tuple[KindPrior, ...], Field(max_length=256)]
     heldout_error: HeldoutError | None
     conformal: Conformal
-    unit_spread: UnitSpread | None = None
+    unit_spread: UnitVariation | None = None
     dropped_sources: Annotated[dict[Text, float], Field(max_length=MAX_SOURCES)] = Field(default_factory=dict)
 
 

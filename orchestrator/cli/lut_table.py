@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from luts.format.errors import few
 from luts.format.lut import Lut
-from luts.format.schema import Entry, UnitSpread
+from luts.format.schema import Entry, UnitVariation
 from orchestrator.cli.output import Column, emit_rows, tell
 from orchestrator.journal.conditions import described
 
@@ -81,7 +81,7 @@ def provenance(lut: Lut) -> dict[str, str]:
     }
 
 
-def _spread(seen: UnitSpread | None) -> dict[str, str]:
+def _spread(seen: UnitVariation | None) -> dict[str, str]:
     """Between units of a class, where several shared the measurement."""
     if seen is None:
         return {}

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from luts.estimate.estimation import Estimation
-from luts.estimate.ratios import Session, sessions
+from luts.estimate.latencies import LatencyEstimates
+from luts.estimate.ratios import Segment, segments_of
 from luts.format.errors import InvalidArtifactError
 from luts.format.files import LineFile
 from luts.format.lut import normalise_samples
@@ -159,7 +159,7 @@ class _Segment:
     parts: list[pa.Table] = field(default_factory=list)
     waiting: list[tuple[BatchRecord | None, ChunkRecord]] = field(default_factory=list)
     samples: pa.Table | None = None
-    session: Session | None = None
+    session: Segment | None = None
 
 
 def unit_digest(serial: str) -> str:
@@ -193,33 +193,33 @@ class JournalSamples:
         """All samples so far, normalised."""
         return normalise_samples(pa.concat_tables([samples for _, samples in self._read_all()]))
 
-    def estimation(self, reference_id: str, batches: Collection[int] | None = None) -> Estimation:
+    def estimation(self, reference_id: str, batches: Collection[int] | None = None) -> LatencyEstimates:
         """Of all samples so far, or of those of some batches.
 
         Raises:
             InvalidArtifactError: a chunk belongs to no batch, or there is not a single sample.
         """
         read = self._read_all(batches)
-        return Estimation(
+        return LatencyEstimates(
             reference_id,
             [session for session, _ in read],
             [samples for _, samples in read],
             {place: unit_digest(record.unit) for place, record in self._opened.items() if record.unit},
         )
 
-    def _read_all(self, batches: Collection[int] | None = None) -> list[tuple[Session, pa.Table]]:
+    def _read_all(self, batches: Collection[int] | None = None) -> list[tuple[Segment, pa.Table]]:
         if not self._segments:
             raise InvalidArtifactError("the journal holds no samples yet; run the measurement first")
         places = sorted(place for place in self._segments if batches is None or place[0] in batches)
         return [self._read(place) for place in places]
 
-    def _read(self, place: tuple[int, int]) -> tuple[Session, pa.Table]:
+    def _read(self, place: tuple[int, int]) -> tuple[Segment, pa.Table]:
         segment, kept = self._segments[place], place[0] not in self._rejected
         if segment.samples is None or segment.session is None:
             segment.parts += [_part(batch, chunk) for batch, chunk in segment.waiting]
             segment.waiting.clear()
             segment.samples = _with_verdict(pa.concat_tables(segment.parts), kept)
-            (segment.session,) = sessions(segment.samples)
+            (segment.session,) = segments_of(segment.samples)
         elif segment.session.kept != kept:
             segment.samples = _with_verdict(segment.samples.drop_columns(["kept"]), kept)
             segment.session = replace(segment.session, kept=kept)
@@ -310,7 +310,7 @@ class MeasurementLog:
     ) -> None:
         self.close()
 
-    def estimation(self, batches: Collection[int] | None = None) -> Estimation:
+    def estimation(self, batches: Collection[int] | None = None) -> LatencyEstimates:
         """What the samples so far say, of all batches or of some."""
         with self._lock:
             return self._samples.estimation(self.header.reference_id, batches)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Literal, Protocol
 
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.ratios import AA_MEMORY, AaInterval, RatioEstimates
 from luts.estimate.statistics import MIN_ROUNDS
 from orchestrator.journal.conditions import moved_cap
@@ -303,7 +303,7 @@ class BatchRunner:
 Progress = Callable[[str, int, int], None]
 """Called with what goes on, steps done and steps in all."""
 
-PredictionWidth = Callable[[Estimation], float | None]
+PredictionWidth = Callable[[LatencyEstimates], float | None]
 """Relative half-width of predictions, given what all samples so far say; None where none can be told."""
 
 
@@ -311,7 +311,7 @@ class Further(Protocol):
     """Chooses networks while measuring; what it chose stands in the journal, and it takes that in again."""
 
     def choose(
-        self, pass_index: int, estimation: Estimation, half_width: float | None
+        self, pass_index: int, estimation: LatencyEstimates, half_width: float | None
     ) -> ChoiceRecord | None:
         """The next ones, given what all samples so far say; None where there are to be no more."""
 
@@ -355,7 +355,7 @@ class Alone:
 class Outcome:
     """What all samples say, why measuring ended, and the last width of predictions (None: not asked for)."""
 
-    estimation: Estimation
+    estimation: LatencyEstimates
     ending: Ending
     prediction_half_width: float | None = None
 
@@ -461,7 +461,7 @@ class Engine:
             self._files.update(self._further.take(choice))
             self.models += [chosen.model for chosen in choice.models]
 
-    def _calls(self, estimation: Estimation) -> int:
+    def _calls(self, estimation: LatencyEstimates) -> int:
         """Of the model that has fewest."""
         failed, ratios = self.log.failures(), estimation.ratios.ratios
         return min(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.estimate.estimation import Estimation, QuietLatency
+from luts.estimate.latencies import LatencyEstimates, QuietLatency
 from luts.estimate.ratios import RatioEstimates
 from luts.format.errors import UsageError
 from orchestrator.devices.common.device import Device
@@ -66,7 +66,7 @@ class Measurement:
 
     hello: HelloReply
     header: Header
-    estimation: Estimation
+    estimation: LatencyEstimates
     batches_kept: int
     batches_rejected: int
     failures: Mapping[str, str]

@@ -19,7 +19,13 @@ from functools import cached_property
 
 import numpy as np
 
-from luts.estimate.design import TYPICAL, Expectation, Posterior, most_useful_first, prior_of
+from luts.estimate.design import (
+    TYPICAL_DEVICE,
+    ExpectedCosts,
+    Posterior,
+    most_informative_first,
+    prior_from_sources,
+)
 from luts.format.errors import UsageError
 from luts.format.schema import KeyFeatures
 from orchestrator.plan.plan import Plan, PlanModel, Removals, Role, features_of, features_of_plan, model_id
@@ -102,14 +108,14 @@ TARGETS = 400
 
 def posterior_after(
     features: Mapping[str, KeyFeatures],
-    expectation: Expectation,
+    expectation: ExpectedCosts,
     *,
     measured: Sequence[Sequence[str]],
     typical: Sequence[Sequence[str]],
 ) -> Posterior:
     """The posterior once models with these blocks are measured; `typical` networks give the prior its size."""
     if expectation.sources:
-        posterior = prior_of(features, expectation.sources, typical)
+        posterior = prior_from_sources(features, expectation.sources, typical)
     else:
         posterior = Posterior(features, expectation, typical)
     for blocks in measured:
@@ -119,7 +125,7 @@ def posterior_after(
 
 def choose_design(
     features: Mapping[str, KeyFeatures],
-    expectation: Expectation,
+    expectation: ExpectedCosts,
     *,
     measured: Sequence[Sequence[str]],
     candidates: Sequence[Sequence[str]],
@@ -131,7 +137,7 @@ def choose_design(
     typical = candidates[:TARGETS]
     posterior = posterior_after(features, expectation, measured=measured, typical=typical)
     rows = np.stack([posterior.row(blocks) for blocks in candidates])
-    return most_useful_first(posterior, rows, rows[: len(typical)], count)
+    return most_informative_first(posterior, rows, rows[: len(typical)], count)
 
 
 CANDIDATES = 1500
@@ -160,7 +166,7 @@ def make_plan(
     design: int | None = None,
     heldout: int | None = None,
     removals: Removals = "all",
-    expectation: Expectation = TYPICAL,
+    expectation: ExpectedCosts = TYPICAL_DEVICE,
 ) -> Plan:
     """Choose the models of a profile; the same arguments give the same plan.
 
@@ -283,7 +289,7 @@ class _Builder:
             blocks = swap.arch.keys()
             self._add(PlanModel(model_id(blocks), swap.arch.to_json(), blocks, "swap", base_id, key))
 
-    def add_design(self, count: int, expectation: Expectation) -> None:
+    def add_design(self, count: int, expectation: ExpectedCosts) -> None:
         """Add candidates one by one, in order of what they tell beyond all that is in the plan."""
         fresh = self._fresh()
         if count > len(fresh):
@@ -339,7 +345,7 @@ def _alone(model: PlanModel) -> PlanModel:
 
 
 def spares(
-    plan: Plan, failed: Collection[str], lately: Sequence[PlanModel], expectation: Expectation
+    plan: Plan, failed: Collection[str], lately: Sequence[PlanModel], expectation: ExpectedCosts
 ) -> list[PlanModel]:
     """As many new models as whole networks failed lately, as far as the space has some.
 

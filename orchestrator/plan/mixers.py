@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from luts.estimate.estimation import Estimation, RemovalCost, removal_cost
+from luts.estimate.latencies import LatencyEstimates, RemovalCost, removal_cost
 from luts.format.errors import UsageError
 from orchestrator.plan.plan import model_id
 from search.blocks import BlockSpec, parse_key
@@ -175,7 +175,7 @@ def mixers(
     return chosen, refused
 
 
-def cost_of_copy(estimation: Estimation, mixer: Mixer) -> RemovalCost:
+def cost_of_copy(estimation: LatencyEstimates, mixer: Mixer) -> RemovalCost:
     """What one copy adds to a chain, in units of the reference's latency."""
     long, short = model_id(mixer.long), model_id(mixer.short)
     cost = removal_cost(estimation, long, short)

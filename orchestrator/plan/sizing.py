@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from luts.estimate.design import TYPICAL, Expectation, Identified, identify, partners
+from luts.estimate.design import TYPICAL_DEVICE, ExpectedCosts, Identified, identify, partners
 from luts.format.errors import UsageError
 from luts.format.latency import WEAK_ENTRY_SHARE, WEAK_REFERENCE_SHARE
 from orchestrator.agent.timing import STEADY_WINDOWS, WINDOW_NS
@@ -107,14 +107,14 @@ def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> f
     return passes * one_pass_s
 
 
-def plan_seconds(plan: Plan, expectation: Expectation, policy: Policy, passes: int) -> float:
+def plan_seconds(plan: Plan, expectation: ExpectedCosts, policy: Policy, passes: int) -> float:
     """Device time of a plan."""
     expected = expectation.ms(features_of_plan(plan))
     models_ms = [expectation.base_ms + sum(expected[key] for key in model.blocks) for model in plan.models]
     return device_seconds(models_ms, policy, passes)
 
 
-def forecast(plan: Plan, expectation: Expectation, policy: Policy) -> Forecast:
+def forecast(plan: Plan, expectation: ExpectedCosts, policy: Policy) -> Forecast:
     """Time that a plan takes, and what it is expected to tell."""
     features = features_of_plan(plan)
     fitted = [model.blocks for model in plan.models if model.role != "heldout"]
@@ -163,7 +163,7 @@ def plan_of_size(
     *,
     resolutions: tuple[int, ...] | None,
     seed: int,
-    expectation: Expectation = TYPICAL,
+    expectation: ExpectedCosts = TYPICAL_DEVICE,
 ) -> Plan:
     """The plan of so many models that predicts best: with removals and swaps if they leave room for a design.
 
@@ -193,7 +193,7 @@ def plan_for_budget(
     *,
     resolutions: tuple[int, ...] | None,
     seed: int,
-    expectation: Expectation = TYPICAL,
+    expectation: ExpectedCosts = TYPICAL_DEVICE,
 ) -> Plan:
     """The whole plan if its fewest passes fit into the budget, else as many design models as do."""
     whole = make_plan(space, resolutions=resolutions, seed=seed, expectation=expectation)
@@ -209,7 +209,7 @@ def plan_for_budget(
 
 
 def _designed(
-    space: Space, models: int, *, resolutions: tuple[int, ...] | None, seed: int, expectation: Expectation
+    space: Space, models: int, *, resolutions: tuple[int, ...] | None, seed: int, expectation: ExpectedCosts
 ) -> Plan:
     heldout = _heldout(models)
     return make_plan(
@@ -253,7 +253,7 @@ def begun(plan: Plan) -> tuple[Plan, int]:
     return replace(plan, models=tuple(m for m in plan.models if m.model_id not in later)), len(later)
 
 
-def further(plan: Plan, expectation: Expectation, failed: Collection[str], count: int) -> list[PlanModel]:
+def further(plan: Plan, expectation: ExpectedCosts, failed: Collection[str], count: int) -> list[PlanModel]:
     """New design networks in order of what they tell; fewer where the space has no more.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luts.build import estimation_of
+from luts.build import estimates_of
 from luts.estimate.statistics import mape, relative_errors, share_within
 from luts.format.lut import Lut
 from luts.format.schema import MIB, Entry
@@ -89,7 +89,7 @@ class GenerationSpread:
 
 @dataclass(frozen=True)
 class AaRow:
-    """Relative difference of the reference's two loads in one session, with the sampling error of both."""
+    """Relative difference of the reference's two loads in one segment, with the sampling error of both."""
 
     batch: int
     segment: int
@@ -181,8 +181,8 @@ def history(search: SearchResult) -> tuple[GenerationSpread, ...]:
 
 def aa_rows(lut: Lut) -> tuple[AaRow, ...]:
     """How far two loads of the same file differed, batch by batch, rejected batches included."""
-    estimation = estimation_of(lut)
-    kept = {session.batch for session in estimation.sessions if session.kept}
+    estimation = estimates_of(lut)
+    kept = {segment.batch for segment in estimation.segments if segment.kept}
     return tuple(
         AaRow(
             batch=row.batch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from luts.estimate.design import Expectation
+from luts.estimate.design import ExpectedCosts
 from luts.format.errors import BlocktimeError
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.plan.build import spares, without
@@ -30,7 +30,7 @@ class ExportedPlan:
 def export_plan(
     plan: Plan,
     variant: Variant,
-    expectation: Expectation,
+    expectation: ExpectedCosts,
     workers: int | None,
     progress: Progress,
 ) -> ExportedPlan:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from luts.estimate.design import Expectation
-from luts.estimate.estimation import Estimation
+from luts.estimate.design import ExpectedCosts
+from luts.estimate.latencies import LatencyEstimates
 from luts.format.errors import InvalidArtifactError
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError
@@ -42,7 +42,7 @@ class FurtherNetworks:
         room: int,
         sources: Sources,
         variant: Variant,
-        expectation: Expectation,
+        expectation: ExpectedCosts,
         workers: int | None,
         progress: Progress,
     ) -> None:
@@ -51,12 +51,12 @@ class FurtherNetworks:
         self._sources, self._variant, self._expectation = sources, variant, expectation
         self._workers, self._progress = workers, progress
 
-    def width(self, estimation: Estimation) -> float | None:
+    def width(self, estimation: LatencyEstimates) -> float | None:
         """How narrow predictions of held-out networks are."""
         return prediction_width_of(self.plan, self.files, self._sources)(estimation)
 
     def choose(
-        self, pass_index: int, estimation: Estimation, half_width: float | None
+        self, pass_index: int, estimation: LatencyEstimates, half_width: float | None
     ) -> ChoiceRecord | None:
         """Networks that tell most beyond those that were measured; None where no more are wanted or can be."""
         if not self._left:

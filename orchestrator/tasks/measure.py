@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from luts.estimate.statistics import TOLD, calls_needed
+from luts.estimate.statistics import REPORTED_PERCENTILES, calls_needed
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
@@ -134,7 +134,7 @@ def measure_specs(
                 seed=seed,
                 self_test=self_test,
                 pace_us=pace_us,
-                calls=calls_needed(max(TOLD) / 100),
+                calls=calls_needed(max(REPORTED_PERCENTILES) / 100),
                 progress=progress,
             )
         used = _memory(target, variant, models, together.failures) if memory else {}

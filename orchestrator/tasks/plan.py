@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from luts.estimate.design import TYPICAL, Expectation, expectation_of
+from luts.estimate.design import TYPICAL_DEVICE, ExpectedCosts, expected_from_lut
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutStore, lut_store
 from orchestrator.agent.device import usable_cores
@@ -109,7 +109,7 @@ def plan_profile(
     )
     plan, expectation = choose_plan(space, choice, policy, budget_s, store, sources)
     mine = [ref for ref in store.list() if (ref.device, ref.variant) == (target.device, variant.name)]
-    if expectation is TYPICAL and mine:
+    if expectation is TYPICAL_DEVICE and mine:
         expectation = _expectation(store, str(mine[-1].path))
     compiled = len(plan.models) if variant.may_use_neural_engine else 0
     cached, export_s = _exports(plan, variant, workers)
@@ -153,7 +153,7 @@ def choose_plan(
     budget_s: float,
     store: LutStore,
     sources: Sources | None = None,
-) -> tuple[Plan, Expectation]:
+) -> tuple[Plan, ExpectedCosts]:
     """The plan of the given sizes, else of so many models, else the one that fits the budget; and what it expects.
 
     Raises:
@@ -165,7 +165,7 @@ def choose_plan(
         classes = max(choice.heads)
     if classes:
         searched = searched.with_classes(classes)
-    expectation = _expectation(store, choice.like) if choice.like else TYPICAL
+    expectation = _expectation(store, choice.like) if choice.like else TYPICAL_DEVICE
     if sources and sources.named:
         expectation = replace(expectation, sources=sources.priors())
     resolutions, seed = choice.resolutions, choice.seed
@@ -203,9 +203,9 @@ def choose_plan(
     return with_heads(plan, choice.heads), expectation
 
 
-def _expectation(store: LutStore, name: str) -> Expectation:
+def _expectation(store: LutStore, name: str) -> ExpectedCosts:
     ref = store.resolve(name)
-    return expectation_of(store.load(ref.path), str(ref))
+    return expected_from_lut(store.load(ref.path), str(ref))
 
 
 def _exports(plan: Plan, variant: Variant, workers: int | None) -> tuple[int, float] | tuple[None, None]:

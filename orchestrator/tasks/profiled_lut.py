@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from luts.build import build_lut, fit_so_far, prediction_half_width
-from luts.estimate.estimation import Estimation, Place
-from luts.estimate.joint import Source
+from luts.estimate.joint import SourceEntries
+from luts.estimate.latencies import LatencyEstimates, SegmentId
 from luts.format.lut import Lut
-from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSessions, Versions
+from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSegments, Versions
 from orchestrator.export.artifacts.spec import Variant, toolchain
 from orchestrator.journal.conditions import Usage, migrated_operations
 from orchestrator.journal.records import PlacedType
@@ -99,13 +99,13 @@ def space_keys(plan: Plan) -> list[str]:
     return sorted(features_of_plan(plan))
 
 
-def _units(estimation: Estimation) -> tuple[UnitSessions, ...]:
-    places: dict[str, list[Place]] = {}
-    for session in estimation.sessions:
-        place = session.batch, session.segment
+def _units(estimation: LatencyEstimates) -> tuple[UnitSegments, ...]:
+    places: dict[str, list[SegmentId]] = {}
+    for segment in estimation.segments:
+        place = segment.batch, segment.segment
         if place in estimation.unit_of:
             places.setdefault(estimation.unit_of[place], []).append(place)
-    return tuple(UnitSessions(unit=unit, sessions=tuple(places[unit])) for unit in sorted(places))
+    return tuple(UnitSegments(unit=unit, sessions=tuple(places[unit])) for unit in sorted(places))
 
 
 def _told(usage: Usage | None) -> dict[str, float]:
@@ -146,15 +146,15 @@ def prediction_width_of(
     features = features_of_plan(plan)
     priors = sources.priors() if sources else ()
 
-    def width(estimation: Estimation) -> float | None:
+    def width(estimation: LatencyEstimates) -> float | None:
         return prediction_half_width(models, estimation, features, priors)
 
     return width
 
 
 def sources_that_fit(
-    plan: Plan, files: Mapping[str, ModelFile], sources: Sources, estimation: Estimation
-) -> tuple[Source, ...]:
+    plan: Plan, files: Mapping[str, ModelFile], sources: Sources, estimation: LatencyEstimates
+) -> tuple[SourceEntries, ...]:
     """Those that the samples so far do not contradict."""
     models = [_model_spec(model, files[model.model_id], {}, {}) for model in plan.models]
     return fit_so_far(models, estimation, features_of_plan(plan), sources.priors())[1].sources

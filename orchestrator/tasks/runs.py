@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import Percentiles, percentiles
 from luts.format.errors import InvalidArtifactError, UsageError, few
 from orchestrator.journal.log import JournalSamples, read_log, read_records
@@ -119,7 +119,7 @@ def run_latencies(run: Run) -> tuple[PastRun, list[PastLatency]]:
     return _past_run(run), rows
 
 
-def _latency(name: str, model: str, estimation: Estimation) -> PastLatency:
+def _latency(name: str, model: str, estimation: LatencyEstimates) -> PastLatency:
     ratio, quiet = estimation.ratios.ratios[model], estimation.quiet
     ms, low, high = (quiet.ms * math.exp(log) for log in (ratio.log_ratio, ratio.low, ratio.high))
     low, high = quiet.widen(ms, low, high)

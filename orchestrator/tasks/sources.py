@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from luts.estimate.joint import Source, source_of
+from luts.estimate.joint import SourceEntries, source_from_lut
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
 from luts.format.schema import MAX_SOURCES, TransferSource
@@ -39,10 +39,10 @@ class Sources:
         ]
         return tuple(_kept(*one, sorted(keys)) for one in zip(self.priors(), digests, measured, strict=True))
 
-    def priors(self) -> tuple[Source, ...]:
+    def priors(self) -> tuple[SourceEntries, ...]:
         """As the estimation takes them; published entries have no standard errors and no base."""
-        learned = [source_of(str(ref), lut) for ref, lut in self.luts.items()]
-        return (*learned, *(Source(str(table), table.entry_ms) for table in self.tables))
+        learned = [source_from_lut(str(ref), lut) for ref, lut in self.luts.items()]
+        return (*learned, *(SourceEntries(str(table), table.entry_ms) for table in self.tables))
 
 
 def find_sources(
@@ -152,12 +152,17 @@ def covering(sources: Sources, keys: Collection[str]) -> Sources:
         for source in sources.priors():
             source.check(list(keys))
         return sources
-    kept = {ref: lut for ref, lut in sources.luts.items() if source_of(str(ref), lut).covers(list(keys))}
+    kept = {
+        ref: lut for ref, lut in sources.luts.items() if source_from_lut(str(ref), lut).covers(list(keys))
+    }
     return Sources(kept)
 
 
 def _kept(
-    source: Source, digest: str, measured: Literal["measured", "simulated", "published"], keys: Sequence[str]
+    source: SourceEntries,
+    digest: str,
+    measured: Literal["measured", "simulated", "published"],
+    keys: Sequence[str],
 ) -> TransferSource:
     return TransferSource(
         name=source.name,

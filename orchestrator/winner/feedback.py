@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luts.build import build_lut, estimation_of
+from luts.build import build_lut, estimates_of
 from luts.format.errors import UsageError
 from luts.format.lut import SAMPLES_SCHEMA, Lut
 from luts.format.schema import LutInputs, ModelSpec
@@ -56,7 +56,7 @@ def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Se
     return build_lut(
         _inputs(lut, lut_digest, records),
         [*map(ModelSpec.of, lut.models), *(_design_row(arch, header.identity) for arch in fresh.values())],
-        estimation_of(lut, samples),
+        estimates_of(lut, samples),
         {entry.key: entry.features for entry in lut.entries},
     )
 

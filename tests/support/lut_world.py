@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.format.schema import DeviceInfo, KeyFeatures, LutInputs, ModelSpec, Versions
 
 REFERENCE_MS = 10.0
@@ -118,8 +118,8 @@ class Study:
     truth_ms: dict[str, float]
 
     @property
-    def estimation(self) -> Estimation:
-        return Estimation.of(self.samples, self.inputs.reference_id)
+    def estimation(self) -> LatencyEstimates:
+        return LatencyEstimates.of(self.samples, self.inputs.reference_id)
 
 
 def model_spec(

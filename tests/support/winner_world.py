@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from luts.build import build_lut
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.format.schema import ModelSpec
 from orchestrator.journal.log import Journal
 from orchestrator.journal.records import (
@@ -76,7 +76,7 @@ def make_lut():
         "reference_id": reference,
         "policy": Policy().to_dict() | {"seed": 0},
     }
-    estimation = Estimation.of(samples, reference)
+    estimation = LatencyEstimates.of(samples, reference)
     return build_lut(type(lut_inputs())(**given), specs, estimation, features_of(SPACE.block_specs()))
 
 

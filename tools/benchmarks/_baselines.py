@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from luts.estimate.joint import Rows, fit_entries
+from luts.estimate.joint import FitData, fit_entries
 from luts.format.errors import UsageError
 from luts.format.latency import latency_ms
 from luts.format.schema import Floats, KeyFeatures, MeasuredModel
@@ -113,7 +113,7 @@ def design(observed: Observations) -> Costs:
 def joint(observed: Observations) -> Costs:
     """The joint fit of all whole models that count as its rows: what a LUT ships."""
     fitted = observed.only(lambda model: model.fitted)
-    fit = fit_entries(Rows.of(fitted.models, fitted.log_covariance), observed.features)
+    fit = fit_entries(FitData.of(fitted.models, fitted.log_covariance), observed.features)
     return Costs(dict(zip(fit.keys, fit.ms.tolist(), strict=True)), fit.base_ms, fit.transfer_ms_per_mib)
 
 

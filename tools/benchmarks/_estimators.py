@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from luts.estimate.design import TYPICAL
-from luts.estimate.estimation import Estimation
+from luts.estimate.design import TYPICAL_DEVICE
+from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import kendall_tau, mape, relative_errors, share_within
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
@@ -75,7 +75,7 @@ def campaign(
         raise UsageError(
             f"the LUT holds {foreign[0]}, which the plan does not; profile as this benchmark does"
         )
-    estimates = Estimation.of(lut.samples, lut.meta.reference_id).ratios
+    estimates = LatencyEstimates.of(lut.samples, lut.meta.reference_id).ratios
     row = {name: number for number, name in enumerate(estimates.ratios)}
     models = sorted(lut.models, key=lambda model: place[model.model_id])
     fitted = tuple(model for model in models if model.split == "fit")
@@ -100,7 +100,7 @@ def _orders(observed: Observations) -> dict[str, tuple[str, ...]]:
     first = [model.blocks for model in fitted if model.role == "reference"]
     candidates = [model.blocks for model in chosen]
     order = choose_design(
-        observed.features, TYPICAL, measured=first, candidates=candidates, count=len(candidates)
+        observed.features, TYPICAL_DEVICE, measured=first, candidates=candidates, count=len(candidates)
     )
     designs = [chosen[position].model_id for position in order]
     others = [model for model in fitted if model.role not in ("reference", "design")]

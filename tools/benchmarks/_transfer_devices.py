@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from luts.estimate.joint import Source
+from luts.estimate.joint import SourceEntries
 from luts.format.schema import Floats, KeyFeatures
 from orchestrator.plan.plan import features_of
 from orchestrator.simulate.device import Costs, Truth
@@ -95,7 +95,9 @@ def phone_trial(
     keys = sorted(generator.choice(sorted(tables[phone]), KEYS, replace=False).tolist())
     networks = _of_random_blocks(generator, keys, tables[phone], CANDIDATES + HELDOUT)
     sources = [
-        Source(name, {key: table[key] for key in keys}) for name, table in tables.items() if name != phone
+        SourceEntries(name, {key: table[key] for key in keys})
+        for name, table in tables.items()
+        if name != phone
     ]
     features, known = features_of_keys(keys), with_shuffled(sources, shuffled, seed)
     return _trial(features, known, networks, tables[phone], seed, chosen)
@@ -117,7 +119,7 @@ def _features() -> Mapping[str, KeyFeatures]:
 
 
 @functools.cache
-def _lut(device: str, seed: int) -> Source:
+def _lut(device: str, seed: int) -> SourceEntries:
     """Of other networks than those that the others are judged by."""
     networks = _networks(device, LUT_SEED + seed).first(range(LUT_NETWORKS))
     return lut_of(device, _features(), measured(networks, LUT_SEED + seed))
@@ -144,7 +146,7 @@ def _truth(device: str) -> Truth:
     return Truth(DEVICES[device])
 
 
-def with_shuffled(sources: Sequence[Source], shuffled: str, seed: int) -> list[Source]:
+def with_shuffled(sources: Sequence[SourceEntries], shuffled: str, seed: int) -> list[SourceEntries]:
     """The sources, or beside them or in their place the first one with its entries under others' keys."""
     if shuffled == "no":
         return list(sources)
@@ -157,7 +159,9 @@ def with_shuffled(sources: Sequence[Source], shuffled: str, seed: int) -> list[S
         if first.entry_se
         else {}
     )
-    wrong = Source("shuffled", dict(zip(first.entry_ms, values, strict=True)), first.base_ms, entry_se=se)
+    wrong = SourceEntries(
+        "shuffled", dict(zip(first.entry_ms, values, strict=True)), first.base_ms, entry_se=se
+    )
     return [wrong] if shuffled == "only" else [*sources, wrong]
 
 
@@ -177,7 +181,7 @@ def _of_random_blocks(
 
 def _trial(
     features: Mapping[str, KeyFeatures],
-    sources: Sequence[Source],
+    sources: Sequence[SourceEntries],
     networks: Networks,
     entry_ms: Mapping[str, float],
     seed: int,

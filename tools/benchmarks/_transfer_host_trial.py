@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luts.build import build_lut, estimation_of, fit_measured
-from luts.estimate.design import most_useful, prior_of
+from luts.build import build_lut, estimates_of, fit_measured
+from luts.estimate.design import most_informative, prior_from_sources
 from luts.estimate.intervals import posterior_half_width
-from luts.estimate.joint import JointFit, Source, source_of
+from luts.estimate.joint import JointFit, SourceEntries, source_from_lut
 from luts.estimate.ratios import RatioEstimates
 from luts.estimate.statistics import mape
 from luts.format.latency import latency_ms
@@ -46,7 +46,7 @@ def divided(lut: Lut, seed: int) -> Measured:
     spare = max(COUNTS) // CALIBRATE_EACH
     design = [model for model in lut.models if model.role == "design"]
     return Measured(
-        estimation_of(lut).ratios,
+        estimates_of(lut).ratios,
         {entry.key: entry.features for entry in lut.entries},
         lut.reference,
         (*heldout[judged + spare :], *design),
@@ -55,7 +55,7 @@ def divided(lut: Lut, seed: int) -> Measured:
     )
 
 
-def as_source(name: str, lut: Lut, seed: int) -> Source:
+def as_source(name: str, lut: Lut, seed: int) -> SourceEntries:
     """A variant's LUT of all but the networks that judge, as `--from` reads it."""
     judged = {model.model_id for model in divided(lut, seed).judged}
     specs = [_fitted(model) for model in lut.models if model.model_id not in judged]
@@ -63,13 +63,15 @@ def as_source(name: str, lut: Lut, seed: int) -> Source:
     kept = build_lut(
         LutInputs.of(lut.meta),
         [ModelSpec.of(spec) for spec in specs],
-        estimation_of(lut).without(judged),
+        estimates_of(lut).without(judged),
         features,
     )
-    return source_of(name, kept)
+    return source_from_lut(name, kept)
 
 
-def order_of(measured: Measured, sources: Sequence[Source], chosen: bool, seed: int) -> list[MeasuredModel]:
+def order_of(
+    measured: Measured, sources: Sequence[SourceEntries], chosen: bool, seed: int
+) -> list[MeasuredModel]:
     """The reference, then the others: at random, or each where it tells most under the sources' prior."""
     pool = list(measured.pool)
     if not chosen:
@@ -77,18 +79,18 @@ def order_of(measured: Measured, sources: Sequence[Source], chosen: bool, seed: 
         random.Random(f"order:{seed}").shuffle(random_ones)
         return [measured.first, *random_ones]
     typical = [model.blocks for model in (*measured.pool, *measured.calibrating) if model.split == "heldout"]
-    posterior = prior_of(measured.features, sources, typical)
+    posterior = prior_from_sources(measured.features, sources, typical)
     targets = np.stack([posterior.row(blocks) for blocks in typical])
     ordered = [measured.first]
     while pool and len(ordered) < max(COUNTS):
         posterior.learn(posterior.row(ordered[-1].blocks))
         rows = np.stack([posterior.row(model.blocks) for model in pool])
-        ordered.append(pool.pop(most_useful(posterior, rows, targets)))
+        ordered.append(pool.pop(most_informative(posterior, rows, targets)))
     return ordered
 
 
 def score(
-    measured: Measured, ordered: Sequence[MeasuredModel], sources: Sequence[Source], method: str
+    measured: Measured, ordered: Sequence[MeasuredModel], sources: Sequence[SourceEntries], method: str
 ) -> Score:
     """A method after the networks in `ordered`, of which there is at least one."""
     if method == "one factor":
@@ -124,7 +126,9 @@ def noise(measured: Measured, models: Sequence[MeasuredModel]) -> list[float]:
     return [measured.estimates.ratios[model.model_id].se for model in models]
 
 
-def one_factor(measured: Measured, ordered: Sequence[MeasuredModel], sources: Sequence[Source]) -> Score:
+def one_factor(
+    measured: Measured, ordered: Sequence[MeasuredModel], sources: Sequence[SourceEntries]
+) -> Score:
     """The source that fits best, times one factor; without a network the mean error of all as they are."""
     truth = [model.ms for model in measured.judged]
     errors = []
@@ -139,7 +143,7 @@ def one_factor(measured: Measured, ordered: Sequence[MeasuredModel], sources: Se
     return Score(min(errors)[1] if len(ordered) else float(np.mean([error for _, error in errors])), None)
 
 
-def _by_source(source: Source, model: MeasuredModel) -> float:
+def _by_source(source: SourceEntries, model: MeasuredModel) -> float:
     return latency_ms(
         source.entry_ms, source.base_ms, source.transfer_ms_per_mib, model.blocks, model.boundary_bytes
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from luts.estimate.design import TYPICAL
-from luts.estimate.joint import JointFit, Rows, Source, fit_entries
+from luts.estimate.design import TYPICAL_DEVICE
+from luts.estimate.joint import FitData, JointFit, SourceEntries, fit_entries
 from luts.estimate.statistics import mape, predictive_quantile
 from luts.format.latency import latency_ms
 from luts.format.schema import Floats, KeyFeatures
@@ -45,7 +45,7 @@ class Trial:
     entries of a real device are not known."""
 
     features: Mapping[str, KeyFeatures]
-    sources: tuple[Source, ...]
+    sources: tuple[SourceEntries, ...]
     fitted: Networks
     heldout: Networks
     heldout_true_ms: Floats
@@ -70,7 +70,7 @@ def measured(networks: Networks, seed: int) -> Networks:
 
 
 def chosen_order(
-    features: Mapping[str, KeyFeatures], sources: Sequence[Source], candidates: Networks, count: int
+    features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries], candidates: Networks, count: int
 ) -> list[int]:
     """Candidates in the order in which `bench profile --from` would take them, given what it would have measured.
 
@@ -84,7 +84,7 @@ def chosen_order(
         left = [place for place in range(len(candidates.blocks)) if place not in order]
         more = choose_design(
             features,
-            replace(TYPICAL, sources=kept),
+            replace(TYPICAL_DEVICE, sources=kept),
             measured=[candidates.blocks[place] for place in order],
             candidates=[candidates.blocks[place] for place in left],
             count=min(EACH_TIME if order else 1 + AT_FIRST, count - len(order)),
@@ -93,8 +93,8 @@ def chosen_order(
     return order
 
 
-def _rows(networks: Networks) -> Rows:
-    return Rows(
+def _rows(networks: Networks) -> FitData:
+    return FitData(
         networks.ms,
         NOISE**2 * np.eye(len(networks.ms)),
         networks.blocks,
@@ -128,11 +128,11 @@ def _judged(trial: Trial, fit: JointFit) -> Score:
     return Score(mape(trial.heldout_true_ms.tolist(), guess), float(inside.mean()), tuple(fit.dropped), held)
 
 
-def lut_of(name: str, features: Mapping[str, KeyFeatures], networks: Networks) -> Source:
+def lut_of(name: str, features: Mapping[str, KeyFeatures], networks: Networks) -> SourceEntries:
     """The source that a device's LUT from scratch is, of measured networks; standard errors and all."""
     fit = fit_entries(_rows(networks), features)
     ms, se = (dict(zip(fit.keys, values.tolist(), strict=True)) for values in (fit.ms, fit.se))
-    return Source(name, ms, fit.base_ms, fit.transfer_ms_per_mib, se)
+    return SourceEntries(name, ms, fit.base_ms, fit.transfer_ms_per_mib, se)
 
 
 def _one_factor(trial: Trial, known: Networks, method: str) -> Score | None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from matplotlib.lines import Line2D
 
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.format.lut import Lut
 from luts.format.provenance import ROOT
 from luts.format.store import read_lut
@@ -115,7 +115,7 @@ def _campaign(lut: Lut, plan: Plan) -> Campaign:
     reference = lut.meta.reference_id
     alone_ms = {
         key: lut.meta.reference_ms * math.exp(ratio.log_ratio)
-        for key, ratio in _by_key(Estimation.of(samples, reference).ratios.ratios, specs).items()
+        for key, ratio in _by_key(LatencyEstimates.of(samples, reference).ratios.ratios, specs).items()
     }
     seconds = device_seconds(samples, reference, 1 + ALONE_POLICY.settle_runs)
     return campaign(lut, plan, features_of(specs), alone_ms, _by_key(seconds, specs))

@@ -99,7 +99,7 @@ def control(device: Device, subject: Subject, journal: Path, trials: int) -> Con
     finally:
         link.drop()
     differences = estimation.differences
-    medians_ms = [session.median_ms(subject.reference_id) for session in estimation.sessions]
+    medians_ms = [segment.median_ms(subject.reference_id) for segment in estimation.segments]
     return Control(
         latency_ms=statistics.median(ms for ms in medians_ms if ms is not None),
         intervals=tuple(AaInterval(*end.aa) for end in ends),

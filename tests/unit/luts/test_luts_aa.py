@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pytest
 from scipy.stats import t as student_t
 
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.ratios import (
     AA_MEMORY,
     MIN_SCORES,
@@ -112,8 +112,8 @@ def test_intervals_of_the_second_to_eighteenth_batch_hold_zero_as_often(draw: Dr
 def test_the_factor_is_the_second_largest_of_39_scores() -> None:
     generator = np.random.default_rng(3)
     table = pa.concat_tables([pair(n, generator.normal(0, 0.01, (2, ROUNDS))) for n in range(AA_MEMORY + 5)])
-    history = Estimation.of(table, "r").aa_history
-    drawn = Estimation.of(table, "r").differences
+    history = LatencyEstimates.of(table, "r").aa_history
+    drawn = LatencyEstimates.of(table, "r").differences
     assert history.load_sd == load_variance([], drawn).sd
     scores = [
         abs(difference.log_difference) / np.hypot(np.sqrt(2) * history.load_sd, difference.se)
@@ -125,10 +125,10 @@ def test_the_factor_is_the_second_largest_of_39_scores() -> None:
 def test_before_nineteen_scores_the_factor_is_students_times_their_size() -> None:
     generator = np.random.default_rng(5)
     table = pa.concat_tables([pair(n, generator.normal(0, 0.01, (2, ROUNDS))) for n in range(4)])
-    history = Estimation.of(table, "r").aa_history
+    history = LatencyEstimates.of(table, "r").aa_history
     squares = [
         difference.log_difference**2 / (2 * history.load_sd**2 + difference.se**2)
-        for difference in Estimation.of(table, "r").differences
+        for difference in LatencyEstimates.of(table, "r").differences
     ]
     assert history.factor == pytest.approx(student_t.ppf(0.975, 4) * np.sqrt(sum(squares) / 4))
     assert first_history().load_sd == 0.008
@@ -138,11 +138,13 @@ def test_before_nineteen_scores_the_factor_is_students_times_their_size() -> Non
 def test_one_gross_disturbance_does_not_widen_the_next_interval() -> None:
     generator = np.random.default_rng(11)
     batches = [pair(n, generator.normal(0, 0.01, (2, ROUNDS))) for n in range(AA_MEMORY)]
-    quiet = Estimation.of(pa.concat_tables(batches), "r").aa_history
+    quiet = LatencyEstimates.of(pa.concat_tables(batches), "r").aa_history
     batches[20] = pair(20, generator.normal(0, 0.01, (2, ROUNDS)) + np.array([[0.0], [1.0]]))
-    disturbed = Estimation.of(pa.concat_tables(batches), "r").aa_history
+    disturbed = LatencyEstimates.of(pa.concat_tables(batches), "r").aa_history
     next_batch = pair(99, generator.normal(0, 0.01, (2, ROUNDS)))
-    before, after = (Estimation.of(next_batch, "r").aa_interval(history) for history in (quiet, disturbed))
+    before, after = (
+        LatencyEstimates.of(next_batch, "r").aa_interval(history) for history in (quiet, disturbed)
+    )
     assert after.high - after.low < 1.7 * (before.high - before.low)
 
 
@@ -150,8 +152,8 @@ def test_segments_of_a_batch_are_one_trial() -> None:
     generator = np.random.default_rng(13)
     parts = [pair(0, generator.normal(0, 0.01, (2, ROUNDS)), segment) for segment in (0, 1)]
     history = AaHistory(0.002, 2.5)
-    single = [Estimation.of(part, "r").aa_interval(history) for part in parts]
-    both = Estimation.of(pa.concat_tables(parts), "r").aa_interval(history)
+    single = [LatencyEstimates.of(part, "r").aa_interval(history) for part in parts]
+    both = LatencyEstimates.of(pa.concat_tables(parts), "r").aa_interval(history)
     weights = [1 / (interval.high - interval.low) ** 2 for interval in single]
     assert both.log_difference == pytest.approx(
         np.average([interval.log_difference for interval in single], weights=weights)
@@ -169,15 +171,15 @@ def test_a_disturbed_copy_is_not_compatible() -> None:
             noise=Noise(load_sd=0.003),
         )
     )
-    history = Estimation.of(samples, "r").aa_history
+    history = LatencyEstimates.of(samples, "r").aa_history
     batch = samples.filter(pc.equal(samples.column("batch"), 3))
     second = pc.equal(batch.column("copy"), 1)
     slowed = pc.if_else(
         second, pc.cast(pc.multiply(batch.column("ns"), 1.1), pa.int64(), safe=False), batch["ns"]
     )
     disturbed = batch.set_column(batch.column_names.index("ns"), "ns", slowed)
-    assert Estimation.of(batch, "r").aa_interval(history).compatible
-    interval = Estimation.of(disturbed, "r").aa_interval(history)
+    assert LatencyEstimates.of(batch, "r").aa_interval(history).compatible
+    interval = LatencyEstimates.of(disturbed, "r").aa_interval(history)
     assert not interval.compatible
     assert interval.low < np.log(1.1) + 0.01
     assert interval.high > np.log(1.1) - 0.01
@@ -186,4 +188,4 @@ def test_a_disturbed_copy_is_not_compatible() -> None:
 def test_a_batch_without_a_pair_is_refused() -> None:
     batch = pair(0, np.zeros((2, ROUNDS)))
     with pytest.raises(InvalidArtifactError, match="repeat it"):
-        Estimation.of(batch.filter(pc.equal(batch["copy"], 0)), "r").aa_interval(first_history())
+        LatencyEstimates.of(batch.filter(pc.equal(batch["copy"], 0)), "r").aa_interval(first_history())

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from luts.estimate.estimation import quiet_latency
-from luts.estimate.ratios import Session
+from luts.estimate.latencies import quiet_latency
+from luts.estimate.ratios import Segment
 from luts.estimate.statistics import half_width, kendall_tau, mape, share_within
 
 MEASURED = [10.0, 20.0, 40.0]
@@ -51,13 +51,13 @@ def contended_medians(generator: np.random.Generator, count: int) -> list[float]
     """Medians of a reference of 10 ms; in half of the sessions something else slows it down, by 15 % on average."""
     slowdown = np.where(generator.random(count) < 0.5, 0.0, generator.exponential(0.15, count))
     sessions = (
-        Session(
+        Segment(
             number, 0, ("r", "r"), (0, 1), np.log(1e7) + extra + generator.normal(0, 0.004, (2, 1))
             + generator.normal(0, 0.01, (2, 20)),
         )
         for number, extra in enumerate(slowdown)
     )  # fmt: skip
-    return [ms for session in sessions if (ms := session.median_ms("r")) is not None]
+    return [ms for segment in sessions if (ms := segment.median_ms("r")) is not None]
 
 
 @pytest.mark.parametrize("count", [12, 40])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, MeasuredModel
@@ -101,7 +101,7 @@ def measured() -> tuple[Lut, Observations]:
     generator = np.random.default_rng(3)
     study = make_study(generator, make_world(generator), designs=30, heldout=20, removals=4)
     lut = build_lut(study.inputs, study.models, study.estimation, study.features)
-    estimates = Estimation.of(lut.samples, lut.meta.reference_id).ratios
+    estimates = LatencyEstimates.of(lut.samples, lut.meta.reference_id).ratios
     everything = Observations(lut.models, estimates.covariance, {}, study.features)
     return lut, everything.only(lambda row: row.split == "fit")
 

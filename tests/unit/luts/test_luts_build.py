@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from luts.build import build_lut, prediction_half_width
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import MAX_SAMPLE_NS, Lut, encode, normalise_samples
 from luts.format.schema import KeyFeatures, ModelSpec
@@ -28,7 +28,7 @@ def built(study: Study, samples: pa.Table | None = None) -> Lut:
 def built_of(
     study: Study, models: Sequence[ModelSpec], samples: pa.Table, features: Mapping[str, KeyFeatures]
 ) -> Lut:
-    return build_lut(study.inputs, models, Estimation.of(samples, study.inputs.reference_id), features)
+    return build_lut(study.inputs, models, LatencyEstimates.of(samples, study.inputs.reference_id), features)
 
 
 def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
@@ -154,7 +154,7 @@ def test_contradictions_are_refused(study: Study) -> None:
 
 
 def test_ratios_to_another_reference_are_refused(study: Study) -> None:
-    other = Estimation.of(study.samples, "design0")
+    other = LatencyEstimates.of(study.samples, "design0")
     with pytest.raises(InvalidArtifactError, match="ratios to design0, but reference reference"):
         build_lut(study.inputs, study.models, other, study.features)
 

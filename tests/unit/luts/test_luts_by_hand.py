@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from luts.estimate.joint import Design, Marginal, Rows, design_of, solve
+from luts.estimate.joint import FitData, FitDesign, MarginalLikelihood, design_of, solve
 from luts.estimate.ratios import AaDifference, LoadGroup, LoadRatio, pooled_load_variance, ratio_estimates
 from luts.format.schema import KeyFeatures
 
@@ -23,9 +23,9 @@ SCALE = (1.2, 1.5)
 HYPER = np.array([ENTRY_SD, MISFIT_SD, KIND_SD, SHARED_SD])
 
 
-def one_network() -> Design:
+def one_network() -> FitDesign:
     tiny = 1e-9
-    return Design(
+    return FitDesign(
         keys=("a", "b"),
         kinds=("conv",),
         counts=np.array([[0.5, 0.0]]),
@@ -67,7 +67,7 @@ FEATURES = {
     "b": KeyFeatures(kind="conv", macs=8_000_000, traffic_bytes=3 * MIB, params=MIB),
     "c": KeyFeatures(kind="head", macs=2_000_000, traffic_bytes=MIB),
 }
-ROWS = Rows(
+ROWS = FitData(
     ms=np.array([2.0, 4.0, 3.0]),
     log_covariance=np.array([[4e-6, 1e-6, 0], [1e-6, 9e-6, 0], [0, 0, 1e-6]]),
     blocks=(("a", "c"), ("b", "a", "c"), ("a", "a", "c")),
@@ -100,7 +100,9 @@ def test_what_all_kinds_have_in_common_by_hand() -> None:
     features = {
         key: KeyFeatures(kind=kind, macs=0, traffic_bytes=0) for key, kind in (("a", "x"), ("b", "y"))
     }
-    rows = Rows(np.array([2.0, 4.0]), 1e-6 * np.eye(2), (("a", "b"), ("a", "a", "b", "b", "b")), np.zeros(2))
+    rows = FitData(
+        np.array([2.0, 4.0]), 1e-6 * np.eye(2), (("a", "b"), ("a", "a", "b", "b", "b")), np.zeros(2)
+    )
     base, constant = 0.2 * 3.0, 3.0 / 3.5  # of 3 ms and 3.5 blocks on average
     system = np.array([[base / 2, 2 * constant / 2], [base / 4, 5 * constant / 4]])
     shares = np.linalg.solve(system.T @ system + 0.01 * np.eye(2), system.T @ np.ones(2))
@@ -116,7 +118,7 @@ def test_hyperparameters_are_the_mode_of_the_marginal_likelihood() -> None:
     blocks = [tuple(generator.choice(list("abc"), generator.integers(2, 9))) for _ in range(25)]
     ms = np.array([0.3 + sum({"a": 0.5, "b": 1.3, "c": 0.4}[key] for key in keys) for keys in blocks])
     ms = ms * np.exp(generator.normal(0, 0.01, len(ms)))
-    rows = Rows(ms, 1e-6 * np.eye(len(ms)), tuple(blocks), np.zeros(len(ms)))
+    rows = FitData(ms, 1e-6 * np.eye(len(ms)), tuple(blocks), np.zeros(len(ms)))
     design = design_of(rows, FEATURES)
     scale = np.maximum(design.physics @ design.common, design.floor)
 
@@ -135,7 +137,7 @@ def test_hyperparameters_are_the_mode_of_the_marginal_likelihood() -> None:
         prior = ((logs - np.log([0.1, 0.004, 0.3, 0.1])) / [1.0, 1.0, 0.7, 1.0]) ** 2
         return float(-2 * density + prior.sum())
 
-    found = np.log(Marginal(design, scale).maximise())
+    found = np.log(MarginalLikelihood(design, scale).maximise())
     assert np.exp(found[1]) == pytest.approx(0.01, rel=0.4), "the misfit that was put in"
     for direction in np.vstack([np.eye(4), -np.eye(4)]):
         assert cost(found + 0.3 * direction) > cost(found)

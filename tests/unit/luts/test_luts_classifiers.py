@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from orchestrator.plan.build import make_plan
@@ -38,7 +38,7 @@ def profiled(seed: int, heads: tuple[int, ...] = ()) -> Lut:
     inputs = lut_inputs().model_copy(
         update={"space": space.name, "space_hash": space.digest, "reference_id": plan.reference.model_id}
     )
-    estimation = Estimation.of(samples, plan.reference.model_id)
+    estimation = LatencyEstimates.of(samples, plan.reference.model_id)
     return build_lut(inputs, specs, estimation, features_of_plan(plan))
 
 

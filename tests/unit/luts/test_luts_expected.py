@@ -6,7 +6,14 @@ import pytest
 
 import luts.format.store
 from luts.build import build_lut
-from luts.estimate.design import ROW_SD, TYPICAL, Expectation, Posterior, expectation_of, most_useful
+from luts.estimate.design import (
+    ROW_SD,
+    TYPICAL_DEVICE,
+    ExpectedCosts,
+    Posterior,
+    expected_from_lut,
+    most_informative,
+)
 from luts.estimate.physics import WEIGHT_BYTES, physics_ms
 from luts.format.lut import Lut
 from luts.format.schema import Coefficients, KeyFeatures, KindPrior
@@ -39,13 +46,13 @@ def test_the_cost_of_a_block_by_hand() -> None:
 def test_features_that_coefficients_were_made_without_cost_nothing(
     unpriced: tuple[str, ...], ms: float
 ) -> None:
-    expectation = Expectation("by hand", PRICE, unpriced=unpriced)
+    expectation = ExpectedCosts("by hand", PRICE, unpriced=unpriced)
     assert expectation.ms({"a": BLOCK}) == {"a": pytest.approx(ms)}
 
 
 def test_what_is_known_best_counts_and_nothing_is_free() -> None:
     none = Coefficients(constant_ms=0.0, ms_per_mmac=0.0, ms_per_mib=0.0)
-    expectation = Expectation("by hand", none, {"conv": PRICE}, {"known": 7.0})
+    expectation = ExpectedCosts("by hand", none, {"conv": PRICE}, {"known": 7.0})
     other = BLOCK.model_copy(update={"kind": "other"})
     told = expectation.ms({"known": BLOCK, "conv": BLOCK, "other": other})
     assert told == {"known": 7.0, "conv": pytest.approx(9.6), "other": 1e-6}
@@ -55,7 +62,7 @@ def test_what_is_known_best_counts_and_nothing_is_free() -> None:
 def test_a_lut_expects_of_its_own_blocks_what_its_fit_made_of_them(ref: LutRef) -> None:
     """With weights left out, as planning once did, 9 to 23 % off."""
     lut = SHIPPED.load(ref.path)
-    told = replace(expectation_of(lut, str(ref)), entry_ms={}).ms(
+    told = replace(expected_from_lut(lut, str(ref)), entry_ms={}).ms(
         {row.key: row.features for row in lut.entries}
     )
     strays = np.log([told[row.key] / row.ms for row in lut.entries])
@@ -72,7 +79,7 @@ def plain() -> Lut:
 
 def test_a_lut_that_never_saw_weights_does_not_price_them(plain: Lut) -> None:
     features = {row.key: row.features for row in plain.entries}
-    expectation = replace(expectation_of(plain, "plain"), entry_ms={})
+    expectation = replace(expected_from_lut(plain, "plain"), entry_ms={})
     fuller = {
         key: row.model_copy(update={"params": 10**7, "depthwise_macs": 1}) for key, row in features.items()
     }
@@ -82,7 +89,7 @@ def test_a_lut_that_never_saw_weights_does_not_price_them(plain: Lut) -> None:
 def test_a_kind_that_a_lut_does_not_hold_costs_what_its_kinds_do_on_average(plain: Lut) -> None:
     stranger = KeyFeatures(kind="stranger", macs=10**6, traffic_bytes=2**20)
     physics = [physics_ms(stranger, row) for row in plain.meta.prior]
-    assert expectation_of(plain, "plain").ms({"s": stranger}) == {"s": pytest.approx(np.mean(physics))}
+    assert expected_from_lut(plain, "plain").ms({"s": stranger}) == {"s": pytest.approx(np.mean(physics))}
 
 
 def test_a_stranger_costs_the_arithmetic_mean_of_three_kinds_by_hand(plain: Lut) -> None:
@@ -93,7 +100,7 @@ def test_a_stranger_costs_the_arithmetic_mean_of_three_kinds_by_hand(plain: Lut)
         for kind, (call, mac, mib) in prices.items()
     )
     lut = Lut(plain.meta.model_copy(update={"prior": prior}), plain.entries, plain.models, plain.samples)
-    told = expectation_of(lut, "by hand").ms(
+    told = expected_from_lut(lut, "by hand").ms(
         {
             "stranger": KeyFeatures(kind="d", macs=10_000_000, traffic_bytes=2**21),
             "known": KeyFeatures(kind="b", macs=10_000_000, traffic_bytes=2**21),
@@ -109,7 +116,7 @@ def posterior() -> Posterior:
         for kind in ("conv", "attn")
         for number in (1, 5)
     }
-    return Posterior(features, TYPICAL, [("conv(1)", "attn(5)"), ("conv(5)", "attn(1)")])
+    return Posterior(features, TYPICAL_DEVICE, [("conv(1)", "attn(5)"), ("conv(5)", "attn(1)")])
 
 
 def test_a_measured_network_conditions_the_covariance(posterior: Posterior) -> None:
@@ -128,4 +135,4 @@ def test_the_most_useful_network_is_the_one_that_leaves_least_variance(posterior
     for row in candidates:
         covariance = np.linalg.inv(np.linalg.inv(posterior.covariance) + np.outer(row, row) / ROW_SD**2)
         left.append(float((targets @ covariance @ targets.T).item()))
-    assert most_useful(posterior, candidates, targets) == int(np.argmin(left)) == 1
+    assert most_informative(posterior, candidates, targets) == int(np.argmin(left)) == 1

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.joint import JointFit, Rows, fit_entries
+from luts.estimate.joint import FitData, JointFit, fit_entries
 from luts.format.schema import MIB, KeyFeatures
 from tests.support.lut_world import Noise, make_study, make_world
 
@@ -19,7 +19,7 @@ def fit(blocks: list[tuple[str, ...]], moved: list[int], noise_sd: float = 1e-5,
     generator = np.random.default_rng(seed)
     truth = np.array([sum(COST[key] for key in keys) for keys in blocks]) + 0.25 * np.array(moved) / MIB + 0.1
     return fit_entries(
-        Rows(
+        FitData(
             ms=truth * np.exp(generator.normal(0, noise_sd, len(blocks))),
             log_covariance=noise_sd**2 * np.eye(len(blocks)),
             blocks=tuple(blocks),
@@ -152,7 +152,7 @@ def test_a_block_never_measured_strays_as_its_sibling_does() -> None:
         tuple(key for key in keys for _ in range(generator.integers(0, 3))) or (keys[0],) for _ in range(60)
     ]
     ms = np.array([sum(cost[key] for key in row) for row in blocks]) * np.exp(generator.normal(0, 1e-4, 60))
-    rows = Rows(ms, 1e-8 * np.eye(60), tuple(blocks), np.zeros(60))
+    rows = FitData(ms, 1e-8 * np.eye(60), tuple(blocks), np.zeros(60))
     joint = fit_entries(rows, features)
     entries = dict(zip(joint.keys, joint.ms.tolist(), strict=True))
     assert entries[unseen] == pytest.approx(cost[unseen], rel=0.05)
@@ -174,7 +174,7 @@ def test_depthwise_macs_have_a_price_of_their_own() -> None:
         cost[key] = 0.01 * dense / 1e6 + 0.05 * depthwise / 1e6
     blocks = many_models(keys=tuple(cost))
     ms = np.array([sum(cost[key] for key in row) for row in blocks])
-    joint = fit_entries(Rows(ms, 1e-8 * np.eye(60), tuple(blocks), np.zeros(60)), features)
+    joint = fit_entries(FitData(ms, 1e-8 * np.eye(60), tuple(blocks), np.zeros(60)), features)
     assert joint.prior["mb"].ms_per_mmac == pytest.approx(0.01, rel=0.1)
     assert joint.prior["mb"].ms_per_depthwise_mmac == pytest.approx(0.05, rel=0.1)
 
@@ -187,7 +187,7 @@ def test_the_last_digits_of_rows_do_not_decide_anything() -> None:
         truth = np.array([sum(COST[key] for key in keys) for keys in blocks])
         ms = truth * np.exp(np.random.default_rng(seed).normal(0, 0.01, 25))
         one, other = (
-            fit_entries(Rows(values, 1e-4 * np.eye(25), tuple(blocks), np.zeros(25)), FEATURES)
+            fit_entries(FitData(values, 1e-4 * np.eye(25), tuple(blocks), np.zeros(25)), FEATURES)
             for values in (ms, ms * (1 + generator.normal(0, 1e-15, 25)))
         )
         np.testing.assert_allclose(one.ms, other.ms, rtol=1e-10)

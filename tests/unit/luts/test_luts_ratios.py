@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.ratios import (
     START_DF,
     START_LOAD_SD,
@@ -11,7 +11,7 @@ from luts.estimate.ratios import (
     LoadGroup,
     noise_floor,
     pooled_load_variance,
-    sessions,
+    segments_of,
 )
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import normalise_samples
@@ -31,10 +31,10 @@ def rows(*samples: tuple[int, int, int, str, int, int]) -> pa.Table:
 
 
 def test_sessions_are_matrices_of_loads_by_rounds() -> None:
-    parts = sessions(
+    parts = segments_of(
         rows((1, 0, 5, "b", 0, 100), (0, 0, 2, "b", 1, 400), (0, 0, 2, "a", 0, 200), (0, 0, 7, "a", 0, 300))
     )
-    assert [(session.batch, session.models, session.copies) for session in parts] == [
+    assert [(segment.batch, segment.models, segment.copies) for segment in parts] == [
         (0, ("a", "b"), (0, 1)),
         (1, ("b",), (0,)),
     ]
@@ -42,8 +42,8 @@ def test_sessions_are_matrices_of_loads_by_rounds() -> None:
 
 
 def test_several_samples_of_a_visit_are_averaged_in_the_logarithm() -> None:
-    (session,) = sessions(rows((0, 0, 0, "a", 0, 100), (0, 0, 0, "a", 0, 400)))
-    np.testing.assert_allclose(np.exp(session.log_ns), [[200.0]])
+    (segment,) = segments_of(rows((0, 0, 0, "a", 0, 100), (0, 0, 0, "a", 0, 400)))
+    np.testing.assert_allclose(np.exp(segment.log_ns), [[200.0]])
 
 
 def test_drift_cancels_and_the_reference_is_the_geometric_mean_of_its_copies() -> None:
@@ -54,7 +54,7 @@ def test_drift_cancels_and_the_reference_is_the_geometric_mean_of_its_copies() -
             (0, 0, number, "r", 1, round(4e6 * drift)),
             (0, 0, number, "m", 0, round(6e6 * drift)),
         ]
-    estimates = Estimation.of(rows(*samples), "r").ratios
+    estimates = LatencyEstimates.of(rows(*samples), "r").ratios
     assert np.exp(estimates.ratios["m"].log_ratio) == pytest.approx(3.0)
     assert estimates.ratios["r"].log_ratio == 0.0
     assert (estimates.ratios["m"].loads, estimates.ratios["m"].rounds) == (1, 4)
@@ -65,15 +65,15 @@ def test_a_round_with_one_copy_of_the_reference_still_counts() -> None:
     samples = [(0, 0, number, "r", copy, 1_000_000) for number in range(4) for copy in (0, 1)]
     samples += [(0, 0, 4, "r", 1, 1_000_000)]
     samples += [(0, 0, number, "m", 0, 2_000_000) for number in range(6)]
-    ratio = Estimation.of(rows(*samples), "r").ratios.ratios["m"]
+    ratio = LatencyEstimates.of(rows(*samples), "r").ratios.ratios["m"]
     assert ratio.rounds == 5
     assert np.exp(ratio.log_ratio) == pytest.approx(2.0)
 
 
-def busy_rounds(generator: np.random.Generator, sessions: int) -> pa.Table:
+def busy_rounds(generator: np.random.Generator, segments: int) -> pa.Table:
     """Three loads of files that are equally fast, each held up in a quarter of its visits, for itself."""
     samples = []
-    for batch in range(sessions):
+    for batch in range(segments):
         log_ms = generator.normal(0, 0.01, (3, 40)) + generator.normal(0, 0.004, (3, 1))
         log_ms += (generator.random((3, 40)) < 0.25) * generator.uniform(0.2, 1.5, (3, 40))
         for load, (model, copy) in enumerate((("r", 0), ("r", 1), ("m", 0))):
@@ -85,14 +85,14 @@ def busy_rounds(generator: np.random.Generator, sessions: int) -> pa.Table:
 
 
 def test_interference_does_not_favour_the_side_with_one_load() -> None:
-    ratio = Estimation.of(busy_rounds(np.random.default_rng(8), 150), "r").ratios.ratios["m"]
+    ratio = LatencyEstimates.of(busy_rounds(np.random.default_rng(8), 150), "r").ratios.ratios["m"]
     assert abs(ratio.log_ratio) < 0.002
     assert ratio.low <= 0 <= ratio.high
 
 
 def test_model_intervals_cover_the_truth_under_interference() -> None:
     ratios = [
-        Estimation.of(busy_rounds(np.random.default_rng(seed), 5), "r").ratios.ratios["m"]
+        LatencyEstimates.of(busy_rounds(np.random.default_rng(seed), 5), "r").ratios.ratios["m"]
         for seed in range(60)
     ]
     assert np.mean([ratio.low <= 0 <= ratio.high for ratio in ratios]) >= 0.9
@@ -105,7 +105,7 @@ def test_rejected_batches_count_for_the_noise_floor_only() -> None:
     samples = normalise_samples(
         samples.set_column(samples.column_names.index("kept"), "kept", pc.invert(rejected))
     )
-    estimates = Estimation.of(samples, "reference").ratios
+    estimates = LatencyEstimates.of(samples, "reference").ratios
     assert list(estimates.ratios) == ["a", "reference"]
     assert estimates.ratios["a"].loads == 3
     assert len(estimates.differences) == 6
@@ -113,12 +113,12 @@ def test_rejected_batches_count_for_the_noise_floor_only() -> None:
 
 def test_without_a_pair_of_the_reference_nothing_is_estimated() -> None:
     with pytest.raises(InvalidArtifactError, match="no pair of loads"):
-        _ = Estimation.of(rows((0, 0, 0, "r", 0, 1), (0, 0, 0, "m", 0, 1)), "r").ratios
+        _ = LatencyEstimates.of(rows((0, 0, 0, "r", 0, 1), (0, 0, 0, "m", 0, 1)), "r").ratios
 
 
 def test_quiet_simulation_is_recovered_exactly() -> None:
     samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(4), noise=QUIET)
-    ratios = Estimation.of(samples, "reference").ratios.ratios
+    ratios = LatencyEstimates.of(samples, "reference").ratios.ratios
     for name, truth in TRUTH.items():
         assert ratios[name].log_ratio == pytest.approx(truth - TRUTH["reference"], abs=1e-6)
 
@@ -130,7 +130,7 @@ def test_model_intervals_cover_the_truth(noise: Noise) -> None:
         samples = simulate(
             TRUTH, "reference", [["a", "b"], ["c"], ["a"]] * 2, np.random.default_rng(seed), noise=noise
         )
-        ratios = Estimation.of(samples, "reference").ratios.ratios
+        ratios = LatencyEstimates.of(samples, "reference").ratios.ratios
         hits += [
             ratios[name].low <= TRUTH[name] - TRUTH["reference"] <= ratios[name].high
             for name in ("a", "b", "c")
@@ -172,7 +172,7 @@ def test_load_variance_is_recovered_from_groups_and_pairs(truth: float) -> None:
 
 def test_models_of_a_session_share_the_error_of_its_reference() -> None:
     samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(6), segments=2)
-    estimates = Estimation.of(samples, "reference").ratios
+    estimates = LatencyEstimates.of(samples, "reference").ratios
     names = list(estimates.ratios)
     covariance = estimates.covariance
     a, b, c, reference = (names.index(name) for name in ("a", "b", "c", "reference"))

@@ -3,12 +3,12 @@ import pyarrow as pa
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.estimation import Estimation, RemovalCost, combine_removals, removal_cost
+from luts.estimate.latencies import LatencyEstimates, RemovalCost, combine_removals, removal_cost
 from tests.support.lut_world import Noise, make_study, make_world, simulate
 
 
-def prepared(samples: pa.Table) -> Estimation:
-    return Estimation.of(samples, "reference")
+def prepared(samples: pa.Table) -> LatencyEstimates:
+    return LatencyEstimates.of(samples, "reference")
 
 
 def by_hand(base_batch: int) -> pa.Table:

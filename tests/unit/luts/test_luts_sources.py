@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from luts.estimate.design import most_useful, prior_of
+from luts.estimate.design import most_informative, prior_from_sources
 from luts.estimate.joint import (
+    FitData,
     JointFit,
-    Marginal,
-    Rows,
-    Source,
+    MarginalLikelihood,
+    SourceEntries,
     design_of,
     fit_entries,
     learned_scale,
@@ -48,9 +48,9 @@ def device(kinds: dict[str, float], own_sd: float, seed: int) -> dict[str, float
 
 
 TRUE = device({"mb": 2.0, "attn": 2.4, "conv": 1.8}, 0.03, 1)
-LIKE = Source("like", device({"mb": 1.0, "attn": 1.0, "conv": 1.0}, 0.03, 2))
-OTHER = Source("other", device({"mb": 0.5, "attn": 0.7, "conv": 0.4}, 0.06, 3))
-SHUFFLED = Source(
+LIKE = SourceEntries("like", device({"mb": 1.0, "attn": 1.0, "conv": 1.0}, 0.03, 2))
+OTHER = SourceEntries("other", device({"mb": 0.5, "attn": 0.7, "conv": 0.4}, 0.06, 3))
+SHUFFLED = SourceEntries(
     "shuffled", dict(zip(KEYS, np.random.default_rng(4).permutation(list(TRUE.values())), strict=True))
 )
 
@@ -64,12 +64,12 @@ def total(blocks: tuple[str, ...]) -> float:
     return 0.2 + sum(TRUE[key] for key in blocks)
 
 
-def rows(count: int, noise: float = 0.004) -> Rows:
+def rows(count: int, noise: float = 0.004) -> FitData:
     blocks = networks(count, 11)
     ms = np.array([total(keys) for keys in blocks]) * np.exp(
         np.random.default_rng(12).normal(0, noise, count)
     )
-    return Rows(ms, noise**2 * np.eye(count), tuple(blocks), np.zeros(count))
+    return FitData(ms, noise**2 * np.eye(count), tuple(blocks), np.zeros(count))
 
 
 def errors(fit: JointFit) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_a_shuffled_source_is_dropped_and_named_and_changes_nothing() -> None:
 
 def test_several_sources_that_mislead_alike_are_all_dropped() -> None:
     alike = [
-        Source(
+        SourceEntries(
             f"wrong {seed}",
             {key: ms * float(np.exp(own.normal(0, 0.03))) for key, ms in SHUFFLED.entry_ms.items()},
         )
@@ -147,7 +147,7 @@ def test_intervals_hold_networks_and_say_how_much_is_measured() -> None:
 
 def test_a_source_that_is_the_device_itself_leaves_its_scale_alone_to_learn() -> None:
     """Every entry is the source's times 3: three networks tell the factor, and so every entry."""
-    source = Source("self", {key: ms / 3 for key, ms in TRUE.items()}, 0.2 / 3)
+    source = SourceEntries("self", {key: ms / 3 for key, ms in TRUE.items()}, 0.2 / 3)
     found = fit_entries(rows(3, 1e-5), FEATURES, [source])
     np.testing.assert_allclose(found.ms, [TRUE[key] for key in found.keys], rtol=2e-3)
 
@@ -164,21 +164,21 @@ def test_kinds_may_cost_more_and_less_than_a_source_says() -> None:
 def test_what_a_source_lacks_is_filled_by_its_own_physics() -> None:
     plain = {key: 0.5 + FEATURES[key].macs / 1e6 for key in KEYS}
     known = {key: ms for key, ms in plain.items() if key not in ("attn3", "conv7")}
-    filled = Source("partial", known).filled(KEYS, FEATURES)
+    filled = SourceEntries("partial", known).filled(KEYS, FEATURES)
     assert filled[KEYS.index("attn3")] == pytest.approx(plain["attn3"], rel=1e-6)
     with pytest.raises(UsageError, match="partial has 3 of the 36 blocks; give a LUT of the same space"):
-        Source("partial", dict(list(plain.items())[:3])).filled(KEYS, FEATURES)
+        SourceEntries("partial", dict(list(plain.items())[:3])).filled(KEYS, FEATURES)
 
 
 def test_networks_are_chosen_for_what_sources_leave_open() -> None:
     """Sources that agree on all but attention's worth: a network full of attention tells most."""
     candidates = [("mb1",) * 10, ("attn5",) * 9 + ("mb1",), ("conv2",) * 10]
-    posterior = prior_of(FEATURES, [LIKE], networks(40, 3))
+    posterior = prior_from_sources(FEATURES, [LIKE], networks(40, 3))
     for key in ("mb1", "conv2"):
         posterior.learn(posterior.row((key,) * 10))
     stacked = np.stack([posterior.row(blocks) for blocks in candidates])
     targets = np.stack([posterior.row(blocks) for blocks in networks(40, 3)])
-    assert most_useful(posterior, stacked, targets) == 1
+    assert most_informative(posterior, stacked, targets) == 1
 
 
 def test_the_quantile_of_calibrated_intervals_by_hand() -> None:
@@ -190,11 +190,13 @@ def test_the_quantile_of_calibrated_intervals_by_hand() -> None:
     assert predictive_quantile(np.zeros(10)) == pytest.approx(2.085963, rel=1e-5)
 
 
-def noisy(source: Source, relative_se: float, seed: int) -> Source:
+def noisy(source: SourceEntries, relative_se: float, seed: int) -> SourceEntries:
     """The source as a LUT that knows its entries so well."""
     own = np.random.default_rng(seed).normal(0, relative_se, len(KEYS))
     ms = {key: source.entry_ms[key] * (1 + error) for key, error in zip(KEYS, own, strict=True)}
-    return Source(source.name, ms, 0.1, entry_se={key: relative_se * source.entry_ms[key] for key in KEYS})
+    return SourceEntries(
+        source.name, ms, 0.1, entry_se={key: relative_se * source.entry_ms[key] for key in KEYS}
+    )
 
 
 def test_entries_intervals_hold_though_a_source_does_not_know_its_own_entries() -> None:
@@ -204,7 +206,7 @@ def test_entries_intervals_hold_though_a_source_does_not_know_its_own_entries() 
     for seed in range(3):
         source = noisy(LIKE, 0.2, 20 + seed)
         for counted in held:
-            told = source if counted else Source(source.name, source.entry_ms, source.base_ms)
+            told = source if counted else SourceEntries(source.name, source.entry_ms, source.base_ms)
             found = fit_entries(rows(10), FEATURES, [told])
             true = np.array([TRUE[key] for key in found.keys])
             held[counted] += (np.abs(found.ms - true) <= found.reach * found.se).tolist()
@@ -227,7 +229,7 @@ def test_errors_that_sources_may_have_in_common_widen_entries_alone() -> None:
 def test_a_mixture_over_the_deviations_is_wider_than_their_mode_and_its_weights_are_a_density() -> None:
     design = with_sources(design_of(rows(10), FEATURES), FEATURES, [LIKE, OTHER])
     scale, mode = learned_scale(design)
-    points, weights = mixture(Marginal(design, scale), mode)
+    points, weights = mixture(MarginalLikelihood(design, scale), mode)
     assert points.shape == (2 * len(mode), len(mode))
     assert weights.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(np.sqrt(points[:5] * points[5:]), np.tile(mode, (5, 1)), rtol=1e-9)
@@ -246,4 +248,4 @@ def test_the_prior_before_any_row_is_what_the_rows_covariance_is_made_of() -> No
     whole = np.hstack([design.calls, design.counts])
     noise = design.noise + mode[1] ** 2 * np.eye(6)
     expected = whole @ prior_covariance(design, scale, mode) @ whole.T + noise
-    np.testing.assert_allclose(Marginal(design, scale).covariance(mode), expected, rtol=1e-8)
+    np.testing.assert_allclose(MarginalLikelihood(design, scale).covariance(mode), expected, rtol=1e-8)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from luts.estimate.estimation import QuietLatency, class_latency, spread
+from luts.estimate.latencies import QuietLatency, class_latency, unit_variation
 from luts.estimate.ratios import LoadRatio
 
 
@@ -30,18 +30,18 @@ def load(model, batch, value):
 
 
 def test_the_spread_of_the_reference_is_that_of_its_logarithms():
-    seen = spread({"a": quiet(1.0), "b": quiet(math.exp(0.02))}, [], {})
+    seen = unit_variation({"a": quiet(1.0), "b": quiet(math.exp(0.02))}, [], {})
     assert (seen.units, seen.ratio) == (2, None)
     assert seen.reference == pytest.approx(0.02 / math.sqrt(2))
-    assert spread({"a": quiet(1.0)}, [], {}).reference is None
+    assert unit_variation({"a": quiet(1.0)}, [], {}).reference is None
 
 
 def test_the_spread_of_ratios_by_hand():
     # One model, two loads on each of two units: cells {0, 2} and {4, 6}; within mean square 2, between 16; n0 = 2.
     loads = [load("m", batch, value) for batch, value in enumerate((0.0, 2.0, 4.0, 6.0))]
     unit_of = {(0, 0): "a", (1, 0): "a", (2, 0): "b", (3, 0): "b"}
-    assert spread({}, loads, unit_of).ratio == pytest.approx(math.sqrt((16 - 2) / 2))
-    assert spread({}, loads[:2], unit_of).ratio is None, "one unit tells of no other"
+    assert unit_variation({"a": quiet(1.0)}, loads, unit_of).ratio == pytest.approx(math.sqrt((16 - 2) / 2))
+    assert unit_variation({"a": quiet(1.0)}, loads[:2], unit_of).ratio is None, "one unit tells of no other"
 
 
 def test_the_spread_of_ratios_is_found_where_it_is_and_only_there():
@@ -55,7 +55,7 @@ def test_the_spread_of_ratios_is_found_where_it_is_and_only_there():
                 loads.append(load(f"m{model}", batch, own[unit] + rng.normal(0, 0.005)))
                 unit_of[batch, 0] = f"u{unit}"
                 batch += 1
-        return spread({}, loads, unit_of).ratio
+        return unit_variation({"a": quiet(1.0)}, loads, unit_of).ratio
 
     assert of(0.02) == pytest.approx(0.02, rel=0.2)
     assert of(0.0) < 0.002

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from luts.estimate.design import TYPICAL
+from luts.estimate.design import TYPICAL_DEVICE
 from luts.format.errors import UsageError
 from luts.format.schema import Coefficients
 from luts.format.store import LutStore
@@ -158,7 +158,7 @@ def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def told():
     plan = make_plan(NANO, design=14, heldout=4)
-    return plan, forecast(plan, TYPICAL, POLICY)
+    return plan, forecast(plan, TYPICAL_DEVICE, POLICY)
 
 
 def test_every_entry_has_its_forecast_the_worst_first(told):
@@ -166,7 +166,7 @@ def test_every_entry_has_its_forecast_the_worst_first(told):
     assert {entry.key for entry in found.entries} == {spec.key for spec in NANO.block_specs()}
     errors = [entry.relative_se for entry in found.entries]
     assert errors == sorted(errors, reverse=True)
-    assert found.device_s == pytest.approx(plan_seconds(plan, TYPICAL, POLICY, 3))
+    assert found.device_s == pytest.approx(plan_seconds(plan, TYPICAL_DEVICE, POLICY, 3))
     assert found.device_s < found.most_s
 
 
@@ -184,7 +184,8 @@ def test_layers_are_known_alone_and_stems_together_with_what_follows(told):
 
 def test_more_models_tell_more():
     small, large = (
-        forecast(make_plan(NANO, design=n, heldout=4, removals="none"), TYPICAL, POLICY) for n in (8, 40)
+        forecast(make_plan(NANO, design=n, heldout=4, removals="none"), TYPICAL_DEVICE, POLICY)
+        for n in (8, 40)
     )
     errors = [{entry.key: entry.relative_se for entry in found.entries} for found in (small, large)]
     assert all(errors[1][key] < error for key, error in errors[0].items())
@@ -194,11 +195,11 @@ def test_a_budget_gets_the_whole_plan_or_the_beginning_of_a_design():
     whole = make_plan(NANO)
     ample = plan_for_budget(NANO, 1e6, POLICY, resolutions=None, seed=0)
     assert ample == whole
-    seconds = plan_seconds(whole, TYPICAL, POLICY, POLICY.min_passes)
+    seconds = plan_seconds(whole, TYPICAL_DEVICE, POLICY, POLICY.min_passes)
     half, tenth = (
         plan_for_budget(NANO, share * seconds, POLICY, resolutions=None, seed=0) for share in (0.5, 0.1)
     )
-    assert plan_seconds(half, TYPICAL, POLICY, POLICY.min_passes) <= 0.5 * seconds
+    assert plan_seconds(half, TYPICAL_DEVICE, POLICY, POLICY.min_passes) <= 0.5 * seconds
     assert {model.role for model in half.models} == {"reference", "design", "heldout"}
     assert len(tenth.models) == FEWEST < len(half.models) < len(whole.models)
     designs = [[m for m in plan.models if m.role == "design"] for plan in (tenth, half)]
@@ -221,7 +222,7 @@ def test_too_few_models_are_refused():
 
 def test_expected_latencies_change_the_time_and_hardly_the_plan():
     common = Coefficients(constant_ms=0.06, ms_per_mmac=0.06, ms_per_mib=0.3)
-    slow = dataclasses.replace(TYPICAL, common=common, source="a slow one")
+    slow = dataclasses.replace(TYPICAL_DEVICE, common=common, source="a slow one")
     plan = make_plan(NANO, design=10, heldout=0, removals="none")
     assert make_plan(NANO, design=10, heldout=0, removals="none", expectation=slow) == plan
-    assert forecast(plan, slow, POLICY).device_s > plan_seconds(plan, TYPICAL, POLICY, 3)
+    assert forecast(plan, slow, POLICY).device_s > plan_seconds(plan, TYPICAL_DEVICE, POLICY, 3)

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from luts.estimate.design import TYPICAL
-from luts.estimate.joint import Rows, fit_entries
+from luts.estimate.design import TYPICAL_DEVICE
+from luts.estimate.joint import FitData, fit_entries
 from luts.format.errors import UsageError
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import features_of, model_id
@@ -100,7 +100,7 @@ def _prediction_error(space, models, test, seed):
     """MAPE of the joint fit of `models` on `test`, on a made-up device where entries stray 15 % from physics."""
     generator = np.random.default_rng(seed)
     features = features_of(space.block_specs())
-    common = TYPICAL.common
+    common = TYPICAL_DEVICE.common
     speed = (common.constant_ms, common.ms_per_mmac, common.ms_per_mib) * np.exp(generator.normal(0, 0.5, 3))
     truth = {
         key: float(speed @ (1, f.macs / 1e6, f.traffic_bytes / 2**20) * np.exp(generator.normal(0, 0.15)))
@@ -113,7 +113,7 @@ def _prediction_error(space, models, test, seed):
     rows_ms = np.array([ms(truth, blocks, 0.01) for blocks in models])
     rows_ms *= np.exp(generator.normal(0, 0.006, len(rows_ms)))
     noise = 0.0045**2 * np.eye(len(rows_ms))
-    fit = fit_entries(Rows(rows_ms, noise, tuple(models), np.zeros(len(rows_ms))), features)
+    fit = fit_entries(FitData(rows_ms, noise, tuple(models), np.zeros(len(rows_ms))), features)
     entries = dict(zip(fit.keys, fit.ms, strict=True))
     return np.mean([abs(ms(entries, b, fit.base_ms) / ms(truth, b, 0.01) - 1) for b in test])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from luts.estimate import ratios as module
-from luts.estimate.estimation import Estimation
+from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import location_and_se
 from luts.format.errors import InvalidArtifactError
 from orchestrator.journal.log import JournalSamples, read_log, samples_table
@@ -36,7 +36,7 @@ def told(estimation):
             session.kept,
             session.log_ns.tolist(),
         )
-        for session in estimation.sessions
+        for session in estimation.segments
     ]
     return loads, estimation.ratios.ratios, estimation.ratios.covariance.tolist(), estimation.quiet
 
@@ -50,10 +50,10 @@ def test_grown_record_by_record_it_says_what_it_says_read_at_once(records):
             estimation = grown.estimation("model00")
             table = samples_table(records[:number])
             assert estimation.samples.equals(table)
-            assert told(estimation) == told(Estimation.of(table, "model00"))
+            assert told(estimation) == told(LatencyEstimates.of(table, "model00"))
             asked += 1
     assert asked > 10
-    sessions = grown.estimation("model00").sessions
+    sessions = grown.estimation("model00").segments
     verdicts, segments = ({getattr(s, name) for s in sessions} for name in ("kept", "segment"))
     assert (verdicts, segments) == ({True, False}, {0, 1})
 
@@ -64,9 +64,9 @@ def test_some_batches_are_estimated_as_if_there_were_no_others(records):
     batches = {0, table.column("batch").to_pylist()[-1]}
     rest = table.filter(np.isin(table.column("batch").to_numpy(), list(batches)))
     some = samples.estimation("model00", batches)
-    assert {session.batch for session in some.sessions} == batches
-    assert some.samples.equals(Estimation.of(rest, "model00").samples)
-    assert told(some) == told(Estimation.of(rest, "model00"))
+    assert {session.batch for session in some.segments} == batches
+    assert some.samples.equals(LatencyEstimates.of(rest, "model00").samples)
+    assert told(some) == told(LatencyEstimates.of(rest, "model00"))
     assert some.loads == [ratio for ratio in samples.estimation("model00").loads if ratio.batch in batches]
 
 
@@ -86,7 +86,7 @@ def test_a_load_is_reduced_once_however_often_it_is_asked_for(records, monkeypat
     last = max((r for r in records if isinstance(r, ChunkRecord)), key=lambda r: r.batch)
     samples.add(last.model_copy(update={"first_round": last.first_round + 100}))
     assert samples.estimation("model00").ratios.ratios != first.ratios
-    sessions = samples.estimation("model00").sessions
+    sessions = samples.estimation("model00").segments
     grown = next(session for session in sessions if session.batch == last.batch)
     assert len(calls) == once + len(grown.models) - 2 + 1
 
@@ -96,7 +96,7 @@ def test_without_models_is_as_if_they_had_not_been_measured(records):
     assert estimation.without(["never", "measured"]) is estimation
     table = samples_table(records)
     rest = table.filter(np.array([name != "model03" for name in table.column("model").to_pylist()]))
-    assert told(estimation.without({"model03"})) == told(Estimation.of(rest, "model00"))
+    assert told(estimation.without({"model03"})) == told(LatencyEstimates.of(rest, "model00"))
 
 
 def test_samples_of_a_batch_that_was_never_opened_are_refused(records):
@@ -113,4 +113,4 @@ def test_a_batch_that_is_kept_in_part_is_refused(records):
     kept[0] = False
     mixed = table.set_column(table.column_names.index("kept"), "kept", [kept])
     with pytest.raises(InvalidArtifactError, match="batch 0 are both kept and rejected"):
-        Estimation.of(mixed, "model00")
+        LatencyEstimates.of(mixed, "model00")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from luts.estimate.design import TYPICAL
+from luts.estimate.design import TYPICAL_DEVICE
 from orchestrator.plan.build import make_plan, spares, without
 from orchestrator.plan.plan import Plan
 from search.blocks import check_chain, parse_keys
@@ -21,7 +21,7 @@ def of(plan: Plan, role: str) -> list:
 
 
 def spared(plan: Plan, *failed) -> list:
-    return spares(plan, {model.model_id for model in failed}, failed, TYPICAL)
+    return spares(plan, {model.model_id for model in failed}, failed, TYPICAL_DEVICE)
 
 
 def test_design_and_heldout_models_are_replaced_by_networks_that_are_not_in_the_plan(plan) -> None:

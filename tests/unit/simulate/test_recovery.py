@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from luts.estimate.joint import JointFit, Rows, fit_entries
+from luts.estimate.joint import FitData, JointFit, fit_entries
 from luts.estimate.statistics import mape
 from luts.format.latency import latency_ms
 from orchestrator.plan.build import make_plan
@@ -23,7 +23,7 @@ def handed_bytes(model: PlanModel) -> int:
 
 
 def fit(truth: Truth) -> JointFit:
-    rows = Rows(
+    rows = FitData(
         ms=np.array([truth.latency_ms(model.blocks) for model in FITTED]),
         log_covariance=np.zeros((len(FITTED), len(FITTED))),
         blocks=tuple(model.blocks for model in FITTED),

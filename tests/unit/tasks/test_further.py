@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from luts.estimate.design import TYPICAL
+from luts.estimate.design import TYPICAL_DEVICE
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
@@ -100,11 +100,11 @@ def test_what_is_chosen_is_new_and_never_held_out() -> None:
     assert room == 9 - AT_FIRST
     assert [model.role for model in at_first.models].count("design") == AT_FIRST
     assert begun(at_first) == (at_first, 0)
-    networks = further(at_first, TYPICAL, (), 5)
+    networks = further(at_first, TYPICAL_DEVICE, (), 5)
     assert len({model.model_id for model in networks} | {model.model_id for model in at_first.models}) == (
         5 + len(at_first.models)
     )
-    assert networks == further(at_first, TYPICAL, (), 5)
+    assert networks == further(at_first, TYPICAL_DEVICE, (), 5)
 
 
 def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
@@ -115,7 +115,7 @@ def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
         room,
         Sources(),
         Variant("simulated", "", threads=1),
-        TYPICAL,
+        TYPICAL_DEVICE,
         1,
         print,
     )

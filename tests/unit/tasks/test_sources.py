@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.joint import Rows, fit_entries
+from luts.estimate.joint import FitData, fit_entries
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut, decode, encode
 from luts.format.schema import TransferSource
@@ -186,7 +186,7 @@ def test_a_published_table_is_a_source_of_its_space_and_says_published(store: Lu
     assert kept[0].entry_ms == tuple(published.entry_ms[key] for key in sorted(published.features))
     blocks = [tuple(sorted(published.features)[at : at + 5]) for at in range(8)]
     ms = np.array([2 * sum(published.entry_ms[key] for key in one) for one in blocks])
-    rows = Rows(ms, 1e-6 * np.eye(8), tuple(blocks), np.zeros(8))
+    rows = FitData(ms, 1e-6 * np.eye(8), tuple(blocks), np.zeros(8))
     fit = fit_entries(rows, published.features, sources.priors())
     np.testing.assert_allclose(fit.ms, [2 * published.entry_ms[key] for key in fit.keys], rtol=0.05)
     with pytest.raises(UsageError, match="no published LUT 'published/nowhere'"):

@@ -18,14 +18,14 @@ from luts.estimate.ratios import (
     LoadRatio,
     Ratio,
     RatioEstimates,
-    Session,
+    Segment,
     combine_loads,
     first_history,
     history_of,
     interval_of,
     load_variance,
     ratio_estimates,
-    sessions,
+    segments_of,
 )
 from luts.estimate.statistics import (
     CONFIDENCE,
@@ -38,12 +38,12 @@ from luts.estimate.statistics import (
 )
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import normalise_samples
-from luts.format.schema import ModelSpec
+from luts.format.schema import ModelSpec, UnitVariation
 
 QUIET_QUANTILE = 0.2
-"""Interference only ever adds time, so the quiet latency lies low among the sessions; not at the minimum,
-which falls as sessions are added and would make a longer run look faster. A fifth stays quiet as long as one
-session in five does."""
+"""Interference only ever adds time, so the quiet latency lies low among the segments; not at the minimum,
+which falls as segments are added and would make a longer run look faster. A fifth stays quiet as long as one
+segment in five does."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class QuietLatency:
 
 
 def quiet_latency(medians_ms: Sequence[float], load_sd: float) -> QuietLatency:
-    """Lower quantile of the reference's medians, one of each session, at least one.
+    """Lower quantile of the reference's medians, one of each segment, at least one.
 
     The interval is that of order statistics (binomial, no assumption about the distribution), widened in
-    quadrature by the load variance of a session's two copies, so that a single session has one too.
+    quadrature by the load variance of a segment's two copies, so that a single segment has one too.
     """
     ordered = np.sort(medians_ms)
     count = len(ordered)
@@ -80,7 +80,7 @@ def quiet_latency(medians_ms: Sequence[float], load_sd: float) -> QuietLatency:
     return QuietLatency(ms, max(low, ms * 1e-3), high)
 
 
-Place = tuple[int, int]
+SegmentId = tuple[int, int]
 """Batch and segment."""
 
 
@@ -99,29 +99,19 @@ def class_latency(units: Sequence[QuietLatency]) -> QuietLatency:
     return QuietLatency(ms, ms * float(np.exp(-below)), ms * float(np.exp(above)))
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Between units of a class, as relative standard deviations; None where that can't be told.
-
-    `reference` is of the reference's milliseconds, `ratio` of a model's ratio to it, beyond what loads differ.
-    """
-
-    units: int
-    reference: float | None
-    ratio: float | None
-
-
-def spread(
-    quiet: Mapping[str, QuietLatency], loads: Sequence[LoadRatio], unit_of: Mapping[Place, str]
-) -> Spread:
+def unit_variation(
+    quiet: Mapping[str, QuietLatency], loads: Sequence[LoadRatio], unit_of: Mapping[SegmentId, str]
+) -> UnitVariation:
     """From the units' quiet latencies, and all loads of kept batches."""
     logs = np.log([unit.ms for unit in quiet.values()])
-    return Spread(
-        len(quiet), float(logs.std(ddof=1)) if len(logs) > 1 else None, _ratio_spread(loads, unit_of)
+    return UnitVariation(
+        units=len(quiet),
+        reference=float(logs.std(ddof=1)) if len(logs) > 1 else None,
+        ratio=_ratio_variation(loads, unit_of),
     )
 
 
-def _ratio_spread(loads: Sequence[LoadRatio], unit_of: Mapping[Place, str]) -> float | None:
+def _ratio_variation(loads: Sequence[LoadRatio], unit_of: Mapping[SegmentId, str]) -> float | None:
     """The square root of the variance component of units within models: unbalanced one-way analysis of variance,
     pooled over models (Searle, Casella and McCulloch, Variance Components, 3.6); 0 where loads explain it all."""
     by_model: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -146,40 +136,40 @@ def _ratio_spread(loads: Sequence[LoadRatio], unit_of: Mapping[Place, str]) -> f
 
 
 @dataclass(frozen=True)
-class Estimation:
-    """Sessions and what follows from them; each part is computed once, when it is first asked for.
+class LatencyEstimates:
+    """Segments and what follows from them; each part is computed once, when it is first asked for.
 
     Attributes:
         reference_id: The model that ratios are to.
-        sessions: In order of batch and segment, those of rejected batches included.
-        tables: Samples of these sessions, each table normalised.
+        segments: In order of batch and segment, those of rejected batches included.
+        tables: Samples of these segments, each table normalised.
         unit_of: Units of a class of devices by batch and segment; of one device alone, nothing.
     """
 
     reference_id: str
-    sessions: Sequence[Session]
+    segments: Sequence[Segment]
     tables: Sequence[pa.Table]
-    unit_of: Mapping[Place, str] = field(default_factory=dict)
+    unit_of: Mapping[SegmentId, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, samples: pa.Table, reference_id: str, unit_of: Mapping[Place, str] | None = None
-    ) -> Estimation:
+        cls, samples: pa.Table, reference_id: str, unit_of: Mapping[SegmentId, str] | None = None
+    ) -> LatencyEstimates:
         """From nothing but samples.
 
         Raises:
             InvalidArtifactError: they do not fit their schema.
         """
         samples = normalise_samples(samples)
-        return cls(reference_id, sessions(samples), (samples,), unit_of or {})
+        return cls(reference_id, segments_of(samples), (samples,), unit_of or {})
 
-    def without(self, models: Collection[str]) -> Estimation:
+    def without(self, models: Collection[str]) -> LatencyEstimates:
         """As if these models had not been measured."""
-        if not any(name in models for session in self.sessions for name in session.models):
+        if not any(name in models for segment in self.segments for name in segment.models):
             return self
         names = self.samples.column("model").cast(pa.string())
         left_out = pc.is_in(names, value_set=pa.array(list(models), pa.string()))
-        return Estimation.of(self.samples.filter(pc.invert(left_out)), self.reference_id, self.unit_of)
+        return LatencyEstimates.of(self.samples.filter(pc.invert(left_out)), self.reference_id, self.unit_of)
 
     @cached_property
     def samples(self) -> pa.Table:
@@ -188,18 +178,18 @@ class Estimation:
 
     @cached_property
     def differences(self) -> list[AaDifference]:
-        """A/A differences of the sessions in which both copies of the reference ran often enough."""
-        differences = (session.aa_difference(self.reference_id) for session in self.sessions)
+        """A/A differences of the segments in which both copies of the reference ran often enough."""
+        differences = (segment.aa_difference(self.reference_id) for segment in self.segments)
         return [difference for difference in differences if difference is not None]
 
     @cached_property
     def loads(self) -> list[LoadRatio]:
         """Every load of a model beside the reference, in kept batches."""
-        return [ratio for session in self._kept for ratio in session.load_ratios(self.reference_id)]
+        return [ratio for segment in self._kept for ratio in segment.load_ratios(self.reference_id)]
 
     def load_ratios(self, model: str, denominator: str) -> list[LoadRatio]:
         """Every load of a model beside another one, in kept batches."""
-        return [ratio for session in self._kept for ratio in session.load_ratios(denominator, model)]
+        return [ratio for segment in self._kept for ratio in segment.load_ratios(denominator, model)]
 
     @cached_property
     def ratios(self) -> RatioEstimates:
@@ -208,7 +198,7 @@ class Estimation:
         Raises:
             InvalidArtifactError: the reference has no pair of loads.
         """
-        rows = [session.log_ns[row] for session in self._kept for row in session.rows(self.reference_id)]
+        rows = [segment.log_ns[row] for segment in self._kept for row in segment.rows(self.reference_id)]
         rounds = int(sum(np.isfinite(row).sum() for row in rows))
         reference = Ratio(0.0, 0.0, 0.0, 0.0, len(rows), rounds) if rows else None
         return ratio_estimates(self.reference_id, reference, self.loads, self.differences)
@@ -223,17 +213,17 @@ class Estimation:
         return class_latency(list(self._quiet_by_unit.values()))
 
     @cached_property
-    def spread(self) -> Spread | None:
+    def unit_variation(self) -> UnitVariation | None:
         """How far units of a class lie apart; None where one device alone was measured."""
-        return spread(self._quiet_by_unit, self.loads, self.unit_of) if self.unit_of else None
+        return unit_variation(self._quiet_by_unit, self.loads, self.unit_of) if self.unit_of else None
 
     @cached_property
     def _quiet_by_unit(self) -> dict[str, QuietLatency]:
-        """One of no name where no unit is told; else sessions without one tell of ratios alone."""
+        """One of no name where no unit is told; else segments without one tell of ratios alone."""
         medians_ms: dict[str, list[float]] = defaultdict(list)
-        for session in self._kept:
-            unit = self.unit_of.get((session.batch, session.segment), None if self.unit_of else "")
-            ms = session.median_ms(self.reference_id)
+        for segment in self._kept:
+            unit = self.unit_of.get((segment.batch, segment.segment), None if self.unit_of else "")
+            ms = segment.median_ms(self.reference_id)
             if ms is not None and unit is not None:
                 medians_ms[unit].append(ms)
         if not medians_ms:
@@ -245,19 +235,19 @@ class Estimation:
 
     def percentiles(self, model: str) -> Percentiles:
         """Of a model's timed calls in kept batches, in ms as they ran that day."""
-        rows = [session.log_ns[row] for session in self._kept for row in session.rows(model)]
+        rows = [segment.log_ns[row] for segment in self._kept for row in segment.rows(model)]
         loads = [np.exp(row[np.isfinite(row)]) / 1e6 for row in rows]
         return percentiles([load for load in loads if len(load)])
 
     @cached_property
     def aa_history(self) -> AaHistory:
         """What these batches tell of the next one's A/A difference, the load variance from kept ones among it."""
-        if not self.sessions:
+        if not self.segments:
             return first_history()
         return history_of(self.differences, load_variance(self.loads, self.differences).sd)
 
     def aa_interval(self, history: AaHistory) -> AaInterval:
-        """95 % interval of the A/A difference, where all sessions are of one batch.
+        """95 % interval of the A/A difference, where all segments are of one batch.
 
         Raises:
             InvalidArtifactError: no segment of the batch holds both copies of the reference.
@@ -270,8 +260,8 @@ class Estimation:
         return interval_of(self.differences, history)
 
     @cached_property
-    def _kept(self) -> list[Session]:
-        return [session for session in self.sessions if session.kept]
+    def _kept(self) -> list[Segment]:
+        return [segment for segment in self.segments if segment.kept]
 
 
 @dataclass(frozen=True)
@@ -293,7 +283,7 @@ class BlockRemoval:
     migrated_operations: int | None
 
 
-def block_removals(specs: Sequence[ModelSpec], estimation: Estimation) -> dict[str, BlockRemoval]:
+def block_removals(specs: Sequence[ModelSpec], estimation: LatencyEstimates) -> dict[str, BlockRemoval]:
     """By key, in units of the reference's latency; by removals without migrated operations where there are any."""
     groups: dict[str, list[ModelSpec]] = {}
     for spec in specs:
@@ -309,11 +299,11 @@ def block_removals(specs: Sequence[ModelSpec], estimation: Estimation) -> dict[s
     return removals
 
 
-def removal_cost(estimation: Estimation, base_id: str, removal_id: str) -> RemovalCost:
+def removal_cost(estimation: LatencyEstimates, base_id: str, removal_id: str) -> RemovalCost:
     """Cost of the removed block in units of the reference's latency (multiply by its milliseconds).
 
-    base * (1 - exp(d)), d = log(removal / base), paired within rounds where both ran in one session: drift
-    and the reference's noise drop out of d. Without a common session d is the difference of the two ratios.
+    base * (1 - exp(d)), d = log(removal / base), paired within rounds where both ran in one segment: drift
+    and the reference's noise drop out of d. Without a common segment d is the difference of the two ratios.
     The error is propagated to first order: base^2 (exp(d)^2 var(d) + (1 - exp(d))^2 var(log base)).
     """
     ratios, variance = estimation.ratios.ratios, estimation.ratios.load_variance

@@ -46,6 +46,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return of_torch or isinstance(error, MemoryError)
 
 
+def first_line(error: BaseException) -> str:
+    """Return `Type: message` with the first non-empty line of the error's message, cut to 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
 SHOWN = 5
 """Names that are shown: those that come close, or the first of a long list."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from luts.format.paths import data_folder
 from luts.format.provenance import ROOT, is_checkout
 from orchestrator.wire.messages import (
     AgentInfo,
@@ -30,12 +31,12 @@ AGENTS_VARIABLE = "BLOCKTIME_AGENTS"
 
 
 def built_dir() -> Path:
-    """The folder that the environment names, else `build` of the checkout, else one in the XDG data folder."""
+    """Return $BLOCKTIME_AGENTS, else `build` of the checkout, else `agents` in the user's data folder."""
     if named := os.environ.get(AGENTS_VARIABLE):
         return Path(named)
     if is_checkout():
         return ROOT / "build"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "blocktime" / "agents"
+    return data_folder() / "agents"
 
 
 def how_to_build_agents() -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import select
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -15,16 +13,13 @@ from pathlib import Path
 
 from luts.format.errors import BlocktimeError, UsageError
 from orchestrator.agent.agent import TOKEN_VARIABLE, Agent
-from orchestrator.agent.server import Server, listen, run_bundle
+from orchestrator.agent.server import Server, listen
 from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
 from orchestrator.wire.errors import exit_code
 
 # Besides the end of stdin, which children that a dead parent left behind may hold open. Rare, so that it does
 # not wake up inside a timed call more than a few times an hour.
 _PARENT_POLL_S = 10.0
-
-_INTERRUPTED = 128 + signal.SIGINT
-"""As a shell says of a program that Ctrl-C ended."""
 
 
 def program_options(prog: str, description: str | None) -> argparse.ArgumentParser:
@@ -35,8 +30,6 @@ def program_options(prog: str, description: str | None) -> argparse.ArgumentPars
     parser.add_argument(
         "--store-bytes", type=int, default=DEFAULT_MAX_BYTES, help="bound on the store's size"
     )
-    parser.add_argument("--bundle", type=Path, help="a bundle to run, in the place of serving")
-    parser.add_argument("--journal", type=Path, help="what that leaves; beside the bundle if absent")
     parser.add_argument("--parent-watch", action="store_true", help="exit when stdin closes")
     return parser
 
@@ -46,27 +39,19 @@ def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelSto
     if options.parent_watch:
         watch_parent()
     token = os.environ.pop(TOKEN_VARIABLE, "")
-    store = functools.partial(ModelStore, options.store, options.store_bytes)
     try:
-        if options.bundle:
-            tell = functools.partial(print, file=sys.stderr, flush=True)
-            print(run_bundle(options.bundle, options.journal, lambda made: make_agent(made, store()), tell))
-            return 0
         if not token:
             raise UsageError(f"the agent needs a token; set {TOKEN_VARIABLE}")
         serve_forever(
             options.port,
-            lambda: make_agent(token, store()),
+            lambda: make_agent(token, ModelStore(options.store, options.store_bytes)),
             _announce,
         )
     except BlocktimeError as error:
         print(error, file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
-        if not options.bundle:
-            return 0
-        print("interrupted; run the bundle again, it goes on", file=sys.stderr)
-        return _INTERRUPTED
+        return 0
     return 0
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import secrets
 import select
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,10 +15,6 @@ from pydantic import ValidationError
 from luts.format.errors import first_problem
 from orchestrator.agent.agent import LOOPBACK, Agent, Reception
 from orchestrator.agent.operations import Operations
-from orchestrator.bundle.archive import open_bundle
-from orchestrator.bundle.journal import BundleJournal
-from orchestrator.bundle.loopback import Loopback
-from orchestrator.bundle.player import Player
 from orchestrator.wire.errors import DeviceError, FrameError, OpError
 from orchestrator.wire.frames import Payload, SocketSource, close_after_answer, read_frame
 from orchestrator.wire.messages import (
@@ -161,33 +154,3 @@ class Server:
     def stop(self) -> None:
         """Makes `serve` return once the client that it serves has gone. For any thread."""
         self._reception.stop()
-
-
-def journal_beside(bundle: Path) -> Path:
-    """Where the journal of a bundle lies if nobody says otherwise."""
-    return bundle.with_name(bundle.name + ".journal.jsonl")
-
-
-def run_bundle(
-    path: Path, journal: Path | None, make_agent: Callable[[str], Agent], tell: Callable[[str], None]
-) -> Path:
-    """Run a bundle, going on where its journal ends; the journal.
-
-    Raises:
-        InvalidArtifactError: bundle or journal is damaged, of another version, or of another bundle.
-        DeviceError: the device did not get ready in time.
-    """
-    bundle = open_bundle(path)
-    with BundleJournal(journal or journal_beside(path), bundle.digest) as written, listen(0) as listener:
-        token = secrets.token_hex(16)
-        server = Server(make_agent(token), listener)
-        serving = threading.Thread(target=server.serve, name="agent", daemon=True)
-        serving.start()
-        agent = Loopback(socket.create_connection((LOOPBACK, listener.getsockname()[1])))
-        try:
-            Player(bundle, written, agent, token, tell).run()
-        finally:
-            agent.close()
-            server.stop()
-            serving.join()
-    return written.path

@@ -1,1 +1,1 @@
-"""A measurement that an agent makes alone: the file that it runs, and the file that it leaves."""
+"""Bundles: a measurement as one file that a phone's agent runs without a computer, and the journal it leaves."""

@@ -23,28 +23,17 @@ def agent_command(
         int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 takes a free one.")
     ] = 0,
     store: Annotated[Path | None, typer.Option(help="Folder of the model store.")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Run this bundle instead, and end; a run that was cut off goes on.")
-    ] = None,
-    journal: Annotated[
-        Path | None, typer.Option(help="What the bundle leaves; beside it without this option.")
-    ] = None,
 ) -> None:
     """Serve measurements on the loopback until Ctrl-C. `--device host` starts an agent by itself.
 
     The token is read from BLOCKTIME_TOKEN, or made and printed.
     """
     from orchestrator.agent.agent import TOKEN_VARIABLE
-    from orchestrator.agent.host import host_agent
     from orchestrator.agent.kept import keep_serving
-    from orchestrator.agent.server import run_bundle
     from orchestrator.agent.store import ModelStore
     from orchestrator.devices.host import default_store_dir
 
     models = ModelStore(store or default_store_dir("host"))
-    if bundle:
-        print(run_bundle(bundle, journal, lambda made: host_agent(made, models), say))
-        return
     token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex(16)
     if TOKEN_VARIABLE not in os.environ:
         say(f"token {token}")

@@ -14,7 +14,6 @@ from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import say_how
 from orchestrator.cli.run_options import ProfilingOptions
 from orchestrator.fleet.crew import Limits
-from orchestrator.fleet.stf import Farm
 from orchestrator.fleet.units import parse_classes
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile
@@ -35,12 +34,6 @@ def fleet_command(
         ),
     ],
     *,
-    stf: Annotated[
-        str | None,
-        typer.Option(
-            "--stf", help="Lease phones of the DeviceFarmer STF at this address; token in STF_TOKEN."
-        ),
-    ] = None,
     lease: Annotated[
         str, typer.Option("--lease", help="Longest time for a batch; then another unit goes on with it.")
     ] = "15m",
@@ -57,7 +50,6 @@ def fleet_command(
     machine. Lost units cost time, not the run; a run that was cut off goes on: give the same command again.
     """
     classes, limits = parse_classes(devices), Limits(lease_s=parse_budget(lease, "--lease"))
-    farm = Farm.of(stf, limits.lease_s) if stf else None
     target = target_of("", variant, access)
     with shown_progress() as progress:
         profiled = profile_fleet(
@@ -65,7 +57,6 @@ def fleet_command(
             classes,
             plan.choice,
             target=target,
-            farm=farm,
             limits=limits,
             **profiling.parse(),
             progress=progress,

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from luts.format.paths import cache_folder
 from luts.format.provenance import ROOT
 from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program
@@ -36,8 +37,7 @@ _BUSY_TIMEOUT_S = 15.0
 
 def default_store_dir(device_name: str) -> Path:
     """Folder of a host agent's model store, under the user's cache folder; agents do not share one."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "blocktime" / f"agent-store-{device_name}"
+    return cache_folder() / f"agent-store-{device_name}"
 
 
 class HostDevice:

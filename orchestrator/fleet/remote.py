@@ -14,7 +14,6 @@ from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.processes import Cluster
 from orchestrator.devices.common.device import Access, Device, no_one_to_ask, no_one_to_tell
 from orchestrator.devices.lock import BusyError
-from orchestrator.fleet.stf import Farm, open_leased
 from orchestrator.fleet.units import DeviceClass, LocalUnit, OpenUnit, Unit, open_local
 from orchestrator.wire.client import AgentClient, RunResult, file_digest
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
@@ -61,8 +60,8 @@ class Opened:
 class UnitActor:
     """Every public method is one call of the fleet; two may run at once, of which `close` ends the other."""
 
-    def __init__(self, device_class: DeviceClass, access: Access, farm: Farm | None):
-        self._class, self._access, self._farm = device_class, access, farm
+    def __init__(self, device_class: DeviceClass, access: Access):
+        self._class, self._access = device_class, access
         self._unit: LocalUnit | None = None
         self._client: AgentClient | None = None
         self._held = ExitStack()
@@ -88,10 +87,7 @@ class UnitActor:
         self._models.cleanup()
 
     def _open(self, taken: Collection[str]) -> Opened:
-        if self._farm is not None:
-            self._unit = open_leased(self._farm, self._class, self._access, taken)
-        else:
-            self._unit = open_local(self._class, self._access, taken)
+        self._unit = open_local(self._class, self._access, taken)
         device = self._unit.device
         return Opened(
             self._unit.serial, device.name, device.describe(), device.fixed_performance, device.allow
@@ -161,14 +157,12 @@ AWAY_S = 20.0
 Ask = Callable[..., Any]
 
 
-def remote_openers(
-    cluster: Cluster, device_class: DeviceClass, access: Access, farm: Farm | None = None
-) -> list[OpenUnit]:
+def remote_openers(cluster: Cluster, device_class: DeviceClass, access: Access) -> list[OpenUnit]:
     """One opener for each unit of the class; its actor is put where a host offers the class as a resource."""
     quiet = replace(access, say=no_one_to_tell, ask=no_one_to_ask, away_s=AWAY_S)
 
     def open_unit(taken: Collection[str]) -> Unit:
-        return RemoteUnit(cluster, device_class, quiet, farm, taken)
+        return RemoteUnit(cluster, device_class, quiet, taken)
 
     return [open_unit] * device_class.units
 
@@ -181,7 +175,6 @@ class RemoteUnit:
         cluster: Cluster,
         device_class: DeviceClass,
         access: Access,
-        farm: Farm | None,
         taken: Collection[str],
     ):
         """Start the actor and have it take a device.
@@ -198,7 +191,7 @@ class RemoteUnit:
         actor = self._ray.remote(num_cpus=0, max_concurrency=2, resources={device_class.resource: 1})(
             UnitActor
         )
-        self._actor = actor.remote(device_class, access, farm)
+        self._actor = actor.remote(device_class, access)
         try:
             opened = self._ask("open", set(taken), wait_s=JOIN_S)
         except BaseException:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow as pa
 from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.ratios import Segment, segments_of
 from luts.format.errors import InvalidArtifactError
-from luts.format.files import LineFile
+from luts.format.files import AppendFile, read_lines
 from luts.format.lut import normalise_samples
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import throttle_reason
@@ -40,35 +41,31 @@ from orchestrator.journal.records import (
 )
 from orchestrator.wire.messages import DeviceState
 
-MAX_LINE_BYTES = 64 * 1024 * 1024
-"""Longest line that is read: a chunk of 200,000 samples takes under 3 MiB."""
-
-MAX_JOURNAL_BYTES = 8 * 1024**3
-"""Largest journal that is opened."""
-
 
 class Journal:
-    """One open journal with this process as its only writer; records read back in `records`.
+    """An open journal with this process as its only writer; `records` holds what is written.
 
-    Raises:
-        InvalidArtifactError: the file is damaged in its middle, or too large.
-        BlocktimeError: another process writes it, or the disk is full.
+    Each line is `CRC JSON`: the CRC-32 of the JSON text in 8 hexadecimal digits.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
+        """Open or create a journal and read it.
+
+        Raises:
+            InvalidArtifactError: The file is damaged in its middle, or too large.
+            BlocktimeError: Another process writes it.
+            StorageError: It cannot be created.
+        """
         self.path = path
         self.records: list[dict[str, Any]] = []
-        self._file = LineFile(
+        self._file = AppendFile(
             path,
-            self._read,
+            partial(_take_in, self.records),
             writers="another `bench`",
+            remedy=_REMEDY,
             elsewhere="give another folder for the run",
-            again="run the same command again, it goes on after what is already measured",
+            again="run the same command again; it resumes after what is measured",
         )
-
-    def _read(self) -> int:
-        self.records, good = read_records(self.path)
-        return good
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record and wait until it is on the disk; on failure the file ends as it did before."""
@@ -79,51 +76,35 @@ class Journal:
         """Release the file."""
         self._file.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
+        """Return the open journal."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Release the file."""
         self.close()
 
 
-def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """All whole records of a journal and the offset after the last of them.
+_REMEDY = "restore the file, or start over with --fresh or another run folder"
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return all whole records of a journal.
 
     Raises:
-        InvalidArtifactError: unreadable, too large, or damaged before its last line.
+        InvalidArtifactError: The file is unreadable, too large, or damaged before its last line.
     """
-    try:
-        if path.stat().st_size > MAX_JOURNAL_BYTES:
-            raise InvalidArtifactError(f"{path}: over {MAX_JOURNAL_BYTES} bytes is not a journal of `bench`")
-        with path.open("rb") as file:
-            return _scan(path, file)
-    except OSError as error:
-        raise InvalidArtifactError(f"{path}: cannot read the journal ({error.strerror})") from error
-
-
-def _scan(path: Path, file: BinaryIO) -> tuple[list[dict[str, Any]], int]:
     records: list[dict[str, Any]] = []
-    good = 0
-    for number, line in _lines(file):
-        record = _decode(line)
-        if record is None:
-            if file.read(1):
-                raise InvalidArtifactError(
-                    f"{path}: line {number} is damaged; restore the file, or start anew with another --run folder"
-                )
-            break
-        records.append(record)
-        good += len(line)
-    return records, good
+    read_lines(path, partial(_take_in, records), _REMEDY)
+    return records
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES):
-        number += 1
-        yield number, line
+def _take_in(records: list[dict[str, Any]], line: bytes) -> bool:
+    record = _decode(line)
+    if record is None:
+        return False
+    records.append(record)
+    return True
 
 
 def _encode(record: dict[str, Any]) -> bytes:
@@ -413,8 +394,7 @@ def placements(records: Iterable[Record]) -> dict[str, list[PlacedType]]:
 
 def read_log(path: Path) -> list[Record]:
     """The records of a journal that nobody need be writing; the first one is the header."""
-    documents, _ = read_records(path)
-    records = [parse_record(document) for document in documents]
+    records = [parse_record(document) for document in read_records(path)]
     _header_of(path, records)
     return records
 

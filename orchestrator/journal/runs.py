@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from luts.format.errors import InvalidArtifactError
 from luts.format.files import check_folder, read_bytes, storage_error, write_text
+from luts.format.paths import data_folder
 
 _DONE = "result.txt"
 _NAMES = "models.json"
@@ -21,14 +22,13 @@ _ELSEWHERE = "set BLOCKTIME_RUNS to another folder"
 
 
 def runs_root() -> Path:
-    """Folder of measurement runs: $BLOCKTIME_RUNS, else in the XDG data folder.
+    """Return the folder of measurement runs: $BLOCKTIME_RUNS, else `runs` in the user's data folder.
 
     Raises:
-        UsageError: it is a file.
-        StorageError: there is no permission to write there.
+        UsageError: It is a file.
+        StorageError: No permission to write there.
     """
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    root = Path(os.environ.get("BLOCKTIME_RUNS") or data / "blocktime" / "runs")
+    root = Path(os.environ.get("BLOCKTIME_RUNS") or data_folder() / "runs")
     check_folder(root, _ELSEWHERE)
     return root
 

@@ -10,8 +10,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from luts.format.errors import InvalidArtifactError, first_problem
-from orchestrator.bundle.archive import LoadFields, Rules, RunFields, Script, ScriptBatch, Stop
-from orchestrator.bundle.journal import Batch, BundleRecord, End, Failed, Finished, Load, Ran, Start
+from orchestrator.bundle.archive import AgentRules, LoadFields, RunFields, Script, ScriptBatch, StoppingRule
+from orchestrator.bundle.journal import (
+    AgentStart,
+    BatchEnd,
+    BatchStart,
+    BundleEnd,
+    BundleRecord,
+    LoadRecord,
+    ModelFailure,
+    RunRecord,
+)
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import HOT_HEADROOM, moved_cap
 from orchestrator.journal.log import MeasurementLog
@@ -68,7 +77,7 @@ def script_of(
                 )
             )
     return Script(
-        rules=Rules(
+        rules=AgentRules(
             attempts=policy.max_attempts,
             poll_s=poll_s,
             wait_s=wait_s,
@@ -78,7 +87,7 @@ def script_of(
         load=LoadFields(runtime=variant.runtime, options=variant.load_options),
         run=RunFields(warmup=policy.warmup, warmup_ms=policy.warmup_ms, pace_us=policy.pace_us),
         batches=batches,
-        stop=Stop(
+        stop=StoppingRule(
             min_rounds=policy.min_rounds,
             load_se=policy.load_se,
             min_passes=policy.min_passes,
@@ -96,9 +105,9 @@ FEWEST_LOADS = 2
 class _Attempt:
     """A batch as it was begun once."""
 
-    begun: Batch
-    loads: list[tuple[Load, LoadReply]] = field(default_factory=list)
-    runs: list[Ran] = field(default_factory=list)
+    begun: BatchStart
+    loads: list[tuple[LoadRecord, LoadReply]] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
     ended: str = "the agent was ended in it"
 
 
@@ -142,19 +151,19 @@ class Replay:
         )
         with MeasurementLog(journal, header) as log:
             for record in self._records:
-                if isinstance(record, Failed):
+                if isinstance(record, ModelFailure):
                     self._note_failure(log, self._model(record.sha256), record.reason)
             for attempt in self._attempts():
                 self._take_in(log, attempt)
             self._leave_out_rare(log)
             last = self._records[-1]
-            ending = last.ended if isinstance(last, Finished) else "passes"
+            ending = last.ended if isinstance(last, BundleEnd) else "passes"
             return measurement_of(self.hello, log, Outcome(log.estimation(), ending))
 
     def _same_device(self, variant: Variant) -> HelloReply:
         """Who answered first; MeasurementRejectedError where somebody else did later."""
         try:
-            hellos = [record.reply() for record in self._records if isinstance(record, Start)]
+            hellos = [record.reply() for record in self._records if isinstance(record, AgentStart)]
         except ValidationError as error:
             raise self._invalid(first_problem(error)) from None
         if not hellos:
@@ -175,21 +184,21 @@ class Replay:
     def _attempts(self) -> Iterator[_Attempt]:
         attempt: _Attempt | None = None
         for record in self._records:
-            if isinstance(record, Batch | End | Start) and attempt is not None:
-                if isinstance(record, End):
+            if isinstance(record, BatchStart | BatchEnd | AgentStart) and attempt is not None:
+                if isinstance(record, BatchEnd):
                     attempt.ended = "" if record.ended == "done" else record.ended
                 yield attempt
                 attempt = None
-            if isinstance(record, Batch):
+            if isinstance(record, BatchStart):
                 attempt = _Attempt(record)
-            elif isinstance(record, Load) and attempt is not None:
+            elif isinstance(record, LoadRecord) and attempt is not None:
                 self._load(attempt, record)
-            elif isinstance(record, Ran) and attempt is not None:
+            elif isinstance(record, RunRecord) and attempt is not None:
                 attempt.runs.append(record)
         if attempt is not None:
             yield attempt
 
-    def _load(self, attempt: _Attempt, record: Load) -> None:
+    def _load(self, attempt: _Attempt, record: LoadRecord) -> None:
         try:
             reply = record.result()
         except ValidationError as error:
@@ -232,7 +241,7 @@ class Replay:
         moved = log.rejected_chunks(batch.batch) and few
         judge(log, batch.batch, attempt.ended or ("a clock's cap moved" if moved else few))
 
-    def _run(self, log: MeasurementLog, batch: BatchRecord, slots: Sequence[int], run: Ran) -> None:
+    def _run(self, log: MeasurementLog, batch: BatchRecord, slots: Sequence[int], run: RunRecord) -> None:
         try:
             result = run.result()
             order = [[slots.index(slot) for slot in visited] for visited in run.order]

@@ -10,20 +10,14 @@ from dataclasses import replace
 from luts.format.files import check_folder
 from luts.format.processes import open_cluster
 from luts.format.store import LutStore, lut_store
-from orchestrator.devices.common.registry import known_phone
-from orchestrator.devices.simulated import PREFIX
 from orchestrator.fleet.crew import Crew, Limits
 from orchestrator.fleet.remote import remote_openers
-from orchestrator.fleet.stf import Farm
-from orchestrator.fleet.units import HOST, DeviceClass
+from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.fleet_class import ClassProfiling, FleetProfile, Order
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.progress import Event, Note, Progress, Step, silent
 from orchestrator.tasks.target import Target
-
-_ANY_ANDROID = "android:1"
-"""A target's device where only an STF knows its name: whatever has an address is an Android phone."""
 
 _POLL_S = 0.5
 _STOP_S = 30.0
@@ -35,7 +29,6 @@ def profile_fleet(
     choice: PlanChoice | None = None,
     *,
     target: Target | None = None,
-    farm: Farm | None = None,
     limits: Limits | None = None,
     budget_s: float = 900.0,
     narrow: float | None = None,
@@ -57,7 +50,6 @@ def profile_fleet(
         classes: Which devices, how many of each.
         choice: What the plans cover and how large they are.
         target: How models run and devices are driven; its device is not looked at.
-        farm: An STF whose Android phones are leased; all other units are attached to hosts.
         limits: Patience with units.
         budget_s: Seconds after which no further pass is begun.
         narrow: Half-width of predictions at which measuring ends, a share; 0.015 by default.
@@ -80,7 +72,7 @@ def profile_fleet(
     order = Order(
         space, choice or PlanChoice(), budget_s, narrow, self_test, pace_us, fresh, reuse, store, workers
     )
-    targets = [_target(device_class, target or Target(""), farm) for device_class in classes]
+    targets = [_target(device_class, target or Target("")) for device_class in classes]
     for one in targets:
         _ = one.variant  # what is wrong with it is told before anything is started
     progress = _one_at_a_time(progress)
@@ -89,8 +81,7 @@ def profile_fleet(
         stack.callback(cluster.close)
         parts = []
         for device_class, one in zip(classes, targets, strict=True):
-            leased = farm if one.kind == "android" else None
-            openers = remote_openers(cluster, device_class, one.access, leased)
+            openers = remote_openers(cluster, device_class, one.access)
             crew = Crew(device_class.name, openers, limits or Limits(), lambda text: progress(Note(text)))
             told = _named(progress, device_class.name) if len(classes) > 1 else progress
             parts.append(ClassProfiling(device_class, one, stack.enter_context(crew), order, told))
@@ -107,12 +98,9 @@ def profile_fleet(
     return [part.result for part in parts if part.result is not None]
 
 
-def _target(device_class: DeviceClass, common: Target, farm: Farm | None) -> Target:
-    """Where the class's models run; the names of a farm's phones need not be known here."""
-    prefix = device_class.name.partition(":")[0]
-    known = farm is None or prefix in (HOST, PREFIX) or known_phone(device_class.name) is not None
+def _target(device_class: DeviceClass, common: Target) -> Target:
     access = replace(common.access, agent=device_class.agent)
-    return replace(common, device=device_class.device if known else _ANY_ANDROID, access=access)
+    return replace(common, device=device_class.device, access=access)
 
 
 def _together(parts: Sequence[ClassProfiling]) -> None:

@@ -14,7 +14,7 @@ from luts.format.files import check_folder, storage_error
 from luts.format.lut import Lut
 from luts.format.store import LutStore, lut_store
 from orchestrator.bundle.archive import PLAN, parse_manifest
-from orchestrator.bundle.journal import BundleRecord, Finished, Opening, parse_records, read_journal
+from orchestrator.bundle.journal import BatchEnd, BundleEnd, BundleHeader, BundleRecord, read_journal
 from orchestrator.devices.common.registry import phone_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.records import MeasurementRejectedError
@@ -88,24 +88,25 @@ def import_journals(
 
 def _twice(journal: Path, device: str, where: str) -> InvalidArtifactError:
     return InvalidArtifactError(
-        f"{journal} is of the same bundle and device ({device}), {where}; for another unit give it a --name"
+        f"{journal} is of the same bundle and device ({device}), {where}; for another unit give it a --name",
+        code="already_imported",
     )
 
 
 def _read(journal: Path, name: str | None) -> _Waiting:
-    digest, documents = read_journal(journal)
-    records = parse_records(journal, documents)
+    digest, records = read_journal(journal)
     planned = _plan(journal, records)
     asked = Variant.parse(planned.variant)
     files = {model: ModelFile(journal, sha256) for model, sha256 in planned.artifacts.items()}
     plan = planned.plan
     subject = Subject(files, plan.reference.model_id, plan.digest, plan.seed)
     replay = Replay(name or "the device", journal, records, subject, asked, planned.policy)
-    if not isinstance(records[-1], Finished):
-        begun = sum(document["kind"] == "end" and not document["again"] for document in documents)
+    if not isinstance(records[-1], BundleEnd):
+        begun = sum(isinstance(record, BatchEnd) and not record.again for record in records)
         raise MeasurementRejectedError(
-            f"{journal}: the bundle is not run to its end ({begun} batches of {planned.batches} at most); "
-            "run it again with this journal, it goes on"
+            f"{journal}: the bundle is not finished ({begun} batches of at most {planned.batches}); "
+            "run it again with this journal to resume",
+            code="unfinished_bundle",
         )
     hello = replay.hello
     variant = asked if asked.threads or asked.cores else default_threads(hello, asked)
@@ -118,7 +119,7 @@ def _read(journal: Path, name: str | None) -> _Waiting:
 
 def _plan(journal: Path, records: Sequence[BundleRecord]) -> BundledPlan:
     opening = records[0]
-    if not isinstance(opening, Opening):
+    if not isinstance(opening, BundleHeader):
         raise InvalidArtifactError(
             f"{journal} does not begin with its bundle; take the file as the agent left it"
         )

@@ -127,7 +127,7 @@ def _latency(name: str, model: str, estimation: LatencyEstimates) -> PastLatency
 
 
 def _past_run(run: Run) -> PastRun:
-    documents, _ = read_records(run.journal)
+    documents = read_records(run.journal)
     header = parse_record(documents[0]) if documents else None
     if not isinstance(header, Header):
         raise InvalidArtifactError(

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from luts.format.files import storage_error
+from luts.format.paths import cache_folder
 from orchestrator.export.artifacts.spec import ExportSpec
 
 RELATIVE_TOLERANCE = 1e-4
@@ -197,12 +198,9 @@ _SUFFIX = {
 
 
 def default_root() -> Path:
-    """`$BLOCKTIME_CACHE`, else `blocktime` in the XDG cache folder."""
-    own = os.environ.get("BLOCKTIME_CACHE")
-    if own:
-        return Path(own).expanduser()
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg and Path(xdg).is_absolute() else Path.home() / ".cache") / "blocktime"
+    """Return $BLOCKTIME_CACHE, else the user's cache folder."""
+    named = os.environ.get("BLOCKTIME_CACHE")
+    return Path(named).expanduser() if named else cache_folder()
 
 
 class ArtifactCache:

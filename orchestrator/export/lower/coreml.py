@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
 from orchestrator.export.lower.calibration import calibration_inputs
-from orchestrator.export.lower.executorch import first_line
 from orchestrator.export.lower.quiet import quiet
 from search.networks.fusion import fuse_for_inference
 

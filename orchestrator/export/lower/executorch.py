@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from luts.format.errors import BlocktimeError
+from luts.format.errors import BlocktimeError, first_line
 from luts.format.provenance import supplied
 from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.export.lower.quiet import quiet
@@ -203,9 +203,3 @@ def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
             elif name not in _GLUE:
                 stack = node.meta.get("nn_module_stack")
                 yield name, list(stack.values())[-1][0] if stack else ""
-
-
-def first_line(error: BaseException) -> str:
-    """The error's first line that says something, cut to a readable length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
 from luts.format.provenance import ROOT
-from orchestrator.export.lower.executorch import first_line
 from orchestrator.export.lower.quiet import quiet
 
 CONVERTER = ROOT / ".toolchains" / "litert" / "bin" / "python"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError
-from orchestrator.export.lower.executorch import first_line
+from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
 from orchestrator.export.lower.quiet import quiet
 
 MISSING = "ONNX Runtime and the exporter's packages are not installed ({}); pip install 'blocktime[onnx]'"

@@ -16,8 +16,7 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
 from torch import Tensor, nn
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
-from luts.format.errors import BlocktimeError
-from orchestrator.export.lower.executorch import first_line
+from luts.format.errors import BlocktimeError, first_line
 from orchestrator.export.lower.quiet import quiet
 
 

@@ -44,7 +44,7 @@ def made(once, tmp_path):
 
 @pytest.fixture
 def finished(once, tmp_path):
-    return Path(shutil.copyfile(once[1], tmp_path / "made-up.jsonl"))
+    return Path(shutil.copyfile(once[1], tmp_path / "journal.jsonl"))
 
 
 @pytest.fixture

@@ -1,25 +1,27 @@
-"""A bundle run by an agent alone becomes the LUT that a live run would make; an edited journal does not."""
+"""The journal of a bundle becomes the LUT that a live run would make; an edited journal is refused."""
+
+from dataclasses import replace
 
 import pytest
 
-from luts.format.errors import InvalidArtifactError
 from luts.verify import verify_lut
+from orchestrator.bundle.journal import read_journal
 from orchestrator.cli.exit_codes import exit_code
-from orchestrator.journal.records import MeasurementRejectedError
+from orchestrator.plan.bundled import policy_alone
+from orchestrator.plan.plan import Policy
 from orchestrator.tasks.imported import import_journals
 from tests.support.bench import bench
-from tests.support.bundle_world import OTHER, Ended, run
+from tests.support.bundle_world import OTHER, run
+from tests.support.errors import raises
 
 
-def edited(journal, change):
-    """The journal with a line changed by hand."""
-    lines = journal.read_text().splitlines(keepends=True)
-    place = next(i for i, line in enumerate(lines) if '"kind":"load"' in line)
-    lines[place] = change(lines[place])
-    journal.write_text("".join(lines))
+def test_agent_policy_has_a_spare_pass():
+    live = Policy.of(simulated=False)
+    assert policy_alone(live) == replace(live, self_test=False, min_passes=live.min_passes + 1)
+    assert policy_alone(replace(live, max_passes=3)).max_passes == 4
 
 
-def test_its_lut_is_the_device_s(made, finished, tmp_path, store):
+def test_imported_lut_verifies(made, finished, store):
     (imported,) = import_journals([finished], store=store)
     lut = imported.lut
     assert lut.meta.measured == "simulated"
@@ -30,50 +32,60 @@ def test_its_lut_is_the_device_s(made, finished, tmp_path, store):
     verify_lut(imported.path)
 
 
-def test_two_devices_make_two_luts_and_one_device_one(made, finished, tmp_path, store):
+def test_two_devices_make_two_luts(made, finished, tmp_path, store):
     first, second = finished, run(made, tmp_path, OTHER)
-    with pytest.raises(InvalidArtifactError, match=r"same bundle and device .*, as .*; for another unit"):
+    with raises("already_imported"):
         import_journals([first, first], store=store)
     assert not (tmp_path / "luts").exists()
     names = {one.lut.meta.device.name for one in import_journals([first, second], store=store)}
     assert len(names) == 2
-    with pytest.raises(
-        InvalidArtifactError, match="imported as .*for another unit give it a --name"
-    ) as refused:
+    with raises("already_imported") as refused:
         import_journals([first], store=store)
     assert exit_code(refused.value) == 6
     assert len(import_journals([first], name="second-unit", store=store)) == 1
 
 
+def without(lines, kind):
+    return [line for line in lines if f'"kind":"{kind}"' not in line]
+
+
+def edit_load(change):
+    def edit(lines):
+        place = next(i for i, line in enumerate(lines) if '"kind":"load"' in line)
+        return [*lines[:place], change(lines[place]), *lines[place + 1 :]]
+
+    return edit
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("edit", "code"),
     [
-        lambda line: line.replace('"load_ns":5', '"load_ns":6', 1),
-        lambda line: "",
-        lambda line: line + line,
-        lambda line: line.replace('{"chain":', '{"chain" :', 1),
+        (edit_load(lambda line: line.replace('"load_ns":5', '"load_ns":6', 1)), "edited_journal"),
+        (edit_load(lambda line: ""), "edited_journal"),
+        (edit_load(lambda line: line + line), "edited_journal"),
+        (edit_load(lambda line: line.replace('{"chain":', '{"chain" :', 1)), "edited_journal"),
+        (lambda lines: lines[1:], "not_a_journal"),
+        (lambda lines: ["hello\n"], "not_a_journal"),
+        (lambda lines: [], "not_a_journal"),
+        (lambda lines: without(lines, "done"), "unfinished_bundle"),
     ],
 )
-def test_a_journal_that_was_edited_is_refused(finished, tmp_path, store, change):
-    edited(finished, change)
-    with pytest.raises(InvalidArtifactError, match="line [0-9]+ was changed or damaged") as refused:
+def test_refused_journals(finished, tmp_path, store, edit, code):
+    finished.write_text("".join(edit(finished.read_text().splitlines(keepends=True))))
+    with raises(code):
         import_journals([finished], store=store)
-    assert exit_code(refused.value) == 6
     assert not (tmp_path / "luts").exists()
 
 
-def test_a_run_that_is_not_finished_makes_no_lut(made, tmp_path, store):
-    def end_in_third(said):
-        if said.startswith("batch 3 "):
-            raise Ended
-
-    with pytest.raises(Ended):
-        run(made, tmp_path, tell=end_in_third)
-    with pytest.raises(MeasurementRejectedError, match=f"not run to its end .2 batches of {made.batches} "):
-        import_journals([tmp_path / "made-up.jsonl"], store=store)
+def test_unfinished_last_line_does_not_count(finished, store):
+    whole = finished.read_bytes()
+    finished.write_bytes(whole[:-5])
+    assert read_journal(finished)[1][-1].kind == "end"
+    with raises("unfinished_bundle"):
+        import_journals([finished], store=store)
 
 
-def test_the_command_tells_what_it_made_of_a_journal(finished, tmp_path):
+def test_import_command_writes_one_version(finished, tmp_path):
     luts = tmp_path / "luts"
     done = bench("import", finished, "--luts", luts, "--name", "somewhere")
     assert done.returncode == 0, done.stderr

@@ -1,25 +1,51 @@
-"""What workers answer, without workers."""
-
-import multiprocessing
-from types import SimpleNamespace
+"""Exports in worker processes, with the exporting replaced."""
 
 import pytest
 
-from luts.format.errors import StorageError
+from luts.format.errors import BlocktimeError, StorageError, UsageError
 from orchestrator.export import ExportSpec, pool
+from orchestrator.export.pool import ExportError, ExportFailure, UnknownModelError
+
+SPECS = [ExportSpec((f"conv(in=3,out={out},k=3,s=2)@32",)) for out in (8, 16)]
 
 
-def test_a_cache_that_cannot_be_written_ends_the_export_and_no_model_is_blamed(monkeypatch, tmp_path) -> None:
-    killed = []
+class BrokenExporter:
+    """Workers of this process that answer with an error."""
 
-    def start(_self):
-        ours, theirs = multiprocessing.Pipe()
-        theirs.send(StorageError("no space left; free some"))
-        return SimpleNamespace(kill=lambda: killed.append(True)), ours
+    error: Exception
 
-    monkeypatch.setattr(pool._Pool, "_start", start)
+    def __init__(self, *_arguments):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def stream(self, tasks, keep_going):
+        assert keep_going
+        yield from ((task, self.error) for task in tasks)
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path):
+    monkeypatch.setattr(pool, "WorkerPool", BrokenExporter)
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path))
-    specs = [ExportSpec((f"conv(in=3,out={out},k=3,s=2)@32",)) for out in (8, 16)]
-    with pytest.raises(StorageError, match="no space left; free some"):
-        pool.export_each(specs, workers=2)
-    assert killed == [True], "the other one"
+    return BrokenExporter
+
+
+def test_unwritable_cache_ends_the_export(broken):
+    broken.error = StorageError("no space left; free some")
+    with pytest.raises(StorageError):
+        pool.export_each(SPECS)
+
+
+def test_failures_are_results_of_export_each_and_errors_of_export_many(broken):
+    broken.error = UsageError("unknown block")
+    assert pool.export_each(SPECS) == [ExportFailure(spec, "unknown block", unknown=True) for spec in SPECS]
+    with pytest.raises(UnknownModelError):
+        pool.export_many(SPECS)
+    broken.error = BlocktimeError("out of memory")
+    with pytest.raises(ExportError, match="2 of 2 models"):
+        pool.export_many(SPECS)

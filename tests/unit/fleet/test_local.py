@@ -2,17 +2,13 @@
 
 import pytest
 
-from luts.format.processes import Cluster
 from orchestrator.devices import discover
 from orchestrator.devices.android.device import COMEBACK_TIMEOUT_S
 from orchestrator.devices.android.phones import AndroidPhone
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import Attached, Listing
 from orchestrator.fleet import units as local
-from orchestrator.fleet.stf import Farm
-from orchestrator.fleet.units import DeviceClass, open_local, parse_classes
-from orchestrator.tasks import fleet as task
-from orchestrator.tasks.fleet import profile_fleet
+from orchestrator.fleet.units import DeviceClass, open_local
 from orchestrator.wire.errors import DeviceError
 from tests.support.fake_device import device
 
@@ -73,21 +69,3 @@ def test_a_lost_phone_is_waited_for_as_long_as_access_says(monkeypatch):
     for access in (Access(), Access(away_s=1.0)):
         discover.resolve("10.0.0.1:5555", access)
     assert waits == [COMEBACK_TIMEOUT_S, 1.0]
-
-
-def test_an_stf_leases_android_phones_alone(monkeypatch, tmp_path):
-    farms = {}
-
-    def openers(cluster, device_class, access, farm):
-        farms[device_class.name] = farm
-        return []
-
-    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
-    monkeypatch.setattr(task, "open_cluster", lambda *_: Cluster(None, owned=False))
-    monkeypatch.setattr(task, "remote_openers", openers)
-    farm = Farm("http://stf.example.org", "token")
-    with pytest.raises(DeviceError):
-        profile_fleet("autovit-nano", parse_classes("pixel8,host,simulated,iphone13,smx999"), farm=farm)
-    leased = {name for name, farm in farms.items() if farm}
-    assert leased == {"pixel8", "smx999"}
-    assert len(farms) == 5

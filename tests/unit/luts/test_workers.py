@@ -1,5 +1,6 @@
 """Workers leave nothing on the terminal at Ctrl-C and SIGTERM, and none outlives the process that started it."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from luts.format.errors import BlocktimeError, UsageError
+from luts.format.processes import WorkerCrashError, WorkerPool
 from tests.support.bench import module_environment
+from tests.support.errors import raises
 
 PROGRAM = """
 import os, signal, sys, time
@@ -101,3 +105,50 @@ def test_a_worker_in_the_middle_of_its_work_ends_with_its_parent(tmp_path):
     while runs(worker):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def start_worker_of_test(number, factor):
+    def answer(task):
+        if task == "crash":
+            os._exit(3)
+        if task == "refuse":
+            raise UsageError("no", code="refused")
+        if task == "fail":
+            raise ZeroDivisionError("by zero")
+        time.sleep(0.05 * (task % 2))
+        return task * factor
+
+    if factor < 0:
+        raise UsageError("negative factor", code="bad_factor")
+    return answer
+
+
+def test_answers_come_in_order():
+    with WorkerPool(start_worker_of_test, (10,), 2) as pool:
+        assert list(pool.map(range(6))) == [0, 10, 20, 30, 40, 50]
+        assert list(pool.map([1, 1, 2])) == [10, 10, 20], "a pool may be used again"
+
+
+def test_crashed_worker_is_replaced():
+    with WorkerPool(start_worker_of_test, (10,), 1) as pool:
+        answers = dict(pool.stream([1, "crash", 2, "refuse", "fail", 3], keep_going=True))
+    assert (answers[1], answers[2], answers[3]) == (10, 20, 30)
+    assert isinstance(answers["crash"], WorkerCrashError)
+    assert answers["crash"].cause == "exit code 3"
+    assert (type(answers["refuse"]), answers["refuse"].code) == (UsageError, "refused")
+    assert (type(answers["fail"]), answers["fail"].code) == (BlocktimeError, "unexpected_error")
+
+
+@pytest.mark.parametrize(
+    ("task", "code"), [("crash", "worker_crashed"), ("refuse", "refused"), ("fail", "unexpected_error")]
+)
+def test_error_ends_the_stream_after_the_tasks_under_way(task, code):
+    answers = []
+    with WorkerPool(start_worker_of_test, (10,), 2) as pool, raises(code):
+        answers.extend(pool.stream([task, 1, *range(100, 200)]))
+    assert len(answers) < 50
+
+
+def test_worker_that_cannot_start_answers_with_its_error():
+    with WorkerPool(start_worker_of_test, (-1,), 2) as pool, raises("bad_factor"):
+        list(pool.map(range(4)))

@@ -49,6 +49,7 @@ __all__ = [
     "TrainedSupernet",
     "Trial",
     "UsageError",
+    "ValidateCommand",
     "Validation",
     "__version__",
     "break_down",
@@ -121,7 +122,7 @@ if TYPE_CHECKING:
     from orchestrator.tasks.train import TrainedSupernet, train_supernet
     from orchestrator.tasks.trained import Trained
     from orchestrator.tasks.trial import Trial
-    from orchestrator.tasks.validate import validate
+    from orchestrator.tasks.validate import ValidateCommand, validate
     from orchestrator.wire.errors import DeviceError
 else:
     __getattr__, __dir__ = lazy_names(__name__, __file__)

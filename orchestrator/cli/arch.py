@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows
+from luts.format.table import Column
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows
 from orchestrator.export.lower.counting import Counts
 from orchestrator.tasks.networks import Network, count_timm, read_network
 from search.blocks import BlockSpec, count

@@ -8,28 +8,28 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.amounts import parse_budget
+from luts.format.table import Column
 from orchestrator.cli.options import (
     AccessOptions,
     DeviceOption,
     SelfTestOption,
     VariantOptions,
     WorkersOption,
-    parse_resolutions,
     target_of,
-    with_blocks,
+    with_options,
 )
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, shown_progress, tell
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, shown_progress, tell
 from orchestrator.cli.output_files import output_files, write_table
 from orchestrator.plan.mixers import MIXERS
 from orchestrator.tasks.mixers import MixerComparison, compare_mixers
+from orchestrator.tasks.parsing import parse_budget, parse_resolutions
 
 OUTPUTS = (".png", ".json")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("blocks")(with_blocks(blocks_command))
+    app.command("blocks")(with_options(blocks_command))
 
 
 def blocks_command(

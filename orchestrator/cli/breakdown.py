@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from luts.format.errors import UsageError
+from luts.format.table import Column
 from orchestrator.breakdown.attribution import (
     METHOD_TITLES,
     Attribution,
@@ -18,7 +19,6 @@ from orchestrator.breakdown.attribution import (
     NetworkBreakdown,
 )
 from orchestrator.breakdown.roofline import Roof
-from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.options import (
     AccessOptions,
     BudgetOption,
@@ -29,19 +29,20 @@ from orchestrator.cli.options import (
     VariantOptions,
     WorkersOption,
     target_of,
-    with_blocks,
+    with_options,
 )
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import output_files, write_table
 from orchestrator.export.lower.kinds import KINDS, PART_TITLES, TITLES, Kind
 from orchestrator.tasks.breakdown import break_down
+from orchestrator.tasks.parsing import parse_budget
 
 OUTPUTS = (".svg", ".png", ".pdf", ".json")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("breakdown")(with_blocks(breakdown_command))
+    app.command("breakdown")(with_options(breakdown_command))
 
 
 def breakdown_command(

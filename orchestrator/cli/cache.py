@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.amounts import parse_bytes
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say
+from luts.format.table import Column
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say
 from orchestrator.tasks.cache import CachePart, cache_parts, trim_cache
+from orchestrator.tasks.parsing import parse_bytes
 
 _COLUMNS = [
     Column("kind", "what"),

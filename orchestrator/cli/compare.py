@@ -9,7 +9,7 @@ import typer
 
 from luts.format.errors import UsageError
 from luts.format.files import storage_error
-from orchestrator.cli.amounts import parse_budget
+from luts.format.table import Column
 from orchestrator.cli.calibration import CalibrationImages
 from orchestrator.cli.compare_dense import show_dense
 from orchestrator.cli.options import (
@@ -21,11 +21,12 @@ from orchestrator.cli.options import (
     VariantOptions,
     WorkersOption,
     target_of,
-    with_blocks,
+    with_options,
 )
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, say, shown_progress, tell
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import write_table
 from orchestrator.cli.percentiles import PERCENTILES, short_of_calls, told_columns
+from orchestrator.tasks.parsing import parse_budget
 
 if TYPE_CHECKING:
     from orchestrator.tasks.compare import Compared
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare")(with_blocks(compare_command))
+    app.command("compare")(with_options(compare_command))
 
 
 def compare_command(

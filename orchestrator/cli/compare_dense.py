@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.output import Column, emit_rows, tell
+from luts.format.table import Column
+from orchestrator.cli.output import emit_rows, tell
 from orchestrator.cli.percentiles import short_of_calls, told_columns
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli.output import Column, JsonOption, emit_rows
+from luts.format.table import Column
+from orchestrator.cli.output import JsonOption, emit_rows
 from orchestrator.devices.discover import list_attached
 
 

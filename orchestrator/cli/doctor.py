@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.cli.output import Column, JsonOption, ask, emit_rows, say
+from luts.format.table import Column
+from orchestrator.cli.output import JsonOption, ask, emit_rows, say
 from orchestrator.devices.common.device import Access
 from orchestrator.tasks.bug_report import write_bug_report
 from orchestrator.tasks.doctor import Need, doctor

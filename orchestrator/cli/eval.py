@@ -9,7 +9,7 @@ import typer
 
 from luts.format.errors import UsageError
 from orchestrator.cli.calibration import CalibrationOptions
-from orchestrator.cli.options import Fp32Option, with_blocks
+from orchestrator.cli.options import Fp32Option, with_options
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
 from search.dense.training import is_dense_run
 
@@ -25,7 +25,7 @@ OnOption = Annotated[str, typer.Option("--on", help="Where networks are evaluate
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("eval")(with_blocks(eval_command))
+    app.command("eval")(with_options(eval_command))
 
 
 def eval_command(

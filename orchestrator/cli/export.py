@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from luts.format.errors import UsageError
+from luts.format.table import Column
 from orchestrator.cli.calibration import CalibrationOptions
 from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.lowered import outside_text
@@ -17,19 +18,18 @@ from orchestrator.cli.options import (
     PrecisionOption,
     TaskOptions,
     WorkersOption,
-    parse_deployment_target,
-    parse_resolutions,
-    with_blocks,
+    with_options,
 )
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, shown_progress
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, shown_progress
 from orchestrator.export import Artifact
 from orchestrator.tasks.export import Lowering, export_blocks, export_networks
+from orchestrator.tasks.parsing import parse_deployment_target, parse_resolutions
 from orchestrator.tasks.trained import Trained
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("export")(with_blocks(export_command))
+    app.command("export")(with_options(export_command))
 
 
 def export_command(

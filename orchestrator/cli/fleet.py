@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.amounts import parse_budget
 from orchestrator.cli.lut_table import provenance
-from orchestrator.cli.options import AccessOptions, VariantOptions, target_of, with_blocks
+from orchestrator.cli.options import AccessOptions, VariantOptions, target_of, with_options
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, shown_progress
 from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import say_how
@@ -17,11 +16,12 @@ from orchestrator.fleet.crew import Limits
 from orchestrator.fleet.units import parse_classes
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile
+from orchestrator.tasks.parsing import parse_budget
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("fleet")(with_blocks(fleet_command))
+    app.command("fleet")(with_options(fleet_command))
 
 
 def fleet_command(

@@ -7,24 +7,17 @@ from typing import Annotated
 import typer
 
 from luts.format.errors import UsageError, unknown
+from luts.format.table import Column
 from luts.share.repository import note_verified
 from luts.verify import check_sources, rebuild, verify_lut
 from orchestrator.cli import lut_adapt, lut_board, lut_diff, lut_published, lut_share, lut_versions
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store
 from orchestrator.cli.lut_store import tell as tell_of_lut
 from orchestrator.cli.lut_table import emit_entries, provenance
-from orchestrator.cli.options import ResolutionOption, parse_name
-from orchestrator.cli.output import (
-    Column,
-    JsonOption,
-    emit_facts,
-    emit_json,
-    emit_rows,
-    paged,
-    shown_progress,
-    tell,
-)
+from orchestrator.cli.options import ResolutionOption
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, paged, shown_progress, tell
 from orchestrator.tasks.foreign import for_device, foreign, warning
+from orchestrator.tasks.parsing import parse_name
 from orchestrator.tasks.predict import predict
 
 app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.lut_store import LutArgument
-from orchestrator.cli.options import AccessOptions, DeviceOption, VariantOptions, target_of, with_blocks
+from orchestrator.cli.options import AccessOptions, DeviceOption, VariantOptions, target_of, with_options
 from orchestrator.cli.output import JsonOption, shown_progress
 from orchestrator.cli.profile import show_profile
 from orchestrator.cli.run_options import ProfilingOptions, RunOptions
@@ -16,7 +16,7 @@ from orchestrator.tasks.adapt import FEWEST, adapt
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("adapt")(with_blocks(adapt_command))
+    app.command("adapt")(with_options(adapt_command))
 
 
 def adapt_command(

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from luts.format.files import write_text
+from luts.format.table import Column
 from orchestrator.cli.lut_store import LutsOption, open_store, tell
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows
 from orchestrator.cli.output import tell as below
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.report.board import render_board

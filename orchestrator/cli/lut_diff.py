@@ -14,8 +14,9 @@ from luts.diff import EntryDiff, KindDiff, LutDiff, diff_luts
 from luts.format.errors import UsageError, few
 from luts.format.lut import Lut
 from luts.format.store import LutRef
+from luts.format.table import Column
 from orchestrator.cli.lut_store import LutsOption, open_store
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, tell
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 
 

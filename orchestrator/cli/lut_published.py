@@ -9,8 +9,8 @@ import typer
 
 from luts.published import read_table, write_published
 from orchestrator.cli.lut_store import LutsOption, open_store
-from orchestrator.cli.options import parse_name
 from orchestrator.cli.output import JsonOption, emit_facts
+from orchestrator.tasks.parsing import parse_name
 
 
 def register(app: typer.Typer) -> None:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from luts.format.errors import UsageError
+from luts.format.table import Column
 from luts.share.repository import sign_lut
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store, tell
-from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_rows, say
+from orchestrator.cli.output import JsonOption, emit_facts, emit_rows, say
 from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
 
 UrlArgument = Annotated[

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from luts.format.errors import few
 from luts.format.lut import Lut
 from luts.format.schema import Entry, UnitVariation
-from orchestrator.cli.output import Column, emit_rows, tell
+from luts.format.table import Column
+from orchestrator.cli.output import emit_rows, tell
 from orchestrator.journal.conditions import described
 
 _COLUMNS = [

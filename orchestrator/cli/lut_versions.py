@@ -10,10 +10,11 @@ import typer
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.store import LutRef, LutStore
+from luts.format.table import Column
 from luts.published import list_published, read_published
 from luts.share.repository import trust
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store
-from orchestrator.cli.output import Column, JsonOption, emit_rows, say
+from orchestrator.cli.output import JsonOption, emit_rows, say
 
 _COLUMNS = [
     Column("lut", "LUT"),

@@ -85,7 +85,7 @@ for module in (
 ANYWHERE = "Anywhere: --debug shows the traceback of an error, --import FILE.py adds code of your own."
 for group in (app, *(info.typer_instance for info in app.registered_groups if info.typer_instance)):
     for command in group.registered_commands:
-        command.epilog = ANYWHERE
+        command.epilog = f"{command.epilog}\n\n{ANYWHERE}" if command.epilog else ANYWHERE
 
 
 def _show_version(asked: bool) -> None:

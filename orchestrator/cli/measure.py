@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.cli.amounts import parse_budget, parse_pace
 from orchestrator.cli.eval import DataOption, OutsideOption
 from orchestrator.cli.measured import show_measured
 from orchestrator.cli.options import (
@@ -25,7 +24,7 @@ from orchestrator.cli.options import (
     VariantOptions,
     WorkersOption,
     target_of,
-    with_blocks,
+    with_options,
 )
 from orchestrator.cli.output import JsonOption, emit_json, say, shown_progress
 from orchestrator.cli.output_files import TABLES, output_files, write_table
@@ -34,6 +33,7 @@ from orchestrator.cli.suite import measure_suite
 from orchestrator.cli.sustained import measure_for_long
 from orchestrator.tasks.batched import parse_batches
 from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.parsing import parse_budget, parse_pace
 from orchestrator.tasks.runtimes import parse_runtimes
 from orchestrator.tasks.trained import Trained
 
@@ -42,7 +42,7 @@ _BUDGET = "2m"
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("measure")(with_blocks(measure_command))
+    app.command("measure")(with_options(measure_command))
 
 
 def measure_command(

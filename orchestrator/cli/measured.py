@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from luts.format.table import Column
 from orchestrator.cli.lowered import outside_text
-from orchestrator.cli.output import Column, emit_rows, tell
+from orchestrator.cli.output import emit_rows, tell
 from orchestrator.cli.percentiles import PERCENTILES, short_of_calls, told_columns
 from orchestrator.tasks.measured import MeasuredNetworks
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from luts.format.errors import UsageError
-from luts.format.schema import NAME_PATTERN
 from orchestrator.cli.output import ask, say
 from orchestrator.devices.common.device import Access
 from orchestrator.tasks.networks import Networks, for_task
-from orchestrator.tasks.target import Target
-from orchestrator.wire.messages import Caveat
+from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, option_fields
+from orchestrator.tasks.target import Target, parse_caveats
 from search.spaces.arch import MAX_CLASSES
 
 DeviceOption = Annotated[
@@ -141,14 +139,8 @@ class AccessOptions:
 
     def parse(self) -> Access:
         """The device's access. Raises UsageError for a reason to allow that there is not."""
-        allowed = [
-            reason.strip().replace("-", "_") for reason in (self.allow or "").split(",") if reason.strip()
-        ]
-        for reason in allowed:
-            if reason not in get_args(Caveat):
-                known = ", ".join(caveat.replace("_", "-") for caveat in get_args(Caveat))
-                raise UsageError(f"--allow {reason!r}: expected one or more of {known}, with commas between")
-        return Access(self.agent, tuple(allowed), self.app, say, ask, self.fixed_performance)
+        allowed = parse_caveats(self.allow or "")
+        return Access(self.agent, allowed, self.app, say, ask, self.fixed_performance)
 
 
 @dataclass(frozen=True)
@@ -175,84 +167,164 @@ def target_of(device: str, variant: VariantOptions, access: AccessOptions) -> Ta
     """The device and how models run on it, as the options say."""
     how = access.parse()
     return Target(
-        device, variant.runtime, variant.backend, variant.precision, variant.threads, how, variant.cores or ""
+        device,
+        how.agent,
+        how.allow,
+        how.app,
+        how.fixed_performance,
+        say,
+        ask,
+        variant.runtime,
+        variant.backend,
+        variant.precision,
+        variant.threads,
+        variant.cores or "",
     )
 
 
-def with_blocks(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with, in the place of each parameter that is a dataclass, an option for each of its fields.
+def example(*commands: str) -> str:
+    """Return the end of a command's help: examples, a line each."""
+    return "\n\n".join(
+        ["Example:" if len(commands) == 1 else "Examples:", *(f"  {line}" for line in commands)]
+    )
 
-    Options stand in the help in the order of the parameters, of which a command takes all but the first few by
-    keyword, so that a block needs no default.
+
+PROVIDED: Mapping[str, Any] = {"say": say, "ask": ask}
+"""What the command line gives to fields that are no options, by their names."""
+
+_BY_FLAG = "_by_flag"
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with one Typer parameter for every field of its options classes.
+
+    Parameters whose type is a dataclass are replaced by parameters for its fields
+    (`orchestrator.tasks.options`); the command gets the instances. The help lists options in the order of the
+    panels, then of the parameters.
 
     Raises:
         TypeError: two options have the same name.
     """
     hints = get_type_hints(command, include_extras=True)
     signature = inspect.signature(command)
-    blocks = {name: hints[name] for name in signature.parameters if dataclasses.is_dataclass(hints[name])}
-    options: dict[str, inspect.Parameter] = {}
+    groups = {name: hints[name] for name in signature.parameters if dataclasses.is_dataclass(hints[name])}
+    parameters: dict[str, inspect.Parameter] = {}
     for parameter in signature.parameters.values():
-        for option in _options_of(parameter, hints[parameter.name]):
-            if option.name in options:
-                raise TypeError(f"{command.__name__} has two options of the name {option.name}")
-            options[option.name] = option
+        hint = hints[parameter.name]
+        flat = (
+            _parameters(hint)
+            if parameter.name in groups
+            else [parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)]
+        )
+        for one in flat:
+            if one.name in parameters:
+                raise TypeError(f"{command.__name__} has two options named {one.name}")
+            parameters[one.name] = one
 
     @functools.wraps(command)
     def expanded(**given: Any) -> None:
-        values = {
-            name: block(**{field.name: given.pop(field.name) for field in dataclasses.fields(block)})
-            for name, block in blocks.items()
-        }
+        values = {name: _instance(group, given) for name, group in groups.items()}
         command(**given, **values)
 
-    expanded.__signature__ = signature.replace(parameters=list(options.values()))  # type: ignore[attr-defined]
+    ordered = sorted(parameters.values(), key=_panel_rank)
+    expanded.__signature__ = signature.replace(parameters=ordered)  # type: ignore[attr-defined]
     return expanded
 
 
-def _options_of(parameter: inspect.Parameter, hint: Any) -> Iterator[inspect.Parameter]:
-    """One of an ordinary parameter, all of a block; by keyword, since a default may stand before none."""
-    if not dataclasses.is_dataclass(hint):
-        yield parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
+def _panel_rank(parameter: inspect.Parameter) -> int:
+    metadata = getattr(parameter.annotation, "__metadata__", ())
+    panel = next((getattr(how, "rich_help_panel", None) for how in metadata), None) or ""
+    return PANELS.index(panel if panel in PANELS else SEARCH)
+
+
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+def _metavar(annotation: Any) -> str | None:
+    """Return a short placeholder for values of a type; None leaves it to Typer."""
+    inner = next((part for part in get_args(annotation) if part in _METAVARS), annotation)
+    return _METAVARS.get(inner)
+
+
+def _parameters(options: type) -> Iterator[inspect.Parameter]:
+    """Yield a parameter for each field; keyword-only, since a required one may follow a default."""
+    annotated = get_type_hints(options, include_extras=True)
+    for field in option_fields(options):
+        if field.is_group:
+            yield from _parameters(field.type)
+        elif field.info is not None:
+            yield from _typer_parameters(field, field.info)
+        elif get_origin(annotated[field.name]) is Annotated:
+            yield _keyword(field.name, field.default, annotated[field.name])
+
+
+def _typer_parameters(field: OptionField, info: OptionInfo) -> Iterator[inspect.Parameter]:
+    required = field.default is dataclasses.MISSING
+    repeated = get_origin(field.type) is tuple and info.parse is None
+    if info.parse is not None:
+        typed: Any = str if required else str | None
+    elif repeated:
+        typed = list[get_args(field.type)[0]] | None  # type: ignore[misc]
+    else:
+        typed = field.type
+    by_text = info.parse is not None or repeated
+    shown: Any = info.shown or not (by_text or field.default in (None, (), "", False))
+    common: dict[str, Any] = {
+        "help": info.help,
+        "metavar": info.metavar or _metavar(field.type),
+        "show_default": shown,
+        "min": info.minimum,
+        "max": info.maximum,
+    }
+    default = dataclasses.MISSING if required else None if by_text else field.default
+    if not info.argument:
+        flags = info.flags or (f"--{field.name.replace('_', '-')}",)
+        panel = info.panel or None
+        typed = Annotated[typed, typer.Option(*flags, rich_help_panel=panel, hidden=info.hidden, **common)]
+        yield _keyword(field.name, default, typed)
         return
-    hints = get_type_hints(hint, include_extras=True)
-    for field in dataclasses.fields(hint):
-        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-        yield inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
-        )
+    if info.flags:  # the hidden option can replace the argument, so that neither is required
+        typed = typed if not required or repeated else typed | None
+        hidden = Annotated[typed, typer.Option(*info.flags, hidden=True)]
+        default = None if default is dataclasses.MISSING else default
+        yield _keyword(field.name + _BY_FLAG, None, hidden)
+    yield _keyword(field.name, default, Annotated[typed, typer.Argument(**common)])
 
 
-def parse_name(text: str, option: str = "--name", example: str = "pixel8-work") -> str:
-    """A device's name, or another part of a LUT's."""
-    if re.fullmatch(NAME_PATTERN, text) is None:
-        raise UsageError(
-            f"{option} {text!r}: expected small letters, digits, dots and dashes, such as {example}"
-        )
-    return text
+def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    empty = default is dataclasses.MISSING
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if empty else default,
+        annotation=annotation,
+    )
 
 
-def parse_deployment_target(text: str) -> str:
-    """`iOS17` of `17` or `iOS17`; which there are is the exporter's to say."""
-    match = re.fullmatch(r"(?:ios)?([0-9]{1,2})", text.lower())
-    if match is None:
-        raise UsageError(f"--ios {text!r}: expected a version such as 17")
-    return f"iOS{match[1]}"
+def _instance(options: type, given: dict[str, Any]) -> Any:
+    """Make an options object of the parsed parameters, which are taken out of `given`."""
+    values: dict[str, Any] = {}
+    for field in option_fields(options):
+        if field.is_group:
+            values[field.name] = _instance(field.type, given)
+        elif field.info is not None:
+            values[field.name] = _value(field, field.info, given)
+        elif field.name in given:
+            values[field.name] = given.pop(field.name)
+        elif field.name in PROVIDED:
+            values[field.name] = PROVIDED[field.name]
+    return options(**values)
 
 
-def parse_heads(text: str | None) -> tuple[int, ...]:
-    """Numbers of classes of `10,100,1000`; none of None."""
-    heads = [int(part) if part.isdecimal() else 0 for part in text.split(",")] if text is not None else []
-    if not all(0 < number <= MAX_CLASSES for number in heads):
-        raise UsageError(f"--heads {text!r}: expected numbers of classes, e.g. 10,100,1000")
-    return tuple(heads)
-
-
-def parse_resolutions(text: str | None) -> tuple[int, ...] | None:
-    """`256` or `192,256` as numbers; None stays None."""
-    if text is None:
-        return None
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError as error:
-        raise UsageError(f"--resolution {text!r}: expected numbers, e.g. 256 or 192,256") from error
+def _value(field: OptionField, info: OptionInfo, given: dict[str, Any]) -> Any:
+    value = given.pop(field.name)
+    by_flag = given.pop(field.name + _BY_FLAG, None)
+    if info.parse is None and get_origin(field.type) is tuple:
+        return tuple(value or ()) + tuple(by_flag or ())
+    value = by_flag if value is None else value
+    if value is None and field.default is dataclasses.MISSING:
+        raise UsageError(f"missing argument {info.metavar or field.name.upper()}", code="missing_argument")
+    if info.parse is not None:
+        flag = info.flags[0] if info.flags else f"--{field.name.replace('_', '-')}"
+        return field.default if value is None else info.parse(value, flag)
+    return value

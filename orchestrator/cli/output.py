@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -23,14 +23,17 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from luts.format.table import Column, Result
 from orchestrator.cli.pace import Pace
-from orchestrator.cli.table import Column as Column
 from orchestrator.cli.table import fitting, table_of
 from orchestrator.devices.common.device import no_one_to_ask
+from orchestrator.tasks.options import OUTPUT
 from orchestrator.tasks.progress import Event, Note, Step
 from orchestrator.tasks.progress import Progress as TaskProgress
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON instead of a table.", rich_help_panel=OUTPUT)
+]
 
 PLAIN_WIDTH = 200
 """Width of tables that go to a file or a pipe, so that no key is broken."""
@@ -42,7 +45,21 @@ _out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False)
 _err = Console(stderr=True)
 
 
-def emit_rows(title: str, columns: Sequence[Column], rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+def show(result: Result, as_json: bool) -> None:
+    """Print a task's result: its report for people, or its JSON document."""
+    if as_json:
+        emit_json(result.to_dict())
+        return
+    for part in result.report():
+        if isinstance(part, str):
+            tell(part)
+        else:
+            emit_rows(part.title, part.columns, part.rows, False)
+
+
+def emit_rows(
+    title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], as_json: bool
+) -> None:
     """Print rows as a table, or as a JSON array of the whole rows."""
     if as_json:
         emit_json(list(rows))

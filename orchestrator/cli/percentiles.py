@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from luts.estimate.statistics import REPORTED_PERCENTILES, calls_needed
-from orchestrator.cli.output import Column
+from luts.format.table import Column
 
 PERCENTILES = tuple(
     column

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from luts.format.errors import few
-from orchestrator.cli.output import Column, emit_facts, emit_json, emit_rows
+from luts.format.table import Column
+from orchestrator.cli.output import emit_facts, emit_json, emit_rows
 from orchestrator.tasks.plan import PlannedProfile
 
 PARTNERS_SHOWN = 3

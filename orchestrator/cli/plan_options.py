@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import parse_heads, parse_resolutions
+from orchestrator.tasks.parsing import parse_heads, parse_resolutions
 from orchestrator.tasks.plan import PlanChoice
 
 

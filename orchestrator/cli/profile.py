@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.lut_table import emit_entries, provenance
-from orchestrator.cli.options import AccessOptions, DeviceOption, VariantOptions, target_of, with_blocks
+from orchestrator.cli.options import AccessOptions, DeviceOption, VariantOptions, target_of, with_options
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say, shown_progress
 from orchestrator.cli.plan import show_plan
 from orchestrator.cli.plan_options import PlanOptions
@@ -26,7 +26,7 @@ _PLANNED = ("budget_s", "narrow", "pace_us", "store", "workers")
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("profile")(with_blocks(profile_command))
+    app.command("profile")(with_options(profile_command))
 
 
 def profile_command(

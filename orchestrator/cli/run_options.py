@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.amounts import parse_budget, parse_pace, parse_percent
 from orchestrator.cli.lut_store import open_store
-from orchestrator.cli.options import BudgetOption, PaceOption, SelfTestOption, WorkersOption, parse_name
+from orchestrator.cli.options import BudgetOption, PaceOption, SelfTestOption, WorkersOption
+from orchestrator.tasks.parsing import parse_budget, parse_name, parse_pace, parse_percent
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say
+from luts.format.table import Column
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, say
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.cli.percentiles import PERCENTILES, told_columns
 from orchestrator.cli.sustained import show_sustained

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestrator.cli.output import Column, emit_json, emit_rows, say, shown_progress, tell
+from luts.format.table import Column
+from orchestrator.cli.output import emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.tasks.networks import Networks
 from orchestrator.tasks.runtimes import measure_runtimes

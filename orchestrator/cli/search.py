@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.cli.amounts import parse_budget
+from luts.format.table import Column
 from orchestrator.cli.eval import DataOption, OnOption, OutsideOption
 from orchestrator.cli.lut_store import LutsOption, open_store
-from orchestrator.cli.options import AccessOptions, BudgetOption, with_blocks
-from orchestrator.cli.output import Column, JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
+from orchestrator.cli.options import AccessOptions, BudgetOption, with_options
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
 from orchestrator.cli.search_coarse import check_settings, show_largest
 from orchestrator.cli.search_options import LimitOptions, PhoneOptions, SettingOptions
 from orchestrator.tasks.coarse import find_largest
+from orchestrator.tasks.parsing import parse_budget
 from orchestrator.tasks.phones import Phone, budget_of, is_priced_with_head
 from orchestrator.tasks.trial import Trial
 from orchestrator.winner.card import budget_text, by_lut, lut_text
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("search")(with_blocks(search_command))
+    app.command("search")(with_options(search_command))
 
 
 def search_command(

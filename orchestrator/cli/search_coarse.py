@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from luts.format.errors import UsageError
-from orchestrator.cli.output import Column, emit_facts, emit_json, emit_rows, say
+from luts.format.table import Column
+from orchestrator.cli.output import emit_facts, emit_json, emit_rows, say
 from orchestrator.tasks.coarse import LargestNetworks
 from orchestrator.winner.card import by_lut, limits_text, lut_text
 from search.algorithms import SearchSettings

@@ -9,7 +9,7 @@ import typer
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
-from orchestrator.cli.amounts import parse_bytes, parse_count, parse_latency, parse_percent, parse_share
+from orchestrator.tasks.parsing import parse_bytes, parse_count, parse_latency, parse_percent, parse_share
 from orchestrator.tasks.phones import Phone, open_phone
 from search.algorithms import Criterion, SearchSettings, get_strategy
 

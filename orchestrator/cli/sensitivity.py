@@ -9,9 +9,10 @@ import typer
 
 from luts.format.errors import UsageError
 from luts.format.files import check_folder
+from luts.format.table import Column
 from orchestrator.cli.eval import OutsideOption
-from orchestrator.cli.options import NetworksOption, ResolutionOption, with_blocks
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows, shown_progress, tell
+from orchestrator.cli.options import NetworksOption, ResolutionOption, with_options
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, shown_progress, tell
 from orchestrator.tasks.quantization import DEFAULT_IMAGES
 from orchestrator.tasks.trained import Trained
 
@@ -21,7 +22,7 @@ _IMAGES = 500
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("sensitivity")(with_blocks(sensitivity_command))
+    app.command("sensitivity")(with_options(sensitivity_command))
 
 
 def sensitivity_command(

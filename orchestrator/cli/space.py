@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from luts.format.table import Column
 from orchestrator.cli.lut_store import LutsOption, open_store
-from orchestrator.cli.output import Column, JsonOption, emit_json, emit_rows
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows
 from orchestrator.tasks.space import CONFIDENCE, SAMPLES, reached_latencies, sampled_ranges
 from search.spaces import Space, get_space, list_archs, list_spaces
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from luts.format.errors import BlocktimeError
 from luts.format.files import storage_error
+from luts.format.table import Column
 from orchestrator.cli.lowered import outside_text
-from orchestrator.cli.output import Column, emit_json, emit_rows, say, shown_progress, tell
+from orchestrator.cli.output import emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import output_files, write_table
 from orchestrator.cli.percentiles import PERCENTILES, told_columns
 from orchestrator.suites.suite import Row

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from luts.format.files import storage_error
-from orchestrator.cli.output import Column, emit_json, emit_rows, say, shown_progress, tell
+from luts.format.table import Column
+from orchestrator.cli.output import emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
 from orchestrator.journal.sustained import in_rows
 from orchestrator.tasks.networks import Networks

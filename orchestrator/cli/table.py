@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
 from rich.cells import cell_len
 from rich.table import Table
+
+from luts.format.table import Column
 
 GAP = 2
 """Spaces between columns."""
@@ -23,47 +25,6 @@ _KEY = re.compile(r"(?P<kind>[\w.]+)\((?P<choices>[^)]*)\)(?P<place>.*)")
 
 
 @dataclass(frozen=True)
-class Column:
-    """`name` is the JSON field; numbers are printed with `digits` decimals, `percent` ones times 100.
-
-    Attributes:
-        counted: Large numbers: `2.586 M` with four digits.
-        key: Keys of blocks, which may be shortened by what all of a kind share.
-        spare: Where the terminal is narrow, columns of the largest are left out first; 0 stays.
-    """
-
-    name: str
-    title: str
-    digits: int | None = None
-    percent: bool = False
-    counted: bool = False
-    key: bool = False
-    spare: int = 0
-
-    def text(self, value: Any) -> str:
-        """The cell as a person reads it."""
-        if value is None or value == "":
-            return "-"
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        if self.percent:
-            return f"{100 * value:.{self.digits or 0}f} %"
-        if self.counted:
-            return count_text(value)
-        if isinstance(value, float):
-            return f"{value:.{self.digits}f}" if self.digits is not None else f"{value:.4g}"
-        return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def count_text(number: float) -> str:
-    """`2.586 M`: four digits, and exact below 1000."""
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:#.4g}".rstrip(".") + f" {name}"
-    return f"{number:g}"
-
-
-@dataclass(frozen=True)
 class _Shown:
     """A column with its cells; `width` is what it gets."""
 
@@ -73,7 +34,7 @@ class _Shown:
     width: int = 0
 
     @classmethod
-    def of(cls, column: Column, rows: Sequence[dict[str, Any]]) -> _Shown:
+    def of(cls, column: Column, rows: Sequence[Mapping[str, Any]]) -> _Shown:
         values = [row.get(column.name) for row in rows]
         numeric = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         return cls(column, tuple(column.text(value) for value in values), numeric)
@@ -95,7 +56,7 @@ class _Shown:
 
 
 def fitting(
-    columns: Sequence[Column], rows: Sequence[dict[str, Any]], width: int
+    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], width: int
 ) -> tuple[list[_Shown], list[str]]:
     """Columns that fit, and notes on what is not said in them.
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from luts.format.errors import UsageError
-from orchestrator.cli.amounts import parse_share
-from orchestrator.cli.options import with_blocks
+from orchestrator.cli.options import with_options
 from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
 from orchestrator.cli.train_dense import DenseOptions, DenseRun, train_dense_command
+from orchestrator.tasks.parsing import parse_share
 from search.spaces import load_arch
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class InitOptions:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("train")(with_blocks(train_command))
+    app.command("train")(with_options(train_command))
 
 
 def train_command(

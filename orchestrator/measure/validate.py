@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from luts.format.files import read_json, write_text
 from luts.format.latency import LatencyModel
 from luts.format.lut import Lut
 from luts.format.schema import Fraction, Ms, PositiveMs, Value
+from luts.format.table import Column, Table
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.plan import model_id
 from search.spaces import Arch
@@ -79,6 +80,33 @@ class Validation(Value):
     coverage: Fraction
     noise_floor: Annotated[float, Field(ge=0)]
     reference_drift: Annotated[float, Field(gt=0)]
+
+    COLUMNS: ClassVar = (
+        Column("predicted_ms", "predicted ms", 3),
+        Column("predicted_low", "low", 3),
+        Column("predicted_high", "high", 3),
+        Column("measured_ms", "measured ms", 3),
+        Column("error", "error", 2, percent=True),
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return self.model_dump(exclude={"device", "measured"})
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the table of architectures by measured latency, and the summary."""
+        rows = sorted(self.comparisons, key=lambda row: row.measured_ms)
+        yield Table(self.lut, self.COLUMNS, [row.model_dump() | {"error": row.error} for row in rows])
+        tau = "-" if self.kendall_tau is None else f"{self.kendall_tau:.3f}"
+        yield (
+            f"{len(rows)} architectures: MAPE {100 * self.mape:.2f} %, largest error "
+            f"{100 * self.max_error:.2f} %, within 2/5/10 %: {100 * self.within_2:.0f}/"
+            f"{100 * self.within_5:.0f}/{100 * self.within_10:.0f} %, Kendall tau {tau}"
+        )
+        yield (
+            f"{100 * self.coverage:.0f} % inside the predicted intervals; noise floor "
+            f"{100 * self.noise_floor:.2f} %; reference today / in the LUT {self.reference_drift:.3f}"
+        )
 
     def save(self, path: Path) -> None:
         """Write as JSON; `StorageError` where that fails."""

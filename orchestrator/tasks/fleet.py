@@ -99,8 +99,7 @@ def profile_fleet(
 
 
 def _target(device_class: DeviceClass, common: Target) -> Target:
-    access = replace(common.access, agent=device_class.agent)
-    return replace(common, device=device_class.device, access=access)
+    return replace(common, device=device_class.device, agent=device_class.agent)
 
 
 def _together(parts: Sequence[ClassProfiling]) -> None:

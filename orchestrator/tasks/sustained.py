@@ -105,8 +105,7 @@ def measure_sustained(
     chosen = by_name(networks)
     if len(chosen) + len(files) != 1:
         raise UsageError("a sustained run is of one network; give one --model, --arch or --artifact")
-    allow = tuple(dict.fromkeys((*target.access.allow, "throttled")))
-    target = replace(target, access=replace(target.access, allow=allow))
+    target = replace(target, allow=tuple(dict.fromkeys((*target.allow, "throttled"))))
     specs = {
         name: spec_of(at_resolution(name, network, resolution), target.variant)
         for name, network in chosen.items()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import get_args
 
 from luts.format.errors import UsageError
 from orchestrator.agent.device import threads_by_default
 from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.android.phones import EMULATOR
-from orchestrator.devices.common.device import Access, Device
+from orchestrator.devices.common.device import Access, Device, no_one_to_ask, no_one_to_tell
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import Kind, kind_of, resolve
 from orchestrator.devices.lock import held
@@ -19,32 +21,107 @@ from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.measure.session import check_runtime, default_threads, threads_warning
-from orchestrator.wire.messages import HelloReply, parse_cores
+from orchestrator.tasks.options import ADVANCED, REQUIRED, TARGET, option
+from orchestrator.wire.messages import Caveat, HelloReply, parse_cores
+
+
+def parse_caveats(text: str, flag: str = "--allow") -> tuple[str, ...]:
+    """Return the conditions of `debuggable-build,low-battery` under which a phone is measured all the same.
+
+    Raises:
+        UsageError: an unknown condition.
+    """
+    known = get_args(Caveat)
+    allowed = tuple(part.strip().replace("-", "_") for part in text.split(",") if part.strip())
+    for name in allowed:
+        if name not in known:
+            names = ", ".join(caveat.replace("_", "-") for caveat in known)
+            raise UsageError(
+                f"{flag} {name!r}: use one or more of {names}, separated by commas", code="unknown_caveat"
+            )
+    return allowed
 
 
 @dataclass(frozen=True)
-class Target:
-    """A device and how models run on it; what is None is left to runtime and device.
+class DeviceOptions:
+    """A device and how it is driven.
 
     Attributes:
         device: `host`, a phone's name (`iphone13`) or serial, or `simulated[:SCENARIO]`.
-        runtime: `executorch`, `coreml`, or on the host `onnx` and `litert`; that of iPhones is `coreml`, of all
-            others `executorch`.
-        backend: ExecuTorch's delegate (`xnnpack`), or Core ML's compute units (`all`).
-        precision: The backend's default.
-        threads: Of ExecuTorch's pool; as many as pinned cores, else what the agent takes by default: the cores that
-            are not little, or half of them where all are alike.
-        access: How the device is driven; told also of more threads than are good.
-        cores: What ExecuTorch's threads are pinned to (`4-8`); the system chooses.
+        agent: Language of the host's agent; phones have their own.
+        allow: Conditions that an agent is told to ignore (`caveats` of PROTOCOL.md).
+        app: The benchmark app's file (.apk, .ipa) to install on the phone first; None to use the installed one.
+        fixed_performance: Whether an Android phone runs in its fixed performance mode meanwhile.
+        say: Called with what is waited for, a line.
+        ask: Asked for what only a person can see, such as a pairing code.
     """
 
-    device: str
-    runtime: str | None = None
-    backend: str | None = None
-    precision: str | None = None
-    threads: int | None = None
-    access: Access = field(default_factory=Access)
-    cores: str = ""
+    device: str = option(
+        REQUIRED,
+        "host, a phone's name (iphone13, pixel8) or serial, or simulated[:SCENARIO] to try a plan.",
+        panel=TARGET,
+    )
+    agent: str = option(
+        "python", "Language of the host's agent: python, kotlin or swift.", panel=ADVANCED, metavar="LANGUAGE"
+    )
+    allow: tuple[str, ...] = option(
+        (),
+        "Measure despite these conditions, recorded in every result: debuggable-build, power-save, low-battery, "
+        "throttled, background.",
+        parse=parse_caveats,
+        metavar="CONDITIONS",
+        panel=ADVANCED,
+    )
+    app: Path | None = option(
+        None, "Benchmark app (.apk, signed .ipa) to install on the phone first.", panel=ADVANCED
+    )
+    fixed_performance: bool = option(
+        False,
+        "Fix an Android phone's clocks (below the highest) while it is measured.",
+        flag="--fixed-performance",
+        panel=ADVANCED,
+    )
+    say: Callable[[str], None] = no_one_to_tell
+    ask: Callable[[str], str] = no_one_to_ask
+
+    @property
+    def access(self) -> Access:
+        """How the device is driven, as the devices take it."""
+        return Access(self.agent, self.allow, self.app, self.say, self.ask, self.fixed_performance)
+
+
+@dataclass(frozen=True)
+class Target(DeviceOptions):
+    """A device and how models run on it; what is None is left to runtime and device.
+
+    Attributes:
+        runtime: `executorch`, `coreml`, or on the host `onnx` and `litert`; `coreml` on iPhones by default, else
+            `executorch`.
+        backend: ExecuTorch's delegate (`xnnpack`), or Core ML's compute units (`all`).
+        precision: `fp32`, `fp16`, `int8` or `mixed`; the backend's default if None.
+        threads: Threads of ExecuTorch's pool; by default one per pinned core, else per big core, or half of the
+            cores where all are alike.
+        cores: Cores that ExecuTorch's threads are pinned to (`4-8`); the system chooses if empty.
+    """
+
+    runtime: str | None = option(
+        None,
+        "executorch or coreml; on the host also onnx and litert.",
+        shown="coreml on iPhones, else executorch",
+        panel=TARGET,
+    )
+    backend: str | None = option(
+        None, "ExecuTorch delegate (xnnpack) or Core ML compute units (all).", panel=TARGET
+    )
+    precision: str | None = option(
+        None, "fp32, fp16, int8 or mixed.", shown="the backend's default", panel=TARGET
+    )
+    threads: int | None = option(
+        None, "Threads of ExecuTorch's pool.", shown="big cores, or half of all", panel=TARGET
+    )
+    cores: str = option(
+        "", "Cores that ExecuTorch's threads are pinned to, such as 4-8.", metavar="CORES", panel=ADVANCED
+    )
 
     @classmethod
     def of(cls, target: Target | str) -> Target:
@@ -110,7 +187,7 @@ class Target:
 
     @property
     def _driven(self) -> Access:
-        """Core ML on this machine is called by one agent alone; DeviceError where there is none."""
+        """Access by the one agent that calls this machine's Core ML; DeviceError where there is none."""
         if self.device != "host" or self.variant.runtime != "coreml":
             return self.access
         return replace(self.access, agent=core_ml_agent())
@@ -131,7 +208,7 @@ class Target:
 
     def _warn(self, device: Device, hello: HelloReply) -> None:
         if warning := threads_warning(device.name, hello, self.variant):
-            self.access.say(warning)
+            self.say(warning)
 
 
 def lut_name(device: Device, name: str | None) -> str:

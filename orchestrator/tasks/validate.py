@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
-from luts.format.store import LutRef, LutStore, lut_store
+from luts.format.store import LutRef
 from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
@@ -16,8 +16,19 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import Validation, compare, summarise
 from orchestrator.plan.plan import model_id, priced_for, said_of
 from orchestrator.tasks.foreign import foreign
+from orchestrator.tasks.options import (
+    ADVANCED,
+    BUDGET,
+    REQUIRED,
+    TARGET,
+    ExportOptions,
+    StoreOptions,
+    budget,
+    option,
+)
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside
+from orchestrator.tasks.target import DeviceOptions
 from search.spaces import Arch, Space
 from search.spaces.coverage import covered_space
 
@@ -25,52 +36,51 @@ ATTEMPTS_PER_ARCH = 50
 """Draws for each architecture asked for, before the space counts as used up."""
 
 
-def validate(
-    lut: str,
-    device: str,
-    *,
-    access: Access | None = None,
-    count: int = 30,
-    budget_s: float = 600.0,
-    seed: int = 0,
-    classes: int | None = None,
-    reuse: bool = False,
-    store: LutStore | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> Validation:
-    """Measure random architectures that a LUT has not seen beside its reference, and compare with its predictions.
+@dataclass(frozen=True, kw_only=True)
+class ValidateCommand(ExportOptions, StoreOptions):
+    """Options of `bench validate`.
 
-    The result is kept as `validation.json` in the run's folder.
+    Attributes:
+        lut: Name or path of the LUT.
+        target: The device that the LUT is of.
+        count: Number of architectures, at least 2.
+        budget_s: Seconds after which no new pass starts.
+        seed: Random seed of the architectures and the schedule.
+        classes: Classes of the architectures; as many as the LUT measured by default.
+        reuse: Whether an identical measurement that was finished is used.
+    """
 
-    Args:
-        lut: Name or path.
-        device: The one that the LUT is of.
-        access: How the device is driven.
-        count: Architectures, at least 2.
-        budget_s: Seconds after which no further pass is begun.
-        seed: Of the architectures and the schedule.
-        classes: Of the architectures; as many as the LUT measured by default.
-        reuse: Use an equal measurement that was finished.
-        store: Where LUTs lie; the user's and the package's by default.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export and batch.
+    lut: str = option(REQUIRED, "LUT to check, by name or path.", panel=TARGET)
+    target: DeviceOptions
+    count: int = option(30, "Number of new architectures.", flag="--count -n", minimum=2, panel=BUDGET)
+    budget_s: float = budget("10m")
+    seed: int = option(0, "Random seed of the architectures and the schedule.", panel=ADVANCED)
+    classes: int | None = option(
+        None, "Classes of the architectures.", minimum=1, shown="as the LUT measured", panel=ADVANCED
+    )
+    reuse: bool = option(False, "Reuse an identical finished measurement.", flag="--reuse", panel=ADVANCED)
+
+
+def validate(options: ValidateCommand, progress: Progress = silent) -> Validation:
+    """Measure random architectures that a LUT has not seen next to its reference, and compare with its predictions.
+
+    The result is also written to `validation.json` in the run's folder.
 
     Raises:
-        UsageError: there is no such LUT or device, the LUT is of an older version of its space, or the space
-            has not so many architectures left.
+        UsageError: an unknown LUT or device, a LUT of an older version of its space, or a space with fewer new
+            architectures than requested.
         InvalidArtifactError: the device can't run a model.
-        DeviceError: the device is not there, or was lost for good.
+        DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the device is too noisy.
     """
-    store = store or lut_store()
-    ref = store.resolve(lut)
+    store, device, classes = options.open_store(progress), options.target.device, options.classes
+    ref = store.resolve(options.lut)
     table = store.load(ref.path)
     if foreign(ref, table, device, store) is not None:
         text = f"{ref} is not of {device}: both sides are in ms of its reference, so only shares are compared"
         progress(Note(f"warning: {text}"))
     variant = Variant.parse(table.meta.variant)
-    access = _by_its_runtime(device, variant, access or Access())
+    access = _by_its_runtime(device, variant, options.target.access)
     if table.meta.fixed_performance != access.fixed_performance:
         progress(Note(_unlike(ref, table)))
     if classes is not None:
@@ -78,7 +88,7 @@ def validate(
         if said := said_of(table, priced, classes):
             progress(Note(said))
         table = priced
-    archs = fresh_archs(covered_space(table, classes), table, count, seed)
+    archs = fresh_archs(covered_space(table, classes), table, options.count, options.seed)
     specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
     with resolve(device, access) as there, held(there):
         measurement, run = measure_beside(
@@ -86,10 +96,10 @@ def validate(
             variant,
             table,
             specs,
-            budget_s=budget_s,
-            seed=seed,
-            reuse=reuse,
-            workers=workers,
+            budget_s=options.budget_s,
+            seed=options.seed,
+            reuse=options.reuse,
+            workers=options.workers,
             progress=progress,
         )
     compared = compare(table.latency_model, archs, measurement, table.meta.reference_ms)

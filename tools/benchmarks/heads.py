@@ -9,7 +9,8 @@ from luts.format.store import LutStore
 from orchestrator.measure.validate import Validation
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile
-from orchestrator.tasks.validate import validate
+from orchestrator.tasks.target import DeviceOptions
+from orchestrator.tasks.validate import ValidateCommand, validate
 
 SPACE = "autovit-xxs"
 PROFILED, USED = 1000, 10
@@ -36,7 +37,13 @@ def main(
             lut = profile(space, device, choice=choice, budget_s=budget_s, store=store)
             for classes in (PROFILED, USED):
                 checked = validate(
-                    str(lut.path), device, count=networks, budget_s=check_s, classes=classes, store=store
+                    ValidateCommand(
+                        lut=str(lut.path),
+                        target=DeviceOptions(device),
+                        count=networks,
+                        budget_s=check_s,
+                        classes=classes,
+                    )
                 )
                 rows.append(_row(heads, classes, checked))
                 errors.append(checked.mape)

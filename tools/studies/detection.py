@@ -20,8 +20,8 @@ from orchestrator.tasks.dense_scores import dense_spec, open_run_scenes
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import Network, as_named
-from orchestrator.tasks.target import Target
-from orchestrator.tasks.validate import validate
+from orchestrator.tasks.target import DeviceOptions, Target
+from orchestrator.tasks.validate import ValidateCommand, validate
 from search.dense.data import plain_batches
 from search.dense.scenes import Task
 from search.dense.training import load_run
@@ -142,7 +142,15 @@ def _validated(setting: Setting) -> str:
             "Predictions of a LUT were not held against measurements: name one of backbones with heads by --lut, "
             "which `bench profile --space SPACE.ssdlite` makes."
         )
-    done = validate(options.lut, options.device, count=VALIDATED, budget_s=options.budget_s, progress=print)
+    done = validate(
+        ValidateCommand(
+            lut=options.lut,
+            target=DeviceOptions(options.device),
+            count=VALIDATED,
+            budget_s=options.budget_s,
+        ),
+        print,
+    )
     return (
         f"The LUT `{options.lut}` predicts {len(done.comparisons)} backbones with heads that it has not seen: "
         f"{100 * done.coverage:.0f} % lie inside of their intervals, mean error {100 * done.mape:.2f} %."

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.devices.common.device import Access
 from orchestrator.fleet.crew import Limits
 from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
@@ -77,7 +75,7 @@ def test_nothing_is_lost_or_measured_twice_whoever_is_lost(home, open_phone, mak
                 DeviceClass(simulated(home), 2),
             ),
             PLAN,
-            target=Target("", threads=1, access=replace(Access(), app=make_apk())),
+            target=Target("", threads=1, app=make_apk()),
             limits=Limits(rest_s=1.0),
             budget_s=0,
             self_test=False,

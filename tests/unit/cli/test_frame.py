@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from luts.format.errors import UsageError
 from luts.format.provenance import package_version
+from luts.format.table import Column
 from orchestrator.cli.main import app, run
-from orchestrator.cli.output import Column, emit_facts, emit_rows
+from orchestrator.cli.output import emit_facts, emit_rows
 from tests.support.own_code import own_code_forgotten, write_own_code
 
 

@@ -3,16 +3,16 @@
 import pytest
 
 from luts.format.errors import UsageError
-from orchestrator.cli.amounts import (
+from orchestrator.tasks.parsing import (
     parse_budget,
     parse_bytes,
     parse_count,
+    parse_heads,
     parse_latency,
     parse_pace,
     parse_percent,
     parse_share,
 )
-from orchestrator.cli.options import parse_heads
 
 
 def refused(parse, text):

@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from luts.format.table import Column, count_text
 from orchestrator.cli import output
-from orchestrator.cli.table import Column, count_text, fitting, short_keys, table_of
+from orchestrator.cli.table import fitting, short_keys, table_of
 from tests.support.bench import answer
 
 KEYS = [

@@ -8,7 +8,6 @@ from luts.estimate.design import TYPICAL_DEVICE
 from luts.format.errors import UsageError
 from luts.format.schema import Coefficients
 from luts.format.store import LutStore
-from orchestrator.devices.common.device import Access
 from orchestrator.export import ExportSpec
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, Header, Identity
@@ -138,7 +137,7 @@ def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
     with pytest.raises(DeviceError, match="unknown device 'iphnoe13': did you mean iphone13"):
         plan_profile("autovit-nano", Target("iphnoe13", threads=1), store=store)
     with pytest.raises(UsageError, match="no agent 'rust'; there are python, kotlin, swift"):
-        plan_profile("autovit-nano", Target("host", access=Access(agent="rust")), store=store)
+        plan_profile("autovit-nano", Target("host", agent="rust"), store=store)
     choice = PlanChoice(models=12)
     planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
     specs = [ExportSpec(model.blocks, runtime="coreml") for model in planned.plan.models]

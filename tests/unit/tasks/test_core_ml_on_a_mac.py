@@ -34,7 +34,7 @@ def test_on_a_mac_the_swift_agent_runs_core_ml(mac: Path) -> None:
     mac.chmod(0o755)
     with (
         pytest.raises(UsageError, match="the agent on host-swift has no runtime coreml; it has executorch"),
-        Target("host", "coreml").found(),
+        Target("host", runtime="coreml").found(),
     ):
         pass
     with Target("host").found() as device:
@@ -46,7 +46,7 @@ def test_an_agent_that_is_not_built_is_one_command_away(mac: Path) -> None:
         pytest.raises(
             DeviceError, match=r"not built .*; run tools/build_swift\.sh, which needs Xcode"
         ) as told,
-        Target("host", "coreml").found(),
+        Target("host", runtime="coreml").found(),
     ):
         pass
     assert exit_code(told.value) == 3
@@ -57,7 +57,7 @@ def test_elsewhere_one_line_says_where_core_ml_lives(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with (
         pytest.raises(DeviceError, match="Linux, x86_64.*iPhones and on Macs with Apple silicon") as told,
-        Target("host", "coreml").found(),
+        Target("host", runtime="coreml").found(),
     ):
         pass
     assert "\n" not in str(told.value)

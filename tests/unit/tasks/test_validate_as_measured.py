@@ -13,6 +13,7 @@ from luts.format.store import LutStore
 from orchestrator.devices.common.device import Access
 from orchestrator.tasks import validate as task
 from orchestrator.tasks.progress import Note
+from orchestrator.tasks.target import DeviceOptions
 
 NAME = "linux-x86-64/autovit-nano/executorch-xnnpack-int8-t1"
 
@@ -22,7 +23,7 @@ class Resolved(Exception):
 
 
 def asked_for(
-    monkeypatch: pytest.MonkeyPatch, access: Access | None = None, **meta: Any
+    monkeypatch: pytest.MonkeyPatch, device: dict[str, Any], **meta: Any
 ) -> tuple[Access, list[str]]:
     load, notes = LutStore.load, list[str]()
 
@@ -37,11 +38,8 @@ def asked_for(
     monkeypatch.setattr(task, "resolve", resolve)
     with pytest.raises(Resolved) as caught:
         task.validate(
-            NAME,
-            "host",
-            access=access,
-            count=2,
-            progress=lambda event: notes.append(str(event)) if isinstance(event, Note) else None,
+            task.ValidateCommand(lut=NAME, target=DeviceOptions("host", **device), count=2),
+            lambda event: notes.append(str(event)) if isinstance(event, Note) else None,
         )
     return caught.value.args[0], notes
 
@@ -49,12 +47,12 @@ def asked_for(
 def test_a_macs_lut_is_validated_by_the_swift_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert asked_for(monkeypatch, variant="coreml-fp16-all")[0].agent == "swift"
+    assert asked_for(monkeypatch, {}, variant="coreml-fp16-all")[0].agent == "swift"
 
 
 def test_others_are_by_the_agent_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asked_for(monkeypatch)[0].agent == "python"
-    assert asked_for(monkeypatch, Access(agent="kotlin"))[0].agent == "kotlin"
+    assert asked_for(monkeypatch, {})[0].agent == "python"
+    assert asked_for(monkeypatch, {"agent": "kotlin"})[0].agent == "kotlin"
 
 
 @pytest.mark.parametrize(
@@ -69,5 +67,5 @@ def test_others_are_by_the_agent_that_is_asked_for(monkeypatch: pytest.MonkeyPat
 def test_fixed_clocks_are_mentioned_where_only_one_side_has_them(
     in_lut: bool, now: bool, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notes = asked_for(monkeypatch, Access(fixed_performance=now), fixed_performance=in_lut)[1]
+    notes = asked_for(monkeypatch, {"fixed_performance": now}, fixed_performance=in_lut)[1]
     assert ([said in note for note in notes] == [True]) if said else not notes

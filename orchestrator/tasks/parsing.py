@@ -1,4 +1,4 @@
-"""Amounts as people write them: a number with a unit, which is asked for where two could be meant."""
+"""Values of options from their text: amounts with a unit, names and lists. No unit is ever guessed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from luts.format.errors import UsageError
+from luts.format.schema import NAME_PATTERN
+from search.spaces.arch import MAX_CLASSES
 
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3}
@@ -34,14 +36,14 @@ def parse_latency(text: str, option: str = "--latency") -> float:
     return _amount(text, _MILLISECONDS, option, "a latency such as 10ms or 150us", _each("ms", "us", "%"))
 
 
-def parse_pace(text: str | None) -> int:
+def parse_pace(text: str | None, option: str = "--pace") -> int:
     """Microseconds between calls at `30/s`; 0 where there is no pace."""
     if text is None:
         return 0
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*s", text.strip())
     calls = float(match[1]) if match else 0.0
     if not 1 <= calls <= 1000:
-        raise UsageError(f"--pace {text[:40]!r}: expected 1/s to 1000/s calls a second, such as 30/s")
+        raise UsageError(f"{option} {text[:40]!r}: expected 1/s to 1000/s calls a second, such as 30/s")
     return round(1e6 / calls)
 
 
@@ -122,3 +124,38 @@ def _amount(
         return float(number)
     *others, last = meanings(number)
     raise UsageError(f"{option} {text!r} has no unit; is it {', '.join(others)} or {last}?")
+
+
+def parse_name(text: str, option: str = "--name", example: str = "pixel8-work") -> str:
+    """A device's name, or another part of a LUT's."""
+    if re.fullmatch(NAME_PATTERN, text) is None:
+        raise UsageError(
+            f"{option} {text!r}: expected small letters, digits, dots and dashes, such as {example}"
+        )
+    return text
+
+
+def parse_deployment_target(text: str, option: str = "--ios") -> str:
+    """`iOS17` of `17` or `iOS17`; which there are is the exporter's to say."""
+    match = re.fullmatch(r"(?:ios)?([0-9]{1,2})", text.lower())
+    if match is None:
+        raise UsageError(f"{option} {text!r}: expected a version such as 17")
+    return f"iOS{match[1]}"
+
+
+def parse_heads(text: str | None, option: str = "--heads") -> tuple[int, ...]:
+    """Numbers of classes of `10,100,1000`; none of None."""
+    heads = [int(part) if part.isdecimal() else 0 for part in text.split(",")] if text is not None else []
+    if not all(0 < number <= MAX_CLASSES for number in heads):
+        raise UsageError(f"{option} {text!r}: expected numbers of classes, e.g. 10,100,1000")
+    return tuple(heads)
+
+
+def parse_resolutions(text: str | None, option: str = "--resolution") -> tuple[int, ...] | None:
+    """`256` or `192,256` as numbers; None stays None."""
+    if text is None:
+        return None
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r}: expected numbers, e.g. 256 or 192,256") from error

@@ -1,0 +1,71 @@
+"""What a task's result prints: tables of named columns, and lines of text. The command line draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; `name` is the field of a row, as in JSON.
+
+    Attributes:
+        name: Field of the row.
+        title: Head of the column.
+        digits: Decimals of a number; four significant digits without.
+        percent: Whether the number is a fraction that is shown in percent.
+        counted: Whether it is a large number, shown as `2.586 M`.
+        key: Whether it holds block keys, which may be shortened by what all of a kind share.
+        spare: Columns with the largest number are left out first where the terminal is narrow; those with 0 stay.
+    """
+
+    name: str
+    title: str
+    digits: int | None = None
+    percent: bool = False
+    counted: bool = False
+    key: bool = False
+    spare: int = 0
+
+    def text(self, value: Any) -> str:
+        """Return a cell as a person reads it."""
+        if value is None or value == "":
+            return "-"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if self.percent:
+            return f"{100 * value:.{self.digits or 0}f} %"
+        if self.counted:
+            return count_text(value)
+        if isinstance(value, float):
+            return f"{value:.{self.digits}f}" if self.digits is not None else f"{value:.4g}"
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def count_text(number: float) -> str:
+    """Return a large number with four digits and its unit, `2.586 M`; exact below 1000."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:#.4g}".rstrip(".") + f" {name}"
+    return f"{number:g}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+
+
+class Result(Protocol):
+    """What a task returns: it prints itself, and is a JSON document."""
+
+    def to_dict(self) -> Any:
+        """Return the JSON document, with every field."""
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the tables and lines that a person reads, in order."""

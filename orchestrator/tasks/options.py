@@ -1,0 +1,190 @@
+"""Options of commands as frozen dataclasses, which tasks take as their argument.
+
+A field made by `option` or `argument` says what it is called on the command line, what its help says and how its
+text is parsed; a field whose type is another such class is a group of options. `orchestrator.cli.options` makes a
+command's parameters from them. This module knows nothing of the command line's library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from luts.format.errors import UsageError
+from luts.format.store import LutStore, lut_store
+from orchestrator.tasks.parsing import parse_budget, parse_pace
+from orchestrator.tasks.progress import Note, Progress
+
+TARGET, NETWORKS, BUDGET, SEARCH = "Target", "Networks", "Budget", "Search"
+TRAINING, OUTPUT, ADVANCED = "Training", "Output", "Advanced"
+PANELS = ("", TARGET, NETWORKS, BUDGET, SEARCH, TRAINING, OUTPUT, ADVANCED)
+"""Panels of a command's help, in their order; any others stand next to `SEARCH`."""
+
+REQUIRED: Any = dataclasses.MISSING
+"""Default of an option that must be given."""
+
+Parser = Callable[[str, str], Any]
+"""Turns the text of an option, and the option's flag for the error message, into its value; raises UsageError."""
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """How a field appears on the command line.
+
+    Attributes:
+        help: Help text, a sentence.
+        flags: Flags of the option (`--runs`, `-n`), those of an argument's hidden alternative; by default the
+            field's name.
+        panel: Panel of the help.
+        shown: Text of the default in the help, where the value itself would not say it.
+        metavar: What to type, in the help.
+        minimum: Smallest value that is accepted.
+        maximum: Largest value that is accepted.
+        parse: Makes the value of the text; without it the field's type decides.
+        argument: Whether it is positional.
+        hidden: Whether the help leaves it out.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    panel: str = ""
+    shown: str = ""
+    metavar: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    parse: Parser | None = None
+    argument: bool = False
+    hidden: bool = False
+
+
+def option(default: Any, help_text: str, *, flag: str = "", **how: Any) -> Any:
+    """Declare a field of an options class as an option of the command.
+
+    Args:
+        default: The field's value where the option is not given; REQUIRED if there is none.
+        help_text: A sentence.
+        flag: One or more flags with spaces between, such as `--count -n`; `--` and the field's name by default.
+        how: Other attributes of `OptionInfo`.
+    """
+    return _field(default, OptionInfo(help_text, tuple(flag.split()), **how))
+
+
+def argument(default: Any, help_text: str, *, flag: str = "", **how: Any) -> Any:
+    """Declare a field as a positional argument; with `flag`, hidden options add to it or give it too."""
+    return _field(default, OptionInfo(help_text, tuple(flag.split()), argument=True, **how))
+
+
+def _field(default: Any, info: OptionInfo) -> Any:
+    metadata = {"option": info}
+    if default is REQUIRED:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """A field of an options class; `info` is None for a nested group and for what no option sets."""
+
+    name: str
+    type: Any
+    default: Any
+    info: OptionInfo | None
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it holds further options."""
+        return self.info is None and isinstance(self.type, type) and dataclasses.is_dataclass(self.type)
+
+
+def option_fields(options: type) -> Iterator[OptionField]:
+    """Yield the fields of an options class in their order."""
+    types = get_type_hints(options)
+    for field in dataclasses.fields(options):
+        yield OptionField(field.name, types[field.name], field.default, field.metadata.get("option"))
+
+
+def budget(default: str) -> Any:
+    """Declare `budget_s`, the seconds after which no new pass starts, as `--budget`."""
+    return option(
+        parse_budget(default),
+        "Time after which no new pass starts: 90s, 15m or 2h.",
+        flag="--budget",
+        parse=parse_budget,
+        shown=default,
+        metavar="TIME",
+        panel=BUDGET,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How models are exported.
+
+    Attributes:
+        workers: Exporting processes; one per core by default.
+    """
+
+    workers: int | None = option(
+        None, "Processes that export models.", minimum=1, shown="one per core", panel=ADVANCED
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(ExportOptions):
+    """How long and in which way models are measured.
+
+    Attributes:
+        budget_s: Seconds after which no new pass starts.
+        seed: Random seed of the schedule.
+        self_test: Whether a short self-test for interference between models runs first.
+        pace_us: Microseconds between the starts of calls; 0 for back to back.
+    """
+
+    budget_s: float = budget("2m")
+    seed: int = option(0, "Random seed of the measuring schedule.", panel=ADVANCED)
+    self_test: bool = option(
+        True,
+        "Run a short interference self-test first (a few seconds).",
+        flag="--self-test/--no-self-test",
+        panel=ADVANCED,
+    )
+    pace_us: int = option(
+        0,
+        "Calls per second, such as 30/s, as an app would make them.",
+        flag="--pace",
+        parse=parse_pace,
+        shown="back to back",
+        metavar="RATE",
+        panel=ADVANCED,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """Where LUTs are read from.
+
+    Attributes:
+        luts: Additional folder of LUTs, searched first.
+    """
+
+    luts: Path | None = option(None, "Additional LUT folder, searched first.", panel=ADVANCED)
+
+    def open_store(self, progress: Progress, *, create: bool = False) -> LutStore:
+        """Return the LUTs of this folder, then the user's, then the package's.
+
+        Args:
+            progress: Gets warnings about LUTs.
+            create: Whether a LUT will be written, so that the folder need not exist.
+
+        Raises:
+            UsageError: the folder does not exist.
+        """
+        if self.luts is not None and not self.luts.is_dir() and (self.luts.exists() or not create):
+            raise UsageError(
+                f"--luts {self.luts}: not a folder; give one that holds device/space/variant/vN",
+                code="not_a_lut_folder",
+            )
+        return lut_store(self.luts, lambda note: progress(Note(f"warning: {note}")))

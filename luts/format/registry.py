@@ -42,11 +42,15 @@ class Registry(Generic[Item]):
             UsageError: the name is not valid, or another item has it; the message says where both are defined.
         """
         if not re.fullmatch(NAME, name):
-            raise UsageError(f"{name[:80]!r} cannot be a name; take a-z, 0-9, dots and dashes, 64 at most")
+            raise UsageError(
+                f"{name[:80]!r} is not a valid name; use at most 64 of a-z, 0-9, ., _ and -",
+                code="invalid_name",
+            )
         if name in self.items:
             raise UsageError(
                 f"{self.kind} {name!r} is registered twice: {_location(self.items[name])} and "
-                f"{_location(item)}; take another name"
+                f"{_location(item)}; use another name",
+                code="name_taken",
             )
         self.items[name] = item
 
@@ -63,7 +67,7 @@ class Registry(Generic[Item]):
         """Return the item with this name; raise `UsageError` with similar names if there is none."""
         names = self.names()
         if name not in self.items:
-            raise UsageError(unknown(self.kind, name, names))
+            raise UsageError(unknown(self.kind, name, names), code=f"unknown_{self.kind.replace(' ', '_')}")
         return self.items[name]
 
     def names(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from orchestrator.tasks.networks import Network, as_named, at_resolution, named_
 from orchestrator.tasks.progress import Progress, Step
 from orchestrator.tasks.trained import Trained, inherit
 from orchestrator.winner.card import weighted
-from search.blocks.whole import WIDTHS, timm_side
+from search.blocks.timm_networks import WIDTHS, native_side
 from search.spaces import Arch, is_arch_file
 from search.supernet.data.images import IMAGENET, Normalization
 
@@ -131,7 +131,7 @@ def seen_by_timm(network: str) -> tuple[Normalization, int]:
     import timm
 
     name, _, side = network.partition("@")
-    own = timm_side(name)
+    own = native_side(name)
     config = timm.get_pretrained_cfg(WIDTHS.get(name, (name, 1.0))[0])
     return Normalization(tuple(config.mean), tuple(config.std)), int(side or own)
 

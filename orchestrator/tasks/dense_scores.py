@@ -18,12 +18,12 @@ from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import as_named, spec_of
 from orchestrator.tasks.progress import Progress, Step, silent
 from orchestrator.winner.card import weighted
-from search.blocks.ssdlite import COORDINATES
+from search.blocks.task_heads import COORDINATES
 from search.dense.data import open_scenes, plain_batches
 from search.dense.metrics import Figures, Outputs, judge
 from search.dense.scenes import Scenes, check_classes
 from search.dense.training import DenseInfo, load_run, read_info, weights_of
-from search.outputs.anchors import default_boxes, levels_of
+from search.outputs.detection import default_boxes, levels_of
 from search.supernet.model.supernet import choose_device
 
 BATCH = 16

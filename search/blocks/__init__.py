@@ -1,16 +1,20 @@
-"""Block specifications: the key, the parameters, the MACs and the activation traffic of every building block.
+"""Blocks: the key, the operations and the costs of every building block of a network.
 
-Importing this package imports every file in it, which registers all kinds. Nothing here loads torch: a block's
-module is `search.networks.module_of(spec)`.
+Importing this package registers all kinds. Nothing here loads torch: a block's module is
+`search.networks.module_of(spec)`.
 """
 
-import importlib
-import pkgutil
-
-from search.blocks.conv import Conv
-from search.blocks.head import ConvHead, FcHead, MbPoolHead
-from search.blocks.mbconv import MBConv
+from search.blocks import (
+    efficient_cnns,
+    efficientvit,
+    mixers,
+    task_heads,
+    token_transformers,
+    vit,
+)
+from search.blocks.mobilenet import Conv, ConvHead, FcHead, MBConv, MbPoolHead
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
+from search.blocks.ops import Activation, Costs, Op, OpList
 from search.blocks.registry import kinds, parse_key, parse_keys, register
 from search.blocks.sequence import (
     Group,
@@ -22,10 +26,22 @@ from search.blocks.sequence import (
 )
 from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs, SideSpec, param
 
+FAMILIES = (
+    efficient_cnns,
+    efficientvit,
+    mixers,
+    task_heads,
+    token_transformers,
+    vit,
+)
+"""Modules that are imported for the kinds that they register."""
+
 __all__ = [
+    "Activation",
     "BlockSpec",
     "Conv",
     "ConvHead",
+    "Costs",
     "EnclosingSpec",
     "Factors",
     "FcHead",
@@ -35,6 +51,8 @@ __all__ = [
     "MbPoolHead",
     "MobileViTLayer",
     "MobileViTShell",
+    "Op",
+    "OpList",
     "SideSpec",
     "boundary_bytes",
     "check_chain",
@@ -47,6 +65,3 @@ __all__ = [
     "peak_activation_bytes",
     "register",
 ]
-
-for _file in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_file.name}")

@@ -1,19 +1,27 @@
-"""EfficientViT's stem, FFN block, patch merging and head (Liu et al. 2023, figure 6 and section 3.3).
+"""EfficientViT's blocks (Liu et al. 2023, figure 6 and sections 3.2 and 3.3), ReLU throughout.
 
-A network is a sandwich: FFN blocks on either side of each cascaded group attention, which is a block of its own
-(`efficientvit_attention.py`). Activations are ReLU throughout.
+A network is a sandwich: feed-forward blocks on either side of each cascaded group attention.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from search.blocks.head import FcHead
+from typing_extensions import override
+
+from luts.format.errors import UsageError
+from search.blocks.mobilenet import FcHead
+from search.blocks.ops import Activation, OpList, attention, squeeze_excite
 from search.blocks.registry import register
-from search.blocks.shapes import ChannelKeeping, Projecting
-from search.blocks.spec import Macs, conv_out, make_divisible, param
+from search.blocks.spec import (
+    ChannelKeeping,
+    Factors,
+    Projecting,
+    conv_out,
+    make_divisible,
+    param,
+)
 
 STEM_FRACTIONS = (8, 4, 2, 1)
 """The stem's convolutions have 1/8, 1/4, 1/2 and all of its output channels."""
@@ -28,84 +36,63 @@ class OverlapStem(Projecting):
     """Overlapping patch embedding: four 3x3 convolutions of stride 2 with BN, ReLU between them."""
 
     kind: ClassVar[str] = "evit.stem"
+    op_list: ClassVar[type[OpList]] = OpList
     examples: ClassVar[tuple[str, ...]] = ("evit.stem(in=3,out=8)@32", "evit.stem(in=3,out=16)@40")
 
     @property
+    @override
     def out_resolution(self) -> int:
-        return self.sides[-1]
+        side = self.resolution
+        for _ in STEM_FRACTIONS:
+            side = conv_out(side, 2)
+        return side
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels before the first convolution and after each."""
         return (self.inputs, *(max(1, self.outputs // fraction) for fraction in STEM_FRACTIONS))
 
-    @property
-    def sides(self) -> tuple[int, ...]:
-        """Side of the map before the first convolution and after each."""
-        sides = [self.resolution]
-        for _ in STEM_FRACTIONS:
-            sides.append(conv_out(sides[-1], 2))
-        return tuple(sides)
-
-    @property
-    def _maps(self) -> list[int]:
-        return [width * side**2 for width, side in zip(self.widths, self.sides, strict=True)]
-
-    def params(self) -> int:
-        return sum(9 * a * b + 2 * b for a, b in itertools.pairwise(self.widths))
-
-    def macs(self) -> Macs:
-        pairs = zip(itertools.pairwise(self.widths), self.sides[1:], strict=True)
-        macs = sum(9 * a * b * side**2 for (a, b), side in pairs)
-        return Macs(macs, macs)
-
-    def traffic_elements(self) -> int:
-        return sum(a + b for a, b in itertools.pairwise(self._maps))
-
-    def live_elements(self) -> int:
-        return max(a + b for a, b in itertools.pairwise(self._maps))
+    @override
+    def ops(self) -> OpList:
+        ops = self.op_list(self.input_shape)
+        x = ops.input
+        for width in self.widths[1:]:
+            x = ops.conv(x, width, 3, 2)
+        return ops
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class FfnBlock(ChannelKeeping):
-    """3x3 depthwise convolution (token interaction), then two 1x1 ones (feed-forward), each with a residual.
-
-    The bread of the sandwich: figure 6b has one on either side of the attention, the space more.
-    """
+    """3x3 depthwise convolution (token interaction), then two 1x1 ones (feed-forward), each with a residual."""
 
     kind: ClassVar[str] = "evit.ffn"
+    op_list: ClassVar[type[OpList]] = OpList
     examples: ClassVar[tuple[str, ...]] = ("evit.ffn(c=8,ratio=2)@7", "evit.ffn(c=16,ratio=3)@8")
     branches: ClassVar[tuple[str, ...]] = ("mix.conv", "feed.project")
 
     ratio: float = param("ratio")
 
     @property
+    @override
     def removable(self) -> bool:
         return True
 
     @property
     def hidden(self) -> int:
-        """Channels of the feed-forward network's middle."""
+        """Channels between the two 1x1 convolutions."""
         return int(self.ratio * self.channels)
 
-    def params(self) -> int:
-        c, hidden = self.channels, self.hidden
-        return 9 * c + 2 * c + c * hidden + 2 * hidden + hidden * c + 2 * c
+    @override
+    def ops(self) -> OpList:
+        ops = self.op_list(self.input_shape)
+        x = self._interact(ops, ops.input)
+        y = ops.conv(ops.conv(x, self.hidden), self.channels)
+        ops.add(y, x)
+        return ops
 
-    def macs(self) -> Macs:
-        macs = self.depthwise_macs() + 2 * self.channels * self.hidden * self.resolution**2
-        return Macs(macs, macs)
-
-    def depthwise_macs(self) -> int:
-        return 9 * self.channels * self.resolution**2
-
-    def traffic_elements(self) -> int:
-        per_pixel = 2 * self.channels + 2 * (self.channels + self.hidden) + 2 * 3 * self.channels
-        return per_pixel * self.resolution**2
-
-    def live_elements(self) -> int:
-        return max(3 * self.channels, 2 * self.channels + self.hidden) * self.resolution**2
+    def _interact(self, ops: OpList, x: Activation) -> Activation:
+        return ops.add(ops.depthwise(x, 3), x)
 
 
 @register
@@ -113,13 +100,15 @@ class FfnBlock(ChannelKeeping):
 class PatchMerging(Projecting):
     """Inverted residual without the residual that halves the map: 1x1, 3x3 depthwise of stride 2, SE, 1x1.
 
-    Squeeze and excitation has a quarter of the middle's channels, a multiple of 8.
+    Squeeze and excitation has a quarter of the middle's channels, rounded to a multiple of 8.
     """
 
     kind: ClassVar[str] = "evit.merge"
+    op_list: ClassVar[type[OpList]] = OpList
     examples: ClassVar[tuple[str, ...]] = ("evit.merge(in=8,out=16)@7", "evit.merge(in=16,out=24)@8")
 
     @property
+    @override
     def out_resolution(self) -> int:
         return conv_out(self.resolution, 2)
 
@@ -133,36 +122,13 @@ class PatchMerging(Projecting):
         """Channels of squeeze and excitation."""
         return make_divisible(self.middle / 4, 8, 0)
 
-    def params(self) -> int:
-        middle, squeezed = self.middle, self.squeezed
-        excite = 2 * middle * squeezed + squeezed + middle
-        project = middle * self.outputs + 2 * self.outputs
-        return self.inputs * middle + 2 * middle + 9 * middle + 2 * middle + excite + project
-
-    def macs(self) -> Macs:
-        area_in, area_out = self.resolution**2, self.out_resolution**2
-        expand, project = self.inputs * self.middle * area_in, self.middle * self.outputs * area_out
-        macs = expand + self.depthwise_macs() + 2 * self.middle * self.squeezed + project
-        return Macs(macs, macs)
-
-    def depthwise_macs(self) -> int:
-        return 9 * self.middle * self.out_resolution**2
-
-    def traffic_elements(self) -> int:
-        area_in, area_out = self.resolution**2, self.out_resolution**2
-        expand, depthwise = (self.inputs + self.middle) * area_in, self.middle * (area_in + area_out)
-        mean, scale = self.middle * (area_out + 1), self.middle * (2 * area_out + 1)
-        excite = 2 * (self.middle + self.squeezed) + 2 * self.middle
-        return expand + depthwise + mean + excite + scale + (self.middle + self.outputs) * area_out
-
-    def live_elements(self) -> int:
-        area_in, area_out = self.resolution**2, self.out_resolution**2
-        wide, narrow = self.middle * area_in, self.middle * area_out
-        scale = 2 * narrow + self.middle
-        gates = narrow + 2 * self.middle
-        return max(
-            self.inputs * area_in + wide, wide + narrow, gates, scale, narrow + self.outputs * area_out
-        )
+    @override
+    def ops(self) -> OpList:
+        ops = self.op_list(self.input_shape)
+        y = ops.conv(ops.input, self.middle)
+        y = ops.depthwise(y, 3, 2)
+        ops.conv(squeeze_excite(ops, y, self.squeezed), self.outputs)
+        return ops
 
 
 @register
@@ -173,5 +139,158 @@ class BnFcHead(FcHead):
     kind: ClassVar[str] = "head.bnfc"
     examples: ClassVar[tuple[str, ...]] = ("head.bnfc(in=8,classes=10)@3", "head.bnfc(in=16,classes=10)@4")
 
-    def params(self) -> int:
-        return super().params() + 2 * self.inputs
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        ops.linear(ops.in_place(ops.mean(ops.input), params=2 * self.inputs), self.classes)
+        return ops
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class CascadedGroupAttention(ChannelKeeping):
+    """Cascaded group attention with a residual, within windows (Liu et al. 2023, equations 2 to 4).
+
+    Each head attends to a split of the channels, to which the output of the head before it is added. A head's
+    split has c / heads channels; if heads do not divide c, the first c mod heads splits have one more. The
+    paper's heads output as many channels as their splits have. If `v` differs, the addition is over the
+    channels that both have. A map whose side is not a multiple of the window is padded with zeros.
+
+    Attributes:
+        kernels: One digit a head: the odd kernel of the depthwise convolution over its query.
+        store_split: Channels of every head's input in a supernet's weights; 0 in a network.
+    """
+
+    kind: ClassVar[str] = "evit.cga"
+    complexity: ClassVar[str] = "N d^2 (1 + 1 / h) + 2 N d q + w^2 N (h q + d) + k^2 N h q (v = d / h)"
+    op_list: ClassVar[type[OpList]] = OpList
+    examples: ClassVar[tuple[str, ...]] = (
+        "evit.cga(c=16,heads=2,qk=4,v=8,kernels=53,window=7)@7",
+        "evit.cga(c=15,heads=2,qk=4,v=4,kernels=33,window=3)@3",
+        "evit.cga(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
+        "evit.cga(c=32,heads=2,qk=8,v=24,kernels=75,window=7)@9",
+    )
+
+    heads: int = param("heads")
+    qk_dim: int = param("qk")
+    v_dim: int = param("v")
+    kernels: int = param("kernels")
+    window: int = param("window")
+    store_split: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` if kernels or heads are impossible."""
+        self._check_kernels()
+        if self.heads > self.channels:
+            raise UsageError(
+                f"evit.cga: {self.heads} heads cannot share {self.channels} channels; use fewer heads",
+                code="invalid_block_parameter",
+            )
+
+    def _check_kernels(self) -> None:
+        odd = all(int(digit) % 2 for digit in str(self.kernels))
+        if not odd or len(str(self.kernels)) != self.heads:
+            raise UsageError(
+                f"evit.cga needs one odd digit in kernels for each of its {self.heads} heads, "
+                f"not {self.kernels}; at most 4 heads are possible",
+                code="invalid_block_parameter",
+            )
+
+    @property
+    @override
+    def removable(self) -> bool:
+        return True
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Input channels of each head."""
+        if self.store_split:
+            return (self.store_split,) * self.heads
+        least, more = divmod(self.channels, self.heads)
+        return tuple(least + (head < more) for head in range(self.heads))
+
+    @property
+    def kernel_sizes(self) -> tuple[int, ...]:
+        """Kernel of each head's depthwise convolution."""
+        return tuple(int(digit) for digit in str(self.kernels))
+
+    @property
+    def side(self) -> int:
+        """Side of a window in pixels; a map that is smaller is one window."""
+        return min(self.window, self.resolution)
+
+    @property
+    def windows(self) -> int:
+        """Windows of the padded map; attention stays within each."""
+        return (-(-self.resolution // self.side)) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a window."""
+        return self.side**2
+
+    @override
+    def covering(self, other: Self) -> Self:
+        sizes = [
+            max(pair)
+            for pair in zip(
+                self.kernel_sizes + other.kernel_sizes[self.heads :],
+                other.kernel_sizes + self.kernel_sizes[other.heads :],
+                strict=True,
+            )
+        ]
+        return dataclasses.replace(
+            super().covering(other),
+            kernels=int("".join(map(str, sizes))),
+            store_split=max(*self.splits, *other.splits),
+        )
+
+    @override
+    def ops(self) -> OpList:
+        ops = self.op_list(self.input_shape)
+        x, padded = ops.input, self.channels * self.windows * self.tokens
+        windows = x.view(self.windows, self.channels, self.side, self.side)
+        if self.windows > 1:
+            windows = ops.copy(ops.copy(windows, traffic=0), *windows.shape, traffic=2 * padded)
+        outputs: list[Activation] = []
+        for split, kernel in zip(self.splits, self.kernel_sizes, strict=True):
+            part = self._head_input(ops, windows, split, outputs)
+            outputs.append(self._head(ops, part, kernel))
+        joined = ops.concat(*outputs)
+        y = ops.conv(ops.elementwise(joined), self.channels)
+        if self.windows > 1:
+            y = ops.copy(y)
+        ops.add(x, y.view(*x.shape))
+        return ops
+
+    def _head_input(
+        self, ops: OpList, windows: Activation, split: int, outputs: list[Activation]
+    ) -> Activation:
+        """Append what makes a head's input: its split of the channels, plus the output of the head before it."""
+        part = ops.layout(windows, windows.shape[0], split, *windows.shape[2:])
+        if not outputs:
+            return part
+        common = min(self.v_dim, self.channels // self.heads) * self.windows * self.tokens
+        return ops.add(part, outputs[-1].view(*part.shape), traffic=3 * common)
+
+    def _head(self, ops: OpList, part: Activation, kernel: int) -> Activation:
+        """Append one head: (windows, split, side, side) to (windows, v, side, side)."""
+        windows, n, qk, v = self.windows, self.tokens, self.qk_dim, self.v_dim
+        query = ops.conv(part, qk)
+        if kernel:
+            query = ops.depthwise(query, kernel)
+        key, value = ops.conv(part, qk), ops.conv(part, v)
+        query = ops.elementwise(query)
+        mixed = attention(
+            ops,
+            query.view(windows, n, qk),
+            key.view(windows, n, qk),
+            value.view(windows, n, v),
+            bias=n,
+        )
+        return mixed.view(windows, v, self.side, self.side)
+
+    @override
+    def factors(self) -> Factors:
+        offsets = {f"heads.{head}.bias.table": {0: (self.side, self.side)} for head in range(self.heads)}
+        return {**offsets, "proj.1.conv.weight": {1: (self.heads, self.v_dim)}}

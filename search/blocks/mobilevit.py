@@ -1,9 +1,9 @@
 """The MobileViT block in two parts: its convolutional shell and its transformer layers.
 
 AutoViT (section 3.2) follows MobileViT: local 3x3 convolution, 1x1 to the transformer's dimension, unfold
-into patches, transformer layers over patches at equal pixel positions, fold, 1x1 back, concatenation with
-the input, 3x3 fusion. A map whose side is not a multiple of the patch is padded before the unfold; MobileViT's own
-block stretches it to whole patches, bilinearly, and the folded map back.
+into patches, transformer layers over patches at equal pixel positions, fold, 1x1 back, concatenation with the
+input, 3x3 fusion. AutoViT pads a map whose side is not a multiple of the patch. MobileViT resizes it
+bilinearly to whole patches and resizes the folded map back.
 """
 
 from __future__ import annotations
@@ -11,20 +11,29 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from typing_extensions import override
+
+from search.blocks.ops import Activation, OpList, attention
 from search.blocks.registry import register
-from search.blocks.shapes import ChannelKeeping, DimKeeping
-from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs, param
+from search.blocks.spec import (
+    BlockSpec,
+    ChannelKeeping,
+    DimKeeping,
+    EnclosingSpec,
+    Factors,
+    param,
+)
 
 
 def padded_side(resolution: int, patch: int) -> int:
-    """Side of the map once padded to whole patches."""
+    """Return the side of a map that is padded to whole patches."""
     return -(-resolution // patch) * patch
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class MobileViTShell(ChannelKeeping, EnclosingSpec):
-    """Everything of a MobileViT block but its transformer layers; the last LayerNorm is the shell's."""
+    """A MobileViT block without its transformer layers; the last LayerNorm is the shell's."""
 
     kind: ClassVar[str] = "mvit.shell"
     examples: ClassVar[tuple[str, ...]] = (
@@ -35,39 +44,29 @@ class MobileViTShell(ChannelKeeping, EnclosingSpec):
     dim: int = param("d")
     patch: int = param("patch")
 
-    def params(self) -> int:
-        c, d = self.channels, self.dim
-        local = 9 * c * c + 2 * c + c * d
-        fusion = d * c + 2 * c + 9 * 2 * c * c + 2 * c
-        return local + 2 * d + fusion
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        x = ops.input
+        y = ops.conv(ops.conv(x, self.channels, 3), self.dim, norm=False)
+        y = self._mix(ops, y)
+        y = ops.conv(y.view(1, self.dim, self.resolution, self.resolution), self.channels)
+        ops.conv(ops.concat(x, y), self.channels, 3)
+        return ops
 
-    def macs(self) -> Macs:
-        c, d = self.channels, self.dim
-        macs = (9 * c * c + c * d + d * c + 9 * 2 * c * c) * self.resolution**2
-        return Macs(macs, macs)
+    def _mix(self, ops: OpList, y: Activation) -> Activation:
+        """Append unfold, LayerNorm and fold of a padded map."""
+        side = padded_side(self.resolution, self.patch)
+        positions = self.patch**2
+        tokens = ops.copy(y.view(1, self.dim, side, side), positions, side**2 // positions, self.dim)
+        return ops.copy(ops.norm(tokens))
 
-    def traffic_elements(self) -> int:
-        c, d, area = self.channels, self.dim, self.resolution**2
-        padded = padded_side(self.resolution, self.patch) ** 2
-        convolutions = (2 * c + c + d + d + c + 2 * c + c) * area
-        unfold_norm_fold = (2 + 2 + 2) * d * padded
-        concat = 4 * c * area
-        return convolutions + unfold_norm_fold + concat
-
-    def live_elements(self) -> int:
-        c, d, area = self.channels, self.dim, self.resolution**2
-        tokens = d * padded_side(self.resolution, self.patch) ** 2
-        image = c * area
-        to_tokens = 2 * image + d * area
-        unfold_norm_fold = image + 2 * tokens
-        from_tokens = image + tokens + c * area
-        concat_and_fusion = 4 * c * area
-        return max(to_tokens, unfold_norm_fold, from_tokens, concat_and_fusion)
-
+    @override
     def held_elements(self) -> int:
-        """The input, which the fusion reads."""
+        """Return the elements of the input, which the fusion reads."""
         return self.channels * self.resolution**2
 
+    @override
     def encloses(self, other: BlockSpec) -> bool:
         return isinstance(other, MobileViTLayer) and (other.dim, other.patch, other.resolution) == (
             self.dim,
@@ -75,14 +74,15 @@ class MobileViTShell(ChannelKeeping, EnclosingSpec):
             self.resolution,
         )
 
+    @override
     def factors(self) -> Factors:
         return {"fusion.conv.weight": {1: (2, self.channels)}}
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class StretchedShell(MobileViTShell):
-    """A shell at a map of a side that is not whole patches, as MobileViT has it: stretched, and shrunk again."""
+class ResizingShell(MobileViTShell):
+    """The shell of MobileViT for a map whose side is not whole patches: resized to whole patches and back."""
 
     kind: ClassVar[str] = "mvit.stretched"
     examples: ClassVar[tuple[str, ...]] = (
@@ -90,9 +90,11 @@ class StretchedShell(MobileViTShell):
         "mvit.stretched(c=16,d=24,patch=2)@7",
     )
 
-    def traffic_elements(self) -> int:
-        padded = padded_side(self.resolution, self.patch) ** 2
-        return super().traffic_elements() + 2 * self.dim * (self.resolution**2 + padded)
+    @override
+    def _mix(self, ops: OpList, y: Activation) -> Activation:
+        side = padded_side(self.resolution, self.patch)
+        folded = super()._mix(ops, ops.resize(y, side))
+        return ops.resize(folded.view(1, self.dim, side, side), self.resolution)
 
 
 @register
@@ -100,8 +102,8 @@ class StretchedShell(MobileViTShell):
 class MobileViTLayer(DimKeeping):
     """Pre-norm transformer layer over the patches of the enclosing shell, each pixel position on its own.
 
-    `resolution` is that of the shell's map. Query, key and value have heads x head_dim channels, whatever
-    the dimension d is.
+    `resolution` is that of the shell's map. Query, key and value have heads x head_dim channels each,
+    independent of the dimension d.
     """
 
     kind: ClassVar[str] = "mvit.layer"
@@ -118,14 +120,17 @@ class MobileViTLayer(DimKeeping):
     patch: int = param("patch")
 
     @property
+    @override
     def removable(self) -> bool:
         return True
 
     @property
+    @override
     def input_shape(self) -> tuple[int, ...]:
         return (self.pixels, self.patches, self.dim)
 
     @property
+    @override
     def output_shape(self) -> tuple[int, ...]:
         return self.input_shape
 
@@ -136,7 +141,7 @@ class MobileViTLayer(DimKeeping):
 
     @property
     def hidden(self) -> int:
-        """Channels of the MLP's middle."""
+        """Channels between the MLP's layers."""
         return int(self.mlp_ratio * self.dim)
 
     @property
@@ -146,40 +151,23 @@ class MobileViTLayer(DimKeeping):
 
     @property
     def pixels(self) -> int:
-        """Attentions P run side by side (pixels of a patch)."""
+        """Attentions P that run side by side (pixels of a patch)."""
         return self.patch**2
 
-    def params(self) -> int:
-        d, inner, hidden = self.dim, self.inner, self.hidden
-        attention = 2 * d + d * 3 * inner + 3 * inner + inner * d + d
-        return attention + 2 * d + d * hidden + hidden + hidden * d + d
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        x = ops.input
+        qkv = ops.linear(ops.norm(x), 3 * self.inner)
+        heads = (self.pixels * self.heads, self.patches, self.head_dim)
+        q, k, v = (ops.copy(qkv, *heads, traffic=0) for _ in range(3))
+        mixed = attention(ops, q, k, v)
+        mixed = ops.copy(mixed, self.pixels, self.patches, self.inner, traffic=0)
+        x = ops.add(ops.linear(mixed, self.dim), x)
+        ops.add(ops.linear(ops.linear(ops.norm(x), self.hidden), self.dim), x)
+        return ops
 
-    def macs(self) -> Macs:
-        d, tokens = self.dim, self.pixels * self.patches
-        linear = tokens * (4 * d * self.inner + 2 * d * self.hidden)
-        products = 2 * tokens * self.patches * self.inner
-        return Macs(linear, linear + products)
-
-    def traffic_elements(self) -> int:
-        d, tokens = self.dim, self.pixels * self.patches
-        norms_and_residuals = (2 * 2 + 2 * 3) * d
-        linear = d + 3 * self.inner + self.inner + d + d + self.hidden + self.hidden + d
-        scores = 4 * self.heads * self.patches
-        products = 4 * self.inner
-        return tokens * (norms_and_residuals + linear + scores + products)
-
-    def live_elements(self) -> int:
-        """Tokens in and out, and what attention and MLP need; what the shell holds is the shell's."""
-        tokens, inner, hidden = self.dim, self.inner, self.hidden
-        scores = self.heads * self.patches
-        qkv = 2 * tokens + 3 * inner
-        split = tokens + 6 * inner
-        products = tokens + 3 * inner + scores
-        softmax = tokens + inner + 2 * scores
-        mix = tokens + 2 * inner + scores
-        mlp = 2 * tokens + hidden
-        return self.pixels * self.patches * max(3 * tokens, qkv, split, products, softmax, mix, mlp)
-
+    @override
     def factors(self) -> Factors:
         heads = (self.heads, self.head_dim)
         return {"qkv.weight": {0: (3, *heads)}, "qkv.bias": {0: (3, *heads)}, "proj.weight": {1: heads}}

@@ -1,4 +1,4 @@
-"""What an ordered list of blocks says of the network it makes."""
+"""Figures of an ordered list of blocks: whether they fit, parameters, MACs, memory, data movement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from luts.format.errors import UsageError
 from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, SideSpec
 
 BYTES_PER_ELEMENT = 4
-"""Activations are counted as fp32: a unit, not a claim about the variant that runs."""
+"""Activations count as fp32: a unit, not a statement about the variant that runs."""
 
 Group = tuple[BlockSpec, ...]
 """Blocks that make one module of a network: one block, followed by those that it encloses."""
@@ -26,13 +26,13 @@ def group_blocks(blocks: Sequence[BlockSpec]) -> list[Group]:
 
 
 def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
-    """Check that the blocks follow each other: widths, sides, map or tokens, enclosed blocks inside a matching one.
+    """Check that blocks follow each other: channels, sides, map or tokens, enclosed blocks in a matching one.
 
     Raises:
         UsageError: names the first two blocks that do not fit.
     """
     if not blocks:
-        raise UsageError("a network needs at least one block")
+        raise UsageError("a network needs at least one block", code="empty_network")
     channels, resolution = image_channels, blocks[0].resolution
     shape: tuple[int, ...] = (1, channels, resolution, resolution)
     outer: BlockSpec | None = None
@@ -41,16 +41,21 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
         if block.enclosed_by:
             if not isinstance(outer, EnclosingSpec) or not outer.encloses(block):
                 raise UsageError(
-                    f"{block.key} does not stand in a {block.enclosed_by} that fits it (after {before})"
+                    f"{block.key} (after {before}) must be inside a {block.enclosed_by} of the same size",
+                    code="blocks_do_not_fit",
                 )
             continue
         if (block.in_channels, block.resolution) != (channels, resolution):
             raise UsageError(
                 f"{block.key} takes {block.in_channels} channels at {block.resolution} px, "
-                f"but {before} gives {channels} at {resolution} px"
+                f"but {before} outputs {channels} at {resolution} px",
+                code="blocks_do_not_fit",
             )
         if block.input_shape != shape:
-            raise UsageError(f"{block.key} takes {block.input_shape}, but {before} gives {shape}")
+            raise UsageError(
+                f"{block.key} takes shape {block.input_shape}, but {before} outputs {shape}",
+                code="blocks_do_not_fit",
+            )
         if isinstance(block, SideSpec):
             continue
         outer, channels, resolution = block, block.out_channels, block.out_resolution
@@ -58,7 +63,7 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
 
 
 def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:
-    """Parameters and MACs of the network, from its blocks alone."""
+    """Return parameters and MACs of the network of these blocks."""
     total = Macs(0, 0)
     for block in blocks:
         total += block.macs()
@@ -66,24 +71,26 @@ def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:
 
 
 def peak_activation_bytes(blocks: Sequence[BlockSpec], outputs: int = 0) -> int:
-    """Most bytes of activations that are live at once: the largest `live_elements` of the blocks, those of an
-    enclosed one beside what is held around it, all beside the outputs that blocks before gave at their side.
-    A runtime that plans its memory perfectly needs no more.
+    """Return the most bytes of activations that are in memory at once; a perfect memory plan needs no more.
+
+    It is the largest `live_elements` of the blocks. Around an enclosed block, the elements that its shell holds count
+    too; after a side block, so does its output.
 
     Args:
         blocks: In order of execution.
-        outputs: Elements of outputs at the side of still earlier blocks.
+        outputs: Elements of the outputs of side blocks before the first block.
     """
     peak = held = 0
     for block in blocks:
         if not block.enclosed_by:
             held = block.held_elements() if isinstance(block, EnclosingSpec) else 0
-        live = block.passing_elements() if isinstance(block, SideSpec) else block.live_elements()
+        side = isinstance(block, SideSpec)
+        live = block.live_elements_with_input() if isinstance(block, SideSpec) else block.live_elements()
         peak = max(peak, outputs + live + (held if block.enclosed_by else 0))
-        outputs += block.out_elements if isinstance(block, SideSpec) else 0
+        outputs += block.out_elements if side else 0
     return peak * BYTES_PER_ELEMENT
 
 
 def boundary_bytes(blocks: Sequence[BlockSpec]) -> int:
-    """Bytes handed from each block to the next: the data movement d_j of AutoViT's latency model."""
+    """Return the bytes handed from each block to the next: the data movement d_j of AutoViT's latency model."""
     return sum(block.out_elements for block in blocks[:-1]) * BYTES_PER_ELEMENT

@@ -1,6 +1,6 @@
 """What a block is: a frozen value whose key names everything that decides its cost.
 
-A key reads `kind(name=value,...)@resolution`, for example `mbconv(in=16,out=24,k=3,e=1,s=2)@128`: the
+A key reads `kind(name=value,...)@resolution`, for example `mbconv(in=16,out=24,k=3,e=1,s=2)@128`. The
 resolution is the side of the square input map in pixels, so the same block at two places has two keys.
 """
 
@@ -13,6 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from typing_extensions import override
+
+from search.blocks.ops import Costs, OpList
+
 Factors = Mapping[str, Mapping[int, tuple[int, ...]]]
 """Parameter -> dimension -> the factors that it is a product of, the outermost first."""
 
@@ -21,18 +25,21 @@ Factors = Mapping[str, Mapping[int, tuple[int, ...]]]
 class Macs:
     """Multiply-accumulates of one forward pass at batch 1.
 
-    `conv_linear` is what the papers call FLOPs; `total` adds the two matrix products of attention.
+    Attributes:
+        conv_linear: Those of convolutions and linear layers: what the papers call FLOPs.
+        total: These and the matrix products of attention.
     """
 
     conv_linear: int
     total: int
 
     def __add__(self, other: Macs) -> Macs:
+        """Return the sum."""
         return Macs(self.conv_linear + other.conv_linear, self.total + other.total)
 
 
 def param(key_name: str) -> Any:
-    """Declare a dataclass field that stands in the key as `key_name`."""
+    """Declare a dataclass field that is called `key_name` in the key."""
     return dataclasses.field(metadata={"key": key_name})
 
 
@@ -42,13 +49,16 @@ class BlockSpec(ABC):
 
     Attributes:
         kind: First word of its key.
-        examples: Keys of small blocks by which every kind is checked; of an elastic one, parts of the last.
-        enclosed_by: Kind of the block that it stands inside of, as a transformer layer in its shell; "" on its own.
-        elastic: Whether the first channels of a larger one make a smaller one, so that a supernet can hold it.
-        branches: Parts of its module whose outputs are added to what goes in, one residual after another, by name;
-            none where there is one residual or none. Stochastic depth leaves each out on its own.
-        of_task: Whether it stands in a head of detection or segmentation, and not in a backbone.
-        complexity: Multiply-accumulates in tokens N and channels d; "" where a block mixes no tokens.
+        examples: Keys of small blocks of this kind, which the tests check. Those of an elastic kind are
+            subnets of the last one.
+        enclosed_by: Kind of the block that runs it, as a shell runs its transformer layers; "" for others.
+        elastic: Whether the first channels of a larger one make a smaller one, so that a supernet can hold
+            it.
+        branches: Submodules whose outputs are added to their inputs, if there are several residuals.
+            Stochastic depth drops each of them separately.
+        in_task_head: Whether it belongs to a head of detection or segmentation, and not to a backbone.
+        complexity: Multiply-accumulates as a formula in tokens N and channels d; "" for blocks that mix no
+            tokens.
         resolution: Side of the square input map in pixels.
     """
 
@@ -57,14 +67,14 @@ class BlockSpec(ABC):
     enclosed_by: ClassVar[str] = ""
     elastic: ClassVar[bool] = True
     branches: ClassVar[tuple[str, ...]] = ()
-    of_task: ClassVar[bool] = False
+    in_task_head: ClassVar[bool] = False
     complexity: ClassVar[str] = ""
 
     resolution: int
 
     @functools.cached_property
     def key(self) -> str:
-        """The string under which a LUT knows this block."""
+        """Key of this block in a LUT."""
         params = ",".join(
             f"{field.metadata['key']}={getattr(self, field.name):g}"
             for field in dataclasses.fields(self)
@@ -80,7 +90,7 @@ class BlockSpec(ABC):
     @property
     @abstractmethod
     def out_channels(self) -> int:
-        """Channels of the output map (classes for a head)."""
+        """Channels of the output map, or classes."""
 
     @property
     def out_resolution(self) -> int:
@@ -89,44 +99,49 @@ class BlockSpec(ABC):
 
     @property
     def removable(self) -> bool:
-        """Whether a network stays valid when this block alone is left out."""
+        """Whether a network stays valid if this block alone is left out."""
         return False
 
     @abstractmethod
-    def params(self) -> int:
-        """Trainable parameters, BN's scale and shift included."""
+    def ops(self) -> OpList:
+        """Return the block's operations in order of execution at batch 1; all costs follow from them."""
 
-    @abstractmethod
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """Parameters, multiply-accumulates, traffic and peak memory, from `ops`."""
+        return self.ops().costs
+
+    def params(self) -> int:
+        """Return the number of trained parameters, BN's scale and shift included."""
+        return self.costs.params
+
     def macs(self) -> Macs:
-        """Multiply-accumulates at batch 1."""
+        """Return the multiply-accumulates at batch 1."""
+        return Macs(self.costs.conv_linear_macs, self.costs.total_macs)
 
     def depthwise_macs(self) -> int:
-        """Those of `macs` that depthwise convolutions take: kernels of their own, slower than their MACs say."""
-        return 0
+        """Return the multiply-accumulates of depthwise convolutions, which are slower than others."""
+        return self.costs.depthwise_macs
 
-    @abstractmethod
     def traffic_elements(self) -> int:
-        """Activation elements that its operations read and write (weights left out)."""
+        """Return the activation elements that the operations read and write, weights left out."""
+        return self.costs.traffic_elements
 
-    @abstractmethod
     def live_elements(self) -> int:
-        """Most activation elements that are live at once while the block runs at batch 1.
-
-        Its input and its output count, every tensor from the operation that makes it to the last that reads it;
-        BN and activations work in place, weights and scratch memory of kernels are left out.
-        """
+        """Return the most activation elements in memory at once at batch 1, input and output included."""
+        return self.costs.live_elements
 
     def factors(self) -> Factors:
-        """Of a parameter with a dimension that is a product, what is cut factor by factor in a smaller block.
+        """Return the dimensions of parameters that are products, which a smaller block cuts factor by factor.
 
-        The first h of H heads of d channels are not the first channels of a query, key and value end to end:
-        `qkv.weight` has (3, H, d) in dimension 0. Left out, a dimension keeps its first channels, a kernel its
-        centre.
+        The first h of H heads of d channels are not the first channels of query, key and value end to end:
+        `qkv.weight` has (3, H, d) in dimension 0. A dimension that is left out keeps its first channels, a
+        kernel its centre.
         """
         return {}
 
     def covering(self, other: Self) -> Self:
-        """What holds the weights of both blocks in a supernet: every field's larger value.
+        """Return the block that holds the weights of both in a supernet: every field's larger value.
 
         It need not be a block of any network.
         """
@@ -137,12 +152,12 @@ class BlockSpec(ABC):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of the module's input at batch 1."""
+        """Shape of the module's input at batch 1."""
         return (1, self.in_channels, self.resolution, self.resolution)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Of the module's output at batch 1."""
+        """Shape of the module's output at batch 1."""
         return (1, self.out_channels, self.out_resolution, self.out_resolution)
 
     @property
@@ -153,7 +168,7 @@ class BlockSpec(ABC):
 
 @dataclasses.dataclass(frozen=True)
 class EnclosingSpec(BlockSpec):
-    """A block that runs others inside of it, as a MobileViT shell its transformer layers."""
+    """A block that runs other blocks inside of it, as a MobileViT shell its transformer layers."""
 
     @abstractmethod
     def encloses(self, other: BlockSpec) -> bool:
@@ -161,19 +176,105 @@ class EnclosingSpec(BlockSpec):
 
     @abstractmethod
     def held_elements(self) -> int:
-        """Activation elements that stay live while the enclosed blocks run."""
+        """Return the activation elements that stay in memory while the enclosed blocks run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SideSpec(BlockSpec):
-    """A block that reads a map and gives an output of the network's own; the map goes on to the next block.
+    """A block that reads a map and gives one of the network's outputs; the next block reads the same map.
 
-    `output_shape` is that of the output at its side, (1, places, values).
+    `output_shape` is that of its output, (1, places, values).
     """
 
-    @abstractmethod
-    def passing_elements(self) -> int:
-        """`live_elements` where the map stays live for the blocks after it."""
+    def live_elements_with_input(self) -> int:
+        """Return `live_elements` if the map stays in memory for the blocks after this one."""
+        return self.ops().live_elements(keep_input=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Projecting(BlockSpec):
+    """A block from `inputs` channels to `outputs` channels."""
+
+    inputs: int = param("in")
+    outputs: int = param("out")
+
+    @property
+    @override
+    def in_channels(self) -> int:
+        return self.inputs
+
+    @property
+    @override
+    def out_channels(self) -> int:
+        return self.outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelKeeping(BlockSpec):
+    """A block whose output map has the `channels` of its input map."""
+
+    channels: int = param("c")
+
+    @property
+    @override
+    def in_channels(self) -> int:
+        return self.channels
+
+    @property
+    @override
+    def out_channels(self) -> int:
+        return self.channels
+
+
+@dataclasses.dataclass(frozen=True)
+class DimKeeping(BlockSpec):
+    """A block whose output tokens have the dimension `dim` of its input tokens."""
+
+    dim: int = param("d")
+
+    @property
+    @override
+    def in_channels(self) -> int:
+        return self.dim
+
+    @property
+    @override
+    def out_channels(self) -> int:
+        return self.dim
+
+
+class Scoring(BlockSpec):
+    """A block whose output is one score for each of its `classes`."""
+
+    classes: int
+
+    @property
+    @override
+    def out_channels(self) -> int:
+        return self.classes
+
+    @property
+    @override
+    def out_resolution(self) -> int:
+        return 1
+
+    @property
+    @override
+    def output_shape(self) -> tuple[int, ...]:
+        return (1, self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifying(Scoring):
+    """A block from `inputs` channels to scores of `classes`."""
+
+    inputs: int = param("in")
+    classes: int = param("classes")
+
+    @property
+    @override
+    def in_channels(self) -> int:
+        return self.inputs
 
 
 def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> int:
@@ -183,5 +284,5 @@ def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> 
 
 
 def conv_out(resolution: int, stride: int) -> int:
-    """Side of the map after a convolution of odd kernel with padding k // 2."""
+    """Return the side of the map after a convolution of odd kernel with padding k // 2."""
     return (resolution - 1) // stride + 1

@@ -1,4 +1,4 @@
-"""A vision transformer on the pixels of a map, and its layers: plain, merging tokens (ToMe), pruning (EViT)."""
+"""A vision transformer on the pixels of a map: plain layers, token merging (ToMe), token pruning (EViT)."""
 
 from __future__ import annotations
 
@@ -6,54 +6,60 @@ import dataclasses
 from abc import abstractmethod
 from typing import ClassVar
 
+from typing_extensions import override
+
 from luts.format.errors import UsageError
+from search.blocks.ops import Activation, OpList, attention
 from search.blocks.registry import register
-from search.blocks.shapes import DimKeeping
-from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, param
+from search.blocks.spec import BlockSpec, DimKeeping, EnclosingSpec, param
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class VitShell(DimKeeping, EnclosingSpec):
-    """Pixels as tokens with a class token before them and learned positions; after the layers, the normalised class
-    token as a map of one pixel. It hands the sizes of merged tokens from layer to layer."""
+    """Class token, learned positions and last LayerNorm of a ViT whose tokens are the pixels of a map.
+
+    The output is the normalised class token as a map of one pixel. The shell hands the sizes of merged tokens
+    from layer to layer.
+    """
 
     kind: ClassVar[str] = "vit.shell"
     elastic: ClassVar[bool] = False
     examples: ClassVar[tuple[str, ...]] = ("vit.shell(d=8)@3", "vit.shell(d=16)@4")
 
     @property
+    @override
     def out_resolution(self) -> int:
         return 1
 
     @property
     def tokens(self) -> int:
-        """Tokens that the first layer gets: the map's pixels and the class token."""
+        """Tokens of the first layer: the map's pixels and the class token."""
         return self.resolution**2 + 1
 
-    def params(self) -> int:
-        return self.dim + self.tokens * self.dim + 2 * self.dim
+    @override
+    def ops(self) -> OpList:
+        ops, d, n = OpList(self.input_shape), self.dim, self.tokens
+        pixels = ops.layout(ops.input, 1, n - 1, d)
+        tokens = ops.with_class_token(pixels, traffic=(2 * n + 1) * d)
+        tokens = ops.elementwise(tokens, params=n * d)
+        first = ops.layout(tokens, 1, 1, d)
+        ops.layout(ops.norm(first), *self.output_shape)
+        return ops
 
-    def macs(self) -> Macs:
-        return Macs(0, 0)
-
-    def traffic_elements(self) -> int:
-        return self.dim * (6 * self.tokens + 5)
-
-    def live_elements(self) -> int:
-        return 2 * self.dim * self.tokens
-
+    @override
     def held_elements(self) -> int:
-        """Nothing: the layers' input is counted as theirs."""
+        """Return 0: the layers' input counts as theirs."""
         return 0
 
+    @override
     def encloses(self, other: BlockSpec) -> bool:
         return isinstance(other, VitLayer) and (other.dim, other.resolution) == (self.dim, self.resolution)
 
 
 @dataclasses.dataclass(frozen=True)
 class VitLayer(DimKeeping):
-    """Pre-norm layer over n tokens: attention and MLP with residuals, tokens given up between the two.
+    """Pre-norm layer over n tokens: attention and MLP with residuals, fewer tokens after attention.
 
     `resolution` is that of the shell's map.
     """
@@ -66,57 +72,52 @@ class VitLayer(DimKeeping):
     tokens: int = param("n")
 
     def __post_init__(self) -> None:
-        """`UsageError` where the heads have no equal channels, or more tokens would go than there are."""
+        """Raise `UsageError` if heads do not divide the dimension or too many tokens are dropped."""
         if self.dim % self.heads:
             raise UsageError(
-                f"{self.key}: {self.dim} channels do not make {self.heads} equal heads; change one"
+                f"{self.key}: {self.heads} heads do not divide {self.dim} channels; change one of them",
+                code="invalid_block_parameter",
             )
         self._check_tokens()
 
     def _check_tokens(self) -> None:
-        """`UsageError` where more tokens would go than there are."""
+        """Raise `UsageError` if more tokens are dropped than there are."""
 
     @property
     @abstractmethod
     def tokens_out(self) -> int:
-        """Tokens that are left."""
+        """Tokens after the layer."""
 
     @property
+    @override
     def input_shape(self) -> tuple[int, ...]:
         return (1, self.tokens, self.dim)
 
     @property
+    @override
     def output_shape(self) -> tuple[int, ...]:
         return (1, self.tokens_out, self.dim)
 
     @property
     def hidden(self) -> int:
-        """Channels of the MLP's middle."""
+        """Channels between the MLP's layers."""
         return int(self.mlp_ratio * self.dim)
 
-    def params(self) -> int:
-        d = self.dim
-        return 4 * d**2 + 4 * d + 2 * d * self.hidden + self.hidden + d + 4 * d
+    @override
+    def ops(self) -> OpList:
+        ops, d, n = OpList(self.input_shape), self.dim, self.tokens
+        x = ops.input
+        qkv = ops.linear(ops.norm(x), 3 * d).view(self.heads, n, d // self.heads)
+        q = ops.elementwise(qkv, traffic=n * d)
+        x = ops.add(ops.linear(attention(ops, q, qkv, qkv).view(1, n, d), d), x)
+        x = self._reduce(ops, x)
+        y = ops.elementwise(ops.linear(ops.norm(x), self.hidden))
+        ops.add(ops.linear(y, d), x)
+        return ops
 
-    def macs(self) -> Macs:
-        d = self.dim
-        linear = 4 * self.tokens * d**2 + 2 * self.tokens_out * d * self.hidden
-        return Macs(linear, linear + 2 * self.tokens**2 * d + self._reducing_macs())
-
-    def _reducing_macs(self) -> int:
-        """MACs of the products with which tokens are chosen and joined."""
-        return 0
-
-    def traffic_elements(self) -> int:
-        attention = self.tokens * (16 * self.dim + 4 * self.heads * self.tokens)
-        mlp = self.tokens_out * (7 * self.dim + 4 * self.hidden)
-        return attention + mlp
-
-    def live_elements(self) -> int:
-        """Of attention and MLP; choosing tokens takes less than the scores wherever n is above d / heads."""
-        tokens, scores = self.dim * self.tokens, self.heads * self.tokens**2
-        attention = max(5 * tokens + scores, 4 * tokens + 2 * scores)
-        return max(attention, self.tokens_out * (self.dim + 2 * self.hidden))
+    @abstractmethod
+    def _reduce(self, ops: OpList, x: Activation) -> Activation:
+        """Append what drops tokens: (1, n, d) to (1, n', d). Its traffic is small and left out."""
 
 
 @register
@@ -129,21 +130,27 @@ class VitPlainLayer(VitLayer):
     examples: ClassVar[tuple[str, ...]] = ("vit.layer(d=16,heads=2,ratio=2,n=17)@4",)
 
     @property
+    @override
     def tokens_out(self) -> int:
         return self.tokens
 
     @property
+    @override
     def removable(self) -> bool:
         return True
+
+    @override
+    def _reduce(self, ops: OpList, x: Activation) -> Activation:
+        return x
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class MergingLayer(VitLayer):
-    """Token merging (Bolya et al. 2023, section 3): the r most similar pairs of alternate tokens become one each.
+    """Token merging (Bolya et al. 2023, section 3): merges the r most similar pairs of alternate tokens.
 
-    Similarity is that of keys, averaged over heads; tokens weigh as many pixels as they stand for, in the mean that
-    joins them and in attention (proportional attention).
+    Similarity is that of keys, averaged over heads. Tokens are weighted by the number of pixels that they
+    represent, in the mean that joins them and in attention (proportional attention).
     """
 
     kind: ClassVar[str] = "vit.tome"
@@ -155,10 +162,12 @@ class MergingLayer(VitLayer):
 
     merged: int = param("r")
 
+    @override
     def _check_tokens(self) -> None:
         if self.merged > self.sources:
             raise UsageError(
-                f"{self.key}: {self.merged} tokens are merged but {self.sources} can be; lower r"
+                f"{self.key}: r = {self.merged}, but at most {self.sources} tokens can be merged; lower r",
+                code="invalid_block_parameter",
             )
 
     @property
@@ -167,18 +176,24 @@ class MergingLayer(VitLayer):
         return (self.tokens - 1) // 2
 
     @property
+    @override
     def tokens_out(self) -> int:
         return self.tokens - self.merged
 
-    def _reducing_macs(self) -> int:
-        return self.sources * (self.tokens // 2) * (self.dim // self.heads)
+    @override
+    def _reduce(self, ops: OpList, x: Activation) -> Activation:
+        head_dim, targets = self.dim // self.heads, self.tokens // 2
+        ops.matmul(x.view(1, self.sources, head_dim), x.view(1, head_dim, targets), traffic=0)
+        return ops.copy(x, *self.output_shape, traffic=0)
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class PruningLayer(VitLayer):
-    """EViT (Liang et al. 2022, section 3): the k tokens that the class token attends to most stay, the others
-    become one, each weighed by that attention."""
+    """EViT (Liang et al. 2022, section 3): the k tokens that the class token attends to most stay.
+
+    The others become one, each weighted by that attention.
+    """
 
     kind: ClassVar[str] = "vit.evit"
     complexity: ClassVar[str] = "(4 N + 8 (k + 2)) d^2 + 2 N^2 d + (N + k) d"
@@ -189,15 +204,21 @@ class PruningLayer(VitLayer):
 
     kept: int = param("k")
 
+    @override
     def _check_tokens(self) -> None:
         if self.kept > self.tokens - 2:
             raise UsageError(
-                f"{self.key}: {self.kept} of {self.tokens - 1} tokens are kept, none is left to fuse; lower k"
+                f"{self.key}: k = {self.kept} of {self.tokens - 1} tokens leaves none to fuse; lower k",
+                code="invalid_block_parameter",
             )
 
     @property
+    @override
     def tokens_out(self) -> int:
         return self.kept + 2
 
-    def _reducing_macs(self) -> int:
-        return (self.tokens - 1 + self.kept) * self.dim
+    @override
+    def _reduce(self, ops: OpList, x: Activation) -> Activation:
+        for summed in (self.tokens - 1, self.kept):
+            ops.matmul(x.view(1, 1, summed), x.view(1, summed, self.dim), traffic=0)
+        return ops.copy(x, *self.output_shape, traffic=0)

@@ -14,9 +14,7 @@ from torch import Tensor
 
 from search.blocks import BlockSpec
 from search.dense.scenes import VOID, Scenes, Task, pycocotools, torchmetrics
-from search.outputs.anchors import default_boxes, levels_of
-from search.outputs.detect import detections
-from search.outputs.segment import masks
+from search.outputs.detection import default_boxes, detections, levels_of, masks
 
 
 @dataclass(frozen=True)

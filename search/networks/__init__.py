@@ -1,13 +1,40 @@
 """Torch modules of blocks, and standalone networks built from them.
 
-Importing this package imports every file in it, which registers the modules of all kinds.
+Importing this package registers the modules of all kinds of blocks.
 """
 
-import importlib
-import pkgutil
+from search.networks import (
+    efficient_cnns,
+    efficientvit,
+    mixers,
+    mobilenet,
+    mobilevit,
+    task_heads,
+    timm_networks,
+    token_transformers,
+    vit,
+)
+from search.networks.network import (
+    Network,
+    build_block,
+    build_group,
+    build_network,
+    module_around,
+    module_of,
+)
 
-from search.networks.module import module_around, module_of
-from search.networks.network import Network, build_block, build_group, build_network
+FAMILIES = (
+    efficient_cnns,
+    efficientvit,
+    mixers,
+    mobilenet,
+    mobilevit,
+    task_heads,
+    timm_networks,
+    token_transformers,
+    vit,
+)
+"""Modules that are imported for the torch modules that they register."""
 
 __all__ = [
     "Network",
@@ -17,6 +44,3 @@ __all__ = [
     "module_around",
     "module_of",
 ]
-
-for _file in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_file.name}")

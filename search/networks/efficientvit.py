@@ -13,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search.blocks.efficientvit import BnFcHead, FfnBlock, OverlapStem, PatchMerging
-from search.blocks.efficientvit_attention import CascadedGroupAttention
-from search.networks.fusion import OfWeights
-from search.networks.layers import ConvBnAct, Residual
-from search.networks.module import module_of
+from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
+from search.networks.layers import ConvBnAct, OfWeights, Residual
+from search.networks.network import module_of
 
 
 def overlap_stem(spec: OverlapStem) -> nn.Sequential:

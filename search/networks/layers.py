@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+from abc import ABC, abstractmethod
+
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class ConvBnAct(nn.Sequential):
@@ -57,3 +63,152 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.conv(x).mean((2, 3), keepdim=True).flatten(1))
         return logits
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H * W, C)."""
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+
+
+def to_map(x: Tensor, height: int) -> Tensor:
+    """(B, H * W, C) -> (B, C, H, W)."""
+    batch, tokens, channels = x.shape
+    return x.reshape(batch, height, tokens // height, channels).permute(0, 3, 1, 2)
+
+
+class OfWeights(nn.Module, ABC):
+    """A module without an input: a value that is made of its parameters alone."""
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """The value."""
+
+
+class Constant(OfWeights):
+    """A value that was computed from weights."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.register_buffer("value", value.contiguous())
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+def fuse_for_inference(module: nn.Module) -> nn.Module:
+    """A copy of an eval-mode module that computes the same (to rounding) with fewer operations.
+
+    In an `nn.Sequential`, BN goes into the convolution right before it, else into the linear layer right after it;
+    each `OfWeights` becomes a constant. Only exactly these classes are touched: a subclass may do more in its
+    forward. BN that has no such neighbour stays.
+    """
+    module = copy.deepcopy(module)
+    for part in module.modules():
+        if isinstance(part, nn.Sequential):
+            _fuse_pairs(part)
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, OfWeights):
+                with torch.no_grad():
+                    setattr(part, name, Constant(child()))
+    return module
+
+
+def _fuse_pairs(chain: nn.Sequential) -> None:
+    for first, second in itertools.pairwise(list(chain._modules)):
+        before, after = chain._modules[first], chain._modules[second]
+        if type(before) is nn.Conv2d and type(after) is nn.BatchNorm2d and after.track_running_stats:
+            chain._modules[first] = fuse_conv_bn_eval(before, after)
+            chain._modules[second] = nn.Identity()
+        if type(before) is nn.BatchNorm1d and type(after) is nn.Linear and before.track_running_stats:
+            chain._modules[first] = nn.Identity()
+            chain._modules[second] = fuse_bn_linear(before, after)
+
+
+@torch.no_grad()
+def fuse_bn_linear(norm: nn.BatchNorm1d, linear: nn.Linear) -> nn.Linear:
+    """One linear layer for `linear(norm(x))`: W (s x + t) + b = (W s) x + (W t + b)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    fused = nn.Linear(linear.in_features, linear.out_features, device=scale.device, dtype=scale.dtype)
+    fused.weight.copy_(linear.weight * scale)
+    fused.bias.copy_(linear.weight @ shift if linear.bias is None else linear.weight @ shift + linear.bias)
+    return fused.train(linear.training)
+
+
+def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """(B, N, parts * heads * head_dim) -> `parts` times (B * heads, N, head_dim)."""
+    batch, tokens, channels = x.shape
+    head_dim = channels // (parts * heads)
+    x = x.reshape(batch, tokens, parts * heads, head_dim).transpose(1, 2)
+    if parts == 1:
+        return (x.reshape(batch * heads, tokens, head_dim),)
+    return tuple(
+        x[:, start : start + heads].reshape(batch * heads, tokens, head_dim)
+        for start in range(0, parts * heads, heads)
+    )
+
+
+def join_heads(x: Tensor, heads: int) -> Tensor:
+    """(B * heads, N, head_dim) -> (B, N, heads * head_dim)."""
+    _, tokens, head_dim = x.shape
+    x = x.reshape(-1, heads, tokens, head_dim)
+    return x.transpose(1, 2).reshape(-1, tokens, heads * head_dim)
+
+
+def attention_scores(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Softmax over the M keys of q k^T / sqrt(head_dim) + bias: (B * heads, N, M).
+
+    Args:
+        q: (B * heads, N, head_dim).
+        k: (B * heads, M, head_dim).
+        heads: Heads of one attention.
+        bias: Broadcast over (B, heads, N, M).
+    """
+    scores = torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2))
+    if bias is not None and heads == 1:  # XNNPACK refuses to add to a map of one channel
+        scores = scores + bias.reshape(bias.shape[0], *bias.shape[2:])
+    elif bias is not None:
+        _, queries, keys = scores.shape
+        scores = (scores.reshape(-1, heads, queries, keys) + bias).reshape(-1, queries, keys)
+    return scores.softmax(-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Attention of what `split_heads` gave: (B, N, heads * head_dim)."""
+    return join_heads(torch.bmm(attention_scores(q, k, heads, bias), v), heads)
+
+
+def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """(B, N, 3 * heads * head_dim) -> (B, N, heads * head_dim): softmax(q k^T / sqrt(head_dim) + bias) v."""
+    q, k, v = split_heads(qkv, 3, heads)
+    return attend(q, k, v, heads, bias)
+
+
+class RelativeBias(OfWeights):
+    """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window."""
+
+    index: Tensor
+
+    def __init__(self, window: int, heads: int):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        place = torch.arange(window)
+        offset = place[:, None] - place[None, :] + window - 1
+        rows, columns = offset[:, None, :, None], offset[None, :, None, :]
+        index = (rows * (2 * window - 1) + columns).reshape(window**2, window**2)
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self) -> Tensor:
+        """(1, heads, window^2, window^2)."""
+        return self.table[self.index].permute(2, 0, 1)[None]

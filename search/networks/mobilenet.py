@@ -8,9 +8,9 @@ from collections.abc import Callable
 from torch import nn
 
 from search.blocks import Conv, FcHead, MBConv
-from search.blocks.head import WideHead
+from search.blocks.mobilenet import LinearConv, ReluConv, ReluConvHead, ReluMBConv, WideHead
 from search.networks.layers import Classifier, ConvBnAct, Residual
-from search.networks.module import module_of
+from search.networks.network import module_of
 
 
 def inverted_residual(spec: MBConv, act: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
@@ -28,3 +28,17 @@ module_of.register(Conv, lambda spec: ConvBnAct(spec.inputs, spec.outputs, spec.
 module_of.register(MBConv, lambda spec: inverted_residual(spec))
 module_of.register(FcHead, lambda spec: Classifier(spec.inputs, spec.classes))
 module_of.register(WideHead, lambda spec: Classifier(spec.inputs, spec.classes, spec.middle))
+
+
+def _conv(spec: ReluConv) -> nn.Module:
+    return ConvBnAct(spec.inputs, spec.outputs, spec.kernel, spec.stride, act=nn.ReLU())
+
+
+def _projection(spec: LinearConv) -> nn.Module:
+    return ConvBnAct(spec.inputs, spec.outputs, spec.kernel, spec.stride, act=False)
+
+
+module_of.register(ReluConv, _conv)
+module_of.register(LinearConv, _projection)
+module_of.register(ReluMBConv, lambda spec: inverted_residual(spec, nn.ReLU))
+module_of.register(ReluConvHead, lambda spec: Classifier(spec.inputs, spec.classes, spec.middle, nn.ReLU()))

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.blocks import BlockSpec, MobileViTLayer, MobileViTShell
-from search.blocks.mobilevit import StretchedShell
-from search.networks.attention import attention
-from search.networks.layers import ConvBnAct
-from search.networks.module import module_around, module_of
+from search.blocks.mobilevit import ResizingShell
+from search.networks.layers import ConvBnAct, attention
+from search.networks.network import module_around, module_of
 
 
 def unfold_patches(x: Tensor, patch: int) -> Tensor:
@@ -95,5 +94,5 @@ class StretchedBlock(MobileViTBlock):
 
 
 module_around.register(MobileViTShell, MobileViTBlock)
-module_around.register(StretchedShell, StretchedBlock)
+module_around.register(ResizingShell, StretchedBlock)
 module_of.register(MobileViTLayer, TransformerLayer)

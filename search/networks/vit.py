@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.blocks.vit import MergingLayer, PruningLayer, VitLayer, VitPlainLayer, VitShell
-from search.networks.attention import attention_scores, join_heads, split_heads
-from search.networks.maps import to_tokens
-from search.networks.module import module_around, module_of
+from search.networks.layers import attention_scores, join_heads, split_heads, to_tokens
+from search.networks.network import module_around, module_of
 
 NORM_EPS = 1e-6
 """Of LayerNorm, as in ViT's and DeiT's networks."""

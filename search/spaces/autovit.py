@@ -6,7 +6,7 @@ What the paper prints and what is reconstructed from its figures: docs/autovit.m
 from __future__ import annotations
 
 from search.blocks import BlockSpec, Conv, FcHead, MBConv, MbPoolHead, MobileViTLayer, MobileViTShell
-from search.blocks.mobilevit import StretchedShell
+from search.blocks.mobilevit import ResizingShell
 from search.spaces.arch import Arch
 from search.spaces.family import register_head, register_stage
 from search.spaces.layout import Stage, Value
@@ -52,7 +52,7 @@ def transformers(
     down = MBConv(resolution, channels, width, int(v["kernel"]), int(v["expansion"]), int(v["stride"]))
     side = down.out_resolution
     layer = MobileViTLayer(side, dim, int(v["heads"]), head_dim, float(v["mlp_ratio"]), patch)
-    shell = StretchedShell if stretched and side % patch else MobileViTShell
+    shell = ResizingShell if stretched and side % patch else MobileViTShell
     return [down, shell(side, width, dim, patch)] + [layer] * int(v["depth"])
 
 

@@ -10,8 +10,7 @@ import functools
 from collections.abc import Callable
 
 from search.blocks import BlockSpec
-from search.blocks.efficientvit import BnFcHead, FfnBlock, OverlapStem, PatchMerging
-from search.blocks.efficientvit_attention import CascadedGroupAttention
+from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
 from search.spaces.arch import Arch
 from search.spaces.family import register_head, register_stage
 from search.spaces.layout import Stage, Value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
-from search.blocks.relu import LinearConv, ReluConv, ReluConvHead, ReluMBConv
+from search.blocks.mobilenet import LinearConv, ReluConv, ReluConvHead, ReluMBConv
 from search.spaces.arch import Arch
 from search.spaces.family import register_head, register_stage
 from search.spaces.layout import Stage, Value

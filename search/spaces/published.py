@@ -11,12 +11,18 @@ from dataclasses import dataclass
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec, Macs, boundary_bytes, count
-from search.blocks.ceit import CeitEncoder, CeitLayer, CeitStem
-from search.blocks.espnet import Eesp, EspHead, EspTrunk
-from search.blocks.localvit import LocalVitLayer
-from search.blocks.shufflenet import ShuffleHead, ShuffleStem, ShuffleUnit
-from search.blocks.t2t import T2tEmbed, T2tLayer, T2tPerformer
-from search.blocks.tokens import TokenEmbed, TokenHead
+from search.blocks.efficient_cnns import Eesp, EspHead, EspTrunk, ShuffleHead, ShuffleStem, ShuffleUnit
+from search.blocks.token_transformers import (
+    CeitEncoder,
+    CeitLayer,
+    CeitStem,
+    LocalVitLayer,
+    T2tEmbed,
+    T2tLayer,
+    T2tPerformer,
+    TokenEmbed,
+    TokenHead,
+)
 from search.spaces.plugins import load_installed
 
 RESOLUTION = 224

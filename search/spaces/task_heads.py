@@ -10,8 +10,18 @@ from collections.abc import Mapping
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
-from search.blocks.deeplab import LEAST_SIDE, RATES, WIDTH, DeepLab, DeepLabLite
-from search.blocks.ssdlite import BOXES, EXTRA_WIDTHS, FINEST_SIDE, SsdExtra, SsdPredict
+from search.blocks.task_heads import (
+    BOXES,
+    DEEPLAB_LEAST_SIDE,
+    DEEPLAB_RATE,
+    DEEPLAB_WIDTH,
+    EXTRA_WIDTHS,
+    FINEST_SIDE,
+    DeepLab,
+    DeepLabLite,
+    SsdExtra,
+    SsdPredict,
+)
 from search.spaces.family import TaskHead, register_task_head
 
 COCO_CLASSES = 80
@@ -46,9 +56,9 @@ def ssdlite_ends(sides: tuple[int, ...], channels: int, classes: int) -> list[Bl
 
 
 def _check_map(head: str, side: int) -> None:
-    if side < LEAST_SIDE:
+    if side < DEEPLAB_LEAST_SIDE:
         raise UsageError(
-            f"{head} needs a last map of at least {LEAST_SIDE} px, the backbone's has {side} px; "
+            f"{head} needs a last map of at least {DEEPLAB_LEAST_SIDE} px, the backbone's has {side} px; "
             "take a larger resolution"
         )
 
@@ -56,13 +66,13 @@ def _check_map(head: str, side: int) -> None:
 def deeplablite_ends(sides: tuple[int, ...], channels: int, classes: int) -> list[BlockSpec]:
     """The lite head on the last map."""
     _check_map("deeplablite", sides[-1])
-    return [DeepLabLite(sides[-1], channels, classes, WIDTH)]
+    return [DeepLabLite(sides[-1], channels, classes, DEEPLAB_WIDTH)]
 
 
 def deeplab_ends(sides: tuple[int, ...], channels: int, classes: int) -> list[BlockSpec]:
     """The whole head on the last map."""
     _check_map("deeplab", sides[-1])
-    return [DeepLab(sides[-1], channels, classes, WIDTH, RATES)]
+    return [DeepLab(sides[-1], channels, classes, DEEPLAB_WIDTH, DEEPLAB_RATE)]
 
 
 register_task_head("ssdlite", TaskHead("detection", COCO_CLASSES, ssdlite_ends, _predict))

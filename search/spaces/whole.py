@@ -7,8 +7,7 @@ import re
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
-from search.blocks.whole import WholeNetwork, timm_side
-from search.blocks.whole_maps import WholeTaskNetwork, timm_maps
+from search.blocks.timm_networks import TimmNetwork, TimmTaskNetwork, feature_maps, native_side
 from search.spaces.arch import Arch
 from search.spaces.family import MakeHead, expand_head, is_head, register_head, task_heads
 from search.spaces.maps import FIRST_STRIDE
@@ -36,7 +35,7 @@ def timm_space(name: str) -> Space:
     match = _NAME.fullmatch(task.base if task else name)
     if match is None:
         raise UsageError(f"{name[:80]!r} is not a network of timm; those read timm:NAME or timm:NAME@PX")
-    network, native = match["network"], timm_side(match["network"])
+    network, native = match["network"], native_side(match["network"])
     side = int(match["side"] or native)
     head = f"timm:{network}.{task.head}" if task else f"timm:{network}"
     if not is_head(head):
@@ -50,12 +49,12 @@ def timm_space(name: str) -> Space:
 
 
 def _classifying(network: str) -> MakeHead:
-    return lambda resolution, _, classes: WholeNetwork(resolution, classes, network)
+    return lambda resolution, _, classes: TimmNetwork(resolution, classes, network)
 
 
 def _with_task_head(network: str, head: str, resolution: int, _: int, classes: int) -> BlockSpec:
     """The network with a head on its maps: those of stride `FIRST_STRIDE` and more, or the last two."""
-    task, maps = task_heads()[head], timm_maps(network, resolution)
+    task, maps = task_heads()[head], feature_maps(network, resolution)
     coarse = [one for one in maps if one.stride >= FIRST_STRIDE]
     taken = (coarse if len(coarse) > 1 else maps[-2:]) if task.side else maps[-1:]
     *earlier, last = taken
@@ -65,7 +64,7 @@ def _with_task_head(network: str, head: str, resolution: int, _: int, classes: i
         raise UsageError(f"timm:{network} at {resolution} px: {error}") from error
     beside = [task.side(one.side, one.channels, classes) for one in earlier] if task.side else []
     indices = tuple(one.index for one in taken)
-    return WholeTaskNetwork(resolution, classes, network, head, indices, (*beside, *ends))
+    return TimmTaskNetwork(resolution, classes, network, head, indices, (*beside, *ends))
 
 
 def timm_arch(name: str) -> Arch:

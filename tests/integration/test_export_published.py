@@ -11,7 +11,7 @@ from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import check_parity, run_pte
 from orchestrator.export.lower.source import build_module, build_seeded
 from search.blocks import parse_keys
-from search.networks.espnet import StridedEesp
+from search.networks.efficient_cnns import StridedEesp
 from search.spaces import list_published
 
 CHAINS = {

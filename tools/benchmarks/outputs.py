@@ -8,9 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from search.outputs.anchors import default_boxes, levels_of
-from search.outputs.detect import LEAST_SCORE, detections
-from search.outputs.segment import masks
+from search.outputs.detection import LEAST_SCORE, default_boxes, detections, levels_of, masks
 from search.spaces import get_arch
 
 DETECTOR, SEGMENTER = "autovit-xxs-paper.ssdlite20", "autovit-xxs-paper.deeplablite20"

@@ -15,16 +15,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from luts.format.errors import UsageError
-from search.blocks import BlockSpec
-from search.blocks.efficientvit import BnFcHead, FfnBlock, OverlapStem, PatchMerging
-from search.blocks.efficientvit_attention import CascadedGroupAttention
+from search.blocks import Activation, BlockSpec, OpList
+from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
 from search.blocks.registry import register
-from search.blocks.spec import Macs
 from search.networks.efficientvit import CascadedAttention, feed_forward
 from search.networks.layers import ChannelNorm
-from search.networks.module import module_of
+from search.networks.network import module_of
 from search.spaces.efficientvit import PAPER_ARCHS, sandwich_slots, sandwiches
 from search.spaces.family import register_head, register_stage
 from search.spaces.layout import Value
@@ -32,6 +31,26 @@ from search.spaces.published import Published, register_published
 
 BASE_NETWORK = "efficientvit-m4"
 """The network whose design choices the paper's table 6 removes one at a time."""
+
+
+class LayerNormOps(OpList):
+    """Operations whose convolutions are followed by LayerNorm over each pixel's channels instead of BN."""
+
+    def conv(
+        self,
+        x: Activation,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        *,
+        bias: bool = False,
+        norm: bool = True,
+    ) -> Activation:
+        """Convolve, then normalise over channels if `norm`."""
+        y = super().conv(x, outputs, kernel, stride, groups, dilation, bias=bias, norm=False)
+        return self.norm(y, axis=1) if norm else y
 
 
 @register
@@ -54,26 +73,12 @@ class FullHeadAttention(CascadedGroupAttention):
         """Return the input channels of each head."""
         return (self.channels,) * self.heads
 
-    def traffic_elements(self) -> int:
-        c, heads = self.channels, self.heads
-        cascade = 2 * c + 3 * min(self.v_dim, c // heads) * (heads - 1)
-        rereads = 3 * c * (heads - 1)
-        return super().traffic_elements() + (rereads - cascade) * self.windows * self.tokens
-
-    def live_elements(self) -> int:
-        """The residual's input, the windows that heads read, outputs of the heads so far, and what a head needs."""
-        image, pixels = self.channels * self.resolution**2, self.windows * self.tokens
-        padded = self.channels * pixels
-        windows = padded if self.resolution > self.side else 0
-        scores, qk, v = self.tokens * pixels, self.qk_dim * pixels, self.v_dim * pixels
-        moments = [image + 2 * windows, 2 * image + padded]
-        for head in range(self.heads):
-            projected = image + head * v
-            attended = projected + (0 if head == self.heads - 1 else windows)
-            moments.append(projected + windows + 3 * qk + v)
-            moments.append(attended + v + max(2 * scores, scores + v, 2 * qk + scores))
-        outputs = self.heads * v
-        return max(*moments, image + outputs + max(outputs, padded))
+    @override
+    def _head_input(
+        self, ops: OpList, windows: Activation, split: int, outputs: list[Activation]
+    ) -> Activation:
+        """Return the windows: every head reads all channels."""
+        return windows
 
 
 @register
@@ -128,9 +133,12 @@ class GroupAttention(CascadedGroupAttention):
         "evit.group(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
     )
 
-    def traffic_elements(self) -> int:
-        cascade = 3 * min(self.v_dim, self.channels // self.heads) * (self.heads - 1)
-        return super().traffic_elements() - cascade * self.windows * self.tokens
+    @override
+    def _head_input(
+        self, ops: OpList, windows: Activation, split: int, outputs: list[Activation]
+    ) -> Activation:
+        """Append the head's split of the channels; the output of the head before it is not added."""
+        return super()._head_input(ops, windows, split, [])
 
 
 @register
@@ -156,12 +164,6 @@ class PlainQueryAttention(CascadedGroupAttention):
         """Return a kernel size of 0 for every head."""
         return (0,) * self.heads
 
-    def params(self) -> int:
-        return super().params() - 2 * self.qk_dim * self.heads
-
-    def traffic_elements(self) -> int:
-        return super().traffic_elements() - 2 * self.qk_dim * self.heads * self.windows * self.tokens
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -173,18 +175,10 @@ class FeedForward(FfnBlock):
     branches: ClassVar[tuple[str, ...]] = ("feed.project",)
     examples: ClassVar[tuple[str, ...]] = ("evit.feed(c=16,ratio=3)@8",)
 
-    def params(self) -> int:
-        return super().params() - 11 * self.channels
-
-    def macs(self) -> Macs:
-        macs = 2 * self.channels * self.hidden * self.resolution**2
-        return Macs(macs, macs)
-
-    def depthwise_macs(self) -> int:
-        return 0
-
-    def traffic_elements(self) -> int:
-        return (2 * (self.channels + self.hidden) + 3 * self.channels) * self.resolution**2
+    @override
+    def _interact(self, ops: OpList, x: Activation) -> Activation:
+        """Return the input: there is no token interaction."""
+        return x
 
 
 @register
@@ -194,13 +188,8 @@ class LayerNormStem(OverlapStem):
 
     kind: ClassVar[str] = "evit.stem.ln"
     elastic: ClassVar[bool] = False
+    op_list: ClassVar[type[OpList]] = LayerNormOps
     examples: ClassVar[tuple[str, ...]] = ("evit.stem.ln(in=3,out=16)@40",)
-
-    def traffic_elements(self) -> int:
-        return super().traffic_elements() + 2 * sum(self._maps[1:])
-
-    def live_elements(self) -> int:
-        return max(super().live_elements(), 2 * max(self._maps[1:]))
 
 
 @register
@@ -210,13 +199,8 @@ class LayerNormFfn(FfnBlock):
 
     kind: ClassVar[str] = "evit.ffn.ln"
     elastic: ClassVar[bool] = False
+    op_list: ClassVar[type[OpList]] = LayerNormOps
     examples: ClassVar[tuple[str, ...]] = ("evit.ffn.ln(c=16,ratio=3)@8",)
-
-    def traffic_elements(self) -> int:
-        return super().traffic_elements() + 2 * (2 * self.channels + self.hidden) * self.resolution**2
-
-    def live_elements(self) -> int:
-        return max(3 * self.channels, self.channels + 2 * self.hidden) * self.resolution**2
 
 
 @register
@@ -226,19 +210,8 @@ class LayerNormMerging(PatchMerging):
 
     kind: ClassVar[str] = "evit.merge.ln"
     elastic: ClassVar[bool] = False
+    op_list: ClassVar[type[OpList]] = LayerNormOps
     examples: ClassVar[tuple[str, ...]] = ("evit.merge.ln(in=16,out=24)@8",)
-
-    @property
-    def _normed(self) -> tuple[int, int, int]:
-        """Elements of each map that is normalised."""
-        area_in, area_out = self.resolution**2, self.out_resolution**2
-        return self.middle * area_in, self.middle * area_out, self.outputs * area_out
-
-    def traffic_elements(self) -> int:
-        return super().traffic_elements() + 2 * sum(self._normed)
-
-    def live_elements(self) -> int:
-        return max(super().live_elements(), 2 * max(self._normed))
 
 
 @register
@@ -248,21 +221,11 @@ class LayerNormAttention(CascadedGroupAttention):
 
     kind: ClassVar[str] = "evit.cga.ln"
     elastic: ClassVar[bool] = False
+    op_list: ClassVar[type[OpList]] = LayerNormOps
     examples: ClassVar[tuple[str, ...]] = (
         "evit.cga.ln(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
         "evit.cga.ln(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
     )
-
-    def traffic_elements(self) -> int:
-        normed = self.heads * (3 * self.qk_dim + self.v_dim) + self.channels
-        return super().traffic_elements() + 2 * normed * self.windows * self.tokens
-
-    def live_elements(self) -> int:
-        """As with BN, or the first head's values before and behind their norm, with its query and key."""
-        pixels = self.windows * self.tokens
-        image, windows = self.channels * self.resolution**2, self.channels * pixels if self.windows > 1 else 0
-        around = image + (windows if self.heads > 1 else 0)
-        return max(super().live_elements(), around + 2 * (self.qk_dim + self.v_dim) * pixels)
 
 
 @register

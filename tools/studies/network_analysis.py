@@ -18,8 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
-from search.blocks.efficientvit import FfnBlock
-from search.blocks.efficientvit_attention import CascadedGroupAttention
+from search.blocks.efficientvit import CascadedGroupAttention, FfnBlock
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
 from orchestrator.export.lower.calibration import calibration_inputs
 from orchestrator.export.lower.quiet import quiet
-from search.networks.fusion import fuse_for_inference
+from search.networks.layers import fuse_for_inference
 
 if TYPE_CHECKING:
     from orchestrator.export.lower.pt2e import ExtremesObserver, MiddleObserver

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 
-from search.networks.fusion import fuse_for_inference
-from search.networks.layers import ChannelNorm
+from search.networks.layers import ChannelNorm, fuse_for_inference
 
 
 class LinearLayerNorm(nn.Module):

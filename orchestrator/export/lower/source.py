@@ -14,7 +14,7 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.lower.removal import without
 from search.blocks import parse_keys
-from search.blocks.whole import WIDTHS, create_timm, timm_side
+from search.blocks.timm_networks import WIDTHS, create_classifier, native_side
 from search.networks import build_block, build_network, module_of
 from search.spaces import get_arch
 from search.spaces.task_names import TaskName
@@ -240,14 +240,14 @@ def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
     if TaskName.parse(spec.module):
         return _build_timm_task(spec)
     name, _, size = spec.module.removeprefix("timm:").partition("@")
-    native = timm_side(name)
+    native = native_side(name)
     config = timm.get_pretrained_cfg(WIDTHS.get(name, (name, 1.0))[0])
     classes = None
     if spec.weights_path and isinstance(config.classifier, str):
         classes = rows_in(Path(spec.weights_path), f"{config.classifier}.weight")
     side = int(size) if size else native
     try:
-        module = build_seeded(lambda: create_timm(name, side, classes), _seed(spec))
+        module = build_seeded(lambda: create_classifier(name, side, classes), _seed(spec))
         x = torch.randn(1, config.input_size[0], side, side, generator=torch.Generator().manual_seed(0))
         if side != native:
             _check_patches(module, side)

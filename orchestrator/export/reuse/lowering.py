@@ -26,7 +26,7 @@ from orchestrator.export.reuse.fragment import Fragment, FragmentStore, Unit, do
 from orchestrator.export.reuse.splice import Argument, CutError, Spliced, SpliceError, cut, splice
 from search.blocks import FcHead, parse_keys
 from search.networks import build_block
-from search.networks.fusion import fuse_for_inference
+from search.networks.layers import fuse_for_inference
 
 
 def serialize(spliced: Spliced, resolution: int, classes: int) -> bytes:

@@ -22,7 +22,7 @@ from search.dense.training import (
     weights_of,
 )
 from search.networks import build_network
-from search.networks.backbone import is_head
+from search.networks.network import is_head
 from search.spaces import get_space
 from search.spaces.tasks import with_task
 from search.supernet.train.checkpoint import BusyFolderError, only_training

@@ -11,7 +11,7 @@ from torch import nn
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.rewrite import linear_layernorm, spelled_out
 from orchestrator.export.lower.source import build_module
-from search.networks.fusion import fuse_for_inference
+from search.networks.layers import fuse_for_inference
 from tests.support.soak import rest_soaks
 
 TOLERANCE = 1e-4

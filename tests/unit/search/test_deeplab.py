@@ -9,7 +9,7 @@ from torchvision.models.segmentation._utils import _SimpleSegmentationModel
 
 from search.blocks import parse_key
 from search.networks import build_block
-from search.outputs.segment import masks
+from search.outputs.detection import masks
 from tests.support.seeded import seeded
 
 WHOLE = parse_key("deeplab.aspp(in=24,classes=20,mid=256,rate=12)@33")

@@ -15,7 +15,7 @@ from orchestrator.export.lower.source import build_seeded, settle
 from search.blocks import parse_key
 from search.networks import build_block, build_network
 from search.networks.efficientvit import CascadedAttention, DistanceBias
-from search.networks.fusion import fuse_for_inference
+from search.networks.layers import fuse_for_inference
 from search.spaces import get_arch, get_space
 from search.supernet.model.supernet import Supernet
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
-from search.blocks.espnet import dilations
+from search.blocks.efficient_cnns import dilations
 from search.networks import build_block, module_of
-from search.networks.espnet import Pyramid, StridedEesp
+from search.networks.efficient_cnns import Pyramid, StridedEesp
 from search.networks.network import build_group
 from search.spaces import list_published
 

@@ -7,7 +7,7 @@ from torch import nn
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import kinds, parse_key
 from search.networks import build_block, build_network
-from search.networks.fusion import Constant, OfWeights, fuse_for_inference
+from search.networks.layers import Constant, OfWeights, fuse_for_inference
 from search.spaces import get_arch
 
 BN = (nn.BatchNorm1d, nn.BatchNorm2d)

@@ -15,7 +15,7 @@ from luts.format.errors import UsageError
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.networks import module_of
-from search.networks.fusion import fuse_for_inference
+from search.networks.layers import fuse_for_inference
 
 C, SIDE = 16, 8
 X = torch.randn(2, C, SIDE, SIDE, generator=torch.Generator().manual_seed(1))

@@ -106,7 +106,7 @@ def test_own_code_may_ask_registries_while_it_is_imported(tmp_path, monkeypatch)
         ),
         (
             [BLOCK.replace("own.se", "mbconv")],
-            "'mbconv' is registered twice, first in search.blocks.mbconv",
+            "'mbconv' is registered twice, first in search.blocks.mobilenet",
         ),
         (
             [BLOCK.replace('"own.se(c=8,r=4)@7", "own.se(c=16,r=4)@8"', "")],

@@ -6,7 +6,7 @@ from torchvision.models import shufflenet_v2_x1_0
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.networks import build_network
-from search.networks.shufflenet import shuffle_channels
+from search.networks.efficient_cnns import shuffle_channels
 from search.spaces import list_published
 
 

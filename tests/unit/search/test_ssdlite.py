@@ -9,9 +9,14 @@ from torchvision.ops import batched_nms
 
 from search.blocks import count, parse_key
 from search.networks import build_block
-from search.outputs.anchors import default_boxes
-from search.outputs.boxes import decode, encode, intersection_over_union
-from search.outputs.detect import detections, suppressed
+from search.outputs.detection import (
+    decode,
+    default_boxes,
+    detections,
+    encode,
+    intersection_over_union,
+    suppressed,
+)
 from search.spaces.task_heads import ssdlite_ends
 from tests.support.seeded import seeded
 

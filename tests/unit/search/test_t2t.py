@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.networks import module_of
-from search.networks.t2t import SoftSplit
-from search.networks.tokens import sinusoids
+from search.networks.token_transformers import SoftSplit, sinusoids
 
 EXACT: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 

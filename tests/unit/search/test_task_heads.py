@@ -9,11 +9,11 @@ import torch
 
 from luts.format.errors import UsageError
 from search.blocks import boundary_bytes, count, peak_activation_bytes
-from search.blocks.ssdlite import SsdPredict
-from search.blocks.whole_maps import WholeTaskNetwork
+from search.blocks.task_heads import SsdPredict
+from search.blocks.timm_networks import TimmTaskNetwork
 from search.networks import build_network, module_of
-from search.networks.backbone import is_head, load_backbone
-from search.outputs.anchors import default_boxes, levels_of
+from search.networks.network import is_head, load_backbone
+from search.outputs.detection import default_boxes, levels_of
 from search.spaces import arch_from_json, get_arch, get_space, list_spaces
 from search.spaces.tasks import task_of, with_task, without_task
 from search.supernet.model.supernet import Supernet
@@ -65,14 +65,14 @@ def test_a_detector_predicts_on_what_the_stages_hand_out():
 
 def test_costs_on_paper_count_the_outputs_beside_the_maps():
     blocks = get_arch("autovit-xxs-paper.ssdlite3").blocks()
-    backbone = [block for block in blocks if not block.of_task]
-    head = [block for block in blocks if block.of_task]
+    backbone = [block for block in blocks if not block.in_task_head]
+    head = [block for block in blocks if block.in_task_head]
     assert count(blocks)[0] == count(backbone)[0] + count(head)[0]
     maps = sum(block.out_elements for block in backbone)
     extra = sum(block.out_elements for block in head if block.kind == "ssd.extra")
     predictions = sum(6 * side**2 for side in levels_of(blocks)[:-1]) * 8
     assert boundary_bytes(blocks) == 4 * (maps + extra + predictions)
-    alone = max(block.passing_elements() for block in head if isinstance(block, SsdPredict))
+    alone = max(block.live_elements_with_input() for block in head if isinstance(block, SsdPredict))
     assert peak_activation_bytes(head) >= 4 * alone
     held = 6 * 16**2 * 8
     assert peak_activation_bytes(backbone, held) == peak_activation_bytes(backbone) + 4 * held
@@ -104,7 +104,7 @@ def test_the_task_of_an_architecture_and_back():
 def test_networks_of_timm_hand_out_maps_from_stride_16_on(name, channels):
     arch = get_arch(name)
     (block,) = arch.blocks()
-    assert isinstance(block, WholeTaskNetwork)
+    assert isinstance(block, TimmTaskNetwork)
     assert [b.in_channels for b in block.head_blocks if b.kind == "ssd.predict"][: len(channels)] == channels
     with torch.device("meta"):
         network = build_network(arch.blocks()).eval()

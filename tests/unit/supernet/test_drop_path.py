@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from search.blocks import group_blocks, parse_key
 from search.networks import build_group
-from search.networks.attention import attention
+from search.networks.layers import attention
 from search.networks.mobilevit import unfold_patches
 from search.spaces import get_space
 from search.supernet.model.supernet import DropPath, Supernet, leaving_out

@@ -13,7 +13,7 @@ from orchestrator.tasks.dense_scores import evaluate_dense
 from orchestrator.tasks.train_dense import backbone_weights, train_dense
 from search.dense.training import load_run
 from search.networks import build_network
-from search.networks.backbone import is_head
+from search.networks.network import is_head
 from search.spaces.tasks import with_task
 from tests.support.bench import answer, bench
 from tests.support.dense_world import RECIPE, make_world, smallest_backbone

@@ -14,7 +14,7 @@ from orchestrator.tasks.train import train_supernet
 from search.algorithms import Budget, SearchSettings, search
 from search.algorithms.record import LutPin
 from search.networks import build_network
-from search.networks.backbone import load_backbone
+from search.networks.network import load_backbone
 from search.spaces import arch_from_json, get_space
 from search.supernet.model.weights_file import read_weights
 from search.supernet.recipe.recipe import changed, get_recipe

@@ -1,21 +1,31 @@
-"""Networks of timm with a head of detection or segmentation."""
+"""Networks of timm as modules of blocks."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from search.blocks import SideSpec
-from search.blocks.whole_maps import WholeTaskNetwork, as_channels_first, create_timm_maps
-from search.networks.module import module_of
-from search.networks.network import HEAD, run_beside
+from search.blocks.timm_networks import (
+    TimmNetwork,
+    TimmTaskNetwork,
+    as_channels_first,
+    create_backbone,
+    create_classifier,
+)
+from search.networks.network import HEAD, module_of, run_beside
 
 
-class TimmTaskNetwork(nn.Module):
+@module_of.register
+def _(spec: TimmNetwork) -> nn.Module:
+    return create_classifier(spec.network, spec.resolution, spec.classes)
+
+
+class TimmTaskModule(nn.Module):
     """(B, 3, H, W) to what its head gives; see `search.networks.network.Network`."""
 
-    def __init__(self, spec: WholeTaskNetwork):
+    def __init__(self, spec: TimmTaskNetwork):
         super().__init__()
-        self.backbone = create_timm_maps(spec.network, spec.resolution, spec.indices)
+        self.backbone = create_backbone(spec.network, spec.resolution, spec.indices)
         self._earlier = len(spec.indices) - 1
         blocks = spec.head_blocks
         modules = [module_of(block) for block in blocks]
@@ -32,4 +42,4 @@ class TimmTaskNetwork(nn.Module):
         return run_beside(parts[self._earlier :], self._beside[self._earlier :], last, first)
 
 
-module_of.register(WholeTaskNetwork, TimmTaskNetwork)
+module_of.register(TimmTaskNetwork, TimmTaskModule)

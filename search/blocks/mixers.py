@@ -1,0 +1,312 @@
+"""Token mixers: a map in, a map of the same shape out, with neither norm nor residual.
+
+Each reads and writes a map as hybrid networks hand it on, so its own changes of layout are part of its cost.
+Softmax attention: of all tokens, inside windows (Swin), with fewer keys than queries (PVT). Linear time:
+separable (MobileViTv2), additive (SwiftFormer), with a feature map (Katharopoulos). Without attention: pool
+(PoolFormer), filter of frequencies (GFNet), MLP over tokens (MLP-Mixer).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from typing_extensions import override
+
+from luts.format.errors import UsageError
+from search.blocks.ops import Activation, OpList, attention
+from search.blocks.registry import register
+from search.blocks.spec import ChannelKeeping, param
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenMixer(ChannelKeeping):
+    """A mixer of the N = resolution^2 pixels of a map of d channels."""
+
+    elastic: ClassVar[bool] = False
+
+    @property
+    @override
+    def removable(self) -> bool:
+        return True
+
+    @property
+    def tokens(self) -> int:
+        """Pixels N of the map."""
+        return self.resolution**2
+
+    def _to_tokens(self, ops: OpList) -> Activation:
+        """Append the change from a map to tokens (1, N, d)."""
+        return ops.layout(ops.input, 1, self.tokens, self.channels)
+
+    def _to_map(self, ops: OpList, tokens: Activation) -> OpList:
+        """Append the change from tokens to the output map, and return the finished list."""
+        ops.layout(tokens, *self.output_shape)
+        return ops
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadedMixer(TokenMixer):
+    """A mixer whose channels are divided between heads."""
+
+    heads: int = param("heads")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` if heads do not divide the channels."""
+        if self.channels % self.heads:
+            raise UsageError(
+                f"{self.key}: {self.heads} heads do not divide {self.channels} channels; change one of them",
+                code="invalid_block_parameter",
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one head."""
+        return self.channels // self.heads
+
+    def _check_tiling(self, side: int, cells: str) -> None:
+        """Raise `UsageError` if squares of `side` pixels do not tile the map."""
+        if self.resolution % side:
+            raise UsageError(
+                f"{self.key}: {cells} of {side} px do not tile {self.resolution} px; use a multiple of {side}",
+                code="invalid_block_parameter",
+            )
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class MultiHeadAttention(HeadedMixer):
+    """Vaswani et al. 2017, section 3.2; query, key and value have d channels each, and biases."""
+
+    kind: ClassVar[str] = "mix.mha"
+    complexity: ClassVar[str] = "4 N d^2 + 2 N^2 d"
+    examples: ClassVar[tuple[str, ...]] = ("mix.mha(c=16,heads=2)@5", "mix.mha(c=8,heads=2)@8")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+        qkv = ops.linear(self._to_tokens(ops), 3 * d)
+        q, k, v = (ops.layout(qkv, self.heads, n, self.head_dim) for _ in range(3))
+        mixed = ops.layout(attention(ops, ops.elementwise(q), k, v), 1, n, d)
+        return self._to_map(ops, ops.linear(mixed, d))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class WindowAttention(HeadedMixer):
+    """Swin's W-MSA (Liu et al. 2021, equations 2 and 4): w x w windows without a shift, relative biases."""
+
+    kind: ClassVar[str] = "mix.window"
+    complexity: ClassVar[str] = "4 N d^2 + 2 w^2 N d"
+    examples: ClassVar[tuple[str, ...]] = (
+        "mix.window(c=16,heads=2,w=3)@6",
+        "mix.window(c=8,heads=2,w=4)@8",
+    )
+
+    window: int = param("w")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` if heads do not divide the channels or windows do not tile the map."""
+        super().__post_init__()
+        self._check_tiling(self.window, "windows")
+
+    @property
+    def area(self) -> int:
+        """Tokens of a window."""
+        return self.window**2
+
+    @override
+    def ops(self) -> OpList:
+        ops, d, windows = OpList(self.input_shape), self.channels, self.tokens // self.area
+        tokens = ops.copy(ops.copy(ops.input), windows, self.area, d)
+        qkv = ops.linear(tokens, 3 * d)
+        q, k, v = (ops.copy(qkv.view(windows * self.heads, self.area, self.head_dim)) for _ in range(3))
+        bias = (2 * self.window - 1) ** 2 * self.heads
+        mixed = ops.copy(attention(ops, ops.elementwise(q), k, v, bias), windows, self.area, d)
+        return self._to_map(ops, ops.copy(ops.linear(mixed, d)))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SpatialReductionAttention(HeadedMixer):
+    """PVT's SRA (Wang et al. 2021, equations 1 to 3): keys and values come from a map reduced s times a side."""
+
+    kind: ClassVar[str] = "mix.sr"
+    complexity: ClassVar[str] = "3 N d^2 + 2 N d^2 / s^2 + 2 N^2 d / s^2"
+    examples: ClassVar[tuple[str, ...]] = ("mix.sr(c=16,heads=2,s=3)@6", "mix.sr(c=8,heads=2,s=2)@8")
+
+    reduction: int = param("s")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` if heads do not divide the channels or the reduction the side."""
+        super().__post_init__()
+        self._check_tiling(self.reduction, "cells")
+
+    @property
+    def keys(self) -> int:
+        """Tokens of the smaller map."""
+        return self.tokens // self.reduction**2
+
+    @override
+    def ops(self) -> OpList:
+        ops, d, n, keys = OpList(self.input_shape), self.channels, self.tokens, self.keys
+        q = ops.linear(self._to_tokens(ops), d)
+        q = ops.layout(q, self.heads, n, self.head_dim)
+        reduced = ops.patches(ops.input, d, self.reduction, self.reduction)
+        reduced = ops.norm(ops.layout(reduced, 1, keys, d))
+        kv = ops.linear(reduced, 2 * d)
+        k, v = (ops.layout(kv, self.heads, keys, self.head_dim) for _ in range(2))
+        mixed = ops.layout(attention(ops, ops.elementwise(q, traffic=n * d), k, v), 1, n, d)
+        return self._to_map(ops, ops.linear(mixed, d))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SeparableAttention(TokenMixer):
+    """MobileViTv2 (Mehta & Rastegari 2022, section 3.1) over all pixels of the map as one patch position."""
+
+    kind: ClassVar[str] = "mix.separable"
+    complexity: ClassVar[str] = "3 N d^2 + 2 N d"
+    examples: ClassVar[tuple[str, ...]] = ("mix.separable(c=16)@5", "mix.separable(c=8)@8")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+        qkv = ops.conv(ops.input, 1 + 2 * d, bias=True, norm=False)
+        scores = ops.softmax(qkv.view(1, n, 1))
+        context = ops.matmul(qkv.view(1, d, n), scores)
+        values = ops.in_place(ops.layout(qkv, *self.input_shape), traffic=2 * n * d)
+        values = ops.mul(values, context, in_place=True)
+        ops.conv(values, d, bias=True, norm=False)
+        return ops
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class AdditiveAttention(TokenMixer):
+    """SwiftFormer (Shaker et al. 2023, equations 6 to 8), one head of the map's width."""
+
+    kind: ClassVar[str] = "mix.additive"
+    complexity: ClassVar[str] = "4 N d^2 + 5 N d"
+    examples: ClassVar[tuple[str, ...]] = ("mix.additive(c=16)@5", "mix.additive(c=8)@8")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+        tokens = self._to_tokens(ops)
+        query = self._normalised(ops, ops.linear(tokens, d))
+        key = self._normalised(ops, ops.linear(tokens, d))
+        scores = ops.linear(query, 1, bias=False).view(1, 1, n)
+        ops.matmul(scores, scores.view(1, n, 1), traffic=0)
+        scores = ops.in_place(scores, traffic=2 * n)
+        context = ops.matmul(scores, query, traffic=n + n * d)
+        mixed = ops.linear(ops.mul(key, context, traffic=2 * n * d), d)
+        return self._to_map(ops, ops.linear(ops.add(mixed, query), d))
+
+    def _normalised(self, ops: OpList, x: Activation) -> Activation:
+        """Append the division of each token by its length."""
+        length = ops.linear(ops.elementwise(x), 1, trained=False)
+        return ops.mul(x, ops.in_place(length, traffic=2 * length.elements))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class LinearAttention(HeadedMixer):
+    """Katharopoulos et al. 2020, equations 5 to 7: each head multiplies keys by values before queries."""
+
+    kind: ClassVar[str] = "mix.linear"
+    complexity: ClassVar[str] = "4 N d^2 + 2 N d (d / h + 1)"
+    examples: ClassVar[tuple[str, ...]] = ("mix.linear(c=16,heads=2)@5", "mix.linear(c=8,heads=2)@8")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+        heads, head_dim = self.heads, self.head_dim
+        qkv = ops.linear(self._to_tokens(ops), 3 * d)
+        q, k, v = (ops.layout(qkv, heads, n, head_dim) for _ in range(3))
+        q = self._map_features(ops, q)
+        k = ops.layout(self._map_features(ops, k), heads, head_dim, n)
+        # products of keys are small; what is counted is reading queries, keys and values
+        context = ops.matmul(k, v, traffic=2 * n * d)
+        mixed = ops.matmul(q, context, traffic=2 * n * d)
+        total = ops.matmul(q, ops.linear(k, 1, trained=False, traffic=n * d), traffic=n * d)
+        mixed = ops.mul(mixed, total, in_place=True, traffic=2 * n * d)
+        return self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
+
+    def _map_features(self, ops: OpList, x: Activation) -> Activation:
+        """Append elu(x) + 1 as relu(x) + exp(min(x, 0))."""
+        positive = ops.elementwise(x)
+        return ops.add(positive, ops.elementwise(ops.elementwise(x)))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class PoolMixer(TokenMixer):
+    """PoolFormer (Yu et al. 2022, equation 4): average over k x k pixels minus the pixel; no weights, no MACs."""
+
+    kind: ClassVar[str] = "mix.pool"
+    complexity: ClassVar[str] = "k^2 N d additions"
+    examples: ClassVar[tuple[str, ...]] = ("mix.pool(c=16,k=5)@5", "mix.pool(c=8,k=3)@8")
+
+    kernel: int = param("k")
+
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        ops.add(ops.pool(ops.input, self.kernel, 1), ops.input)
+        return ops
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FourierFilter(TokenMixer):
+    """GFNet (Rao et al. 2021, equation 4), the DFT as matrix products, because mobile backends have no FFT."""
+
+    kind: ClassVar[str] = "mix.fourier"
+    complexity: ClassVar[str] = "6 N^1.5 d as matrix products (2 N d log2 N + N d by FFT)"
+    examples: ClassVar[tuple[str, ...]] = ("mix.fourier(c=16)@5", "mix.fourier(c=8)@8")
+
+    @property
+    def frequencies(self) -> int:
+        """Frequencies along the width; the others are conjugates."""
+        return self.resolution // 2 + 1
+
+    @override
+    def ops(self) -> OpList:
+        ops, c, side, kept = OpList(self.input_shape), self.channels, self.resolution, self.frequencies
+        x = ops.linear(ops.input, 2 * kept, trained=False)
+        x = ops.linear(ops.layout(x, 1, c, kept, 2 * side), 2 * side, trained=False)
+        x = self._filter(ops, x)
+        x = ops.linear(x, 2 * side, trained=False)
+        ops.linear(ops.layout(x, 1, c, side, 2 * kept), side, trained=False)
+        return ops
+
+    def _filter(self, ops: OpList, x: Activation) -> Activation:
+        """Append the product of the spectrum with a trained complex weight for each frequency."""
+        _, c, kept, sides = x.shape
+        half = (1, c, kept, sides // 2)
+        real, imag = x.view(*half), ops.layout(x, *half)
+        weights = c * kept * sides // 2
+        by_real, by_imag = ops.elementwise(real, params=weights), ops.elementwise(imag, params=weights)
+        new_real = ops.add(by_real, by_imag)
+        new_imag = ops.add(ops.elementwise(real), ops.elementwise(imag))
+        return ops.concat(new_real, new_imag, axis=3)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class TokenMlp(TokenMixer):
+    """MLP-Mixer (Tolstikhin et al. 2021, equation 1): tokens to `hidden` and back with GELU, shared by channels."""
+
+    kind: ClassVar[str] = "mix.mlp"
+    complexity: ClassVar[str] = "2 N d h"
+    examples: ClassVar[tuple[str, ...]] = ("mix.mlp(c=16,hidden=8)@5", "mix.mlp(c=8,hidden=16)@8")
+
+    hidden: int = param("hidden")
+
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        hidden = ops.linear(ops.input.view(1, self.channels, self.tokens), self.hidden)
+        ops.linear(ops.elementwise(hidden), self.tokens)
+        return ops

@@ -1,0 +1,205 @@
+"""Blocks of detection and segmentation heads: SSDLite, and DeepLabv3 with its whole or a lite head.
+
+SSDLite (Sandler et al. 2018, MobileNetV2, section 6.2) is SSD with separable predictors and extra maps. One
+`ssd.predict` reads each predicted map; an `ssd.extra` halves the last map, so that larger boxes have a map
+too. Layers are those of torchvision's SSDLite320 (Howard et al. 2019, MobileNetV3, section 6.3): ReLU6, six
+boxes a place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from typing_extensions import override
+
+from search.blocks.ops import Activation, OpList
+from search.blocks.registry import register
+from search.blocks.spec import Projecting, SideSpec, conv_out, param
+
+COORDINATES = 4
+"""Offsets of a box: centre x and y, width, height."""
+
+ASPECT_RATIOS = (2.0, 3.0)
+"""Of the default boxes, in addition to squares of two sizes (Liu et al. 2016, SSD, section 2.2)."""
+
+BOXES = 2 + 2 * len(ASPECT_RATIOS)
+"""Default boxes at each place of a map: two squares, and a wide and a tall box of each aspect ratio."""
+
+EXTRA_WIDTHS = (512, 256, 256, 128)
+"""Channels of the extra maps, the largest map first (SSDLite320 and MobileViT)."""
+
+FINEST_SIDE = 4
+"""Smallest side in pixels of the largest map that SSDLite predicts on: 4 x 4 places are few for any objects."""
+
+DEEPLAB_WIDTH = 256
+"""Channels of every DeepLabv3 branch (Chen et al. 2017, section 3.3)."""
+
+DEEPLAB_RATE = 12
+"""Dilation of the first atrous branch; the others have two and three times as much (torchvision, MobileViT)."""
+
+DEEPLAB_LEAST_SIDE = 4
+"""Smallest side in pixels of a map for segmentation: fewer than 4 x 4 places cannot locate anything."""
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SsdPredict(SideSpec):
+    """For each default box logits of the background and of `classes`, then four offsets.
+
+    Logits and offsets have a predictor each: depthwise 3x3 with BN and ReLU6, 1x1 with bias.
+    """
+
+    kind: ClassVar[str] = "ssd.predict"
+    examples: ClassVar[tuple[str, ...]] = (
+        "ssd.predict(in=8,boxes=6,classes=3)@5",
+        "ssd.predict(in=16,boxes=6,classes=10)@4",
+    )
+    elastic: ClassVar[bool] = False
+    in_task_head: ClassVar[bool] = True
+
+    inputs: int = param("in")
+    boxes: int = param("boxes")
+    classes: int = param("classes")
+
+    @property
+    @override
+    def in_channels(self) -> int:
+        return self.inputs
+
+    @property
+    @override
+    def out_channels(self) -> int:
+        return self.classes + 1 + COORDINATES
+
+    @property
+    @override
+    def output_shape(self) -> tuple[int, ...]:
+        return (1, self.boxes * self.resolution**2, self.out_channels)
+
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        logits = self._predict(ops, self.classes + 1)
+        offsets = self._predict(ops, COORDINATES)
+        ops.concat(logits, offsets, axis=2)
+        return ops
+
+    def _predict(self, ops: OpList, values: int) -> Activation:
+        """Append a predictor of so many values a box, and their change of layout to (1, places, values)."""
+        y = ops.conv(ops.depthwise(ops.input, 3), self.boxes * values, bias=True, norm=False)
+        return ops.copy(y, 1, self.boxes * self.resolution**2, values)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SsdExtra(Projecting):
+    """1x1 to half of `outputs`, depthwise 3x3 of stride 2, 1x1; each with BN and ReLU6."""
+
+    kind: ClassVar[str] = "ssd.extra"
+    examples: ClassVar[tuple[str, ...]] = ("ssd.extra(in=8,out=16)@5", "ssd.extra(in=16,out=32)@8")
+    elastic: ClassVar[bool] = False
+    in_task_head: ClassVar[bool] = True
+
+    @property
+    @override
+    def out_resolution(self) -> int:
+        return conv_out(self.resolution, 2)
+
+    @property
+    def middle(self) -> int:
+        """Channels of the depthwise convolution."""
+        return self.outputs // 2
+
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        ops.conv(ops.depthwise(ops.conv(ops.input, self.middle), 3, 2), self.outputs)
+        return ops
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationHead(Projecting):
+    """`inputs` channels to logits of the background and of `classes` at every place of the map."""
+
+    in_task_head: ClassVar[bool] = True
+
+    @property
+    @override
+    def out_channels(self) -> int:
+        return self.outputs + 1
+
+    def _pool_image(self, ops: OpList, width: int) -> Activation:
+        """Append image pooling and its two 1x1 convolutions: (1, width)."""
+        pooled = ops.linear(ops.mean(ops.input), width, bias=False)
+        return ops.linear(ops.in_place(pooled, params=2 * width), width, bias=False)
+
+    def _join(self, ops: OpList, branches: Activation, pooled: Activation) -> Activation:
+        """Append a 1x1 convolution of the branches, the sum with what was pooled, and BN."""
+        width = pooled.shape[1]
+        y = ops.conv(branches, width, norm=False)
+        return ops.in_place(ops.add(y, pooled, traffic=2 * y.elements), params=2 * width)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class DeepLabLite(SegmentationHead):
+    """DeepLabv3 without its atrous branches (Sandler et al. 2018, section 6.3).
+
+    1x1 convolution and image pooling, joined by a 1x1 convolution, classifier. Convolutions but the last have
+    BN and ReLU. The joining convolution of both branches is written as two.
+    """
+
+    kind: ClassVar[str] = "deeplab.lite"
+    examples: ClassVar[tuple[str, ...]] = (
+        "deeplab.lite(in=8,classes=3,mid=16)@5",
+        "deeplab.lite(in=16,classes=10,mid=32)@4",
+    )
+    elastic: ClassVar[bool] = False
+
+    outputs: int = param("classes")
+    middle: int = param("mid")
+
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        pooled = self._pool_image(ops, self.middle)
+        y = self._join(ops, ops.conv(ops.input, self.middle), pooled)
+        ops.conv(y, self.out_channels, bias=True, norm=False)
+        return ops
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class DeepLab(SegmentationHead):
+    """DeepLabv3's head (Chen et al. 2017) as in torchvision: atrous spatial pyramid pooling, 3x3, classifier.
+
+    1x1, three atrous 3x3 and image pooling are joined by a 1x1 convolution. `rate` is the dilation of the
+    first atrous convolution; the others have two and three times as much.
+    """
+
+    kind: ClassVar[str] = "deeplab.aspp"
+    examples: ClassVar[tuple[str, ...]] = (
+        "deeplab.aspp(in=8,classes=3,mid=16,rate=1)@5",
+        "deeplab.aspp(in=16,classes=10,mid=32,rate=2)@7",
+    )
+    elastic: ClassVar[bool] = False
+
+    outputs: int = param("classes")
+    middle: int = param("mid")
+    rate: int = param("rate")
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Dilations of the atrous convolutions."""
+        return (self.rate, 2 * self.rate, 3 * self.rate)
+
+    @override
+    def ops(self) -> OpList:
+        ops, width = OpList(self.input_shape), self.middle
+        pooled = self._pool_image(ops, width)
+        branches = [ops.conv(ops.input, width)]
+        branches += [ops.conv(ops.input, width, 3, dilation=rate) for rate in self.rates]
+        y = ops.conv(self._join(ops, ops.concat(*branches), pooled), width, 3)
+        ops.conv(y, self.out_channels, bias=True, norm=False)
+        return ops

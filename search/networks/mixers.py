@@ -1,0 +1,235 @@
+"""Mixers whose cost grows with a product of tokens: all with all, inside windows, or with fewer keys."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.blocks import mixers as specs
+from search.networks.layers import RelativeBias, attend, attention, join_heads, split_heads, to_map, to_tokens
+from search.networks.network import module_of
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention of all tokens (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_map(self.proj(attention(self.qkv(to_tokens(x)), self.heads)), x.shape[2])
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside windows that do not overlap, with Swin's relative bias."""
+
+    def __init__(self, channels: int, heads: int, window: int):
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.bias = RelativeBias(window, heads)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        side, rows, columns = self.window, height // self.window, width // self.window
+        x = x.permute(0, 2, 3, 1).reshape(batch * rows, side, columns, side, channels)
+        x = x.permute(0, 2, 1, 3, 4).reshape(batch * rows * columns, side * side, channels)
+        x = self.proj(attention(self.qkv(x), self.heads, self.bias()))
+        x = x.reshape(batch * rows, columns, side, side, channels).permute(0, 2, 1, 3, 4)
+        return x.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+class SpatialReductionAttention(nn.Module):
+    """Queries of all tokens, keys and values of a map that a strided convolution made smaller (PVT)."""
+
+    def __init__(self, channels: int, heads: int, reduction: int):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.sr = nn.Conv2d(channels, channels, reduction, reduction)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (q,) = split_heads(self.q(to_tokens(x)), 1, self.heads)
+        k, v = split_heads(self.kv(self.norm(to_tokens(self.sr(x)))), 2, self.heads)
+        return to_map(self.proj(attend(q, k, v, self.heads)), x.shape[2])
+
+
+module_of.register(specs.MultiHeadAttention, lambda spec: MultiHeadAttention(spec.channels, spec.heads))
+module_of.register(
+    specs.WindowAttention, lambda spec: WindowAttention(spec.channels, spec.heads, spec.window)
+)
+module_of.register(
+    specs.SpatialReductionAttention,
+    lambda spec: SpatialReductionAttention(spec.channels, spec.heads, spec.reduction),
+)
+
+
+class PoolMixer(nn.Module):
+    """PoolFormer (Yu et al. 2022, equation 4): average over a neighbourhood, without what it is the average at."""
+
+    def __init__(self, kernel: int):
+        super().__init__()
+        self.pool = nn.AvgPool2d(kernel, stride=1, padding=kernel // 2, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.pool(x) - x
+        return mixed
+
+
+class FourierFilter(nn.Module):
+    """GFNet's global filter (Rao et al. 2021, equation 4): 2-D DFT, a complex weight a frequency, inverse DFT.
+
+    Mobile backends have neither complex numbers nor FFT, so the orthonormal DFT of each dimension is a real
+    matrix product on real and imaginary parts side by side. A real map's spectrum is symmetric: as
+    `torch.fft.rfft2`, only side // 2 + 1 frequencies are kept along the width.
+    """
+
+    widths: Tensor
+    heights: Tensor
+    heights_back: Tensor
+    widths_back: Tensor
+
+    def __init__(self, channels: int, side: int):
+        super().__init__()
+        self.kept = kept = side // 2 + 1
+        self.real = nn.Parameter(0.02 * torch.randn(channels, kept, side))
+        self.imag = nn.Parameter(0.02 * torch.randn(channels, kept, side))
+        cos, sin = _waves(side)
+        both = torch.tensor([1.0 if k in (0, side / 2) else 2.0 for k in range(kept)])
+        self._constant("widths", torch.cat((cos[:kept], -sin[:kept])))
+        self._constant("heights", torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))))
+        self._constant("heights_back", torch.cat((torch.cat((cos, -sin), 1), torch.cat((sin, cos), 1))))
+        self._constant("widths_back", torch.cat((cos[:, :kept] * both, -sin[:, :kept] * both), 1))
+
+    def _constant(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, _ = x.shape
+        kept = self.kept
+        x = F.linear(x, self.widths).reshape(batch * channels, height, 2, kept).permute(0, 3, 2, 1)
+        x = F.linear(x.reshape(batch, channels, kept, 2 * height), self.heights)
+        real, imag = x[..., :height], x[..., height:]
+        x = torch.cat((real * self.real - imag * self.imag, real * self.imag + imag * self.real), -1)
+        x = F.linear(x, self.heights_back).reshape(batch * channels, kept, 2, height).permute(0, 3, 2, 1)
+        return F.linear(x.reshape(batch, channels, height, 2 * kept), self.widths_back)
+
+
+def _waves(side: int) -> tuple[Tensor, Tensor]:
+    """cos and sin (side, side) of 2 pi j k / side over sqrt(side): real part and minus the imaginary part of the
+    orthonormal DFT."""
+    place = torch.arange(side, dtype=torch.float64)
+    angle = 2 * torch.pi * torch.outer(place, place) / side
+    return (angle.cos() * side**-0.5).float(), (angle.sin() * side**-0.5).float()
+
+
+class TokenMlp(nn.Module):
+    """Token mixing of MLP-Mixer (Tolstikhin et al. 2021, equation 1): an MLP over tokens, shared by channels."""
+
+    def __init__(self, tokens: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(tokens, hidden)
+        self.fc2 = nn.Linear(hidden, tokens)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.fc2(F.gelu(self.fc1(x.flatten(2))))
+        return mixed.reshape(x.shape)
+
+
+module_of.register(specs.PoolMixer, lambda spec: PoolMixer(spec.kernel))
+module_of.register(specs.FourierFilter, lambda spec: FourierFilter(spec.channels, spec.resolution))
+module_of.register(specs.TokenMlp, lambda spec: TokenMlp(spec.tokens, spec.hidden))
+
+
+NORM_EPS = 1e-12
+"""Smallest norm that is divided by, as in `torch.nn.functional.normalize`."""
+
+
+class SeparableAttention(nn.Module):
+    """MobileViTv2 (Mehta & Rastegari 2022, section 3.1): one channel of scores weighs keys into a context."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.qkv = nn.Conv2d(channels, 1 + 2 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(x)
+        q, k, v = qkv[:, :1], qkv[:, 1 : 1 + channels], qkv[:, 1 + channels :]
+        scores = q.reshape(batch, 1, height * width).softmax(-1)
+        context = torch.bmm(k.reshape(batch, channels, height * width), scores.transpose(1, 2))
+        out: Tensor = self.out(v.relu() * context.reshape(batch, channels, 1, 1))
+        return out
+
+
+class AdditiveAttention(nn.Module):
+    """SwiftFormer's efficient additive attention (Shaker et al. 2023, equations 6 to 8), one head.
+
+    Norms and sums over tokens are matrix products, which XNNPACK has; it has no `sum`.
+    """
+
+    ones: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = channels**-0.5
+        self.to_query = nn.Linear(channels, channels)
+        self.to_key = nn.Linear(channels, channels)
+        self.score = nn.Linear(channels, 1, bias=False)
+        self.proj = nn.Linear(channels, channels)
+        self.final = nn.Linear(channels, channels)
+        self.register_buffer("ones", torch.ones(1, channels), persistent=False)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """Each token of unit length."""
+        return x / F.linear(x * x, self.ones).sqrt().clamp(min=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = to_tokens(x)
+        query = self._normalised(self.to_query(tokens))
+        key = self._normalised(self.to_key(tokens))
+        scores = (self.score(query) * self.scale).transpose(1, 2)
+        length = torch.bmm(scores, scores.transpose(1, 2)).sqrt().clamp(min=NORM_EPS)
+        context = torch.bmm(scores / length, query)
+        return to_map(self.final(self.proj(context * key) + query), x.shape[2])
+
+
+def _features(x: Tensor) -> Tensor:
+    """elu(x) + 1, written without `elu`, which ExecuTorch's XNNPACK backend leaves outside of delegates."""
+    return x.relu() + x.clamp(max=0).exp()
+
+
+class LinearAttention(nn.Module):
+    """Katharopoulos et al. 2020, equation 5, feature map elu(x) + 1 (equation 7): keys times values first."""
+
+    ones: Tensor
+
+    def __init__(self, channels: int, heads: int, tokens: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.register_buffer("ones", torch.ones(1, tokens), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = split_heads(self.qkv(to_tokens(x)), 3, self.heads)
+        q, k = _features(q), _features(k).transpose(1, 2)
+        mixed = torch.bmm(q, torch.bmm(k, v)) / torch.bmm(q, F.linear(k, self.ones))
+        return to_map(self.proj(join_heads(mixed, self.heads)), x.shape[2])
+
+
+module_of.register(specs.SeparableAttention, lambda spec: SeparableAttention(spec.channels))
+module_of.register(specs.AdditiveAttention, lambda spec: AdditiveAttention(spec.channels))
+module_of.register(
+    specs.LinearAttention, lambda spec: LinearAttention(spec.channels, spec.heads, spec.tokens)
+)

@@ -1,0 +1,176 @@
+"""Default boxes of SSD (Liu et al. 2016, section 2.2), in the order of a detector's output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from search.blocks import BlockSpec
+from search.blocks.task_heads import ASPECT_RATIOS, COORDINATES, SsdPredict
+from search.blocks.timm_networks import TimmTaskNetwork
+
+SMALLEST, LARGEST = 0.2, 0.95
+"""Scale of the boxes of the first and of the last map, as a part of the image (MobileNetV2's and torchvision's)."""
+
+
+def levels_of(blocks: Iterable[BlockSpec]) -> tuple[int, ...]:
+    """Sides in pixels of the maps that a network predicts on; none where it is not a detector."""
+    levels: list[int] = []
+    for block in blocks:
+        if isinstance(block, TimmTaskNetwork):
+            levels += levels_of(block.head_blocks)
+        elif isinstance(block, SsdPredict):
+            levels.append(block.resolution)
+    return tuple(levels)
+
+
+def default_boxes(levels: Sequence[int]) -> Tensor:
+    """(A, 4): centre x and y, width, height as parts of the image, map by map, row by row, place by place.
+
+    Scales grow evenly from map to map. At each place: a square of its map's scale, a square of the geometric mean
+    of that and the next map's, and for each aspect ratio a lying and a standing box of the scale's area.
+    """
+    steps = max(len(levels) - 1, 1)
+    scales = [SMALLEST + (LARGEST - SMALLEST) * level / steps for level in range(len(levels))] + [1.0]
+    boxes: list[Tensor] = []
+    for level, side in enumerate(levels):
+        scale, between = scales[level], math.sqrt(scales[level] * scales[level + 1])
+        sizes = [(scale, scale), (between, between)]
+        for ratio in ASPECT_RATIOS:
+            long, short = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
+            sizes += [(long, short), (short, long)]
+        centres = (torch.arange(side) + 0.5) / side
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        places = torch.stack((x, y), -1).reshape(-1, 1, 2).expand(-1, len(sizes), 2)
+        shapes = torch.tensor(sizes).clamp(max=1.0).expand(side * side, -1, 2)
+        boxes.append(torch.cat((places, shapes), -1).reshape(-1, 4))
+    return torch.cat(boxes)
+
+
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+"""Of the offsets of centre x and y, width, height: the inverse of SSD's variances 0.1 and 0.2."""
+
+MOST_GROWTH = math.log(1000.0 / 16.0)
+"""Largest logarithm of a box's size over its default box's, so that an untrained network's boxes stay finite."""
+
+
+def encode(boxes: Tensor, default: Tensor) -> Tensor:
+    """Offsets (N, 4) of boxes (N, 4) as left, top, right, bottom from default boxes (N, 4) as centre and size.
+
+    All are parts of the image. Boxes must have a width and a height.
+    """
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    centres = boxes[..., :2] + 0.5 * sizes
+    moved = (centres - default[..., :2]) / default[..., 2:]
+    grown = (sizes / default[..., 2:]).log()
+    return torch.cat((moved, grown), -1) * boxes.new_tensor(WEIGHTS)
+
+
+def decode(offsets: Tensor, default: Tensor) -> Tensor:
+    """Boxes (..., A, 4) as left, top, right, bottom, not cut at the image's edges; the inverse of `encode`."""
+    offsets = offsets / offsets.new_tensor(WEIGHTS)
+    centres = offsets[..., :2] * default[..., 2:] + default[..., :2]
+    sizes = offsets[..., 2:].clamp(max=MOST_GROWTH).exp() * default[..., 2:]
+    return torch.cat((centres - 0.5 * sizes, centres + 0.5 * sizes), -1)
+
+
+def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
+    """(N, M) of boxes (N, 4) and (M, 4) as left, top, right, bottom."""
+    low = torch.maximum(first[:, None, :2], second[None, :, :2])
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
+    return shared / (areas[0][:, None] + areas[1][None, :] - shared).clamp(min=1e-12)
+
+
+LEAST_SCORE, MOST_OVERLAP, CANDIDATES, MOST_DETECTIONS = 0.001, 0.55, 300, 300
+"""Of torchvision's SSDLite320: of a box that is looked at, between two that are kept, looked at of each class, kept
+in an image."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, the highest score first.
+
+    Attributes:
+        boxes: (N, 4) as left, top, right, bottom, parts of the image.
+        scores: (N,).
+        labels: (N,) from 1; 0 is the background.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+@torch.no_grad()
+def detections(
+    output: Tensor,
+    default: Tensor,
+    *,
+    score: float = LEAST_SCORE,
+    overlap: float = MOST_OVERLAP,
+    candidates: int = CANDIDATES,
+    most: int = MOST_DETECTIONS,
+) -> list[Detections]:
+    """What a detector found in each image.
+
+    Args:
+        output: (B, A, classes + 1 + 4) of the network.
+        default: (A, 4) of `default_boxes`.
+        score: Boxes below it are left out.
+        overlap: Of two boxes of a class that overlap by more than this part of their union, the better is kept.
+        candidates: Boxes of each class that are looked at, the best ones.
+        most: Detections of an image.
+    """
+    default = default.to(output.device)
+    scores = output[..., :-COORDINATES].float().softmax(-1)
+    boxes = decode(output[..., -COORDINATES:].float(), default).clamp(0.0, 1.0)
+    return [
+        _of_image(own, places, score, overlap, candidates, most)
+        for own, places in zip(scores, boxes, strict=True)
+    ]
+
+
+def _of_image(
+    scores: Tensor, boxes: Tensor, least: float, overlap: float, candidates: int, most: int
+) -> Detections:
+    best, places = scores[:, 1:].topk(min(candidates, len(scores)), 0)
+    place, label = (best > least).nonzero(as_tuple=True)
+    own, where = best[place, label], places[place, label]
+    order = own.argsort(descending=True, stable=True)
+    own, where, label = own[order], where[order], label[order] + 1
+    kept = suppressed(boxes[where], label, overlap)[:most]
+    return Detections(boxes[where][kept], own[kept], label[kept])
+
+
+def suppressed(boxes: Tensor, labels: Tensor, overlap: float) -> Tensor:
+    """Places of the boxes that non-maximum suppression keeps, class by class; boxes come with the best first.
+
+    A box goes where a kept one before it, of its class, overlaps it by more than `overlap`.
+    """
+    kept: list[Tensor] = []
+    for label in sorted(set(labels.tolist())):
+        places = (labels == label).nonzero().flatten()
+        shared = (intersection_over_union(boxes[places], boxes[places]) > overlap).cpu().numpy()
+        alive = [True] * len(places)
+        for index in range(len(places)):
+            if alive[index]:
+                for other in shared[index, index + 1 :].nonzero()[0]:
+                    alive[index + 1 + int(other)] = False
+        kept.append(places[torch.tensor(alive, device=places.device)])
+    return torch.cat(kept).sort().values if kept else labels.new_zeros(0, dtype=torch.long)
+
+
+@torch.no_grad()
+def masks(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, classes + 1, h, w) of the network -> (B, H, W), the class of each pixel; 0 is the background.
+
+    Logits are stretched to `size` bilinearly before the largest is taken, as torchvision's DeepLabv3 does.
+    """
+    return F.interpolate(output, size, mode="bilinear", align_corners=False).argmax(1)

@@ -73,8 +73,8 @@ def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:
 def peak_activation_bytes(blocks: Sequence[BlockSpec], outputs: int = 0) -> int:
     """Return the most bytes of activations that are in memory at once; a perfect memory plan needs no more.
 
-    It is the largest `live_elements` of the blocks. Around an enclosed block, the elements that its shell holds count
-    too; after a side block, so does its output.
+    It is the largest `live_elements` of the blocks. Around an enclosed block, the elements that its shell holds
+    count too; after a side block, so does its output.
 
     Args:
         blocks: In order of execution.

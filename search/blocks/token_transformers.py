@@ -244,7 +244,8 @@ class CeitStem(PooledStem):
 class CeitLayer(TokenLayer):
     """CeiT's layer (Yuan et al. 2021, equations 5 to 10): attention, then LeFF.
 
-    LeFF (locally enhanced feed-forward) is 1x1, depthwise 3x3 and 1x1 convolutions with bias and BN on the tokens as a map.
+    LeFF (locally enhanced feed-forward) is 1x1, depthwise 3x3 and 1x1 convolutions with bias and BN on the
+    tokens as a map.
     """
 
     kind: ClassVar[str] = "ceit.layer"

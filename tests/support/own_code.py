@@ -10,14 +10,14 @@ from unittest import mock
 import search.networks  # noqa: F401 - own code brings torch, which can't be forgotten and loaded again
 from search.algorithms.objectives import OBJECTIVES
 from search.algorithms.study import STRATEGIES
-from search.blocks import registry as blocks
+from search.blocks.registry import KINDS
 from search.spaces import family, plugins, registry
 
 BLOCK = """
 import dataclasses
 from typing import ClassVar
 
-from search.blocks import BlockSpec, Macs, param, register
+from search.blocks import BlockSpec, OpList, param, register
 
 
 @register
@@ -45,18 +45,11 @@ class SqueezeExcite(BlockSpec):
     def squeezed(self):
         return self.channels // self.reduction
 
-    def params(self):
-        return 2 * self.channels * self.squeezed + self.squeezed + self.channels
-
-    def macs(self):
-        macs = 2 * self.channels * self.squeezed
-        return Macs(macs, macs)
-
-    def traffic_elements(self):
-        return 3 * self.out_elements + 6 * self.channels + 4 * self.squeezed
-
-    def live_elements(self):
-        return 2 * self.out_elements + self.channels
+    def ops(self):
+        ops = OpList(self.input_shape)
+        gate = ops.linear(ops.linear(ops.mean(ops.input), self.squeezed), self.channels)
+        ops.mul(ops.input, ops.elementwise(gate))
+        return ops
 """
 
 MODULE = """
@@ -134,7 +127,7 @@ def write_own_code(folder: Path, *parts: str) -> Path:
 @contextlib.contextmanager
 def own_code_forgotten() -> Iterator[None]:
     """Begin without any code of a user's own, and forget afterwards what was imported and registered."""
-    tables = blocks._KINDS, family._STAGES, family._SLOTS, family._HEADS, registry._SPACES, registry._ARCHS
+    tables = KINDS.items, family._STAGES, family._SLOTS, family._HEADS, registry._SPACES, registry._ARCHS
     with contextlib.ExitStack() as stack:
         for table in (*tables, STRATEGIES.items, OBJECTIVES.items, os.environ):
             stack.enter_context(mock.patch.dict(table))

@@ -125,20 +125,6 @@ def test_splits_share_the_channels_evenly():
     assert block.windows == 4
 
 
-@pytest.mark.parametrize(
-    ("key", "reason"),
-    [
-        ("evit.cga(c=16,heads=3,qk=4,v=8,kernels=53,window=7)@10", "3 heads, not 53"),
-        ("evit.cga(c=16,heads=2,qk=4,v=8,kernels=54,window=7)@10", "odd digit"),
-        ("evit.cga(c=1,heads=2,qk=4,v=8,kernels=55,window=7)@10", "can't share 1 channels"),
-    ],
-)
-def test_attention_that_cannot_be_is_refused_in_one_line(key, reason):
-    with pytest.raises(UsageError, match=reason) as refused:
-        parse_key(key)
-    assert "\n" not in str(refused.value)
-
-
 def test_sandwiches_share_their_attention_whatever_the_number_of_ffns():
     supernet = Supernet(get_space("efficientvit-nano"))
     rows = tuple(tuple(max(v) for _, v in stage.choices) for stage in supernet.space.stages)

@@ -10,7 +10,7 @@ from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.blocks.efficient_cnns import dilations
 from search.networks import build_block, module_of
-from search.networks.efficient_cnns import Pyramid, StridedEesp
+from search.networks.efficient_cnns import StridedEesp
 from search.networks.network import build_group
 from search.spaces import list_published
 
@@ -100,15 +100,3 @@ def test_units_run_at_the_level_of_their_width():
     assert all(trunk.encloses(unit) for unit in units)
     assert not trunk.encloses(parse_key("espnet.eesp(c=192,dil=4)@14"))
     assert build_group((trunk, *units)).of_level == [[], [0, 1, 2], [3, 4, 5, 6, 7, 8, 9], [10, 11, 12]]
-
-
-def test_pyramid_costs_by_hand():
-    """96 to 96 channels at 28 px: 24 reduced."""
-    pyramid = Pyramid(96, 96, 4)
-    convolutions = 96 // 4 * 24 + 4 * 24 * 9 + 96 // 4 * 96
-    norms_and_slopes = 3 * 24 + 3 * 96 + 2 * 96
-    assert sum(p.numel() for p in pyramid.parameters()) == convolutions + norms_and_slopes
-    spec = parse_key("espnet.eesp(c=96,dil=4)@28")
-    assert spec.params() == convolutions + norms_and_slopes + 96
-    assert spec.macs().total == convolutions * 28**2
-    assert spec.depthwise_macs() == 4 * 24 * 9 * 28**2

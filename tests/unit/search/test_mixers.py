@@ -11,7 +11,6 @@ from timm.models.swiftformer import EfficientAdditiveAttention
 from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
 from timm.models.vision_transformer import Attention as VitAttention
 
-from luts.format.errors import UsageError
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.networks import module_of
@@ -129,22 +128,3 @@ def test_token_mlp_is_mixers():
     hidden = theirs.fc1.out_features
     module = copied(f"mix.mlp(c={C},hidden={hidden})@{SIDE}", theirs)
     check_equal(module, theirs(X.flatten(2)).reshape(X.shape))
-
-
-@pytest.mark.parametrize(
-    ("key", "reason"),
-    [
-        ("mix.window(c=16,heads=2,w=7)@16", r"windows of 7 px do not tile 16 px"),
-        ("mix.sr(c=16,heads=2,s=4)@6", r"cells of 4 px do not tile 6 px"),
-        ("mix.linear(c=16,heads=3)@8", r"16 channels do not make 3 equal heads"),
-    ],
-)
-def test_a_map_that_does_not_fit_is_refused_in_one_line(key, reason):
-    with pytest.raises(UsageError, match=reason):
-        parse_key(key)
-
-
-def test_costs_of_attention_by_hand():
-    """4 N d^2 + 2 N^2 d of complexity's column, and window attention's 2 w^2 N d."""
-    assert parse_key("mix.mha(c=16,heads=2)@8").macs().total == 4 * 64 * 16**2 + 2 * 64**2 * 16
-    assert parse_key("mix.window(c=16,heads=2,w=4)@8").macs().total == 4 * 64 * 16**2 + 2 * 16 * 64 * 16

@@ -4,7 +4,6 @@ import torch
 from torchvision.models import shufflenet_v2_x1_0
 
 from orchestrator.export.lower.source import build_seeded
-from search.blocks import parse_key
 from search.networks import build_network
 from search.networks.efficient_cnns import shuffle_channels
 from search.spaces import list_published
@@ -34,13 +33,3 @@ def test_macs_are_the_papers():
 def test_channels_of_two_halves_alternate():
     x = torch.arange(6.0).reshape(1, 6, 1, 1)
     assert shuffle_channels(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
-
-
-def test_costs_by_hand():
-    splits, strided = (
-        parse_key("shufflenet.unit(in=8,out=8,s=1)@5"),
-        parse_key("shufflenet.unit(in=6,out=8,s=2)@5"),
-    )
-    assert splits.params() == 4 * 4 + 9 * 4 + 4 * 4 + 3 * 8
-    assert splits.depthwise_macs() == 9 * 4 * 25
-    assert strided.macs().total == 6 * 4 * 25 + (9 * 4 + 4 * 4) * 9 + (9 * 6 + 6 * 4) * 9

@@ -156,7 +156,7 @@ def test_weights_of_another_backbone_are_refused_and_nothing_changes():
             r"timm:resnet18 at 64 px: deeplablite needs a last map of at least 4 px, the backbone's has 2 px; "
             r"take a larger resolution",
         ),
-        ("timm:mobilenetv1_075.ssdlite", r"timm:mobilenetv1_075 hands out no maps: .*"),
+        ("timm:mobilenetv1_075.ssdlite", r"timm:mobilenetv1_075 outputs no feature maps; .*"),
         ("mobilevit-xxs.ssdheavy", r"unknown architecture 'mobilevit-xxs\.ssdheavy'; .*"),
     ],
 )

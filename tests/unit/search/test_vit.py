@@ -108,18 +108,6 @@ def test_images_of_a_batch_do_not_meet():
     torch.testing.assert_close(network(images), alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("key", "reason"),
-    [
-        ("vit.tome(d=16,heads=2,ratio=2,n=17,r=9)@4", "9 tokens are merged but 8 can be; lower r"),
-        ("vit.evit(d=16,heads=2,ratio=2,n=17,k=16)@4", "16 of 16 tokens are kept, none is left to fuse"),
-    ],
-)
-def test_more_tokens_than_there_are_is_refused(key, reason):
-    with pytest.raises(UsageError, match=reason):
-        parse_key(key)
-
-
 def test_layers_that_do_not_follow_are_refused():
     blocks = parse_keys(("vit.shell(d=16)@4", "vit.layer(d=16,heads=2,ratio=2,n=16)@4"))
     with pytest.raises(UsageError, match="gets 17 tokens"):

@@ -1,96 +1,120 @@
-"""Entry point of `bench`: commands, and one line and an exit code for every expected error."""
+"""The command line `bench`: loads the command that is called; every expected error is one line and an exit code."""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import itertools
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from typer.core import TyperGroup
 
-from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, first_problem, is_out_of_memory
-from luts.format.provenance import package_version
-from orchestrator.cli import (
-    agent,
-    arch,
-    blocks,
-    breakdown,
-    bundle,
-    cache,
-    compare,
-    devices,
-    doctor,
-    export,
-    fleet,
-    lut,
-    measure,
-    native,
-    profile,
-    report,
-    runs,
-    search,
-    sensitivity,
-    space,
-    train,
-    validate,
-)
-from orchestrator.cli import eval as evaluation
-from orchestrator.cli.exit_codes import INTERRUPTED, exit_code
-from orchestrator.cli.output import say
-from orchestrator.cli.stop import last_words
-from search.spaces.plugins import load_plugins
+from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, UsageError, first_problem, is_out_of_memory
+from orchestrator.cli.commands import COMMANDS, MOVED, root_help
 
 OLD_SPELLINGS = {"out": "output", "picture": "output"}
-"""Options that were called otherwise before; in no help."""
+"""Former names of options, which are still accepted."""
+
+ANYWHERE = (
+    "With any command: --debug shows the traceback of an error, --import FILE.py adds code of your own."
+)
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """The commands by name; a command's module is imported when it is looked up."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded |= _load(COMMANDS[name].module, name)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+
+def _load(module_name: str, name: str) -> dict[str, Any]:
+    """Import a module and return its commands: those it registers, or the group that its `app` is."""
+    module = importlib.import_module(f"orchestrator.cli.{module_name}")
+    if hasattr(module, "register"):
+        application = typer.Typer(callback=lambda: None)
+        module.register(application)
+        commands = dict(typer.main.get_group(application).commands)
+    else:
+        commands = {name: typer.main.get_group(module.app)}
+        commands[name].name = name
+    for command in commands.values():
+        for inner in (command, *getattr(command, "commands", {}).values()):
+            if not hasattr(inner, "commands"):
+                inner.epilog = f"{inner.epilog}\n\n{ANYWHERE}" if inner.epilog else ANYWHERE
+    return commands
+
+
+class BenchGroup(TyperGroup):
+    """`bench` itself: commands are imported on use, and a mode of a command is named by a second word."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = LazyCommands()
+
+    def list_commands(self, _context: Any) -> list[str]:
+        """Return all names; overridden because the base class loads each command."""
+        return list(COMMANDS)
+
+    def resolve_command(self, context: Any, args: list[str]) -> Any:
+        """Return the command that arguments begin with.
+
+        Raises:
+            UsageError: an option that has become a command of its own.
+        """
+        words = " ".join(args[:2])
+        if words in COMMANDS:
+            args = [words, *args[2:]]
+        for argument in args[1:]:
+            flag = argument.partition("=")[0]
+            if new := MOVED.get(args[0], {}).get(flag):
+                raise UsageError(
+                    f"bench {args[0]} {flag} is a command of its own now: {new}", code="moved_option"
+                )
+        return super().resolve_command(context, args)
+
+    def format_help(self, _context: Any, _formatter: Any) -> None:
+        """Print the help from the static table of commands."""
+        print(root_help())
+
 
 app = typer.Typer(
     name="bench",
+    cls=BenchGroup,
     context_settings={"token_normalize_func": lambda name: OLD_SPELLINGS.get(name, name)},
-    help="Milliseconds per building block of a mobile vision network, and the search that uses them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(space.app, name="space")
-app.add_typer(arch.app, name="arch")
-app.add_typer(lut.app, name="lut")
-for module in (
-    devices,
-    doctor,
-    native,
-    cache,
-    agent,
-    export,
-    profile,
-    fleet,
-    bundle,
-    measure,
-    compare,
-    validate,
-    blocks,
-    breakdown,
-    train,
-    evaluation,
-    sensitivity,
-    search,
-    report,
-    runs,
-):
-    module.register(app)
-
-
-ANYWHERE = "Anywhere: --debug shows the traceback of an error, --import FILE.py adds code of your own."
-for group in (app, *(info.typer_instance for info in app.registered_groups if info.typer_instance)):
-    for command in group.registered_commands:
-        command.epilog = f"{command.epilog}\n\n{ANYWHERE}" if command.epilog else ANYWHERE
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print(f"bench {package_version()}")
+        from importlib.metadata import version
+
+        print(f"bench {version('blocktime')}")
         raise typer.Exit
 
 
@@ -98,25 +122,25 @@ def _show_version(asked: bool) -> None:
 def _options(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
     plugins: Annotated[
         list[str] | None,
         typer.Option(
-            "--import",
-            metavar="FILE.py|MODULE",
-            help="Python file or module that registers spaces, blocks and more of your own; repeatable. "
-            "May stand anywhere, like --debug.",
+            "--import", metavar="FILE.py|MODULE", help="Python file or module with code of your own."
         ),
     ] = None,
-    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     """Options of `bench` itself."""
-    load_plugins(plugins or ())
+    if plugins:
+        from search.spaces.plugins import load_plugins
+
+        load_plugins(plugins)
 
 
 def own_options_first(arguments: Sequence[str]) -> list[str]:
-    """`--import X` and `--debug` moved from wherever they stand to the front, where `bench` itself takes them."""
+    """Return the arguments with `--import X` and `--debug`, which may stand anywhere, moved to the front."""
     own: list[str] = []
     others: list[str] = []
     rest = iter(arguments)
@@ -129,7 +153,7 @@ def own_options_first(arguments: Sequence[str]) -> list[str]:
 
 
 def run() -> None:
-    """Run the command line; an error is one line, and a traceback where `--debug` stands anywhere."""
+    """Run the command line; an error prints one line, with `--debug` a traceback."""
     sys.argv[1:] = own_options_first(sys.argv[1:])
     debug = "--debug" in sys.argv
     try:
@@ -137,27 +161,34 @@ def run() -> None:
     except BlocktimeError as error:
         if debug:
             raise
-        say(f"bench: {error}")
+        print(f"bench: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            words, code = last_words()
-            say(f"bench: {words}")
-            sys.exit(code)
-        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if debug:
             raise
-        say(f"bench: {_unexpected(error)}")
+        print(f"bench: {_unexpected(error)}", file=sys.stderr)
         sys.exit(1)
 
 
+def exit_code(error: BlocktimeError) -> int:
+    """Return 4 for a rejected measurement, 5 for infeasible constraints, else what agents exit with."""
+    from orchestrator.journal.records import MeasurementRejectedError
+    from orchestrator.wire import errors as wire
+    from search.algorithms import InfeasibleError
+
+    if isinstance(error, MeasurementRejectedError):
+        return 4
+    return 5 if isinstance(error, InfeasibleError) else wire.exit_code(error)
+
+
 def _unexpected(error: Exception) -> str:
+    from pydantic import ValidationError
+
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" ({error.filename})" if error.filename else ""
-        return f"no space left on the disk{where}; free some and run the same command to go on"
+        return f"no space left on the disk{where}; free some and run the same command to resume"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; correct that and run the same command again"
     if is_out_of_memory(error):

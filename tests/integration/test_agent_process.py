@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from orchestrator.agent.agent import LOOPBACK
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.devices.host import HostDevice
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError

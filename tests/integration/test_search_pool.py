@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from search.algorithms.evaluation import CachedEvaluator, ProcessPool, RayPool, WorkerError
 from search.blocks import parse_key
 from search.spaces import get_space

@@ -66,7 +66,7 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_it_goes_on(home) -> None:
     ended = stopped("SIGTERM", "chunks", 4, *command)
     assert ended.returncode == 143
     assert ended.stderr.splitlines()[-1] == (
-        "bench: terminated; what is done is kept, run the same command to go on"
+        "bench: terminated; results so far are saved, run the same command to resume"
     )
     assert ended.stderr.count("bench: ") == 1
     assert not [who for who in psutil.process_iter(["cmdline"]) if str(home) in str(who.info["cmdline"])]

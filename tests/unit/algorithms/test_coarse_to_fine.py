@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from search.algorithms import Budget, CachedEvaluator, CompiledSpace, SearchResult, SearchSettings, search
 from search.algorithms.feasible import InfeasibleError
 from search.algorithms.strategies import skeletons

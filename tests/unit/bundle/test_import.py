@@ -6,7 +6,7 @@ import pytest
 
 from luts.verify import verify_lut
 from orchestrator.bundle.journal import read_journal
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.plan.bundled import policy_alone
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.imported import import_journals

@@ -1,6 +1,8 @@
 """The frame of the command line: help of every command, version, completion."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -11,6 +13,7 @@ from luts.format.provenance import package_version
 from luts.format.table import Column
 from orchestrator.cli.main import app, run
 from orchestrator.cli.output import emit_facts, emit_rows
+from tests.support.bench import module_environment
 from tests.support.own_code import own_code_forgotten, write_own_code
 
 
@@ -21,7 +24,7 @@ def walk(command, path=()):
         yield from walk(inner, (*path, name))
 
 
-COMMANDS = dict(walk(typer.main.get_command(app)))
+COMMANDS = {path: command for path, command in walk(typer.main.get_command(app)) if path}
 
 
 def shown(*words):
@@ -43,6 +46,34 @@ def test_help_tells_all_of_every_command_and_group(path):
         help_text = (getattr(parameter, "help", None) or "").replace(r"\[", "[")
         assert bare(help_text) in said, parameter.name
     assert "--debug" in said or hasattr(COMMANDS[path], "commands")
+
+
+def test_bench_help_fits_80_columns_and_names_every_command():
+    lines = shown("--help").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 50
+    for name, *_ in COMMANDS:
+        assert any(line.startswith(f"  {name} ") for line in lines), name
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_bench_starts_without_what_commands_import(option):
+    code = (
+        f"import sys; sys.argv = ['bench', '{option}']\n"
+        "from orchestrator.cli.entry import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "allowed = {'main', 'entry', 'commands'}\n"
+        "prefix = 'orchestrator.cli.'\n"
+        "loaded = {name.removeprefix(prefix) for name in sys.modules if name.startswith(prefix)}\n"
+        "assert loaded == allowed, loaded\n"
+        "heavy = sys.modules.keys() & {'pydantic', 'numpy', 'rich', 'torch', 'orchestrator.tasks', 'search'}\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=module_environment()
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_version_is_the_packages():

@@ -26,7 +26,7 @@ main()
 
 RUNS = """
 import os, signal, sys, types
-from orchestrator.cli import entry, stop
+from orchestrator.cli import entry
 
 def run():
     try:
@@ -40,7 +40,7 @@ sys.modules["orchestrator.cli.main"] = types.SimpleNamespace(run=run)
 entry.main()
 """
 
-ENDING = """words, code = stop.last_words()
+ENDING = """words, code = entry.stop_message()
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
         print(words)
@@ -75,7 +75,7 @@ def test_while_it_imports_one_line_says_that_it_had_not_begun(name, code, word):
 def test_while_it_runs_both_are_ctrl_c_and_no_further_one_tears_the_last_line(name, code, word):
     done = ended(RUNS, name, ENDING)
     assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout == f"{word}; what is done is kept, run the same command to go on\n"
+    assert done.stdout == f"{word}; results so far are saved, run the same command to resume\n"
 
 
 def test_where_ctrl_c_is_a_command_s_own_sigterm_is_too():

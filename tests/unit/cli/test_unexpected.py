@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from luts.format.errors import UsageError
 from orchestrator.cli import main
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.export import pool
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.pool import ExportError, ExportFailure, export_many
@@ -64,7 +64,7 @@ def test_models_that_there_are_not_are_a_usage_error(monkeypatch, unknown, code)
     specs = [ExportSpec(module=name) for name in ("timm:a", "timm:b")]
     failures = [ExportFailure(spec, "why", known) for spec, known in zip(specs, unknown, strict=True)]
     monkeypatch.setattr(pool, "export_each", lambda *_, **__: failures)
-    with pytest.raises(ExportError, match="2 of 2 models not exported") as error:
+    with pytest.raises(ExportError) as error:
         export_many(specs)
     assert exit_code(error.value) == code
     assert isinstance(error.value, UsageError) == all(unknown)

@@ -10,7 +10,7 @@ import pytest
 from luts.format.errors import UsageError
 from orchestrator.agent.device import AGENTS_VARIABLE
 from orchestrator.agent.programs import agent_program
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.devices import discover
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.phones import AndroidPhone, choose

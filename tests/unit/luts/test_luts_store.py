@@ -13,7 +13,7 @@ from luts.build import build_lut
 from luts.format.errors import InvalidArtifactError, StorageError, UsageError
 from luts.format.lut import Lut
 from luts.format.store import LutStore, default_roots
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from tests.support.lut_world import make_study, make_world
 
 

@@ -23,7 +23,7 @@ from luts.format.lut import (
 from luts.format.schema import Conformal
 from luts.format.store import LutStore
 from luts.verify import rebuild, verify_lut, verify_values
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from tests.support.lut_world import make_study, make_world
 
 FILES = (META_FILE, ENTRIES_FILE, MODELS_FILE, SAMPLES_FILE)

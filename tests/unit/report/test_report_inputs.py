@@ -8,7 +8,7 @@ import pytest
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.provenance import CodeVersion
 from luts.format.store import LutStore
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.measure.validate import Validation
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render

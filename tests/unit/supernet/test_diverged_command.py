@@ -5,8 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli.exit_codes import exit_code
-from orchestrator.cli.main import app
+from orchestrator.cli.main import app, exit_code
 from orchestrator.tasks.progress import Step
 from orchestrator.tasks.train import train_supernet
 from search.supernet.train import logs as probe

@@ -10,8 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from luts.format.errors import UsageError
-from orchestrator.cli.exit_codes import exit_code
-from orchestrator.cli.main import app
+from orchestrator.cli.main import app, exit_code
 from orchestrator.tasks.target import Target
 from orchestrator.wire.errors import DeviceError
 

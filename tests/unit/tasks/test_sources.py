@@ -16,7 +16,7 @@ from luts.format.schema import TransferSource
 from luts.format.store import LutStore
 from luts.published import PublishedLut, read_table, write_published
 from luts.verify import verify_lut, verify_values
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.tasks.sources import Sources, covering, find_sources
 from tests.support.lut_world import World, make_study, make_world
 

@@ -15,7 +15,7 @@ import pytest
 from orchestrator.agent import agent as reception
 from orchestrator.agent import server as connection
 from orchestrator.agent.server import listen
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.frames import encode_header, read_frame

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.cli.exit_codes import exit_code
+from orchestrator.cli.main import exit_code
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, FrameError
 from orchestrator.wire.frames import MAX_PAYLOAD_BYTES, encode_header, read_frame

@@ -1,8 +1,8 @@
-"""Whether a price of data handed over, one t_j a kind of boundary, belongs in the latency model.
+"""Does a price of the data that blocks hand over, one per kind of boundary, belong in the latency model?
 
-AutoViT's notes write L = sum l_i o_i + sum t_j d_j. A boundary's kind is that of the block before it and of the one
-after it. Such a term is kept where measurements decide it: some t_j changes what no entry can change (`gained`),
-and networks that no fit has seen are predicted better with it.
+AutoViT's notes write L = sum l_i o_i + sum t_j d_j. The kind of a boundary is that of the blocks around it.
+The second term belongs in the model if measurements identify it, that is if the bytes of boundaries are no linear
+combination of the counts of blocks, and if networks that no fit has seen are predicted better with it.
 """
 
 from __future__ import annotations
@@ -20,138 +20,120 @@ from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.schema import MIB, Floats, MeasuredModel
 from luts.format.store import load_lut
-from search.blocks.registry import parse_keys
+from search.blocks import parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
-from tools.studies._options import Options
+from tools.studies.shared import Options
+from tools.tables import Interval, Tables
 
 STRENGTHS = np.geomspace(1e-4, 1e4, 25)
-"""Of the ridge, relative to columns of unit size; leaving one network out chooses."""
+"""Regularisation strengths of the ridge regression, for columns of unit size; leave-one-out chooses."""
 TOLERANCE = 1e-6
-"""Relative to the largest singular value; counts are small integers and bytes are scaled to them."""
+"""Smallest singular value of full rank, relative to the largest."""
+FEWEST_HELD_OUT = 6
 
 Boundary = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one LUT's measurements say of prices a kind of boundary.
+class BoundaryTest:
+    """Result for one LUT.
 
     Attributes:
-        boundaries: Kinds that occur in fitted networks.
-        identified: Those whose bytes are no combination of the networks' counts of blocks.
-        gained: By how much the rank of the counts grows with all their bytes beside them.
-        without: |relative error| of the held-out networks (n,), as the LUT predicts them.
-        given: The same with prices of boundaries on top.
+        boundaries: Kinds of boundaries in the fitted networks.
+        identified: Kinds whose bytes are no linear combination of the counts of blocks.
+        rank_gained: Increase of the rank of the counts when all bytes are added as columns.
+        without: Absolute relative errors of the held-out networks (n,), as the LUT predicts them.
+        with_prices: The same errors with prices of boundaries added.
     """
 
     boundaries: tuple[Boundary, ...]
     identified: tuple[Boundary, ...]
-    gained: int
+    rank_gained: int
     without: Floats
-    given: Floats
+    with_prices: Floats
 
     @property
     def p(self) -> float:
         """Wilcoxon's signed-rank test of the two errors, network by network."""
-        return float(wilcoxon(self.given, self.without).pvalue) if (self.given != self.without).any() else 1.0
+        if (self.with_prices == self.without).all():
+            return 1.0
+        return float(wilcoxon(self.with_prices, self.without).pvalue)
 
-    @property
-    def better(self) -> bool:
-        """Identified, and better on networks that were not fitted."""
-        return self.gained > 0 and self.p < 0.05 and float((self.given - self.without).mean()) < 0
+
+def main(options: Options) -> Tables:
+    """Test the LUTs of `--lut`; errors in percent, their difference with a 95 % interval over held-out networks."""
+    rows = []
+    for name in options.lut.split(","):
+        result = test_boundaries(load_lut(name))
+        difference = 100 * (result.with_prices - result.without)
+        half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
+        rows.append(
+            {
+                "LUT": name,
+                "held out": len(result.without),
+                "kinds of boundaries": len(result.boundaries),
+                "rank gained": result.rank_gained,
+                "MAPE without": 100 * result.without.mean(),
+                "with": 100 * result.with_prices.mean(),
+                "difference": Interval(difference.mean(), difference.mean() - half, difference.mean() + half),
+                "p": result.p,
+            }
+        )
+    return {"Prices of boundaries": rows}
 
 
 def handed_mib(blocks: Sequence[str]) -> dict[Boundary, float]:
-    """MiB that each kind of boundary hands over in a network of these blocks."""
-    specs = parse_keys(blocks)
+    """Return the MiB that each kind of boundary hands over in a network of these blocks."""
     handed: dict[Boundary, float] = {}
-    for before, after in pairwise(specs):
+    for before, after in pairwise(parse_keys(blocks)):
         kinds = (before.kind, after.kind)
         handed[kinds] = handed.get(kinds, 0.0) + before.out_elements * BYTES_PER_ELEMENT / MIB
     return handed
 
 
-def verdict_of(lut: Lut) -> Verdict:
-    """The test on one LUT's own measurements.
+def test_boundaries(lut: Lut) -> BoundaryTest:
+    """Test one LUT on its own measurements.
 
-    What its fit leaves of the fitted networks is regressed on the bytes of each kind of boundary, which is the most
-    that the term could still explain; the same prices then correct the held-out networks' predictions.
+    The residuals of the fitted networks are regressed on the bytes of each kind of boundary, the most that the term
+    could still explain; the same prices then correct the predictions of the held-out networks.
 
     Raises:
-        UsageError: it has too few held-out networks to judge by.
+        UsageError: the LUT has too few held-out networks.
     """
     fitted = [model for model in lut.models if model.fitted]
     heldout = [model for model in lut.models if model.split == "heldout"]
-    if len(heldout) < 6:
+    if len(heldout) < FEWEST_HELD_OUT:
         raise UsageError(
-            f"{len(heldout)} held-out networks can't decide anything; take a LUT with 6 of them or more"
+            f"{len(heldout)} held-out networks are too few for a test; use a LUT with {FEWEST_HELD_OUT} or more",
+            code="too_few_held_out",
         )
     boundaries = tuple(sorted({kinds for model in fitted for kinds in handed_mib(model.blocks)}))
     keys = sorted({key for model in fitted for key in model.blocks})
     counts = np.array([[1.0, *(Counter(model.blocks)[key] for key in keys)] for model in fitted])
-    rows, others = _bytes(fitted, boundaries), _bytes(heldout, boundaries)
-    unit = rows.max(axis=0)
+    fitted_mib, heldout_mib = _mib(fitted, boundaries), _mib(heldout, boundaries)
+    columns = fitted_mib / fitted_mib.max(axis=0)
     rank = _rank(counts)
-    alone = [_rank(np.column_stack([counts, column])) > rank for column in (rows / unit).T]
-    residual, seen = _residuals(lut, fitted)
-    size = np.abs(rows / seen[:, None]).mean(axis=0)
-    ridge = RidgeCV(alphas=STRENGTHS, fit_intercept=False).fit(rows / seen[:, None] / size, residual)
-    left, ms = _residuals(lut, heldout)
-    return Verdict(
+    alone = [_rank(np.column_stack([counts, column])) > rank for column in columns.T]
+    residuals, ms = _residuals(lut, fitted)
+    size = np.abs(fitted_mib / ms[:, None]).mean(axis=0)
+    ridge = RidgeCV(alphas=STRENGTHS, fit_intercept=False).fit(fitted_mib / ms[:, None] / size, residuals)
+    left, heldout_ms = _residuals(lut, heldout)
+    return BoundaryTest(
         boundaries=boundaries,
         identified=tuple(kinds for kinds, found in zip(boundaries, alone, strict=True) if found),
-        gained=_rank(np.hstack([counts, rows / unit])) - rank,
+        rank_gained=_rank(np.hstack([counts, columns])) - rank,
         without=np.abs(left),
-        given=np.abs(left - ridge.predict(others / ms[:, None] / size)),
+        with_prices=np.abs(left - ridge.predict(heldout_mib / heldout_ms[:, None] / size)),
     )
 
 
-def main(options: Options) -> str:
-    """The verdicts on the LUTs of `--lut`, in a table; the section's text."""
-    names = options.lut.split(",")
-    verdicts = [verdict_of(load_lut(name)) for name in names]
-    kept = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.better]
-    says = (
-        f"Kept by {', '.join(f'`{name}`' for name in kept)}."
-        if kept
-        else "No LUT here keeps the term: it is left out."
-    )
-    rows = [
-        f"| `{name}` | {len(verdict.without)} | {len(verdict.boundaries)} | {verdict.gained} | "
-        f"{verdict.without.mean():.3%} | {verdict.given.mean():.3%} | {_difference(verdict)} | {verdict.p:.2f} |"
-        for name, verdict in zip(names, verdicts, strict=True)
-    ]
-    return f"""### A price for what blocks hand over (the notes' second term)
-
-{says}
-A price t_j for each kind of boundary (kind of block before and after) is kept where it is identified, which is that
-its bytes are no combination of how often the blocks occur, and where it predicts held-out networks better (paired,
-Wilcoxon): these prices are a ridge regression of what the LUT's fit leaves of the fitted networks. `more known` is
-by how much the rank of these networks' counts grows with the bytes of all boundaries beside them; 0 says that
-measuring them can't tell the term from the entries. The interval is over held-out networks.
-
-| LUT | held out | kinds of boundaries | more known | MAPE without | with | difference, points | p |
-|---|---|---|---|---|---|---|---|
-{chr(10).join(rows)}
-"""
-
-
-def _difference(verdict: Verdict) -> str:
-    points = 100 * (verdict.given - verdict.without)
-    half = 1.96 * points.std(ddof=1) / np.sqrt(len(points))
-    middle, low, high = (
-        round(float(value), 3) + 0.0 for value in (points.mean(), points.mean() - half, points.mean() + half)
-    )
-    return f"{middle:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
-def _bytes(models: Sequence[MeasuredModel], boundaries: Sequence[Boundary]) -> Floats:
+def _mib(models: Sequence[MeasuredModel], boundaries: Sequence[Boundary]) -> Floats:
     handed = [handed_mib(model.blocks) for model in models]
     return np.array([[row.get(kinds, 0.0) for kinds in boundaries] for row in handed])
 
 
 def _residuals(lut: Lut, models: Sequence[MeasuredModel]) -> tuple[Floats, Floats]:
-    """(measured - predicted) / measured (n,), measured ms (n,)."""
+    """Return (measured - predicted) / measured (n,) and measured ms (n,)."""
     ms = np.array([model.ms for model in models])
     predicted = [lut.latency_model.predict(model.blocks, model.boundary_bytes).ms for model in models]
     return 1 - np.array(predicted) / ms, ms

@@ -1,127 +1,204 @@
-"""mAP and mIoU on a SYNTHETIC set over epochs: two backbones beside a network of timm of about their latency."""
+"""mAP and mIoU on a SYNTHETIC set over epochs: two backbones and a network of timm of about their latency."""
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 
 from luts.format.errors import UsageError
 from luts.format.files import write_json
 from orchestrator.accuracy.program import outputs_of_program
 from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.runs import runs_root
 from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure
 from orchestrator.tasks.dense_scores import dense_spec, open_run_scenes
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.models import export_all
-from orchestrator.tasks.networks import Network, as_named
-from orchestrator.tasks.target import DeviceOptions, Target
-from orchestrator.tasks.validate import ValidateCommand, validate
+from orchestrator.tasks.networks import as_named
+from orchestrator.tasks.train_dense import train_dense
+from orchestrator.tasks.validate import validate
 from search.dense.data import plain_batches
 from search.dense.scenes import Task
-from search.dense.training import load_run
-from search.spaces import Arch, get_arch
-from search.spaces.tasks import with_task
-from tools.studies._dense_runs import BACKBONE_EPOCHS, Setting, curve
-from tools.studies._options import Options
+from search.dense.training import DenseRecipe, load_run
+from search.spaces import Arch, get_arch, get_space
+from search.spaces.tasks import with_task, without_task
+from search.supernet.data.sources import open_source
+from search.supernet.recipe.recipe import changed, get_recipe
+from tools.studies.shared import Options, run_parallel
+from tools.studies.trainings import Training
+from tools.synthetic_coco import make_set
+from tools.tables import Interval, Rows, Tables, log
 
 TASKS: tuple[Task, ...] = get_args(Task)
-FIGURES: Mapping[Task, str] = {"detection": "map", "segmentation": "miou"}
+METRICS: Mapping[Task, str] = {"detection": "map", "segmentation": "miou"}
 CATEGORIES = 10
-
-RIVALS = tuple(
-    f"timm:{name}"
-    for name in (
-        "mobilenetv3_large_100@160",
-        "mobilenetv3_large_100@192",
-        "mobilenetv2_100@160",
-        "mobilenetv2_100@192",
-        "efficientnet_lite0@160",
-    )
+CANVASES, QUICK_CANVASES = (1500, 300, 192), (8, 4, 64)
+"""Training and validation canvases, and their side in pixels."""
+RIVALS = (
+    "timm:mobilenetv3_large_100@160",
+    "timm:mobilenetv3_large_100@192",
+    "timm:mobilenetv2_100@160",
+    "timm:mobilenetv2_100@192",
+    "timm:efficientnet_lite0@160",
 )
+"""The one whose detector is nearest in latency to the mean of the two backbones' is trained, too."""
 QUICK_RIVALS = ("timm:mobilenetv3_small_050@128",)
-"""The one whose detector is nearest in milliseconds to the mean of the two backbones' is trained beside them."""
-
 VALIDATED = 10
-"""Backbones with heads that the LUT's predictions are held against."""
-
+"""Backbones with heads on which the LUT's predictions are checked."""
 OUTPUT_IMAGES = 8
-"""Whose raw outputs are compared."""
+"""Images whose raw outputs are compared."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One network for one task: figures of every epoch for each seed, and the largest difference as exported."""
+class Run:
+    """Training of a head on a backbone."""
 
     name: str
+    backbone: Arch
     task: Task
-    curves: tuple[list[float], ...]
-    difference: float
+    seed: int
 
 
-def main(options: Options) -> str:
-    """Measure, choose the rival, train, compare; what is done is kept, and the same command goes on."""
-    setting = Setting.of(options)
-    ours = setting.backbones()
-    milliseconds = _measured(setting, ours)
-    rival = _rival(milliseconds, list(ours), QUICK_RIVALS if options.quick else RIVALS)
-    networks = ours | {rival: get_arch(rival)}
-    kinds = [(name, backbone, task) for task in TASKS for name, backbone in networks.items()]
-    folders = iter(setting.trained([(*kind, seed) for kind in kinds for seed in range(options.seeds)]))
-    trained = []
-    for name, _, task in kinds:
-        runs = [next(folders) for _ in range(options.seeds)]
-        curves = tuple(curve(run, FIGURES[task]) for run in runs)
-        trained.append(Trained(name, task, curves, _difference(runs[0])))
-    _draw(trained, options)
-    return section(trained, milliseconds, _validated(setting), options)
+class DetectionStudy:
+    """The networks and images of one run of the study, and the folder that keeps its results."""
+
+    def __init__(self, options: Options):
+        """Choose networks and sizes.
+
+        Raises:
+            UsageError: no images were given.
+        """
+        self.options, self.data = options, options.images
+        self.folder = runs_root() / "studies" / ("detection-quick" if options.quick else "detection")
+        self.rivals = QUICK_RIVALS if options.quick else RIVALS
+        if options.quick:
+            archs = [arch for arch in get_space("autovit-nano") if len(arch.stages) == 4]
+            self.backbones = {"autovit-nano, smallest": archs[0], "autovit-nano, largest": archs[-1]}
+        else:
+            self.backbones = {
+                "mobilevit-xxs at 160 px": get_arch("mobilevit-xxs").with_resolution(160),
+                "autovit-xxs-paper at 192 px": get_arch("autovit-xxs-paper").with_resolution(192),
+            }
+
+    @cached_property
+    def scenes(self) -> str:
+        """The synthetic set, made if it is missing."""
+        folder = self.folder / "set"
+        if not (folder / "annotations" / "instances_val.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            train, val, side = QUICK_CANVASES if self.options.quick else CANVASES
+            make_set(open_source(self.data), folder, train=train, val=val, side=side, objects=4, seed=0)
+        return f"coco:{folder}"
+
+    def latencies(self) -> dict[str, dict[str, Any]]:
+        """Return measured rows by `NAME` and `NAME, TASK`; kept in a file."""
+        path = self.folder / "latency.json"
+        if path.exists():
+            kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+            return kept
+        networks = {}
+        for name, arch in {**self.backbones, **{name: get_arch(name) for name in self.rivals}}.items():
+            networks[name] = as_named(arch)
+            networks |= {f"{name}, {task}": as_named(with_task(arch, task, CATEGORIES)) for task in TASKS}
+        measured = measure_networks(
+            networks, self.options.target, budget_s=self.options.budget_s, progress=log
+        )
+        rows = {row["model"]: row for row in measured.to_dict()["models"]}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, rows)
+        return rows
+
+    def pretraining(self, backbone: Arch) -> Training:
+        """Return the training of a backbone on the labelled images, before it gets a head."""
+        values = {"arch": without_task(backbone).to_json(), "epochs": 1}
+        if self.options.quick:
+            values["batch_size"] = 512
+        return Training(backbone.space, changed(get_recipe("finetune"), values, {}), self.data)
+
+    def output(self, run: Run) -> Path:
+        """Return the folder of a head's training."""
+        digest = with_task(run.backbone, run.task).digest
+        return self.folder / f"{digest}-{self.options.epochs}-{run.seed}"
+
+    def train(self, run: Run, on: str, _number: int) -> None:
+        """Train a head on a pretrained backbone, or resume."""
+        recipe = DenseRecipe(
+            epochs=self.options.epochs,
+            batch_size=4 if self.options.quick else 16,
+            warmup_epochs=0.5,
+            seed=run.seed,
+        )
+        init = f"supernet:{self.pretraining(run.backbone).folder}"
+        train_dense(run.task, run.backbone, self.scenes, self.output(run), recipe, init=init, on=on)
+
+    def curve(self, run: Run) -> list[float]:
+        """Return the task's metric in percent on the validation canvases, after every epoch."""
+        with (self.output(run) / "log.csv").open(encoding="utf-8") as file:
+            return [100 * float(row[METRICS[run.task]] or 0) for row in csv.DictReader(file)]
 
 
-def _measured(setting: Setting, ours: Mapping[str, Arch]) -> dict[str, dict[str, Any]]:
-    """Rows of a measurement by network and head, kept in a file."""
-    path, options = setting.folder / "latency.json", setting.options
-    if path.exists():
-        kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
-    archs = {**ours, **{name: get_arch(name) for name in (QUICK_RIVALS if options.quick else RIVALS)}}
-    networks: dict[str, Network] = {}
-    for name, arch in archs.items():
-        networks[_called(name)] = as_named(arch)
-        for task in TASKS:
-            networks[_called(name, task)] = as_named(with_task(arch, task, CATEGORIES))
-    target = Target(options.device, threads=1)
-    measured = measure_networks(networks, target, budget_s=options.budget_s, progress=print)
-    rows = {row["model"]: row for row in measured.to_dict()["models"]}
-    setting.folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, rows)
-    return rows
+def main(options: Options) -> Tables:
+    """Measure, choose the rival, train, compare exported outputs with PyTorch's, validate a LUT's predictions."""
+    study = DetectionStudy(options)
+    latencies = study.latencies()
+    rival = nearest_detector(latencies, list(study.backbones), study.rivals)
+    networks = study.backbones | {rival: get_arch(rival)}
+    runs = [
+        Run(name, backbone, task, seed)
+        for task in TASKS
+        for name, backbone in networks.items()
+        for seed in range(options.seeds)
+    ]
+    assert study.scenes
+    run_parallel(Training.run, [study.pretraining(backbone) for backbone in networks.values()], options)
+    run_parallel(study.train, runs, options)
+    curves = {run: study.curve(run) for run in runs}
+    _draw(curves, options)
+    rows = [
+        {
+            "network": run.name,
+            "task": run.task,
+            "seed": run.seed,
+            "first epoch, %": curve[0],
+            "middle, %": curve[len(curve) // 2],
+            "last, %": curve[-1],
+            "exported": output_difference(study.output(run)) if run.seed == 0 else None,
+        }
+        for run, curve in curves.items()
+    ]
+    return {
+        "Detection and segmentation on SYNTHETIC images": rows,
+        "Latency in ms": _latency_rows(latencies),
+        "Predictions of the LUT": _validation(options),
+    }
 
 
-def _called(name: str, task: str = "") -> str:
-    return f"{name}, {task}" if task else name
-
-
-def _rival(rows: Mapping[str, Mapping[str, Any]], ours: Sequence[str], rivals: Sequence[str]) -> str:
-    """The candidate whose detector is nearest to the mean of ours in milliseconds.
+def nearest_detector(
+    rows: Mapping[str, Mapping[str, Any]], ours: Sequence[str], rivals: Sequence[str]
+) -> str:
+    """Return the rival whose detector is nearest in latency to the mean of ours.
 
     Raises:
         UsageError: none was measured.
     """
-    mean = float(np.mean([rows[_called(name, "detection")]["ms"] for name in ours]))
-    known = [name for name in rivals if _called(name, "detection") in rows]
+    mean = sum(rows[f"{name}, detection"]["ms"] for name in ours) / len(ours)
+    known = [name for name in rivals if f"{name}, detection" in rows]
     if not known:
-        raise UsageError("no network of timm could be measured with a head; see what failed above")
-    return min(known, key=lambda name: abs(rows[_called(name, "detection")]["ms"] - mean))
+        raise UsageError("no network of timm could be measured with a head; see the failures above")
+    return min(known, key=lambda name: abs(float(rows[f"{name}, detection"]["ms"]) - mean))
 
 
 @torch.no_grad()
-def _difference(run: Path) -> float:
-    """Largest difference of raw outputs, exported to PyTorch's, relative to the largest of these."""
+def output_difference(run: Path) -> float:
+    """Return the largest difference of raw outputs, exported to PyTorch's, relative to the largest output."""
     network, info = load_run(run)
     scenes = open_run_scenes(info)
     indices = scenes.validation[:OUTPUT_IMAGES]
@@ -134,92 +211,47 @@ def _difference(run: Path) -> float:
     return float((exported - plain).abs().max() / plain.abs().max())
 
 
-def _validated(setting: Setting) -> str:
-    """What a LUT of a space with heads predicts, against measurements; a sentence where none is named."""
-    options = setting.options
-    if not options.lut.rpartition("/")[2].split("@")[0].endswith("ssdlite"):
-        return (
-            "Predictions of a LUT were not held against measurements: name one of backbones with heads by --lut, "
-            "which `bench profile --space SPACE.ssdlite` makes."
-        )
-    done = validate(
-        ValidateCommand(
-            lut=options.lut,
-            target=DeviceOptions(options.device),
-            count=VALIDATED,
-            budget_s=options.budget_s,
-        ),
-        print,
-    )
-    return (
-        f"The LUT `{options.lut}` predicts {len(done.comparisons)} backbones with heads that it has not seen: "
-        f"{100 * done.coverage:.0f} % lie inside of their intervals, mean error {100 * done.mape:.2f} %."
-    )
-
-
-def _draw(trained: Sequence[Trained], options: Options) -> None:
-    """Curves of every seed, a panel a task."""
-    with figure(980, 420) as drawn:
-        (panels,) = drawn.subplots(1, len(TASKS), squeeze=False)
-        for panel, task in zip(panels, TASKS, strict=True):
-            for colour, one in zip(
-                (BLUE, ORANGE, MUTED), (t for t in trained if t.task == task), strict=True
-            ):
-                for number, values in enumerate(one.curves):
-                    label = one.name if not number else None
-                    epochs = range(1, len(values) + 1)
-                    panel.plot(epochs, [100 * value for value in values], color=colour, label=label)
-            panel.set(
-                xlabel="epoch", ylabel=f"{'mAP' if task == 'detection' else 'mIoU'}, %, SYNTHETIC images"
-            )
-            panel.legend(frameon=False, fontsize=8)
-            panel.grid()
-        options.save(drawn, "detection")
-
-
-def section(
-    trained: Sequence[Trained], rows: Mapping[str, Mapping[str, Any]], validated: str, options: Options
-) -> str:
-    """The tables, with the picture."""
-    seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
-    return f"""### Detection and segmentation on SYNTHETIC images
-
-Images placed on canvases of noise by `tools/synthetic_coco.py`, not photographs: figures show that training
-works, and say nothing of COCO. Backbones were trained on the labelled images first, {BACKBONE_EPOCHS} epoch, then
-{options.epochs} epochs with a head; {seeds}. Figures on the validation canvases after the first, the middle and the
-last epoch, each seed's; no epoch is chosen. Exported: largest difference of raw outputs on {OUTPUT_IMAGES} images,
-ExecuTorch's to PyTorch's, relative to the largest output.
-
-| network | task | first epoch, % | middle, % | last, % | exported |
-|---|---|---|---|---|---|
-{chr(10).join(map(_row, trained))}
-
-Milliseconds on {options.device}, XNNPACK in fp32, one thread, with 95 % intervals; without decoding.
-A head takes the place of the classifier, and with it of what the backbone has behind its last map.
-
-| network | as a classifier | SSDLite | DeepLabv3 lite |
-|---|---|---|---|
-{chr(10).join(_latencies(rows))}
-
-{validated}
-
-![mAP and mIoU over epochs](pictures/detection.png)
-"""
-
-
-def _row(one: Trained) -> str:
-    middle = len(one.curves[0]) // 2
-    cells = [", ".join(f"{100 * values[at]:.2f}" for values in one.curves) for at in (0, middle, -1)]
-    return f"| {one.name} | {one.task} | {' | '.join(cells)} | {one.difference:.1e} |"
-
-
-def _latencies(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    names = [name for name in rows if not name.endswith(TASKS)]
+def _latency_rows(latencies: Mapping[str, Mapping[str, Any]]) -> Rows:
+    columns = {"as a classifier": "", "SSDLite": ", detection", "DeepLabv3 lite": ", segmentation"}
     return [
-        f"| {name} | {' | '.join(_ms(rows.get(_called(name, task))) for task in ('', *TASKS))} |"
-        for name in names
+        {
+            "network": name,
+            **{
+                column: Interval(*(latencies[f"{name}{task}"][key] for key in ("ms", "ci_low", "ci_high")))
+                for column, task in columns.items()
+                if f"{name}{task}" in latencies
+            },
+        }
+        for name in latencies
+        if not name.endswith(TASKS)
     ]
 
 
-def _ms(row: Mapping[str, Any] | None) -> str:
-    return f"{row['ms']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row else "-"
+def _validation(options: Options) -> Rows:
+    """Return how a LUT of backbones with heads predicts unseen ones; nothing for a LUT of classifiers."""
+    if not options.lut.rpartition("/")[2].split("@")[0].endswith("ssdlite"):
+        return []
+    done = validate(options.lut, options.device, count=VALIDATED, budget_s=options.budget_s, progress=log)
+    return [
+        {
+            "LUT": options.lut,
+            "networks": len(done.comparisons),
+            "within their interval, %": 100 * done.coverage,
+            "mean error, %": 100 * done.mape,
+        }
+    ]
+
+
+def _draw(curves: Mapping[Run, Sequence[float]], options: Options) -> None:
+    colours = dict(zip(dict.fromkeys(run.name for run in curves), (BLUE, ORANGE, MUTED), strict=True))
+    with figure(980, 420) as drawn:
+        (panels,) = drawn.subplots(1, len(TASKS), squeeze=False)
+        for panel, task in zip(panels, TASKS, strict=True):
+            for run, values in curves.items():
+                if run.task == task:
+                    label = None if run.seed else run.name
+                    panel.plot(range(1, len(values) + 1), values, color=colours[run.name], label=label)
+            panel.set(xlabel="epoch", ylabel=f"{METRICS[task]}, %, SYNTHETIC images")
+            panel.legend(frameon=False, fontsize=8)
+            panel.grid()
+        options.save(drawn, "detection")

@@ -3,113 +3,85 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from orchestrator.report.draw import BLUE, GREEN, ORANGE, PINK, figure, legend
-from tools.studies._options import Options
-from tools.studies._pairs import NAMES, mean_and_range, setting, trained_pair
+from search.spaces import Arch
+from tools.studies.attention_networks import HEADS, NAMES, heads_network, training_of
 from tools.studies.network_analysis import kept_fractions, relative_to_block, taylor_importance
+from tools.studies.shared import Options, run_parallel
+from tools.studies.trainings import Evaluators, Training, evaluators
+from tools.tables import Tables, mean_and_range
 
-IMAGES = 4096
-QUICK_IMAGES = 64
-BATCH = 64
+IMAGES, QUICK_IMAGES, BATCH = 4096, 64, 64
 KEEP = 0.5
-"""Share of all channels that pruning leaves."""
+"""Fraction of all channels that pruning leaves."""
+COLOURS = {"q": BLUE, "k": ORANGE, "v": GREEN, "ffn": PINK}
 
-ROLES = {"q": ("Q", BLUE), "k": ("K", ORANGE), "v": ("V", GREEN), "ffn": ("FFN", PINK)}
-
-Measured = dict[str, dict[tuple[int, str], list[tuple[float, float]]]]
-"""Kind of heads -> (number of the block, role) -> (mean in its block, share kept) of each seed."""
-
-
-def main(options: Options) -> str:
-    """Train both kinds of networks, find importances on training images, draw; the section's text."""
-    pair = trained_pair(options)
-    shuffled = np.random.default_rng(0).permutation(pair.images.split.train)
-    chosen = shuffled[: QUICK_IMAGES if options.quick else IMAGES]
-    measured: Measured = {kind: defaultdict(list) for kind in pair.blocks}
-    for kind, blocks, one in pair.networks():
-        importances = taylor_importance(one.network, blocks, pair.images.batches(chosen, 32, BATCH))
-        relative, kept = relative_to_block(importances), kept_fractions(importances, KEEP)
-        numbers = {index: number for number, index in enumerate(dict.fromkeys(i for i, _ in kept), 1)}
-        for (index, role), share in kept.items():
-            measured[kind][numbers[index], role].append((relative[index, role], share))
-    _draw(measured, options)
-    tables = "\n".join(_table(kind, measured) for kind in measured)
-    return f"""### Importance of channels (figure 5)
-
-{setting(pair, options)}
-Change of the loss to first order when a channel is pruned, mean over batches of {BATCH} of {len(chosen):,} training
-images. `in its block` is the mean of a role's channels over that of all channels of the block (an FFN block has one
-role, hence no such number); `kept` the share that is left once the less important half of all channels of the
-network is pruned. Smallest and largest of the seeds in brackets.
-
-{tables}
-{_conclusion(measured)}
-
-![Share of channels kept by role and block](pictures/importance.png)
-"""
+ByBlock = Mapping[tuple[int, str], float]
+"""A figure by block and role."""
 
 
-def _table(kind: str, measured: Measured) -> str:
-    rows = []
-    for role, (name, _) in ROLES.items():
-        places = [values for (_, other), values in measured[kind].items() if other == role]
-        relative, kept = (
-            [statistics.fmean(seed) for seed in zip(*_column(places, i), strict=True)] for i in (0, 1)
-        )
-        inside = "" if role == "ffn" else mean_and_range(relative, ".2f")
-        rows.append(f"| {name} | {inside} | {mean_and_range(kept, '.0%')} |")
-    return f"| {NAMES[kind]} | in its block | kept |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+def main(options: Options) -> Tables:
+    """Train both kinds of networks; compare channels by the change of the training loss when one is pruned.
+
+    `in its block`: mean of a role's channels over the mean of all channels of the block. `kept`: percent of the
+    role's channels that remain when the less important half of all channels is pruned. Range over seeds.
+    """
+    rows, kept_by_kind = [], {}
+    for sees in HEADS:
+        arch = heads_network(sees, quick=options.quick)
+        trainings = [training_of(arch, options, seed) for seed in range(options.seeds)]
+        run_parallel(Training.run, trainings, options)
+        found = [_importances(evaluators(each, options.on, final=True), arch, options) for each in trainings]
+        kept_by_kind[sees] = [kept for _, kept in found]
+        for role in COLOURS:
+            relative, kept = ([_mean_of(role, pair[i]) for pair in found] for i in (0, 1))
+            rows.append(
+                {
+                    "heads": NAMES[sees],
+                    "channels": role,
+                    "in its block": None if role == "ffn" else mean_and_range(relative),
+                    "kept, %": mean_and_range(kept, 100),
+                }
+            )
+    _draw(kept_by_kind, options)
+    return {"Importance of channels": rows}
 
 
-def _column(places: list[list[tuple[float, float]]], column: int) -> list[list[float]]:
-    """Of each block, the values of all seeds."""
-    return [[seed[column] for seed in seeds] for seeds in places]
+def _importances(opened: Evaluators, arch: Arch, options: Options) -> tuple[ByBlock, ByBlock]:
+    """Return relative importance and kept fraction by block and role, on training images."""
+    data = opened.network_of.data
+    chosen = np.random.default_rng(0).permutation(data.split.train)[
+        : QUICK_IMAGES if options.quick else IMAGES
+    ]
+    network = opened.network_of.network(arch).cpu()
+    found = taylor_importance(network, arch.blocks(), data.batches(chosen, arch.resolution, BATCH))
+    return relative_to_block(found), kept_fractions(found, KEEP)
 
 
-def _share(measured: Measured, kind: str, role: str) -> float:
-    return statistics.fmean(
-        s[1] for (_, other), seeds in measured[kind].items() if other == role for s in seeds
-    )
+def _mean_of(role: str, figures: ByBlock) -> float:
+    return statistics.fmean(value for (_, other), value in figures.items() if other == role)
 
 
-def _conclusion(measured: Measured) -> str:
-    orders = []
-    for kind in measured:
-        shares = sorted(
-            ((_share(measured, kind, role), name) for role, (name, _) in ROLES.items()), reverse=True
-        )
-        orders.append(f"{NAMES[kind]}: {', '.join(f'{name} {share:.0%}' for share, name in shares)}")
-    return (
-        f"Kept, in order: {'; '.join(orders)}. The paper prunes Swin-T and DeiT-T; V keeps nearly all there, "
-        "Q, K and FFN lose most. Q and K would be equal without what stands between them and their product, as a "
-        "gate on a channel of one is one on that of the other; here a depthwise convolution and its BN follow Q. A "
-        "first-order estimate on a network of this size ranks roles; how accuracy holds after pruning it can't say."
-    )
-
-
-def _draw(measured: Measured, options: Options) -> None:
+def _draw(kept_by_kind: Mapping[str, Sequence[ByBlock]], options: Options) -> None:
     from matplotlib.lines import Line2D
 
     with figure(760, 340) as drawn:
-        panels = drawn.subplots(1, len(measured), sharey=True)
-        for panel, (kind, places) in zip(panels, measured.items(), strict=True):
-            for role, (_, colour) in ROLES.items():
-                own = {
-                    number: [s[1] for s in seeds]
-                    for (number, other), seeds in places.items()
-                    if other == role
-                }
-                means = [100 * statistics.fmean(seeds) for seeds in own.values()]
-                panel.plot(list(own), means, marker="o", color=colour, markersize=4)
-                for number, seeds in own.items():
-                    panel.vlines(number, 100 * min(seeds), 100 * max(seeds), color=colour, alpha=0.4)
-            panel.set(title=NAMES[kind], xlabel="block", ylim=(-3, 103))
+        panels = drawn.subplots(1, len(kept_by_kind), sharey=True)
+        for panel, (sees, of_seeds) in zip(panels, kept_by_kind.items(), strict=True):
+            for role, colour in COLOURS.items():
+                blocks = [index for index, other in of_seeds[0] if other == role]
+                values = [[100 * kept[index, role] for kept in of_seeds] for index in blocks]
+                panel.plot(
+                    blocks, list(map(statistics.fmean, values)), marker="o", color=colour, markersize=4
+                )
+                panel.vlines(blocks, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.4)
+            panel.set(title=NAMES[sees], xlabel="block", ylim=(-3, 103))
             panel.grid(axis="y")
         panels[0].set_ylabel("channels kept, %")
-        lines = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in ROLES.values()]
+        lines = [Line2D([], [], color=colour, marker="o", label=role) for role, colour in COLOURS.items()]
         legend(drawn, lines, 760)
         options.save(drawn, "importance")

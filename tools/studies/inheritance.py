@@ -1,4 +1,4 @@
-"""Accuracy with inherited weights against training from scratch, and whether it ranks networks alike."""
+"""Accuracy with inherited weights against training from scratch, and whether both rank networks alike."""
 
 from __future__ import annotations
 
@@ -7,121 +7,132 @@ import random
 import statistics
 from collections.abc import Sequence
 
-import numpy as np
-from scipy import stats
+import torch
+from torch import nn
 
 from orchestrator.report.draw import BLUE, MUTED, figure
 from search.algorithms.additive import SmoothedEvaluator
 from search.spaces import Arch
-from tools.studies._judges import judges
-from tools.studies._layers import layers_table
-from tools.studies._options import Options
-from tools.studies._ranks import tau
-from tools.studies._spreads import spread
-from tools.studies._supernets import Supernets, Training, open_images
+from search.supernet.inherit import InheritedAccuracy, reopen_data
+from search.supernet.model.supernet import Supernet
+from search.supernet.train.checkpoint import load_supernet
+from tools.studies.shared import Options, resampled, tau
+from tools.studies.trainings import SupernetStudy, Training, evaluators
+from tools.tables import Rows, Tables, mean_and_range
 
 NETWORKS = 20
 SAMPLE, QUICK_SAMPLE = 100, 10
 """Random networks that the additive model is fitted to."""
-RESAMPLES = 2000
+LAYER_OUTPUTS = (".proj", ".fc2")
+"""Last projections of the attention and of the MLP of a transformer layer."""
 
 
-def main(options: Options) -> str:
-    """Train supernets of all seeds and every network alone, draw; the section's text."""
-    setup = Supernets(options, NETWORKS)
-    archs = setup.archs
-    runs = [setup.run("none", seed) for seed in range(options.seeds)]
-    longer, *shared = setup.inherited([setup.run("none", 0, 2 * options.epochs), *runs])
-    alone = setup.alone(archs)
-    judged = [_judged(setup, run) for run in runs]
-    inherited = [[each[arch] for each in shared] for arch in archs]
-    means = [statistics.fmean(values) for values in inherited]
+def main(options: Options) -> Tables:
+    """Train supernets and every network alone; compare validation top-1 in percent."""
+    study = SupernetStudy(options, NETWORKS)
+    supernets = [study.training(seed) for seed in range(options.seeds)]
+    longer, *inherited = study.accuracies([study.training(0, 2 * options.epochs), *supernets])
+    alone = dict(zip(study.archs, study.alone_accuracies(study.archs), strict=True))
     rows = [
-        f"| {number} | {arch.params() / 1e3:.0f} | {arch.macs().conv_linear / 1e6:.2f} | {spread(values)} "
-        f"| {100 * scratch:.1f} | {100 * (statistics.fmean(values) - scratch):+.1f} |"
-        for number, (arch, values, scratch) in enumerate(zip(archs, inherited, alone, strict=True), 1)
+        {
+            "network": number,
+            "parameters": arch.params(),
+            "MACs": arch.macs().conv_linear,
+            "inherited": mean_and_range([each[arch] for each in inherited]),
+            "from scratch": alone[arch],
+        }
+        for number, arch in enumerate(study.archs, 1)
     ]
-    seeds = [[each[arch] for arch in archs] for each in shared]
-    between = [tau(a, b) for a, b in itertools.combinations(seeds, 2)]
-    agreement = f" Between supernets of two seeds tau is {_numbers(between)}." if between else ""
-    long, whole = (100 * statistics.fmean(each[arch] for arch in archs) for each in (longer, shared[0]))
-    by_judge = "; ".join(
-        f"{name} {_numbers([tau(each[name], alone) for each in judged])}" for name in judged[0]
-    )
-    _draw(archs, inherited, alone, options)
-    return f"""### Inherited accuracy against training from scratch
-
-{setup.setting()}
-Inherited: mean over supernets, the smallest and largest seed in brackets. From scratch: the network alone
-(`bench train --arch`), seed 0, {setup.alone_setting()}. In percent.
-
-| network | thousand parameters | M MACs | inherited | from scratch | difference |
-|---|---|---|---|---|---|
-{chr(10).join(rows)}
-
-Rank correlation over {len(archs)} networks between mean inherited accuracy and that from scratch: Kendall's tau
-{_correlation("tau", means, alone)}, Spearman's rho {_correlation("rho", means, alone)} (95 % by
-resampling networks); single supernets reach tau {_numbers([tau(each, alone) for each in seeds])}.{agreement}
-By what a search maximises, on the images that training holds out for it, single supernets reach tau: {by_judge}.
-Parameters reach tau {tau([arch.params() for arch in archs], alone):.2f}, MACs
-{tau([arch.macs().conv_linear for arch in archs], alone):.2f}.
-
-Of the first supernet networks inherit {whole:.2f} % on average, of one with that seed and twice the steps
-{long:.2f} %: another doubling gains {long - whole:+.2f} points.
-
-What transformer layers are worth: mean top-1 of the networks, in percent, as trained and with the outputs of layers
-set to zero and BN recalibrated.
-
-{layers_table(setup, {"inherited, first supernet": runs[:1], "from scratch": setup.alone_runs(archs)})}
-
-![Inherited accuracy against training from scratch](pictures/inheritance.png)
-"""
-
-
-def _judged(setup: Supernets, run: Training) -> dict[str, list[float]]:
-    """What each judge of a search says of the networks, by its name."""
-    images = open_images(run.data)
-    images.split = setup.images.split
-    said = judges(run, images, setup.options.on)
-    rng, space = random.Random("additive"), setup.space.with_classes(images.classes)
-    sample = [space.sample(rng) for _ in range(QUICK_SAMPLE if setup.options.quick else SAMPLE)]
-    likelihood = said.likelihood.accuracies(setup.archs)
+    _draw(rows, options)
+    doubled = [{"steps": 1, "mean top-1": statistics.fmean(inherited[0].values())}]
+    doubled.append({"steps": 2, "mean top-1": statistics.fmean(longer.values())})
+    trained = {"inherited": supernets[:1], "from scratch": [study.alone(arch) for arch in study.archs]}
     return {
-        "top-1": said.accuracy.accuracies(setup.archs),
-        "likelihood": likelihood,
-        "likelihood, half additive": SmoothedEvaluator(said.likelihood, sample, 0.5).accuracies(setup.archs),
+        "Inherited accuracy against training from scratch": rows,
+        "Kendall's tau with training from scratch": _ranks(study, supernets, inherited, alone),
+        "Steps of the first supernet": doubled,
+        "Without transformer layers": [_without_layers(study, name, each) for name, each in trained.items()],
     }
 
 
-def _correlation(kind: str, a: Sequence[float], b: Sequence[float]) -> str:
-    measure = stats.kendalltau if kind == "tau" else stats.spearmanr
-    rng = np.random.default_rng(0)
-    x, y = np.asarray(a), np.asarray(b)
-    drawn = []
-    for _ in range(RESAMPLES):
-        chosen = rng.integers(0, len(x), len(x))
-        if np.ptp(x[chosen]) == 0 or np.ptp(y[chosen]) == 0:
-            continue
-        drawn.append(measure(x[chosen], y[chosen]).statistic)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{measure(x, y).statistic:.2f} ({low:.2f} to {high:.2f})"
+def _ranks(
+    study: SupernetStudy,
+    supernets: Sequence[Training],
+    inherited: Sequence[dict[Arch, float]],
+    alone: dict[Arch, float],
+) -> Rows:
+    """Return the rank correlation of every estimate of accuracy with that from scratch."""
+    true = list(alone.values())
+    means = [statistics.fmean(each[arch] for each in inherited) for arch in study.archs]
+    rows = [{"by": "inherited top-1, mean of supernets", "tau": resampled(tau, means, true)}]
+    for name, values in (
+        ("parameters", [float(arch.params()) for arch in study.archs]),
+        ("MACs", [float(arch.macs().conv_linear) for arch in study.archs]),
+    ):
+        rows.append({"by": name, "tau": resampled(tau, values, true)})
+    by_seed = [list(each.values()) for each in inherited]
+    for number, (a, b) in enumerate(itertools.combinations(by_seed, 2), 1):
+        rows.append({"by": f"between supernets, pair {number}", "tau": resampled(tau, a, b)})
+    for training in supernets:
+        for name, values in _search_objectives(study, training).items():
+            rows.append({"by": f"{name}, seed {training.recipe.seed}", "tau": resampled(tau, values, true)})
+    return rows
 
 
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.2f}" for value in values)
+def _search_objectives(study: SupernetStudy, training: Training) -> dict[str, list[float]]:
+    """Return what a search would maximise, on the search split, for every network."""
+    opened, rng = evaluators(training, study.options.on), random.Random("additive")
+    count = QUICK_SAMPLE if study.options.quick else SAMPLE
+    sample = [study.space.sample(rng) for _ in range(count)]
+    smoothed = SmoothedEvaluator(opened.likelihood, sample, 0.5)
+    return {
+        "top-1": opened.top1.accuracies(study.archs),
+        "likelihood": opened.likelihood.accuracies(study.archs),
+        "likelihood, half additive": smoothed.accuracies(study.archs),
+    }
 
 
-def _draw(
-    archs: Sequence[Arch], inherited: Sequence[Sequence[float]], alone: Sequence[float], options: Options
-) -> None:
+def _without_layers(study: SupernetStudy, name: str, trainings: Sequence[Training]) -> dict[str, object]:
+    """Return mean top-1 as trained, and with the outputs of transformer layers set to zero."""
+    whole = Supernet(study.space)
+    stages = [stage.name for stage in study.space.stages if layer_outputs(whole, f".{stage.name}_")]
+    as_trained = [value for each in study.accuracies(trainings) for value in each.values()]
+    row: dict[str, object] = {"weights": name, "as trained": statistics.fmean(as_trained)}
+    row["without all"] = _zeroed_top1(study, trainings, "")
+    return row | {f"without {stage}": _zeroed_top1(study, trainings, f".{stage}_") for stage in stages}
+
+
+@torch.no_grad()
+def _zeroed_top1(study: SupernetStudy, trainings: Sequence[Training], within: str) -> float:
+    top1: list[float] = []
+    for training in trainings:
+        supernet, info = load_supernet(training.folder)
+        for parameter in layer_outputs(supernet, within):
+            parameter.zero_()
+        evaluator = InheritedAccuracy(supernet, info, reopen_data(info, study.data), final=True)
+        evaluator.move_to(study.options.on)
+        top1 += [100 * evaluator.accuracy(arch) for arch in study.evaluated(training)]
+    return statistics.fmean(top1)
+
+
+def layer_outputs(network: nn.Module, within: str = "") -> list[nn.Parameter]:
+    """Return weights and biases that write a transformer layer's output, of modules with `within` in their name."""
+    return [
+        parameter
+        for name, parameter in network.named_parameters()
+        if within in name and name.rpartition(".")[0].endswith(LAYER_OUTPUTS)
+    ]
+
+
+def _draw(rows: Rows, options: Options) -> None:
     with figure(430, 340) as drawn:
         panel = drawn.subplots()
-        sizes = [arch.params() / 1e3 for arch in archs]
-        for number, (values, scratch, size) in enumerate(zip(inherited, alone, sizes, strict=True), 1):
-            x, y = 100 * scratch, 100 * statistics.fmean(values)
-            panel.plot([x, x], [100 * min(values), 100 * max(values)], color=MUTED, linewidth=1, zorder=1)
-            panel.scatter([x], [y], s=20 + 0.25 * size, color=BLUE, zorder=2)
-            panel.annotate(str(number), (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9)
+        for row in rows:
+            mean, low, high = row["inherited"]
+            x = row["from scratch"]
+            panel.plot([x, x], [low, high], color=MUTED, linewidth=1, zorder=1)
+            panel.scatter([x], [mean], s=20 + 0.25e-3 * row["parameters"], color=BLUE, zorder=2)
+            panel.annotate(str(row["network"]), (x, mean), (6, 4), textcoords="offset points", fontsize=9)
         panel.set(
             xlabel="from scratch, %", ylabel="inherited, %", title="Area: parameters; line: range of seeds"
         )

@@ -1,51 +1,50 @@
-"""One supernet for all sizes against three by parameters (AutoViT, section 5.2)."""
+"""One supernet for all sizes against three by parameters (AutoViT, section 5.2: 65.3 and 71.3 % on ImageNet)."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
-from tools.studies._options import Options
-from tools.studies._spreads import gains, spread
-from tools.studies._supernets import REFERENCE_DRAWS, Supernets
+from search.spaces import Arch
+from tools.studies.shared import Options
+from tools.studies.trainings import SupernetStudy
+from tools.tables import Tables, mean_and_range
 
 
-def main(options: Options) -> str:
-    """Train one supernet and three for every seed; the section's text."""
-    setup = Supernets(options)
-    seeds = range(options.seeds)
-    whole = setup.inherited([setup.run("none", seed) for seed in seeds])
-    longer = setup.inherited([setup.run("none", seed, len(setup.ranges) * options.epochs) for seed in seeds])
+def main(options: Options) -> Tables:
+    """Compare, for each range of sizes, one supernet, one with three times the steps, and the range's own.
+
+    Inherited validation top-1 in percent, mean over the networks of a range, smallest and largest over seeds. Each
+    range's own supernet has as many steps as the first; the three together have as many as the second.
+    """
+    study, seeds = SupernetStudy(options), range(options.seeds)
+    one = study.accuracies([study.training(seed) for seed in seeds])
+    longer = study.accuracies([study.training(seed, len(study.ranges) * options.epochs) for seed in seeds])
     rows = []
-    of_all: list[list[float]] = [[], [], []]
-    for name, (low, high) in setup.ranges.items():
-        within = [arch for arch in setup.archs if low <= arch.params() <= high]
-        parts = setup.inherited([setup.run("none", seed, params_range=(low, high)) for seed in seeds])
-        one, long, own = (
-            [statistics.fmean(each[arch] for arch in within) for each in runs]
-            for runs in (whole, longer, parts)
-        )
-        for means, values in zip(of_all, (one, long, own), strict=True):
-            means.append(statistics.fmean(values))
+    for name, (low, high) in study.ranges.items():
+        archs = [arch for arch in study.archs if low <= arch.params() <= high]
+        own = study.accuracies([study.training(seed, params_range=(low, high)) for seed in seeds])
+        means = [_means(accuracies, archs) for accuracies in (one, longer, own)]
         rows.append(
-            f"| {name}, {low / 1e3:.0f} to {high / 1e3:.0f} thousand | {len(within)} | {spread(one)} "
-            f"| {spread(long)} | {spread(own)} | {gains(own, one)} | {gains(own, long)} |"
+            {
+                "range": name,
+                "fewest parameters": low,
+                "most parameters": high,
+                "networks": len(archs),
+                "one supernet": mean_and_range(means[0]),
+                "three times the steps": mean_and_range(means[1]),
+                "the range's own": mean_and_range(means[2]),
+                "gain at equal steps each": mean_and_range(_differences(means[2], means[0])),
+                "gain at equal steps in all": mean_and_range(_differences(means[2], means[1])),
+            }
         )
-    least, most = min(low for low, _ in setup.ranges.values()), max(high for _, high in setup.ranges.values())
-    one_mean, long_mean, own_mean = (100 * statistics.fmean(values) for values in of_all)
-    times = len(setup.ranges)
-    return f"""### One supernet or three (section 5.2)
+    return {"One supernet or three": rows}
 
-{setup.setting()}
-One supernet, one with {times} times the steps, and three: each of the three has as many steps as the first, all
-three together as many as the second. The ranges are thirds of {REFERENCE_DRAWS} random networks of
-{least / 1e3:.0f} to {most / 1e3:.0f} thousand parameters. Inherited accuracy in percent, mean over the networks of
-the range; in brackets the smallest and largest seed; gains of the range's own supernet are paired by seed.
 
-| parameters | networks | one | {times} times the steps | its range's | gain, equal each | gain, equal in all |
-|---|---|---|---|---|---|---|
-{chr(10).join(rows)}
+def _means(accuracies: Sequence[dict[Arch, float]], archs: Sequence[Arch]) -> list[float]:
+    """Return the mean over networks, for each seed."""
+    return [statistics.fmean(each[arch] for arch in archs) for each in accuracies]
 
-Over the ranges {one_mean:.1f} % inherited from one supernet, {long_mean:.1f} % from the longer one,
-{own_mean:.1f} % from three. The paper finds 65.3 % and 71.3 % for its searched network of 1.8 M parameters on
-ImageNet, in spaces that span more sizes than this one.
-"""
+
+def _differences(values: Sequence[float], base: Sequence[float]) -> list[float]:
+    return [value - other for value, other in zip(values, base, strict=True)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
-from orchestrator.tasks.runtimes import InRuntime, MeasuredRuntimes, measure_runtimes
-from orchestrator.tasks.target import Target
-from tools.studies._options import Options
+from orchestrator.tasks.runtimes import measure_runtimes
+from tools.studies.shared import Options
+from tools.tables import Interval, Tables, log
 
 NETWORKS = (
     "autovit-xxs-paper",
@@ -22,50 +22,32 @@ NETWORKS = (
     "timm:deit_tiny_patch16_224",
     "timm:ghostnet_100",
 )
-QUICK = NETWORKS[:1]
-RUNTIMES = ("onnx", "litert")
 
 
-def main(options: Options) -> str:
-    """Measure; the section's text."""
+def main(options: Options) -> Tables:
+    """Measure; `outputs` is the largest difference to ExecuTorch's outputs, relative to their scale."""
     measured = measure_runtimes(
-        QUICK if options.quick else NETWORKS,
-        Target(options.device, runtime="executorch", threads=1),
-        RUNTIMES,
+        NETWORKS[:1] if options.quick else NETWORKS,
+        replace(options.target, runtime="executorch"),
+        ("onnx", "litert"),
         budget_s=options.budget_s,
         self_test=not options.quick,
-        progress=print,
+        progress=log,
     )
-    return section(measured)
-
-
-def section(measured: MeasuredRuntimes) -> str:
-    """Latencies side by side, how far outputs are apart, and what the order agrees in."""
-    rows: dict[str, dict[str, InRuntime]] = {}
-    for row in measured.rows:
-        rows.setdefault(row.model, {})[row.runtime] = row
-    versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
-    taus = "; ".join(f"{a} and {b} {tau:.3f}" for (a, b), tau in measured.tau.items())
-    left_out = "".join(f"\nLeft out: {name} ({reason})." for name, reason in measured.failures.items())
-    return f"""### The same weights in three runtimes
-
-Milliseconds on one thread of this machine, 95 % intervals in brackets, all in one interleaved run; seeded weights,
-fp32. {versions}. Outputs: largest difference to ExecuTorch's, of their scale.{left_out}
-
-| network | ExecuTorch | ONNX Runtime | to ExecuTorch | outputs | LiteRT | to ExecuTorch | outputs |
-|---|---|---|---|---|---|---|---|
-{chr(10).join(_line(name, cells) for name, cells in rows.items())}
-
-Kendall's tau between the latencies of {len(rows)} networks: {taus or "too few networks"}.
-"""
-
-
-def _line(name: str, cells: Mapping[str, InRuntime]) -> str:
-    others = " | ".join(
-        f"{_ms(cells[r])} | {cells[r].ratio:.2f} | {cells[r].difference:.0e}" for r in RUNTIMES
-    )
-    return f"| `{name}` | {_ms(cells['executorch'])} | {others} |"
-
-
-def _ms(row: InRuntime) -> str:
-    return f"{row.ms:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})"
+    rows = [
+        {
+            "network": row.model,
+            "runtime": row.runtime,
+            "ms": Interval(row.ms, row.ci_low, row.ci_high),
+            "to ExecuTorch": row.ratio,
+            "outputs": row.difference,
+        }
+        for row in measured.rows
+    ]
+    return {
+        "The same weights in three runtimes": rows,
+        "Kendall's tau of latencies": [
+            {"runtimes": f"{a}, {b}", "tau": value} for (a, b), value in measured.tau.items()
+        ],
+        "Versions": [{"runtime": name, "version": version} for name, version in measured.versions.items()],
+    }

@@ -1,0 +1,120 @@
+"""Options of a study, and what several studies do: run in parallel, compare ranks, save figures."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from luts.format.errors import UsageError
+from luts.format.processes import end_with_parent
+from orchestrator.tasks.target import Target
+from tools.tables import Interval
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `python -m tools.studies`.
+
+    Attributes:
+        data: Image source as in `bench train --data`; None if not given.
+        quick: Run on tiny networks and few images, to check that the study works.
+        seeds: Trainings of each kind.
+        epochs: Epochs of each training.
+        alone_epochs: Epochs of networks that are trained on their own; `epochs` by default.
+        jobs: Processes that train in parallel.
+        device: Device that latency is measured on.
+        budget_s: Time limit of each measurement in seconds.
+        pictures: Folder of the figures.
+        truth: Published accuracies of NAS-Bench-Macro, a JSON file.
+        lut: Name of the LUT that prices networks.
+        supernet: Folder of a network that `bench train --arch` trained.
+        on: Device of training and evaluation: `auto`, `cpu`, `cuda` or `mps`.
+    """
+
+    data: str | None = None
+    quick: bool = False
+    seeds: int = 3
+    epochs: int = 3
+    alone_epochs: int | None = None
+    jobs: int = 1
+    device: str = "host"
+    budget_s: float = 300.0
+    pictures: Path = Path("docs/pictures")
+    truth: Path | None = None
+    lut: str = "host/nasbench-macro"
+    supernet: Path | None = None
+    on: str = "cpu"
+
+    @property
+    def images(self) -> str:
+        """Image source of a study that trains; a small built-in one for a quick run.
+
+        Raises:
+            UsageError: none was given.
+        """
+        if self.data is None and not self.quick:
+            raise UsageError(
+                "this study trains networks; add --data, such as cifar10:DIR, or --quick", code="no_data"
+            )
+        return self.data or "digits"
+
+    @property
+    def target(self) -> Target:
+        """The device with one thread, in the default runtime and precision."""
+        return Target(self.device, threads=1)
+
+    def save(self, drawn: Figure, name: str) -> None:
+        """Write a figure as `NAME.png`."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(self.pictures / f"{name}.png", dpi=144, facecolor="white")
+
+
+def run_parallel(
+    function: Callable[[Item, str, int], Result], items: Sequence[Item], options: Options
+) -> list[Result]:
+    """Return `function(item, on, number)` of every item, computed in `options.jobs` processes with one core each.
+
+    `number` assigns GPUs in turn. A single job or item runs in this process, with all cores.
+    """
+    if options.jobs == 1 or len(items) == 1:
+        return [function(item, options.on, 0) for item in items]
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
+        futures = [pool.submit(function, item, options.on, number) for number, item in enumerate(items)]
+        return [future.result() for future in futures]
+
+
+def _start_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    end_with_parent()
+
+
+def tau(a: ArrayLike, b: ArrayLike) -> float:
+    """Return Kendall's rank correlation tau-b."""
+    return float(stats.kendalltau(a, b).statistic)
+
+
+def resampled(
+    statistic: Callable[..., float], *columns: Sequence[float], resamples: int = RESAMPLES
+) -> Interval:
+    """Return a statistic of paired columns with its 95 % percentile interval, by resampling rows (bootstrap)."""
+    rows, generator = np.array(columns), np.random.default_rng(0)
+    count = rows.shape[1]
+    drawn = [statistic(*rows[:, generator.integers(0, count, count)]) for _ in range(resamples)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(statistic(*rows), float(low), float(high))

@@ -1,0 +1,79 @@
+"""Output of studies and benchmarks: tables in Markdown for documents or JSON for programs, progress beside them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import platform
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psutil
+
+from orchestrator.tasks.progress import Event, Step
+
+Rows = Sequence[Mapping[str, Any]]
+Tables = Mapping[str, Rows]
+"""Rows of every table, by its title; the keys of the first row are the columns."""
+
+
+class Interval(NamedTuple):
+    """A value with the ends of its 95 % interval, or a mean with the smallest and the largest value."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_and_range(values: Sequence[float], scale: float = 1.0) -> Interval:
+    """Return the mean of values with the smallest and the largest, all multiplied by `scale`."""
+    scaled = [scale * value for value in values]
+    return Interval(statistics.fmean(scaled), min(scaled), max(scaled))
+
+
+def log(event: Event | str) -> None:
+    """Print a progress event to standard error; of steps that are counted every hundredth."""
+    if not isinstance(event, Step) or event.done % 100 == 0:
+        print(event, file=sys.stderr, flush=True)
+
+
+def show(tables: Tables, *, as_json: bool) -> None:
+    """Print tables as JSON, or as Markdown with the date and the machine below."""
+    if as_json:
+        print(json.dumps(tables, default=float))
+        return
+    for title, rows in tables.items():
+        print(f"\n### {title}\n")
+        if rows:
+            columns = list(rows[0])
+            lines = [columns, ["---"] * len(columns)]
+            lines += [[_cell(row.get(column)) for column in columns] for row in rows]
+            print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    machine = f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} cores"
+    print(f"\n{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Interval):
+        if value.low == value.high:
+            return _number(value.value)
+        return f"{_number(value.value)} ({_number(value.low)} to {_number(value.high)})"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return _number(float(value)) if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    """Return four significant digits, without an exponent where the number is not tiny."""
+    if not math.isfinite(value):
+        return "never" if value > 0 else "-"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

@@ -23,7 +23,6 @@ LONGEST_FIRST = (
     "tests/native/test_installed_package.py",
     "tests/integration/test_main_job.py",
     "tests/integration/test_search_command.py",
-    "tests/integration/test_studies.py",
     "tests/integration/test_distributed_training.py",
     "tests/integration/test_breakdown_command.py",
     "tests/phones/adb/test_profile.py",

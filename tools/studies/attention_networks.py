@@ -20,6 +20,7 @@ from tools.studies.shared import Options
 from tools.studies.trainings import Training
 
 load_plugin("tools.studies.efficientvit_ablations")
+load_plugin(__name__)  # worker processes import what is loaded, and then know the spaces below
 
 HEADS = {"full": "evit.mha", "split": "evit.cga"}
 """Kind of attention block by what a head sees."""

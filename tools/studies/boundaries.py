@@ -64,7 +64,7 @@ def main(options: Options) -> Tables:
     """Test the LUTs of `--lut`; errors in percent, their difference with a 95 % interval over held-out networks."""
     rows = []
     for name in options.lut.split(","):
-        result = test_boundaries(load_lut(name))
+        result = boundary_test(load_lut(name))
         difference = 100 * (result.with_prices - result.without)
         half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
         rows.append(
@@ -91,7 +91,7 @@ def handed_mib(blocks: Sequence[str]) -> dict[Boundary, float]:
     return handed
 
 
-def test_boundaries(lut: Lut) -> BoundaryTest:
+def boundary_test(lut: Lut) -> BoundaryTest:
     """Test one LUT on its own measurements.
 
     The residuals of the fitted networks are regressed on the bytes of each kind of boundary, the most that the term

@@ -8,7 +8,7 @@ from luts.format.schema import Floats, Integers
 from orchestrator.report.draw import MUTED, ORANGE, figure
 from search.algorithms.record import skyline
 from search.spaces.nasbench_macro import key_of
-from tools.studies.macro import BUDGETS, NEAR, PricedSpace, read_truth
+from tools.studies.macro import BUDGETS, NEAR, PricedSpace, priced_by, read_truth
 from tools.studies.shared import Options
 from tools.tables import Tables
 
@@ -18,7 +18,7 @@ LOWEST_DRAWN = 85.0
 
 def main(options: Options) -> Tables:
     """Compare the best network within each budget with those of equal latency (top-1 in percent)."""
-    truth, priced = read_truth(options.truth), PricedSpace.of(options.lut)
+    truth, priced = read_truth(options.truth), priced_by(options.lut)
     top1 = 100 * truth.accuracies(priced.archs)
     front = skyline(np.column_stack([priced.latency_ms, -top1]))
     _draw(priced, top1, front, options)

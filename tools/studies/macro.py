@@ -16,9 +16,12 @@ from luts.format.store import load_lut
 from search.algorithms import CompiledSpace, LutPrice
 from search.spaces import Arch, Space, Value, get_space, register_space, register_stage
 from search.spaces.nasbench_macro import key_of, place
+from search.spaces.plugins import load_plugin
 from search.supernet.recipe.recipe import changed
 from tools.studies.shared import Options
 from tools.studies.trainings import Training, one_cycle
+
+load_plugin(__name__)  # worker processes import what is loaded, and then know the space below
 
 SPACE = get_space("nasbench-macro")
 BUDGETS = (0.2, 0.4, 0.6, 0.8)
@@ -78,15 +81,17 @@ def read_truth(path: Path | None) -> GroundTruth:
         InvalidArtifactError: it cannot be read, or lacks networks of the space.
     """
     if path is None:
-        raise UsageError("this study needs published accuracies; add --truth nas-bench-macro.json")
+        message = "this study needs published accuracies; add --truth nas-bench-macro.json"
+        raise UsageError(message, code="no_truth")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         top1 = {key: statistics.fmean(row["test_acc"]) / 100 for key, row in table.items()}
         macs = {key: int(row["flops"]) for key, row in table.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, statistics.StatisticsError) as error:
-        raise InvalidArtifactError(f"{path}: not the table of NAS-Bench-Macro ({error})") from error
-    if missing := {key_of(arch) for arch in SPACE} - top1.keys():
-        raise InvalidArtifactError(f"{path}: {len(missing)} networks are missing, such as {min(missing)}")
+        if missing := {key_of(arch) for arch in SPACE} - top1.keys():
+            raise ValueError(f"{len(missing)} networks are missing, such as {min(missing)}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{path}: not the table of NAS-Bench-Macro ({error}); download it again"
+        raise InvalidArtifactError(message, code="invalid_truth") from error
     return GroundTruth(top1, macs)
 
 
@@ -106,10 +111,8 @@ class PricedSpace:
     bound_ms: Floats
 
     @classmethod
-    def of(cls, lut: str) -> PricedSpace:
-        """Price all networks by the LUT of that name; raises UsageError if it is of another space."""
-        table = load_lut(lut)
-        price = LutPrice(table.latency_model, table.meta.device.name, lut)
+    def of(cls, price: LutPrice) -> PricedSpace:
+        """Price all networks; raises UsageError if the LUT is of another space."""
         compiled, archs = CompiledSpace(SPACE, price), tuple(SPACE)
         prices = compiled.price(compiled.encode(archs))
         return cls(price, archs, prices.latency_ms[0], prices.latency_high_ms[0])
@@ -117,6 +120,12 @@ class PricedSpace:
     def budget_ms(self, fraction: float) -> float:
         """Return the latency that this fraction of the networks meets."""
         return float(np.quantile(self.latency_ms, fraction, method="higher"))
+
+
+def priced_by(lut: str) -> PricedSpace:
+    """Price all networks by the LUT of that name; raises UsageError if it is of another space."""
+    table = load_lut(lut)
+    return PricedSpace.of(LutPrice(table.latency_model, table.meta.device.name, lut))
 
 
 def supernet(options: Options, space: str, epochs: int, seed: int) -> Training:

@@ -23,6 +23,7 @@ from tools.studies.macro import (
     NEAR,
     SPACE,
     PricedSpace,
+    priced_by,
     read_truth,
     supernet,
 )
@@ -42,7 +43,7 @@ def main(options: Options) -> Tables:
 
     A search and the simple rules hold the budget with 95 % confidence; the best network holds it by the prediction.
     """
-    truth, priced = read_truth(options.truth), PricedSpace.of(options.lut)
+    truth, priced = read_truth(options.truth), priced_by(options.lut)
     trainings = [supernet(options, SPACE.name, options.epochs, seed) for seed in range(options.seeds)]
     settings = QUICK_SETTINGS if options.quick else SETTINGS
     found = run_parallel(partial(winners, priced, settings), trainings, options)

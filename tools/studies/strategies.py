@@ -15,7 +15,7 @@ from luts.format.processes import end_with_parent
 from luts.format.schema import Floats
 from search.algorithms import Budget, SearchSettings, search, strategy_names
 from search.spaces import Arch
-from tools.studies.macro import BUDGETS, SPACE, GroundTruth, PricedSpace, read_truth
+from tools.studies.macro import BUDGETS, SPACE, GroundTruth, PricedSpace, priced_by, read_truth
 from tools.studies.shared import RESAMPLES, Options
 from tools.tables import Interval, Tables
 
@@ -44,7 +44,7 @@ def main(options: Options) -> Tables:
     The last column is the fraction of pairs of seeds in which the strategy needs fewer evaluations than the
     default, ties counted half, with the 95 % interval by resampling seeds.
     """
-    truth, priced = read_truth(options.truth), PricedSpace.of(options.lut)
+    truth, priced = read_truth(options.truth), priced_by(options.lut)
     generations = QUICK_GENERATIONS if options.quick else GENERATIONS
     names = [DEFAULT, *(name for name in strategy_names() if name != DEFAULT)]
     rows = []

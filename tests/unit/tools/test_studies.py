@@ -1,0 +1,257 @@
+"""Figures of the studies against ones worked out by hand, and every kind of table printed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from luts.format.latency import EntryCost, LatencyModel
+from luts.format.schema import MeasuredModel
+from luts.format.store import load_lut
+from orchestrator.simulate.device import SCENARIOS, Truth
+from search.blocks import count
+from search.spaces import Arch, get_space
+from search.spaces.nasbench_macro import arch_of, key_of
+from search.supernet.model.supernet import Supernet
+from tests.support.errors import raises
+from tests.support.search_world import make_price
+from tools.studies import (
+    __main__,
+    attention_accuracy,
+    attention_networks,
+    attention_share,
+    boundaries,
+    detection,
+    inheritance,
+    int8,
+    macro,
+    promise,
+    ranking,
+    strategies,
+)
+from tools.studies.shared import Options, resampled, tau
+from tools.tables import Interval, mean_and_range, show
+
+KEYS = [key_of(arch) for arch in macro.SPACE]
+BEST = "21012012"
+CONV = "mbconv(in=16,out=16,k=3,e=1,s=1)@16"
+LAYER = "mvit.layer(d=16,heads=1,head_dim=16,ratio=2,patch=2)@16"
+COSTS_MS = {CONV: 0.1, LAYER: 0.3}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A truth in which every operation that a network shares with BEST is worth five points."""
+    path = tmp_path / "table.json"
+    equal = {key: sum(a == b for a, b in zip(key, BEST, strict=True)) for key in KEYS}
+    rows = {key: {"test_acc": [49.0 + 5 * n, 51.0 + 5 * n], "flops": 10} for key, n in equal.items()}
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture
+def priced():
+    return macro.PricedSpace.of(make_price(macro.SPACE))
+
+
+def test_tables_are_printed_in_markdown_and_json(capsys):
+    tables = {"One": [{"n": 12_345, "top-1": Interval(70.25, 69.5, 71.0), "p": None, "ms": 0.0728}]}
+    show(tables, as_json=False)
+    assert "| 12,345 | 70.25 (69.5 to 71) | - | 0.0728 |" in capsys.readouterr().out
+    show(tables, as_json=True)
+    assert json.loads(capsys.readouterr().out)["One"][0]["top-1"] == [70.25, 69.5, 71.0]
+
+
+def test_statistics_by_hand():
+    assert mean_and_range([0.1, 0.3], 100) == pytest.approx((20, 10, 30))
+    assert tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)
+    assert resampled(tau, range(40), range(40), resamples=20) == pytest.approx((1, 1, 1))
+    correct, before = np.array([1, 1, 1, 0], dtype=bool), np.array([1, 0, 0, 0], dtype=bool)
+    mean, low, high = int8.paired_difference(correct, before)
+    half = 1.96 * 100 * np.std([0, 1, 1, 0], ddof=1) / 2
+    assert (mean, low, high) == pytest.approx((50, 50 - half, 50 + half), rel=1e-3)
+    never = np.full(40, np.inf)
+    assert strategies.fewer(np.arange(40, dtype=np.float64), never) == (1, 1, 1)
+    assert strategies.fewer(never, never) == (0.5, 0.5, 0.5)
+
+
+def test_truth_is_the_mean_of_trainings_and_complete(table, tmp_path):
+    truth = macro.read_truth(table)
+    assert truth.accuracy(arch_of(BEST)) == pytest.approx(0.90)
+    assert truth.accuracy(arch_of("00000000")) == pytest.approx(0.60)
+    rows = json.loads(table.read_text())
+    del rows[KEYS[0]]
+    for text in (json.dumps(rows), "[1]"):
+        (tmp_path / "broken.json").write_text(text)
+        with raises("invalid_truth"):
+            macro.read_truth(tmp_path / "broken.json")
+
+
+def test_budgets_are_met_by_their_fraction_of_the_networks(priced):
+    for fraction in macro.BUDGETS:
+        within = (priced.latency_ms <= priced.budget_ms(fraction)).mean()
+        assert within == pytest.approx(fraction, abs=2 / 6561)
+
+
+@pytest.mark.parametrize("strategy", ["random", "coarse-to-fine"])
+def test_evaluations_until_a_network_is_near_enough(table, priced, strategy):
+    """With two wrong operations still near, one draw in fifty is near enough."""
+    goal = strategies.Goal(macro.read_truth(table), priced, float(priced.latency_ms.max()), 0.80, 3)
+    near, nearer = strategies.evaluations(goal, strategy, seed=3)
+    assert 1 <= near == nearer <= 200
+    assert np.isinf(strategies.evaluations(replace(goal, best=1.5, generations=1), strategy, seed=3)).all()
+
+
+def test_simple_rules_and_networks_of_equal_latency(priced):
+    params = np.array([arch.params() for arch in priced.archs])
+    largest = promise.highest(priced, params, float(priced.bound_ms.max()))
+    assert key_of(priced.archs[largest]) == "22222222"
+    ms = priced.latency_ms[largest]
+    near = params[(priced.latency_ms >= 0.97 * ms) & (priced.latency_ms <= 1.03 * ms)]
+    assert promise.mean_of_equal_latency(priced, params, priced.archs[largest]) == pytest.approx(near.mean())
+
+
+def test_separate_weights_are_not_shared_between_operations():
+    sources = []
+    for space in (macro.SPACE, macro.SEPARATE):
+        network = Supernet(space)
+        for key in ("11111111", "22222222"):
+            arch = arch_of(key)
+            same = Arch(space, arch.resolution, arch.head, arch.classes, arch.stages)
+            sources.append({part.source for part in network.slices(same)})
+    assert sources[0] == sources[1]
+    assert all(".stem" in name or ".head" in name for name in sources[2] & sources[3])
+
+
+def test_smoothing_predicts_a_network_from_the_others():
+    archs = ranking.networks(60)
+    worth = [sum(map(int, key_of(arch))) / 20 for arch in archs]
+    assert ranking.smoothed(archs, worth) == pytest.approx(worth, abs=1e-3)
+    odd = [*worth[:7], worth[7] + 0.4, *worth[8:]]
+    assert ranking.smoothed(archs, odd)[7] == pytest.approx(worth[7] + 0.2, abs=0.01)
+
+
+@pytest.mark.parametrize(("longest", "lengths"), [(16, [2, 4, 8, 16]), (12, [3, 6, 12]), (1, [1])])
+def test_lengths_are_halves_of_the_longest(longest, lengths):
+    assert ranking.lengths(longest) == lengths
+
+
+def test_attention_has_the_parameters_of_its_formula():
+    """48 channels, 4 heads, q, k, v of 12: 4 (48 + 2) 36, convolutions 4 (9 + 2) 12, biases 4 x 64, projection."""
+    params = attention_networks.attention("full", 48, 8, 12).params()
+    assert params == 7200 + 528 + 256 + (48 * 48 + 2 * 48)
+
+
+def test_compared_networks_are_equally_large():
+    assert attention_networks.spread_evenly(2, 6) == (False, True, False, False, True, False)
+    pair = [attention_networks.heads_network(sees, quick=False).blocks() for sees in attention_networks.HEADS]
+    attention_networks.check_equal_size(pair)
+    for sees, kind in attention_networks.HEADS.items():
+        for number, blocks in attention_share.networks(sees, (0, 4, 10), 192, 224).items():
+            assert [block.kind for block in blocks].count(kind) == number
+
+
+def test_the_width_nearest_in_speed_is_chosen():
+    speeds = {(0, 96): 100.0, (4, 40): 150.0, (4, 48): 110.0, (4, 56): 80.0}
+    assert attention_accuracy.equally_fast(speeds, 96) == {0: 96, 4: 48}
+
+
+def test_the_nearest_detector_is_the_rival():
+    rows = {f"{name}, detection": {"ms": ms} for name, ms in {"a": 1, "b": 3, "slow": 9, "near": 2.4}.items()}
+    assert detection.nearest_detector(rows, ["a", "b"], ["slow", "near", "unmeasured"]) == "near"
+
+
+def test_layer_outputs_of_a_stage():
+    space = get_space("autovit-nano")
+    names = inheritance.layer_outputs(Supernet(space), ".transformer1_")
+    assert names
+    assert len(names) < len(inheritance.layer_outputs(Supernet(space)))
+    assert not inheritance.layer_outputs(torch.nn.Linear(2, 2))
+
+
+def lut_of_chains(chains, ms_per_mib):
+    """A LUT with true entries, of networks that pay for every change between the two kinds of blocks."""
+    random, models = np.random.default_rng(3), []
+    for number, blocks in enumerate(chains):
+        changes = sum(mib for (a, b), mib in boundaries.handed_mib(blocks).items() if a != b)
+        ms = sum(COSTS_MS[key] for key in blocks) + ms_per_mib * changes
+        ms *= 1 + 0.002 * random.standard_normal()
+        fitted = number % 4 > 0
+        models.append(
+            MeasuredModel(
+                model_id=f"{number:012x}", arch="", blocks=blocks, boundary_bytes=0, artifact_sha256="0" * 64,
+                split="fit" if fitted else "heldout", role="design" if fitted else "heldout",
+                ms=ms, ci_low=ms, ci_high=ms, loads=1, rounds=10,
+            )
+        )  # fmt: skip
+    lut = replace(load_lut("linux-x86-64/autovit-nano/executorch-xnnpack-int8-t1"), models=tuple(models))
+    costs = {key: EntryCost(ms, 0.0, False) for key, ms in COSTS_MS.items()}
+    lut.__dict__["latency_model"] = LatencyModel(0.0, 0.0, costs, None, None)
+    return lut
+
+
+def test_prices_of_boundaries_help_where_order_decides_and_costs():
+    random = np.random.default_rng(7)
+    mixed = [tuple(random.choice(list(COSTS_MS), size=8)) for _ in range(80)]
+    priced, free = (boundaries.boundary_test(lut_of_chains(mixed, price)) for price in (2.0, 0.0))
+    assert priced.rank_gained > 0
+    assert priced.with_prices.mean() < priced.without.mean() / 2
+    assert priced.p < 0.05
+    assert free.with_prices.mean() > 0.9 * free.without.mean()
+    ordered = [(CONV,) * n + (LAYER,) * m for n in range(1, 8) for m in range(1, 7)]
+    result = boundaries.boundary_test(lut_of_chains(ordered, 2.0))
+    assert (result.rank_gained, result.identified) == (0, ())
+    with raises("too_few_held_out"):
+        boundaries.boundary_test(lut_of_chains(mixed[:8], 2.0))
+
+
+def test_a_study_without_images_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["ranges"])
+    assert ended.value.code == 2
+    with raises("no_data"):
+        assert Options().images
+
+
+def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
+    arguments = [
+        "attention_share",
+        "--quick",
+        "--device",
+        "simulated:quiet",
+        "--budget",
+        "1s",
+        "--json",
+        "--pictures",
+    ]
+    __main__.main([*arguments, str(tmp_path)])
+    rows = json.loads(capsys.readouterr().out)["Share of attention at equal parameters"]
+    truth = Truth(SCENARIOS["quiet"].costs)
+    for sees, (_, row) in zip(attention_networks.HEADS, zip(rows[::2], rows[1::2], strict=True), strict=True):
+        made = attention_share.networks(sees, attention_share.QUICK_COUNTS, 16, 64)
+        without, only = (truth.latency_ms([block.key for block in blocks]) for blocks in made.values())
+        assert row["ratio"][0] == pytest.approx(only / without, rel=0.02)
+        assert row["parameters"] == count(made[10])[0]
+    assert (tmp_path / "attention_share.png").stat().st_size > 5_000
+
+
+def test_trainings_are_shared_by_studies_and_not_repeated(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    options = [
+        *["--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--json", "--pictures"],
+        str(tmp_path),
+    ]
+    __main__.main(["head_similarity", *options])
+    rows = json.loads(capsys.readouterr().out)["Similarity of heads"]
+    assert len(rows) == 2 * attention_networks.QUICK_DEPTH
+    assert all(-1 <= row["centred"][0] <= row["similarity"][0] <= 1 for row in rows)
+    checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")}
+    assert checkpoints
+    __main__.main(["importance", *options])
+    rows = json.loads(capsys.readouterr().out)["Importance of channels"]
+    assert all(0 <= row["kept, %"][0] <= 100 for row in rows)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")} == checkpoints

@@ -23,8 +23,9 @@ from orchestrator.tasks.dense_scores import dense_spec, open_run_scenes
 from orchestrator.tasks.measure import measure_networks
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import as_named
+from orchestrator.tasks.target import DeviceOptions
 from orchestrator.tasks.train_dense import train_dense
-from orchestrator.tasks.validate import validate
+from orchestrator.tasks.validate import ValidateCommand, validate
 from search.dense.data import plain_batches
 from search.dense.scenes import Task
 from search.dense.training import DenseRecipe, load_run
@@ -231,7 +232,13 @@ def _validation(options: Options) -> Rows:
     """Return how a LUT of backbones with heads predicts unseen ones; nothing for a LUT of classifiers."""
     if not options.lut.rpartition("/")[2].split("@")[0].endswith("ssdlite"):
         return []
-    done = validate(options.lut, options.device, count=VALIDATED, budget_s=options.budget_s, progress=log)
+    command = ValidateCommand(
+        lut=options.lut,
+        target=DeviceOptions(options.device),
+        count=VALIDATED,
+        budget_s=options.budget_s,
+    )
+    done = validate(command, log)
     return [
         {
             "LUT": options.lut,

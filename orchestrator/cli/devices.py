@@ -35,7 +35,7 @@ def devices_command(as_json: JsonOption = False) -> None:
             "serial": "",
             "next_step": f"{gap.reason}: {gap.next_step}",
         }
-        for gap in listing.gaps
+        for gap in listing.unavailable
     ]
     columns = [
         Column("device", "--device"),

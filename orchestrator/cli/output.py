@@ -26,7 +26,7 @@ from rich.table import Table
 from luts.format.table import Column, Result
 from orchestrator.cli.pace import Pace
 from orchestrator.cli.table import fitting, table_of
-from orchestrator.devices.common.device import no_one_to_ask
+from orchestrator.devices.common.device import refuse_question
 from orchestrator.tasks.options import OUTPUT
 from orchestrator.tasks.progress import Event, Note, Step
 from orchestrator.tasks.progress import Progress as TaskProgress
@@ -119,7 +119,7 @@ def _fact(value: Any, percent: bool) -> str:
 def ask(prompt: str) -> str:
     """What a person at the terminal answers; DeviceError where nobody sits there."""
     if not sys.stdin.isatty():
-        return no_one_to_ask(prompt)
+        return refuse_question(prompt)
     return str(typer.prompt(prompt, err=True)).strip()
 
 

@@ -1,35 +1,34 @@
-"""What is attached now, what is missing to see more, and which device a name means."""
+"""The devices that are attached, the kinds that cannot be seen and why, and the device that a name means."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from luts.format.errors import BlocktimeError, UsageError
 from orchestrator.agent.programs import agent_program
-from orchestrator.devices.android.device import COMEBACK_TIMEOUT_S, AndroidDevice
-from orchestrator.devices.android.finding import find, why_blind
-from orchestrator.devices.android.finding import list_phones as list_androids
-from orchestrator.devices.android.phones import is_address
-from orchestrator.devices.common.device import Access, Device
-from orchestrator.devices.common.registry import Phone, known_phone, phone_of, unknown_device
+from orchestrator.devices.android import phones as android
+from orchestrator.devices.android.device import AndroidDevice
+from orchestrator.devices.common.device import Access, Device, KindUnavailableError
+from orchestrator.devices.common.registry import known_phone, unknown_device
 from orchestrator.devices.host import HostDevice
-from orchestrator.devices.iphone.errors import NoSuchPhoneError, UnreachableError
-from orchestrator.devices.iphone.phones import find_iphone, name_of
-from orchestrator.devices.iphone.phones import list_phones as list_iphones
-from orchestrator.devices.iphone.state import IphoneState
+from orchestrator.devices.iphone import phones as iphone
 from orchestrator.devices.simulated import scenario_of, simulated_program
 from orchestrator.wire.errors import DeviceError
 
 Kind = Literal["host", "simulated", "android", "iphone"]
+PhoneKind = Literal["android", "iphone"]
 
 
 @dataclass(frozen=True)
-class Attached:
-    """Something that is attached.
+class AttachedDevice:
+    """A device that is attached.
 
-    `name` is what --device takes, besides the serial. `next_step` says what a person must do before it can be
-    measured; empty where nothing is in the way.
+    Attributes:
+        name: What --device takes, in addition to the serial; empty if unknown.
+        product_type: How a phone identifies itself, empty if unknown.
+        next_step: What a person must do before it can be measured, empty if it is ready.
     """
 
     kind: Literal["host", "android", "iphone"]
@@ -41,163 +40,171 @@ class Attached:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Why one kind of device can't be seen at all, and what to do about it."""
+class UnavailableKind:
+    """Why one kind of phone cannot be seen at all, and what to do about it."""
 
-    kind: Literal["android", "iphone"]
+    kind: PhoneKind
     reason: str
     next_step: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is attached and what can't be seen."""
+    """The devices that are attached, and the kinds of phone that cannot be seen."""
 
-    attached: tuple[Attached, ...]
-    gaps: tuple[Gap, ...]
+    attached: tuple[AttachedDevice, ...]
+    unavailable: tuple[UnavailableKind, ...]
 
 
 def list_attached() -> Listing:
-    """The host, always; Android phones; iPhones. Never raises; no phone shows a dialog because of it."""
-    host = Attached("host", "host", "this machine", "", "", "")
-    androids, android_gap = _list_android()
-    iphones, iphone_gap = _list_iphones()
-    return Listing((host, *androids, *iphones), tuple(gap for gap in (android_gap, iphone_gap) if gap))
+    """Return the host, the Android phones and the iPhones; raises nothing, and no phone asks its user anything."""
+    attached = [AttachedDevice("host", "host", "this machine", "", "", "")]
+    unavailable = []
+    for kind, list_kind in _LISTS.items():
+        try:
+            attached += list_kind()
+        except KindUnavailableError as error:
+            unavailable.append(UnavailableKind(kind, error.reason, error.next_step))
+        except BlocktimeError as error:
+            reason, _, step = str(error).partition(": ")
+            unavailable.append(UnavailableKind(kind, reason, step))
+    return Listing(tuple(attached), tuple(unavailable))
 
 
 def resolve(name: str, access: Access | None = None) -> Device:
-    """The device that `name` means: `host`, a phone's name, its serial or UDID, host:port of an Android phone, or
-    `simulated[:SCENARIO]`.
+    """Return the device with this name.
 
-    DeviceError for an unknown name and for a phone that is not attached or not ready; UsageError where `access`
-    does not fit the device.
+    Args:
+        name: `host`, a phone's name, serial or UDID, host:port of an Android phone, or `simulated[:SCENARIO]`.
+        access: How it is opened.
+
+    Raises:
+        DeviceError: Unknown name, or the phone is not attached or not ready.
+        UsageError: `access` does not fit the device.
     """
     access = access or Access()
-    kind, known = kind_of(name, access), known_phone(name)
-    if kind == "host":
-        return HostDevice(agent_program(access.agent))
-    if kind == "simulated":
-        scenario = scenario_of(name)
-        assert scenario is not None
-        return HostDevice(simulated_program(scenario), identity="")
-    return _iphone(known or name, access) if kind == "iphone" else _android(known, name, access)
+    return _OPENERS[kind_of(name, access)](name, access)
 
 
 def kind_of(name: str, access: Access) -> Kind:
-    """The kind of device that `name` means, whether or not a phone of the registry is attached.
+    """Return the kind of device that `name` means; a phone of the registry need not be attached.
 
-    DeviceError for an unknown name and for an agent that was not built; UsageError where `access` does not fit.
+    Raises:
+        DeviceError: Unknown name, or the host's agent is not built.
+        UsageError: `access` does not fit the device.
     """
-    kind = _kind_of_named(name, access)
+    kind = _kind_of(name, access)
     if access.fixed_performance and kind != "android":
-        raise UsageError(f"--fixed-performance is a mode of Android phones; {name} has none")
+        raise UsageError(
+            f"--fixed-performance is a mode of Android phones; {name} has none", code="option_does_not_apply"
+        )
     return kind
 
 
-def _kind_of_named(name: str, access: Access) -> Kind:
+def _kind_of(name: str, access: Access) -> Kind:
     if name == "host":
         agent_program(access.agent)
         return "host"
     scenario = scenario_of(name)
     if access.agent != "python":
-        raise UsageError(f"--agent is for the host; {name} has its own app or agent")
+        raise UsageError(
+            f"--agent is for the host; {name} has its own app or agent", code="option_does_not_apply"
+        )
     if scenario is not None:
         return "simulated"
     known = known_phone(name)
-    kind = known.kind if known else _kind_of_attached(name)
-    if kind is None:
-        raise unknown_device(name)
-    return kind
-
-
-def _kind_of_attached(name: str) -> Kind | None:
-    """What is attached under a name or serial that the registry does not have; None where nothing is."""
-    if is_address(name):
+    if known is not None:
+        return known.kind
+    if android.is_address(name):
         return "android"
     wanted = name.replace("-", "").casefold()
     for device in list_attached().attached:
         if wanted in (device.name.casefold(), device.serial.replace("-", "").casefold()):
             return device.kind
-    return None
+    raise unknown_device(name)
 
 
-def _android(known: Phone | None, name: str, access: Access) -> Device:
-    phone = find(known.name if known else name, access.say)
-    if phone is None:
-        raise DeviceError(_not_attached(known, name))
-    return AndroidDevice(
-        phone,
-        apk=access.app,
-        allow=access.allow,
-        fixed=access.fixed_performance,
-        say=access.say,
-        comeback_timeout_s=COMEBACK_TIMEOUT_S if access.away_s is None else access.away_s,
-    )
+def _open_host(_name: str, access: Access) -> Device:
+    return HostDevice(agent_program(access.agent))
 
 
-def _iphone(wanted: Phone | str, access: Access) -> Device:
+def _open_simulated(name: str, _access: Access) -> Device:
+    scenario = scenario_of(name)
+    assert scenario is not None
+    return HostDevice(simulated_program(scenario), identity="")
+
+
+def _open_android(name: str, access: Access) -> Device:
+    known = known_phone(name)
     try:
-        return find_iphone(wanted, access, access.app)
-    except (UnreachableError, NoSuchPhoneError):
-        if isinstance(wanted, str):
-            raise
-        raise DeviceError(_not_attached(wanted, wanted.name)) from None
+        phone = android.find(known.name if known else name, access.say)
+    except KindUnavailableError:
+        phone = None
+    if phone is None:
+        raise _not_attached(name, "android")
+    return AndroidDevice(phone, access)
 
 
-def _not_attached(phone: Phone | None, name: str) -> str:
-    listing, kind = list_attached(), phone.kind if phone else "android"
+def _open_iphone(name: str, access: Access) -> Device:
+    try:
+        device = iphone.find_iphone(known_phone(name) or name, access)
+    except KindUnavailableError:
+        device = None
+    if device is None:
+        raise _not_attached(name, "iphone")
+    return device
+
+
+_OPENERS: dict[Kind, Callable[[str, Access], Device]] = {
+    "host": _open_host,
+    "simulated": _open_simulated,
+    "android": _open_android,
+    "iphone": _open_iphone,
+}
+
+
+def _list_android() -> Iterator[AttachedDevice]:
+    for phone in android.list_phones():
+        yield AttachedDevice("android", phone.name, phone.title, phone.model, phone.serial, phone.next_step)
+
+
+def _list_iphones() -> Iterator[AttachedDevice]:
+    for state in iphone.list_phones():
+        name, title = (state.name, state.title) if state.product_type else ("", "iPhone")
+        yield AttachedDevice("iphone", name, title, state.product_type, state.udid, state.next_step)
+
+
+_LISTS: dict[PhoneKind, Callable[[], Iterator[AttachedDevice]]] = {
+    "android": _list_android,
+    "iphone": _list_iphones,
+}
+
+_CONNECT_STEPS: dict[PhoneKind, str] = {
+    "android": "connect it by cable, switch on USB debugging and allow this computer",
+    "iphone": "connect it by cable, unlock it and trust this computer",
+}
+
+
+def _not_attached(name: str, kind: PhoneKind) -> DeviceError:
+    """Return the error for a phone that is not attached, with what is and what to do."""
+    listing, known = list_attached(), known_phone(name)
     phones = [device for device in listing.attached if device.kind != "host"]
-    seen = ", ".join(
-        device.title
-        if device.title == device.product_type
-        else f"{device.title} ({device.product_type or device.serial})"
-        for device in phones
-    )
-    gap = next((gap for gap in listing.gaps if gap.kind == kind), None)
-    if gap is not None:
-        step = f"{gap.reason}: {gap.next_step}"
+    missing = next((missing for missing in listing.unavailable if missing.kind == kind), None)
+    if missing is not None:
+        step = f"{missing.reason}: {missing.next_step}"
     elif kind == "iphone" and any(device.kind == kind and not device.product_type for device in phones):
         step = "unlock the iPhone that does not answer"
-    elif kind == "iphone":
-        step = "connect it by cable, unlock it and trust this computer"
     else:
-        step = "connect it by cable, switch on USB debugging and allow this computer"
-    wanted = phone.describe() if phone else name
-    return f"no {wanted} found; attached: {seen or 'no phone'}; {step}, then see `bench devices`"
-
-
-def _list_android() -> tuple[list[Attached], Gap | None]:
-    try:
-        phones = list_androids()
-    except BlocktimeError as error:
-        reason, _, step = str(error).partition(": ")
-        return [], Gap("android", reason, step)
-    attached = [
-        Attached("android", phone.name, phone.title, phone.model, phone.serial, phone.next_step)
-        for phone in phones
-    ]
-    blind = why_blind() if not attached else None
-    return attached, Gap("android", *blind) if blind else None
-
-
-def _list_iphones() -> tuple[list[Attached], Gap | None]:
-    try:
-        states = list_iphones()
-    except UnreachableError as error:
-        return [], Gap("iphone", error.reason, error.next_step)
-    except BlocktimeError as error:
-        reason, _, step = str(error).partition(": ")
-        return [], Gap("iphone", reason, step)
-    return [_iphone_attached(state) for state in states], None
-
-
-def _iphone_attached(state: IphoneState) -> Attached:
-    known = phone_of(state.product_type)
-    return Attached(
-        "iphone",
-        name_of(state) if state.product_type else "",
-        known.title if known else "iPhone",
-        state.product_type,
-        state.udid,
-        state.next_step,
+        step = _CONNECT_STEPS[kind]
+    attached = ", ".join(map(_describe, phones)) or "no phone"
+    wanted = known.describe() if known else name
+    return DeviceError(
+        f"no {wanted} found; attached: {attached}; {step}, then see `bench devices`",
+        code="device_not_attached",
     )
+
+
+def _describe(device: AttachedDevice) -> str:
+    if device.title == device.product_type:
+        return device.title
+    return f"{device.title} ({device.product_type or device.serial})"

@@ -1,4 +1,4 @@
-"""The machine that `bench` runs on, measured by an agent in a process of its own."""
+"""The computer that `bench` runs on, measured by an agent in a process of its own."""
 
 from __future__ import annotations
 
@@ -23,27 +23,33 @@ from orchestrator.agent.store import DEFAULT_MAX_BYTES
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
-# Importing torch and ExecuTorch, as an agent without native calls does, takes seconds, on a cold disk of a busy
-# machine a minute.
+# An agent without native calls imports torch and ExecuTorch: seconds, or a minute from a cold disk.
 START_TIMEOUT_S = 180.0
 
 _STOP_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 10.0
 
-# How long our own last connection may be cleaned up after: the round that it was lost in may still be executed.
-# One that was lost in a load takes as long as that.
-_BUSY_TIMEOUT_S = 15.0
+# How long the agent may take to notice that our last connection is gone: the round during which it was lost may
+# still run. If it was lost during a load, that load must end first.
+_STALE_TIMEOUT_S = 15.0
 
 
 def default_store_dir(device_name: str) -> Path:
-    """Folder of a host agent's model store, under the user's cache folder; agents do not share one."""
+    """Return the model store of a host agent, in the user's cache folder; agents do not share one."""
     return cache_folder() / f"agent-store-{device_name}"
 
 
 class HostDevice:
-    """Starts the host agent when first connected, again when it has died or hangs, and stops it at the end.
+    """Starts the host agent on first connection, again if it has died or hangs, and stops it at the end.
 
-    The agent's messages go to `log_path`, which errors name.
+    Args:
+        program: The agent to start, the Python agent by default.
+        store_dir: Folder of its model store, `default_store_dir` by default.
+        port: Port that it listens on, 0 for any free one.
+        log_path: File that receives its messages, which errors name.
+        timeout_s: Seconds it may take to answer any request but `run`.
+        store_max_bytes: Size limit of the model store.
+        identity: As in `Device`; empty for a simulated device.
     """
 
     def __init__(
@@ -74,38 +80,42 @@ class HostDevice:
 
     @property
     def agent_pid(self) -> int | None:
-        """Process id of the running agent; None where none runs."""
+        """Process id of the running agent, None if none runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def describe(self) -> str:
+        """Return one line for people: what the device is and how it is connected."""
         return self._program.title
 
     def connect(self) -> AgentClient:
-        """A greeted connection to the agent, started where none runs or where ours hangs.
+        """Return an authenticated connection to the agent, which is started if it does not run or hangs.
 
-        DeviceError where that fails; AgentError `busy` where an earlier connection of this device is still open.
+        Raises:
+            DeviceError: The agent does not start.
+            AgentError: `busy`: an earlier connection of this device is still open.
         """
         if self._process is not None:
-            client = self._greet_running()
+            client = self._connect_running()
             if client is not None:
                 return client
             self._stop()
         self._start()
-        return self._greet()
+        return self._connect_agent()
 
     def read_log(self) -> str:
+        """Return the agent's recent log, empty if it cannot be read."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
     def bring_to_front(self) -> None:
-        """Nothing: the agent has no window."""
+        """Do nothing: the agent has no window."""
 
-    def _greet_running(self) -> AgentClient | None:
-        """None where the agent has died or hangs: it does not answer, or does not see that its client has gone."""
-        left_s = self._client.load_left_s if self._client is not None else 0.0
-        deadline_s = time.monotonic() + max(_BUSY_TIMEOUT_S, left_s)
+    def _connect_running(self) -> AgentClient | None:
+        """Return None if the agent has died or hangs: no answer, or it does not notice that its client is gone."""
+        load_s = self._client.load_left_s if self._client is not None else 0.0
+        deadline_s = time.monotonic() + max(_STALE_TIMEOUT_S, load_s)
         while True:
             try:
-                return self._greet()
+                return self._connect_agent()
             except AgentLost:
                 return None
             except AgentError as error:
@@ -114,21 +124,25 @@ class HostDevice:
             if time.monotonic() > deadline_s:
                 return None
 
-    def _greet(self) -> AgentClient:
+    def _connect_agent(self) -> AgentClient:
         try:
             sock = socket.create_connection((LOOPBACK, self._agent_port), timeout=_CONNECT_TIMEOUT_S)
         except OSError as error:
-            raise AgentLost(f"the host agent does not answer: {error}; its log is {self._log_path}") from None
+            raise AgentLost(
+                f"the host agent does not answer: {error}; its log is {self._log_path}", code="agent_silent"
+            ) from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
         return self._client
 
     def __enter__(self) -> Self:
+        """Return the device; `connect` starts it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the agent."""
         self._stop()
 
     def _start(self) -> None:
@@ -136,7 +150,7 @@ class HostDevice:
         command = [*self._program.command, "--parent-watch", "--port", str(self._port)]
         command += ["--store", str(self._store_dir), "--store-bytes", str(self._store_max_bytes)]
         with self._log_path.open("ab") as log:
-            # A session of its own: Ctrl-C reaches the client alone, which then ends the agent in order.
+            # In a session of its own, the agent does not get Ctrl-C; the client then stops it in order.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -161,27 +175,33 @@ class HostDevice:
                 if not selector.select(max(0.0, deadline_s - time.monotonic())):
                     raise DeviceError(
                         f"the host agent did not start within {START_TIMEOUT_S:.0f} s; "
-                        f"its log is {self._log_path}"
+                        f"its log is {self._log_path}",
+                        code="agent_not_started",
                     )
                 piece = os.read(process.stdout.fileno(), 4096)
                 if not piece:
                     process.wait(_STOP_TIMEOUT_S)
-                    raise DeviceError(f"the host agent died at its start: {self._last_words()}")
+                    raise DeviceError(
+                        f"the host agent died at its start: {self._last_log_line()}", code="agent_not_started"
+                    )
                 line += piece
         try:
             return int(json.loads(line)["port"])
         except (ValueError, KeyError, TypeError):
-            raise DeviceError(f"the host agent said {line[:100]!r} instead of its port") from None
+            raise DeviceError(
+                f"the host agent printed {line[:100]!r} instead of its port; its log is {self._log_path}",
+                code="agent_not_started",
+            ) from None
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         with self._log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
             lines = log.read().decode(errors="replace").split("\n")
-        words = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"{words} (its log is {self._log_path})"
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
+        return f"{last} (its log is {self._log_path})"
 
     def _stop(self) -> None:
-        """Ends the agent: closing its stdin asks, a kill follows where it does not listen."""
+        """End the agent: close its stdin, which asks it to end, then kill it if it does not."""
         process, self._process = self._process, None
         if process is None:
             return

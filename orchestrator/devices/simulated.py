@@ -12,10 +12,10 @@ DEFAULT_SCENARIO = "quiet"
 
 
 def scenario_of(device_name: str) -> Scenario | None:
-    """The scenario that a device's name asks for; None where it is not a simulated device.
+    """Return the scenario in the name of a simulated device, None for any other device.
 
     Raises:
-        UsageError: there is no such scenario.
+        UsageError: Unknown scenario.
     """
     prefix, colon, rest = device_name.partition(":")
     if prefix != PREFIX:
@@ -24,7 +24,7 @@ def scenario_of(device_name: str) -> Scenario | None:
 
 
 def simulated_program(scenario: Scenario) -> AgentProgram:
-    """The agent that plays this scenario, as a program of its own."""
+    """Return the agent program that simulates a device in this scenario."""
     return AgentProgram(
         language="python",
         command=(sys.executable, "-m", "orchestrator.simulate", "--scenario", scenario.model_dump_json()),

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from luts.format.errors import BlocktimeError
-from orchestrator.devices.lock import BusyError
+from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.fleet.units import OpenUnit, UnfitUnit, Unit
 from orchestrator.journal.log import MeasurementLog
@@ -421,7 +421,7 @@ class Crew:
                         link = link or self._connected(unit)
                         lease.job.do(link, log)
                     self._leases.done(lease)
-                except BusyError:
+                except DeviceBusyError:
                     self._leases.give_back(lease)
                     self._leases.pause(self.limits.busy_s)
                 except UnfitUnit:

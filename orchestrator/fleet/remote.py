@@ -12,15 +12,15 @@ from typing import Any, Self, cast
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.processes import Cluster
-from orchestrator.devices.common.device import Access, Device, no_one_to_ask, no_one_to_tell
-from orchestrator.devices.lock import BusyError
+from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
+from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.fleet.units import DeviceClass, LocalUnit, OpenUnit, Unit, open_local
 from orchestrator.wire.client import AgentClient, RunResult, file_digest
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply, Placement
 
 _CLASSES = {
-    cls.__name__: cls for cls in (BusyError, AgentLost, DeviceError, UsageError, InvalidArtifactError)
+    cls.__name__: cls for cls in (DeviceBusyError, AgentLost, DeviceError, UsageError, InvalidArtifactError)
 }
 
 
@@ -159,7 +159,7 @@ Ask = Callable[..., Any]
 
 def remote_openers(cluster: Cluster, device_class: DeviceClass, access: Access) -> list[OpenUnit]:
     """One opener for each unit of the class; its actor is put where a host offers the class as a resource."""
-    quiet = replace(access, say=no_one_to_tell, ask=no_one_to_ask, away_s=AWAY_S)
+    quiet = replace(access, say=ignore_message, ask=refuse_question, reconnect_timeout_s=AWAY_S)
 
     def open_unit(taken: Collection[str]) -> Unit:
         return RemoteUnit(cluster, device_class, quiet, taken)

@@ -17,7 +17,7 @@ from luts.format.files import read_json
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import list_attached, resolve
-from orchestrator.devices.lock import held
+from orchestrator.devices.lock import lock_device
 from orchestrator.devices.simulated import PREFIX, scenario_of
 from orchestrator.wire.errors import DeviceError
 
@@ -29,7 +29,7 @@ class Unit(Protocol):
     device: Device
 
     def held(self) -> AbstractContextManager[None]:
-        """Within, no other program measures on it. BusyError where one does."""
+        """Keep other programs from measuring on it; raises DeviceBusyError if one does."""
 
     def close(self) -> None:
         """End what was started for it, even where it hangs; raises nothing."""
@@ -143,7 +143,7 @@ class LocalUnit:
 
     def held(self) -> AbstractContextManager[None]:
         """As every command holds a device."""
-        return held(self.device)
+        return lock_device(self.device)
 
     def close(self) -> None:
         """End what was started for it."""

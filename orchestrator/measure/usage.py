@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from orchestrator.devices.common.device import Device, no_one_to_tell
+from orchestrator.devices.common.device import Device, ignore_message
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import MemoryUse, usage_alone
 from orchestrator.journal.log import MeasurementLog
@@ -65,7 +65,7 @@ def memory_of(device: Device, variant: Variant, file: ModelFile) -> MemoryUse | 
         empty = link.client.state()
         if empty.agent_memory_bytes is None:
             return None
-        return usage_alone(_alone(link, file, "alone", Policy(), empty, empty, no_one_to_tell)).memory
+        return usage_alone(_alone(link, file, "alone", Policy(), empty, empty, ignore_message)).memory
     except (AgentError, DeviceError):
         return None
     finally:

@@ -19,7 +19,7 @@ from luts.format.provenance import __version__
 from orchestrator.agent.agent import TOKEN_VARIABLE
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.discover import list_attached, resolve
-from orchestrator.devices.lock import held
+from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.spec import toolchain
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.doctor import doctor
@@ -75,7 +75,7 @@ def _ask(name: str, access: Access) -> tuple[dict[str, Any], str]:
     """What the device tells of itself, as far as it comes, and what was in the way."""
     told: dict[str, Any] = {}
     try:
-        with resolve(name, access) as device, held(device):
+        with resolve(name, access) as device, lock_device(device):
             serial = "" if device.identity == "host" else device.identity
             told |= {"name": device.name, "serial": serial, "described": device.describe()}
             try:

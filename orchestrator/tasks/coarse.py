@@ -10,7 +10,7 @@ from luts.format.errors import UsageError
 from luts.format.files import check_folder, write_json
 from luts.format.store import LutStore
 from orchestrator.devices.discover import resolve
-from orchestrator.devices.lock import held
+from orchestrator.devices.lock import lock_device
 from orchestrator.measure.validate import Compared
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable
@@ -112,7 +112,7 @@ def _measured(
     archs: Sequence[Arch], phone: Phone, trial: Trial, seed: int, workers: int | None, progress: Progress
 ) -> tuple[Compared, ...]:
     specs = {model_id(arch.keys()): phone.variant.export_spec(arch.keys()) for arch in archs}
-    with resolve(trial.device, trial.access) as device, held(device):
+    with resolve(trial.device, trial.access) as device, lock_device(device):
         measurement, run = measure_beside(
             device,
             phone.variant,

@@ -51,7 +51,9 @@ def doctor() -> list[Need]:
     needs += [Need(name, shutil.which(name) or "", use, f"install {name}") for name, use in _TOOLS.items()]
     needs += [_agent(language) for language in AGENTS]
     needs.append(_native_calls())
-    needs += [Need(gap.kind, "", f"{gap.kind}: {gap.reason}", gap.next_step) for gap in list_attached().gaps]
+    needs += [
+        Need(gap.kind, "", f"{gap.kind}: {gap.reason}", gap.next_step) for gap in list_attached().unavailable
+    ]
     return needs
 
 

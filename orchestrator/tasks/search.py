@@ -13,7 +13,7 @@ from luts.format.provenance import code_version
 from luts.format.store import LutStore
 from orchestrator.agent.device import usable_cores
 from orchestrator.devices.discover import resolve
-from orchestrator.devices.lock import held
+from orchestrator.devices.lock import lock_device
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.evaluate import Notes, open_evaluator
 from orchestrator.tasks.models import export_all
@@ -194,7 +194,7 @@ def _measure(
     for arch in (row.architecture() for row in best):
         weights = save_weights(evaluator, arch, folder.path / "weights")
         specs[model_id(arch.keys())] = weighted_spec(phone.variant, arch, weights)
-    with resolve(trial.device, trial.access) as device, held(device):
+    with resolve(trial.device, trial.access) as device, lock_device(device):
         measurement, run = measure_beside(
             device,
             phone.variant,

@@ -13,10 +13,10 @@ from luts.format.errors import UsageError
 from orchestrator.agent.device import threads_by_default
 from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.android.phones import EMULATOR
-from orchestrator.devices.common.device import Access, Device, no_one_to_ask, no_one_to_tell
+from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import Kind, kind_of, resolve
-from orchestrator.devices.lock import held
+from orchestrator.devices.lock import lock_device
 from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.runs import runs_root
@@ -81,8 +81,8 @@ class DeviceOptions:
         flag="--fixed-performance",
         panel=ADVANCED,
     )
-    say: Callable[[str], None] = no_one_to_tell
-    ask: Callable[[str], str] = no_one_to_ask
+    say: Callable[[str], None] = ignore_message
+    ask: Callable[[str], str] = refuse_question
 
     @property
     def access(self) -> Access:
@@ -169,7 +169,7 @@ class Target(DeviceOptions):
         """
         variant = self.variant
         runs_root()  # whether measurements can be kept is found out before models are exported
-        with resolve(self.device, self._driven) as device, held(device):
+        with resolve(self.device, self._driven) as device, lock_device(device):
             if self.kind in ("host", "simulated"):
                 hello = greet(device)
                 check_runtime(device.name, hello, variant)

@@ -11,7 +11,7 @@ from luts.format.store import LutRef
 from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
-from orchestrator.devices.lock import held
+from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import Validation, compare, summarise
 from orchestrator.plan.plan import model_id, priced_for, said_of
@@ -90,7 +90,7 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
         table = priced
     archs = fresh_archs(covered_space(table, classes), table, options.count, options.seed)
     specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
-    with resolve(device, access) as there, held(there):
+    with resolve(device, access) as there, lock_device(there):
         measurement, run = measure_beside(
             there,
             variant,

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from orchestrator.agent.agent import PHONE_PORT
-from orchestrator.devices.android.install import PACKAGE
+from orchestrator.devices.android.app import PACKAGE
 from orchestrator.wire.messages import Caveat
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ LONGEST_FIRST = (
     "tests/integration/test_search_command.py",
     "tests/integration/test_distributed_training.py",
     "tests/integration/test_breakdown_command.py",
-    "tests/phones/adb/test_profile.py",
+    "tests/phones/android/test_android_profile.py",
     "tests/integration/test_search_pool.py",
 )
 """One worker takes README's while the other builds the agents, which no two should do at once."""

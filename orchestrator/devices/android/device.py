@@ -5,206 +5,216 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from orchestrator.agent.agent import PHONE_PORT
-from orchestrator.devices.android import app, awake, clocks, finding
-from orchestrator.devices.android.apk import AppFile
-from orchestrator.devices.android.errors import LinkLost, NotInstalled, PhoneNotReady, ServiceRefused
-from orchestrator.devices.android.link import AdbLink
+from orchestrator.devices.android import app, phones
+from orchestrator.devices.android.link import AdbLink, LinkLostError, PhoneNotReadyError, ServiceRefusedError
 from orchestrator.devices.android.phones import AndroidPhone, slug
-from orchestrator.devices.common import busy
-from orchestrator.devices.common.device import no_one_to_tell
+from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, say_busy
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
-# From `am start` to an answer: the app loads its runtime and opens its store.
 START_TIMEOUT_S = 30.0
+"""From `am start` to the first answer: the app loads its runtime and opens its model store."""
 
-# How long a phone may be away after it was there: a cable that was pulled, a restart.
-COMEBACK_TIMEOUT_S = 600.0
+RECONNECT_TIMEOUT_S = 600.0
+"""How long a phone that was connected may be away: a cable that was pulled, a restart."""
 
-# How long the agent may take to notice that our own last connection is gone, unless that was lost in a load.
-_BUSY_TIMEOUT_S = 15.0
+# How long the agent may take to notice that our last connection is gone, unless that was lost during a load.
+_STALE_TIMEOUT_S = 15.0
 
-# How often an agent of ours may not answer before the app counts as dead.
-_SILENCES = 3
+# How often in a row the agent that we started may not answer before the app counts as dead.
+_MAX_SILENCES = 3
 
 _POLL_S = 0.5
-_COMEBACK_POLL_S = 2.0
+_RECONNECT_POLL_S = 2.0
 _clock, _sleep = time.monotonic, time.sleep
 
 
 class AndroidDevice:
-    """Installs and starts the app when first connected, finds it again after a loss, and stops it at the end.
+    """Installs and starts the app on first connection, reconnects after a loss, and stops the app at the end.
 
-    `say` gets lines for the user: a dialog to accept, a phone that is waited for, an app that had died. `allow` are
-    the reasons for `not_ready` that the agent is to ignore. `apk` is the app's file, which the phone then gets.
-    `fixed`: the phone is in its fixed performance mode from the first start of the app to the end.
+    With `access.fixed_performance`, the phone is in that mode from the first start of the app to the end.
+
+    Args:
+        phone: A phone that `phones.find` returned.
+        access: How it is opened.
+        timeout_s: Seconds the agent may take to answer any request but `run`.
     """
 
-    def __init__(
-        self,
-        phone: AndroidPhone,
-        *,
-        apk: Path | None = None,
-        allow: Sequence[str] = (),
-        fixed: bool = False,
-        say: Callable[[str], None] = no_one_to_tell,
-        timeout_s: float = 60.0,
-        comeback_timeout_s: float = COMEBACK_TIMEOUT_S,
-    ) -> None:
+    def __init__(self, phone: AndroidPhone, access: Access | None = None, timeout_s: float = 60.0) -> None:
+        access = access or Access()
         self.name = phone.name or slug(phone.serial)
         self.identity = phone.serial
         self.agent_starts = 0
-        self.fixed_performance = fixed
-        self._to_release = False
+        self.fixed_performance = access.fixed_performance
+        self.allow = access.allow
         self._phone = phone
-        self._app = AppFile.find(apk)
-        self.allow = tuple(allow)
-        self._client: AgentClient | None = None
-        self._say = say
+        self._apk = app.Apk.find(access.app)
+        self._say = access.say
         self._timeout_s = timeout_s
-        self._comeback_timeout_s = comeback_timeout_s
+        self._reconnect_timeout_s = (
+            RECONNECT_TIMEOUT_S if access.reconnect_timeout_s is None else access.reconnect_timeout_s
+        )
         self._token = secrets.token_hex(16)
+        self._client: AgentClient | None = None
         self._link: AdbLink | None = None
+        self._is_performance_fixed = False
 
     def describe(self) -> str:
+        """Return one line for people: what the device is and how it is connected."""
         way = {"server": "the adb server", "usb": "USB", "tcp": "the network"}[self._phone.transport]
         return f"{self._phone.title} ({self._phone.serial}), reached over {way}"
 
     def connect(self) -> AgentClient:
-        """A greeted connection to the app's agent. After a loss it waits for the phone to come back.
+        """Return an authenticated connection to the app's agent; after a loss, wait for the phone to come back.
 
-        DeviceError where the phone is not there, not ready or does not come back, or the app does not start;
-        AgentError where the agent refuses (`busy`: another program measures on this phone).
+        Raises:
+            DeviceError: The phone is not attached or not ready, stays away, or the app does not start.
+            AgentError: The agent refuses; `busy` if another program measures on the phone.
         """
-        deadline_s, told = _clock() + self._comeback_timeout_s, ""
+        deadline_s, reason = _clock() + self._reconnect_timeout_s, ""
         while True:
             try:
                 return self._connect_once()
-            except (LinkLost, PhoneNotReady) as error:
+            except (LinkLostError, PhoneNotReadyError) as error:
                 self._drop_link()
                 if not self.agent_starts:
                     raise
                 if _clock() >= deadline_s:
                     raise DeviceError(
-                        f"{self._phone.title} did not come back within {self._comeback_timeout_s:.0f} s: {error}"
+                        f"{self._phone.title} did not come back within {self._reconnect_timeout_s:.0f} s "
+                        f"({error}); connect it and run the same command again, measurements so far are kept",
+                        code="phone_did_not_return",
                     ) from None
-                if str(error) != told:
-                    told = str(error)
-                    self._say(f"waiting for {self._phone.title}: {told}")
-            _sleep(_COMEBACK_POLL_S)
+                if str(error) != reason:
+                    reason = str(error)
+                    self._say(f"waiting for {self._phone.title}: {reason}")
+            _sleep(_RECONNECT_POLL_S)
 
     def read_log(self) -> str:
+        """Return the agent's recent log, empty if it cannot be read."""
         return "" if self._link is None else app.read_log(self._link).decode(errors="replace")
 
     def bring_to_front(self) -> None:
+        """Switch the screen on and show the app."""
         if self._link is not None:
-            awake.wake(self._link)
+            app.wake(self._link)
             app.start(self._link, self.allow)
 
     def __enter__(self) -> Self:
+        """Return the device; `connect` starts it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the app, switch off fixed performance mode, and close the link."""
         if self.agent_starts and self._link is not None:
             with contextlib.suppress(DeviceError):
                 app.stop(self._link)
-        if self._to_release:
-            self._release_clocks()
+        if self._is_performance_fixed:
+            self._release_performance()
         self._drop_link()
 
-    def _release_clocks(self) -> None:
+    def _release_performance(self) -> None:
         try:
-            if self._link is None:
-                self._link = finding.open_link(self._phone.serial, self._ask_user)
-            released = clocks.release(self._link)
+            released = app.release_performance(self._open_link())
         except DeviceError:
             released = False
         if not released:
             self._say(
                 f"{self._phone.title} may still be in its fixed performance mode: restart it, or run "
-                f"`adb shell {clocks.SWITCH} false`"
+                f"`adb shell {app.FIXED_PERFORMANCE} false`"
             )
 
-    def _connect_once(self) -> AgentClient:
+    def _open_link(self) -> AdbLink:
         if self._link is None:
-            self._link = finding.open_link(self._phone.serial, self._ask_user)
-        link = self._link
-        client = self._greet_running(link)
+            self._link = phones.open_link(self._phone.serial, self._ask_user)
+        return self._link
+
+    def _drop_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def _ask_user(self) -> None:
+        self._say(f"{self._phone.title} ({self._phone.serial}) asks: unlock it and allow USB debugging there")
+
+    def _connect_once(self) -> AgentClient:
+        link = self._open_link()
+        client = self._connect_running(link)
         if client is not None:
             return client
-        awake.check_booted(link)
+        app.check_booted(link)
         if self.agent_starts:
             log = app.save_log(link, self.name)
             self._say(f"the app on {self._phone.title} had ended; starting it again, its log is {log}")
             app.stop(link)
-        self._app.put_on(link)
+        self._apk.ensure_installed(link)
         self._start(link)
         try:
             return self._await_agent(link)
         except AgentError as error:
             if error.code != "protocol_version":
                 raise
-            if not self._app.replace_on(link):
-                raise NotInstalled(f"{error}; install the app of this version (--app FILE.apk)") from None
+            if not self._apk.replace(link):
+                raise DeviceError(
+                    f"{error}; install the app of this version (--app FILE.apk)",
+                    code="app_of_another_version",
+                ) from None
         self._start(link)
         return self._await_agent(link)
 
     def _start(self, link: AdbLink) -> None:
         if self.fixed_performance:
-            self._to_release = True
-            clocks.fix(link)
+            self._is_performance_fixed = True
+            app.fix_performance(link)
         app.grant_rights(link)
-        app.give_token(link, self._token)
+        app.set_token(link, self._token)
         self.bring_to_front()
         self.agent_starts += 1
 
-    def _greet_running(self, link: AdbLink) -> AgentClient | None:
-        """A client of the agent that runs already and knows our token; None where there is no such agent.
+    def _connect_running(self, link: AdbLink) -> AgentClient | None:
+        """Return a client of an agent that runs already and knows our token, None if there is none.
 
-        `busy` before our first start is an earlier `bench` whose end the agent has not seen, or another program's
-        measurement: it is waited for as long as a load may take, and left alone (AgentError). Later it is a
-        connection of our own, after which a new start follows, not before the load that it was lost in. A cable
-        that has just been plugged in may fall out again, so an agent of ours is not given up at its first silence.
+        Before our first start, `busy` means an earlier client whose end the agent has not noticed, or another
+        program: wait as long as a load may take, then raise AgentError and leave the app alone. Later, `busy` is a
+        connection of our own: wait until the load that it was lost in has ended, then start the app again. A cable
+        that was just plugged in may fall out again, so a first silence of our own agent does not count.
         """
-        left_s = self._client.load_left_s if self._client is not None else 0.0
-        deadline_s, silences = _clock() + max(_BUSY_TIMEOUT_S, left_s), 0
-        if not self.agent_starts:
-            deadline_s = _clock() + busy.BUSY_S
-        told = False
+        first = not self.agent_starts
+        load_s = self._client.load_left_s if self._client is not None else 0.0
+        deadline_s = _clock() + (BUSY_TIMEOUT_S if first else max(_STALE_TIMEOUT_S, load_s))
+        silences, said = 0, False
         while True:
             try:
-                return self._greet(link)
-            except (ServiceRefused, AgentLost):
+                return self._connect_agent(link)
+            except (ServiceRefusedError, AgentLost):
                 silences += 1
-                if not self.agent_starts or silences == _SILENCES:
+                if first or silences == _MAX_SILENCES:
                     return None
             except AgentError as error:
                 if error.code != "busy":
                     return None
-                if not self.agent_starts and _clock() >= deadline_s:
+                if first and _clock() >= deadline_s:
                     raise
-                if not (self.agent_starts or told):
-                    busy.tell_busy(self._say, self._phone.title)
-                    told = True
+                if first and not said:
+                    say_busy(self._say, self._phone.title)
+                    said = True
             if _clock() >= deadline_s:
                 return None
             _sleep(_POLL_S)
 
     def _await_agent(self, link: AdbLink) -> AgentClient:
-        """The agent that was just started. It opens its port, and takes its token, a moment after `am` returned."""
+        """Connect to the agent just started; it opens its port, and takes its token, after `am` has returned."""
         deadline_s = _clock() + START_TIMEOUT_S
         while True:
             try:
-                return self._greet(link)
-            except (ServiceRefused, AgentLost) as error:
+                return self._connect_agent(link)
+            except (ServiceRefusedError, AgentLost) as error:
                 reason = str(error)
             except AgentError as error:
                 if error.code != "unauthorized":
@@ -212,20 +222,13 @@ class AndroidDevice:
                 reason = str(error)
             if _clock() >= deadline_s:
                 raise DeviceError(
-                    f"the app on {self._phone.title} was started, but its agent does not answer ({reason}); "
-                    f"look at the phone, and at the app's log {app.save_log(link, self.name)}"
+                    f"the app on {self._phone.title} was started, but its agent does not answer ({reason}); look "
+                    f"at the phone, and at the app's log {app.save_log(link, self.name)}",
+                    code="agent_silent",
                 )
             _sleep(_POLL_S)
 
-    def _greet(self, link: AdbLink) -> AgentClient:
-        sock = link.open_socket(PHONE_PORT)
+    def _connect_agent(self, link: AdbLink) -> AgentClient:
+        sock = link.open_service(f"tcp:{PHONE_PORT}")
         self._client = AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
         return self._client
-
-    def _ask_user(self) -> None:
-        self._say(f"{self._phone.title} ({self._phone.serial}) asks: unlock it and allow USB debugging there")
-
-    def _drop_link(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()

@@ -1,48 +1,119 @@
-"""What the rest of this package needs of an adb connection, whoever makes it."""
+"""A connection to the adb daemon of one Android phone, and what can go wrong with it."""
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import socket
-from pathlib import Path
+import time
+from dataclasses import dataclass
 
-from orchestrator.devices.android import shell, sync
-from orchestrator.devices.android.shell import ShellResult
+from orchestrator.wire.errors import DeviceError
 
 SHELL_TIMEOUT_S = 30.0
 
+ACCEPT_TIMEOUT_S = 60.0
+"""How long the user has to accept the phone's USB debugging dialog."""
+
+_CHUNK_BYTES = 1 << 16
+
+
+class LinkLostError(DeviceError):
+    """The phone is gone or does not answer (cable, network, restart); connecting again may help."""
+
+
+class ServiceRefusedError(DeviceError):
+    """The phone answers but does not offer the service: for example, nothing listens on the port."""
+
+
+class PhoneNotReadyError(DeviceError):
+    """The phone is attached but cannot be used yet; `state` is adb's word for the condition."""
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message, code="phone_not_ready")
+        self.state = state
+
+
+@dataclass(frozen=True)
+class ShellResult:
+    """Output of a command on the phone, stdout and stderr together, and its exit code."""
+
+    output: bytes
+    exit_code: int
+
+    @property
+    def text(self) -> str:
+        """The output as text, without surrounding white space."""
+        return self.output.decode(errors="replace").strip()
+
+    def first_line(self) -> str:
+        """Return the first line that is not empty, cut to 200 characters, for use in a message."""
+        lines = (line.strip()[:200] for line in self.text.splitlines())
+        return next(filter(None, lines), "no message")
+
 
 class AdbLink(abc.ABC):
-    """A phone that lets this computer in. `label` is how errors call it.
+    """A connection to one phone that has authorised this computer.
 
-    All methods raise LinkLost where the phone is gone; the link is then of no more use.
+    All methods raise LinkLostError if the phone is gone; the link cannot be used any more then.
     """
 
-    def __init__(self, serial: str, label: str) -> None:
+    def __init__(self, serial: str) -> None:
         self.serial = serial
-        self.label = label
 
     @abc.abstractmethod
     def open_service(self, service: str) -> socket.socket:
-        """A blocking socket to a service of adbd. ServiceRefused where the phone does not offer it."""
+        """Return a blocking socket to a service of the phone's adb daemon, such as `tcp:5000` or `exec:ls`.
+
+        Raises:
+            ServiceRefusedError: The phone does not offer the service.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Frees what the link holds."""
-
-    def open_socket(self, port: int) -> socket.socket:
-        """A socket to a port of the phone's loopback. ServiceRefused where nothing listens."""
-        return self.open_service(f"tcp:{port}")
+        """Release the connection."""
 
     def shell(self, command: str, stdin: bytes = b"", timeout_s: float = SHELL_TIMEOUT_S) -> ShellResult:
-        """Runs a command to its end; LinkLost where it is not done in time.
+        """Run a command to its end.
 
-        Whoever can list the phone's processes can read `command`: secrets belong into `stdin`.
+        Secrets belong in `stdin`: every program on the phone that can list processes can read `command`. The
+        command must not wait for the end of its stdin, which stays open.
+
+        Raises:
+            LinkLostError: The command did not end within `timeout_s` seconds.
         """
-        with self.open_service(shell.service_of(command)) as sock:
-            return shell.converse(sock, command, stdin, timeout_s, self.label)
+        deadline_s = time.monotonic() + timeout_s
+        # `exec:` has no exit code, so the shell prints it on a last line of its own.
+        with self.open_service(f"exec:({command}\n) 2>&1; printf '\\n%s' $?") as sock:
+            try:
+                sock.settimeout(timeout_s)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # ended early; it says why
+                    sock.sendall(stdin)
+                answer = _receive_all(sock, deadline_s)
+            except OSError as error:
+                raise _lost(self.serial, str(error) or "it does not answer") from None
+        output, _, exit_code = answer.rpartition(b"\n")
+        if not exit_code.isdigit():
+            raise _lost(self.serial, "it disconnected before a command ended")
+        return ShellResult(output, int(exit_code))
 
-    def push(self, path: Path, remote: str) -> None:
-        """Writes a file to the phone; DeviceError with its reason where it refuses it."""
-        with self.open_service("sync:") as sock:
-            sync.push(sock, path, remote, self.label)
+
+def _lost(serial: str, reason: str) -> LinkLostError:
+    return LinkLostError(f"lost {serial}: {reason}; check its cable or network", code="phone_lost")
+
+
+def _receive_all(sock: socket.socket, deadline_s: float) -> bytes:
+    """Read to the end of the stream; raises TimeoutError at the monotonic `deadline_s`."""
+    received = bytearray()
+    while True:
+        remaining_s = deadline_s - time.monotonic()
+        if remaining_s <= 0:
+            raise TimeoutError("a command did not end in time")
+        sock.settimeout(remaining_s)
+        try:
+            chunk = sock.recv(_CHUNK_BYTES)
+        except ConnectionResetError:  # the command ended without reading all of its input
+            chunk = b""
+        if not chunk:
+            return bytes(received)
+        received += chunk

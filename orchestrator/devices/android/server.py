@@ -1,4 +1,4 @@
-"""Phones that an adb server holds: its clients (adb itself, Android Studio) and this program share it."""
+"""Phones held by an adb server, which is started if none runs."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ import contextlib
 import os
 import re
 import socket
+import subprocess
 from dataclasses import dataclass
 
-from adbutils import AdbClient, AdbConnection, AdbError
+from adbutils import AdbClient, AdbError, adb_path
 
-from orchestrator.devices.android.errors import LinkLost, PhoneNotReady, ServiceRefused
-from orchestrator.devices.android.link import AdbLink
+from orchestrator.devices.android.link import AdbLink, LinkLostError, PhoneNotReadyError, ServiceRefusedError
 
 DEFAULT_PORT = 5037
-_TIMEOUT_S = 20.0
+
+_ANSWER_TIMEOUT_S = 20.0
 _PROBE_TIMEOUT_S = 2.0
+_NETWORK_TIMEOUT_S = 5.0
+# The server waits up to 3 s for the phones on USB before it says that it is ready.
+_START_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
-class ServerAddress:
-    """Where an adb server listens."""
+class AdbServer:
+    """An adb server at `host:port`. Methods raise LinkLostError if it does not answer."""
 
     host: str
     port: int
 
     @classmethod
-    def from_environment(cls) -> ServerAddress:
-        """As adb finds it: ADB_SERVER_SOCKET=tcp:[host:]port, else ANDROID_ADB_SERVER_ADDRESS and _PORT."""
+    def from_environment(cls) -> AdbServer:
+        """Return the server that adb itself would use.
+
+        That is ADB_SERVER_SOCKET=tcp:[host:]port, else ANDROID_ADB_SERVER_ADDRESS and ANDROID_ADB_SERVER_PORT.
+        """
         spec = re.fullmatch(r"tcp:(?:(.+):)?(\d+)", os.environ.get("ADB_SERVER_SOCKET", ""))
         if spec:
             return cls(spec[1] or "127.0.0.1", int(spec[2]))
@@ -35,91 +42,119 @@ class ServerAddress:
         host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS", "127.0.0.1")
         return cls(host, int(port) if port.isdigit() else DEFAULT_PORT)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is one of this computer, so that it can be started here."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
 
-@dataclass(frozen=True)
-class ServerPhone:
-    """A phone as the server lists it: adb's word for its state (`device` when usable)."""
-
-    serial: str
-    state: str
-
-
-class _Connection(AdbConnection):  # type: ignore[misc]
-    """One that never starts a server: adbutils' own does where none answers."""
-
-    def _safe_connect(self) -> socket.socket:
-        sock: socket.socket = self._create_socket()
-        return sock
-
-
-class _Client(AdbClient):  # type: ignore[misc]
-    def make_connection(self, timeout: float | None = None) -> AdbConnection:
-        connection = _Connection(self.host, self.port)
-        connection.conn.settimeout(timeout or _TIMEOUT_S)
-        return connection
-
-
-def list_phones(address: ServerAddress | None = None) -> list[ServerPhone] | None:
-    """What the adb server lists; None where no server answers. None is ever started."""
-    address = address or ServerAddress.from_environment()
-    with contextlib.suppress(OSError):
-        socket.create_connection((address.host, address.port), _PROBE_TIMEOUT_S).close()
+    def answers(self) -> bool:
+        """Return whether something listens at the address."""
         try:
-            listed = _Client(address.host, address.port).list(extended=True)
-        except AdbError:
-            return None
-        # `no permissions (…)` is the one state of several words.
-        return [ServerPhone(i.serial, "no permissions" if i.state == "no" else i.state) for i in listed]
-    return None
+            socket.create_connection((self.host, self.port), _PROBE_TIMEOUT_S).close()
+        except OSError:
+            return False
+        return True
 
+    def start(self) -> bool:
+        """Start the server with the adb program on PATH, else with the one that adbutils brings.
 
-class ServerLink(AdbLink):
-    """A phone over the adb server at `address`; each service has a connection of its own to the server."""
-
-    def __init__(self, serial: str, address: ServerAddress | None = None) -> None:
-        super().__init__(serial, serial)
-        self._address = address or ServerAddress.from_environment()
-
-    def open_service(self, service: str) -> socket.socket:
+        Returns False if there is no such program for this computer or it fails.
+        """
         try:
-            connection = self._transport()
+            command = [adb_path(), "-P", str(self.port), "start-server"]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                timeout=_START_TIMEOUT_S, check=False,
+            )  # fmt: skip
+        except (AdbError, OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0 and self.answers()
+
+    def list_states(self) -> dict[str, str]:
+        """Return adb's word for the state of each phone, by serial: `device` if it can be used."""
+        try:
+            listed = self._client().list(extended=True)
         except (AdbError, OSError) as error:
-            raise self._no_phone(str(error)) from None
+            raise LinkLostError(
+                f"the adb server at {self.host}:{self.port} does not answer ({error}): run `adb start-server`",
+                code="adb_server_lost",
+            ) from None
+        # `no permissions (…)` is the only state of several words.
+        return {phone.serial: "no permissions" if phone.state == "no" else phone.state for phone in listed}
+
+    def add_network_phone(self, address: str) -> None:
+        """Have the server connect to the phone at `host:port`, now if it lost it; without effect if none answers.
+
+        On its own the server tries a lost phone again only every ten seconds.
+        """
+        with contextlib.suppress(AdbError, OSError, LinkLostError):
+            state = self.list_states().get(address)
+            if state == "offline":
+                self._client().disconnect(address)
+            if state in (None, "offline"):
+                self._client().connect(address, timeout=_NETWORK_TIMEOUT_S)
+
+    def open_transport(self, serial: str, service: str) -> socket.socket:
+        """Return a socket to a service of the phone; see `ServerLink.open_service` for errors."""
+        try:
+            connection = self._client().device(serial).open_transport(timeout=_ANSWER_TIMEOUT_S)
+        except (AdbError, OSError) as error:
+            raise self._unreachable(serial, str(error)) from None
         try:
             connection.send_command(service)
             connection.check_okay()
         except (AdbError, OSError) as error:
             connection.close()
-            raise self._no_service(service, str(error)) from None
+            raise self._refused(serial, service, str(error)) from None
         sock: socket.socket = connection.conn
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def close(self) -> None:
-        """Nothing is held between services."""
+    def _client(self) -> AdbClient:
+        return AdbClient(self.host, self.port, socket_timeout=_ANSWER_TIMEOUT_S)
 
-    def _transport(self) -> AdbConnection:
-        return (
-            _Client(self._address.host, self._address.port)
-            .device(self.serial)
-            .open_transport(timeout=_TIMEOUT_S)
-        )
+    def _refused(self, serial: str, service: str, reason: str) -> Exception:
+        """Tell a phone that refuses a service from one that is gone: the server says `closed` for both."""
+        with contextlib.suppress(LinkLostError):
+            if self.list_states().get(serial) == "device":
+                return ServiceRefusedError(
+                    f"{serial} refused {service[:80]}: {reason.strip() or 'nothing listens there'}",
+                    code="service_refused",
+                )
+        return self._unreachable(serial, reason)
 
-    def _no_phone(self, reason: str) -> LinkLost | PhoneNotReady:
-        first_line = reason.strip().splitlines()[0] if reason.strip() else "it gave no reason"
+    def _unreachable(self, serial: str, reason: str) -> LinkLostError | PhoneNotReadyError:
         for state in ("unauthorized", "no permissions"):
             if state in reason:
-                return PhoneNotReady(f"{self.serial} is {state}: see `bench devices`", state)
-        return LinkLost(
-            f"the adb server does not reach {self.serial}: {first_line}; check its cable or network"
+                return PhoneNotReadyError(f"{serial} is {state}: see `bench devices`", state)
+        lines = reason.strip().splitlines() or ["it gave no reason"]
+        return LinkLostError(
+            f"the adb server does not reach {serial}: {lines[0]}; check its cable or network",
+            code="phone_lost",
         )
 
-    def _no_service(self, service: str, reason: str) -> LinkLost | PhoneNotReady | ServiceRefused:
-        """The server says `closed` or the phone's errno where the phone is there and refuses."""
-        listed = list_phones(self._address) or []
-        if any(phone.serial == self.serial and phone.state == "device" for phone in listed):
-            return ServiceRefused(
-                f"{self.serial} refused {service}: {reason.strip() or 'nothing there answers'}"
-            )
-        return self._no_phone(reason)
+
+def running_server() -> AdbServer | None:
+    """Return the adb server that runs or could be started; None if there is none."""
+    server = AdbServer.from_environment()
+    if server.answers() or (server.is_local and server.start()):
+        with contextlib.suppress(LinkLostError):  # something else listens there
+            server.list_states()
+            return server
+    return None
+
+
+class ServerLink(AdbLink):
+    """A phone held by an adb server; each service has its own connection to the server."""
+
+    def __init__(self, serial: str, server: AdbServer) -> None:
+        super().__init__(serial)
+        self._server = server
+
+    def open_service(self, service: str) -> socket.socket:
+        """Open a connection to the server; see `AdbLink.open_service`."""
+        return self._server.open_transport(self.serial, service)
+
+    def close(self) -> None:
+        """Do nothing: no connection is kept between services."""

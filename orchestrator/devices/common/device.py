@@ -1,4 +1,4 @@
-"""What the rest of the program needs of a device."""
+"""The interface of a device that can be measured, and the options for opening one."""
 
 from __future__ import annotations
 
@@ -8,50 +8,71 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from orchestrator.wire.client import AgentClient
+from orchestrator.wire.client import LOAD_LIMIT_S, AgentClient
 from orchestrator.wire.errors import DeviceError
 
+BUSY_TIMEOUT_S = LOAD_LIMIT_S
+"""How long a first connection waits for an agent that is busy with an earlier client.
 
-def no_one_to_tell(message: str) -> None:
-    """The `say` of a program that has no one to tell."""
+A client that was killed while a model was loaded still counts as connected until that load ends.
+"""
 
 
-def no_one_to_ask(prompt: str) -> str:
-    """The `ask` of a command that nobody sits at: DeviceError with what would have been asked."""
-    raise DeviceError(f"nobody is there to be asked: {prompt}")
+class KindUnavailableError(DeviceError):
+    """No device of one kind can be seen from this computer: a package, a daemon or a driver is missing.
+
+    `next_step` says what to do about `reason`.
+    """
+
+    def __init__(self, reason: str, next_step: str, code: str) -> None:
+        super().__init__(f"{reason}: {next_step}", code=code)
+        self.reason = reason
+        self.next_step = next_step
+
+
+def ignore_message(message: str) -> None:
+    """Drop a message: the default `say` of a program without a user."""
+
+
+def refuse_question(prompt: str) -> str:
+    """Raise DeviceError with the question: the default `ask` of a program without a user."""
+    raise DeviceError(f"input is needed, but nobody can be asked: {prompt}", code="no_user")
 
 
 @dataclass(frozen=True)
 class Access:
-    """How a device is driven.
+    """How a device is opened.
 
     Attributes:
         agent: Language of the host's agent; phones have their own.
-        allow: Reasons not to measure that the agent is told to ignore (`caveats` of PROTOCOL.md).
-        fixed_performance: An Android phone is put into its fixed performance mode for as long as it is used.
-        app: The benchmark app's file (.apk, .ipa), which a phone then gets; None to take what is installed.
-        say: Told what is waited for.
-        ask: Asked for what only a person can see, a pairing code; DeviceError where nobody answers.
-        away_s: How long a phone that was lost is waited for; its kind's default, minutes.
+        allow: Names of conditions (`caveats` in PROTOCOL.md) under which the agent may measure nevertheless.
+        app: File of the benchmark app (.apk, .ipa) to install first; None uses the app on the phone.
+        say: Receives one-line progress messages.
+        ask: Asks the user for input such as a pairing code; raises DeviceError if there is no user.
+        fixed_performance: Put an Android phone into its fixed performance mode while it is used.
+        reconnect_timeout_s: Seconds to wait for a phone that disconnected; None for the kind's default.
     """
 
     agent: str = "python"
     allow: tuple[str, ...] = ()
     app: Path | None = None
-    say: Callable[[str], None] = no_one_to_tell
-    ask: Callable[[str], str] = no_one_to_ask
+    say: Callable[[str], None] = ignore_message
+    ask: Callable[[str], str] = refuse_question
     fixed_performance: bool = False
-    away_s: float | None = None
+    reconnect_timeout_s: float | None = None
 
 
 class Device(Protocol):
-    """A device that can be measured. Used as a context manager, which ends whatever `connect` started.
+    """A device that can be measured; a context manager that ends what `connect` started.
 
-    `name` is the folder name in luts/data. `identity` tells one piece of hardware from all others, however it is
-    reached; empty for a simulated one, of which there are as many as are asked for. `agent_starts` counts how often
-    `connect` had to start an agent: when it stands still over a loss, the cable was at fault; when it grows, the
-    agent had died. `fixed_performance`: it is in that mode while it is used. `allow`: reasons not
-    to measure that its agent is told to ignore.
+    Attributes:
+        name: Folder name in luts/data.
+        identity: Identifies one piece of hardware, however it is connected; empty for a simulated device, of which
+            there can be any number.
+        agent_starts: How often `connect` had to start an agent. If a connection was lost and this number has not
+            grown, the cable was at fault; if it has, the agent had died.
+        fixed_performance: The device is in its fixed performance mode while it is used.
+        allow: Conditions under which the agent may measure nevertheless.
     """
 
     name: str
@@ -61,22 +82,35 @@ class Device(Protocol):
     allow: tuple[str, ...]
 
     def describe(self) -> str:
-        """One line for people: what and where the device is."""
+        """Return one line for people: what the device is and how it is connected."""
 
     def connect(self) -> AgentClient:
-        """A greeted connection; starts or restarts the agent where needed. DeviceError where that fails."""
+        """Return an authenticated connection, starting or restarting the agent if needed.
+
+        Raises:
+            DeviceError: The device or its agent cannot be reached.
+        """
 
     def bring_to_front(self) -> None:
-        """Switch the screen on and show the app, for what runs unseen is slower; nothing where there is no screen.
+        """Switch the screen on and show the app, which runs slower in the background; no-op without a screen.
 
-        DeviceError where that can't be done from here.
+        Raises:
+            DeviceError: The app cannot be shown from this computer.
         """
 
     def read_log(self) -> str:
-        """What the agent has logged lately; empty where that can't be read from here."""
+        """Return the agent's recent log, empty if it cannot be read from this computer."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def say_busy(say: Callable[[str], None], phone: str) -> None:
+    """Tell the user that the app is busy with an earlier client, and how to stop waiting."""
+    say(
+        f"the app on {phone} is still busy with an earlier client (compiling a model can take minutes): waiting up "
+        f"to {BUSY_TIMEOUT_S / 60:.0f} min; close the app to stop waiting"
+    )

@@ -1,4 +1,4 @@
-"""Names of phones and the product types by which they tell what they are (registry.json)."""
+"""Known models of phones: names, and the product types by which they identify themselves (registry.json)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from luts.format.errors import close_names
 from orchestrator.wire.errors import DeviceError
 
 
-class Phone(BaseModel):
+class PhoneModel(BaseModel):
     """A model of phone.
 
-    `product_types` are what it answers: Apple's ProductType (iPhone14,5) or Android's ro.product.model.
+    Attributes:
+        name: Device name in commands and in luts/data.
+        title: What people call it.
+        kind: Which transport it needs.
+        product_types: How it identifies itself: Apple's ProductType (iPhone14,5) or Android's ro.product.model.
+        soc: Its chip.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +32,7 @@ class Phone(BaseModel):
     soc: str
 
     def describe(self) -> str:
-        """Title, and how the phone calls itself where that is something else: `iPhone 13 (iPhone14,5)`."""
+        """Return the title, with the product types if they differ: `iPhone 13 (iPhone14,5)`."""
         types = " or ".join(self.product_types)
         return self.title if types == self.title else f"{self.title} ({types})"
 
@@ -35,36 +40,38 @@ class Phone(BaseModel):
 class _Registry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    phones: tuple[Phone, ...]
+    phones: tuple[PhoneModel, ...]
 
 
 @cache
-def known_phones() -> dict[str, Phone]:
-    """All known phones by name."""
+def known_phones() -> dict[str, PhoneModel]:
+    """Return all known models by name."""
     text = resources.files(__package__).joinpath("registry.json").read_text(encoding="utf-8")
     return {phone.name: phone for phone in _Registry.model_validate_json(text).phones}
 
 
-def known_phone(name: str) -> Phone | None:
-    """The phone of that name, however it is spaced or capitalised; None where the registry does not have it."""
-    return known_phones().get(_normal(name))
+def known_phone(name: str) -> PhoneModel | None:
+    """Return the model with this name in any spacing and capitalisation, None if it is unknown."""
+    return known_phones().get(_normalise(name))
+
+
+def phone_of(product_type: str) -> PhoneModel | None:
+    """Return the model that identifies itself by this product type, None if it is unknown."""
+    return next((phone for phone in known_phones().values() if product_type in phone.product_types), None)
 
 
 def unknown_device(name: str) -> DeviceError:
-    """The error for a name that means nothing, with similar ones."""
-    close = close_names(_normal(name), ["host", "simulated", *known_phones()], 4, 0.5)
+    """Return the error for a name of no device, with similar names."""
+    close = close_names(_normalise(name), ["host", "simulated", *known_phones()], 4, 0.5)
     hint = (
         f"did you mean {', '.join(close)}?"
         if close
-        else "known are host and phones such as iphone13 or pixel8"
+        else "use host, or a phone's name such as iphone13 or pixel8"
     )
-    return DeviceError(f"unknown device {name[:64]!r}: {hint}; `bench devices` shows what is attached")
+    return DeviceError(
+        f"unknown device {name[:64]!r}: {hint}; `bench devices` shows what is attached", code="unknown_device"
+    )
 
 
-def _normal(name: str) -> str:
+def _normalise(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
-
-
-def phone_of(product_type: str) -> Phone | None:
-    """The phone that answers with this product type; None where the registry does not have it."""
-    return next((phone for phone in known_phones().values() if product_type in phone.product_types), None)

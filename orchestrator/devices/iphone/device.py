@@ -1,118 +1,136 @@
-"""An iPhone that is measured: made ready, connected to, and found again after its cable was pulled."""
+"""An iPhone as a device that can be measured, and the app's package (.ipa) that it may be given."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import plistlib
 import re
 import secrets
 import time
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+from xml.parsers.expat import ExpatError
 
+from luts.format.errors import InvalidArtifactError
 from orchestrator.agent.agent import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
-from orchestrator.devices.common import busy
-from orchestrator.devices.common.device import Access
-from orchestrator.devices.iphone.driver import PhoneDriver
-from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
-from orchestrator.devices.iphone.ipa import read_ipa
-from orchestrator.devices.iphone.state import BUNDLE_PREFIX, DEVELOPER_MODE_STEP, IphoneState
+from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, KindUnavailableError, say_busy
+from orchestrator.devices.iphone.state import (
+    BUNDLE_PREFIX,
+    DEVELOPER_MODE_STEP,
+    CannotLaunchError,
+    IphoneState,
+    PhoneGoneError,
+    is_bench_app,
+)
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
 
-# A run of hours should survive a night in which someone borrowed the cable for a moment, not one without the phone.
-DEFAULT_WAIT_S = 600.0
+if TYPE_CHECKING:
+    from orchestrator.devices.iphone.mobiledevice import MobileDevice
 
-# The owner has to find the phone, unlock it, tap Trust and type the passcode.
-_TRUST_S = 120.0
+APP_VARIABLE = "BLOCKTIME_IOS_APP"
+
+RECONNECT_TIMEOUT_S = 600.0
+"""How long a lost phone is waited for: enough for a borrowed cable, not for a night without the phone."""
+
+# The user has to find the phone, unlock it, tap Trust and type the passcode.
+_TRUST_TIMEOUT_S = 120.0
 _CODE = re.compile(r"[A-Z0-9]{8}")
-_CODE_TRIES = 5
+_MAX_CODES = 5
 # The app opens its port within a second or two of its start; the first start after an installation takes longer.
-_START_S = 30.0
+_START_TIMEOUT_S = 30.0
 # An agent that hangs up again and again has another reason than its last client.
-_HANG_UP_S = 10.0
-# A phone whose cable was put in a moment ago is listed, and may refuse its services still.
-_SETTLE_S = 5.0
+_HANG_UP_TIMEOUT_S = 10.0
+# A phone whose cable was just plugged in is listed, but may still refuse its services.
+_SETTLE_TIMEOUT_S = 5.0
 _POLL_S = 0.25
+
+_MAX_IPA_BYTES = 1 << 30
+_MAX_PLIST_BYTES = 1 << 20
+_INFO_PLIST = re.compile(r"Payload/[^/]+\.app/Info\.plist")
+_SIGNATURE = re.compile(r"Payload/[^/]+\.app/_CodeSignature/CodeResources")
 
 
 class IphoneDevice:
-    """One attached phone, by its UDID.
+    """One attached phone, identified by its UDID.
 
-    The app is started from here where iOS lets a computer do that, otherwise `access.ask` has its owner tap the
-    icon and type the pairing code that it shows. BLOCKTIME_TOKEN in the environment is such a code (or the token
-    with which the app is to be started) for runs that nobody watches.
+    The app is started from this computer if iOS allows that; otherwise the user taps its icon, and `access.ask`
+    asks for the pairing code that it shows. BLOCKTIME_TOKEN in the environment replaces that code (or is the token
+    with which the app is started) for unattended runs.
 
     Args:
-        state: What is known of the phone, as `list_phones` gives it.
-        name: Its folder's name in luts/data.
-        title: How people call it.
-        app: A signed .ipa to install before the first connection.
-        wait_s: How long `connect` waits for the phone to be attached again.
-        timeout_s: How long the agent may take for an answer other than to `run`.
+        driver: Talks to the phone.
+        state: What `list_phones` returned for the phone.
+        access: How it is opened. An app named there or in BLOCKTIME_IOS_APP is installed on first connection.
+        timeout_s: Seconds the agent may take to answer any request but `run`.
     """
 
     def __init__(
-        self,
-        driver: PhoneDriver,
-        state: IphoneState,
-        name: str,
-        title: str,
-        access: Access | None = None,
-        app: Path | None = None,
-        wait_s: float = DEFAULT_WAIT_S,
-        timeout_s: float = 60.0,
+        self, driver: MobileDevice, state: IphoneState, access: Access | None = None, timeout_s: float = 60.0
     ) -> None:
-        self.name = name
+        access = access or Access()
+        self.name = state.name
         self.identity = state.udid
         self.agent_starts = 0
         self.fixed_performance = False
-        self.allow = access.allow if access else ()
+        self.allow = access.allow
         self._driver = driver
         self._state = state
-        self._title = title
-        self._access = access or Access()
-        self._app = app
-        self._wait_s = wait_s if access is None or access.away_s is None else access.away_s
+        self._title = state.title
+        self._access = access
+        app = os.environ.get(APP_VARIABLE)
+        self._app = access.app or (Path(app) if app else None)
+        self._reconnect_timeout_s = (
+            RECONNECT_TIMEOUT_S if access.reconnect_timeout_s is None else access.reconnect_timeout_s
+        )
         self._timeout_s = timeout_s
         self._token = os.environ.get(TOKEN_VARIABLE, "")
         self._bundle = ""
         self._launched_pid: int | None = None
 
     def describe(self) -> str:
+        """Return one line for people: what the device is and how it is connected."""
         ios = f", iOS {self._state.ios}" if self._state.ios else ""
         kind = f" ({self._state.product_type})" if self._state.product_type else ""
         return f"{self._title}{kind}{ios}, UDID {self._state.udid}"
 
     def connect(self) -> AgentClient:
-        """A greeted connection. Waits for the phone where its cable was pulled; starts the app where it must.
+        """Return an authenticated connection; wait for a phone that was unplugged, start the app if needed.
 
         Raises:
-            DeviceError: the phone stayed away, or its owner must do something first; says what.
-            InvalidArtifactError: the .ipa is not a signed benchmark app.
+            DeviceError: The phone stayed away, or its user must do something first; says what.
+            InvalidArtifactError: The .ipa is not a signed benchmark app.
         """
-        deadline_s = time.monotonic() + self._wait_s
+        deadline_s = time.monotonic() + self._reconnect_timeout_s
         while True:
             try:
-                return (self._greet() if self._token and not self._app else None) or self._prepare_and_start()
-            except (PhoneGoneError, UnreachableError):
+                client = self._connect_agent() if self._token and not self._app else None
+                return client or self._prepare_and_start()
+            except (PhoneGoneError, KindUnavailableError):
                 self._await_cable(deadline_s)
 
     def read_log(self) -> str:
+        """Return the agent's recent log, empty if it cannot be read."""
         return ""
 
     def bring_to_front(self) -> None:
+        """Switch the screen on and show the app."""
         if self._launched_pid is not None:
             environment = self._environment(self._token)
             self._launched_pid = self._driver.launch(self._state.udid, self._bundle, environment, fresh=False)
 
     def __enter__(self) -> Self:
+        """Return the device; `connect` starts it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End the app, if it was started from this computer."""
         pid, self._launched_pid = self._launched_pid, None
         if pid is not None:
             with contextlib.suppress(DeviceError):
@@ -124,54 +142,62 @@ class IphoneDevice:
         while not self._is_attached():
             if time.monotonic() > deadline_s:
                 raise DeviceError(
-                    f"{self._title} ({self._state.udid}) did not come back within {self._wait_s / 60:.0f} min; "
-                    "connect it by cable and run the same command again, what was measured is kept"
+                    f"{self._title} ({self._state.udid}) did not come back within "
+                    f"{self._reconnect_timeout_s / 60:.0f} min; connect it by cable and run the same command "
+                    "again, measurements so far are kept",
+                    code="phone_did_not_return",
                 )
             time.sleep(_POLL_S)
 
     def _is_attached(self) -> bool:
-        """Whether its cable is in. Where systemd starts usbmuxd, it ends with the last phone."""
+        """Return whether the cable is plugged in; a usbmuxd that systemd starts ends with the last phone."""
         try:
             return self._driver.attached().get(self._state.udid) == "usb"
-        except UnreachableError:
+        except KindUnavailableError:
             return False
 
     def _prepare_and_start(self) -> AgentClient:
-        self._make_trusted()
+        self._pair()
         if self._app is not None:
             self._install(self._app)
             self._app = None
-            if self._token and (client := self._greet()):
+            if self._token and (client := self._connect_agent()):
                 return client
         elif not self._bundle:
             if self._state.app_step:
-                raise DeviceError(f"{self._title}: {self._state.app_step}")
+                raise DeviceError(f"{self._title}: {self._state.app_step}", code="app_not_installed")
             (self._bundle,) = self._state.apps or {BUNDLE_PREFIX: ""}
         if self._state.developer_mode is not False:
             try:
                 return self._launch()
             except CannotLaunchError as error:
-                self._access.say(f"the app can't be started from here: {error}")
+                self._access.say(f"the app cannot be started from here: {error}")
         elif not self._is_app_open():
-            raise DeviceError(f"{self._title}: {DEVELOPER_MODE_STEP}, and run the same command again")
+            raise DeviceError(
+                f"{self._title}: {DEVELOPER_MODE_STEP}, and run the same command again",
+                code="developer_mode_off",
+            )
         return self._ask_for_code()
 
-    def _make_trusted(self) -> None:
-        self._state = self._look()
+    def _pair(self) -> None:
+        self._state = self._read_settled_state()
         if self._state.trust == "unpaired":
             self._access.say(f"unlock {self._title}, tap Trust on it and type its passcode")
-            self._driver.pair(self._state.udid, _TRUST_S)
-            self._state = self._look()
+            self._driver.pair(self._state.udid, _TRUST_TIMEOUT_S)
+            self._state = self._read_settled_state()
         if self._state.trust != "trusted" or self._state.connection != "usb":
-            raise DeviceError(f"{self._title}: {self._state.next_step}, and run the same command again")
+            raise DeviceError(
+                f"{self._title}: {self._state.next_step}, and run the same command again",
+                code="phone_not_ready",
+            )
 
-    def _look(self) -> IphoneState:
-        """What is known of the phone now; one at the cable that does not answer yet gets `_SETTLE_S` to begin."""
-        deadline_s = time.monotonic() + _SETTLE_S
-        state = self._driver.look(self._state.udid)
+    def _read_settled_state(self) -> IphoneState:
+        """Read the phone's state, giving one that was just plugged in a few seconds to answer."""
+        deadline_s = time.monotonic() + _SETTLE_TIMEOUT_S
+        state = self._driver.read_state(self._state.udid)
         while state.connection == "usb" and state.trust == "silent" and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
-            state = self._driver.look(self._state.udid)
+            state = self._driver.read_state(self._state.udid)
         return state
 
     def _install(self, app: Path) -> None:
@@ -179,7 +205,7 @@ class IphoneDevice:
         self._access.say(f"installing {app.name} ({package.version or 'no version'}) on {self._title}")
         self._driver.install(self._state.udid, app)
         self._bundle = package.bundle
-        self._state = self._driver.look(self._state.udid)
+        self._state = self._driver.read_state(self._state.udid)
 
     def _launch(self) -> AgentClient:
         token = self._token or secrets.token_hex(16)
@@ -188,42 +214,46 @@ class IphoneDevice:
         )
         self._token = token
         self.agent_starts += 1
-        deadline_s = time.monotonic() + _START_S
-        while (client := self._greet()) is None:
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while (client := self._connect_agent()) is None:
             if time.monotonic() > deadline_s:
                 raise DeviceError(
-                    f"the app was started on {self._title} but its agent does not answer on port {PHONE_PORT} with "
-                    "the token it was given; look at the phone's screen, then run the same command again"
+                    f"the app was started on {self._title}, but its agent does not answer on port {PHONE_PORT}; "
+                    "look at the phone's screen, then run the same command again",
+                    code="agent_silent",
                 )
             time.sleep(_POLL_S)
         return client
 
     def _environment(self, token: str) -> dict[str, str]:
-        """Of the app that is started from here."""
+        """Return the environment for an app that is started from this computer."""
         environment = {TOKEN_VARIABLE: token}
-        if self._access.allow:
-            environment[ALLOW_VARIABLE] = ",".join(self._access.allow)
+        if self.allow:
+            environment[ALLOW_VARIABLE] = ",".join(self.allow)
         return environment
 
     def _ask_for_code(self) -> AgentClient:
         prompt = (
             f"open blocktime on {self._title} by tapping its icon, and type the pairing code that it shows"
         )
-        for _ in range(_CODE_TRIES):
+        for _ in range(_MAX_CODES):
             try:
                 code = re.sub(r"[\s-]", "", self._access.ask(prompt)).upper()
             except DeviceError as error:
-                raise DeviceError(f"{error}; or set {TOKEN_VARIABLE} to it beforehand") from None
+                raise DeviceError(
+                    f"{error}; or set {TOKEN_VARIABLE} to it beforehand", code="no_user"
+                ) from None
             if not _CODE.fullmatch(code):
                 prompt = "a pairing code has 8 letters and digits; type the one that the app shows"
                 continue
             self._token = code
-            if client := self._greet():
+            if client := self._connect_agent():
                 self.agent_starts += 1
                 return client
             prompt = "the app is not open, or shows another code; open it and type the code that it shows now"
         raise DeviceError(
-            f"no pairing code of {_CODE_TRIES} was right; open the app and run the same command again"
+            f"{_MAX_CODES} wrong pairing codes: open the app and run the same command again",
+            code="wrong_pairing_code",
         )
 
     def _is_app_open(self) -> bool:
@@ -232,8 +262,8 @@ class IphoneDevice:
             sock.close()
         return sock is not None
 
-    def _greet(self) -> AgentClient | None:
-        """A connection with the token there is; None where no agent answers, or one with another token."""
+    def _connect_agent(self) -> AgentClient | None:
+        """Connect with our token; return None if no agent answers, or one with another token."""
         start_s, said = time.monotonic(), False
         while True:
             sock = self._driver.open_socket(self._state.udid, PHONE_PORT)
@@ -244,14 +274,69 @@ class IphoneDevice:
             except AgentError as error:
                 if error.code == "unauthorized":
                     return None
-                if error.code != "busy" or time.monotonic() - start_s > busy.BUSY_S:
+                if error.code != "busy" or time.monotonic() - start_s > BUSY_TIMEOUT_S:
                     raise
                 if not said:
-                    busy.tell_busy(self._access.say, self._title)
+                    say_busy(self._access.say, self._title)
                 said = True
             except AgentLost:
                 if not self._is_attached():
-                    raise PhoneGoneError(f"{self._title} is not attached; connect it by cable") from None
-                if time.monotonic() - start_s > _HANG_UP_S:
+                    raise PhoneGoneError(
+                        f"{self._title} is not attached: connect it by cable", code="phone_lost"
+                    ) from None
+                if time.monotonic() - start_s > _HANG_UP_TIMEOUT_S:
                     return None
             time.sleep(_POLL_S)
+
+
+@dataclass(frozen=True)
+class IpaInfo:
+    """Bundle identifier and version of the app in an .ipa."""
+
+    bundle: str
+    version: str
+
+
+def read_ipa(path: Path) -> IpaInfo:
+    """Read what an .ipa holds.
+
+    Raises:
+        InvalidArtifactError: It is not a signed .ipa of the benchmark app.
+    """
+    info, names = _read_info(path)
+    bundle = info.get("CFBundleIdentifier") if isinstance(info, dict) else None
+    if not isinstance(bundle, str) or not is_bench_app(bundle):
+        raise InvalidArtifactError(
+            f"{path} holds {str(bundle)[:80]!r}, not {BUNDLE_PREFIX}: export ios_bench/App",
+            code="not_our_app",
+        )
+    if not any(_SIGNATURE.fullmatch(name) for name in names):
+        raise InvalidArtifactError(
+            f"{path} is not signed: export it from Xcode with your team's certificate", code="app_not_signed"
+        )
+    return IpaInfo(bundle, str(info.get("CFBundleShortVersionString", ""))[:64])
+
+
+def _read_info(path: Path) -> tuple[dict[str, object], list[str]]:
+    """Return the app's Info.plist and the names of all files in the package."""
+    try:
+        if path.stat().st_size > _MAX_IPA_BYTES:
+            raise InvalidArtifactError(
+                f"{path} is over 1 GiB: give the .ipa that Xcode exported", code="bad_ipa"
+            )
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            plists = [name for name in names if _INFO_PLIST.fullmatch(name)]
+            if len(plists) != 1 or archive.getinfo(plists[0]).file_size > _MAX_PLIST_BYTES:
+                raise InvalidArtifactError(
+                    f"{path} is not an .ipa: it needs one Payload/*.app with an Info.plist", code="bad_ipa"
+                )
+            return plistlib.loads(archive.read(plists[0])), names
+    except OSError as error:
+        raise InvalidArtifactError(
+            f"cannot read {path}: {error.strerror}; give the path of the .ipa", code="unreadable_file"
+        ) from None
+    except (zipfile.BadZipFile, ValueError, ExpatError, NotImplementedError, RuntimeError) as error:
+        raise InvalidArtifactError(
+            f"{path} is not an .ipa ({error}): give the one that Xcode exported", code="bad_ipa"
+        ) from None

@@ -1,4 +1,4 @@
-"""The driver on pymobiledevice3, whose coroutines run in one thread of their own."""
+"""The driver for iPhones: pymobiledevice3, whose coroutines run in a thread of their own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,71 +23,132 @@ from pymobiledevice3.services.dvt.instruments.process_control import ProcessCont
 from pymobiledevice3.services.installation_proxy import InstallationProxyService
 from pymobiledevice3.services.mobile_image_mounter import auto_mount
 
-from orchestrator.devices.iphone.address import MuxAddress
-from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
-from orchestrator.devices.iphone.failures import explained, one_line
-from orchestrator.devices.iphone.loop import LoopThread
-from orchestrator.devices.iphone.state import Connection, IphoneState, Trust, is_bench_app
+from luts.format.errors import BlocktimeError
+from orchestrator.devices.common.device import KindUnavailableError
+from orchestrator.devices.iphone.state import (
+    CannotLaunchError,
+    Connection,
+    IphoneState,
+    MuxAddress,
+    PhoneGoneError,
+    Trust,
+    is_bench_app,
+)
+from orchestrator.wire.errors import DeviceError
 
 T = TypeVar("T")
 
-# Local requests answer in milliseconds; a phone that is just waking up takes seconds.
-_ANSWER_S = 20.0
-_LOOK_S = 10.0
+# Local requests take milliseconds; a phone that is just waking up takes seconds.
+_ANSWER_TIMEOUT_S = 20.0
+_STATE_TIMEOUT_S = 10.0
 # Copying and verifying a hundred megabytes.
-_INSTALL_S = 600.0
-# The tunnel of iOS 17 is made anew for each launch, and the developer disk image is fetched once.
-_LAUNCH_S = 300.0
+_INSTALL_TIMEOUT_S = 600.0
+# The tunnel of iOS 17 is set up for each launch, and the developer disk image is fetched once.
+_LAUNCH_TIMEOUT_S = 300.0
 
 _SIGKILL = 9
 _FIRST_TUNNEL_IOS = (17, 4)
-_LAST_LOCKDOWN_IOS = (17,)
+_FIRST_IOS_WITHOUT_LOCKDOWN_LAUNCH = (17,)
+
+_FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
+    (
+        (pmd.PasswordRequiredError, pmd.PasscodeRequiredError),
+        "is locked: unlock it with its passcode and run the same command again",
+        "phone_locked",
+    ),
+    (
+        (pmd.PairingDialogResponsePendingError,),
+        "still asks whether to trust this computer: unlock it, tap Trust, type its passcode, and run the same "
+        "command again",
+        "phone_not_trusting",
+    ),
+    (
+        (pmd.UserDeniedPairingError,),
+        "was told not to trust this computer: unplug it, plug it in again and tap Trust, then run the same command "
+        "again",
+        "phone_not_trusting",
+    ),
+    (
+        (pmd.NotPairedError, pmd.FatalPairingError, pmd.InvalidHostIDError),
+        "does not trust this computer: unplug it, plug it in again and tap Trust",
+        "phone_not_trusting",
+    ),
+    (
+        (pmd.AppInstallError,),
+        "refused the app ({reason}): sign it with a profile that holds this phone, for its iOS or an earlier one",
+        "install_refused",
+    ),
+    (
+        (pmd.AfcException,),
+        "did not take the app's package ({reason}): free some space on it",
+        "install_refused",
+    ),
+    ((TimeoutError,), "does not answer: unlock it, or unplug it and plug it in again", "phone_silent"),
+    ((Exception,), "cannot be reached ({reason}): unplug it and plug it in again", "phone_silent"),
+)
 
 # Nobody configures its logger here, and Python's last resort would print its warnings between our own lines.
 logging.getLogger("pymobiledevice3").addHandler(logging.NullHandler())
 
 
 class MobileDevice:
-    """Implements PhoneDriver. Calls from several threads take turns."""
+    """Talks to iPhones. All methods block; calls from several threads take turns.
+
+    All raise KindUnavailableError if usbmuxd does not answer, PhoneGoneError if the phone is not attached, and
+    DeviceError for what its user must put right.
+    """
 
     def __init__(self, address: MuxAddress) -> None:
         self._address = address
-        self._loop = LoopThread("iphones")
+        self._loop = _LoopThread("iphones")
         self._lock = threading.Lock()
 
     def attached(self) -> dict[str, Connection]:
+        """Return the connection of each attached phone by UDID; a cable takes precedence over the network."""
         return self._call("", self._attached())
 
-    def look(self, udid: str) -> IphoneState:
-        return self._call(udid, self._look(udid))
+    def read_state(self, udid: str) -> IphoneState:
+        """Read everything that can be learned without asking the phone's user."""
+        return self._call(udid, self._read_state(udid))
 
     def pair(self, udid: str, timeout_s: float) -> None:
-        self._call(udid, self._pair(udid, timeout_s), timeout_s + _ANSWER_S)
+        """Have the phone ask its user whether to trust this computer, and wait for the answer."""
+        self._call(udid, self._pair(udid, timeout_s), timeout_s + _ANSWER_TIMEOUT_S)
 
     def open_socket(self, udid: str, port: int) -> socket.socket | None:
+        """Return a blocking socket to a port of the phone's loopback, None if nothing listens there."""
         return self._call(udid, self._open_socket(udid, port))
 
     def install(self, udid: str, ipa: Path) -> None:
-        self._call(udid, self._install(udid, ipa), _INSTALL_S)
+        """Install or replace an app."""
+        self._call(udid, self._install(udid, ipa), _INSTALL_TIMEOUT_S)
 
     def launch(self, udid: str, bundle: str, environment: Mapping[str, str], *, fresh: bool) -> int:
-        return self._debug(udid, self._launch(udid, bundle, environment, fresh), _LAUNCH_S)
+        """Show an app, started unless it runs, or restarted if `fresh`; return its process id.
+
+        Raises:
+            CannotLaunchError: Only the user can start it.
+        """
+        return self._call_developer_service(
+            udid, self._launch(udid, bundle, environment, fresh), _LAUNCH_TIMEOUT_S
+        )
 
     def kill(self, udid: str, pid: int) -> None:
-        self._debug(udid, self._kill(udid, pid), _ANSWER_S)
+        """End a process that `launch` started; raises CannotLaunchError as `launch` does."""
+        self._call_developer_service(udid, self._kill(udid, pid), _ANSWER_TIMEOUT_S)
 
-    def _call(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float = _ANSWER_S) -> T:
-        with explained(udid, self._address), self._lock, self._address.exported():
+    def _call(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float = _ANSWER_TIMEOUT_S) -> T:
+        with _explained(udid, self._address), self._lock, self._address.exported():
             return self._loop.call(work, timeout_s)
 
-    def _debug(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """As `_call`, for what needs the developer services: any failure of theirs leaves the owner's tap."""
+    def _call_developer_service(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Call what needs the developer services: after any failure of theirs, the user can still tap the icon."""
         try:
             return self._call(udid, work, timeout_s)
-        except (PhoneGoneError, UnreachableError, CannotLaunchError):
+        except (PhoneGoneError, KindUnavailableError, CannotLaunchError):
             raise
         except Exception as error:
-            raise CannotLaunchError(one_line(error)) from error
+            raise CannotLaunchError(_one_line(error), code="cannot_launch") from error
 
     async def _attached(self) -> dict[str, Connection]:
         attached: dict[str, Connection] = {}
@@ -96,15 +157,15 @@ class MobileDevice:
                 attached[device.serial] = "usb" if device.is_usb else "network"
         return attached
 
-    async def _look(self, udid: str) -> IphoneState:
+    async def _read_state(self, udid: str) -> IphoneState:
         connection = (await self._attached()).get(udid)
         if connection is None:
             raise pmd.DeviceNotFoundError(udid)
         try:
-            async with asyncio.timeout(_LOOK_S), self._lockdown(udid) as client:
+            async with asyncio.timeout(_STATE_TIMEOUT_S), self._lockdown(udid) as client:
                 return await self._describe(client, udid, connection)
         except (pmd.ConnectionFailedError, pmd.ConnectionTerminatedError, OSError) as error:
-            return IphoneState(udid, connection, silence=one_line(error))
+            return IphoneState(udid, connection, silence=_one_line(error))
 
     async def _describe(
         self, client: PlistUsbmuxLockdownClient, udid: str, connection: Connection
@@ -127,7 +188,7 @@ class MobileDevice:
 
     @asynccontextmanager
     async def _lockdown(self, udid: str) -> AsyncIterator[PlistUsbmuxLockdownClient]:
-        """Talks to lockdownd without a session: what it tells everybody is in `all_values`."""
+        """Talk to lockdownd without a session; its public values are in `all_values`."""
         service = await ServiceConnection.create_using_usbmux(udid, SERVICE_PORT)
         try:
             async with await usbmux.create_mux() as mux:
@@ -149,7 +210,7 @@ class MobileDevice:
 
     @asynccontextmanager
     async def _session(self, udid: str) -> AsyncIterator[PlistUsbmuxLockdownClient]:
-        """Talks to lockdownd as a computer that the phone trusts."""
+        """Talk to lockdownd as a computer that the phone trusts."""
         async with self._lockdown(udid) as client:
             if not await client.validate_pairing():
                 raise pmd.NotPairedError
@@ -190,15 +251,18 @@ class MobileDevice:
 
     @asynccontextmanager
     async def _instruments(self, udid: str) -> AsyncIterator[DvtProvider]:
-        """The developer services: through lockdownd up to iOS 16, through a tunnel of our own from 17.4."""
+        """Open the developer services: through lockdownd up to iOS 16, through a tunnel from iOS 17.4."""
         async with self._session(udid) as client:
             ios = tuple(int(part) for part in client.product_version.split("."))
-            if ios < _LAST_LOCKDOWN_IOS:
+            if ios < _FIRST_IOS_WITHOUT_LOCKDOWN_LAUNCH:
                 async with _provider(client) as provider:
                     yield provider
                 return
         if ios < _FIRST_TUNNEL_IOS:
-            raise CannotLaunchError("iOS 17.0 to 17.3 starts apps for Xcode only; iOS 17.4 or later helps")
+            raise CannotLaunchError(
+                "iOS 17.0 to 17.3 starts apps for Xcode only: update to iOS 17.4 or later",
+                code="cannot_launch",
+            )
         from pymobiledevice3.remote.userspace_tunnel import UserspaceRsdTunnel
 
         tunnel = UserspaceRsdTunnel(serial=udid, autopair=False, remotepairing_fallback=False)
@@ -208,7 +272,7 @@ class MobileDevice:
 
 @asynccontextmanager
 async def _provider(lockdown: LockdownServiceProvider) -> AsyncIterator[DvtProvider]:
-    """The developer services lie on a disk image, which a restart of the phone unmounts: mounted where missing."""
+    """Open the developer services, mounting their disk image if a restart of the phone has unmounted it."""
     async with AsyncExitStack() as stack:
         try:
             provider = await stack.enter_async_context(DvtProvider(lockdown))
@@ -219,14 +283,15 @@ async def _provider(lockdown: LockdownServiceProvider) -> AsyncIterator[DvtProvi
 
 
 async def _mount_developer_image(lockdown: LockdownServiceProvider) -> None:
-    """Fetches the image once, has Apple sign it for this phone from iOS 17 on, and mounts it."""
+    """Mount the image; pymobiledevice3 fetches it once, and from iOS 17 on has Apple sign it for this phone."""
     try:
         with contextlib.suppress(pmd.AlreadyMountedError):
             await auto_mount(lockdown)
     except Exception as error:
         raise CannotLaunchError(
-            f"its developer disk image can't be mounted ({one_line(error)}): let this computer reach the internet, "
-            "or open Xcode's Devices window once"
+            f"its developer disk image cannot be mounted ({_one_line(error)}): let this computer reach the "
+            "internet, or open Xcode's Devices window once",
+            code="cannot_launch",
         ) from error
 
 
@@ -245,3 +310,61 @@ async def _bench_apps(client: PlistUsbmuxLockdownClient) -> dict[str, str]:
         for bundle, app in apps.items()
         if is_bench_app(bundle)
     }
+
+
+@contextmanager
+def _explained(udid: str, address: MuxAddress) -> Iterator[None]:
+    """Translate what pymobiledevice3 raises; `udid` is empty if usbmuxd itself is asked.
+
+    An answer that the library does not understand can end in any exception of its parsers.
+    """
+    try:
+        yield
+    except BlocktimeError:
+        raise
+    except pmd.ConnectionFailedToUsbmuxdError:
+        raise KindUnavailableError(
+            f"no usbmuxd answers at {address.describe()}",
+            "start it (on Linux: apt install usbmuxd, then plug the iPhone in; macOS has it)",
+            "no_usbmuxd",
+        ) from None
+    except (pmd.DeviceNotFoundError, pmd.NoDeviceConnectedError, pmd.BadDevError):
+        raise PhoneGoneError(
+            f"the iPhone {udid} is not attached: connect it by cable", code="phone_lost"
+        ) from None
+    except Exception as error:
+        if not udid:
+            raise KindUnavailableError(
+                f"usbmuxd does not answer as it should ({_one_line(error)})", "restart it", "bad_usbmuxd"
+            ) from error
+        text, code = next((text, code) for kinds, text, code in _FAILURES if isinstance(error, kinds))
+        raise DeviceError(f"the iPhone {udid} {text.format(reason=_one_line(error))}", code=code) from error
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its class if it has none."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip().rstrip(".")[:300] if lines else type(error).__name__
+
+
+class _LoopThread:
+    """A thread with an asyncio loop, from the first call to the end of the program.
+
+    `asyncio.run` would not do: the caller may itself run in a loop, as in a notebook.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def call(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Run `work` to its end; cancel it if the caller is interrupted, or after `timeout_s` (TimeoutError)."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
+        future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.support.phone_apps import App, relay
 from tests.support.usbmux.device_key import public_key_pem
 from tests.support.usbmux.fake_lockdown import LockdownSession
-from tests.support.usbmux.phone_apps import App
 
 LOCKDOWN_PORT = 62078
 AGENT_PORT = 47613
@@ -181,24 +181,4 @@ class FakePhone:
         agent.settimeout(None)
         with self._lock:
             self._app_sockets.append(agent)
-        return lambda sock: _relay(sock, agent)
-
-
-def _relay(left: socket.socket, right: socket.socket) -> None:
-    """Passes bytes both ways; an end on one side is passed on, a break ends both."""
-    back = threading.Thread(target=_pump, args=(right, left), name="relay", daemon=True)
-    back.start()
-    _pump(left, right)
-    back.join()
-    right.close()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while piece := source.recv(1 << 18):
-            sink.sendall(piece)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        for sock in (source, sink):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        return lambda sock: relay(sock, agent)

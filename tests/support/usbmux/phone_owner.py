@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.common.registry import known_phones
-from orchestrator.devices.iphone.driver import open_driver
+from orchestrator.devices.iphone.phones import open_driver
 from tests.support.usbmux.fake_phone import FakePhone
 
 IPHONE_13 = known_phones()["iphone13"]

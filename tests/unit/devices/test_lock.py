@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from luts.format.errors import StorageError
-from orchestrator.devices.lock import held, lock_path
+from orchestrator.devices.lock import lock_device, lock_path
 from orchestrator.tasks.target import Target
-from orchestrator.wire.errors import DeviceError
+from tests.support.errors import raises
 from tests.support.fake_device import FakeDevice
 
 HOLDER = """
 import sys, time
-from orchestrator.devices.lock import held
+from orchestrator.devices.lock import lock_device
 from tests.support.fake_device import FakeDevice
 device = FakeDevice({})
 device.identity = sys.argv[1]
-with held(device):
+with lock_device(device):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -50,32 +50,32 @@ def holder() -> "subprocess.Popen[str]":
 def test_who_measures_already_is_named_and_a_killed_one_holds_nothing(
     holder: "subprocess.Popen[str]",
 ) -> None:
-    with pytest.raises(DeviceError) as refused, held(device("R58/:1")):
+    with raises("device_busy") as refused, lock_device(device("R58/:1")):
         pass
     assert f"fake is being measured by process {holder.pid} (-c R58/:1, since " in str(refused.value)
     assert "\n" not in str(refused.value)
-    with held(device("R58/:2")):
+    with lock_device(device("R58/:2")):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with held(device("R58/:1")):
+    with lock_device(device("R58/:1")):
         assert str(os.getpid()) in lock_path("R58/:1").read_text()
 
 
 def test_it_is_let_go_at_the_end() -> None:
     for _ in range(2):
-        with held(device("host")), pytest.raises(DeviceError), held(device("host")):
+        with lock_device(device("host")), raises("device_busy"), lock_device(device("host")):
             pass
 
 
 def test_a_measurement_takes_the_lock_before_anything_is_exported() -> None:
-    refused = pytest.raises(DeviceError, match="host is being measured by process")
-    with held(device("host")), refused, Target("host").found():
+    refused = raises("device_busy")
+    with lock_device(device("host")), refused, Target("host").found():
         pass
 
 
 def test_simulated_devices_are_as_many_as_are_asked_for() -> None:
-    with held(device("")), held(device("")):
+    with lock_device(device("")), lock_device(device("")):
         assert not lock_path("").parent.exists()
 
 
@@ -84,6 +84,6 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("precious")
     lock_path("host").parent.mkdir()
     lock_path("host").symlink_to(victim)
-    with pytest.raises(StorageError, match="BLOCKTIME_LOCKS"), held(device("host")):
+    with pytest.raises(StorageError), lock_device(device("host")):
         pass
     assert victim.read_text() == "precious"

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from orchestrator.devices.lock import BusyError
+from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.fleet.crew import Crew, Limits
 from orchestrator.fleet.units import UnfitUnit
 from orchestrator.journal.log import MeasurementLog, read_log
@@ -181,7 +181,7 @@ def test_a_unit_with_another_system_is_left_out_and_named(tmp_path):
 
 def test_a_busy_unit_is_asked_again_and_no_unit_at_all_is_one_line(tmp_path):
     fleet = Fleet(tmp_path, 1)
-    busy = [BusyError("fake is being measured by process 1")] * 3
+    busy = [DeviceBusyError("fake is being measured by process 1")] * 3
     real = FakeUnit.held
     fleet.opener("a")
 

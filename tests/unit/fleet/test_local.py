@@ -3,10 +3,11 @@
 import pytest
 
 from orchestrator.devices import discover
-from orchestrator.devices.android.device import COMEBACK_TIMEOUT_S
+from orchestrator.devices.android import phones as android_phones
+from orchestrator.devices.android.device import RECONNECT_TIMEOUT_S
 from orchestrator.devices.android.phones import AndroidPhone
 from orchestrator.devices.common.device import Access
-from orchestrator.devices.discover import Attached, Listing
+from orchestrator.devices.discover import AttachedDevice, Listing
 from orchestrator.fleet import units as local
 from orchestrator.fleet.units import DeviceClass, open_local
 from orchestrator.wire.errors import DeviceError
@@ -17,7 +18,9 @@ from tests.support.fake_device import device
 def attached(monkeypatch):
     """Two Pixel 8 and another phone; names that were resolved."""
     phones = [("pixel8", "A1"), ("other", "B2"), ("pixel8", "C3")]
-    listing = Listing(tuple(Attached("android", name, "", "", serial, "") for name, serial in phones), ())
+    listing = Listing(
+        tuple(AttachedDevice("android", name, "", "", serial, "") for name, serial in phones), ()
+    )
     monkeypatch.setattr(local, "list_attached", lambda: listing)
     resolved = []
 
@@ -50,10 +53,10 @@ def test_a_host_is_one_unit_with_the_agent_of_its_class_and_simulated_ones_are_a
 
 
 def test_a_phone_that_is_not_attached_is_one_line_that_says_what_is(monkeypatch):
-    listing = Listing((Attached("host", "host", "this machine", "", "", ""),), ())
+    listing = Listing((AttachedDevice("host", "host", "this machine", "", "", ""),), ())
     monkeypatch.setattr(local, "list_attached", lambda: listing)
     monkeypatch.setattr(discover, "list_attached", lambda: listing)
-    monkeypatch.setattr(discover, "find", lambda *_: None)
+    monkeypatch.setattr(android_phones, "find", lambda *_: None)
     with pytest.raises(DeviceError, match="no Pixel 8 found; .*bench devices") as caught:
         open_local(DeviceClass("pixel8", 1), Access())
     assert "\n" not in str(caught.value)
@@ -61,11 +64,6 @@ def test_a_phone_that_is_not_attached_is_one_line_that_says_what_is(monkeypatch)
 
 def test_a_lost_phone_is_waited_for_as_long_as_access_says(monkeypatch):
     phone = AndroidPhone("10.0.0.1:5555", "device", "Pixel 8", "tcp")
-    monkeypatch.setattr(discover, "find", lambda *_: phone)
-    waits = []
-    monkeypatch.setattr(
-        discover, "AndroidDevice", lambda *_, comeback_timeout_s, **__: waits.append(comeback_timeout_s)
-    )
-    for access in (Access(), Access(away_s=1.0)):
-        discover.resolve("10.0.0.1:5555", access)
-    assert waits == [COMEBACK_TIMEOUT_S, 1.0]
+    monkeypatch.setattr(android_phones, "find", lambda *_: phone)
+    for access, wait_s in [(Access(), RECONNECT_TIMEOUT_S), (Access(reconnect_timeout_s=1.0), 1.0)]:
+        assert discover.resolve("10.0.0.1:5555", access)._reconnect_timeout_s == wait_s

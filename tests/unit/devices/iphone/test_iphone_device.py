@@ -9,18 +9,21 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from orchestrator.devices.common import busy as busy_module
 from orchestrator.devices.common.device import Access
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.device import IphoneDevice
-from orchestrator.devices.iphone.errors import CannotLaunchError, PhoneGoneError, UnreachableError
 from orchestrator.devices.iphone.phones import list_phones
-from orchestrator.devices.iphone.state import Connection, IphoneState
+from orchestrator.devices.iphone.state import CannotLaunchError, Connection, IphoneState, PhoneGoneError
 from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.frames import encode_header
+from tests.support.errors import raises
+
+if TYPE_CHECKING:
+    from orchestrator.devices.iphone.mobiledevice import MobileDevice
 
 APPS = {"dev.blocktime.bench.ABCDE12345": "0.1.0"}
 READY = IphoneState("UDID", "usb", "iPhone14,5", "16.7.10", "Phone", "trusted", True, APPS)
@@ -33,17 +36,17 @@ class ScriptedDriver:
     """Answers from lists; an agent of the list serves each connection, None refuses it."""
 
     agents: list[Agent | None] = field(default_factory=list)
-    looks: dict[str, IphoneState | DeviceError] = field(default_factory=lambda: {"UDID": READY})
+    states: dict[str, IphoneState | DeviceError] = field(default_factory=lambda: {"UDID": READY})
     launched: list[Mapping[str, str]] = field(default_factory=list)
     killed: list[int] = field(default_factory=list)
     may_launch: bool = True
     gone: bool = False
 
     def attached(self) -> dict[str, Connection]:
-        return {} if self.gone else dict.fromkeys(self.looks, "usb")
+        return {} if self.gone else dict.fromkeys(self.states, "usb")
 
-    def look(self, udid: str) -> IphoneState:
-        state = self.looks[udid]
+    def read_state(self, udid: str) -> IphoneState:
+        state = self.states[udid]
         if isinstance(state, DeviceError):
             raise state
         return state
@@ -111,7 +114,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def phone(driver: ScriptedDriver, **access: object) -> IphoneDevice:
-    return IphoneDevice(driver, READY, "iphone13", "iPhone 13", Access(**access))  # type: ignore[arg-type]
+    return IphoneDevice(cast("MobileDevice", driver), READY, Access(**access))  # type: ignore[arg-type]
 
 
 def test_app_that_takes_a_moment_to_listen_is_waited_for() -> None:
@@ -123,11 +126,8 @@ def test_app_that_takes_a_moment_to_listen_is_waited_for() -> None:
 
 
 def test_app_that_never_listens_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "_START_S", 0.0)
-    with (
-        phone(ScriptedDriver([None])) as device,
-        pytest.raises(DeviceError, match="does not answer on port 47613"),
-    ):
+    monkeypatch.setattr(device_module, "_START_TIMEOUT_S", 0.0)
+    with phone(ScriptedDriver([None])) as device, raises("agent_silent"):
         device.connect()
 
 
@@ -140,8 +140,8 @@ def test_place_that_is_still_taken_is_waited_for() -> None:
 
 
 def test_place_that_stays_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(busy_module, "BUSY_S", 0.0)
-    with phone(ScriptedDriver([refuses("busy")])) as device, pytest.raises(AgentError, match="no") as busy:
+    monkeypatch.setattr(device_module, "BUSY_TIMEOUT_S", 0.0)
+    with phone(ScriptedDriver([refuses("busy")])) as device, pytest.raises(AgentError) as busy:
         device.connect()
     assert busy.value.code == "busy"
 
@@ -168,7 +168,7 @@ def test_place_is_waited_for_as_long_as_a_model_may_be_compiled(monkeypatch: pyt
 
 
 def test_app_that_hangs_up_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "_HANG_UP_S", 0.0)
+    monkeypatch.setattr(device_module, "_HANG_UP_TIMEOUT_S", 0.0)
     driver = ScriptedDriver([greets, hangs_up, greets])
     with phone(driver) as device:
         device.connect().close()
@@ -219,8 +219,8 @@ def test_code_that_was_typed_is_kept_for_the_next_connection() -> None:
 
 
 def test_list_has_phones_that_fail_and_leaves_out_those_that_left() -> None:
-    driver = ScriptedDriver(looks={"b": DeviceError("odd"), "a": READY, "c": PhoneGoneError("left")})
-    assert list_phones(driver) == (READY, IphoneState("b", "usb"))
+    driver = ScriptedDriver(states={"b": DeviceError("odd"), "a": READY, "c": PhoneGoneError("left")})
+    assert list_phones(cast("MobileDevice", driver)) == (READY, IphoneState("b", "usb"))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_usbmuxd_that_talks_nonsense_is_unreachable(
                     sock.sendall(answer)
 
         threading.Thread(target=serve, daemon=True).start()
-        with pytest.raises(UnreachableError, match="usbmuxd does not answer as it should") as nonsense:
+        with raises("bad_usbmuxd") as nonsense:
             list_phones()
         listener.shutdown(socket.SHUT_RDWR)
     assert "\n" not in str(nonsense.value)

@@ -1,4 +1,4 @@
-"""Parts of the iPhone transport that need no phone: addresses, packages, next steps, the loop's thread."""
+"""Parts of the iPhone transport that need no phone: addresses, packages, next steps, the thread of the driver."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.devices.iphone.address import VARIABLE, MuxAddress
-from orchestrator.devices.iphone.ipa import AppPackage, read_ipa
-from orchestrator.devices.iphone.loop import LoopThread
-from orchestrator.devices.iphone.phones import name_of
-from orchestrator.devices.iphone.state import IphoneState
+from orchestrator.devices.iphone.device import IpaInfo, read_ipa
+from orchestrator.devices.iphone.mobiledevice import _LoopThread
+from orchestrator.devices.iphone.state import ADDRESS_VARIABLE, IphoneState, MuxAddress
+from tests.support.errors import raises
 
 
 @pytest.mark.parametrize(
@@ -30,29 +28,29 @@ from orchestrator.devices.iphone.state import IphoneState
     ],
 )
 def test_address_of_usbmuxd(monkeypatch: pytest.MonkeyPatch, text: str, value: str) -> None:
-    monkeypatch.setenv(VARIABLE, text)
+    monkeypatch.setenv(ADDRESS_VARIABLE, text)
     address = MuxAddress.from_environment()
     assert address.value == value
     with address.exported():
-        assert os.environ[VARIABLE] == value
-    assert os.environ[VARIABLE] == text
+        assert os.environ[ADDRESS_VARIABLE] == value
+    assert os.environ[ADDRESS_VARIABLE] == text
 
 
 @pytest.mark.parametrize(
     "text", ["nonsense", "UNIX:relative", ":27015", "host:", "host:0", "host:70000", "::1:27015"]
 )
-def test_address_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv(VARIABLE, text)
-    with pytest.raises(UsageError, match="write UNIX:/path or host:port"):
+def test_bad_address(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(ADDRESS_VARIABLE, text)
+    with raises("bad_address"):
         MuxAddress.from_environment()
 
 
 def test_variable_that_was_not_set_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
     assert MuxAddress.from_environment() == MuxAddress("")
     with MuxAddress("/tmp/mux").exported():
-        assert os.environ[VARIABLE] == "/tmp/mux"
-    assert VARIABLE not in os.environ
+        assert os.environ[ADDRESS_VARIABLE] == "/tmp/mux"
+    assert ADDRESS_VARIABLE not in os.environ
 
 
 READY = IphoneState(
@@ -95,7 +93,7 @@ def test_next_step_names_what_comes_first(change: dict[str, Any], step: str) -> 
     [("iPhone14,5", "iphone13"), ("iPhone99,1", "iphone99-1"), ("", "iphone"), ("../x", "x")],
 )
 def test_name_of_a_phone_is_a_folder_name(product_type: str, name: str) -> None:
-    assert name_of(IphoneState("u", "usb", product_type)) == name
+    assert IphoneState("u", "usb", product_type).name == name
 
 
 def write_ipa(path: Path, files: dict[str, bytes]) -> Path:
@@ -114,34 +112,34 @@ SIGNED = "Payload/A.app/_CodeSignature/CodeResources"
 
 def test_ipa_tells_its_identifier_and_version(tmp_path: Path) -> None:
     ipa = write_ipa(tmp_path / "a.ipa", {"Payload/A.app/Info.plist": INFO, SIGNED: b""})
-    assert read_ipa(ipa) == AppPackage("dev.blocktime.bench.ABCDE12345", "1.2")
+    assert read_ipa(ipa) == IpaInfo("dev.blocktime.bench.ABCDE12345", "1.2")
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("files", "code"),
     [
-        ({"Payload/A.app/Info.plist": INFO}, "not signed"),
-        ({"Info.plist": INFO, SIGNED: b""}, "needs one Payload"),
-        ({"Payload/A.app/Info.plist": INFO, "Payload/B.app/Info.plist": INFO}, "needs one Payload"),
-        ({"Payload/A.app/Info.plist": b"\0" * (2 << 20), SIGNED: b""}, "needs one Payload"),
-        ({"Payload/A.app/Info.plist": b"garbage", SIGNED: b""}, "is not an .ipa"),
-        ({"Payload/A.app/Info.plist": b"<?xml version='1.0'?><plist><di", SIGNED: b""}, "is not an .ipa"),
-        ({"Payload/A.app/Info.plist": plistlib.dumps(["list"]), SIGNED: b""}, "not dev.blocktime.bench"),
-        ({"Payload/A.app/Info.plist": OTHER, SIGNED: b""}, "holds 'dev.blocktime.benchmark', not"),
+        ({"Payload/A.app/Info.plist": INFO}, "app_not_signed"),
+        ({"Info.plist": INFO, SIGNED: b""}, "bad_ipa"),
+        ({"Payload/A.app/Info.plist": INFO, "Payload/B.app/Info.plist": INFO}, "bad_ipa"),
+        ({"Payload/A.app/Info.plist": b"\0" * (2 << 20), SIGNED: b""}, "bad_ipa"),
+        ({"Payload/A.app/Info.plist": b"garbage", SIGNED: b""}, "bad_ipa"),
+        ({"Payload/A.app/Info.plist": b"<?xml version='1.0'?><plist><di", SIGNED: b""}, "bad_ipa"),
+        ({"Payload/A.app/Info.plist": plistlib.dumps(["list"]), SIGNED: b""}, "not_our_app"),
+        ({"Payload/A.app/Info.plist": OTHER, SIGNED: b""}, "not_our_app"),
     ],
 )
-def test_ipa_that_is_none(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+def test_bad_ipa(tmp_path: Path, files: dict[str, bytes], code: str) -> None:
     ipa = write_ipa(tmp_path / "a.ipa", files)
-    with pytest.raises(InvalidArtifactError, match=message) as refused:
+    with raises(code) as refused:
         read_ipa(ipa)
     assert "\n" not in str(refused.value)
 
 
-def test_ipa_that_is_no_zip_or_not_there(tmp_path: Path) -> None:
+def test_ipa_that_is_not_a_zip_or_missing(tmp_path: Path) -> None:
     (tmp_path / "a.ipa").write_bytes(b"PK\x03\x04 and no more")
-    for path in (tmp_path / "a.ipa", tmp_path / "b.ipa", tmp_path):
-        with pytest.raises(InvalidArtifactError, match="give the"):
-            read_ipa(path)
+    for path, code in [("a.ipa", "bad_ipa"), ("b.ipa", "unreadable_file"), ("", "unreadable_file")]:
+        with raises(code):
+            read_ipa(tmp_path / path)
 
 
 async def answer(value: int) -> int:
@@ -154,7 +152,7 @@ async def fail() -> None:
 
 
 def test_loop_thread_gives_results_and_exceptions() -> None:
-    loop = LoopThread("test-loop")
+    loop = _LoopThread("test-loop")
     assert [loop.call(answer(value), 5) for value in (1, 2)] == [1, 2]
     with pytest.raises(LookupError, match="as it should"):
         loop.call(fail(), 5)
@@ -172,5 +170,5 @@ def test_loop_thread_cancels_what_takes_too_long() -> None:
             cancelled.set()
 
     with pytest.raises(TimeoutError):
-        LoopThread("test-hang").call(hang(), 0.05)
+        _LoopThread("test-hang").call(hang(), 0.05)
     assert cancelled.wait(300)

@@ -1,0 +1,95 @@
+"""The command of the card for an iPhone, as it stands: `bench profile --device iphone13`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from luts.format.store import LutStore
+from luts.verify import verify_lut
+from tests.support.bench import bench
+from tests.support.made_up_agent import MadeUpAgents, shorten
+from tests.support.phone_apps import ThreadApp
+from tests.support.readme import examples, like
+from tests.support.usbmux.fake_phone import FakePhone
+from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
+
+CARD = ("profile", "--device", "iphone13")
+
+
+@pytest.fixture(autouse=True)
+def places(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of the test's own."""
+    for name in ("LUTS", "RUNS", "CACHE"):
+        monkeypatch.setenv(f"BLOCKTIME_{name}", str(home / name.lower()))
+    return home
+
+
+@pytest.fixture
+def iphone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakePhone]:
+    """An attached iPhone 13 whose app has Core ML with made-up time."""
+    agents = MadeUpAgents("coreml", "iPhone14,5", tmp_path / "store", lambda: phone.in_front)
+    phone = FakePhone(ThreadApp(tmp_path / "unused", agents.start))
+    phone.install_app()
+    usbmuxd.plug_in(phone)
+    yield phone
+    phone.quit_app()
+
+
+def test_it_makes_a_lut(iphone: FakePhone, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = []
+    shorten(monkeypatch, places / "cache", lambda: running.append(iphone.pid))
+    done = bench(*CARD)
+    assert done.returncode == 0, done.stderr
+    assert running == [0], "models are exported before the app is started"
+    lut = verify_lut(LutStore([places / "luts"]).resolve("iphone13/autovit-xxs/coreml-fp16-all/v1").path)
+    assert (lut.meta.device.model, lut.meta.measured) == ("iPhone14,5", "simulated")
+
+
+def test_without_the_phone_one_line_says_what_is_there_and_what_to_do(usbmuxd: FakeUsbmuxd) -> None:
+    done = bench(*CARD)
+    assert (done.returncode, done.stderr) == (
+        3,
+        "bench: no iPhone 13 (iPhone14,5) found; attached: no phone; connect it by cable, unlock it and trust this "
+        "computer, then see `bench devices`\n",
+    )
+
+
+def test_with_another_phone_the_line_names_it(usbmuxd: FakeUsbmuxd, iphone: FakePhone) -> None:
+    usbmuxd.unplug(iphone)
+    iphone.product_type = "iPhone15,4"
+    usbmuxd.plug_in(iphone)
+    done = bench(*CARD)
+    assert done.returncode == 3
+    assert "no iPhone 13 (iPhone14,5) found; attached: iPhone 15 (iPhone15,4); connect it" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_usbmuxd_the_line_says_how_to_start_it(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USBMUXD_SOCKET_ADDRESS", f"UNIX:{tmp_path}/nothing")
+    done = bench(*CARD)
+    assert done.returncode == 3
+    assert "no iPhone 13 (iPhone14,5) found; attached: no phone; no usbmuxd answers" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_threads_are_not_for_core_ml() -> None:
+    done = bench(*CARD, "--threads", "4")
+    assert done.returncode == 2
+    assert "--threads is for --runtime executorch" in done.stderr
+
+
+def test_the_smoke_command_prints_what_the_page_shows(
+    iphone: FakePhone, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shorten(monkeypatch, places / "cache")
+    page = (Path(__file__).parents[3] / "docs/iphone.md").read_text(encoding="utf-8")
+    (smoke,) = [example for example in examples(page) if example.output]
+    done = bench(*smoke.command.split()[1:])
+    assert done.returncode == 0, done.stderr
+    like(smoke.output, done.stdout, done.stderr)

@@ -1,0 +1,254 @@
+"""The way to an iPhone that is there: the app installed, started and connected to."""
+
+from __future__ import annotations
+
+import dataclasses
+import plistlib
+import zipfile
+from pathlib import Path
+
+import pytest
+from pymobiledevice3.lockdown import UsbmuxLockdownClient, create_using_usbmux
+from pymobiledevice3.remote import userspace_tunnel
+from pymobiledevice3.services import mobile_image_mounter
+
+from orchestrator.devices.iphone.phones import find_iphone, list_phones
+from tests.support.errors import raises
+from tests.support.usbmux.fake_phone import BUNDLE, FakePhone
+from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
+
+
+def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
+    """An .ipa."""
+    with zipfile.ZipFile(path, "w") as archive:
+        info = {"CFBundleIdentifier": bundle, "CFBundleShortVersionString": "0.2.0"}
+        archive.writestr("Payload/Bench.app/Info.plist", plistlib.dumps(info, fmt=plistlib.FMT_BINARY))
+        archive.writestr("Payload/Bench.app/Bench", b"\0" * 300_000)
+        if signed:
+            archive.writestr("Payload/Bench.app/_CodeSignature/CodeResources", b"")
+    return path
+
+
+def test_app_is_started_with_a_secret_and_ended(phone: FakePhone, owner: Owner) -> None:
+    access = dataclasses.replace(owner.access, allow=("debuggable_build", "low_battery"))
+    with find_iphone(IPHONE_13, access) as device:
+        with device.connect() as client:
+            assert client.hello().device.model == "iPhone14,5"
+        assert device.agent_starts == 1
+        assert phone.pid
+    (environment,) = phone.launches
+    assert environment["BLOCKTIME_ALLOW"] == "debuggable_build,low_battery"
+    assert len(environment["BLOCKTIME_TOKEN"]) == 32
+    assert not phone.pid
+    assert owner.asked == []
+
+
+def test_token_of_the_environment_starts_the_app(
+    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOCKTIME_TOKEN", "of-the-environment")
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+    assert phone.launches == [{"BLOCKTIME_TOKEN": "of-the-environment"}]
+
+
+def test_token_of_the_environment_opens_an_app_that_runs(
+    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOCKTIME_TOKEN", phone.tap_icon())
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+        assert device.agent_starts == 0
+    assert (phone.launches, owner.asked) == ([], [])
+    assert phone.pid
+
+
+@pytest.mark.parametrize(
+    ("ios", "developer_image", "reason"),
+    [
+        ("16.7.10", False, "cannot be mounted (no internet)"),
+        ("17.2", True, "iOS 17.0 to 17.3"),
+        ("17.6", True, "No-root userspace tunnel unavailable"),
+    ],
+)
+def test_owner_taps_the_icon_where_the_app_cannot_be_started(
+    phone: FakePhone, owner: Owner, ios: str, developer_image: bool, reason: str
+) -> None:
+    phone.ios, phone.developer_image = ios, developer_image
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+        assert device.agent_starts == 1
+    assert reason in owner.told[-1]
+    assert len(owner.asked) == 1
+    assert "pairing code" in owner.asked[0]
+    assert phone.pid, "an app that its owner opened is left open"
+
+
+def test_developer_disk_image_is_mounted_where_it_is_missing(
+    phone: FakePhone, owner: Owner, home: Path
+) -> None:
+    """As after a restart of the phone."""
+    phone.developer_image = False
+    kept = (
+        home / ".pymobiledevice3/Xcode.app/Contents/Developer/Platforms/iPhoneOS.platform/DeviceSupport/16.7"
+    )
+    kept.mkdir(parents=True)
+    for name in ("DeveloperDiskImage.dmg", "DeveloperDiskImage.dmg.signature"):
+        (kept / name).write_bytes(name.encode())
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+    assert phone.developer_image
+    assert (len(phone.launches), owner.asked) == (1, [])
+
+
+@pytest.mark.parametrize("team", ["dev.blocktime.bench.OTHERTEAM1", "dev.blocktime.bench"])
+def test_app_of_any_team_is_found_and_started(phone: FakePhone, owner: Owner, team: str) -> None:
+    phone.apps.clear()
+    phone.install_app("com.example.bench")
+    phone.install_app(team)
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+    assert phone.launched == [team]
+
+
+def test_the_app_that_was_installed_is_the_one_that_is_started(
+    phone: FakePhone, owner: Owner, tmp_path: Path
+) -> None:
+    ours = "dev.blocktime.bench.OTHERTEAM1"
+    app = package(tmp_path / "Bench.ipa", ours)
+    with find_iphone(IPHONE_13, dataclasses.replace(owner.access, app=app)) as device:
+        device.connect().close()
+    assert set(phone.apps) == {BUNDLE, ours}
+    assert phone.launched == [ours]
+    with find_iphone(IPHONE_13, owner.access) as device, raises("app_not_installed"):
+        device.connect()
+
+
+@pytest.mark.parametrize("developer_image", [True, False])
+def test_app_is_started_through_a_tunnel_from_ios_17_4(
+    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch, developer_image: bool
+) -> None:
+    """The tunnel itself is pymobiledevice3's and needs a phone; here it is one in name."""
+    opened: list[tuple[object, ...]] = []
+
+    class Tunnel:
+        def __init__(self, serial: str, autopair: bool, remotepairing_fallback: bool) -> None:
+            opened.append((serial, autopair, remotepairing_fallback))
+
+        async def __aenter__(self) -> UsbmuxLockdownClient:
+            phone.tunnelled = True
+            self._client = await create_using_usbmux(phone.udid, autopair=False)
+            return self._client
+
+        async def __aexit__(self, *_: object) -> None:
+            await self._client.close()
+            phone.tunnelled = False
+
+    monkeypatch.setattr(userspace_tunnel, "UserspaceRsdTunnel", Tunnel)
+    phone.ios, phone.developer_image = "17.6", developer_image
+    mounted: list[str] = []
+
+    async def mount(lockdown: UsbmuxLockdownClient, image: object) -> None:
+        """Apple's ticket server signs the image for one phone; here it is signed in name."""
+        assert phone.tunnelled
+        mounted.append(lockdown.product_version)
+        phone.developer_image = True
+
+    monkeypatch.setattr(mobile_image_mounter, "auto_mount_personalized", mount)
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+        assert device.agent_starts == 1
+    assert mounted == ([] if developer_image else ["17.6"])
+    assert opened == [(phone.udid, False, False)] * 2, "to start the app and to end it"
+    assert len(phone.launches) == 1
+    assert not phone.pid
+
+
+def test_wrong_pairing_codes_are_asked_for_again(phone: FakePhone, owner: Owner) -> None:
+    phone.developer_image = False
+    shown = phone.tap_icon()
+    owner.answers = [
+        lambda: "short",
+        lambda: "AAAAAAAA",
+        lambda: f" {shown[:4].lower()}-{shown[4:]} ",
+    ]
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+    assert "8 letters and digits" in owner.asked[1]
+    assert "another code" in owner.asked[2]
+    owner.answers = [lambda: "AAAAAAAA"] * 5
+    with find_iphone(IPHONE_13, owner.access) as device, raises("wrong_pairing_code"):
+        device.connect()
+
+
+def test_nobody_to_ask_is_an_error_with_the_question(phone: FakePhone) -> None:
+    phone.developer_image = False
+    with find_iphone(IPHONE_13) as device, raises("no_user") as question:
+        device.connect()
+    assert "open blocktime on iPhone 13" in str(question.value)
+
+
+def test_developer_mode_off_is_said_unless_the_app_is_open(phone: FakePhone, owner: Owner) -> None:
+    trust_now(phone)
+    phone.developer_mode = False
+    assert "Developer Mode is off" in list_phones()[0].next_step
+    with find_iphone(IPHONE_13, owner.access) as device:
+        with raises("developer_mode_off"):
+            device.connect()
+        phone.tap_icon()
+        device.connect().close()
+
+
+def test_iphones_before_ios_16_have_no_developer_mode(phone: FakePhone, owner: Owner) -> None:
+    phone.ios, phone.developer_mode = "15.8", False
+    trust_now(phone)
+    assert list_phones()[0].developer_mode is None
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+    assert len(phone.launches) == 1
+
+
+def test_missing_app_is_said_and_installed(
+    phone: FakePhone, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust_now(phone)
+    phone.apps.clear()
+    assert "not installed" in list_phones()[0].next_step
+    with find_iphone(IPHONE_13, owner.access) as device, raises("app_not_installed"):
+        device.connect()
+    monkeypatch.setenv("BLOCKTIME_IOS_APP", str(package(tmp_path / "Bench.ipa")))
+    with find_iphone(IPHONE_13, owner.access) as device:
+        device.connect().close()
+        device.connect().close()
+    assert list_phones()[0].apps == {BUNDLE: "0.2.0"}
+    assert phone.media == {}, "the package is taken away again"
+    assert [line for line in owner.told if "installing" in line] == [
+        "installing Bench.ipa (0.2.0) on iPhone 13"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"refuses_apps": "ApplicationVerificationFailed"}, "ApplicationVerificationFailed"),
+        ({"media_bytes": 1000}, "free some space"),
+    ],
+)
+def test_refused_installation_says_why(
+    phone: FakePhone, owner: Owner, tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    for name, value in change.items():
+        setattr(phone, name, value)
+    access = dataclasses.replace(owner.access, app=package(tmp_path / "Bench.ipa"))
+    with find_iphone(IPHONE_13, access) as device, raises("install_refused") as refused:
+        device.connect()
+    assert reason in str(refused.value)
+
+
+def test_package_of_another_app_is_not_sent(phone: FakePhone, owner: Owner, tmp_path: Path) -> None:
+    access = dataclasses.replace(
+        owner.access, app=package(tmp_path / "Other.ipa", bundle="com.example.other")
+    )
+    with find_iphone(IPHONE_13, access) as device, raises("not_our_app"):
+        device.connect()
+    assert phone.media == {}

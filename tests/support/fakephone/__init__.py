@@ -1,1 +1,0 @@
-"""An Android phone behind adb, without one."""

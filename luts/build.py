@@ -1,5 +1,4 @@
-"""Journal to LUT: everything derived is computed here, from the inputs alone, so that it can be
-recomputed."""
+"""Build a LUT: every derived value follows from the inputs and samples, so that it can be recomputed."""
 
 from __future__ import annotations
 
@@ -13,10 +12,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from luts.estimate.design import identify
-from luts.estimate.intervals import posterior_half_width
-from luts.estimate.joint import FitData, JointFit, SourceEntries, fit_entries
+from luts.estimate.joint import JointFit, fit_entries
 from luts.estimate.latencies import BlockRemoval, LatencyEstimates, QuietLatency, block_removals
+from luts.estimate.likelihood import FitData
 from luts.estimate.ratios import RatioEstimates
+from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import conformal_widths, heldout_error
 from luts.format.errors import InvalidArtifactError, few
 from luts.format.latency import latency_ms
@@ -41,7 +41,7 @@ def check_parts(
     estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
 ) -> None:
-    """Models, samples and features, before anything is computed from them.
+    """Check that models, samples and features fit together, before anything is computed from them.
 
     Raises:
         InvalidArtifactError: they contradict each other, or a model has no usable load.
@@ -49,47 +49,62 @@ def check_parts(
     samples = estimation.samples
     if not 0 < len(specs) <= MAX_MODELS or not 0 < len(features) <= MAX_ENTRIES:
         raise InvalidArtifactError(
-            f"{len(specs)} models, {len(features)} keys; from 1 to {MAX_MODELS} and {MAX_ENTRIES} are allowed"
+            f"{len(specs)} models, {len(features)} keys; from 1 to {MAX_MODELS} and {MAX_ENTRIES} are allowed",
+            code="too_many_models",
         )
     by_id = {spec.model_id: spec for spec in specs}
     if len(by_id) != len(specs):
         repeated = [name for name, times in Counter(spec.model_id for spec in specs).items() if times > 1]
-        raise InvalidArtifactError(f"models named twice: {few(sorted(repeated))}; give each once")
+        raise InvalidArtifactError(
+            f"models listed twice: {few(sorted(repeated))}; list each once", code="duplicate_model"
+        )
     if estimation.reference_id != inputs.reference_id:
         raise InvalidArtifactError(
-            f"ratios to {estimation.reference_id}, but reference {inputs.reference_id}; estimate them anew"
+            f"ratios to {estimation.reference_id}, but reference {inputs.reference_id}; estimate them again",
+            code="wrong_reference",
         )
     reference = by_id.get(inputs.reference_id)
     if reference is None or reference.role != "reference":
-        raise InvalidArtifactError(f"reference {inputs.reference_id} is not a model with role reference")
+        raise InvalidArtifactError(
+            f"reference {inputs.reference_id} is not a model with role reference", code="wrong_reference"
+        )
     foreign = set(samples.column("model").unique().to_pylist()) - set(by_id)
     if foreign:
-        raise InvalidArtifactError(f"samples of unknown models {few(sorted(foreign))}; list them")
+        raise InvalidArtifactError(
+            f"samples of unknown models {few(sorted(foreign))}; list them", code="unknown_model"
+        )
     second = samples.filter(pc.equal(samples.column("copy"), 1)).column("model").unique().to_pylist()
     if set(second) - {inputs.reference_id}:
-        raise InvalidArtifactError(f"second copies of {few(sorted(second))}; only the reference has one")
+        raise InvalidArtifactError(
+            f"second copies of {few(sorted(second))}; only the reference has one", code="wrong_second_copy"
+        )
     bare = sorted({key for spec in specs for key in spec.blocks} - set(features))
     if bare:
         raise InvalidArtifactError(
-            f"no features for block {bare[0]} ({len(bare)} in all); give them to the build"
+            f"no features for block {bare[0]} ({len(bare)} in all); give them to the build",
+            code="missing_features",
         )
     for spec in specs:
         if spec.role in ("removal", "swap"):
             _check_pair(spec, by_id.get(spec.base_id))
     silent = [spec.model_id for spec in specs if spec.model_id not in estimation.ratios.ratios]
     if silent:
-        raise InvalidArtifactError(f"no usable load of {few(silent)}; measure them again or leave them out")
+        raise InvalidArtifactError(
+            f"no usable load of {few(silent)}; measure them again or leave them out", code="no_usable_load"
+        )
 
 
 def _check_pair(spec: ModelSpec, base: ModelSpec | None) -> None:
     if base is None:
         raise InvalidArtifactError(
-            f"{spec.role} {spec.model_id} names base {spec.base_id}, which is not measured"
+            f"{spec.role} {spec.model_id} names base {spec.base_id}, which is not measured",
+            code="unknown_model",
         )
     if spec.role == "swap":
         if spec.blocks.count(spec.removed_key) >= base.blocks.count(spec.removed_key):
             raise InvalidArtifactError(
-                f"swap {spec.model_id} holds no fewer {spec.removed_key} than {spec.base_id}; give it role design"
+                f"swap {spec.model_id} has no fewer {spec.removed_key} than {spec.base_id}; give it role design",
+                code="wrong_role",
             )
         return
     missing = Counter(base.blocks)
@@ -97,7 +112,8 @@ def _check_pair(spec: ModelSpec, base: ModelSpec | None) -> None:
     if {key: times for key, times in missing.items() if times} != {spec.removed_key: 1}:
         raise InvalidArtifactError(
             f"removal {spec.model_id} is not {spec.base_id} without one {spec.removed_key}; "
-            "give it role swap or design"
+            "give it role swap or design",
+            code="wrong_role",
         )
 
 
@@ -107,10 +123,16 @@ def build_lut(
     estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
 ) -> Lut:
-    """A LUT of every key of `features`. Equal arguments give an equal LUT.
+    """Build a LUT with an entry for every key of `features`. Equal arguments give an equal LUT.
 
-    `models` are those measured, `estimation` rests on all their samples, rejected batches included. Raises
-    InvalidArtifactError where they contradict each other or hold too little.
+    Args:
+        inputs: Subject and conditions of the measurement.
+        models: The measured models.
+        estimation: Estimates from all their samples, rejected batches included.
+        features: Physical features by block key.
+
+    Raises:
+        InvalidArtifactError: the arguments contradict each other, or a model has too few samples.
     """
     specs = tuple(sorted(models, key=lambda spec: spec.model_id))
     check_parts(inputs, specs, estimation, features)
@@ -144,8 +166,10 @@ def prediction_half_width(
     features: Mapping[str, KeyFeatures],
     sources: Sequence[SourceEntries] = (),
 ) -> float | None:
-    """The half-width that predictions of a LUT of these samples would have: conformal at 95 %, else with sources
-    the posterior's, else conformal at 90 %, else None."""
+    """Return the relative half-width that predictions of a LUT of these samples would have.
+
+    Conformal at 95 %, else with sources the posterior's, else conformal at 90 %, else None.
+    """
     measured, fit = fit_so_far(models, estimation, features, sources)
     widths = _widths(measured, fit, estimation.ratios)
     known = (widths.half_width_95, widths.posterior_half_width_95, widths.half_width_90)
@@ -158,18 +182,23 @@ def fit_so_far(
     features: Mapping[str, KeyFeatures],
     sources: Sequence[SourceEntries] = (),
 ) -> tuple[list[MeasuredModel], JointFit]:
-    """Models that have samples, and the fit of them."""
+    """Return the models that have samples, and a fit of them."""
     specs = sorted(models, key=lambda spec: spec.model_id)
     measured = [_measured(spec, estimation) for spec in specs if spec.model_id in estimation.ratios.ratios]
     return measured, fit_measured(measured, estimation.ratios, features, sources)
 
 
 def stored_sources(inputs: LutInputs, keys: Sequence[str]) -> list[SourceEntries]:
-    """The sources of a LUT with these keys, in order. Raises InvalidArtifactError where they are of other keys."""
+    """Return the sources stored in a LUT with these keys.
+
+    Raises InvalidArtifactError: the counts of keys differ.
+    """
     if any(
         {len(source.entry_ms), len(source.entry_se) or len(keys)} != {len(keys)} for source in inputs.sources
     ):
-        raise InvalidArtifactError("a source has not as many entries as the LUT has keys; restore lut.json")
+        raise InvalidArtifactError(
+            "a source has not as many entries as the LUT has keys; restore lut.json", code="invalid_source"
+        )
     return [
         SourceEntries(
             source.name,
@@ -192,14 +221,14 @@ def _widths(measured: Sequence[MeasuredModel], fit: JointFit, estimates: RatioEs
     if not fit.sources:
         return widths
     heldout = [model for model in measured if model.split == "heldout"]
-    half_width = posterior_half_width(
-        fit, heldout, predicted, [estimates.ratios[model.model_id].se for model in heldout]
+    half_width = fit.half_width(
+        heldout, predicted, [estimates.ratios[model.model_id].se for model in heldout]
     )
     return widths.model_copy(update={"posterior_half_width_95": half_width})
 
 
 def estimates_of(lut: Lut, samples: pa.Table | None = None) -> LatencyEstimates:
-    """What a LUT's samples say, or more of them, each of the unit that it ran on."""
+    """Return the estimates of a LUT's samples (or of `samples`), each assigned to the unit that it ran on."""
     unit_of = {place: unit.unit for unit in lut.meta.units for place in unit.sessions}
     return LatencyEstimates.of(lut.samples if samples is None else samples, lut.meta.reference_id, unit_of)
 
@@ -222,6 +251,7 @@ def fit_measured(
     features: Mapping[str, KeyFeatures],
     sources: Sequence[SourceEntries] = (),
 ) -> JointFit:
+    """Fit the entries to those measured models that are rows of the fit; see `fit_entries`."""
     order = {name: row for row, name in enumerate(estimates.ratios)}
     fitted = [model for model in measured if model.fitted]
     rows: NDArray[np.intp] = np.array([order[model.model_id] for model in fitted])
@@ -229,7 +259,7 @@ def fit_measured(
 
 
 def _heldout_ms(measured: Sequence[MeasuredModel], fit: JointFit) -> tuple[list[float], list[float]]:
-    """Measured and predicted."""
+    """Return measured and predicted milliseconds of the held-out models."""
     entry_ms = dict(zip(fit.keys, fit.ms.tolist(), strict=True))
     heldout = [model for model in measured if model.split == "heldout"]
     predicted = [

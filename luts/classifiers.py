@@ -1,4 +1,4 @@
-"""Classifiers of other numbers of classes than a LUT measured, priced by the physics of its fit."""
+"""Price classifiers with numbers of classes that a LUT did not measure, by the physics of its fit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from luts.format.schema import Entry, KeyFeatures, classes_of, without_classes
 
 
 def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
-    """The LUT with entries for classifiers that it did not measure; on disk it stays as it is.
+    """Return the LUT with entries for classifiers that it did not measure; the files on disk do not change.
 
-    The joint fit is made again from the LUT's samples with these keys beside its own, which changes none of the
-    others: no model holds them. What such a classifier costs more or less than its sibling, the measured one that
-    differs in the number of classes alone, follows from the coefficients of its kind; the entry's interval is
-    that of the difference, since held-out models vouch for networks with the sibling. The method of the entry is
-    `prior`, so that predictions name it among weak blocks and add its interval to theirs.
+    The joint fit is repeated from the LUT's samples with these keys added, which changes none of the others:
+    no model has them. The difference of such a classifier to its sibling, the measured one that differs in
+    the number of classes only, follows from the coefficients of its kind; the entry's interval is that of the
+    difference, since held-out models represent networks with the sibling. The method of the entry is `prior`,
+    so that predictions list it among weak blocks and add its interval to theirs.
 
     Args:
-        lut: Whose samples are fitted.
-        features: Of the keys that are new.
+        lut: The LUT whose samples are fitted.
+        features: Features of the new keys.
     """
     estimation = estimates_of(lut)
     known = {entry.key: entry for entry in lut.entries}
@@ -55,7 +55,7 @@ def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
 
 
 def _priced(key: str, known: Mapping[str, Entry], fit: JointFit) -> tuple[float, float]:
-    """Milliseconds of a classifier and their standard error, beside the sibling that tells most of it.
+    """Return milliseconds of a classifier and their standard error, by its most informative sibling.
 
     More classes never cost less.
     """

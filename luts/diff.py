@@ -1,4 +1,4 @@
-"""LUTs side by side: comparing never measures."""
+"""Compare LUTs; comparing never measures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class EntryDiff:
     """One block that all LUTs have; tuples are in the order of the LUTs.
 
     Attributes:
-        key: The block's.
-        kind: The block's.
+        key: Block key.
+        kind: Kind of block.
         ms: Milliseconds.
         ratios: To the first LUT's milliseconds, so 1 for itself; None where those are 0.
-        ranks: 1 for the dearest of the common blocks; equal ones share the lower number.
+        ranks: 1 for the costliest of the common blocks; equal ones share the lower number.
         overlap: Whether all 95 % intervals have a value in common.
     """
 
@@ -43,15 +43,16 @@ class KindDiff:
 
 @dataclass(frozen=True)
 class LutDiff:
-    """What LUTs have in common and where they differ; tuples without a name of their own are in order of the LUTs.
+    """Common entries of LUTs and their differences; tuples of figures are in the order of the LUTs.
 
     Attributes:
         entries: Common blocks in order of key.
         kinds: The same by kind, in order of name.
-        missing: Of each LUT the blocks that it has and another lacks.
-        overlap_share: Share of common blocks that agree within intervals; None without common blocks.
-        reference_ratios: Reference latencies over the first LUT's, None unless both have the same reference: they
-            tell a faster device (all entries move together) from another cost of single blocks.
+        missing: For each LUT the blocks that it has and another lacks.
+        overlap_share: Fraction of common blocks that agree within intervals; None without common blocks.
+        reference_ratios: Reference latencies over the first LUT's, None unless both have the same reference:
+            they distinguish a faster device (all entries move together) from different costs of single
+            blocks.
         rank_correlations: Kendall's tau of the common blocks' milliseconds with the first LUT's.
     """
 
@@ -64,13 +65,13 @@ class LutDiff:
 
 
 def diff_luts(*luts: Lut) -> LutDiff:
-    """Entries of all LUTs against those of the first.
+    """Compare the entries of all LUTs with those of the first.
 
     Raises:
         UsageError: fewer than two.
     """
     if len(luts) < 2:
-        raise UsageError("one LUT differs from nothing; give two or more")
+        raise UsageError("a comparison needs two or more LUTs", code="too_few_luts")
     tables = [{entry.key: entry for entry in lut.entries} for lut in luts]
     common = sorted(set.intersection(*(set(table) for table in tables)))
     costs = [[table[key].ms for key in common] for table in tables]

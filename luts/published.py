@@ -1,7 +1,8 @@
 """Figures that papers print, kept beside our measurements and never among them.
 
-A file under `luts/reference/` holds one table of a paper. It has no samples, no device of ours and no version, and
-its schema shares no field with `lut.json`: no LUT can be made of it, and no LUT can be read as one."""
+A file under `luts/reference/` holds one table of a paper. It has no samples, no device of ours and no
+version, and its schema shares no field with `lut.json`: no LUT can be made of it, and no LUT can be read as
+one."""
 
 from __future__ import annotations
 
@@ -324,7 +325,8 @@ def read_table(
 
     Raises:
         UsageError: an unknown space.
-        InvalidArtifactError: the file is missing, too large, no such object, or a key is not one of the space.
+        InvalidArtifactError: the file is missing, too large, no such object, or a key is not one of the
+        space.
     """
     if space not in SPACES:
         raise UsageError(f"unknown space {space[:80]!r} of published tables; known: {', '.join(SPACES)}")

@@ -1,4 +1,4 @@
-"""Is a LUT what its samples say? Digests, schemas, then everything derived computed again and compared."""
+"""Verify a LUT: digests, schemas, then every derived value recomputed from its samples and compared."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from luts.published import list_published, read_published
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """A source of a LUT; `here`: what was found that has its digest and entries, "" where nothing is at hand."""
+    """A source of a LUT; `here` names the LUT or table on this machine with its digest, "" without one."""
 
     name: str
     digest: str
     here: str
 
     def __str__(self) -> str:
+        """Return the result of the check in one line."""
         if not self.here:
-            return f"{self.name} ({self.digest[:12]}) not at hand, its entries are taken as lut.json has them"
+            return (
+                f"{self.name} ({self.digest[:12]}) is not on this machine; its entries in lut.json were used"
+            )
         return f"{self.name} compared with {self.here}"
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What a LUT or a published table says: who it is, its terms and entries."""
+class _SourceContent:
+    """Name, terms (provenance, base and transfer) and entries of a LUT or published table."""
 
     name: str
     terms: tuple[str, float, float]
@@ -39,66 +42,68 @@ class _Told:
 
 
 def check_sources(lut: Lut, store: LutStore) -> list[SourceCheck]:
-    """Each source, compared with the LUT or published table of its digest where `store` has that.
+    """Compare each source with the LUT or published table of its digest, where `store` has it.
 
-    Verification needs none of them: a LUT keeps the entries that it was learned from.
+    Verification needs none of them: a LUT stores the entries that it was learned from.
 
     Raises:
-        InvalidArtifactError: one of that digest is at hand and has other entries.
+        InvalidArtifactError: the store has one with that digest and other entries.
     """
     if not lut.meta.sources:
         return []
     here = {digest_of(ref): ref for ref in store.list()}
     checks = []
     for source in lut.meta.sources:
-        told = None
+        original = None
         if source.measured == "published":
-            told = _published(source.digest, store)
+            original = _published(source.digest, store)
         elif source.digest in here:
-            told = _measured(str(here[source.digest]), store.load(here[source.digest]))
-        if told is not None:
-            _compare(lut, source, told)
-        checks.append(SourceCheck(source.name, source.digest, told.name if told else ""))
+            original = _measured(str(here[source.digest]), store.load(here[source.digest]))
+        if original is not None:
+            _compare(lut, source, original)
+        checks.append(SourceCheck(source.name, source.digest, original.name if original else ""))
     return checks
 
 
-def _measured(name: str, lut: Lut) -> _Told:
+def _measured(name: str, lut: Lut) -> _SourceContent:
     meta = lut.meta
     terms = (meta.measured, meta.base_ms, meta.transfer_ms_per_mib)
-    return _Told(name, terms, {entry.key: entry.ms for entry in lut.entries})
+    return _SourceContent(name, terms, {entry.key: entry.ms for entry in lut.entries})
 
 
-def _published(digest: str, store: LutStore) -> _Told | None:
+def _published(digest: str, store: LutStore) -> _SourceContent | None:
     for path in list_published(store.roots).values():
         try:
             table = read_published(path)
         except InvalidArtifactError:
             continue
         if table.digest == digest:
-            return _Told(str(table), ("published", 0.0, 0.0), table.entry_ms)
+            return _SourceContent(str(table), ("published", 0.0, 0.0), table.entry_ms)
     return None
 
 
-def _compare(lut: Lut, source: TransferSource, told: _Told) -> None:
+def _compare(lut: Lut, source: TransferSource, original: _SourceContent) -> None:
     kept = zip(lut.entries, source.entry_ms, strict=True)
-    wrong = next((entry.key for entry, ms in kept if ms != told.entry_ms.get(entry.key)), "")
-    if (source.measured, source.base_ms, source.transfer_ms_per_mib) != told.terms:
+    wrong = next((entry.key for entry, ms in kept if ms != original.entry_ms.get(entry.key)), "")
+    if (source.measured, source.base_ms, source.transfer_ms_per_mib) != original.terms:
         wrong = wrong or "base or transfer"
     if wrong:
         raise InvalidArtifactError(
-            f"lut.json: of its source {source.name} it has another {wrong} than {told.name}, which has that "
-            "digest; it was edited, take it from where it was made"
+            f"lut.json: {wrong} of its source {source.name} differs from {original.name}, which has that digest; "
+            "the LUT was edited, get it again from its origin",
+            code="source_differs",
         )
 
 
 TOLERANCE = 1e-9
-"""Relative; other builds of the linear algebra underneath may differ in the last digits, edits don't."""
+"""Relative; other builds of the linear algebra libraries may differ in the last digits, edits differ more."""
 
 
 def verify_lut(folder: Path) -> Lut:
-    """The LUT in `folder`, if its files agree with each other and with its samples.
+    """Return the LUT in a folder if its files agree with each other and with its samples.
 
-    Raises InvalidArtifactError with the first thing that differs, by file, row and column.
+    Raises:
+        InvalidArtifactError: they differ; the message names file, row and column of the first difference.
     """
     lut = read_lut(folder)
     verify_values(lut)
@@ -106,17 +111,17 @@ def verify_lut(folder: Path) -> Lut:
     for name, content in read_files(folder).items():
         if name in (ENTRIES_FILE, MODELS_FILE) and current_columns(content) != encoded[name]:
             raise InvalidArtifactError(
-                f"{name} is not written as a LUT writes it; rebuild it with bench lut rebuild"
+                f"{name} is not in canonical form; rebuild it with bench lut rebuild", code="not_canonical"
             )
     return lut
 
 
 def rebuild(lut: Lut, device_name: str = "") -> Lut:
-    """What this version's estimation makes of a LUT's own samples, models and features.
+    """Return a LUT built again from another's samples, models and features by the current estimation.
 
     Args:
-        lut: Its derived values are not looked at.
-        device_name: Another name for its device.
+        lut: The LUT; its derived values are not used.
+        device_name: A new name for its device.
     """
     inputs = LutInputs.of(lut.meta)
     if device_name:
@@ -130,18 +135,19 @@ def rebuild(lut: Lut, device_name: str = "") -> Lut:
 
 
 def verify_values(lut: Lut) -> None:
-    """Compares every value with those of the LUT rebuilt."""
+    """Compare every value with the LUT rebuilt. Raises InvalidArtifactError: one differs."""
     rebuilt = rebuild(lut)
     _compare_rows(MODELS_FILE, "model_id", lut.models, rebuilt.models)
-    _compare_rows(ENTRIES_FILE, "key", lut.entries, _as_told(rebuilt.entries, lut.entries))
+    _compare_rows(ENTRIES_FILE, "key", lut.entries, _without_newer_columns(rebuilt.entries, lut.entries))
     for place, written, expected in _differences("", lut.meta.model_dump(), rebuilt.meta.model_dump()):
         raise InvalidArtifactError(
-            f"{META_FILE}: {place} is {written}, its samples give {expected}; rebuild it with bench lut rebuild"
+            f"{META_FILE}: {place} is {written}, its samples give {expected}; rebuild it with bench lut rebuild",
+            code="not_from_samples",
         )
 
 
-def _as_told(rebuilt: Sequence[Entry], written: Sequence[Entry]) -> Sequence[Entry]:
-    """Without `identified` where a LUT is older than that column."""
+def _without_newer_columns(rebuilt: Sequence[Entry], written: Sequence[Entry]) -> Sequence[Entry]:
+    """Return rebuilt entries without `identified` if the LUT is older than that column."""
     if any(entry.identified is not None for entry in written):
         return rebuilt
     return [entry.model_copy(update={"identified": None}) for entry in rebuilt]
@@ -150,13 +156,15 @@ def _as_told(rebuilt: Sequence[Entry], written: Sequence[Entry]) -> Sequence[Ent
 def _compare_rows(name: str, label: str, written: Sequence[Value], expected: Sequence[Value]) -> None:
     if [getattr(row, label) for row in written] != [getattr(row, label) for row in expected]:
         raise InvalidArtifactError(
-            f"{name}: rows are not unique and in order of {label}; rebuild it with bench lut rebuild"
+            f"{name}: rows are not unique and in order of {label}; rebuild it with bench lut rebuild",
+            code="not_from_samples",
         )
     for row, truth in zip(written, expected, strict=True):
         for place, value, right in _differences("", row.model_dump(), truth.model_dump()):
             raise InvalidArtifactError(
                 f"{name}: {place} of {getattr(row, label)} is {value}, its samples give {right}; "
-                "rebuild it with bench lut rebuild"
+                "rebuild it with bench lut rebuild",
+                code="not_from_samples",
             )
 
 

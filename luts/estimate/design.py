@@ -1,4 +1,4 @@
-"""What a set of whole models can identify, before one of them is measured."""
+"""Experimental design: what whole models identify before they are measured, and which are most informative."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Literal
 
 import numpy as np
 
-from luts.estimate.joint import USUAL, FitData, SourceEntries, design_of, prior_covariance, with_sources
+from luts.estimate.likelihood import CALLS, USUAL_DEVIATIONS, FitData, design_of, prior_covariance
 from luts.estimate.physics import (
     BASE_SHARE_SD,
     amounts,
+    coefficient_sizes,
     coefficients_of,
-    natural_sizes,
     physics_ms,
     scale_floor,
 )
+from luts.estimate.sources import SourceEntries, with_sources
 from luts.format.lut import Lut
 from luts.format.schema import Coefficients, Floats, KeyFeatures
 
 Identified = Literal["alone", "sum", "prior"]
-"""`alone`: the models tell this entry; `sum`: only together with others; `prior`: no model holds it."""
+"""`alone`: the models determine this entry; `sum`: only its sum with others; `prior`: no model has it."""
 
 BASE = "base"
 """Name of the base term among partners."""
@@ -32,7 +33,7 @@ _TOLERANCE = 1e-6
 
 
 def identify(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, Identified]:
-    """By key what models with these blocks tell of it."""
+    """Return by key how well models with these blocks determine its entry."""
     held, counts = _counts(fitted)
     null = _null_space(counts)
     open_share = dict(zip(held, np.sqrt((null[1:] ** 2).sum(axis=1)).tolist(), strict=True))
@@ -43,7 +44,7 @@ def identify(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, 
 
 
 def partners(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """By key (those known alone left out) the fewest other entries, or `base`, that it is known together with.
+    """Return, for keys known only as a sum, the fewest other entries (or `base`) in that sum.
 
     They are the null vector of smallest absolute sum in which the key has weight 1: a linear program, whose
     solutions are sparse.
@@ -66,7 +67,7 @@ def partners(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, 
 
 
 def _counts(fitted: Sequence[Sequence[str]]) -> tuple[list[str], Floats]:
-    """Keys that some model holds, and (m, 1 + k) how often, the base first."""
+    """Return the keys that some model has, and (m, 1 + k) how often, the base first."""
     held = sorted({key for blocks in fitted for key in blocks})
     index = {key: 1 + position for position, key in enumerate(held)}
     counts = np.zeros((len(fitted), 1 + len(held)))
@@ -78,7 +79,7 @@ def _counts(fitted: Sequence[Sequence[str]]) -> tuple[list[str], Floats]:
 
 
 def _null_space(counts: Floats) -> Floats:
-    """(1 + k, n) orthonormal combinations of base and entries that change no row."""
+    """Return (1 + k, n) orthonormal combinations of base and entries that change no row."""
     _, sizes, rows = np.linalg.svd(counts, full_matrices=True)
     rank = int((sizes > _TOLERANCE * sizes[0]).sum())
     return np.asarray(rows[rank:].T)
@@ -86,15 +87,15 @@ def _null_space(counts: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class ExpectedCosts:
-    """Latencies to expect.
+    """Costs of blocks to expect before they are measured.
 
     Attributes:
-        source: Says for people where all this comes from.
-        common: Physics of kinds of blocks that nothing more is known of.
-        kinds: Physics of those that are known better.
-        entry_ms: Blocks that are known better still.
+        source: Where the costs come from, for people.
+        common: Physics of kinds of blocks without an entry in `kinds`.
+        kinds: Physics by kind of block.
+        entry_ms: Milliseconds of single blocks, which replace their physics.
         base_ms: Of a call before any block runs.
-        unpriced: Features that the coefficients were made without: they count as 0 here too. Without
+        unpriced: Features that the coefficients were fitted without: they count as 0 here too. Without
             `depthwise_macs` all MACs have one price, without `params` the bytes of weights have none.
         sources: Other devices' entries that the fit will rest on, so that networks are chosen for the rest.
     """
@@ -108,12 +109,12 @@ class ExpectedCosts:
     sources: tuple[SourceEntries, ...] = ()
 
     def priced(self, features: Mapping[str, KeyFeatures]) -> dict[str, KeyFeatures]:
-        """By key the features that coefficients were made with."""
+        """Return by key the features that the coefficients were fitted with."""
         update = dict.fromkeys(self.unpriced, 0)
         return {key: feature.model_copy(update=update) for key, feature in features.items()}
 
     def ms(self, features: Mapping[str, KeyFeatures]) -> dict[str, float]:
-        """By key, never 0."""
+        """Return expected milliseconds by key, never 0."""
         physics = {
             key: physics_ms(feature, self.kinds.get(feature.kind, self.common))
             for key, feature in self.priced(features).items()
@@ -126,13 +127,12 @@ TYPICAL_DEVICE = ExpectedCosts(
     Coefficients(constant_ms=0.02, ms_per_mmac=0.02, ms_per_mib=0.1),
     unpriced=("params", "depthwise_macs"),
 )
-"""One core of a phone or laptop, fp32. Which models to build hardly depends on it, how long they take does. It
-never changes: a measurement goes on only if the same plan is made again."""
+"""One core of a phone or laptop, fp32. It hardly affects which models are chosen, only the time estimate. It
+must never change: a measurement resumes only if the same plan is made again."""
 
 
 def expected_from_lut(lut: Lut, name: str) -> ExpectedCosts:
-    """What a LUT says, also of blocks that it does not hold: by the priors of its kinds, with the features that its
-    fit had."""
+    """Return the costs in a LUT; blocks without an entry are priced by the priors of its kinds."""
     kinds = {row.kind: Coefficients.of(row) for row in lut.meta.prior}
     means = np.mean([list(dict(row).values()) for row in kinds.values()], axis=0)
     return ExpectedCosts(
@@ -147,22 +147,19 @@ def expected_from_lut(lut: Lut, name: str) -> ExpectedCosts:
 
 ENTRY_SD = 0.15
 KIND_SD = 0.3
-"""Relative: how far entries stray from physics, and a kind's coefficients from those common to all. The joint fit
-starts there too, and learns better values from the rows."""
+"""Relative: how far entries stray from physics, and a kind's coefficients from those common to all. The joint
+fit starts there too, and learns better values from the rows."""
 COMMON_SD = 1.0
 """Relative: nothing is known of the device's speed."""
 ROW_SD = 0.006
-"""Relative error of a row: what does not add up (about 0.4 %), and three loads of a quiet machine (0.45 %)."""
+"""Relative error of a row: the misfit of additivity (about 0.4 %), and three loads of a quiet machine (0.45
+%)."""
 
 
 class Posterior:
-    """Of base (index 0) and entries (1 + position in `keys`): covariance in ms^2, the prior's until a row is
-    learned.
+    """Covariance of base (index 0) and entries (1 + position in `keys`), ms^2.
 
-    Args:
-        features: Of all keys.
-        expectation: What they are expected to cost.
-        typical: Networks as they will be predicted: they give the sizes of the prior.
+    The prior's until a row is learned.
     """
 
     def __init__(
@@ -171,6 +168,13 @@ class Posterior:
         expectation: ExpectedCosts,
         typical: Sequence[Sequence[str]],
     ):
+        """Start from the prior.
+
+        Args:
+            features: Features of all keys.
+            expectation: Their expected costs.
+            typical: Networks like those that will be predicted: they give the sizes of the prior.
+        """
         self.keys = tuple(sorted(features))
         self._index = {key: 1 + position for position, key in enumerate(self.keys)}
         expected, priced = expectation.ms(features), expectation.priced(features)
@@ -180,16 +184,16 @@ class Posterior:
         mean_ms = float((counts @ self._costs).mean())
         scale = np.maximum(self.expected_ms, scale_floor(counts[:, 1:], mean_ms))
         physics = np.array([amounts(priced[key]) for key in self.keys])
-        weighted = physics * natural_sizes(counts[:, 1:] @ physics, mean_ms)
+        weighted = physics * coefficient_sizes(counts[:, 1:] @ physics, mean_ms)
         kinds = np.array([features[key].kind for key in self.keys])
-        alike = COMMON_SD**2 + KIND_SD**2 * (kinds[:, None] == kinds[None, :])
+        same_kind = COMMON_SD**2 + KIND_SD**2 * (kinds[:, None] == kinds[None, :])
         self.covariance: Floats = np.zeros((1 + len(self.keys), 1 + len(self.keys)))
         self.covariance[0, 0] = (BASE_SHARE_SD * mean_ms) ** 2
-        self.covariance[1:, 1:] = np.diag((ENTRY_SD * scale) ** 2) + alike * (weighted @ weighted.T)
+        self.covariance[1:, 1:] = np.diag((ENTRY_SD * scale) ** 2) + same_kind * (weighted @ weighted.T)
 
     @classmethod
     def of(cls, keys: Sequence[str], costs: Floats, covariance: Floats) -> Posterior:
-        """One that is known: expected base and entries in order of key (1 + k,), and their covariance."""
+        """Return a posterior from expected base and entries in order of key (1 + k,), and their covariance."""
         posterior = cls.__new__(cls)
         posterior.keys = tuple(keys)
         posterior._index = {key: 1 + position for position, key in enumerate(keys)}
@@ -198,21 +202,21 @@ class Posterior:
         return posterior
 
     def row(self, blocks: Sequence[str]) -> Floats:
-        """(1 + k,) counts of base and entries divided by the expected latency."""
+        """Return (1 + k,) counts of base and entries divided by the expected latency."""
         counts = self._counts(blocks)
         return counts / float(counts @ self._costs)
 
     def model_ms(self, blocks: Sequence[str]) -> float:
-        """Expected latency."""
+        """Return the expected latency of a network."""
         return float(self._counts(blocks) @ self._costs)
 
     def learn(self, row: Floats) -> None:
-        """The covariance once a model with this row is measured (Sherman and Morrison)."""
+        """Update the covariance as if a model with this row were measured (Sherman and Morrison)."""
         product = self.covariance @ row
         self.covariance = self.covariance - np.outer(product, product) / (ROW_SD**2 + float(row @ product))
 
     def relative_se(self) -> Floats:
-        """(k,) standard errors of the entries relative to what they are expected to be."""
+        """Return (k,) standard errors of the entries relative to their expected values."""
         variance: Floats = np.maximum(np.diag(self.covariance)[1:], 0.0)
         return np.asarray(np.sqrt(variance) / self.expected_ms)
 
@@ -225,10 +229,10 @@ class Posterior:
 
 
 def most_informative(posterior: Posterior, candidates: Floats, targets: Floats) -> int:
-    """The candidate row that takes most off the mean predictive variance of `targets` (V-optimal, greedy).
+    """Return the candidate row that reduces the mean predictive variance of `targets` most (V-optimal, greedy).
 
-    Rows (n, 1 + k). Its gain is z' S M S z / (z' S z + noise), with S the covariance and M the mean of x x' over
-    the targets (Fedorov 1972; Seo et al. 2000 call the criterion ALC).
+    Rows (n, 1 + k). Its gain is z' S M S z / (z' S z + noise), with S the covariance and M the mean of x x'
+    over the targets (Fedorov 1972; Seo et al. 2000 call the criterion ALC).
     """
     spread = candidates @ posterior.covariance
     onto = spread @ targets.T
@@ -239,7 +243,10 @@ def most_informative(posterior: Posterior, candidates: Floats, targets: Floats) 
 def most_informative_first(
     posterior: Posterior, candidates: Floats, targets: Floats, count: int
 ) -> list[int]:
-    """Positions of `count` candidate rows, each the most useful after those before; the posterior learns them."""
+    """Return positions of `count` candidate rows, each the most informative after those before.
+
+    The posterior learns them.
+    """
     left, chosen = list(range(len(candidates))), list[int]()
     for _ in range(count):
         chosen.append(left.pop(most_informative(posterior, candidates[left], targets)))
@@ -250,23 +257,25 @@ def most_informative_first(
 def prior_from_sources(
     features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries], typical: Sequence[Sequence[str]]
 ) -> Posterior:
-    """What sources say before anything is measured, at the deviations that are usual between devices.
+    """Return the prior that sources give before anything is measured, at the deviations usual between devices.
 
-    Without what sources do not know of their own entries: they know the sums that networks are much better, and
-    networks chosen for the entries' sake predicted a tenth worse in a simulation.
+    The standard errors of the sources' own entries are left out: sources know the sums that networks are much
+    better, and networks chosen for the entries' sake predicted a tenth worse in a simulation.
 
     Args:
-        features: Of all keys.
+        features: Features of all keys.
         sources: At least one.
-        typical: Networks as they will be predicted.
+        typical: Networks like those that will be predicted.
     """
     first = sources[0]
     keys = sorted(features)
     entry_ms = dict(zip(keys, first.filled(keys, features).tolist(), strict=True))
     ms = np.array([first.base_ms + sum(entry_ms[key] for key in blocks) for blocks in typical])
-    rows = FitData(ms, np.zeros((len(ms), len(ms))), tuple(map(tuple, typical)), np.zeros(len(ms)))
-    design = replace(with_sources(design_of(rows, features), features, sources), doubt=None)
-    scale = np.maximum(design.physics @ design.common, design.floor)
-    covariance = prior_covariance(design, scale, USUAL)
-    costs = np.concatenate([design.of_calls @ design.common, design.physics @ design.common])
-    return Posterior.of(design.keys, np.delete(costs, 1), np.delete(np.delete(covariance, 1, 0), 1, 1))
+    data = FitData(ms, np.zeros((len(ms), len(ms))), tuple(map(tuple, typical)), np.zeros(len(ms)))
+    design = replace(with_sources(design_of(data, features), features, sources), entry_se=None)
+    covariance = prior_covariance(design, design.entry_scale(design.prior_mean), USUAL_DEVIATIONS)
+    costs = np.vstack([design.call_columns, design.physics]) @ design.prior_mean
+    without_transfer = np.delete(np.arange(CALLS + len(keys)), 1)
+    return Posterior.of(
+        design.keys, costs[without_transfer], covariance[np.ix_(without_transfer, without_transfer)]
+    )

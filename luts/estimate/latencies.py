@@ -1,4 +1,4 @@
-"""What samples say of whole models, before blocks come into it: ratios, and the milliseconds of the reference."""
+"""Latencies of whole models from samples: ratios to the reference, its milliseconds, and block removals."""
 
 from __future__ import annotations
 
@@ -41,29 +41,28 @@ from luts.format.lut import normalise_samples
 from luts.format.schema import ModelSpec, UnitVariation
 
 QUIET_QUANTILE = 0.2
-"""Interference only ever adds time, so the quiet latency lies low among the segments; not at the minimum,
+"""Interference only ever adds time, so the quiet latency is a low quantile over segments; not the minimum,
 which falls as segments are added and would make a longer run look faster. A fifth stays quiet as long as one
 segment in five does."""
 
 
 @dataclass(frozen=True)
 class QuietLatency:
-    """Milliseconds with a 95 % interval."""
+    """Latency of the reference on an otherwise idle device: milliseconds with a 95 % interval."""
 
     ms: float
     low: float
     high: float
 
     def widen(self, ms: float, low: float, high: float) -> tuple[float, float]:
-        """The interval of some milliseconds that came from a ratio, with the reference's own uncertainty added
-        in quadrature."""
+        """Return an interval of milliseconds from a ratio, the reference's own uncertainty added in quadrature."""
         below = float(np.hypot(ms - low, ms * (1 - self.low / self.ms)))
         above = float(np.hypot(high - ms, ms * (self.high / self.ms - 1)))
         return ms - below, ms + above
 
 
 def quiet_latency(medians_ms: Sequence[float], load_sd: float) -> QuietLatency:
-    """Lower quantile of the reference's medians, one of each segment, at least one.
+    """Return a lower quantile of the reference's medians, one of each segment, at least one.
 
     The interval is that of order statistics (binomial, no assumption about the distribution), widened in
     quadrature by the load variance of a segment's two copies, so that a single segment has one too.
@@ -81,13 +80,14 @@ def quiet_latency(medians_ms: Sequence[float], load_sd: float) -> QuietLatency:
 
 
 SegmentId = tuple[int, int]
-"""Batch and segment."""
+"""Batch and segment number."""
 
 
 def class_latency(units: Sequence[QuietLatency]) -> QuietLatency:
-    """The geometric mean of the units' quiet latencies.
+    """Return the geometric mean of the units' quiet latencies.
 
-    Its 95 % interval is Student's over units, whose spread holds what is uncertain of each; of one unit, its own.
+    Its 95 % interval is Student's over units, whose spread contains the uncertainty of each; of one unit, its
+    own.
     """
     if len(units) == 1:
         return units[0]
@@ -102,7 +102,7 @@ def class_latency(units: Sequence[QuietLatency]) -> QuietLatency:
 def unit_variation(
     quiet: Mapping[str, QuietLatency], loads: Sequence[LoadRatio], unit_of: Mapping[SegmentId, str]
 ) -> UnitVariation:
-    """From the units' quiet latencies, and all loads of kept batches."""
+    """Return how much units of a device class differ, from their quiet latencies and all loads of kept batches."""
     logs = np.log([unit.ms for unit in quiet.values()])
     return UnitVariation(
         units=len(quiet),
@@ -112,8 +112,11 @@ def unit_variation(
 
 
 def _ratio_variation(loads: Sequence[LoadRatio], unit_of: Mapping[SegmentId, str]) -> float | None:
-    """The square root of the variance component of units within models: unbalanced one-way analysis of variance,
-    pooled over models (Searle, Casella and McCulloch, Variance Components, 3.6); 0 where loads explain it all."""
+    """Return the square root of the variance component of units within models, 0 where loads explain it all.
+
+    Unbalanced one-way analysis of variance, pooled over models (Searle, Casella and McCulloch, Variance
+    Components, 3.6). None where it can't be estimated.
+    """
     by_model: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for load in loads:
         if (unit := unit_of.get((load.batch, load.segment))) is not None:
@@ -137,13 +140,13 @@ def _ratio_variation(loads: Sequence[LoadRatio], unit_of: Mapping[SegmentId, str
 
 @dataclass(frozen=True)
 class LatencyEstimates:
-    """Segments and what follows from them; each part is computed once, when it is first asked for.
+    """Segments and the estimates that follow from them; each is computed once, on first use.
 
     Attributes:
-        reference_id: The model that ratios are to.
+        reference_id: The model that ratios are relative to.
         segments: In order of batch and segment, those of rejected batches included.
         tables: Samples of these segments, each table normalised.
-        unit_of: Units of a class of devices by batch and segment; of one device alone, nothing.
+        unit_of: For a class of devices, the unit by batch and segment; empty for a single device.
     """
 
     reference_id: str
@@ -155,16 +158,15 @@ class LatencyEstimates:
     def of(
         cls, samples: pa.Table, reference_id: str, unit_of: Mapping[SegmentId, str] | None = None
     ) -> LatencyEstimates:
-        """From nothing but samples.
+        """Return the estimates of a table of samples.
 
-        Raises:
-            InvalidArtifactError: they do not fit their schema.
+        Raises InvalidArtifactError: it does not fit its schema.
         """
         samples = normalise_samples(samples)
         return cls(reference_id, segments_of(samples), (samples,), unit_of or {})
 
     def without(self, models: Collection[str]) -> LatencyEstimates:
-        """As if these models had not been measured."""
+        """Return the estimates as if these models had not been measured."""
         if not any(name in models for segment in self.segments for name in segment.models):
             return self
         names = self.samples.column("model").cast(pa.string())
@@ -184,11 +186,11 @@ class LatencyEstimates:
 
     @cached_property
     def loads(self) -> list[LoadRatio]:
-        """Every load of a model beside the reference, in kept batches."""
+        """Every load of a model next to the reference, in kept batches."""
         return [ratio for segment in self._kept for ratio in segment.load_ratios(self.reference_id)]
 
     def load_ratios(self, model: str, denominator: str) -> list[LoadRatio]:
-        """Every load of a model beside another one, in kept batches."""
+        """Return every load of a model next to another one, in kept batches."""
         return [ratio for segment in self._kept for ratio in segment.load_ratios(denominator, model)]
 
     @cached_property
@@ -205,21 +207,21 @@ class LatencyEstimates:
 
     @cached_property
     def quiet(self) -> QuietLatency:
-        """The reference's quiet latency; of a class of devices, where units are told.
+        """The reference's quiet latency; for a class of devices, the mean over its units.
 
         Raises:
-            InvalidArtifactError: it was in no kept batch.
+            InvalidArtifactError: the reference was in no kept batch.
         """
         return class_latency(list(self._quiet_by_unit.values()))
 
     @cached_property
     def unit_variation(self) -> UnitVariation | None:
-        """How far units of a class lie apart; None where one device alone was measured."""
+        """How much units of a class differ; None where a single device was measured."""
         return unit_variation(self._quiet_by_unit, self.loads, self.unit_of) if self.unit_of else None
 
     @cached_property
     def _quiet_by_unit(self) -> dict[str, QuietLatency]:
-        """One of no name where no unit is told; else segments without one tell of ratios alone."""
+        """Quiet latencies by unit, "" for a single device; segments without a unit count for ratios only."""
         medians_ms: dict[str, list[float]] = defaultdict(list)
         for segment in self._kept:
             unit = self.unit_of.get((segment.batch, segment.segment), None if self.unit_of else "")
@@ -228,26 +230,27 @@ class LatencyEstimates:
                 medians_ms[unit].append(ms)
         if not medians_ms:
             raise InvalidArtifactError(
-                f"reference {self.reference_id} has no kept sample; measure it in every batch"
+                f"reference {self.reference_id} has no kept sample; measure it in every batch",
+                code="no_reference_samples",
             )
         sd = self.ratios.load_variance.sd
         return {unit: quiet_latency(medians_ms[unit], sd) for unit in sorted(medians_ms)}
 
     def percentiles(self, model: str) -> Percentiles:
-        """Of a model's timed calls in kept batches, in ms as they ran that day."""
+        """Return percentiles of a model's timed calls in kept batches, in ms as measured."""
         rows = [segment.log_ns[row] for segment in self._kept for row in segment.rows(model)]
         loads = [np.exp(row[np.isfinite(row)]) / 1e6 for row in rows]
         return percentiles([load for load in loads if len(load)])
 
     @cached_property
     def aa_history(self) -> AaHistory:
-        """What these batches tell of the next one's A/A difference, the load variance from kept ones among it."""
+        """What the A/A test of the next batch needs to know of these; the load variance is of kept ones."""
         if not self.segments:
             return first_history()
         return history_of(self.differences, load_variance(self.loads, self.differences).sd)
 
     def aa_interval(self, history: AaHistory) -> AaInterval:
-        """95 % interval of the A/A difference, where all segments are of one batch.
+        """Return the 95 % interval of the A/A difference; all segments must be of one batch.
 
         Raises:
             InvalidArtifactError: no segment of the batch holds both copies of the reference.
@@ -255,7 +258,8 @@ class LatencyEstimates:
         if not self.differences:
             raise InvalidArtifactError(
                 f"batch holds no pair of loads of reference {self.reference_id} with {MIN_ROUNDS} rounds; "
-                "repeat it"
+                "repeat it",
+                code="no_reference_pair",
             )
         return interval_of(self.differences, history)
 
@@ -266,7 +270,7 @@ class LatencyEstimates:
 
 @dataclass(frozen=True)
 class RemovalCost:
-    """Milliseconds (of the reference's scale) that vanish with the block; `se` is their standard error."""
+    """Latency that vanishes with the block, in units of the reference's; `se` is its standard error."""
 
     ms: float
     se: float
@@ -276,31 +280,39 @@ class RemovalCost:
 
 @dataclass(frozen=True)
 class BlockRemoval:
-    """What removals tell of one block: its cost, and the most operations that migrated in a removal that it rests
-    on (None where no runtime told)."""
+    """Cost of one block by removals.
+
+    Attributes:
+        cost: Combined over removals.
+        migrated_operations: Largest number of operations that migrated in one of them; None where the runtime
+            does not report it.
+    """
 
     cost: RemovalCost
     migrated_operations: int | None
 
 
 def block_removals(specs: Sequence[ModelSpec], estimation: LatencyEstimates) -> dict[str, BlockRemoval]:
-    """By key, in units of the reference's latency; by removals without migrated operations where there are any."""
+    """Return removal costs by key, in units of the reference's latency.
+
+    Removals with migrated operations count only where there are no others.
+    """
     groups: dict[str, list[ModelSpec]] = {}
     for spec in specs:
         if spec.role == "removal":
             groups.setdefault(spec.removed_key, []).append(spec)
     removals = {}
     for key, group in groups.items():
-        telling = [spec for spec in group if not spec.migrated_operations] or group
-        costs = [removal_cost(estimation, spec.base_id, spec.model_id) for spec in telling]
-        counts = [spec.migrated_operations for spec in telling if spec.migrated_operations is not None]
+        usable = [spec for spec in group if not spec.migrated_operations] or group
+        costs = [removal_cost(estimation, spec.base_id, spec.model_id) for spec in usable]
+        counts = [spec.migrated_operations for spec in usable if spec.migrated_operations is not None]
         cost = combine_removals(costs, estimation.ratios.load_variance.df)
         removals[key] = BlockRemoval(cost, max(counts, default=None))
     return removals
 
 
 def removal_cost(estimation: LatencyEstimates, base_id: str, removal_id: str) -> RemovalCost:
-    """Cost of the removed block in units of the reference's latency (multiply by its milliseconds).
+    """Return the cost of the removed block in units of the reference's latency (multiply by its milliseconds).
 
     base * (1 - exp(d)), d = log(removal / base), paired within rounds where both ran in one segment: drift
     and the reference's noise drop out of d. Without a common segment d is the difference of the two ratios.
@@ -322,10 +334,10 @@ def removal_cost(estimation: LatencyEstimates, base_id: str, removal_id: str) ->
 
 
 def combine_removals(costs: Sequence[RemovalCost], df: float) -> RemovalCost:
-    """Several removals of the same block (other places, other bases): inverse-variance mean.
+    """Return the inverse-variance mean of several removals of the same block (other places, other bases).
 
     Where they disagree by more than their errors (a block costs differently in another context), the error is
-    widened by the Birge ratio, so that the interval speaks of the block and not of one place.
+    widened by the Birge ratio, so that the interval is of the block and not of one place.
     """
     values = np.array([cost.ms for cost in costs])
     weights = 1.0 / np.array([cost.se for cost in costs]) ** 2

@@ -19,7 +19,7 @@ trial on a two-core host, which is sqrt(2) times the deviation of one load; the 
 
 START_DF = 2.0
 """The starting value weighs as much as two A/A differences: enough that the first one or two can't drive the
-estimate to 0 and reject a good batch, nothing beside the dozens that a LUT holds."""
+estimate to 0 and reject a good batch, negligible next to the dozens of a LUT."""
 
 _SD_BOUNDS = (1e-5, 0.5)
 _LOG_SD_STEP = 1e-3
@@ -29,10 +29,11 @@ everything else here, give the same one."""
 
 @dataclass(frozen=True)
 class LoadGroup:
-    """Repeated loads of one quantity: estimates (n,), their standard errors (n,), and `loads_each` (n,), how
-    many times the variance of a single load enters each (3/2 for a ratio to two copies of the reference).
+    """Repeated loads of one quantity.
 
-    With `centre` None the mean is unknown (a model, n >= 2); an A/A difference has centre 0 and loads_each 2.
+    Estimates (n,), their standard errors (n,), and `loads_each` (n,), how many times the variance of a single
+    load enters each (3/2 for a ratio to two copies of the reference). With `centre` None the mean is unknown
+    (a model, n >= 2); an A/A difference has centre 0 and loads_each 2.
     """
 
     values: Floats
@@ -42,6 +43,7 @@ class LoadGroup:
 
     @property
     def degrees(self) -> int:
+        """Degrees of freedom."""
         return len(self.values) - (self.centre is None)
 
 
@@ -68,22 +70,22 @@ def _negative_log_likelihood(load_variance: float, groups: Sequence[LoadGroup]) 
 
 
 def pooled_load_variance(groups: Sequence[LoadGroup]) -> LoadVariance:
-    """Restricted maximum likelihood (Patterson and Thompson 1971) over all groups, with a weak start value.
+    """Estimate the load variance by restricted maximum likelihood (Patterson and Thompson 1971) over all groups.
 
     Every estimate is normal with variance loads_each * sd^2 + se^2. Groups without a degree of freedom add
-    nothing. Without any, the starting value comes back with START_DF degrees of freedom.
+    nothing. Without any, the result is the starting value with START_DF degrees of freedom.
     """
     from scipy.optimize import minimize_scalar
 
-    telling = [group for group in groups if group.degrees > 0]
+    informative = [group for group in groups if group.degrees > 0]
     minimum = minimize_scalar(
-        lambda log_sd: _negative_log_likelihood(float(np.exp(2 * log_sd)), telling),
+        lambda log_sd: _negative_log_likelihood(float(np.exp(2 * log_sd)), informative),
         bounds=(float(np.log(_SD_BOUNDS[0])), float(np.log(_SD_BOUNDS[1]))),
         method="bounded",
         options={"xatol": 1e-6},
     )
     log_sd = round(float(minimum.x) / _LOG_SD_STEP) * _LOG_SD_STEP
-    return LoadVariance(sd=float(np.exp(log_sd)), df=START_DF + sum(group.degrees for group in telling))
+    return LoadVariance(sd=float(np.exp(log_sd)), df=START_DF + sum(group.degrees for group in informative))
 
 
 MAD_TO_SD = 1.4826
@@ -95,7 +97,7 @@ that was thrown away for one gross disturbance must not widen every interval."""
 
 @dataclass(frozen=True)
 class LoadRatio:
-    """One load of a model against the copies of the reference beside it.
+    """One load of a model relative to the copies of the reference in the same segment.
 
     `loads_each` is the number of load variances in it: 1 + 1 / copies. `shared_variance` is the sampling
     variance of the reference's part, which all loads of the segment have in common.
@@ -136,11 +138,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class RatioEstimates:
-    """Ratios by model, in order of name (the reference is 0 by definition), and the covariance (n, n) of
-    their logarithms in the same order: models measured beside the same loads of the reference share its
-    error.
+    """Ratios by model, in order of name (the reference is 0 by definition), and the covariance of their logarithms.
 
-    `noise_floor` is the robust standard deviation of the A/A log differences of all segments.
+    The covariance (n, n) is in the same order: models measured next to the same loads of the reference share
+    its error. `noise_floor` is the robust standard deviation of the A/A log differences of all segments.
     """
 
     reference_id: str
@@ -152,7 +153,7 @@ class RatioEstimates:
 
 
 def combine_loads(loads: Sequence[LoadRatio], variance: LoadVariance) -> Ratio:
-    """Inverse-variance mean over the loads of one model, weights 1 / (load variance + se^2), t interval."""
+    """Return the mean over the loads of one model, weights 1 / (load variance + se^2), with a t interval."""
     values, own = _values_and_variances(loads, variance)
     weights = 1.0 / own
     mean = float((weights * values).sum() / weights.sum())
@@ -168,7 +169,7 @@ def _values_and_variances(loads: Sequence[LoadRatio], variance: LoadVariance) ->
 
 
 def load_variance(loads: Sequence[LoadRatio], differences: Sequence[AaDifference]) -> LoadVariance:
-    """Load variance pooled over all models with two or more loads and all A/A differences."""
+    """Return the load variance pooled over all models with two or more loads and all A/A differences."""
     by_model = _by_model(loads)
     groups = [
         LoadGroup(
@@ -193,7 +194,7 @@ def load_variance(loads: Sequence[LoadRatio], differences: Sequence[AaDifference
 
 
 def noise_floor(differences: Sequence[AaDifference]) -> float:
-    """Robust standard deviation of A/A log differences, their centre known to be 0."""
+    """Return the robust standard deviation of A/A log differences, whose centre is 0."""
     return MAD_TO_SD * float(np.median([abs(difference.log_difference) for difference in differences]))
 
 
@@ -210,21 +211,23 @@ def ratio_estimates(
     loads: Sequence[LoadRatio],
     differences: Sequence[AaDifference],
 ) -> RatioEstimates:
-    """Ratios of all models with a usable load.
+    """Estimate the ratios of all models with a usable load.
 
     Args:
-        reference_id: The model that ratios are to.
-        reference: Its own, which tells its loads and rounds; None where it was in no kept batch.
-        loads: Of the kept batches.
-        differences: Those of rejected batches among them.
+        reference_id: The model that ratios are relative to.
+        reference: Its own ratio, with its loads and rounds; None where it was in no kept batch.
+        loads: Loads of the kept batches.
+        differences: A/A differences, those of rejected batches included.
 
-    Raises InvalidArtifactError when the reference has no pair of loads anywhere: without A/A differences no
-    noise floor exists.
+    Raises:
+        InvalidArtifactError: the reference has no pair of loads: without A/A differences no noise floor
+        exists.
     """
     if not differences:
         raise InvalidArtifactError(
             f"reference {reference_id} has no pair of loads with {MIN_ROUNDS} common rounds; "
-            "load it twice a batch"
+            "load it twice a batch",
+            code="no_reference_pair",
         )
     variance = load_variance(loads, differences)
     groups = _by_model(loads)
@@ -243,8 +246,10 @@ def ratio_estimates(
 
 
 def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -> Floats:
-    """Covariance of the combined log ratios: the reference's loads and samples are shared within a
-    segment."""
+    """Return the covariance of the combined log ratios.
+
+    A segment's ratios share the reference's loads and samples.
+    """
     columns: dict[tuple[int, int], int] = {}
     for group in groups:
         for load in group:
@@ -270,9 +275,9 @@ def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -
 class Segment:
     """All loads that ran interleaved in one segment of a batch.
 
-    `log_ns` has shape (loads, rounds); NaN where a load was not visited in a round; several samples of one
-    visit are averaged in the logarithm. `models[i]`, `copies[i]` name row i. `kept` is False where the batch was
-    rejected. What a segment tells is computed once, when it is first asked for.
+    `log_ns` has shape (loads, rounds); NaN where a load was not called in a round; several samples of one
+    round are averaged in the logarithm. `models[i]`, `copies[i]` name row i. `kept` is False where the batch
+    was rejected. Differences and ratios are computed once, on first use.
     """
 
     batch: int
@@ -286,11 +291,14 @@ class Segment:
     _ratios: dict[tuple[int, str], LoadRatio | None] = field(default_factory=dict, repr=False)
 
     def rows(self, model: str) -> list[int]:
-        """Row numbers of a model's loads, copy 0 first."""
+        """Return the row numbers of a model's loads, copy 0 first."""
         return [row for row, name in enumerate(self.models) if name == model]
 
     def location(self, model: str) -> Floats:
-        """Log latency (rounds,) of a model: the mean over its copies that ran in a round, NaN without any."""
+        """Return the log latency (rounds,) of a model.
+
+        The mean over its copies that ran in a round, NaN without any.
+        """
         values = self.log_ns[self.rows(model)]
         seen = np.isfinite(values)
         counts = seen.sum(axis=0)
@@ -298,25 +306,34 @@ class Segment:
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     def median_ms(self, model: str) -> float | None:
-        """Median latency of a model; None where it did not run."""
+        """Return the median latency of a model; None where it did not run."""
         location = self.location(model)
         return float(np.exp(np.nanmedian(location))) / 1e6 if np.isfinite(location).any() else None
 
     def copies_of(self, model: str) -> Floats:
-        """Log latency (copies, rounds) of a model; the others' mean where a copy did not run in a round."""
+        """Return the log latency (copies, rounds) of a model.
+
+        The others' mean where a copy did not run in a round.
+        """
         if model not in self._copies:
             values = self.log_ns[self.rows(model)]
             self._copies[model] = np.where(np.isfinite(values), values, self.location(model))
         return self._copies[model]
 
     def aa_difference(self, reference_id: str) -> AaDifference | None:
-        """Of the reference's two copies; None unless both ran in at least MIN_ROUNDS common rounds."""
+        """Return the difference of the reference's copies.
+
+        None unless both ran in MIN_ROUNDS or more common rounds.
+        """
         if reference_id not in self._differences:
             self._differences[reference_id] = self._aa_difference(reference_id)
         return self._differences[reference_id]
 
     def load_ratios(self, denominator: str, model: str = "") -> list[LoadRatio]:
-        """Loads of a model (of all others) to another one's; those with at least MIN_ROUNDS common rounds."""
+        """Return ratios of a model's loads (default: all others') to another's.
+
+        Those with MIN_ROUNDS common rounds.
+        """
         rows = [row for row, name in enumerate(self.models) if name != denominator and model in ("", name)]
         for row in rows:
             if (row, denominator) not in self._ratios:
@@ -358,7 +375,7 @@ class Segment:
 
 
 def segments_of(samples: pa.Table) -> list[Segment]:
-    """Segments in order of batch and segment; rows in order of model and copy.
+    """Split samples into segments, in order of batch and segment; rows in order of model and copy.
 
     Raises:
         InvalidArtifactError: samples of one batch are both kept and rejected.
@@ -386,7 +403,8 @@ def segments_of(samples: pa.Table) -> list[Segment]:
         part = slice(start, stop)
         if kept[part].any() != kept[part].all():
             raise InvalidArtifactError(
-                f"samples of batch {batch[start]} are both kept and rejected; a batch is one or the other"
+                f"samples of batch {batch[start]} are both kept and rejected; a batch is one or the other",
+                code="mixed_batch",
             )
         loads, row = np.unique(code[part] * 2 + copy[part], return_inverse=True)
         visits, column = np.unique(round_number[part], return_inverse=True)
@@ -408,18 +426,19 @@ def segments_of(samples: pa.Table) -> list[Segment]:
 
 
 AA_MEMORY = 39
-"""Earlier batches that are looked at. Of 39 scores the 95 % rank is the second largest, so one gross disturbance
-does not open the gate for the next; and a machine that has become quiet or busy is known as that soon."""
+"""Number of earlier batches that count. Of 39 scores the 95 % rank is the second largest, so one gross
+disturbance does not open the gate for the next; and a machine that has become quiet or busy is known as that
+soon."""
 
 MIN_SCORES = 19
-"""With fewer scores their 95 % rank lies beyond the largest, and the interval is Student's. His t needs no assumed
-size of the scores: one that is wrong by a factor of two either way would make the second to tenth interval hold 0
-in 85 % or in all batches."""
+"""With fewer scores their 95 % rank lies beyond the largest, and the interval is Student's. His t needs no
+assumed size of the scores: one that is wrong by a factor of two either way would make the second to tenth
+interval contain 0 in 85 % or in all batches."""
 
 
 @dataclass(frozen=True)
 class AaInterval:
-    """95 % interval of a batch's A/A log difference; `compatible`: it holds 0, the batch may be kept."""
+    """95 % interval of a batch's A/A log difference."""
 
     log_difference: float
     low: float
@@ -427,28 +446,35 @@ class AaInterval:
 
     @property
     def compatible(self) -> bool:
+        """Whether the interval contains 0, so that the batch may be kept."""
         return self.low <= 0.0 <= self.high
 
 
 @dataclass(frozen=True)
 class AaHistory:
-    """What earlier batches tell: the standard deviation of one load's log latency, and the half-width of a 95 %
-    interval in units of the deviation that follows from it."""
+    """Result of earlier batches, for the next one's A/A test.
+
+    Attributes:
+        load_sd: Standard deviation of one load's log latency.
+        factor: Half-width of a 95 % interval in units of the deviation that follows from `load_sd`.
+    """
 
     load_sd: float
     factor: float
 
 
 def first_history() -> AaHistory:
-    """For a measurement's first batch, of which nothing but assumptions is known."""
+    """Return the history for a measurement's first batch, which rests on assumptions."""
     return AaHistory(START_LOAD_SD, _factor(np.array([])))
 
 
 def history_of(differences: Sequence[AaDifference], load_sd: float) -> AaHistory:
-    """History from the A/A differences of the batches before, in order; the last AA_MEMORY batches count.
+    """Return the history from the A/A differences of the batches before, in order.
 
-    Differences count from rejected batches too: dropping those that failed the test would narrow the interval,
-    which would reject more, and so on.
+    The last AA_MEMORY batches count.
+
+    Differences count from rejected batches too: dropping those that failed the test would narrow the
+    interval, which would reject more, and so on.
     """
     batches = [list(group) for _, group in groupby(differences, key=lambda difference: difference.batch)]
     combined = [_combined(group, load_sd) for group in batches[-AA_MEMORY:]]
@@ -456,7 +482,7 @@ def history_of(differences: Sequence[AaDifference], load_sd: float) -> AaHistory
 
 
 def interval_of(differences: Sequence[AaDifference], history: AaHistory) -> AaInterval:
-    """95 % interval of one batch's A/A difference, load-to-load variance included.
+    """Return the 95 % interval of one batch's A/A difference, load-to-load variance included.
 
     `differences` are those of the batch's segments, at least one.
     """
@@ -466,15 +492,17 @@ def interval_of(differences: Sequence[AaDifference], history: AaHistory) -> AaIn
 
 
 def _combined(differences: Sequence[AaDifference], load_sd: float) -> tuple[float, float]:
-    """Inverse-variance mean of a batch's segments, and the deviation expected of it."""
+    """Return the inverse-variance mean of a batch's segments, and its expected deviation."""
     weights = np.array([1.0 / (2.0 * load_sd**2 + difference.se**2) for difference in differences])
     values = np.array([difference.log_difference for difference in differences])
     return float((weights * values).sum() / weights.sum()), float(1.0 / np.sqrt(weights.sum()))
 
 
 def _factor(scores: Floats) -> float:
-    """95 % rank of the sizes of `scores` (n,) for the next one, (n + 1) * 95 %, between two of them by
-    interpolation; where it is beyond all, Student's quantile times the scores' size (1 before the first)."""
+    """Return the 95 % rank of the sizes of `scores` (n,) for the next one, (n + 1) * 95 %, interpolated.
+
+    Where it is beyond all, Student's quantile times the scores' size (1 before the first).
+    """
     if len(scores) >= MIN_SCORES:
         return float(np.quantile(np.abs(scores), CONFIDENCE, method="weibull"))
     df, size = (len(scores), float(np.sqrt((scores**2).mean()))) if len(scores) else (START_DF, 1.0)

@@ -1,4 +1,7 @@
-"""Robust location, quantiles, proportions and prediction intervals: small pure functions, each with its source."""
+"""Robust location, quantiles, proportions and prediction intervals.
+
+Small pure functions, each with its source.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +19,34 @@ CONFIDENCE = 0.95
 
 
 def normal_quantile(probability: float) -> float:
-    """Of the standard normal distribution."""
+    """Return the quantile of the standard normal distribution."""
     from scipy.special import ndtri
 
     return float(ndtri(probability))
 
 
 def student_quantile(probability: float, df: float) -> float:
-    """Of Student's t with `df` degrees of freedom."""
+    """Return the quantile of Student's t with `df` degrees of freedom."""
     from scipy.special import stdtrit
 
     return float(stdtrit(df, probability))
 
 
 def binomial_quantile(probability: float, trials: int, success: float) -> int:
-    """Smallest number of successes out of `trials` not exceeded with at least this probability, in (0, 1]."""
+    """Return the smallest number of successes out of `trials` not exceeded with this probability, in (0, 1]."""
     from scipy.special import bdtr
 
     return int(np.searchsorted(bdtr(np.arange(trials + 1), trials, success), probability))
 
 
 TRIM = 0.25
-"""Share cut from each end: the midmean. Preempted runs are far out and one-sided in each model, so a mean is
-useless; the median throws away a third of the information of quiet rounds and its bootstrap is lumpy with the
-20 to 60 rounds of a load. The midmean resists a quarter of bad rounds on either side and keeps 84 %
+"""Fraction cut from each end: the midmean. Preempted runs are far out and one-sided in each model, so a mean
+is useless; the median throws away a third of the information of quiet rounds and its bootstrap is lumpy with
+the 20 to 60 rounds of a load. The midmean resists a quarter of bad rounds on either side and keeps 84 %
 efficiency at the normal distribution."""
 
 RESAMPLES = 400
-"""Gives the standard error itself a Monte Carlo error of 3.5 %, below what tens of rounds can tell."""
+"""Gives the standard error itself a Monte Carlo error of 3.5 %, below the accuracy of tens of rounds."""
 
 _ONE_SD = (0.158655, 0.841345)
 
@@ -52,7 +55,7 @@ MIN_ROUNDS = 3
 
 
 def midmean(values: Floats) -> Floats:
-    """Mean of the middle half along the last axis: shape (..., n) -> (...)."""
+    """Return the mean of the middle half along the last axis: shape (..., n) -> (...)."""
     count = values.shape[-1]
     cut = int(TRIM * count)
     middle = np.sort(values, axis=-1)[..., cut : count - cut]
@@ -61,7 +64,7 @@ def midmean(values: Floats) -> Floats:
 
 @lru_cache(maxsize=64)
 def _resample_indices(count: int, block: int) -> NDArray[np.intp]:
-    """Round numbers (RESAMPLES, count) of a circular moving-block bootstrap; seeded by its own arguments."""
+    """Return round numbers (RESAMPLES, count) of a circular moving-block bootstrap, seeded by the arguments."""
     generator = np.random.default_rng((20_240_229, count, block))
     starts = generator.integers(0, count, size=(RESAMPLES, -(-count // block)))
     indices = (starts[..., None] + np.arange(block)) % count
@@ -71,19 +74,19 @@ def _resample_indices(count: int, block: int) -> NDArray[np.intp]:
 
 
 def block_length(count: int) -> int:
-    """Cube root of the number of rounds, the rate that minimises the error of the bootstrap variance."""
+    """Return the cube root of the number of rounds, the rate that minimises the error of the bootstrap variance."""
     return max(1, round(float(np.cbrt(count))))
 
 
 def location_and_se(values: Floats) -> tuple[float, float]:
-    """Midmean of one load's rounds (n,) and its standard error by circular moving-block bootstrap; of several
-    quantities in the same rounds (c, n) the mean of their midmeans.
+    """Return the midmean of one load's rounds (n,) and its standard error by circular moving-block bootstrap.
 
-    Blocks keep neighbouring rounds together, because interference lasts longer than a round (Politis and
-    Romano 1992); n / (n - block) undoes the bootstrap's known shrinkage. The spread of the replicates is half
-    the range of their middle 68 %, not their standard deviation: a few resamples hold more outliers than the
-    midmean bears, and would make the error of a load with 5 % outliers three times too large (Ghosh et al.
-    1984). n must be at least MIN_ROUNDS.
+    For several quantities in the same rounds (c, n) it is the mean of their midmeans. Blocks keep
+    neighbouring rounds together, because interference lasts longer than a round (Politis and Romano 1992); n
+    / (n - block) undoes the bootstrap's known shrinkage. The spread of the replicates is half the range of
+    their middle 68 %, not their standard deviation: a few resamples hold more outliers than the midmean
+    bears, and would make the error of a load with 5 % outliers three times too large (Ghosh et al. 1984). n
+    must be at least MIN_ROUNDS.
     """
     quantities = np.atleast_2d(values)
     count = quantities.shape[1]
@@ -96,19 +99,19 @@ def location_and_se(values: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Proportion:
-    """`hits` of `trials`, of which there is at least one."""
+    """A fraction: `hits` of `trials`, at least one trial."""
 
     hits: int
     trials: int
 
     @property
     def share(self) -> float:
-        """0 to 1."""
+        """Fraction of hits, 0 to 1."""
         return self.hits / self.trials
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the share that more trials would show (Wilson, "Probable inference", JASA 1927)."""
+        """95 % interval of the true fraction (Wilson, "Probable inference", JASA 1927)."""
         z2 = normal_quantile(0.5 + CONFIDENCE / 2) ** 2
         weight = self.trials / (self.trials + z2)
         middle = weight * self.share + (1 - weight) / 2
@@ -119,26 +122,37 @@ class Proportion:
 
 
 REPORTED_PERCENTILES = (50, 90, 99)
-"""Percentiles that measurements tell."""
+"""Percentiles that measurements report."""
 
 
 @dataclass(frozen=True)
 class Percentile:
-    """Milliseconds with a 95 % interval; an end that the calls do not reach is None."""
+    """Milliseconds with a 95 % interval; an end is None where there are too few calls for it."""
 
     ms: float
     low: float | None
     high: float | None
 
     def __str__(self) -> str:
-        """`10.21 ms (10.18 to 10.24)`."""
-        low, high = ("…" if end is None else f"{end:.3f}" for end in (self.low, self.high))
-        return f"{self.ms:.3f} ms ({low} to {high})"
+        """Return `10.21 ms (10.18 to 10.24)`.
+
+        An end of the interval that too few calls were made for is named.
+        """
+        if self.low is None and self.high is None:
+            return f"{self.ms:.3f} ms (too few calls for an interval)"
+        if self.low is None:
+            return f"{self.ms:.3f} ms (at most {self.high:.3f}; too few calls for the lower end)"
+        if self.high is None:
+            return f"{self.ms:.3f} ms (at least {self.low:.3f}; too few calls for the upper end)"
+        return f"{self.ms:.3f} ms ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of `calls` timed calls; None where there are fewer than an interval of the percentile takes."""
+    """Percentiles of `calls` timed calls.
+
+    None where there are too few calls for an interval of the percentile.
+    """
 
     calls: int
     p50: Percentile | None
@@ -146,57 +160,58 @@ class Percentiles:
     p99: Percentile | None
 
     def columns(self) -> dict[str, float | int | None]:
-        """`calls`, `p50_ms`, `p50_low`, `p50_high`, `p90_ms`, …: one level, as tables have it."""
+        """Return `calls`, `p50_ms`, `p50_low`, `p50_high`, `p90_ms`, … as one flat row of a table."""
         cells: dict[str, float | int | None] = {"calls": self.calls}
         for percent in REPORTED_PERCENTILES:
-            told: Percentile | None = getattr(self, f"p{percent}")
-            values = asdict(told) if told else dict.fromkeys(("ms", "low", "high"))
+            percentile: Percentile | None = getattr(self, f"p{percent}")
+            values = asdict(percentile) if percentile else dict.fromkeys(("ms", "low", "high"))
             cells |= {f"p{percent}_{name}": value for name, value in values.items()}
         return cells
 
     def __str__(self) -> str:
-        """What is known of them, in a line."""
-        told = {percent: getattr(self, f"p{percent}") for percent in REPORTED_PERCENTILES}
-        known = "".join(f"p{percent} {value}, " for percent, value in told.items() if value)
-        return f"{known}of {self.calls} single calls as they ran"
+        """Return the known percentiles in one line."""
+        values = {percent: getattr(self, f"p{percent}") for percent in REPORTED_PERCENTILES}
+        known = "".join(f"p{percent} {value}, " for percent, value in values.items() if value)
+        return f"{known}of {self.calls} single calls"
 
 
 def percentiles(loads_ms: Sequence[Floats]) -> Percentiles:
-    """Percentiles of the calls of a model's loads, (calls,) each."""
+    """Return percentiles of the calls of a model's loads, (calls,) each."""
     calls = sum(map(len, loads_ms))
     return Percentiles(calls, *(_percentile(loads_ms, percent / 100) for percent in REPORTED_PERCENTILES))
 
 
 def calls_needed(share: float) -> int:
-    """Calls from which the order statistics hold a quantile in a two-sided interval (6, 36 and 368 of `TOLD`).
+    """Return how many calls an interval of a quantile by order statistics takes (p50: 6, p90: 36, p99: 368).
 
     The highest of n calls is below the quantile with probability share^n.
     """
-    further = max(share, 1 - share)
-    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(further))
+    extreme = max(share, 1 - share)
+    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(extreme))
 
 
 def _percentile(loads_ms: Sequence[Floats], share: float) -> Percentile | None:
-    """The interval is that of order statistics (binomial, no assumption about the distribution), of as many
-    independent calls as these are worth: calls of one load resemble each other.
+    """Return a quantile of all calls with an interval by order statistics; None for too few calls.
 
-    Their design effect is the variance of the share of calls below the percentile, loads drawn at random, over that
-    of independent calls (Kish 1965; Woodruff, JASA 1952, for quantiles). In simulations with 5 % of preempted calls
-    in bursts the interval held the truth in 91 to 98 % from six loads of 20 on, in 81 to 90 % with three.
+    The interval is binomial (no assumption about the distribution), for the effective number of independent
+    calls: calls of one load resemble each other. Their design effect is the variance of the share of calls
+    below the percentile, loads drawn at random, over that of independent calls (Kish 1965; Woodruff, JASA
+    1952, for quantiles). In simulations with 5 % of preempted calls in bursts the interval contained the
+    truth in 91 to 98 % from six loads of 20 on, in 81 to 90 % with three.
     """
     ordered = np.sort(np.concatenate(loads_ms)) if loads_ms else np.empty(0)
     count = len(ordered)
     if count < calls_needed(share):
         return None
     ms = float(np.quantile(ordered, share))
-    worth = max(1, int(count / _design_effect(loads_ms, ms)))
+    effective = max(1, int(count / _design_effect(loads_ms, ms)))
     tail = (1 - CONFIDENCE) / 2
-    lower = binomial_quantile(tail, worth, share) - 1
-    upper = binomial_quantile(1 - tail, worth, share)
+    lower = binomial_quantile(tail, effective, share) - 1
+    upper = binomial_quantile(1 - tail, effective, share)
     return Percentile(
         ms,
-        float(ordered[lower * count // worth]) if lower >= 0 else None,
-        float(ordered[min(-(-(upper + 1) * count // worth), count) - 1]) if upper < worth else None,
+        float(ordered[lower * count // effective]) if lower >= 0 else None,
+        float(ordered[min(-(-(upper + 1) * count // effective), count) - 1]) if upper < effective else None,
     )
 
 
@@ -213,23 +228,23 @@ def _design_effect(loads_ms: Sequence[Floats], ms: float) -> float:
 
 
 def relative_errors(measured: Sequence[float], predicted: Sequence[float]) -> Floats:
-    """(predicted - measured) / measured, shape (n,)."""
+    """Return (predicted - measured) / measured, shape (n,)."""
     truth = np.asarray(measured, dtype=np.float64)
     return np.asarray((np.asarray(predicted, dtype=np.float64) - truth) / truth)
 
 
 def mape(measured: Sequence[float], predicted: Sequence[float]) -> float:
-    """Mean absolute relative error, as a fraction."""
+    """Return the mean absolute relative error, as a fraction."""
     return float(np.abs(relative_errors(measured, predicted)).mean())
 
 
 def share_within(measured: Sequence[float], predicted: Sequence[float], tolerance: float) -> float:
-    """Share of predictions within +-tolerance (a fraction) of the measurement."""
+    """Return the fraction of predictions within +-tolerance (a fraction) of the measurement."""
     return float((np.abs(relative_errors(measured, predicted)) <= tolerance).mean())
 
 
 def kendall_tau(measured: Sequence[float], predicted: Sequence[float]) -> float | None:
-    """Kendall's tau-b; None where it is undefined (fewer than two models, or all tied)."""
+    """Return Kendall's tau-b; None where it is undefined (fewer than two models, or all tied)."""
     if len(measured) < 2:
         return None
     from scipy.stats import kendalltau
@@ -239,7 +254,7 @@ def kendall_tau(measured: Sequence[float], predicted: Sequence[float]) -> float 
 
 
 def heldout_error(measured: Sequence[float], predicted: Sequence[float]) -> HeldoutError | None:
-    """All of these for models that were never fitted; None without any."""
+    """Return all error measures of models that were never fitted; None without any."""
     if not measured:
         return None
     return HeldoutError(
@@ -252,10 +267,11 @@ def heldout_error(measured: Sequence[float], predicted: Sequence[float]) -> Held
 
 
 def half_width(measured: Sequence[float], predicted: Sequence[float], level: float) -> float | None:
-    """Relative half-width q so that predicted * (1 +- q) holds a new measurement with probability >= level.
+    """Return the relative half-width q of an interval that holds a new measurement with probability >= level.
 
-    The score is |measured - predicted| / predicted; q is its ceil((n + 1) level)-th smallest value. With
-    fewer than level / (1 - level) held-out models that rank lies beyond n, q would be infinite: None.
+    The interval is predicted * (1 +- q). The score is |measured - predicted| / predicted; q is its ceil((n +
+    1) level)-th smallest value. With fewer than level / (1 - level) held-out models that rank lies beyond n,
+    q would be infinite: None.
     """
     truth = np.asarray(measured, dtype=np.float64)
     guess = np.asarray(predicted, dtype=np.float64)
@@ -266,7 +282,7 @@ def half_width(measured: Sequence[float], predicted: Sequence[float], level: flo
 
 
 def conformal_widths(measured: Sequence[float], predicted: Sequence[float]) -> Conformal:
-    """Those that a LUT states."""
+    """Return the split-conformal half-widths that a LUT records."""
     return Conformal(
         half_width_90=half_width(measured, predicted, 0.90),
         half_width_95=half_width(measured, predicted, 0.95),
@@ -274,18 +290,19 @@ def conformal_widths(measured: Sequence[float], predicted: Sequence[float]) -> C
 
 
 PRIOR_NETWORKS = 10.0
-"""What the posterior says of its own width weighs as much as so many networks."""
+"""The posterior's own width weighs as much as so many networks."""
 
 
 def predictive_quantile(standardised: Floats) -> float:
-    """How many predictive standard deviations a 95 % interval reaches.
+    """Return how many predictive standard deviations a 95 % interval reaches.
 
     Args:
-        standardised: Errors of networks that were predicted without themselves, in predictive standard deviations.
+        standardised: Errors of networks that were predicted without themselves, in predictive standard
+            deviations.
 
-    The variance of the errors is drawn toward 1 (scaled inverse chi-squared, Gelman et al. 2013, 2.6), which makes
-    the interval Student's. Intervals are never made narrower than the posterior's: networks that were chosen
-    for what they tell are those that are predicted worst, and say little of how well others are.
+    The variance of the errors is drawn toward 1 (scaled inverse chi-squared, Gelman et al. 2013, 2.6), which
+    makes the interval Student's. Intervals are never made narrower than the posterior's: networks that were
+    chosen as most informative are those that are predicted worst, and say little of how well others are.
     """
     weight = PRIOR_NETWORKS + len(standardised)
     variance = (PRIOR_NETWORKS + float((standardised**2).sum())) / weight

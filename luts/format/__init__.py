@@ -1,1 +1,4 @@
-"""A LUT as a value and on disk: schemas, codec, store; and what every package shares to read and write files."""
+"""A LUT as a value and on disk: schemas, codec, store.
+
+And what every package shares to read and write files.
+"""

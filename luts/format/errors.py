@@ -14,8 +14,8 @@ class BlocktimeError(Exception):
     """Base of all expected errors; `str()` is the one line that the command prints.
 
     Attributes:
-        code: Stable name of the condition in snake_case, such as "unknown_device"; programs and tests match it,
-            never the message. Empty where no caller distinguishes the condition.
+        code: Stable name of the condition in snake_case, such as "unknown_device"; programs and tests match
+            it, never the message. Empty where no caller distinguishes the condition.
     """
 
     def __init__(self, message: str = "", *, code: str = "") -> None:
@@ -41,7 +41,7 @@ OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """As Python says it, or torch, of this machine or a GPU; torch need not be imported for that."""
+    """Return whether an error is out-of-memory of Python or torch, on CPU or GPU, without importing torch."""
     of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
     return of_torch or isinstance(error, MemoryError)
 
@@ -53,27 +53,27 @@ def first_line(error: BaseException) -> str:
 
 
 SHOWN = 5
-"""Names that are shown: those that come close, or the first of a long list."""
+"""Number of names shown: the closest ones, or the first of a long list."""
 
 
 def few(names: Sequence[str], shown: int = SHOWN) -> str:
-    """`a, b, c and 4 more`."""
+    """Return the first names and how many more there are: `a, b, c and 4 more`."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def close_names(name: str, known: Collection[str], count: int = SHOWN, cutoff: float = 0.6) -> list[str]:
-    """Known names that a mistyped one may have meant, the closest first."""
+    """Return the known names most similar to a mistyped one, closest first."""
     return difflib.get_close_matches(name[:80], list(known), n=count, cutoff=cutoff)
 
 
 def unknown(kind: str, name: str, known: Collection[str], further: str = "") -> str:
-    """`unknown network 'x'; did you mean y?`, or the known names where none is like it.
+    """Return `unknown network 'x'; did you mean y?`, or the known names if none is similar.
 
     Args:
-        kind: What it should have been the name of.
-        name: What was given; cut to 80 characters.
+        kind: Kind of thing that the name should be of.
+        name: The unknown name; cut to 80 characters.
         known: All names.
-        further: What else may be given, or where all names are listed.
+        further: Other accepted values, or where all names are listed.
     """
     close = close_names(name, known)
     if close:
@@ -81,7 +81,7 @@ def unknown(kind: str, name: str, known: Collection[str], further: str = "") -> 
     elif len(known) <= 3 * SHOWN:
         hint = f"known: {', '.join(known)}"
     else:
-        hint = "nothing has a name like it"
+        hint = "no name is similar"
     return f"unknown {kind} {name[:80]!r}; {hint}" + (f" ({further})" if further else "")
 
 
@@ -89,11 +89,11 @@ _WITHOUT_VALUE = {"missing": "is missing", "extra_forbidden": "is not a field"}
 
 
 def first_problem(error: ValidationError, whole: str = "") -> str:
-    """`field.inner = value: should be …` of the first thing that a schema refuses.
+    """Return the first problem of a validation, such as `field.inner = value: should be …`.
 
     Args:
-        error: Of pydantic.
-        whole: What the document is called where no single field is at fault.
+        error: A pydantic error.
+        whole: Name of the document, used where no single field is at fault.
     """
     first = error.errors(include_url=False, include_context=False)[0]
     place, value = ".".join(map(str, first["loc"])), first["input"]

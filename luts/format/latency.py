@@ -12,13 +12,13 @@ from luts.format.schema import MIB, Entry, LutMeta, MeasuredModel
 
 WEAK_ENTRY_SHARE = 0.25
 WEAK_REFERENCE_SHARE = 0.01
-"""An entry is weak if no measured model held its block; or if no held-out model did and its interval is wider than
-+-25 % of itself and than +-1 % of the reference model: known badly, and large enough to be felt. Where held-out
-models hold the block, its error is in theirs: entries that every network has, such as stem and head, are badly
-known each but well known as a sum."""
+"""An entry is weak if no measured model has its block; or if no held-out model has and its interval is wider
+than +-25 % of itself and than +-1 % of the reference model: uncertain, and large enough to matter. Where
+held-out models have the block, its error is in theirs: entries that every network has, such as stem and head,
+are uncertain one by one but not as a sum."""
 
 MAX_LOG = math.log(100.0)
-"""Devices farther apart than a hundredfold tell nothing of a third; intervals end there."""
+"""Intervals are at most a hundredfold: devices farther apart say nothing about a third."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,18 @@ class EntryCost:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Latency of a network. `low` and `high` hold a new measurement at `level`; a `level` of None says that
-    no conformal width exists and the arms of all entries' intervals are added up, which is wider than 95 %.
-    `weak_keys`: its blocks whose entries are weak, each once, in order. `basis`: `conformal`, `posterior`
-    (calibrated), `entries` or `spread` (between devices)."""
+    """Predicted latency of a network.
+
+    Attributes:
+        ms: Milliseconds.
+        low: Lower end of the interval of a new measurement.
+        high: Its upper end.
+        level: Probability of the interval; None: no conformal width exists, so the half-widths of all entries
+            are added up, which is wider than 95 %.
+        weak_keys: Blocks whose entries are weak, each once, in order.
+        basis: Origin of the interval: `conformal`, `posterior` (calibrated), `entries`, or `spread` between
+            devices.
+    """
 
     ms: float
     low: float
@@ -44,8 +52,11 @@ class Prediction:
     weak_keys: tuple[str, ...]
     basis: str = "conformal"
 
-    def elsewhere(self, log_sd: float) -> Prediction:
-        """For another device: times and divided by 1.96 `log_sd`, its own width in quadrature."""
+    def for_other_device(self, log_sd: float) -> Prediction:
+        """Return the prediction for another device.
+
+        Times and divided by exp(1.96 `log_sd`), own width in quadrature.
+        """
         own = math.log(max(self.high / self.ms, 1.0))
         factor = math.exp(min(math.hypot(own, 1.96 * log_sd), MAX_LOG))
         return replace(self, low=self.ms / factor, high=self.ms * factor, level=0.95, basis="spread")
@@ -58,19 +69,24 @@ def latency_ms(
     blocks: Sequence[str],
     boundary_bytes: int,
 ) -> float:
-    """base + sum l_i o_i + t D. Raises UsageError naming every block that has no entry."""
+    """Return base + sum l_i o_i + t D in ms. Raises UsageError, which names blocks that have no entry."""
     unknown = sorted({key for key in blocks if key not in entry_ms})
     if unknown:
         raise UsageError(
-            f"LUT has no entry for {few(unknown)}; use a LUT of the network's own space, or profile it"
+            f"LUT has no entry for {few(unknown)}; use a LUT of the network's own space, or profile it",
+            code="missing_entry",
         )
     return base_ms + sum(entry_ms[key] for key in blocks) + transfer_ms_per_mib * boundary_bytes / MIB
 
 
 @dataclass(frozen=True)
 class Margin:
-    """What lies between a prediction and a bound on a measurement: `relative` of the predicted latency, and
-    `arms_ms` of every occurrence of a block that is named there."""
+    """Distance between a prediction and an upper bound on a measurement.
+
+    Attributes:
+        relative: Fraction of the predicted latency.
+        arms_ms: Milliseconds to add for every occurrence of a block with this key.
+    """
 
     relative: float
     arms_ms: Mapping[str, float]
@@ -78,12 +94,19 @@ class Margin:
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Prices networks. All milliseconds; `conformal_half_width` is relative, None where there is none. `basis` says
-    what it is: `conformal`; `posterior`, calibrated, where few were held out and other devices' LUTs are the prior.
+    """Prices networks by a LUT.
 
-    `heldout_errors`: (measured - predicted) / predicted of the LUT's held-out models, ascending. `device_log_sd`:
-    how far the device that is meant may lie from the LUT's, as a standard deviation of the logarithm; 0: it is the
-    same one.
+    Attributes:
+        base_ms: Of a call before any block runs.
+        transfer_ms_per_mib: Of data moved between blocks.
+        costs: Entries by block key.
+        conformal_half_width: Relative; None where there is none.
+        conformal_level: Its probability.
+        heldout_errors: (measured - predicted) / predicted of the LUT's held-out models, ascending.
+        basis: `conformal`, or `posterior` (calibrated) where few were held out and other devices' LUTs are
+            the prior.
+        device_log_sd: Distance of the target device from the LUT's, as a standard deviation of the logarithm;
+            0 for the same device.
     """
 
     base_ms: float
@@ -97,15 +120,18 @@ class LatencyModel:
 
     @classmethod
     def of(cls, meta: LutMeta, entries: Sequence[Entry], models: Sequence[MeasuredModel]) -> LatencyModel:
-        """From the parts of a LUT: the 95 % conformal width, else the calibrated posterior's, else the conformal
-        one of 90 %, else the entries' own intervals."""
+        """Return the model of a LUT's parts.
+
+        Its interval is the conformal one at 95 %, else the calibrated posterior's, else the conformal one at
+        90 %, else the sum of the entries' own.
+        """
         heldout = [row for row in models if row.split == "heldout"]
-        vouched = {key for row in heldout for key in row.blocks}
+        represented = {key for row in heldout for key in row.blocks}
         costs = {}
         for entry in entries:
             half = max(entry.ci_high - entry.ms, entry.ms - entry.ci_low)
             uncertain = half > WEAK_ENTRY_SHARE * entry.ms and half > WEAK_REFERENCE_SHARE * meta.reference_ms
-            weak = entry.method == "prior" or (uncertain and entry.key not in vouched)
+            weak = entry.method == "prior" or (uncertain and entry.key not in represented)
             costs[entry.key] = EntryCost(entry.ms, half, weak)
         conformal = meta.conformal
         width, level, basis = conformal.half_width_95, 0.95, "conformal"
@@ -125,10 +151,17 @@ class LatencyModel:
         return replace(model, heldout_errors=tuple(errors))
 
     def predict(self, blocks: Sequence[str], boundary_bytes: int) -> Prediction:
-        """Latency of the network with these blocks, in any order, that moves `boundary_bytes` between them.
+        """Predict the latency of a network.
 
-        Blocks whose entries are weak widen a conformal interval by their own arms: held-out models vouch only
-        for blocks like theirs. Raises UsageError for blocks without an entry.
+        Blocks whose entries are weak widen a conformal interval by their own half-widths: held-out models
+        represent only blocks like theirs.
+
+        Args:
+            blocks: Keys of its blocks, in any order.
+            boundary_bytes: Data moved between them.
+
+        Raises:
+            UsageError: a block has no entry.
         """
         entry_ms = {key: self.costs[key].ms for key in blocks if key in self.costs}
         ms = latency_ms(entry_ms, self.base_ms, self.transfer_ms_per_mib, blocks, boundary_bytes)
@@ -139,20 +172,23 @@ class LatencyModel:
             half = ms * self.conformal_half_width
             half += sum(self.costs[key].half_width_ms for key in blocks if self.costs[key].weak)
         own = Prediction(ms, max(ms - half, 0.0), ms + half, self.conformal_level, weak_keys, self.basis)
-        return own.elsewhere(self.device_log_sd) if self.device_log_sd else own
+        return own.for_other_device(self.device_log_sd) if self.device_log_sd else own
 
     def margin(self, confidence: float) -> Margin:
-        """One-sided: P(measured <= (1 + relative) predicted + arms) >= confidence, for 0.5 <= confidence < 1.
+        """Return the one-sided margin.
 
-        Split-conformal in the signed error of held-out models, the ceil((n + 1) confidence)-th smallest, which
-        assumes no shape of the errors. With too few of them for that, the two-sided conformal interval of level
-        2 confidence - 1 or more, whose upper end this is if errors are as often too high as too low. With too
-        few for that as well, the arms of all entries, added up as if all erred together, at the normal quantile
-        of `confidence` instead of that of a 95 % interval. Weak entries widen the first two by their own arms.
+        P(measured <= (1 + relative) predicted + arms) >= confidence, in [0.5, 1).
 
-        For another device the share is at least `device_log_sd` at the normal quantile of `confidence`, both in
-        quadrature as logarithms, and arms grow by as much; the bound is then at least as high as such a sum of
-        the whole.
+        Split-conformal in the signed error of held-out models, the ceil((n + 1) confidence)-th smallest,
+        which assumes no shape of the errors. With too few of them for that, the two-sided conformal interval
+        of level 2 confidence - 1 or more, whose upper end this is if errors are as often too high as too low.
+        With too few for that as well, the arms of all entries, added up as if all erred together, at the
+        normal quantile of `confidence` instead of that of a 95 % interval. Weak entries widen the first two
+        by their own arms.
+
+        For another device `relative` is at least `device_log_sd` at the normal quantile of `confidence`, both
+        in quadrature as logarithms, and arms grow by as much; the bound is then at least as high as such a
+        sum of the whole.
         """
         own = self._own_margin(confidence)
         if not self.device_log_sd:
@@ -174,7 +210,7 @@ class LatencyModel:
         return Margin(0.0, arms)
 
     def bound_ms(self, blocks: Sequence[str], boundary_bytes: int, confidence: float) -> float:
-        """The latency under which a measurement of this network stays with probability `confidence`."""
+        """Return the latency that a measurement of this network does not exceed with probability `confidence`."""
         margin = self.margin(confidence)
         predicted_ms = self.predict(blocks, boundary_bytes).ms
         return (1 + margin.relative) * predicted_ms + sum(margin.arms_ms.get(key, 0.0) for key in blocks)

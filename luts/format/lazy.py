@@ -1,5 +1,4 @@
-"""Names of a package that are imported when they are first asked for (PEP 562), so that the package itself loads at
-once."""
+"""Lazy imports: a package's names are imported on first use (PEP 562), so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -11,10 +10,12 @@ from pathlib import Path
 
 
 def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package that imports its names `if TYPE_CHECKING:`, as type checkers do.
+    """Return `__getattr__` and `__dir__` for a package that imports its names under `if TYPE_CHECKING:`.
+
+    The imports in that block, written for type checkers, are read from the source and done on first use.
 
     Args:
-        package: Its `__name__`.
+        package: The package's `__name__`.
         file: Its `__file__`.
     """
     homes = {

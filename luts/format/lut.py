@@ -1,4 +1,4 @@
-"""A LUT in memory, its samples, and the four files it is written to."""
+"""A LUT in memory, its samples, and the four files it is stored in."""
 
 from __future__ import annotations
 
@@ -50,25 +50,29 @@ the place in the round's random order; `kept` is False for a batch that was reje
 incompatible)."""
 
 MAX_SAMPLE_NS = 10**13
-"""Nearly three hours: nothing that a phone is asked to run takes as long."""
+"""Nearly three hours: no model on a phone takes as long."""
 
 _ORDER = [(name, "ascending") for name in ("batch", "segment", "round", "position", "model", "copy", "ns")]
 
 
 def normalise_samples(table: pa.Table) -> pa.Table:
-    """The same rows under `SAMPLES_SCHEMA`, sorted, so that equal measurements give equal bytes.
+    """Return the same rows under `SAMPLES_SCHEMA`, sorted, so that equal measurements give equal bytes.
 
-    Raises InvalidArtifactError for missing or foreign columns, nulls, values out of range, too many rows.
+    Raises:
+        InvalidArtifactError: missing or unknown columns, nulls, values out of range, or too many rows.
     """
     if set(table.column_names) != set(SAMPLES_SCHEMA.names):
         raise InvalidArtifactError(
             f"samples have columns {', '.join(table.column_names)[:200]}; "
-            f"expected {', '.join(SAMPLES_SCHEMA.names)}"
+            f"expected {', '.join(SAMPLES_SCHEMA.names)}",
+            code="invalid_samples",
         )
     if not 0 < table.num_rows <= MAX_SAMPLES:
-        raise InvalidArtifactError(f"samples have {table.num_rows} rows; from 1 to {MAX_SAMPLES} are allowed")
+        raise InvalidArtifactError(
+            f"samples have {table.num_rows} rows; 1 to {MAX_SAMPLES} are allowed", code="invalid_samples"
+        )
     if any(table.column(name).null_count for name in SAMPLES_SCHEMA.names):
-        raise InvalidArtifactError("samples hold empty cells; every cell must be filled")
+        raise InvalidArtifactError("samples have empty cells; fill every cell", code="invalid_samples")
     plain = table.select(SAMPLES_SCHEMA.names)
     model_index = SAMPLES_SCHEMA.get_field_index("model")
     try:
@@ -78,7 +82,7 @@ def normalise_samples(table: pa.Table) -> pa.Table:
         samples = plain.cast(SAMPLES_SCHEMA).unify_dictionaries().combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise InvalidArtifactError(
-            f"samples do not fit their schema: {str(error).splitlines()[0]}"
+            f"samples do not fit their schema: {str(error).splitlines()[0]}", code="invalid_samples"
         ) from error
     _check_ranges(samples)
     return samples
@@ -98,31 +102,26 @@ def _check_ranges(samples: pa.Table) -> None:
         if extremes["min"] < low or extremes["max"] > high:
             raise InvalidArtifactError(
                 f"samples column {name} spans {extremes['min']} to {extremes['max']}; "
-                f"allowed is {low} to {high}"
+                f"allowed is {low} to {high}",
+                code="invalid_samples",
             )
 
 
-def kept_samples(samples: pa.Table) -> pa.Table:
-    """Rows of batches that were not rejected."""
-    return samples.filter(samples.column("kept"))
-
-
 class Network(Protocol):
-    """Whatever a LUT can price, such as `search.spaces.Arch`."""
+    """A network that a LUT can price, such as `search.spaces.Arch`."""
 
     def keys(self) -> Sequence[str]:
-        """Its blocks."""
+        """Return the keys of its blocks."""
         ...
 
     def boundary_bytes(self) -> int:
-        """Data handed on between them."""
+        """Return the bytes moved between them."""
         ...
 
 
 @dataclass(frozen=True)
 class Lut:
-    """Entries in order of key, models in order of id, samples as `luts.format.lut.normalise_samples` leaves
-    them."""
+    """A latency look-up table: entries in order of key, models in order of id, and normalised samples."""
 
     meta: LutMeta
     entries: tuple[Entry, ...]
@@ -131,36 +130,41 @@ class Lut:
 
     @cached_property
     def reference(self) -> MeasuredModel:
-        """The model that all were measured beside."""
+        """The model that all latencies are ratios to."""
         return next(model for model in self.models if model.model_id == self.meta.reference_id)
 
     @cached_property
     def latency_model(self) -> LatencyModel:
-        """What prices networks."""
+        """The latency model that prices networks."""
         return LatencyModel.of(self.meta, self.entries, self.models)
 
     def predict(self, network: Network | Sequence[str], boundary_bytes: int | None = None) -> Prediction:
-        """Latency of a network in milliseconds, with its interval.
+        """Predict the latency of a network in milliseconds, with its interval.
 
         Args:
             network: An architecture, or the keys of its blocks in any order.
-            boundary_bytes: What blocks given by their keys hand on to each other; an architecture knows.
+            boundary_bytes: Bytes moved between blocks that are given by their keys; an architecture knows its
+                own.
 
         Raises:
-            UsageError: a block has no entry, or `boundary_bytes` is missing where the LUT has a price for them.
+            UsageError: a block has no entry, or `boundary_bytes` is missing although the LUT prices them.
         """
         if not isinstance(network, Sequence):
             return self.latency_model.predict(network.keys(), network.boundary_bytes())
         if isinstance(network, str):
-            raise UsageError(f"{network[:80]!r} is one text; give an architecture, or a list of block keys")
+            raise UsageError(
+                f"{network[:80]!r} is a string; give an architecture, or a list of block keys",
+                code="not_a_network",
+            )
         if boundary_bytes is None and self.meta.transfer_ms_per_mib:
             raise UsageError(
-                "this LUT prices data handed on between blocks; give boundary_bytes with the keys"
+                "this LUT prices data moved between blocks; give boundary_bytes with the keys",
+                code="missing_boundary_bytes",
             )
         return self.latency_model.predict(network, boundary_bytes or 0)
 
     def to_pandas(self, table: Literal["entries", "models", "samples"] = "entries") -> pd.DataFrame:
-        """One of its tables as a data frame, with the columns of the LUT's file."""
+        """Return one of its tables as a data frame, with the columns of the LUT's file."""
         import pandas as pd
 
         if table == "samples":
@@ -183,22 +187,22 @@ MAX_FILE_BYTES = {
     MODELS_FILE: 256 << 20,
     SAMPLES_FILE: 512 << 20,
 }
-"""Read no further than this: a row count and field limits bound what lies inside."""
+"""Files are not read beyond this; row counts and field limits bound their contents."""
 
 MAX_ID_BYTES = 64
-"""Of a model's name in samples, as `ModelId` has it."""
+"""Longest model name in samples, as in `ModelId`."""
 
 _LATER_COLUMNS = {"params", "depthwise_macs", "migrated_operations", "identified", "measured_share"}
-"""Columns that the first LUTs do not have; the fields' defaults are the values of a row without."""
+"""Columns that the first LUTs lack; rows without them get the fields' defaults."""
 
 _FORMER_COLUMNS = {b"moved": b"migrated_operations"}
-"""Names of columns in LUTs of before, and what they are called now."""
+"""Former names of columns, and their names now."""
 
 Row = TypeVar("Row", bound=Value)
 
 
 def encode(lut: Lut) -> dict[str, bytes]:
-    """File name to content, lut.json last."""
+    """Return the content of the four files by name, lut.json last."""
     files = {
         ENTRIES_FILE: _encode_csv(Entry, lut.entries),
         MODELS_FILE: _encode_csv(MeasuredModel, lut.models),
@@ -208,7 +212,7 @@ def encode(lut: Lut) -> dict[str, bytes]:
 
 
 def encode_meta(meta: LutMeta, files: Mapping[str, bytes]) -> bytes:
-    """lut.json over the given three files: sorted keys, and its own digest."""
+    """Return lut.json for the other three files: sorted keys, their digests, and its own."""
     document = meta.model_dump(mode="json")
     document["sha256"] = {
         "entries": _sha256(files[ENTRIES_FILE]),
@@ -220,7 +224,7 @@ def encode_meta(meta: LutMeta, files: Mapping[str, bytes]) -> bytes:
 
 
 def decode(files: Mapping[str, bytes]) -> Lut:
-    """The LUT in four files. Raises InvalidArtifactError naming the file that is damaged or was edited."""
+    """Read a LUT from its four files. Raises InvalidArtifactError: one is damaged or was edited."""
     meta = decode_meta(files[META_FILE])
     for name, digest in (
         (ENTRIES_FILE, meta.sha256.entries),
@@ -229,7 +233,8 @@ def decode(files: Mapping[str, bytes]) -> Lut:
     ):
         if _sha256(files[name]) != digest:
             raise InvalidArtifactError(
-                f"{name} differs from its digest in {META_FILE}: it was edited or cut short; restore it"
+                f"{name} differs from its digest in {META_FILE}: it was edited or truncated; restore it",
+                code="digest_mismatch",
             )
     return Lut(
         meta=LutMeta.of(meta),
@@ -240,7 +245,7 @@ def decode(files: Mapping[str, bytes]) -> Lut:
 
 
 def current_columns(table: bytes) -> bytes:
-    """A table whose columns are called as they are now; its rows are not looked at."""
+    """Return a CSV table with today's names of its columns; its rows are not read."""
     header, newline, rows = table.partition(b"\n")
     return b",".join(_FORMER_COLUMNS.get(name, name) for name in header.split(b",")) + newline + rows
 
@@ -254,15 +259,19 @@ def _canonical(document: Mapping[str, object]) -> bytes:
 
 
 def decode_meta(content: bytes) -> LutFile:
-    """lut.json alone, its own digest checked. Raises InvalidArtifactError."""
+    """Read lut.json alone and check its own digest. Raises InvalidArtifactError."""
     try:
         document = json.loads(content)
         meta = LutFile.model_validate(document)
     except (ValueError, RecursionError) as error:
-        raise InvalidArtifactError(f"{META_FILE} is not a LUT description: {_first_line(error)}") from error
+        raise InvalidArtifactError(
+            f"{META_FILE} is not a LUT description: {_first_line(error)}", code="invalid_lut_file"
+        ) from error
     unsigned = {name: value for name, value in document.items() if name != "digest"}
     if _sha256(_canonical(unsigned)) != meta.digest or _canonical(document) != content:
-        raise InvalidArtifactError(f"{META_FILE} differs from its own digest: it was edited; restore it")
+        raise InvalidArtifactError(
+            f"{META_FILE} differs from its own digest: it was edited; restore it", code="digest_mismatch"
+        )
     return meta
 
 
@@ -273,9 +282,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _encode_csv(schema: type[Value], rows: Sequence[Value]) -> bytes:
-    """Floats by repr (exact), None as an empty cell, lists joined by spaces.
+    """Write rows as CSV: floats by repr (exact), None as an empty cell, lists joined by spaces.
 
-    A later column is left out where it would be empty: LUTs of before it was there look the same.
+    A later column is left out where it would be empty, so that LUTs from before it stay the same.
     """
     columns = [
         name
@@ -307,7 +316,7 @@ def _decode_csv(schema: type[Row], content: bytes, name: str, max_rows: int) -> 
             rows.append(schema.model_validate(_typed(schema, dict(zip(columns, cells, strict=True)))))
     except (ValueError, csv.Error) as error:
         raise InvalidArtifactError(
-            f"{name} is damaged after {len(rows)} rows: {_first_line(error)}"
+            f"{name} is damaged after {len(rows)} rows: {_first_line(error)}", code="invalid_lut_file"
         ) from error
     return tuple(rows)
 
@@ -335,9 +344,9 @@ def _is_number(column: pa.DataType) -> bool:
 
 
 def _check_ids(models: pa.DictionaryArray) -> None:
-    """A long text that stands once in a small file may stand in every row: looked at before rows are unpacked."""
+    """Check lengths before rows are unpacked: a small file can repeat one long string in every row."""
     if not pa.types.is_dictionary(models.type) or not pa.types.is_string(models.type.value_type):
-        raise ValueError("its models are not texts")
+        raise ValueError("its models are not strings")
     longest = pc.max(pc.binary_length(models.dictionary)).as_py() or 0
     if longest > MAX_ID_BYTES:
         raise ValueError(f"a model's name has {longest} bytes")
@@ -345,7 +354,7 @@ def _check_ids(models: pa.DictionaryArray) -> None:
 
 def _decode_samples(content: bytes) -> pa.Table:
     try:
-        # In this thread alone: another one may drop the last reference to `content` while the interpreter ends,
+        # In this thread only: another one may drop the last reference to `content` while the interpreter ends,
         # which aborts the process.
         file = pq.ParquetFile(io.BytesIO(content), pre_buffer=False, read_dictionary=["model"])
         rows = file.metadata.num_rows
@@ -358,10 +367,12 @@ def _decode_samples(content: bytes) -> pa.Table:
             raise ValueError(f"{unpacked_bytes} bytes unpacked")
         texts = [field.name for field in file.schema_arrow if not _is_number(field.type)]
         if texts != ["model"]:
-            raise ValueError(f"other columns than model hold texts: {few(texts)}")
+            raise ValueError(f"columns other than model hold strings: {few(texts)}")
         table = file.read(use_threads=False)
         for chunk in table.column("model").chunks:
             _check_ids(chunk)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise InvalidArtifactError(f"{SAMPLES_FILE} is not a sample table: {_first_line(error)}") from error
+        raise InvalidArtifactError(
+            f"{SAMPLES_FILE} is not a sample table: {_first_line(error)}", code="invalid_lut_file"
+        ) from error
     return normalise_samples(table)

@@ -1,4 +1,4 @@
-"""Which code made a result, and where a LUT that was not made here came from."""
+"""Provenance: the code that made a result, and the origin of a LUT that was pulled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class CodeVersion(BaseModel):
-    """Package version, the commit of a checkout (None outside of one), digest of all Python files of `search`."""
+    """Package version, commit of the checkout (None outside of one), and digest of all Python files of `search`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,14 +27,14 @@ class CodeVersion(BaseModel):
 
 
 def code_version() -> CodeVersion:
-    """Of the code that runs."""
+    """Return the version of the running code."""
     return CodeVersion(
         package=package_version(), commit=_commit(_ROOT), sources=source_digest(_ROOT / "search")
     )
 
 
 def package_version() -> str:
-    """Of the installed package; `not installed` where only its sources are there."""
+    """Return the version of the installed package, `not installed` if only its sources exist."""
     try:
         return version("blocktime")
     except PackageNotFoundError:
@@ -45,7 +45,7 @@ __version__ = package_version()
 
 
 def source_digest(folder: Path) -> str:
-    """sha256 over the Python files under a folder with their relative paths."""
+    """Return the sha256 over the Python files under a folder and their relative paths."""
     hashed = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         hashed.update(f"{path.relative_to(folder).as_posix()}\0".encode())
@@ -54,7 +54,7 @@ def source_digest(folder: Path) -> str:
 
 
 def _commit(checkout: Path) -> str | None:
-    """HEAD of the checkout whose root this is; changes since show in `sources` alone."""
+    """Return HEAD of a checkout; changes since then show in `sources` only."""
     if not (checkout / ".git").exists():
         return None
     try:
@@ -80,9 +80,10 @@ class Origin(Value):
     """`origin.json` of a LUT that was pulled.
 
     Attributes:
-        url: Where from.
+        url: Repository that it was pulled from.
         digest: sha256 of its lut.json.
         verified: Whether this machine has recomputed all its entries from its samples.
+        pulled: Date.
         signature: `valid` for the public key of `key`, `unchecked` where no key was given, or `unsigned`.
         key: Fingerprint of the key it was checked with.
     """
@@ -96,11 +97,12 @@ class Origin(Value):
     key: Text = ""
 
     def __str__(self) -> str:
+        """Return the trust in one line."""
         return trust_words(self.verified, self.signature, self.key)
 
 
 def trust_words(verified: bool, signature: Signed, key: str) -> str:
-    """`verified, signature valid (key 3f…)`, and so on."""
+    """Return how far a LUT can be trusted, such as `verified, signature valid (key 3f…)`."""
     words = {
         "valid": f"signature valid (key {key})",
         "unchecked": "signature not checked",
@@ -110,29 +112,29 @@ def trust_words(verified: bool, signature: Signed, key: str) -> str:
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """Of a LUT's folder; None where it was made here. Raises InvalidArtifactError."""
+    """Read the origin of the LUT in a folder; None if it was made here. Raises InvalidArtifactError."""
     path = folder / ORIGIN_FILE
     return read_json(path, Origin, 64 << 10, "pull it again") if path.exists() else None
 
 
 def write_origin(folder: Path, origin: Origin) -> None:
-    """Beside a LUT's files. Raises StorageError."""
+    """Write the origin next to a LUT's files. Raises StorageError."""
     write_json(folder / ORIGIN_FILE, origin.model_dump())
 
 
 ROOT = Path(__file__).resolve().parents[2]
-"""Of the checkout, or the folder of installed packages."""
+"""The root of the checkout, or the folder of installed packages."""
 
 
 def is_checkout(root: Path = ROOT) -> bool:
-    """Whether the code runs from a checkout, where `make` works."""
+    """Return whether the code runs from a checkout, where `make` works."""
     return (root / "Makefile").is_file() and (root / "pyproject.toml").is_file()
 
 
-def supplied(name: str, root: Path = ROOT) -> Path:
-    """Where a file of the repository such as `docs/lut.md` lies on this machine, whether it is there or not.
+def repo_file(name: str, root: Path = ROOT) -> Path:
+    """Return the path of a repository file such as `docs/lut.md` on this machine, whether it exists or not.
 
-    Of an installed package it is in `share/blocktime` (`data-files` in pyproject.toml).
+    In an installed package it is in `share/blocktime` (`data-files` in pyproject.toml).
     """
     if is_checkout(root):
         return root / name

@@ -1,4 +1,7 @@
-"""Items by name, to which a plugin adds its own: strategies, objectives, block kinds, stages, heads, spaces."""
+"""Items by name, to which a plugin adds its own.
+
+Strategies, objectives, block kinds, stages, heads, spaces.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,8 @@ class Registry(Generic[Item]):
         """Register an item.
 
         Raises:
-            UsageError: the name is not valid, or another item has it; the message says where both are defined.
+            UsageError: the name is not valid, or another item has it; the message says where both are
+            defined.
         """
         if not re.fullmatch(NAME, name):
             raise UsageError(

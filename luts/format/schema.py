@@ -1,4 +1,4 @@
-"""Values of a LUT: what is measured, what is derived, what is written; every one bounded and frozen.
+"""Values of a LUT, measured and derived; every one bounded and frozen.
 
 Latencies are milliseconds, sizes bytes, relative quantities fractions (0.01 = 1 %)."""
 
@@ -43,13 +43,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Value(BaseModel):
-    """Frozen, closed to unknown fields, finite numbers only."""
+    """Base of the values: frozen, no unknown fields, finite numbers only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def of(cls, wider: Value) -> Self:
-        """The part of a value that has all fields of this class, and more."""
+        """Return the part of a value that has all fields of this class, and more."""
         return cls(**{name: getattr(wider, name) for name in cls.model_fields})
 
 
@@ -64,20 +64,20 @@ _CLASSES = re.compile(r"classes=([0-9]+)")
 
 
 def classes_of(key: str) -> int | None:
-    """Classes of a classifier; None of other blocks."""
+    """Return the number of classes of a classifier's key; None for other blocks."""
     match = _CLASSES.search(key)
     return int(match[1]) if match else None
 
 
 def without_classes(key: str) -> str:
-    """What classifiers that differ in the number of classes alone have in common."""
+    """Return a key without its number of classes, equal for classifiers that differ in nothing else."""
     return _CLASSES.sub("", key)
 
 
 class KeyFeatures(Value):
-    """Physical features of a block, given by whoever knows blocks: the prior of an entry rests on them.
+    """Physical features of a block, on which the prior of its entry rests.
 
-    `depthwise_macs` are those of `macs` that depthwise convolutions take. 0 where LUTs of before did not tell.
+    `depthwise_macs` are the part of `macs` in depthwise convolutions. Older LUTs without a feature have 0.
     """
 
     kind: Name
@@ -88,13 +88,13 @@ class KeyFeatures(Value):
 
 
 class ModelSpec(Value):
-    """One whole model of a plan: what it is made of and what it is measured for.
+    """One whole model of a plan: its blocks, and its role in the measurement.
 
     `arch` is canonical JSON, or "" for a model outside the space (a removal variant). `blocks` are the
-    ordered block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j).
-    A `removal` is its base (`base_id`) without one block of `removed_key`, a `swap` a neighbour of its base that
-    holds that block fewer times. `migrated_operations` is how many of a removal's operations run on another compute
-    unit than in the base, None where the runtime does not tell.
+    ordered block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j). A
+    `removal` is its base (`base_id`) without one block of `removed_key`, a `swap` a neighbour of its base
+    that has that block fewer times. `migrated_operations` is how many of a removal's operations run on
+    another compute unit than in the base, None where the runtime does not report it.
     """
 
     model_id: ModelId
@@ -112,7 +112,7 @@ class ModelSpec(Value):
     def _roles_agree(self) -> Self:
         paired = self.role in ("removal", "swap")
         if paired != (self.base_id != "") or paired != (self.removed_key != ""):
-            raise ValueError("base_id and removed_key belong to a removal or a swap, and only to one")
+            raise ValueError("base_id and removed_key belong to a removal or a swap only")
         if self.role != "removal" and self.migrated_operations is not None:
             raise ValueError("migrated_operations belongs to a removal")
         if (self.role == "heldout") != (self.split == "heldout"):
@@ -121,7 +121,7 @@ class ModelSpec(Value):
 
     @property
     def fitted(self) -> bool:
-        """Whether the joint fit has it as a row: neither held out nor a removal with migrated operations."""
+        """Whether it is a row of the joint fit: neither held out nor a removal with migrated operations."""
         return self.split == "fit" and not self.migrated_operations
 
 
@@ -129,7 +129,7 @@ class MeasuredModel(ModelSpec):
     """A model with its latency: `ms` = ratio to the reference x the reference's quiet latency.
 
     The interval (95 %) is that of the ratio; the uncertainty of the reference's own milliseconds, common to
-    all models, is not in it (it stands in lut.json). `loads` are fresh loads, `rounds` are summed over them.
+    all models, is not included (see lut.json). `loads` are fresh loads, `rounds` are summed over them.
     """
 
     ms: PositiveMs
@@ -140,16 +140,16 @@ class MeasuredModel(ModelSpec):
 
 
 class Entry(Value):
-    """Cost of one block. Intervals (95 %) hold the uncertainty of the reference's milliseconds too.
+    """Cost of one block. Intervals (95 %) include the uncertainty of the reference's milliseconds.
 
     `ms` comes from the joint fit, `removal_ms` (None where no removal was measured) from removals alone and
-    may be negative by noise. `method` "prior": no fitted model held the block, `ms` rests on its features
-    alone. `migrated_operations`: those of other blocks that ran on another compute unit once the block was removed,
-    so that `removal_ms` holds their change too and is not the block's cost; None where that is not known.
-    `identified`: whether the fitted models tell the entry `alone`, only its `sum` with others (how the sum falls
-    apart rests on the prior then), or not at all (`prior`); None in LUTs of before this was said.
-    `measured_share`: how much of what other devices' LUTs leave open of the entry, the device's speed set aside, is
-    measured here; None where the LUT rests on no other.
+    may be negative by noise. `method` "prior": no fitted model has the block, `ms` rests on its features
+    alone. `migrated_operations`: those of other blocks that ran on another compute unit once the block was
+    removed, so that `removal_ms` includes their change and is not the block's cost; None where that is
+    unknown. `identified`: whether the fitted models determine the entry `alone`, only its `sum` with others
+    (how the sum is divided then rests on the prior), or not at all (`prior`); None in older LUTs.
+    `measured_share`: the fraction of the entry's uncertainty given other devices' LUTs, the device's speed
+    set aside, that is removed by measurement here; None where the LUT rests on no other.
     """
 
     key: Key
@@ -173,11 +173,13 @@ class Entry(Value):
 
     @property
     def features(self) -> KeyFeatures:
-        """What its prior rests on."""
+        """Features that its prior rests on."""
         return KeyFeatures.of(self)
 
 
 class DeviceInfo(Value):
+    """The measured device as it describes itself."""
+
     name: Name
     model: Text
     soc: Text
@@ -188,13 +190,18 @@ class DeviceInfo(Value):
 
 
 class Versions(Value):
+    """Versions of the software that a measurement depends on."""
+
     runtime: Text
     exporter: Text
     agent: Text
 
 
 class HeldoutError(Value):
-    """Accuracy of predictions on whole models that were never fitted; `within_5` is the share within 5 %."""
+    """Accuracy of predictions on whole models that were never fitted.
+
+    `within_5` is the fraction within 5 %.
+    """
 
     models: Annotated[int, Field(ge=1, le=MAX_MODELS)]
     mape: Annotated[float, Field(ge=0)]
@@ -204,9 +211,12 @@ class HeldoutError(Value):
 
 
 class Coefficients(Value):
-    """Of the physics of blocks: constant_ms + ms_per_mmac * other MACs / 1e6 + ms_per_depthwise_mmac * depthwise
-    MACs / 1e6 + ms_per_mib * MiB of activations and weights moved (`luts.estimate.physics`). A MAC of a depthwise
-    convolution took four times one of a matrix product on x86."""
+    """Coefficients of the physics of blocks (`luts.estimate.physics`).
+
+    constant_ms + ms_per_mmac * other MACs / 1e6 + ms_per_depthwise_mmac * depthwise MACs / 1e6 + ms_per_mib *
+    MiB of activations and weights moved. A MAC of a depthwise convolution took four times one of a matrix
+    product on x86.
+    """
 
     constant_ms: Ms
     ms_per_mmac: Ms
@@ -223,8 +233,8 @@ class KindPrior(Coefficients):
 class Conformal(Value):
     """Relative half-widths of split-conformal prediction intervals; None: too few held-out models.
 
-    `posterior_half_width_95`: of the posterior predictive, calibrated by networks that were predicted without
-    themselves; None where the LUT rests on no other device's.
+    `posterior_half_width_95`: of the posterior predictive, calibrated by networks that were left out of
+    the fit; None where the LUT rests on no other device's.
     """
 
     half_width_90: Annotated[float, Field(ge=0)] | None
@@ -233,11 +243,11 @@ class Conformal(Value):
 
 
 class TransferSource(Value):
-    """Another LUT's entries, kept with the LUT that was learned from them so that it can be recomputed alone.
+    """Another LUT's entries, stored in the LUT that was learned from them so that it can be recomputed alone.
 
-    `digest` is sha256 of its lut.json, or a published table's own. `entry_ms` are in the order of the keys of the
-    LUT that keeps them, None for those that the source lacks; `entry_se` are their standard errors, none where the
-    source tells none.
+    `digest` is sha256 of its lut.json, or a published table's own. `entry_ms` are in the order of the keys of
+    the LUT that stores them, None for those that the source lacks; `entry_se` are their standard errors,
+    empty where the source has none.
     """
 
     name: Text
@@ -257,8 +267,11 @@ class UnitSegments(Value):
 
 
 class UnitVariation(Value):
-    """Relative standard deviations between units of a class: of the reference's milliseconds, and of models' ratios
-    to it beyond what loads differ; None where that can't be told."""
+    """Relative standard deviations between units of a device class; None where they can't be estimated.
+
+    `reference` is of the reference's milliseconds, `ratio` of models' ratios to it in addition to load
+    variance.
+    """
 
     units: Annotated[int, Field(ge=1, le=4096)]
     reference: Annotated[float, Field(ge=0)] | None
@@ -266,18 +279,26 @@ class UnitVariation(Value):
 
 
 class LutInputs(Value):
-    """What a LUT is of and how it was measured: everything in lut.json that no sample can tell.
+    """Subject and conditions of a LUT's measurement.
 
-    `failures` are planned models that could not be exported or that the device could not run, with the reason.
-    `caveats` are reasons not to measure that the device was told to ignore, `qos` the timing thread's quality of
-    service, `keep_warm` whether a load kept the processor warm between runs, `sustained_performance` Android's
-    mode for long work, `cores` the lists of cores that threads could run on (`4-8`), `input_buffers` where
-    inputs lay (`iosurface` or `copied`, of Core ML): all seen in any kept batch.
-    `reference_usage` is what the reference takes besides time while it is alone, as far as the device tells:
-    `memory_mib` and `energy_mj` (a call) with the ends of their intervals, `memory_peak`.
-    `fixed_performance`: Android's mode of fixed clocks was on; false also where that is not known, as in LUTs of
-    before. `sources` are other LUTs that it was learned from. `units`: of a class of devices that share the
-    measurement; empty where one device was measured.
+    Everything in lut.json that does not follow from samples.
+
+    Attributes:
+        failures: Planned models that could not be exported or run, with the reason.
+        caveats: Reasons not to measure that the user overrode.
+        qos: Quality of service of the timing thread.
+        keep_warm: Whether a load kept the processor warm between runs.
+        fixed_performance: Whether Android's mode of fixed clocks was on; false also where unknown, as in
+            older LUTs.
+        sustained_performance: Android's mode for long work.
+        cores: Lists of cores that threads could run on (`4-8`).
+        reference_usage: Use of the reference alone, besides time: `memory_mib` and `energy_mj` (a call) with
+            the ends of their intervals, `memory_peak`; as far as the device reports it.
+        input_buffers: Place of Core ML inputs (`iosurface` or `copied`).
+        units: Units of a class of devices that share the measurement; empty for a single device.
+        sources: Other LUTs that it was learned from.
+
+    Conditions (`caveats` to `cores`, `input_buffers`) list all values of kept batches.
     """
 
     device: DeviceInfo
@@ -314,8 +335,8 @@ class LutMeta(LutInputs):
 
     `noise_floor` is the robust spread of A/A log differences, `load_sd` the pooled load-to-load standard
     deviation of one load's log latency, `misfit_sd` the relative misfit of additivity found by the joint fit.
-    `dropped_sources` are those that the measurements do not speak for: by how much (natural logarithm) they are
-    likelier without them; less than 0 where they are hardly likelier with them.
+    `dropped_sources` are those that the measurements do not support: by how much (natural logarithm) the
+    measurements are likelier without them; less than 0 where they are hardly likelier with them.
     """
 
     format_version: Literal[1] = 1
@@ -335,14 +356,15 @@ class LutMeta(LutInputs):
 
 
 class Digests(Value):
+    """sha256 of a LUT's other three files."""
+
     entries: Sha256
     models: Sha256
     samples: Sha256
 
 
 class LutFile(LutMeta):
-    """lut.json: `sha256` of the other three files, `digest` of this one's canonical JSON without that
-    field."""
+    """lut.json: `sha256` of the other three files, `digest` of its own canonical JSON without that field."""
 
     sha256: Digests
     digest: Sha256

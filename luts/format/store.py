@@ -2,219 +2,41 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
-import io
-import math
 import os
 import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from luts.format.errors import InvalidArtifactError, UsageError, few
 from luts.format.files import read_bytes, storage_error, sync_folder, write_read_only, write_text
-from luts.format.lut import ENTRIES_FILE, MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta, encode
+from luts.format.lut import MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta, encode
 from luts.format.provenance import ORIGIN_FILE, SIGNATURE_FILE, read_origin
-from luts.format.schema import HeldoutError, LutMeta
+from luts.format.schema import LutFile, LutMeta
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
 PIN_FILE = "pinned.txt"
 REMOVED_FILE = "removed.txt"
 
-AS_GOOD = 1.25
-"""A newer version is as good within a quarter of the lowest error: two profiles of one plan differ by as much, as
-the standard error of a MAPE over ten networks is 0.76 / sqrt(10) = 24 % of it."""
-
-_SPREAD = math.sqrt(math.pi / 2 - 1)
-"""Standard deviation of the size of a normal error over its mean."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The version that a name means; `note` says why where that is neither the newest nor the pinned one."""
-
-    version: int
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class _Build:
-    """What a device ran when it was measured, and how; what is not known, or as usual, is ""."""
-
-    os: str
-    os_build: str
-    runtime: str
-    how: str
-
-    def fits(self, other: _Build) -> bool:
-        """Whether both may be the same."""
-        pairs = zip(astuple(self)[:-1], astuple(other)[:-1], strict=True)
-        unlike = any(mine != theirs and mine and theirs for mine, theirs in pairs)
-        return self.how == other.how and not unlike
-
-    def __str__(self) -> str:
-        return ", ".join(filter(None, (f"{self.os} {self.os_build}".strip(), self.runtime, self.how)))
-
-
-@dataclass(frozen=True)
-class _Quality:
-    build: _Build
-    created: str
-    keys: frozenset[str]
-    heldout: HeldoutError | None
-
-    @property
-    def error(self) -> float:
-        """MAPE and a standard error of it, so that few held-out networks that came out well by luck do not count as
-        many; infinite where none was held out."""
-        if self.heldout is None:
-            return math.inf
-        return self.heldout.mape * (1 + _SPREAD / math.sqrt(self.heldout.models))
-
-    def __str__(self) -> str:
-        if self.heldout is None:
-            return "no held-out network"
-        return f"MAPE {100 * self.heldout.mape:.2f} % on {self.heldout.models} held-out networks"
-
-
-def choose(folders: Mapping[int, Path], pinned: int | None) -> Choice:
-    """The version that is meant by a name without one.
-
-    Args:
-        folders: Of all versions; not empty.
-        pinned: The version that was pinned.
-
-    Raises:
-        InvalidArtifactError: the pinned version is not there.
-    """
-    newest = max(folders)
-    if pinned is not None:
-        if pinned not in folders:
-            raise InvalidArtifactError(
-                f"v{pinned} is pinned, but not there; pin another (bench lut pin) or none (bench lut pin --off)"
-            )
-        return Choice(pinned)
-    if len(folders) == 1:
-        return Choice(newest)
-    known = {version: _quality(folder) for version, folder in folders.items()}
-    rated = {version: quality for version, quality in known.items() if quality is not None}
-    if not rated:
-        return Choice(newest)
-    build = max(rated.items(), key=lambda item: (item[1].created, item[0]))[1].build
-    current = {version: quality for version, quality in rated.items() if quality.build.fits(build)}
-    taken, ever = _best(current), _best(rated)
-    if taken != newest:
-        return Choice(
-            taken, f"v{taken} is taken: v{newest} is newer and {_fault(newest, rated, build, taken)}"
-        )
-    if ever in current:
-        return Choice(taken)
-    return Choice(
-        taken,
-        f"v{taken} is taken ({rated[taken]}), since it is of {build}: "
-        f"v{ever} predicts better ({rated[ever]}), but is of {rated[ever].build}",
-    )
-
-
-def _best(rated: Mapping[int, _Quality]) -> int:
-    """The newest version that is as good as any which knows every block of the newest."""
-    keys = rated[max(rated)].keys
-    equals = {version: quality for version, quality in rated.items() if quality.keys >= keys}
-    lowest = min(quality.error for quality in equals.values())
-    return max(version for version, quality in equals.items() if quality.error <= AS_GOOD * lowest)
-
-
-def _fault(version: int, rated: Mapping[int, _Quality], build: _Build, taken: int) -> str:
-    """Why a version is not taken."""
-    if version not in rated:
-        return "is broken"
-    told = rated[version]
-    if not told.build.fits(build):
-        why = "of an older build" if told.build.how == build.how else "measured otherwise"
-        return f"{why}, {told.build}; v{taken} is of {rated[taken].build}"
-    return f"is poorer ({told}; v{taken}: {rated[taken]})"
-
-
-def _how(meta: LutMeta) -> str:
-    """What makes its milliseconds others than those of calls back to back with the clocks as they are."""
-    pace_us = float(meta.policy.get("pace_us", 0))
-    paced = f"{round(1e6 / pace_us, 1):g} calls a second" if pace_us else ""
-    return ", ".join(filter(None, (paced, "fixed clocks" if meta.fixed_performance else "")))
-
-
-def _quality(folder: Path) -> _Quality | None:
-    """None where the files can't be read: who loads that version is told why."""
-    try:
-        meta = decode_meta(read_bytes(folder / META_FILE, MAX_FILE_BYTES[META_FILE], "restore it"))
-        entries = read_bytes(folder / ENTRIES_FILE, MAX_FILE_BYTES[ENTRIES_FILE], "restore it").decode()
-        rows = csv.DictReader(io.StringIO(entries, newline=""))
-        build = _Build(meta.device.os, meta.device.os_build, meta.versions.runtime, _how(meta))
-        return _Quality(build, meta.created, frozenset(row["key"] for row in rows), meta.heldout_error)
-    except (InvalidArtifactError, ValueError, KeyError, csv.Error):
-        return None
-
-
-def pinned_version(shelves: Sequence[Path]) -> int | None:
-    """The version pinned in the first of the folders that pins one.
-
-    Raises:
-        InvalidArtifactError: the file says something else.
-    """
-    for shelf in shelves:
-        path = shelf / PIN_FILE
-        if not path.exists():
-            continue
-        content = read_bytes(path, 64, "pin again with bench lut pin").decode(errors="replace").strip()
-        number = VERSION.fullmatch(content)
-        if number is None:
-            raise InvalidArtifactError(
-                f"{path} holds {content!r}, not a version; pin again with bench lut pin"
-            )
-        return int(number[1])
-    return None
-
-
-def pin(shelf: Path, version: int) -> None:
-    """Pin a version. Raises StorageError."""
-    write_text(shelf / PIN_FILE, f"v{version}\n")
-
-
-def unpin(shelf: Path) -> None:
-    """Forget what is pinned in the folder. Raises StorageError."""
-    _delete(shelf / PIN_FILE)
-
-
-def remove(folder: Path) -> None:
-    """Remove a version, lut.json first, so that it is there whole or not at all.
-
-    A line stays in its place: no later LUT gets its number, which results may name. Raises StorageError.
-    """
-    write_text(folder / REMOVED_FILE, f"removed {datetime.now(UTC):%Y-%m-%d}\n")
-    for name in (*MAX_FILE_BYTES, ORIGIN_FILE, SIGNATURE_FILE):
-        _delete(folder / name)
-
-
-def _delete(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(f"{path} not removed", error) from error
-
-
 PACKAGED = Path(__file__).parents[1] / "data"
-"""LUTs that came with the package; they are only read."""
+"""LUTs that are part of the package; they are only read."""
+
+WORSE_FACTOR = 1.25
+"""A version is reported as worse where its held-out error is more than this times the one before: two
+profiles of one plan differ by as much, as the standard error of a MAPE over ten networks is 0.76 / sqrt(10) =
+24 % of it."""
 
 
 @dataclass(frozen=True, order=True)
 class LutRef:
-    """Where a LUT lies; `str()` is the name that `LutStore.load` takes. Version 0: a copy outside of a store."""
+    """Folder of a LUT and its name, which `LutStore.load` takes. Version 0: a copy outside of a store."""
 
     device: str
     space: str
@@ -223,22 +45,24 @@ class LutRef:
     path: Path
 
     def __str__(self) -> str:
+        """Return `device/space/variant/vN`."""
         return "/".join(self.parts)
 
     @property
     def name(self) -> str:
-        """Without the version."""
+        """Name without the version."""
         return "/".join(self.parts[:3])
 
     @property
     def parts(self) -> tuple[str, ...]:
+        """Device, space, variant and `vN`."""
         return (self.device, self.space, self.variant, f"v{self.version}")
 
 
 def default_roots(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where the user's LUTs go (first) and those that came with the package.
+    """Return the user's folder of LUTs, where new ones are written, and the package's.
 
-    BLOCKTIME_LUTS, else $XDG_DATA_HOME/blocktime/luts, else ~/.local/share/blocktime/luts.
+    The user's is BLOCKTIME_LUTS, else $XDG_DATA_HOME/blocktime/luts, else ~/.local/share/blocktime/luts.
     """
     if environment.get("BLOCKTIME_LUTS"):
         user = Path(environment["BLOCKTIME_LUTS"])
@@ -249,48 +73,59 @@ def default_roots(environment: Mapping[str, str]) -> tuple[Path, ...]:
     return user, PACKAGED
 
 
-def lut_store(first: Path | None = None, tell: Callable[[str], None] | None = None) -> LutStore:
-    """The user's LUTs and those that came with the package; `first` goes before both."""
+def lut_store(first: Path | None = None, warn: Callable[[str], None] | None = None) -> LutStore:
+    """Return the store of the user's and the package's LUTs; `first` is searched before both."""
     roots = default_roots(os.environ)
-    return LutStore((first, *roots) if first else roots, tell)
+    return LutStore((first, *roots) if first else roots, warn)
 
 
 def list_luts(first: Path | None = None) -> list[LutRef]:
-    """All LUTs, in order of name and version; those under `first` go before the user's and the package's."""
+    """List all LUTs by name and version; those under `first` hide LUTs of the same name elsewhere."""
     return lut_store(first).list()
 
 
 def load_lut(name_or_path: str | Path | LutRef, first: Path | None = None) -> Lut:
-    """A LUT, its digests checked.
+    """Load a LUT and check its digests.
 
     Args:
-        name_or_path: Its folder, `device/space/variant[/vN]`, or any parts of that in order which name one LUT;
-            without a version the pinned one, else the one that predicts best.
-        first: A further folder of LUTs, looked at first.
+        name_or_path: Its folder, `device/space/variant[/vN]`, or parts of that in order which name one LUT;
+            without a version the pinned one, else the newest.
+        first: Additional folder of LUTs, searched first.
 
     Raises:
-        UsageError: no LUT, or several, have such a name; lists them.
+        UsageError: no LUT, or several, have such a name; the message lists them.
         InvalidArtifactError: it is damaged.
     """
     return lut_store(first).load(name_or_path)
 
 
 def read_lut(folder: Path) -> Lut:
-    """The LUT in one folder, its digests checked. Raises InvalidArtifactError, which names the folder."""
+    """Read the LUT in one folder and check its digests.
+
+    Raises InvalidArtifactError, which names the folder.
+    """
     files = read_files(folder)
     try:
         return decode(files)
     except InvalidArtifactError as error:
-        raise InvalidArtifactError(f"LUT in {folder}: {error}") from error
+        raise InvalidArtifactError(f"LUT in {folder}: {error}", code=error.code) from error
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The four files of a LUT, none larger than its bound. Raises InvalidArtifactError."""
+    """Read the four files of a LUT. Raises InvalidArtifactError: one is missing or larger than its limit."""
     return {name: read_bytes(folder / name, limit, "restore it") for name, limit in MAX_FILE_BYTES.items()}
 
 
+def read_meta(folder: Path) -> LutFile:
+    """Read the lut.json in a folder and check its digest. Raises InvalidArtifactError."""
+    return decode_meta(read_bytes(folder / META_FILE, MAX_FILE_BYTES[META_FILE], "restore it"))
+
+
 def digest_of(ref: LutRef) -> str:
-    """sha256 of a LUT's lut.json, which has those of its other files; "" where it can't be read."""
+    """Return the sha256 of a LUT's lut.json, which holds the digests of its other files.
+
+    "" if it is unreadable.
+    """
     try:
         content = read_bytes(ref.path / META_FILE, MAX_FILE_BYTES[META_FILE], "restore it")
     except InvalidArtifactError:
@@ -298,22 +133,33 @@ def digest_of(ref: LutRef) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-class LutStore:
-    """LUTs under several roots; the first is where new ones go, the others are only read.
+def is_worse(meta: LutMeta, before: LutMeta) -> bool:
+    """Return whether a LUT predicts held-out networks clearly worse than another.
 
-    Args:
-        roots: Folders.
-        tell: Told, once for each name, where a name does not mean its newest version, or a better one is of a build
-            from before an update; a Python warning by default.
+    False if either error is unknown.
     """
+    if meta.heldout_error is None or before.heldout_error is None:
+        return False
+    return meta.heldout_error.mape > WORSE_FACTOR * before.heldout_error.mape
 
-    def __init__(self, roots: Sequence[Path], tell: Callable[[str], None] | None = None) -> None:
+
+class LutStore:
+    """LUTs under several root folders; new ones go to the first, the others are only read."""
+
+    def __init__(self, roots: Sequence[Path], warn: Callable[[str], None] | None = None) -> None:
+        """Open a store.
+
+        Args:
+            roots: Folders that hold `device/space/variant/vN`; they need not exist.
+            warn: Called with one line about a LUT that is worse than the one before, unverified or not what
+                its name means; a Python warning by default.
+        """
         self.roots = tuple(roots)
-        self._tell = tell or warnings.warn
-        self._told: set[str] = set()
+        self._warn = warn or warnings.warn
+        self._warned: set[str] = set()
 
     def list(self) -> list[LutRef]:
-        """All LUTs in order of name and version; of equal names the first root's is listed."""
+        """List all LUTs by name and version; of equal names the one under the first root."""
         by_name: dict[str, LutRef] = {}
         for root in self.roots:
             for meta in root.glob(f"*/*/*/*/{META_FILE}"):
@@ -325,46 +171,36 @@ class LutStore:
         return sorted(by_name.values())
 
     def write(self, lut: Lut) -> Path:
-        """Writes the next version, whole or not at all, and returns its folder. Raises StorageError."""
+        """Write the next version, all or nothing, and return its folder. Raises StorageError."""
         return self.write_files(lut.meta, encode(lut))
 
     def write_files(self, meta: LutMeta, files: Mapping[str, bytes]) -> Path:
-        """The same of a LUT's encoded files, byte by byte, and of what stands beside them."""
-        shelf = self.roots[0] / meta.device.name / meta.space / meta.variant
+        """Write the next version from a LUT's encoded files and what belongs next to them; see `write`."""
+        variant_folder = self.roots[0] / meta.device.name / meta.space / meta.variant
         temporary: Path | None = None
         try:
-            shelf.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=shelf))
+            variant_folder.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=variant_folder))
             for name, content in files.items():
                 write_read_only(temporary / name, content)
             temporary.chmod(0o755)
-            path = self._publish(temporary, shelf, meta.device.name, meta.space, meta.variant)
+            path = self._publish(temporary, variant_folder)
         except OSError as error:
             raise storage_error(
-                f"LUT not written to {shelf}", error, "set BLOCKTIME_LUTS to another folder"
+                f"LUT not written to {variant_folder}", error, "set BLOCKTIME_LUTS to another folder"
             ) from error
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
-        self._tell_unless_taken(_ref_of(path))
+        self._warn_about_new(_ref_of(path), meta)
         return path
 
-    def _tell_unless_taken(self, written: LutRef) -> None:
-        try:
-            taken = self.taken(written.name)
-        except InvalidArtifactError as error:
-            self._tell(str(error))
-        else:
-            if self.pinned(written.name) == taken.version != written.version:
-                self._tell(f"{written.name} goes on meaning v{taken.version}, which is pinned")
-
-    def _publish(self, temporary: Path, shelf: Path, device: str, space: str, variant: str) -> Path:
-        """Renames the finished folder to the first free version above every root's; others may do the
-        same."""
-        taken = [ref.version for ref in self.list() if ref.parts[:3] == (device, space, variant)]
-        version = max(taken, default=0) + 1
+    def _publish(self, temporary: Path, variant_folder: Path) -> Path:
+        """Rename the finished folder to the next version over all roots, while other processes may do the same."""
+        name = variant_folder.relative_to(self.roots[0]).as_posix()
+        version = max((ref.version for ref in self.list() if ref.name == name), default=0) + 1
         while True:
-            target = shelf / f"v{version}"
+            target = variant_folder / f"v{version}"
             try:
                 temporary.rename(target)
             except OSError as error:
@@ -372,14 +208,42 @@ class LutStore:
                     raise
                 version += 1
                 continue
-            sync_folder(shelf)
+            sync_folder(variant_folder)
             return target
 
-    def resolve(self, ref: str | Path | LutRef) -> LutRef:
-        """The LUT of a path, a name `device/space/variant[/vN]` (the one `taken` if left out), or any
-        parts of a name in order, such as `autovit-nano/v2` or `host`, if they fit one variant only.
+    def _warn_about_new(self, written: LutRef, meta: LutMeta) -> None:
+        """Warn where a new LUT's name means another version, or the LUT is worse than the version before."""
+        try:
+            if (pinned := self.pinned(written.name)) is not None and pinned != written.version:
+                self.current(written.name)
+                self._warn(
+                    f"{written.name} still means v{pinned}, which is pinned; bench lut pin {written} changes that"
+                )
+                return
+            before = self.before(written)
+            if before is not None and is_worse(meta, before_meta := read_meta(before.path)):
+                self._warn(
+                    f"{written} has a held-out error of {_mape(meta)}, {before} one of {_mape(before_meta)}; "
+                    f"to use that one: bench lut pin {before}"
+                )
+        except InvalidArtifactError as error:
+            self._warn(str(error))
 
-        Raises UsageError listing what there is.
+    def before(self, ref: LutRef) -> LutRef | None:
+        """Return the version before this one, if there is any."""
+        versions = [other for other in self.list() if other.name == ref.name and other.version < ref.version]
+        return versions[-1] if versions else None
+
+    def resolve(self, ref: str | Path | LutRef) -> LutRef:
+        """Return the LUT that a path or a name means.
+
+        Args:
+            ref: A folder, `device/space/variant[/vN]` (or `@vN`), or parts of such a name in order, such as
+                `autovit-nano/v2` or `host`, if they fit one variant only. Without a version it means
+                `current`.
+
+        Raises:
+            UsageError: none or several fit; the message lists them.
         """
         if isinstance(ref, LutRef):
             return ref
@@ -388,42 +252,61 @@ class LutStore:
             folder = folder.parent
         if (folder / META_FILE).is_file():
             return _ref_of(folder)
-        wanted = [part for part in str(ref).split("/") if part]
+        wanted = [part for part in str(ref).replace("@v", "/v").split("/") if part]
         known = self.list()
-        fitting = [candidate for candidate in known if wanted and _is_subsequence(wanted, candidate.parts)]
+        fitting = [candidate for candidate in known if wanted and is_subsequence(wanted, candidate.parts)]
         if len(fitting) == 1:
             return fitting[0]
         names = sorted({candidate.name for candidate in (fitting or known)})
         if fitting and len(names) == 1:
-            return self.taken(names[0])
-        shown = few(names, 8)
+            return self.current(names[0])
         if fitting:
-            raise UsageError(f"LUT {ref} fits several: {shown}; name one")
-        raise UsageError(
-            f"no LUT {ref}; there are {shown}" if names else f"no LUT {ref}; run bench profile first"
-        )
+            raise UsageError(f"LUT {ref} fits several: {few(names, 8)}; name one", code="ambiguous_lut")
+        there = f"there are {few(names, 8)}" if names else "run bench profile first"
+        raise UsageError(f"no LUT {ref}; {there}", code="unknown_lut")
 
-    def taken(self, name: str) -> LutRef:
-        """The version that `device/space/variant` means: the pinned one, else the one that predicts best.
+    def current(self, name: str) -> LutRef:
+        """Return the version that `device/space/variant` means: the pinned one, else the newest.
 
-        What was pulled is of another unit: it is only meant where it is pinned, or nothing of that name was made
-        here; what is unverified, where there is nothing else.
+        A pulled LUT was measured on another unit of the device, so it counts only where nothing of that name
+        was measured here, and an unverified one only where there is nothing else.
+
+        Raises:
+            InvalidArtifactError: the pinned version does not exist, or the pin can't be read.
         """
         versions = {ref.version: ref for ref in self.list() if ref.name == name}
-        if (pinned := self.pinned(name)) is None:
-            origins = {version: read_origin(ref.path) for version, ref in versions.items()}
-            own = {version for version, origin in origins.items() if origin is None}
-            known = own or {version for version, origin in origins.items() if origin and origin.verified}
-            versions = {version: versions[version] for version in known or versions}
-        choice = choose({version: ref.path for version, ref in versions.items()}, pinned)
-        if choice.note and name not in self._told:
-            self._told.add(name)
-            self._tell(f"{name}: {choice.note}; vN names another, bench lut pin fixes one")
-        return versions[choice.version]
+        if (pinned := self.pinned(name)) is not None:
+            if pinned not in versions:
+                raise InvalidArtifactError(
+                    f"v{pinned} of {name} is pinned but missing; pin another (bench lut pin) or none "
+                    f"(bench lut pin --off {name})",
+                    code="pinned_version_missing",
+                )
+            return versions[pinned]
+        origins = {version: read_origin(ref.path) for version, ref in versions.items()}
+        own = {version for version, origin in origins.items() if origin is None}
+        verified = {version for version, origin in origins.items() if origin and origin.verified}
+        return versions[max(own or verified or versions)]
 
     def pinned(self, name: str) -> int | None:
-        """The version of `device/space/variant` that is pinned."""
-        return pinned_version([root / name for root in self.roots])
+        """Return the pinned version of `device/space/variant`, None without one.
+
+        Raises:
+            InvalidArtifactError: the file of the pin is damaged.
+        """
+        for root in self.roots:
+            path = root / name / PIN_FILE
+            if not path.exists():
+                continue
+            content = read_bytes(path, 64, "pin again with bench lut pin").decode(errors="replace").strip()
+            number = VERSION.fullmatch(content)
+            if number is None:
+                raise InvalidArtifactError(
+                    f"{path} holds {content!r}, not a version; pin again with bench lut pin",
+                    code="invalid_pin",
+                )
+            return int(number[1])
+        return None
 
     def pin(self, ref: LutRef) -> None:
         """Make a version the one that its name means.
@@ -432,27 +315,30 @@ class LutStore:
             UsageError: it lies outside of the store.
             StorageError: the file system refuses.
         """
-        pin(self.roots[0] / self._listed(ref).name, ref.version)
+        write_text(self.roots[0] / self._listed(ref).name / PIN_FILE, f"v{ref.version}\n")
 
     def unpin(self, name: str) -> None:
-        """Let `device/space/variant` mean the version that predicts best again. Raises StorageError."""
+        """Let `device/space/variant` mean its newest version again. Raises StorageError."""
         for root in self.roots:
-            unpin(root / name)
+            _delete(root / name / PIN_FILE)
 
     def remove(self, ref: LutRef) -> None:
-        """Remove a version, and the pin on it.
+        """Remove a version, and the pin on it. A note stays, so that no later LUT gets its number.
 
         Raises:
-            UsageError: it came with the package, or lies outside of the store.
+            UsageError: it is part of the package, or lies outside of the store.
             StorageError: the file system refuses.
         """
         listed = self._listed(ref)
         if listed.path.is_relative_to(PACKAGED):
             raise UsageError(
-                f"{ref} came with the package and stays; bench lut pin makes its name mean another"
+                f"{ref} is part of the package and cannot be removed; bench lut pin makes its name mean another",
+                code="packaged_lut",
             )
         pinned = self.pinned(listed.name)
-        remove(listed.path)
+        write_text(listed.path / REMOVED_FILE, f"removed {datetime.now(UTC):%Y-%m-%d}\n")
+        for name in (META_FILE, *MAX_FILE_BYTES, ORIGIN_FILE, SIGNATURE_FILE):
+            _delete(listed.path / name)
         if pinned == listed.version:
             self.unpin(listed.name)
 
@@ -460,16 +346,34 @@ class LutStore:
         for known in self.list():
             if known.path.resolve() == ref.path.resolve():
                 return known
-        raise UsageError(f"{ref.path} is not in a folder of LUTs; take one that bench lut list shows")
+        raise UsageError(
+            f"{ref.path} is not in a folder of LUTs; take one that bench lut list shows",
+            code="lut_outside_store",
+        )
 
     def load(self, ref: str | Path | LutRef) -> Lut:
-        """The LUT `resolve` finds, its digests checked; tells where one that was pulled is unverified."""
+        """Load the LUT that `resolve` finds and check its digests.
+
+        Warn once about one that is not verified.
+        """
         found = self.resolve(ref)
         lut = read_lut(found.path)
-        if _unverified(found) and str(found) not in self._told:
-            self._told.add(str(found))
-            self._tell(f"{found} was pulled and is unverified; bench lut verify recomputes it")
+        origin = read_origin(found.path)
+        if origin is not None and not origin.verified and str(found) not in self._warned:
+            self._warned.add(str(found))
+            self._warn(f"{found} was pulled and is unverified; bench lut verify recomputes it")
         return lut
+
+
+def is_subsequence(wanted: Sequence[str], parts: Sequence[str]) -> bool:
+    """Return whether all wanted parts occur among `parts`, in order."""
+    remaining = iter(parts)
+    return all(part in remaining for part in wanted)
+
+
+def _mape(meta: LutMeta) -> str:
+    error = meta.heldout_error
+    return f"{100 * error.mape:.2f} % on {error.models} networks" if error else "unknown"
 
 
 def _ref_of(folder: Path) -> LutRef:
@@ -481,11 +385,8 @@ def _ref_of(folder: Path) -> LutRef:
     return LutRef(meta.device.name, meta.space, meta.variant, 0, folder)
 
 
-def _unverified(ref: LutRef) -> bool:
-    origin = read_origin(ref.path)
-    return origin is not None and not origin.verified
-
-
-def _is_subsequence(wanted: Sequence[str], parts: Sequence[str]) -> bool:
-    remaining = iter(parts)
-    return all(part in remaining for part in wanted)
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(f"{path} not removed", error) from error

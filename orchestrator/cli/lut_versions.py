@@ -47,7 +47,7 @@ def list_command(luts: LutsOption = None, as_json: JsonOption = False) -> None:
     taken: set[LutRef] = set()
     for name in sorted({ref.name for ref in refs}):
         try:
-            taken.add(store.taken(name))
+            taken.add(store.current(name))
         except InvalidArtifactError as error:
             notes.append(f"{name}: {error}")
     rows = [_row(store, ref, ref in taken) for ref in refs]
@@ -58,7 +58,7 @@ def list_command(luts: LutsOption = None, as_json: JsonOption = False) -> None:
 
 
 def _row(store: LutStore, ref: LutRef, taken: bool) -> dict[str, Any]:
-    why = ("pinned" if store.pinned(ref.name) == ref.version else "best") if taken else None
+    why = ("pinned" if store.pinned(ref.name) == ref.version else "newest") if taken else None
     row: dict[str, Any] = {"lut": str(ref), "taken": why, "path": str(ref.path), "broken": None}
     try:
         meta = store.load(ref).meta
@@ -94,7 +94,7 @@ def pin_command(
     if off:
         name = _name(store, lut)
         store.unpin(name)
-        print(f"{store.taken(name)} is what {name} means now; nothing is pinned")
+        print(f"{store.current(name)} is what {name} means now; nothing is pinned")
         return
     ref = store.resolve(lut)
     store.pin(ref)

@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from luts.estimate.physics import physics_ms
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem
-from luts.format.provenance import supplied
+from luts.format.provenance import repo_file
 from luts.format.schema import MAX_BLOCKS, MIB, Coefficients, Key, Ms, Value
 from orchestrator.plan.plan import features_of
 from orchestrator.wire.client import ModelFile
@@ -392,7 +392,7 @@ def parse_scenario(document: bytes | str) -> Scenario:
         return Scenario.model_validate_json(document)
     except ValidationError as error:
         raise UsageError(
-            f"not a scenario: {first_problem(error, 'its JSON')}; see {supplied('docs/lut.md')}"
+            f"not a scenario: {first_problem(error, 'its JSON')}; see {repo_file('docs/lut.md')}"
         ) from None
 
 

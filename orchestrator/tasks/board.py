@@ -41,7 +41,7 @@ def _at_hand(store: LutStore, tell: Callable[[str], None]) -> list[BoardRow]:
     rows = []
     for name in sorted({ref.name for ref in store.list()}):
         try:
-            ref = store.taken(name)
+            ref = store.current(name)
             rows.append(_row(SharedLut.of_files(read_files(ref.path)), str(ref), trust(ref.path)))
         except InvalidArtifactError as error:
             tell(f"{name} is left out: {error}")

@@ -94,7 +94,7 @@ def device_spread(store: LutStore, ref: LutRef) -> Spread | None:
     sums: dict[tuple[str, str], dict[str, float]] = {}
     for name in family:
         try:
-            known = store.taken(name)
+            known = store.current(name)
             sums[known.device, known.variant] = {entry.key: entry.ms for entry in store.load(known).entries}
         except InvalidArtifactError:
             continue
@@ -106,7 +106,7 @@ def for_device(prediction: Prediction, meant: Foreign) -> Prediction:
     """The prediction with an interval for the device that is meant; of no level where no spread is known."""
     if meant.spread is None:
         return replace(prediction, level=None)
-    return prediction.elsewhere(meant.spread.log_sd)
+    return prediction.for_other_device(meant.spread.log_sd)
 
 
 def warning(ref: LutRef, meant: Foreign) -> str:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from luts.format.errors import BlocktimeError, StorageError
-from luts.format.provenance import ROOT, is_checkout, supplied
+from luts.format.provenance import ROOT, is_checkout, repo_file
 from orchestrator.agent.device import built_dir
 
 _BUILD_TIMEOUT_S = 1800
@@ -50,7 +50,7 @@ def build_native() -> Path:
     if is_checkout():
         _run([str(ROOT / "tools" / "build_native.sh")])
     else:
-        _compile(supplied("native/include/etshim.h").parents[1], built_dir() / "native" / "libetshim.so")
+        _compile(repo_file("native/include/etshim.h").parents[1], built_dir() / "native" / "libetshim.so")
     from orchestrator.agent.native import ShimMissing, find_shim
 
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from luts.build import build_lut, fit_so_far, prediction_half_width
-from luts.estimate.joint import SourceEntries
 from luts.estimate.latencies import LatencyEstimates, SegmentId
+from luts.estimate.sources import SourceEntries
 from luts.format.lut import Lut
 from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSegments, Versions
 from orchestrator.export.artifacts.spec import Variant, toolchain

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from luts.estimate.joint import SourceEntries, source_from_lut
+from luts.estimate.sources import SourceEntries, source_from_lut
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
 from luts.format.schema import MAX_SOURCES, TransferSource
@@ -133,7 +133,7 @@ def _best(store: LutStore, space: str, device: str, variant: str) -> LutRef | No
     ranked = []
     for name in sorted(names - {f"{device}/{space}/{variant}"}):
         try:
-            ref = store.taken(name)
+            ref = store.current(name)
             lut = store.load(ref)
             _check(store, ref, lut, space, f"{device}/{space}/{variant}", simulated=False)
         except InvalidArtifactError:

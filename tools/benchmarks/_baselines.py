@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from luts.estimate.joint import FitData, fit_entries
+from luts.estimate.joint import fit_entries
+from luts.estimate.likelihood import FitData
 from luts.format.errors import UsageError
 from luts.format.latency import latency_ms
 from luts.format.schema import Floats, KeyFeatures, MeasuredModel

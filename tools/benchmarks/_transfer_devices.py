@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from luts.estimate.joint import SourceEntries
+from luts.estimate.sources import SourceEntries
 from luts.format.schema import Floats, KeyFeatures
 from orchestrator.plan.plan import features_of
 from orchestrator.simulate.device import Costs, Truth

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from luts.estimate.joint import FitData, FitDesign, MarginalLikelihood, design_of, solve
+from luts.estimate.likelihood import FitData, FitDesign, MarginalLikelihood, design_of, solve
 from luts.estimate.ratios import AaDifference, LoadGroup, LoadRatio, pooled_load_variance, ratio_estimates
 from luts.format.schema import KeyFeatures
 
@@ -34,8 +34,8 @@ def one_network() -> FitDesign:
         kernel=np.array([[1.0, ALIKE], [ALIKE, 1.0]]),
         noise=np.array([[NOISE]]),
         call_sd=np.array([BASE_SD, tiny]),
-        common=np.array([EXPECTED, 0, 0, 0]),
-        natural=np.array([NATURAL, tiny, tiny, tiny]),
+        prior_mean=np.array([EXPECTED, 0, 0, 0]),
+        prior_scale=np.array([NATURAL, tiny, tiny, tiny]),
         floor=0.1,
     )
 
@@ -87,7 +87,7 @@ def test_the_arrays_of_a_fit_by_hand() -> None:
     np.testing.assert_allclose(design.noise, ROWS.log_covariance + 1e-8 * np.eye(3))
     # 3 ms on average: of 8 / 3 blocks, (5 + 13 + 8) / 3 and (1 + 1 + 2) / 3 million MACs, (2 + 13 + 3) / 3 MiB
     sizes = [3 / (8 / 3), 3 / (26 / 3), 3 / (4 / 3), 3 / 6]
-    np.testing.assert_allclose(design.natural, sizes * 2)
+    np.testing.assert_allclose(design.prior_scale, sizes * 2)
     np.testing.assert_allclose(design.call_sd, [0.2 * 3, 3 / 2])
     assert design.floor == pytest.approx(0.05 * 3 / (8 / 3))
     # exp(-distance^2 / (2 x 0.5^2)) in the logarithms of MACs, traffic and parameters (1 where there are none)
@@ -108,7 +108,7 @@ def test_what_all_kinds_have_in_common_by_hand() -> None:
     shares = np.linalg.solve(system.T @ system + 0.01 * np.eye(2), system.T @ np.ones(2))
     assert (shares > 0).all()
     design = design_of(rows, features)
-    np.testing.assert_allclose(design.common, [shares[1] * constant, 0, 0, 0] * 2, atol=1e-12)
+    np.testing.assert_allclose(design.prior_mean, [shares[1] * constant, 0, 0, 0] * 2, atol=1e-12)
 
 
 def test_hyperparameters_are_the_mode_of_the_marginal_likelihood() -> None:
@@ -120,19 +120,19 @@ def test_hyperparameters_are_the_mode_of_the_marginal_likelihood() -> None:
     ms = ms * np.exp(generator.normal(0, 0.01, len(ms)))
     rows = FitData(ms, 1e-6 * np.eye(len(ms)), tuple(blocks), np.zeros(len(ms)))
     design = design_of(rows, FEATURES)
-    scale = np.maximum(design.physics @ design.common, design.floor)
+    scale = np.maximum(design.physics @ design.prior_mean, design.floor)
 
     def cost(logs: np.ndarray) -> float:
         entry, misfit, kind, shared = np.exp(logs)
         of_entries = np.outer(scale, scale) * (entry**2 * np.eye(3) + shared**2 * design.kernel)
-        of_kinds = design.physics @ np.diag((kind * design.natural) ** 2) @ design.physics.T
+        of_kinds = design.physics @ np.diag((kind * design.prior_scale) ** 2) @ design.physics.T
         covariance = (
             design.counts @ (of_entries + of_kinds) @ design.counts.T
             + design.calls @ np.diag(design.call_sd**2) @ design.calls.T
             + design.noise
             + misfit**2 * np.eye(len(ms))
         )
-        mean = design.counts @ design.physics @ design.common
+        mean = design.counts @ design.physics @ design.prior_mean
         density = multivariate_normal(mean, covariance).logpdf(np.ones(len(ms)))
         prior = ((logs - np.log([0.1, 0.004, 0.3, 0.1])) / [1.0, 1.0, 0.7, 1.0]) ** 2
         return float(-2 * density + prior.sum())

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.joint import FitData, JointFit, fit_entries
+from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.likelihood import FitData
 from luts.format.schema import MIB, KeyFeatures
 from tests.support.lut_world import Noise, make_study, make_world
 

@@ -4,20 +4,17 @@ import numpy as np
 import pytest
 
 from luts.estimate.design import most_informative, prior_from_sources
-from luts.estimate.joint import (
+from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.likelihood import (
     FitData,
-    JointFit,
     MarginalLikelihood,
-    SourceEntries,
     design_of,
-    fit_entries,
-    learned_scale,
+    learn_deviations,
     mixed_covariance,
-    mixture,
     prior_covariance,
     solve,
-    with_sources,
 )
+from luts.estimate.sources import SourceEntries, with_sources
 from luts.estimate.statistics import predictive_quantile
 from luts.format.errors import UsageError
 from luts.format.schema import KeyFeatures
@@ -125,7 +122,7 @@ def test_sources_are_kept_only_where_rows_are_so_much_likelier_with_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert not fit_entries(rows(10), FEATURES, [LIKE]).dropped
-    monkeypatch.setattr("luts.estimate.joint.KEEP_LOG", 1000.0)
+    monkeypatch.setattr("luts.estimate.sources.KEEP_LOG", 1000.0)
     found = fit_entries(rows(10), FEATURES, [LIKE])
     assert found.dropped["like"] < -2, "likelier with it, by less than was asked"
     np.testing.assert_array_equal(found.ms, fit_entries(rows(10), FEATURES).ms)
@@ -154,7 +151,7 @@ def test_a_source_that_is_the_device_itself_leaves_its_scale_alone_to_learn() ->
 
 def test_kinds_may_cost_more_and_less_than_a_source_says() -> None:
     design = with_sources(design_of(rows(20), FEATURES), FEATURES, [LIKE])
-    solution, _ = solve(design, *learned_scale(design))
+    solution, _ = solve(design, *learn_deviations(design))
     first = 3 + len(design.keys)
     kinds = dict(zip(design.kinds, solution[first : first + 3], strict=True))
     assert kinds["conv"] < -0.02
@@ -218,9 +215,9 @@ def test_errors_that_sources_may_have_in_common_widen_entries_alone() -> None:
     """Two sources of the same errors: half of the mean's variance is in common; predictions go without it."""
     pair = [noisy(LIKE, 0.2, 20), noisy(LIKE, 0.2, 20)]
     design = with_sources(design_of(rows(10), FEATURES), FEATURES, pair)
-    assert design.doubt is not None
-    assert design.alike is not None
-    np.testing.assert_allclose(design.doubt, design.alike, rtol=1e-9)
+    assert design.entry_se is not None
+    assert design.correlated_se is not None
+    np.testing.assert_allclose(design.entry_se, design.correlated_se, rtol=1e-9)
     found = fit_entries(rows(10), FEATURES, pair)
     posterior = np.sqrt(np.diag(found.covariance)[2:])
     assert (found.se > posterior).all()
@@ -228,8 +225,8 @@ def test_errors_that_sources_may_have_in_common_widen_entries_alone() -> None:
 
 def test_a_mixture_over_the_deviations_is_wider_than_their_mode_and_its_weights_are_a_density() -> None:
     design = with_sources(design_of(rows(10), FEATURES), FEATURES, [LIKE, OTHER])
-    scale, mode = learned_scale(design)
-    points, weights = mixture(MarginalLikelihood(design, scale), mode)
+    scale, mode = learn_deviations(design)
+    points, weights = MarginalLikelihood(design, scale).mixture(mode)
     assert points.shape == (2 * len(mode), len(mode))
     assert weights.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(np.sqrt(points[:5] * points[5:]), np.tile(mode, (5, 1)), rtol=1e-9)
@@ -244,7 +241,7 @@ def test_a_mixture_over_the_deviations_is_wider_than_their_mode_and_its_weights_
 def test_the_prior_before_any_row_is_what_the_rows_covariance_is_made_of() -> None:
     """By the marginal likelihood's own parts, computed elsewhere: rows times prior covariance, and noise."""
     design = with_sources(design_of(rows(6), FEATURES), FEATURES, [noisy(LIKE, 0.1, 1), OTHER])
-    scale, mode = learned_scale(design)
+    scale, mode = learn_deviations(design)
     whole = np.hstack([design.calls, design.counts])
     noise = design.noise + mode[1] ** 2 * np.eye(6)
     expected = whole @ prior_covariance(design, scale, mode) @ whole.T + noise

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from luts.estimate.design import TYPICAL_DEVICE
-from luts.estimate.joint import FitData, fit_entries
+from luts.estimate.joint import fit_entries
+from luts.estimate.likelihood import FitData
 from luts.format.errors import UsageError
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import features_of, model_id

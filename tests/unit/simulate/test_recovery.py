@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from luts.estimate.joint import FitData, JointFit, fit_entries
+from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.likelihood import FitData
 from luts.estimate.statistics import mape
 from luts.format.latency import latency_ms
 from orchestrator.plan.build import make_plan

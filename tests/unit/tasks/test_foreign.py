@@ -99,7 +99,7 @@ def test_a_budgets_bound_grows_by_the_spread_by_hand() -> None:
     assert away.margin(0.9).arms_ms == pytest.approx({"w": own.margin(0.9).arms_ms["w"] * math.exp(z * 0.3)})
     whole = math.exp(math.hypot(math.log(own.bound_ms(["a", "w"], 0, 0.9) / 3.5), z * 0.3))
     assert 3.5 * whole <= away.bound_ms(["a", "w"], 0, 0.9) <= 1.05 * 3.5 * whole
-    assert away.predict(["a"], 0) == own.predict(["a"], 0).elsewhere(0.3)
+    assert away.predict(["a"], 0) == own.predict(["a"], 0).for_other_device(0.3)
     assert away.margin(0.5).relative >= 0
 
 

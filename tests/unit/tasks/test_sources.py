@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.joint import FitData, fit_entries
+from luts.estimate.joint import fit_entries
+from luts.estimate.likelihood import FitData
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut, decode, encode
 from luts.format.schema import TransferSource

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from luts.format.errors import BlocktimeError, first_line
-from luts.format.provenance import supplied
+from luts.format.provenance import repo_file
 from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import SpelledOut, capture, rewritten, spelled_out
@@ -145,7 +145,7 @@ def lower_to_executorch(
         except ImportError as error:
             raise BlocktimeError(
                 f"ExecuTorch's {backend} backend is not installed here ({error}); "
-                f"see {supplied('docs/lowering.md')}"
+                f"see {repo_file('docs/lowering.md')}"
             ) from error
         except (RuntimeError, ValueError, NotImplementedError, AssertionError, KeyError, TypeError) as error:
             raise BlocktimeError(f"{backend} cannot lower this model: {first_line(error)}") from error

@@ -185,9 +185,9 @@ def test_a_name_means_what_was_made_here_before_what_was_pulled(lut, refs, place
     name = refs[0].name
     push(place, refs[0].path)
     assert pull(place, name, mine).path.name == "v2"
-    assert mine.taken(name).version == 1
+    assert mine.current(name).version == 1
     mine.pin(mine.resolve(f"{name}/v2"))
-    assert mine.taken(name).version == 2
+    assert mine.current(name).version == 2
 
 
 def test_a_name_means_a_verified_lut_before_an_unverified_one(lut, refs, place, mine, tmp_path):
@@ -198,9 +198,9 @@ def test_a_name_means_a_verified_lut_before_an_unverified_one(lut, refs, place, 
     push(place, newer)
     unverified = pull(place, name, mine, verify=False)
     assert unverified.path.name == "v2"
-    assert mine.taken(name).version == 1
+    assert mine.current(name).version == 1
     note_verified(unverified.path, None)
-    assert mine.taken(name).version == 2
+    assert mine.current(name).version == 2
 
 
 def test_pushes_at_the_same_time_lose_nothing(refs, tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.provenance import supplied
+from luts.format.provenance import repo_file
 from orchestrator.devices.android.link import AdbLink, PhoneNotReadyError
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import Caveat
@@ -74,7 +74,7 @@ class Apk:
         if path is not None:
             if not path.is_file():
                 raise UsageError(
-                    f"no file {path}: give the .apk of the app, see {supplied('docs/android.md')}",
+                    f"no file {path}: give the .apk of the app, see {repo_file('docs/android.md')}",
                     code="no_app_file",
                 )
             return cls(path, requested=True)
@@ -90,8 +90,8 @@ class Apk:
         if not _is_installed(link):
             if self.path is None:
                 raise DeviceError(
-                    f"the blocktime app is not on {link.serial}: build it ({supplied('docs/android.md')}) and name "
-                    "it with --app FILE.apk",
+                    f"the blocktime app is not on {link.serial}: build it ({repo_file('docs/android.md')}) and "
+                    "name it with --app FILE.apk",
                     code="app_not_installed",
                 )
             install(link, self.path)
@@ -121,7 +121,7 @@ def install(link: AdbLink, apk: Path) -> None:
     failure = re.search(r"INSTALL_\w+", answer.text)
     last_line = answer.text.splitlines()[-1][:200] if answer.text else f"exit code {answer.exit_code}"
     reason = _INSTALL_FAILURES.get(
-        failure[0] if failure else "", f"{last_line}; build the app again, see {supplied('docs/android.md')}"
+        failure[0] if failure else "", f"{last_line}; build the app again, see {repo_file('docs/android.md')}"
     )
     raise DeviceError(f"{link.serial} does not install {apk.name}: {reason}", code="install_refused")
 

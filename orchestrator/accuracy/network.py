@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.predictions import Guesses, Keep, guesses_of
 from orchestrator.export.lower.calibration import filled
-from orchestrator.export.lower.pt2e import quantized
+from orchestrator.export.lower.quantize import quantized
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import capture, rewritten
 

@@ -119,7 +119,7 @@ class _Visitor:
         return self.header is not None and self.refusal is None and not self.is_leaving
 
 
-class Reception:
+class ConnectionQueue:
     """Accepts on `listener` in the thread that calls `receive`; `next_client` is for the one that serves.
 
     One thread for all who wait, which only sleeps unless somebody calls: it takes no time from a timing loop else.

@@ -20,7 +20,7 @@ from pathlib import Path
 from executorch.version import __version__ as executorch_version
 
 from orchestrator.agent.device import allowed_cores, pin_threads, usable_cores
-from orchestrator.agent.native import NativeLoader, ShimMissing, find_shim
+from orchestrator.agent.native import NativeLoader, ShimMissingError, find_shim
 from orchestrator.agent.runtime import (
     Loader,
     LoadError,
@@ -42,7 +42,7 @@ def find_loader() -> Loader:
     """Native calls where they are built, else the binding's."""
     try:
         return NativeLoader(find_shim())
-    except ShimMissing:
+    except ShimMissingError:
         return _binding()
 
 

@@ -31,7 +31,7 @@ class ShimError(RuntimeError):
         self.code = code
 
 
-class ShimMissing(Exception):
+class ShimMissingError(Exception):
     """There is no library that can be used; the text says why, in a line with the next step."""
 
 
@@ -119,16 +119,18 @@ class Shim:
 
 
 def find_shim() -> Shim:
-    """The library that was built for the installed ExecuTorch. Raises ShimMissing."""
+    """The library that was built for the installed ExecuTorch. Raises ShimMissingError."""
     path = built_dir() / "native" / "libetshim.so"
     if not path.is_file():
-        raise ShimMissing(f"native calls are not built ({path} is not there); {_BUILD}")
+        raise ShimMissingError(f"native calls are not built ({path} is not there); {_BUILD}")
     try:
         shim = Shim(path)
     except (OSError, AttributeError) as error:
-        raise ShimMissing(f"{path} can't be used ({' '.join(str(error).split())[:200]}); {_BUILD}") from None
+        raise ShimMissingError(
+            f"{path} can't be used ({' '.join(str(error).split())[:200]}); {_BUILD}"
+        ) from None
     if shim.runtime_version() != executorch_version:
-        raise ShimMissing(
+        raise ShimMissingError(
             f"{path} was built for ExecuTorch {shim.runtime_version()}, not {executorch_version}; {_BUILD}"
         )
     return shim

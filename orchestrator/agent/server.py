@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from luts.format.errors import first_problem
-from orchestrator.agent.agent import LOOPBACK, Agent, Reception
+from orchestrator.agent.agent import LOOPBACK, Agent, ConnectionQueue
 from orchestrator.agent.operations import Operations
 from orchestrator.wire.errors import DeviceError, FrameError, OpError
 from orchestrator.wire.frames import Payload, SocketSource, close_after_answer, read_frame
@@ -139,7 +139,7 @@ class Server:
 
     def __init__(self, agent: Agent, listener: socket.socket) -> None:
         self._agent = agent
-        self._reception = Reception(agent.token, listener)
+        self._reception = ConnectionQueue(agent.token, listener)
 
     def serve(self) -> None:
         """Serves clients one after the other until `stop`."""

@@ -18,12 +18,12 @@ Method = Literal["tracer", "removal"]
 WHOLE = "whole"
 """Journal id of the whole network, the reference of removals; the others are named after what they lack."""
 
-Choice = Literal["both", "tracer", "removal"]
+MethodChoice = Literal["both", "tracer", "removal"]
 METHOD_TITLES: dict[Method, str] = {"tracer": "event tracer", "removal": "removal"}
 
 
 @dataclass(frozen=True)
-class Share:
+class KindShare:
     """Of a kind: milliseconds, and the 95 % interval of a removal. A share below 0 means that it is lost in noise,
     or that the network got slower without: what is left fused or lay in the caches less well."""
 
@@ -47,7 +47,7 @@ class Attribution:
 
     method: Method
     whole_ms: float
-    shares: Mapping[Kind, Share]
+    shares: Mapping[Kind, KindShare]
     notes: tuple[str, ...] = ()
     operators: tuple[Operator, ...] = ()
     roof: Roof | None = None
@@ -85,7 +85,7 @@ class Attribution:
 def by_removal(whole_ms: float, ratios: Mapping[Kind, Ratio], notes: Sequence[str] = ()) -> Attribution:
     """From the ratios, to the whole network, of the network without a kind: its share is what is missed then."""
     shares = {
-        kind: Share(
+        kind: KindShare(
             ms=whole_ms * -math.expm1(ratios[kind].log_ratio),
             low=whole_ms * -math.expm1(ratios[kind].high),
             high=whole_ms * -math.expm1(ratios[kind].low),
@@ -103,7 +103,7 @@ def by_tracer(
     sums: dict[Kind, float] = defaultdict(float)
     for operator in operators:
         sums[operator.kind] += operator.ms
-    shares = {kind: Share(sums[kind]) for kind in KINDS if kind in sums}
+    shares = {kind: KindShare(sums[kind]) for kind in KINDS if kind in sums}
     return Attribution("tracer", whole_ms, shares, tuple(notes), tuple(operators), roof)
 
 

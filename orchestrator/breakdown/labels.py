@@ -3,12 +3,12 @@
 A program has forgotten the modules that it was made of. So the network is lowered once more, the same bytes, and
 what the backend serialises is noted with the modules that it came from. The runtime's own list is not quite that
 list: XNNPACK merges transposes into products, and a concatenation into its producers. Both are therefore aligned
-like two texts, by what an operation is; a stretch without a partner goes by its operations' names alone.
-"""
+like two texts, by what an operation is; a stretch without a partner goes by its operations' names alone."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,36 +19,81 @@ import torch
 from torch import nn
 
 from luts.format.errors import InvalidArtifactError
-from orchestrator.breakdown.costs import Cost, costs_of
 from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.lower.executorch import lower_to_executorch
-from orchestrator.export.lower.kinds import (
-    Chain,
-    Family,
-    Kind,
-    Part,
-    base_name,
-    family_of,
-    part_of,
-    place_of,
-)
+from orchestrator.export.lower.kinds import Chain, Family, Kind, Part, base_name, family_of, part_of, place_of
 from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.source import build_module, stamp_program
 from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
 from orchestrator.wire.messages import TracedOperation
 
+_BYTES = {"fp16": 2.0, "bf16": 2.0, "qint8": 1.0, "quint8": 1.0, "qcint8": 1.0, "qdint8": 1.0, "qcint4": 0.5}
+"""Of an element by the end of its datatype's name; all others have 4."""
+
+_READ = ("input_id", *(f"input{number}_id" for number in range(1, 6)), "filter_id", "bias_id")
+
 
 @dataclass(frozen=True)
-class Label:
+class OperatorCost:
+    """Of one execution. Bytes are those of activations and weights, each counted once however often it is read."""
+
+    macs: int
+    data_bytes: int
+
+
+def operator_costs(graph: Any) -> Iterator[OperatorCost]:
+    """Of each node of an `XNNGraph`, in order."""
+    values = {}
+    for value in graph.xvalues:
+        inner = value.xvalue_union
+        tensor = getattr(inner, "tensor_value", inner)
+        values[tensor.id_out] = tensor
+    for node in graph.xnodes:
+        yield _cost(node.xnode_union, values)
+
+
+def _cost(node: Any, values: Mapping[int, Any]) -> OperatorCost:
+    output = values[node.output_id]
+    read = {getattr(node, name) for name in _READ if hasattr(node, name)} & values.keys()
+    if type(node).__name__ == "XNNStaticSlice":
+        return OperatorCost(0, 2 * _bytes(output))
+    data = _bytes(output) + sum(_bytes(values[identifier]) for identifier in read)
+    return OperatorCost(_macs(node, output, values), data)
+
+
+def _macs(node: Any, output: Any, values: Mapping[int, Any]) -> int:
+    name = type(node).__name__
+    if name == "XNNBatchMatrixMultiply":
+        return _elements(output) * int(values[node.input1_id].dims[-1])
+    if not hasattr(node, "filter_id"):
+        return 0
+    weights = _elements(values[node.filter_id])
+    if name == "XNNConvTranspose2d":
+        return _elements(values[node.input1_id]) * weights // int(node.groups * node.group_input_channels)
+    channels = output.dims[-1] if name == "XNNFullyConnected" else node.groups * node.group_output_channels
+    return _elements(output) * weights // int(channels)
+
+
+def _elements(tensor: Any) -> int:
+    return int(math.prod(tensor.dims))
+
+
+def _bytes(tensor: Any) -> int:
+    datatype = tensor.datatype.name.removeprefix("xnn_datatype_")
+    return int(_elements(tensor) * _BYTES.get(datatype, 4.0))
+
+
+@dataclass(frozen=True)
+class OperationLabel:
     """An operation of a program: a word that its event has too, its kind and part, its cost where known."""
 
     word: str
     kind: Kind
     part: Part
-    cost: Cost | None = None
+    cost: OperatorCost | None = None
 
 
-def labels_of(artifact: Artifact) -> list[Label]:
+def label_operations(artifact: Artifact) -> list[OperationLabel]:
     """Labels of an XNNPACK program's operations.
 
     Raises:
@@ -64,14 +109,14 @@ def labels_of(artifact: Artifact) -> list[Label]:
             f"{spec.name} lowers to another program than the cached one; clear the model cache and try again"
         )
     classes = _classes(module if plain else rewritten(module, spec.backend))
-    labels: list[Label] = []
+    labels: list[OperationLabel] = []
     for name, where in lowered.calls:
         if name == "executorch_call_delegate":
             number = int(where.rpartition("_")[2])
             labels += _delegate_labels(graphs[number], classes) if len(graphs) == lowered.delegates else []
         else:
             chain = _chain(where, classes)
-            labels.append(Label(_word(name), place_of(name, chain).kind, part_of(name, chain)))
+            labels.append(OperationLabel(_word(name), place_of(name, chain).kind, part_of(name, chain)))
     return labels
 
 
@@ -86,10 +131,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def matched(operations: Sequence[TracedOperation], labels: Sequence[Label]) -> tuple[list[Label], int]:
+def match_labels(
+    operations: Sequence[TracedOperation], labels: Sequence[OperationLabel]
+) -> tuple[list[OperationLabel], int]:
     """The label of each operation, and how many of them go by their name alone."""
     words = [event_word(operation.name) for operation in operations]
-    found: list[Label | None] = [None] * len(words)
+    found: list[OperationLabel | None] = [None] * len(words)
     matcher = SequenceMatcher(None, words, [label.word for label in labels], autojunk=False)
     for block in matcher.get_matching_blocks():
         for offset in range(block.size):
@@ -159,26 +206,26 @@ def _word(operation: str) -> str:
     return _XNN_WORDS.get(name, name)
 
 
-def _label_by_name(word: str) -> Label:
+def _label_by_name(word: str) -> OperationLabel:
     if word == "weights":
-        return Label(word, "convolution", "projection")
+        return OperationLabel(word, "convolution", "projection")
     outside = [("", "")]
-    return Label(word, place_of(word, outside).kind, part_of(word, outside))
+    return OperationLabel(word, place_of(word, outside).kind, part_of(word, outside))
 
 
-def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> list[Label]:
+def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> list[OperationLabel]:
     nodes = [node.xnode_union for node in recorded.graph.xnodes]
     sigmoids = {n.output_id: n.input_id for n in nodes if type(n).__name__ == "XNNSigmoid"}
     labels = []
-    for node, path, cost in zip(nodes, recorded.paths, costs_of(recorded.graph), strict=True):
+    for node, path, cost in zip(nodes, recorded.paths, operator_costs(recorded.graph), strict=True):
         name = type(node).__name__
         family: Family = "activation" if _is_silu(node, sigmoids) else family_of(name)
         if path is None:
-            labels.append(Label(_word(name), "reshape", "reshape", cost))
+            labels.append(OperationLabel(_word(name), "reshape", "reshape", cost))
             continue
         chain = _chain(path, classes)
         kind, part = place_of(name, chain, family).kind, part_of(name, chain, family)
-        labels.append(Label(_word(name), kind, part, cost))
+        labels.append(OperationLabel(_word(name), kind, part, cost))
     return labels
 
 

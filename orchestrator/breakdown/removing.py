@@ -15,18 +15,18 @@ from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
 from orchestrator.export.lower.removal import Census, census
 from orchestrator.export.lower.source import build_module
 from orchestrator.journal.runs import Run, find_run, runs_root
-from orchestrator.measure.engine import Progress
-from orchestrator.measure.session import Subject, measure
+from orchestrator.measure.engine import ProgressCallback
+from orchestrator.measure.session import ModelSet, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 
 
-def census_of(spec: ExportSpec) -> dict[Kind, Census]:
+def count_parts(spec: ExportSpec) -> dict[Kind, Census]:
     """Parts of a network by kind."""
     return census(*build_module(spec), spec.backend)
 
 
-def removals(spec: ExportSpec, parts: Mapping[Kind, Census]) -> dict[str, ExportSpec]:
+def removal_specs(spec: ExportSpec, parts: Mapping[Kind, Census]) -> dict[str, ExportSpec]:
     """The network, and without each kind that can be removed, by journal id."""
     return {WHOLE: spec} | {
         kind: replace(spec, without=kind) for kind in KINDS if kind in parts and parts[kind].removable
@@ -52,7 +52,7 @@ def measure_removals(
     budget_s: float,
     seed: int,
     self_test: bool = True,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> Attribution:
     """Measure a network and its removals, going on where the run's journal ends.
 
@@ -63,7 +63,7 @@ def measure_removals(
         MeasurementRejectedError: the device is too noisy.
         DeviceError: it is not there, or was lost for good.
     """
-    subject = Subject(dict(files), WHOLE, _digest(files), seed)
+    subject = ModelSet(dict(files), WHOLE, _digest(files), seed)
     measured = measure(
         device,
         variant,

@@ -2,30 +2,76 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from orchestrator.breakdown.attribution import Attribution, by_tracer
-from orchestrator.breakdown.kernels import Kernel, kernels
-from orchestrator.breakdown.labels import labels_of, matched
+from orchestrator.breakdown.labels import label_operations, match_labels
 from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.readiness import Link
+from orchestrator.export.build import export_module
+from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import HelloReply, TracedOperation
+
+SIDE = 512
+"""Of the product's three matrices: each is a MiB, so operands stay in the second cache and its loops are long."""
+
+ROWS, COLUMNS = 4096, 1024
+"""Of what is copied: 16 MiB to another 16, which no second cache holds."""
+
+
+class _Copied(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, ROWS + 1, COLUMNS) -> (1, ROWS, COLUMNS): all but the first row, in one piece."""
+        return x[:, 1:]
+
+
+@dataclass(frozen=True)
+class RooflineKernel:
+    """A model file, and what it does in one execution."""
+
+    file: ModelFile
+    macs: int
+    data_bytes: int
+
+
+def export_kernels(folder: Path) -> tuple[RooflineKernel, RooflineKernel]:
+    """The matrix product and the copy, as XNNPACK programs in `folder`.
+
+    Raises:
+        BlocktimeError: they can't be exported.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        product, square = nn.Linear(SIDE, SIDE, bias=False).eval(), torch.randn(SIDE, SIDE)
+        rows = torch.randn(1, ROWS + 1, COLUMNS)
+    matmul = _made(product, square, folder / "product.pte")
+    copy = _made(_Copied().eval(), rows, folder / "copy.pte")
+    return RooflineKernel(matmul, SIDE**3, 3 * 4 * SIDE**2), RooflineKernel(copy, 0, 2 * 4 * ROWS * COLUMNS)
+
+
+def _made(module: nn.Module, x: Tensor, path: Path) -> ModelFile:
+    export_module(module, (x,), path)
+    return ModelFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
 
 ROUNDS, WARMUP = 40, 5
 """Executions of the network with the tracer and of the one without, in random order; half of each is used."""
 
 
-def why_untraced(hello: HelloReply, variant: Variant) -> str:
+def untraceable_reason(hello: HelloReply, variant: Variant) -> str:
     """Why a variant can't be traced on a device, in one line; empty if it can."""
     runtime = hello.runtimes.get(variant.runtime)
     if variant.runtime != "executorch" or variant.target != "xnnpack":
@@ -35,7 +81,7 @@ def why_untraced(hello: HelloReply, variant: Variant) -> str:
     return ""
 
 
-def trace(device: Device, variant: Variant, artifact: Artifact) -> Attribution:
+def trace_network(device: Device, variant: Variant, artifact: Artifact) -> Attribution:
     """Trace a network beside itself without the tracer, and beside two kernels that tell what the machine reaches.
 
     Raises:
@@ -43,15 +89,15 @@ def trace(device: Device, variant: Variant, artifact: Artifact) -> Attribution:
         AgentError: it can't load or run the network.
         BlocktimeError: the kernels can't be exported.
     """
-    labels = labels_of(artifact)
+    labels = label_operations(artifact)
     with tempfile.TemporaryDirectory() as folder:
-        product, copy = kernels(Path(folder))
+        product, copy = export_kernels(Path(folder))
         samples, operations = _run(
             device, variant, ModelFile(artifact.path, artifact.sha256), (product, copy)
         )
     whole_ms, traced_ms, product_ms, copy_ms = samples
     roof = Roof(1e-6 * product.macs / product_ms, 1e-6 * copy.data_bytes / copy_ms)
-    found, by_name = matched(operations, labels)
+    found, by_name = match_labels(operations, labels)
     notes = [
         f"traced network: {traced_ms:.3f} ms; XNNPACK tells whole microseconds of its operators, cut off: up to "
         f"{1e-3 * sum(operation.call is not None for operation in operations):.3f} ms of "
@@ -76,10 +122,10 @@ def trace(device: Device, variant: Variant, artifact: Artifact) -> Attribution:
 
 
 def _run(
-    device: Device, variant: Variant, network: ModelFile, beside: Sequence[Kernel]
+    device: Device, variant: Variant, network: ModelFile, beside: Sequence[RooflineKernel]
 ) -> tuple[list[float], Sequence[TracedOperation]]:
     """Milliseconds of the network, of it traced and of the kernels, called in random order; its trace."""
-    link = Link(device, variant.runtime, variant.load_options)
+    link = DeviceConnection(device, variant.runtime, variant.load_options)
     files = [network, network, *(kernel.file for kernel in beside)]
     options = [link.options, {**link.options, "trace": True}, *(link.options for _ in beside)]
     try:

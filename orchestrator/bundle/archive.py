@@ -1,7 +1,6 @@
 """A bundle as a file: an uncompressed tar of manifest, plan, script and models, each with its digest.
 
-PROTOCOL.md, "Bundles", defines the format; the agents in Kotlin and Swift read and run it.
-"""
+PROTOCOL.md, "Bundles", defines the format; the agents in Kotlin and Swift read and run it."""
 
 from __future__ import annotations
 
@@ -11,14 +10,16 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from luts.format.errors import InvalidArtifactError, first_problem
 from luts.format.files import check_writable, storage_error
-from luts.format.schema import Sha256, Value
+from luts.format.schema import Name, Sha256, Value
+from orchestrator.plan.plan import Plan, Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.frames import MAX_PAYLOAD_BYTES
 from orchestrator.wire.messages import (
@@ -239,3 +240,55 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: BinaryIO) -> None:
 
 def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
+
+
+SPARE_PASSES = 1
+"""Beyond those of a live run, for batches that do not count: nobody judges them while one can be repeated."""
+
+
+class BundledPlan(Value):
+    """`plan.json` of a bundle.
+
+    Attributes:
+        plan: The models; `model_id` is what `artifacts` knows them by.
+        variant: How they run; without threads the agent's default.
+        policy: By which they are measured.
+        artifacts: Digests of the model files.
+        unexported: Models that could not be exported, with the reason.
+        exporter: The tools that made the files.
+        batches: How many the script has, of which those of later passes may not be needed.
+    """
+
+    plan: Plan
+    variant: str
+    policy: Policy
+    artifacts: dict[str, Sha256]
+    unexported: dict[str, str]
+    exporter: str
+    batches: int
+
+    def to_bytes(self) -> bytes:
+        """As it stands in the bundle."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> BundledPlan:
+        """InvalidArtifactError where it does not fit."""
+        try:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            raise InvalidArtifactError(
+                f"{path}: its plan is not one of this version of bench ({first_problem(error)}); make it again"
+            ) from None
+
+
+def agent_policy(policy: Policy) -> Policy:
+    """A policy as an agent carries it out alone: without a self-test, with a pass to spare."""
+    fewest = policy.min_passes + SPARE_PASSES
+    return replace(policy, self_test=False, min_passes=fewest, max_passes=max(policy.max_passes, fewest))
+
+
+def device_label(model: str) -> Name:
+    """A name for a device that no registry has: `Pixel 42 Pro` is `pixel-42-pro`."""
+    label = "".join(character if character.isascii() and character.isalnum() else "-" for character in model)
+    return "-".join(part for part in label.lower().split("-") if part)[:40] or "unknown"

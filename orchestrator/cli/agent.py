@@ -29,7 +29,7 @@ def agent_command(
     The token is read from BLOCKTIME_TOKEN, or made and printed.
     """
     from orchestrator.agent.agent import TOKEN_VARIABLE
-    from orchestrator.agent.kept import keep_serving
+    from orchestrator.agent.host import serve_with_restarts
     from orchestrator.agent.store import ModelStore
     from orchestrator.devices.host import default_store_dir
 
@@ -38,7 +38,7 @@ def agent_command(
     if TOKEN_VARIABLE not in os.environ:
         say(f"token {token}")
     with contextlib.suppress(KeyboardInterrupt):
-        keep_serving(
+        serve_with_restarts(
             port,
             token,
             models,

@@ -14,8 +14,8 @@ from orchestrator.breakdown.attribution import (
     METHOD_TITLES,
     Attribution,
     Breakdown,
-    Choice,
     Method,
+    MethodChoice,
     NetworkBreakdown,
 )
 from orchestrator.breakdown.roofline import Roof
@@ -51,7 +51,7 @@ def breakdown_command(
     model: NetworksOption = None,
     task: TaskOptions,
     method: Annotated[
-        Choice, typer.Option(help="ExecuTorch's event tracer, removal of each kind, or both.")
+        MethodChoice, typer.Option(help="ExecuTorch's event tracer, removal of each kind, or both.")
     ] = "both",
     variant: VariantOptions,
     budget: BudgetOption = "2m",

@@ -12,7 +12,7 @@ from orchestrator.cli.output import JsonOption, emit_facts, emit_json, shown_pro
 from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import say_how
 from orchestrator.cli.run_options import ProfilingOptions
-from orchestrator.fleet.crew import Limits
+from orchestrator.fleet.crew import FleetLimits
 from orchestrator.fleet.units import parse_classes
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile
@@ -49,7 +49,7 @@ def fleet_command(
     Hosts join with `ray start --address=... --resources='{"pixel8": 2}'`; without RAY_ADDRESS all units are on this
     machine. Lost units cost time, not the run; a run that was cut off goes on: give the same command again.
     """
-    classes, limits = parse_classes(devices), Limits(lease_s=parse_budget(lease, "--lease"))
+    classes, limits = parse_classes(devices), FleetLimits(lease_s=parse_budget(lease, "--lease"))
     target = target_of("", variant, access)
     with shown_progress() as progress:
         profiled = profile_fleet(

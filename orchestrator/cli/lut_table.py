@@ -9,7 +9,7 @@ from luts.format.lut import Lut
 from luts.format.schema import Entry, UnitVariation
 from luts.format.table import Column
 from orchestrator.cli.output import emit_rows, tell
-from orchestrator.journal.conditions import described
+from orchestrator.journal.conditions import describe_conditions
 
 _COLUMNS = [
     Column("key", "block", key=True),
@@ -66,7 +66,7 @@ def provenance(lut: Lut) -> dict[str, str]:
         "runtime": meta.versions.runtime,
         "exporter": meta.versions.exporter,
         "agent": meta.versions.agent,
-        **described(meta),
+        **describe_conditions(meta),
         "created": meta.created,
         "models": f"{fitted} fitted, {heldout_models} held out"
         + (f", {left_out} removals left out that made operations migrate" if left_out else "")

@@ -16,7 +16,7 @@ from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.run_options import ProfilingOptions, RunOptions
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.plan import Policy
-from orchestrator.simulate.compare import Comparison
+from orchestrator.simulate.compare import GroundTruthComparison
 from orchestrator.tasks.plan import plan_profile
 from orchestrator.tasks.profile import Profile, profile
 
@@ -87,7 +87,7 @@ def show_profile(profiled: Profile, as_json: bool) -> None:
     emit_entries(entries)
 
 
-def _truth(truth: Comparison, path: Path) -> str:
+def _truth(truth: GroundTruthComparison, path: Path) -> str:
     heldout = "" if truth.heldout_mape is None else f", held-out MAPE {100 * truth.heldout_mape:.2f} %"
     return (
         f"SIMULATED, truth known ({path}): {100 * truth.covered:.0f} % of {truth.entries} entries' intervals "

@@ -10,7 +10,7 @@ from luts.format.files import storage_error
 from luts.format.table import Column
 from orchestrator.cli.output import emit_json, emit_rows, say, shown_progress, tell
 from orchestrator.cli.output_files import TABLES, output_files, write_table
-from orchestrator.journal.sustained import in_rows
+from orchestrator.journal.sustained import merge_points
 from orchestrator.tasks.networks import Networks
 from orchestrator.tasks.sustained import SustainedRun, measure_sustained
 from orchestrator.tasks.target import Target
@@ -73,7 +73,7 @@ def show_sustained(measured: SustainedRun) -> None:
     """The table, and what it shows in words."""
     rows = [
         asdict(point) | {"minutes": point.start_s / 60, "segment": point.segment + 1}
-        for point in in_rows(measured.points, ROWS)
+        for point in merge_points(measured.points, ROWS)
     ]
     untold = {column.name for column in _COLUMNS if all(row[column.name] is None for row in rows)}
     untold |= {"segment"} if measured.segments == 1 else set()

@@ -21,7 +21,7 @@ from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.agent.store import DEFAULT_MAX_BYTES
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 
 # An agent without native calls imports torch and ExecuTorch: seconds, or a minute from a cold disk.
 START_TIMEOUT_S = 180.0
@@ -116,7 +116,7 @@ class HostDevice:
         while True:
             try:
                 return self._connect_agent()
-            except AgentLost:
+            except AgentLostError:
                 return None
             except AgentError as error:
                 if error.code != "busy" or self._client is None or not self._client.closed:
@@ -128,7 +128,7 @@ class HostDevice:
         try:
             sock = socket.create_connection((LOOPBACK, self._agent_port), timeout=_CONNECT_TIMEOUT_S)
         except OSError as error:
-            raise AgentLost(
+            raise AgentLostError(
                 f"the host agent does not answer: {error}; its log is {self._log_path}", code="agent_silent"
             ) from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

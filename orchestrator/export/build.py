@@ -35,8 +35,7 @@ from orchestrator.export.lower.parity import (
     run_pte,
     run_pte_isolated,
 )
-from orchestrator.export.lower.places import check_paths
-from orchestrator.export.lower.source import build_module, stamp_package, stamp_program
+from orchestrator.export.lower.source import build_module, check_paths, stamp_package, stamp_program
 from orchestrator.export.reuse.fragment import FragmentStore
 
 RunPte = Callable[[bytes, Sequence[Tensor]], list[Tensor]]

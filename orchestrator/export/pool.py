@@ -35,7 +35,7 @@ class ExportFailure:
     unknown: bool = False
 
 
-Progress = Callable[[int, int, Artifact | ExportFailure], None]
+ExportProgress = Callable[[int, int, Artifact | ExportFailure], None]
 """Called after each model with the number of finished models, the number of all, and the result."""
 
 
@@ -62,7 +62,7 @@ def export_many(
     *,
     workers: int | None = None,
     cache: ArtifactCache | None = None,
-    progress: Progress | None = None,
+    progress: ExportProgress | None = None,
     tolerance: float = RELATIVE_TOLERANCE,
 ) -> list[Artifact]:
     """Export all models or raise; arguments as for `export_each`.
@@ -85,7 +85,7 @@ def export_each(
     *,
     workers: int | None = None,
     cache: ArtifactCache | None = None,
-    progress: Progress | None = None,
+    progress: ExportProgress | None = None,
     tolerance: float = RELATIVE_TOLERANCE,
 ) -> list[Artifact | ExportFailure]:
     """Return the exported model (or the failure) of every spec, in order; missing ones are exported by workers.

@@ -16,11 +16,11 @@ from typing import Generic, TypeVar
 from luts.format.errors import BlocktimeError
 from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.fleet.units import OpenUnit, UnfitUnit, Unit
+from orchestrator.fleet.units import OpenUnit, UnfitUnitError, Unit
 from orchestrator.journal.log import MeasurementLog
-from orchestrator.journal.records import BatchRecord, CompanyRecord, MeasurementRejectedError, Record
-from orchestrator.measure.engine import Job
-from orchestrator.measure.readiness import Link
+from orchestrator.journal.records import BatchRecord, InterferenceRecord, MeasurementRejectedError, Record
+from orchestrator.measure.engine import BatchTask
+from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.messages import HelloReply
 
@@ -30,7 +30,7 @@ MAX_LOSSES = 6
 JobT = TypeVar("JobT")
 
 
-class LeaseEnded(Exception):
+class LeaseEndedError(Exception):
     """Whoever writes has no lease any more: it took too long, or the run has ended."""
 
 
@@ -102,7 +102,7 @@ class Leases(Generic[JobT]):
         return lease.number in self._leased
 
     def done(self, lease: Lease[JobT]) -> None:
-        """The job is done. Raises LeaseEnded where it is another's by now."""
+        """The job is done. Raises LeaseEndedError where it is another's by now."""
         with self._changed:
             self._end(lease)
 
@@ -140,7 +140,7 @@ class Leases(Generic[JobT]):
 
         Raises:
             BlocktimeError: one can't be.
-            LeaseEnded: the run was closed.
+            LeaseEndedError: the run was closed.
         """
         with self._changed:
             self._changed.wait_for(
@@ -149,7 +149,7 @@ class Leases(Generic[JobT]):
             if self._error:
                 raise self._error
             if self._closed:
-                raise LeaseEnded
+                raise LeaseEndedError
             return not (self._waiting or self._leased)
 
     def fail(self, error: BlocktimeError) -> None:
@@ -172,7 +172,7 @@ class Leases(Generic[JobT]):
 
     def _end(self, lease: Lease[JobT]) -> None:
         if self._leased.pop(lease.number, None) is None:
-            raise LeaseEnded
+            raise LeaseEndedError
         self._changed.notify_all()
 
     def _again(self, waiting: _Waiting[JobT], why: BlocktimeError | None) -> None:
@@ -206,12 +206,12 @@ class UnitLog(MeasurementLog):
         self._models, self._in_hand, self._leases_lock, self._writes = set(models), in_hand, lock, writes
 
     def append(self, record: Record) -> None:
-        """Write a record. Raises LeaseEnded where another unit may have the job by now."""
-        if isinstance(record, BatchRecord | CompanyRecord):
+        """Write a record. Raises LeaseEndedError where another unit may have the job by now."""
+        if isinstance(record, BatchRecord | InterferenceRecord):
             record = record.model_copy(update={"unit": self.unit})
         with self._leases_lock:
             if not self._writes():
-                raise LeaseEnded
+                raise LeaseEndedError
             super().append(record)
 
     def open_batch(self) -> BatchRecord | None:
@@ -252,7 +252,7 @@ JOIN_S = 30.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class FleetLimits:
     """Patience of a crew, in seconds.
 
     Attributes:
@@ -269,10 +269,10 @@ class Limits:
 
 
 Check = Callable[[str, HelloReply, bool], None]
-"""Told who answers: a unit's serial, its agent's hello, whether clocks are fixed. UnfitUnit where it may not."""
+"""Called with a unit's serial, its agent's hello, and whether clocks are fixed; raises UnfitUnitError."""
 
 
-class Crew:
+class FleetExecutor:
     """Does an engine's jobs on the units of a class; what a lost unit was at goes on on another one.
 
     A unit that is lost, hangs or is busy costs time, not the run: that ends only where no unit is left for long, or
@@ -283,12 +283,12 @@ class Crew:
         self,
         name: str,
         openers: Sequence[OpenUnit],
-        limits: Limits,
+        limits: FleetLimits,
         tell: Callable[[str], None],
         clock_s: Callable[[], float] = time.monotonic,
     ):
         self.name, self.limits, self._openers, self._tell = name, limits, openers, tell
-        self._leases: Leases[Job] = Leases(limits.lease_s, clock_s)
+        self._leases: Leases[BatchTask] = Leases(limits.lease_s, clock_s)
         self._units: dict[int, Unit] = {}
         self._told: dict[int, str] = {}
         self._changed = threading.Condition()
@@ -317,13 +317,13 @@ class Crew:
         """What jobs to come are done on; before the first of them."""
         self._log, self._variant, self._check = log, variant, check
 
-    def share(self, jobs: Sequence[Job]) -> None:
+    def share(self, jobs: Sequence[BatchTask]) -> None:
         """Have all jobs done.
 
         Raises:
             DeviceError: no unit has been there for `deserted_s`.
             BlocktimeError: as a job raised it, on one unit after the other where a unit may be at fault.
-            LeaseEnded: the crew was closed meanwhile.
+            LeaseEndedError: the crew was closed meanwhile.
         """
         self._leases.put(jobs)
         while not self._leases.wait(POLL_S):
@@ -342,7 +342,7 @@ class Crew:
             if thread.is_alive():
                 thread.join(JOIN_S)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> FleetExecutor:
         """Begins to open its units."""
         for thread in self._threads:
             thread.start()
@@ -360,10 +360,10 @@ class Crew:
             try:
                 unit = self._opened(number)
                 self._work(unit)
-            except UnfitUnit as unfit:
+            except UnfitUnitError as unfit:
                 self._out(number, str(unfit))
                 return
-            except LeaseEnded:
+            except LeaseEndedError:
                 self._out(number, "it took too long")
             except BlocktimeError as why:
                 self._out(number, str(why))
@@ -405,7 +405,7 @@ class Crew:
 
     def _work(self, unit: Unit) -> None:
         """One lease after the other; raises what the unit is out for."""
-        link: Link | None = None
+        link: DeviceConnection | None = None
         try:
             while (lease := self._leases.take(unit.serial)) is not None:
                 log = UnitLog(
@@ -424,7 +424,7 @@ class Crew:
                 except DeviceBusyError:
                     self._leases.give_back(lease)
                     self._leases.pause(self.limits.busy_s)
-                except UnfitUnit:
+                except UnfitUnitError:
                     self._leases.give_back(lease)
                     raise
                 except (DeviceError, AgentError, MeasurementRejectedError) as why:
@@ -438,12 +438,12 @@ class Crew:
                 with contextlib.suppress(BlocktimeError, OSError):
                     link.drop()
 
-    def _connected(self, unit: Unit) -> Link:
-        link = Link(unit.device, self._variant.runtime, self._variant.load_options)
+    def _connected(self, unit: Unit) -> DeviceConnection:
+        link = DeviceConnection(unit.device, self._variant.runtime, self._variant.load_options)
         self._check(unit.serial, link.hello(), unit.device.fixed_performance)
         return link
 
-    def _take_away(self, lease: Lease[Job]) -> None:
+    def _take_away(self, lease: Lease[BatchTask]) -> None:
         """A unit that hangs is closed, so that what it is at ends; its batch is anybody's."""
         self._tell(f"{self.name}: {lease.unit} hangs; another unit goes on with its batch")
         with self._changed:

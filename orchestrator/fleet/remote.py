@@ -16,11 +16,12 @@ from orchestrator.devices.common.device import Access, Device, ignore_message, r
 from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.fleet.units import DeviceClass, LocalUnit, OpenUnit, Unit, open_local
 from orchestrator.wire.client import AgentClient, RunResult, file_digest
-from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply, Placement
 
 _CLASSES = {
-    cls.__name__: cls for cls in (DeviceBusyError, AgentLost, DeviceError, UsageError, InvalidArtifactError)
+    cls.__name__: cls
+    for cls in (DeviceBusyError, AgentLostError, DeviceError, UsageError, InvalidArtifactError)
 }
 
 
@@ -141,7 +142,7 @@ class UnitActor:
     @property
     def _client_now(self) -> AgentClient:
         if self._client is None:
-            raise AgentLost("the unit was closed; it is opened again")
+            raise AgentLostError("the unit was closed; it is opened again")
         return self._client
 
 
@@ -217,16 +218,16 @@ class RemoteUnit:
         self._ray.kill(self._actor)
 
     def _ask(self, method: str, *arguments: Any, wait_s: float | None = None) -> Any:
-        """What the actor answers. AgentLost where it has died, or its host has."""
+        """What the actor answers. AgentLostError where it has died, or its host has."""
         try:
             answer = self._ray.get(self._actor.ask.remote(method, *arguments), timeout=wait_s)
         except self._ray.exceptions.GetTimeoutError:
             raise DeviceError(f"its host did not start it within {wait_s:.0f} s; see `ray status`") from None
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
-            raise AgentLost(f"its host failed with {type(cause).__name__}: {cause}; report it") from None
+            raise AgentLostError(f"its host failed with {type(cause).__name__}: {cause}; report it") from None
         except self._ray.exceptions.RayError as error:
-            raise AgentLost(f"its host was lost ({type(error).__name__})") from None
+            raise AgentLostError(f"its host was lost ({type(error).__name__})") from None
         if isinstance(answer, Refused):
             raise answer.error
         return answer

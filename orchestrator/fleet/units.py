@@ -39,7 +39,7 @@ OpenUnit = Callable[[Collection[str]], Unit]
 """Opens a unit whose serial is none of those. DeviceError where there is none, or it can't be reached."""
 
 
-class UnfitUnit(BlocktimeError):
+class UnfitUnitError(BlocktimeError):
     """A unit that is not like the others: its samples can't be in one LUT with theirs."""
 
 

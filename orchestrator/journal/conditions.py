@@ -16,11 +16,11 @@ from luts.format.errors import InvalidArtifactError, first_problem
 from luts.format.schema import LutInputs
 from orchestrator.journal.records import (
     BatchRecord,
-    ChunkRecord,
     EndRecord,
     Header,
     PlacedType,
     Record,
+    RoundsRecord,
     UsageRecord,
 )
 from orchestrator.wire.messages import DeviceState
@@ -30,7 +30,7 @@ HOT_HEADROOM = 0.73
 ThermalManagerService). A Pixel 8 cuts its power budget 8 degrees before severe: from 1 - 8/30 on."""
 
 
-def moved_cap(before: DeviceState, after: DeviceState) -> str:
+def clock_cap_change(before: DeviceState, after: DeviceState) -> str:
     """Which core's highest clock changed between two states, in words; "" where none did."""
     caps = {clock.cpu: clock.max_mhz for clock in before.cpus}
     for clock in after.cpus:
@@ -56,7 +56,7 @@ def throttle_reason(before: DeviceState, after: DeviceState, cores: str = "") ->
     counts = before.throttle_count, after.throttle_count
     if None not in counts and counts[0] != counts[1]:
         return "the processor throttled"
-    if (cap := moved_cap(before, after)) and "throttled" not in after.caveats:
+    if (cap := clock_cap_change(before, after)) and "throttled" not in after.caveats:
         return cap
     elsewhere = {before.cores, after.cores} - {None, cores} if cores else set()
     if elsewhere:
@@ -64,7 +64,7 @@ def throttle_reason(before: DeviceState, after: DeviceState, cores: str = "") ->
     return ""
 
 
-Switched = Literal["on", "off", "both"]
+SwitchState = Literal["on", "off", "both"]
 
 
 @dataclass(frozen=True)
@@ -81,27 +81,27 @@ class Conditions:
     input_buffers: frozenset[str] = field(default_factory=frozenset)
 
     @property
-    def warmth(self) -> Switched | None:
+    def warmth(self) -> SwitchState | None:
         """`keep_warm` in a word."""
         return _word(self.keep_warm)
 
     @property
-    def sustained(self) -> Switched | None:
+    def sustained(self) -> SwitchState | None:
         """`sustained_performance` in a word."""
         return _word(self.sustained_performance)
 
 
-def either(*words: Switched | None) -> Switched | None:
+def combine_switches(*words: SwitchState | None) -> SwitchState | None:
     """Of two parts of a measurement together."""
     known = {word for word in words if word}
     return "both" if len(known) > 1 else next(iter(known), None)
 
 
-def _word(seen: frozenset[bool]) -> Switched | None:
-    return either(*("on" if value else "off" for value in seen))
+def _word(seen: frozenset[bool]) -> SwitchState | None:
+    return combine_switches(*("on" if value else "off" for value in seen))
 
 
-def conditions(records: Iterable[Record]) -> Conditions:
+def read_conditions(records: Iterable[Record]) -> Conditions:
     """The conditions of a journal's kept batches; one that was never judged counts as kept.
 
     Raises:
@@ -110,9 +110,9 @@ def conditions(records: Iterable[Record]) -> Conditions:
     records = list(records)
     rejected = {record.batch for record in records if isinstance(record, EndRecord) and not record.kept}
     states = [
-        state_of(state)
+        parse_state(state)
         for record in records
-        if isinstance(record, ChunkRecord) and not record.rejected and record.batch not in rejected
+        if isinstance(record, RoundsRecord) and not record.rejected and record.batch not in rejected
         for state in (record.state_before, record.state_after)
     ]
     batches = [r for r in records if isinstance(r, BatchRecord) and r.batch not in rejected]
@@ -130,7 +130,7 @@ def _told(values: Iterable[bool | None]) -> frozenset[bool]:
     return frozenset(value for value in values if value is not None)
 
 
-def state_of(document: dict[str, Any]) -> DeviceState:
+def parse_state(document: dict[str, Any]) -> DeviceState:
     """A state out of a journal; InvalidArtifactError where it is not one."""
     try:
         return DeviceState.model_validate(document)
@@ -149,7 +149,7 @@ def _usage_text(usage: Mapping[str, float]) -> str:
     )
 
 
-def described(inputs: LutInputs) -> dict[str, str]:
+def describe_conditions(inputs: LutInputs) -> dict[str, str]:
     """A LUT's conditions for people; nothing of what its device did not tell."""
     both = {"both": "on in some batches, off in others"}
     said = {
@@ -338,18 +338,18 @@ class Usage:
         return "; ".join([*told, *([self.energy_note] if self.energy_note else [])])
 
 
-def usage_of(records: Sequence[Record]) -> Usage:
+def sustained_usage(records: Sequence[Record]) -> Usage:
     """What a sustained run's journal tells. Raises InvalidArtifactError where a state is not one."""
     batches = [record for record in records if isinstance(record, BatchRecord)]
     parts = [
         [
-            (state_of(chunk.state_before), state_of(chunk.state_after), chunk.nanoseconds().size)
+            (parse_state(chunk.state_before), parse_state(chunk.state_after), chunk.nanoseconds().size)
             for chunk in records
-            if isinstance(chunk, ChunkRecord) and not chunk.rejected and chunk.segment == batch.segment
+            if isinstance(chunk, RoundsRecord) and not chunk.rejected and chunk.segment == batch.segment
         ]
         for batch in batches
     ]
-    before = state_of(batches[0].state_before) if batches and batches[0].state_before else None
+    before = parse_state(batches[0].state_before) if batches and batches[0].state_before else None
     memory = memory_use(before, [after for _, after, _ in parts[0]]) if before else None
     states = [[state for chunk in part for state in chunk[:2]] for part in parts if part]
     header = records[0]
@@ -358,19 +358,19 @@ def usage_of(records: Sequence[Record]) -> Usage:
     return Usage(memory, *_energy(states, calls))
 
 
-def usages_of(records: Sequence[Record]) -> dict[str, Usage]:
+def usage_by_model(records: Sequence[Record]) -> dict[str, Usage]:
     """By model, what an ordinary measurement's journal tells; InvalidArtifactError where a state is not one."""
-    return {record.model: usage_alone(record) for record in records if isinstance(record, UsageRecord)}
+    return {record.model: usage_of_record(record) for record in records if isinstance(record, UsageRecord)}
 
 
-def usage_alone(record: UsageRecord) -> Usage:
+def usage_of_record(record: UsageRecord) -> Usage:
     """What a model took while it was alone in an agent.
 
     An agent may have kept what models before this one had, and this one takes that again: its memory is no less
     than what was added to that, as its peak is, and no more than all that the agent has beyond the empty one.
     """
-    empty, before = state_of(record.empty), state_of(record.before)
-    after = [state_of(state) for state in record.after]
+    empty, before = parse_state(record.empty), parse_state(record.before)
+    after = [parse_state(state) for state in record.after]
     added, whole = memory_use(before, after), memory_use(empty, after)
     memory = None
     if added and whole:

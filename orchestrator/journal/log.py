@@ -26,7 +26,6 @@ from orchestrator.journal.conditions import throttle_reason
 from orchestrator.journal.records import (
     BatchRecord,
     ChoiceRecord,
-    ChunkRecord,
     DecisionRecord,
     EndRecord,
     FailureRecord,
@@ -36,6 +35,7 @@ from orchestrator.journal.records import (
     PlacedType,
     PlacementRecord,
     Record,
+    RoundsRecord,
     parse_record,
     timed_visits,
 )
@@ -138,7 +138,7 @@ class _Segment:
     """Chunks of one segment, and what they were last read as: samples and their session."""
 
     parts: list[pa.Table] = field(default_factory=list)
-    waiting: list[tuple[BatchRecord | None, ChunkRecord]] = field(default_factory=list)
+    waiting: list[tuple[BatchRecord | None, RoundsRecord]] = field(default_factory=list)
     samples: pa.Table | None = None
     session: Segment | None = None
 
@@ -164,7 +164,7 @@ class JournalSamples:
             self._opened[record.batch, record.segment] = record
         elif isinstance(record, EndRecord) and not record.kept:
             self._rejected.add(record.batch)
-        elif isinstance(record, ChunkRecord) and not record.rejected:
+        elif isinstance(record, RoundsRecord) and not record.rejected:
             place = record.batch, record.segment
             segment = self._segments.setdefault(place, _Segment())
             segment.waiting.append((self._opened.get(place), record))
@@ -212,7 +212,7 @@ def _with_verdict(samples: pa.Table, kept: bool) -> pa.Table:
     return normalise_samples(samples.append_column("kept", verdict))
 
 
-def _part(batch: BatchRecord | None, chunk: ChunkRecord) -> pa.Table:
+def _part(batch: BatchRecord | None, chunk: RoundsRecord) -> pa.Table:
     """A chunk's samples, without `kept`."""
     if batch is None:
         raise InvalidArtifactError(f"journal: samples of batch {chunk.batch}, which was never opened")
@@ -251,7 +251,7 @@ class MeasurementLog:
         self._journal = Journal(path)
         self.records: list[Record] = []
         self._samples = JournalSamples()
-        self._chunks: dict[int, list[ChunkRecord]] = {}
+        self._chunks: dict[int, list[RoundsRecord]] = {}
         self._rejected_chunks: dict[int, int] = {}
         self._lock = threading.RLock()
         try:
@@ -274,9 +274,9 @@ class MeasurementLog:
     def _take_in(self, record: Record) -> None:
         self.records.append(record)
         self._samples.add(record)
-        if isinstance(record, ChunkRecord) and record.rejected:
+        if isinstance(record, RoundsRecord) and record.rejected:
             self._rejected_chunks[record.batch] = self.rejected_chunks(record.batch) + 1
-        elif isinstance(record, ChunkRecord):
+        elif isinstance(record, RoundsRecord):
             self._chunks.setdefault(record.batch, []).append(record)
 
     def close(self) -> None:
@@ -321,9 +321,9 @@ class MeasurementLog:
                 return batch.model_copy(update={"segment": batch.segment + 1})
         return None
 
-    def decision(self) -> DecisionRecord | None:
+    def self_test_decision(self) -> DecisionRecord | None:
         """What the self-test decided; None before it."""
-        return decision(self.records)
+        return self_test_decision(self.records)
 
     def choices(self) -> list[ChoiceRecord]:
         """Networks that were chosen while measuring, in order."""
@@ -373,7 +373,7 @@ class MeasurementLog:
         return not throttle_reason(first, first)
 
 
-def decision(records: Iterable[Record]) -> DecisionRecord | None:
+def self_test_decision(records: Iterable[Record]) -> DecisionRecord | None:
     """What the self-test decided; None where there was none."""
     return next((record for record in records if isinstance(record, DecisionRecord)), None)
 

@@ -109,7 +109,7 @@ class BatchRecord(_Record):
     unit: Unit = ""
 
 
-class ChunkRecord(_Record):
+class RoundsRecord(_Record):
     """Some rounds of a batch. `order[r][v]` is the slot that round `first_round + r` visits at position v;
     `ns` is the base64 of little-endian int64 nanoseconds, round by round. Of the visits of a slot in a row, the
     first `settle_runs` are not samples. `warmed` is None where the agent does not warm up by time. `rejected` says
@@ -168,7 +168,7 @@ class UsageRecord(_Record):
     calls: Annotated[int, Field(ge=1, le=1 << 31)]
 
 
-class CompanyRecord(_Record):
+class InterferenceRecord(_Record):
     """A part of the self-test: visits to the reference (index 0) and others, of so many loaded models; `unit` as in
     batches.
 
@@ -236,11 +236,11 @@ class ChoiceRecord(_Record):
 Record = (
     Header
     | BatchRecord
-    | ChunkRecord
+    | RoundsRecord
     | EndRecord
     | FailureRecord
     | PlacementRecord
-    | CompanyRecord
+    | InterferenceRecord
     | UsageRecord
     | DecisionRecord
     | ChoiceRecord
@@ -259,7 +259,7 @@ def parse_record(document: dict[str, Any]) -> Record:
 
 
 def pack_nanoseconds(samples: np.ndarray) -> str:
-    """The text form of `ChunkRecord.ns`."""
+    """The text form of `RoundsRecord.ns`."""
     return base64.b64encode(np.ascontiguousarray(samples, dtype="<i8").tobytes()).decode()
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from luts.estimate.statistics import Percentiles, percentiles
-from orchestrator.journal.conditions import state_of
-from orchestrator.journal.records import ChunkRecord, Record
+from orchestrator.journal.conditions import parse_state
+from orchestrator.journal.records import Record, RoundsRecord
 from orchestrator.wire.messages import DeviceState
 
 _HEAT = ("nominal", "fair", "serious", "critical")
 
 
 @dataclass(frozen=True)
-class Point:
+class SustainedPoint:
     """A chunk of calls; what the device does not tell is None.
 
     Attributes:
@@ -43,12 +43,12 @@ class Point:
     cap_mhz: float | None
 
 
-def points_of(records: Iterable[Record]) -> list[Point]:
+def sustained_points(records: Iterable[Record]) -> list[SustainedPoint]:
     """The chunks of a journal in order of time. Raises InvalidArtifactError where a state is not one."""
-    points: list[Point] = []
+    points: list[SustainedPoint] = []
     origin_ns = 0
     for chunk in _chunks(records):
-        before, after = state_of(chunk.state_before), state_of(chunk.state_after)
+        before, after = parse_state(chunk.state_before), parse_state(chunk.state_after)
         if not points:
             origin_ns = before.uptime_ns
         elif before.uptime_ns - origin_ns < 1e9 * points[-1].end_s:
@@ -57,15 +57,15 @@ def points_of(records: Iterable[Record]) -> list[Point]:
     return points
 
 
-def all_percentiles(records: Iterable[Record]) -> Percentiles:
+def sustained_percentiles(records: Iterable[Record]) -> Percentiles:
     """Of all calls of a sustained run; the chunks are what differs like loads do elsewhere."""
     return percentiles([chunk.nanoseconds().ravel() / 1e6 for chunk in _chunks(records)])
 
 
-def in_rows(points: Sequence[Point], most: int) -> list[Point]:
+def merge_points(points: Sequence[SustainedPoint], most: int) -> list[SustainedPoint]:
     """At most so many points, each of neighbours in one segment: medians of times, the worst of heat and clock."""
     size = -(-len(points) // most)
-    rows: list[list[Point]] = []
+    rows: list[list[SustainedPoint]] = []
     for point in points:
         if not rows or len(rows[-1]) == size or rows[-1][0].segment != point.segment:
             rows.append([])
@@ -73,11 +73,11 @@ def in_rows(points: Sequence[Point], most: int) -> list[Point]:
     return [_together(row) for row in rows]
 
 
-def _chunks(records: Iterable[Record]) -> list[ChunkRecord]:
-    return [record for record in records if isinstance(record, ChunkRecord)]
+def _chunks(records: Iterable[Record]) -> list[RoundsRecord]:
+    return [record for record in records if isinstance(record, RoundsRecord)]
 
 
-def _point(chunk: ChunkRecord, before: DeviceState, after: DeviceState, origin_ns: int) -> Point:
+def _point(chunk: RoundsRecord, before: DeviceState, after: DeviceState, origin_ns: int) -> SustainedPoint:
     ms = chunk.nanoseconds().ravel() / 1e6
     p50, p90 = (float(value) for value in np.percentile(ms, (50, 90)))
     states = [state for state in (before.thermal_state, after.thermal_state) if state]
@@ -85,7 +85,7 @@ def _point(chunk: ChunkRecord, before: DeviceState, after: DeviceState, origin_n
         (cpu.max_mhz or 0.0, cpu) for cpu in after.cpus if cpu.mhz is not None or cpu.max_mhz is not None
     ]
     fastest = max(clocks, key=lambda clock: clock[0])[1] if clocks else None
-    return Point(
+    return SustainedPoint(
         segment=chunk.segment,
         start_s=(before.uptime_ns - origin_ns) / 1e9,
         end_s=(after.uptime_ns - origin_ns) / 1e9,
@@ -100,12 +100,12 @@ def _point(chunk: ChunkRecord, before: DeviceState, after: DeviceState, origin_n
     )
 
 
-def _together(row: Sequence[Point]) -> Point:
+def _together(row: Sequence[SustainedPoint]) -> SustainedPoint:
     def told(name: str) -> list[float]:
         return [value for point in row if (value := getattr(point, name)) is not None]
 
     states = [point.thermal_state for point in row if point.thermal_state]
-    return Point(
+    return SustainedPoint(
         segment=row[0].segment,
         start_s=row[0].start_s,
         end_s=row[-1].end_s,
@@ -189,7 +189,7 @@ class Slowdown:
         return "nothing that the device tells explains it, another program may have"
 
 
-def slowdown(points: Sequence[Point]) -> Slowdown:
+def slowdown(points: Sequence[SustainedPoint]) -> Slowdown:
     """What the points of a sustained run, at least one, show."""
     medians = np.array([point.p50_ms for point in points])
     spent_s = np.array([point.end_s - point.start_s for point in points])
@@ -219,7 +219,7 @@ def _noise(medians: np.ndarray) -> float:
     return 1.4826 * float(np.median(steps)) / float(np.sqrt(2)) if len(steps) else 0.0
 
 
-def _signs(points: Sequence[Point]) -> list[str]:
+def _signs(points: Sequence[SustainedPoint]) -> list[str]:
     signs = []
     for state in ("critical", "serious", "fair"):
         if hot := next((point for point in points if point.thermal_state == state), None):

@@ -13,23 +13,23 @@ from typing import Literal, Protocol
 from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.ratios import AA_MEMORY, AaInterval, RatioEstimates
 from luts.estimate.statistics import MIN_ROUNDS
-from orchestrator.journal.conditions import moved_cap
+from orchestrator.journal.conditions import clock_cap_change
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import (
     BatchRecord,
     ChoiceRecord,
-    ChunkRecord,
     EndRecord,
     FailureRecord,
     MeasurementRejectedError,
     PlacementRecord,
+    RoundsRecord,
     pack_nanoseconds,
 )
 from orchestrator.measure.readiness import (
     MEMORY_WAIT_S,
     WAIT_S,
     DeadlyModels,
-    Link,
+    DeviceConnection,
     MemoryWait,
     ReferenceFailedError,
     cool_down,
@@ -38,7 +38,7 @@ from orchestrator.measure.readiness import (
 )
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile, RunResult
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLostError
 from orchestrator.wire.messages import LoadReply
 
 
@@ -72,16 +72,16 @@ def round_orders(
     return orders
 
 
-def chunk_record(
+def rounds_record(
     batch: BatchRecord,
     first_round: int,
     settle_runs: int,
     order: Sequence[Sequence[int]],
     result: RunResult,
     rejected: str = "",
-) -> ChunkRecord:
+) -> RoundsRecord:
     """Some rounds of a batch as the log takes them."""
-    return ChunkRecord(
+    return RoundsRecord(
         batch=batch.batch,
         segment=batch.segment,
         first_round=first_round,
@@ -95,7 +95,7 @@ def chunk_record(
     )
 
 
-def judge(log: MeasurementLog, batch: int, cut_off: str = "") -> EndRecord:
+def accept_or_reject(log: MeasurementLog, batch: int, cut_off: str = "") -> EndRecord:
     """Keep the batch, unless the device throttled in it or its two references disagree; the verdict is in the log.
 
     `cut_off` says why it was never finished, which rejects it too.
@@ -140,7 +140,7 @@ class BatchRunner:
 
     def __init__(
         self,
-        link: Link,
+        link: DeviceConnection,
         files: Mapping[str, ModelFile],
         log: MeasurementLog,
         policy: Policy,
@@ -158,7 +158,7 @@ class BatchRunner:
         on: it costs the batch that it was in.
 
         Raises:
-            AgentLost: the device was lost more than `max_reconnects` times; what was measured is in the log.
+            AgentLostError: the device was lost more than `max_reconnects` times; what was measured is in the log.
             ReferenceFailedError: the reference itself can't be measured on this device.
             MeasurementRejectedError: there is no memory for the reference.
         """
@@ -170,14 +170,14 @@ class BatchRunner:
                 if not self._done(batch):
                     cool_down(self.link, self.policy.cooling_s, self._tell)
                     self._measure(batch)
-                end = judge(self.log, batch.batch)
+                end = accept_or_reject(self.log, batch.batch)
                 if self.log.throttled(batch.batch):
                     time.sleep(self.policy.cooling_s)
                 return end
             except _ModelFailed as failed:
                 if not (failed.no_memory and self._memory_may_come(memory, failed)):
                     self._note_failure(failed.model, failed.reason)
-            except AgentLost:
+            except AgentLostError:
                 self.link.drop()
                 losses += 1
                 if losses > self.policy.max_reconnects:
@@ -280,7 +280,7 @@ class BatchRunner:
         )
         # After that many, the batch is rejected with its last chunk, and the device gets a pause.
         again = self.log.rejected_chunks(batch.batch) < self.policy.max_attempts
-        moved = moved_cap(result.state_before, result.state_after)
+        moved = clock_cap_change(result.state_before, result.state_after)
         if moved and "throttled" in self.link.device.allow:
             caveats = sorted({*result.state_after.caveats, "throttled"})
             after = result.state_after.model_copy(update={"caveats": caveats})
@@ -288,7 +288,7 @@ class BatchRunner:
         rejected = moved if again else ""
         if rejected:
             self._tell(f"repeating {len(order)} rounds, {rejected}")
-        self.log.append(chunk_record(batch, first_round, self.policy.settle_runs, order, result, rejected))
+        self.log.append(rounds_record(batch, first_round, self.policy.settle_runs, order, result, rejected))
 
     def _done(self, batch: BatchRecord) -> bool:
         """Enough rounds: the most allowed, or some load of every model narrow enough."""
@@ -300,14 +300,14 @@ class BatchRunner:
         return narrow >= set(batch.slots) - {self.log.header.reference_id}
 
 
-Progress = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Called with what goes on, steps done and steps in all."""
 
-PredictionWidth = Callable[[LatencyEstimates], float | None]
+PredictionHalfWidth = Callable[[LatencyEstimates], float | None]
 """Relative half-width of predictions, given what all samples so far say; None where none can be told."""
 
 
-class Further(Protocol):
+class AdaptivePlanner(Protocol):
     """Chooses networks while measuring; what it chose stands in the journal, and it takes that in again."""
 
     def choose(
@@ -319,44 +319,44 @@ class Further(Protocol):
         """Files of networks that were chosen, now or before a run was cut off."""
 
 
-Ending = Literal["narrow", "predictions", "budget", "passes"]
+StopReason = Literal["narrow", "predictions", "budget", "passes"]
 """Why measuring ended: every model is narrow, predictions are, the time is up, or all passes are made."""
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchTask:
     """Models to measure beside each other, on one unit; `do` goes on where an earlier try of it was stopped."""
 
     models: tuple[str, ...]
-    do: Callable[[Link, MeasurementLog], None]
+    do: Callable[[DeviceConnection, MeasurementLog], None]
 
 
-class Crew(Protocol):
+class DeviceExecutor(Protocol):
     """Who measures: one device, or units of a fleet."""
 
-    def share(self, jobs: Sequence[Job]) -> None:
+    def share(self, jobs: Sequence[BatchTask]) -> None:
         """Do all of them, each on one unit; returns when the last is done, and raises what a job raises."""
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleDevice:
     """One device, which does one job after the other."""
 
-    link: Link
+    link: DeviceConnection
     log: MeasurementLog
 
-    def share(self, jobs: Sequence[Job]) -> None:
+    def share(self, jobs: Sequence[BatchTask]) -> None:
         """In their order."""
         for job in jobs:
             job.do(self.link, self.log)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EngineResult:
     """What all samples say, why measuring ended, and the last width of predictions (None: not asked for)."""
 
     estimation: LatencyEstimates
-    ending: Ending
+    ending: StopReason
     prediction_half_width: float | None = None
 
 
@@ -378,15 +378,15 @@ class Engine:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: DeviceExecutor,
         files: Mapping[str, ModelFile],
         models: Sequence[str],
         log: MeasurementLog,
         policy: Policy,
         seed: int,
-        progress: Progress,
-        prediction_width: PredictionWidth | None = None,
-        further: Further | None = None,
+        progress: ProgressCallback,
+        prediction_width: PredictionHalfWidth | None = None,
+        further: AdaptivePlanner | None = None,
     ):
         self._at_first = [model for model in models if model != log.header.reference_id]
         self.models = list(self._at_first)
@@ -397,7 +397,7 @@ class Engine:
         for choice in log.choices() if further else ():
             self._take(choice)
 
-    def run(self, budget_s: float) -> Outcome:
+    def run(self, budget_s: float) -> EngineResult:
         """Measure; the first `min_passes` are made whatever the budget says.
 
         Passes that only more calls are wanted of have longer batches: their loads tell little more, and take time.
@@ -407,7 +407,7 @@ class Engine:
 
         Raises:
             MeasurementRejectedError: one batch was rejected `max_attempts` times.
-            AgentLost: the device went away and stayed away.
+            AgentLostError: the device went away and stayed away.
         """
         start_s = time.monotonic()
         for pass_index in itertools.count():
@@ -440,7 +440,7 @@ class Engine:
                 first, models = choice.pass_index, [chosen.model for chosen in choice.models]
         return first, models
 
-    def _chosen(self, pass_index: int, outcome: Outcome) -> bool:
+    def _chosen(self, pass_index: int, outcome: EngineResult) -> bool:
         """Whether there are more networks from this pass on: not where predictions are narrow."""
         if self._further is None:
             return False
@@ -470,14 +470,14 @@ class Engine:
             if model not in failed
         )
 
-    def _look(self) -> Outcome:
+    def _look(self) -> EngineResult:
         """Where measuring stands after a pass; the ending is `passes` where nothing is narrow yet."""
         estimation = self.log.estimation()
         if self._narrow(estimation.ratios):
-            return Outcome(estimation, "narrow")
+            return EngineResult(estimation, "narrow")
         width = self._prediction_width(estimation) if self._prediction_width else None
         narrow = width is not None and width <= self.policy.heldout_half_width
-        return Outcome(estimation, "predictions" if narrow else "passes", width)
+        return EngineResult(estimation, "predictions" if narrow else "passes", width)
 
     def _narrow(self, estimates: RatioEstimates) -> bool:
         widths = [(ratio.high - ratio.low) / 2 for ratio in estimates.ratios.values()]
@@ -487,12 +487,12 @@ class Engine:
         groups, done = self._groups(pass_index), itertools.count(1)
         what = f"pass {pass_index + 1}: measuring"
 
-        def job(group: int, models: list[str]) -> Job:
-            def do(link: Link, log: MeasurementLog) -> None:
+        def job(group: int, models: list[str]) -> BatchTask:
+            def do(link: DeviceConnection, log: MeasurementLog) -> None:
                 self._until_kept(link, log, pass_index, group, models)
                 self._progress(what, next(done), len(groups))
 
-            return Job(tuple(models), do)
+            return BatchTask(tuple(models), do)
 
         self._progress(what, 0, len(groups))
         self._crew.share([job(group, models) for group, models in enumerate(groups)])
@@ -507,7 +507,7 @@ class Engine:
         return pass_groups(models, self.seed, pass_index, self.policy.batch_models)
 
     def _until_kept(
-        self, link: Link, log: MeasurementLog, pass_index: int, group: int, models: list[str]
+        self, link: DeviceConnection, log: MeasurementLog, pass_index: int, group: int, models: list[str]
     ) -> None:
         """Measure them side by side, in parts where the device does not stay cool for all of them."""
         runner = BatchRunner(

@@ -11,11 +11,11 @@ from orchestrator.devices.common.device import Device
 from orchestrator.journal.conditions import HOT_HEADROOM
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.wire.client import AgentClient, ModelFile, RunResult
-from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 from orchestrator.wire.messages import Battery, DeviceState, HelloReply, LoadReply
 
 
-class Link:
+class DeviceConnection:
     """Keeps one greeted client to `device`; `drop` after a loss, the next use connects again."""
 
     def __init__(self, device: Device, runtime: str, options: Mapping[str, bool | int | str]):
@@ -76,7 +76,7 @@ def may_pass(state: DeviceState) -> bool:
     )
 
 
-def cool_down(link: Link, limit_s: float, tell: Callable[[str], None]) -> None:
+def cool_down(link: DeviceConnection, limit_s: float, tell: Callable[[str], None]) -> None:
     """Waits while the device is too warm to begin a batch, for `limit_s` at most: it may be warm for long.
 
     Not where it is to be measured although it throttles.
@@ -97,7 +97,7 @@ def _is_low(battery: Battery) -> bool:
 
 
 def run_when_ready(
-    link: Link,
+    link: DeviceConnection,
     handles: Sequence[int],
     order: Sequence[Sequence[int]],
     warmup: int,
@@ -130,7 +130,7 @@ def run_when_ready(
         _sleep(_SHOW_S if state.foreground is False and _shown(link) else _POLL_S)
 
 
-def _shown(link: Link) -> bool:
+def _shown(link: DeviceConnection) -> bool:
     """Whether the app could be brought to the front."""
     try:
         link.device.bring_to_front()
@@ -184,7 +184,7 @@ def refusal(error: AgentError) -> str:
 class DeadlyModels:
     """Finds which models take the agent down, from one batch's deaths."""
 
-    def __init__(self, link: Link, files: Mapping[str, ModelFile], tell: Callable[[str], None]):
+    def __init__(self, link: DeviceConnection, files: Mapping[str, ModelFile], tell: Callable[[str], None]):
         self._link, self._files, self._tell = link, files, tell
         self._deaths = 0
 
@@ -199,7 +199,7 @@ class DeadlyModels:
             in_hand: The one that was being loaded; empty where none was.
 
         Raises:
-            AgentLost: the device went away and stayed away.
+            AgentLostError: the device went away and stayed away.
         """
         self._deaths += 1
         if in_hand:
@@ -224,7 +224,7 @@ class DeadlyModels:
         return {model: reason for model, reason in reasons.items() if reason}
 
 
-def _fails(link: Link, file: ModelFile) -> str:
+def _fails(link: DeviceConnection, file: ModelFile) -> str:
     starts = link.device.agent_starts
     for _ in range(_TRIES):
         link.hello()
@@ -234,7 +234,7 @@ def _fails(link: Link, file: ModelFile) -> str:
             link.client.unload(loaded.handle)
         except AgentError as error:
             return refusal(error)
-        except AgentLost:
+        except AgentLostError:
             link.drop()
             link.hello()
             continue

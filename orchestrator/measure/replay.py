@@ -22,7 +22,7 @@ from orchestrator.bundle.journal import (
     RunRecord,
 )
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.journal.conditions import HOT_HEADROOM, moved_cap
+from orchestrator.journal.conditions import HOT_HEADROOM, clock_cap_change
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import (
     BatchRecord,
@@ -31,15 +31,22 @@ from orchestrator.journal.records import (
     MeasurementRejectedError,
     PlacementRecord,
 )
-from orchestrator.measure.engine import Outcome, chunk_record, judge, load_order, pass_groups, round_orders
+from orchestrator.measure.engine import (
+    EngineResult,
+    accept_or_reject,
+    load_order,
+    pass_groups,
+    round_orders,
+    rounds_record,
+)
 from orchestrator.measure.readiness import COOL_HEADROOM, ReferenceFailedError
-from orchestrator.measure.session import Measurement, Subject, check_runtime, identity_of, measurement_of
+from orchestrator.measure.session import Measurement, ModelSet, check_runtime, make_identity, make_measurement
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.messages import HelloReply, LoadReply
 
 
-def script_of(
-    subject: Subject,
+def make_script(
+    subject: ModelSet,
     variant: Variant,
     policy: Policy,
     budget_s: float,
@@ -122,7 +129,7 @@ class Replay:
         name: str,
         path: Path,
         records: Sequence[BundleRecord],
-        subject: Subject,
+        subject: ModelSet,
         variant: Variant,
         policy: Policy,
     ):
@@ -141,7 +148,7 @@ class Replay:
             ReferenceFailedError: the device refused the reference.
             MeasurementRejectedError: too few batches count.
         """
-        identity = identity_of(self.hello, self._variant, self._subject, self._policy, False)
+        identity = make_identity(self.hello, self._variant, self._subject, self._policy, False)
         header = Header(
             identity=identity,
             reference_id=self._subject.reference_id,
@@ -158,7 +165,7 @@ class Replay:
             self._leave_out_rare(log)
             last = self._records[-1]
             ending = last.ended if isinstance(last, BundleEnd) else "passes"
-            return measurement_of(self.hello, log, Outcome(log.estimation(), ending))
+            return make_measurement(self.hello, log, EngineResult(log.estimation(), ending))
 
     def _same_device(self, variant: Variant) -> HelloReply:
         """Who answered first; MeasurementRejectedError where somebody else did later."""
@@ -172,7 +179,9 @@ class Replay:
             )
         if any(variant.runtime not in hello.runtimes for hello in hellos):
             check_runtime(self._name, hellos[0], variant)
-        first, *others = (identity_of(hello, variant, self._subject, self._policy, False) for hello in hellos)
+        first, *others = (
+            make_identity(hello, variant, self._subject, self._policy, False) for hello in hellos
+        )
         changed = [line for other in others for line in first.differences(other)]
         if changed:
             raise MeasurementRejectedError(
@@ -239,7 +248,7 @@ class Replay:
             else ""
         )
         moved = log.rejected_chunks(batch.batch) and few
-        judge(log, batch.batch, attempt.ended or ("a clock's cap moved" if moved else few))
+        accept_or_reject(log, batch.batch, attempt.ended or ("a clock's cap moved" if moved else few))
 
     def _run(self, log: MeasurementLog, batch: BatchRecord, slots: Sequence[int], run: RunRecord) -> None:
         try:
@@ -248,9 +257,9 @@ class Replay:
         except ValueError as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise self._invalid(problem) from None
-        rejected = moved_cap(result.state_before, result.state_after)
+        rejected = clock_cap_change(result.state_before, result.state_after)
         first_round, settle_runs = log.rounds(batch.batch), self._policy.settle_runs
-        log.append(chunk_record(batch, first_round, settle_runs, order, result, rejected))
+        log.append(rounds_record(batch, first_round, settle_runs, order, result, rejected))
 
     def _note_placements(
         self, log: MeasurementLog, models: Sequence[str], replies: Sequence[LoadReply]

@@ -14,23 +14,30 @@ from luts.estimate.ratios import RatioEstimates
 from luts.format.errors import UsageError
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
-from orchestrator.journal.conditions import Conditions, LoadTimes, Usage, conditions, load_times, usages_of
+from orchestrator.journal.conditions import (
+    Conditions,
+    LoadTimes,
+    Usage,
+    load_times,
+    read_conditions,
+    usage_by_model,
+)
 from orchestrator.journal.log import MeasurementLog, policy_in_effect
 from orchestrator.journal.records import Header, Identity, PlacedType
-from orchestrator.measure.company import CompanyTest
 from orchestrator.measure.engine import (
-    Alone,
-    Crew,
-    Ending,
+    AdaptivePlanner,
+    BatchTask,
+    DeviceExecutor,
     Engine,
-    Further,
-    Job,
-    Outcome,
-    PredictionWidth,
-    Progress,
+    EngineResult,
+    PredictionHalfWidth,
+    ProgressCallback,
+    SingleDevice,
+    StopReason,
 )
-from orchestrator.measure.readiness import Link
-from orchestrator.measure.usage import note_usage
+from orchestrator.measure.interference import InterferenceTest
+from orchestrator.measure.readiness import DeviceConnection
+from orchestrator.measure.sustained import record_usage
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.messages import HelloReply
@@ -40,7 +47,7 @@ _DELEGATES = {"xnnpack": "XnnpackBackend", "vulkan": "VulkanBackend", "coreml": 
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelSet:
     """What is measured: models by id with their files, the reference among them, and a name for the set."""
 
     files: Mapping[str, ModelFile]
@@ -73,7 +80,7 @@ class Measurement:
     loads: Mapping[str, LoadTimes]
     conditions: Conditions
     placements: Mapping[str, Sequence[PlacedType]]
-    ending: Ending
+    ending: StopReason
     prediction_half_width: float | None
     policy: Mapping[str, int | float | str]
     usages: Mapping[str, Usage]
@@ -95,8 +102,8 @@ class Measurement:
         return scale * math.exp(ratio.log_ratio), scale * math.exp(ratio.low), scale * math.exp(ratio.high)
 
 
-def identity_of(
-    hello: HelloReply, variant: Variant, subject: Subject, policy: Policy, fixed_performance: bool
+def make_identity(
+    hello: HelloReply, variant: Variant, subject: ModelSet, policy: Policy, fixed_performance: bool
 ) -> Identity:
     """What must stay the same for a journal to go on."""
     runtimes = dict.fromkeys([variant.runtime, *(f.runtime for f in subject.files.values() if f.runtime)])
@@ -181,15 +188,15 @@ def default_threads(hello: HelloReply, variant: Variant) -> Variant:
 def measure(
     device: Device,
     variant: Variant,
-    subject: Subject,
+    subject: ModelSet,
     journal: Path,
     policy: Policy,
     *,
     models: Sequence[str] | None = None,
     budget_s: float,
-    progress: Progress,
-    prediction_width: PredictionWidth | None = None,
-    further: Further | None = None,
+    progress: ProgressCallback,
+    prediction_width: PredictionHalfWidth | None = None,
+    further: AdaptivePlanner | None = None,
     usage_of: Sequence[str] = (),
 ) -> Measurement:
     """Measure the subject's models on a device, going on where the journal ends.
@@ -203,15 +210,15 @@ def measure(
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
         ReferenceFailedError: the device can't run the reference model.
     """
-    link = Link(device, variant.runtime, variant.load_options)
+    link = DeviceConnection(device, variant.runtime, variant.load_options)
     hello = link.hello()
     check_runtime(device.name, hello, variant)
-    header = header_of(hello, variant, subject, policy, device.fixed_performance)
+    header = make_header(hello, variant, subject, policy, device.fixed_performance)
     try:
         with MeasurementLog(journal, header) as log:
-            note_usage(link, subject.files, log, policy, usage_of, lambda said: progress(said, 0, 0))
-            return measure_by(
-                Alone(link, log),
+            record_usage(link, subject.files, log, policy, usage_of, lambda said: progress(said, 0, 0))
+            return measure_with(
+                SingleDevice(link, log),
                 log,
                 hello,
                 subject,
@@ -226,12 +233,12 @@ def measure(
         link.drop()
 
 
-def header_of(
-    hello: HelloReply, variant: Variant, subject: Subject, policy: Policy, fixed_performance: bool
+def make_header(
+    hello: HelloReply, variant: Variant, subject: ModelSet, policy: Policy, fixed_performance: bool
 ) -> Header:
     """What a journal that is begun now begins with."""
     return Header(
-        identity=identity_of(hello, variant, subject, policy, fixed_performance),
+        identity=make_identity(hello, variant, subject, policy, fixed_performance),
         reference_id=subject.reference_id,
         seed=subject.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -239,18 +246,18 @@ def header_of(
     )
 
 
-def measure_by(
-    crew: Crew,
+def measure_with(
+    crew: DeviceExecutor,
     log: MeasurementLog,
     hello: HelloReply,
-    subject: Subject,
+    subject: ModelSet,
     policy: Policy,
     *,
     models: Sequence[str] | None = None,
     budget_s: float,
-    progress: Progress,
-    prediction_width: PredictionWidth | None = None,
-    further: Further | None = None,
+    progress: ProgressCallback,
+    prediction_width: PredictionHalfWidth | None = None,
+    further: AdaptivePlanner | None = None,
 ) -> Measurement:
     """Let a crew do what the log has not yet: the self-test, then passes; `hello` is that of one of its devices.
 
@@ -265,23 +272,23 @@ def measure_by(
     engine = Engine(
         crew, subject.files, chosen, log, policy, subject.seed, progress, prediction_width, further
     )
-    return measurement_of(hello, log, engine.run(budget_s))
+    return make_measurement(hello, log, engine.run(budget_s))
 
 
 def _self_tested(
-    crew: Crew, subject: Subject, models: Sequence[str], policy: Policy, progress: Progress
+    crew: DeviceExecutor, subject: ModelSet, models: Sequence[str], policy: Policy, progress: ProgressCallback
 ) -> Policy:
     decided = [policy]
 
-    def do(link: Link, log: MeasurementLog) -> None:
-        test = CompanyTest(link, subject.files, log, policy, lambda said: progress(said, 0, 0))
+    def do(link: DeviceConnection, log: MeasurementLog) -> None:
+        test = InterferenceTest(link, subject.files, log, policy, lambda said: progress(said, 0, 0))
         decided.append(test.decide(models))
 
-    crew.share([Job(tuple(models), do)])
+    crew.share([BatchTask(tuple(models), do)])
     return decided[-1]
 
 
-def measurement_of(hello: HelloReply, log: MeasurementLog, outcome: Outcome) -> Measurement:
+def make_measurement(hello: HelloReply, log: MeasurementLog, outcome: EngineResult) -> Measurement:
     """What came out, from the log of a measurement that ended."""
     verdicts = [end.kept for end in log.ends().values()]
     return Measurement(
@@ -292,10 +299,10 @@ def measurement_of(hello: HelloReply, log: MeasurementLog, outcome: Outcome) -> 
         batches_rejected=len(verdicts) - sum(verdicts),
         failures=log.failures(),
         loads=load_times(log.records),
-        conditions=conditions(log.records),
+        conditions=read_conditions(log.records),
         placements=log.placements(),
         ending=outcome.ending,
         prediction_half_width=outcome.prediction_half_width,
-        policy=policy_in_effect(log.header, log.decision()),
-        usages=usages_of(log.records),
+        policy=policy_in_effect(log.header, log.self_test_decision()),
+        usages=usage_by_model(log.records),
     )

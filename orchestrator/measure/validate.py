@@ -25,8 +25,8 @@ MAX_JSON_BYTES = 64 << 20
 """Room for as many comparisons as are allowed, with architectures of common size."""
 
 
-class Compared(Value):
-    """One architecture (canonical JSON), predicted and measured with intervals, as `compare` has them.
+class LatencyComparison(Value):
+    """One architecture (canonical JSON), predicted and measured with intervals, as `compare_latencies` has them.
 
     `percentiles` are of single calls in ms as they ran that day; None in files of before.
     """
@@ -70,7 +70,7 @@ class Validation(Value):
     lut: str = Field(max_length=4096)
     device: str = Field(max_length=4096)
     measured: Literal["measured", "simulated"]
-    comparisons: tuple[Compared, ...] = Field(min_length=1, max_length=MAX_COMPARISONS)
+    comparisons: tuple[LatencyComparison, ...] = Field(min_length=1, max_length=MAX_COMPARISONS)
     mape: Annotated[float, Field(ge=0)]
     max_error: Annotated[float, Field(ge=0)]
     within_2: Fraction
@@ -118,9 +118,9 @@ class Validation(Value):
         return read_json(path, cls, MAX_JSON_BYTES, "run bench validate again")
 
 
-def compare(
+def compare_latencies(
     model: LatencyModel, archs: Sequence[Arch], measurement: Measurement, reference_ms: float | None
-) -> list[Compared]:
+) -> list[LatencyComparison]:
     """Predictions beside measurements, these in ms of a LUT's reference.
 
     Without `reference_ms`, where the LUT is another device's, in those of the measured one as it was that day, with
@@ -134,7 +134,7 @@ def compare(
         if reference_ms is None:
             low, high = measurement.reference.widen(ms, low, high)
         rows.append(
-            Compared(
+            LatencyComparison(
                 arch=arch.to_json(),
                 predicted_ms=predicted.ms,
                 predicted_low=predicted.low,
@@ -148,8 +148,8 @@ def compare(
     return rows
 
 
-def summarise(
-    name: str, device: str, lut: Lut, comparisons: Sequence[Compared], measurement: Measurement
+def summarise_validation(
+    name: str, device: str, lut: Lut, comparisons: Sequence[LatencyComparison], measurement: Measurement
 ) -> Validation:
     """Errors, order and coverage over all comparisons; `name` is the LUT's."""
     truth = [c.measured_ms for c in comparisons]

@@ -48,7 +48,7 @@ class Swap:
         return max(len(self.gone), len(self.come))
 
 
-def swaps(space: Space, base: Arch) -> Iterator[Swap]:
+def neighbour_swaps(space: Space, base: Arch) -> Iterator[Swap]:
     """All neighbours of an architecture in a fixed order, those that change fewer values of a stage first."""
     blocks = Counter(base.keys())
     for arch in _neighbours(space, base):
@@ -84,7 +84,7 @@ def choose_swaps(space: Space, bases: Mapping[str, Arch], keys: Set[str]) -> lis
     offers = [
         (name, swap, (set(swap.gone) | set(swap.come)) & keys)
         for name, base in bases.items()
-        for swap in swaps(space, base)
+        for swap in neighbour_swaps(space, base)
         if swap.gone
     ]
     smallest: dict[str, int] = {}
@@ -106,7 +106,7 @@ TARGETS = 400
 """Candidates whose predictions are to become narrow; candidates are random, so any are a sample of the space."""
 
 
-def posterior_after(
+def posterior_given(
     features: Mapping[str, KeyFeatures],
     expectation: ExpectedCosts,
     *,
@@ -135,7 +135,7 @@ def choose_design(
     if not count:
         return []
     typical = candidates[:TARGETS]
-    posterior = posterior_after(features, expectation, measured=measured, typical=typical)
+    posterior = posterior_given(features, expectation, measured=measured, typical=typical)
     rows = np.stack([posterior.row(blocks) for blocks in candidates])
     return most_informative_first(posterior, rows, rows[: len(typical)], count)
 
@@ -324,7 +324,7 @@ GIVEN_UP = 2
 """After so many models that failed, and none that did not, a block is in no spare."""
 
 
-def without(plan: Plan, failed: Collection[str]) -> Plan:
+def remove_failed(plan: Plan, failed: Collection[str]) -> Plan:
     """The plan of what is left: where the reference failed, the first whole network takes its place.
 
     A removal or swap whose base failed is a design model. `plan.models` may be empty.
@@ -344,7 +344,7 @@ def _alone(model: PlanModel) -> PlanModel:
     return replace(model, role="design", base_id="", removed_key="")
 
 
-def spares(
+def replacement_models(
     plan: Plan, failed: Collection[str], lately: Sequence[PlanModel], expectation: ExpectedCosts
 ) -> list[PlanModel]:
     """As many new models as whole networks failed lately, as far as the space has some.

@@ -19,7 +19,7 @@ from search.spaces import get_space
 from search.spaces.coverage import covered_space
 from search.spaces.registry import arch_from_json
 
-FEWEST = 3
+MIN_MODELS = 3
 """Models that make a LUT: a reference, one to fit and one to hold out."""
 
 Role = Literal["reference", "base", "removal", "swap", "design", "heldout"]
@@ -172,7 +172,7 @@ class Policy:
         return asdict(self)
 
 
-def priced_for(lut: Lut, classes: int) -> Lut:
+def with_classifier_prices(lut: Lut, classes: int) -> Lut:
     """The LUT with prices of all that networks of so many classes hold; itself where these were measured.
 
     Only classifiers are priced anew, from physics (`luts.classifiers`), and only of a LUT that covers its space.
@@ -194,8 +194,8 @@ def priced_for(lut: Lut, classes: int) -> Lut:
     return with_classifiers(lut, features_of(missing))
 
 
-def said_of(lut: Lut, priced: Lut, classes: int) -> str:
-    """What `priced_for` did to a LUT, in one line; "" where nothing."""
+def classifier_note(lut: Lut, priced: Lut, classes: int) -> str:
+    """What `with_classifier_prices` did to a LUT, in one line; "" where nothing."""
     added = {entry.key for entry in priced.entries} - {entry.key for entry in lut.entries}
     if not added:
         return ""
@@ -206,7 +206,7 @@ def said_of(lut: Lut, priced: Lut, classes: int) -> str:
     )
 
 
-NETWORKS = 6
+NETWORKS_PER_HEAD = 6
 """Most for each number of classes; classifiers at other places follow from physics (`luts.classifiers`)."""
 
 
@@ -226,5 +226,5 @@ def with_heads(plan: Plan, heads: Sequence[int]) -> Plan:
             arch = arch_from_json(model.arch).with_classes(classes)
             blocks = arch.keys()
             shown.setdefault(blocks[-1], PlanModel(model_id(blocks), arch.to_json(), blocks, "design"))
-        models += list(shown.values())[:NETWORKS]
+        models += list(shown.values())[:NETWORKS_PER_HEAD]
     return replace(plan, models=tuple(models))

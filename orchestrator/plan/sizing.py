@@ -19,7 +19,7 @@ from luts.format.errors import UsageError
 from luts.format.latency import WEAK_ENTRY_SHARE, WEAK_REFERENCE_SHARE
 from orchestrator.agent.timing import STEADY_WINDOWS, WINDOW_NS
 from orchestrator.export.artifacts.spec import ExportSpec
-from orchestrator.plan.build import MIN_HELDOUT, choose_design, heldout_count, make_plan, posterior_after
+from orchestrator.plan.build import MIN_HELDOUT, choose_design, heldout_count, make_plan, posterior_given
 from orchestrator.plan.plan import Plan, PlanModel, Policy, features_of_plan, model_id
 from search.spaces import Space, get_space
 
@@ -119,7 +119,7 @@ def forecast(plan: Plan, expectation: ExpectedCosts, policy: Policy) -> Forecast
     features = features_of_plan(plan)
     fitted = [model.blocks for model in plan.models if model.role != "heldout"]
     typical = [model.blocks for model in plan.models if model.arch]
-    posterior = posterior_after(features, expectation, measured=fitted, typical=typical)
+    posterior = posterior_given(features, expectation, measured=fitted, typical=typical)
     relative_se = dict(zip(posterior.keys, posterior.relative_se().tolist(), strict=True))
     expected = expectation.ms(features)
     least_ms = WEAK_REFERENCE_SHARE * posterior.model_ms(plan.reference.blocks)
@@ -153,7 +153,7 @@ def _shown(plan: Plan) -> set[str]:
     return {key for mine, base in pairs for key in (mine - base) | (base - mine)}
 
 
-FEWEST = 16
+MIN_USEFUL_MODELS = 16
 """Models below which a LUT says little more than MACs do. A budget too small for them gets them all the same."""
 
 
@@ -201,11 +201,11 @@ def plan_for_budget(
         return whole
     most = len(whole.models) - 1
     largest = _designed(space, most, resolutions=resolutions, seed=seed, expectation=expectation)
-    for models in range(most, FEWEST, -1):
+    for models in range(most, MIN_USEFUL_MODELS, -1):
         smaller = _first(largest, models)
         if plan_seconds(smaller, expectation, policy, policy.min_passes) <= budget_s:
             return smaller
-    return _first(largest, min(FEWEST, most))
+    return _first(largest, min(MIN_USEFUL_MODELS, most))
 
 
 def _designed(
@@ -236,24 +236,26 @@ def _first(plan: Plan, models: int) -> Plan:
     return replace(plan, models=(plan.reference, *design, *spare))
 
 
-AT_FIRST = 4
+SEED_NETWORKS = 4
 """Design networks beside the reference before any is chosen anew: fewer hardly tell which sources fit."""
 
-EACH_TIME = 3
+NETWORKS_PER_STEP = 3
 """Networks chosen at a time: one batch beside the reference."""
 
 CANDIDATES = 600
 """Random architectures that they are chosen among."""
 
 
-def begun(plan: Plan) -> tuple[Plan, int]:
+def seed_design(plan: Plan) -> tuple[Plan, int]:
     """The plan with its first design networks alone, and how many are left to choose."""
     design = [model for model in plan.models if model.role == "design"]
-    later = {model.model_id for model in design[AT_FIRST:]}
+    later = {model.model_id for model in design[SEED_NETWORKS:]}
     return replace(plan, models=tuple(m for m in plan.models if m.model_id not in later)), len(later)
 
 
-def further(plan: Plan, expectation: ExpectedCosts, failed: Collection[str], count: int) -> list[PlanModel]:
+def next_networks(
+    plan: Plan, expectation: ExpectedCosts, failed: Collection[str], count: int
+) -> list[PlanModel]:
     """New design networks in order of what they tell; fewer where the space has no more.
 
     Args:

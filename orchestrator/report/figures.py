@@ -22,7 +22,7 @@ from luts.format.files import storage_error
 from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, NetworkBreakdown
 from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
-from orchestrator.journal.sustained import Point, Slowdown
+from orchestrator.journal.sustained import Slowdown, SustainedPoint
 from orchestrator.report.draw import (
     BLUE,
     GREEN,
@@ -579,7 +579,7 @@ _WARM = {"fair": ORANGE, "serious": RED, "critical": RED}
 _HEAT_LINES = (("celsius", "°C"), ("headroom", "thermal headroom, 1 = severe"))
 
 
-def save_sustained(path: Path, points: Sequence[Point], slowdown: Slowdown, title: str) -> None:
+def save_sustained(path: Path, points: Sequence[SustainedPoint], slowdown: Slowdown, title: str) -> None:
     """Draw to a .png or .svg file; panels of what the device does not tell are left out. OSError."""
     heat = [(name, label) for name, label in _HEAT_LINES if _told(points, name)][:1]
     clock = _told(points, "mhz") or _told(points, "cap_mhz")
@@ -604,7 +604,7 @@ def save_sustained(path: Path, points: Sequence[Point], slowdown: Slowdown, titl
         save_picture(drawn, path)
 
 
-def _latency(panel: Axes, points: Sequence[Point], slowdown: Slowdown) -> None:
+def _latency(panel: Axes, points: Sequence[SustainedPoint], slowdown: Slowdown) -> None:
     for _, part in groupby(points, key=lambda point: point.segment):
         chunks = list(part)
         minutes = [_minute(point) for point in chunks]
@@ -624,7 +624,9 @@ def _latency(panel: Axes, points: Sequence[Point], slowdown: Slowdown) -> None:
     panel.set_ylabel("ms: p50, to p90")
 
 
-def _line_sustained_figure(panel: Axes, points: Sequence[Point], name: str, colour: str, label: str) -> None:
+def _line_sustained_figure(
+    panel: Axes, points: Sequence[SustainedPoint], name: str, colour: str, label: str
+) -> None:
     """One line for each segment: the device rested in between."""
     for segment, part in groupby(points, key=lambda point: point.segment):
         told = [(_minute(point), getattr(point, name)) for point in part if getattr(point, name) is not None]
@@ -633,13 +635,13 @@ def _line_sustained_figure(panel: Axes, points: Sequence[Point], name: str, colo
             panel.plot(*zip(*told, strict=True), color=colour, linewidth=1.4, label=shown)
 
 
-def _shade(panel: Axes, points: Sequence[Point]) -> None:
+def _shade(panel: Axes, points: Sequence[SustainedPoint]) -> None:
     for point in points:
         if colour := _WARM.get(point.thermal_state or ""):
             panel.axvspan(point.start_s / 60, point.end_s / 60, color=colour, alpha=0.12, linewidth=0)
 
 
-def _shades(points: Sequence[Point]) -> str:
+def _shades(points: Sequence[SustainedPoint]) -> str:
     states = [state for state in _WARM if any(point.thermal_state == state for point in points)]
     if states:
         return f"shaded: thermal state {', '.join(states)}"
@@ -647,9 +649,9 @@ def _shades(points: Sequence[Point]) -> str:
     return "thermal state nominal throughout" if told else "the device tells no thermal state"
 
 
-def _told(points: Sequence[Point], name: str) -> bool:
+def _told(points: Sequence[SustainedPoint], name: str) -> bool:
     return any(getattr(point, name) is not None for point in points)
 
 
-def _minute(point: Point) -> float:
+def _minute(point: SustainedPoint) -> float:
     return (point.start_s + point.end_s) / 120

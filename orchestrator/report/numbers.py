@@ -11,7 +11,7 @@ from luts.build import estimates_of
 from luts.estimate.statistics import mape, relative_errors, share_within
 from luts.format.lut import Lut
 from luts.format.schema import MIB, Entry
-from orchestrator.measure.validate import Compared
+from orchestrator.measure.validate import LatencyComparison
 from orchestrator.report.inputs import ReportInputs
 from search import algorithms
 from search.algorithms import Evaluated, SearchResult
@@ -131,7 +131,7 @@ def _heldout_pairs(lut: Lut) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _pair(row: Compared) -> Pair:
+def _pair(row: LatencyComparison) -> Pair:
     return Pair(
         label=row.arch,
         predicted_ms=row.predicted_ms,

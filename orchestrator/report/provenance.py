@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.journal.conditions import described
+from orchestrator.journal.conditions import describe_conditions
 from orchestrator.report.inputs import NamedLut, ReportInputs
 from search.algorithms.record import SearchResult
 
@@ -109,7 +109,7 @@ def _lut_facts(named: NamedLut) -> list[Facts]:
         ("exporter", meta.versions.exporter),
         ("agent", meta.versions.agent),
         ("numbers", meta.measured if meta.measured == "measured" else "SIMULATED, no device was measured"),
-        *described(meta).items(),
+        *describe_conditions(meta).items(),
         ("measuring began", meta.created),
     )
     what = (

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import BoxStyle, FancyBboxPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.plan.plan import priced_for
+from orchestrator.plan.plan import with_classifier_prices
 from orchestrator.report import numbers
 from orchestrator.report.draw import (
     BLUE,
@@ -383,7 +383,7 @@ def latency(inputs: ReportInputs) -> Section | None:
     """The winner's parts. Raises UsageError where the LUT lacks one of its blocks."""
     if inputs.lut is None or inputs.winner is None:
         return None
-    lut, measured = priced_for(inputs.lut.lut, inputs.winner.classes), inputs.winner_measured
+    lut, measured = with_classifier_prices(inputs.lut.lut, inputs.winner.classes), inputs.winner_measured
     parts = numbers.latency_parts(lut, inputs.winner)
     total_ms = sum(part.ms for part in parts)
     by_kind: dict[str, float] = {}

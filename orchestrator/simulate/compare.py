@@ -13,11 +13,11 @@ from luts.estimate.statistics import mape
 from luts.format.errors import StorageError
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
-from orchestrator.simulate.device import Scenario, Truth, handed_mib
+from orchestrator.simulate.device import GroundTruth, Scenario, boundary_mib
 
 
 @dataclass(frozen=True)
-class Comparison:
+class GroundTruthComparison:
     """How close a LUT came.
 
     Latencies count relative to the reference's: milliseconds of a clock that drifts have no truth. What a block
@@ -47,13 +47,16 @@ class Comparison:
     reference_ratio: float
 
 
-def compare(lut: Lut, truth: Truth) -> Comparison:
+def compare_lut_with_truth(lut: Lut, truth: GroundTruth) -> GroundTruthComparison:
     """The LUT's entries and predictions beside the truth for as many threads."""
     scale = lut.meta.reference_ms / truth.latency_ms(lut.reference.blocks)
     measured = [entry for entry in lut.entries if entry.method != "prior"]
     missed_ms_per_mib = scale * truth.costs.transfer_ms_per_mib - lut.meta.transfer_ms_per_mib
     true_ms = np.array(
-        [scale * truth.entry_ms(entry.key) + missed_ms_per_mib * handed_mib(entry.key) for entry in measured]
+        [
+            scale * truth.entry_ms(entry.key) + missed_ms_per_mib * boundary_mib(entry.key)
+            for entry in measured
+        ]
     )
     errors_ms = abs(np.array([entry.ms for entry in measured]) - true_ms)
     alone = np.array([entry.identified == "alone" for entry in measured])
@@ -68,7 +71,7 @@ def compare(lut: Lut, truth: Truth) -> Comparison:
     ]
     latencies = [scale * truth.latency_ms(model.blocks) for model in heldout]
     strays = [truth.context_ms(model.blocks) / truth.latency_ms(model.blocks) for model in heldout]
-    return Comparison(
+    return GroundTruthComparison(
         entries=len(measured),
         covered=float(np.mean(covered)),
         entry_error=float(errors_ms.sum() / true_ms.sum()),
@@ -86,14 +89,14 @@ def write_truth(
     scenario: Scenario,
     threads: int,
     models: Mapping[str, Sequence[str]],
-    comparison: Comparison,
+    comparison: GroundTruthComparison,
 ) -> None:
     """Keep what was true, and how close the LUT came, as JSON; `models` are block keys by model id.
 
     Raises:
         StorageError: the file can't be written.
     """
-    truth = Truth(scenario.costs, threads)
+    truth = GroundTruth(scenario.costs, threads)
     document = {
         "simulated": True,
         "scenario": scenario.model_dump(),

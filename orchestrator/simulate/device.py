@@ -173,7 +173,7 @@ class Processor:
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Costs(Value):
+class TrueCosts(Value):
     """Parameters of the truth; latencies on one thread.
 
     The defaults make random networks of `autovit-xxs` take 12 to 35 ms, as on one core of a two-core host:
@@ -210,18 +210,18 @@ class Costs(Value):
     spill_ms_per_mib: Ms = 0.0
     serial_share: Share = 0.1
 
-    def additive(self) -> Costs:
+    def additive(self) -> TrueCosts:
         """The same without context effects."""
         return self.model_copy(update={"pair_sd": 0.0, "spill_ms_per_mib": 0.0})
 
 
-class Truth:
+class GroundTruth:
     """The latency of every network of known blocks, on `threads` threads.
 
     Blocks are given by key in order of execution; UsageError where a key is not one.
     """
 
-    def __init__(self, costs: Costs, threads: int = 1) -> None:
+    def __init__(self, costs: TrueCosts, threads: int = 1) -> None:
         self.costs = costs
         self._scale = costs.serial_share + (1.0 - costs.serial_share) / threads
         self._entries: dict[str, float] = {}
@@ -273,10 +273,10 @@ class Truth:
 
     def _spilled_mib(self, before: BlockSpec, block: BlockSpec) -> float:
         live_mib = (before.live_elements() + block.live_elements()) * BYTES_PER_ELEMENT / MIB
-        return min(handed_mib(before.key), max(0.0, live_mib - self.costs.cache_mib))
+        return min(boundary_mib(before.key), max(0.0, live_mib - self.costs.cache_mib))
 
 
-def handed_mib(key: str) -> float:
+def boundary_mib(key: str) -> float:
     """What a block hands to the next one."""
     block = parse_key(key)
     return boundary_bytes((block, block)) / MIB
@@ -311,7 +311,7 @@ class Scenario(Value):
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
     cores: Annotated[int, Field(ge=1, le=64)] = 4
-    costs: Costs = Costs()
+    costs: TrueCosts = TrueCosts()
     noise: Noise = Noise()
     noise_seed: int | None = None
     load_ms: Annotated[float, Field(ge=0, le=1e6)] = 50.0
@@ -321,7 +321,7 @@ class Scenario(Value):
     real_time: Annotated[float, Field(ge=0, le=1e3)] = 0.0
 
 
-_CONTEXT = Costs(pair_sd=0.02, spill_ms_per_mib=0.05)
+_CONTEXT = TrueCosts(pair_sd=0.02, spill_ms_per_mib=0.05)
 """Context then makes 0.4 % (`autovit-nano`) to 0.9 % (`autovit-xxs`) of difference between random networks
 (standard deviation), some of which entries take up; in a trial on a two-core host networks missed additivity by
 0.3 to 0.6 %."""

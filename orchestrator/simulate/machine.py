@@ -12,7 +12,7 @@ import numpy as np
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.journal.conditions import HOT_HEADROOM
-from orchestrator.simulate.device import Processor, Scenario, Truth, read_model
+from orchestrator.simulate.device import GroundTruth, Processor, Scenario, read_model
 from orchestrator.wire.errors import OpError
 from orchestrator.wire.messages import (
     DeviceInfo,
@@ -69,7 +69,7 @@ class Machine:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self._processor = Processor(scenario.noise, scenario.cores, scenario.noise_seed)
-        self._truth = cache(lambda threads: Truth(scenario.costs, threads))
+        self._truth = cache(lambda threads: GroundTruth(scenario.costs, threads))
         self._loaded = self._in_a_row = 0
         self._last: SimulatedModel | None = None
         self._told_of_heat = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from luts.format.errors import UsageError
 from luts.format.files import write_json
-from orchestrator.breakdown.attribution import WHOLE, Attribution, Breakdown, Choice, NetworkBreakdown
+from orchestrator.breakdown.attribution import WHOLE, Attribution, Breakdown, MethodChoice, NetworkBreakdown
 from orchestrator.devices.common.device import Device
 from orchestrator.export import Artifact, ExportSpec
 from orchestrator.export.artifacts.spec import Variant
@@ -32,7 +32,7 @@ def break_down(
     networks: Networks,
     target: Target | str,
     *,
-    method: Choice = "both",
+    method: MethodChoice = "both",
     budget_s: float = 120.0,
     seed: int = 0,
     self_test: bool = True,
@@ -84,7 +84,7 @@ class _How:
     device: Device
     variant: Variant
     hello: HelloReply
-    method: Choice
+    method: MethodChoice
     budget_s: float
     seed: int
     self_test: bool
@@ -93,11 +93,11 @@ class _How:
 
     def network(self, name: str, spec: ExportSpec) -> NetworkBreakdown:
         """One network by the methods asked for."""
-        from orchestrator.breakdown.removing import census_of, removals  # brings torch
+        from orchestrator.breakdown.removing import count_parts, removal_specs  # brings torch
 
         self.progress(Note(f"{name}: looking for what it is made of"))
-        parts = census_of(spec)
-        wanted = {WHOLE: spec} if self.method == "tracer" else removals(spec, parts)
+        parts = count_parts(spec)
+        wanted = {WHOLE: spec} if self.method == "tracer" else removal_specs(spec, parts)
         artifacts, unexported = self._exported(wanted)
         attributions = []
         if self.method != "removal":

@@ -8,11 +8,10 @@ from pathlib import Path
 from luts.format.errors import UsageError
 from luts.format.files import check_writable
 from luts.format.store import LutStore, lut_store
-from orchestrator.bundle.archive import DeviceKind, write_bundle
+from orchestrator.bundle.archive import BundledPlan, DeviceKind, agent_policy, write_bundle
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.replay import script_of
-from orchestrator.measure.session import Subject
-from orchestrator.plan.bundled import BundledPlan, policy_alone
+from orchestrator.measure.replay import make_script
+from orchestrator.measure.session import ModelSet
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan
@@ -94,12 +93,12 @@ def bundle(
     """
     variant = variant or variant_for(kind)
     check_writable(output)
-    policy = policy or policy_alone(Policy.of(variant.is_simulated, pace_us=pace_us))
+    policy = policy or agent_policy(Policy.of(variant.is_simulated, pace_us=pace_us))
     plan, expectation = choose_plan(space, choice or PlanChoice(), policy, budget_s, store or lut_store())
     progress(Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}"))
     exported = export_plan(plan, variant, expectation, workers, progress)
-    subject: Subject = subject_of(exported.plan, exported.files)
-    script = script_of(subject, variant, policy, budget_s)
+    subject: ModelSet = subject_of(exported.plan, exported.files)
+    script = make_script(subject, variant, policy, budget_s)
     planned = BundledPlan(
         plan=exported.plan,
         variant=variant.name,

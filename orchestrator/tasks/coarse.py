@@ -11,7 +11,7 @@ from luts.format.files import check_folder, write_json
 from luts.format.store import LutStore
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import lock_device
-from orchestrator.measure.validate import Compared
+from orchestrator.measure.validate import LatencyComparison
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable
 from orchestrator.tasks.progress import Note, Progress, silent
@@ -37,7 +37,7 @@ class LargestNetworks:
 
     result: CoarseResult
     files: Mapping[Path, Sized]
-    measured: tuple[Compared, ...] = ()
+    measured: tuple[LatencyComparison, ...] = ()
 
 
 def find_largest(
@@ -110,7 +110,7 @@ def _check(output: Path, result: CoarseResult) -> None:
 
 def _measured(
     archs: Sequence[Arch], phone: Phone, trial: Trial, seed: int, workers: int | None, progress: Progress
-) -> tuple[Compared, ...]:
+) -> tuple[LatencyComparison, ...]:
     specs = {model_id(arch.keys()): phone.variant.export_spec(arch.keys()) for arch in archs}
     with resolve(trial.device, trial.access) as device, lock_device(device):
         measurement, run = measure_beside(

@@ -70,11 +70,11 @@ def _native_calls() -> Need:
     use = "the Python agent's timing with no interpreter in it"
     if find_spec("executorch") is None:
         return Need("native calls", "", use, "pip install executorch")
-    from orchestrator.agent.native import ShimMissing, find_shim
+    from orchestrator.agent.native import ShimMissingError, find_shim
 
     try:
         return Need("native calls", f"ExecuTorch {find_shim().runtime_version()}", use, "")
-    except ShimMissing as error:
+    except ShimMissingError as error:
         return Need("native calls", "", use, str(error))
 
 

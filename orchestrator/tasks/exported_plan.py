@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from luts.estimate.design import ExpectedCosts
 from luts.format.errors import BlocktimeError
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.plan.build import spares, without
-from orchestrator.plan.plan import FEWEST, Plan
+from orchestrator.plan.build import remove_failed, replacement_models
+from orchestrator.plan.plan import MIN_MODELS, Plan
 from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.wire.client import ModelFile
@@ -51,13 +51,17 @@ def export_plan(
         for model in failed:
             reason = reasons[model.model_id]
             progress(Note(f"{model.model_id} ({model.role}) is left out, it can't be exported: {reason}"))
-        lately = tuple(spares(plan, unexported.keys(), failed, expectation)) if turn < SPARE_TURNS else ()
+        lately = (
+            tuple(replacement_models(plan, unexported.keys(), failed, expectation))
+            if turn < SPARE_TURNS
+            else ()
+        )
         if not lately:
             break
         progress(Note(f"{len(lately)} other models are taken instead"))
         plan = replace(plan, models=(*plan.models, *lately))
-    left = without(plan, unexported.keys())
-    if len(left.models) < FEWEST:
+    left = remove_failed(plan, unexported.keys())
+    if len(left.models) < MIN_MODELS:
         name, reason = next(iter(unexported.items()))
         raise BlocktimeError(
             f"{len(left.models)} of {planned} models can be exported, too few for a LUT; first: {name}: {reason}"

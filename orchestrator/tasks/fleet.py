@@ -10,7 +10,7 @@ from dataclasses import replace
 from luts.format.files import check_folder
 from luts.format.processes import open_cluster
 from luts.format.store import LutStore, lut_store
-from orchestrator.fleet.crew import Crew, Limits
+from orchestrator.fleet.crew import FleetExecutor, FleetLimits
 from orchestrator.fleet.remote import remote_openers
 from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.runs import runs_root
@@ -29,7 +29,7 @@ def profile_fleet(
     choice: PlanChoice | None = None,
     *,
     target: Target | None = None,
-    limits: Limits | None = None,
+    limits: FleetLimits | None = None,
     budget_s: float = 900.0,
     narrow: float | None = None,
     self_test: bool = True,
@@ -82,7 +82,9 @@ def profile_fleet(
         parts = []
         for device_class, one in zip(classes, targets, strict=True):
             openers = remote_openers(cluster, device_class, one.access)
-            crew = Crew(device_class.name, openers, limits or Limits(), lambda text: progress(Note(text)))
+            crew = FleetExecutor(
+                device_class.name, openers, limits or FleetLimits(), lambda text: progress(Note(text))
+            )
             told = _named(progress, device_class.name) if len(classes) > 1 else progress
             parts.append(ClassProfiling(device_class, one, stack.enter_context(crew), order, told))
         for part in parts:

@@ -10,17 +10,17 @@ from pathlib import Path
 from luts.format.errors import BlocktimeError, few
 from luts.format.store import LutStore
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.fleet.crew import Crew, LeaseEnded
-from orchestrator.fleet.units import DeviceClass, UnfitUnit, Unit
+from orchestrator.fleet.crew import FleetExecutor, LeaseEndedError
+from orchestrator.fleet.units import DeviceClass, UnfitUnitError, Unit
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, Record
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.session import (
-    Subject,
+    ModelSet,
     check_runtime,
-    header_of,
-    identity_of,
-    measure_by,
+    make_header,
+    make_identity,
+    measure_with,
 )
 from orchestrator.tasks.exported_plan import ExportedPlan, export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
@@ -61,7 +61,7 @@ class ClassProfiling:
     """One class on its way to a LUT: its units are opened, its models exported, and then all is measured."""
 
     def __init__(
-        self, device_class: DeviceClass, target: Target, crew: Crew, order: Order, progress: Progress
+        self, device_class: DeviceClass, target: Target, crew: FleetExecutor, order: Order, progress: Progress
     ):
         self._class, self._target, self._crew = device_class, target, crew
         self._order, self._progress = order, progress
@@ -110,7 +110,7 @@ class ClassProfiling:
         try:
             if self.result is None and self._exported is not None:
                 self.result = self._measured(self._exported)
-        except LeaseEnded:
+        except LeaseEndedError:
             pass
         except BlocktimeError as error:
             self.error = error
@@ -129,7 +129,7 @@ class ClassProfiling:
         hello, log = self._begun(subject)
         with log:
             self._crew.work_on(log, self._variant, lambda *unit: self._check(log, subject, *unit))
-            measurement = measure_by(
+            measurement = measure_with(
                 self._crew,
                 log,
                 hello,
@@ -149,27 +149,29 @@ class ClassProfiling:
         )
         return FleetProfile(self._class.name, profile, batches)
 
-    def _begun(self, subject: Subject) -> tuple[HelloReply, MeasurementLog]:
+    def _begun(self, subject: ModelSet) -> tuple[HelloReply, MeasurementLog]:
         """The journal, and the hello of the first unit that may go on with it."""
         why: BlocktimeError | None = None
         for unit in self._crew.open():
             try:
                 hello = greet(unit.device)
                 check_runtime(self._class.name, hello, self._variant)
-                header = header_of(hello, self._variant, subject, self._policy, unit.device.fixed_performance)
+                header = make_header(
+                    hello, self._variant, subject, self._policy, unit.device.fixed_performance
+                )
                 return hello, MeasurementLog(self._run.journal, header)
             except (DeviceError, MeasurementRejectedError) as error:
                 why = error
         raise why or DeviceError(f"all units of {self._class.name} are out; run the same command again")
 
     def _check(
-        self, log: MeasurementLog, subject: Subject, serial: str, hello: HelloReply, fixed: bool
+        self, log: MeasurementLog, subject: ModelSet, serial: str, hello: HelloReply, fixed: bool
     ) -> None:
-        """Raises UnfitUnit where the unit's samples are not those of the journal's device, system and runtime."""
+        """Raise UnfitUnitError unless the unit has the journal's device model, system and runtime."""
         began = log.header.identity
-        now = identity_of(hello, self._variant, subject, self._policy, fixed)
+        now = make_identity(hello, self._variant, subject, self._policy, fixed)
         if changed := began.differences(now):
-            raise UnfitUnit(
+            raise UnfitUnitError(
                 f"{serial} is not like the units that began: {'; '.join(changed)}; it is left out"
             )
 

@@ -12,7 +12,7 @@ from luts.format.errors import InvalidArtifactError
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError
 from orchestrator.plan.plan import PlanModel, model_id
-from orchestrator.plan.sizing import EACH_TIME, further
+from orchestrator.plan.sizing import NETWORKS_PER_STEP, next_networks
 from orchestrator.tasks.exported_plan import ExportedPlan
 from orchestrator.tasks.models import files_that_can_be
 from orchestrator.tasks.profiled_lut import prediction_width_of, sources_that_fit
@@ -47,7 +47,7 @@ class FurtherNetworks:
         progress: Progress,
     ) -> None:
         self.plan, self.files, self.unexported = begun.plan, dict(begun.files), dict(begun.unexported)
-        self._left, self._step = room, max(EACH_TIME, math.ceil(room / MOST_CHOICES))
+        self._left, self._step = room, max(NETWORKS_PER_STEP, math.ceil(room / MOST_CHOICES))
         self._sources, self._variant, self._expectation = sources, variant, expectation
         self._workers, self._progress = workers, progress
 
@@ -64,7 +64,7 @@ class FurtherNetworks:
         kept = sources_that_fit(self.plan, self.files, self._sources, estimation)
         failed = {model.model_id for model in self.plan.models} - estimation.ratios.ratios.keys()
         expectation = replace(self._expectation, sources=kept)
-        networks = further(self.plan, expectation, failed, min(self._step, self._left))
+        networks = next_networks(self.plan, expectation, failed, min(self._step, self._left))
         made = self._exported(networks)
         networks = [network for network in networks if network.model_id in made]
         if not networks:

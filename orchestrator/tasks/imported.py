@@ -13,15 +13,14 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import check_folder, storage_error
 from luts.format.lut import Lut
 from luts.format.store import LutStore, lut_store
-from orchestrator.bundle.archive import PLAN, parse_manifest
+from orchestrator.bundle.archive import PLAN, BundledPlan, device_label, parse_manifest
 from orchestrator.bundle.journal import BatchEnd, BundleEnd, BundleHeader, BundleRecord, read_journal
 from orchestrator.devices.common.registry import phone_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.journal.runs import Run, runs_root
 from orchestrator.measure.replay import Replay
-from orchestrator.measure.session import Measurement, Subject, default_threads
-from orchestrator.plan.bundled import BundledPlan, device_label
+from orchestrator.measure.session import Measurement, ModelSet, default_threads
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.profiled_lut import lut_of, run_label
 from orchestrator.wire.client import ModelFile
@@ -99,7 +98,7 @@ def _read(journal: Path, name: str | None) -> _Waiting:
     asked = Variant.parse(planned.variant)
     files = {model: ModelFile(journal, sha256) for model, sha256 in planned.artifacts.items()}
     plan = planned.plan
-    subject = Subject(files, plan.reference.model_id, plan.digest, plan.seed)
+    subject = ModelSet(files, plan.reference.model_id, plan.digest, plan.seed)
     replay = Replay(name or "the device", journal, records, subject, asked, planned.policy)
     if not isinstance(records[-1], BundleEnd):
         begun = sum(isinstance(record, BatchEnd) and not record.again for record in records)

@@ -12,7 +12,7 @@ from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import MemoryUse
-from orchestrator.measure.usage import memory_of
+from orchestrator.measure.sustained import measure_memory
 from orchestrator.tasks.batched import batched
 from orchestrator.tasks.measured import MeasuredNetworks, measured_networks, setup_of
 from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_models
@@ -180,5 +180,5 @@ def _memory(
     used = {}
     for name in sorted(models.keys() - failed.keys(), key=lambda name: models[name].path.stat().st_size):
         with target.found() as device:
-            used[name] = memory_of(device, variant, models[name])
+            used[name] = measure_memory(device, variant, models[name])
     return used

@@ -51,11 +51,11 @@ def build_native() -> Path:
         _run([str(ROOT / "tools" / "build_native.sh")])
     else:
         _compile(repo_file("native/include/etshim.h").parents[1], built_dir() / "native" / "libetshim.so")
-    from orchestrator.agent.native import ShimMissing, find_shim
+    from orchestrator.agent.native import ShimMissingError, find_shim
 
     try:
         find_shim()
-    except ShimMissing as error:
+    except ShimMissingError as error:
         raise BlocktimeError(f"built, but {error}") from error
     return built_dir() / "native" / "libetshim.so"
 

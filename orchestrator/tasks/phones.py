@@ -13,8 +13,8 @@ from luts.format.store import LutRef, LutStore, lut_store
 from orchestrator.export.artifacts.artifact import digest
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Measurement
-from orchestrator.measure.validate import Compared, compare
-from orchestrator.plan.plan import priced_for, said_of
+from orchestrator.measure.validate import LatencyComparison, compare_latencies
+from orchestrator.plan.plan import classifier_note, with_classifier_prices
 from orchestrator.tasks.foreign import Foreign, foreign, warning
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.trial import Trial
@@ -54,9 +54,9 @@ class Phone:
         return replace(self, foreign=found)
 
     def for_classes(self, classes: int, progress: Progress = silent) -> Phone:
-        """The same phone for networks of so many classes (`priced_for`)."""
-        priced = priced_for(self.lut, classes)
-        if said := said_of(self.lut, priced, classes):
+        """The same phone for networks of so many classes (`with_classifier_prices`)."""
+        priced = with_classifier_prices(self.lut, classes)
+        if said := classifier_note(self.lut, priced, classes):
             progress(Note(said))
         return replace(self, lut=priced)
 
@@ -78,10 +78,12 @@ class Phone:
         read = f"~{pin.device_log_sd!r}" if pin.device_log_sd else ""
         return LutPrice(self.model, pin.sha256 + read, str(self.ref))
 
-    def compared(self, archs: Sequence[Arch], measurement: Measurement) -> list[Compared]:
+    def compared(self, archs: Sequence[Arch], measurement: Measurement) -> list[LatencyComparison]:
         """Predictions beside measurements, in ms of the LUT's reference; of another device in its own of that
         day, with the uncertainty of its reference in the intervals."""
-        return compare(self.model, archs, measurement, None if self.foreign else self.lut.meta.reference_ms)
+        return compare_latencies(
+            self.model, archs, measurement, None if self.foreign else self.lut.meta.reference_ms
+        )
 
 
 def open_phone(

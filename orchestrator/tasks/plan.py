@@ -19,7 +19,7 @@ from orchestrator.journal.log import read_log
 from orchestrator.journal.records import Header
 from orchestrator.journal.runs import runs_root
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.plan import FEWEST, Plan, Policy, Removals, with_heads
+from orchestrator.plan.plan import MIN_MODELS, Plan, Policy, Removals, with_heads
 from orchestrator.plan.sizing import Forecast, export_seconds, forecast, plan_for_budget, plan_of_size
 from orchestrator.tasks.sources import Sources, find_sources
 from orchestrator.tasks.target import Target
@@ -195,10 +195,10 @@ def choose_plan(
             removals=removals,
             expectation=expectation,
         )
-    if len(plan.models) < FEWEST:
+    if len(plan.models) < MIN_MODELS:
         raise UsageError(
             f"a plan of {len(plan.models)} networks makes no LUT: a reference, one to fit and one to hold out are "
-            f"{FEWEST}; give a larger --design or --heldout"
+            f"{MIN_MODELS}; give a larger --design or --heldout"
         )
     return with_heads(plan, choice.heads), expectation
 

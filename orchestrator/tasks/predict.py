@@ -5,7 +5,7 @@ from __future__ import annotations
 from luts.format.errors import UsageError
 from luts.format.latency import Prediction
 from luts.format.lut import Lut
-from orchestrator.plan.plan import priced_for, said_of
+from orchestrator.plan.plan import classifier_note, with_classifier_prices
 from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch
@@ -30,8 +30,8 @@ def predict(
         if isinstance(network, Arch) and network.space == lut.meta.space
     }
     for classes in luts:
-        luts[classes] = priced_for(lut, classes)
-        if said := said_of(lut, luts[classes], classes):
+        luts[classes] = with_classifier_prices(lut, classes)
+        if said := classifier_note(lut, luts[classes], classes):
             progress(Note(said))
     return {
         name: _predicted(luts.get(network.classes, lut) if isinstance(network, Arch) else lut, name, network)

@@ -14,9 +14,9 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.plan import Policy
-from orchestrator.plan.sizing import begun
-from orchestrator.simulate.compare import Comparison, compare, write_truth
-from orchestrator.simulate.device import Truth
+from orchestrator.plan.sizing import seed_design
+from orchestrator.simulate.compare import GroundTruthComparison, compare_lut_with_truth, write_truth
+from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.further import FurtherNetworks
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
@@ -44,7 +44,7 @@ class Profile:
     folder: Path
     policy: Policy
     measurement: Measurement | None = None
-    truth: Comparison | None = None
+    truth: GroundTruthComparison | None = None
 
 
 def profile(
@@ -107,7 +107,7 @@ def profile(
         )
         plan, expectation = choose_plan(space, choice, policy, budget_s, store, sources)
         sources = covering(sources, space_keys(plan))
-        at_first, room = begun(plan) if sources.named else (plan, 0)
+        at_first, room = seed_design(plan) if sources.named else (plan, 0)
 
         def find(variant: Variant) -> Run:
             label = run_label(device_name, plan, variant, pace_us)
@@ -159,12 +159,12 @@ def _learning(sources: Sources) -> str:
     return told if sources.named else f"{told}, the best LUT at hand; --from none makes one from scratch"
 
 
-def compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> Comparison | None:
+def compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> GroundTruthComparison | None:
     """What no real device can tell: how close the LUT came."""
     scenario = scenario_of(device)
     if scenario is None:
         return None
-    comparison = compare(lut, Truth(scenario.costs, threads))
+    comparison = compare_lut_with_truth(lut, GroundTruth(scenario.costs, threads))
     models = {model.model_id: model.blocks for model in lut.models}
     write_truth(run.folder / "truth.json", scenario, threads, models, comparison)
     return comparison

@@ -12,17 +12,17 @@ from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, Uni
 from orchestrator.export.artifacts.spec import Variant, toolchain
 from orchestrator.journal.conditions import Usage, migrated_operations
 from orchestrator.journal.records import PlacedType
-from orchestrator.measure.engine import PredictionWidth
-from orchestrator.measure.session import Measurement, Subject
+from orchestrator.measure.engine import PredictionHalfWidth
+from orchestrator.measure.session import Measurement, ModelSet
 from orchestrator.plan.plan import Plan, PlanModel, features_of_plan
 from orchestrator.tasks.sources import Sources
 from orchestrator.wire.client import ModelFile
 from search.blocks import boundary_bytes, parse_keys
 
 
-def subject_of(plan: Plan, files: Mapping[str, ModelFile]) -> Subject:
+def subject_of(plan: Plan, files: Mapping[str, ModelFile]) -> ModelSet:
     """What a profile measures: all models of the plan."""
-    return Subject(files, plan.reference.model_id, plan.digest, plan.seed)
+    return ModelSet(files, plan.reference.model_id, plan.digest, plan.seed)
 
 
 def exporter_version(variant: Variant) -> str:
@@ -140,7 +140,7 @@ def _model_spec(
 
 def prediction_width_of(
     plan: Plan, files: Mapping[str, ModelFile], sources: Sources | None = None
-) -> PredictionWidth:
+) -> PredictionHalfWidth:
     """How narrow predictions of held-out models are, for stopping early; placements are not looked at."""
     models = [_model_spec(model, files[model.model_id], {}, {}) for model in plan.models]
     features = features_of_plan(plan)

@@ -104,7 +104,7 @@ def _initial(arch: Arch, init: str, progress: Progress) -> tuple[Arch, nn.Module
 def _train(
     network: nn.Module, arch: Arch, images: ImageData, recipe: Recipe, steps: int, progress: Progress
 ) -> tuple[dict[str, torch.Tensor], float]:
-    from orchestrator.export.lower.qat import weights_of, with_fake_quantization
+    from orchestrator.export.lower.quantize import weights_of, with_fake_quantization
 
     prepared: nn.Module | None = None
     optimizer: torch.optim.Optimizer | None = None

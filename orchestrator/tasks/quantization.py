@@ -139,7 +139,7 @@ def calibrated(
 
     from orchestrator.accuracy.images import ImageSet
     from orchestrator.export.lower.calibration import IMAGES
-    from orchestrator.export.lower.pt2e import MIDDLE
+    from orchestrator.export.lower.quantize import MIDDLE
     from search.supernet.data.images import IMAGENET, split_source
     from search.supernet.data.sources import open_source
 

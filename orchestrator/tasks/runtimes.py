@@ -14,7 +14,7 @@ from luts.format.errors import UsageError
 from orchestrator.agent.timing import random_inputs
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
-from orchestrator.measure.readiness import Link
+from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.measure.session import check_runtime
 from orchestrator.tasks.measured import Setup, setup_of
 from orchestrator.tasks.models import check_any_left, files_that_can_be
@@ -155,7 +155,7 @@ def compare_outputs(
 
     Relative to the largest absolute output; infinite where shapes differ or a runtime can't run the network.
     """
-    link = Link(device, variant.runtime, variant.load_options)
+    link = DeviceConnection(device, variant.runtime, variant.load_options)
     differences: dict[tuple[str, str], float] = {}
     try:
         for name, made in files.items():
@@ -216,7 +216,7 @@ def parse_runtimes(text: str | None) -> tuple[str, ...]:
     return others
 
 
-def _outputs(link: Link, file: ModelFile) -> list[np.ndarray] | None:
+def _outputs(link: DeviceConnection, file: ModelFile) -> list[np.ndarray] | None:
     try:
         model = link.load(file)
         try:

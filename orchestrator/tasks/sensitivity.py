@@ -136,8 +136,7 @@ def _find(
 ) -> Sensitivity:
     from orchestrator.accuracy.network import Simulated
     from orchestrator.export.lower.calibration import read_images
-    from orchestrator.export.lower.places import places_of
-    from orchestrator.export.lower.source import build_module
+    from orchestrator.export.lower.source import build_module, places_of
 
     module, inputs = build_module(spec)
     ranges = read_images(Path(spec.calibration_path), inputs)

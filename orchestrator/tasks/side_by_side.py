@@ -13,7 +13,7 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.readiness import ReferenceFailedError
-from orchestrator.measure.session import Measurement, Subject, measure
+from orchestrator.measure.session import Measurement, ModelSet, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import model_files
 from orchestrator.tasks.progress import Note, Progress, silent, steps
@@ -45,7 +45,7 @@ def measure_files(
     ids = {name: journal_id(name) for name in files}
     how = ([f"pace {pace_us} us"] if pace_us else []) + ([] if self_test else ["no self-test"])
     digest = hashlib.sha256(" ".join([*(file.sha256 for file in files.values()), *how]).encode()).hexdigest()
-    subject = Subject({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)
+    subject = ModelSet({ids[name]: file for name, file in files.items()}, ids[reference], digest, seed)
     run = find_run(runs_root(), f"measure-{device.name}-{variant.name}-{digest[:8]}", reuse=reuse)
     run.name_models({identifier: name for name, identifier in ids.items()})
     policy = replace(Policy.of(variant.is_simulated, self_test, pace_us), calls=calls)

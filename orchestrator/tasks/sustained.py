@@ -12,13 +12,19 @@ from luts.estimate.statistics import Percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.journal.conditions import Usage, usage_of
+from orchestrator.journal.conditions import Usage, sustained_usage
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import Header
 from orchestrator.journal.runs import Run, find_run, runs_root
-from orchestrator.journal.sustained import Point, Slowdown, all_percentiles, points_of, slowdown
-from orchestrator.measure.readiness import Link
-from orchestrator.measure.session import Subject, check_runtime, identity_of
+from orchestrator.journal.sustained import (
+    Slowdown,
+    SustainedPoint,
+    slowdown,
+    sustained_percentiles,
+    sustained_points,
+)
+from orchestrator.measure.readiness import DeviceConnection
+from orchestrator.measure.session import ModelSet, check_runtime, make_identity
 from orchestrator.measure.sustained import run_sustained
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import check_any_left, files_that_can_be, given_models
@@ -40,7 +46,7 @@ class SustainedRun:
     device: str
     variant: str
     simulated: bool
-    points: tuple[Point, ...]
+    points: tuple[SustainedPoint, ...]
     percentiles: Percentiles
     slowdown: Slowdown
     usage: Usage
@@ -135,7 +141,7 @@ def read_sustained(run: Run) -> SustainedRun:
         InvalidArtifactError: it is damaged, or holds no calls.
     """
     records = read_log(run.journal)
-    header, points = records[0], points_of(records)
+    header, points = records[0], sustained_points(records)
     assert isinstance(header, Header)
     if not points:
         raise InvalidArtifactError(f"{run.journal} holds no calls yet; run the measurement first")
@@ -145,9 +151,9 @@ def read_sustained(run: Run) -> SustainedRun:
         variant=header.identity.variant,
         simulated=header.simulated,
         points=tuple(points),
-        percentiles=all_percentiles(records),
+        percentiles=sustained_percentiles(records),
         slowdown=slowdown(points),
-        usage=usage_of(records),
+        usage=sustained_usage(records),
         folder=run.folder,
     )
 
@@ -161,12 +167,12 @@ def _measure(
     duration_s: float,
     progress: Progress,
 ) -> None:
-    link = Link(device, variant.runtime, variant.load_options)
+    link = DeviceConnection(device, variant.runtime, variant.load_options)
     hello = link.hello()
     check_runtime(device.name, hello, variant)
-    subject = Subject({model: file}, model, file.sha256, seed=0)
+    subject = ModelSet({model: file}, model, file.sha256, seed=0)
     header = Header(
-        identity=identity_of(
+        identity=make_identity(
             hello, variant, subject, Policy.of(variant.is_simulated), device.fixed_performance
         ),
         reference_id=model,

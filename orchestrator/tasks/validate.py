@@ -13,8 +13,8 @@ from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.validate import Validation, compare, summarise
-from orchestrator.plan.plan import model_id, priced_for, said_of
+from orchestrator.measure.validate import Validation, compare_latencies, summarise_validation
+from orchestrator.plan.plan import classifier_note, model_id, with_classifier_prices
 from orchestrator.tasks.foreign import foreign
 from orchestrator.tasks.options import (
     ADVANCED,
@@ -84,8 +84,8 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
     if table.meta.fixed_performance != access.fixed_performance:
         progress(Note(_unlike(ref, table)))
     if classes is not None:
-        priced = priced_for(table, classes)
-        if said := said_of(table, priced, classes):
+        priced = with_classifier_prices(table, classes)
+        if said := classifier_note(table, priced, classes):
             progress(Note(said))
         table = priced
     archs = fresh_archs(covered_space(table, classes), table, options.count, options.seed)
@@ -102,8 +102,8 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
             workers=options.workers,
             progress=progress,
         )
-    compared = compare(table.latency_model, archs, measurement, table.meta.reference_ms)
-    validation = summarise(str(ref), device, table, compared, measurement)
+    compared = compare_latencies(table.latency_model, archs, measurement, table.meta.reference_ms)
+    validation = summarise_validation(str(ref), device, table, compared, measurement)
     path = run.folder / "validation.json"
     validation.save(path)
     run.finish(str(path))

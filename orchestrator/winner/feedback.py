@@ -12,8 +12,8 @@ from luts.build import build_lut, estimates_of
 from luts.format.errors import UsageError
 from luts.format.lut import SAMPLES_SCHEMA, Lut
 from luts.format.schema import LutInputs, ModelSpec
-from orchestrator.journal.conditions import conditions, either
-from orchestrator.journal.log import decision, policy_in_effect, read_log, samples_table
+from orchestrator.journal.conditions import combine_switches, read_conditions
+from orchestrator.journal.log import policy_in_effect, read_log, samples_table, self_test_decision
 from orchestrator.journal.records import Header, Identity, Record
 from orchestrator.plan.plan import model_id
 from search.spaces import Arch
@@ -65,7 +65,7 @@ def _check_same_conditions(lut: Lut, records: Sequence[Record], reference: str) 
     header = records[0]
     assert isinstance(header, Header)
     identity, meta = header.identity, lut.meta
-    measured_by = policy_in_effect(header, decision(records))
+    measured_by = policy_in_effect(header, self_test_decision(records))
     both_decided = "company" in meta.policy and "company" in measured_by
     beside = _UNDECIDING + (_DECIDED if both_decided else ())
     before = {name: value for name, value in meta.policy.items() if name not in beside}
@@ -110,7 +110,7 @@ def _further_batches(lut: Lut, records: Sequence[Record], ids: Mapping[str, str]
 def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
     header, meta = records[0], lut.meta
     assert isinstance(header, Header)
-    seen = conditions(records)
+    seen = read_conditions(records)
     return LutInputs(
         **dict(LutInputs.of(meta))
         | {
@@ -118,8 +118,8 @@ def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
             "created": header.created,
             "caveats": tuple(sorted(seen.caveats.union(meta.caveats))),
             "qos": tuple(sorted(seen.qos.union(meta.qos))),
-            "keep_warm": either(meta.keep_warm, seen.warmth),
-            "sustained_performance": either(meta.sustained_performance, seen.sustained),
+            "keep_warm": combine_switches(meta.keep_warm, seen.warmth),
+            "sustained_performance": combine_switches(meta.sustained_performance, seen.sustained),
             "cores": tuple(sorted(seen.cores.union(meta.cores))),
             "input_buffers": tuple(sorted(seen.input_buffers.union(meta.input_buffers))),
         }

@@ -12,14 +12,14 @@ from pydantic import Field, model_validator
 from luts.format.errors import UsageError
 from luts.format.files import read_json, write_json
 from luts.format.schema import Fraction, Value
-from orchestrator.measure.validate import MAX_COMPARISONS, MAX_JSON_BYTES, Compared
+from orchestrator.measure.validate import MAX_COMPARISONS, MAX_JSON_BYTES, LatencyComparison
 from search.algorithms import SearchResult, front
 from search.algorithms.record import Evaluated, LutPin, SearchInputs
 from search.spaces import Arch
 from search.spaces.registry import MAX_ARCH_BYTES
 
 
-class MeasuredArch(Compared):
+class MeasuredArch(LatencyComparison):
     """One architecture of a search: predicted, measured, and judged by its inherited accuracy."""
 
     accuracy: Fraction
@@ -53,7 +53,7 @@ class MeasuredBest(Value):
         device: str,
         variant: str,
         best: Sequence[Evaluated],
-        compared: Sequence[Compared],
+        compared: Sequence[LatencyComparison],
         budget_ms: float,
     ) -> MeasuredBest:
         """Choose by measurements; `best` in the order of the search, `compared` in the same."""

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem
 from orchestrator.wire import messages
-from orchestrator.wire.errors import AgentError, AgentLost, FrameError
+from orchestrator.wire.errors import AgentError, AgentLostError, FrameError
 from orchestrator.wire.frames import CHUNK_BYTES, MAX_PAYLOAD_BYTES, encode_header, read_frame
 from orchestrator.wire.messages import (
     MAX_VISITS,
@@ -131,11 +131,11 @@ class Channel:
         Raises:
             UsageError: the request is beyond the protocol's limits; the connection stays usable.
             AgentError: the agent refused it; the connection stays usable.
-            AgentLost: the connection broke or was closed, or the agent broke the protocol.
+            AgentLostError: the connection broke or was closed, or the agent broke the protocol.
             InvalidArtifactError: the payload could not be read to its end; the connection is closed.
         """
         if self.closed:
-            raise AgentLost(
+            raise AgentLostError(
                 f"no connection to the agent on {self._device_name} for {action}: "
                 "it was closed before; connect again"
             )
@@ -169,10 +169,10 @@ class Channel:
             raise
         return self._parse(action, reply_type, header), raw
 
-    def lost(self, action: str, reason: str) -> AgentLost:
+    def lost(self, action: str, reason: str) -> AgentLostError:
         """Closes; the error that says so."""
         self.close()
-        return AgentLost(
+        return AgentLostError(
             f"the agent on {self._device_name} was lost while {action}: {reason}; "
             "what was measured before is kept, start the command again to go on"
         )
@@ -239,7 +239,7 @@ class RunResult:
 class AgentClient:
     """Speaks to the agent at the other end of `sock`, which it owns and closes.
 
-    Raises AgentError where the agent answers with an error (the connection stays usable) and AgentLost where
+    Raises AgentError where the agent answers with an error (the connection stays usable) and AgentLostError where
     the connection breaks, the agent takes longer than `timeout_s`, or breaks the protocol (it does not).
     """
 
@@ -276,7 +276,7 @@ class AgentClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and not self._channel.closed:
-            with contextlib.suppress(AgentLost, AgentError):
+            with contextlib.suppress(AgentLostError, AgentError):
                 self.bye()
         self.close()
 

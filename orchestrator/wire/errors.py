@@ -38,7 +38,7 @@ class AgentError(BlocktimeError):
         self.code = code
 
 
-class AgentLost(DeviceError):
+class AgentLostError(DeviceError):
     """The connection to the agent broke, or the agent broke the protocol; a new connection is needed."""
 
 

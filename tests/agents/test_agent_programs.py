@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.devices.host import HostDevice
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentLostError
 from tests.support.agent_programs import (
     BUILT,
     ROOT,
@@ -83,7 +83,7 @@ def test_crash_of_the_runtime_is_told_and_the_agent_started_again(
         crash = threading.Timer(0.2, crash_process, args=(crashed,))
         crash.start()
         until = time.monotonic() + 300
-        with pytest.raises(AgentLost, match=r"lost while timing tiny\.pte"):
+        with pytest.raises(AgentLostError, match=r"lost while timing tiny\.pte"):
             while time.monotonic() < until:
                 client.run([model.handle], [[0] * 1000] * 10)
         crash.join()

@@ -27,8 +27,8 @@ from orchestrator.bundle.journal import (
     read_journal,
 )
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.replay import Replay, script_of
-from orchestrator.measure.session import Subject
+from orchestrator.measure.replay import Replay, make_script
+from orchestrator.measure.session import ModelSet
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.messages import ErrorBody, LoadReply
@@ -76,14 +76,14 @@ def models(exported: Exported, folder: Path) -> dict[str, ModelFile]:
 
 
 @pytest.fixture
-def subject(exported: Exported, tmp_path: Path) -> Subject:
-    return Subject(models(exported, tmp_path), "reference", "plan", 0)
+def subject(exported: Exported, tmp_path: Path) -> ModelSet:
+    return ModelSet(models(exported, tmp_path), "reference", "plan", 0)
 
 
 @pytest.fixture
-def bundle(subject: Subject, tmp_path: Path) -> Path:
+def bundle(subject: ModelSet, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.bundle"
-    script = script_of(subject, VARIANT, POLICY, 600.0, poll_s=0.01)
+    script = make_script(subject, VARIANT, POLICY, 600.0, poll_s=0.01)
     write_bundle(path, "linux", b"{}", script, {file.sha256: file for file in subject.files.values()})
     return path
 
@@ -98,7 +98,7 @@ def run(program: AgentProgram, bundle: Path) -> subprocess.CompletedProcess[str]
 
 
 def test_a_bundle_that_was_ended_is_run_to_its_end(
-    program: AgentProgram, bundle: Path, subject: Subject, tmp_path: Path
+    program: AgentProgram, bundle: Path, subject: ModelSet, tmp_path: Path
 ) -> None:
     journal = tmp_path / "tiny.bundle.journal.jsonl"
 
@@ -128,7 +128,7 @@ def test_a_bundle_that_was_ended_is_run_to_its_end(
 
 
 def test_an_agent_stops_where_it_is_enough_and_says_by_what(
-    program: AgentProgram, bundle: Path, subject: Subject
+    program: AgentProgram, bundle: Path, subject: ModelSet
 ) -> None:
     done = run(program, bundle)
     assert done.returncode == 0, done.stderr
@@ -174,13 +174,18 @@ def midmean(logs: list[float]) -> float:
 
 @pytest.mark.parametrize(("budget_s", "ended", "passes"), [(0.0, "budget", 2), (600.0, "passes", 3)])
 def test_time_or_passes_end_what_does_not_become_narrow(
-    program: AgentProgram, subject: Subject, tmp_path: Path, budget_s: float, ended: BundleEnding, passes: int
+    program: AgentProgram,
+    subject: ModelSet,
+    tmp_path: Path,
+    budget_s: float,
+    ended: BundleEnding,
+    passes: int,
 ) -> None:
     policy = replace(POLICY, half_width=0.0, load_se=0.0, min_passes=2, max_passes=3)
     files = {name: file for name, file in subject.files.items() if name != "broken"}
     subject = replace(subject, files=files)
     path = tmp_path / "wide.bundle"
-    script = script_of(subject, VARIANT, policy, budget_s, poll_s=0.01)
+    script = make_script(subject, VARIANT, policy, budget_s, poll_s=0.01)
     write_bundle(path, "linux", b"{}", script, {file.sha256: file for file in subject.files.values()})
     done = run(program, path)
     assert done.returncode == 0, done.stderr

@@ -15,10 +15,10 @@ from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.session import Subject, measure
+from orchestrator.measure.session import ModelSet, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import AgentClient, ModelFile, file_digest
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentLostError
 from tests.support.agent_programs import PROGRAMS, ROOT, require_built
 from tests.support.bench import BENCH
 from tests.support.native_mutants import mutate
@@ -64,7 +64,7 @@ def test_a_model_that_crashes_the_runtime_costs_its_batch_and_is_named(
         result = measure(
             device,
             Variant("executorch", "xnnpack", "fp32", 1),
-            Subject(files, "reference", "0" * 64, seed=1),
+            ModelSet(files, "reference", "0" * 64, seed=1),
             tmp_path / "journal.jsonl",
             POLICY,
             budget_s=600.0,
@@ -97,7 +97,7 @@ def test_the_agent_in_the_foreground_is_there_again_after_a_crash(
 
         with client() as first:
             first.ensure(deadly)
-            with pytest.raises(AgentLost, match=r"lost while loading deadly\.pte"):
+            with pytest.raises(AgentLostError, match=r"lost while loading deadly\.pte"):
                 first.load(file_digest(deadly), "executorch", {"threads": 1})
         with client() as second:
             second.ensure(exported.path)

@@ -14,7 +14,7 @@ from orchestrator.devices import host
 from orchestrator.devices.host import HostDevice
 from orchestrator.wire import client as wire_client
 from orchestrator.wire.client import Channel
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentLostError
 from tests.support.agent_programs import Running, load, require_built
 from tests.support.tiny_model import Exported
 
@@ -79,7 +79,7 @@ def test_an_agent_that_hangs_is_noticed_and_started_again(
         monkeypatch.setattr(device, "_start", start_patiently)
         monkeypatch.setattr(host, "_STOP_TIMEOUT_S", 0.1)
         with pytest.raises(
-            AgentLost, match=r"timing tiny\.pte: no sign of life after [\d,]+ executions within 1 s"
+            AgentLostError, match=r"timing tiny\.pte: no sign of life after [\d,]+ executions within 1 s"
         ):
             client.run([model.handle], [[0] * 10] * 1000, pace_us=1000)
         with device.connect() as again:

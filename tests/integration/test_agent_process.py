@@ -20,7 +20,7 @@ from orchestrator.agent.agent import LOOPBACK
 from orchestrator.cli.main import exit_code
 from orchestrator.devices.host import HostDevice
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 from tests.support.tiny_model import Exported
 from tests.support.waiting import has_ended, until
 
@@ -52,7 +52,7 @@ def load_outcome(client: AgentClient, sha256: str) -> str:
         client.load(sha256, "executorch")
     except AgentError as error:
         return error.code
-    except AgentLost as error:
+    except AgentLostError as error:
         return str(error)
     return "loaded"
 
@@ -118,7 +118,7 @@ def test_killed_agent_is_lost_and_started_again(device: HostDevice, exported: Ex
     killed = device.agent_pid
     assert killed is not None
     timer = threading.Timer(0.3, os.kill, (killed, signal.SIGKILL))
-    with pytest.raises(AgentLost, match=r"lost while timing tiny\.pte") as lost:
+    with pytest.raises(AgentLostError, match=r"lost while timing tiny\.pte") as lost:
         timer.start()
         until(lambda: not client.run([model.handle], [[0] * 1000] * 100))
     timer.join()

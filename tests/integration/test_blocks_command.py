@@ -7,7 +7,7 @@ import pytest
 
 from luts.format.errors import UsageError
 from orchestrator.plan.mixers import MIXERS, mixers
-from orchestrator.simulate.device import SCENARIOS, Truth
+from orchestrator.simulate.device import SCENARIOS, GroundTruth
 from orchestrator.tasks.models import files_that_can_be
 from tests.support.bench import invoke
 
@@ -42,7 +42,7 @@ def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
         (256, 2),
         (256, 3),
     ]
-    truth = Truth(SCENARIOS["quiet"].costs)
+    truth = GroundTruth(SCENARIOS["quiet"].costs)
     for row in rows:
         (mixer,) = mixers([row["block"]], 32, [row["resolution"]], 8)[0]
         true_ms = (truth.latency_ms(mixer.long) - truth.latency_ms(mixer.short)) / 2

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from orchestrator.breakdown.attribution import WHOLE
-from orchestrator.breakdown.removing import census_of, find_removal_run, measure_removals, removals
-from orchestrator.breakdown.tracing import trace, why_untraced
+from orchestrator.breakdown.removing import count_parts, find_removal_run, measure_removals, removal_specs
+from orchestrator.breakdown.tracing import trace_network, untraceable_reason
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec, Variant
@@ -31,14 +31,14 @@ def device(tmp_path_factory):
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
     cache = ArtifactCache(tmp_path_factory.mktemp("cache"))
-    wanted = removals(SPEC, census_of(SPEC))
+    wanted = removal_specs(SPEC, count_parts(SPEC))
     return {name: export_spec(wanted[name], cache) for name in (WHOLE, "convolution")}
 
 
 def test_the_tracer_names_the_kinds_of_every_operation(device, artifacts):
     with device.connect() as client:
-        assert why_untraced(client.hello(), VARIANT) == ""
-    found = trace(device, VARIANT, artifacts[WHOLE])
+        assert untraceable_reason(client.hello(), VARIANT) == ""
+    found = trace_network(device, VARIANT, artifacts[WHOLE])
     assert found.shares["convolution"].ms > 0
     assert {"convolution", "activation", "reshape", "other"} <= set(found.shares)
     assert "attention" not in found.shares
@@ -55,7 +55,7 @@ def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path,
     def measured(progress):
         run = find_removal_run(device, VARIANT, files)
         settings = {"budget_s": 0.1, "seed": 0, "progress": progress}
-        return run, measure_removals(device, VARIANT, files, census_of(SPEC), run, {}, **settings)
+        return run, measure_removals(device, VARIANT, files, count_parts(SPEC), run, {}, **settings)
 
     def interrupt(what, _done, _total):
         if what == "pass 2: measuring":

@@ -17,7 +17,7 @@ from orchestrator.export.lower.calibration import calibration_inputs, read_image
 from orchestrator.export.lower.coreml import convert_to_mlpackage
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import run_pte
-from orchestrator.export.lower.pt2e import MiddleObserver
+from orchestrator.export.lower.quantize import MiddleObserver
 from orchestrator.tasks.quantization import Calibration, calibrated
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source

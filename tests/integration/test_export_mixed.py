@@ -11,8 +11,7 @@ from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.network import Simulated
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.build import export_spec
-from orchestrator.export.lower.places import places_of
-from orchestrator.export.lower.source import build_module
+from orchestrator.export.lower.source import build_module, places_of
 from search.supernet.data.sources import open_source
 
 KEYS = (

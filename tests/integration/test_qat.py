@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export import ExportSpec
-from orchestrator.export.lower.qat import weights_of, with_fake_quantization
+from orchestrator.export.lower.quantize import weights_of, with_fake_quantization
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.qat import train_quantized
 from orchestrator.winner.card import weighted

@@ -8,10 +8,10 @@ import pytest
 
 from luts.format.schema import Value
 from luts.verify import verify_values
-from orchestrator.journal.records import ChunkRecord, EndRecord, Header
+from orchestrator.journal.records import EndRecord, Header, RoundsRecord
 from orchestrator.plan.build import make_plan
-from orchestrator.simulate.compare import compare
-from orchestrator.simulate.device import SCENARIOS, Scenario, StolenCore, Truth
+from orchestrator.simulate.compare import compare_lut_with_truth
+from orchestrator.simulate.device import SCENARIOS, GroundTruth, Scenario, StolenCore
 from search.spaces import get_space
 from tests.support.sample_places import sample_places
 from tests.support.simulated_profiles import PLAN, profile
@@ -55,9 +55,9 @@ def profiles(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_the_lut_finds_the_truth(name, profiles) -> None:
     chosen, threads = CASES[name]
-    lut, truth = profiles(name).lut, Truth(chosen.costs, threads)
+    lut, truth = profiles(name).lut, GroundTruth(chosen.costs, threads)
     verify_values(lut)
-    found = compare(lut, truth)
+    found = compare_lut_with_truth(lut, truth)
     assert found.entries == 40
     assert found.covered >= 0.9, "95 % intervals of entries; wider than need be where the prior decides"
     # Intervals of whole models rest on measurement alone, so they must be neither too narrow nor too wide.
@@ -75,7 +75,7 @@ def test_the_lut_finds_the_truth(name, profiles) -> None:
 @pytest.mark.parametrize("name", ["quiet", "stolen-core"])
 def test_milliseconds_are_those_of_a_clock_that_does_not_drift(name, profiles) -> None:
     chosen, threads = CASES[name]
-    meta, truth = profiles(name).lut.meta, Truth(chosen.costs, threads)
+    meta, truth = profiles(name).lut.meta, GroundTruth(chosen.costs, threads)
     true_ms = truth.latency_ms(PLAN.reference.blocks)
     assert meta.reference_ms == pytest.approx(true_ms, rel=0.02)
     assert meta.load_sd == pytest.approx(chosen.noise.load_sd, rel=0.6)
@@ -104,7 +104,7 @@ def test_hot_batches_are_rejected_and_repeated(profiles) -> None:
     hot = {
         record.batch
         for record in done.records
-        if isinstance(record, ChunkRecord)
+        if isinstance(record, RoundsRecord)
         and any(
             state["thermal_state"] == "serious" or state["thermal_headroom"] >= 0.73
             for state in (record.state_before, record.state_after)
@@ -120,7 +120,7 @@ def test_throttling_that_is_not_reported_cancels_in_ratios(profiles) -> None:
     samples = done.lut.samples.to_pandas()
     reference = samples[(samples.model == PLAN.reference.model_id) & samples.kept].ns
     assert reference.quantile(0.9) / reference.quantile(0.1) > 1.3, "it did throttle"
-    assert compare(done.lut, Truth(CASES["phone-silent"][0].costs)).heldout_mape < 0.01
+    assert compare_lut_with_truth(done.lut, GroundTruth(CASES["phone-silent"][0].costs)).heldout_mape < 0.01
 
 
 def test_an_agent_killed_in_the_middle_costs_no_sample(tmp_path) -> None:

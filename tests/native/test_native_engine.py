@@ -11,7 +11,7 @@ from orchestrator.agent import native as etshim
 from orchestrator.agent.device import AGENTS_VARIABLE
 from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
 from orchestrator.agent.host import host_agent
-from orchestrator.agent.native import NativeModel, ShimMissing, find_shim
+from orchestrator.agent.native import NativeModel, ShimMissingError, find_shim
 from orchestrator.agent.runtime import Traceable
 from orchestrator.agent.store import ModelStore
 from orchestrator.agent.timing import time_schedule
@@ -106,14 +106,16 @@ def test_a_library_that_can_not_be_used_is_told_with_the_next_step(
     native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(AGENTS_VARIABLE, str(tmp_path))
-    with pytest.raises(ShimMissing, match=r"not built .*libetshim\.so is not there\); run `bench native`"):
+    with pytest.raises(
+        ShimMissingError, match=r"not built .*libetshim\.so is not there\); run `bench native`"
+    ):
         find_shim()
     path = tmp_path / "native" / "libetshim.so"
     path.parent.mkdir()
     path.write_bytes(b"no library")
-    with pytest.raises(ShimMissing, match=r"can't be used .*; run `bench native`"):
+    with pytest.raises(ShimMissingError, match=r"can't be used .*; run `bench native`"):
         find_shim()
     monkeypatch.setenv(AGENTS_VARIABLE, str(native.parent))
     monkeypatch.setattr(etshim, "executorch_version", "9.9")
-    with pytest.raises(ShimMissing, match=r"built for ExecuTorch .*, not 9\.9; run `bench native`"):
+    with pytest.raises(ShimMissingError, match=r"built for ExecuTorch .*, not 9\.9; run `bench native`"):
         find_shim()

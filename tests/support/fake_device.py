@@ -6,10 +6,10 @@ import random
 import numpy as np
 
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.session import Subject, measure
+from orchestrator.measure.session import ModelSet, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile, RunResult
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLostError
 from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply, Warmed
 
 TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(9)}
@@ -142,7 +142,7 @@ class FakeClient:
     def die(self):
         self.device.agent_dead = True
         self.device.deaths += 1
-        raise AgentLost("the fake's agent died")
+        raise AgentLostError("the fake's agent died")
 
     def placement(self, handle, waited=None):
         return None
@@ -159,7 +159,7 @@ class FakeClient:
         device.warmups.append((warmup, warmup_ms))
         device.paces.add(pace_us)
         if device.runs in device.lose_after:
-            raise AgentLost("the fake was unplugged")
+            raise AgentLostError("the fake was unplugged")
         running = {self.names[handle] for handle in handles}
         if device.deadly & running or (device.deadly_company and device.deadly_company <= running):
             self.die()
@@ -191,7 +191,7 @@ class FakeClient:
 def subject(tmp_path):
     """What is measured of those nine models, in files that nobody reads."""
     files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
-    return Subject(files, "model00", "0" * 64, seed=3)
+    return ModelSet(files, "model00", "0" * 64, seed=3)
 
 
 def device(**options):

@@ -13,10 +13,10 @@ from luts.format.schema import ModelSpec
 from orchestrator.journal.log import Journal
 from orchestrator.journal.records import (
     BatchRecord,
-    ChunkRecord,
     EndRecord,
     Header,
     Identity,
+    RoundsRecord,
     pack_nanoseconds,
 )
 from orchestrator.plan.build import make_plan
@@ -143,7 +143,7 @@ def _batch(batch, slots, latency):
         copies=[0, 1] + [0] * (len(slots) - 2),
         load_ns=[1] * len(slots),
     )
-    yield ChunkRecord(
+    yield RoundsRecord(
         batch=batch,
         segment=0,
         first_round=0,

@@ -11,7 +11,7 @@ import numpy as np
 from luts.estimate.sources import SourceEntries
 from luts.format.schema import Floats, KeyFeatures
 from orchestrator.plan.plan import features_of
-from orchestrator.simulate.device import Costs, Truth
+from orchestrator.simulate.device import GroundTruth, TrueCosts
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
 from tools.benchmarks._phones import features_of_keys
@@ -26,8 +26,8 @@ SPACE = "autovit-xxs"
 LUT_NETWORKS, LUT_SEED = 60, 1000
 """Of the LUTs that made-up devices learn from."""
 
-_ALIKE = Costs(deviation_sd=0.12, own_sd=0.05, pair_sd=0.02, base_ms=0.05, transfer_ms_per_mib=0.02)
-DEVICES: Mapping[str, Costs] = {
+_ALIKE = TrueCosts(deviation_sd=0.12, own_sd=0.05, pair_sd=0.02, base_ms=0.05, transfer_ms_per_mib=0.02)
+DEVICES: Mapping[str, TrueCosts] = {
     "flagship": _ALIKE.model_copy(
         update={
             "own_seed": 1,
@@ -142,8 +142,8 @@ def _networks(device: str, seed: int) -> Networks:
 
 
 @functools.cache
-def _truth(device: str) -> Truth:
-    return Truth(DEVICES[device])
+def _truth(device: str) -> GroundTruth:
+    return GroundTruth(DEVICES[device])
 
 
 def with_shuffled(sources: Sequence[SourceEntries], shuffled: str, seed: int) -> list[SourceEntries]:

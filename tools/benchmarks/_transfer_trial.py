@@ -15,7 +15,7 @@ from luts.estimate.statistics import mape, predictive_quantile
 from luts.format.latency import latency_ms
 from luts.format.schema import Floats, KeyFeatures
 from orchestrator.plan.build import choose_design
-from orchestrator.plan.sizing import AT_FIRST, EACH_TIME
+from orchestrator.plan.sizing import NETWORKS_PER_STEP, SEED_NETWORKS
 
 NOISE = 0.006
 COUNTS = (0, 3, 5, 10, 20)
@@ -89,7 +89,7 @@ def chosen_order(
             replace(TYPICAL_DEVICE, sources=kept),
             measured=[candidates.blocks[place] for place in order],
             candidates=[candidates.blocks[place] for place in left],
-            count=min(EACH_TIME if order else 1 + AT_FIRST, count - len(order)),
+            count=min(NETWORKS_PER_STEP if order else 1 + SEED_NETWORKS, count - len(order)),
         )
         order += [left[place] for place in more]
     return order

@@ -21,10 +21,10 @@ import psutil
 
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.fleet.crew import Limits
+from orchestrator.fleet.crew import FleetLimits
 from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord, Record
+from orchestrator.journal.records import BatchRecord, EndRecord, Record, RoundsRecord
 from orchestrator.simulate.device import SCENARIOS
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile
@@ -71,7 +71,7 @@ def account(records: Sequence[Record]) -> Account:
     rounds = Counter(
         (record.batch, record.first_round + number)
         for record in records
-        if isinstance(record, ChunkRecord) and not record.rejected
+        if isinstance(record, RoundsRecord) and not record.rejected
         for number in range(len(record.order))
     )
     return Account(
@@ -118,7 +118,7 @@ def trial(
                 PlanChoice(models=models),
                 budget_s=0,
                 self_test=False,
-                limits=Limits(rest_s=1.0),
+                limits=FleetLimits(rest_s=1.0),
                 store=LutStore([folder / "luts"]),
                 progress=follow,
             )

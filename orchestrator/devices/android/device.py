@@ -14,7 +14,7 @@ from orchestrator.devices.android.link import AdbLink, LinkLostError, PhoneNotRe
 from orchestrator.devices.android.phones import AndroidPhone, slug
 from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, say_busy
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 
 START_TIMEOUT_S = 30.0
 """From `am start` to the first answer: the app loads its runtime and opens its model store."""
@@ -192,7 +192,7 @@ class AndroidDevice:
         while True:
             try:
                 return self._connect_agent(link)
-            except (ServiceRefusedError, AgentLost):
+            except (ServiceRefusedError, AgentLostError):
                 silences += 1
                 if first or silences == _MAX_SILENCES:
                     return None
@@ -214,7 +214,7 @@ class AndroidDevice:
         while True:
             try:
                 return self._connect_agent(link)
-            except (ServiceRefusedError, AgentLost) as error:
+            except (ServiceRefusedError, AgentLostError) as error:
                 reason = str(error)
             except AgentError as error:
                 if error.code != "unauthorized":

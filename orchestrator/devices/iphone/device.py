@@ -27,7 +27,7 @@ from orchestrator.devices.iphone.state import (
     is_bench_app,
 )
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost, DeviceError
+from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 
 if TYPE_CHECKING:
     from orchestrator.devices.iphone.mobiledevice import MobileDevice
@@ -279,7 +279,7 @@ class IphoneDevice:
                 if not said:
                     say_busy(self._access.say, self._title)
                 said = True
-            except AgentLost:
+            except AgentLostError:
                 if not self._is_attached():
                     raise PhoneGoneError(
                         f"{self._title} is not attached: connect it by cable", code="phone_lost"

@@ -22,7 +22,7 @@ from orchestrator.export.lower.quiet import quiet
 from search.networks.layers import fuse_for_inference
 
 if TYPE_CHECKING:
-    from orchestrator.export.lower.pt2e import ExtremesObserver, MiddleObserver
+    from orchestrator.export.lower.quantize import ExtremesObserver, MiddleObserver
 
 
 _DATA = Path("Data") / "com.apple.CoreML"
@@ -270,7 +270,7 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = 
 
 def _ranges(function: Any, inputs: Sequence[Tensor], images: Tensor | None) -> dict[str, dict[str, float]]:
     """Ends of the range of every activation, as coremltools names them."""
-    from orchestrator.export.lower.pt2e import observer_for  # brings torchao
+    from orchestrator.export.lower.quantize import observer_for  # brings torchao
 
     observers: defaultdict[str, MiddleObserver | ExtremesObserver] = defaultdict(observer_for(images))
     for sample in calibration_inputs(inputs, images):

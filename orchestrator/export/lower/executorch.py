@@ -130,7 +130,7 @@ def lower_to_executorch(
             partitioners = _partitioners(backend, precision, deployment_target)
             captured = _captured(module, inputs, backend, precision, plain=plain)
             if precision in QUANTISED:
-                from orchestrator.export.lower.pt2e import quantize_static
+                from orchestrator.export.lower.quantize import quantize_static
 
                 captured = quantize_static(captured, inputs, images, fp32)
             manager = to_edge_transform_and_lower(

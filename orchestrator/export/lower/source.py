@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -277,3 +277,33 @@ def _check_patches(module: nn.Module, side: int) -> None:
         size = projection.kernel_size[0]
         if side % size:
             raise ValueError(f"its patches are {size} px wide, and {side} is not a multiple of that")
+
+
+def places_of(module: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the modules that a precision can be chosen for, in order.
+
+    They are the network's children that have matrices or kernels to quantise; of a list of blocks (timm's `blocks`,
+    `stages`), its own children.
+    """
+    return tuple(_places(module))
+
+
+def _places(module: nn.Module) -> Iterator[str]:
+    for name, child in module.named_children():
+        listed = type(child) in (nn.Sequential, nn.ModuleList) and not isinstance(module, nn.Sequential)
+        for path, part in (
+            [(f"{name}.{n}", c) for n, c in child.named_children()] if listed else [(name, child)]
+        ):
+            if any(parameter.dim() > 1 for parameter in part.parameters()):
+                yield path
+
+
+def check_paths(name: str, module: nn.Module, paths: Sequence[str]) -> None:
+    """Raise UsageError if the network has no module at one of the paths."""
+    known = dict(module.named_modules())
+    for path in paths:
+        if path not in known:
+            raise UsageError(
+                f"{name} has no block {path!r} to keep in fp32; it has {', '.join(places_of(module))}",
+                code="unknown_block",
+            )

@@ -10,7 +10,7 @@ import pytest
 
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.fleet.crew import Limits
+from orchestrator.fleet.crew import FleetLimits
 from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord
@@ -73,7 +73,7 @@ def test_nothing_is_lost_or_measured_twice(home, attach_kotlin_phone, tmp_path):
         ),
         PLAN,
         target=Target("", threads=1, app=apk),
-        limits=Limits(rest_s=1.0),
+        limits=FleetLimits(rest_s=1.0),
         budget_s=0,
         self_test=False,
         store=LutStore([home / "luts"]),

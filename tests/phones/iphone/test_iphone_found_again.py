@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.phones import find_iphone
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentLostError
 from tests.support.errors import raises
 from tests.support.usbmux.fake_phone import FakePhone
 from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
@@ -38,7 +38,7 @@ def test_cable_pulled_and_put_back_goes_on_with_the_same_agent(
     with find_iphone(IPHONE_13, owner.access) as device:
         client = device.connect()
         usbmuxd.unplug(phone)
-        with pytest.raises(AgentLost):
+        with pytest.raises(AgentLostError):
             client.state()
         with once_missed(owner, lambda: usbmuxd.plug_in(phone)):
             device.connect().close()

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from orchestrator.breakdown.costs import Cost
-from orchestrator.breakdown.labels import Label, event_word, matched
+from orchestrator.breakdown.labels import OperationLabel, OperatorCost, event_word, match_labels
 from orchestrator.breakdown.tracing import faster_half_ms
 from orchestrator.wire.messages import TracedOperation
 
@@ -20,11 +19,11 @@ def test_events_and_operations_meet_in_one_word():
 
 def test_a_transpose_that_the_runtime_merged_does_not_shift_what_follows():
     labels = [
-        Label("weights", "attention", "projection", Cost(6, 20)),
-        Label("permute", "attention", "reshape"),
-        Label("bmm", "attention", "product"),
-        Label("weights", "mlp", "projection"),
-        Label("add", "elementwise", "elementwise"),
+        OperationLabel("weights", "attention", "projection", OperatorCost(6, 20)),
+        OperationLabel("permute", "attention", "reshape"),
+        OperationLabel("bmm", "attention", "product"),
+        OperationLabel("weights", "mlp", "projection"),
+        OperationLabel("add", "elementwise", "elementwise"),
     ]
     events = operations(
         "Fully Connected (NC, F32) GEMM #1",
@@ -32,18 +31,20 @@ def test_a_transpose_that_the_runtime_merged_does_not_shift_what_follows():
         "Fully Connected (NC, F32) GEMM #2",
         "Add (ND) #1",
     )
-    assert matched(events, labels) == ([labels[0], *labels[2:]], 0)
+    assert match_labels(events, labels) == ([labels[0], *labels[2:]], 0)
 
 
 def test_an_event_without_a_partner_goes_by_its_name():
     events = operations("Convolution (NHWC, F32) IGEMM #1", "Clamp (NC) #1", "Add (ND) #1")
-    found, by_name = matched(events, [Label("add", "elementwise", "elementwise", Cost(0, 12))])
+    found, by_name = match_labels(
+        events, [OperationLabel("add", "elementwise", "elementwise", OperatorCost(0, 12))]
+    )
     assert [(label.kind, label.part) for label in found] == [
         ("convolution", "projection"),
         ("activation", "activation"),
         ("elementwise", "elementwise"),
     ]
-    assert [label.cost for label in found] == [None, None, Cost(0, 12)]
+    assert [label.cost for label in found] == [None, None, OperatorCost(0, 12)]
     assert by_name == 2
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from luts.verify import verify_lut
+from orchestrator.bundle.archive import agent_policy
 from orchestrator.bundle.journal import read_journal
 from orchestrator.cli.main import exit_code
-from orchestrator.plan.bundled import policy_alone
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.imported import import_journals
 from tests.support.bench import bench
@@ -17,8 +17,8 @@ from tests.support.errors import raises
 
 def test_agent_policy_has_a_spare_pass():
     live = Policy.of(simulated=False)
-    assert policy_alone(live) == replace(live, self_test=False, min_passes=live.min_passes + 1)
-    assert policy_alone(replace(live, max_passes=3)).max_passes == 4
+    assert agent_policy(live) == replace(live, self_test=False, min_passes=live.min_passes + 1)
+    assert agent_policy(replace(live, max_passes=3)).max_passes == 4
 
 
 def test_imported_lut_verifies(made, finished, store):

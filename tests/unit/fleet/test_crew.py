@@ -7,15 +7,15 @@ from collections import Counter, defaultdict
 import pytest
 
 from orchestrator.devices.lock import DeviceBusyError
-from orchestrator.fleet.crew import Crew, Limits
-from orchestrator.fleet.units import UnfitUnit
+from orchestrator.fleet.crew import FleetExecutor, FleetLimits
+from orchestrator.fleet.units import UnfitUnitError
 from orchestrator.journal.log import MeasurementLog, read_log
-from orchestrator.journal.records import BatchRecord, ChunkRecord, EndRecord, MeasurementRejectedError
-from orchestrator.measure.session import header_of, measure_by
-from orchestrator.wire.errors import AgentLost, DeviceError
+from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, RoundsRecord
+from orchestrator.measure.session import make_header, measure_with
+from orchestrator.wire.errors import AgentLostError, DeviceError
 from tests.support.fake_device import POLICY, QUIET, VARIANT, FakeClient, device, subject
 
-QUICK = Limits(lease_s=600, deserted_s=600, rest_s=0.01, busy_s=0.01)
+QUICK = FleetLimits(lease_s=600, deserted_s=600, rest_s=0.01, busy_s=0.01)
 
 
 class FakeUnit:
@@ -53,16 +53,18 @@ class Fleet:
 
     def measure(self, limits=QUICK, policy=POLICY, check=lambda *_: None, clock_s=lambda: 0.0):
         openers = [self.opener(serial) for serial in self.fakes]
-        crew = Crew("pixel8", openers, limits, self.said.append, clock_s)
+        crew = FleetExecutor("pixel8", openers, limits, self.said.append, clock_s)
         measured = subject(self.folder)
         with crew:
             crew.open()
             hello = next(iter(self.fakes.values())).connect().hello()
             with MeasurementLog(
-                self.folder / "journal.jsonl", header_of(hello, VARIANT, measured, policy, False)
+                self.folder / "journal.jsonl", make_header(hello, VARIANT, measured, policy, False)
             ) as log:
                 crew.work_on(log, VARIANT, check)
-                return measure_by(crew, log, hello, measured, policy, budget_s=1e9, progress=lambda *_: None)
+                return measure_with(
+                    crew, log, hello, measured, policy, budget_s=1e9, progress=lambda *_: None
+                )
 
     def records(self):
         return read_log(self.folder / "journal.jsonl")
@@ -99,7 +101,7 @@ def assert_whole(fleet, passes=None):
     assert len(loads) == 8 * passes
     rounds = defaultdict(list)
     for record in records:
-        if isinstance(record, ChunkRecord):
+        if isinstance(record, RoundsRecord):
             rounds[record.batch] += range(record.first_round, record.first_round + len(record.order))
     for batch, numbers in rounds.items():
         assert numbers == list(range(len(numbers))), f"batch {batch} has a round twice or lacks one"
@@ -134,7 +136,7 @@ def test_a_batch_whose_unit_is_lost_goes_on_on_another_with_a_reference_of_its_o
     def vanish():
         fleet.away ^= {"a", "b"}
         fleet.fakes["a"].connect = no_connection
-        raise AgentLost("its host was lost")
+        raise AgentLostError("its host was lost")
 
     on_run(fleet.fakes["a"], 2, vanish)
     fleet.measure()
@@ -172,7 +174,7 @@ def test_a_unit_with_another_system_is_left_out_and_named(tmp_path):
 
     def check(serial, hello, fixed):
         if hello.device.os_build != "1":
-            raise UnfitUnit(f"{serial} has another system")
+            raise UnfitUnitError(f"{serial} has another system")
 
     fleet.measure(check=check)
     assert_whole(fleet)
@@ -206,13 +208,13 @@ def test_all_units_gone_for_long_ends_the_run_and_the_next_one_goes_on(tmp_path)
 
     def vanish():
         fleet.away.add("a")
-        raise AgentLost("its host was lost")
+        raise AgentLostError("its host was lost")
 
     on_run(fleet.fakes["a"], 6, vanish)
     fleet.fakes["a"].lose_after = set(range(7, 12))
     with pytest.raises(DeviceError, match="all units of pixel8 are out: .*same command again"):
-        fleet.measure(Limits(deserted_s=0.01, rest_s=0.01))
-    before = sum(isinstance(record, ChunkRecord) for record in fleet.records())
+        fleet.measure(FleetLimits(deserted_s=0.01, rest_s=0.01))
+    before = sum(isinstance(record, RoundsRecord) for record in fleet.records())
     again = Fleet(tmp_path, 2)
     again.measure()
     assert_whole(again)

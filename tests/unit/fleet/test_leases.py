@@ -3,7 +3,7 @@
 import pytest
 
 from luts.format.errors import BlocktimeError
-from orchestrator.fleet.crew import MAX_LOSSES, LeaseEnded, Leases
+from orchestrator.fleet.crew import MAX_LOSSES, LeaseEndedError, Leases
 
 WHY = BlocktimeError("the cable was pulled")
 
@@ -39,7 +39,7 @@ def test_a_lease_that_ran_out_is_anothers_and_its_unit_can_neither_write_nor_end
     assert leases.expire() == [late]
     again = leases.take("b")
     assert (leases.writes(late), leases.writes(again)) == (False, True)
-    with pytest.raises(LeaseEnded):
+    with pytest.raises(LeaseEndedError):
         leases.done(late)
     leases.give_back(late, WHY)
     assert leases.take("a", 0) is None, "a late return is not a second job"
@@ -69,6 +69,6 @@ def test_a_closed_run_gives_and_takes_nothing(leases):
     leases.close()
     assert leases.take("b") is None
     assert not leases.writes(lease)
-    with pytest.raises(LeaseEnded):
+    with pytest.raises(LeaseEndedError):
         leases.wait(0)
     leases.give_back(lease, WHY)

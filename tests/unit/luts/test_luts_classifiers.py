@@ -11,16 +11,16 @@ from luts.estimate.latencies import LatencyEstimates
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.plan import NETWORKS as NETWORKS_A_HEAD
-from orchestrator.plan.plan import features_of_plan, priced_for, said_of, with_heads
-from orchestrator.simulate.device import Costs, Truth
+from orchestrator.plan.plan import NETWORKS_PER_HEAD as NETWORKS_A_HEAD
+from orchestrator.plan.plan import classifier_note, features_of_plan, with_classifier_prices, with_heads
+from orchestrator.simulate.device import GroundTruth, TrueCosts
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import Arch, get_space
 from search.spaces.coverage import covered_space
 from tests.support.lut_world import lut_inputs, model_spec, simulate
 
 SPACE = get_space("autovit-nano")
-SEEDS, NETWORKS = 4, 20
+SEEDS, NETWORKS_PER_HEAD = 4, 20
 
 
 @cache
@@ -28,7 +28,7 @@ def profiled(seed: int, heads: tuple[int, ...] = ()) -> Lut:
     """Of 1000 classes and a device that strays 15 % from physics, each classifier in its own way."""
     space = SPACE.with_classes(1000)
     plan = with_heads(make_plan(space, design=20, heldout=20, removals="none", seed=seed), heads)
-    truth = Truth(Costs(seed=seed))
+    truth = GroundTruth(TrueCosts(seed=seed))
     specs = [
         model_spec(m.model_id, m.blocks, m.role, boundary_bytes(parse_keys(m.blocks))) for m in plan.models
     ]
@@ -44,7 +44,7 @@ def profiled(seed: int, heads: tuple[int, ...] = ()) -> Lut:
 
 def true_ms(lut: Lut, seed: int, arch: Arch) -> float:
     """In milliseconds of the LUT's reference, as `bench validate` compares."""
-    truth = Truth(Costs(seed=seed))
+    truth = GroundTruth(TrueCosts(seed=seed))
     return lut.meta.reference_ms * truth.latency_ms(arch.keys()) / truth.latency_ms(lut.reference.blocks)
 
 
@@ -52,9 +52,9 @@ def test_intervals_of_other_classes_hold_what_networks_take():
     """95 % intervals of 1000 classes' LUTs, for 10: no fewer hold the truth, and the error is far below theirs."""
     within, errors = [], []
     for seed in range(SEEDS):
-        lut = priced_for(profiled(seed), 10)
+        lut = with_classifier_prices(profiled(seed), 10)
         rng = random.Random(seed)
-        for _ in range(NETWORKS):
+        for _ in range(NETWORKS_PER_HEAD):
             arch = covered_space(lut, 10).sample(rng)
             predicted, ms = lut.predict(arch), true_ms(lut, seed, arch)
             within.append(predicted.low <= ms <= predicted.high)
@@ -76,9 +76,11 @@ def test_measured_classifiers_narrow_what_is_said_of_their_classes():
     assert {known[key].method for key in heads} == {"design"}
     assert covered_space(lut).default_classes == 1000
     rng, widths, errors = random.Random(0), [], []
-    for _ in range(NETWORKS):
-        arch = covered_space(priced_for(lut, 10), 10).sample(rng)
-        both = [(priced_for(each, 10).predict(arch), true_ms(each, 0, arch)) for each in (plain, lut)]
+    for _ in range(NETWORKS_PER_HEAD):
+        arch = covered_space(with_classifier_prices(lut, 10), 10).sample(rng)
+        both = [
+            (with_classifier_prices(each, 10).predict(arch), true_ms(each, 0, arch)) for each in (plain, lut)
+        ]
         widths.append([(predicted.high - predicted.low) / ms for predicted, ms in both])
         errors.append([abs(predicted.ms / ms - 1) for predicted, ms in both])
     assert np.mean(widths, axis=0)[1] < np.mean(widths, axis=0)[0]
@@ -93,7 +95,7 @@ def test_a_plan_without_further_heads_is_what_it_was():
 def test_only_classifiers_are_priced_anew():
     lut = profiled(0)
     for classes in (10, 5000):
-        priced = priced_for(lut, classes)
+        priced = with_classifier_prices(lut, classes)
         known = {entry.key: entry for entry in priced.entries}
         assert all(known[entry.key] == entry for entry in lut.entries)
         added = [entry for entry in priced.entries if entry not in lut.entries]
@@ -107,17 +109,17 @@ def test_only_classifiers_are_priced_anew():
             sibling = known[entry.key.replace(f"classes={classes}", "classes=1000")]
             assert (entry.ms <= sibling.ms) if classes < 1000 else (entry.ms >= sibling.ms)
             assert entry.ci_low <= entry.ms <= entry.ci_high
-        assert f"classifiers of 1000 classes; those of {classes} follow from its physics" in said_of(
+        assert f"classifiers of 1000 classes; those of {classes} follow from its physics" in classifier_note(
             lut, priced, classes
         )
 
 
 def test_a_lut_stays_as_it_is_where_nothing_is_missing_or_the_space_has_changed():
     lut = profiled(0)
-    assert priced_for(lut, 1000) is lut
-    assert said_of(lut, lut, 1000) == ""
+    assert with_classifier_prices(lut, 1000) is lut
+    assert classifier_note(lut, lut, 1000) == ""
     older = Lut(lut.meta.model_copy(update={"space_hash": "0" * 64}), lut.entries, lut.models, lut.samples)
-    assert priced_for(older, 10) is older
+    assert with_classifier_prices(older, 10) is older
     with pytest.raises(UsageError, match="0 classes; give 1 or more"):
-        priced_for(lut, 0)
-    assert covered_space(priced_for(lut, 10)).default_classes == 1000
+        with_classifier_prices(lut, 0)
+    assert covered_space(with_classifier_prices(lut, 10)).default_classes == 1000

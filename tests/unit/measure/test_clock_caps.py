@@ -1,7 +1,7 @@
 """A clock whose cap moves while it is measured: what was measured then does not count."""
 
 from orchestrator.journal.log import read_log, samples_table
-from orchestrator.journal.records import ChunkRecord, EndRecord
+from orchestrator.journal.records import EndRecord, RoundsRecord
 from tests.support.fake_device import POLICY, QUIET, device, run
 
 
@@ -13,7 +13,7 @@ def test_a_chunk_in_which_the_cap_of_a_clock_moved_is_measured_again(tmp_path):
     full, cut = capped(2367.0), capped(1800.0)
     outcome = run(tmp_path, device(states=[full, cut, cut, cut]))
     assert outcome.batches_rejected == 0
-    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord)]
+    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, RoundsRecord)]
     assert [chunk.rejected for chunk in chunks[:3]] == [
         "the clock of core 4 was capped at 1800 MHz after 2367 MHz",
         "",
@@ -41,5 +41,5 @@ def test_a_cap_that_moves_is_allowed_with_throttled_and_every_result_says_so(tmp
     monkeypatch.setattr(moving, "allow", ("throttled",), raising=False)
     outcome = run(tmp_path, moving)
     assert outcome.batches_rejected == 0
-    assert not any(r.rejected for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord))
+    assert not any(r.rejected for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, RoundsRecord))
     assert outcome.conditions.caveats == {"throttled"}

@@ -13,12 +13,12 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import (
     BatchRecord,
-    ChunkRecord,
-    CompanyRecord,
     DecisionRecord,
+    InterferenceRecord,
     MeasurementRejectedError,
+    RoundsRecord,
 )
-from orchestrator.measure.company import Finding, excess_after, excess_beside
+from orchestrator.measure.interference import InterferenceResult, excess_by_settle_runs, excess_co_resident
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Policy
@@ -51,7 +51,7 @@ def profiled(folder: Path, noise: Noise, policy: Policy = POLICY) -> Measurement
 
 def settle_runs_and_models(folder: Path) -> tuple[set[int], int]:
     records = read_log(folder / "journal.jsonl")
-    chunks = {record.settle_runs for record in records if isinstance(record, ChunkRecord)}
+    chunks = {record.settle_runs for record in records if isinstance(record, RoundsRecord)}
     return chunks, max(len(record.slots) for record in records if isinstance(record, BatchRecord)) - 2
 
 
@@ -60,7 +60,7 @@ def test_a_device_on_which_one_settle_run_is_enough_keeps_its_policy(tmp_path: P
     assert settle_runs_and_models(tmp_path) == ({1}, 5)
     assert (measured.policy["settle_runs"], measured.policy["batch_models"]) == (1, 6)
     records = read_log(tmp_path / "journal.jsonl")
-    assert [record.residents for record in records if isinstance(record, CompanyRecord)] == [1, 1, 8, 1]
+    assert [record.residents for record in records if isinstance(record, InterferenceRecord)] == [1, 1, 8, 1]
 
 
 @pytest.mark.parametrize(("cold_runs", "settle_runs"), rest_soaks([(2, 2), (3, 3)], kept=[(3, 3)]))
@@ -80,7 +80,7 @@ def test_where_company_costs_batches_are_of_one_model(tmp_path: Path) -> None:
     profiled(tmp_path, NOISE.model_copy(update={"crowd_share": 0.1, "crowd_models": 4}))
     assert settle_runs_and_models(tmp_path) == ({1}, 1)
     records = read_log(tmp_path / "journal.jsonl")
-    asked = [record.residents for record in records if isinstance(record, CompanyRecord)]
+    asked = [record.residents for record in records if isinstance(record, InterferenceRecord)]
     assert asked == 2 * [1, 1, 8, 1, 3, 1], "a second test says the same"
 
 
@@ -101,7 +101,7 @@ def test_where_nothing_helps_it_is_refused_after_a_second_test_unless_told_to_me
 def test_a_resumed_run_does_not_test_again(tmp_path: Path) -> None:
     def tests() -> int:
         return sum(
-            isinstance(r, CompanyRecord | DecisionRecord) for r in read_log(tmp_path / "journal.jsonl")
+            isinstance(r, InterferenceRecord | DecisionRecord) for r in read_log(tmp_path / "journal.jsonl")
         )
 
     noise = NOISE.model_copy(update={"cold_runs": 2})
@@ -114,16 +114,19 @@ def test_a_resumed_run_does_not_test_again(tmp_path: Path) -> None:
 
 def test_excess_is_paired_within_rounds_and_nothing_within_the_noise() -> None:
     level = np.exp(np.linspace(0, 1, 9))[:, None]
-    assert excess_after(level * [9, 150, 120, 110, 100, 100]) == pytest.approx((0.2, 0.1, 0.0))
+    assert excess_by_settle_runs(level * [9, 150, 120, 110, 100, 100]) == pytest.approx((0.2, 0.1, 0.0))
     noisy = level * np.where(np.arange(9)[:, None] % 2, 130, 80) * [1, 1, 1, 1, 1, 0]
     noisy[:, 5] = 100 * level[:, 0]
-    assert excess_after(noisy)[0] == 0.0
+    assert excess_by_settle_runs(noisy)[0] == 0.0
 
 
 def test_what_one_test_of_two_says_changes_nothing() -> None:
-    busy, quiet = Finding((0.1, 0.02, 0.0), {8: 0.18, 3: 0.0}), Finding((0.0, 0.0, 0.0), {8: 0.01})
+    busy, quiet = (
+        InterferenceResult((0.1, 0.02, 0.0), {8: 0.18, 3: 0.0}),
+        InterferenceResult((0.0, 0.0, 0.0), {8: 0.01}),
+    )
     both = busy.least(quiet)
-    assert both == Finding((0.0, 0.0, 0.0), {8: 0.01, 3: 0.0}) == quiet.least(busy)
+    assert both == InterferenceResult((0.0, 0.0, 0.0), {8: 0.01, 3: 0.0}) == quiet.least(busy)
     assert (both.settle_runs, both.residents) == (1, 8)
     assert (busy.least(busy).settle_runs, busy.least(busy).residents) == (3, 3)
 
@@ -132,6 +135,6 @@ def test_company_is_told_apart_from_a_clock_that_moves() -> None:
     def settled(ns: float) -> np.ndarray:
         return np.full((8, 6), ns)
 
-    assert excess_beside(settled(110), settled(100), settled(100)) == pytest.approx(0.1)
-    assert excess_beside(settled(104), settled(100), settled(108)) == 0.0
-    assert excess_beside(settled(90), settled(100), settled(100)) == 0.0
+    assert excess_co_resident(settled(110), settled(100), settled(100)) == pytest.approx(0.1)
+    assert excess_co_resident(settled(104), settled(100), settled(108)) == 0.0
+    assert excess_co_resident(settled(90), settled(100), settled(100)) == 0.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.measure.session import Subject
+from orchestrator.measure.session import ModelSet
 from orchestrator.wire.client import ModelFile
 from tests.support.fake_device import FakeDevice
 from tools.benchmarks.controls import COMPANION, control, coverage_interval
@@ -16,7 +16,7 @@ def found(tmp_path_factory):
     home = tmp_path_factory.mktemp("controls")
     files = {name: ModelFile(home / name, sha) for name, sha in SHA.items()}
     device = FakeDevice({SHA["reference"]: 2.0, SHA[COMPANION]: 0.5}, load_sd=0.006, noise=0.004)
-    return control(device, Subject(files, "reference", "0" * 64, seed=1), home / "journal.jsonl", TRIALS)
+    return control(device, ModelSet(files, "reference", "0" * 64, seed=1), home / "journal.jsonl", TRIALS)
 
 
 def test_every_batch_is_a_trial_and_about_one_in_twenty_is_incompatible(found):

@@ -8,10 +8,10 @@ import pytest
 from luts.format.errors import UsageError
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, ChunkRecord, MeasurementRejectedError
-from orchestrator.measure.session import Subject, measure
+from orchestrator.journal.records import BatchRecord, MeasurementRejectedError, RoundsRecord
+from orchestrator.measure.session import ModelSet, measure
 from orchestrator.wire.client import ModelFile
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentLostError
 from tests.support.fake_device import (
     POLICY,
     SHA,
@@ -44,7 +44,7 @@ def test_every_batch_holds_the_reference_twice_and_every_round_every_slot(tmp_pa
     for batch in batches.values():
         assert batch.slots.count("model00") == 2
         assert sorted(batch.copies[i] for i, name in enumerate(batch.slots) if name == "model00") == [0, 1]
-    for chunk in (r for r in records if isinstance(r, ChunkRecord)):
+    for chunk in (r for r in records if isinstance(r, RoundsRecord)):
         slots = len(batches[chunk.batch, chunk.segment].slots)
         for row in chunk.order:
             assert row[::2] == row[1::2]
@@ -59,7 +59,7 @@ def test_every_run_is_warmed_up_by_time_and_the_journal_says_for_how_long(tmp_pa
     warmups, warmups_ms = zip(*fake.warmups, strict=True)
     assert set(warmups_ms) == {POLICY.warmup_ms}
     assert set(warmups) == {0, POLICY.warmup}, "visits after a load are for its first run alone"
-    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, ChunkRecord)]
+    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, RoundsRecord)]
     assert [chunk.warmed.rounds for chunk in chunks] == list(range(1, fake.runs + 1))
 
 
@@ -86,7 +86,7 @@ def test_a_batch_ends_as_soon_as_every_ratio_is_narrow(tmp_path):
         folder = tmp_path / str(noise)
         run(folder, device(noise=noise), dataclasses.replace(POLICY, max_attempts=99))
         seen = {}
-        for chunk in (r for r in read_log(folder / "journal.jsonl") if isinstance(r, ChunkRecord)):
+        for chunk in (r for r in read_log(folder / "journal.jsonl") if isinstance(r, RoundsRecord)):
             seen[chunk.batch] = seen.get(chunk.batch, 0) + len(chunk.order)
         assert set(seen.values()) == {rounds}
 
@@ -138,7 +138,7 @@ def test_a_killed_run_ends_with_the_same_schedule_as_an_undisturbed_one(tmp_path
     quiet = {"noise": 0.0, "load_sd": 0.0}  # no batch is repeated by chance
     run(tmp_path / "whole", device(**quiet), policy)
     always_lost = range(killed_at, killed_at + 4)
-    with pytest.raises(AgentLost):
+    with pytest.raises(AgentLostError):
         run(tmp_path / "cut", device(lose_after=always_lost, **quiet), policy)
     run(tmp_path / "cut", device(seed=1, **quiet), policy)
     whole, cut = visits(tmp_path / "whole"), visits(tmp_path / "cut")
@@ -202,7 +202,7 @@ def test_one_model_alone_is_measured_against_itself(tmp_path):
     result = measure(
         device(),
         VARIANT,
-        Subject(files, "model00", "0" * 64, 0),
+        ModelSet(files, "model00", "0" * 64, 0),
         tmp_path / "journal.jsonl",
         POLICY,
         budget_s=1e9,

@@ -10,7 +10,7 @@ from orchestrator.journal.conditions import throttle_reason
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, FailureRecord, MeasurementRejectedError
 from orchestrator.measure import readiness
-from orchestrator.measure.session import Subject, check_runtime, default_threads, measure, threads_warning
+from orchestrator.measure.session import ModelSet, check_runtime, default_threads, measure, threads_warning
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
@@ -61,7 +61,7 @@ def run(tmp_path, fake, told=None, policy=POLICY):
     return measure(
         fake,
         Variant("executorch", "xnnpack", "fp32", 1),
-        Subject(files, "model00", "0" * 64, seed=3),
+        ModelSet(files, "model00", "0" * 64, seed=3),
         tmp_path / "journal.jsonl",
         policy,
         budget_s=1e9,

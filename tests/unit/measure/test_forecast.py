@@ -15,8 +15,8 @@ from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Policy
 from orchestrator.plan.sizing import (
     BLOCK_S,
-    FEWEST,
     LOAD_S,
+    MIN_USEFUL_MODELS,
     SPLICED_BLOCK_S,
     START_S,
     device_seconds,
@@ -200,7 +200,7 @@ def test_a_budget_gets_the_whole_plan_or_the_beginning_of_a_design():
     )
     assert plan_seconds(half, TYPICAL_DEVICE, POLICY, POLICY.min_passes) <= 0.5 * seconds
     assert {model.role for model in half.models} == {"reference", "design", "heldout"}
-    assert len(tenth.models) == FEWEST < len(half.models) < len(whole.models)
+    assert len(tenth.models) == MIN_USEFUL_MODELS < len(half.models) < len(whole.models)
     designs = [[m for m in plan.models if m.role == "design"] for plan in (tenth, half)]
     assert designs[1][: len(designs[0])] == designs[0]
 

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError
 from orchestrator.measure import readiness
-from orchestrator.measure.readiness import Link
+from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.messages import DeviceState
 from tests.support.fake_device import POLICY, QUIET, SHA, TRUE_MS, FakeClient, FakeDevice, device, run
 
@@ -31,7 +31,7 @@ def test_a_phone_that_may_be_measured_throttled_is_not_left_to_cool(monkeypatch)
     fake.stands = QUIET | {"thermal_state": "serious"}
     fake.allow = ("throttled",)
     monkeypatch.setattr(readiness, "_sleep", lambda _: pytest.fail("nothing to wait for"))
-    readiness.cool_down(Link(fake, "executorch", {}), 60.0, pytest.fail)
+    readiness.cool_down(DeviceConnection(fake, "executorch", {}), 60.0, pytest.fail)
 
 
 def test_a_warm_phone_cools_before_a_batch(monkeypatch):
@@ -45,7 +45,7 @@ def test_a_warm_phone_cools_before_a_batch(monkeypatch):
 
     monkeypatch.setattr(readiness, "_clock", lambda: sum(slept))
     monkeypatch.setattr(readiness, "_sleep", sleep)
-    link = Link(fake, "executorch", {})
+    link = DeviceConnection(fake, "executorch", {})
     fake.stands = warm
     readiness.cool_down(link, 60.0, said.append)
     assert (len(slept), later) == (2, [])

@@ -11,8 +11,13 @@ import pytest
 
 from orchestrator.agent.timing import KEEP_WARM_NS, Pace, spin, time_schedule
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import ChunkRecord, CompanyRecord, DecisionRecord, MeasurementRejectedError
-from orchestrator.measure.company import Finding, excess_cold
+from orchestrator.journal.records import (
+    DecisionRecord,
+    InterferenceRecord,
+    MeasurementRejectedError,
+    RoundsRecord,
+)
+from orchestrator.measure.interference import InterferenceResult, excess_without_keep_warm
 from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import RunResult
@@ -58,8 +63,8 @@ def measured(folder: Path, policy: Policy = POLICY, **device):
     result = measure(fake, VARIANT, subject(folder), journal, policy, budget_s=0, progress=lambda *_: None)
     records = read_log(journal)
     (decision,) = [record for record in records if isinstance(record, DecisionRecord)]
-    tests = [record.keep_warm for record in records if isinstance(record, CompanyRecord)]
-    states = {r.state_after["keep_warm"] for r in records if isinstance(r, ChunkRecord)}
+    tests = [record.keep_warm for record in records if isinstance(record, InterferenceRecord)]
+    states = {r.state_after["keep_warm"] for r in records if isinstance(r, RoundsRecord)}
     return result, decision, tests, states
 
 
@@ -102,12 +107,12 @@ def test_what_moves_meanwhile_is_no_difference() -> None:
     def settled(ns: float) -> np.ndarray:
         return np.full((8, 6), ns)
 
-    assert excess_cold(settled(100), settled(110), settled(110)) == pytest.approx(0.1)
-    assert excess_cold(settled(110), settled(100), settled(100)) == pytest.approx(100 / 110 - 1)
-    assert excess_cold(settled(100), settled(100), settled(110)) == 0.0
-    up, down = Finding((), {8: 0.0}, 0.1), Finding((), {8: 0.0}, -0.2)
+    assert excess_without_keep_warm(settled(100), settled(110), settled(110)) == pytest.approx(0.1)
+    assert excess_without_keep_warm(settled(110), settled(100), settled(100)) == pytest.approx(100 / 110 - 1)
+    assert excess_without_keep_warm(settled(100), settled(100), settled(110)) == 0.0
+    up, down = InterferenceResult((), {8: 0.0}, 0.1), InterferenceResult((), {8: 0.0}, -0.2)
     assert up.least(down).cold == 0.0
-    assert up.least(Finding((), {8: 0.0}, 0.05)).cold == 0.05
+    assert up.least(InterferenceResult((), {8: 0.0}, 0.05)).cold == 0.05
 
 
 class Clock:

@@ -9,7 +9,7 @@ from orchestrator.cli.main import app
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import Report
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.journal.conditions import described
+from orchestrator.journal.conditions import describe_conditions
 from orchestrator.journal.log import placements, read_log
 from orchestrator.journal.records import PlacementRecord
 from orchestrator.journal.runs import Run
@@ -140,7 +140,7 @@ def test_what_the_device_was_told_to_ignore_stands_in_the_lut(tmp_path):
         ("user_interactive",),
         "on",
     )
-    assert described(lut.meta) == {
+    assert describe_conditions(lut.meta) == {
         "measured although": "low battery",
         "QoS class": "user_interactive",
         "cores that ran": "4-8",
@@ -150,7 +150,7 @@ def test_what_the_device_was_told_to_ignore_stands_in_the_lut(tmp_path):
     assert lut.meta.sustained_performance == "on"
     assert lut.meta.cores == ("4-8",)
     quiet, _ = profile(tmp_path / "quiet", stays)
-    assert described(quiet.meta) == {}
+    assert describe_conditions(quiet.meta) == {}
     assert (quiet.meta.fixed_performance, quiet.meta.sustained_performance) == (False, None)
 
 
@@ -158,14 +158,14 @@ def test_where_inputs_lay_stands_in_the_lut(tmp_path, monkeypatch):
     monkeypatch.setattr(PlacingDevice, "input_buffers", "iosurface")
     lut, _ = profile(tmp_path, stays)
     assert lut.meta.input_buffers == ("iosurface",)
-    assert described(lut.meta) == {"input buffers": "iosurface"}
+    assert describe_conditions(lut.meta) == {"input buffers": "iosurface"}
 
 
 def test_fixed_performance_stands_in_the_lut(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeDevice, "fixed_performance", True)
     lut, _ = profile(tmp_path, stays)
     assert lut.meta.fixed_performance
-    assert described(lut.meta)["fixed performance"] == "on"
+    assert describe_conditions(lut.meta)["fixed performance"] == "on"
 
 
 def test_only_kept_batches_count(tmp_path):

@@ -10,7 +10,7 @@ from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import location_and_se
 from luts.format.errors import InvalidArtifactError
 from orchestrator.journal.log import JournalSamples, read_log, samples_table
-from orchestrator.journal.records import BatchRecord, ChunkRecord
+from orchestrator.journal.records import BatchRecord, RoundsRecord
 from orchestrator.measure.session import measure
 from tests.support.fake_device import POLICY, QUIET, VARIANT, device, subject
 
@@ -46,7 +46,7 @@ def test_grown_record_by_record_it_says_what_it_says_read_at_once(records):
     asked = 0
     for number, record in enumerate(records, start=1):
         grown.add(record)
-        if isinstance(record, ChunkRecord) and record.first_round >= 4:
+        if isinstance(record, RoundsRecord) and record.first_round >= 4:
             estimation = grown.estimation("model00")
             table = samples_table(records[:number])
             assert estimation.samples.equals(table)
@@ -83,7 +83,7 @@ def test_a_load_is_reduced_once_however_often_it_is_asked_for(records, monkeypat
     once = len(calls)
     again = samples.estimation("model00").ratios
     assert (len(calls), again.ratios) == (once, first.ratios)
-    last = max((r for r in records if isinstance(r, ChunkRecord)), key=lambda r: r.batch)
+    last = max((r for r in records if isinstance(r, RoundsRecord)), key=lambda r: r.batch)
     samples.add(last.model_copy(update={"first_round": last.first_round + 100}))
     assert samples.estimation("model00").ratios.ratios != first.ratios
     sessions = samples.estimation("model00").segments

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from luts.estimate.design import TYPICAL_DEVICE
-from orchestrator.plan.build import make_plan, spares, without
+from orchestrator.plan.build import make_plan, remove_failed, replacement_models
 from orchestrator.plan.plan import Plan
 from search.blocks import check_chain, parse_keys
 from search.spaces import get_space
@@ -21,7 +21,7 @@ def of(plan: Plan, role: str) -> list:
 
 
 def spared(plan: Plan, *failed) -> list:
-    return spares(plan, {model.model_id for model in failed}, failed, TYPICAL_DEVICE)
+    return replacement_models(plan, {model.model_id for model in failed}, failed, TYPICAL_DEVICE)
 
 
 def test_design_and_heldout_models_are_replaced_by_networks_that_are_not_in_the_plan(plan) -> None:
@@ -47,7 +47,7 @@ def test_a_block_that_failed_twice_and_never_worked_is_in_no_spare(plan) -> None
 def test_without_its_reference_the_first_network_is_the_reference_and_its_removals_are_plain_rows(
     plan,
 ) -> None:
-    left = without(plan, {plan.reference.model_id})
+    left = remove_failed(plan, {plan.reference.model_id})
     first = next(model for model in plan.models[1:] if model.arch and model.role != "heldout")
     assert left.reference.model_id == first.model_id
     assert [model.role for model in left.models].count("reference") == 1
@@ -57,8 +57,8 @@ def test_without_its_reference_the_first_network_is_the_reference_and_its_remova
 
 
 def test_a_whole_plan_stays_as_it_is(plan) -> None:
-    assert without(plan, set()) == plan
+    assert remove_failed(plan, set()) == plan
 
 
 def test_without_any_network_to_fit_nothing_is_left(plan) -> None:
-    assert without(plan, {m.model_id for m in plan.models if m.role != "heldout"}).models == ()
+    assert remove_failed(plan, {m.model_id for m in plan.models if m.role != "heldout"}).models == ()

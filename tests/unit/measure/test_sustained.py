@@ -7,12 +7,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from orchestrator.journal.conditions import MemoryUse, usage_of
+from orchestrator.journal.conditions import MemoryUse, sustained_usage
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, Header
-from orchestrator.journal.sustained import Point, all_percentiles, in_rows, points_of, slowdown
-from orchestrator.measure.readiness import Link, ReferenceFailedError
-from orchestrator.measure.session import identity_of
+from orchestrator.journal.sustained import (
+    SustainedPoint,
+    merge_points,
+    slowdown,
+    sustained_percentiles,
+    sustained_points,
+)
+from orchestrator.measure.readiness import DeviceConnection, ReferenceFailedError
+from orchestrator.measure.session import make_identity
 from orchestrator.measure.sustained import run_sustained, worked_s
 from orchestrator.report.figures import save_sustained as save
 from orchestrator.simulate.device import Noise, Processor, Throttling
@@ -20,7 +26,7 @@ from orchestrator.tasks import target
 from orchestrator.tasks.sustained import measure_sustained
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import RunResult
-from orchestrator.wire.errors import AgentLost
+from orchestrator.wire.errors import AgentLostError
 from orchestrator.wire.messages import DeviceState
 from tests.support.fake_device import POLICY, QUIET, SHA, VARIANT, FakeClient, FakeDevice, subject
 
@@ -65,7 +71,7 @@ class HeatingClient(FakeClient):
         assert not warmup_ms, "a chunk warms the device up for the next one"
         if device.runs in device.lose_after:
             device.processor.rest(30)
-            raise AgentLost("the fake was unplugged")
+            raise AgentLostError("the fake was unplugged")
         if device.runs in device.interrupted:
             raise KeyboardInterrupt
         before, quiet_ns = device.state(), 1e6 * self.loaded[handles[0]]
@@ -78,8 +84,8 @@ class HeatingClient(FakeClient):
 def measured(tmp_path, device, seconds):
     """The records of a run of so many seconds, gone on with where there is one."""
     files = subject(tmp_path)
-    link = Link(device, "executorch", {})
-    identity = identity_of(link.hello(), VARIANT, files, POLICY, fixed_performance=False)
+    link = DeviceConnection(device, "executorch", {})
+    identity = make_identity(link.hello(), VARIANT, files, POLICY, fixed_performance=False)
     header = Header(identity=identity, reference_id=MODEL, seed=0, created="now", simulated=False)
     with MeasurementLog(tmp_path / "journal.jsonl", header) as log:
         run_sustained(link, files.files[MODEL], log, seconds, lambda *_: None)
@@ -88,7 +94,7 @@ def measured(tmp_path, device, seconds):
 
 def test_a_device_that_throttles_is_said_to_when_and_by_how_much(tmp_path) -> None:
     records, worked = measured(tmp_path, HeatingDevice(Throttling()), 600)
-    points = points_of(records)
+    points = sustained_points(records)
     assert worked == pytest.approx(600, abs=10)
     found = slowdown(points)
     assert found.first_ms == pytest.approx(MODEL_MS, rel=0.01)
@@ -103,18 +109,18 @@ def test_a_device_that_throttles_is_said_to_when_and_by_how_much(tmp_path) -> No
 
 def test_a_device_that_stays_cool_did_not_slow_down(tmp_path) -> None:
     records, _ = measured(tmp_path, HeatingDevice(), 120)
-    found = slowdown(points_of(records))
+    found = slowdown(sustained_points(records))
     assert found.since_s is None
     assert str(found).startswith("did not slow down: 19.9")
     assert found.rise == pytest.approx(0, abs=0.01)
-    told = all_percentiles(records)
+    told = sustained_percentiles(records)
     assert told.p99 is not None
     assert told.p99.ms == pytest.approx(MODEL_MS * math.exp(0.01 * 2.326), rel=0.005)
 
 
 def test_a_slowdown_that_nothing_explains_is_not_called_heat(tmp_path) -> None:
     device = HeatingDevice(Throttling(), tells=False)
-    found = slowdown(points_of(measured(tmp_path, device, 200)[0]))
+    found = slowdown(sustained_points(measured(tmp_path, device, 200)[0]))
     assert found.since_s is not None
     assert str(found).endswith("the device tells nothing of heat and clock")
     cool = [point(i, 10.0 if i < 20 else 13.0) for i in range(60)]
@@ -135,7 +141,7 @@ def test_an_interrupted_run_loses_nothing_and_goes_on(tmp_path) -> None:
         measured(tmp_path, device, 60)
     device.processor.rest(300)
     records, worked = measured(tmp_path, device, 60)
-    points = points_of(records)
+    points = sustained_points(records)
     assert [p.segment for p in points[:4]] == [0] * 4, "the four chunks before Ctrl-C"
     assert {p.segment for p in points[4:]} == {1}
     assert worked == pytest.approx(60, abs=2), "time of calls, of both parts"
@@ -144,11 +150,11 @@ def test_an_interrupted_run_loses_nothing_and_goes_on(tmp_path) -> None:
 
 def test_a_cable_that_is_pulled_makes_a_further_part(tmp_path) -> None:
     device = HeatingDevice(lose_after=(3, 20))
-    points = points_of(measured(tmp_path, device, 60)[0])
+    points = sustained_points(measured(tmp_path, device, 60)[0])
     assert max(p.segment for p in points) == 2
     assert len(device.loads) == 3, "a fresh load each"
     gone = HeatingDevice(lose_after=range(1, 100))
-    with pytest.raises(AgentLost):
+    with pytest.raises(AgentLostError):
         measured(tmp_path / "gone", gone, 60)
 
 
@@ -185,13 +191,13 @@ def test_a_restart_of_the_device_does_not_turn_time_back(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         measured(tmp_path, device, 30)
     device.processor.now_ns = 0
-    points = points_of(measured(tmp_path, device, 30)[0])
+    points = sustained_points(measured(tmp_path, device, 30)[0])
     assert all(after.start_s >= before.end_s - 1e-6 for before, after in pairwise(points))
 
 
 def test_rows_are_of_one_part_and_tell_the_worst_of_heat() -> None:
     points = [point(i, 10.0 + i, segment=i // 5, heat="serious" if i == 2 else "nominal") for i in range(10)]
-    rows = in_rows(points, 4)
+    rows = merge_points(points, 4)
     assert [(row.segment, row.calls, row.thermal_state) for row in rows] == [
         (0, 300, "serious"),
         (0, 200, "nominal"),
@@ -236,7 +242,7 @@ class Phone(HeatingDevice):
 
 def test_energy_a_call_is_of_the_battery_s_own_counter(tmp_path) -> None:
     """0.9 A at 4 V are 3.6 W: over 20 ms 72 mJ, but for the counter's steps."""
-    used = usage_of(measured(tmp_path, Phone(), 300)[0]).energy
+    used = sustained_usage(measured(tmp_path, Phone(), 300)[0]).energy
     assert used is not None
     assert used.low <= 72.0 <= used.high
     assert used.mj_per_call == pytest.approx(72.0, rel=0.01)
@@ -246,7 +252,7 @@ def test_energy_a_call_is_of_the_battery_s_own_counter(tmp_path) -> None:
 def test_on_external_power_no_energy_is_told(tmp_path) -> None:
     phone = Phone()
     phone.charging = True
-    used = usage_of(measured(tmp_path, phone, 300)[0])
+    used = sustained_usage(measured(tmp_path, phone, 300)[0])
     assert used.energy is None
     assert "the phone was on external power" in str(used)
 
@@ -254,19 +260,19 @@ def test_on_external_power_no_energy_is_told(tmp_path) -> None:
 def test_a_counter_that_hardly_moved_tells_no_energy(tmp_path) -> None:
     phone = Phone()
     phone.step_uah = 50_000
-    assert "moved too little; measure for longer" in str(usage_of(measured(tmp_path, phone, 300)[0]))
+    assert "moved too little; measure for longer" in str(sustained_usage(measured(tmp_path, phone, 300)[0]))
 
 
 def test_a_device_that_tells_no_charge_has_no_energy_and_no_word_of_it(tmp_path) -> None:
     phone = Phone()
     phone.told = False
-    used = usage_of(measured(tmp_path, phone, 30)[0])
+    used = sustained_usage(measured(tmp_path, phone, 30)[0])
     assert (used.energy, used.energy_note) == (None, "")
     assert "energy" not in str(used)
 
 
 def test_memory_is_what_the_agent_has_more_than_before_the_load(tmp_path) -> None:
-    memory = usage_of(measured(tmp_path, Phone(), 30)[0]).memory
+    memory = sustained_usage(measured(tmp_path, Phone(), 30)[0]).memory
     assert memory == MemoryUse(
         resident=40 << 20, resident_low=40 << 20, resident_high=40 << 20, peak=45 << 20
     )
@@ -279,13 +285,15 @@ def test_an_earlier_peak_of_the_agent_is_not_the_model_s(tmp_path) -> None:
     earlier = batch.model_copy(
         update={"state_before": batch.state_before | {"agent_peak_memory_bytes": 900 << 20}}
     )
-    memory = usage_of([earlier if record is batch else record for record in records]).memory
+    memory = sustained_usage([earlier if record is batch else record for record in records]).memory
     assert memory is not None
     assert memory.peak is None
     without = batch.model_copy(update={"state_before": None})
-    assert usage_of([without if record is batch else record for record in records]).memory is None
+    assert sustained_usage([without if record is batch else record for record in records]).memory is None
 
 
-def point(number, ms, segment=0, heat="nominal", mhz=None) -> Point:
+def point(number, ms, segment=0, heat="nominal", mhz=None) -> SustainedPoint:
     """A second of calls."""
-    return Point(segment, float(number), number + 1.0, 100, ms, 1.01 * ms, heat, None, None, mhz, None)
+    return SustainedPoint(
+        segment, float(number), number + 1.0, 100, ms, 1.01 * ms, heat, None, None, mhz, None
+    )

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from luts.format.store import lut_store
-from orchestrator.journal.conditions import Usage, described, usages_of
+from orchestrator.journal.conditions import Usage, describe_conditions, usage_by_model
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import UsageRecord
 from orchestrator.measure.session import Measurement, measure
-from orchestrator.measure.usage import memory_of
+from orchestrator.measure.sustained import measure_memory
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.messages import DeviceState
@@ -96,10 +96,10 @@ def test_memory_lies_between_what_was_added_and_all_that_is_there(tmp_path: Path
 
 def test_a_model_alone_in_an_agent_of_its_own_is_measured_as_a_journal_s_first(tmp_path: Path) -> None:
     first = measured(tmp_path, phone()).usages["model00"].memory
-    assert memory_of(phone(), VARIANT, subject(tmp_path).files["model00"]) == first
-    assert memory_of(phone(told=False), VARIANT, subject(tmp_path).files["model00"]) is None
+    assert measure_memory(phone(), VARIANT, subject(tmp_path).files["model00"]) == first
+    assert measure_memory(phone(told=False), VARIANT, subject(tmp_path).files["model00"]) is None
     refusing = phone(refused={SHA["model01"]})
-    assert memory_of(refusing, VARIANT, subject(tmp_path).files["model01"]) is None
+    assert measure_memory(refusing, VARIANT, subject(tmp_path).files["model01"]) is None
 
 
 def test_energy_is_of_the_calls_alone_and_has_the_counter_s_interval(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_model_that_does_not_load_is_its_batch_s_matter_and_a_resumed_run_asks
     refusing = phone(refused={SHA["model01"]})
     measured(tmp_path, refusing)
     records = read_log(tmp_path / "journal.jsonl")
-    assert list(usages_of(records)) == ["model00"]
+    assert list(usage_by_model(records)) == ["model00"]
     measured(tmp_path, phone(refused={SHA["model01"]}))
     again = read_log(tmp_path / "journal.jsonl")
     assert sum(isinstance(record, UsageRecord) for record in again) == 1
@@ -137,6 +137,6 @@ def test_a_lut_says_what_its_reference_takes() -> None:
     usage |= {"energy_low": 11.0, "energy_high": 14.0, "memory_peak": 50.0}
     store = lut_store()
     meta = store.load(store.resolve("linux-x86-64/autovit-nano/executorch-xnnpack-int8-t1").path).meta
-    assert "reference alone" not in described(meta)
-    told = described(meta.model_copy(update={"reference_usage": usage}))["reference alone"]
+    assert "reference alone" not in describe_conditions(meta)
+    told = describe_conditions(meta.model_copy(update={"reference_usage": usage}))["reference alone"]
     assert told == "41.2 MiB (40.5 to 42), 12.5 mJ (11 to 14)"

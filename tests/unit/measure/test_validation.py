@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from luts.estimate.statistics import Percentile, Percentiles, percentiles
-from orchestrator.measure.validate import Compared, Validation, compare, summarise
+from orchestrator.measure.validate import (
+    LatencyComparison,
+    Validation,
+    compare_latencies,
+    summarise_validation,
+)
 from orchestrator.plan.plan import model_id
 from search.spaces import get_arch
 from tests.support.report_world import make_lut
@@ -30,13 +35,15 @@ def validation() -> Validation:
         "measured_high",
     )
     rows = [
-        Compared.model_validate({"arch": "{}"} | dict(zip(names, (*predicted, *measured), strict=True)))
+        LatencyComparison.model_validate(
+            {"arch": "{}"} | dict(zip(names, (*predicted, *measured), strict=True))
+        )
         for predicted, measured in ROWS
     ]
     measurement = SimpleNamespace(
         estimates=SimpleNamespace(noise_floor=0.007), reference=SimpleNamespace(ms=4.5)
     )
-    return summarise("a LUT", "host", make_lut(), rows, measurement)  # type: ignore[arg-type]
+    return summarise_validation("a LUT", "host", make_lut(), rows, measurement)  # type: ignore[arg-type]
 
 
 def test_errors_coverage_and_drift_by_hand(validation: Validation) -> None:
@@ -63,9 +70,9 @@ def test_the_percentiles_of_an_architecture_are_those_of_its_calls() -> None:
         ms=lambda *_: (10.0, 9.9, 10.1), estimation=SimpleNamespace(percentiles=percentiles_of)
     )
     model = SimpleNamespace(predict=lambda *_: SimpleNamespace(ms=10.0, low=9.0, high=11.0))
-    (row,) = compare(model, [arch], measurement, 10.0)  # type: ignore[arg-type]
+    (row,) = compare_latencies(model, [arch], measurement, 10.0)  # type: ignore[arg-type]
     assert asked == [model_id(arch.keys())]
-    assert Compared.model_validate_json(row.model_dump_json()) == row
+    assert LatencyComparison.model_validate_json(row.model_dump_json()) == row
     assert row.percentiles is not None
     assert (row.percentiles.p50, row.percentiles.p99) == (Percentile(12.0, 12.0, 12.0), None)
 

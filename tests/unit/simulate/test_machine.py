@@ -16,10 +16,10 @@ from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.device import (
     SCENARIOS,
     ClockRamp,
+    GroundTruth,
     Noise,
     Scenario,
     Throttling,
-    Truth,
     read_model,
     write_model,
 )
@@ -39,7 +39,7 @@ def test_the_agents_own_loop_times_the_truth(tmp_path) -> None:
     path = write_model(BLOCKS, tmp_path).path
     one, two = (machine.load(path, {"threads": threads}) for threads in (1, 2))
     samples = run(machine, [one, two], [[0, 1], [1, 0]], warmup=3)
-    expected = [Truth(PLAIN.costs, threads).latency_ms(BLOCKS) * 1e6 for threads in (1, 2)]
+    expected = [GroundTruth(PLAIN.costs, threads).latency_ms(BLOCKS) * 1e6 for threads in (1, 2)]
     assert samples.tolist() == [pytest.approx(expected, abs=1), pytest.approx(expected[::-1], abs=1)]
     assert machine.clock_ns() == pytest.approx(2 * 50e6 + 5 * sum(expected), abs=10)
 
@@ -60,7 +60,7 @@ def test_a_clock_that_falls_between_runs_is_up_again_after_a_warm_up_by_time(tmp
     idles = PLAIN.model_copy(update={"noise": Noise(clock_ramp=ClockRamp()), "trip_ms": 5.0})
     path, machine = write_model(BLOCKS, tmp_path).path, Machine(idles)
     model = machine.load(path, {})
-    quiet_ns = Truth(PLAIN.costs, 1).latency_ms(BLOCKS) * 1e6
+    quiet_ns = GroundTruth(PLAIN.costs, 1).latency_ms(BLOCKS) * 1e6
 
     def slowest_of_a_run(warmup: int, ramp: Ramp | None) -> float:
         machine.read_state()

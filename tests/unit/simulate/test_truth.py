@@ -7,7 +7,14 @@ import pytest
 
 from luts.format.errors import UsageError
 from luts.format.latency import latency_ms
-from orchestrator.simulate.device import SCENARIOS, Costs, Scenario, Truth, find_scenario, parse_scenario
+from orchestrator.simulate.device import (
+    SCENARIOS,
+    GroundTruth,
+    Scenario,
+    TrueCosts,
+    find_scenario,
+    parse_scenario,
+)
 from search.blocks import boundary_bytes, parse_key, parse_keys
 from search.spaces import get_space
 
@@ -16,8 +23,8 @@ KEYS = [XXS.sample(random.Random(seed), (256,)).keys() for seed in range(100)]
 
 
 def test_without_context_blocks_add_up() -> None:
-    costs = Costs(seed=3)
-    truth = Truth(costs)
+    costs = TrueCosts(seed=3)
+    truth = GroundTruth(costs)
     for blocks in KEYS[:10]:
         entries = {key: truth.entry_ms(key) for key in blocks}
         handed = boundary_bytes(parse_keys(blocks))
@@ -31,45 +38,47 @@ def test_entries_follow_physics_by_hand() -> None:
     macs, traffic = 3 * 16 * 9 * 32 * 32, (3 * 64 * 64 + 16 * 32 * 32) * 4
     moved = traffic + 8 * (3 * 16 * 9 + 2 * 16)
     assert parse_key(key).macs().total == macs
-    costs = Costs(constant_ms=1.0, ms_per_mmac=2.0, ms_per_mib=4.0, deviation_sd=0.0)
-    assert Truth(costs).entry_ms(key) == pytest.approx(1.0 + 2.0 * macs / 1e6 + 4.0 * moved / 2**20)
+    costs = TrueCosts(constant_ms=1.0, ms_per_mmac=2.0, ms_per_mib=4.0, deviation_sd=0.0)
+    assert GroundTruth(costs).entry_ms(key) == pytest.approx(1.0 + 2.0 * macs / 1e6 + 4.0 * moved / 2**20)
 
 
 def test_entries_stray_from_physics_as_far_as_asked() -> None:
-    plain, strayed = Truth(Costs(deviation_sd=0.0)), Truth(Costs(deviation_sd=0.15))
+    plain, strayed = GroundTruth(TrueCosts(deviation_sd=0.0)), GroundTruth(TrueCosts(deviation_sd=0.15))
     keys = [block.key for block in XXS.block_specs((256,))]
     strays = np.log([strayed.entry_ms(key) / plain.entry_ms(key) for key in keys])
     assert strays.std() == pytest.approx(0.15, rel=0.2)
-    other = Truth(Costs(deviation_sd=0.15, seed=1))
+    other = GroundTruth(TrueCosts(deviation_sd=0.15, seed=1))
     assert np.corrcoef(strays, np.log([other.entry_ms(k) / plain.entry_ms(k) for k in keys]))[0, 1] < 0.4
 
 
 def test_context_depends_on_the_neighbour_and_has_its_size() -> None:
-    costs = Costs(pair_sd=0.02, deviation_sd=0.0)
-    truth = Truth(costs)
-    assert truth.additive_ms(KEYS[0]) == Truth(costs.additive()).latency_ms(KEYS[0])
+    costs = TrueCosts(pair_sd=0.02, deviation_sd=0.0)
+    truth = GroundTruth(costs)
+    assert truth.additive_ms(KEYS[0]) == GroundTruth(costs.additive()).latency_ms(KEYS[0])
     shares = np.array([truth.context_ms(blocks) / truth.latency_ms(blocks) for blocks in KEYS])
     assert 0.003 < shares.std() < 0.012
-    twice = Truth(costs.model_copy(update={"pair_sd": 0.04}))
+    twice = GroundTruth(costs.model_copy(update={"pair_sd": 0.04}))
     assert twice.context_ms(KEYS[0]) == pytest.approx(2 * truth.context_ms(KEYS[0]))
 
 
 def test_data_is_fetched_again_only_where_the_cache_overflows() -> None:
-    small, large = (Truth(Costs(spill_ms_per_mib=0.1, cache_mib=mib)) for mib in (1.0, 64.0))
+    small, large = (GroundTruth(TrueCosts(spill_ms_per_mib=0.1, cache_mib=mib)) for mib in (1.0, 64.0))
     assert all(large.context_ms(blocks) == 0.0 for blocks in KEYS[:10])
     assert all(small.context_ms(blocks) > 0.0 for blocks in KEYS[:10])
 
 
 def test_threads_share_all_but_the_serial_part() -> None:
-    costs = Costs(serial_share=0.25, base_ms=1.0, transfer_ms_per_mib=0.0, spill_ms_per_mib=0.1, pair_sd=0.02)
-    one, four = Truth(costs), Truth(costs, threads=4)
+    costs = TrueCosts(
+        serial_share=0.25, base_ms=1.0, transfer_ms_per_mib=0.0, spill_ms_per_mib=0.1, pair_sd=0.02
+    )
+    one, four = GroundTruth(costs), GroundTruth(costs, threads=4)
     blocks = KEYS[0]
     assert four.latency_ms(blocks) - 1.0 == pytest.approx((0.25 + 0.75 / 4) * (one.latency_ms(blocks) - 1.0))
 
 
 def test_an_unknown_block_is_an_error() -> None:
     with pytest.raises(UsageError, match="unknown block kind 'warp'"):
-        Truth(Costs()).latency_ms(["warp(in=3)@64"])
+        GroundTruth(TrueCosts()).latency_ms(["warp(in=3)@64"])
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

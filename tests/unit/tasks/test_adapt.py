@@ -8,7 +8,7 @@ from luts.estimate.statistics import mape
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.devices.simulated import scenario_of
-from orchestrator.simulate.device import Scenario, Truth
+from orchestrator.simulate.device import GroundTruth, Scenario
 from orchestrator.tasks.adapt import adapt
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile
@@ -44,7 +44,7 @@ def test_five_networks_make_another_devices_lut_ones_own(tmp_path, monkeypatch) 
         name="simulated-scratch",
         store=store,
     )
-    truth = Truth(found_scenario(other).costs)
+    truth = GroundTruth(found_scenario(other).costs)
     space, rng = get_space("autovit-nano"), random.Random(5)
     drawn = [space.sample(rng, (space.default_resolution,)) for _ in range(100)]
     true_ms = [truth.latency_ms(arch.keys()) for arch in drawn]

@@ -16,7 +16,7 @@ from luts.format.lut import Lut
 from luts.format.store import LutRef, LutStore
 from orchestrator.agent.device import describe_host
 from orchestrator.devices.simulated import scenario_of
-from orchestrator.simulate.device import Truth
+from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.coarse import find_largest
 from orchestrator.tasks.foreign import Foreign, Spread, device_spread, for_device, foreign, warning
 from orchestrator.tasks.phones import open_phone
@@ -171,7 +171,7 @@ def test_a_search_holds_the_widened_bound_to_the_budget_and_measures_in_the_devi
     scenario = scenario_of(device)
     assert scenario is not None
     for measured in found.measured:
-        truth_ms = Truth(scenario.costs).latency_ms(arch_from_json(measured.arch).keys())
+        truth_ms = GroundTruth(scenario.costs).latency_ms(arch_from_json(measured.arch).keys())
         assert measured.measured_ms == pytest.approx(truth_ms, rel=0.02), "in the device's own milliseconds"
         assert measured.measured_low < measured.measured_ms < measured.measured_high
         assert measured.predicted_high / measured.predicted_ms > math.exp(1.96 * spread.log_sd)

@@ -13,7 +13,7 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import ChoiceRecord, ChosenModel
 from orchestrator.plan.build import make_plan
-from orchestrator.plan.sizing import AT_FIRST, begun, further
+from orchestrator.plan.sizing import SEED_NETWORKS, next_networks, seed_design
 from orchestrator.tasks.exported_plan import ExportedPlan
 from orchestrator.tasks.further import FurtherNetworks
 from orchestrator.tasks.plan import PlanChoice
@@ -67,7 +67,7 @@ def world(store, tmp_path):
 def test_networks_are_chosen_until_the_plan_is_full_and_a_run_cut_off_takes_the_same(world, tmp_path) -> None:
     done = world("whole", 1e-6)
     chosen = [one.model for choice in choices(tmp_path / "whole") for one in choice.models]
-    assert len(chosen) == len(set(chosen)) == 9 - AT_FIRST
+    assert len(chosen) == len(set(chosen)) == 9 - SEED_NETWORKS
     assert all("by simulated-alike1/" in choice.reason for choice in choices(tmp_path / "whole"))
     roles = {model.model_id: (model.role, model.split) for model in done.lut.models}
     assert {roles[model] for model in chosen} == {("design", "fit")}
@@ -92,23 +92,23 @@ def test_networks_are_chosen_until_the_plan_is_full_and_a_run_cut_off_takes_the_
 def test_none_is_chosen_once_predictions_are_narrow(world, tmp_path) -> None:
     done = world("narrow", 0.9)
     assert choices(tmp_path / "narrow") == []
-    assert len(done.lut.models) == 1 + AT_FIRST + 3
+    assert len(done.lut.models) == 1 + SEED_NETWORKS + 3
 
 
 def test_what_is_chosen_is_new_and_never_held_out() -> None:
-    at_first, room = begun(PLAN)
-    assert room == 9 - AT_FIRST
-    assert [model.role for model in at_first.models].count("design") == AT_FIRST
-    assert begun(at_first) == (at_first, 0)
-    networks = further(at_first, TYPICAL_DEVICE, (), 5)
+    at_first, room = seed_design(PLAN)
+    assert room == 9 - SEED_NETWORKS
+    assert [model.role for model in at_first.models].count("design") == SEED_NETWORKS
+    assert seed_design(at_first) == (at_first, 0)
+    networks = next_networks(at_first, TYPICAL_DEVICE, (), 5)
     assert len({model.model_id for model in networks} | {model.model_id for model in at_first.models}) == (
         5 + len(at_first.models)
     )
-    assert networks == further(at_first, TYPICAL_DEVICE, (), 5)
+    assert networks == next_networks(at_first, TYPICAL_DEVICE, (), 5)
 
 
 def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
-    at_first, room = begun(PLAN)
+    at_first, room = seed_design(PLAN)
     files = {model.model_id: None for model in at_first.models}
     growing = FurtherNetworks(
         ExportedPlan(at_first, files, {}),

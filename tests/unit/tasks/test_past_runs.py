@@ -10,11 +10,11 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import (
     BatchRecord,
-    ChunkRecord,
     EndRecord,
     FailureRecord,
     Header,
     Identity,
+    RoundsRecord,
     pack_nanoseconds,
 )
 from orchestrator.journal.runs import Run
@@ -58,7 +58,7 @@ def write_run(folder, created="2026-03-01T00:00:00+00:00", simulated=False, kept
             )
             ns = np.tile([2_000_000, 2_000_000, 3_000_000 if good else 9_000_000], (ROUNDS, 1))
             log.append(
-                ChunkRecord(
+                RoundsRecord(
                     batch=batch,
                     segment=0,
                     first_round=0,

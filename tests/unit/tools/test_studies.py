@@ -10,7 +10,7 @@ import torch
 from luts.format.latency import EntryCost, LatencyModel
 from luts.format.schema import MeasuredModel
 from luts.format.store import load_lut
-from orchestrator.simulate.device import SCENARIOS, Truth
+from orchestrator.simulate.device import SCENARIOS, GroundTruth
 from search.blocks import count
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import arch_of, key_of
@@ -230,7 +230,7 @@ def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, c
     ]
     __main__.main([*arguments, str(tmp_path)])
     rows = json.loads(capsys.readouterr().out)["Share of attention at equal parameters"]
-    truth = Truth(SCENARIOS["quiet"].costs)
+    truth = GroundTruth(SCENARIOS["quiet"].costs)
     for sees, (_, row) in zip(attention_networks.HEADS, zip(rows[::2], rows[1::2], strict=True), strict=True):
         made = attention_share.networks(sees, attention_share.QUICK_COUNTS, 16, 64)
         without, only = (truth.latency_ms([block.key for block in blocks]) for blocks in made.values())

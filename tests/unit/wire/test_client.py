@@ -16,7 +16,7 @@ import pytest
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.cli.main import exit_code
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import AgentError, AgentLost, FrameError
+from orchestrator.wire.errors import AgentError, AgentLostError, FrameError
 from orchestrator.wire.frames import MAX_PAYLOAD_BYTES, encode_header, read_frame
 
 Peer = Callable[..., AgentClient]
@@ -58,7 +58,7 @@ def test_error_reply_keeps_the_connection(peer: Peer) -> None:
     with pytest.raises(AgentError, match="no space") as refused:
         client.state()
     assert (refused.value.code, exit_code(refused.value)) == ("storage_full", 1)
-    with pytest.raises(AgentLost):
+    with pytest.raises(AgentLostError):
         client.state()
 
 
@@ -80,22 +80,22 @@ def test_broken_answer_loses_the_agent(answer: bytes, why: str) -> None:
     with theirs, AgentClient(ours, "token", timeout_s=60) as client:
         theirs.sendall(answer)
         theirs.shutdown(socket.SHUT_WR)
-        with pytest.raises(AgentLost, match=why) as lost:
+        with pytest.raises(AgentLostError, match=why) as lost:
             client.state()
         assert exit_code(lost.value) == 3
-        with pytest.raises(AgentLost, match="connect again"):
+        with pytest.raises(AgentLostError, match="connect again"):
             client.state()
 
 
 def test_answer_to_another_request_loses_the_agent(peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"x")
-    with pytest.raises(AgentLost, match="answered request 9 instead of 1"):
+    with pytest.raises(AgentLostError, match="answered request 9 instead of 1"):
         peer(reply(9, present=True)).ensure(tmp_path / "m")
 
 
 def test_silence_loses_the_agent() -> None:
     ours, theirs = socket.socketpair()
-    with theirs, pytest.raises(AgentLost, match="no answer within"):
+    with theirs, pytest.raises(AgentLostError, match="no answer within"):
         AgentClient(ours, "token", timeout_s=0.05).state()
 
 
@@ -104,14 +104,14 @@ def test_death_while_loading_names_the_model(peer: Peer, tmp_path: Path) -> None
     path.write_bytes(b"x")
     client = peer(reply(1, present=True), b"")
     client.ensure(path, sha256="a" * 64)
-    with pytest.raises(AgentLost, match=r"lost while loading mobilevit\.pte with executorch"):
+    with pytest.raises(AgentLostError, match=r"lost while loading mobilevit\.pte with executorch"):
         client.load("a" * 64, "executorch")
 
 
 def test_death_while_timing_names_the_models(peer: Peer) -> None:
     client = peer(reply(1, handle=1, **MODEL), b"")
     client.load("b" * 64, "executorch")
-    with pytest.raises(AgentLost, match="lost while timing bbbbbbbbbbbb"):
+    with pytest.raises(AgentLostError, match="lost while timing bbbbbbbbbbbb"):
         client.run([1], [[0]])
 
 
@@ -123,7 +123,7 @@ def test_too_few_samples_lose_the_agent(peer: Peer) -> None:
     header = {**frame[0], "id": 1, "payload": 8}
     raw = json.dumps(header).encode()
     client = peer(struct.pack(">I", len(raw)) + raw + bytes(8))
-    with pytest.raises(AgentLost, match="8 bytes for 2 x 2 samples"):
+    with pytest.raises(AgentLostError, match="8 bytes for 2 x 2 samples"):
         client.run([1], [[0, 0], [0, 0]])
 
 
@@ -280,7 +280,9 @@ def test_a_load_of_five_minutes_is_waited_for() -> None:
 def test_a_load_that_never_ends_is_given_up() -> None:
     agent = Answers(signs=1000, heartbeat_ops=["load"])
     agent.client.hello()
-    with pytest.raises(AgentLost, match="loading aaaaaaaaaaaa with coreml: it was not done within 1200 s"):
+    with pytest.raises(
+        AgentLostError, match="loading aaaaaaaaaaaa with coreml: it was not done within 1200 s"
+    ):
         agent.client.load("a" * 64, "coreml", waited=agent.waited)
     assert 1200 < agent.now_s <= 1210
     assert agent.client.load_left_s == 0.0

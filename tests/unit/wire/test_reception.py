@@ -84,7 +84,7 @@ class FullTable:
 def test_no_free_descriptor_does_not_end_the_reception() -> None:
     with listen(0) as listener:
         full = FullTable(listener)
-        receiving = reception.Reception("right", full)  # type: ignore[arg-type]
+        receiving = reception.ConnectionQueue("right", full)  # type: ignore[arg-type]
         thread = threading.Thread(target=receiving.receive, daemon=True)
         thread.start()
         with socket.create_connection(listener.getsockname(), timeout=300) as sock:

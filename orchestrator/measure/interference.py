@@ -6,8 +6,7 @@ another model once and then the reference several times, so that one round shows
 runs. On a neural engine both may cost; the policy then takes more settle runs or smaller batches, and where that
 does not help the measurement is refused. Where the reference is slower than with a processor that is kept
 busy before every call, clocks fall between calls, and it is kept busy in the batches too; a device whose user has
-switched that on although it makes calls slower is refused.
-"""
+switched that on although it makes calls slower is refused."""
 
 from __future__ import annotations
 
@@ -20,15 +19,15 @@ import numpy as np
 
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import (
-    CompanyRecord,
     DecisionRecord,
+    InterferenceRecord,
     MeasurementRejectedError,
     pack_nanoseconds,
 )
-from orchestrator.measure.readiness import Link, run_when_ready
+from orchestrator.measure.readiness import DeviceConnection, run_when_ready
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
-from orchestrator.wire.errors import AgentError, AgentLost
+from orchestrator.wire.errors import AgentError, AgentLostError
 
 VISITS = 5
 """Of the reference in a row: the last one has four settle runs before it and counts as settled."""
@@ -53,7 +52,7 @@ ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
-class Finding:
+class InterferenceResult:
     """What a self-test says. Shares of the reference's latency.
 
     Attributes:
@@ -80,14 +79,14 @@ class Finding:
         enough = (count for count, share in self.beside.items() if share <= COMPANY_TOLERANCE)
         return max(enough, default=None)
 
-    def least(self, other: Finding) -> Finding:
+    def least(self, other: InterferenceResult) -> InterferenceResult:
         """What both say."""
         counts = sorted({*self.beside, *other.beside}, reverse=True)
         shares = {
             count: [found.beside[count] for found in (self, other) if count in found.beside]
             for count in counts
         }
-        return Finding(
+        return InterferenceResult(
             tuple(map(min, self.after, other.after)),
             {count: min(found) for count, found in shares.items()},
             _nearer_zero(self.cold, other.cold),
@@ -108,7 +107,7 @@ def _nearer_zero(one: float | None, other: float | None) -> float | None:
     return min(one, other, key=abs) if one * other > 0 else 0.0
 
 
-def excess_after(ns: np.ndarray) -> tuple[float, ...]:
+def excess_by_settle_runs(ns: np.ndarray) -> tuple[float, ...]:
     """Excess after 1, 2, 3 settle runs, of rounds [other, 0, 1, 2, 3, 4 settle runs], paired within rounds.
 
     0 where it is below two standard errors of the median (1.2533 sd / sqrt(n), sd from the median deviation).
@@ -124,7 +123,7 @@ def excess_after(ns: np.ndarray) -> tuple[float, ...]:
     return tuple(found)
 
 
-def excess_beside(ns: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
+def excess_co_resident(ns: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
     """Excess of the settled latency in company over that alone before and after, less what it moved meanwhile.
 
     Of the faster quarter of visits: bursts of other work count less.
@@ -133,19 +132,19 @@ def excess_beside(ns: np.ndarray, before: np.ndarray, after: np.ndarray) -> floa
     return max(0.0, math.expm1(company - (first + last) / 2) - abs(last - first))
 
 
-def excess_cold(warm: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
+def excess_without_keep_warm(warm: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
     """Excess of the latency before and after over that with keep-warm, less what it moved; either sign."""
     kept, first, last = (math.log(np.quantile(part[:, VISITS], 0.25)) for part in (warm, before, after))
     excess = math.expm1((first + last) / 2 - kept)
     return math.copysign(max(0.0, abs(excess) - abs(last - first)), excess)
 
 
-class CompanyTest:
+class InterferenceTest:
     """Runs the self-test on a device; every sample goes to the log first."""
 
     def __init__(
         self,
-        link: Link,
+        link: DeviceConnection,
         files: Mapping[str, ModelFile],
         log: MeasurementLog,
         policy: Policy,
@@ -162,7 +161,7 @@ class CompanyTest:
             MeasurementRejectedError: neither settle runs nor small batches make the reference's latency its own, or
                 the device is kept warm and slower for it.
         """
-        decision = self._log.decision()
+        decision = self._log.self_test_decision()
         if decision is None:
             others = [model for model in models if model != self._log.header.reference_id]
             if not others:
@@ -182,7 +181,7 @@ class CompanyTest:
         for _ in range(ATTEMPTS):
             try:
                 found = self._test(others)
-            except (AgentError, AgentLost) as error:
+            except (AgentError, AgentLostError) as error:
                 self._link.drop()
                 return DecisionRecord(
                     settle_runs=policy.settle_runs,
@@ -211,7 +210,7 @@ class CompanyTest:
             "(bench measure and bench profile take --no-self-test)"
         )
 
-    def _keeps_warm(self, finding: Finding) -> bool:
+    def _keeps_warm(self, finding: InterferenceResult) -> bool:
         """Whether batches are to keep the processor busy: where clocks fall without, and no pace wants them to."""
         cold, is_on = finding.cold or 0.0, bool(self._link.client.state().keep_warm)
         if is_on and cold < -COMPANY_TOLERANCE:
@@ -221,7 +220,7 @@ class CompanyTest:
             )
         return not is_on and not self._policy.pace_us and cold > COMPANY_TOLERANCE
 
-    def _test(self, others: Sequence[str]) -> Finding:
+    def _test(self, others: Sequence[str]) -> InterferenceResult:
         """Once; in batches of one model too where a whole one costs."""
         reference = self._log.header.reference_id
         subject = self._load(reference)
@@ -243,14 +242,14 @@ class CompanyTest:
                 self._link.client.unload(handle)
             again = self._run([subject], rounds, off)
             if warm is not None and cold is None:
-                cold = excess_cold(warm, before, again)
-            after = after or excess_after(ns)
-            beside[residents] = excess_beside(ns, alone, again)
+                cold = excess_without_keep_warm(warm, before, again)
+            after = after or excess_by_settle_runs(ns)
+            beside[residents] = excess_co_resident(ns, alone, again)
             if beside[residents] <= COMPANY_TOLERANCE:
                 break
             alone = again
         self._link.client.unload(subject)
-        return Finding(after, beside, cold, float(np.median(before[:, VISITS])) / 1e6)
+        return InterferenceResult(after, beside, cold, float(np.median(before[:, VISITS])) / 1e6)
 
     def _load(self, model: str) -> int:
         return self._link.load(self._files[model]).handle
@@ -266,7 +265,7 @@ class CompanyTest:
             self._link, handles, order, policy.warmup, policy.warmup_ms, self._tell, policy.pace_us, keep_warm
         )
         self._log.append(
-            CompanyRecord(
+            InterferenceRecord(
                 residents=len(handles), order=order, ns=pack_nanoseconds(result.samples), keep_warm=keep_warm
             )
         )

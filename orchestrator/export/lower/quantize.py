@@ -7,7 +7,7 @@ output (`rewrite.LinearLayerNorm`) its mean and variance would be rounded to 8 b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,10 +18,12 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
 from torch import Tensor, export, fx, nn
 from torch.export import ExportedProgram
 from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
+from luts.format.errors import BlocktimeError, first_line
 from orchestrator.export.lower.calibration import calibration_inputs
+from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import LinearLayerNorm
 
 MIDDLE = 0.999
@@ -102,7 +104,7 @@ def quantized(
 
 
 def _config(images: Tensor | None) -> QuantizationConfig:
-    """The quantizer's per-channel config with the ranges of `orchestrator.export.lower.pt2e`."""
+    """The quantizer's per-channel config with the ranges of `orchestrator.export.lower.quantize`."""
     config = get_symmetric_quantization_config(is_per_channel=True)
     observer = observer_for(images).with_args(eps=SMALLEST_SCALE)
     activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
@@ -121,3 +123,36 @@ def _outside(fp32: Sequence[str]) -> Callable[[fx.Node], bool]:
         )
 
     return outside
+
+
+def with_fake_quantization(network: nn.Module, images: Tensor) -> nn.Module:
+    """A graph in training mode for batches like `images` (B, 3, H, W) that rounds as int8 does: weights one scale a
+    channel, activations one a tensor, LayerNorm, softmax and attention's products left in fp32.
+
+    Raises:
+        BlocktimeError: the network can't be captured in training mode.
+    """
+    with quiet():
+        try:
+            captured = torch.export.export(network.train(), (images,)).module()
+            quantizer = XNNPACKQuantizer().set_global(
+                get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
+            )
+            prepared: nn.Module = prepare_qat_pt2e(captured, quantizer)
+        except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AssertionError) as error:
+            raise BlocktimeError(
+                f"this network can't be fine-tuned for int8, its training can't be captured: {first_line(error)}"
+            ) from error
+    return prepared
+
+
+def weights_of(prepared: nn.Module, network: nn.Module) -> Mapping[str, Tensor]:
+    """The network's tensors by name, as they were trained in the graph.
+
+    Raises:
+        BlocktimeError: the graph has lost one of them.
+    """
+    trained = prepared.state_dict()
+    if lost := sorted(set(network.state_dict()) - set(trained)):
+        raise BlocktimeError(f"fine-tuning for int8 loses {lost[0]}; fine-tune without --qat and calibrate")
+    return {name: trained[name].detach().clone().contiguous() for name in network.state_dict()}

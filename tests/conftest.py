@@ -37,6 +37,8 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory, export_cache
         patch.setenv("BLOCKTIME_LOCKS", str(tmp_path_factory.mktemp("locks")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         patch.setenv("BLOCKTIME_CACHE", str(export_cache))
+        patch.setenv("ANDROID_ADB_SERVER_PORT", "1")  # where no adb server answers, nor can be started
+        patch.setenv("ADBUTILS_ADB_PATH", "/nonexistent/adb")
         yield
 
 

@@ -17,8 +17,8 @@ _PACKAGES = {
     "executorch": ("export to .pte and the host agent", ""),
     "coremltools": ("export to .mlpackage", ""),
     "timm": ("published networks and teachers", ""),
-    "adb_shell": ("Android phones", "android"),
-    "adbutils": ("Android phones that an adb server holds", "android"),
+    "adb_shell": ("Android phones without an adb server", "android"),
+    "adbutils": ("Android phones", "android"),
     "pymobiledevice3": ("iPhones", "ios"),
     "ray": ("many workers", "cluster"),
     "s3fs": ("LUTs shared through S3", "share"),
@@ -29,7 +29,7 @@ _PACKAGES = {
     "ai_edge_litert": ("--runtime litert on this machine", "litert"),
 }
 _TOOLS = {
-    "adb": "optional: an adb server that holds Android phones",
+    "adb": "optional: starts the adb server for Android phones; adbutils brings it for most computers",
     "java": "the Kotlin agent on this machine",
     "g++": "native calls of the Python agent, and building the other two",
 }

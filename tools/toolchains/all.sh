@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "$0")"
 
-if [ "$(id -u)" = 0 ] && ! apt-cache policy adb 2>/dev/null | grep -q http; then
+if [ "$(id -u)" = 0 ] && ! apt-cache policy iproute2 2>/dev/null | grep -q http; then
     apt-get -qq update || true
 fi
 for name in phones kotlin swift android_api; do

@@ -102,7 +102,7 @@ if TYPE_CHECKING:
         register_space,
         register_stage,
     )
-    from search.spaces.coverage import covered_space
     from search.spaces.plugins import load_plugin
+    from search.spaces.scope import covered_space
 else:
     __getattr__, __dir__ = lazy_names(__name__, __file__)

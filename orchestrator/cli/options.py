@@ -18,7 +18,7 @@ from orchestrator.devices.common.device import Access
 from orchestrator.tasks.networks import Networks, for_task
 from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, option_fields
 from orchestrator.tasks.target import Target, parse_caveats
-from search.spaces.arch import MAX_CLASSES
+from search.spaces.space import MAX_CLASSES
 
 DeviceOption = Annotated[
     str,

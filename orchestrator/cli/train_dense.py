@@ -10,7 +10,7 @@ import typer
 
 from luts.format.errors import UsageError, unknown
 from orchestrator.cli.output import emit_facts, shown_progress
-from search.spaces.tasks import TASKS
+from search.spaces.registry import TASKS
 
 if TYPE_CHECKING:
     from search.dense.training import DenseRecipe

@@ -16,8 +16,8 @@ from luts.format.schema import KeyFeatures, classes_of
 from search.blocks import BlockSpec, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
 from search.spaces import get_space
-from search.spaces.coverage import covered_space
 from search.spaces.registry import arch_from_json
+from search.spaces.scope import covered_space
 
 MIN_MODELS = 3
 """Models that make a LUT: a reference, one to fit and one to hold out."""

@@ -9,7 +9,7 @@ from luts.format.store import LutStore
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import Profile, profile
 from orchestrator.tasks.target import Target
-from search.spaces.coverage import covered_space
+from search.spaces.scope import covered_space
 
 FEWEST = 3
 """Networks of which a device's speed, and whether it is alike at all, can be told."""

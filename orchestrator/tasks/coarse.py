@@ -21,7 +21,7 @@ from orchestrator.winner.winner import LARGEST_FILE, REMEDY, RESULT_FILE
 from search.algorithms.record import Budget, CoarseInputs, CoarseResult, Sized
 from search.algorithms.study import largest_within
 from search.spaces import Arch
-from search.spaces.coverage import covered_space
+from search.spaces.scope import covered_space
 
 RANDOM_WEIGHTS = "note: measured with random weights, which take as long as trained ones"
 

@@ -26,7 +26,7 @@ from orchestrator.tasks.target import Target
 from search.dense.scenes import Scenes
 from search.dense.training import DenseInfo, is_dense_run, read_info, weights_of
 from search.spaces import load_arch
-from search.spaces.tasks import without_task
+from search.spaces.registry import without_task
 from search.supernet.data.images import IMAGENET
 
 

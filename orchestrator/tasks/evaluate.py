@@ -132,7 +132,7 @@ def check_scope(arch: Arch, supernet: Path, info: CheckpointInfo) -> None:
     """
     if info.scope is None or info.recipe.arch is not None or arch.space != info.space:
         return
-    if excluded := info.scope.excludes(arch):
+    if excluded := info.scope.excluded_property(arch):
         raise UsageError(
             f"{arch.space} with {excluded} lies outside of what {supernet} was trained on: {info.scope}; "
             "choose another, or add --outside, and expect little of its weights"

@@ -21,9 +21,8 @@ from search.spaces import (
     list_published,
     load_arch,
 )
-from search.spaces.task_names import TaskName, task_name
-from search.spaces.tasks import with_task
-from search.spaces.whole import is_timm
+from search.spaces.registry import is_timm, with_task
+from search.spaces.task_heads import TaskName
 
 Network = Arch | Published | str
 """One of our blocks, or `timm:NAME[@PX]`."""
@@ -54,7 +53,7 @@ def as_named(arch: Arch) -> Network:
     if not is_timm(arch.space):
         return arch
     task = TaskName.parse(arch.space)
-    return task_name(task.base, task.head, arch.classes) if task else arch.space
+    return str(TaskName(task.base, task.head, arch.classes)) if task else arch.space
 
 
 def for_task(networks: Sequence[str], task: str | None, classes: int | None) -> Networks:
@@ -82,7 +81,7 @@ def for_task(networks: Sequence[str], task: str | None, classes: int | None) -> 
         arch = with_task(load_arch(name), task, classes)
         known = TaskName.parse(arch.space)
         plain = "stdin" if name == STDIN else name.removesuffix(".json")
-        called = task_name(plain, known.head, arch.classes) if known else plain
+        called = str(TaskName(plain, known.head, arch.classes)) if known else plain
         named[called] = as_named(arch)
     return named
 
@@ -133,7 +132,7 @@ def at_resolution(name: str, network: Network, resolution: int | None) -> Networ
         return network if resolution is None else f"{network.partition('@')[0]}@{resolution}"
     if resolution is None or resolution == network.resolution:
         return network
-    sizes = network.layout.resolutions if isinstance(network, Arch) else (network.resolution,)
+    sizes = network.search_space.resolutions if isinstance(network, Arch) else (network.resolution,)
     if not isinstance(network, Arch) or resolution not in sizes:
         known = ", ".join(str(side) for side in sizes)
         raise UsageError(f"{name} can't take {resolution} px; it takes {known} px")

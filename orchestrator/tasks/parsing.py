@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from luts.format.errors import UsageError
 from luts.format.schema import NAME_PATTERN
-from search.spaces.arch import MAX_CLASSES
+from search.spaces.space import MAX_CLASSES
 
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3}

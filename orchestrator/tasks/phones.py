@@ -21,9 +21,8 @@ from orchestrator.tasks.trial import Trial
 from search.algorithms import Budget, LutPrice
 from search.algorithms.record import LutPin
 from search.spaces import Arch, Space
-from search.spaces.coverage import covered_space
-from search.spaces.scope import Scope
-from search.spaces.task_names import TaskName
+from search.spaces.scope import Scope, covered_space
+from search.spaces.task_heads import TaskName
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from orchestrator.plan.plan import classifier_note, with_classifier_prices
 from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch
-from search.spaces.coverage import covered_space
+from search.spaces.scope import covered_space
 
 
 def predict(

@@ -126,7 +126,7 @@ def find_network(
     space = searchable(phones, evaluator.supernet.space)
     budget = budget or budget_of(phones)
     if not outside and (scope := evaluator.info.scope) is not None:
-        space, budget = scope.part(space), within_scope(budget, scope)
+        space, budget = scope.restrict(space), within_scope(budget, scope)
     notes = Notes.of(supernet, evaluator.info.weights_sha256, (ACCURACIES_FILE,), progress)
     begun, watch = _tellers(progress)
     if cluster and on not in ("auto", "cpu"):

@@ -17,8 +17,8 @@ from search.algorithms import Budget, Objective, SearchResult, SearchSettings, s
 from search.algorithms.cost import fingerprint
 from search.algorithms.record import SearchInputs
 from search.spaces import Arch, get_space
-from search.spaces.task_names import TaskName
-from search.spaces.tasks import without_task
+from search.spaces.registry import without_task
+from search.spaces.task_heads import TaskName
 
 PROXY = (
     "accuracy is a proxy: top-1 of the backbone as a classifier, with weights inherited from the supernet, not mAP "

@@ -10,7 +10,7 @@ from luts.format.lut import Lut
 from search.algorithms import Budget, LutPrice, reachable
 from search.blocks import count
 from search.spaces import Space
-from search.spaces.coverage import covered_space
+from search.spaces.scope import covered_space
 
 SAMPLES = 2000
 """Random architectures behind the ranges of parameters and MACs."""

@@ -11,7 +11,7 @@ from luts.format.errors import UsageError
 from luts.format.files import check_folder
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from search.spaces import Space, arch_from_json, get_space
-from search.spaces.whole import is_timm, timm_arch
+from search.spaces.registry import is_timm, timm_arch
 from search.supernet.data.images import ImageData, open_data
 from search.supernet.model.supernet import obstacle
 from search.supernet.recipe.recipe import Recipe, changed, get_recipe

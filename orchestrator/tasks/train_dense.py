@@ -15,8 +15,7 @@ from search.dense.data import open_scenes
 from search.dense.scenes import Scenes, Task
 from search.dense.training import BackboneWeights, DenseInfo, DenseProgress, DenseRecipe, DenseTrainer
 from search.spaces import Arch, load_arch
-from search.spaces.tasks import with_task, without_task
-from search.spaces.whole import is_timm
+from search.spaces.registry import is_timm, with_task, without_task
 from search.supernet.model.supernet import choose_device
 from search.supernet.model.weights_file import read_weights
 from search.supernet.recipe.recipe import only_arch

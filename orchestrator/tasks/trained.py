@@ -12,7 +12,7 @@ from orchestrator.tasks.networks import Network, at_resolution, by_name
 from orchestrator.tasks.progress import Progress, Step
 from orchestrator.winner.card import save_weights, weighted
 from search.spaces import Arch, get_arch
-from search.spaces.whole import is_timm
+from search.spaces.registry import is_timm
 
 
 @dataclass(frozen=True)

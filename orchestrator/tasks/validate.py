@@ -30,7 +30,7 @@ from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.side_by_side import measure_beside
 from orchestrator.tasks.target import DeviceOptions
 from search.spaces import Arch, Space
-from search.spaces.coverage import covered_space
+from search.spaces.scope import covered_space
 
 ATTEMPTS_PER_ARCH = 50
 """Draws for each architecture asked for, before the space counts as used up."""

@@ -19,7 +19,7 @@ from orchestrator.winner.winner import MeasuredBest
 from search.algorithms import Budget, SearchResult
 from search.algorithms.record import Evaluated, LutPin
 from search.spaces import Arch
-from search.spaces.whole import is_timm
+from search.spaces.registry import is_timm
 
 if TYPE_CHECKING:
     from search.supernet.inherit import InheritedAccuracy

@@ -71,7 +71,7 @@ class SmoothedEvaluator:
 def _choices(arch: Arch) -> Mapping[str, str]:
     """Name and value of each."""
     chosen = {"resolution": str(arch.resolution), "head": arch.head}
-    for stage, values in zip(arch.layout.stages, arch.stages, strict=False):
+    for stage, values in zip(arch.search_space.stages, arch.stages, strict=False):
         chosen[stage.name] = "there"
         chosen |= {
             f"{stage.name}.{name}": f"{value:g}" for name, value in zip(stage.names, values, strict=True)

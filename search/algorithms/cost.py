@@ -17,9 +17,15 @@ from luts.format.schema import MIB, Floats, Integers
 from search.algorithms.record import Budget
 from search.blocks import BlockSpec, boundary_bytes, peak_activation_bytes
 from search.spaces import Arch, Space
-from search.spaces.family import expand_head, expand_side, expand_stage, task_head
-from search.spaces.layout import IMAGE_CHANNELS
-from search.spaces.maps import map_sides, tapped_stages
+from search.spaces.stages import (
+    IMAGE_CHANNELS,
+    TASK_HEADS,
+    expand_head,
+    expand_side,
+    expand_stage,
+    map_sides,
+    tapped_stages,
+)
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,7 @@ class _Builder:
         plain = self._stage_cost(blocks, first=index == 0)
         for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
             cost, peak = plain
-            if task_head(head) is not None:
+            if head in TASK_HEADS:
                 beside = self._beside(head, end)
                 before = self._outputs(head, resolution, index)
                 cost, peak = self._stage_cost((*blocks, *beside), index == 0, before)

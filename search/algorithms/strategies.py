@@ -91,7 +91,7 @@ def mutate_choices(space: Space, arch: Arch, rng: random.Random, probability: fl
         )
     resolution = rng.choice(space.resolutions) if rng.random() < probability else arch.resolution
     head = rng.choice(space.heads) if rng.random() < probability else arch.head
-    return Arch(arch.layout, resolution, head, arch.classes, tuple(rows))
+    return Arch(arch.search_space, resolution, head, arch.classes, tuple(rows))
 
 
 @register_strategy("pareto")

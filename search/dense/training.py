@@ -26,7 +26,7 @@ from search.networks import Network, build_network
 from search.networks.network import is_head, load_backbone
 from search.outputs.detection import default_boxes, levels_of
 from search.spaces import Arch, arch_from_json
-from search.spaces.whole import is_timm
+from search.spaces.registry import is_timm
 from search.supernet.model.weights_file import copy_into, read_weights, tensors_digest
 from search.supernet.train.checkpoint import only_training
 from search.supernet.train.interrupt import deferred_interrupt

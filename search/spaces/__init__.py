@@ -1,8 +1,5 @@
 """Search spaces as data, the architectures in them, the operations that search needs, and published networks."""
 
-from search.spaces.arch import Arch
-from search.spaces.family import register_head, register_stage
-from search.spaces.layout import Stage, Value
 from search.spaces.published import Published, list_published
 from search.spaces.registry import (
     STDIN,
@@ -15,7 +12,8 @@ from search.spaces.registry import (
     load_arch,
     register_space,
 )
-from search.spaces.space import Space
+from search.spaces.space import Arch, Space
+from search.spaces.stages import Stage, Value, register_head, register_stage
 
 __all__ = [
     "STDIN",

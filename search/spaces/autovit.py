@@ -1,16 +1,16 @@
-"""AutoViT's three spaces (Table 1), two small ones of the same family, and the searched networks of Table 3.
+"""AutoViT's spaces (Table 1) and searched networks (Table 3), and two small spaces of the same family.
 
 What the paper prints and what is reconstructed from its figures: docs/autovit.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from search.blocks import BlockSpec, Conv, FcHead, MBConv, MbPoolHead, MobileViTLayer, MobileViTShell
 from search.blocks.mobilevit import ResizingShell
-from search.spaces.arch import Arch
-from search.spaces.family import register_head, register_stage
-from search.spaces.layout import Stage, Value
-from search.spaces.space import Space
+from search.spaces.space import Arch, Space
+from search.spaces.stages import Stage, Value, register_head, register_stage
 
 _KERNELS = (3, 5)
 _RATIOS = (1.5, 2.0)
@@ -212,7 +212,61 @@ CIFAR = Space(
     default_classes=10,
 )
 
-SPACES = (NANO, CIFAR, XXS, XS, S)
+RULES = ((2, 1.0, 0), (4, 1.5, -16), (4, 1.5, 0))
+"""Expansion of the first MBConv, and a and b of the dimension a C + b of C channels: as in XXS, in S and in
+XS.
+
+The last holds the weights of the others."""
+
+_TABLE1_STAGES = 8
+"""Conv, three MBConv and four transformer stages."""
+
+
+@register_stage("mvit-joint")
+def transformers_by_rule(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """A transformer stage whose expansion and dimension are those of one of the three spaces."""
+    expansion, scale, offset = RULES[int(v["rule"])]
+    dim = int(scale * int(v["width"]) + offset)
+    return transformers(v | {"expansion": expansion}, channels, resolution, dim, int(v["head_dim"]))
+
+
+def _as_printed(space: Space) -> Space:
+    """What Table 1 has of a space: no kernels, four transformer stages at most, MBPool; at 256 px."""
+    stages = tuple(
+        replace(stage, choices=tuple((name, (3,) if name == "kernel" else v) for name, v in stage.choices))
+        for stage in space.stages[:_TABLE1_STAGES]
+    )
+    return replace(
+        space,
+        name=f"{space.name}-table1",
+        stages=stages,
+        stage_counts=(_TABLE1_STAGES - 1, _TABLE1_STAGES),
+        resolutions=(256,),
+        heads=("mbpool",),
+    )
+
+
+def _joint(name: str, spaces: tuple[Space, ...]) -> Space:
+    """Every value of a choice that one of the spaces has; transformer stages choose their rule too."""
+    first = spaces[0]
+    stages = []
+    for together in zip(*(space.stages for space in spaces), strict=True):
+        choices = [
+            (name, tuple(sorted({value for stage in together for value in dict(stage.choices)[name]})))
+            for name in together[0].names
+        ]
+        kind, fixed = together[0].kind, together[0].fixed
+        if kind == "mvit":
+            kind = "mvit-joint"
+            fixed = tuple(item for item in fixed if item[0] in ("stride", "head_dim", "patch"))
+            choices.append(("rule", tuple(range(len(RULES)))))
+        stages.append(Stage(together[0].name, kind, fixed, tuple(choices)))
+    return replace(first, name=name, stages=tuple(stages))
+
+
+TABLE1_SPACES = tuple(map(_as_printed, (XXS, XS, S)))
+
+SPACES = (NANO, CIFAR, XXS, XS, S, *TABLE1_SPACES, _joint("autovit-joint", TABLE1_SPACES))
 
 
 def _table3(

@@ -1,7 +1,7 @@
 """EfficientViT (Liu et al. 2023): M0 to M5 of table 1, and spaces of sandwiches around them.
 
-The paper searches none of its choices together and names that as future work: layout, FFNs on either side of an
-attention, heads, and the widths of query, key and value.
+The paper searches none of its choices together and names that as future work: layout, FFNs on either side of
+an attention, heads, and the widths of query, key and value.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from collections.abc import Callable
 
 from search.blocks import BlockSpec
 from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
-from search.spaces.arch import Arch
-from search.spaces.family import register_head, register_stage
-from search.spaces.layout import Stage, Value
-from search.spaces.space import Space
+from search.spaces.space import Arch, Space
+from search.spaces.stages import Stage, Value, register_head, register_stage
 
 _PAPER_QK = 16
 """Channels of every query and key in M0 to M5 (section 3.3)."""

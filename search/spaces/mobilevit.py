@@ -1,17 +1,16 @@
-"""MobileViT (Mehta & Rastegari 2022): its three networks, and a space of widths, depths and expansions around them.
+"""MobileViT (Mehta & Rastegari 2022): its three networks, and a space of widths, depths and expansions around
+them.
 
-AutoViT took its blocks over. What differs: a stage's transformer dimension is a choice, four heads share it, depths
-grow up to 5, and the classifier has a 1x1 convolution before the pool.
+AutoViT took its blocks over. What differs: a stage's transformer dimension is a choice, four heads share it,
+depths grow up to 5, and the classifier has a 1x1 convolution before the pool.
 """
 
 from __future__ import annotations
 
 from search.blocks import BlockSpec, ConvHead
-from search.spaces.arch import Arch
 from search.spaces.autovit import transformers
-from search.spaces.family import register_head, register_stage
-from search.spaces.layout import Stage, Value
-from search.spaces.space import Space
+from search.spaces.space import Arch, Space
+from search.spaces.stages import Stage, Value, register_head, register_stage
 
 _EXPANSIONS = (2, 4)
 
@@ -81,8 +80,9 @@ MOBILEVIT = Space(
     default_classes=1000,
     former_resolutions=((192, 256, 320),),
 )
-"""Resolutions are those of the paper's multi-scale sampler. At 160 and 288 px the last map is odd, and stretched to
-whole patches as there; AutoViT's block pads it instead. LUTs and supernets of before have no such resolutions."""
+"""Resolutions are those of the paper's multi-scale sampler. At 160 and 288 px the last map is odd, and
+stretched to whole patches as there; AutoViT's block pads it instead. LUTs and supernets of before have no
+such resolutions."""
 
 SPACES = (MOBILEVIT,)
 

@@ -1,7 +1,7 @@
 """The space of NAS-Bench-Macro: 6,561 networks of which others have published the accuracy on CIFAR-10.
 
-Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR 2021: a chain of 8 places, each
-the identity or one of two inverted residuals. What a search finds here can be held against the truth.
+Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR 2021: a chain of 8 places,
+each the identity or one of two inverted residuals. What a search finds here can be held against the truth.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.blocks.mobilenet import LinearConv, ReluConv, ReluConvHead, ReluMBConv
-from search.spaces.arch import Arch
-from search.spaces.family import register_head, register_stage
-from search.spaces.layout import Stage, Value
-from search.spaces.space import Space
+from search.spaces.space import Arch, Space
+from search.spaces.stages import Stage, Value, register_head, register_stage
 
 OPERATIONS = ((), (3, 3), (6, 5))
 """Of a place, by its digit in the benchmark's keys: nothing, or expansion and kernel of an inverted residual."""

@@ -1,6 +1,8 @@
-"""A user's own code, imported by the path of its file or the name of its module: there it registers what it adds.
+"""A user's own code, imported by the path of its file or the name of its module: there it registers what it
+adds.
 
-What was imported stands in $BLOCKTIME_IMPORT, separated as in $PATH: programs that are started later import it too.
+What was imported stands in $BLOCKTIME_IMPORT, separated as in $PATH: programs that are started later import
+it too.
 """
 
 from __future__ import annotations

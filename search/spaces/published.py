@@ -1,6 +1,6 @@
-"""Published networks that are not members of a search space: by name, as the list of their blocks.
+"""Published networks that are not members of a search space, by name.
 
-They are those that table 2 of the AutoViT paper compares with, at the 224 px of their own papers. A plug-in adds
+The package has those that AutoViT's Table 2 compares with, at the 224 px of their own papers. A plug-in adds
 others with `register_published`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from luts.format.errors import UsageError
+from luts.format.registry import Registry
 from search.blocks import BlockSpec, Macs, boundary_bytes, count
 from search.blocks.efficient_cnns import Eesp, EspHead, EspTrunk, ShuffleHead, ShuffleStem, ShuffleUnit
 from search.blocks.token_transformers import (
@@ -34,8 +34,8 @@ class Published:
     """One network of a paper.
 
     Attributes:
-        name: By which commands know it.
-        source: Paper and table that say what it is made of.
+        name: Its name in commands.
+        source: Paper and table that describe it.
         chain: Its blocks in order of execution.
     """
 
@@ -49,23 +49,23 @@ class Published:
         return self.chain[0].resolution
 
     def blocks(self) -> tuple[BlockSpec, ...]:
-        """The blocks of the network in order of execution."""
+        """Return the blocks of the network in order of execution."""
         return self.chain
 
     def keys(self) -> tuple[str, ...]:
-        """The block keys in order of execution."""
+        """Return the block keys in order of execution."""
         return tuple(block.key for block in self.chain)
 
     def params(self) -> int:
-        """Trainable parameters."""
+        """Return the number of trained parameters."""
         return count(self.chain)[0]
 
     def macs(self) -> Macs:
-        """Multiply-accumulates at batch 1."""
+        """Return the multiply-accumulates at batch 1."""
         return count(self.chain)[1]
 
     def boundary_bytes(self) -> int:
-        """Bytes moved between blocks."""
+        """Return the bytes moved between blocks."""
         return boundary_bytes(self.chain)
 
 
@@ -138,20 +138,20 @@ _PUBLISHED = (
     ),
     Published("ceit-t", "Yuan et al. 2021, CeiT-T, as in the authors' code", tuple(_ceit(64, 192, 3, 12))),
 )
-_NETWORKS = {network.name: network for network in _PUBLISHED}
+PUBLISHED: Registry[Published] = Registry("network", load_installed)
+PUBLISHED.items |= {network.name: network for network in _PUBLISHED}
 
 
 def register_published(network: Published) -> None:
-    """Make a network known by its name.
+    """Register a network under its name.
 
     Raises:
         UsageError: another network has this name.
     """
-    if _NETWORKS.setdefault(network.name, network) != network:
-        raise UsageError(f"network {network.name!r} is registered twice; choose another name")
+    if PUBLISHED.items.get(network.name) != network:
+        PUBLISHED.add(network.name, network)
 
 
 def list_published() -> dict[str, Published]:
     """Return all published networks by name, those of plug-ins included."""
-    load_installed()
-    return dict(_NETWORKS)
+    return {name: PUBLISHED.get(name) for name in PUBLISHED.names()}

@@ -1,4 +1,4 @@
-"""Spaces and architectures by name: those of the package, and those that a user's code registers."""
+"""Spaces and architectures by name: the package's, those of plug-ins, networks of timm, with heads of tasks."""
 
 from __future__ import annotations
 
@@ -9,164 +9,186 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal, get_args
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError, unknown
-from search.spaces import autovit, autovit_table1, efficientvit, mobilevit, nasbench_macro
-from search.spaces.arch import Arch
+from luts.format.registry import NAME, Registry
+from search.blocks import BlockSpec
+from search.blocks.timm_networks import TimmNetwork, TimmTaskNetwork, feature_maps, native_side
+from search.spaces import autovit, efficientvit, mobilevit, nasbench_macro
 from search.spaces.plugins import load_installed
-from search.spaces.space import Space
-from search.spaces.task_names import TaskName, task_name
-from search.spaces.whole import is_timm, timm_arch, timm_space
+from search.spaces.space import Arch, Space
+from search.spaces.stages import FIRST_STRIDE, HEADS, TASK_HEADS, MakeHead, expand_head
+from search.spaces.task_heads import DEFAULT_HEADS, TaskName
 
 MAX_ARCH_BYTES = 64 * 1024
 """Largest architecture file that is read; the largest of a registered space has under 1 KiB."""
 
 STDIN = "-"
-"""In the place of a file's name: what is piped in."""
+"""Stands for standard input instead of a file's name."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""As LUTs have names of spaces, which are names of folders."""
+Task = Literal["classification", "detection", "segmentation"]
 
-_FAMILIES = (autovit, autovit_table1, mobilevit, efficientvit, nasbench_macro)
-_SPACES: dict[str, Space] = {space.name: space for family in _FAMILIES for space in family.SPACES}
-_ARCHS: dict[str, Arch] = {name: arch for family in _FAMILIES for name, arch in family.PAPER_ARCHS.items()}
+TASKS: tuple[Task, ...] = get_args(Task)
+
+SPACES: Registry[Space] = Registry("space", load_installed)
+ARCHS: Registry[Arch] = Registry("architecture", load_installed)
+
+for _family in (autovit, mobilevit, efficientvit, nasbench_macro):
+    SPACES.items |= {space.name: space for space in _family.SPACES}
+    ARCHS.items |= _family.PAPER_ARCHS
+
+_TIMM_NAME = re.compile(r"timm:(?P<network>[a-z0-9_.]{1,80})(@(?P<side>[1-9][0-9]{0,3}))?")
 
 
 def register_space(space: Space, archs: Mapping[str, Arch] = MappingProxyType({})) -> Space:
-    """Make a space known by its name, and some of its architectures by theirs.
+    """Register a space under its name, and some of its architectures under theirs.
 
     Returns:
         The space.
 
     Raises:
-        UsageError: a name can't be one or is registered already, a stage or an architecture makes no blocks.
+        UsageError: a name is invalid or taken, a stage or an architecture makes no blocks.
     """
     for name in (space.name, *archs):
-        if not _NAME.fullmatch(name):
-            raise UsageError(f"{name[:80]!r} cannot be a name; take a-z, 0-9, dots and dashes, 64 at most")
-    _check(space)
+        if not re.fullmatch(NAME, name):
+            raise UsageError(
+                f"{name[:80]!r} is not a valid name; use at most 64 of a-z, 0-9, ., _ and -",
+                code="invalid_name",
+            )
+    _check_space(space)
     for name, arch in archs.items():
         if arch.space != space.name:
-            raise UsageError(f"{name} is an architecture of {arch.space}, not of {space.name}")
+            raise UsageError(
+                f"{name} is an architecture of {arch.space}, not of {space.name}", code="not_in_space"
+            )
         arch.blocks()
-    taken = [*({space.name} & _SPACES.keys()), *sorted(archs.keys() & _ARCHS.keys())]
+    taken = [*({space.name} & SPACES.items.keys()), *sorted(archs.keys() & ARCHS.items.keys())]
     if taken:
-        raise UsageError(f"{taken[0]!r} is registered twice; take another name")
-    _SPACES[space.name] = space
-    _ARCHS.update(archs)
+        raise UsageError(f"{taken[0]!r} is registered twice; use another name", code="name_taken")
+    SPACES.items[space.name] = space
+    ARCHS.items.update(archs)
     return space
 
 
-def _check(space: Space) -> None:
-    """`UsageError` where a part of the space is missing or makes no blocks."""
+def _check_space(space: Space) -> None:
+    """Raise `UsageError` if a part of the space is missing or makes no blocks."""
     for stage in space.stages:
         if "stride" not in dict(stage.fixed) or "width" not in stage.names:
-            raise UsageError(f"{space.name}: stage {stage.name} needs a fixed `stride` and a choice `width`")
+            raise _invalid_space(
+                f"{space.name}: stage {stage.name} needs a fixed `stride` and a choice `width`"
+            )
         for name, values in stage.choices:
             if not values or list(values) != sorted(set(values)):
-                raise UsageError(f"{space.name}: {stage.name}.{name}={values} is not in ascending order")
+                raise _invalid_space(f"{space.name}: {stage.name}.{name}={values} is not in ascending order")
     if not space.heads or not space.stage_counts or space.default_resolution not in space.resolutions:
-        raise UsageError(f"{space.name} needs heads, stage counts, and its default among its resolutions")
+        raise _invalid_space(
+            f"{space.name} needs heads, stage counts, and its default resolution among its resolutions"
+        )
     if not 0 < min(space.stage_counts) <= max(space.stage_counts) <= len(space.stages):
-        raise UsageError(f"{space.name}: {list(space.stage_counts)} stages, but it has {len(space.stages)}")
+        raise _invalid_space(
+            f"{space.name} has {len(space.stages)} stages, not {list(space.stage_counts)}; change stage_counts"
+        )
     try:
         space.block_specs((space.default_resolution,))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise UsageError(f"{space.name} makes no blocks ({type(error).__name__}: {error})") from error
+        raise _invalid_space(f"{space.name} makes no blocks ({type(error).__name__}: {error})") from error
     if not space.size():
-        raise UsageError(f"{space.name} has no architecture: widths must not shrink from stage to stage")
+        raise _invalid_space(f"{space.name} has no architecture: widths must not shrink from stage to stage")
+
+
+def _invalid_space(message: str) -> UsageError:
+    return UsageError(message, code="invalid_space")
 
 
 def list_spaces() -> tuple[Space, ...]:
-    """All registered spaces."""
-    load_installed()
-    return tuple(_SPACES.values())
+    """Return all registered spaces."""
+    return tuple(SPACES.get(name) for name in SPACES.names())
 
 
 def list_archs() -> dict[str, Arch]:
-    """All named architectures."""
-    load_installed()
-    return dict(_ARCHS)
+    """Return all named architectures."""
+    return {name: ARCHS.get(name) for name in ARCHS.names()}
 
 
 def get_space(name: str) -> Space:
-    """A space by name, its sibling `SPACE.HEAD`, or that of `timm:NAME[@PX]` alone; `UsageError` for others."""
+    """Return a space by its name, with a task's head (`SPACE.HEAD`), or of `timm:NAME[@PX]`.
+
+    Raises:
+        UsageError: unknown space.
+    """
     if is_timm(name):
         return timm_space(name)
-    load_installed()
-    task = None if name in _SPACES else TaskName.parse(name)
-    if task is not None and task.base in _SPACES:
-        sibling = _sibling(_SPACES[task.base], task.head)
-        return sibling.with_classes(task.classes) if task.classes else sibling
-    if name not in _SPACES:
-        raise UsageError(unknown("space", name, _SPACES))
-    return _SPACES[name]
+    task = None if name in SPACES else TaskName.parse(name)
+    if task is not None and task.base in SPACES:
+        space = _with_task_head(SPACES.get(task.base), task.head)
+        return space.with_classes(task.classes) if task.classes else space
+    return SPACES.get(name)
 
 
 def get_arch(name: str) -> Arch:
-    """A named architecture, with a task's head where its name ends in one (`NAME.ssdlite`), or `timm:NAME[@PX]` as
-    one; `UsageError` names the known ones."""
+    """Return an architecture by its name, with a task's head (`NAME.ssdlite`), or of `timm:NAME[@PX]`.
+
+    Raises:
+        UsageError: unknown architecture; the message lists similar names.
+    """
     if is_timm(name):
         return timm_arch(name)
-    load_installed()
-    task = None if name in _ARCHS else TaskName.parse(name)
-    if task is not None and task.base in _ARCHS:
-        return with_head(_ARCHS[task.base], task.head, task.classes)
-    if name not in _ARCHS:
-        raise UsageError(unknown("architecture", name, _ARCHS, "or a JSON file"))
-    return _ARCHS[name]
+    task = None if name in ARCHS else TaskName.parse(name)
+    if task is not None and task.base in ARCHS:
+        return with_head(ARCHS.get(task.base), task.head, task.classes)
+    if name not in ARCHS:
+        raise UsageError(
+            unknown("architecture", name, ARCHS.names(), "or a JSON file"), code="unknown_architecture"
+        )
+    return ARCHS.get(name)
 
 
 @functools.lru_cache(maxsize=64)
-def _sibling(space: Space, head: str) -> Space:
+def _with_task_head(space: Space, head: str) -> Space:
     return space.with_task_head(head)
 
 
-def with_head(arch: Arch, head: str, classes: int | None = None) -> Arch:
-    """The network with a task's head in the place of its own, for as many classes as the task has by default.
-
-    Raises:
-        UsageError: not a task's head, or the network's maps are too small for it.
-    """
-    base = TaskName.parse(arch.space)
-    name = task_name(base.base if base else arch.space, head)
-    if is_timm(name):
-        made = timm_arch(name)
-    else:
-        sibling = get_space(name)
-        made = Arch(sibling, arch.resolution, head, sibling.default_classes, arch.stages)
-    made = made.with_classes(classes) if classes else made
-    made.blocks()
-    return made
-
-
 def arch_from_json(text: str) -> Arch:
-    """An architecture of its JSON text.
+    """Return the architecture of its JSON text.
 
     Raises:
         InvalidArtifactError: not a JSON object, or over 64 KiB.
         UsageError: unknown space, or a value that is not a choice of it.
     """
     if len(text) > MAX_ARCH_BYTES:
-        raise InvalidArtifactError(f"architecture of over {MAX_ARCH_BYTES} bytes; is this the right file?")
+        raise InvalidArtifactError(
+            f"architecture of over {MAX_ARCH_BYTES} bytes; check that this is the right file",
+            code="invalid_architecture",
+        )
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidArtifactError(f"architecture is not JSON ({error}); see `bench arch show`") from error
+        raise InvalidArtifactError(
+            f"architecture is not JSON ({error}); see `bench arch show`", code="invalid_architecture"
+        ) from error
     if not isinstance(document, dict) or not isinstance(document.get("space"), str):
-        raise InvalidArtifactError("architecture is not a JSON object with a `space`; see `bench arch show`")
+        raise InvalidArtifactError(
+            "architecture is not a JSON object with a `space`; see `bench arch show`",
+            code="invalid_architecture",
+        )
     return get_space(document["space"]).from_document(document)
 
 
 def is_arch_file(name_or_path: str) -> bool:
-    """Whether it says where an architecture's JSON lies, and is not a name: `F.json`, `-`, `/dev/stdin`."""
-    if name_or_path in list_archs():
+    """Whether the text means a file with an architecture's JSON: `F.json`, `-`, `/dev/stdin`."""
+    if name_or_path in ARCHS:
         return False
     return name_or_path == STDIN or name_or_path.endswith(".json") or name_or_path.startswith("/")
 
 
 def load_arch(name_or_path: str) -> Arch:
-    """A named architecture, or one read from a JSON file, which errors name; `-` is standard input."""
+    """Return a named architecture, or read one from a JSON file; `-` is standard input.
+
+    Raises:
+        InvalidArtifactError: the file cannot be read or is not an architecture; the message names it.
+        UsageError: unknown name, or a value that is not a choice of the space.
+    """
     if not is_arch_file(name_or_path):
         return get_arch(name_or_path)
     path = Path(name_or_path)
@@ -176,6 +198,145 @@ def load_arch(name_or_path: str) -> Arch:
         with path.open(encoding="utf-8") as file:
             return arch_from_json(file.read(MAX_ARCH_BYTES + 1))
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArtifactError(f"{path}: cannot read the architecture ({error})") from error
+        raise InvalidArtifactError(
+            f"{path}: cannot read the architecture ({error})", code="unreadable_file"
+        ) from error
     except BlocktimeError as error:
-        raise type(error)(f"{'standard input' if name_or_path == STDIN else path}: {error}") from error
+        source = "standard input" if name_or_path == STDIN else path
+        raise type(error)(f"{source}: {error}", code=error.code) from error
+
+
+def is_timm(name: str) -> bool:
+    """Whether a name is that of a network of timm, or of the space of one."""
+    return name.startswith("timm:")
+
+
+@functools.lru_cache(maxsize=64)
+def timm_space(name: str) -> Space:
+    """Return the space of `timm:NAME[@PX]` alone, called `timm:NAME@PX`; it has no stages, its head is the
+    network.
+
+    With a head of another task (`timm:NAME.ssdlite[@PX]`), the number of classes is not part of the name.
+
+    Raises:
+        UsageError: timm has no such network, or the head cannot use its maps.
+    """
+    task = TaskName.parse(name)
+    match = _TIMM_NAME.fullmatch(task.base if task else name)
+    if match is None:
+        raise UsageError(
+            f"{name[:80]!r} is not a network of timm; write timm:NAME or timm:NAME@PX",
+            code="unknown_timm_model",
+        )
+    network, native = match["network"], native_side(match["network"])
+    side = int(match["side"] or native)
+    head = f"timm:{network}.{task.head}" if task else f"timm:{network}"
+    make = functools.partial(_timm_with_head, network, task.head) if task else _timm_classifier(network)
+    HEADS.items.setdefault(head, make)  # not `add`: no plug-in's name has a colon
+    classes = 1000
+    if task:
+        classes = TASK_HEADS.get(task.head).classes
+        expand_head(head, 3, (side,), classes)
+    return Space(f"{head}@{side}", (), (0,), (side,), (head,), side, classes)
+
+
+def _timm_classifier(network: str) -> MakeHead:
+    return lambda resolution, _, classes: TimmNetwork(resolution, classes, network)
+
+
+def _timm_with_head(network: str, head: str, resolution: int, _: int, classes: int) -> BlockSpec:
+    """Return the network with a head on its maps of stride `FIRST_STRIDE` and more, or on the last two."""
+    task, maps = TASK_HEADS.get(head), feature_maps(network, resolution)
+    coarse = [feature_map for feature_map in maps if feature_map.stride >= FIRST_STRIDE]
+    read = (coarse if len(coarse) > 1 else maps[-2:]) if task.side else maps[-1:]
+    *earlier, last = read
+    try:
+        ends = task.ends(tuple(feature_map.side for feature_map in read), last.channels, classes)
+    except UsageError as error:
+        raise UsageError(f"timm:{network} at {resolution} px: {error}", code=error.code) from error
+    sides = [task.side(each.side, each.channels, classes) for each in earlier] if task.side else []
+    indices = tuple(feature_map.index for feature_map in read)
+    return TimmTaskNetwork(resolution, classes, network, head, indices, (*sides, *ends))
+
+
+def timm_arch(name: str) -> Arch:
+    """Return the only member of `timm_space`."""
+    space, task = timm_space(name), TaskName.parse(name)
+    classes = task.classes if task and task.classes else space.default_classes
+    return Arch(space, space.default_resolution, space.heads[0], classes, ())
+
+
+def with_head(arch: Arch, head: str, classes: int | None = None) -> Arch:
+    """Return the network with a task's head instead of its own.
+
+    Args:
+        arch: Any architecture.
+        head: Name of the head.
+        classes: Number of classes; the task's default if None.
+
+    Raises:
+        UsageError: not a task's head, or the network's maps are too small for it.
+    """
+    base = TaskName.parse(arch.space)
+    name = str(TaskName(base.base if base else arch.space, head))
+    if is_timm(name):
+        result = timm_arch(name)
+    else:
+        space = get_space(name)
+        result = Arch(space, arch.resolution, head, space.default_classes, arch.stages)
+    result = result.with_classes(classes) if classes else result
+    result.blocks()
+    return result
+
+
+def heads_of(task: str) -> tuple[str, ...]:
+    """Return the heads of a task, its default first.
+
+    Raises:
+        UsageError: unknown task.
+    """
+    if task not in DEFAULT_HEADS:
+        raise UsageError(unknown("task", task, TASKS), code="unknown_task")
+    others = [name for name, head in TASK_HEADS.items.items() if head.task == task]
+    return tuple(dict.fromkeys((DEFAULT_HEADS[task], *others)))
+
+
+def task_of(arch: Arch) -> Task:
+    """Return the task of an architecture's head."""
+    name = TaskName.parse(arch.space)
+    return TASK_HEADS.get(name.head).task if name else "classification"
+
+
+def with_task(arch: Arch, task: str, classes: int | None = None, head: str = "") -> Arch:
+    """Return the architecture's backbone with a head for a task.
+
+    Args:
+        arch: An architecture of any task.
+        task: The task.
+        classes: Categories, for detection and segmentation without the background; by default those of COCO
+            or VOC.
+        head: One of the task's heads; its default if empty.
+
+    Raises:
+        UsageError: unknown task or head, or maps that are too small for the head.
+    """
+    if task == "classification":
+        plain = without_task(arch)
+        return plain.with_classes(classes) if classes else plain
+    known = heads_of(task)
+    if head and head not in known:
+        raise UsageError(
+            f"{task} has no head {head!r}; choose one of {', '.join(known)}", code="unknown_head"
+        )
+    return with_head(arch, head or known[0], classes)
+
+
+def without_task(arch: Arch) -> Arch:
+    """Return the classifier with the same backbone, of its space's default head and classes."""
+    name = TaskName.parse(arch.space)
+    if name is None:
+        return arch
+    if is_timm(name.base):
+        return timm_arch(name.base)
+    space = get_space(name.base)
+    return Arch(space, arch.resolution, space.heads[0], space.default_classes, arch.stages)

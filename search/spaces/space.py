@@ -1,47 +1,107 @@
-"""A search space: a layout, and what is done with it: parts of it, its architectures, its blocks.
+"""Search spaces and their architectures.
 
-What a stage's choice means in blocks is its family's business (`family.py`); everything here works on any family.
-Drawing and mutation are in `draw.py`.
+A space is data: stages in order, what is fixed in each, and what is searched. An architecture is one choice
+in a space, with one canonical JSON form.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
+import json
+import pickle
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from luts.format.errors import UsageError
-from search.blocks import BlockSpec
-from search.spaces.arch import Arch
-from search.spaces.draw import Draws
-from search.spaces.family import expand_head, expand_side, expand_stage, task_head
-from search.spaces.layout import IMAGE_CHANNELS, Layout, Value
-from search.spaces.maps import map_sides, tapped_stages
+from search.blocks import BlockSpec, Macs, boundary_bytes, count
+from search.spaces.stages import (
+    IMAGE_CHANNELS,
+    TASK_HEADS,
+    Stage,
+    Value,
+    expand_head,
+    expand_side,
+    expand_stage,
+    map_sides,
+    tapped_stages,
+)
+
+MAX_CLASSES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Space(Layout):
-    """A layout whose architectures can be listed, drawn, mutated and read."""
+class Space:
+    """A search space: what its architectures choose from; widths never shrink from a stage to the next.
+
+    (AutoViT, section 3.3.1, read non-strictly.)
+
+    Attributes:
+        name: Name of the space in commands, LUTs and checkpoints.
+        stages: In order of execution; the last ones are optional as `stage_counts` says.
+        stage_counts: Numbers of stages that a network may have, ascending.
+        resolutions: Sides of the square input in pixels, ascending.
+        heads: Names of registered heads; the first is the default.
+        default_resolution: Resolution of architectures that name none.
+        default_classes: Classes of architectures that name none; not a choice, so not part of the digest.
+        former_resolutions: Resolutions of earlier versions of the space that were otherwise the same.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    stage_counts: tuple[int, ...]
+    resolutions: tuple[int, ...]
+    heads: tuple[str, ...]
+    default_resolution: int
+    default_classes: int
+    former_resolutions: tuple[tuple[int, ...], ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 of the choices."""
+        return self._digest_at(self.resolutions)
+
+    @cached_property
+    def digests(self) -> frozenset[str]:
+        """Digests of this and earlier versions; their LUTs and supernets are valid for their resolutions."""
+        return frozenset(map(self._digest_at, (self.resolutions, *self.former_resolutions)))
+
+    def _digest_at(self, resolutions: tuple[int, ...]) -> str:
+        document = {
+            "name": self.name,
+            "stages": [[s.name, s.kind, s.fixed, s.choices] for s in self.stages],
+            "stage_counts": self.stage_counts,
+            "resolutions": resolutions,
+            "heads": self.heads,
+        }
+        return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        return pickle.dumps(tuple(getattr(self, field.name) for field in fields(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle once per space, so that thousands of unpickled architectures share one space object."""
+        return _unpickle_space, (type(self), self._pickled)
 
     def with_classes(self, classes: int) -> Space:
-        """The same choices for another number of classes."""
+        """Return the same choices for another number of classes."""
         return replace(self, default_classes=classes)
 
     def with_task_head(self, head: str) -> Space:
-        """The sibling whose networks have a task's head in the classifier's place, called `SPACE.HEAD`.
+        """Return the space `SPACE.HEAD`, whose networks have a task's head instead of a classifier.
 
-        Numbers of stages stay that take the same maps as the most stages do, and resolutions whose maps are large
-        enough.
+        It has the numbers of stages from which the head reads the same maps as from the largest number, and
+        the resolutions whose maps are large enough.
 
         Raises:
             UsageError: not a head of another task, or every map is too small for it.
         """
-        known = task_head(head)
-        if known is None:
-            raise UsageError(f"{head!r} is not a head of detection or segmentation")
+        known = TASK_HEADS.get(head)
         sibling = replace(self, name=f"{self.name}.{head}", heads=(head,), default_classes=known.classes)
         tapped = {total: tapped_stages(self.stages[:total], head) for total in self.stage_counts}
         alike = tuple(total for total in tapped if tapped[total] == tapped[max(tapped)])
@@ -55,24 +115,31 @@ class Space(Layout):
             except UsageError as error:
                 refusal = error
         if not fitting:
-            raise UsageError(f"{self.name}: {refusal}")
+            raise UsageError(f"{self.name}: {refusal}", code="map_too_small")
         return sibling.restricted(tuple(fitting))
 
     def restricted(self, resolutions: tuple[int, ...]) -> Space:
-        """The part of the space at some of its resolutions; `UsageError` for one that it does not have."""
+        """Return the part of the space at some of its resolutions.
+
+        Raises:
+            UsageError: the space does not have one of them, or none is given.
+        """
         foreign = sorted(set(resolutions) - set(self.resolutions))
         if foreign or not resolutions:
-            wrong = foreign[0] if foreign else "no resolution at all"
-            raise UsageError(f"{self.name} has no resolution {wrong}; it has {list(self.resolutions)}")
+            wrong = foreign[0] if foreign else "(none given)"
+            raise UsageError(
+                f"{self.name} has no resolution {wrong}; it has {list(self.resolutions)}",
+                code="unknown_resolution",
+            )
         default = self.default_resolution if self.default_resolution in resolutions else resolutions[0]
         return replace(self, resolutions=tuple(sorted(resolutions)), default_resolution=default)
 
     def check(self, arch: Arch) -> None:
-        """Raise `UsageError`, naming the first value that is not a choice of this space."""
+        """Raise `UsageError` with the first value that is not a choice of this space."""
         arch.check(self)
 
     def from_document(self, document: dict[str, Any]) -> Arch:
-        """The architecture of a JSON form; the inverse of `Arch.to_document`.
+        """Return the architecture of a JSON form; the inverse of `Arch.to_document`.
 
         Raises:
             UsageError: something is missing, extra, of a wrong type or not a choice of the space.
@@ -80,15 +147,15 @@ class Space(Layout):
         extra = set(document) - {"space", "resolution", "head", "classes", "stages"}
         stages = document.get("stages")
         if extra or not isinstance(stages, dict):
-            raise UsageError(f"{self.name}: architecture needs `stages` and takes no {sorted(extra)}")
+            raise _malformed(f"{self.name}: architecture needs `stages` and takes no {sorted(extra)}")
         rows = []
         for stage in self.stages[: len(stages)]:
             values = stages.get(stage.name)
             if not isinstance(values, dict) or set(values) != set(stage.names):
-                raise UsageError(f"{self.name}: stage {stage.name} needs exactly {', '.join(stage.names)}")
+                raise _malformed(f"{self.name}: stage {stage.name} needs exactly {', '.join(stage.names)}")
             rows.append(tuple(_number(values[name], f"{stage.name}.{name}") for name in stage.names))
         if len(rows) != len(stages):
-            raise UsageError(f"{self.name}: has {len(self.stages)} stages, the architecture {len(stages)}")
+            raise _malformed(f"{self.name}: has {len(self.stages)} stages, the architecture {len(stages)}")
         arch = Arch(
             self,
             resolution=int(_number(document.get("resolution", self.default_resolution), "resolution")),
@@ -99,22 +166,41 @@ class Space(Layout):
         self.check(arch)
         return arch
 
-    @cached_property
-    def _draws(self) -> Draws:
-        return Draws(self)
-
     def size(self) -> int:
-        """Exact number of architectures, at the default number of classes."""
-        per_count = sum(self._draws.completions[total, 0, 0] for total in self.stage_counts)
+        """Return the exact number of architectures at the default number of classes."""
+        per_count = sum(self._completions[total, 0, 0] for total in self.stage_counts)
         return per_count * len(self.resolutions) * len(self.heads)
 
     def __iter__(self) -> Iterator[Arch]:
-        """Every architecture in a fixed order; ask `size()` first."""
+        """Iterate over all architectures in a fixed order; check `size()` first."""
         for resolution, head, total in itertools.product(self.resolutions, self.heads, self.stage_counts):
             for stages in itertools.product(*(stage.options for stage in self.stages[:total])):
                 widths = [s.width(v) for s, v in zip(self.stages, stages, strict=False)]
                 if widths == sorted(widths):
                     yield Arch(self, resolution, head, self.default_classes, stages)
+
+    @cached_property
+    def _completions(self) -> dict[tuple[int, int, int], int]:
+        """(total stages, stages done, width so far) -> number of ways to choose the remaining stages."""
+        stages = self.stages
+        table: dict[tuple[int, int, int], int] = {}
+        for total in self.stage_counts:
+            for done in range(total, -1, -1):
+                widths = {stages[done - 1].width(o) for o in stages[done - 1].options} if done else {0}
+                for width in widths:
+                    if done == total:
+                        table[total, done, width] = 1
+                        continue
+                    following = (stages[done].width(o) for o in stages[done].options)
+                    table[total, done, width] = sum(
+                        table[total, done + 1, w] for w in following if w >= width
+                    )
+        return table
+
+    @cached_property
+    def _weighted_options(self) -> dict[tuple[int, int, int], tuple[list[tuple[Value, ...]], list[int]]]:
+        """(total stages, stages done, width so far) -> options and their cumulative completions; filled on use."""
+        return {}
 
     def sample(
         self,
@@ -122,19 +208,81 @@ class Space(Layout):
         resolutions: tuple[int, ...] | None = None,
         stage_counts: tuple[int, ...] | None = None,
     ) -> Arch:
-        """A random architecture, see `Draws.sample`; of all resolutions and numbers of stages, or of some."""
-        return self._draws.sample(rng, resolutions, stage_counts)
+        """Draw resolution, head and number of stages uniformly, then uniformly among the remaining choices.
+
+        Deep networks far outnumber shallow ones, so a uniform draw would hardly ever give a shallow one. Each
+        value is drawn in proportion to the number of architectures that it leads to: no draw is rejected.
+
+        Args:
+            rng: Source of randomness.
+            resolutions: Draw from these only; all of the space by default.
+            stage_counts: Draw from these only; all of the space by default.
+        """
+        total = rng.choice(stage_counts or self.stage_counts)
+        width, rows = 0, []
+        for done in range(total):
+            values = self._draw_stage(rng, total, done, width)
+            width = self.stages[done].width(values)
+            rows.append(values)
+        resolution = rng.choice(resolutions or self.resolutions)
+        return Arch(self, resolution, rng.choice(self.heads), self.default_classes, tuple(rows))
 
     def mutate(self, arch: Arch, rng: random.Random, p_depth: float = 0.2, p_block: float = 0.4) -> Arch:
-        """Mutation of Algorithm 2, see `Draws.mutate`."""
-        return self._draws.mutate(arch, rng, p_depth, p_block)
+        """Mutate as in AutoViT's Algorithm 2: depths change with `p_depth`, then each stage with `p_block`.
+
+        Depth is the number of stages and of blocks in a stage; resolution and head mutate like a stage.
+        """
+        total = rng.choice(self.stage_counts) if rng.random() < p_depth else len(arch.stages)
+        rows: list[tuple[Value, ...]] = []
+        for index, stage in enumerate(self.stages[:total]):
+            values = list(arch.stages[index]) if index < len(arch.stages) else list(rng.choice(stage.options))
+            for position, (name, allowed) in enumerate(stage.choices):
+                if name == "depth" and rng.random() < p_depth:
+                    values[position] = rng.choice(allowed)
+            rows.append(rng.choice(stage.options) if rng.random() < p_block else tuple(values))
+        resolution = rng.choice(self.resolutions) if rng.random() < p_block else arch.resolution
+        head = rng.choice(self.heads) if rng.random() < p_block else arch.head
+        return self._repair(rng, Arch(self, resolution, head, arch.classes, tuple(rows)))
 
     def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
-        """A child of two architectures, see `Draws.crossover`."""
-        return self._draws.crossover(a, b, rng)
+        """Return a child with the length of one parent and each stage, head and resolution from either."""
+        longer, shorter = (a, b) if len(a.stages) >= len(b.stages) else (b, a)
+        total = len(rng.choice((a, b)).stages)
+        rows = tuple(
+            rng.choice((longer, shorter)).stages[i] if i < len(shorter.stages) else longer.stages[i]
+            for i in range(total)
+        )
+        resolution, head = rng.choice((a, b)).resolution, rng.choice((a, b)).head
+        return self._repair(rng, Arch(self, resolution, head, a.classes, rows))
+
+    def _repair(self, rng: random.Random, arch: Arch) -> Arch:
+        """Draw stages again where widths shrink; a valid architecture stays as it is."""
+        width, rows = 0, []
+        for done, values in enumerate(arch.stages):
+            if not self._fits(len(arch.stages), done, width, values):
+                values = self._draw_stage(rng, len(arch.stages), done, width)
+            width = self.stages[done].width(values)
+            rows.append(values)
+        return Arch(self, arch.resolution, arch.head, arch.classes, tuple(rows))
+
+    def _draw_stage(self, rng: random.Random, total: int, done: int, width: int) -> tuple[Value, ...]:
+        state = (total, done, width)
+        if state not in self._weighted_options:
+            stage = self.stages[done]
+            options = [o for o in stage.options if self._fits(total, done, width, o)]
+            weights = itertools.accumulate(
+                self._completions[total, done + 1, stage.width(o)] for o in options
+            )
+            self._weighted_options[state] = options, list(weights)
+        options, cumulative = self._weighted_options[state]
+        return rng.choices(options, cum_weights=cumulative)[0]
+
+    def _fits(self, total: int, done: int, width: int, values: tuple[Value, ...]) -> bool:
+        own = self.stages[done].width(values)
+        return own >= width and self._completions[total, done + 1, own] > 0
 
     def block_specs(self, resolutions: tuple[int, ...] | None = None) -> tuple[BlockSpec, ...]:
-        """Every distinct block that some architecture of the space holds, sorted by key."""
+        """Return every distinct block of the space's architectures, sorted by key."""
         blocks: dict[str, BlockSpec] = {}
         for resolution in resolutions or self.resolutions:
             widths, side = {0}, resolution
@@ -153,7 +301,7 @@ class Space(Layout):
     def _head_blocks(
         self, index: int, widths: Sequence[int], resolution: int, side: int
     ) -> Iterator[BlockSpec]:
-        """What heads have after the stage at `index`, for each of its widths; `side` is that of its map."""
+        """Yield the blocks of heads after the stage at `index`, whose map has a side of `side` pixels."""
         for head, width in itertools.product(self.heads, widths):
             if any(index in tapped_stages(self.stages[:total], head) for total in self.stage_counts):
                 yield expand_side(head, width, side, self.default_classes)
@@ -162,7 +310,147 @@ class Space(Layout):
                 yield from expand_head(head, width, sides, self.default_classes)
 
 
+@functools.lru_cache(maxsize=64)
+def _unpickle_space(cls: type[Space], pickled: bytes) -> Space:
+    return cls(*pickle.loads(pickled))  # noqa: S301 - a part of the pickle that is being read
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One member of a space, which it carries: whoever has it can make its blocks.
+
+    Attributes:
+        search_space: The space that it was made in, or a part of one. It says what the values mean and does
+            not count when architectures are compared.
+        resolution: Side of the square input in pixels.
+        head: Name of the classifier or of another task's head.
+        classes: Number of classes; for another task's head without the background.
+        stages: For each stage that is used, its values in the order of that stage's choices.
+        space: Name of the space.
+    """
+
+    search_space: Space = field(repr=False, compare=False)
+    resolution: int
+    head: str
+    classes: int
+    stages: tuple[tuple[Value, ...], ...]
+    space: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Store the name of the space."""
+        object.__setattr__(self, "space", self.search_space.name)
+
+    def blocks(self) -> tuple[BlockSpec, ...]:
+        """Return the blocks of the network in order of execution.
+
+        Raises:
+            UsageError: a value is not a choice of the space.
+        """
+        self.check(self.search_space)
+        blocks: list[BlockSpec] = []
+        channels, resolution = IMAGE_CHANNELS, self.resolution
+        used = self.search_space.stages[: len(self.stages)]
+        tapped = tapped_stages(used, self.head)
+        for index, (stage, values) in enumerate(zip(used, self.stages, strict=True)):
+            blocks += expand_stage(stage, values, channels, resolution)
+            channels, resolution = stage.width(values), stage.out_resolution(resolution)
+            if index in tapped:
+                blocks.append(expand_side(self.head, channels, resolution, self.classes))
+        sides = map_sides(used, self.head, self.resolution)
+        blocks += expand_head(self.head, channels, sides, self.classes)
+        return tuple(blocks)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the block keys in order of execution."""
+        return tuple(block.key for block in self.blocks())
+
+    def params(self) -> int:
+        """Return the number of trained parameters."""
+        return sum(block.params() for block in self.blocks())
+
+    def macs(self) -> Macs:
+        """Return the multiply-accumulates at batch 1."""
+        return count(self.blocks())[1]
+
+    def boundary_bytes(self) -> int:
+        """Return the bytes moved between blocks."""
+        return boundary_bytes(self.blocks())
+
+    def with_resolution(self, resolution: int) -> Arch:
+        """Return the same network at another input resolution."""
+        return replace(self, resolution=resolution)
+
+    def with_classes(self, classes: int) -> Arch:
+        """Return the same network for another number of classes."""
+        return replace(self, classes=classes)
+
+    def check(self, space: Space) -> None:
+        """Raise `UsageError` with the first value that is not a choice of `space`."""
+        name = space.name
+        if self.space != name:
+            raise _outside(f"architecture of space {self.space!r}, not of {name!r}")
+        if self.resolution not in space.resolutions:
+            raise _outside(f"{name}: resolution {self.resolution} is not one of {list(space.resolutions)}")
+        if self.head not in space.heads:
+            raise _outside(f"{name}: head {self.head!r} is not one of {list(space.heads)}")
+        if not 1 <= self.classes <= MAX_CLASSES:
+            raise _outside(f"{name}: {self.classes} classes; expected 1 to {MAX_CLASSES}")
+        if len(self.stages) not in space.stage_counts:
+            raise _outside(f"{name}: {len(self.stages)} stages; expected one of {list(space.stage_counts)}")
+        width = 0
+        for stage, values in zip(space.stages, self.stages, strict=False):
+            _check_stage(name, stage, values, width)
+            width = stage.width(values)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the JSON form, with every value under its name."""
+        self.check(self.search_space)
+        return {
+            "space": self.space,
+            "resolution": self.resolution,
+            "head": self.head,
+            "classes": self.classes,
+            "stages": {
+                stage.name: dict(zip(stage.names, map(_plain, values), strict=True))
+                for stage, values in zip(self.search_space.stages, self.stages, strict=False)
+            },
+        }
+
+    def to_json(self) -> str:
+        """Return canonical JSON: sorted keys, no white space; equal architectures give equal text."""
+        return json.dumps(self.to_document(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+
+def _check_stage(space: str, stage: Stage, values: tuple[Value, ...], width_before: int) -> None:
+    """Raise `UsageError` if values are not a combination of the stage, or narrower than the stage before."""
+    if len(values) != len(stage.choices):
+        raise _outside(f"{space}: stage {stage.name} needs {', '.join(stage.names)}")
+    for (choice, allowed), value in zip(stage.choices, values, strict=True):
+        if value not in allowed:
+            raise _outside(f"{space}: {stage.name}.{choice}={value} is not one of {list(allowed)}")
+    if stage.width(values) < width_before:
+        raise _outside(f"{space}: {stage.name} is narrower than the stage before it")
+
+
+def _outside(message: str) -> UsageError:
+    return UsageError(message, code="not_in_space")
+
+
+def _plain(value: Value) -> Value:
+    """Return 2 for 2.0: equal architectures have equal JSON."""
+    return int(value) if value == int(value) else value
+
+
 def _number(value: object, name: str) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"{name} must be a number, not {value!r}")
+        raise _malformed(f"{name} must be a number, not {value!r}")
     return value
+
+
+def _malformed(message: str) -> UsageError:
+    return UsageError(message, code="invalid_architecture")

@@ -11,7 +11,10 @@ import search.networks  # noqa: F401 - own code brings torch, which can't be for
 from search.algorithms.objectives import OBJECTIVES
 from search.algorithms.study import STRATEGIES
 from search.blocks.registry import KINDS
-from search.spaces import family, plugins, registry
+from search.spaces import plugins
+from search.spaces.registry import ARCHS
+from search.spaces.registry import SPACES as REGISTERED_SPACES
+from search.spaces.stages import HEADS, STAGE_KINDS, expand_stage
 
 BLOCK = """
 import dataclasses
@@ -127,13 +130,13 @@ def write_own_code(folder: Path, *parts: str) -> Path:
 @contextlib.contextmanager
 def own_code_forgotten() -> Iterator[None]:
     """Begin without any code of a user's own, and forget afterwards what was imported and registered."""
-    tables = KINDS.items, family._STAGES, family._SLOTS, family._HEADS, registry._SPACES, registry._ARCHS
+    registries = KINDS, STAGE_KINDS, HEADS, REGISTERED_SPACES, ARCHS, STRATEGIES, OBJECTIVES
     with contextlib.ExitStack() as stack:
-        for table in (*tables, STRATEGIES.items, OBJECTIVES.items, os.environ):
+        for table in (*(registry.items for registry in registries), os.environ):
             stack.enter_context(mock.patch.dict(table))
         stack.enter_context(mock.patch.object(plugins, "_loaded", {}))
         stack.enter_context(mock.patch.object(plugins, "_installed_asked", False))
-        stack.callback(family.expand_stage.cache_clear)
+        stack.callback(expand_stage.cache_clear)
         stack.callback(_forget_modules)
         os.environ.pop(plugins.VARIABLE, None)
         yield

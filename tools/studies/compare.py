@@ -14,7 +14,7 @@ from orchestrator.tasks.phones import budget_of, open_phone
 from orchestrator.tasks.search import find_network
 from search.algorithms import SearchSettings
 from search.spaces import Arch
-from search.spaces.whole import timm_arch
+from search.spaces.registry import timm_arch
 from search.supernet.recipe.recipe import changed, get_recipe
 from tools.studies.shared import Options
 from tools.studies.trainings import Training

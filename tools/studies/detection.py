@@ -30,7 +30,7 @@ from search.dense.data import plain_batches
 from search.dense.scenes import Task
 from search.dense.training import DenseRecipe, load_run
 from search.spaces import Arch, get_arch, get_space
-from search.spaces.tasks import with_task, without_task
+from search.spaces.registry import with_task, without_task
 from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe import changed, get_recipe
 from tools.studies.shared import Options, run_parallel

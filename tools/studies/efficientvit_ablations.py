@@ -25,9 +25,8 @@ from search.networks.efficientvit import CascadedAttention, feed_forward
 from search.networks.layers import ChannelNorm
 from search.networks.network import module_of
 from search.spaces.efficientvit import PAPER_ARCHS, sandwich_slots, sandwiches
-from search.spaces.family import register_head, register_stage
-from search.spaces.layout import Value
 from search.spaces.published import Published, register_published
+from search.spaces.stages import Value, register_head, register_stage
 
 BASE_NETWORK = "efficientvit-m4"
 """The network whose design choices the paper's table 6 removes one at a time."""

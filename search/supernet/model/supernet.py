@@ -16,7 +16,7 @@ from luts.format.errors import UsageError
 from search.blocks import Group, group_blocks
 from search.networks import Network, build_network
 from search.spaces import Arch, Space, Value
-from search.spaces.family import expand_head, expand_stage, names_slots, stage_slots
+from search.spaces.stages import expand_head, expand_stage, names_slots, stage_slots
 from search.supernet.model.elastic import (
     Slice,
     elastic_module,

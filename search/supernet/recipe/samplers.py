@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from luts.format.errors import UsageError
 from search.spaces import Arch, Space
-from search.spaces.sized import SizedDraws
+from search.spaces.scope import ParameterRangeSampler
 
 REFERENCE_DRAWS = 2000
 """Random architectures that tell a space's sizes: enough for strata that hold a half percent of them."""
@@ -65,8 +65,8 @@ class Sizes:
         return sized.draw(rng, self._stages(rng, tuple(sized.heads)), resolution)
 
     @lru_cache(maxsize=64)  # noqa: B019 - sizes live as long as their run
-    def _sized(self, low: int, high: int) -> SizedDraws:
-        return SizedDraws(self.space, low, high)
+    def _sized(self, low: int, high: int) -> ParameterRangeSampler:
+        return ParameterRangeSampler(self.space, low, high)
 
     def _stages(self, rng: random.Random, counts: tuple[int, ...]) -> int:
         """A number of stages, as often as the weights say."""

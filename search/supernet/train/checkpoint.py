@@ -26,8 +26,8 @@ from luts.format.files import read_bytes, storage_error, write_atomically
 from luts.format.provenance import CodeVersion, code_version
 from search.networks import build_network
 from search.spaces import Arch, Space, get_space
+from search.spaces.registry import is_timm
 from search.spaces.scope import Scope
-from search.spaces.whole import is_timm
 from search.supernet.data.images import ImageData
 from search.supernet.model.supernet import Supernet
 from search.supernet.model.weights_file import copy_into, misfit, read_weights, tensors_digest
@@ -547,7 +547,7 @@ def _check_trained(source: str, given: Supernet, info: CheckpointInfo, only: Arc
         )
     if only is not None and alone is None and info.scope is not None:
         own = only.with_classes(len(info.classes)).with_resolution(info.scope.resolutions[0])
-        if excluded := info.scope.excludes(own):
+        if excluded := info.scope.excluded_property(own):
             raise UsageError(
                 f"--init {source}: {only.space} with {excluded} lies outside of what it was trained on: "
                 f"{info.scope}; choose another network"

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
 from luts.format.errors import UsageError
-from search.spaces.whole import is_timm
+from search.spaces.registry import is_timm
 from search.supernet.model.elastic import Slice, disjoint
 from search.supernet.model.supernet import Supernet
 from search.supernet.model.weights_file import copy_into

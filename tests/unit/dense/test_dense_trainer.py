@@ -24,7 +24,7 @@ from search.dense.training import (
 from search.networks import build_network
 from search.networks.network import is_head
 from search.spaces import get_space
-from search.spaces.tasks import with_task
+from search.spaces.registry import with_task
 from search.supernet.train.checkpoint import BusyFolderError, only_training
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")

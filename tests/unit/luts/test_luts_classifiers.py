@@ -16,7 +16,7 @@ from orchestrator.plan.plan import classifier_note, features_of_plan, with_class
 from orchestrator.simulate.device import GroundTruth, TrueCosts
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import Arch, get_space
-from search.spaces.coverage import covered_space
+from search.spaces.scope import covered_space
 from tests.support.lut_world import lut_inputs, model_spec, simulate
 
 SPACE = get_space("autovit-nano")

@@ -8,9 +8,11 @@ from unittest import mock
 import pytest
 
 from luts.format.errors import UsageError
+from luts.format.registry import NAME
 from luts.format.schema import NAME_PATTERN
 from search.blocks import Conv, FcHead
-from search.spaces import Arch, Space, Stage, get_arch, get_space, list_spaces, register_space, registry
+from search.spaces import Arch, Space, Stage, get_arch, get_space, list_spaces, register_space
+from search.spaces.registry import ARCHS, SPACES
 
 STEM = Stage("stem", "conv", (("stride", 2), ("kernel", 3)), (("width", (8, 16)),))
 OWN = Space("own", (STEM,), (1,), (8, 16), ("fc",), 8, 10)
@@ -19,7 +21,7 @@ ARCH = Arch(OWN, 8, "fc", 10, ((16,),))
 
 @pytest.fixture
 def empty():
-    with mock.patch.dict(registry._SPACES), mock.patch.dict(registry._ARCHS):
+    with mock.patch.dict(SPACES.items), mock.patch.dict(ARCHS.items):
         yield
 
 
@@ -36,9 +38,9 @@ def test_a_pickled_architecture_brings_its_space_once():
     back = [pickle.loads(pickle.dumps(arch)) for arch in archs]  # noqa: S301
     assert back == archs
     assert [arch.blocks() for arch in back] == [arch.blocks() for arch in archs]
-    assert len({id(arch.layout) for arch in back}) == 1
-    assert back[0].layout == OWN
-    assert "_draws" not in vars(back[0].layout)
+    assert len({id(arch.search_space) for arch in back}) == 1
+    assert back[0].search_space == OWN
+    assert "_completions" not in vars(back[0].search_space)
 
 
 def test_architectures_are_equal_whatever_part_of_the_space_made_them():
@@ -46,7 +48,7 @@ def test_architectures_are_equal_whatever_part_of_the_space_made_them():
         part = space.restricted(space.resolutions[:1])
         arch = part.sample(random.Random(0))
         assert {arch} == {Arch(space.with_classes(3), arch.resolution, arch.head, arch.classes, arch.stages)}
-    assert dataclasses.replace(ARCH, layout=dataclasses.replace(OWN, name="other")) != ARCH
+    assert dataclasses.replace(ARCH, search_space=dataclasses.replace(OWN, name="other")) != ARCH
 
 
 def test_a_registered_space_is_known_by_name_with_its_architectures(empty):
@@ -57,7 +59,7 @@ def test_a_registered_space_is_known_by_name_with_its_architectures(empty):
         register_space(OWN)
     with pytest.raises(UsageError, match="'own-wide' is registered twice"):
         again = dataclasses.replace(OWN, name="again")
-        register_space(again, {"own-wide": dataclasses.replace(ARCH, layout=again)})
+        register_space(again, {"own-wide": dataclasses.replace(ARCH, search_space=again)})
     with pytest.raises(UsageError, match="nasbench-macro,.* own"):
         get_space("again")
 
@@ -98,8 +100,8 @@ def test_an_architecture_of_another_space_or_outside_of_its_own_is_refused(empty
         register_space(OWN, {"foreign": get_space("autovit-nano").sample(random.Random(0))})
     with pytest.raises(UsageError, match="width=12 is not one of"):
         register_space(OWN, {"outside": dataclasses.replace(ARCH, stages=((12,),))})
-    assert "own" not in registry._SPACES
+    assert "own" not in SPACES
 
 
 def test_names_of_spaces_are_those_that_luts_take():
-    assert registry._NAME.pattern == NAME_PATTERN.strip("^$")
+    assert NAME == NAME_PATTERN

@@ -15,7 +15,7 @@ from search.networks import build_network, module_of
 from search.networks.network import is_head, load_backbone
 from search.outputs.detection import default_boxes, levels_of
 from search.spaces import arch_from_json, get_arch, get_space, list_spaces
-from search.spaces.tasks import task_of, with_task, without_task
+from search.spaces.registry import task_of, with_task, without_task
 from search.supernet.model.supernet import Supernet
 
 SPACES = [space.name for space in list_spaces() if space.name != "efficientvit-nano"]

@@ -55,7 +55,7 @@ def test_a_recipe_draws_the_neighbourhood_of_the_papers_network(name):
         get_recipe(f"imagenet-{name}"),
         get_arch(f"autovit-{name}-paper"),
     )
-    assert scope_of(recipe, space).excludes(paper) == ""
+    assert scope_of(recipe, space).excluded_property(paper) == ""
     sampler = get_sampler(recipe.sampler, part_of(recipe, space), within=recipe.params_range)
     rng = random.Random(0)
     drawn = [arch for _ in range(20_000) for arch in sampler.draw(rng, 256)]
@@ -156,7 +156,7 @@ def test_a_search_stays_within_the_scope(search, folder):
     scope = read_info(folder).scope
     result = search()
     assert len(result.evaluated) == 30
-    assert all(scope.excludes(row.architecture()) == "" for row in result.evaluated)
+    assert all(scope.excluded_property(row.architecture()) == "" for row in result.evaluated)
     assert (result.budget.least_params, result.budget.params) == scope.params
     assert search(limits={"params": 160_000}).winner.params <= 160_000
     wide = search(outside=True)

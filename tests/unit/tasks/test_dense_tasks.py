@@ -14,7 +14,7 @@ from orchestrator.tasks.train_dense import backbone_weights, train_dense
 from search.dense.training import load_run
 from search.networks import build_network
 from search.networks.network import is_head
-from search.spaces.tasks import with_task
+from search.spaces.registry import with_task
 from tests.support.bench import answer, bench
 from tests.support.dense_world import RECIPE, make_world, smallest_backbone
 

@@ -28,7 +28,7 @@ from luts.format.files import read_bytes
 from luts.format.processes import open_cluster, start_worker, worker_context
 from search.algorithms.objectives import Executor, Objective, checked_accuracy
 from search.spaces import Arch
-from search.spaces.plugins import Carried
+from search.spaces.plugins import PickleWithPlugins
 
 MAX_BYTES = 1 << 30
 """About two million lines."""
@@ -187,7 +187,7 @@ class WorkerError(BlocktimeError):
     """A worker ended before its answer; the answers of the others are kept."""
 
 
-def serve(connection: Connection, opener: Carried, fingerprint: str, worker: int = 0) -> None:
+def serve(connection: Connection, opener: PickleWithPlugins, fingerprint: str, worker: int = 0) -> None:
     """A worker's life; Ctrl-C is the parent's to handle, whose end closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -299,7 +299,7 @@ class ProcessPool:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=serve,
-            args=(theirs, Carried.of(self._opener), self._fingerprint, len(self._processes)),
+            args=(theirs, PickleWithPlugins.of(self._opener), self._fingerprint, len(self._processes)),
             daemon=True,
         )
         start_worker(process)
@@ -359,7 +359,7 @@ class RayPool:
         self._ray = ray = self._cluster.ray
         self._fingerprint = fingerprint
         remote = ray.remote(num_cpus=1)(_Worker)
-        carried = Carried.of(opener, ray.cloudpickle.dumps)
+        carried = PickleWithPlugins.of(opener, ray.cloudpickle.dumps)
         self._actors: list[Any] = [remote.remote(carried, fingerprint) for _ in range(workers)]
 
     @property
@@ -426,7 +426,7 @@ class RayPool:
 class _Worker:
     """One actor."""
 
-    def __init__(self, opener: Carried, fingerprint: str):
+    def __init__(self, opener: PickleWithPlugins, fingerprint: str):
         self._opener, self._fingerprint = opener, fingerprint
         self._objective: Objective | None = None
 

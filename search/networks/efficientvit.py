@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
-from search.networks.layers import ConvBnAct, OfWeights, Residual
+from search.networks.layers import ConvBnAct, Residual, WeightValue
 from search.networks.network import module_of
 
 
@@ -79,7 +79,7 @@ class NormClassifier(nn.Module):
         return logits
 
 
-class DistanceBias(OfWeights):
+class DistanceBias(WeightValue):
     """One learned bias for each distance (|dy|, |dx|) in a window of `side` pixels: () -> (N, N).
 
     `table` is (side^2,), row by row in dy, as LeViT's and timm's for each head.

@@ -77,7 +77,7 @@ def to_map(x: Tensor, height: int) -> Tensor:
     return x.reshape(batch, height, tokens // height, channels).permute(0, 3, 1, 2)
 
 
-class OfWeights(nn.Module, ABC):
+class WeightValue(nn.Module, ABC):
     """A module without an input: a value that is made of its parameters alone."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class OfWeights(nn.Module, ABC):
         """The value."""
 
 
-class Constant(OfWeights):
+class Constant(WeightValue):
     """A value that was computed from weights."""
 
     value: Tensor
@@ -102,7 +102,7 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
     """A copy of an eval-mode module that computes the same (to rounding) with fewer operations.
 
     In an `nn.Sequential`, BN goes into the convolution right before it, else into the linear layer right after it;
-    each `OfWeights` becomes a constant. Only exactly these classes are touched: a subclass may do more in its
+    each `WeightValue` becomes a constant. Only exactly these classes are touched: a subclass may do more in its
     forward. BN that has no such neighbour stays.
     """
     module = copy.deepcopy(module)
@@ -111,7 +111,7 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
             _fuse_pairs(part)
     for part in list(module.modules()):
         for name, child in part.named_children():
-            if isinstance(child, OfWeights):
+            if isinstance(child, WeightValue):
                 with torch.no_grad():
                     setattr(part, name, Constant(child()))
     return module
@@ -194,7 +194,7 @@ def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     return attend(q, k, v, heads, bias)
 
 
-class RelativeBias(OfWeights):
+class RelativeBias(WeightValue):
     """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window."""
 
     index: Tensor

@@ -12,7 +12,7 @@ from search.blocks.timm_networks import (
     create_backbone,
     create_classifier,
 )
-from search.networks.network import HEAD, module_of, run_beside
+from search.networks.network import HEAD, module_of, run_with_side_outputs
 
 
 @module_of.register
@@ -29,7 +29,7 @@ class TimmTaskModule(nn.Module):
         self._earlier = len(spec.indices) - 1
         blocks = spec.head_blocks
         modules = [module_of(block) for block in blocks]
-        self._beside = [isinstance(block, SideSpec) for block in blocks]
+        self._is_side = [isinstance(block, SideSpec) for block in blocks]
         names = [f"{HEAD}{index}" for index in range(len(blocks))]
         for name, module in zip(names, modules, strict=True):
             self.add_module(name, module)
@@ -39,7 +39,7 @@ class TimmTaskModule(nn.Module):
         *earlier, last = [as_channels_first(self.backbone, y) for y in self.backbone(x)]
         parts = [self.get_submodule(name) for name in self._names]
         first = [part(y) for part, y in zip(parts, earlier, strict=False)]
-        return run_beside(parts[self._earlier :], self._beside[self._earlier :], last, first)
+        return run_with_side_outputs(parts[self._earlier :], self._is_side[self._earlier :], last, first)
 
 
 module_of.register(TimmTaskNetwork, TimmTaskModule)

@@ -161,7 +161,9 @@ def vision_transformer(shell: VitShell, enclosed: Sequence[BlockSpec]) -> Vision
     tokens = shell.tokens
     for layer in enclosed:
         if not isinstance(layer, VitLayer) or layer.tokens != tokens:
-            raise UsageError(f"{layer.key} gets {tokens} tokens; give the layers before it other numbers")
+            raise UsageError(
+                f"{layer.key} gets {tokens} tokens; change the layers before it", code="blocks_do_not_fit"
+            )
         tokens = layer.tokens_out
     return VisionTransformer(shell.dim, shell.tokens, [module_of(layer) for layer in enclosed])
 

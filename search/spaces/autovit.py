@@ -21,13 +21,13 @@ _RESOLUTIONS = (192, 224, 256, 288)
 
 @register_stage("conv")
 def convolution(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """One convolution, the stem."""
+    """Return one convolution, the stem."""
     return [Conv(resolution, channels, int(v["width"]), int(v["kernel"]), int(v["stride"]))]
 
 
 @register_stage("mbconv")
 def mbconvs(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """`depth` inverted residuals; only the first changes width and resolution."""
+    """Return `depth` inverted residuals; only the first changes width and resolution."""
     width, kernel, expansion = int(v["width"]), int(v["kernel"]), int(v["expansion"])
     first: BlockSpec = MBConv(resolution, channels, width, kernel, expansion, int(v["stride"]))
     rest: BlockSpec = MBConv(first.out_resolution, width, width, kernel, expansion, 1)
@@ -36,23 +36,29 @@ def mbconvs(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSp
 
 @register_stage("mvit")
 def autovit_transformers(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """A transformer stage of AutoViT: the dimension follows from the width, heads have channels of their own."""
+    """Return AutoViT's transformer stage; its dimension follows from the width."""
     dim = int(v["dim_scale"] * int(v["width"]) + v["dim_offset"])
     return transformers(v, channels, resolution, dim, int(v["head_dim"]))
 
 
 def transformers(
-    v: dict[str, Value], channels: int, resolution: int, dim: int, head_dim: int, *, stretched: bool = False
+    v: dict[str, Value], channels: int, resolution: int, dim: int, head_dim: int, *, resizes: bool = False
 ) -> list[BlockSpec]:
-    """An MBConv that changes width and resolution, then a MobileViT block with `depth` layers.
+    """Return an MBConv that changes width and resolution, and a MobileViT block with `depth` layers.
 
-    `stretched`: an odd map is stretched to whole patches, else padded.
+    Args:
+        v: The stage's constants and values by name.
+        channels: Channels of the input.
+        resolution: Side of the input in pixels.
+        dim: Dimension of the transformer.
+        head_dim: Channels of a head.
+        resizes: Whether a map that is not whole patches is resized, as in MobileViT; AutoViT pads it.
     """
     width, patch = int(v["width"]), int(v["patch"])
     down = MBConv(resolution, channels, width, int(v["kernel"]), int(v["expansion"]), int(v["stride"]))
     side = down.out_resolution
     layer = MobileViTLayer(side, dim, int(v["heads"]), head_dim, float(v["mlp_ratio"]), patch)
-    shell = ResizingShell if stretched and side % patch else MobileViTShell
+    shell = ResizingShell if resizes and side % patch else MobileViTShell
     return [down, shell(side, width, dim, patch)] + [layer] * int(v["depth"])
 
 
@@ -224,14 +230,14 @@ _TABLE1_STAGES = 8
 
 @register_stage("mvit-joint")
 def transformers_by_rule(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """A transformer stage whose expansion and dimension are those of one of the three spaces."""
+    """Return a transformer stage with the expansion and dimension rule of one of the three spaces."""
     expansion, scale, offset = RULES[int(v["rule"])]
     dim = int(scale * int(v["width"]) + offset)
     return transformers(v | {"expansion": expansion}, channels, resolution, dim, int(v["head_dim"]))
 
 
 def _as_printed(space: Space) -> Space:
-    """What Table 1 has of a space: no kernels, four transformer stages at most, MBPool; at 256 px."""
+    """Return the space as printed in Table 1: no kernels, at most four transformer stages, MBPool, 256 px."""
     stages = tuple(
         replace(stage, choices=tuple((name, (3,) if name == "kernel" else v) for name, v in stage.choices))
         for stage in space.stages[:_TABLE1_STAGES]
@@ -247,7 +253,7 @@ def _as_printed(space: Space) -> Space:
 
 
 def _joint(name: str, spaces: tuple[Space, ...]) -> Space:
-    """Every value of a choice that one of the spaces has; transformer stages choose their rule too."""
+    """Return a space with every value of the given spaces; transformer stages also choose their rule."""
     first = spaces[0]
     stages = []
     for together in zip(*(space.stages for space in spaces), strict=True):
@@ -277,7 +283,7 @@ def _table3(
     heads: tuple[int, ...],
     ratios: tuple[float, ...],
 ) -> Arch:
-    """A network of Table 3: kernel 3, two layers a transformer block, classifier `fc`, 256 px."""
+    """Return a network of Table 3: kernel 3, two layers a transformer block, classifier `fc`, 256 px."""
     rows: list[tuple[Value, ...]] = [(stem,)]
     rows += [(width, depth, 3) for width, depth in mbconvs]
     rows += [(w, 2, h, r, 3) for w, h, r in zip(widths, heads, ratios, strict=True)]

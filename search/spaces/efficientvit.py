@@ -1,7 +1,7 @@
-"""EfficientViT (Liu et al. 2023): M0 to M5 of table 1, and spaces of sandwiches around them.
+"""EfficientViT (Liu et al. 2023): M0 to M5 of table 1, and spaces around them.
 
-The paper searches none of its choices together and names that as future work: layout, FFNs on either side of
-an attention, heads, and the widths of query, key and value.
+The paper does not search its choices together and names that as future work: layout, FFNs on either side of an
+attention, heads, and the widths of query, key and value.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ STEM_STRIDE = 16
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _made(kind: Callable[..., BlockSpec], *values: Value) -> BlockSpec:
-    """One block for equal values: the same few stand in thousands of choices, and each keeps its key."""
+def _cached_block(kind: Callable[..., BlockSpec], *values: Value) -> BlockSpec:
+    """Return the same object for equal values: the same few blocks are part of thousands of architectures."""
     return kind(*values)
 
 
 def sandwich_slots(v: dict[str, Value]) -> list[str]:
-    """By role: the FFNs on either side of an attention are counted from it outwards."""
+    """Name slots by role: FFNs on either side of an attention are numbered from it outwards."""
     ffns, first = int(v["ffns"]), int(v["stride"]) == STEM_STRIDE
     names = ["stem"] if first else ["before", "merge", "after"]
     for sandwich in range(int(v["depth"])):
@@ -44,13 +44,17 @@ def sandwiches(v: dict[str, Value], channels: int, resolution: int) -> list[Bloc
     width, ratio, heads, ffns = int(v["width"]), float(v["ratio"]), int(v["heads"]), int(v["ffns"])
     down: list[BlockSpec]
     if int(v["stride"]) == STEM_STRIDE:
-        down = [_made(OverlapStem, resolution, channels, width)]
+        down = [_cached_block(OverlapStem, resolution, channels, width)]
         side = down[-1].out_resolution
     else:
-        merge = _made(PatchMerging, resolution, channels, width)
+        merge = _cached_block(PatchMerging, resolution, channels, width)
         side = merge.out_resolution
-        down = [_made(FfnBlock, resolution, channels, ratio), merge, _made(FfnBlock, side, width, ratio)]
-    attention = _made(
+        down = [
+            _cached_block(FfnBlock, resolution, channels, ratio),
+            merge,
+            _cached_block(FfnBlock, side, width, ratio),
+        ]
+    attention = _cached_block(
         CascadedGroupAttention,
         side,
         width,
@@ -60,7 +64,7 @@ def sandwiches(v: dict[str, Value], channels: int, resolution: int) -> list[Bloc
         int(str(v["kernels"])[:heads]),
         int(v["window"]),
     )
-    ffn = [_made(FfnBlock, side, width, ratio)] * ffns
+    ffn = [_cached_block(FfnBlock, side, width, ratio)] * ffns
     return down + [*ffn, attention, *ffn] * int(v["depth"])
 
 
@@ -76,9 +80,9 @@ def _stage(
     heads: tuple[int, ...] = (2, 3, 4),
     kernels: tuple[int, ...] = (5555, 7533),
 ) -> Stage:
-    """`depth` sandwiches: `ffns` FFN blocks, an attention, `ffns` FFN blocks.
+    """Return a stage of `depth` sandwiches: `ffns` FFN blocks, an attention, `ffns` FFN blocks.
 
-    `value` is the value's width over that of a head's split, `kernels` has one digit a head.
+    `value` is the value's width divided by that of a head's split, `kernels` has one digit a head.
     """
     choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
         ("width", widths),
@@ -128,7 +132,7 @@ def _published(
     depths: tuple[int, int, int] = (1, 2, 3),
     kernels: int = 7533,
 ) -> Arch:
-    """A network of table 1: one FFN on either side, values as wide as the splits, 224 px."""
+    """Return a network of table 1: one FFN on either side, values as wide as the splits, 224 px."""
     rows: list[tuple[Value, ...]] = [
         (width, depth, 1, head, _PAPER_QK, 1, kernels)
         for width, depth, head in zip(widths, depths, heads, strict=True)

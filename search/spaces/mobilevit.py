@@ -1,8 +1,7 @@
-"""MobileViT (Mehta & Rastegari 2022): its three networks, and a space of widths, depths and expansions around
-them.
+"""MobileViT (Mehta & Rastegari 2022): its three networks, and a space around them.
 
-AutoViT took its blocks over. What differs: a stage's transformer dimension is a choice, four heads share it,
-depths grow up to 5, and the classifier has a 1x1 convolution before the pool.
+AutoViT adopted its blocks. Differences: a stage's transformer dimension is a choice that four heads divide,
+depths go up to 5, and the classifier has a 1x1 convolution before the pool.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ CONV_HEAD_EXPANSION = 4
 
 @register_stage("mobilevit")
 def mobilevit_transformers(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """A transformer stage of MobileViT: the dimension is chosen, its heads share it."""
+    """Return MobileViT's transformer stage: the dimension is a choice that its heads divide."""
     dim = int(v["dim"])
-    return transformers(v, channels, resolution, dim, dim // int(v["heads"]), stretched=True)
+    return transformers(v, channels, resolution, dim, dim // int(v["heads"]), resizes=True)
 
 
 def conv_head(resolution: int, channels: int, classes: int) -> BlockSpec:
-    """The classifier behind a 1x1 convolution."""
+    """Return the classifier with a 1x1 convolution before the pool."""
     return ConvHead(resolution, channels, classes, CONV_HEAD_EXPANSION * channels)
 
 
@@ -36,7 +35,7 @@ register_head("conv", conv_head)
 def _transformer(
     index: int, widths: tuple[int, ...], dims: tuple[int, ...], depths: tuple[int, ...]
 ) -> Stage:
-    """A stage of half the resolution: MBConv, and a MobileViT block with `depth` layers of dimension `dim`."""
+    """Return a stage that halves the map: MBConv, then a MobileViT block with `depth` layers."""
     fixed: tuple[tuple[str, Value], ...] = (
         ("stride", 2),
         ("kernel", 3),
@@ -88,7 +87,7 @@ SPACES = (MOBILEVIT,)
 
 
 def _published(widths: tuple[int, int, int, int, int], dims: tuple[int, int, int], expansion: int) -> Arch:
-    """A network of figure 1: depths 2, 4 and 3, 256 px."""
+    """Return a network of figure 1: depths 2, 4 and 3, 256 px."""
     first, second, *rest = widths
     rows: list[tuple[Value, ...]] = [(16,), (first, expansion), (second, 3, expansion)]
     rows += [(w, d, depth, expansion) for w, d, depth in zip(rest, dims, (2, 4, 3), strict=True)]

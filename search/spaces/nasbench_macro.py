@@ -1,7 +1,8 @@
-"""The space of NAS-Bench-Macro: 6,561 networks of which others have published the accuracy on CIFAR-10.
+"""The space of NAS-Bench-Macro: 6,561 networks with published accuracy on CIFAR-10.
 
-Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR 2021: a chain of 8 places,
-each the identity or one of two inverted residuals. What a search finds here can be held against the truth.
+Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR 2021: a chain of 8
+positions, each the identity or one of two inverted residuals. Search results can be compared with the true
+optimum.
 """
 
 from __future__ import annotations
@@ -13,29 +14,29 @@ from search.spaces.space import Arch, Space
 from search.spaces.stages import Stage, Value, register_head, register_stage
 
 OPERATIONS = ((), (3, 3), (6, 5))
-"""Of a place, by its digit in the benchmark's keys: nothing, or expansion and kernel of an inverted residual."""
+"""For each digit of the benchmark's keys nothing, or expansion and kernel of an inverted residual."""
 
 _STEM, _WIDTHS, _HEAD = 32, (64, 64, 128, 128, 128, 256, 256, 256), 1280
 
 
 @register_stage("relu-conv")
 def relu_convolution(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """One convolution with ReLU, the stem."""
+    """Return one convolution with ReLU, the stem."""
     return [ReluConv(resolution, channels, int(v["width"]), int(v["kernel"]), int(v["stride"]))]
 
 
 def _slots(v: dict[str, Value]) -> list[str]:
-    """An identity that changes shape has weights of its own."""
+    """Return the slot; an identity that changes the shape has weights of its own."""
     return ["mbconv" if v["op"] else "identity"]
 
 
 @register_stage("macro-place", _slots)
-def place(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
-    """The operation of a place; none at all where the identity keeps the shape."""
+def operation(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
+    """Return the operation of a position; none if the identity keeps the shape."""
     width, stride = int(v["width"]), int(v["stride"])
-    operation = OPERATIONS[int(v["op"])]
-    if operation:
-        expansion, kernel = operation
+    expansion_and_kernel = OPERATIONS[int(v["op"])]
+    if expansion_and_kernel:
+        expansion, kernel = expansion_and_kernel
         return [ReluMBConv(resolution, channels, width, kernel, expansion, stride)]
     if stride == 1 and channels == width:
         return []
@@ -70,19 +71,20 @@ PAPER_ARCHS: dict[str, Arch] = {}
 
 
 def arch_of(key: str) -> Arch:
-    """The network that the benchmark calls by eight digits, one a place.
+    """Return the network of a key of the benchmark: eight digits, one for each position.
 
     Raises:
         UsageError: the text is not eight digits of 0, 1 and 2.
     """
     if len(key) != len(_WIDTHS) or set(key) - set("012"):
         raise UsageError(
-            f"{key[:80]!r} is not a network of NAS-Bench-Macro; keys are eight digits of 0, 1 and 2"
+            f"{key[:80]!r} is not a network of NAS-Bench-Macro; keys are eight digits of 0, 1 and 2",
+            code="unknown_network",
         )
     rows = tuple((width, int(digit)) for width, digit in zip(_WIDTHS, key, strict=True))
     return Arch(MACRO, 32, MACRO.heads[0], MACRO.default_classes, ((_STEM,), *rows))
 
 
 def key_of(arch: Arch) -> str:
-    """The inverse of `arch_of`."""
+    """Return the benchmark's key of a network; the inverse of `arch_of`."""
     return "".join(str(values[1]) for values in arch.stages[1:])

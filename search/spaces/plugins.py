@@ -1,8 +1,7 @@
-"""A user's own code, imported by the path of its file or the name of its module: there it registers what it
-adds.
+"""Plug-ins: a user's own code, imported by the path of its file or the name of its module.
 
-What was imported stands in $BLOCKTIME_IMPORT, separated as in $PATH: programs that are started later import
-it too.
+A plug-in registers what it adds as it is imported. $BLOCKTIME_IMPORT lists imported plug-ins, separated as
+$PATH is, so that processes that are started later import them too.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ def load_plugin(text: str) -> None:
     """Import a file or a module, once.
 
     Args:
-        text: `my_blocks.py`, which needs no place on Python's path, or a dotted module, which does.
+        text: `my_blocks.py`, which need not be on Python's path, or a dotted module, which must be.
 
     Raises:
-        UsageError: names the file and why it can't be imported, what it registers twice say.
+        UsageError: the import failed; the message names the file and the cause.
     """
     is_file = text.endswith(".py") or os.sep in text
     name = str(Path(text).expanduser().resolve()) if is_file else text
@@ -46,24 +45,25 @@ def load_plugin(text: str) -> None:
     try:
         module = _file_module(Path(name)) if is_file else importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{name} cannot be imported: {_cause(error, name)}") from error
+        code = getattr(error, "code", "") or "plugin_import_failed"
+        raise UsageError(f"{name} cannot be imported: {_cause(error, name)}", code=code) from error
     _loaded[name] = module
     os.environ[VARIABLE] = os.pathsep.join(_loaded)
 
 
 def load_plugins(texts: Iterable[str]) -> None:
-    """`load_plugin` for several."""
+    """Import several files or modules."""
     for text in texts:
         load_plugin(text)
 
 
 def load_entry_points() -> None:
-    """Import what installed packages declare, by modules under the entry point `blocktime.plugins`."""
+    """Import the modules that installed packages declare under the entry point `blocktime.plugins`."""
     load_plugins(sorted({entry.module for entry in entry_points(group=ENTRY_POINTS)}))
 
 
 def load_installed() -> None:
-    """Import entry points and what $BLOCKTIME_IMPORT names, at the first call; registries ask for it themselves."""
+    """Import entry points and $BLOCKTIME_IMPORT, once; registries call it before look-ups."""
     global _installed_asked
     if _installed_asked:
         return
@@ -77,18 +77,18 @@ def load_installed() -> None:
 
 
 def loaded_plugins() -> tuple[str, ...]:
-    """Absolute paths and names of modules that were imported, in that order."""
+    """Return absolute paths and module names of imported plug-ins, in order of import."""
     return tuple(_loaded)
 
 
 def plugin_files() -> tuple[Path, ...]:
-    """Python files of what was imported; of a module in a package, those of the whole package."""
+    """Return the Python files of imported plug-ins; for a module in a package those of the whole package."""
     files = {file for module in _loaded.values() for file in files_of(module)}
     return tuple(sorted(files))
 
 
 def files_of(module: ModuleType) -> set[Path]:
-    """Python files that decide what a module does, as far as its package holds them."""
+    """Return the Python files that decide what a module does, as far as its package contains them."""
     package = sys.modules.get((module.__package__ or "").partition(".")[0])
     if package is not None and getattr(package, "__path__", None):
         return {file for folder in package.__path__ for file in Path(folder).rglob("*.py")}
@@ -97,31 +97,31 @@ def files_of(module: ModuleType) -> set[Path]:
 
 
 @dataclass(frozen=True)
-class Carried:
-    """A value on its way to another process, which first imports what this one has imported."""
+class PickleWithPlugins:
+    """A pickled value for another process, which imports this process's plug-ins before it unpickles."""
 
     plugins: tuple[str, ...]
     pickled: bytes
 
     @classmethod
-    def of(cls, value: object, dumps: Callable[[object], bytes] = pickle.dumps) -> Carried:
-        """Pack it, by `dumps` where classes of the main program must travel too."""
+    def of(cls, value: object, dumps: Callable[[object], bytes] = pickle.dumps) -> PickleWithPlugins:
+        """Pickle a value; `dumps` may be a function that also pickles classes of the main program."""
         return cls(loaded_plugins(), dumps(value))
 
     def value(self) -> Any:
-        """The value; `UsageError` where a plugin can't be imported here."""
+        """Return the value; raise `UsageError` if a plug-in cannot be imported here."""
         load_plugins(self.plugins)
         return pickle.loads(self.pickled)  # noqa: S301 - from the process that started this one
 
 
 def _file_module(path: Path) -> ModuleType:
-    """Import a file under a name that no other has, the same in every process."""
+    """Import a file under a name that no other file has, the same in every process."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if file and file.endswith(path.name) and Path(file).resolve() == path:
             return module
     if not path.is_file():
-        raise FileNotFoundError("there is no such file")
+        raise FileNotFoundError("file not found")
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -136,7 +136,7 @@ def _file_module(path: Path) -> ModuleType:
 
 
 def _cause(error: BaseException, name: str) -> str:
-    """In one line, with the line of the file where it has one."""
+    """Return the cause in one line, with the line of the plug-in's file if the traceback has one."""
     cause = (str(error).strip().splitlines() or ["no message"])[0]
     if not isinstance(error, UsageError | FileNotFoundError):
         cause = f"{type(error).__name__}: {cause}"

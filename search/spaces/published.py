@@ -70,7 +70,7 @@ class Published:
 
 
 def _shufflenetv2(widths: tuple[int, int, int, int, int]) -> Iterator[BlockSpec]:
-    """Table 5 of Ma et al. 2018: 4, 8 and 4 units; widths of stem, three stages and Conv5."""
+    """Yield table 5 of Ma et al. 2018: 4, 8 and 4 units; widths of stem, three stages and Conv5."""
     *widths_before, last = widths
     stem = ShuffleStem(RESOLUTION, 3, widths_before[0])
     yield stem
@@ -84,7 +84,7 @@ def _shufflenetv2(widths: tuple[int, int, int, int, int]) -> Iterator[BlockSpec]
 
 
 def _espnetv2(stem: int, width: int, last: int) -> Iterator[BlockSpec]:
-    """Table 1 of Mehta et al. 2019: 3, 7 and 3 EESP units, dilations up to 4, 3 and 2."""
+    """Yield table 1 of Mehta et al. 2019: 3, 7 and 3 EESP units, dilations up to 4, 3 and 2."""
     trunk = EspTrunk(RESOLUTION, 3, stem, width)
     yield trunk
     levels = zip(trunk.widths[1:], trunk.sides[2:], (3, 7, 3), (4, 3, 2), strict=True)
@@ -95,7 +95,7 @@ def _espnetv2(stem: int, width: int, last: int) -> Iterator[BlockSpec]:
 
 
 def _t2t_vit(dim: int, heads: int, depth: int, ratio: float) -> Iterator[BlockSpec]:
-    """Table 1 of Yuan et al. 2021, with Performers of 64 channels in the tokens-to-token module."""
+    """Yield table 1 of Yuan et al. 2021, with Performers of 64 channels in the tokens-to-token module."""
     first = T2tPerformer(RESOLUTION, 3, 64, 7, 4)
     second = T2tPerformer(first.out_resolution, 64, 64, 3, 2)
     embed = T2tEmbed(second.out_resolution, 64, dim, 3, 2)
@@ -106,7 +106,7 @@ def _t2t_vit(dim: int, heads: int, depth: int, ratio: float) -> Iterator[BlockSp
 
 
 def _localvit(dim: int, heads: int, depth: int, reduction: int) -> Iterator[BlockSpec]:
-    """DeiT (Touvron et al. 2021) with the feed-forward networks of LocalViT, expansion 4."""
+    """Yield DeiT (Touvron et al. 2021) with the feed-forward networks of LocalViT, expansion 4."""
     embed = TokenEmbed(RESOLUTION, 3, dim, 16, 16)
     yield embed
     for _ in range(depth):
@@ -115,7 +115,7 @@ def _localvit(dim: int, heads: int, depth: int, reduction: int) -> Iterator[Bloc
 
 
 def _ceit(stem_width: int, dim: int, heads: int, depth: int) -> Iterator[BlockSpec]:
-    """Table 1 of Yuan et al. 2021: a pooled stem and patches of 4 x 4 on its map, expansion 4."""
+    """Yield table 1 of Yuan et al. 2021: a pooled stem and patches of 4 x 4 on its map, expansion 4."""
     stem = CeitStem(RESOLUTION, 3, stem_width)
     embed = TokenEmbed(stem.out_resolution, stem_width, dim, 4, 4)
     yield from (stem, embed, CeitEncoder(embed.out_resolution, dim, heads, 4, depth, CLASSES))

@@ -7,7 +7,7 @@ from torch import nn
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import kinds, parse_key
 from search.networks import build_block, build_network
-from search.networks.layers import Constant, OfWeights, fuse_for_inference
+from search.networks.layers import Constant, WeightValue, fuse_for_inference
 from search.spaces import get_arch
 
 BN = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -26,7 +26,7 @@ def test_every_kind_of_block_computes_the_same(kind):
         expected = module(x)
         torch.testing.assert_close(fused(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
     assert any(isinstance(part, BN) for part in fused.modules()) == (kind in BN_OF_JOINED_MAPS)
-    assert not any(isinstance(part, OfWeights) and type(part) is not Constant for part in fused.modules())
+    assert not any(isinstance(part, WeightValue) and type(part) is not Constant for part in fused.modules())
     after = module.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

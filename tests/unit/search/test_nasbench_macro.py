@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from luts.format.errors import UsageError
 from search.networks import build_network
 from search.spaces import get_space
 from search.spaces.nasbench_macro import arch_of, key_of
 from search.supernet.model.supernet import Supernet
+from tests.support.errors import raises
 
 SPACE = get_space("nasbench-macro")
 SHARED = Path(os.environ.get("BLOCKTIME_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -49,7 +49,7 @@ def test_nothing_but_projections_where_shapes_change():
 
 @pytest.mark.parametrize("key", ["0000000", "000000000", "00000003", "abc", ""])
 def test_what_is_not_a_key_is_refused(key):
-    with pytest.raises(UsageError, match="eight digits"):
+    with raises("unknown_network"):
         arch_of(key)
 
 

@@ -17,6 +17,7 @@ from search.outputs.detection import default_boxes, levels_of
 from search.spaces import arch_from_json, get_arch, get_space, list_spaces
 from search.spaces.registry import task_of, with_task, without_task
 from search.supernet.model.supernet import Supernet
+from tests.support.errors import raises
 
 SPACES = [space.name for space in list_spaces() if space.name != "efficientvit-nano"]
 
@@ -122,10 +123,10 @@ def test_a_classifiers_weights_become_the_backbones(name, left):
     network = build_network(detector.blocks())
     classifier = build_network(without_task(detector).blocks())
     loaded = load_backbone(network, classifier.state_dict())
-    assert len(loaded.left) == left
+    assert len(loaded.unused) == left
     own, given = network.state_dict(), classifier.state_dict()
     backbone = [key for key in own if not is_head(key) and not key.endswith("num_batches_tracked")]
-    assert len(backbone) == loaded.taken > 100
+    assert len(backbone) == loaded.loaded > 100
     assert all(torch.equal(own[key], given[key.replace("0.backbone.", "0.")]) for key in backbone)
 
 
@@ -133,48 +134,35 @@ def test_weights_of_another_backbone_are_refused_and_nothing_changes():
     network = build_network(get_arch("mobilevit-xxs.ssdlite3").blocks())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     other = module_of(get_arch("timm:mobilenetv3_small_050@64").blocks()[0])
-    with pytest.raises(
-        UsageError, match=r"^the weights lack \d+ of the backbone's 272 tensors, 0\.conv\.weight"
-    ):
+    with raises("other_backbone"):
         load_backbone(network, other.state_dict())
     wider = build_network(get_arch("mobilevit-xs").blocks())
-    with pytest.raises(UsageError, match=r"in the weights, .* in the backbone; give the weights"):
+    with raises("other_backbone"):
         load_backbone(network, wider.state_dict())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
+    ("name", "code"),
     [
-        (
-            "timm:resnet18.ssdlite@32",
-            r"timm:resnet18 at 32 px: ssdlite needs a map of at least 4 px, the backbone's largest of stride 16 "
-            r"and more has 2 px; take a larger resolution",
-        ),
-        (
-            "timm:resnet18.deeplablite@64",
-            r"timm:resnet18 at 64 px: deeplablite needs a last map of at least 4 px, the backbone's has 2 px; "
-            r"take a larger resolution",
-        ),
-        ("timm:mobilenetv1_075.ssdlite", r"timm:mobilenetv1_075 outputs no feature maps; .*"),
-        ("mobilevit-xxs.ssdheavy", r"unknown architecture 'mobilevit-xxs\.ssdheavy'; .*"),
+        ("timm:resnet18.ssdlite@32", "map_too_small"),
+        ("timm:resnet18.deeplablite@64", "map_too_small"),
+        ("timm:mobilenetv1_075.ssdlite", "no_feature_maps"),
+        ("timm:nosuch.ssdlite", "unknown_timm_model"),
+        ("mobilevit-xxs.ssdheavy", "unknown_architecture"),
     ],
 )
-def test_a_head_that_a_backbone_is_no_use_to_is_refused_in_one_line(name, line):
-    with pytest.raises(UsageError, match=f"^{line}$"):
+def test_head_that_does_not_fit_its_backbone_is_refused(name, code):
+    with raises(code):
         get_arch(name).blocks()
 
 
-def test_a_space_whose_maps_are_too_small_is_refused_in_one_line():
-    refusal = "efficientvit-nano: deeplablite needs a last map of at least 4 px, the backbone's has 2 px"
-    with pytest.raises(UsageError, match=f"^{refusal}; take a larger resolution$"):
+def test_unknown_or_unfitting_heads_and_tasks_are_refused():
+    with raises("map_too_small"):
         get_space("efficientvit-nano.deeplablite")
-
-
-def test_a_task_or_head_that_there_is_not_is_refused():
-    with pytest.raises(UsageError, match="unknown task 'tracking'"):
+    with raises("unknown_task"):
         with_task(get_arch("mobilevit-xxs"), "tracking")
-    with pytest.raises(UsageError, match="detection has no head 'deeplab'; it has ssdlite"):
+    with raises("unknown_head"):
         with_task(get_arch("mobilevit-xxs"), "detection", head="deeplab")
 
 

@@ -66,7 +66,7 @@ def test_a_search_writes_a_network_and_the_weights_of_its_backbone(tmp_path, mon
     arch = arch_from_json(found.arch.read_text())
     assert arch == found.result.winner.architecture()
     assert json.loads(found.arch.read_text())["head"] == "ssdlite"
-    assert load_backbone(build_network(arch.blocks()), read_weights(found.weights)).taken
+    assert load_backbone(build_network(arch.blocks()), read_weights(found.weights)).loaded
     assert any("proxy" in note.text for note in told if isinstance(note, Note))
     with pytest.raises(UsageError, match="use a LUT of that space with a head"):
         find_backbone(tmp_path / "net", phone_of(get_space("autovit-cifar")), tmp_path / "other", on="cpu")

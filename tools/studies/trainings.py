@@ -16,8 +16,7 @@ from orchestrator.tasks.train import train_supernet
 from orchestrator.winner.card import save_weights
 from search.algorithms import CachedEvaluator, InProcess
 from search.spaces import Arch, Space, get_space
-from search.spaces.registry import arch_from_json
-from search.spaces.registry import timm_arch
+from search.spaces.registry import arch_from_json, timm_arch
 from search.supernet.inherit import InheritedAccuracy, InheritedLikelihood, reopen_data
 from search.supernet.recipe.recipe import Recipe, changed, get_recipe
 from search.supernet.train.checkpoint import load_supernet

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from luts.format.errors import UsageError
+from luts.format.errors import BlocktimeError, UsageError
 
 VARIABLE = "BLOCKTIME_IMPORT"
 ENTRY_POINTS = "blocktime.plugins"
@@ -45,7 +45,7 @@ def load_plugin(text: str) -> None:
     try:
         module = _file_module(Path(name)) if is_file else importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        code = getattr(error, "code", "") or "plugin_import_failed"
+        code = error.code if isinstance(error, BlocktimeError) else "plugin_import_failed"
         raise UsageError(f"{name} cannot be imported: {_cause(error, name)}", code=code) from error
     _loaded[name] = module
     os.environ[VARIABLE] = os.pathsep.join(_loaded)

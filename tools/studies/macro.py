@@ -15,7 +15,7 @@ from luts.format.schema import Floats
 from luts.format.store import load_lut
 from search.algorithms import CompiledSpace, LutPrice
 from search.spaces import Arch, Space, Value, get_space, register_space, register_stage
-from search.spaces.nasbench_macro import key_of, place
+from search.spaces.nasbench_macro import key_of, operation
 from search.spaces.plugins import load_plugin
 from search.supernet.recipe.recipe import changed
 from tools.studies.shared import Options
@@ -37,7 +37,7 @@ def _own_slots(v: dict[str, Value]) -> list[str]:
     return [f"op{v['op']}"]
 
 
-register_stage("macro-place-separate", _own_slots)(place)
+register_stage("macro-place-separate", _own_slots)(operation)
 SEPARATE: Space = register_space(
     replace(
         SPACE,

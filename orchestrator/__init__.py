@@ -64,7 +64,6 @@ __all__ = [
     "find_mix",
     "find_network",
     "find_past_run",
-    "make_board",
     "measure_networks",
     "measure_sustained",
     "open_phone",
@@ -92,7 +91,6 @@ if TYPE_CHECKING:
     from orchestrator.devices.common.device import Access
     from orchestrator.journal.records import MeasurementRejectedError
     from orchestrator.measure.validate import Validation
-    from orchestrator.tasks.board import make_board
     from orchestrator.tasks.breakdown import break_down
     from orchestrator.tasks.bug_report import BugReport, write_bug_report
     from orchestrator.tasks.coarse import LargestNetworks, find_largest

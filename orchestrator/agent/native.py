@@ -16,7 +16,7 @@ from orchestrator.agent.device import built_dir
 from orchestrator.agent.runtime import LoadError, Loading, require_inputs
 from orchestrator.wire.messages import TensorSpec
 
-_BUILD = "run `bench native`"
+_BUILD = "run `bench doctor native`"
 
 _MODEL = ctypes.c_void_p
 _SIZE = ctypes.c_size_t

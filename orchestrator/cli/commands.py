@@ -47,12 +47,15 @@ COMMANDS = {
     "validate": CommandInfo(TABLES, "validate", "compare a LUT's predictions with new measurements"),
     "lut": CommandInfo(TABLES, "lut", "list, show, share, adapt and verify LUTs"),
     "doctor": CommandInfo(SET_UP, "doctor", "check packages, tools and phones"),
+    "doctor native": CommandInfo(SET_UP, "doctor", "build the native timing functions (needs g++)"),
+    "doctor cache": CommandInfo(SET_UP, "doctor", "show or clear the cache of exported models"),
     "devices": CommandInfo(SET_UP, "devices", "attached devices, and what to do about the rest"),
     "agent": CommandInfo(SET_UP, "agent", "run the host's measuring agent in the foreground"),
-    "native": CommandInfo(SET_UP, "native", "build the native timing functions (needs g++)"),
-    "cache": CommandInfo(SET_UP, "cache", "show or clear the cache of exported models"),
 }
 """By name; names of two words are modes of the first word's command."""
+
+MOVED_COMMANDS = {"native": "bench doctor native", "cache": "bench doctor cache"}
+"""Former names of commands: the command to type instead."""
 
 MOVED: dict[str, dict[str, str]] = {}
 """Options that became commands, by command and flag: the command to type instead."""

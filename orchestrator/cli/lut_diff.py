@@ -1,4 +1,4 @@
-"""`bench lut diff`: LUTs side by side, by block, by kind and by rank."""
+"""`bench lut diff`: compare LUTs by block, by kind and by rank."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.cli.output_files import TABLES, output_files, write_table
 
 
 class View(StrEnum):
-    """What a row of the table is, and how rows are ordered."""
+    """Rows of the table, and their order."""
 
     block = "block"
     kind = "kind"
@@ -34,16 +34,14 @@ def register(app: typer.Typer) -> None:
 
 
 def diff_command(
-    lut: Annotated[
-        list[str], typer.Argument(help="Two or more LUTs, named as elsewhere; the first is compared with.")
-    ],
+    lut: Annotated[list[str], typer.Argument(help="Two or more LUTs; ratios are to the first.")],
     by: Annotated[
         View,
-        typer.Option(help="Rows: every block, kinds of blocks, or blocks by how far their ranks are apart."),
+        typer.Option(help="Rows: blocks, kinds of blocks, or blocks ordered by difference in rank."),
     ] = View.block,
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", help="Write the rows into a .csv, all into a .json."),
+        typer.Option("--output", "-o", help="Write the rows to a .csv or everything to a .json file."),
     ] = None,
     luts: LutsOption = None,
     as_json: JsonOption = False,
@@ -56,7 +54,10 @@ def diff_command(
     diff = diff_luts(*tables)
     if not diff.entries:
         spaces = ", ".join(f"{ref} of {table.meta.space}" for ref, table in zip(refs, tables, strict=True))
-        raise UsageError(f"no block is in all of them ({spaces}); compare LUTs of one space and resolution")
+        raise UsageError(
+            f"no block is in all of them ({spaces}); compare LUTs of one space and resolution",
+            code="no_common_block",
+        )
     names = [
         name + " (simulated)" * (table.meta.measured == "simulated")
         for name, table in zip(short_names(refs), tables, strict=True)
@@ -69,17 +70,17 @@ def diff_command(
         emit_json(document)
         return
     emit_rows("", _columns(names, by), rows, False)
-    _tell(diff, refs, tables, names)
+    _print_notes(diff, refs, tables, names)
 
 
 def short_names(refs: Sequence[LutRef]) -> list[str]:
-    """The parts in which the LUTs' names differ; of variants without the words that all begin with.
+    """Return the parts in which the LUTs' names differ, variants without the words that all begin with.
 
     Raises:
-        UsageError: one LUT is there twice.
+        UsageError: a LUT is given twice.
     """
     if len({ref.path.resolve() for ref in refs}) < len(refs):
-        raise UsageError("a LUT is named twice; " + few([str(ref) for ref in refs]))
+        raise UsageError("a LUT is given twice: " + few([str(ref) for ref in refs]), code="duplicate_lut")
     devices, spaces, variants, versions = zip(*(ref.parts for ref in refs), strict=True)
     parts = devices, spaces, _without_common(variants), versions
     differing = [part for part in parts if len(set(part)) > 1]
@@ -127,19 +128,19 @@ def _columns(names: Sequence[str], by: View) -> list[Column]:
     return [Column("key", "block"), *ms, *ratios, Column("overlap", "intervals overlap")]
 
 
-def _tell(diff: LutDiff, refs: Sequence[LutRef], tables: Sequence[Lut], names: Sequence[str]) -> None:
+def _print_notes(diff: LutDiff, refs: Sequence[LutRef], tables: Sequence[Lut], names: Sequence[str]) -> None:
     tell(f"{len(diff.entries)} common entries, intervals overlap for {100 * (diff.overlap_share or 0):.1f} %")
     for place, (ref, name) in enumerate(zip(refs, names, strict=True)):
-        told = f"{name}: {ref}"
+        line = f"{name}: {ref}"
         if place:
             ratio, tau = diff.reference_ratios[place], diff.rank_correlations[place]
-            told += f"; reference latency over that of {names[0]}: " + (
+            line += f"; reference latency over that of {names[0]}: " + (
                 "another model" if ratio is None else f"{ratio:.3f}"
             )
-            told += "; ranks: " + ("all alike" if tau is None else f"Kendall tau {tau:.3f}")
+            line += "; ranks: " + ("all equal" if tau is None else f"Kendall tau {tau:.3f}")
         if diff.missing[place]:
-            told += f"; not in all others: {few(diff.missing[place])}"
-        tell(told)
+            line += f"; not in all others: {few(diff.missing[place])}"
+        tell(line)
     fixed = [name for name, table in zip(names, tables, strict=True) if table.meta.fixed_performance]
     if fixed and len(fixed) < len(tables):
         tell(

@@ -1,4 +1,4 @@
-"""Where a command looks for LUTs."""
+"""Options that name LUTs and the folders they are in."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from luts.format.errors import UsageError
 from luts.format.store import LutStore, lut_store
 from orchestrator.cli.output import say
 
-LutsOption = Annotated[Path | None, typer.Option("--luts", help="A further folder of LUTs, looked at first.")]
+LutsOption = Annotated[Path | None, typer.Option("--luts", help="Additional LUT folder, searched first.")]
 LutArgument = Annotated[
     str,
     typer.Argument(
-        help=r"Folder, device/space/variant\[/vN], or any parts of it that name one LUT; without a version "
-        "the pinned one, else the one that predicts best."
+        help=r"Folder, device/space/variant\[/vN], or parts of that which fit one LUT; without a version the "
+        "pinned one, else the newest."
     ),
 ]
 
 
 def open_store(luts: Path | None, *, made: bool = False) -> LutStore:
-    """The LUTs of `--luts` before the user's and the package's; tells where a name's newest version is not taken.
+    """Return the LUTs of `--luts`, then the user's, then the package's; warnings go to stderr.
 
     Args:
-        luts: The option.
-        made: Whether the folder is made where there is none, since a LUT is written there.
+        luts: The folder of the option.
+        made: Whether a LUT will be written, so that the folder need not exist.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: the folder does not exist.
     """
     if luts is not None and not luts.is_dir() and (luts.exists() or not made):
-        raise UsageError(f"--luts {luts}: not a folder; give one that holds device/space/variant/vN")
-    return lut_store(luts, tell)
+        raise UsageError(
+            f"--luts {luts}: not a folder; give one that holds device/space/variant/vN",
+            code="not_a_lut_folder",
+        )
+    return lut_store(luts, warn)
 
 
-def tell(note: str) -> None:
-    """A warning about a LUT."""
+def warn(note: str) -> None:
+    """Print a warning to stderr."""
     say(f"warning: {note}")

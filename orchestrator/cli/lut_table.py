@@ -1,4 +1,4 @@
-"""A LUT for people: its entries as a table, and where it comes from."""
+"""A LUT for people: its entries as a table, and its provenance as facts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MIGRATED = Column("migrated_operations", "ops migrated by removal", spare=2)
 
 
 def emit_entries(entries: Sequence[Entry]) -> None:
-    """Entries as a table; where placement is known, with what a removal made migrate to another compute unit."""
+    """Print entries as a table, with notes on those that are sums or whose removal moved other operations."""
     later = [_IDENTIFIED] if any(entry.identified is not None for entry in entries) else []
     later += [_SHARE] if any(entry.measured_share is not None for entry in entries) else []
     later += [_MIGRATED] if any(entry.migrated_operations is not None for entry in entries) else []
@@ -35,19 +35,19 @@ def emit_entries(entries: Sequence[Entry]) -> None:
     sums = sum(entry.identified == "sum" for entry in entries)
     if sums:
         tell(
-            f"{sums} entries are known only as a sum with others: their share of it rests on the prior, "
+            f"{sums} entries are known only as a sum with others: how it is divided rests on the prior; "
             "predictions of the space's networks do not depend on it"
         )
     migrated = sum(bool(entry.migrated_operations) for entry in entries)
     if migrated:
         tell(
-            f"{migrated} removals made operations of other blocks migrate to another compute unit: their "
-            "removal ms is not the block's cost, and the fit leaves them out"
+            f"{migrated} removals moved operations of other blocks to another compute unit: their removal ms is "
+            "not the block's cost, and the fit leaves them out"
         )
 
 
 def provenance(lut: Lut) -> dict[str, str]:
-    """Where a LUT comes from and how good it is, as lines for people."""
+    """Return the origin and the accuracy of a LUT as named facts for people."""
     meta = lut.meta
     reference = f"{meta.reference_ms:.3f} ms ({meta.reference_ci_low:.3f} to {meta.reference_ci_high:.3f})"
     measured = [entry for entry in lut.entries if entry.method != "prior"]
@@ -69,26 +69,29 @@ def provenance(lut: Lut) -> dict[str, str]:
         **describe_conditions(meta),
         "created": meta.created,
         "models": f"{fitted} fitted, {heldout_models} held out"
-        + (f", {left_out} removals left out that made operations migrate" if left_out else "")
+        + (f", {left_out} removals left out because other operations moved" if left_out else "")
         + f", {lut.samples.num_rows:,} samples",
         **_failures(meta.failures),
         "entries": f"{len(lut.entries)}, {len(measured)} of them measured"
-        + (", the others from the prior alone" if len(measured) < len(lut.entries) else ""),
+        + (", the others from the prior only" if len(measured) < len(lut.entries) else ""),
         "reference": f"{meta.reference_id}, {reference}",
         "noise floor": f"{100 * meta.noise_floor:.2f} % between two loads of the reference",
-        **_spread(meta.unit_spread),
+        **_unit_variation(meta.unit_spread),
         "held out": heldout,
         **_learned_from(lut),
     }
 
 
-def _spread(seen: UnitVariation | None) -> dict[str, str]:
-    """Between units of a class, where several shared the measurement."""
-    if seen is None:
+def _unit_variation(variation: UnitVariation | None) -> dict[str, str]:
+    """Return how much units of a device class differ, where several shared the measurement."""
+    if variation is None:
         return {}
-    spreads = ((seen.reference, "in the reference's ms"), (seen.ratio, "in a network's ratio to it"))
-    said = [f"{100 * share:.2f} % {what}" for share, what in spreads if share is not None]
-    return {"units": f"{seen.units}" + (f", which differ by {', '.join(said)} (sd)" if said else "")}
+    figures = (
+        (variation.reference, "in the reference's ms"),
+        (variation.ratio, "in a network's ratio to it"),
+    )
+    known = [f"{100 * sd:.2f} % {what}" for sd, what in figures if sd is not None]
+    return {"units": f"{variation.units}" + (f", which differ by {', '.join(known)} (sd)" if known else "")}
 
 
 def _learned_from(lut: Lut) -> dict[str, str]:
@@ -97,23 +100,23 @@ def _learned_from(lut: Lut) -> dict[str, str]:
         return {}
     kept = [source for source in meta.sources if source.name not in meta.dropped_sources]
     names = [f"{source.name} ({source.digest[:12]}, {source.measured})" for source in kept]
-    lines = {"learned from": ", ".join(names) or "no other LUT: the measurements speak for none"}
+    lines = {"learned from": ", ".join(names) or "no other LUT: the measurements support none"}
     shares = [entry.measured_share for entry in lut.entries if entry.measured_share is not None]
     if shares:
         lines["measured here"] = (
-            f"{100 * sum(shares) / len(shares):.0f} % of what other LUTs leave open, on average over entries"
+            f"{100 * sum(shares) / len(shares):.0f} % of the uncertainty that other LUTs leave, mean over entries"
         )
     if meta.dropped_sources:
         lines["dropped"] = "; ".join(
             f"{name} contradicts the measurements, which are e^{gain:.1f} times likelier without it"
             if gain > 0
-            else f"{name} is hardly told from chance: the measurements are e^{-gain:.1f} times likelier with it"
+            else f"{name} has no clear support: the measurements are only e^{-gain:.1f} times likelier with it"
             for name, gain in meta.dropped_sources.items()
         )
     if (width := meta.conformal.posterior_half_width_95) is not None and meta.conformal.half_width_95 is None:
         lines["predictions"] = (
-            f"within {100 * width:.1f} % (95 %), from the posterior, calibrated by networks predicted without "
-            "themselves: fewer than 19 are held out"
+            f"within {100 * width:.1f} % (95 %), from the posterior, calibrated by leave-one-out predictions: "
+            "fewer than 19 networks are held out"
         )
     return lines
 

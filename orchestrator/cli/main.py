@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, UsageError, first_problem, is_out_of_memory
-from orchestrator.cli.commands import COMMANDS, MOVED, root_help
+from orchestrator.cli.commands import COMMANDS, MOVED, MOVED_COMMANDS, root_help
 
 OLD_SPELLINGS = {"out": "output", "picture": "output"}
 """Former names of options, which are still accepted."""
@@ -83,8 +83,10 @@ class BenchGroup(TyperGroup):
         """Return the command that arguments begin with.
 
         Raises:
-            UsageError: an option that has become a command of its own.
+            UsageError: a command or option that has another name now.
         """
+        if new := MOVED_COMMANDS.get(args[0]):
+            raise UsageError(f"bench {args[0]} is now {new}", code="moved_command")
         words = " ".join(args[:2])
         if words in COMMANDS:
             args = [words, *args[2:]]

@@ -1,4 +1,4 @@
-"""Another device's LUT made a device's own by a few measured networks."""
+"""Adapt a LUT to another device by measuring a few networks on it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from orchestrator.tasks.target import Target
 from search.spaces.scope import covered_space
 
 FEWEST = 3
-"""Networks of which a device's speed, and whether it is alike at all, can be told."""
+"""Fewest networks that determine a device's speed, and whether the LUT fits it at all."""
 
 HELDOUT_EACH = 3
-"""One network is held out beside so many that are fitted."""
+"""One network is held out for so many that are fitted."""
 
 
 def adapt(ref: str, target: Target | str, networks: int, *, store: LutStore, **options: Any) -> Profile:
-    """A LUT of a device, learned from another device's and from `networks` measured ones, the reference among them.
+    """Make a LUT of a device from another device's LUT and `networks` measured networks, the reference included.
 
-    A third as many more are held out and judge it.
+    A third as many more networks are held out, to estimate its error.
 
     Args:
         ref: The LUT that is adapted; space, resolutions and classes are its own.
         target: The device.
-        networks: To fit.
-        store: Where the LUT is found, and the new one written.
-        options: Further ones of `profile`.
+        networks: Number of networks to fit.
+        store: LUTs of this machine; the new one is written to the first folder.
+        options: Other options of `profile`.
 
     Raises:
         UsageError: fewer than three networks; others as `profile`.
     """
     if networks < FEWEST:
-        raise UsageError(f"-n {networks}: {FEWEST} networks are the fewest that tell a device's speed")
+        raise UsageError(
+            f"-n {networks}: at least {FEWEST} networks are needed to determine a device's speed",
+            code="too_few_networks",
+        )
     found = store.resolve(ref)
     covered = covered_space(store.load(found))
     choice = PlanChoice(

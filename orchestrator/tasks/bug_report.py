@@ -1,4 +1,4 @@
-"""What somebody who is asked for help wants to see of a device, in one zip with nothing secret in it."""
+"""Bug reports: versions, device state, log and newest journal in one zip without secrets."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.doctor import doctor
 
 MAX_FILE_BYTES = 1 << 20
-"""Of each file in the zip before it is compressed; of longer ones the beginning and the end are kept."""
+"""Limit of each file before compression; of longer ones the beginning and the end are kept."""
 
 _TOKEN = re.compile(r"(?<![0-9a-fA-F])[0-9a-f]{32}(?![0-9a-fA-F])")
-"""As `bench` makes them; sha256 are twice as long."""
+"""Tokens of agents; sha256 digests are twice as long."""
 _HOMES = re.compile(r"/(?:home|Users)/[^/\s\"']+|/root(?=[/\s\"']|$)")
 
 
 @dataclass(frozen=True)
 class BugReport:
-    """The zip, its files with their bytes, and why the device could not be asked; empty where it was."""
+    """A written report: the zip, the bytes of its files, and why the device did not answer, empty if it did."""
 
     path: Path
     files: Mapping[str, int]
@@ -44,8 +44,8 @@ class BugReport:
 def write_bug_report(name: str, path: Path, access: Access | None = None) -> BugReport:
     """Write versions, what is attached, the device's state and log, and its newest run's journal into a zip.
 
-    Tokens, serial numbers and the names of home folders are replaced. A device that does not answer is no
-    obstacle: the report then says why.
+    Tokens, serial numbers and the names of home folders are replaced. If the device does not
+    answer, the report says why.
 
     Raises:
         StorageError: the zip can't be written.
@@ -72,19 +72,19 @@ def write_bug_report(name: str, path: Path, access: Access | None = None) -> Bug
 
 
 def _ask(name: str, access: Access) -> tuple[dict[str, Any], str]:
-    """What the device tells of itself, as far as it comes, and what was in the way."""
-    told: dict[str, Any] = {}
+    """Return what the device reports about itself, and the error that cut it short, if any."""
+    answers: dict[str, Any] = {}
     try:
         with resolve(name, access) as device, lock_device(device):
             serial = "" if device.identity == "host" else device.identity
-            told |= {"name": device.name, "serial": serial, "described": device.describe()}
+            answers |= {"name": device.name, "serial": serial, "described": device.describe()}
             try:
-                told |= _greeted(device)
+                answers |= _greeted(device)
             finally:
-                told["log"] = device.read_log()
+                answers["log"] = device.read_log()
     except BlocktimeError as error:
-        return told, str(error)
-    return told, ""
+        return answers, str(error)
+    return answers, ""
 
 
 def _greeted(device: Device) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _greeted(device: Device) -> dict[str, Any]:
 
 
 def _newest_run(device_name: str) -> dict[str, str]:
-    """The journal of the device's newest run and the names in it; nothing where there is none."""
+    """Return the files of the device's newest run, if there is one."""
     try:
         runs = [path for path in runs_root().iterdir() if f"-{device_name}-" in f"-{path.name}"]
         newest = max(runs, key=lambda path: path.stat().st_mtime)
@@ -105,7 +105,7 @@ def _newest_run(device_name: str) -> dict[str, str]:
 
 
 def _cleaner(serials: list[str]) -> Callable[[str], str]:
-    """What takes tokens, serial numbers and home folders out of a text."""
+    """Return a function that replaces tokens, serial numbers and home folders in a text."""
     secrets = {os.environ.get(TOKEN_VARIABLE, ""): "<token>", str(Path.home()): "~"}
     for number, serial in enumerate(dict.fromkeys(filter(None, serials)), 1):
         secrets |= {serial: f"<serial {number}>", serial.replace("-", ""): f"<serial {number}>"}

@@ -1,4 +1,4 @@
-"""What the caches of exported models and of this machine's agents hold, and making them smaller."""
+"""Caches of exported models and of this machine's agents: their contents, and making room."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.devices.host import default_store_dir
 from orchestrator.export.artifacts.artifact import ArtifactCache
 
 IN_USE_S = 3600.0
-"""What was used since then stays when a cache is trimmed: a measurement that runs may still send or load it."""
+"""Entries used within this time are never removed: a running measurement may still send or load them."""
 
 
 @dataclass(frozen=True)
-class CachedThing:
-    """A file or folder that can be made again; `used` is when it was last, in seconds of the epoch."""
+class CacheEntry:
+    """A file or folder that can be made again; `used` is its last use, in seconds of the epoch."""
 
     kind: str
     path: Path
@@ -30,7 +30,7 @@ class CachedThing:
 
 @dataclass(frozen=True)
 class CachePart:
-    """All things of a kind; `used` is None where there are none."""
+    """All entries of a kind; `used` is the last use, None without entries."""
 
     kind: str
     folder: Path
@@ -40,8 +40,8 @@ class CachePart:
 
 
 @dataclass(frozen=True)
-class Trimmed:
-    """What was removed, and what was too much but has been used just now."""
+class TrimResult:
+    """Removed entries and bytes, and how many more stay because they were used just now."""
 
     entries: int
     payload_bytes: int
@@ -49,37 +49,39 @@ class Trimmed:
 
 
 def cache_parts() -> list[CachePart]:
-    """What there is, by kind."""
-    things, parts = list(_things()), []
+    """Return the contents of the caches by kind."""
+    entrys, parts = list(_entrys()), []
     for kind, folder in _folders().items():
-        own = [thing for thing in things if thing.kind == kind]
-        used = max((thing.used for thing in own), default=None)
-        parts.append(CachePart(kind, folder, len(own), sum(thing.payload_bytes for thing in own), used))
+        own = [entry for entry in entrys if entry.kind == kind]
+        used = max((entry.used for entry in own), default=None)
+        parts.append(CachePart(kind, folder, len(own), sum(entry.payload_bytes for entry in own), used))
     return parts
 
 
-def trim_cache(max_bytes: int, in_use_s: float = IN_USE_S) -> Trimmed:
-    """Remove what was not used for longest until at most `max_bytes` are left, if so much is not in use.
+def trim_cache(max_bytes: int, in_use_s: float = IN_USE_S) -> TrimResult:
+    """Remove the least recently used entries until at most `max_bytes` are left, except those in use.
 
     Raises:
-        StorageError: something can't be removed.
+        StorageError: an entry can't be removed.
     """
-    things = sorted(_things(), key=lambda thing: (thing.used, str(thing.path)))
-    left, now = sum(thing.payload_bytes for thing in things), time.time()
+    entrys = sorted(_entrys(), key=lambda entry: (entry.used, str(entry.path)))
+    left, now = sum(entry.payload_bytes for entry in entrys), time.time()
     removed, kept = [], 0
-    for thing in things:
+    for entry in entrys:
         if left <= max_bytes:
             break
-        if now - thing.used < in_use_s:
+        if now - entry.used < in_use_s:
             kept += 1
             continue
         try:
-            _remove(thing.path)
+            _remove(entry.path)
         except OSError as error:
-            raise StorageError(f"cannot remove {thing.path}: {error.strerror}; remove it by hand") from error
-        left -= thing.payload_bytes
-        removed.append(thing)
-    return Trimmed(len(removed), sum(thing.payload_bytes for thing in removed), kept)
+            raise StorageError(
+                f"cannot remove {entry.path}: {error.strerror}; remove it by hand", code="cannot_remove"
+            ) from error
+        left -= entry.payload_bytes
+        removed.append(entry)
+    return TrimResult(len(removed), sum(entry.payload_bytes for entry in removed), kept)
 
 
 def _folders() -> dict[str, Path]:
@@ -92,18 +94,18 @@ def _folders() -> dict[str, Path]:
     }
 
 
-def _things() -> Iterator[CachedThing]:
+def _entrys() -> Iterator[CacheEntry]:
     for kind, folder in _folders().items():
         for path in folder.glob("agent-store-*/*" if "agents" in kind else "*"):
             # another process may remove it meanwhile
             with contextlib.suppress(FileNotFoundError):
                 files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
                 size = sum(file.stat().st_size for file in files)
-                yield CachedThing(kind, path, size, path.stat().st_mtime)
+                yield CacheEntry(kind, path, size, path.stat().st_mtime)
 
 
 def _remove(path: Path) -> None:
-    """A folder is renamed first, so that it is there whole or not at all."""
+    """Remove a file or folder; a folder is renamed first, so that it is never left incomplete."""
     with contextlib.suppress(FileNotFoundError):
         if path.is_dir():
             path = path.rename(path.with_name(f".removed-{uuid.uuid4().hex}"))

@@ -1,4 +1,4 @@
-"""What is installed and what is attached, what each is needed for, and what to do where it is missing."""
+"""Check what is installed and attached, what each is needed for, and what to do if it is missing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,14 @@ _TOOLS = {
 
 @dataclass(frozen=True)
 class Need:
-    """One thing: `present` is its version or place, empty where it is missing, and `remedy` what to do then."""
+    """One requirement.
+
+    Attributes:
+        name: Package, tool, agent or kind of phone.
+        present: Its version or path; empty if it is missing.
+        use: What it is needed for.
+        remedy: What to do if it is missing.
+    """
 
     name: str
     present: str
@@ -46,7 +53,7 @@ class Need:
 
 
 def doctor() -> list[Need]:
-    """Packages, tools and agents, and what keeps phones from being seen."""
+    """Return the state of packages, tools and agents, and why phones are not found."""
     needs = [_package(name, use, extra) for name, (use, extra) in _PACKAGES.items()]
     needs += [Need(name, shutil.which(name) or "", use, f"install {name}") for name, use in _TOOLS.items()]
     needs += [_agent(language) for language in AGENTS]
@@ -66,7 +73,7 @@ def _package(name: str, use: str, extra: str) -> Need:
 
 
 def _native_calls() -> Need:
-    """What the Python agent times through; without it through ExecuTorch's Python binding."""
+    """Return the state of the agent's native functions; without them it times ExecuTorch's Python binding."""
     use = "the Python agent's timing with no interpreter in it"
     if find_spec("executorch") is None:
         return Need("native calls", "", use, "pip install executorch")

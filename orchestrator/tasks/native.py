@@ -1,4 +1,4 @@
-"""Native calls of ExecuTorch for the Python agent, built on this machine: by a checkout's script, else by g++."""
+"""Build the Python agent's native functions on this machine: by the checkout's script, else by g++."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.agent.device import built_dir
 _BUILD_TIMEOUT_S = 1800
 _SOURCES = ("affinity", "error", "etshim", "loaded_method", "program_file", "runtime", "timing")
 _DEFINITIONS = ("C10_USING_CUSTOM_GENERATED_MACROS", "ET_EVENT_TRACER_ENABLED", "ET_USE_THREADPOOL")
-"""Those of ExecuTorch's package for CMake, without which its headers do not compile."""
+"""Definitions of ExecuTorch's CMake package, which its headers need."""
 _FLAGS = (
     "-std=c++17",
     "-O3",
@@ -37,7 +37,7 @@ _LIBRARIES = (
 
 
 def build_native() -> Path:
-    """Build the library over which the Python agent times without an interpreter; its file.
+    """Build the library with which the Python agent times calls without the interpreter, and return its path.
 
     Raises:
         BlocktimeError: this is not Linux, g++ or ExecuTorch is missing, or compiling failed.
@@ -45,7 +45,8 @@ def build_native() -> Path:
     """
     if sys.platform != "linux":
         raise BlocktimeError(
-            "native calls are built on Linux alone; the host agent times without them elsewhere"
+            "native functions can be built on Linux only; elsewhere the host agent works without them",
+            code="not_linux",
         )
     if is_checkout():
         _run([str(ROOT / "tools" / "build_native.sh")])
@@ -56,12 +57,15 @@ def build_native() -> Path:
     try:
         find_shim()
     except ShimMissingError as error:
-        raise BlocktimeError(f"built, but {error}") from error
+        raise BlocktimeError(f"built, but {error}", code="native_build_failed") from error
     return built_dir() / "native" / "libetshim.so"
 
 
 def sources_digest(native: Path) -> str:
-    """Of the library's sources, as native/CMakeLists.txt has it: the same sources are the same agent."""
+    """Return the digest of the library's sources, as in native/CMakeLists.txt.
+
+    Equal sources are the same agent.
+    """
     files = [native / "include" / "etshim.h", *(native / "src" / f"{name}.cpp" for name in _SOURCES)]
     files += [path for name in _SOURCES if (path := native / "src" / f"{name}.h").exists()]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)]
@@ -71,13 +75,16 @@ def sources_digest(native: Path) -> str:
 def _compile(native: Path, library: Path) -> None:
     if not native.is_dir():
         raise BlocktimeError(
-            f"the sources are not installed ({native} is not there); install blocktime again"
+            f"the sources are not installed ({native} does not exist); install blocktime again",
+            code="sources_missing",
         )
     if shutil.which("g++") is None:
-        raise BlocktimeError("g++ is not installed; install it (Debian and Ubuntu: apt-get install g++)")
+        raise BlocktimeError(
+            "g++ is not installed; install it (Debian and Ubuntu: apt-get install g++)", code="tool_missing"
+        )
     spec = find_spec("executorch")
     if spec is None or not spec.submodule_search_locations:
-        raise BlocktimeError("executorch is not installed; pip install executorch")
+        raise BlocktimeError("executorch is not installed; pip install executorch", code="package_missing")
     from executorch.version import __version__ as executorch_version
 
     runtime = Path(spec.submodule_search_locations[0]).resolve()
@@ -106,7 +113,8 @@ def _compile(native: Path, library: Path) -> None:
             made.replace(library)
     except OSError as error:
         raise StorageError(
-            f"cannot write {library} ({error.strerror}); set BLOCKTIME_AGENTS to a folder you may write to"
+            f"cannot write {library} ({error.strerror}); set BLOCKTIME_AGENTS to a folder that you can write to",
+            code="cannot_write",
         ) from error
 
 
@@ -117,9 +125,12 @@ def _run(command: Sequence[str]) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise BlocktimeError(
-            f"{Path(command[0]).name} took longer than {_BUILD_TIMEOUT_S} s; try again"
+            f"{Path(command[0]).name} took longer than {_BUILD_TIMEOUT_S} s; try again",
+            code="native_build_failed",
         ) from error
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        said = next((line for line in lines if "error" in line), lines[-1] if lines else "it said nothing")
-        raise BlocktimeError(f"{Path(command[0]).name} failed: {said.strip()[:300]}")
+        message = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
+        raise BlocktimeError(
+            f"{Path(command[0]).name} failed: {message.strip()[:300]}", code="native_build_failed"
+        )

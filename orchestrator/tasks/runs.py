@@ -16,7 +16,7 @@ from orchestrator.journal.records import FailureRecord, Header, parse_record
 from orchestrator.journal.runs import Run, runs_root
 
 _OTHERS = ("measure", "breakdown", "study", "alone", "sustained")
-"""What names of runs that are not a profile's begin with."""
+"""Prefixes of the names of runs that are not profiles."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,19 @@ class PastRun:
     """One run, without its samples.
 
     Attributes:
-        name: Its folder's name.
-        folder: It itself.
-        what: The command that made it, as far as the name tells.
-        result: What it ended in; None while it is open.
-        models: That were to be measured.
-        kept: Batches that count.
-        rejected: Batches that were repeated.
-        failures: Models that the device could not run.
+        name: Name of its folder.
+        folder: Its folder.
+        what: Command that made it, judging by its name.
+        device: Device as it calls itself.
+        os: Its operating system.
+        variant: Variant of the models.
+        began: Date and time.
+        simulated: Whether the device was simulated.
+        result: What it resulted in; None while it is unfinished.
+        models: Number of models to measure.
+        kept: Number of batches that count.
+        rejected: Number of batches that were repeated.
+        failures: Number of models that the device could not run.
     """
 
     name: str
@@ -66,14 +71,14 @@ class PastLatency:
     failure: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """One level, as JSON and tables have it."""
+        """Return a flat row, for JSON and tables."""
         fields = asdict(self)
         fields.pop("percentiles")
         return fields | (self.percentiles or percentiles([])).columns()
 
 
 def past_runs(root: Path | None = None) -> tuple[list[PastRun], dict[str, str]]:
-    """All runs of a folder, the newest first, and of those that can't be read what is wrong, by name."""
+    """Return all runs of a folder, newest first, and the errors of unreadable ones by name."""
     runs, broken = [], {}
     for journal in (root or runs_root()).glob("*/journal.jsonl"):
         try:
@@ -84,10 +89,10 @@ def past_runs(root: Path | None = None) -> tuple[list[PastRun], dict[str, str]]:
 
 
 def find_past_run(name: str, root: Path | None = None) -> Run:
-    """A run by its folder, its name, or a part of the name that no other has.
+    """Return a run by its folder, its name, or a part of the name that fits no other.
 
     Raises:
-        UsageError: there is none, or several.
+        UsageError: none or several fit.
     """
     if (Path(name) / "journal.jsonl").is_file():
         return Run(Path(name))
@@ -96,15 +101,15 @@ def find_past_run(name: str, root: Path | None = None) -> Run:
     if len(fitting) == 1:
         return Run(folders[fitting[0]])
     if fitting:
-        raise UsageError(f"run {name} fits several: {few(fitting)}; name one")
-    raise UsageError(f"no run {name} in {root or runs_root()}; bench runs lists them")
+        raise UsageError(f"run {name} fits several: {few(fitting)}; name one", code="ambiguous_run")
+    raise UsageError(f"no run {name} in {root or runs_root()}; bench runs lists them", code="unknown_run")
 
 
 def run_latencies(run: Run) -> tuple[PastRun, list[PastLatency]]:
-    """A run and what its journal says of its models, the fastest first.
+    """Return a run and the latencies of its models from its journal, fastest first.
 
     Raises:
-        InvalidArtifactError: it is damaged, or holds no samples.
+        InvalidArtifactError: it is damaged, or has no samples.
     """
     records = read_log(run.journal)
     header = records[0]
@@ -131,7 +136,8 @@ def _past_run(run: Run) -> PastRun:
     header = parse_record(documents[0]) if documents else None
     if not isinstance(header, Header):
         raise InvalidArtifactError(
-            f"{run.journal} does not begin with a header; it is not a journal of `bench`"
+            f"{run.journal} does not begin with a header; it is not a journal of bench",
+            code="invalid_journal",
         )
     ends = Counter(bool(document.get("kept")) for document in documents if document.get("kind") == "end")
     identity, name = header.identity, run.folder.resolve().name

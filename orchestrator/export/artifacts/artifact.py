@@ -233,7 +233,7 @@ class ArtifactCache:
         )
         if not intact:
             return None
-        # `bench cache --trim` removes what was not used for longest; a cache that is shared may be read-only
+        # `bench doctor cache --keep` removes what was not used for longest; a cache that is shared may be read-only
         with contextlib.suppress(OSError):
             os.utime(entry)
         return artifact

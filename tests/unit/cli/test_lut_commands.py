@@ -46,38 +46,66 @@ def refused(done, exit_code, *words):
     assert all(word in last for word in words), last
 
 
-def test_the_list_says_which_version_a_name_means(luts, name):
+def test_the_list_marks_the_version_that_a_name_means(luts, name):
     done = bench("lut", "list", "--json")
-    assert [(row["taken"], row["broken"]) for row in own(done.stdout, name)] == [("best", None), (None, None)]
-    assert "warning: " + name in done.stderr
-    assert "MAPE 3.10 % on 2 held-out networks" in done.stderr
-    answer("lut", "pin", f"{name}/v2")
-    assert [row["taken"] for row in own(answer("lut", "list", "--json"), name)] == [None, "pinned"]
+    first, second = own(done.stdout, name)
+    assert (first["current"], second["current"]) == (None, "newest")
+    assert (first["worse_than"], second["worse_than"]) == (None, f"{name}/v1")
+    assert f"bench lut pin {name}/v1" in answer("lut", "list")
+    answer("lut", "pin", f"{name}@v1")
+    assert [row["current"] for row in own(answer("lut", "list", "--json"), name)] == ["pinned", None]
 
 
-def test_a_name_s_warning_goes_to_stderr(name):
-    done = bench("lut", "show", name, "--json")
-    assert json.loads(done.stdout)["lut"] == f"{name}/v1"
-    assert done.stderr.startswith(f"warning: {name}: v1 is taken: v2 is newer and is poorer")
+def test_luts_by_latency_are_compared_within_a_space_and_reference(luts, name):
+    lut = luts.load(f"{name}/v1")
+    for device, times, reference in (
+        ("slow", 4.0, "reference"),
+        ("fast", 0.5, "reference"),
+        ("odd", 9.0, "other"),
+    ):
+        info = lut.meta.device.model_copy(update={"name": device})
+        ms = times * lut.meta.reference_ms
+        luts.write(lut_with(lut, device=info, reference_ms=ms, reference_id=reference))
+    rows = json.loads(answer("lut", "list", "--sort", "latency", "--json"))
+    rows = [row for row in rows if row["lut"].split("/")[0] in ("phone", "slow", "fast", "odd")]
+    assert [(row["lut"].split("/")[0], row["times_fastest"]) for row in rows] == [
+        ("odd", 1.0),
+        ("fast", 1.0),
+        ("phone", 2.0),
+        ("slow", 8.0),
+    ]
+    assert "x fastest" in answer("lut", "list", "--sort", "latency")
 
 
-def test_a_version_is_pinned_and_the_pin_forgotten(name):
-    assert answer("lut", "pin", f"{name}/v2") == f"{name}/v2 is pinned\n"
-    assert json.loads(answer("lut", "show", name, "--json"))["lut"] == f"{name}/v2"
-    assert answer("lut", "pin", "--off", name) == f"{name}/v1 is what {name} means now; nothing is pinned\n"
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (("lut", "board", "s3://luts"), "bench lut list --sort latency"),
+        (("native",), "bench doctor native"),
+        (("cache", "--trim", "0"), "bench doctor cache"),
+    ],
+)
+def test_former_commands_name_the_new_one(old, new):
+    refused(bench(*old), 2, new)
+
+
+def test_a_version_is_pinned_and_the_pin_removed(name):
+    assert answer("lut", "pin", f"{name}/v1") == f"{name}/v1 is pinned\n"
     assert json.loads(answer("lut", "show", name, "--json"))["lut"] == f"{name}/v1"
+    assert answer("lut", "pin", "--off", name) == f"{name} means {name}/v2; nothing is pinned\n"
+    assert json.loads(answer("lut", "show", name, "--json"))["lut"] == f"{name}/v2"
 
 
-def test_a_pin_on_what_is_gone_can_be_taken_off(luts, name):
+def test_a_pin_on_a_missing_version_can_be_removed(luts, name):
     (luts.roots[0] / name / "pinned.txt").write_text("v9\n")
-    refused(bench("lut", "show", name), 6, "v9 is pinned, but not there", "bench lut pin --off")
+    refused(bench("lut", "show", name), 6, "pinned but missing", "bench lut pin --off")
     answer("lut", "pin", "--off", name)
     answer("lut", "show", name)
 
 
 def test_a_version_is_removed_by_its_whole_name_alone(luts, name):
-    refused(bench("lut", "remove", name, "--yes"), 2, f"{name} means {name}/v1", "whole name")
-    refused(bench("lut", "remove", f"{name}/v2"), 2, "for good", "add --yes")
+    refused(bench("lut", "remove", name, "--yes"), 2, f"{name} means {name}/v2", "whole name")
+    refused(bench("lut", "remove", f"{name}/v2"), 2, "would be deleted", "add --yes")
     assert len(own(answer("lut", "list", "--json"), name)) == 2
     assert answer("lut", "remove", f"{name}/v2", "--yes") == f"{name}/v2 is removed\n"
     folder = luts.roots[0] / name / "v1"
@@ -158,7 +186,7 @@ def test_luts_by_kind_and_by_rank(three):
     assert "mvit.layer(" not in kinds
     ranks = answer("lut", "diff", phone, slow, "--by", "rank")
     assert "slow rank" in ranks.splitlines()[0]
-    assert "ranks: all alike" in ranks
+    assert "ranks: all equal" in ranks
     assert "not in all others: " in ranks
 
 
@@ -174,7 +202,7 @@ def test_a_diff_as_csv(three, tmp_path):
 
 def test_luts_that_can_t_be_compared(three):
     refused(bench("lut", "diff", three[0]), 2, "two or more")
-    refused(bench("lut", "diff", three[0], three[0]), 2, "named twice")
+    refused(bench("lut", "diff", three[0], three[0]), 2, "given twice")
     foreign = "linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1"
     refused(bench("lut", "diff", three[0], foreign), 2, "no block is in all of them", "of autovit-xxs")
 

@@ -21,10 +21,10 @@ def test_sources_and_those_that_were_dropped_are_named(tmp_path) -> None:
     lines = provenance(learned)
     assert lines["learned from"] == f"pixel/toy/{FAST}/v1 ({kept[0].digest[:12]}, measured)"
     assert lines["dropped"].startswith("wrong contradicts the measurements, which are e^")
-    assert lines["measured here"].endswith("% of what other LUTs leave open, on average over entries")
+    assert lines["measured here"].endswith("% of the uncertainty that other LUTs leave, mean over entries")
     assert "from the posterior, calibrated" in lines["predictions"]
     assert "learned from" not in provenance(lut)
     meta = learned.meta.model_copy(update={"dropped_sources": {"wrong": -0.4}})
     assert provenance(dataclasses.replace(learned, meta=meta))["dropped"] == (
-        "wrong is hardly told from chance: the measurements are e^0.4 times likelier with it"
+        "wrong has no clear support: the measurements are only e^0.4 times likelier with it"
     )

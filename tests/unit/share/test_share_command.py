@@ -73,6 +73,6 @@ def test_bad_places_and_names_end_in_one_line(refs, there, tmp_path):
 
 def test_a_folder_that_is_not_there_is_named_instead_of_searched(tmp_path):
     gone = tmp_path / "plcae"
-    for command in (("search", gone), ("pull", gone, "host"), ("board", gone)):
+    for command in (("search", gone), ("pull", gone, "host")):
         refused(bench("lut", *command), 2, f"{gone}: no such folder")
     assert not gone.exists()

@@ -2,10 +2,7 @@
 
 import random
 
-import pytest
-
 from luts.estimate.statistics import mape
-from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.devices.simulated import scenario_of
 from orchestrator.simulate.device import GroundTruth, Scenario
@@ -13,6 +10,7 @@ from orchestrator.tasks.adapt import adapt
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile
 from search.spaces import get_space
+from tests.support.errors import raises
 from tests.support.simulated_profiles import alike
 
 
@@ -50,5 +48,5 @@ def test_five_networks_make_another_devices_lut_ones_own(tmp_path, monkeypatch) 
     true_ms = [truth.latency_ms(arch.keys()) for arch in drawn]
     errors = [mape(true_ms, [lut.predict(arch).ms for arch in drawn]) for lut in (adapted.lut, scratch.lut)]
     assert errors[0] < 0.7 * errors[1]
-    with pytest.raises(UsageError, match="-n 2: 3 networks are the fewest"):
+    with raises("too_few_networks"):
         adapt("simulated-alike1", other, 2, store=store)

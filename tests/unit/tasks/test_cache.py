@@ -87,11 +87,11 @@ def test_what_can_not_be_removed_is_told(root, monkeypatch) -> None:
 
 
 def test_the_command_shows_and_trims(root) -> None:
-    shown = bench("cache").stdout
+    shown = bench("doctor", "cache").stdout
     assert "0.0 MB in caches" in shown
     assert str(root / "cache/models") in shown
-    trimmed = bench("cache", "--trim", "0", "--json")
+    trimmed = bench("doctor", "cache", "--keep", "0", "--json")
     assert trimmed.stderr.splitlines() == ["3 removed, 0.0 MB"]
     assert [row["entries"] for row in json.loads(trimmed.stdout)] == [0, 0, 0, 0]
-    refused = bench("cache", "--trim", "much")
-    assert (refused.returncode, "--trim 'much': expected a size such as 10KB" in refused.stderr) == (2, True)
+    refused = bench("doctor", "cache", "--keep", "much")
+    assert (refused.returncode, "--keep 'much': expected a size such as 10KB" in refused.stderr) == (2, True)

@@ -8,6 +8,7 @@ from luts.format.errors import UsageError
 from orchestrator.tasks.phones import Phone, searchable
 from orchestrator.tasks.predict import predict
 from search.spaces import get_arch, get_space
+from tests.support.errors import raises
 from tests.support.winner_world import SPACE, make_lut
 
 ARCH = SPACE.sample(random.Random(0))
@@ -23,19 +24,15 @@ def test_networks_are_priced_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("network", "said"),
+    ("network", "code"),
     [
-        (
-            get_arch("autovit-xxs-paper"),
-            r"a is of the space autovit-xxs, the LUT of autovit-nano; use a LUT of autovit-xxs",
-        ),
-        ("timm:resnet18", r"timm:resnet18 is not made of blocks .*; measure it with bench measure"),
-        ("ceit-t", r"ceit-t is a published network, of no search space.*; measure it with bench measure"),
-        ("autovit-xsx-paper", r"unknown network 'autovit-xsx-paper'; did you mean autovit-xs-paper"),
+        (get_arch("autovit-xxs-paper"), "wrong_space"),
+        ("timm:resnet18", "not_priceable"),
+        ("ceit-t", "not_priceable"),
     ],
 )
-def test_what_cannot_be_priced_says_why(network, said):
-    with pytest.raises(UsageError, match=said):
+def test_an_error_says_why_a_network_has_no_price(network, code):
+    with raises(code):
         predict(make_lut(), network if isinstance(network, str) else {"a": network})
 
 
@@ -69,8 +66,7 @@ def test_another_resolution_is_told_from_another_space():
     entries = tuple(lut.entries[0].model_copy(update={"key": key}) for key in sorted(keys))
     meta = lut.meta.model_copy(update={"space": xxs.name, "space_hash": xxs.digest})
     of_two = type(lut)(meta, entries, lut.models, lut.samples)
-    said = "takes 224 px, the LUT covers 192, 256 px; profile with --resolution 224, or predict with --resolution"
-    with pytest.raises(UsageError, match=said):
+    with raises("wrong_resolution"):
         predict(of_two, {"a": arch})
 
 

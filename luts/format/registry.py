@@ -81,6 +81,7 @@ class Registry(Generic[Item]):
         return tuple(self.items)
 
     def __contains__(self, name: str) -> bool:
+        """Whether an item has this name."""
         return name in self.names()
 
 

@@ -28,7 +28,16 @@ from luts.estimate.design import (
 )
 from luts.format.errors import UsageError
 from luts.format.schema import KeyFeatures
-from orchestrator.plan.plan import Plan, PlanModel, Removals, Role, features_of, features_of_plan, model_id
+from orchestrator.plan.plan import (
+    Plan,
+    PlanModel,
+    Removals,
+    Role,
+    features_of,
+    features_of_plan,
+    model_id,
+    planning_features,
+)
 from search.blocks import parse_key
 from search.spaces import Arch, Space, get_space, list_archs
 from search.spaces.registry import arch_from_json
@@ -114,6 +123,7 @@ def posterior_given(
     typical: Sequence[Sequence[str]],
 ) -> Posterior:
     """The posterior once models with these blocks are measured; `typical` networks give the prior its size."""
+    features = planning_features(features)
     if expectation.sources:
         posterior = prior_from_sources(features, expectation.sources, typical)
     else:

@@ -13,7 +13,7 @@ from luts.classifiers import with_classifiers
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, classes_of
-from search.blocks import BlockSpec, parse_keys
+from search.blocks import BlockSpec, MBConv, parse_key, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
 from search.spaces import get_space
 from search.spaces.registry import arch_from_json
@@ -96,6 +96,23 @@ def features_of(specs: Sequence[BlockSpec]) -> dict[str, KeyFeatures]:
         )
         for spec in specs
     }
+
+
+def planning_features(features: Mapping[str, KeyFeatures]) -> dict[str, KeyFeatures]:
+    """Return the features by which models are chosen, so that a measurement of any version gets its plan again.
+
+    Plans are a function of these features. Versions before counted two maps instead of three for the addition of an
+    inverted residual; plans still do, LUTs do not.
+    """
+    planned = dict(features)
+    for key, feature in features.items():
+        if not key.startswith(("mbconv(", "mbconv.relu(")):
+            continue
+        block = parse_key(key)
+        if isinstance(block, MBConv) and block.residual:
+            traffic_bytes = feature.traffic_bytes - block.out_elements * BYTES_PER_ELEMENT
+            planned[key] = feature.model_copy(update={"traffic_bytes": traffic_bytes})
+    return planned
 
 
 @dataclass(frozen=True)

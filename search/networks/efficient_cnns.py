@@ -1,4 +1,4 @@
-"""ShuffleNetV2's unit (Ma et al. 2018, figure 3 c and d)."""
+"""Modules of ShuffleNetV2 (Ma et al. 2018) and ESPNetv2 (Mehta et al. 2019)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from search.blocks import BlockSpec
 from search.blocks.efficient_cnns import (
@@ -26,7 +27,7 @@ from search.networks.network import module_around, module_of
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """(B, C, H, W) to the same shape: channel g * C / groups + i goes to i * groups + g.
+    """Move channel g * C / groups + i of (B, C, H, W) to i * groups + g.
 
     One permutation to channels last, the order in which XNNPACK keeps maps.
     """
@@ -39,6 +40,7 @@ class ShuffleUnitModule(nn.Module):
     """Two branches, concatenated and shuffled; at stride 1 the left one is half of the map as it is."""
 
     def __init__(self, spec: ShuffleUnit):
+        """Create the layers of the block."""
         super().__init__()
         self.splits, self.branch = spec.splits, spec.half
         inputs, half, stride = spec.inputs, spec.half, spec.stride
@@ -53,6 +55,7 @@ class ShuffleUnitModule(nn.Module):
             ConvBnAct(half, half, act=nn.ReLU()),
         )
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         if self.splits:
             left, right = x[:, : self.branch], self.right(x[:, self.branch :])
@@ -62,7 +65,7 @@ class ShuffleUnitModule(nn.Module):
 
 
 def stem(spec: ShuffleStem) -> nn.Sequential:
-    """(B, inputs, H, W) -> (B, outputs, H / 4, W / 4): convolution with BN and ReLU, pool."""
+    """Create the stem: (B, inputs, H, W) -> (B, outputs, H / 4, W / 4)."""
     conv = ConvBnAct(spec.inputs, spec.outputs, spec.kernel, 2, act=nn.ReLU())
     return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
 
@@ -73,22 +76,26 @@ module_of.register(ShuffleHead, lambda spec: Classifier(spec.inputs, spec.classe
 
 
 def conv_prelu(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvBnAct:
-    """Convolution, BN, and PReLU with a slope a channel."""
+    """Create convolution, BN, and PReLU with one slope a channel."""
     return ConvBnAct(inputs, outputs, kernel, stride, groups, nn.PReLU(outputs))
 
 
 def halve(x: Tensor) -> Tensor:
-    """3x3 mean of stride 2, the zeros around the map counted.
+    """Average 3x3 windows at stride 2, counting the zeros around the map.
 
-    Padded first, because XNNPACK's pool counts no zeros.
+    The map is padded first, because XNNPACK's pool counts no zeros.
     """
     return F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)
 
 
 class Pyramid(nn.Module):
-    """Reduce, dilated depthwise convolutions with hierarchical feature fusion, expand; no activation at the end."""
+    """Reduce, dilated depthwise convolutions with hierarchical fusion, expand; no last activation.
+
+    (B, inputs, H, W) -> (B, outputs, H / stride, W / stride).
+    """
 
     def __init__(self, inputs: int, outputs: int, largest_dilation: int, stride: int = 1):
+        """Create the pyramid; `largest_dilation` limits the dilations of its branches."""
         super().__init__()
         reduced = outputs // BRANCHES
         self.reduce = conv_prelu(inputs, reduced, groups=BRANCHES)
@@ -99,6 +106,7 @@ class Pyramid(nn.Module):
         self.fused = nn.Sequential(nn.BatchNorm2d(outputs), nn.PReLU(outputs))
         self.expand = ConvBnAct(outputs, outputs, groups=BRANCHES, act=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x)
         first, *others = self.branches
@@ -110,22 +118,25 @@ class Pyramid(nn.Module):
 
 
 class EespModule(nn.Module):
-    """A pyramid of stride 1 with a residual, and PReLU."""
+    """A pyramid of stride 1 with a residual, and PReLU: (B, C, H, W) to the same shape."""
 
     def __init__(self, channels: int, largest_dilation: int):
+        """Create the pyramid and PReLU."""
         super().__init__()
         self.pyramid = Pyramid(channels, channels, largest_dilation)
         self.act = nn.PReLU(channels)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.act(self.pyramid(x) + x)
         return out
 
 
 class StridedEesp(nn.Module):
-    """The pooled map and a pyramid of stride 2 side by side, plus the image's features if given; PReLU."""
+    """The pooled map and a pyramid of stride 2, concatenated, plus the image's features if given; PReLU."""
 
     def __init__(self, inputs: int, outputs: int, largest_dilation: int, image_channels: int):
+        """Create the unit; with `image_channels` = 0 it does not read the image."""
         super().__init__()
         self.pyramid = Pyramid(inputs, outputs - inputs, largest_dilation, stride=2)
         if image_channels:
@@ -136,7 +147,7 @@ class StridedEesp(nn.Module):
         self.act = nn.PReLU(outputs)
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
-        """(B, C, H, W) and the image at (H/2, W/2) -> (B, C', H/2, W/2)."""
+        """Return (B, C', H/2, W/2) for a map (B, C, H, W) and the image at (H/2, W/2)."""
         y = torch.cat((halve(x), self.pyramid(x)), 1)
         if image is not None:
             y = y + self.reinforce(image)
@@ -145,9 +156,10 @@ class StridedEesp(nn.Module):
 
 
 class EspTrunkModule(nn.Module):
-    """(B, 3, H, W) -> (B, 8 c, H/32, W/32); a unit inside runs after the strided unit that gives its size."""
+    """(B, 3, H, W) -> (B, 8 c, H/32, W/32); an enclosed unit runs after the strided unit of its size."""
 
     def __init__(self, spec: EspTrunk, layers: Sequence[BlockSpec]):
+        """Create the trunk and the enclosed units."""
         super().__init__()
         self.stem = conv_prelu(spec.inputs, spec.stem, 3, 2)
         before = (spec.stem, *spec.widths[:-1])
@@ -163,6 +175,7 @@ class EspTrunkModule(nn.Module):
             for width in spec.widths
         ]
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         image, x = halve(x), self.stem(x)
         for level, strided in enumerate(self.strided):
@@ -175,7 +188,7 @@ class EspTrunkModule(nn.Module):
 
 
 def head(spec: EspHead) -> nn.Sequential:
-    """(B, C, H, W) -> (B, classes): depthwise 3x3, grouped 1x1, classifier."""
+    """Create the head: depthwise 3x3, grouped 1x1, classifier; (B, C, H, W) -> (B, classes)."""
     return nn.Sequential(
         conv_prelu(spec.inputs, spec.inputs, 3, groups=spec.inputs),
         conv_prelu(spec.inputs, spec.middle, groups=BRANCHES),

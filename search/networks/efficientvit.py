@@ -1,7 +1,7 @@
 """Modules of EfficientViT (Liu et al. 2023), written so that they lower into one XNNPACK delegate.
 
-Query, key and value of a head are convolutions of their own, which run on slices of a supernet's weights. Attention
-is two rank-3 `bmm` over tokens with channels last; windows are cut and put back within rank 4.
+Query, key and value of a head are convolutions of their own, which run on slices of a supernet's weights.
+Attention is two rank-3 `bmm` over tokens with channels last; windows are cut and joined within rank 4.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
 from search.networks.layers import ConvBnAct, Residual, WeightValue
@@ -19,7 +20,7 @@ from search.networks.network import module_of
 
 
 def overlap_stem(spec: OverlapStem) -> nn.Sequential:
-    """3x3 convolutions of stride 2 with BN from each width to the next, ReLU between them."""
+    """Create 3x3 convolutions of stride 2 with BN from each width to the next, ReLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(spec.widths):
         layers += [ConvBnAct(inputs, outputs, 3, 2, act=False), nn.ReLU()]
@@ -27,7 +28,7 @@ def overlap_stem(spec: OverlapStem) -> nn.Sequential:
 
 
 def ffn_block(channels: int, hidden: int) -> nn.Sequential:
-    """(B, C, H, W) to the same: depthwise 3x3, then two 1x1 with ReLU between them; each with a residual."""
+    """Create depthwise 3x3, then two 1x1 with ReLU between them, each with a residual; same shape."""
     mix: OrderedDict[str, nn.Module] = OrderedDict(
         conv=ConvBnAct(channels, channels, 3, groups=channels, act=False)
     )
@@ -35,7 +36,7 @@ def ffn_block(channels: int, hidden: int) -> nn.Sequential:
 
 
 def feed_forward(channels: int, hidden: int) -> nn.Sequential:
-    """(B, C, H, W) to the same: the FFN block without token interaction."""
+    """Create the FFN block without token interaction: (B, C, H, W) to the same shape."""
     return nn.Sequential(OrderedDict(feed=_feed(channels, hidden)))
 
 
@@ -52,6 +53,7 @@ class PatchMerge(nn.Module):
     """(B, inputs, H, W) -> (B, outputs, ceil(H / 2), ceil(W / 2))."""
 
     def __init__(self, inputs: int, middle: int, squeezed: int, outputs: int):
+        """Create the layers; `squeezed` channels in squeeze and excitation."""
         super().__init__()
         self.expand = ConvBnAct(inputs, middle, act=False)
         self.depthwise = ConvBnAct(middle, middle, 3, 2, groups=middle, act=False)
@@ -60,6 +62,7 @@ class PatchMerge(nn.Module):
         self.project = ConvBnAct(middle, outputs, act=False)
         self.act = nn.ReLU()
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.depthwise(self.act(self.expand(x))))
         gate = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()
@@ -71,9 +74,11 @@ class NormClassifier(nn.Module):
     """Global average pool, BN, linear classifier: (B, C, H, W) -> (B, classes)."""
 
     def __init__(self, inputs: int, classes: int):
+        """Create BN and the linear layer."""
         super().__init__()
         self.fc = nn.Sequential(OrderedDict(bn=nn.BatchNorm1d(inputs), linear=nn.Linear(inputs, classes)))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(x.mean((2, 3), keepdim=True).flatten(1))
         return logits
@@ -86,11 +91,13 @@ class DistanceBias(WeightValue):
     """
 
     def __init__(self, side: int):
+        """Create the table for windows of `side` pixels."""
         super().__init__()
         self.side = side
         self.table = nn.Parameter(torch.empty(side * side))
         nn.init.trunc_normal_(self.table, std=0.02)
 
+    @override
     def forward(self) -> Tensor:
         along = torch.arange(self.side, device=self.table.device)
         apart = (along[:, None] - along[None, :]).abs()
@@ -101,10 +108,11 @@ class DistanceBias(WeightValue):
 class CascadeHead(nn.Module):
     """One head: (B, split, side, side) -> (B, v, side, side), attention over the N = side^2 pixels.
 
-    A kernel of 0 means that no convolution goes over the query.
+    A kernel of 0 means no convolution over the query.
     """
 
     def __init__(self, split: int, qk_dim: int, v_dim: int, kernel: int, side: int):
+        """Create the head's projections, bias and depthwise convolution."""
         super().__init__()
         self.bias = DistanceBias(side)
         self.q = ConvBnAct(split, qk_dim, act=False)
@@ -112,6 +120,7 @@ class CascadeHead(nn.Module):
         self.v = ConvBnAct(split, v_dim, act=False)
         self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim, act=False) if kernel else nn.Identity()
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         q, k, v = _tokens(self.mix(self.q(x))), _tokens(self.k(x)), _tokens(self.v(x))
@@ -124,6 +133,7 @@ class CascadedAttention(nn.Module):
     """(B, C, H, W) to the same: cascaded group attention within windows, and a residual."""
 
     def __init__(self, spec: CascadedGroupAttention):
+        """Create the heads and the projection."""
         super().__init__()
         self.side = spec.side
         self.splits = spec.splits
@@ -133,6 +143,7 @@ class CascadedAttention(nn.Module):
         )
         self.proj = nn.Sequential(nn.ReLU(), ConvBnAct(spec.heads * spec.v_dim, spec.channels, act=False))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         if height == self.side and width == self.side:
@@ -154,7 +165,7 @@ class CascadedAttention(nn.Module):
 
 
 def cut_windows(x: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) -> (B * windows, C, side, side); a map that doesn't divide is zero-padded."""
+    """Cut (B, C, H, W) into (B * windows, C, side, side); a map that does not divide is zero-padded."""
     height, width = x.shape[2:]
     if height % side or width % side:
         x = F.pad(x, (0, -width % side, 0, -height % side))
@@ -166,7 +177,7 @@ def cut_windows(x: Tensor, side: int) -> Tensor:
 
 
 def join_windows(x: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Inverse of `cut_windows`; what was padded is cut off."""
+    """Join windows to maps (B, C, height, width) without padding; the inverse of `cut_windows`."""
     channels, side = x.shape[1], x.shape[2]
     rows, columns = -(-height // side), -(-width // side)
     x = x.permute(0, 2, 3, 1).reshape(batch * rows, columns, side, side * channels)
@@ -181,7 +192,7 @@ def _tokens(x: Tensor) -> Tensor:
 
 
 def _add_common(part: Tensor, before: Tensor) -> Tensor:
-    """`part` with `before` added to the channels that both have."""
+    """Add `before` to the channels of `part` that both have."""
     own, given = part.shape[1], before.shape[1]
     if given > own:
         before = before[:, :own]

@@ -1,4 +1,9 @@
-"""Layers that blocks are made of, in the combinations that the papers' figures draw."""
+"""Layers that blocks are made of, attention and tokens as XNNPACK takes them, and fusion for inference.
+
+Attention is two rank-3 `bmm`: 4-D matmul and `scaled_dot_product_attention` lower to expand and squeeze
+copies that XNNPACK does not take. Tokens and maps change with channels last, the order in which XNNPACK keeps
+maps.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import override
 
 
 class ConvBnAct(nn.Sequential):
@@ -26,6 +32,7 @@ class ConvBnAct(nn.Sequential):
         groups: int = 1,
         act: bool | nn.Module = True,
     ):
+        """Create the layers; `act` may be a module."""
         super().__init__()
         self.add_module(
             "conv", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -38,13 +45,15 @@ class ConvBnAct(nn.Sequential):
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of each pixel: (B, C, H, W) to the same."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Residual(nn.Sequential):
-    """Its parts one after the other, and the input added to what they give."""
+    """Modules in sequence, and the input added to their output."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         y = x
         for part in self:
@@ -53,57 +62,61 @@ class Residual(nn.Sequential):
 
 
 class Classifier(nn.Module):
-    """Global average pool and linear classifier; before them a 1x1 convolution to `middle` channels, if given."""
+    """Global average pool and linear classifier: (B, C, H, W) -> (B, classes)."""
 
     def __init__(self, inputs: int, classes: int, middle: int | None = None, act: bool | nn.Module = True):
+        """Create the classifier, with a 1x1 convolution to `middle` channels first if given."""
         super().__init__()
         self.conv = ConvBnAct(inputs, middle, act=act) if middle else nn.Identity()
         self.fc = nn.Linear(middle or inputs, classes)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.conv(x).mean((2, 3), keepdim=True).flatten(1))
         return logits
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C)."""
+    """Return maps (B, C, H, W) as tokens (B, H * W, C)."""
     batch, channels, height, width = x.shape
     return x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
 
 
 def to_map(x: Tensor, height: int) -> Tensor:
-    """(B, H * W, C) -> (B, C, H, W)."""
+    """Return tokens (B, H * W, C) as maps (B, C, H, W)."""
     batch, tokens, channels = x.shape
     return x.reshape(batch, height, tokens // height, channels).permute(0, 3, 1, 2)
 
 
 class WeightValue(nn.Module, ABC):
-    """A module without an input: a value that is made of its parameters alone."""
+    """A module without an input: a value computed from its parameters alone."""
 
     @abstractmethod
     def forward(self) -> Tensor:
-        """The value."""
+        """Return the value."""
 
 
 class Constant(WeightValue):
-    """A value that was computed from weights."""
+    """A constant computed from weights."""
 
     value: Tensor
 
     def __init__(self, value: Tensor):
+        """Store the value as a buffer."""
         super().__init__()
         self.register_buffer("value", value.contiguous())
 
+    @override
     def forward(self) -> Tensor:
         return self.value
 
 
 def fuse_for_inference(module: nn.Module) -> nn.Module:
-    """A copy of an eval-mode module that computes the same (to rounding) with fewer operations.
+    """Return a copy of an eval-mode module that computes the same (to rounding) with fewer operations.
 
-    In an `nn.Sequential`, BN goes into the convolution right before it, else into the linear layer right after it;
-    each `WeightValue` becomes a constant. Only exactly these classes are touched: a subclass may do more in its
-    forward. BN that has no such neighbour stays.
+    In an `nn.Sequential`, BN is fused into the convolution before it, else into the linear layer after it;
+    each `WeightValue` becomes a constant. Only exactly these classes change: a subclass may do more in its
+    forward. BN without such a neighbour stays.
     """
     module = copy.deepcopy(module)
     for part in module.modules():
@@ -130,7 +143,7 @@ def _fuse_pairs(chain: nn.Sequential) -> None:
 
 @torch.no_grad()
 def fuse_bn_linear(norm: nn.BatchNorm1d, linear: nn.Linear) -> nn.Linear:
-    """One linear layer for `linear(norm(x))`: W (s x + t) + b = (W s) x + (W t + b)."""
+    """Return one linear layer for `linear(norm(x))`: W (s x + t) + b = (W s) x + (W t + b)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
@@ -146,7 +159,7 @@ def fuse_bn_linear(norm: nn.BatchNorm1d, linear: nn.Linear) -> nn.Linear:
 
 
 def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """(B, N, parts * heads * head_dim) -> `parts` times (B * heads, N, head_dim)."""
+    """Split (B, N, parts * heads * head_dim) into `parts` tensors (B * heads, N, head_dim)."""
     batch, tokens, channels = x.shape
     head_dim = channels // (parts * heads)
     x = x.reshape(batch, tokens, parts * heads, head_dim).transpose(1, 2)
@@ -159,14 +172,14 @@ def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
 
 
 def join_heads(x: Tensor, heads: int) -> Tensor:
-    """(B * heads, N, head_dim) -> (B, N, heads * head_dim)."""
+    """Join heads (B * heads, N, head_dim) to (B, N, heads * head_dim)."""
     _, tokens, head_dim = x.shape
     x = x.reshape(-1, heads, tokens, head_dim)
     return x.transpose(1, 2).reshape(-1, tokens, heads * head_dim)
 
 
 def attention_scores(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Softmax over the M keys of q k^T / sqrt(head_dim) + bias: (B * heads, N, M).
+    """Return softmax of q k^T / sqrt(head_dim) + bias over the M keys: (B * heads, N, M).
 
     Args:
         q: (B * heads, N, head_dim).
@@ -184,22 +197,32 @@ def attention_scores(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = Non
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Attention of what `split_heads` gave: (B, N, heads * head_dim)."""
+    """Return attention (B, N, heads * head_dim) of the tensors of `split_heads`."""
     return join_heads(torch.bmm(attention_scores(q, k, heads, bias), v), heads)
 
 
 def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """(B, N, 3 * heads * head_dim) -> (B, N, heads * head_dim): softmax(q k^T / sqrt(head_dim) + bias) v."""
+    """Return softmax(q k^T / sqrt(head_dim) + bias) v, of shape (B, N, heads * head_dim).
+
+    Args:
+        qkv: (B, N, 3 * heads * head_dim).
+        heads: Number of heads.
+        bias: Broadcast over (B, heads, N, N).
+    """
     q, k, v = split_heads(qkv, 3, heads)
     return attend(q, k, v, heads, bias)
 
 
 class RelativeBias(WeightValue):
-    """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window."""
+    """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window.
+
+    () -> (1, heads, window^2, window^2).
+    """
 
     index: Tensor
 
     def __init__(self, window: int, heads: int):
+        """Create the table for windows of `window` pixels a side."""
         super().__init__()
         self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.table, std=0.02)

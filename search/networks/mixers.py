@@ -1,10 +1,11 @@
-"""Mixers whose cost grows with a product of tokens: all with all, inside windows, or with fewer keys."""
+"""Modules of token mixers: (B, C, H, W) to the same shape."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from search.blocks import mixers as specs
 from search.networks.layers import RelativeBias, attend, attention, join_heads, split_heads, to_map, to_tokens
@@ -15,11 +16,13 @@ class MultiHeadAttention(nn.Module):
     """Self-attention of all tokens (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(self, channels: int, heads: int):
+        """Create the projections."""
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return to_map(self.proj(attention(self.qkv(to_tokens(x)), self.heads)), x.shape[2])
 
@@ -28,12 +31,14 @@ class WindowAttention(nn.Module):
     """Self-attention inside windows that do not overlap, with Swin's relative bias."""
 
     def __init__(self, channels: int, heads: int, window: int):
+        """Create the projections and the bias table."""
         super().__init__()
         self.heads, self.window = heads, window
         self.qkv = nn.Linear(channels, 3 * channels)
         self.bias = RelativeBias(window, heads)
         self.proj = nn.Linear(channels, channels)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         side, rows, columns = self.window, height // self.window, width // self.window
@@ -45,9 +50,10 @@ class WindowAttention(nn.Module):
 
 
 class SpatialReductionAttention(nn.Module):
-    """Queries of all tokens, keys and values of a map that a strided convolution made smaller (PVT)."""
+    """Queries of all tokens, keys and values of a map reduced by a strided convolution (PVT)."""
 
     def __init__(self, channels: int, heads: int, reduction: int):
+        """Create the projections and the reduction by `reduction` pixels a side."""
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(channels, channels)
@@ -56,6 +62,7 @@ class SpatialReductionAttention(nn.Module):
         self.sr = nn.Conv2d(channels, channels, reduction, reduction)
         self.norm = nn.LayerNorm(channels)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         (q,) = split_heads(self.q(to_tokens(x)), 1, self.heads)
         k, v = split_heads(self.kv(self.norm(to_tokens(self.sr(x)))), 2, self.heads)
@@ -73,19 +80,21 @@ module_of.register(
 
 
 class PoolMixer(nn.Module):
-    """PoolFormer (Yu et al. 2022, equation 4): average over a neighbourhood, without what it is the average at."""
+    """PoolFormer (Yu et al. 2022, equation 4): average over a neighbourhood minus the pixel."""
 
     def __init__(self, kernel: int):
+        """Create the pool."""
         super().__init__()
         self.pool = nn.AvgPool2d(kernel, stride=1, padding=kernel // 2, count_include_pad=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         mixed: Tensor = self.pool(x) - x
         return mixed
 
 
 class FourierFilter(nn.Module):
-    """GFNet's global filter (Rao et al. 2021, equation 4): 2-D DFT, a complex weight a frequency, inverse DFT.
+    """GFNet's global filter (Rao et al. 2021, equation 4): DFT, complex weights, inverse DFT.
 
     Mobile backends have neither complex numbers nor FFT, so the orthonormal DFT of each dimension is a real
     matrix product on real and imaginary parts side by side. A real map's spectrum is symmetric: as
@@ -98,11 +107,12 @@ class FourierFilter(nn.Module):
     widths_back: Tensor
 
     def __init__(self, channels: int, side: int):
+        """Create the weights and the DFT matrices of maps of `side` pixels."""
         super().__init__()
         self.kept = kept = side // 2 + 1
         self.real = nn.Parameter(0.02 * torch.randn(channels, kept, side))
         self.imag = nn.Parameter(0.02 * torch.randn(channels, kept, side))
-        cos, sin = _waves(side)
+        cos, sin = _dft_matrices(side)
         both = torch.tensor([1.0 if k in (0, side / 2) else 2.0 for k in range(kept)])
         self._constant("widths", torch.cat((cos[:kept], -sin[:kept])))
         self._constant("heights", torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))))
@@ -112,6 +122,7 @@ class FourierFilter(nn.Module):
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value, persistent=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, _ = x.shape
         kept = self.kept
@@ -123,9 +134,11 @@ class FourierFilter(nn.Module):
         return F.linear(x.reshape(batch, channels, height, 2 * kept), self.widths_back)
 
 
-def _waves(side: int) -> tuple[Tensor, Tensor]:
-    """cos and sin (side, side) of 2 pi j k / side over sqrt(side): real part and minus the imaginary part of the
-    orthonormal DFT."""
+def _dft_matrices(side: int) -> tuple[Tensor, Tensor]:
+    """Return cos and sin (side, side) of 2 pi j k / side over sqrt(side).
+
+    They are the real and the negative imaginary part of the orthonormal DFT.
+    """
     place = torch.arange(side, dtype=torch.float64)
     angle = 2 * torch.pi * torch.outer(place, place) / side
     return (angle.cos() * side**-0.5).float(), (angle.sin() * side**-0.5).float()
@@ -135,10 +148,12 @@ class TokenMlp(nn.Module):
     """Token mixing of MLP-Mixer (Tolstikhin et al. 2021, equation 1): an MLP over tokens, shared by channels."""
 
     def __init__(self, tokens: int, hidden: int):
+        """Create both layers."""
         super().__init__()
         self.fc1 = nn.Linear(tokens, hidden)
         self.fc2 = nn.Linear(hidden, tokens)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         mixed: Tensor = self.fc2(F.gelu(self.fc1(x.flatten(2))))
         return mixed.reshape(x.shape)
@@ -150,18 +165,20 @@ module_of.register(specs.TokenMlp, lambda spec: TokenMlp(spec.tokens, spec.hidde
 
 
 NORM_EPS = 1e-12
-"""Smallest norm that is divided by, as in `torch.nn.functional.normalize`."""
+"""Smallest divisor, as in `torch.nn.functional.normalize`."""
 
 
 class SeparableAttention(nn.Module):
     """MobileViTv2 (Mehta & Rastegari 2022, section 3.1): one channel of scores weighs keys into a context."""
 
     def __init__(self, channels: int):
+        """Create the projections."""
         super().__init__()
         self.channels = channels
         self.qkv = nn.Conv2d(channels, 1 + 2 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         qkv = self.qkv(x)
@@ -181,6 +198,7 @@ class AdditiveAttention(nn.Module):
     ones: Tensor
 
     def __init__(self, channels: int):
+        """Create the projections."""
         super().__init__()
         self.scale = channels**-0.5
         self.to_query = nn.Linear(channels, channels)
@@ -191,9 +209,10 @@ class AdditiveAttention(nn.Module):
         self.register_buffer("ones", torch.ones(1, channels), persistent=False)
 
     def _normalised(self, x: Tensor) -> Tensor:
-        """Each token of unit length."""
+        """Return tokens of unit length."""
         return x / F.linear(x * x, self.ones).sqrt().clamp(min=NORM_EPS)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x)
         query = self._normalised(self.to_query(tokens))
@@ -204,8 +223,11 @@ class AdditiveAttention(nn.Module):
         return to_map(self.final(self.proj(context * key) + query), x.shape[2])
 
 
-def _features(x: Tensor) -> Tensor:
-    """elu(x) + 1, written without `elu`, which ExecuTorch's XNNPACK backend leaves outside of delegates."""
+def _map_features(x: Tensor) -> Tensor:
+    """Return elu(x) + 1.
+
+    Written without `elu`, which ExecuTorch's XNNPACK backend leaves outside of delegates.
+    """
     return x.relu() + x.clamp(max=0).exp()
 
 
@@ -215,15 +237,17 @@ class LinearAttention(nn.Module):
     ones: Tensor
 
     def __init__(self, channels: int, heads: int, tokens: int):
+        """Create the projections."""
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
         self.register_buffer("ones", torch.ones(1, tokens), persistent=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = split_heads(self.qkv(to_tokens(x)), 3, self.heads)
-        q, k = _features(q), _features(k).transpose(1, 2)
+        q, k = _map_features(q), _map_features(k).transpose(1, 2)
         mixed = torch.bmm(q, torch.bmm(k, v)) / torch.bmm(q, F.linear(k, self.ones))
         return to_map(self.proj(join_heads(mixed, self.heads)), x.shape[2])
 

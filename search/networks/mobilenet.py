@@ -1,4 +1,4 @@
-"""Modules of what MobileNets are made of: the first convolution, inverted residuals, classifiers."""
+"""Modules of MobileNets: the first convolution, inverted residuals, classifiers, with SiLU or ReLU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from search.networks.network import module_of
 
 
 def inverted_residual(spec: MBConv, act: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
-    """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride)); the expansion may be the identity."""
+    """Create an inverted residual: (B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride)).
+
+    The expansion may be the identity; `act` creates the activations.
+    """
     wide = spec.middle
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         expand=ConvBnAct(spec.inputs, wide, act=act()) if spec.expands else nn.Identity(),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from search.blocks import BlockSpec, MobileViTLayer, MobileViTShell
 from search.blocks.mobilevit import ResizingShell
@@ -19,7 +20,10 @@ from search.networks.network import module_around, module_of
 
 
 def unfold_patches(x: Tensor, patch: int) -> Tensor:
-    """(B, d, H, W) -> (P * B, N, d): P = patch^2 pixel positions, N patches; odd maps are zero-padded."""
+    """Unfold (B, d, H, W) into tokens (P * B, N, d): P = patch^2 pixel positions, N patches.
+
+    Maps of other sides than whole patches are zero-padded.
+    """
     batch, dim, height, width = x.shape
     if height % patch or width % patch:
         x = F.pad(x, (0, -width % patch, 0, -height % patch))
@@ -29,7 +33,7 @@ def unfold_patches(x: Tensor, patch: int) -> Tensor:
 
 
 def fold_patches(x: Tensor, patch: int, batch: int, height: int, width: int) -> Tensor:
-    """Inverse of `unfold_patches`; what was padded is cut off."""
+    """Fold tokens to maps (B, d, height, width) without padding; the inverse of `unfold_patches`."""
     dim = x.shape[2]
     rows, columns = -(-height // patch), -(-width // patch)
     x = x.reshape(patch, patch, batch * rows, columns, dim).permute(2, 0, 3, 1, 4)
@@ -38,9 +42,10 @@ def fold_patches(x: Tensor, patch: int, batch: int, height: int, width: int) -> 
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm attention and MLP, each with a residual."""
+    """Pre-norm attention and MLP, each with a residual: (P * B, N, d) to the same shape."""
 
     def __init__(self, spec: MobileViTLayer):
+        """Create the layers."""
         super().__init__()
         self.heads = spec.heads
         self.norm1 = nn.LayerNorm(spec.dim)
@@ -50,6 +55,7 @@ class TransformerLayer(nn.Module):
         self.fc1 = nn.Linear(spec.dim, spec.hidden)
         self.fc2 = nn.Linear(spec.hidden, spec.dim)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.proj(attention(self.qkv(self.norm1(x)), self.heads))
         out: Tensor = x + self.fc2(F.silu(self.fc1(self.norm2(x))))
@@ -57,9 +63,10 @@ class TransformerLayer(nn.Module):
 
 
 class MobileViTBlock(nn.Module):
-    """Local convolutions, transformer layers over unfolded patches, fusion with the input."""
+    """Local convolutions, transformer layers over unfolded patches, fusion with the input; same shape."""
 
     def __init__(self, shell: MobileViTShell, layers: Sequence[BlockSpec]):
+        """Create the shell and the modules of its layers."""
         super().__init__()
         self.patch = shell.patch
         self.local = ConvBnAct(shell.channels, shell.channels, 3)
@@ -69,30 +76,32 @@ class MobileViTBlock(nn.Module):
         self.from_tokens = ConvBnAct(shell.dim, shell.channels)
         self.fusion = ConvBnAct(2 * shell.channels, shell.channels, 3)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        mixed = self.mixed(self.to_tokens(self.local(x)))
+        mixed = self.mix(self.to_tokens(self.local(x)))
         fused: Tensor = self.fusion(torch.cat((x, self.from_tokens(mixed)), 1))
         return fused
 
-    def mixed(self, x: Tensor) -> Tensor:
-        """(B, d, H, W) to the same: the transformer layers over its patches."""
+    def mix(self, x: Tensor) -> Tensor:
+        """Run the transformer layers over the patches of (B, d, H, W)."""
         batch, _, height, width = x.shape
         tokens = self.norm(self.layers(unfold_patches(x, self.patch)))
         return fold_patches(tokens, self.patch, batch, height, width)
 
 
-class StretchedBlock(MobileViTBlock):
-    """A block whose map is stretched to whole patches before the layers and shrunk again behind them."""
+class ResizingBlock(MobileViTBlock):
+    """A block whose map is resized bilinearly to whole patches before the layers and back after them."""
 
-    def mixed(self, x: Tensor) -> Tensor:
+    @override
+    def mix(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
         whole = [-(-side // self.patch) * self.patch for side in size]
         if list(size) == whole:
-            return super().mixed(x)
-        stretched = F.interpolate(x, whole, mode="bilinear", align_corners=False)
-        return F.interpolate(super().mixed(stretched), size, mode="bilinear", align_corners=False)
+            return super().mix(x)
+        resized = F.interpolate(x, whole, mode="bilinear", align_corners=False)
+        return F.interpolate(super().mix(resized), size, mode="bilinear", align_corners=False)
 
 
 module_around.register(MobileViTShell, MobileViTBlock)
-module_around.register(ResizingShell, StretchedBlock)
+module_around.register(ResizingShell, ResizingBlock)
 module_of.register(MobileViTLayer, TransformerLayer)

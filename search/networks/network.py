@@ -41,7 +41,8 @@ def module_around(spec: EnclosingSpec, enclosed: Sequence[BlockSpec]) -> nn.Modu
     """Create the torch module of a block with the modules of enclosed blocks in its `layers`.
 
     Raises:
-        UsageError: nothing is registered for the block's class, or the enclosed blocks do not follow each other.
+        UsageError: nothing is registered for the block's class, or the enclosed blocks do not follow each
+        other.
     """
     raise _no_module(spec, "module_around")
 
@@ -82,7 +83,7 @@ class Network(nn.Sequential):
 
 
 def _module_names(groups: Sequence[Group]) -> list[str]:
-    """Number a backbone's modules as in the classifier, whatever modules of a head are between them."""
+    """Return numbers for a backbone's modules as in the classifier, and `head_N` for a head's."""
     names: list[str] = []
     backbone = 0
     for outer, *_ in groups:

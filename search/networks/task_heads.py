@@ -1,43 +1,47 @@
-"""DeepLabv3's heads.
+"""Modules of DeepLabv3's heads and of SSDLite.
 
-Image pooling is added and not concatenated: with the joining convolution cut in two that is the same sum, and
-nothing is stretched to the map's size. Of torchvision's weights `of_pooled` has the last `mid` inputs."""
+DeepLabv3: image pooling is added instead of concatenated. With the joining convolution cut in two the sum is
+the same, and nothing is resized to the map's side. `of_pooled` has the last `mid` inputs of torchvision's
+weights. SSDLite: layer by layer torchvision's SSDLite320.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from search.blocks.task_heads import COORDINATES, DeepLab, DeepLabLite, SsdExtra, SsdPredict
 from search.networks.layers import ConvBnAct
 from search.networks.network import module_of
 
 LITE_DROPOUT, DROPOUT = 0.1, 0.5
-"""Before the classifier: MobileViT's authors', and torchvision's."""
+"""Dropout before the classifier: MobileViT's of the lite head, torchvision's of the whole one."""
 
 
 def conv_relu(inputs: int, outputs: int) -> ConvBnAct:
-    """1x1 convolution, BN, ReLU."""
+    """Create 1x1 convolution, BN, ReLU."""
     return ConvBnAct(inputs, outputs, act=nn.ReLU())
 
 
 def atrous(inputs: int, outputs: int, rate: int) -> nn.Sequential:
-    """3x3 convolution of a dilation, BN, ReLU; the map keeps its size."""
+    """Create 3x3 convolution with a dilation, BN, ReLU; the map keeps its size."""
     conv = nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class Join(nn.Module):
-    """1x1 convolution of the branches and of what was pooled, BN, ReLU, dropout."""
+    """1x1 convolution of the branches, sum with the pooled image, BN, ReLU, dropout."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float):
+        """Create the layers."""
         super().__init__()
         self.of_map = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.of_pooled = nn.Conv2d(outputs, outputs, 1, bias=False)
         self.rest = nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
-        """(B, inputs, H, W) and (B, outputs, 1, 1), already convolved -> (B, outputs, H, W)."""
+        """Return (B, outputs, H, W) for branches (B, inputs, H, W) and pooled (B, outputs, 1, 1)."""
         out: Tensor = self.rest(self.of_map(x) + pooled)
         return out
 
@@ -46,12 +50,14 @@ class DeepLabLiteHead(nn.Module):
     """(B, C, H, W) -> (B, classes + 1, H, W)."""
 
     def __init__(self, spec: DeepLabLite):
+        """Create the layers."""
         super().__init__()
         self.local = conv_relu(spec.inputs, spec.middle)
         self.pool = conv_relu(spec.inputs, spec.middle)
         self.join = Join(spec.middle, spec.middle, LITE_DROPOUT)
         self.classifier = nn.Conv2d(spec.middle, spec.out_channels, 1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.join.of_pooled(self.pool(x.mean((2, 3), keepdim=True)))
         logits: Tensor = self.classifier(self.join(self.local(x), pooled))
@@ -62,6 +68,7 @@ class DeepLabHead(nn.Module):
     """(B, C, H, W) -> (B, classes + 1, H, W)."""
 
     def __init__(self, spec: DeepLab):
+        """Create the layers."""
         super().__init__()
         mid = spec.middle
         self.local = conv_relu(spec.inputs, mid)
@@ -70,6 +77,7 @@ class DeepLabHead(nn.Module):
         self.join = Join((1 + len(spec.rates)) * mid, mid, DROPOUT)
         self.classifier = nn.Sequential(atrous(mid, mid, 1), nn.Conv2d(mid, spec.out_channels, 1))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.join.of_pooled(self.pool(x.mean((2, 3), keepdim=True)))
         branches = torch.cat([self.local(x), *(branch(x) for branch in self.atrous)], 1)
@@ -82,14 +90,14 @@ module_of.register(DeepLab, DeepLabHead)
 
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
-"""As SSDLite320 was trained with (torchvision)."""
+"""BN of torchvision's SSDLite320."""
 
 INITIAL_STD = 0.03
-"""Of the weights of all convolutions of the head (torchvision)."""
+"""Standard deviation of the head's initial weights (torchvision)."""
 
 
 def conv_relu6(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvBnAct:
-    """Convolution, BN, ReLU6."""
+    """Create convolution, BN, ReLU6."""
     layer = ConvBnAct(inputs, outputs, kernel, stride, groups, nn.ReLU6())
     norm = layer.get_submodule("bn")
     assert isinstance(norm, nn.BatchNorm2d)
@@ -98,7 +106,7 @@ def conv_relu6(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, grou
 
 
 def predictor(inputs: int, outputs: int) -> nn.Sequential:
-    """(B, inputs, H, W) -> (B, outputs, H, W): separable 3x3, its 1x1 with bias."""
+    """Create a separable 3x3 convolution with bias in its 1x1: (B, inputs, H, W) -> (B, outputs, H, W)."""
     return nn.Sequential(conv_relu6(inputs, inputs, 3, groups=inputs), nn.Conv2d(inputs, outputs, 1))
 
 
@@ -111,22 +119,24 @@ def _initialised(module: nn.Module) -> None:
 
 
 class Predict(nn.Module):
-    """(B, C, H, W) -> (B, H * W * boxes, classes + 1 + 4), place by place, row by row."""
+    """(B, C, H, W) -> (B, H * W * boxes, classes + 1 + 4), row by row, all boxes of a pixel together."""
 
     def __init__(self, spec: SsdPredict):
+        """Create the predictors of logits and of offsets."""
         super().__init__()
         self.scores = spec.classes + 1
         self.logits = predictor(spec.inputs, spec.boxes * self.scores)
         self.offsets = predictor(spec.inputs, spec.boxes * COORDINATES)
         _initialised(self)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         logits = by_place(self.logits(x), self.scores)
         return torch.cat((logits, by_place(self.offsets(x), COORDINATES)), 2)
 
 
 def by_place(x: Tensor, values: int) -> Tensor:
-    """(B, boxes * values, H, W) -> (B, H * W * boxes, values)."""
+    """Return (B, boxes * values, H, W) as (B, H * W * boxes, values)."""
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)
 
 
@@ -134,6 +144,7 @@ class Extra(nn.Sequential):
     """(B, C, H, W) -> (B, outputs, H / 2, W / 2), rounded up."""
 
     def __init__(self, spec: SsdExtra):
+        """Create the layers."""
         middle = spec.middle
         super().__init__(
             conv_relu6(spec.inputs, middle),

@@ -1,8 +1,9 @@
-"""Networks of timm as modules of blocks."""
+"""Networks of timm as modules of blocks, alone or with a detection or segmentation head."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from search.blocks import SideSpec
 from search.blocks.timm_networks import (
@@ -21,9 +22,10 @@ def _(spec: TimmNetwork) -> nn.Module:
 
 
 class TimmTaskModule(nn.Module):
-    """(B, 3, H, W) to what its head gives; see `search.networks.network.Network`."""
+    """(B, 3, H, W) to the output of the head; see `search.networks.network.Network`."""
 
     def __init__(self, spec: TimmTaskNetwork):
+        """Create the backbone and the head's modules."""
         super().__init__()
         self.backbone = create_backbone(spec.network, spec.resolution, spec.indices)
         self._earlier = len(spec.indices) - 1
@@ -35,6 +37,7 @@ class TimmTaskModule(nn.Module):
             self.add_module(name, module)
         self._names = names
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         *earlier, last = [as_channels_first(self.backbone, y) for y in self.backbone(x)]
         parts = [self.get_submodule(name) for name in self._names]

@@ -1,4 +1,4 @@
-"""Tokens of a map with a class token in front: embedding, attention branch, classifier."""
+"""Modules of transformers with a class token: embedding, attention branch, T2T-ViT, CeiT, LocalViT."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from search.blocks import BlockSpec
 from search.blocks.token_transformers import (
@@ -24,7 +25,7 @@ from search.networks.layers import ConvBnAct, Residual, attend, attention, split
 from search.networks.network import module_around, module_of
 
 NORM_EPS = 1e-6
-"""Of LayerNorm, as ViT and what follows it have it."""
+"""Epsilon of LayerNorm in ViT, CeiT and LocalViT."""
 
 
 class TokenEmbedding(nn.Module):
@@ -33,6 +34,7 @@ class TokenEmbedding(nn.Module):
     positions: Tensor
 
     def __init__(self, spec: Embedding):
+        """Create the convolution, the class token and the positions."""
         super().__init__()
         self.project = nn.Conv2d(spec.inputs, spec.dim, spec.kernel, spec.stride, spec.padding)
         self.class_token = nn.Parameter(torch.empty(1, 1, spec.dim))
@@ -43,6 +45,7 @@ class TokenEmbedding(nn.Module):
         else:
             self.register_buffer("positions", sinusoids(shape[1], shape[2]), persistent=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.project(x).flatten(2).transpose(1, 2)
         first = self.class_token if len(x) == 1 else self.class_token.expand(len(x), -1, -1)
@@ -50,7 +53,7 @@ class TokenEmbedding(nn.Module):
 
 
 def sinusoids(tokens: int, dim: int) -> Tensor:
-    """(1, tokens, dim): sin and cos of position / 10000^(2i/dim) by turns (Vaswani et al. 2017, section 3.5)."""
+    """Return (1, tokens, dim): sin and cos of position / 10000^(2i/dim) (Vaswani et al. 2017, section 3.5)."""
     rates = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     angles = torch.arange(tokens, dtype=torch.float64)[:, None] * rates
     return torch.stack((angles.sin(), angles.cos()), -1).reshape(1, tokens, dim).float()
@@ -60,25 +63,29 @@ class AttentionBranch(nn.Module):
     """LayerNorm, multi-head self-attention and projection, added to the input; (B, N, d) to the same shape."""
 
     def __init__(self, dim: int, heads: int, *, qkv_bias: bool, eps: float = NORM_EPS):
+        """Create LayerNorm and both projections."""
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(dim, eps)
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.proj(attention(self.qkv(self.norm(x)), self.heads))
         return out
 
 
 class TokenClassifier(nn.Module):
-    """(B, 1 + N, d) -> (B, classes), of the class token alone: LayerNorm is token by token."""
+    """(B, 1 + N, d) -> (B, classes), from the class token alone: LayerNorm is token by token."""
 
     def __init__(self, spec: TokenHead):
+        """Create LayerNorm and the linear layer."""
         super().__init__()
         self.norm = nn.LayerNorm(spec.inputs, NORM_EPS)
         self.fc = nn.Linear(spec.inputs, spec.classes)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.norm(x[:, :1])).flatten(1)
         return logits
@@ -89,26 +96,29 @@ module_of.register(TokenHead, TokenClassifier)
 
 
 T2T_NORM_EPS = 1e-5
-"""Of LayerNorm in the authors' code."""
+"""Epsilon of LayerNorm in the code of T2T-ViT's authors."""
 
 DIVISION_EPS = 1e-8
-"""Added to the sum that attention is divided by, as there."""
+"""Added to the divisor of the Performer's attention, as in the authors' code."""
 
 
 class SoftSplit(nn.Module):
-    """(B, C, H, W) -> (B, N, C k^2): windows that overlap, the order of channels that of `unfold`.
+    """(B, C, H, W) -> (B, N, C k^2): overlapping windows, channels in the order of `unfold`.
 
-    A depthwise convolution with k^2 fixed kernels a channel, each 1 at one place: XNNPACK has it, and no unfold.
+    A depthwise convolution with k^2 fixed kernels a channel, each 1 at one pixel: XNNPACK has it, but no
+    unfold.
     """
 
     pick: Tensor
 
     def __init__(self, inputs: int, kernel: int, stride: int, padding: int):
+        """Create the fixed kernels."""
         super().__init__()
         self.stride, self.padding, self.inputs = stride, padding, inputs
         places = torch.eye(kernel * kernel).reshape(kernel * kernel, 1, kernel, kernel)
         self.register_buffer("pick", places.repeat(inputs, 1, 1, 1), persistent=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return to_tokens(F.conv2d(x, self.pick, None, self.stride, self.padding, groups=self.inputs))
 
@@ -124,6 +134,7 @@ class Performer(nn.Module):
     ones: Tensor
 
     def __init__(self, spec: T2tPerformer):
+        """Create the layers and the random features."""
         super().__init__()
         dim, self.side = spec.dim, spec.out_resolution
         self.split = SoftSplit(spec.inputs, spec.kernel, spec.stride, spec.padding)
@@ -138,13 +149,14 @@ class Performer(nn.Module):
         self.register_buffer("halves", torch.full((1, dim), 0.5), persistent=False)
         self.register_buffer("ones", torch.ones(1, self.side**2), persistent=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.attend(self.split(x))
         tokens = tokens + self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
         return to_map(tokens, self.side)
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """(B, N, C k^2) -> (B, N, e): values plus projected attention, as T2T has it."""
+        """Return values plus projected attention, as in T2T-ViT: (B, N, C k^2) -> (B, N, e)."""
         mixed = self.kqv(self.norm1(tokens))
         dim = mixed.shape[2] // 3
         keys, queries = self.map_features(mixed[..., :dim]), self.map_features(mixed[..., dim : 2 * dim])
@@ -155,7 +167,7 @@ class Performer(nn.Module):
         return out
 
     def map_features(self, x: Tensor) -> Tensor:
-        """exp(W x - |x|^2 / 2) / sqrt(m), positive features whose products estimate exp(q k)."""
+        """Return exp(W x - |x|^2 / 2) / sqrt(m), positive features whose products estimate exp(q k)."""
         shifted = F.linear(x, self.features) - F.linear(x * x, self.halves)
         return shifted.exp() * (1 / math.sqrt(len(self.features)))
 
@@ -164,12 +176,14 @@ class T2tLayerModule(nn.Module):
     """(B, N, d) to the same shape: pre-norm attention and MLP, each with a residual."""
 
     def __init__(self, spec: T2tLayer):
+        """Create the layers."""
         super().__init__()
         self.attention = AttentionBranch(spec.dim, spec.heads, qkv_bias=False, eps=T2T_NORM_EPS)
         self.norm = nn.LayerNorm(spec.dim, T2T_NORM_EPS)
         self.fc1 = nn.Linear(spec.dim, spec.hidden)
         self.fc2 = nn.Linear(spec.hidden, spec.dim)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.attention(x)
         out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm(x))))
@@ -184,6 +198,7 @@ class CeitLayerModule(nn.Module):
     """(B, 1 + side^2, d) to the same shape: attention, then convolutions on all tokens but the class token."""
 
     def __init__(self, spec: CeitLayer):
+        """Create the layers."""
         super().__init__()
         self.side = spec.resolution
         self.attention = AttentionBranch(spec.dim, spec.heads, qkv_bias=True)
@@ -199,6 +214,7 @@ class CeitLayerModule(nn.Module):
             nn.BatchNorm2d(spec.dim),
         )
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.attention(x)
         y = self.norm(x)
@@ -209,6 +225,7 @@ class CeitEncoderModule(nn.Module):
     """(B, N, d) -> (B, classes): layers, attention of the last class token over every layer's, classifier."""
 
     def __init__(self, spec: CeitEncoder, layers: Sequence[BlockSpec]):
+        """Create the modules of the enclosed layers and the class-token attention."""
         super().__init__()
         self.heads, self.depth = spec.heads, spec.depth
         self.layers = nn.Sequential(*(module_of(layer) for layer in layers))
@@ -224,6 +241,7 @@ class CeitEncoderModule(nn.Module):
         self.norm = nn.LayerNorm(spec.dim, NORM_EPS)
         self.head = nn.Linear(spec.dim, spec.classes)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         seen = []
         for layer in self.layers:
@@ -242,7 +260,7 @@ class CeitEncoderModule(nn.Module):
 
 
 def stem(spec: CeitStem) -> nn.Sequential:
-    """(B, inputs, H, W) -> (B, outputs, H / 4, W / 4): convolution with BN, pool."""
+    """Create convolution with BN, and pool: (B, inputs, H, W) -> (B, outputs, H / 4, W / 4)."""
     conv = ConvBnAct(spec.inputs, spec.outputs, spec.kernel, 2, act=False)
     return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
 
@@ -253,13 +271,15 @@ module_around.register(CeitEncoder, CeitEncoderModule)
 
 
 class Excitation(nn.Module):
-    """Channels scaled by h-sigmoid(W2 relu(W1 mean)), with biases."""
+    """Channels scaled by h-sigmoid(W2 relu(W1 mean)), with biases: (B, C, H, W) to the same shape."""
 
     def __init__(self, channels: int, squeezed: int):
+        """Create both 1x1 convolutions."""
         super().__init__()
         self.squeeze = nn.Conv2d(channels, squeezed, 1)
         self.excite = nn.Conv2d(squeezed, channels, 1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         gate = self.excite(self.squeeze(x.mean((2, 3), keepdim=True)).relu())
         return x * (F.relu6(gate + 3.0) * (1 / 6))
@@ -269,6 +289,7 @@ class LocalVitLayerModule(nn.Module):
     """(B, 1 + side^2, d) to the same shape: attention on all tokens, convolutions on all but the first."""
 
     def __init__(self, spec: LocalVitLayer):
+        """Create the layers."""
         super().__init__()
         self.side = spec.resolution
         self.attention = AttentionBranch(spec.dim, spec.heads, qkv_bias=True)
@@ -279,6 +300,7 @@ class LocalVitLayerModule(nn.Module):
             ConvBnAct(spec.hidden, spec.dim, act=False),
         )
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.attention(x)
         return torch.cat((x[:, :1], to_tokens(self.local(to_map(x[:, 1:], self.side)))), 1)

@@ -1,4 +1,4 @@
-"""Default boxes of SSD (Liu et al. 2016, section 2.2), in the order of a detector's output."""
+"""Boxes and masks from a network's raw outputs, outside of the exported model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from search.blocks.task_heads import ASPECT_RATIOS, COORDINATES, SsdPredict
 from search.blocks.timm_networks import TimmTaskNetwork
 
 SMALLEST, LARGEST = 0.2, 0.95
-"""Scale of the boxes of the first and of the last map, as a part of the image (MobileNetV2's and torchvision's)."""
+"""Scale of the boxes of the first and last map, as a fraction of the image (MobileNetV2, torchvision)."""
 
 
 def levels_of(blocks: Iterable[BlockSpec]) -> tuple[int, ...]:
-    """Sides in pixels of the maps that a network predicts on; none where it is not a detector."""
+    """Return the sides in pixels of the maps that a detector predicts on; none for other networks."""
     levels: list[int] = []
     for block in blocks:
         if isinstance(block, TimmTaskNetwork):
@@ -30,10 +30,12 @@ def levels_of(blocks: Iterable[BlockSpec]) -> tuple[int, ...]:
 
 
 def default_boxes(levels: Sequence[int]) -> Tensor:
-    """(A, 4): centre x and y, width, height as parts of the image, map by map, row by row, place by place.
+    """Return SSD's default boxes (A, 4): centre x and y, width, height as fractions of the image.
 
-    Scales grow evenly from map to map. At each place: a square of its map's scale, a square of the geometric mean
-    of that and the next map's, and for each aspect ratio a lying and a standing box of the scale's area.
+    (Liu et al. 2016, section 2.2.) The order is that of a detector's output: map by map, row by row, pixel by
+    pixel. Scales grow evenly from map to map. At each pixel: a square of its map's scale, a square of the
+    geometric mean of that and the next map's scale, and for each aspect ratio a wide and a tall box of the
+    scale's area.
     """
     steps = max(len(levels) - 1, 1)
     scales = [SMALLEST + (LARGEST - SMALLEST) * level / steps for level in range(len(levels))] + [1.0]
@@ -53,16 +55,18 @@ def default_boxes(levels: Sequence[int]) -> Tensor:
 
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Of the offsets of centre x and y, width, height: the inverse of SSD's variances 0.1 and 0.2."""
+"""Factors of the offsets of centre x and y, width, height: the inverse of SSD's variances 0.1 and 0.2."""
 
 MOST_GROWTH = math.log(1000.0 / 16.0)
 """Largest logarithm of a box's size over its default box's, so that an untrained network's boxes stay finite."""
 
 
 def encode(boxes: Tensor, default: Tensor) -> Tensor:
-    """Offsets (N, 4) of boxes (N, 4) as left, top, right, bottom from default boxes (N, 4) as centre and size.
+    """Return offsets (N, 4) of boxes from default boxes (Liu et al. 2016, equation 2).
 
-    All are parts of the image. Boxes must have a width and a height.
+    Args:
+        boxes: (N, 4) left, top, right, bottom as fractions of the image, with a width and a height.
+        default: (N, 4) centre and size.
     """
     sizes = boxes[..., 2:] - boxes[..., :2]
     centres = boxes[..., :2] + 0.5 * sizes
@@ -72,7 +76,7 @@ def encode(boxes: Tensor, default: Tensor) -> Tensor:
 
 
 def decode(offsets: Tensor, default: Tensor) -> Tensor:
-    """Boxes (..., A, 4) as left, top, right, bottom, not cut at the image's edges; the inverse of `encode`."""
+    """Return boxes (..., A, 4) as left, top, right, bottom, not clipped to the image; the inverse of `encode`."""
     offsets = offsets / offsets.new_tensor(WEIGHTS)
     centres = offsets[..., :2] * default[..., 2:] + default[..., :2]
     sizes = offsets[..., 2:].clamp(max=MOST_GROWTH).exp() * default[..., 2:]
@@ -80,7 +84,7 @@ def decode(offsets: Tensor, default: Tensor) -> Tensor:
 
 
 def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
-    """(N, M) of boxes (N, 4) and (M, 4) as left, top, right, bottom."""
+    """Return (N, M) overlaps of boxes (N, 4) and (M, 4) given as left, top, right, bottom."""
     low = torch.maximum(first[:, None, :2], second[None, :, :2])
     high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = (high - low).clamp(min=0).prod(-1)
@@ -89,16 +93,15 @@ def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
 
 
 LEAST_SCORE, MOST_OVERLAP, CANDIDATES, MOST_DETECTIONS = 0.001, 0.55, 300, 300
-"""Of torchvision's SSDLite320: of a box that is looked at, between two that are kept, looked at of each class, kept
-in an image."""
+"""Lowest score, largest overlap of two boxes of a class, boxes per class, detections per image (SSDLite320)."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, the highest score first.
+    """Detections in one image, the highest score first.
 
     Attributes:
-        boxes: (N, 4) as left, top, right, bottom, parts of the image.
+        boxes: (N, 4) as left, top, right, bottom, fractions of the image.
         scores: (N,).
         labels: (N,) from 1; 0 is the background.
     """
@@ -118,15 +121,16 @@ def detections(
     candidates: int = CANDIDATES,
     most: int = MOST_DETECTIONS,
 ) -> list[Detections]:
-    """What a detector found in each image.
+    """Return the detections in each image.
 
     Args:
         output: (B, A, classes + 1 + 4) of the network.
         default: (A, 4) of `default_boxes`.
-        score: Boxes below it are left out.
-        overlap: Of two boxes of a class that overlap by more than this part of their union, the better is kept.
-        candidates: Boxes of each class that are looked at, the best ones.
-        most: Detections of an image.
+        score: Boxes with a lower score are dropped.
+        overlap: Of two boxes of a class that overlap by more than this fraction of their union, the better
+            one stays.
+        candidates: Number of best boxes of each class that are considered.
+        most: Largest number of detections in an image.
     """
     default = default.to(output.device)
     scores = output[..., :-COORDINATES].float().softmax(-1)
@@ -145,14 +149,14 @@ def _of_image(
     own, where = best[place, label], places[place, label]
     order = own.argsort(descending=True, stable=True)
     own, where, label = own[order], where[order], label[order] + 1
-    kept = suppressed(boxes[where], label, overlap)[:most]
+    kept = non_maximum_suppression(boxes[where], label, overlap)[:most]
     return Detections(boxes[where][kept], own[kept], label[kept])
 
 
-def suppressed(boxes: Tensor, labels: Tensor, overlap: float) -> Tensor:
-    """Places of the boxes that non-maximum suppression keeps, class by class; boxes come with the best first.
+def non_maximum_suppression(boxes: Tensor, labels: Tensor, overlap: float) -> Tensor:
+    """Return the indices of the boxes that stay, class by class; boxes are sorted by descending score.
 
-    A box goes where a kept one before it, of its class, overlaps it by more than `overlap`.
+    A box is dropped if a box before it that stays, of its class, overlaps it by more than `overlap`.
     """
     kept: list[Tensor] = []
     for label in sorted(set(labels.tolist())):
@@ -169,8 +173,8 @@ def suppressed(boxes: Tensor, labels: Tensor, overlap: float) -> Tensor:
 
 @torch.no_grad()
 def masks(output: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, classes + 1, h, w) of the network -> (B, H, W), the class of each pixel; 0 is the background.
+    """Return the class of each pixel, (B, H, W), for outputs (B, classes + 1, h, w); 0 is the background.
 
-    Logits are stretched to `size` bilinearly before the largest is taken, as torchvision's DeepLabv3 does.
+    Logits are resized to `size` bilinearly before the maximum is taken, as in torchvision's DeepLabv3.
     """
     return F.interpolate(output, size, mode="bilinear", align_corners=False).argmax(1)

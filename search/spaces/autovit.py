@@ -5,7 +5,7 @@ What the paper prints and what is reconstructed from its figures: docs/autovit.m
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from search.blocks import BlockSpec, Conv, FcHead, MBConv, MbPoolHead, MobileViTLayer, MobileViTShell
 from search.blocks.mobilevit import ResizingShell
@@ -14,7 +14,6 @@ from search.spaces.stages import Stage, Value, register_head, register_stage
 
 _KERNELS = (3, 5)
 _RATIOS = (1.5, 2.0)
-_DEPTHS = (2, 3, 4, 5)
 _STRIDES = (2, 2, 2, 1, 1)
 _RESOLUTIONS = (192, 224, 256, 288)
 
@@ -81,61 +80,55 @@ def _mbconv(
     return Stage(f"mbconv{index}", "mbconv", (("stride", stride), ("expansion", 1)), choices)
 
 
-def _transformer(
-    index: int,
-    stride: int,
-    widths: tuple[int, ...],
-    heads: tuple[int, ...],
-    *,
-    expansion: int,
-    dim_scale: float,
-    dim_offset: int,
-    head_dim: int = 32,
-    depths: tuple[int, ...] = _DEPTHS,
-    kernels: tuple[int, ...] = _KERNELS,
-) -> Stage:
-    fixed: tuple[tuple[str, Value], ...] = (
-        ("stride", stride),
-        ("expansion", expansion),
-        ("dim_scale", dim_scale),
-        ("dim_offset", dim_offset),
-        ("head_dim", head_dim),
-        ("patch", 2),
-    )
-    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
-        ("width", widths),
-        ("depth", depths),
-        ("heads", heads),
-        ("mlp_ratio", _RATIOS),
-        ("kernel", kernels),
-    )
-    return Stage(f"transformer{index}", "mvit", fixed, choices)
+@dataclass(frozen=True)
+class _Transformers:
+    """What the transformer stages of a space have in common.
+
+    Attributes:
+        heads: Candidate numbers of heads.
+        expansion: Expansion of the stage's MBConv.
+        dim_scale: The dimension of C channels is dim_scale C + dim_offset.
+        dim_offset: See `dim_scale`.
+        head_dim: Channels of a head.
+        depths: Candidate numbers of layers.
+        kernels: Candidate kernels of the stage's MBConv.
+    """
+
+    heads: tuple[int, ...]
+    expansion: int
+    dim_scale: float
+    dim_offset: int
+    head_dim: int = 32
+    depths: tuple[int, ...] = (2, 3, 4, 5)
+    kernels: tuple[int, ...] = _KERNELS
+
+    def stage(self, index: int, stride: int, widths: tuple[int, ...]) -> Stage:
+        fixed: tuple[tuple[str, Value], ...] = (
+            ("stride", stride),
+            ("expansion", self.expansion),
+            ("dim_scale", self.dim_scale),
+            ("dim_offset", self.dim_offset),
+            ("head_dim", self.head_dim),
+            ("patch", 2),
+        )
+        choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
+            ("width", widths),
+            ("depth", self.depths),
+            ("heads", self.heads),
+            ("mlp_ratio", _RATIOS),
+            ("kernel", self.kernels),
+        )
+        return Stage(f"transformer{index}", "mvit", fixed, choices)
 
 
-def _small_transformer(index: int, stride: int, widths: tuple[int, ...]) -> Stage:
-    return _transformer(
-        index,
-        stride,
-        widths,
-        (2, 3),
-        expansion=2,
-        dim_scale=1,
-        dim_offset=0,
-        head_dim=16,
-        depths=(1, 2),
-        kernels=(3,),
-    )
+_SMALL = _Transformers((2, 3), 2, 1, 0, head_dim=16, depths=(1, 2), kernels=(3,))
 
 
 def _autovit(
     name: str,
     mbconv_widths: tuple[tuple[int, ...], ...],
     transformer_widths: tuple[tuple[int, ...], ...],
-    heads: tuple[int, ...],
-    *,
-    expansion: int,
-    dim_scale: float,
-    dim_offset: int,
+    transformers: _Transformers,
 ) -> Space:
     mbconvs = tuple(
         _mbconv(i + 1, stride, widths, depths, _KERNELS)
@@ -143,17 +136,14 @@ def _autovit(
             zip((1, 2, 1), mbconv_widths, ((1, 2), (2, 3), (2, 3)), strict=True)
         )
     )
-    transformers = tuple(
-        _transformer(
-            i + 1, _STRIDES[i], widths, heads, expansion=expansion, dim_scale=dim_scale, dim_offset=dim_offset
-        )
-        for i, widths in enumerate(transformer_widths)
+    stages = tuple(
+        transformers.stage(i + 1, _STRIDES[i], widths) for i, widths in enumerate(transformer_widths)
     )
     before = 1 + len(mbconvs)
     return Space(
         name=name,
-        stages=(_stem((16, 24)), *mbconvs, *transformers),
-        stage_counts=tuple(before + n for n in range(3, len(transformers) + 1)),
+        stages=(_stem((16, 24)), *mbconvs, *stages),
+        stage_counts=tuple(before + n for n in range(3, len(stages) + 1)),
         resolutions=_RESOLUTIONS,
         heads=("fc", "mbpool"),
         default_resolution=256,
@@ -165,36 +155,27 @@ XXS = _autovit(
     "autovit-xxs",
     ((16, 24), (24, 32), (32, 48)),
     ((48, 64), (64, 80), (80, 96), (96, 112), (112,)),
-    (2, 3, 4),
-    expansion=2,
-    dim_scale=1,
-    dim_offset=0,
+    _Transformers((2, 3, 4), 2, 1, 0),
 )
 XS = _autovit(
     "autovit-xs",
     ((24, 32), (32, 48), (48, 64)),
     ((64, 80), (80, 96), (96, 112), (112, 128)),
-    (4, 5, 6),
-    expansion=4,
-    dim_scale=1.5,
-    dim_offset=0,
+    _Transformers((4, 5, 6), 4, 1.5, 0),
 )
 S = _autovit(
     "autovit-s",
     ((24, 32), (32, 48), (48, 64)),
     ((64, 96), (96, 128), (128, 160), (160, 192)),
-    (7, 8, 9),
-    expansion=4,
-    dim_scale=1.5,
-    dim_offset=-16,
+    _Transformers((7, 8, 9), 4, 1.5, -16),
 )
 NANO = Space(
     name="autovit-nano",
     stages=(
         _stem((8, 16)),
         _mbconv(1, 2, (16, 24), (1, 2), (3,)),
-        _small_transformer(1, 2, (32, 48)),
-        _small_transformer(2, 2, (48, 64)),
+        _SMALL.stage(1, 2, (32, 48)),
+        _SMALL.stage(2, 2, (48, 64)),
     ),
     stage_counts=(3, 4),
     resolutions=(64,),
@@ -208,8 +189,8 @@ CIFAR = Space(
     stages=(
         _stem((8, 16)),
         _mbconv(1, 2, (16, 24, 32), (1, 2), (3,)),
-        _small_transformer(1, 2, (32, 48, 64)),
-        _small_transformer(2, 1, (48, 64, 80)),
+        _SMALL.stage(1, 2, (32, 48, 64)),
+        _SMALL.stage(2, 1, (48, 64, 80)),
     ),
     stage_counts=(3, 4),
     resolutions=(32,),

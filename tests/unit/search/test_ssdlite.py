@@ -15,7 +15,7 @@ from search.outputs.detection import (
     detections,
     encode,
     intersection_over_union,
-    suppressed,
+    non_maximum_suppression,
 )
 from search.spaces.task_heads import ssdlite_ends
 from tests.support.seeded import seeded
@@ -136,7 +136,7 @@ def test_suppression_is_torchvisions_class_by_class():
     labels = torch.randint(1, 4, (200,), generator=generator)
     scores = torch.linspace(1, 0, 200)
     expected = batched_nms(boxes, scores, labels, 0.4).sort().values
-    assert torch.equal(suppressed(boxes, labels, 0.4), expected)
+    assert torch.equal(non_maximum_suppression(boxes, labels, 0.4), expected)
     assert 20 < len(expected) < 190
 
 

@@ -215,7 +215,8 @@ def is_timm(name: str) -> bool:
 def timm_space(name: str) -> Space:
     """Return the space of `timm:NAME[@PX]` alone, called `timm:NAME@PX`.
 
-    It has no stages; its head is the network. With a head of another task (`timm:NAME.ssdlite[@PX]`), the number of classes is not part of the name.
+    It has no stages; its head is the network. With a head of another task (`timm:NAME.ssdlite[@PX]`), the number of
+    classes is not part of the name.
 
     Raises:
         UsageError: timm has no such network, or the head cannot use its maps.

@@ -15,8 +15,8 @@ from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
 from orchestrator.export.lower.removal import Census, census
 from orchestrator.export.lower.source import build_module
 from orchestrator.journal.runs import Run, find_run, runs_root
-from orchestrator.measure.engine import ProgressCallback
-from orchestrator.measure.session import ModelSet, measure
+from orchestrator.measure.engine import EngineOptions, ModelSet, ProgressCallback
+from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 
@@ -70,8 +70,7 @@ def measure_removals(
         subject,
         run.journal,
         Policy.of(variant.is_simulated, self_test),
-        budget_s=budget_s,
-        progress=progress,
+        EngineOptions(budget_s=budget_s, progress=progress),
     )
     if WHOLE in measured.failures:
         raise InvalidArtifactError(f"the network can't be measured: {measured.failures[WHOLE]}")

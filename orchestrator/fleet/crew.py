@@ -317,7 +317,7 @@ class FleetExecutor:
         """What jobs to come are done on; before the first of them."""
         self._log, self._variant, self._check = log, variant, check
 
-    def share(self, jobs: Sequence[BatchTask]) -> None:
+    def run_all(self, tasks: Sequence[BatchTask]) -> None:
         """Have all jobs done.
 
         Raises:
@@ -325,7 +325,7 @@ class FleetExecutor:
             BlocktimeError: as a job raised it, on one unit after the other where a unit may be at fault.
             LeaseEndedError: the crew was closed meanwhile.
         """
-        self._leases.put(jobs)
+        self._leases.put(tasks)
         while not self._leases.wait(POLL_S):
             for lease in self._leases.expire():
                 self._take_away(lease)
@@ -419,7 +419,7 @@ class FleetExecutor:
                 try:
                     with unit.held(), log:
                         link = link or self._connected(unit)
-                        lease.job.do(link, log)
+                        lease.job.run(link, log)
                     self._leases.done(lease)
                 except DeviceBusyError:
                     self._leases.give_back(lease)

@@ -343,7 +343,7 @@ def sustained_usage(records: Sequence[Record]) -> Usage:
     batches = [record for record in records if isinstance(record, BatchRecord)]
     parts = [
         [
-            (parse_state(chunk.state_before), parse_state(chunk.state_after), chunk.nanoseconds().size)
+            (parse_state(chunk.state_before), parse_state(chunk.state_after), chunk.ns.size)
             for chunk in records
             if isinstance(chunk, RoundsRecord) and not chunk.rejected and chunk.segment == batch.segment
         ]

@@ -1,20 +1,31 @@
-"""What a measurement journal holds, as values; every record read from a file is validated here."""
+"""The records of a measurement journal; every record that is read from a file is validated here."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, first_problem
+from orchestrator.wire.client import RunResult
 from orchestrator.wire.messages import MAX_OPERATIONS, InputBuffers, Warmed
 
 
 class MeasurementRejectedError(BlocktimeError):
-    """The device never was quiet, cool or stable enough for a measurement to count."""
+    """The device was never quiet, cool or stable enough for a measurement to count."""
 
 
 MAX_SLOTS = 256
@@ -23,20 +34,56 @@ MAX_ROUNDS = 100_000
 ModelId = Annotated[str, Field(pattern=r"^[0-9a-z._-]{1,64}$")]
 Index = Annotated[int, Field(ge=0, le=1 << 31)]
 Nanoseconds = Annotated[int, Field(ge=0, le=2**53)]
-Unit = Annotated[str, Field(max_length=256)]
+UnitSerial = Annotated[str, Field(max_length=256)]
+
+
+def _decode_samples(value: object) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.frombuffer(base64.b64decode(str(value)), dtype="<i8")
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def _encode_samples(samples: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(samples, dtype="<i8").tobytes()).decode()
+
+
+Samples = Annotated[np.ndarray, BeforeValidator(_decode_samples), PlainSerializer(_encode_samples)]
+"""Nanoseconds, int64 [rounds, calls]; in the file the base64 of little-endian int64, round by round."""
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-_HARMLESS = ("warmup_ms", "self_test", "calls")
+class _TimedCalls(_Record):
+    """A record with timed calls: `order[r][c]` is the slot (or index) of call c in round r, `ns` their times."""
+
+    order: Annotated[list[Annotated[list[Index], Field(max_length=200_000)]], Field(max_length=200_000)]
+    ns: Samples
+
+    @model_validator(mode="after")
+    def _one_sample_per_call(self) -> Self:
+        calls = len(self.order[0]) if self.order else 0
+        if self.ns.size != len(self.order) * calls or any(len(row) != calls for row in self.order):
+            raise ValueError(f"{self.ns.size} samples for another schedule")
+        object.__setattr__(self, "ns", self.ns.reshape(len(self.order), calls))
+        return self
+
+
+_NEUTRAL_POLICY_FIELDS = ("warmup_ms", "self_test", "calls")
+"""Fields of a policy that journals of earlier versions lack, and that do not change what their samples mean."""
 
 
 class Identity(_Record):
-    """What must not change between two parts of one measurement; each field is compared by name.
+    """What must not change between two parts of one measurement.
 
-    `fixed_performance`: Android's mode of that name was on; false also where that is not known.
+    Attributes:
+        fixed_performance: Whether Android's mode of that name was on; false also if unknown.
+        policy: Fields of `orchestrator.plan.plan.Policy`.
+        artifacts: SHA-256 of the model files by model id.
     """
 
     device_model: str
@@ -52,16 +99,19 @@ class Identity(_Record):
     artifacts: dict[ModelId, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
 
     def differences(self, other: Identity) -> list[str]:
-        """One line for each thing that differs, old against new.
+        """Return one line for each difference, old against new.
 
-        What a policy of before did not know yet, it did without; a warm-up and a self-test that are new are no
-        difference to its samples.
+        A policy field that the old journal does not have counts only if the new value is set and changes samples.
         """
         lines = []
         for name in type(self).model_fields:
             old, new = getattr(self, name), getattr(other, name)
             if name == "policy":
-                new = {key: new.get(key) for key in new if key in old or (new[key] and key not in _HARMLESS)}
+                new = {
+                    key: new.get(key)
+                    for key in new
+                    if key in old or (new[key] and key not in _NEUTRAL_POLICY_FIELDS)
+                }
             if old == new:
                 continue
             if isinstance(old, dict):
@@ -85,12 +135,15 @@ class Header(_Record):
 
 
 class BatchRecord(_Record):
-    """A set of fresh loads side by side; a batch that was cut off goes on in a further segment.
+    """Models that were loaded together; a batch that was interrupted continues in another segment.
 
-    `slots[i]` is the model of slot i, `copies[i]` 1 for the second load of the reference. `compile_ns`, `cached`
-    and `input_buffers` are those of PROTOCOL.md's `load`, None where the runtime does not tell. `state_before`
-    is the device's before the loads, of sustained runs alone. `unit` is the serial of the unit of a fleet that
-    this segment ran on, empty where there is one device alone.
+    Attributes:
+        slots: Model of each slot.
+        copies: For each slot, 1 for the second load of the reference, else 0.
+        load_ns: Load time of each slot; `compile_ns`, `cached` and `input_buffers` are those of PROTOCOL.md's
+            `load`, None if the runtime does not report them.
+        state_before: State of the device before the loads, only in sustained runs.
+        unit: Serial of the fleet's unit that ran this segment; empty for a single device.
     """
 
     kind: Literal["batch"] = "batch"
@@ -106,14 +159,17 @@ class BatchRecord(_Record):
     cached: Annotated[list[bool | None], Field(max_length=MAX_SLOTS)] = []
     input_buffers: Annotated[list[InputBuffers | None], Field(max_length=MAX_SLOTS)] = []
     state_before: dict[str, Any] | None = None
-    unit: Unit = ""
+    unit: UnitSerial = ""
 
 
-class RoundsRecord(_Record):
-    """Some rounds of a batch. `order[r][v]` is the slot that round `first_round + r` visits at position v;
-    `ns` is the base64 of little-endian int64 nanoseconds, round by round. Of the visits of a slot in a row, the
-    first `settle_runs` are not samples. `warmed` is None where the agent does not warm up by time. `rejected` says
-    why the chunk does not count; its rounds are visited again.
+class RoundsRecord(_TimedCalls):
+    """Some rounds of a batch; `order` holds slots.
+
+    Attributes:
+        first_round: Number of the first of the rounds in the batch.
+        settle_runs: Of a slot's calls in a row, so many at the start are not samples.
+        warmed: How the run was warmed up by time; None if it was not.
+        rejected: Why the rounds do not count (they are repeated); empty if they count.
     """
 
     kind: Literal["chunk"] = "chunk"
@@ -121,26 +177,38 @@ class RoundsRecord(_Record):
     segment: Annotated[int, Field(ge=0, le=1000)]
     first_round: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
     settle_runs: Annotated[int, Field(ge=0, le=100)]
-    order: Annotated[list[Annotated[list[Index], Field(max_length=200_000)]], Field(max_length=200_000)]
-    ns: str
     state_before: dict[str, Any]
     state_after: dict[str, Any]
     warmed: Warmed | None = None
     rejected: Annotated[str, Field(max_length=4096)] = ""
 
-    def nanoseconds(self) -> np.ndarray:
-        """int64 [rounds, visits].
+    @classmethod
+    def from_run(
+        cls,
+        batch: BatchRecord,
+        first_round: int,
+        settle_runs: int,
+        order: Sequence[Sequence[int]],
+        result: RunResult,
+        rejected: str = "",
+    ) -> Self:
+        """Return the record of a run of a batch's rounds."""
+        return cls(
+            batch=batch.batch,
+            segment=batch.segment,
+            first_round=first_round,
+            settle_runs=settle_runs,
+            order=[list(calls) for calls in order],
+            ns=result.samples,
+            state_before=result.state_before.model_dump(),
+            state_after=result.state_after.model_dump(),
+            warmed=result.warmed,
+            rejected=rejected,
+        )
 
-        Raises:
-            InvalidArtifactError: the text does not hold that many numbers.
-        """
-        raw = np.frombuffer(base64.b64decode(self.ns), dtype="<i8")
-        visits = len(self.order[0]) if self.order else 0
-        if raw.size != len(self.order) * visits or any(len(row) != visits for row in self.order):
-            raise InvalidArtifactError(
-                f"journal: batch {self.batch} has {raw.size} samples for another schedule"
-            )
-        return raw.reshape(len(self.order), visits)
+    def timed_calls(self) -> list[int]:
+        """Return the positions of the calls in a round that are samples: the last of `settle_runs + 1` in a row."""
+        return list(range(self.settle_runs, len(self.order[0]), self.settle_runs + 1))
 
 
 class EndRecord(_Record):
@@ -154,10 +222,13 @@ class EndRecord(_Record):
 
 
 class UsageRecord(_Record):
-    """A model alone in the agent, called without a pause before the first batch: states of the device.
+    """A model alone in the agent, called without a pause before the first batch; states of the device.
 
-    `empty` is that of the first such record, before the agent loaded any model; `before` that before this one was
-    loaded, `after` those behind each run of it. `calls` are all of them, those of warming up by number included.
+    Attributes:
+        empty: State before the agent loaded any model (of the first such record).
+        before: State before this model was loaded.
+        after: States after each run of the model.
+        calls: Number of all calls, including the warm-up.
     """
 
     kind: Literal["usage"] = "usage"
@@ -168,23 +239,23 @@ class UsageRecord(_Record):
     calls: Annotated[int, Field(ge=1, le=1 << 31)]
 
 
-class InterferenceRecord(_Record):
-    """A part of the self-test: visits to the reference (index 0) and others, of so many loaded models; `unit` as in
-    batches.
+class InterferenceRecord(_TimedCalls):
+    """A part of the interference self-test: calls of the reference (index 0) and of other models.
 
-    `keep_warm` is None where the run did not say whether the processor is kept busy before visits.
+    Attributes:
+        residents: Number of loaded models.
+        unit: As in `BatchRecord`.
+        keep_warm: Whether the processor was kept busy before calls; None if the run did not say.
     """
 
     kind: Literal["company"] = "company"
     residents: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
-    order: Annotated[list[list[Index]], Field(max_length=MAX_ROUNDS)]
-    ns: str
-    unit: Unit = ""
+    unit: UnitSerial = ""
     keep_warm: bool | None = None
 
 
 class DecisionRecord(_Record):
-    """What the self-test decided for all batches after it, and why; these take the place of the policy's."""
+    """What the self-test decided, and why; replaces the policy's values in all later batches."""
 
     kind: Literal["decision"] = "decision"
     settle_runs: Annotated[int, Field(ge=0, le=100)]
@@ -194,7 +265,7 @@ class DecisionRecord(_Record):
 
 
 class FailureRecord(_Record):
-    """A model that this device's runtime refuses, or that takes the agent down; it is measured no more."""
+    """A model that this device's runtime refuses, or that crashes the agent; excluded from then on."""
 
     kind: Literal["failure"] = "failure"
     model: ModelId
@@ -207,7 +278,7 @@ PlacedType = tuple[Annotated[str, Field(max_length=256)], ComputeUnit]
 
 
 class PlacementRecord(_Record):
-    """Where the runtime put a model's operations, in program order; written at the model's first load."""
+    """Compute units of a model's operations, in program order; written at the model's first load."""
 
     kind: Literal["placement"] = "placement"
     model: ModelId
@@ -223,8 +294,13 @@ class ChosenModel(_Record):
 
 
 class ChoiceRecord(_Record):
-    """Networks to measure from `pass_index` on, which nobody had planned: chosen under what was measured before, as
-    `reason` says. `half_width` is that of predictions then, relative; None where it was not known."""
+    """Networks that were added to the plan while measuring.
+
+    Attributes:
+        pass_index: First pass that measures them.
+        half_width: Relative half-width of predictions before the choice; None if unknown.
+        reason: Why they were chosen.
+    """
 
     kind: Literal["choice"] = "choice"
     pass_index: Index
@@ -249,20 +325,14 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator
 
 
 def parse_record(document: dict[str, Any]) -> Record:
-    """Validate one journal record; `InvalidArtifactError` says what is wrong with it."""
+    """Return a validated record.
+
+    Raises:
+        InvalidArtifactError: The record does not fit its schema; names the first problem.
+    """
     try:
         return _RECORD.validate_python(document)
     except ValidationError as error:
         raise InvalidArtifactError(
-            f"journal record does not fit its schema at {first_problem(error)}"
+            f"invalid journal record: {first_problem(error)}", code="invalid_journal"
         ) from error
-
-
-def pack_nanoseconds(samples: np.ndarray) -> str:
-    """The text form of `RoundsRecord.ns`."""
-    return base64.b64encode(np.ascontiguousarray(samples, dtype="<i8").tobytes()).decode()
-
-
-def timed_visits(order: Sequence[int], settle_runs: int) -> list[int]:
-    """Positions of a round's visits that count: of every `settle_runs + 1` in a row, the last."""
-    return list(range(settle_runs, len(order), settle_runs + 1))

@@ -59,7 +59,7 @@ def sustained_points(records: Iterable[Record]) -> list[SustainedPoint]:
 
 def sustained_percentiles(records: Iterable[Record]) -> Percentiles:
     """Of all calls of a sustained run; the chunks are what differs like loads do elsewhere."""
-    return percentiles([chunk.nanoseconds().ravel() / 1e6 for chunk in _chunks(records)])
+    return percentiles([chunk.ns.ravel() / 1e6 for chunk in _chunks(records)])
 
 
 def merge_points(points: Sequence[SustainedPoint], most: int) -> list[SustainedPoint]:
@@ -78,7 +78,7 @@ def _chunks(records: Iterable[Record]) -> list[RoundsRecord]:
 
 
 def _point(chunk: RoundsRecord, before: DeviceState, after: DeviceState, origin_ns: int) -> SustainedPoint:
-    ms = chunk.nanoseconds().ravel() / 1e6
+    ms = chunk.ns.ravel() / 1e6
     p50, p90 = (float(value) for value in np.percentile(ms, (50, 90)))
     states = [state for state in (before.thermal_state, after.thermal_state) if state]
     clocks = [

@@ -22,9 +22,8 @@ from orchestrator.journal.records import (
     DecisionRecord,
     InterferenceRecord,
     MeasurementRejectedError,
-    pack_nanoseconds,
 )
-from orchestrator.measure.readiness import DeviceConnection, run_when_ready
+from orchestrator.measure.readiness import DeviceConnection, Schedule, run_when_ready
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError, AgentLostError
@@ -152,7 +151,7 @@ class InterferenceTest:
     ):
         self._link, self._files, self._log, self._policy, self._tell = link, files, log, policy, tell
 
-    def decide(self, models: Sequence[str]) -> Policy:
+    def choose_policy(self, models: Sequence[str]) -> Policy:
         """The policy that this device asks for; that of the log where it was decided before.
 
         A test that can't be made decides nothing: what is wrong with a model shows in its batch.
@@ -261,12 +260,9 @@ class InterferenceTest:
             [1 + i % (len(handles) - 1) if len(handles) > 1 else 0, *[0] * VISITS] for i in range(rounds)
         ]
         policy = self._policy
-        result = run_when_ready(
-            self._link, handles, order, policy.warmup, policy.warmup_ms, self._tell, policy.pace_us, keep_warm
-        )
+        schedule = Schedule(handles, order, policy.warmup, policy.warmup_ms, policy.pace_us, keep_warm)
+        result = run_when_ready(self._link, schedule, self._tell)
         self._log.append(
-            InterferenceRecord(
-                residents=len(handles), order=order, ns=pack_nanoseconds(result.samples), keep_warm=keep_warm
-            )
+            InterferenceRecord(residents=len(handles), order=order, ns=result.samples, keep_warm=keep_warm)
         )
         return result.samples

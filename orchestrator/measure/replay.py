@@ -30,17 +30,12 @@ from orchestrator.journal.records import (
     Header,
     MeasurementRejectedError,
     PlacementRecord,
+    RoundsRecord,
 )
-from orchestrator.measure.engine import (
-    EngineResult,
-    accept_or_reject,
-    load_order,
-    pass_groups,
-    round_orders,
-    rounds_record,
-)
+from orchestrator.measure.batches import close_batch, load_order, pass_groups, round_orders
+from orchestrator.measure.engine import EngineResult, ModelSet
 from orchestrator.measure.readiness import COOL_HEADROOM, ReferenceFailedError
-from orchestrator.measure.session import Measurement, ModelSet, check_runtime, make_identity, make_measurement
+from orchestrator.measure.session import Measurement, check_runtime, make_identity, make_measurement
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.messages import HelloReply, LoadReply
 
@@ -247,8 +242,8 @@ class Replay:
             if log.rounds(batch.batch) < self._policy.min_rounds
             else ""
         )
-        moved = log.rejected_chunks(batch.batch) and few
-        accept_or_reject(log, batch.batch, attempt.ended or ("a clock's cap moved" if moved else few))
+        moved = log.rejected_runs(batch.batch) and few
+        close_batch(log, batch.batch, attempt.ended or ("a clock's cap moved" if moved else few))
 
     def _run(self, log: MeasurementLog, batch: BatchRecord, slots: Sequence[int], run: RunRecord) -> None:
         try:
@@ -259,7 +254,7 @@ class Replay:
             raise self._invalid(problem) from None
         rejected = clock_cap_change(result.state_before, result.state_after)
         first_round, settle_runs = log.rounds(batch.batch), self._policy.settle_runs
-        log.append(rounds_record(batch, first_round, settle_runs, order, result, rejected))
+        log.append(RoundsRecord.from_run(batch, first_round, settle_runs, order, result, rejected))
 
     def _note_placements(
         self, log: MeasurementLog, models: Sequence[str], replies: Sequence[LoadReply]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,12 @@ from orchestrator.journal.conditions import (
 from orchestrator.journal.log import MeasurementLog, policy_in_effect
 from orchestrator.journal.records import Header, Identity, PlacedType
 from orchestrator.measure.engine import (
-    AdaptivePlanner,
     BatchTask,
     DeviceExecutor,
     Engine,
+    EngineOptions,
     EngineResult,
-    PredictionHalfWidth,
-    ProgressCallback,
+    ModelSet,
     SingleDevice,
     StopReason,
 )
@@ -39,36 +38,29 @@ from orchestrator.measure.interference import InterferenceTest
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.measure.sustained import record_usage
 from orchestrator.plan.plan import Policy
-from orchestrator.wire.client import ModelFile
-from orchestrator.wire.messages import HelloReply
+from orchestrator.wire.messages import HelloReply, OptionInfo
 
 _DELEGATES = {"xnnpack": "XnnpackBackend", "vulkan": "VulkanBackend", "coreml": "CoreMLBackend"}
-"""What ExecuTorch calls the delegates that models are lowered to; `portable` ones need none."""
-
-
-@dataclass(frozen=True)
-class ModelSet:
-    """What is measured: models by id with their files, the reference among them, and a name for the set."""
-
-    files: Mapping[str, ModelFile]
-    reference_id: str
-    plan_digest: str
-    seed: int
+"""ExecuTorch's names of the delegates that models are lowered to; `portable` ones need none."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came out: ratios of all models to the reference, and the reference's quiet milliseconds.
+    """Result of a measurement: ratios of all models to the reference, and the reference's quiet latency.
 
     Attributes:
+        hello: What the agent said about itself and the device.
+        header: The journal's first record.
+        estimation: Estimates from all samples.
+        batches_kept, batches_rejected: Numbers of batches by verdict.
         failures: Models that this device can't run, with the reason; they have no ratio.
-        loads: How long models take to load.
-        conditions: How kept batches were measured.
-        placements: Operations with their compute units, of the models whose runtime tells.
-        ending: Why measuring ended...
-        prediction_half_width: ...and how narrow predictions were then; None: not asked for, or not known.
-        policy: What decided it, with what the self-test changed.
-        usages: Memory and energy of models that were asked for, where the device tells.
+        loads: Load times by model.
+        conditions: Conditions under which kept batches were measured.
+        placements: Operations with their compute units, of the models whose runtime reports them.
+        ending: Why measuring ended.
+        prediction_half_width: Relative half-width of predictions at the end; None if unknown.
+        policy: The policy, with what the self-test changed.
+        usages: Memory and energy of the requested models, if the device reports them.
     """
 
     hello: HelloReply
@@ -96,17 +88,23 @@ class Measurement:
         return self.estimation.quiet
 
     def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
-        """Latency and its 95 % interval (of the ratio), in ms of this or of another reference latency."""
+        """Return a model's latency and the 95 % interval of its ratio, in ms.
+
+        Args:
+            model_id: The model.
+            reference_ms: Latency of the reference that the ratio is scaled by; default: this measurement's.
+        """
         ratio = self.estimates.ratios[model_id]
         scale = self.reference.ms if reference_ms is None else reference_ms
         return scale * math.exp(ratio.log_ratio), scale * math.exp(ratio.low), scale * math.exp(ratio.high)
 
 
 def make_identity(
-    hello: HelloReply, variant: Variant, subject: ModelSet, policy: Policy, fixed_performance: bool
+    hello: HelloReply, variant: Variant, model_set: ModelSet, policy: Policy, fixed_performance: bool
 ) -> Identity:
-    """What must stay the same for a journal to go on."""
-    runtimes = dict.fromkeys([variant.runtime, *(f.runtime for f in subject.files.values() if f.runtime)])
+    """Return what must stay the same for a journal to be resumed."""
+    extra = (file.runtime for file in model_set.files.values() if file.runtime)
+    runtimes = dict.fromkeys([variant.runtime, *extra])
     return Identity(
         device_model=hello.device.model,
         soc=hello.device.soc or "",
@@ -115,194 +113,204 @@ def make_identity(
         agent=f"{hello.agent.name} {hello.agent.version}",
         runtime=", ".join(f"{name} {hello.runtimes[name].version}" for name in runtimes),
         variant=variant.name,
-        plan=subject.plan_digest,
+        plan=model_set.plan_digest,
         fixed_performance=fixed_performance,
         policy=policy.to_dict(),
-        artifacts={name: file.sha256 for name, file in subject.files.items()},
+        artifacts={name: file.sha256 for name, file in model_set.files.items()},
     )
-
-
-def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None:
-    """`UsageError` if the agent cannot run the variant."""
-    runtime = hello.runtimes.get(variant.runtime)
-    if runtime is None:
-        known = ", ".join(hello.runtimes)
-        if variant.runtime in HOST_RUNTIMES and device_name == "host":
-            raise UsageError(
-                f"{HOST_RUNTIMES[variant.runtime]} is not installed; pip install 'blocktime[{variant.runtime}]'"
-            )
-        raise UsageError(f"the agent on {device_name} has no runtime {variant.runtime}; it has {known}")
-    delegate = _DELEGATES.get(variant.target) if variant.runtime == "executorch" else None
-    if delegate is not None and delegate not in runtime.backends:
-        has = [name for name, called in _DELEGATES.items() if called in runtime.backends] + ["portable"]
-        raise UsageError(
-            f"the ExecuTorch on {device_name} has no {variant.target}; choose --backend {' or '.join(has)}"
-        )
-    threads = runtime.options.get("threads")
-    if threads is None and variant.threads:
-        raise UsageError(f"{device_name} can't be told how many threads to use; leave --threads out")
-    if threads is not None and threads.max is not None and variant.threads > threads.max:
-        raise UsageError(
-            f"{device_name} has {threads.max} cores for {variant.threads} threads; use --threads"
-        )
-    if variant.cores and "cores" not in runtime.options:
-        raise UsageError(
-            f"threads can't be pinned to cores on {device_name}, its system has no call for that; leave --cores out"
-        )
-
-
-def threads_warning(device_name: str, hello: HelloReply, variant: Variant) -> str:
-    """What speaks against as many threads, in a line; "" where nothing does.
-
-    ExecuTorch's own threads wait for the slowest of them: on little cores, or on cores that others use too, more
-    threads have been up to ten times slower.
-    """
-    runtime = hello.runtimes.get(variant.runtime)
-    option = runtime.options.get("threads") if runtime else None
-    if (
-        option is None
-        or variant.cores
-        or not isinstance(option.default, int)
-        or variant.threads <= option.default
-    ):
-        return ""
-    return (
-        f"{variant.threads} threads are more than the {option.default} that {device_name} takes by default; "
-        "on little or busy cores they slow each other down"
-    )
-
-
-def default_threads(hello: HelloReply, variant: Variant) -> Variant:
-    """The variant with as many threads as the device's agent takes by default.
-
-    0 where the agent leaves that to the runtime.
-    """
-    runtime = hello.runtimes.get(variant.runtime)
-    option = runtime.options.get("threads") if runtime else None
-    if variant.runtime != "executorch":
-        return variant
-    chosen = option.default if option is not None and isinstance(option.default, int) else 0
-    return dataclasses.replace(variant, threads=chosen)
-
-
-def measure(
-    device: Device,
-    variant: Variant,
-    subject: ModelSet,
-    journal: Path,
-    policy: Policy,
-    *,
-    models: Sequence[str] | None = None,
-    budget_s: float,
-    progress: ProgressCallback,
-    prediction_width: PredictionHalfWidth | None = None,
-    further: AdaptivePlanner | None = None,
-    usage_of: Sequence[str] = (),
-) -> Measurement:
-    """Measure the subject's models on a device, going on where the journal ends.
-
-    With `prediction_width` it ends as soon as predictions are narrow; until then `further` may add networks.
-    What the models in `usage_of` take besides time is found out first.
-
-    Raises:
-        UsageError: the device's agent does not have the variant's runtime.
-        DeviceError: the device is not there, or was lost for good.
-        MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
-        ReferenceFailedError: the device can't run the reference model.
-    """
-    link = DeviceConnection(device, variant.runtime, variant.load_options)
-    hello = link.hello()
-    check_runtime(device.name, hello, variant)
-    header = make_header(hello, variant, subject, policy, device.fixed_performance)
-    try:
-        with MeasurementLog(journal, header) as log:
-            record_usage(link, subject.files, log, policy, usage_of, lambda said: progress(said, 0, 0))
-            return measure_with(
-                SingleDevice(link, log),
-                log,
-                hello,
-                subject,
-                policy,
-                models=models,
-                budget_s=budget_s,
-                progress=progress,
-                prediction_width=prediction_width,
-                further=further,
-            )
-    finally:
-        link.drop()
 
 
 def make_header(
-    hello: HelloReply, variant: Variant, subject: ModelSet, policy: Policy, fixed_performance: bool
+    hello: HelloReply, variant: Variant, model_set: ModelSet, policy: Policy, fixed_performance: bool
 ) -> Header:
-    """What a journal that is begun now begins with."""
+    """Return the first record of a journal that starts now."""
     return Header(
-        identity=make_identity(hello, variant, subject, policy, fixed_performance),
-        reference_id=subject.reference_id,
-        seed=subject.seed,
+        identity=make_identity(hello, variant, model_set, policy, fixed_performance),
+        reference_id=model_set.reference_id,
+        seed=model_set.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         simulated=hello.device.simulated,
     )
 
 
-def measure_with(
-    crew: DeviceExecutor,
-    log: MeasurementLog,
-    hello: HelloReply,
-    subject: ModelSet,
-    policy: Policy,
-    *,
-    models: Sequence[str] | None = None,
-    budget_s: float,
-    progress: ProgressCallback,
-    prediction_width: PredictionHalfWidth | None = None,
-    further: AdaptivePlanner | None = None,
-) -> Measurement:
-    """Let a crew do what the log has not yet: the self-test, then passes; `hello` is that of one of its devices.
+def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None:
+    """Check that an agent can run a variant.
 
     Raises:
-        DeviceError: no device is left.
-        MeasurementRejectedError: the devices are too noisy.
-        ReferenceFailedError: they can't run the reference model.
+        UsageError: It lacks the runtime, delegate, cores or an option.
     """
-    chosen = models or list(subject.files)
-    if log.header.identity.policy.get("self_test"):
-        policy = _self_tested(crew, subject, chosen, policy, progress)
-    engine = Engine(
-        crew, subject.files, chosen, log, policy, subject.seed, progress, prediction_width, further
+    runtime = hello.runtimes.get(variant.runtime)
+    if runtime is None:
+        raise _no_runtime(device_name, hello, variant)
+    delegate = _DELEGATES.get(variant.target) if variant.runtime == "executorch" else None
+    if delegate is not None and delegate not in runtime.backends:
+        available = [name for name, called in _DELEGATES.items() if called in runtime.backends] + ["portable"]
+        raise UsageError(
+            f"the ExecuTorch on {device_name} has no {variant.target}; choose --backend {' or '.join(available)}",
+            code="unsupported_backend",
+        )
+    _check_threads(device_name, runtime.options, variant)
+
+
+def _no_runtime(device_name: str, hello: HelloReply, variant: Variant) -> UsageError:
+    if variant.runtime in HOST_RUNTIMES and device_name == "host":
+        title = HOST_RUNTIMES[variant.runtime]
+        return UsageError(
+            f"{title} is not installed; pip install 'blocktime[{variant.runtime}]'", code="missing_package"
+        )
+    return UsageError(
+        f"the agent on {device_name} has no runtime {variant.runtime}; it has {', '.join(hello.runtimes)}",
+        code="unsupported_runtime",
     )
-    return make_measurement(hello, log, engine.run(budget_s))
 
 
-def _self_tested(
-    crew: DeviceExecutor, subject: ModelSet, models: Sequence[str], policy: Policy, progress: ProgressCallback
+def _check_threads(device_name: str, options: Mapping[str, OptionInfo], variant: Variant) -> None:
+    threads = options.get("threads")
+    if threads is None and variant.threads:
+        raise UsageError(
+            f"the number of threads can't be set on {device_name}; leave --threads out",
+            code="unsupported_option",
+        )
+    if threads is not None and threads.max is not None and variant.threads > threads.max:
+        raise UsageError(
+            f"{device_name} has {threads.max} cores, fewer than {variant.threads} threads; use fewer --threads",
+            code="too_many_threads",
+        )
+    if variant.cores and "cores" not in options:
+        raise UsageError(
+            f"{device_name} can't pin threads to cores, its system has no call for that; leave --cores out",
+            code="unsupported_option",
+        )
+
+
+def _default_threads(hello: HelloReply, variant: Variant) -> int | None:
+    runtime = hello.runtimes.get(variant.runtime)
+    option = runtime.options.get("threads") if runtime else None
+    return option.default if option is not None and isinstance(option.default, int) else None
+
+
+def threads_warning(device_name: str, hello: HelloReply, variant: Variant) -> str:
+    """Return a one-line warning if so many threads are likely to be slow, else an empty string.
+
+    ExecuTorch's threads wait for the slowest of them: on little cores, or on cores that other programs use too,
+    more threads have been up to ten times slower.
+    """
+    default = _default_threads(hello, variant)
+    if default is None or variant.cores or variant.threads <= default:
+        return ""
+    return (
+        f"{variant.threads} threads are more than the default of {default} on {device_name}; "
+        "on little or busy cores they slow each other down"
+    )
+
+
+def default_threads(hello: HelloReply, variant: Variant) -> Variant:
+    """Return the variant with the agent's default number of threads; 0 if the agent leaves that to the runtime."""
+    if variant.runtime != "executorch":
+        return variant
+    return dataclasses.replace(variant, threads=_default_threads(hello, variant) or 0)
+
+
+def measure(
+    device: Device,
+    variant: Variant,
+    model_set: ModelSet,
+    journal: Path,
+    policy: Policy,
+    options: EngineOptions,
+    *,
+    usage_of: Sequence[str] = (),
+) -> Measurement:
+    """Measure models on a device, resuming where the journal ends.
+
+    Args:
+        device: The device.
+        variant: How models run.
+        model_set: The models.
+        journal: File of the journal.
+        policy: How models are measured.
+        options: When measuring ends, and whom it notifies.
+        usage_of: Models whose memory and energy are measured first.
+
+    Raises:
+        UsageError: The device's agent cannot run the variant.
+        DeviceError: The device is not there, or was lost.
+        MeasurementRejectedError: The journal belongs to another measurement, or the device is too noisy.
+        ReferenceFailedError: The device can't run the reference.
+    """
+    connection = DeviceConnection(device, variant.runtime, variant.load_options)
+    hello = connection.hello()
+    check_runtime(device.name, hello, variant)
+    header = make_header(hello, variant, model_set, policy, device.fixed_performance)
+    try:
+        with MeasurementLog(journal, header) as log:
+            record_usage(connection, model_set.files, log, policy, usage_of, _notifier(options))
+            return measure_with(SingleDevice(connection, log), log, hello, model_set, policy, options)
+    finally:
+        connection.drop()
+
+
+def measure_with(
+    executor: DeviceExecutor,
+    log: MeasurementLog,
+    hello: HelloReply,
+    model_set: ModelSet,
+    policy: Policy,
+    options: EngineOptions,
+) -> Measurement:
+    """Run what the log lacks on one device or on a fleet: the self-test, then passes.
+
+    Args:
+        executor: The device or fleet.
+        log: The open journal.
+        hello: What one of its devices said.
+        model_set: The models.
+        policy: How models are measured.
+        options: When measuring ends, and whom it notifies.
+
+    Raises:
+        DeviceError: No device is left.
+        MeasurementRejectedError: The devices are too noisy.
+        ReferenceFailedError: They can't run the reference.
+    """
+    if log.header.identity.policy.get("self_test"):
+        policy = _run_self_test(executor, model_set, policy, options)
+    result = Engine(executor, model_set, log, policy, options).run()
+    return make_measurement(hello, log, result)
+
+
+def _run_self_test(
+    executor: DeviceExecutor, model_set: ModelSet, policy: Policy, options: EngineOptions
 ) -> Policy:
-    decided = [policy]
+    models, policies = options.models or list(model_set.files), [policy]
 
-    def do(link: DeviceConnection, log: MeasurementLog) -> None:
-        test = InterferenceTest(link, subject.files, log, policy, lambda said: progress(said, 0, 0))
-        decided.append(test.decide(models))
+    def run(connection: DeviceConnection, log: MeasurementLog) -> None:
+        test = InterferenceTest(connection, model_set.files, log, policy, _notifier(options))
+        policies.append(test.choose_policy(models))
 
-    crew.share([BatchTask(tuple(models), do)])
-    return decided[-1]
+    executor.run_all([BatchTask(tuple(models), run)])
+    return policies[-1]
 
 
-def make_measurement(hello: HelloReply, log: MeasurementLog, outcome: EngineResult) -> Measurement:
-    """What came out, from the log of a measurement that ended."""
+def _notifier(options: EngineOptions) -> Callable[[str], None]:
+    return lambda text: options.progress(text, 0, 0)
+
+
+def make_measurement(hello: HelloReply, log: MeasurementLog, result: EngineResult) -> Measurement:
+    """Return the result of a measurement that ended, from its log."""
     verdicts = [end.kept for end in log.ends().values()]
     return Measurement(
         hello,
         log.header,
-        outcome.estimation,
+        result.estimation,
         batches_kept=sum(verdicts),
         batches_rejected=len(verdicts) - sum(verdicts),
         failures=log.failures(),
         loads=load_times(log.records),
         conditions=read_conditions(log.records),
         placements=log.placements(),
-        ending=outcome.ending,
-        prediction_half_width=outcome.prediction_half_width,
+        ending=result.ending,
+        prediction_half_width=result.prediction_half_width,
         policy=policy_in_effect(log.header, log.self_test_decision()),
         usages=usage_by_model(log.records),
     )

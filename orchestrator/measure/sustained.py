@@ -1,4 +1,4 @@
-"""One model without a pause: chunks of calls with the device's state around each, in the journal first."""
+"""One model by itself: sustained runs, and the memory and energy that a model takes."""
 
 from __future__ import annotations
 
@@ -10,74 +10,87 @@ from orchestrator.devices.common.device import Device, ignore_message
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import MemoryUse, usage_of_record
 from orchestrator.journal.log import MeasurementLog
-from orchestrator.journal.records import BatchRecord, RoundsRecord, UsageRecord, pack_nanoseconds
-from orchestrator.measure.readiness import DeviceConnection, ReferenceFailedError, refusal, run_when_ready
+from orchestrator.journal.records import BatchRecord, RoundsRecord, UsageRecord
+from orchestrator.measure.engine import ProgressCallback
+from orchestrator.measure.readiness import (
+    DeviceConnection,
+    ReferenceFailedError,
+    Schedule,
+    refusal_reason,
+    run_when_ready,
+)
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 from orchestrator.wire.messages import DeviceState
 
-CHUNKS = 120
-"""Of a whole run: points enough for a curve..."""
+RUNS = 120
+"""Runs of calls in a whole sustained run: enough points for a curve."""
 
 SHORTEST_S, LONGEST_S = 1.0, 10.0
-"""...of which each lasts long beside a round trip, and not so long that the device heats up within one."""
+"""Bounds of a run's duration: long compared with a round trip, too short for the device to heat up within one."""
 
 FIRST_CALLS = 10
-"""Of the first chunk, which tells how many calls the next one takes."""
+"""Calls of the first run, whose duration decides the calls of the next one."""
 
 MAX_CALLS = 20_000
-"""Of a chunk; a model of 50 us makes as many in a second."""
+"""Most calls of a run; a model of 50 us makes as many in a second."""
 
 
 def run_sustained(
-    link: DeviceConnection,
+    connection: DeviceConnection,
     file: ModelFile,
     log: MeasurementLog,
     duration_s: float,
-    tell: Callable[[str, int, int], None],
+    progress: ProgressCallback,
 ) -> None:
-    """Call the log's reference until it has run for `duration_s` in all, going on where the log ends.
+    """Call the log's reference until it has run for `duration_s` in all, resuming where the log ends.
 
-    After a loss or an interruption it is loaded again, as a further segment: the device has cooled in between.
+    After a loss or an interruption it is loaded again, as another segment: the device has cooled in between.
+
+    Args:
+        connection: The device.
+        file: The model.
+        log: Where calls are written.
+        duration_s: Seconds of calls.
+        progress: Called with seconds done and in all.
 
     Raises:
-        AgentLostError: the device was lost again and again; what was measured is in the log.
-        MeasurementRejectedError: the device stays in no state to be measured.
-        ReferenceFailedError: it can't run the model.
+        AgentLostError: The device was lost repeatedly; measurements so far are in the log.
+        MeasurementRejectedError: The device stays unfit to be measured.
+        ReferenceFailedError: It can't run the model.
     """
     losses = 0
-    while worked_s(log) < duration_s:
-        before_s = worked_s(log)
+    while called_s(log) < duration_s:
+        before_s = called_s(log)
         try:
-            _segment(link, file, log, duration_s, tell)
+            _run_segment(connection, file, log, duration_s, progress)
         except AgentError as error:
-            raise ReferenceFailedError(link.device.name, refusal(error)) from error
+            raise ReferenceFailedError(connection.device.name, refusal_reason(error)) from error
         except AgentLostError:
-            link.drop()
-            losses = 1 if worked_s(log) > before_s else losses + 1
+            connection.drop()
+            losses = 1 if called_s(log) > before_s else losses + 1
             if losses > log.header.identity.policy["max_reconnects"]:
                 raise
-            tell("the device was lost: connecting again", 0, 0)
+            progress("the device was lost: connecting again", 0, 0)
 
 
-def worked_s(log: MeasurementLog) -> float:
-    """Seconds of calls in the log."""
-    chunks = [record for record in log.records if isinstance(record, RoundsRecord)]
-    return sum(float(chunk.nanoseconds().sum()) for chunk in chunks) / 1e9
+def called_s(log: MeasurementLog) -> float:
+    """Return the seconds of all calls in the log."""
+    return sum(float(run.ns.sum()) for run in log.records if isinstance(run, RoundsRecord)) / 1e9
 
 
-def _segment(
-    link: DeviceConnection,
+def _run_segment(
+    connection: DeviceConnection,
     file: ModelFile,
     log: MeasurementLog,
     duration_s: float,
-    tell: Callable[[str, int, int], None],
+    progress: ProgressCallback,
 ) -> None:
-    """Load the model afresh and call it to the end of the time."""
+    """Load the model and call it until the time is up."""
     earlier = [record for record in log.records if isinstance(record, BatchRecord)]
-    before = link.client.state()
-    loaded = link.load(file)
+    before = connection.client.state()
+    loaded = connection.load(file)
     batch = BatchRecord(
         batch=0,
         segment=len(earlier),
@@ -93,120 +106,101 @@ def _segment(
         state_before=before.model_dump(),
     )
     log.append(batch)
-    chunk_s = min(max(duration_s / CHUNKS, SHORTEST_S), LONGEST_S)
-    calls, warmup, done_s = FIRST_CALLS, int(log.header.identity.policy["warmup"]), worked_s(log)
+    run_s = min(max(duration_s / RUNS, SHORTEST_S), LONGEST_S)
+    calls, warmup, done_s = FIRST_CALLS, int(log.header.identity.policy["warmup"]), called_s(log)
     while done_s < duration_s:
-        tell("running without a pause, seconds", int(done_s), int(duration_s))
-        ns = _chunk(link, log, batch.segment, loaded.handle, calls, warmup, lambda text: tell(text, 0, 0))
+        progress("running without a pause, seconds", int(done_s), int(duration_s))
+        schedule = Schedule([loaded.handle], [[0] * calls], warmup)
+        result = run_when_ready(connection, schedule, lambda text: progress(text, 0, 0))
+        first = sum(isinstance(record, RoundsRecord) for record in log.records)
+        log.append(RoundsRecord.from_run(batch, first, 0, schedule.order, result))
+        ns = result.samples.ravel()
         done_s += float(ns.sum()) / 1e9
-        wanted_s = min(chunk_s, max(duration_s - done_s, 0.0))
-        calls, warmup = max(1, min(MAX_CALLS, round(1e9 * wanted_s / float(np.median(ns))))), 0
-    link.client.unload(loaded.handle)
-
-
-def _chunk(
-    link: DeviceConnection,
-    log: MeasurementLog,
-    segment: int,
-    handle: int,
-    calls: int,
-    warmup: int,
-    tell: Callable[[str], None],
-) -> np.ndarray:
-    """Nanoseconds (calls,), once they are in the journal."""
-    order = [[0] * calls]
-    result = run_when_ready(link, [handle], order, warmup, 0, tell)
-    chunk = RoundsRecord(
-        batch=0,
-        segment=segment,
-        first_round=sum(isinstance(record, RoundsRecord) for record in log.records),
-        settle_runs=0,
-        order=order,
-        ns=pack_nanoseconds(result.samples),
-        state_before=result.state_before.model_dump(),
-        state_after=result.state_after.model_dump(),
-    )
-    log.append(chunk)
-    return result.samples.ravel()
+        next_s = min(run_s, max(duration_s - done_s, 0.0))
+        calls, warmup = max(1, min(MAX_CALLS, round(1e9 * next_s / float(np.median(ns))))), 0
+    connection.client.unload(loaded.handle)
 
 
 ALONE_S = 0.6
-"""Of calls to each model, in `PARTS` runs with the device's state behind each..."""
+"""Seconds of calls to each model whose memory and energy are measured, in `PARTS` runs."""
 
 PARTS = 3
 MAX_USAGE_CALLS = 1000
 
 
 def record_usage(
-    link: DeviceConnection,
+    connection: DeviceConnection,
     files: Mapping[str, ModelFile],
     log: MeasurementLog,
     policy: Policy,
     models: Sequence[str],
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
-    """Load and call each model alone and write what the device then tells to the log; once for each.
+    """Load and call each of the models alone and write the device's states to the log, once for each model.
 
-    Nothing where the device tells neither memory nor charge. What is wrong with a model shows in its batch.
+    Does nothing if the device reports neither memory nor charge. A model that fails here fails again in its batch.
     """
-    noted = [record for record in log.records if isinstance(record, UsageRecord)]
-    empty = DeviceState.model_validate(noted[0].empty) if noted else None
+    known = [record for record in log.records if isinstance(record, UsageRecord)]
+    empty = DeviceState.model_validate(known[0].empty) if known else None
     for model in models:
-        if model in {record.model for record in noted}:
+        if model in {record.model for record in known}:
             continue
         try:
-            before = link.client.state()
-            if not _tells(before):
+            before = connection.client.state()
+            if not _reports_usage(before):
                 return
             empty = empty or before
-            tell(f"{model} alone: what it takes besides time")
-            log.append(_alone(link, files[model], model, policy, empty, before, tell))
+            notify(f"{model} alone: memory and energy")
+            log.append(_usage_alone(connection, files[model], model, policy, (empty, before), notify))
         except AgentError:
             continue
         except AgentLostError:
-            link.drop()
+            connection.drop()
 
 
 def measure_memory(device: Device, variant: Variant, file: ModelFile) -> MemoryUse | None:
-    """Memory of a model alone in an agent of its own; None where the device does not tell, or can't run it.
+    """Return the memory of a model alone in an agent of its own; None if unknown, or the model fails.
 
-    An agent keeps what it has freed, and its peak never falls: in one that has run other models, as before the
-    batches of a measurement, memory has a range of what may be theirs, and a peak only where it is the highest yet.
+    An agent keeps memory that it has freed, and its peak never falls: in an agent that has run other models, memory
+    is only known as a range, and the peak only if it is the highest yet.
     """
-    link = DeviceConnection(device, variant.runtime, variant.load_options)
+    connection = DeviceConnection(device, variant.runtime, variant.load_options)
     try:
-        empty = link.client.state()
+        empty = connection.client.state()
         if empty.agent_memory_bytes is None:
             return None
-        return usage_of_record(_alone(link, file, "alone", Policy(), empty, empty, ignore_message)).memory
+        record = _usage_alone(connection, file, "alone", Policy(), (empty, empty), ignore_message)
+        return usage_of_record(record).memory
     except (AgentError, DeviceError):
         return None
     finally:
-        link.drop()
+        connection.drop()
 
 
-def _tells(state: DeviceState) -> bool:
+def _reports_usage(state: DeviceState) -> bool:
     charge = state.battery.charge_uah if state.battery else None
     return state.agent_memory_bytes is not None or charge is not None
 
 
-def _alone(
-    link: DeviceConnection,
+def _usage_alone(
+    connection: DeviceConnection,
     file: ModelFile,
     model: str,
     policy: Policy,
-    empty: DeviceState,
-    before: DeviceState,
-    tell: Callable[[str], None],
+    states: tuple[DeviceState, DeviceState],
+    notify: Callable[[str], None],
 ) -> UsageRecord:
-    handle, calls, after = link.load(file).handle, 0, list[DeviceState]()
-    each, warmup = 1, policy.warmup
+    """Load and call a model; `states` are those of the empty agent and right before the load."""
+    empty, before = states
+    handle, calls, after = connection.load(file).handle, 0, list[DeviceState]()
+    run_calls, warmup = 1, policy.warmup
     for _ in range(1 + PARTS):
-        result = run_when_ready(link, [handle], [[0] * each], warmup, 0, tell)
-        calls, warmup = calls + warmup + each, 0
+        result = run_when_ready(connection, Schedule([handle], [[0] * run_calls], warmup), notify)
+        calls, warmup = calls + warmup + run_calls, 0
         after.append(result.state_after)
-        each = int(min(MAX_USAGE_CALLS, max(1, 1e9 * ALONE_S / PARTS / float(np.median(result.samples)))))
-    link.client.unload(handle)
+        median_ns = float(np.median(result.samples))
+        run_calls = int(min(MAX_USAGE_CALLS, max(1, 1e9 * ALONE_S / PARTS / median_ns)))
+    connection.client.unload(handle)
     return UsageRecord(
         model=model,
         empty=empty.model_dump(),

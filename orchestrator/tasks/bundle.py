@@ -10,8 +10,8 @@ from luts.format.files import check_writable
 from luts.format.store import LutStore, lut_store
 from orchestrator.bundle.archive import BundledPlan, DeviceKind, agent_policy, write_bundle
 from orchestrator.export.artifacts.spec import Variant
+from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.replay import make_script
-from orchestrator.measure.session import ModelSet
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan

@@ -15,13 +15,8 @@ from orchestrator.fleet.units import DeviceClass, UnfitUnitError, Unit
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, Record
 from orchestrator.journal.runs import Run, find_run, runs_root
-from orchestrator.measure.session import (
-    ModelSet,
-    check_runtime,
-    make_header,
-    make_identity,
-    measure_with,
-)
+from orchestrator.measure.engine import EngineOptions, ModelSet
+from orchestrator.measure.session import check_runtime, make_header, make_identity, measure_with
 from orchestrator.tasks.exported_plan import ExportedPlan, export_plan
 from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
 from orchestrator.tasks.profile import Profile, compare_with_truth
@@ -135,9 +130,11 @@ class ClassProfiling:
                 hello,
                 subject,
                 self._policy,
-                budget_s=self._order.budget_s,
-                progress=steps(self._progress),
-                prediction_width=prediction_width_of(exported.plan, exported.files),
+                EngineOptions(
+                    budget_s=self._order.budget_s,
+                    progress=steps(self._progress),
+                    prediction_half_width=prediction_width_of(exported.plan, exported.files),
+                ),
             )
             batches = kept_by_unit(log.records)
         lut = lut_of(exported.plan, exported.files, measurement, self._device_name, exported.unexported)

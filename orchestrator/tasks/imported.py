@@ -19,8 +19,9 @@ from orchestrator.devices.common.registry import phone_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.journal.runs import Run, runs_root
+from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.replay import Replay
-from orchestrator.measure.session import Measurement, ModelSet, default_threads
+from orchestrator.measure.session import Measurement, default_threads
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.profiled_lut import lut_of, run_label
 from orchestrator.wire.client import ModelFile

@@ -12,6 +12,7 @@ from luts.format.store import LutStore, lut_store
 from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.plan.sizing import seed_design
@@ -139,10 +140,12 @@ def profile(
             subject_of(exported.plan, exported.files),
             run.journal,
             policy,
-            budget_s=budget_s,
-            progress=steps(progress),
-            prediction_width=networks.width,
-            further=networks if room else None,
+            EngineOptions(
+                budget_s=budget_s,
+                progress=steps(progress),
+                prediction_half_width=networks.width,
+                planner=networks if room else None,
+            ),
             usage_of=[exported.plan.reference.model_id],
         )
     lut = lut_of(

@@ -12,8 +12,8 @@ from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, Uni
 from orchestrator.export.artifacts.spec import Variant, toolchain
 from orchestrator.journal.conditions import Usage, migrated_operations
 from orchestrator.journal.records import PlacedType
-from orchestrator.measure.engine import PredictionHalfWidth
-from orchestrator.measure.session import Measurement, ModelSet
+from orchestrator.measure.engine import ModelSet, PredictionHalfWidth
+from orchestrator.measure.session import Measurement
 from orchestrator.plan.plan import Plan, PlanModel, features_of_plan
 from orchestrator.tasks.sources import Sources
 from orchestrator.wire.client import ModelFile

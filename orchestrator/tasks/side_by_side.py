@@ -12,8 +12,9 @@ from orchestrator.devices.common.device import Device
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
+from orchestrator.measure.engine import EngineOptions, ModelSet
 from orchestrator.measure.readiness import ReferenceFailedError
-from orchestrator.measure.session import Measurement, ModelSet, measure
+from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import model_files
 from orchestrator.tasks.progress import Note, Progress, silent, steps
@@ -55,8 +56,7 @@ def measure_files(
         subject,
         run.journal,
         policy,
-        budget_s=budget_s,
-        progress=steps(progress),
+        EngineOptions(budget_s=budget_s, progress=steps(progress)),
         usage_of=list(subject.files) if calls else (),
     )
     return measured, run

@@ -23,8 +23,9 @@ from orchestrator.journal.sustained import (
     sustained_percentiles,
     sustained_points,
 )
+from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.readiness import DeviceConnection
-from orchestrator.measure.session import ModelSet, check_runtime, make_identity
+from orchestrator.measure.session import check_runtime, make_identity
 from orchestrator.measure.sustained import run_sustained
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import check_any_left, files_that_can_be, given_models

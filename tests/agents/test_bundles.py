@@ -27,8 +27,8 @@ from orchestrator.bundle.journal import (
     read_journal,
 )
 from orchestrator.export.artifacts.spec import Variant
+from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.replay import Replay, make_script
-from orchestrator.measure.session import ModelSet
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.messages import ErrorBody, LoadReply

@@ -15,7 +15,8 @@ from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.session import ModelSet, measure
+from orchestrator.measure.engine import EngineOptions, ModelSet
+from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import AgentClient, ModelFile, file_digest
 from orchestrator.wire.errors import AgentLostError
@@ -67,13 +68,12 @@ def test_a_model_that_crashes_the_runtime_costs_its_batch_and_is_named(
             ModelSet(files, "reference", "0" * 64, seed=1),
             tmp_path / "journal.jsonl",
             POLICY,
-            budget_s=600.0,
-            progress=lambda message, *_: told.append(message),
+            EngineOptions(budget_s=600.0, progress=lambda message, *_: told.append(message)),
         )
     assert set(result.failures) == {"deadly"}
-    assert result.failures["deadly"] == "the agent died or hung 2 times out of 2 that it ran alone"
+    assert result.failures["deadly"] == "the agent crashed or hung 2 times out of 2 that it ran alone"
     assert set(result.estimates.ratios) == {"reference", "good"}
-    assert "the agent died or hung while loading deadly: trying that alone" in told
+    assert "the agent crashed or hung while loading deadly: trying that model alone" in told
     # At first, and after each death: one in the batch, two alone.
     assert device.agent_starts == 4
 

@@ -6,7 +6,8 @@ import random
 import numpy as np
 
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.session import ModelSet, measure
+from orchestrator.measure.engine import EngineOptions, ModelSet
+from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile, RunResult
 from orchestrator.wire.errors import AgentError, AgentLostError
@@ -203,5 +204,10 @@ def run(folder, fake, policy=POLICY, budget_s=1e9, variant=VARIANT):
     """Measure them on it; the journal is in `folder`."""
     journal = folder / "journal.jsonl"
     return measure(
-        fake, variant, subject(folder), journal, policy, budget_s=budget_s, progress=lambda *_: None
+        fake,
+        variant,
+        subject(folder),
+        journal,
+        policy,
+        EngineOptions(budget_s=budget_s, progress=lambda *_: None),
     )

@@ -14,6 +14,7 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import Record
 from orchestrator.journal.runs import Run
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Plan, Policy
@@ -64,8 +65,7 @@ def profile(
             subject_of(plan, files),
             run.journal,
             policy,
-            budget_s=0,
-            progress=lambda *_: disturb(device),
+            EngineOptions(budget_s=0, progress=lambda *_: disturb(device)),
         )
         starts = device.agent_starts
     lut = lut_of(plan, files, measurement, device.name)

@@ -17,7 +17,6 @@ from orchestrator.journal.records import (
     Header,
     Identity,
     RoundsRecord,
-    pack_nanoseconds,
 )
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Policy, features_of, model_id
@@ -149,7 +148,7 @@ def _batch(batch, slots, latency):
         first_round=0,
         settle_runs=0,
         order=order,
-        ns=pack_nanoseconds(ns.astype(np.int64)),
+        ns=ns.astype(np.int64),
         state_before=STATE,
         state_after=STATE,
     )

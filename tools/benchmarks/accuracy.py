@@ -22,7 +22,8 @@ from orchestrator.devices.discover import resolve
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.runs import Run, runs_root
-from orchestrator.measure.session import ModelSet, measure
+from orchestrator.measure.engine import EngineOptions, ModelSet
+from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Plan, Policy, features_of, model_id
 from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, PINK, RED, SKY, figure, legend
@@ -139,7 +140,12 @@ def _measured_alone(lut: Lut, plan: Plan, keys: Sequence[str]) -> Run:
         subject = ModelSet(files, reference.model_id, identity.ljust(64, "0"), seed=0)
         with resolve(DEVICE, Access()) as device:
             measure(
-                device, variant, subject, run.journal, ALONE_POLICY, budget_s=math.inf, progress=steps(print)
+                device,
+                variant,
+                subject,
+                run.journal,
+                ALONE_POLICY,
+                EngineOptions(budget_s=math.inf, progress=steps(print)),
             )
         run.finish("blocks measured alone")
     return run

@@ -11,6 +11,7 @@ from orchestrator.fleet.crew import FleetExecutor, FleetLimits
 from orchestrator.fleet.units import UnfitUnitError
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, RoundsRecord
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import make_header, measure_with
 from orchestrator.wire.errors import AgentLostError, DeviceError
 from tests.support.fake_device import POLICY, QUIET, VARIANT, FakeClient, device, subject
@@ -63,7 +64,7 @@ class Fleet:
             ) as log:
                 crew.work_on(log, VARIANT, check)
                 return measure_with(
-                    crew, log, hello, measured, policy, budget_s=1e9, progress=lambda *_: None
+                    crew, log, hello, measured, policy, EngineOptions(budget_s=1e9, progress=lambda *_: None)
                 )
 
     def records(self):

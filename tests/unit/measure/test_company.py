@@ -18,6 +18,7 @@ from orchestrator.journal.records import (
     MeasurementRejectedError,
     RoundsRecord,
 )
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.interference import InterferenceResult, excess_by_settle_runs, excess_co_resident
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.build import make_plan
@@ -44,8 +45,7 @@ def profiled(folder: Path, noise: Noise, policy: Policy = POLICY) -> Measurement
             subject_of(PLAN, files),
             folder / "journal.jsonl",
             policy,
-            budget_s=0,
-            progress=lambda *_: None,
+            EngineOptions(budget_s=0, progress=lambda *_: None),
         )
 
 

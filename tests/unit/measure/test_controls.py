@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.measure.session import ModelSet
+from orchestrator.measure.engine import ModelSet
 from orchestrator.wire.client import ModelFile
 from tests.support.fake_device import FakeDevice
 from tools.benchmarks.controls import COMPANION, control, coverage_interval

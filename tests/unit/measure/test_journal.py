@@ -2,10 +2,8 @@
 
 import errno
 
-import pytest
-
-from luts.format.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.journal.log import Journal, read_records
+from tests.support.errors import raises
 
 RECORDS = [{"kind": "a", "n": i, "text": "ü" * i} for i in range(5)]
 
@@ -42,14 +40,14 @@ def test_damage_before_the_last_line_is_an_error_that_names_the_line(tmp_path):
     damaged = bytearray(path.read_bytes())
     damaged[15] ^= 1
     path.write_bytes(damaged)
-    with pytest.raises(InvalidArtifactError, match="line 1 is damaged"):
+    with raises("damaged_file"):
         Journal(path)
     assert path.read_bytes() == damaged
 
 
 def test_a_second_writer_is_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
-    with Journal(path), pytest.raises(BlocktimeError, match="another `bench`"):
+    with Journal(path), raises("file_in_use"):
         Journal(path)
     Journal(path).close()
 
@@ -77,7 +75,7 @@ def test_a_full_disk_leaves_what_was_written_and_can_go_on(tmp_path, monkeypatch
         journal.append(RECORDS[1])
         with monkeypatch.context() as patch:
             patch.setattr(journal._file, "_file", FullDisk(journal._file._file, 10))
-            with pytest.raises(BlocktimeError, match="No space left on device.*free some"):
+            with raises("disk_full"):
                 journal.append(RECORDS[2])
         assert read_records(path) == [RECORDS[1]]
         journal.append(RECORDS[3])

@@ -17,6 +17,7 @@ from orchestrator.journal.records import (
     MeasurementRejectedError,
     RoundsRecord,
 )
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.interference import InterferenceResult, excess_without_keep_warm
 from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
@@ -60,7 +61,9 @@ def measured(folder: Path, policy: Policy = POLICY, **device):
     for name, value in device.items():
         setattr(fake, name, value)
     journal = folder / "journal.jsonl"
-    result = measure(fake, VARIANT, subject(folder), journal, policy, budget_s=0, progress=lambda *_: None)
+    result = measure(
+        fake, VARIANT, subject(folder), journal, policy, EngineOptions(budget_s=0, progress=lambda *_: None)
+    )
     records = read_log(journal)
     (decision,) = [record for record in records if isinstance(record, DecisionRecord)]
     tests = [record.keep_warm for record in records if isinstance(record, InterferenceRecord)]

@@ -13,6 +13,7 @@ from orchestrator.journal.conditions import describe_conditions
 from orchestrator.journal.log import placements, read_log
 from orchestrator.journal.records import PlacementRecord
 from orchestrator.journal.runs import Run
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Policy
@@ -90,7 +91,9 @@ def profile(tmp_path, placed_of, states=None):
     run = Run(tmp_path / "run")
     subject = subject_of(PLAN, made)
     variant = Variant("executorch", "xnnpack", "fp32", 1)
-    measurement = measure(device, variant, subject, run.journal, POLICY, budget_s=0, progress=lambda *_: None)
+    measurement = measure(
+        device, variant, subject, run.journal, POLICY, EngineOptions(budget_s=0, progress=lambda *_: None)
+    )
     return lut_of(PLAN, made, measurement, "fake"), run
 
 

@@ -1,8 +1,8 @@
-"""A journal that an earlier version began: read, and gone on with where nothing else has changed.
+"""A journal of an earlier version: read, and resumed if nothing else has changed.
 
 `data/interrupted.jsonl` was written by `bench profile` at commit 10eed91, killed twice: in its second batch, which
-it then went on with in a further segment and rejected, and in its fifth. `interrupted.expected.json` is what that
-version estimated from it.
+it then continued in another segment and rejected, and in its fifth. `interrupted.plan.json` is its plan, and
+`interrupted.expected.json` has that version's estimates.
 """
 
 import dataclasses
@@ -11,21 +11,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from luts.format.errors import InvalidArtifactError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.agent.store import ModelStore
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import JournalSamples, read_log, samples_table
-from orchestrator.journal.records import BatchRecord, EndRecord, Header, MeasurementRejectedError
+from orchestrator.journal.records import BatchRecord, EndRecord, Header
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import measure
-from orchestrator.plan.build import make_plan
-from orchestrator.plan.plan import Policy
+from orchestrator.plan.plan import Plan, Policy
 from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.device import SCENARIOS, write_model
 from orchestrator.tasks.profiled_lut import lut_of, subject_of
-from search.spaces import get_space
+from tests.support.errors import raises
 from tests.support.served_agent import ServedDevice
 
 DATA = Path(__file__).parent / "data"
@@ -35,7 +35,7 @@ QUIET = SCENARIOS["quiet"]
 UNEVEN = QUIET.model_copy(
     update={"name": "uneven", "noise_seed": 1, "noise": QUIET.noise.model_copy(update={"load_sd": 0.03})}
 )
-PLAN = make_plan(get_space("autovit-nano"), design=8, heldout=4, removals="none", seed=5)
+PLAN = TypeAdapter(Plan).validate_json((DATA / "interrupted.plan.json").read_bytes())
 
 
 def served(folder, version=""):
@@ -66,8 +66,7 @@ def resume(device, journal, files):
             subject_of(PLAN, files),
             journal,
             Policy.of(simulated=True),
-            budget_s=0,
-            progress=lambda *_: None,
+            EngineOptions(budget_s=0, progress=lambda *_: None),
         )
 
 
@@ -77,7 +76,7 @@ def version_of(journal):
     return header.identity.agent.split()[1]
 
 
-def test_its_records_are_read_and_estimated_as_they_were():
+def test_old_records_give_the_old_estimates():
     records = read_log(JOURNAL)
     assert [end.kept for end in records if isinstance(end, EndRecord)] == [True, False, True, True]
     assert [(b.batch, b.segment) for b in records if isinstance(b, BatchRecord)] == [
@@ -101,7 +100,7 @@ def test_its_records_are_read_and_estimated_as_they_were():
     assert (quiet.ms, quiet.low, quiet.high) == pytest.approx(EXPECTED["quiet_ms"], rel=1e-12)
 
 
-def test_a_profile_goes_on_from_it(tmp_path, journal, files):
+def test_old_journal_resumes(tmp_path, journal, files):
     before = journal.read_bytes()
     measurement = resume(served(tmp_path / "store", version_of(journal)), journal, files)
     assert journal.read_bytes().startswith(before)
@@ -118,16 +117,13 @@ def test_a_profile_goes_on_from_it(tmp_path, journal, files):
     assert verify_lut(LutStore([tmp_path / "luts"]).write(lut)) == lut
 
 
-def test_another_version_of_the_agent_is_refused_by_name(tmp_path, journal, files):
+def test_another_agent_version_is_refused(tmp_path, journal, files):
     before = journal.read_bytes()
-    with pytest.raises(MeasurementRejectedError) as refused:
+    with raises("conditions_changed") as refused:
         resume(served(tmp_path / "store"), journal, files)
-    told = str(refused.value)
-    changed = told.partition("other conditions: ")[2].partition("; its samples are not mixed")[0]
+    changed = str(refused.value).partition("other conditions: ")[2].partition("; samples are not mixed")[0]
     now = simulated_agent(UNEVEN, "token", ModelStore(tmp_path / "store")).info
     assert changed == f"agent (blocktime-simulated {version_of(journal)} is now {now.name} {now.version})"
-    assert told.endswith("begin anew with bench profile --fresh, elsewhere by moving it away")
-    assert "\n" not in told
     assert journal.read_bytes() == before
 
 
@@ -135,5 +131,5 @@ def test_damage_in_its_middle_is_an_error_that_names_the_line(tmp_path, journal,
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2].replace(b'"first_round":0', b'"first_round":1')
     journal.write_bytes(b"".join(lines))
-    with pytest.raises(InvalidArtifactError, match="line 3 is damaged"):
+    with raises("damaged_file"):
         resume(served(tmp_path / "store", version_of(JOURNAL)), journal, files)

@@ -8,10 +8,11 @@ import pytest
 from luts.estimate import ratios as module
 from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import location_and_se
-from luts.format.errors import InvalidArtifactError
 from orchestrator.journal.log import JournalSamples, read_log, samples_table
 from orchestrator.journal.records import BatchRecord, RoundsRecord
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import measure
+from tests.support.errors import raises
 from tests.support.fake_device import POLICY, QUIET, VARIANT, device, subject
 
 
@@ -21,7 +22,14 @@ def records(tmp_path):
     policy = dataclasses.replace(POLICY, chunk_rounds=4, load_se=0.0)
     fake = device(states=[QUIET, QUIET | {"thermal_state": "serious"}], lose_after={6})
     journal = tmp_path / "journal.jsonl"
-    measure(fake, VARIANT, subject(tmp_path), journal, policy, budget_s=1e9, progress=lambda *_: None)
+    measure(
+        fake,
+        VARIANT,
+        subject(tmp_path),
+        journal,
+        policy,
+        EngineOptions(budget_s=1e9, progress=lambda *_: None),
+    )
     return read_log(journal)
 
 
@@ -101,9 +109,9 @@ def test_without_models_is_as_if_they_had_not_been_measured(records):
 
 def test_samples_of_a_batch_that_was_never_opened_are_refused(records):
     orphans = [record for record in records if not isinstance(record, BatchRecord)]
-    with pytest.raises(InvalidArtifactError, match="never opened"):
+    with raises("invalid_journal"):
         JournalSamples(orphans).estimation("model00")
-    with pytest.raises(InvalidArtifactError, match="holds no samples yet"):
+    with raises("no_samples"):
         JournalSamples(records[:2]).table()
 
 
@@ -112,5 +120,5 @@ def test_a_batch_that_is_kept_in_part_is_refused(records):
     kept = np.ones(table.num_rows, dtype=bool)
     kept[0] = False
     mixed = table.set_column(table.column_names.index("kept"), "kept", [kept])
-    with pytest.raises(InvalidArtifactError, match="batch 0 are both kept and rejected"):
+    with raises("mixed_batch"):
         LatencyEstimates.of(mixed, "model00")

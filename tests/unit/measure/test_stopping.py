@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from luts.estimate.statistics import half_width
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
 from tests.support.fake_device import POLICY, SHA, TRUE_MS, VARIANT, FakeDevice, subject
@@ -18,9 +19,7 @@ def run(tmp_path, width, policy):
         subject(tmp_path),
         tmp_path / "journal.jsonl",
         policy,
-        budget_s=1e9,
-        progress=lambda *_: None,
-        prediction_width=width,
+        EngineOptions(budget_s=1e9, progress=lambda *_: None, prediction_half_width=width),
     )
 
 

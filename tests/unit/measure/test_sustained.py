@@ -19,7 +19,7 @@ from orchestrator.journal.sustained import (
 )
 from orchestrator.measure.readiness import DeviceConnection, ReferenceFailedError
 from orchestrator.measure.session import make_identity
-from orchestrator.measure.sustained import run_sustained, worked_s
+from orchestrator.measure.sustained import called_s, run_sustained
 from orchestrator.report.figures import save_sustained as save
 from orchestrator.simulate.device import Noise, Processor, Throttling
 from orchestrator.tasks import target
@@ -89,7 +89,7 @@ def measured(tmp_path, device, seconds):
     header = Header(identity=identity, reference_id=MODEL, seed=0, created="now", simulated=False)
     with MeasurementLog(tmp_path / "journal.jsonl", header) as log:
         run_sustained(link, files.files[MODEL], log, seconds, lambda *_: None)
-        return list(log.records), worked_s(log)
+        return list(log.records), called_s(log)
 
 
 def test_a_device_that_throttles_is_said_to_when_and_by_how_much(tmp_path) -> None:

@@ -12,6 +12,7 @@ from luts.format.store import lut_store
 from orchestrator.journal.conditions import Usage, describe_conditions, usage_by_model
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import UsageRecord
+from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import Measurement, measure
 from orchestrator.measure.sustained import measure_memory
 from orchestrator.plan.plan import Policy
@@ -71,8 +72,7 @@ def measured(folder: Path, phone: Phone, usage_of: Sequence[str] = NAMES) -> Mea
         subject(folder),
         folder / "journal.jsonl",
         POLICY,
-        budget_s=0,
-        progress=lambda *_: None,
+        EngineOptions(budget_s=0, progress=lambda *_: None),
         usage_of=usage_of,
     )
 

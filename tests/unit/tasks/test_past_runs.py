@@ -15,7 +15,6 @@ from orchestrator.journal.records import (
     Header,
     Identity,
     RoundsRecord,
-    pack_nanoseconds,
 )
 from orchestrator.journal.runs import Run
 from orchestrator.tasks.runs import find_past_run, past_runs, run_latencies
@@ -64,7 +63,7 @@ def write_run(folder, created="2026-03-01T00:00:00+00:00", simulated=False, kept
                     first_round=0,
                     settle_runs=0,
                     order=[[0, 1, 2]] * ROUNDS,
-                    ns=pack_nanoseconds(ns),
+                    ns=ns,
                     state_before=COOL,
                     state_after=COOL,
                 )

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import the fake phone, and gives each test a usbmuxd of its own."""
+"""A usbmuxd of the test's own with an attached iPhone, both played by this process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from tests.support.fake_iphone import FakeIphone, PhoneUser
+from tests.support.fake_usbmuxd import FakeUsbmuxd
 from tests.support.phone_apps import ThreadApp
-from tests.support.usbmux.fake_phone import FakePhone
-from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
-from tests.support.usbmux.phone_owner import Owner
 
 
 @pytest.fixture
@@ -39,9 +38,9 @@ def usbmuxd(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def phone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakePhone]:
+def phone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakeIphone]:
     """An iPhone 13 with iOS 16 and the app, attached; its agent runs in a thread and has no runtime."""
-    phone = FakePhone(ThreadApp(tmp_path / "store"))
+    phone = FakeIphone(ThreadApp(tmp_path / "store"))
     phone.install_app()
     usbmuxd.plug_in(phone)
     yield phone
@@ -49,5 +48,5 @@ def phone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakePhone]:
 
 
 @pytest.fixture
-def owner(phone: FakePhone) -> Owner:
-    return Owner(phone)
+def user(phone: FakeIphone) -> PhoneUser:
+    return PhoneUser(phone)

@@ -75,7 +75,7 @@ def test_registry_has_no_product_type_twice() -> None:
     assert sum(phone.kind == "iphone" for phone in known_phones().values()) >= 30
 
 
-def test_unknown_name_names_the_closest(attach: Attach) -> None:
+def test_unknown_name_suggests_the_closest(attach: Attach) -> None:
     with raises("unknown_device") as unknown:
         resolve("iphnoe13")
     assert "did you mean iphone13" in str(unknown.value)
@@ -127,7 +127,7 @@ def test_what_is_attached_is_listed_with_next_steps(attach: Attach) -> None:
     assert listing.unavailable == ()
 
 
-def test_kinds_that_cannot_be_seen_are_gaps(attach: Attach) -> None:
+def test_kinds_that_cannot_be_seen_are_reported(attach: Attach) -> None:
     missing = DeviceError("Android phones need the package adbutils: pip install 'blocktime[android]'")
     attach(missing, KindUnavailableError("no usbmuxd answers", "start it", "no_usbmuxd"))
     listing = list_attached()
@@ -146,12 +146,12 @@ def test_an_android_phone_is_named_by_model_or_serial(attach: Attach, name: str)
     assert device.name == "pixel8"
 
 
-def test_a_phone_that_the_registry_lacks_is_named_after_its_model(attach: Attach) -> None:
+def test_unregistered_phone_is_named_after_its_model(attach: Attach) -> None:
     attach([PIXEL, STRANGER])
     assert resolve("smx999z").name == resolve(STRANGER.serial).name == "smx999z"
 
 
-def test_a_phone_that_is_not_there_says_what_was_looked_for(attach: Attach) -> None:
+def test_phone_that_is_not_attached(attach: Attach) -> None:
     attach([STRANGER], KindUnavailableError("no usbmuxd answers", "start it", "no_usbmuxd"))
     with raises("device_not_attached") as missing:
         resolve("iphone13")
@@ -169,14 +169,14 @@ def test_a_phone_that_is_not_there_says_what_was_looked_for(attach: Attach) -> N
     assert "switch on USB debugging" in str(missing.value)
 
 
-def test_a_phone_that_is_not_ready_says_the_next_step(attach: Attach) -> None:
+def test_phone_that_is_not_ready(attach: Attach) -> None:
     attach([SHY])
     for name in ("pixel8", SHY.serial):
         with raises("phone_not_ready"):
             resolve(name)
 
 
-def test_several_phones_of_a_name_want_a_serial(attach: Attach) -> None:
+def test_several_phones_of_a_name_need_a_serial(attach: Attach) -> None:
     twin = AndroidPhone("OTHER", "device", "Pixel 8", "server")
     attach([PIXEL, twin])
     with raises("several_phones"):
@@ -184,7 +184,7 @@ def test_several_phones_of_a_name_want_a_serial(attach: Attach) -> None:
     assert resolve("OTHER").name == "pixel8"
 
 
-def test_nobody_to_ask_is_an_error_that_says_what_was_asked() -> None:
+def test_question_without_a_user() -> None:
     with raises("no_user") as question:
         refuse_question("type the code")
     assert "type the code" in str(question.value)

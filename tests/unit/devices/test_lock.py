@@ -47,7 +47,7 @@ def holder() -> "subprocess.Popen[str]":
     return process
 
 
-def test_who_measures_already_is_named_and_a_killed_one_holds_nothing(
+def test_holder_is_named_and_a_killed_holder_releases_the_lock(
     holder: "subprocess.Popen[str]",
 ) -> None:
     with raises("device_busy") as refused, lock_device(device("R58/:1")):
@@ -62,24 +62,24 @@ def test_who_measures_already_is_named_and_a_killed_one_holds_nothing(
         assert str(os.getpid()) in lock_path("R58/:1").read_text()
 
 
-def test_it_is_let_go_at_the_end() -> None:
+def test_lock_is_released_at_the_end() -> None:
     for _ in range(2):
         with lock_device(device("host")), raises("device_busy"), lock_device(device("host")):
             pass
 
 
-def test_a_measurement_takes_the_lock_before_anything_is_exported() -> None:
+def test_target_locks_its_device() -> None:
     refused = raises("device_busy")
     with lock_device(device("host")), refused, Target("host").found():
         pass
 
 
-def test_simulated_devices_are_as_many_as_are_asked_for() -> None:
+def test_simulated_devices_are_not_locked() -> None:
     with lock_device(device("")), lock_device(device("")):
         assert not lock_path("").parent.exists()
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     lock_path("host").parent.mkdir()

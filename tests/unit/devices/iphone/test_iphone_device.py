@@ -1,4 +1,4 @@
-"""What the iPhone transport makes of phones that behave badly, with a driver that plays them."""
+"""iPhones that misbehave, played by a driver that answers from lists."""
 
 from __future__ import annotations
 
@@ -125,13 +125,13 @@ def test_app_that_takes_a_moment_to_listen_is_waited_for() -> None:
     assert driver.killed == [4711], "and its going away first is no error"
 
 
-def test_app_that_never_listens_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_app_that_never_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module, "_START_TIMEOUT_S", 0.0)
     with phone(ScriptedDriver([None])) as device, raises("agent_silent"):
         device.connect()
 
 
-def test_place_that_is_still_taken_is_waited_for() -> None:
+def test_busy_agent_is_waited_for() -> None:
     driver = ScriptedDriver([greets, refuses("busy"), refuses("busy"), greets])
     with phone(driver) as device:
         device.connect().close()
@@ -139,14 +139,14 @@ def test_place_that_is_still_taken_is_waited_for() -> None:
         assert device.agent_starts == 1
 
 
-def test_place_that_stays_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_that_stays_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module, "BUSY_TIMEOUT_S", 0.0)
     with phone(ScriptedDriver([refuses("busy")])) as device, pytest.raises(AgentError) as busy:
         device.connect()
     assert busy.value.code == "busy"
 
 
-def test_place_is_waited_for_as_long_as_a_model_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_agent_may_take_as_long_as_compiling_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five minutes of `busy`, on a clock that only sleeping moves."""
     now_s, told = [0.0], []
 
@@ -167,7 +167,7 @@ def test_place_is_waited_for_as_long_as_a_model_may_be_compiled(monkeypatch: pyt
     assert [line for line in told if "compiling a model" in line] == told
 
 
-def test_app_that_hangs_up_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_app_that_hangs_up_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module, "_HANG_UP_TIMEOUT_S", 0.0)
     driver = ScriptedDriver([greets, hangs_up, greets])
     with phone(driver) as device:
@@ -177,12 +177,12 @@ def test_app_that_hangs_up_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> N
     assert driver.launched[0] == driver.launched[1]
 
 
-def test_agent_of_another_protocol_is_an_error_at_once() -> None:
+def test_agent_of_another_protocol() -> None:
     with phone(ScriptedDriver([refuses("protocol_version")])) as device, pytest.raises(AgentError):
         device.connect()
 
 
-def test_phone_that_vanishes_in_the_greeting_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phone_lost_during_the_handshake_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     driver, told = ScriptedDriver(), []
 
     def unplugged(sock: socket.socket) -> None:
@@ -201,7 +201,7 @@ def test_phone_that_vanishes_in_the_greeting_is_waited_for(monkeypatch: pytest.M
     assert told == ["iPhone 13 is not attached: waiting up to 10 min for its cable"]
 
 
-def test_code_that_was_typed_is_kept_for_the_next_connection() -> None:
+def test_pairing_code_is_used_for_the_next_connection() -> None:
     asked: list[str] = []
 
     def ask(prompt: str) -> str:
@@ -218,7 +218,7 @@ def test_code_that_was_typed_is_kept_for_the_next_connection() -> None:
     assert driver.killed == []
 
 
-def test_list_has_phones_that_fail_and_leaves_out_those_that_left() -> None:
+def test_list_with_a_failing_phone_and_one_that_left() -> None:
     driver = ScriptedDriver(states={"b": DeviceError("odd"), "a": READY, "c": PhoneGoneError("left")})
     assert list_phones(cast("MobileDevice", driver)) == (READY, IphoneState("b", "usb"))
 
@@ -235,9 +235,7 @@ def test_list_has_phones_that_fail_and_leaves_out_those_that_left() -> None:
         struct.pack("<IIII", 16, 9, 8, 1),
     ],
 )
-def test_usbmuxd_that_talks_nonsense_is_unreachable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
-) -> None:
+def test_usbmuxd_that_answers_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     path = tmp_path / "usbmuxd"
     monkeypatch.setenv("USBMUXD_SOCKET_ADDRESS", f"UNIX:{path}")
     with socket.socket(socket.AF_UNIX) as listener:

@@ -45,7 +45,7 @@ def test_bad_address(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         MuxAddress.from_environment()
 
 
-def test_variable_that_was_not_set_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unset_variable_stays_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
     assert MuxAddress.from_environment() == MuxAddress("")
     with MuxAddress("/tmp/mux").exported():
@@ -92,7 +92,7 @@ def test_next_step_names_what_comes_first(change: dict[str, Any], step: str) -> 
     ("product_type", "name"),
     [("iPhone14,5", "iphone13"), ("iPhone99,1", "iphone99-1"), ("", "iphone"), ("../x", "x")],
 )
-def test_name_of_a_phone_is_a_folder_name(product_type: str, name: str) -> None:
+def test_name_is_a_folder_name(product_type: str, name: str) -> None:
     assert IphoneState("u", "usb", product_type).name == name
 
 
@@ -110,7 +110,7 @@ OTHER = plistlib.dumps({"CFBundleIdentifier": "dev.blocktime.benchmark"})
 SIGNED = "Payload/A.app/_CodeSignature/CodeResources"
 
 
-def test_ipa_tells_its_identifier_and_version(tmp_path: Path) -> None:
+def test_ipa_has_identifier_and_version(tmp_path: Path) -> None:
     ipa = write_ipa(tmp_path / "a.ipa", {"Payload/A.app/Info.plist": INFO, SIGNED: b""})
     assert read_ipa(ipa) == IpaInfo("dev.blocktime.bench.ABCDE12345", "1.2")
 
@@ -151,7 +151,7 @@ async def fail() -> None:
     raise LookupError("as it should")
 
 
-def test_loop_thread_gives_results_and_exceptions() -> None:
+def test_loop_thread_returns_results_and_raises_exceptions() -> None:
     loop = _LoopThread("test-loop")
     assert [loop.call(answer(value), 5) for value in (1, 2)] == [1, 2]
     with pytest.raises(LookupError, match="as it should"):

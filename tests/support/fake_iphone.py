@@ -1,4 +1,4 @@
-"""An iPhone as seen through usbmuxd: what it tells, whom it trusts, its apps, and its owner's hands."""
+"""An iPhone as seen through usbmuxd: its values, the computers that it trusts, its apps, and its user."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.devices.common.device import Access
+from orchestrator.devices.common.registry import known_phones
+from orchestrator.devices.iphone.phones import open_driver
+from tests.support.fake_lockdown import LockdownSession, public_key_pem
 from tests.support.phone_apps import App, relay
-from tests.support.usbmux.device_key import public_key_pem
-from tests.support.usbmux.fake_lockdown import LockdownSession
 
+IPHONE_13 = known_phones()["iphone13"]
 LOCKDOWN_PORT = 62078
 AGENT_PORT = 47613
 BUNDLE = "dev.blocktime.bench.ABCDE12345"
@@ -24,28 +27,28 @@ BUILDS = {"15.8": "19H370", "16.7.10": "20H350", "17.2": "21C62", "17.6": "21G80
 _CODE_LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 
 Talk = Callable[[socket.socket], None]
-"""Speaks over a connection until it ends."""
+"""Serves a connection until it ends."""
 
 
 @dataclass
-class FakePhone:
-    """Its attributes are what a test may change at any time.
+class FakeIphone:
+    """A phone whose attributes a test may change at any time.
 
     Attributes:
-        app: What runs when the app is opened.
-        owner: What the owner does when asked whether to trust a computer; `locked` means that the phone shows its
-            lock screen and does not ask.
-        trusts_after: Answers that the dialog is still open before the owner acts; a real phone gives one or more.
-        hosts: Pair records of the computers that it trusts, by HostID.
+        app: Runs while the app is open.
+        owner: What the user does when asked whether to trust a computer; `locked`: the phone shows its lock screen
+            and does not ask.
+        trusts_after: How often the dialog is reported as open before the user acts; at least once on a real phone.
         locked: The passcode has not been typed since the phone started.
-        refused_calls: Connections to lockdownd that are still refused, as after the cable was put in.
+        refused_calls: Connections to lockdownd that are still refused, as after the cable was plugged in.
         developer_image: The developer disk image is mounted, so that a computer can start apps.
-        in_front: The app is on the screen, as a computer puts it there.
-        tunnelled: Who talks to it does so from inside a tunnel, as tests make believe.
+        in_front: The app is on the screen.
+        tunnelled: The client speaks through a tunnel, as tests pretend.
         refuses_apps: The error of every installation, empty for none.
-        media: Files that computers put there, by path.
+        hosts: Pair records of the computers that it trusts, by HostID.
+        media: Files that computers stored, by path.
         launches: Environments in which a computer started the app.
-        launched: Identifiers under which it did.
+        launched: Bundle identifiers under which it did.
     """
 
     app: App
@@ -75,7 +78,7 @@ class FakePhone:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def values(self, trusted: bool) -> dict[str, Any]:
-        """What lockdownd tells; a computer that is not trusted learns less."""
+        """Return the values that lockdownd reports, fewer to a computer that is not trusted."""
         values: dict[str, Any] = {
             "BuildVersion": BUILDS.get(self.ios, "21A1"),
             "CPUArchitecture": "arm64e",
@@ -102,11 +105,11 @@ class FakePhone:
         return values
 
     def major(self) -> int:
-        """The first number of its iOS version."""
+        """Return the first number of its iOS version."""
         return int(self.ios.split(".")[0])
 
     def install_app(self, bundle: str = BUNDLE) -> None:
-        """As if installed earlier."""
+        """Add the app as installed earlier."""
         self.apps[bundle] = {
             "ApplicationType": "User",
             "CFBundleIdentifier": bundle,
@@ -114,7 +117,7 @@ class FakePhone:
         }
 
     def tap_icon(self) -> str:
-        """The owner opens the app: unless it runs already, it makes a pairing code; the code that it shows."""
+        """Open the app as the user does, and return the pairing code that it shows."""
         with self._lock:
             if not self.pid:
                 code = "".join(secrets.choice(_CODE_LETTERS) for _ in range(8))
@@ -123,7 +126,7 @@ class FakePhone:
             return self._shown
 
     def launch(self, environment: Mapping[str, str]) -> int:
-        """A computer starts the app afresh; its process id."""
+        """Restart the app as a computer does, and return its process id."""
         with self._lock:
             self.quit_app()
             self.launches.append(dict(environment))
@@ -133,13 +136,13 @@ class FakePhone:
             return self.pid
 
     def show(self, environment: Mapping[str, str]) -> int:
-        """A computer brings the app to the front, or starts it; its process id."""
+        """Bring the app to the front as a computer does, or start it, and return its process id."""
         with self._lock:
             self.in_front = True
             return self.pid or self.launch(environment)
 
     def quit_app(self) -> None:
-        """The app ends, for whatever reason; connections to it break."""
+        """End the app and the connections to it."""
         with self._lock:
             self.app.stop()
             self.pid = self._agent_port = 0
@@ -153,7 +156,7 @@ class FakePhone:
         self.pid = 1000 + len(self.launches) + os.getpid() % 1000
 
     def dial(self, port: int) -> Talk | None:
-        """Who answers on a port of the phone; None where nobody does."""
+        """Return what serves a connection to a port of the phone, None if nothing listens there."""
         if port == LOCKDOWN_PORT:
             if self.refused_calls:
                 self.refused_calls -= 1
@@ -165,9 +168,9 @@ class FakePhone:
             return self._services.pop(port, None)
 
     def open_service(
-        self, talk: Callable[[FakePhone, socket.socket, ssl.SSLContext], None], tls: ssl.SSLContext
+        self, talk: Callable[[FakeIphone, socket.socket, ssl.SSLContext], None], tls: ssl.SSLContext
     ) -> int:
-        """A port on which a service answers once; TLS as with lockdownd."""
+        """Return a port on which a service answers once."""
         with self._lock:
             port = secrets.choice([port for port in range(49152, 65535) if port not in self._services])
             self._services[port] = lambda sock: talk(self, sock, tls)
@@ -182,3 +185,27 @@ class FakePhone:
         with self._lock:
             self._app_sockets.append(agent)
         return lambda sock: relay(sock, agent)
+
+
+class PhoneUser:
+    """Receives the messages of `bench`; answers questions by `answers`, else by the code that the phone shows."""
+
+    def __init__(self, phone: FakeIphone) -> None:
+        self.messages: list[str] = []
+        self.questions: list[str] = []
+        self.answers: list[Callable[[], str]] = []
+        self._phone = phone
+
+    def ask(self, prompt: str) -> str:
+        self.questions.append(prompt)
+        return self.answers.pop(0)() if self.answers else self._phone.tap_icon()
+
+    @property
+    def access(self) -> Access:
+        return Access(say=self.messages.append, ask=self.ask)
+
+
+def trust_now(phone: FakeIphone) -> None:
+    """Pair the phone with this computer."""
+    phone.trusts_after = 0
+    open_driver().pair(phone.udid, 10)

@@ -1,4 +1,4 @@
-"""`bench profile` on an iPhone 13, all the way: fake usbmuxd, the Swift agent, ExecuTorch, and a cable pulled."""
+"""`bench profile` on an iPhone 13 with the Swift agent, ExecuTorch, and faults on the way."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fake_iphone import FakeIphone
+from tests.support.fake_usbmuxd import FakeUsbmuxd
 from tests.support.phone_apps import ProgramApp
 from tests.support.profiling import HOLDS, Profiling
-from tests.support.usbmux.fake_phone import FakePhone
-from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,10 +27,10 @@ def swift_agent() -> Path:
 
 
 @pytest.fixture
-def iphone(usbmuxd: FakeUsbmuxd, swift_agent: Path, tmp_path: Path) -> Iterator[FakePhone]:
+def iphone(usbmuxd: FakeUsbmuxd, swift_agent: Path, tmp_path: Path) -> Iterator[FakeIphone]:
     """An attached iPhone 13 whose app is the Swift agent."""
     command = [str(swift_agent), "--simulate", "iPhone14,5", "--store", str(tmp_path / "store")]
-    phone = FakePhone(ProgramApp(command, tmp_path / "agent.log"))
+    phone = FakeIphone(ProgramApp(command, tmp_path / "agent.log"))
     phone.install_app()
     usbmuxd.plug_in(phone)
     yield phone
@@ -38,7 +38,7 @@ def iphone(usbmuxd: FakeUsbmuxd, swift_agent: Path, tmp_path: Path) -> Iterator[
 
 
 @pytest.fixture
-def profiling(iphone: FakePhone, tmp_path: Path, export_cache: Path) -> Iterator[Profiling]:
+def profiling(iphone: FakeIphone, tmp_path: Path, export_cache: Path) -> Iterator[Profiling]:
     """A run that has just begun, of what the Swift agent runs on this machine too: ExecuTorch."""
     cache = {"BLOCKTIME_CACHE": str(export_cache)}
     run = Profiling("iphone13", tmp_path, cache, "--runtime", "executorch", holds=HOLDS)
@@ -46,8 +46,8 @@ def profiling(iphone: FakePhone, tmp_path: Path, export_cache: Path) -> Iterator
     run.kill()
 
 
-def test_profile_of_an_iphone_survives_a_pulled_cable_and_a_lost_app(
-    usbmuxd: FakeUsbmuxd, iphone: FakePhone, profiling: Profiling
+def test_profile_survives_a_pulled_cable_and_a_killed_app(
+    usbmuxd: FakeUsbmuxd, iphone: FakeIphone, profiling: Profiling
 ) -> None:
     with profiling.held():
         usbmuxd.unplug(iphone)

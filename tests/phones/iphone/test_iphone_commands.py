@@ -1,4 +1,4 @@
-"""The command of the card for an iPhone, as it stands: `bench profile --device iphone13`."""
+"""Commands for an iPhone as the documentation shows them: `bench profile --device iphone13` and others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from tests.support.bench import bench
+from tests.support.fake_iphone import FakeIphone
+from tests.support.fake_usbmuxd import FakeUsbmuxd
 from tests.support.made_up_agent import MadeUpAgents, shorten
 from tests.support.phone_apps import ThreadApp
 from tests.support.readme import examples, like
-from tests.support.usbmux.fake_phone import FakePhone
-from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
 
 CARD = ("profile", "--device", "iphone13")
 
@@ -28,17 +28,17 @@ def places(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def iphone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakePhone]:
+def iphone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakeIphone]:
     """An attached iPhone 13 whose app has Core ML with made-up time."""
     agents = MadeUpAgents("coreml", "iPhone14,5", tmp_path / "store", lambda: phone.in_front)
-    phone = FakePhone(ThreadApp(tmp_path / "unused", agents.start))
+    phone = FakeIphone(ThreadApp(tmp_path / "unused", agents.start))
     phone.install_app()
     usbmuxd.plug_in(phone)
     yield phone
     phone.quit_app()
 
 
-def test_it_makes_a_lut(iphone: FakePhone, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_makes_a_lut(iphone: FakeIphone, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running = []
     shorten(monkeypatch, places / "cache", lambda: running.append(iphone.pid))
     done = bench(*CARD)
@@ -48,7 +48,7 @@ def test_it_makes_a_lut(iphone: FakePhone, places: Path, monkeypatch: pytest.Mon
     assert (lut.meta.device.model, lut.meta.measured) == ("iPhone14,5", "simulated")
 
 
-def test_without_the_phone_one_line_says_what_is_there_and_what_to_do(usbmuxd: FakeUsbmuxd) -> None:
+def test_profile_without_the_phone_says_what_to_do_in_one_line(usbmuxd: FakeUsbmuxd) -> None:
     done = bench(*CARD)
     assert (done.returncode, done.stderr) == (
         3,
@@ -57,7 +57,7 @@ def test_without_the_phone_one_line_says_what_is_there_and_what_to_do(usbmuxd: F
     )
 
 
-def test_with_another_phone_the_line_names_it(usbmuxd: FakeUsbmuxd, iphone: FakePhone) -> None:
+def test_another_phone_is_named(usbmuxd: FakeUsbmuxd, iphone: FakeIphone) -> None:
     usbmuxd.unplug(iphone)
     iphone.product_type = "iPhone15,4"
     usbmuxd.plug_in(iphone)
@@ -67,9 +67,7 @@ def test_with_another_phone_the_line_names_it(usbmuxd: FakeUsbmuxd, iphone: Fake
     assert done.stderr.count("\n") == 1
 
 
-def test_without_usbmuxd_the_line_says_how_to_start_it(
-    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_usbmuxd_is_named(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USBMUXD_SOCKET_ADDRESS", f"UNIX:{tmp_path}/nothing")
     done = bench(*CARD)
     assert done.returncode == 3
@@ -83,8 +81,8 @@ def test_threads_are_not_for_core_ml() -> None:
     assert "--threads is for --runtime executorch" in done.stderr
 
 
-def test_the_smoke_command_prints_what_the_page_shows(
-    iphone: FakePhone, places: Path, monkeypatch: pytest.MonkeyPatch
+def test_first_command_of_the_page_prints_what_it_shows(
+    iphone: FakeIphone, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shorten(monkeypatch, places / "cache")

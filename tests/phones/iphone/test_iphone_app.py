@@ -1,4 +1,4 @@
-"""The way to an iPhone that is there: the app installed, started and connected to."""
+"""The app on an attached iPhone: installed, started and connected to."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from pymobiledevice3.services import mobile_image_mounter
 
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
 from tests.support.errors import raises
-from tests.support.usbmux.fake_phone import BUNDLE, FakePhone
-from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
+from tests.support.fake_iphone import BUNDLE, IPHONE_13, FakeIphone, PhoneUser, trust_now
 
 
 def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
@@ -29,8 +28,8 @@ def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
     return path
 
 
-def test_app_is_started_with_a_secret_and_ended(phone: FakePhone, owner: Owner) -> None:
-    access = dataclasses.replace(owner.access, allow=("debuggable_build", "low_battery"))
+def test_app_is_started_with_a_token_and_ended(phone: FakeIphone, user: PhoneUser) -> None:
+    access = dataclasses.replace(user.access, allow=("debuggable_build", "low_battery"))
     with find_iphone(IPHONE_13, access) as device:
         with device.connect() as client:
             assert client.hello().device.model == "iPhone14,5"
@@ -40,26 +39,26 @@ def test_app_is_started_with_a_secret_and_ended(phone: FakePhone, owner: Owner) 
     assert environment["BLOCKTIME_ALLOW"] == "debuggable_build,low_battery"
     assert len(environment["BLOCKTIME_TOKEN"]) == 32
     assert not phone.pid
-    assert owner.asked == []
+    assert user.questions == []
 
 
 def test_token_of_the_environment_starts_the_app(
-    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLOCKTIME_TOKEN", "of-the-environment")
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
     assert phone.launches == [{"BLOCKTIME_TOKEN": "of-the-environment"}]
 
 
-def test_token_of_the_environment_opens_an_app_that_runs(
-    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+def test_token_of_the_environment_connects_to_a_running_app(
+    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLOCKTIME_TOKEN", phone.tap_icon())
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
         assert device.agent_starts == 0
-    assert (phone.launches, owner.asked) == ([], [])
+    assert (phone.launches, user.questions) == ([], [])
     assert phone.pid
 
 
@@ -71,22 +70,20 @@ def test_token_of_the_environment_opens_an_app_that_runs(
         ("17.6", True, "No-root userspace tunnel unavailable"),
     ],
 )
-def test_owner_taps_the_icon_where_the_app_cannot_be_started(
-    phone: FakePhone, owner: Owner, ios: str, developer_image: bool, reason: str
+def test_user_taps_the_icon_if_the_app_cannot_be_started(
+    phone: FakeIphone, user: PhoneUser, ios: str, developer_image: bool, reason: str
 ) -> None:
     phone.ios, phone.developer_image = ios, developer_image
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
         assert device.agent_starts == 1
-    assert reason in owner.told[-1]
-    assert len(owner.asked) == 1
-    assert "pairing code" in owner.asked[0]
-    assert phone.pid, "an app that its owner opened is left open"
+    assert reason in user.messages[-1]
+    assert len(user.questions) == 1
+    assert "pairing code" in user.questions[0]
+    assert phone.pid, "an app that its user opened stays open"
 
 
-def test_developer_disk_image_is_mounted_where_it_is_missing(
-    phone: FakePhone, owner: Owner, home: Path
-) -> None:
+def test_missing_developer_disk_image_is_mounted(phone: FakeIphone, user: PhoneUser, home: Path) -> None:
     """As after a restart of the phone."""
     phone.developer_image = False
     kept = (
@@ -95,38 +92,36 @@ def test_developer_disk_image_is_mounted_where_it_is_missing(
     kept.mkdir(parents=True)
     for name in ("DeveloperDiskImage.dmg", "DeveloperDiskImage.dmg.signature"):
         (kept / name).write_bytes(name.encode())
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
     assert phone.developer_image
-    assert (len(phone.launches), owner.asked) == (1, [])
+    assert (len(phone.launches), user.questions) == (1, [])
 
 
 @pytest.mark.parametrize("team", ["dev.blocktime.bench.OTHERTEAM1", "dev.blocktime.bench"])
-def test_app_of_any_team_is_found_and_started(phone: FakePhone, owner: Owner, team: str) -> None:
+def test_app_of_any_team_is_found_and_started(phone: FakeIphone, user: PhoneUser, team: str) -> None:
     phone.apps.clear()
     phone.install_app("com.example.bench")
     phone.install_app(team)
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
     assert phone.launched == [team]
 
 
-def test_the_app_that_was_installed_is_the_one_that_is_started(
-    phone: FakePhone, owner: Owner, tmp_path: Path
-) -> None:
+def test_the_installed_app_is_started(phone: FakeIphone, user: PhoneUser, tmp_path: Path) -> None:
     ours = "dev.blocktime.bench.OTHERTEAM1"
     app = package(tmp_path / "Bench.ipa", ours)
-    with find_iphone(IPHONE_13, dataclasses.replace(owner.access, app=app)) as device:
+    with find_iphone(IPHONE_13, dataclasses.replace(user.access, app=app)) as device:
         device.connect().close()
     assert set(phone.apps) == {BUNDLE, ours}
     assert phone.launched == [ours]
-    with find_iphone(IPHONE_13, owner.access) as device, raises("app_not_installed"):
+    with find_iphone(IPHONE_13, user.access) as device, raises("app_not_installed"):
         device.connect()
 
 
 @pytest.mark.parametrize("developer_image", [True, False])
 def test_app_is_started_through_a_tunnel_from_ios_17_4(
-    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch, developer_image: bool
+    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch, developer_image: bool
 ) -> None:
     """The tunnel itself is pymobiledevice3's and needs a phone; here it is one in name."""
     opened: list[tuple[object, ...]] = []
@@ -155,7 +150,7 @@ def test_app_is_started_through_a_tunnel_from_ios_17_4(
         phone.developer_image = True
 
     monkeypatch.setattr(mobile_image_mounter, "auto_mount_personalized", mount)
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
         assert device.agent_starts == 1
     assert mounted == ([] if developer_image else ["17.6"])
@@ -164,65 +159,65 @@ def test_app_is_started_through_a_tunnel_from_ios_17_4(
     assert not phone.pid
 
 
-def test_wrong_pairing_codes_are_asked_for_again(phone: FakePhone, owner: Owner) -> None:
+def test_wrong_pairing_codes_are_asked_for_again(phone: FakeIphone, user: PhoneUser) -> None:
     phone.developer_image = False
     shown = phone.tap_icon()
-    owner.answers = [
+    user.answers = [
         lambda: "short",
         lambda: "AAAAAAAA",
         lambda: f" {shown[:4].lower()}-{shown[4:]} ",
     ]
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
-    assert "8 letters and digits" in owner.asked[1]
-    assert "another code" in owner.asked[2]
-    owner.answers = [lambda: "AAAAAAAA"] * 5
-    with find_iphone(IPHONE_13, owner.access) as device, raises("wrong_pairing_code"):
+    assert "8 letters and digits" in user.questions[1]
+    assert "another code" in user.questions[2]
+    user.answers = [lambda: "AAAAAAAA"] * 5
+    with find_iphone(IPHONE_13, user.access) as device, raises("wrong_pairing_code"):
         device.connect()
 
 
-def test_nobody_to_ask_is_an_error_with_the_question(phone: FakePhone) -> None:
+def test_pairing_code_without_a_user(phone: FakeIphone) -> None:
     phone.developer_image = False
     with find_iphone(IPHONE_13) as device, raises("no_user") as question:
         device.connect()
     assert "open blocktime on iPhone 13" in str(question.value)
 
 
-def test_developer_mode_off_is_said_unless_the_app_is_open(phone: FakePhone, owner: Owner) -> None:
+def test_developer_mode_that_is_off(phone: FakeIphone, user: PhoneUser) -> None:
     trust_now(phone)
     phone.developer_mode = False
     assert "Developer Mode is off" in list_phones()[0].next_step
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         with raises("developer_mode_off"):
             device.connect()
         phone.tap_icon()
         device.connect().close()
 
 
-def test_iphones_before_ios_16_have_no_developer_mode(phone: FakePhone, owner: Owner) -> None:
+def test_iphones_before_ios_16_have_no_developer_mode(phone: FakeIphone, user: PhoneUser) -> None:
     phone.ios, phone.developer_mode = "15.8", False
     trust_now(phone)
     assert list_phones()[0].developer_mode is None
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
     assert len(phone.launches) == 1
 
 
-def test_missing_app_is_said_and_installed(
-    phone: FakePhone, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_missing_app_is_installed(
+    phone: FakeIphone, user: PhoneUser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trust_now(phone)
     phone.apps.clear()
     assert "not installed" in list_phones()[0].next_step
-    with find_iphone(IPHONE_13, owner.access) as device, raises("app_not_installed"):
+    with find_iphone(IPHONE_13, user.access) as device, raises("app_not_installed"):
         device.connect()
     monkeypatch.setenv("BLOCKTIME_IOS_APP", str(package(tmp_path / "Bench.ipa")))
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
         device.connect().close()
     assert list_phones()[0].apps == {BUNDLE: "0.2.0"}
     assert phone.media == {}, "the package is taken away again"
-    assert [line for line in owner.told if "installing" in line] == [
+    assert [line for line in user.messages if "installing" in line] == [
         "installing Bench.ipa (0.2.0) on iPhone 13"
     ]
 
@@ -235,20 +230,18 @@ def test_missing_app_is_said_and_installed(
     ],
 )
 def test_refused_installation_says_why(
-    phone: FakePhone, owner: Owner, tmp_path: Path, change: dict[str, object], reason: str
+    phone: FakeIphone, user: PhoneUser, tmp_path: Path, change: dict[str, object], reason: str
 ) -> None:
     for name, value in change.items():
         setattr(phone, name, value)
-    access = dataclasses.replace(owner.access, app=package(tmp_path / "Bench.ipa"))
+    access = dataclasses.replace(user.access, app=package(tmp_path / "Bench.ipa"))
     with find_iphone(IPHONE_13, access) as device, raises("install_refused") as refused:
         device.connect()
     assert reason in str(refused.value)
 
 
-def test_package_of_another_app_is_not_sent(phone: FakePhone, owner: Owner, tmp_path: Path) -> None:
-    access = dataclasses.replace(
-        owner.access, app=package(tmp_path / "Other.ipa", bundle="com.example.other")
-    )
+def test_package_of_another_app_is_not_sent(phone: FakeIphone, user: PhoneUser, tmp_path: Path) -> None:
+    access = dataclasses.replace(user.access, app=package(tmp_path / "Other.ipa", bundle="com.example.other"))
     with find_iphone(IPHONE_13, access) as device, raises("not_our_app"):
         device.connect()
     assert phone.media == {}

@@ -1,4 +1,4 @@
-"""iPhones found through the fake usbmuxd: listed, trusted, told apart; and what is said where one is not there."""
+"""iPhones found through usbmuxd: listing, pairing, and which phone a name means."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from orchestrator.devices.common.registry import known_phones
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
 from tests.support.errors import raises
+from tests.support.fake_iphone import BUNDLE, IPHONE_13, FakeIphone, PhoneUser, trust_now
+from tests.support.fake_usbmuxd import FakeUsbmuxd
 from tests.support.phone_apps import ThreadApp
-from tests.support.usbmux.fake_phone import BUNDLE, FakePhone
-from tests.support.usbmux.fake_usbmuxd import FakeUsbmuxd
-from tests.support.usbmux.phone_owner import IPHONE_13, Owner, trust_now
 
 
-def test_listing_asks_the_owner_for_nothing(phone: FakePhone) -> None:
+def test_listing_shows_no_dialog(phone: FakeIphone) -> None:
     (state,) = list_phones()
     assert (state.udid, state.connection, state.product_type) == (phone.udid, "usb", "iPhone14,5")
     assert (state.ios, state.owner_name, state.trust) == ("16.7.10", "Test iPhone", "unpaired")
@@ -25,7 +24,7 @@ def test_listing_asks_the_owner_for_nothing(phone: FakePhone) -> None:
     assert phone.hosts == {}
 
 
-def test_listing_of_a_trusted_phone_is_complete(phone: FakePhone) -> None:
+def test_listing_of_a_trusted_phone_is_complete(phone: FakeIphone) -> None:
     trust_now(phone)
     (state,) = list_phones()
     assert (state.trust, state.developer_mode, state.apps, state.next_step) == (
@@ -36,75 +35,73 @@ def test_listing_of_a_trusted_phone_is_complete(phone: FakePhone) -> None:
     )
 
 
-def test_pairing_is_kept_in_usbmuxd_and_not_asked_for_again(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner
-) -> None:
-    with find_iphone(IPHONE_13, owner.access) as device:
+def test_pairing_is_stored_in_usbmuxd(usbmuxd: FakeUsbmuxd, phone: FakeIphone, user: PhoneUser) -> None:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
         assert device.describe() == f"iPhone 13 (iPhone14,5), iOS 16.7.10, UDID {phone.udid}"
     record = usbmuxd.record(phone)
     assert record is not None
     assert list(phone.hosts) == [record["HostID"]]
-    assert "tap Trust" in owner.told[0]
+    assert "tap Trust" in user.messages[0]
     phone.owner = "denies"
-    told = len(owner.told)
-    with find_iphone(IPHONE_13, owner.access) as device:
+    before = len(user.messages)
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
-    assert len(owner.told) == told
+    assert len(user.messages) == before
 
 
 @pytest.mark.parametrize(
     ("hands", "code"),
     [("denies", "phone_not_trusting"), ("away", "phone_not_trusting"), ("locked", "phone_locked")],
 )
-def test_an_owner_who_does_not_trust_is_told_what_to_do(
-    phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch, hands: str, code: str
+def test_user_who_does_not_trust_the_computer(
+    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch, hands: str, code: str
 ) -> None:
     monkeypatch.setattr(device_module, "_TRUST_TIMEOUT_S", 0.0)
     phone.owner = hands  # type: ignore[assignment]
     phone.trusts_after = 0
-    with find_iphone(IPHONE_13, owner.access) as device, raises(code) as refused:
+    with find_iphone(IPHONE_13, user.access) as device, raises(code) as refused:
         device.connect()
     assert "\n" not in str(refused.value)
     assert phone.udid in str(refused.value)
 
 
-def test_a_phone_locked_since_its_start_says_so(phone: FakePhone, owner: Owner) -> None:
+def test_phone_locked_since_its_start(phone: FakeIphone, user: PhoneUser) -> None:
     trust_now(phone)
     phone.locked = True
     (state,) = list_phones()
     assert (state.trust, state.product_type) == ("locked", "iPhone14,5")
-    with find_iphone(IPHONE_13, owner.access) as device, raises("phone_not_ready"):
+    with find_iphone(IPHONE_13, user.access) as device, raises("phone_not_ready"):
         device.connect()
 
 
-def test_pairing_that_the_phone_forgot_is_asked_for_again(phone: FakePhone, owner: Owner) -> None:
+def test_pairing_that_the_phone_forgot_is_repeated(phone: FakeIphone, user: PhoneUser) -> None:
     trust_now(phone)
     phone.hosts.clear()
     assert list_phones()[0].trust == "unpaired"
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
     assert len(phone.hosts) == 1
 
 
-def test_phones_of_one_name_are_told_apart_by_udid(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner, tmp_path: Path
+def test_phones_of_one_model_are_distinguished_by_udid(
+    usbmuxd: FakeUsbmuxd, phone: FakeIphone, user: PhoneUser, tmp_path: Path
 ) -> None:
-    other = FakePhone(ThreadApp(tmp_path / "other"), udid="00008110-000000000000001E", name="Second")
+    other = FakeIphone(ThreadApp(tmp_path / "other"), udid="00008110-000000000000001E", name="Second")
     other.install_app()
     usbmuxd.plug_in(other)
     assert [state.udid for state in list_phones()] == [other.udid, phone.udid]
     with raises("several_phones") as several:
         find_iphone(IPHONE_13)
     assert f"{other.udid} (Second), {phone.udid}" in str(several.value)
-    with find_iphone(other.udid.replace("-", "").lower(), owner.access) as device:
+    with find_iphone(other.udid.replace("-", "").lower(), user.access) as device:
         assert (device.name, other.udid in device.describe()) == ("iphone13", True)
         device.connect().close()
     assert (len(other.launches), len(phone.launches)) == (1, 0)
 
 
 def test_phone_seen_over_the_network_needs_its_cable(
-    usbmuxd: FakeUsbmuxd, phone: FakePhone, owner: Owner, monkeypatch: pytest.MonkeyPatch
+    usbmuxd: FakeUsbmuxd, phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trust_now(phone)
     usbmuxd.plug_in(phone, "Network")
@@ -114,32 +111,32 @@ def test_phone_seen_over_the_network_needs_its_cable(
     assert (state.connection, state.product_type) == ("network", "iPhone14,5")
     assert "connect it by cable" in state.next_step
     monkeypatch.setenv("BLOCKTIME_TOKEN", phone.tap_icon())
-    with find_iphone(IPHONE_13, owner.access) as device:
+    with find_iphone(IPHONE_13, user.access) as device:
         monkeypatch.setattr(device, "_reconnect_timeout_s", 0.0)
         with raises("phone_did_not_return"):
             device.connect()
 
 
-def test_phone_of_an_unknown_kind_has_a_name(phone: FakePhone, owner: Owner) -> None:
+def test_phone_of_an_unknown_model_has_a_name(phone: FakeIphone, user: PhoneUser) -> None:
     phone.product_type = "iPhone99,1"
-    with find_iphone("iphone99-1", owner.access) as device:
+    with find_iphone("iphone99-1", user.access) as device:
         assert device.name == "iphone99-1"
         device.connect().close()
 
 
-def test_phone_that_is_not_attached(usbmuxd: FakeUsbmuxd, phone: FakePhone) -> None:
+def test_phone_that_is_not_attached(usbmuxd: FakeUsbmuxd, phone: FakeIphone) -> None:
     assert find_iphone(known_phones()["iphone15"]) is None
     usbmuxd.unplug(phone)
     assert find_iphone(IPHONE_13) is None
 
 
-def test_no_usbmuxd_says_how_to_start_it(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_usbmuxd(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USBMUXD_SOCKET_ADDRESS", f"UNIX:{tmp_path}/nothing")
     with raises("no_usbmuxd"):
         list_phones()
 
 
-def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with raises("package_missing"):
         list_phones()

@@ -1,1 +1,0 @@
-"""An iPhone behind a usbmuxd of its own, without either."""

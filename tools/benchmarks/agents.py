@@ -22,10 +22,11 @@ from orchestrator.agent.native import find_shim
 from orchestrator.agent.programs import agent_program
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.readiness import DeviceConnection
+from orchestrator.measure.readiness import Link
 from orchestrator.tasks.models import export_all, files_of
 from orchestrator.wire.client import ModelFile
 from search.spaces import get_arch, get_space
+from tools.tables import Interval, Tables, log
 
 SESSIONS = 36
 """Of fresh processes, in half a minute each."""
@@ -57,13 +58,11 @@ class Timer(Protocol):
 
 
 @dataclass(frozen=True)
-class Compared:
+class SessionRatios:
     """A network in one session: by agent, the log ratio to its C++ call.
 
-    That is the median over rounds of the mean over loads of the logarithm of a turn's median visit, less the same
-    of the C++ program, whose turn was in the same round: what slows the machine for longer than a round drops out,
-    and what slows a few visits or rounds does not count. Lower quartiles of a load's visits, which can't be paired
-    within rounds, spread by more than twice as much.
+    It is the median over rounds of the mean over loads of the log of a turn's median invocation, minus the same of
+    the C++ program in the same round. So disturbances longer than a round cancel out, and short ones do not count.
     """
 
     log_ratios: Mapping[str, float]
@@ -74,7 +73,7 @@ class AgentTimer:
     """An agent behind the wire protocol."""
 
     def __init__(self, device: HostDevice):
-        self._link = DeviceConnection(device, "executorch", {"threads": THREADS})
+        self._link = Link(device, "executorch", {"threads": THREADS})
 
     def load(self, model: ModelFile) -> int:
         return self._link.load(model).handle
@@ -115,37 +114,44 @@ class BareTimer:
         return answer
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Latency of a network under an agent over that of its C++ call, with its 95 % interval over processes."""
+def main() -> Tables:
+    """Compare latency in each agent with that in a bare C++ program, in sessions of fresh processes.
 
-    ratio: float
-    low: float
-    high: float
+    A session's ratio is the median over its rounds, in which all programs take turns; 95 % intervals are over
+    sessions. Kotlin is compared with a C++ program that sets the inputs within the call, as ExecuTorch's Android
+    interface does.
 
-
-def main() -> str:
-    """Time the same networks in all four programs, each session with processes of its own.
-
-    Raises ShimMissingError where the Python agent would time through its binding.
+    Raises:
+        ShimMissing: the Python agent would time through its binding.
     """
     find_shim()
     rng = random.Random(0)
     models, loads = _models(rng)
-    found: dict[str, list[Compared]] = {name: [] for name in loads}
+    found: dict[str, list[SessionRatios]] = {name: [] for name in loads}
     for session in range(SESSIONS):
         with _timers() as timers:
             for name in rng.sample(list(loads), len(loads)):
                 found[name].append(_compare(timers, models[name], loads[name], rng))
-        print(f"session {session + 1} of {SESSIONS}", flush=True)
-    return _section(found)
+        log(f"session {session + 1} of {SESSIONS}")
+    rows = []
+    for name, networks in [*((name, [each]) for name, each in found.items()), ("all", list(found.values()))]:
+        base_ms = None if networks[1:] else statistics.median(each.base_ms for each in networks[0])
+        ratios = {f"{agent} to C++": _over_sessions(networks, agent) for agent in BASES}
+        rows.append({"network": name, "C++ ms": base_ms, **ratios})
+    return {"Agents against a bare C++ program": rows}
 
 
-def agreement(log_ratios: Sequence[float]) -> Agreement:
-    """Mean and t interval of log ratios, one a session: processes are the unit of replication here."""
+def agreement(log_ratios: Sequence[float]) -> Interval:
+    """Return the geometric mean with a t interval of log ratios, one per session: the unit of replication."""
     mean = statistics.fmean(log_ratios)
     half = stats.t.ppf(0.975, len(log_ratios) - 1) * statistics.stdev(log_ratios) / math.sqrt(len(log_ratios))
-    return Agreement(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def _over_sessions(networks: Sequence[Sequence[SessionRatios]], agent: str) -> Interval:
+    """Return the agreement over networks, each with the same weight in every session."""
+    sessions = zip(*networks, strict=True)
+    return agreement([statistics.fmean(each.log_ratios[agent] for each in session) for session in sessions])
 
 
 def _models(rng: random.Random) -> tuple[dict[str, ModelFile], dict[str, int]]:
@@ -188,7 +194,7 @@ def _timers() -> Iterator[dict[str, Timer]]:
         yield timers
 
 
-def _compare(timers: Mapping[str, Timer], model: ModelFile, loads: int, rng: random.Random) -> Compared:
+def _compare(timers: Mapping[str, Timer], model: ModelFile, loads: int, rng: random.Random) -> SessionRatios:
     """Fresh loads in every program, and rounds in which all take turns."""
     handles: dict[str, list[int]] = {name: [] for name in timers}
     for _ in range(loads):
@@ -205,71 +211,9 @@ def _compare(timers: Mapping[str, Timer], model: ModelFile, loads: int, rng: ran
         agent: statistics.median(levels[agent] - levels[base] for levels in rounds)
         for agent, base in BASES.items()
     }
-    return Compared(log_ratios, math.exp(statistics.median(levels[EXECUTE] for levels in rounds)) / 1e6)
+    return SessionRatios(log_ratios, math.exp(statistics.median(levels[EXECUTE] for levels in rounds)) / 1e6)
 
 
 def _log_level(ns: np.ndarray) -> float:
     """Of a turn, visits by loads: the mean over loads of the logarithm of the median visit."""
     return float(np.log(np.median(ns, axis=1)).mean())
-
-
-def _section(found: Mapping[str, Sequence[Compared]]) -> str:
-    rows = []
-    for name, sessions in found.items():
-        cells = [_cell(_agreement_of([sessions], agent)) for agent in BASES]
-        rows.append(f"| {name} | {_base_ms(sessions):.3f} | " + " | ".join(cells) + " |")
-    overall = [f"**{_cell(_agreement_of(list(found.values()), agent))}**" for agent in BASES]
-    rows.append("| all | | " + " | ".join(overall) + " |")
-    table = "\n".join(rows)
-    return f"""## The same network in C++, Python, Kotlin and Swift
-
-Latency in each agent over that in a bare C++ program, all on the same ExecuTorch runtime, XNNPACK fp32, {THREADS}
-thread: {SESSIONS} sessions of fresh processes, in each {SMALL_LOADS} fresh loads of the small networks and
-{LARGE_LOADS} of the large one, {ROUNDS} rounds in which all programs took turns in random order ({VISITS} timed
-visits of every load a turn). Compared are turns of one round: the mean over loads of the logarithm of the median
-visit. A session's ratio is the median over its rounds; 95 % intervals are over sessions.
-The agents go through the wire protocol. The Python one executes and times through a C library, with no interpreter
-between two readings of the clock ([native](../native/README.md)); Swift calls the same library. The Kotlin one, on
-the JVM, goes through a stand-in of ExecuTorch's Android API over JNI. That API sets the inputs within the call, so
-Kotlin is compared with a C++ program that times both, the others with one that times the execution alone. The
-stand-in wraps inputs and outputs once and the real API in every call: what that costs on a phone is not in here.
-
-| network | C++, ms | Python | Kotlin | Swift |
-|---|---|---|---|---|
-{table}
-
-Over the networks of autovit-nano that is {_microseconds(found)} a call:
-what the call costs beside the execution. It weighs most on networks this small.
-"""
-
-
-def _agreement_of(networks: Sequence[Sequence[Compared]], agent: str) -> Agreement:
-    """Over networks, each with the same weight in every session."""
-    return agreement(
-        [
-            statistics.fmean(compared.log_ratios[agent] for compared in session)
-            for session in zip(*networks, strict=True)
-        ]
-    )
-
-
-def _base_ms(sessions: Sequence[Compared]) -> float:
-    return statistics.median(compared.base_ms for compared in sessions)
-
-
-def _microseconds(found: Mapping[str, Sequence[Compared]]) -> str:
-    """What each agent's call costs beside C++'s, in microseconds, on average over the small networks."""
-    small = [sessions for name, sessions in found.items() if _is_small(name)]
-    parts = []
-    for agent in BASES:
-        extra_ms = [(_agreement_of([sessions], agent).ratio - 1) * _base_ms(sessions) for sessions in small]
-        parts.append(f"{1000 * statistics.fmean(extra_ms):+.1f} µs in {agent.capitalize()}")
-    return ", ".join(parts)
-
-
-def _cell(found: Agreement) -> str:
-    return f"{found.ratio:.4f} ({found.low:.4f} to {found.high:.4f})"
-
-
-if __name__ == "__main__":
-    print(main())

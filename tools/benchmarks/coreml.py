@@ -5,40 +5,47 @@ from __future__ import annotations
 import random
 import statistics
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.export import Artifact, ArtifactCache, ExportSpec, block_specs_for
+from orchestrator.export import ArtifactCache, ExportSpec, block_specs_for
 from orchestrator.export.build import export_spec
 from search.spaces import get_arch, get_space
+from tools.tables import Tables, log
 
 PRECISIONS = ("fp16", "int8")
 BLOCKS = 8
 NETWORKS = {"autovit-nano": 6, "autovit-xxs": 3}
 WARM_UP = ("conv(in=3,out=8,k=3,s=2)@32",)
-"""Exported first and not counted: importing coremltools takes longer than a small model."""
+"""Exported first and not counted: importing coremltools takes longer than a small export."""
 
 
-def main() -> str:
-    """Export everything into an empty cache, one model after the other."""
+def main() -> Tables:
+    """Export everything into an empty cache, one model after the other, in one process.
+
+    `error` is the largest difference to PyTorch, relative to the output's scale. int8: weights and activations.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         cache = ArtifactCache(Path(folder))
         for precision in PRECISIONS:
             export_spec(ExportSpec(WARM_UP, runtime="coreml", precision=precision), cache)
             for name, specs in _subjects(precision).items():
-                print(f"{name}, {precision} ...", flush=True)
-                rows.append(_row(name, precision, [export_spec(spec, cache) for spec in specs]))
-    table = "\n".join(rows)
-    return f"""## Exports for Core ML
-
-Seconds to convert, quantise, evaluate and pack a model in one process, from an empty cache; median and range, and
-the file's size. int8: weights and activations. `error` is the largest difference to PyTorch, of the output's scale.
-
-| models | precision | n | seconds, median | range | KiB, median | error, largest |
-|---|---|---|---|---|---|---|
-{table}
-"""
+                log(f"{name}, {precision} ...")
+                artifacts = [export_spec(spec, cache) for spec in specs]
+                seconds = [artifact.report.export_s for artifact in artifacts]
+                rows.append(
+                    {
+                        "models": name,
+                        "precision": precision,
+                        "n": len(artifacts),
+                        "seconds, median": statistics.median(seconds),
+                        "shortest": min(seconds),
+                        "longest": max(seconds),
+                        "KiB, median": statistics.median(each.payload_bytes for each in artifacts) / 1024,
+                        "error, largest": max(each.report.max_relative_error or 0.0 for each in artifacts),
+                    }
+                )
+    return {"Exports for Core ML": rows}
 
 
 def _subjects(precision: str) -> dict[str, list[ExportSpec]]:
@@ -53,17 +60,3 @@ def _subjects(precision: str) -> dict[str, list[ExportSpec]]:
             ExportSpec(arch.keys(), runtime="coreml", precision=precision) for arch in archs
         ]
     return subjects
-
-
-def _row(name: str, precision: str, artifacts: Sequence[Artifact]) -> str:
-    seconds = [artifact.report.export_s for artifact in artifacts]
-    kib = statistics.median(artifact.payload_bytes for artifact in artifacts) / 1024
-    error = max(artifact.report.max_relative_error or 0.0 for artifact in artifacts)
-    return (
-        f"| {name} | {precision} | {len(artifacts)} | {statistics.median(seconds):.1f} "
-        f"| {min(seconds):.1f} to {max(seconds):.1f} | {kib:,.0f} | {error:.1e} |"
-    )
-
-
-if __name__ == "__main__":
-    print(main())

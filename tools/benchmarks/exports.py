@@ -17,6 +17,7 @@ from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import digest
 from orchestrator.plan.build import make_plan
 from search.spaces import get_space
+from tools.tables import Tables, log
 
 SPACE = "autovit-xxs"
 SEED = 7
@@ -35,48 +36,38 @@ class _Export:
     made: str
 
 
-def main(sample: int = SAMPLE, budget_s: float = BUDGET_S) -> str:
-    """Lower a sample of the plan one by one, export the plan with reuse, and compare files and CPU seconds."""
+def main(sample: int = SAMPLE, budget_s: float = BUDGET_S) -> Tables:
+    """Export a whole plan with reuse of lowered parts, and a sample of it one by one in fresh processes.
+
+    CPU seconds per network to build, lower, check and store it (XNNPACK, fp32).
+    """
     with tempfile.TemporaryDirectory() as folder:
-        specs = _plan()
-        print(f"a plan of {len(specs)} networks with reuse ...", flush=True)
+        specs = [ExportSpec(model.blocks) for model in make_plan(get_space(SPACE)).models]
+        log(f"a plan of {len(specs)} networks with reuse ...")
         reused = _in_fresh_process(specs, Path(folder), True, budget_s)
-        done = specs[: len(reused)]
-        chosen = random.Random(SEED).sample(range(len(done)), min(sample, len(done)))
-        print(f"{len(chosen)} of them lowered one by one ...", flush=True)
-        whole = [_in_fresh_process([done[index]], Path(folder), False, budget_s)[0] for index in chosen]
-    before = statistics.fmean(export.cpu_s for export in whole)
-    after = statistics.fmean(export.cpu_s for export in reused)
-    spliced = [export for export in reused if export.made == "spliced"]
+        chosen = random.Random(SEED).sample(range(len(reused)), min(sample, len(reused)))
+        log(f"{len(chosen)} of them one by one ...")
+        whole = [_in_fresh_process([specs[index]], Path(folder), False, budget_s)[0] for index in chosen]
+    rows = []
+    for name, exports in (
+        ("one by one", whole),
+        ("with reuse", reused),
+        ("last ten with reuse", reused[-10:]),
+    ):
+        seconds = [export.cpu_s for export in exports]
+        rows.append(
+            {
+                "exports": name,
+                "networks": len(seconds),
+                "CPU s, mean": statistics.fmean(seconds),
+                "median": statistics.median(seconds),
+                "shortest": min(seconds),
+                "longest": max(seconds),
+                "spliced": sum(export.made == "spliced" for export in exports),
+            }
+        )
     equal = sum(reused[index].sha256 == export.sha256 for index, export in zip(chosen, whole, strict=True))
-    late = statistics.median(export.cpu_s for export in reused[-10:])
-    return f"""## Exports of a plan
-
-CPU seconds of one process to build, lower, check and keep a network of the whole plan of `{SPACE}`, {len(specs)}
-networks (XNNPACK, fp32). One by one: {len(whole)} of them, each in a fresh process without fragments. With reuse:
-in the plan's order, from an empty cache, {len(reused)} networks.
-
-| | networks | CPU s a network, mean | median | range |
-|---|---|---|---|---|
-{_row("one by one", whole)}
-{_row("with reuse", reused)}
-
-Amortised ratio: {before / after:.1f}. Spliced: {len(spliced)} of {len(reused)}; median of the last
-{len(reused[-10:])}: {late:.2f} s. Files with reuse that are byte for byte the ones lowered one by one: {equal} of
-{len(whole)}.
-"""
-
-
-def _plan() -> list[ExportSpec]:
-    return [ExportSpec(model.blocks) for model in make_plan(get_space(SPACE)).models]
-
-
-def _row(name: str, exports: Sequence[_Export]) -> str:
-    seconds = [export.cpu_s for export in exports]
-    return (
-        f"| {name} | {len(seconds)} | {statistics.fmean(seconds):.2f} | {statistics.median(seconds):.2f} "
-        f"| {min(seconds):.2f} to {max(seconds):.2f} |"
-    )
+    return {"Exports of a plan": rows, "Files equal byte for byte": [{"equal": equal, "of": len(whole)}]}
 
 
 def _in_fresh_process(specs: Sequence[ExportSpec], root: Path, reuse: bool, budget_s: float) -> list[_Export]:

@@ -1,6 +1,6 @@
-"""Eight phones instead of one: how much faster a profile is, also with a phone lost every ten seconds, and whole.
+"""How much faster eight phones make a profile than one, also when one is lost every ten seconds.
 
-Simulated phones that take as long as they say: nothing here keeps a processor busy but the fleet itself.
+Simulated phones sleep for as long as they report, so only the fleet itself uses the processor.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.progress import Event, Progress, silent
+from tools.tables import Tables
 
 SPACE = "autovit-nano"
 UNITS = 8
@@ -37,14 +38,14 @@ MODELS = 97
 """Batches of six and the reference: sixteen a pass, two for each of eight units."""
 
 SLOWNESS = 4.0
-"""Real seconds for a made-up one: a batch takes some eight seconds, as one of a larger network on a phone."""
+"""Real seconds per simulated second: a batch takes about eight seconds, as of a larger network on a phone."""
 
 KILL_S = 10.0
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a journal holds: kept batches, and (pass, model) pairs or rounds that are missing or there twice."""
+    """Contents of a journal: kept batches, and (pass, model) pairs or rounds that are missing or recorded twice."""
 
     batches: int
     missing: int
@@ -53,7 +54,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Trial:
-    """One profile: seconds of its passes, units that were killed, and what its journal holds."""
+    """One profile: seconds of its passes, units that were killed, contents of its journal."""
 
     units: int
     seconds: float
@@ -63,7 +64,7 @@ class Trial:
 
 
 def account(records: Sequence[Record]) -> Account:
-    """Whether every model was measured once in every pass, and every round of a batch once."""
+    """Count whether every model was measured once in every pass, and every round of a batch once."""
     batches = {record.batch: record for record in records if isinstance(record, BatchRecord)}
     kept = [batches[end.batch] for end in records if isinstance(end, EndRecord) and end.kept]
     loads = Counter((batch.pass_index, model) for batch in kept for model in batch.slots[2:])
@@ -90,7 +91,7 @@ def trial(
     kill_s: float | None = None,
     watch: Progress = silent,
 ) -> Trial:
-    """A profile of simulated phones in `folder`, of which one is killed every `kill_s` while passes are made."""
+    """Profile simulated phones in `folder`, killing one every `kill_s` seconds during the passes."""
     scenario = SCENARIOS["quiet"].model_copy(update={"name": "quiet-slow", "real_time": slowness})
     path = folder / "scenario.json"
     path.write_text(scenario.model_dump_json(), encoding="utf-8")
@@ -130,7 +131,7 @@ def trial(
 
 
 def kill_a_unit(rng: random.Random) -> list[int]:
-    """Ends the process of one actor at random, and with it the agent that it started; nobody is told."""
+    """Kill the process of a random actor, and with it the agent that it started."""
     actors = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -141,30 +142,26 @@ def kill_a_unit(rng: random.Random) -> list[int]:
     return [process.pid for process in actors[:1]]
 
 
-def main() -> str:
-    """One phone, eight, and eight of which one is killed every ten seconds."""
-    trials = []
+def main() -> Tables:
+    """Profile with one phone, eight phones, and eight of which one is killed every ten seconds.
+
+    Throughput is in kept batches per second, relative to one phone. `missing` and `twice` count networks of a pass
+    and rounds of a batch in the journal. One profile per row, so there are no intervals.
+    """
+    rows = []
     for units, kill_s in ((1, None), (UNITS, None), (UNITS, KILL_S)):
         with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-            trials.append(trial(units, Path(folder), kill_s=kill_s))
-    rates = [one.account.batches / one.seconds for one in trials]
-    rows = [
-        f"| {one.units} | {one.killed} | {one.account.batches} | {one.seconds:.0f} "
-        f"| {rate / rates[0]:.1f} | {one.account.missing} | {one.account.twice} |"
-        for one, rate in zip(trials, rates, strict=True)
-    ]
-    return f"""## Fleets
-
-{UNITS} units bring {rates[1] / rates[0]:.1f} times the throughput of one: they wait for each other at the end of a
-pass. One profile a row, so there is no interval.
-
-A profile of {MODELS} networks of `{SPACE}` in three passes on simulated phones, which take {SLOWNESS:g} real
-seconds for a made-up one and leave processors idle. In the third row the process that drives a phone, and the
-phone's agent with it, is killed every {KILL_S:.0f} s; a unit is started anew a second later. Throughput is in kept
-batches a second, beside one phone's. Missing and twice count networks in a pass, and rounds of a batch, in the
-journal; `bench lut verify` accepts all three LUTs.
-
-| units | killed | batches | seconds | throughput | missing | twice |
-|---:|---:|---:|---:|---:|---:|---:|
-{chr(10).join(rows)}
-"""
+            one = trial(units, Path(folder), kill_s=kill_s)
+        rows.append(
+            {
+                "units": one.units,
+                "killed": one.killed,
+                "batches": one.account.batches,
+                "seconds": one.seconds,
+                "batches a second": one.account.batches / one.seconds,
+                "missing": one.account.missing,
+                "twice": one.account.twice,
+            }
+        )
+    first = rows[0]["batches a second"]
+    return {"Fleets": [row | {"throughput": row["batches a second"] / first} for row in rows]}

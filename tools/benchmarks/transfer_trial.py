@@ -1,4 +1,4 @@
-"""One trial of transfer: a device whose latencies are known, others' entries, networks measured with noise."""
+"""One trial of transfer: a device of known latencies, entries of other devices, networks measured with noise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from luts.estimate.design import TYPICAL_DEVICE
-from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.joint import JointFit, SourceEntries, fit_entries
 from luts.estimate.likelihood import FitData
-from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import mape, predictive_quantile
 from luts.format.latency import latency_ms
 from luts.format.schema import Floats, KeyFeatures
@@ -24,14 +23,14 @@ METHODS = ("scratch", "one factor", "transfer")
 
 @dataclass(frozen=True)
 class Networks:
-    """Blocks, bytes handed on, and true milliseconds of networks."""
+    """Blocks, bytes between blocks, and milliseconds of networks."""
 
     blocks: tuple[tuple[str, ...], ...]
     boundary_bytes: tuple[int, ...]
     ms: Floats
 
     def first(self, rows: Sequence[int]) -> Networks:
-        """Some of them."""
+        """Return the networks at these positions."""
         return Networks(
             tuple(self.blocks[row] for row in rows),
             tuple(self.boundary_bytes[row] for row in rows),
@@ -41,10 +40,16 @@ class Networks:
 
 @dataclass(frozen=True)
 class Trial:
-    """What there is to learn from and to judge by; latencies of `fitted` and `heldout` are as measured.
+    """Measured networks to learn from and to evaluate on.
 
-    `heldout_true_ms` and `entry_ms` are without noise: errors are of predictions, not of what judges them. True
-    entries of a real device are not known."""
+    Attributes:
+        features: Features of all keys.
+        sources: Entries of other devices.
+        fitted: Networks to learn from, as measured.
+        heldout: Networks to evaluate on, as measured.
+        heldout_true_ms: Their latencies without noise.
+        entry_ms: True entries; empty for a real device, whose entries are unknown.
+    """
 
     features: Mapping[str, KeyFeatures]
     sources: tuple[SourceEntries, ...]
@@ -56,8 +61,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Score:
-    """Error, and share of measured held-out networks inside the 95 % interval, of true entries inside theirs (None:
-    no interval)."""
+    """Errors on the held-out networks.
+
+    Attributes:
+        mape: Mean absolute relative error.
+        coverage: Fraction of measured networks inside their 95 % interval; None without intervals.
+        dropped: Sources that the fit rejected.
+        entries: Fraction of true entries inside their 95 % interval.
+    """
 
     mape: float
     coverage: float | None
@@ -66,7 +77,7 @@ class Score:
 
 
 def measured(networks: Networks, seed: int) -> Networks:
-    """With the noise of a measurement."""
+    """Return the networks with the noise of a measurement."""
     noise = np.random.default_rng(seed).normal(0.0, NOISE, len(networks.ms))
     return Networks(networks.blocks, networks.boundary_bytes, networks.ms * np.exp(noise))
 
@@ -74,10 +85,10 @@ def measured(networks: Networks, seed: int) -> Networks:
 def chosen_order(
     features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries], candidates: Networks, count: int
 ) -> list[int]:
-    """Candidates in the order in which `bench profile --from` would take them, given what it would have measured.
+    """Return candidates in the order in which `bench profile --from` would measure them.
 
-    The first ones are what tells most under the sources' prior, then a few at a time under that of the sources that
-    fit those before. `candidates` are as measured.
+    The first ones are the most informative under the sources' prior, the following ones, a few at a time, under the
+    prior of the sources that fit those before.
     """
     order, kept = list[int](), tuple(sources)
     while len(order) < count:
@@ -105,7 +116,7 @@ def _rows(networks: Networks) -> FitData:
 
 
 def score(trial: Trial, method: str, count: int) -> Score | None:
-    """A method after the first `count` networks; None where it can say nothing yet."""
+    """Return a method's errors after the first `count` networks; None where it cannot predict yet."""
     known = trial.fitted.first(range(count))
     if count == 0 or method == "one factor":
         return _one_factor(trial, known, method)
@@ -131,14 +142,14 @@ def _judged(trial: Trial, fit: JointFit) -> Score:
 
 
 def lut_of(name: str, features: Mapping[str, KeyFeatures], networks: Networks) -> SourceEntries:
-    """The source that a device's LUT from scratch is, of measured networks; standard errors and all."""
+    """Return a device's LUT from scratch, of measured networks, as a source with standard errors."""
     fit = fit_entries(_rows(networks), features)
     ms, se = (dict(zip(fit.keys, values.tolist(), strict=True)) for values in (fit.ms, fit.se))
     return SourceEntries(name, ms, fit.base_ms, fit.transfer_ms_per_mib, se)
 
 
 def _one_factor(trial: Trial, known: Networks, method: str) -> Score | None:
-    """The source that fits best, times one factor; without a measurement the sources' own mean."""
+    """Return the errors of the source that fits best, times one factor; the mean of all sources for no network."""
     if method == "scratch":
         return None
     errors = []
@@ -158,3 +169,12 @@ def _one_factor(trial: Trial, known: Networks, method: str) -> Score | None:
     if not len(known.ms):
         return Score(float(np.mean([error for _, error in errors])), None)
     return Score(min(errors)[1], None)
+
+
+def score_row(scores: Sequence[Score]) -> dict[str, object]:
+    """Return the means over draws in percent, and how often a shuffled source was rejected."""
+    row: dict[str, object] = {"MAPE": 100 * float(np.mean([one.mape for one in scores]))}
+    for name in ("coverage", "entries"):
+        values = [value for one in scores if (value := getattr(one, name)) is not None]
+        row[name] = 100 * float(np.mean(values)) if values else None
+    return row | {"rejected": 100 * float(np.mean(["shuffled" in one.dropped for one in scores]))}

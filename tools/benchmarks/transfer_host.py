@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from luts.estimate.intervals import posterior_half_width
 
 from luts.build import build_lut, estimates_of, fit_measured
 from luts.estimate.design import most_informative, prior_from_sources
-from luts.estimate.intervals import posterior_half_width
 from luts.estimate.joint import JointFit, SourceEntries, source_from_lut
 from luts.estimate.ratios import RatioEstimates
 from luts.estimate.statistics import mape

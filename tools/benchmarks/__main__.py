@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     for name in given.names or BENCHMARKS:
         log(f"benchmark {name} ...")
-        result = importlib.import_module(f"tools.benchmarks.{name}").main()
-        print(result) if isinstance(result, str) else show(result, as_json=given.json)
+        show(importlib.import_module(f"tools.benchmarks.{name}").main(), as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from luts.format.store import read_lut
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.runs import Run, runs_root
-from orchestrator.measure.session import Subject, measure
-from orchestrator.plan.plan import Plan, Policy, features_of, make_plan, model_id
+from orchestrator.measure.session import ModelSet, measure
+from orchestrator.plan.build import make_plan
+from orchestrator.plan.plan import Plan, Policy, features_of, model_id
 from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, PINK, RED, SKY, figure, legend
 from orchestrator.tasks.models import model_files
 from orchestrator.tasks.progress import steps
@@ -89,7 +90,7 @@ def _measured_alone(lut: Lut, plan: Plan, keys: Sequence[str], target: Target) -
     identity = hashlib.sha256(f"{lut.meta.created}:{reference.model_id}".encode()).hexdigest()[:12]
     run = Run(runs_root() / f"alone-{variant.name}-{identity}")
     if run.result is None:
-        subject = Subject(files, reference.model_id, identity.ljust(64, "0"), seed=0)
+        subject = ModelSet(files, reference.model_id, identity.ljust(64, "0"), seed=0)
         with target.found() as device:
             measure(
                 device, variant, subject, run.journal, ALONE_POLICY, budget_s=math.inf, progress=steps(log)

@@ -22,7 +22,7 @@ from orchestrator.agent.native import find_shim
 from orchestrator.agent.programs import agent_program
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.measure.readiness import Link
+from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.tasks.models import export_all, files_of
 from orchestrator.wire.client import ModelFile
 from search.spaces import get_arch, get_space
@@ -73,7 +73,7 @@ class AgentTimer:
     """An agent behind the wire protocol."""
 
     def __init__(self, device: HostDevice):
-        self._link = Link(device, "executorch", {"threads": THREADS})
+        self._link = DeviceConnection(device, "executorch", {"threads": THREADS})
 
     def load(self, model: ModelFile) -> int:
         return self._link.load(model).handle
@@ -122,7 +122,7 @@ def main() -> Tables:
     interface does.
 
     Raises:
-        ShimMissing: the Python agent would time through its binding.
+        ShimMissingError: the Python agent would time through its binding.
     """
     find_shim()
     rng = random.Random(0)

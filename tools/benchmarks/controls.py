@@ -23,8 +23,8 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import Header
 from orchestrator.measure.engine import BatchKey, BatchRunner
-from orchestrator.measure.readiness import Link
-from orchestrator.measure.session import Subject, identity_of
+from orchestrator.measure.readiness import DeviceConnection
+from orchestrator.measure.session import ModelSet, make_identity
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import export_all, files_of
 from search.spaces import get_arch, get_space
@@ -76,19 +76,19 @@ def main() -> Tables:
                 home = Path(folder)
                 program = agent_program("python")
                 with HostDevice(program, store_dir=home / "store", log_path=home / "agent.log") as device:
-                    subject = Subject({key: files[key] for key in (name, COMPANION)}, name, "0" * 64, seed=0)
+                    subject = ModelSet({key: files[key] for key in (name, COMPANION)}, name, "0" * 64, seed=0)
                     found = control(device, subject, home / "journal.jsonl", TRIALS)
             rows.append({"network": name, "condition": condition, **_row(found)})
             log(str(rows[-1]))
     return {"Negative controls": rows}
 
 
-def control(device: Device, subject: Subject, journal: Path, trials: int) -> Control:
+def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> Control:
     """Measure batches of fresh loads as a profile does, each with an interval that rests on those before it."""
-    link = Link(device, VARIANT.runtime, VARIANT.load_options)
+    link = DeviceConnection(device, VARIANT.runtime, VARIANT.load_options)
     hello = link.hello()
     header = Header(
-        identity=identity_of(hello, VARIANT, subject, POLICY, device.fixed_performance),
+        identity=make_identity(hello, VARIANT, subject, POLICY, device.fixed_performance),
         reference_id=subject.reference_id,
         seed=subject.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from scipy.optimize import nnls
 
-from luts.estimate.design import TYPICAL
-from luts.estimate.joint import Rows, fit_entries
+from luts.estimate.design import TYPICAL_DEVICE
+from luts.estimate.joint import fit_entries
 from luts.estimate.latencies import LatencyEstimates
+from luts.estimate.likelihood import FitData
 from luts.estimate.statistics import kendall_tau, mape, relative_errors, share_within
 from luts.format.errors import UsageError
 from luts.format.latency import latency_ms
@@ -131,7 +132,7 @@ def design(observed: Observations) -> Costs:
 def joint(observed: Observations) -> Costs:
     """Fit all networks jointly, as a LUT does."""
     fitted = observed.only(lambda model: model.fitted)
-    fit = fit_entries(Rows.of(fitted.models, fitted.log_covariance), observed.features)
+    fit = fit_entries(FitData.of(fitted.models, fitted.log_covariance), observed.features)
     return Costs(dict(zip(fit.keys, fit.ms.tolist(), strict=True)), fit.base_ms, fit.transfer_ms_per_mib)
 
 
@@ -261,7 +262,7 @@ def _orders(observed: Observations) -> dict[str, tuple[str, ...]]:
     candidates = [model.blocks for model in chosen]
     order = choose_design(
         observed.features,
-        TYPICAL,
+        TYPICAL_DEVICE,
         measured=[model.blocks for model in reference],
         candidates=candidates,
         count=len(candidates),

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from luts.estimate.joint import SourceEntries
+from luts.estimate.sources import SourceEntries
 from luts.format.provenance import ROOT
 from luts.format.schema import KeyFeatures
 from luts.published import features_of_key
 from orchestrator.agent.device import usable_cores
 from orchestrator.plan.plan import features_of
-from orchestrator.simulate.device import Costs, Truth
+from orchestrator.simulate.device import GroundTruth, TrueCosts
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
 from tools.benchmarks.transfer_trial import (
@@ -53,7 +53,7 @@ SPACE = "autovit-xxs"
 LUT_NETWORKS, LUT_SEED = 60, 1000
 """Networks of the LUTs that simulated devices learn from, and the seed of their draw."""
 
-_COMMON = Costs(deviation_sd=0.12, own_sd=0.05, pair_sd=0.02, base_ms=0.05, transfer_ms_per_mib=0.02)
+_COMMON = TrueCosts(deviation_sd=0.12, own_sd=0.05, pair_sd=0.02, base_ms=0.05, transfer_ms_per_mib=0.02)
 _DIFFERENCES: Mapping[str, Mapping[str, float]] = {
     "flagship": {"ms_per_mmac": 0.010, "ms_per_mib": 0.03, "constant_ms": 0.012, "depthwise": 2.0},
     "mid-range": {"ms_per_mmac": 0.022, "ms_per_mib": 0.06, "constant_ms": 0.03, "depthwise": 2.5},
@@ -67,7 +67,7 @@ _DIFFERENCES: Mapping[str, Mapping[str, float]] = {
     "wide vectors": {"ms_per_mmac": 0.006, "ms_per_mib": 0.05, "constant_ms": 0.02, "depthwise": 6.0},
     "little cores": {"ms_per_mmac": 0.075, "ms_per_mib": 0.12, "constant_ms": 0.11, "depthwise": 1.5},
 }
-DEVICES: Mapping[str, Costs] = {
+DEVICES: Mapping[str, TrueCosts] = {
     name: _COMMON.model_copy(update={"own_seed": seed, **values})
     for seed, (name, values) in enumerate(_DIFFERENCES.items(), 1)
 }
@@ -208,8 +208,8 @@ def _archs(seed: int) -> tuple[tuple[tuple[str, ...], int], ...]:
 
 
 @functools.cache
-def _truth(device: str) -> Truth:
-    return Truth(DEVICES[device])
+def _truth(device: str) -> GroundTruth:
+    return GroundTruth(DEVICES[device])
 
 
 def with_shuffled(sources: Sequence[SourceEntries], shuffled: str, seed: int) -> list[SourceEntries]:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from luts.estimate.intervals import posterior_half_width
 
 from luts.build import build_lut, estimates_of, fit_measured
 from luts.estimate.design import most_informative, prior_from_sources
-from luts.estimate.joint import JointFit, SourceEntries, source_from_lut
+from luts.estimate.joint import JointFit
 from luts.estimate.ratios import RatioEstimates
+from luts.estimate.sources import SourceEntries, source_from_lut
 from luts.estimate.statistics import mape
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
@@ -170,7 +170,7 @@ def score(
         measured.features,
         sources if method == "transfer" else (),
     )
-    half = posterior_half_width(fit, held, _predicted(fit, held), noise(measured, held))
+    half = fit.half_width(held, _predicted(fit, held), noise(measured, held))
     guess = _predicted(fit, measured.evaluated)
     truth = [model.ms for model in measured.evaluated]
     inside = [abs(ms / at - 1) <= (half or 0.0) for ms, at in zip(truth, guess, strict=True)]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from luts.estimate.design import TYPICAL_DEVICE
-from luts.estimate.joint import JointFit, SourceEntries, fit_entries
+from luts.estimate.joint import JointFit, fit_entries
 from luts.estimate.likelihood import FitData
+from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import mape, predictive_quantile
 from luts.format.latency import latency_ms
 from luts.format.schema import Floats, KeyFeatures

@@ -1,0 +1,210 @@
+"""Figures of the benchmarks against ones worked out by hand, or from measurements of known truth."""
+
+import dataclasses
+import functools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from luts.build import build_lut
+from luts.format.schema import KeyFeatures, MeasuredModel
+from luts.published import features_of_key
+from orchestrator.measure.session import ModelSet
+from orchestrator.plan.plan import Plan, PlanModel
+from orchestrator.tasks.progress import Note, Step
+from orchestrator.wire.client import ModelFile
+from tests.support.errors import raises
+from tests.support.fake_device import FakeDevice
+from tests.support.lut_world import make_study, make_world
+from tests.support.winner_world import make_lut
+from tools.benchmarks import (
+    agents,
+    controls,
+    outputs,
+    search,
+    supernet_step,
+    transfer,
+    transfer_host,
+    transfer_trial,
+)
+from tools.benchmarks.estimators import (
+    Campaign,
+    Observations,
+    Score,
+    blocks_alone,
+    macs_linear,
+    reached,
+    removals,
+)
+from tools.benchmarks.lut_minutes import EXPORTS, LUT, MEASURING, PLAN, Clock
+
+FEATURES = {
+    "stem": KeyFeatures(kind="conv", macs=4_000_000, traffic_bytes=2**20, params=1_000),
+    "layer": KeyFeatures(kind="attn", macs=10_000_000, traffic_bytes=2**20, params=5_000),
+    "wide": KeyFeatures(kind="attn", macs=20_000_000, traffic_bytes=2**20, params=30_000),
+    "head": KeyFeatures(kind="head", macs=2_000_000, traffic_bytes=2**18, params=90_000),
+}
+
+
+def model(name, role, blocks, ms, removed=""):
+    return MeasuredModel(
+        model_id=name, arch="", blocks=tuple(blocks), boundary_bytes=0, artifact_sha256="ab" * 32,
+        split="fit", role=role, base_id="reference" if removed else "", removed_key=removed,
+        ms=ms, ci_low=ms, ci_high=ms, loads=3, rounds=60,
+    )  # fmt: skip
+
+
+def observe(models, alone_ms=None):
+    return Observations(tuple(models), 1e-6 * np.eye(len(models)), alone_ms or {}, FEATURES)
+
+
+def test_a_linear_estimator_finds_the_line():
+    chains = (("stem", "layer", "head"), ("stem", "wide", "head"), ("stem", "layer", "wide", "head"))
+    models = [
+        model(f"d{i}", "design", blocks, 0.5 + 1e-7 * sum(FEATURES[key].macs for key in blocks))
+        for i, blocks in enumerate(chains)
+    ]
+    costs = macs_linear(observe(models))
+    assert (costs.base_ms, costs.entry_ms["wide"]) == pytest.approx((0.5, 2.0))
+
+
+def test_removals_use_the_drop_and_share_the_rest_by_macs():
+    costs = removals(
+        observe(
+            [
+                model("reference", "reference", ("stem", "layer", "wide", "head"), 9.0),
+                model("r1", "removal", ("stem", "wide", "head"), 7.0, "layer"),
+                model("r2", "removal", ("stem", "layer", "head"), 5.0, "wide"),
+            ]
+        )
+    )
+    assert costs.entry_ms == pytest.approx({"layer": 2.0, "wide": 4.0, "stem": 2.0, "head": 1.0})
+    assert costs.predict(("stem", "layer", "layer", "head"), 0) == pytest.approx(7.0)
+
+
+def test_blocks_alone_add_up_and_missing_ones_cost_by_their_macs():
+    costs = blocks_alone(observe([], {"stem": 1.0, "layer": 6.0}))
+    assert costs.entry_ms == pytest.approx({"stem": 1.0, "layer": 6.0, "wide": 10.0, "head": 1.0})
+    with raises("no_measurements"):
+        blocks_alone(observe([]))
+
+
+def test_a_campaign_ends_at_the_error_of_the_lut():
+    generator = np.random.default_rng(1)
+    world = make_world(generator)
+    study = make_study(generator, world, designs=40, heldout=20, removals=4)
+    inputs = study.inputs.model_copy(update={"policy": {"settle_runs": 1}})
+    lut = build_lut(inputs, study.models, study.estimation, study.features)
+    models = tuple(
+        PlanModel(spec.model_id, "", spec.blocks, spec.role, spec.base_id, spec.removed_key)
+        for spec in study.models
+    )
+    plan = Plan("toy", "0" * 64, 10, (64,), 0, models)
+    alone_ms = {key: 0.8 * ms for key, ms in world.entry_ms.items()}
+    alone_s = dict.fromkeys(alone_ms, 60.0)
+    campaign = Campaign.of(lut, plan, study.features, alone_ms, alone_s)
+    end = campaign.score("joint", len(campaign.orders["joint"]))
+    assert end.mape == pytest.approx(lut.meta.heldout_error.mape, rel=1e-9)
+    assert campaign.perfect().mape < end.mape < 0.2 * campaign.score("MACs, linear", 41).mape
+    every_s = sum(campaign.seconds[each.model_id] for each in lut.models)
+    assert every_s == pytest.approx(2 * sum(lut.samples.column("ns").to_pylist()) / 1e9)
+    assert campaign.score("blocks measured alone, sum", 5).minutes == pytest.approx(5.0)
+    with raises("other_plan"):
+        Campaign.of(lut, dataclasses.replace(plan, models=models[:-1]), study.features, {}, {})
+
+
+def test_reached_is_where_a_curve_stays_below():
+    curve = [
+        Score(used, used / 2, mape, (1.0,), mape, None)
+        for used, mape in ((5, 0.009), (10, 0.02), (20, 0.01), (40, 0.008))
+    ]
+    assert reached(curve, 0.01) == curve[2]
+    assert reached(curve, 0.005) is None
+
+
+def test_transfer_beats_a_fit_from_scratch_and_rejects_a_shuffled_source(monkeypatch):
+    for name, value in (("CANDIDATES", 60), ("HELDOUT", 20), ("KEYS", 40)):
+        monkeypatch.setattr(transfer, name, value)
+    generator = np.random.default_rng(0)
+    keys = [f"transffn_{side}_{wide}_2_hard_swish_ln" for side in (7, 14) for wide in range(64, 264, 8)]
+    macs = {key: features_of_key(key).macs for key in keys}
+    ms = {key: macs[key] ** 0.8 * float(np.exp(generator.normal(0, 0.3))) for key in keys}
+    tables = {
+        name: {key: speed * ms[key] * float(np.exp(generator.normal(0, 0.03))) for key in keys}
+        for name, speed in (("a", 1e-6), ("b", 3e-6), ("c", 2e-6))
+    }
+    make = functools.partial(transfer.phone_trial, tables, "a")
+    trial = make(0, chosen=True)
+    assert [source.name for source in trial.sources] == ["b", "c"]
+    scratch, borrowed = (transfer_trial.score(trial, method, 5) for method in ("scratch", "transfer"))
+    assert borrowed.mape < 0.5 * scratch.mape
+    assert (
+        "shuffled"
+        in transfer_trial.score(make(0, chosen=False, shuffled="additional"), "transfer", 5).dropped
+    )
+    row = transfer_trial.score_row([borrowed, borrowed])
+    assert row["MAPE"] == pytest.approx(100 * borrowed.mape)
+
+
+def test_networks_that_evaluate_are_in_no_fit_and_no_source(monkeypatch):
+    monkeypatch.setattr(transfer_host, "COUNTS", (0, 3, 6))
+    lut = make_lut()
+    measured = transfer_host.divided(lut, 0)
+    parts = [(measured.first,), measured.pool, measured.calibrating, measured.evaluated]
+    names = sorted(each.model_id for part in parts for each in part)
+    assert names == sorted(each.model_id for each in lut.models)
+    source = transfer_host.as_source("x", lut, 0)
+    twice = dataclasses.replace(
+        source, entry_ms={key: 2 * ms for key, ms in source.entry_ms.items()}, base_ms=2 * source.base_ms
+    )
+    ordered = transfer_host.order_of(measured, [twice], True, 0)[:3]
+    assert not {each.model_id for each in ordered} & {each.model_id for each in measured.evaluated}
+    borrowed, scratch = (
+        transfer_host.score(measured, ordered, [twice], method) for method in ("transfer", "scratch")
+    )
+    assert borrowed.mape < 0.5 * scratch.mape
+    assert transfer_host.score(measured, [], [twice], "one factor").mape == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_spread_of_loads_is_found_again(tmp_path):
+    sha = {"reference": "1" * 64, controls.COMPANION: "2" * 64}
+    files = {name: ModelFile(tmp_path / name, digest) for name, digest in sha.items()}
+    latencies = {sha["reference"]: 2.0, sha[controls.COMPANION]: 0.5}
+    device = FakeDevice(latencies, load_sd=0.006, noise=0.004)
+    models = ModelSet(files, "reference", "0" * 64, seed=1)
+    found = controls.control(device, models, tmp_path / "journal.jsonl", 45)
+    assert 0.88 <= found.compatible / 45 < 1.0
+    assert (found.load_sd, found.latency_ms) == pytest.approx((0.006, 2.0), rel=0.25)
+    assert controls.coverage_interval(190, 200) == pytest.approx((0.910, 0.976), abs=0.001)
+
+
+def test_seconds_are_counted_in_their_phase(monkeypatch):
+    now = iter([0.0, 1.0, 4.0, 6.0, 7.0, 20.0, 22.0])
+    monkeypatch.setattr("tools.benchmarks.lut_minutes.time", SimpleNamespace(monotonic=lambda: next(now)))
+    clock = Clock()
+    for event in (
+        Note("14 models for 117 blocks of autovit-xxs"),
+        Step("exported 0123", 1, 14),
+        Note("14 of 14 models exported in 5 s"),
+        Note("run /somewhere"),
+        Step("pass 1", 1, 9),
+    ):
+        clock(event)
+    clock.add(LUT)
+    assert clock.seconds == {PLAN: 1.0, EXPORTS: 6.0, MEASURING: 13.0, LUT: 2.0}
+
+
+def test_ratios_and_their_intervals():
+    """The 0.975 quantile of Student's t with two degrees of freedom is 4.303."""
+    half = 4.303 * 0.01 / 3**0.5
+    expected = np.exp([0.02, 0.02 - half, 0.02 + half])
+    assert agents.agreement([0.01, 0.02, 0.03]) == pytest.approx(tuple(expected), rel=1e-4)
+    assert search.median_ratio([4.0, 6.0, 8.0], [2.0, 2.0, 2.0]).value == 3
+    assert supernet_step.ratio_of_medians(np.full(9, 3.0), np.full(9, 2.0)) == (1.5, 1.5, 1.5)
+
+
+def test_outputs_are_timed():
+    rows = outputs.main(calls=1)["Processing of a detector's and a segmenter's outputs"]
+    assert [row["boxes"] for row in rows][::2] == [300, None]
+    assert all(0 < row["shortest"] <= row["ms"] <= row["longest"] for row in rows)

@@ -2,8 +2,8 @@
 
     python tools/compare_lowerings.py [--arch autovit-xxs-paper] [--rounds 100] [--threads 1 2]
 
-All programs run in one process, in random order within every round, so that what else the machine does falls
-on all of them alike; a ratio is the median over rounds of latency against the shipped program's.
+All programs run in one process, in random order within every round, so that other load affects all of them equally;
+a ratio is the median over rounds of latency against the shipped program's.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from orchestrator.export.lower.source import build_module
 from search.spaces import load_arch
 
 MAX_RELATIVE_ERROR = 1e-6
-"""Every program must agree with PyTorch to this share of the output's scale to count as the same network."""
+"""Largest error relative to the output's scale with which a program counts as the same network."""
 
 WARMUP_RUNS = 5
 
 
 def attention_4d(qkv: Tensor, heads: int) -> Tensor:
-    """The textbook's attention: matmul of rank 4."""
+    """Compute attention as in textbooks, with matmul of rank 4."""
     batch, tokens, channels = qkv.shape
     qkv = qkv.reshape(batch, tokens, 3, heads, channels // (3 * heads)).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind(0)
@@ -51,7 +51,7 @@ def attention_4d(qkv: Tensor, heads: int) -> Tensor:
 
 
 def attention_split(qkv: Tensor, heads: int) -> Tensor:
-    """The shipped attention, with `split` in the place of slices."""
+    """Compute the shipped attention with `split` instead of slices."""
     batch, tokens, channels = qkv.shape
     head_dim = channels // (3 * heads)
     qkv = qkv.reshape(batch, tokens, 3 * heads, head_dim).transpose(1, 2)
@@ -71,7 +71,7 @@ def unfold_channels_first(x: Tensor, patch: int) -> Tensor:
 
 
 def fold_channels_first(x: Tensor, patch: int, batch: int, height: int, width: int) -> Tensor:
-    """Inverse of `unfold_channels_first`."""
+    """Invert `unfold_channels_first`."""
     dim, rows, columns = x.shape[2], height // patch, width // patch
     x = x.reshape(batch, patch * patch, rows * columns, dim).transpose(1, 3)
     x = x.reshape(batch * dim * rows, columns, patch, patch).transpose(1, 2)
@@ -82,10 +82,12 @@ class MeanLayerNorm(nn.Module):
     """LayerNorm spelled out with `mean` over the last dimension."""
 
     def __init__(self, norm: nn.LayerNorm):
+        """Use the weights of a LayerNorm."""
         super().__init__()
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise over the last dimension."""
         centred = x - x.mean(-1, keepdim=True)
         variance = (centred * centred).mean(-1, keepdim=True)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
@@ -98,12 +100,14 @@ class CentringLayerNorm(MeanLayerNorm):
     average: Tensor
 
     def __init__(self, norm: nn.LayerNorm):
+        """Use the weights of a LayerNorm over the last dimension."""
         super().__init__(norm)
         (dim,) = norm.normalized_shape
         self.register_buffer("centring", torch.eye(dim) - 1.0 / dim)
         self.register_buffer("average", torch.full((1, dim), 1.0 / dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise over the last dimension."""
         centred = F.linear(x, self.centring)
         variance = F.linear(centred * centred, self.average)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
@@ -111,7 +115,7 @@ class CentringLayerNorm(MeanLayerNorm):
 
 @dataclass(frozen=True)
 class Variant:
-    """Functions of search/networks/mobilevit.py to exchange, and what becomes of each LayerNorm."""
+    """Functions of search/networks/mobilevit.py to exchange, and the replacement of each LayerNorm."""
 
     name: str
     functions: tuple[tuple[str, Callable[..., Tensor]], ...] = ()
@@ -119,7 +123,7 @@ class Variant:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Within, networks are captured and lowered this way."""
+        """Capture and lower networks this way within the context."""
         with contextlib.ExitStack() as stack:
             for name, function in self.functions:
                 stack.enter_context(mock.patch.object(mobilevit, name, function))
@@ -134,7 +138,7 @@ class Variant:
 
 
 def keep(norm: nn.LayerNorm) -> nn.Module:
-    """Native LayerNorm."""
+    """Return the native LayerNorm."""
     return norm
 
 
@@ -152,7 +156,7 @@ VARIANTS = (
 
 
 def lower_all(arch: str, folder: Path) -> list[dict[str, object]]:
-    """Write every variant's program; their delegates, operators outside and CPU seconds of lowering."""
+    """Write every variant's program; return delegates, operators outside and CPU seconds of lowering."""
     module, inputs = build_module(ExportSpec(load_arch(arch).keys()))
     rows: list[dict[str, object]] = []
     lowering.lower_to_executorch(nn.Conv2d(3, 8, 1).eval(), inputs)  # pays for imports
@@ -172,7 +176,7 @@ def lower_all(arch: str, folder: Path) -> list[dict[str, object]]:
 
 
 def time_all(folder: Path, side: int, rounds: int, threads: int) -> list[float]:
-    """Latency ratio of every program to the first, in a process with `threads` threads."""
+    """Return the latency ratio of every program to the first, in this process with `threads` threads."""
     from executorch.extension.pybindings import portable_lib
 
     portable_lib._unsafe_reset_threadpool(threads)

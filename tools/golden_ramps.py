@@ -1,4 +1,4 @@
-"""Cases of warming up by time, for the agents of all languages; what is expected was worked out by hand."""
+"""Cases of warm-up by time for the agents of all languages; expected values were worked out by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NEVER = 60_000
 
 @dataclass(frozen=True)
 class RampCase:
-    """Rounds as (how many, milliseconds of each model); warm-up ends with the last one, and not before."""
+    """Rounds as (count, milliseconds of each model); warm-up ends with the last one, not earlier."""
 
     name: str
     rounds: tuple[tuple[int, tuple[float, ...]], ...]
@@ -40,7 +40,7 @@ CASES = (
 
 
 def ramps() -> dict[str, Any]:
-    """protocol/golden/ramps.json, in nanoseconds."""
+    """Return the content of protocol/golden/ramps.json, in nanoseconds."""
     return {
         "cases": [
             {

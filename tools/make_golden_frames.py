@@ -1,4 +1,4 @@
-"""Writes protocol/schemas/ from the message models, protocol/golden/ from the cases here and in golden_ramps.py.
+"""Write protocol/schemas/ from the message models, protocol/golden/ from the cases here and in golden_ramps.py.
 
 Run it after a change of these models (orchestrator/wire): `python -m tools.make_golden_frames`. A test holds that
 both folders are what this writes. `golden_cases` is data: each case is a byte stream and what reading it gives.
@@ -73,23 +73,23 @@ class Case:
 
 
 def frame(header: dict[str, Any], payload: bytes = b"") -> bytes:
-    """A well-formed frame, written without the code under test."""
+    """Return a well-formed frame, written without the code under test."""
     return raw_frame(json.dumps(header, separators=(",", ":")).encode()) + payload
 
 
 def raw_frame(header: bytes) -> bytes:
-    """A frame of any header bytes."""
+    """Return a frame of any header bytes."""
     return struct.pack(">I", len(header)) + header
 
 
 def message(name: str, header: dict[str, Any], payload: bytes = b"", valid: bool = True) -> Case:
-    """A case of one message; its schema is the first two words of its name."""
+    """Return a case of one message; its schema is the first two words of its name."""
     full = {**header, "payload": len(payload)} if payload else header
     return Case(name, frame(full, payload), ((full, payload),), "end", ".".join(name.split(".")[:2]), valid)
 
 
 def message_cases() -> list[Case]:
-    """One valid frame of every message, and requests that break one rule of a schema each."""
+    """Return one valid frame of every message, and requests that each break one rule of a schema."""
     hello = {
         "id": 1,
         "protocol": 1,
@@ -213,7 +213,7 @@ def message_cases() -> list[Case]:
 
 
 def framing_cases() -> list[Case]:
-    """Streams that test the framing alone."""
+    """Return streams that test the framing only."""
     mib = 1 << 20
     largest = {"id": 1, "op": "x" * (mib - len('{"id":1,"op":""}'))}
     deepest: dict[str, Any] = {}
@@ -261,12 +261,12 @@ def framing_cases() -> list[Case]:
 
 
 def golden_cases() -> list[Case]:
-    """All cases, in the order of the manifest."""
+    """Return all cases in the order of the manifest."""
     return [*message_cases(), *framing_cases()]
 
 
 def manifest_entry(case: Case) -> dict[str, Any]:
-    """What the manifest says of a case. A header over 4 KiB is left out: `header_bytes` alone is then given."""
+    """Return the manifest's entry of a case; a header over 4 KiB is given by its `header_bytes` only."""
     frames = []
     for header, payload in case.frames:
         size = len(json.dumps(header, separators=(",", ":")).encode())
@@ -279,7 +279,7 @@ def manifest_entry(case: Case) -> dict[str, Any]:
 
 
 def schema(model: type[BaseModel], title: str) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a message."""
+    """Return the JSON Schema (draft 2020-12) of a message."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(mode="validation"),
@@ -288,7 +288,7 @@ def schema(model: type[BaseModel], title: str) -> dict[str, Any]:
 
 
 def build() -> dict[Path, bytes]:
-    """Every generated file with its content, by path relative to the repository."""
+    """Return the content of every generated file, by path relative to the repository."""
     files: dict[Path, bytes] = {}
     schemas: dict[str, type[BaseModel]] = {f"{op}.request": model for op, model in REQUESTS.items()}
     schemas |= {f"{name}.reply": model for name, model in REPLIES.items()}
@@ -303,12 +303,12 @@ def build() -> dict[Path, bytes]:
 
 
 def dump(value: Any) -> bytes:
-    """JSON for people and diffs."""
+    """Return JSON that people and diffs can read."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def main() -> None:
-    """Writes all files and removes those that are no longer generated."""
+    """Write all files and remove those that are no longer generated."""
     files = build()
     for folder in (ROOT / "protocol/schemas", ROOT / "protocol/golden"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""A small SYNTHETIC set for detection and segmentation, in COCO's layout: labelled images placed on canvases.
+"""Make a small SYNTHETIC set for detection and segmentation in COCO's layout: labelled images on canvases.
 
 `python -m tools.synthetic_coco --data cifar10:FILE.npz -o DIR` cuts images to ellipses and polygons, scales them
-and places them beside each other on smooth noise. Training canvases show training images of the source, validation
+and places them next to each other on smooth noise. Training canvases show training images of the source, validation
 canvases its validation images. The same seed makes the same pixels and boxes; their digest is printed.
 """
 
@@ -30,34 +30,34 @@ DESCRIPTION = (
 )
 
 CORNERS = (3, 4, 5, 6, 24)
-"""Of the shapes that images are cut to; 24 make an ellipse."""
+"""Corners of the shapes that images are cut to; 24 make an ellipse."""
 
 SHARES = (0.18, 0.5)
-"""Least and largest side of an object, of the canvas's."""
+"""Smallest and largest side of an object, relative to the canvas."""
 
 TRIES = 20
-"""Places tried for an object before it is left out: objects do not lie over each other."""
+"""Positions tried for an object before it is omitted: objects do not overlap."""
 
 GRAIN = 8
-"""Spots of the noise along a side."""
+"""Spots of noise along a side."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """An object on a canvas: corners (N, 2) in pixels, and its label from 1."""
+    """An object on a canvas: corners (N, 2) in pixels, and its label (1 or more)."""
 
     corners: np.ndarray
     label: int
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, top, width, height."""
+        """Left, top, width and height."""
         (left, top), (right, bottom) = self.corners.min(0), self.corners.max(0)
         return float(left), float(top), float(right - left), float(bottom - top)
 
     @property
     def area(self) -> float:
-        """Of the polygon, by the shoelace formula."""
+        """Area of the polygon, by the shoelace formula."""
         x, y = self.corners.T
         return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
 
@@ -112,7 +112,7 @@ def _scenes(
 
 
 def _place(rng: np.random.Generator, side: int, placed: Sequence[Placed]) -> np.ndarray | None:
-    """Corners of a new object beside those that there are; None where no place was found."""
+    """Return corners of a new object apart from the others; None where no position was found."""
     for _ in range(TRIES):
         extent = side * rng.uniform(*SHARES)
         corners = int(rng.choice(CORNERS))
@@ -131,7 +131,7 @@ def _overlap(low: np.ndarray, high: np.ndarray, corners: np.ndarray) -> bool:
 
 
 def _paste(canvas: np.ndarray, pixels: np.ndarray, corners: np.ndarray) -> None:
-    """Show an image through a polygon, stretched to its box."""
+    """Paste an image through a polygon, stretched to its box."""
     low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
     width, height = (high - low).tolist()
     shown = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
@@ -143,7 +143,7 @@ def _paste(canvas: np.ndarray, pixels: np.ndarray, corners: np.ndarray) -> None:
 
 
 def _noise(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Smooth spots of colour with grain, uint8 (side, side, 3)."""
+    """Return smooth spots of colour with grain, uint8 (side, side, 3)."""
     spots = Image.fromarray(rng.integers(0, 256, (GRAIN, GRAIN, 3), np.uint8))
     smooth = np.asarray(spots.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
     return np.clip(smooth + rng.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
@@ -156,7 +156,7 @@ def _write_part(
     classes: Sequence[str],
     seed: int,
 ) -> str:
-    """Images and annotations of a part; their sha256."""
+    """Write images and annotations of a part; return their sha256."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     hashed = hashlib.sha256()

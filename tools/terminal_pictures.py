@@ -1,9 +1,8 @@
-"""Pictures of what `bench` prints on terminals of 80 and 140 columns: docs/pictures/terminal_*.svg.
+"""Draw what `bench` prints on terminals of 80 and 140 columns: docs/pictures/terminal_*.svg.
 
     python -m tools.terminal_pictures [FOLDER]
 
-The command runs on a terminal of that width; what it prints is drawn by rich. What is measured is simulated, and
-says so.
+The command runs on a terminal of that width; rich draws its output. Measurements are simulated, and labelled so.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from rich.text import Text
 
 WIDTHS = (80, 140)
 HEAD, TAIL = 28, 6
-"""Lines of a picture; of longer outputs the middle is cut out."""
+"""Lines of a picture; the middle of longer outputs is cut."""
 
 SVG_FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-"""Rich's, without fonts from the network."""
+"""Rich's format without fonts from the network."""
 
 COMMANDS: Mapping[str, str] = {
     "lut_show": "lut show linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1",
@@ -40,7 +39,7 @@ COMMANDS: Mapping[str, str] = {
 
 
 def printed(command: str, width: int, home: Path) -> str:
-    """Standard output of `bench COMMAND` on a terminal of that width, colours included."""
+    """Return the standard output of `bench COMMAND` on a terminal of that width, with colours."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 1000, width, 0, 0))
     environment = os.environ | {
@@ -67,12 +66,12 @@ def printed(command: str, width: int, home: Path) -> str:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 1 << 16)
-    except OSError:  # Linux's end of a terminal that nobody holds any more
+    except OSError:  # the end of a closed terminal on Linux
         return b""
 
 
 def draw(file: Path, command: str, text: str, width: int) -> None:
-    """The command and what it printed as SVG."""
+    """Write the command and its output as SVG."""
     lines = [f"$ bench {command}", *text.rstrip("\n").split("\n")]
     shown = lines if len(lines) <= HEAD + TAIL else [*lines[:HEAD], "…", *lines[-TAIL:]]
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)

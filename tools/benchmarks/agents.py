@@ -1,4 +1,4 @@
-"""Do the Kotlin, Swift and Python agents time what a bare C++ program times? Interleaved, from fresh processes."""
+"""Latency in the Kotlin, Swift and Python agents against a bare C++ program, interleaved, in fresh processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from search.spaces import get_arch, get_space
 from tools.tables import Interval, Tables, log
 
 SESSIONS = 36
-"""Of fresh processes, in half a minute each."""
+"""Sessions of fresh processes, half a minute each."""
 ROUNDS = 6
 VISITS = 6
 WARMUP = 3
@@ -37,24 +37,24 @@ SETTLE_RUNS = 1
 NETWORKS = 3
 SMALL_LOADS = 8
 LARGE_LOADS = 2
-"""Fresh loads of a network in every process. Loads of a small network differ by 3 to 8 %, by where their memory
-lies, which is what its intervals come from; more visits of each would narrow nothing."""
+"""Fresh loads of a network in every process. Loads of a small network differ by 3 to 8 % with their memory,
+which dominates its intervals; more invocations of each load would not narrow them."""
 THREADS = 1
 EXECUTE = "c++"
 FORWARD = "c++ forward"
 BASES = {"python": EXECUTE, "kotlin": FORWARD, "swift": EXECUTE}
-"""Agents, and the C++ call that is theirs: ExecuTorch's Android API sets the inputs within the timed call."""
+"""Agents, each with its C++ call: ExecuTorch's Android interface sets the inputs within the timed call."""
 
 
-class Timer(Protocol):
-    """Something that loads models and times visits, each after a settle run."""
+class _Timer(Protocol):
+    """Loads models and times invocations, each after a settle run."""
 
     def load(self, model: ModelFile) -> int: ...
 
     def unload(self, handle: int) -> None: ...
 
     def run(self, handles: Sequence[int]) -> np.ndarray:
-        """Nanoseconds [handles, VISITS], one handle after the other."""
+        """Return nanoseconds (handles, VISITS), one handle after the other."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SessionRatios:
     base_ms: float
 
 
-class AgentTimer:
+class _AgentTimer:
     """An agent behind the wire protocol."""
 
     def __init__(self, device: HostDevice):
@@ -87,8 +87,8 @@ class AgentTimer:
         return samples[:, -1].reshape(len(handles), VISITS)
 
 
-class BareTimer:
-    """build/native/etbench: ExecuTorch under C++ with nothing else in the process. `verb`: what is timed."""
+class _BareTimer:
+    """build/native/etbench: ExecuTorch in a bare C++ program; `verb` is the command that is timed."""
 
     def __init__(self, process: subprocess.Popen[str], verb: str):
         self._process, self._verb = process, verb
@@ -155,7 +155,7 @@ def _over_sessions(networks: Sequence[Sequence[SessionRatios]], agent: str) -> I
 
 
 def _models(rng: random.Random) -> tuple[dict[str, ModelFile], dict[str, int]]:
-    """The networks, and how often each is loaded in a session."""
+    """Return the networks, and how often each is loaded in a session."""
     nano = get_space("autovit-nano")
     archs = {f"nano {i + 1}": nano.sample(rng) for i in range(NETWORKS)}
     archs["autovit-xxs-paper"] = get_arch("autovit-xxs-paper")
@@ -170,11 +170,11 @@ def _is_small(name: str) -> bool:
 
 
 @contextmanager
-def _timers() -> Iterator[dict[str, Timer]]:
-    """All four programs, started now and ended after."""
+def _timers() -> Iterator[dict[str, _Timer]]:
+    """Run all four programs within the context."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        timers: dict[str, Timer] = {}
+        timers: dict[str, _Timer] = {}
         for name, verb in ((EXECUTE, "run"), (FORWARD, "forward")):
             bare = subprocess.Popen(
                 [ROOT / "build" / "native" / "etbench"],
@@ -185,17 +185,17 @@ def _timers() -> Iterator[dict[str, Timer]]:
             stack.callback(bare.wait)
             assert bare.stdin is not None
             stack.callback(bare.stdin.close)
-            timers[name] = BareTimer(bare, verb)
+            timers[name] = _BareTimer(bare, verb)
         for agent in BASES:
             device = HostDevice(
                 agent_program(agent), store_dir=folder / agent, log_path=folder / f"{agent}.log"
             )
-            timers[agent] = AgentTimer(stack.enter_context(device))
+            timers[agent] = _AgentTimer(stack.enter_context(device))
         yield timers
 
 
-def _compare(timers: Mapping[str, Timer], model: ModelFile, loads: int, rng: random.Random) -> SessionRatios:
-    """Fresh loads in every program, and rounds in which all take turns."""
+def _compare(timers: Mapping[str, _Timer], model: ModelFile, loads: int, rng: random.Random) -> SessionRatios:
+    """Load the network in every program, and measure rounds in which all take turns."""
     handles: dict[str, list[int]] = {name: [] for name in timers}
     for _ in range(loads):
         for name in rng.sample(list(timers), len(timers)):
@@ -215,5 +215,5 @@ def _compare(timers: Mapping[str, Timer], model: ModelFile, loads: int, rng: ran
 
 
 def _log_level(ns: np.ndarray) -> float:
-    """Of a turn, visits by loads: the mean over loads of the logarithm of the median visit."""
+    """Return the mean over loads of the log of the median invocation of a turn (loads, invocations)."""
     return float(np.log(np.median(ns, axis=1)).mean())

@@ -51,7 +51,7 @@ def main(options: Options) -> Tables:
     true = 100 * truth.accuracies(priced.archs)
     macs = np.array([truth.macs[key_of(arch)] for arch in priced.archs])
     params = np.array([arch.params() for arch in priced.archs])
-    additive = np.array(AdditiveModel(priced.archs, true.tolist()).predict(priced.archs))
+    additive = np.array(AdditiveModel(priced.archs, (true / 100).tolist()).predict(priced.archs))
     rows = []
     for fraction in BUDGETS:
         budget_ms = priced.budget_ms(fraction)

@@ -15,7 +15,7 @@ from tools.studies.trainings import Training, evaluators
 from tools.tables import Tables, mean_and_range
 
 NETWORK, SPACE = "mobilevit-xxs", "mobilevit"
-BATCH, QUICK_BATCH = 16, 64
+BATCH = 16
 """Images per step at the largest size; the number of pixels is about equal at all sizes."""
 IMAGES, QUICK_IMAGES = 2000, 4
 """Validation images."""
@@ -24,8 +24,9 @@ CALIBRATION_BATCHES = 16
 
 def main(options: Options) -> Tables:
     """Train each way with each seed; validation top-1 in percent at every size, range over seeds."""
-    arch, sides = get_arch(NETWORK).with_classes(10), get_space(SPACE).resolutions
-    archs = [arch.with_resolution(side) for side in (sides[:1] if options.quick else sides)]
+    sides = _sides(options)
+    arch = get_arch(NETWORK).with_classes(10).with_resolution(sides[0] if options.quick else 256)
+    archs = [arch.with_resolution(side) for side in sides]
     rows, steps = [], []
     for name, recipe in recipes(arch, options).items():
         trainings = [
@@ -36,7 +37,7 @@ def main(options: Options) -> Tables:
         schedule = _schedule(recipe, options)
         pixels = [schedule.images(i) * schedule.resolution(i) ** 2 for i in range(schedule.steps)]
         row: dict[str, object] = {"trained at": name, "million pixels a step": statistics.fmean(pixels) / 1e6}
-        for side, *of_seeds in zip(sides, *found, strict=False):
+        for side, *of_seeds in zip(sides, *found, strict=True):
             row[f"at {side} px"] = mean_and_range(of_seeds, 100)
         rows.append(row)
         steps.append({"trained at": name, "steps": schedule.steps})
@@ -52,9 +53,9 @@ def recipes(arch: Arch, options: Options) -> dict[str, Recipe]:
         name="sampler",
         arch=arch.to_json(),
         epochs=options.epochs,
-        batch_size=QUICK_BATCH if options.quick else BATCH,
+        batch_size=BATCH,
         multi_scale=True,
-        resolutions="space",
+        resolutions=_sides(options),
         learning_rate=2e-3,
         warmup_epochs=0.1,
         precision="bf16",
@@ -72,6 +73,11 @@ def recipes(arch: Arch, options: Options) -> dict[str, Recipe]:
         "sizes dealt out": sampled,
         "sizes drawn": sampled.model_copy(update={"multi_scale": "drawn"}),
     }
+
+
+def _sides(options: Options) -> tuple[int, ...]:
+    sides = get_space(SPACE).resolutions
+    return sides[:2] if options.quick else sides
 
 
 def _schedule(recipe: Recipe, options: Options) -> Schedule:

@@ -97,14 +97,14 @@ def evaluations(goal: Goal, strategy: str, seed: int) -> Sequence[float]:
     """Return the evaluations until the best network so far is within each of `REGRETS`; infinite if it never is."""
     settings = SearchSettings(strategy=strategy, generations=goal.generations, seed=seed)
     objective = NearEnough(goal)
-    with suppress(_Reached):
+    with suppress(_ReachedError):
         search(
             SPACE, goal.priced.price, objective, Budget(latency_ms=goal.budget_ms, cautious=False), settings
         )
     return [objective.needed.get(regret, np.inf) for regret in REGRETS]
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """Ends a search: every regret has been reached."""
 
 
@@ -130,5 +130,5 @@ class NearEnough:
             if self._goal.best - accuracy <= regret + 1e-12:
                 self.needed.setdefault(regret, self._evaluated)
         if len(self.needed) == len(REGRETS):
-            raise _Reached
+            raise _ReachedError
         return accuracy

@@ -16,7 +16,8 @@ from luts.format.store import read_lut
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.runs import Run, runs_root
-from orchestrator.measure.session import ModelSet, measure
+from orchestrator.measure.engine import EngineOptions, ModelSet
+from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Plan, Policy, features_of, model_id
 from orchestrator.report.draw import BLUE, GREEN, MUTED, ORANGE, PINK, RED, SKY, figure, legend
@@ -93,7 +94,12 @@ def _measured_alone(lut: Lut, plan: Plan, keys: Sequence[str], target: Target) -
         subject = ModelSet(files, reference.model_id, identity.ljust(64, "0"), seed=0)
         with target.found() as device:
             measure(
-                device, variant, subject, run.journal, ALONE_POLICY, budget_s=math.inf, progress=steps(log)
+                device,
+                variant,
+                subject,
+                run.journal,
+                ALONE_POLICY,
+                EngineOptions(math.inf, progress=steps(log)),
             )
         run.finish("blocks measured alone")
     return run

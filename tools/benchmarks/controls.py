@@ -22,9 +22,10 @@ from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import Header
-from orchestrator.measure.engine import BatchKey, BatchRunner
+from orchestrator.measure.batches import BatchKey, BatchRunner
+from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.readiness import DeviceConnection
-from orchestrator.measure.session import ModelSet, make_identity
+from orchestrator.measure.session import make_identity
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import export_all, files_of
 from search.spaces import get_arch, get_space

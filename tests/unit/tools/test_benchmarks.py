@@ -10,7 +10,7 @@ import pytest
 from luts.build import build_lut
 from luts.format.schema import KeyFeatures, MeasuredModel
 from luts.published import features_of_key
-from orchestrator.measure.session import ModelSet
+from orchestrator.measure.engine import ModelSet
 from orchestrator.plan.plan import Plan, PlanModel
 from orchestrator.tasks.progress import Note, Step
 from orchestrator.wire.client import ModelFile

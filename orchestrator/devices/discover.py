@@ -12,9 +12,8 @@ from orchestrator.devices.android import phones as android
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.common.device import Access, Device, KindUnavailableError
 from orchestrator.devices.common.registry import known_phone, unknown_device
-from orchestrator.devices.host import HostDevice
+from orchestrator.devices.host import HostDevice, scenario_of, simulated_program
 from orchestrator.devices.iphone import phones as iphone
-from orchestrator.devices.simulated import scenario_of, simulated_program
 from orchestrator.wire.errors import DeviceError
 
 Kind = Literal["host", "simulated", "android", "iphone"]

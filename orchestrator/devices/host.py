@@ -1,4 +1,4 @@
-"""The computer that `bench` runs on, measured by an agent in a process of its own."""
+"""The computer that `bench` runs on, and simulated devices: agents in processes of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import secrets
 import selectors
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,8 +21,14 @@ from luts.format.provenance import ROOT
 from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.agent.store import DEFAULT_MAX_BYTES
+from orchestrator.simulate.device import Scenario, find_scenario
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
+
+SIMULATED = "simulated"
+"""What the names of simulated devices begin with."""
+
+DEFAULT_SCENARIO = "quiet"
 
 # An agent without native calls imports torch and ExecuTorch: seconds, or a minute from a cold disk.
 START_TIMEOUT_S = 180.0
@@ -214,3 +221,25 @@ class HostDevice:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def scenario_of(device_name: str) -> Scenario | None:
+    """Return the scenario in the name of a simulated device, None for any other device.
+
+    Raises:
+        UsageError: Unknown scenario.
+    """
+    prefix, colon, rest = device_name.partition(":")
+    if prefix != SIMULATED:
+        return None
+    return find_scenario(rest if colon else DEFAULT_SCENARIO)
+
+
+def simulated_program(scenario: Scenario) -> AgentProgram:
+    """Return the agent program that simulates a device in this scenario."""
+    return AgentProgram(
+        language="python",
+        command=(sys.executable, "-m", "orchestrator.simulate", "--scenario", scenario.model_dump_json()),
+        device_name=f"{SIMULATED}-{scenario.name}",
+        title=f"a simulated device, scenario {scenario.name}: for tests and planning only",
+    )

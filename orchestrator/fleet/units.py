@@ -17,8 +17,8 @@ from luts.format.files import read_json
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import list_attached, resolve
+from orchestrator.devices.host import SIMULATED, scenario_of
 from orchestrator.devices.lock import lock_device
-from orchestrator.devices.simulated import PREFIX, scenario_of
 from orchestrator.wire.errors import DeviceError
 
 
@@ -128,7 +128,7 @@ def _class(name: str, units: int | list[str]) -> DeviceClass:
     if name == HOST or name.startswith(f"{HOST}:"):
         if units > 1:
             raise UsageError(f"--devices {name}={units}: a machine is one unit; start one host for each")
-    elif name.partition(":")[0] == PREFIX:
+    elif name.partition(":")[0] == SIMULATED:
         scenario_of(name)
     elif known_phone(name) is None and not re.fullmatch("[a-z0-9]{1,40}", name):
         raise DeviceError(f"unknown device {name[:64]!r}: `bench devices` shows what is attached; {_FORM}")
@@ -184,7 +184,7 @@ def _candidates(device_class: DeviceClass, taken: Collection[str]) -> Iterator[t
         yield from ((member, member) for member in device_class.members)
     elif device_class.name.partition(":")[0] == HOST:
         yield machine, HOST
-    elif device_class.name.partition(":")[0] == PREFIX:
+    elif device_class.name.partition(":")[0] == SIMULATED:
         yield from ((f"{machine}-{number}", device_class.name) for number in range(1, len(taken) + 2))
     else:
         known = known_phone(device_class.name)

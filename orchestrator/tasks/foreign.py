@@ -17,7 +17,7 @@ from orchestrator.agent.device import describe_host
 from orchestrator.agent.programs import AGENTS
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import resolve
-from orchestrator.devices.simulated import scenario_of, simulated_program
+from orchestrator.devices.host import scenario_of, simulated_program
 
 HOSTS = ("host", *(f"host-{agent}" for agent in AGENTS))
 """Names of LUTs that this machine's agents measured."""

@@ -9,7 +9,7 @@ from luts.format.errors import UsageError
 from luts.format.files import check_folder
 from luts.format.lut import Lut
 from luts.format.store import LutStore, lut_store
-from orchestrator.devices.simulated import scenario_of
+from orchestrator.devices.host import scenario_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.engine import EngineOptions

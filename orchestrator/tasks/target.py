@@ -16,8 +16,8 @@ from orchestrator.devices.android.phones import EMULATOR
 from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import Kind, kind_of, resolve
+from orchestrator.devices.host import scenario_of
 from orchestrator.devices.lock import lock_device
-from orchestrator.devices.simulated import scenario_of
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.measure.session import check_runtime, default_threads, threads_warning

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.lut import Lut
-from orchestrator.devices.host import HostDevice
-from orchestrator.devices.simulated import simulated_program
+from orchestrator.devices.host import HostDevice, simulated_program
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import Record

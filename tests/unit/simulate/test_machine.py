@@ -10,7 +10,7 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.agent.device import agent_info
 from orchestrator.agent.store import ModelStore
 from orchestrator.agent.timing import Ramp, time_schedule
-from orchestrator.devices.simulated import scenario_of, simulated_program
+from orchestrator.devices.host import scenario_of, simulated_program
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.device import (

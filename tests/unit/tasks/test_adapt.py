@@ -4,7 +4,7 @@ import random
 
 from luts.estimate.statistics import mape
 from luts.format.store import LutStore
-from orchestrator.devices.simulated import scenario_of
+from orchestrator.devices.host import scenario_of
 from orchestrator.simulate.device import GroundTruth, Scenario
 from orchestrator.tasks.adapt import adapt
 from orchestrator.tasks.plan import PlanChoice

@@ -15,7 +15,7 @@ from luts.format.latency import EntryCost, LatencyModel, Prediction
 from luts.format.lut import Lut
 from luts.format.store import LutRef, LutStore
 from orchestrator.agent.device import describe_host
-from orchestrator.devices.simulated import scenario_of
+from orchestrator.devices.host import scenario_of
 from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.coarse import find_largest
 from orchestrator.tasks.foreign import Foreign, Spread, device_spread, for_device, foreign, warning

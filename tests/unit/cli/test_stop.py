@@ -40,11 +40,14 @@ sys.modules["orchestrator.cli.main"] = types.SimpleNamespace(run=run)
 entry.main()
 """
 
-ENDING = """words, code = entry.stop_message()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(os.getpid(), number)
-        print(words)
-        sys.exit(code)"""
+ENDING = """ending = entry.stop_message
+        def ending_under_signals():
+            result = ending()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            return result
+        entry.stop_message = ending_under_signals
+        sys.exit(entry.INTERRUPTED)"""
 
 
 def ended(program, name, handling="", ignoring=""):
@@ -63,7 +66,7 @@ def ended(program, name, handling="", ignoring=""):
 @pytest.mark.parametrize(
     ("name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
-def test_while_it_imports_one_line_says_that_it_had_not_begun(name, code, word):
+def test_a_signal_during_start_up_ends_with_one_line(name, code, word):
     done = ended(SENDS, name)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr == f"bench: {word} before it began; run the same command again\n"
@@ -72,13 +75,13 @@ def test_while_it_imports_one_line_says_that_it_had_not_begun(name, code, word):
 @pytest.mark.parametrize(
     ("name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
-def test_while_it_runs_both_are_ctrl_c_and_no_further_one_tears_the_last_line(name, code, word):
+def test_a_signal_while_it_runs_ends_with_one_whole_line(name, code, word):
     done = ended(RUNS, name, ENDING)
-    assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout == f"{word}; results so far are saved, run the same command to resume\n"
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"bench: {word}; results so far are saved, run the same command to resume\n"
 
 
-def test_where_ctrl_c_is_a_command_s_own_sigterm_is_too():
+def test_sigterm_uses_a_command_s_own_handler_of_ctrl_c():
     """As training has it, which writes its checkpoint first."""
     own = "signal.signal(signal.SIGINT, lambda number, frame: sys.exit(f'own {number}'))"
     again = f"{own}; os.kill(os.getpid(), signal.SIGTERM)"
@@ -87,7 +90,7 @@ def test_where_ctrl_c_is_a_command_s_own_sigterm_is_too():
 
 
 @pytest.mark.parametrize("program", [SENDS, RUNS])
-def test_what_the_caller_ignores_stays_ignored(program):
+def test_signals_that_the_caller_ignores_stay_ignored(program):
     """As nohup and a shell's background have it."""
     ignoring = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
     program = program.replace("signal.pause()", "print('on')")

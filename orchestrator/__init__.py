@@ -3,7 +3,8 @@
     import orchestrator
 
     orchestrator.profile("autovit-nano", "host", budget_s=300, progress=print).lut
-    orchestrator.measure_networks(["autovit-xxs-paper", "timm:mobilenetv3_small_100"], "host").networks
+    networks = ("autovit-xxs-paper", "timm:mobilenetv3_small_100")
+    orchestrator.measure_networks(MeasureCommand(networks=networks, target=Target("host"))).networks
     orchestrator.export_networks("autovit-xxs-paper", output=Path("model.pte"))
 
 A device is its name, or a `Target` that says how models run there too. Names are imported when they are first used;
@@ -16,8 +17,10 @@ from luts.format.lazy import lazy_names
 
 __all__ = [
     "Access",
+    "BlocksCommand",
     "BlocktimeError",
     "Breakdown",
+    "BreakdownCommand",
     "BugReport",
     "Compared",
     "DeviceError",
@@ -26,6 +29,7 @@ __all__ = [
     "FoundNetwork",
     "LargestNetworks",
     "Lowering",
+    "MeasureCommand",
     "MeasuredNetwork",
     "MeasuredNetworks",
     "MeasuredSuite",
@@ -42,6 +46,8 @@ __all__ = [
     "Question",
     "Sensitivity",
     "Step",
+    "SuiteCommand",
+    "SustainedCommand",
     "SustainedRun",
     "Target",
     "Timing",
@@ -91,7 +97,8 @@ if TYPE_CHECKING:
     from orchestrator.devices.common.device import Access
     from orchestrator.journal.records import MeasurementRejectedError
     from orchestrator.measure.validate import Validation
-    from orchestrator.tasks.breakdown import break_down
+    from orchestrator.tasks.blocks import BlocksCommand, MixerComparison, compare_mixers
+    from orchestrator.tasks.breakdown import BreakdownCommand, break_down
     from orchestrator.tasks.bug_report import BugReport, write_bug_report
     from orchestrator.tasks.coarse import LargestNetworks, find_largest
     from orchestrator.tasks.compare import Compared, compare_networks
@@ -102,9 +109,8 @@ if TYPE_CHECKING:
     from orchestrator.tasks.fleet_class import FleetProfile
     from orchestrator.tasks.judge import Question
     from orchestrator.tasks.latencies import Timing
-    from orchestrator.tasks.measure import measure_networks
+    from orchestrator.tasks.measure import MeasureCommand, measure_networks
     from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks
-    from orchestrator.tasks.mixers import MixerComparison, compare_mixers
     from orchestrator.tasks.phones import budget_of, open_phone
     from orchestrator.tasks.plan import PlanChoice, PlannedProfile, plan_profile
     from orchestrator.tasks.profile import Profile, profile
@@ -114,8 +120,8 @@ if TYPE_CHECKING:
     from orchestrator.tasks.search import FoundNetwork, find_network
     from orchestrator.tasks.sensitivity import Sensitivity, find_mix
     from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
-    from orchestrator.tasks.suite import MeasuredSuite, run_suite
-    from orchestrator.tasks.sustained import SustainedRun, measure_sustained, read_sustained
+    from orchestrator.tasks.suite import MeasuredSuite, SuiteCommand, run_suite
+    from orchestrator.tasks.sustained import SustainedCommand, SustainedRun, measure_sustained, read_sustained
     from orchestrator.tasks.target import Target
     from orchestrator.tasks.train import TrainedSupernet, train_supernet
     from orchestrator.tasks.trained import Trained

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,18 @@ def count_text(number: float) -> str:
         if number >= unit:
             return f"{number / unit:#.4g}".rstrip(".") + f" {name}"
     return f"{number:g}"
+
+
+def filled(
+    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], optional: Collection[Column] | None = None
+) -> list[Column]:
+    """Return the columns without the optional ones (any, by default) that have no value in any row."""
+    with_value = {name for row in rows for name, value in row.items() if value is not None}
+    return [
+        column
+        for column in columns
+        if column.name in with_value or (optional is not None and column not in optional)
+    ]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class CommandInfo:
 
 COMMANDS = {
     "measure": CommandInfo(MEASURE, "measure", "latency of networks, measured together"),
+    "measure suite": CommandInfo(MEASURE, "measure", "published networks next to their papers' figures"),
+    "measure sustained": CommandInfo(MEASURE, "measure", "one network for minutes: heat and clock"),
+    "measure runtimes": CommandInfo(MEASURE, "measure", "ExecuTorch, ONNX Runtime and LiteRT"),
     "compare": CommandInfo(MEASURE, "compare", "accuracy next to latency, size and memory"),
     "breakdown": CommandInfo(MEASURE, "breakdown", "latency by kind of operation"),
     "blocks": CommandInfo(MEASURE, "blocks", "rank token mixers by latency at equal width"),
@@ -57,8 +60,15 @@ COMMANDS = {
 MOVED_COMMANDS = {"native": "bench doctor native", "cache": "bench doctor cache"}
 """Former names of commands: the command to type instead."""
 
-MOVED: dict[str, dict[str, str]] = {}
-"""Options that became commands, by command and flag: the command to type instead."""
+MOVED: dict[str, dict[str, str]] = {
+    "measure": {
+        "--suite": "bench measure suite SUITE",
+        "--sustained": "bench measure sustained NETWORK --duration 10m",
+        "--runtime onnx": "bench measure runtimes NETWORK --runtime onnx",
+        "--runtime litert": "bench measure runtimes NETWORK --runtime litert",
+    },
+}
+"""Options that became commands, by command, and by flag or flag with its first value: what to type instead."""
 
 
 def root_help() -> str:

@@ -9,7 +9,7 @@ import typer
 
 from luts.format.errors import UsageError
 from luts.format.files import storage_error
-from luts.format.table import Column
+from luts.format.table import Column, filled
 from orchestrator.cli.calibration import CalibrationImages
 from orchestrator.cli.compare_dense import show_dense
 from orchestrator.cli.options import (
@@ -23,9 +23,8 @@ from orchestrator.cli.options import (
     target_of,
     with_options,
 )
-from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say, shown_progress, tell
-from orchestrator.cli.output_files import write_table
-from orchestrator.cli.percentiles import PERCENTILES, short_of_calls, told_columns
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say, shown_progress, tell, write_table
+from orchestrator.tasks.measured import PERCENTILE_COLUMNS, percentile_note
 from orchestrator.tasks.parsing import parse_budget
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ _LATENCY = [
     Column("ms", "ms", 3),
     Column("ci_low", "95 % low", 3, spare=2),
     Column("ci_high", "high", 3, spare=2),
-    *PERCENTILES,
+    *PERCENTILE_COLUMNS,
     Column("load_ms", "load ms", 2, spare=4),
 ]
 _PAPER = [
@@ -214,7 +213,9 @@ def _show(device: str | None, compared: Compared) -> None:
         titles.append(f"{device}, {setup['variant']}{made_up}")
     if compared.data and compared.setup:
         columns.append(Column("pareto", "best"))
-    emit_rows("; ".join(titles), told_columns(_known([*columns, *_PAPER], rows), rows), rows, False)
+    emit_rows(
+        "; ".join(titles), filled(_known([*columns, *_PAPER], rows), rows, PERCENTILE_COLUMNS), rows, False
+    )
     if compared.data and compared.setup:
         tell("best: no other is at least as accurate and as fast, and better in one")
     if compared.data:
@@ -232,8 +233,9 @@ def _show(device: str | None, compared: Compared) -> None:
             "peak memory is the agent's with the model alone, less what it had before; where only a larger model's "
             "peak is known, what it holds after running"
         )
-    for note in short_of_calls([row for row in rows if row["ms"] is not None]) if compared.setup else ():
-        tell(note)
+    measured = [row for row in rows if row["ms"] is not None]
+    if compared.setup and measured:
+        tell(percentile_note(measured))
 
 
 def _known(columns: list[Column], rows: list[dict[str, Any]]) -> list[Column]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from luts.format.table import Column
 from orchestrator.cli.output import emit_rows, tell
-from orchestrator.cli.percentiles import short_of_calls, told_columns
+from orchestrator.tasks.measured import percentile_note
 
 if TYPE_CHECKING:
     from orchestrator.tasks.compare import Compared
@@ -40,8 +40,8 @@ def show_dense(device: str | None, compared: Compared, latency: list[Column], pa
     if compared.data and compared.setup:
         columns.append(Column("pareto", "best"))
     known = [column for column in [*columns, *paper] if any(row.get(column.name) is not None for row in rows)]
-    emit_rows("; ".join(titles), told_columns(known, rows), rows, False)
+    emit_rows("; ".join(titles), known, rows, False)
     tell("milliseconds are of the network alone; decoding, suppression and stretching of masks come on top")
     measured = [row for row in rows if row.get("ms") is not None]
-    for note in short_of_calls(measured) if compared.setup else ():
-        tell(note)
+    if compared.setup and measured:
+        tell(percentile_note(measured))

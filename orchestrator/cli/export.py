@@ -11,7 +11,6 @@ from luts.format.errors import UsageError
 from luts.format.table import Column
 from orchestrator.cli.calibration import CalibrationOptions
 from orchestrator.cli.eval import DataOption, OutsideOption
-from orchestrator.cli.lowered import outside_text
 from orchestrator.cli.options import (
     Fp32Option,
     NetworksOption,
@@ -23,6 +22,7 @@ from orchestrator.cli.options import (
 from orchestrator.cli.output import JsonOption, emit_json, emit_rows, shown_progress
 from orchestrator.export import Artifact
 from orchestrator.tasks.export import Lowering, export_blocks, export_networks
+from orchestrator.tasks.measured import outside_text
 from orchestrator.tasks.parsing import parse_deployment_target, parse_resolutions
 from orchestrator.tasks.trained import Trained
 
@@ -82,7 +82,7 @@ def export_command(
     """
     if blocks != (space is not None):
         raise UsageError("--space and --blocks go together")
-    trained = Trained(weights, supernet, data, outside)
+    trained = Trained(file=weights, supernet=supernet, data=data, outside=outside)
     _check_choice(bool(model), blocks, trained)
     if blocks and calibration.calibration:
         raise UsageError("--calibration is of whole networks; leave --blocks out")

@@ -16,8 +16,7 @@ from luts.format.lut import Lut
 from luts.format.store import LutRef
 from luts.format.table import Column
 from orchestrator.cli.lut_store import LutsOption, open_store
-from orchestrator.cli.output import JsonOption, emit_json, emit_rows, tell
-from orchestrator.cli.output_files import TABLES, output_files, write_table
+from orchestrator.cli.output import TABLES, JsonOption, emit_json, emit_rows, output_files, tell, write_table
 
 
 class View(StrEnum):

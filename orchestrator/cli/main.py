@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, UsageError, first_problem, is_out_of_memory
 from orchestrator.cli.commands import COMMANDS, MOVED, MOVED_COMMANDS, root_help
 
-OLD_SPELLINGS = {"out": "output", "picture": "output"}
+OLD_SPELLINGS = {"out": "output", "picture": "output", "fp32": "keep-fp32"}
 """Former names of options, which are still accepted."""
 
 ANYWHERE = (
@@ -90,17 +90,27 @@ class BenchGroup(TyperGroup):
         words = " ".join(args[:2])
         if words in COMMANDS:
             args = [words, *args[2:]]
-        for argument in args[1:]:
-            flag = argument.partition("=")[0]
-            if new := MOVED.get(args[0], {}).get(flag):
-                raise UsageError(
-                    f"bench {args[0]} {flag} is a command of its own now: {new}", code="moved_option"
-                )
+        if args:
+            _refuse_moved_options(*args)
         return super().resolve_command(context, args)
 
     def format_help(self, _context: Any, _formatter: Any) -> None:
         """Print the help from the static table of commands."""
         print(root_help())
+
+
+def _refuse_moved_options(command: str, *arguments: str) -> None:
+    """Raise UsageError for an option that has become a command of its own."""
+    moved = MOVED.get(command, {})
+    for flag, value in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, _, own_value = flag.partition("=")
+        first_value = (own_value or value).partition(",")[0]
+        for given in (flag, f"{flag} {first_value}"):
+            if given in moved:
+                raise UsageError(
+                    f"bench {command} {given} is a command of its own now: {moved[given]}",
+                    code="moved_option",
+                )
 
 
 app = typer.Typer(

@@ -260,11 +260,11 @@ def _parameters(options: type) -> Iterator[inspect.Parameter]:
 
 def _typer_parameters(field: OptionField, info: OptionInfo) -> Iterator[inspect.Parameter]:
     required = field.default is dataclasses.MISSING
-    repeated = get_origin(field.type) is tuple and info.parse is None
+    repeated = field.is_repeated
     if info.parse is not None:
         typed: Any = str if required else str | None
     elif repeated:
-        typed = list[get_args(field.type)[0]] | None  # type: ignore[misc]
+        typed = list[str if info.repeated else get_args(field.type)[0]] | None  # type: ignore[misc]
     else:
         typed = field.type
     by_text = info.parse is not None or repeated
@@ -319,7 +319,7 @@ def _instance(options: type, given: dict[str, Any]) -> Any:
 def _value(field: OptionField, info: OptionInfo, given: dict[str, Any]) -> Any:
     value = given.pop(field.name)
     by_flag = given.pop(field.name + _BY_FLAG, None)
-    if info.parse is None and get_origin(field.type) is tuple:
+    if field.is_repeated:
         return tuple(value or ()) + tuple(by_flag or ())
     value = by_flag if value is None else value
     if value is None and field.default is dataclasses.MISSING:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,9 +24,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Table as Grid
 
-from luts.format.table import Column, Result
+from luts.format.errors import UsageError
+from luts.format.files import check_writable, storage_error, write_text
+from luts.format.table import Column, Result, Table
 from orchestrator.cli.pace import Pace
 from orchestrator.cli.table import fitting, table_of
 from orchestrator.devices.common.device import refuse_question
@@ -45,12 +50,82 @@ _out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False)
 _err = Console(stderr=True)
 
 
+OutputFilesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", rich_help_panel=OUTPUT, help="Also write .json or .csv; repeatable."
+    ),
+]
+PictureFilesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        help="Pictures (.png, .svg) and tables (.json, .csv); repeatable. Default: pictures in the run's folder.",
+    ),
+]
+
+TABLES = (".json", ".csv")
+PICTURES = (".png", ".svg")
+
+
+def output_files(given: Sequence[Path] | None, suffixes: Collection[str]) -> list[Path]:
+    """Return the files of `--output` without duplicates, before anything is computed.
+
+    Raises:
+        UsageError: a file with another suffix, or the standard output.
+        StorageError: a file can't be written there.
+    """
+    files = list(dict.fromkeys(given or ()))
+    for file in files:
+        if str(file) == "-":
+            raise UsageError("--output -: only --json writes to the standard output", code="output_to_stdout")
+        if file.suffix not in suffixes:
+            raise UsageError(
+                f"--output {file}: expected a name that ends in {' or '.join(suffixes)}", code="output_suffix"
+            )
+        check_writable(file)
+    return files
+
+
+def write_table(file: Path, document: dict[str, Any], rows: str = "") -> None:
+    """Write the whole document as JSON, or its list `rows` as CSV, as the suffix says."""
+    if file.suffix == ".json":
+        write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, next(iter(document[rows]), ()), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in document[rows])
+    write_text(file, text.getvalue())
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def draw(paths: Sequence[Path], save: Callable[[Path], None]) -> None:
+    """Save a picture under each path; StorageError if that fails."""
+    for path in paths:
+        try:
+            save(path)
+        except OSError as error:
+            raise storage_error(f"cannot write {path}", error, "choose another --output") from error
+
+
 def show(result: Result, as_json: bool) -> None:
     """Print a task's result: its report for people, or its JSON document."""
     if as_json:
         emit_json(result.to_dict())
-        return
-    for part in result.report():
+    else:
+        print_report(result.report())
+
+
+def print_report(parts: Iterable[Table | str]) -> None:
+    """Print tables and lines of text."""
+    for part in parts:
         if isinstance(part, str):
             tell(part)
         else:
@@ -99,7 +174,7 @@ def emit_facts(title: str, facts: dict[str, Any], as_json: bool, percent: Collec
     if title:
         _out.print(title, style="bold", highlight=False)
     width = max(len(name) for name in facts)
-    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines = Grid.grid(padding=(0, 2, 0, 0))
     lines.add_column(width=width + 2, no_wrap=True)
     lines.add_column(overflow="fold")
     for name, value in facts.items():

@@ -8,12 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from luts.format.table import Column
-from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, say
-from orchestrator.cli.output_files import TABLES, output_files, write_table
-from orchestrator.cli.percentiles import PERCENTILES, told_columns
-from orchestrator.cli.sustained import show_sustained
+from luts.format.table import Column, filled
+from orchestrator.cli.output import (
+    TABLES,
+    JsonOption,
+    emit_facts,
+    emit_json,
+    emit_rows,
+    output_files,
+    say,
+    show,
+    write_table,
+)
 from orchestrator.journal.runs import runs_root
+from orchestrator.tasks.measured import PERCENTILE_COLUMNS
 from orchestrator.tasks.runs import PastRun, find_past_run, past_runs, run_latencies
 from orchestrator.tasks.sustained import is_sustained, read_sustained
 
@@ -33,7 +41,7 @@ _MODELS = [
     Column("ms", "ms", 3),
     Column("ci_low", "95 % low", 3),
     Column("ci_high", "high", 3),
-    *PERCENTILES,
+    *PERCENTILE_COLUMNS,
     Column("loads", "loads"),
     Column("rounds", "rounds"),
 ]
@@ -63,7 +71,7 @@ def runs_command(
         sustained = read_sustained(found)
         for file in files:
             write_table(file, sustained.to_dict(), "points")
-        emit_json(sustained.to_dict()) if as_json else show_sustained(sustained)
+        show(sustained, as_json)
         return
     document = _one(run) if run is not None else _all()
     for file in files:
@@ -76,7 +84,7 @@ def runs_command(
         facts = {name: value for name, value in document["run"].items() if value is not None}
         made_up = ", SIMULATED: not measured on any device" if facts["simulated"] else ""
         emit_facts(facts.pop("name") + made_up, facts, False)
-        emit_rows("", told_columns(_MODELS, document["models"]), document["models"], False)
+        emit_rows("", filled(_MODELS, document["models"], PERCENTILE_COLUMNS), document["models"], False)
         for row in document["models"]:
             if row["failure"]:
                 print(f"{row['model']} can't be measured: {row['failure']}")

@@ -73,7 +73,9 @@ def sensitivity_command(
         found = find_mix(
             model or (),
             Question(data, split, images, classes, seed=seed),
-            trained=Trained(weights, supernet, data if supernet else None, outside),
+            trained=Trained(
+                file=weights, supernet=supernet, data=data if supernet else None, outside=outside
+            ),
             calibration_images=calibration_images,
             within=within / 100,
             resolution=resolution,

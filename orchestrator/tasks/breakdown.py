@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luts.format.errors import UsageError
 from luts.format.files import write_json
-from orchestrator.breakdown.attribution import WHOLE, Attribution, Breakdown, MethodChoice, NetworkBreakdown
+from luts.format.table import Column, Table
+from orchestrator.breakdown.attribution import (
+    METHOD_TITLES,
+    WHOLE,
+    Attribution,
+    Breakdown,
+    Method,
+    MethodChoice,
+    NetworkBreakdown,
+)
+from orchestrator.breakdown.roofline import Roof
 from orchestrator.devices.common.device import Device
 from orchestrator.export import Artifact, ExportSpec
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.export.lower.kinds import Kind
+from orchestrator.export.lower.kinds import KINDS, PART_TITLES, TITLES, Kind
 from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.pool import ExportError
 from orchestrator.measure.session import check_runtime
 from orchestrator.tasks.models import export_all, files_of
-from orchestrator.tasks.networks import Networks, by_name, spec_of
+from orchestrator.tasks.networks import NetworkOptions, spec_of
+from orchestrator.tasks.options import NETWORKS, ScheduleOptions, option
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.target import Target, greet
 from orchestrator.wire.messages import HelloReply
@@ -28,103 +39,163 @@ if TYPE_CHECKING:
     from orchestrator.export.lower.removal import Census
 
 
-def break_down(
-    networks: Networks,
-    target: Target | str,
-    *,
-    method: MethodChoice = "both",
-    budget_s: float = 120.0,
-    seed: int = 0,
-    self_test: bool = True,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> Breakdown:
-    """Latency by kind of operation: attention, MLP, convolution and so on.
+@dataclass(frozen=True, kw_only=True)
+class BreakdownCommand(ScheduleOptions, NetworkOptions):
+    """Options of `bench breakdown`; the time budget is for each network.
 
-    Removals are kept as `breakdown.json` in the run's folder, and go on where they were cut off.
+    Attributes:
+        target: Device and variant.
+        method: ExecuTorch's event tracer, removal of each kind of operation, or both.
+    """
 
-    Args:
-        networks: One after another; exported first where the cache does not have them.
-        target: The device; all else by default if it is its name alone.
-        method: ExecuTorch's event tracer, removal of each kind, or both.
-        budget_s: Seconds for each network after which no further pass of removals is begun.
-        seed: Of the schedule.
-        self_test: Ask the device first what settle runs and the company of other models cost.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export and batch, and why there is no trace.
+    target: Target
+    method: MethodChoice = option(
+        "both", "ExecuTorch's event tracer, removal of each kind of operation, or both.", panel=NETWORKS
+    )
+
+
+def break_down(options: BreakdownCommand, progress: Progress = silent) -> Breakdown:
+    """Attribute the latency of networks to kinds of operations: attention, MLP, convolution and so on.
+
+    Removals are also written to `breakdown.json` in the run's folder, and resume after an interruption.
 
     Raises:
-        UsageError: a simulated device, a network or variant that there is not, or no tracer for `tracer`.
+        UsageError: no network, a simulated device, an unknown network or variant, or no tracer for `tracer`.
         ExportError: a network can't be exported.
         InvalidArtifactError: the device can't run a network.
-        DeviceError: the device is not there, or was lost for good.
+        DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the device is too noisy.
     """
-    target = Target.of(target)
+    target = options.target
+    if not options.networks:
+        raise UsageError("nothing to break down; name a network", code="no_network")
     if target.variant.is_simulated:
-        raise UsageError("a simulated device knows blocks alone, no operations; break down on a real one")
-    specs = {name: spec_of(network, target.variant) for name, network in by_name(networks).items()}
+        raise UsageError(
+            "a simulated device has no operations to break down; use a real device", code="simulated_device"
+        )
+    specs = {name: spec_of(network, target.variant) for name, network in options.named().items()}
     with target.found() as device:
         hello, variant = greet(device), target.variant_on(device)
         check_runtime(device.name, hello, variant)
-        how = _How(device, variant, hello, method, budget_s, seed, self_test, workers, progress)
-        return Breakdown(
-            hello.device, variant, tuple(how.network(name, spec) for name, spec in specs.items())
-        )
+        run = _BreakdownRun(device, variant, hello, options, progress)
+        networks = tuple(run.network(name, spec) for name, spec in specs.items())
+    return Breakdown(hello.device, variant, networks)
+
+
+def breakdown_report(network: NetworkBreakdown, title: str) -> Iterator[Table | str]:
+    """Yield the tables of one network: latency by kind and method, and what each kind is made of."""
+    by = {item.method: item for item in network.attributions}
+    rows = [
+        {"kind": TITLES[kind], "parts": network.parts.get(kind)} | _cells(by, kind)
+        for kind in KINDS
+        if any(kind in item.shares for item in by.values())
+    ]
+    for name, value in (("unexplained", "unexplained_ms"), ("whole", "whole_ms")):
+        rows.append({"kind": name} | {method: getattr(item, value) for method, item in by.items()})
+    columns = [Column("kind", "kind"), Column("parts", "parts")]
+    for method, item in by.items():
+        columns.append(Column(method, f"{METHOD_TITLES[method]}, ms", 3))
+        for row in rows:
+            if isinstance(ms := row.get(method), float):
+                row[f"{method}_share"] = ms / item.whole_ms
+        columns.append(Column(f"{method}_share", "of the whole", 1, percent=True))
+    if "removal" in by:
+        columns += [Column("low", "95 % low, ms", 3), Column("high", "high, ms", 3)]
+    yield Table(f"{network.model} on {title}", columns, rows)
+    if "tracer" in by and by["tracer"].roof:
+        yield from _part_report(by["tracer"], by["tracer"].roof)
+    for item in by.values():
+        for note in item.notes:
+            yield f"{METHOD_TITLES[item.method]}: {note}"
+
+
+def _cells(by: Mapping[Method, Attribution], kind: Kind) -> dict[str, Any]:
+    shares = {method: item.shares[kind] for method, item in by.items() if kind in item.shares}
+    cells: dict[str, Any] = {method: share.ms for method, share in shares.items()}
+    if "removal" in shares:
+        cells |= {"low": shares["removal"].low, "high": shares["removal"].high}
+    return cells
+
+
+PART_COLUMNS = (
+    Column("kind", "kind"),
+    Column("part", "of which"),
+    Column("operators", "operators", spare=3),
+    Column("ms", "ms", 3),
+    Column("share", "of the whole", 1, percent=True),
+    Column("macs", "MACs", counted=True, spare=1),
+    Column("data_bytes", "bytes", counted=True, spare=1),
+    Column("roof_ms", "at the roof, ms", 3),
+    Column("memory_bound", "of its ms memory-bound", 0, percent=True),
+)
+
+
+def _part_report(item: Attribution, roof: Roof) -> Iterator[Table | str]:
+    rows = [
+        part.to_dict()
+        | {
+            "kind": TITLES[part.kind],
+            "part": PART_TITLES[part.part],
+            "share": part.ms / item.whole_ms,
+            "memory_bound": part.memory_bound_ms / part.ms if part.ms else None,
+        }
+        for part in item.parts
+    ]
+    yield Table("what each kind is made of", PART_COLUMNS, rows)
+    yield (
+        f"roofline: {roof.gmacs_s:.1f} GMAC/s in a matrix product, {roof.gbytes_s:.1f} GB/s in a copy of 16 MiB, "
+        "measured between the network's rounds; data in a cache can be faster"
+    )
 
 
 def tracing() -> ModuleType:
-    """What traces, loaded without a word: torch logs what it thinks of the types of its quantisation."""
+    """Import the tracing code without torch's log messages about quantised types."""
     with quiet():
         return importlib.import_module("orchestrator.breakdown.attribution")
 
 
 @dataclass(frozen=True)
-class _How:
+class _BreakdownRun:
     device: Device
     variant: Variant
     hello: HelloReply
-    method: MethodChoice
-    budget_s: float
-    seed: int
-    self_test: bool
-    workers: int | None
+    options: BreakdownCommand
     progress: Progress
 
     def network(self, name: str, spec: ExportSpec) -> NetworkBreakdown:
-        """One network by the methods asked for."""
+        """Return one network's breakdown by the requested methods."""
         from orchestrator.breakdown.removing import count_parts, removal_specs  # brings torch
 
-        self.progress(Note(f"{name}: looking for what it is made of"))
+        self.progress(Note(f"{name}: listing its operations"))
         parts = count_parts(spec)
-        wanted = {WHOLE: spec} if self.method == "tracer" else removal_specs(spec, parts)
+        wanted = {WHOLE: spec} if self.options.method == "tracer" else removal_specs(spec, parts)
         artifacts, unexported = self._exported(wanted)
         attributions = []
-        if self.method != "removal":
+        if self.options.method != "removal":
             attributions += self._traced(name, artifacts[WHOLE])
-        if self.method != "tracer":
+        if self.options.method != "tracer":
             attributions.append(self._removed(artifacts, unexported, parts))
         counts = {kind: census.parts for kind, census in parts.items()}
         return NetworkBreakdown(name, artifacts[WHOLE].sha256, counts, tuple(attributions))
 
     def _exported(self, specs: Mapping[str, ExportSpec]) -> tuple[dict[str, Artifact], dict[str, str]]:
-        """Models by id, and why some kinds could not be exported without; the whole network must be."""
+        """Export models by id; return why some could not be exported. The whole network must be."""
         try:
-            return export_all(specs, self.workers, self.progress), {}
+            return export_all(specs, self.options.workers, self.progress), {}
         except ExportError as error:
             failed = {failure.spec.cache_key: failure.message for failure in error.failures}
             if any(not failure.spec.without for failure in error.failures):
                 raise
         left = {name: spec for name, spec in specs.items() if spec.cache_key not in failed}
         reasons = {name: failed[spec.cache_key] for name, spec in specs.items() if spec.cache_key in failed}
-        return export_all(left, self.workers, self.progress), reasons
+        return export_all(left, self.options.workers, self.progress), reasons
 
     def _traced(self, name: str, artifact: Artifact) -> list[Attribution]:
-        """By the tracer; nothing, and a line that says why, where there is none."""
+        """Return the tracer's attribution; nothing, and a note, if there is no tracer."""
         loaded = tracing()
         reason = loaded.why_untraced(self.hello, self.variant)
-        if reason and self.method == "tracer":
-            raise UsageError(reason.replace("by removal alone", "use --method removal"))
+        if reason and self.options.method == "tracer":
+            raise UsageError(reason.replace("by removal alone", "use --method removal"), code="no_tracer")
         self.progress(Note(f"{name}: {reason or 'tracing'}"))
         return [] if reason else [loaded.trace(self.device, self.variant, artifact)]
 
@@ -134,7 +205,7 @@ class _How:
         from orchestrator.breakdown.removing import find_removal_run, measure_removals
 
         files = files_of(artifacts)
-        run = find_removal_run(self.device, self.variant, files, self.self_test)
+        run = find_removal_run(self.device, self.variant, files, self.options.self_test)
         removed = measure_removals(
             self.device,
             self.variant,
@@ -142,9 +213,9 @@ class _How:
             parts,
             run,
             unexported,
-            budget_s=self.budget_s,
-            seed=self.seed,
-            self_test=self.self_test,
+            budget_s=self.options.budget_s,
+            seed=self.options.seed,
+            self_test=self.options.self_test,
             progress=steps(self.progress),
         )
         result = run.folder / "breakdown.json"

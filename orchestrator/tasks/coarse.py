@@ -13,9 +13,10 @@ from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import lock_device
 from orchestrator.measure.validate import LatencyComparison
 from orchestrator.plan.plan import model_id
+from orchestrator.tasks.measured import measure_with_lut
+from orchestrator.tasks.options import MeasureOptions
 from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.tasks.side_by_side import measure_beside
 from orchestrator.tasks.trial import Trial
 from orchestrator.winner.winner import LARGEST_FILE, REMEDY, RESULT_FILE
 from search.algorithms.record import Budget, CoarseInputs, CoarseResult, Sized
@@ -113,14 +114,12 @@ def _measured(
 ) -> tuple[LatencyComparison, ...]:
     specs = {model_id(arch.keys()): phone.variant.export_spec(arch.keys()) for arch in archs}
     with resolve(trial.device, trial.access) as device, lock_device(device):
-        measurement, run = measure_beside(
+        measurement, run = measure_with_lut(
             device,
             phone.variant,
             phone.lut,
             specs,
-            budget_s=trial.budget_s,
-            seed=seed,
-            workers=workers,
+            MeasureOptions(budget_s=trial.budget_s, seed=seed, workers=workers),
             progress=progress,
         )
     run.finish("measured")

@@ -16,7 +16,7 @@ from orchestrator.export.artifacts.spec import QUANTISED, Variant
 from orchestrator.tasks.candidates import Candidate, read_candidates, split_of
 from orchestrator.tasks.judge import Question, judge_model, open_judge
 from orchestrator.tasks.latencies import Timing, latencies_of
-from orchestrator.tasks.models import export_what_can_be, files_of, given_models
+from orchestrator.tasks.models import export_possible, files_of, user_model_files
 from orchestrator.tasks.networks import count_networks
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.quantization import RANDOM_RANGES, Calibration, calibrated
@@ -94,7 +94,7 @@ def compare_networks(
         raise UsageError("nothing to compare by; give --data, --device or both")
     if folder is not None:
         check_folder(folder)
-    with tempfile.TemporaryDirectory() as scratch, given_models(files) as given:
+    with tempfile.TemporaryDirectory() as scratch, user_model_files(files) as given:
         split = split_of(networks, supernet)
         judge = open_judge(question, folder, progress, split)
         candidates = read_candidates(
@@ -116,7 +116,7 @@ def compare_networks(
             }
         elif specs and variant.precision in QUANTISED:
             progress(Note(RANDOM_RANGES))
-        artifacts, failures = export_what_can_be(specs, workers, progress) if specs else ({}, {})
+        artifacts, failures = export_possible(specs, workers, progress) if specs else ({}, {})
         models = files_of(artifacts) | given
         rows = on_paper(candidates, specs, models, progress)
         if judge:

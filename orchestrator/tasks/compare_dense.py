@@ -19,7 +19,7 @@ from orchestrator.tasks.dense_scores import (
 )
 from orchestrator.tasks.judge import RUNS_HERE
 from orchestrator.tasks.latencies import Timing, latencies_of
-from orchestrator.tasks.models import export_what_can_be, files_of
+from orchestrator.tasks.models import export_possible, files_of
 from orchestrator.tasks.networks import as_named
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.target import Target
@@ -91,7 +91,7 @@ def compare_dense(
     variant = exported_variant(timing.target if timing else lowered_for or Target("host"))
     check_precision(variant.precision)
     specs = {name: candidate.spec(variant) for name, candidate in candidates.items()}
-    artifacts, failures = export_what_can_be(specs, workers, progress)
+    artifacts, failures = export_possible(specs, workers, progress)
     models = files_of(artifacts)
     rows = on_paper(candidates, specs, models, progress)
     for name, row in rows.items() if data else ():

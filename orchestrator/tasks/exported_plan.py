@@ -10,7 +10,7 @@ from luts.format.errors import BlocktimeError
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.plan.build import remove_failed, replacement_models
 from orchestrator.plan.plan import MIN_MODELS, Plan
-from orchestrator.tasks.models import files_that_can_be
+from orchestrator.tasks.models import exportable_files
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.wire.client import ModelFile
 
@@ -44,7 +44,7 @@ def export_plan(
     lately, planned = plan.models, len(plan.models)
     for turn in range(1 + SPARE_TURNS):
         specs = {model.model_id: variant.export_spec(model.blocks) for model in lately}
-        made, _, reasons = files_that_can_be(variant, specs, workers, progress)
+        made, _, reasons = exportable_files(variant, specs, workers, progress)
         files |= made
         unexported |= reasons
         failed = [model for model in lately if model.model_id in reasons]

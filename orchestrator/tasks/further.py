@@ -14,7 +14,7 @@ from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementR
 from orchestrator.plan.plan import PlanModel, model_id
 from orchestrator.plan.sizing import NETWORKS_PER_STEP, next_networks
 from orchestrator.tasks.exported_plan import ExportedPlan
-from orchestrator.tasks.models import files_that_can_be
+from orchestrator.tasks.models import exportable_files
 from orchestrator.tasks.profiled_lut import prediction_width_of, sources_that_fit
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.sources import Sources
@@ -107,6 +107,6 @@ class FurtherNetworks:
 
     def _exported(self, networks: list[PlanModel]) -> dict[str, ModelFile]:
         specs = {network.model_id: self._variant.export_spec(network.blocks) for network in networks}
-        files, _, reasons = files_that_can_be(self._variant, specs, self._workers, self._progress)
+        files, _, reasons = exportable_files(self._variant, specs, self._workers, self._progress)
         self.unexported |= reasons
         return files

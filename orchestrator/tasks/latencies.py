@@ -14,6 +14,7 @@ from luts.format.files import read_bytes, write_json
 from orchestrator.export import ExportSpec
 from orchestrator.tasks.candidates import Candidate
 from orchestrator.tasks.measure import measure_specs
+from orchestrator.tasks.options import MeasureOptions
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
@@ -96,12 +97,11 @@ def latencies_of(
         {name: candidate.network for name, candidate in able.items()},
         {name: specs[name] for name in able},
         target,
+        MeasureOptions(
+            budget_s=timing.budget_s, seed=timing.seed, self_test=timing.self_test, workers=workers
+        ),
         files=files,
-        budget_s=timing.budget_s,
-        seed=timing.seed,
-        self_test=timing.self_test,
         memory=True,
-        workers=workers,
         progress=progress,
     ).to_dict()
     if kept:

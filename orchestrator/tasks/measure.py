@@ -4,147 +4,177 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from luts.estimate.statistics import REPORTED_PERCENTILES, calls_needed
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.spec import Variant
+from orchestrator.export.artifacts.spec import MAX_BATCH, Variant
 from orchestrator.journal.conditions import MemoryUse
 from orchestrator.measure.sustained import measure_memory
-from orchestrator.tasks.batched import batched
-from orchestrator.tasks.measured import MeasuredNetworks, measured_networks, setup_of
-from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be, given_models
-from orchestrator.tasks.networks import (
-    Network,
-    Networks,
-    as_named,
-    at_resolution,
-    by_name,
-    count_networks,
-    spec_of,
-)
+from orchestrator.tasks.measured import MeasuredNetworks, measure_together, measured_networks, setup_of
+from orchestrator.tasks.models import Lowered, check_any_left, exportable_files, user_model_files
+from orchestrator.tasks.networks import Network, NetworkOptions, as_named, count_networks, spec_of
+from orchestrator.tasks.options import NETWORKS, MeasureOptions, option
 from orchestrator.tasks.progress import Progress, silent
-from orchestrator.tasks.side_by_side import measure_what_can_be
 from orchestrator.tasks.target import Target
-from orchestrator.tasks.trained import Trained, inherit
+from orchestrator.tasks.trained import SupernetWeights, inherit
 from orchestrator.winner.card import weighted
 from orchestrator.wire.client import ModelFile
 
 
-def measure_networks(
-    networks: Networks,
-    target: Target | str,
-    *,
-    files: Sequence[Path] = (),
-    resolution: int | None = None,
-    trained: Trained | None = None,
-    batches: Sequence[int] = (1,),
-    fp32: Sequence[str] = (),
-    budget_s: float = 120.0,
-    seed: int = 0,
-    self_test: bool = True,
-    pace_us: int = 0,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> MeasuredNetworks:
-    """Measure networks and model files side by side; goes on with a run that was cut off.
-
-    The first of them is the reference, the next one where that can't be exported or run. Such ones are left out. It
-    goes on until each has calls enough for its p99, within the budget.
-
-    Args:
-        networks: Exported first where the cache does not have them.
-        target: The device; all else by default if it is its name alone.
-        files: Models that are exported already: `.pte`, or `.mlpackage`, a folder.
-        resolution: Side of the input image for all networks; their own by default.
-        trained: A supernet to inherit weights from; random ones by default.
-        batches: Images that a network computes at once: each is measured at each of these sizes.
-        fp32: With precision `mixed` what stays fp32, as of `stays_fp32`.
-        budget_s: Seconds after which no further pass is begun.
-        seed: Of the schedule.
-        pace_us: Microseconds between the starts of calls; back to back by default.
-        self_test: Ask the device first what settle runs and the company of other models cost.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export and batch.
+def parse_batches(text: str, flag: str = "--batch") -> tuple[int, ...]:
+    """Return the ascending batch sizes of `1,8,32`.
 
     Raises:
-        UsageError: a network or variant that there is not, a network that the supernet was not trained on, or
-            another batch than 1 of model files or of a simulated device.
+        UsageError: not whole numbers from 1 to `MAX_BATCH`.
+    """
+    try:
+        sizes = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        sizes = ()
+    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= MAX_BATCH:
+        raise UsageError(
+            f"{flag} {text[:40]!r}: expected sizes from 1 to {MAX_BATCH}, such as 1,8,32", code="bad_batch"
+        )
+    return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureCommand(MeasureOptions, NetworkOptions):
+    """Options of `bench measure`.
+
+    Attributes:
+        target: Device and variant.
+        files: Models that are exported already: `.pte`, or `.mlpackage`, a folder.
+        batches: Images per call: each network is measured at each of these sizes.
+        weights: Supernet to inherit weights from; random weights by default.
+        keep_fp32: With precision `mixed`, what stays fp32 (`stays_fp32`).
+    """
+
+    target: Target
+    files: tuple[Path, ...] = option(
+        (),
+        "Model file (.pte) or .mlpackage folder to measure; repeatable.",
+        flag="--artifact",
+        panel=NETWORKS,
+    )
+    batches: tuple[int, ...] = option(
+        (1,),
+        "Images per call, such as 1,8,32: reports images per second at each size.",
+        flag="--batch",
+        parse=parse_batches,
+        shown="1",
+        metavar="SIZES",
+        panel=NETWORKS,
+    )
+    weights: SupernetWeights = field(default_factory=SupernetWeights)
+    keep_fp32: tuple[str, ...] = option(
+        (),
+        "What --precision mixed keeps in fp32: block positions (4), module paths (blocks.2), or the file that "
+        "bench sensitivity wrote; repeatable.",
+        metavar="BLOCK",
+        panel=NETWORKS,
+    )
+
+
+def measure_networks(options: MeasureCommand, progress: Progress = silent) -> MeasuredNetworks:
+    """Measure networks and model files together; resumes an interrupted run.
+
+    The first network is the reference, or the next one if it can't be exported or run. Such networks are left out.
+    Measuring goes on until each network has enough calls for its p99, within the budget.
+
+    Raises:
+        UsageError: nothing to measure, an unknown network or variant, a network that the supernet was not trained
+            on, or batches that model files or a simulated device don't have.
         BlocktimeError: no network can be exported.
-        DeviceError: the device is not there, or was lost for good.
+        DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the device is too noisy.
     """
-    target = Target.of(target)
-    if tuple(batches) != (1,) and files:
-        raise UsageError("a model file has the batch that it was exported with; leave --batch out")
-    if tuple(batches) != (1,) and target.variant.is_simulated:
-        raise UsageError("a simulated device knows batch 1 alone; leave --batch out")
-    with tempfile.TemporaryDirectory() as weights:
-        chosen, specs = _specs(networks, target.variant, fp32, resolution, trained, Path(weights), progress)
-        models, means = batched(specs, batches)
+    _check(options)
+    variant = options.target.variant
+    with tempfile.TemporaryDirectory() as folder:
+        networks, specs = _specs(options, variant, Path(folder), progress)
+        batched = {
+            name if batch == 1 else f"{name}, batch {batch}": (name, batch, replace(spec, batch=batch))
+            for batch in options.batches
+            for name, spec in specs.items()
+        }
         measured = measure_specs(
-            {label: chosen[name] for label, (name, _) in means.items()},
-            models,
-            target,
-            files=files,
-            budget_s=budget_s,
-            seed=seed,
-            self_test=self_test,
-            pace_us=pace_us,
-            workers=workers,
+            {label: networks[name] for label, (name, _, _) in batched.items()},
+            {label: spec for label, (_, _, spec) in batched.items()},
+            options.target,
+            options,
+            files=options.files,
             progress=progress,
         )
-    rows = [(row, *means.get(row.model, (row.model, 1))) for row in measured.networks]
+    sizes = {label: (name, batch) for label, (name, batch, _) in batched.items()}
+    rows = [(row, *sizes.get(row.model, (row.model, 1))) for row in measured.networks]
     return replace(
         measured, networks=tuple(replace(row, model=name, batch=batch) for row, name, batch in rows)
     )
+
+
+def _check(options: MeasureCommand) -> None:
+    """Raise UsageError for options that contradict each other."""
+    options.weights.check()
+    if not options.networks and not options.files and options.weights.supernet is None:
+        raise UsageError("nothing to measure; name a network or give --artifact FILE", code="no_network")
+    if options.keep_fp32 and not options.networks and options.weights.supernet is None:
+        raise UsageError(
+            "--keep-fp32 applies to networks that are exported, not to --artifact; leave it out",
+            code="keep_fp32_without_network",
+        )
+    if options.batches != (1,) and options.files:
+        raise UsageError(
+            "a model file has the batch size that it was exported with; leave --batch out", code="fixed_batch"
+        )
+    if options.batches != (1,) and options.target.variant.is_simulated:
+        raise UsageError("a simulated device has batch size 1 only; leave --batch out", code="fixed_batch")
 
 
 def measure_specs(
     networks: Mapping[str, Network],
     specs: Mapping[str, ExportSpec],
     target: Target,
+    options: MeasureOptions,
     *,
     files: Sequence[Path] = (),
-    budget_s: float,
-    seed: int = 0,
-    self_test: bool = True,
-    pace_us: int = 0,
     memory: bool = False,
-    workers: int | None = None,
     progress: Progress = silent,
 ) -> MeasuredNetworks:
-    """`measure_networks` of networks by name of which is known how each is exported; `memory`: ask for that too."""
+    """Measure networks whose export is specified, by name, and model files; `memory` also measures memory alone.
+
+    Raises:
+        UsageError: nothing to measure.
+        BlocktimeError: as `measure_networks`.
+    """
     variant = target.variant
-    with given_models(files) as given:
+    with user_model_files(files) as given:
         if not specs and not given:
-            raise UsageError("nothing to measure")
+            raise UsageError("nothing to measure; name a network or give a model file", code="no_network")
         with target.found() as device:
-            models, artifacts, unexported = files_that_can_be(variant, specs, workers, progress)
+            models, artifacts, unexported = exportable_files(variant, specs, options.workers, progress)
             models |= given
             check_any_left(variant, models, unexported)
             variant = target.variant_on(device)
-            together = measure_what_can_be(
+            together = measure_together(
                 device,
                 variant,
                 models,
-                budget_s=budget_s,
-                seed=seed,
-                self_test=self_test,
-                pace_us=pace_us,
+                options,
                 calls=calls_needed(max(REPORTED_PERCENTILES) / 100),
                 progress=progress,
             )
         used = _memory(target, variant, models, together.failures) if memory else {}
-        lowered = {name: Lowered.of_file(file.path) for name, file in given.items()}
+        lowered = {name: Lowered.from_file(file.path) for name, file in given.items()}
     together.run.finish("measured")
-    lowered |= {name: Lowered.of(artifact) for name, artifact in artifacts.items()}
+    lowered |= {name: Lowered.from_artifact(artifact) for name, artifact in artifacts.items()}
     counted = {name: network for name, network in networks.items() if name in models}
     rows = measured_networks(models, together, count_networks(counted, specs, progress), lowered)
     return MeasuredNetworks(
-        setup_of(together.measurement, variant),
+        setup_of(together.measurement, variant, target.device),
         together.reference,
         tuple(replace(row, memory=used.get(name)) for name, row in rows.items()),
         unexported | dict(together.failures),
@@ -153,22 +183,19 @@ def measure_specs(
 
 
 def _specs(
-    networks: Networks,
-    variant: Variant,
-    fp32: Sequence[str],
-    resolution: int | None,
-    trained: Trained | None,
-    weights: Path,
-    progress: Progress,
+    options: MeasureCommand, variant: Variant, folder: Path, progress: Progress
 ) -> tuple[dict[str, Network], dict[str, ExportSpec]]:
-    """Networks by name, and how each is exported: with random weights, or a supernet's, which a folder gets."""
-    chosen = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
-    if trained is None or trained.supernet is None:
-        return chosen, {name: spec_of(network, variant, fp32) for name, network in chosen.items()}
-    inherited = inherit(chosen, resolution, trained, weights, progress)
+    """Return networks and their exports by name; weights inherited from a supernet are written to `folder`."""
+    networks = options.named()
+    if options.weights.supernet is None:
+        return networks, {
+            name: spec_of(network, variant, options.keep_fp32) for name, network in networks.items()
+        }
+    inherited = inherit(networks, options.resolution, options.weights, folder, progress)
     named = {name: as_named(arch) for name, (arch, _) in inherited.items()}
     specs = {
-        name: weighted(spec_of(named[name], variant, fp32), file) for name, (_, file) in inherited.items()
+        name: weighted(spec_of(named[name], variant, options.keep_fp32), file)
+        for name, (_, file) in inherited.items()
     }
     return named, specs
 
@@ -176,7 +203,7 @@ def _specs(
 def _memory(
     target: Target, variant: Variant, models: Mapping[str, ModelFile], failed: Mapping[str, str]
 ) -> dict[str, MemoryUse | None]:
-    """Of each model alone in an agent, a fresh one where the device is this machine; small ones come first."""
+    """Return each model's memory alone in an agent (a new one on this machine), measuring small models first."""
     used = {}
     for name in sorted(models.keys() - failed.keys(), key=lambda name: models[name].path.stat().st_size):
         with target.found() as device:

@@ -27,20 +27,20 @@ MAX_MODEL_BYTES = 1 << 30
 class Lowered:
     """How a model was lowered: subgraphs handed to a delegate, and the operators outside with their counts.
 
-    None for Core ML, whose models the device itself places.
+    Both are None for Core ML, where the device decides.
     """
 
     delegates: int | None
     outside: Mapping[str, int] | None
 
     @classmethod
-    def of(cls, artifact: Artifact) -> Lowered:
-        """Of a model that was exported here."""
+    def from_artifact(cls, artifact: Artifact) -> Lowered:
+        """Return how an exported model was lowered."""
         return cls(artifact.delegates, artifact.outside)
 
     @classmethod
-    def of_file(cls, path: Path) -> Lowered:
-        """Of a model file, as far as it tells: a .pte does."""
+    def from_file(cls, path: Path) -> Lowered:
+        """Return how a model file was lowered; only a `.pte` says."""
         try:
             delegates = read_pte(path).delegates
             return cls(sum(delegate.count for delegate in delegates), operators_outside(path))
@@ -62,39 +62,41 @@ def export_all(
 
     exported = export_many(list(specs.values()), workers=workers, progress=done)
     artifacts = dict(zip(specs, exported, strict=True))
-    _tell_plain(artifacts, progress)
+    _report_plain(artifacts, progress)
     return artifacts
 
 
-def export_what_can_be(
+def export_possible(
     specs: Mapping[str, ExportSpec], workers: int | None = None, progress: Progress = silent
 ) -> tuple[dict[str, Artifact], dict[str, str]]:
-    """Models by id, and of those that could not be exported the reasons.
+    """Export models by id; return the artifacts, and why the others could not be exported.
 
     Raises:
-        UsageError: one of them is not a model that there is.
+        UsageError: an unknown model.
         StorageError: the cache can't be written.
     """
     started = time.monotonic()
 
     def done(count: int, total: int, result: Artifact | ExportFailure) -> None:
         if isinstance(result, ExportFailure) and result.unknown:
-            raise UsageError(f"{result.spec.name}: {result.message}")
+            raise UsageError(f"{result.spec.name}: {result.message}", code="unknown_model")
         progress(Step(f"exported {result.spec.name}", count, total))
 
     results = export_each(list(specs.values()), workers=workers, progress=done)
     by_name = dict(zip(specs, results, strict=True))
     artifacts = {name: result for name, result in by_name.items() if isinstance(result, Artifact)}
     failures = {name: result for name, result in by_name.items() if isinstance(result, ExportFailure)}
-    _tell_plain(artifacts, progress)
+    _report_plain(artifacts, progress)
     progress(Note(f"{len(artifacts)} of {len(specs)} models exported in {time.monotonic() - started:.0f} s"))
     return artifacts, {name: failure.message for name, failure in failures.items()}
 
 
-def _tell_plain(artifacts: Mapping[str, Artifact], progress: Progress) -> None:
+def _report_plain(artifacts: Mapping[str, Artifact], progress: Progress) -> None:
     for name, artifact in artifacts.items():
         if artifact.report.made == "plain":
-            progress(Note(f"{name} is lowered without rewrites: with them, {artifact.report.plain_because}"))
+            progress(
+                Note(f"{name} is lowered without graph rewrites: with them, {artifact.report.plain_because}")
+            )
 
 
 def model_files(
@@ -103,62 +105,67 @@ def model_files(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, ModelFile]:
-    """Models by id as a device of this variant takes them; for a simulated one nothing is exported.
+    """Return models by id as files for a variant; nothing is exported for a simulated device.
 
     Raises:
         ExportError: names the models that could not be exported.
-        UsageError: a simulated device is given something else than blocks.
+        UsageError: a network that a simulated device can't run.
     """
     if not variant.is_simulated:
         return files_of(export_all(specs, workers, progress))
     for name, spec in specs.items():
         if spec.module:
-            raise _foreign(name)
+            raise _not_blocks(name)
     return {name: write_model(spec.blocks, default_root() / "simulated") for name, spec in specs.items()}
 
 
-def files_that_can_be(
+def exportable_files(
     variant: Variant,
     specs: Mapping[str, ExportSpec],
     workers: int | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, ModelFile], dict[str, Artifact], dict[str, str]]:
-    """`model_files` of what can be exported, how it was lowered, and of the rest the reasons."""
+    """Return the files and artifacts of models that can be exported, and why the others can't, by name."""
     if variant.is_simulated:
         foreign = {
-            name: "a simulated device knows blocks alone" for name, spec in specs.items() if spec.module
+            name: "a simulated device only runs our blocks" for name, spec in specs.items() if spec.module
         }
         ours = {name: spec for name, spec in specs.items() if name not in foreign}
         return model_files(variant, ours), {}, foreign
-    artifacts, reasons = export_what_can_be(specs, workers, progress)
+    artifacts, reasons = export_possible(specs, workers, progress)
     return files_of(artifacts), artifacts, reasons
 
 
 def check_any_left(variant: Variant, files: Mapping[str, ModelFile], reasons: Mapping[str, str]) -> None:
-    """BlocktimeError where no model is left to measure, with the first reason; UsageError if it is simulated."""
+    """Raise BlocktimeError with the first reason if no model is left to measure; UsageError if simulated."""
     if files:
         return
     name, reason = next(iter(reasons.items()))
     if variant.is_simulated:
-        raise _foreign(name)
-    raise BlocktimeError(f"none of {len(reasons)} models can be exported; first: {name}: {reason}")
+        raise _not_blocks(name)
+    raise BlocktimeError(
+        f"none of {len(reasons)} models can be exported; first: {name}: {reason}", code="nothing_exported"
+    )
 
 
-def _foreign(name: str) -> UsageError:
-    return UsageError(f"a simulated device can't run {name}, it knows blocks alone; give architectures")
+def _not_blocks(name: str) -> UsageError:
+    return UsageError(
+        f"a simulated device can't run {name}, only networks of our blocks; see bench arch list",
+        code="not_blocks",
+    )
 
 
 def files_of(artifacts: Mapping[str, Artifact]) -> dict[str, ModelFile]:
-    """Exported models as a device takes them."""
+    """Return the files of exported models."""
     return {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
 
 
 @contextmanager
-def given_models(paths: Sequence[Path]) -> Iterator[dict[str, ModelFile]]:
-    """Models of the user's by path, a Core ML package packed as the exporter does; they are there until the end.
+def user_model_files(paths: Sequence[Path]) -> Iterator[dict[str, ModelFile]]:
+    """Open the user's model files by path; Core ML packages are packed, in a temporary folder.
 
     Raises:
-        InvalidArtifactError: one can't be read, or no agent takes it.
+        InvalidArtifactError: a file can't be read, or is too large for an agent.
     """
     with TemporaryDirectory(prefix="blocktime-") as folder:
         yield {str(path): _given_model(path, Path(folder) / str(i)) for i, path in enumerate(paths)}
@@ -173,8 +180,12 @@ def _given_model(given: Path, packed: Path) -> ModelFile:
             pack(given.resolve(), path)
         size = path.stat().st_size
         if not 0 < size <= MAX_MODEL_BYTES:
-            raise InvalidArtifactError(f"{given} has {size} bytes; a model has 1 byte to 1 GiB")
+            raise InvalidArtifactError(
+                f"{given} has {size} bytes; a model has 1 byte to 1 GiB", code="bad_model_size"
+            )
         with path.open("rb") as file:
             return ModelFile(path, hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
-        raise InvalidArtifactError(f"{given}: cannot read the model ({error.strerror})") from error
+        raise InvalidArtifactError(
+            f"{given}: cannot read the model ({error.strerror}); check the path", code="unreadable_model"
+        ) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from luts.format.errors import BlocktimeError, UsageError, unknown
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.counting import Counts, count_module
+from orchestrator.tasks.options import NETWORKS, argument, option
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.quantization import stays_fp32
 from search.spaces import (
@@ -22,6 +23,7 @@ from search.spaces import (
     load_arch,
 )
 from search.spaces.registry import is_timm, with_task
+from search.spaces.space import MAX_CLASSES
 from search.spaces.task_heads import TaskName
 
 Network = Arch | Published | str
@@ -30,6 +32,50 @@ Network = Arch | Published | str
 Networks = Network | Sequence[Network] | Mapping[str, Network]
 """One, several, or by what they are called. Where they are not called anything, the name of a network of our blocks
 or the JSON file of an architecture is a network too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Networks of a command.
+
+    Attributes:
+        networks: Networks by name or file, or as objects.
+        task: `detection` or `segmentation`: networks with that head; None for classification.
+        classes: Categories of the task's head, without the background; COCO's 80 or VOC's 20 by default.
+        resolution: Side of the input image in pixels; the networks' own by default.
+    """
+
+    networks: Networks = argument(
+        (),
+        "Network by name, JSON file of an architecture (-: stdin), or timm:NAME.",
+        metavar="NETWORK",
+        flag="--model --arch",
+        repeated=True,
+    )
+    task: str | None = option(
+        None, "detection or segmentation: use that head (or name it: NAME.ssdlite20).", panel=NETWORKS
+    )
+    classes: int | None = option(
+        None,
+        "Categories of --task, without the background.",
+        minimum=1,
+        maximum=MAX_CLASSES,
+        shown="80 or 20",
+        panel=NETWORKS,
+    )
+    resolution: int | None = option(
+        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
+    )
+
+    def named(self) -> dict[str, Network]:
+        """Return the networks by name, with the task's head and at the resolution.
+
+        Raises:
+            UsageError: an unknown network or task, or a resolution that a network can't take.
+            InvalidArtifactError: a damaged file of an architecture.
+        """
+        networks = by_name(for_task(self.networks, self.task, self.classes))
+        return {name: at_resolution(name, network, self.resolution) for name, network in networks.items()}
 
 
 def named_network(name: str) -> Network:
@@ -56,8 +102,8 @@ def as_named(arch: Arch) -> Network:
     return str(TaskName(task.base, task.head, arch.classes)) if task else arch.space
 
 
-def for_task(networks: Sequence[str], task: str | None, classes: int | None) -> Networks:
-    """Networks by name or file with the head of a task, called by its name too; None leaves them as they are.
+def for_task(networks: Networks, task: str | None, classes: int | None) -> Networks:
+    """Return networks with the head of a task, which their names then say; without a task, the same networks.
 
     Args:
         networks: Names, `timm:NAME`, or JSON files of architectures.
@@ -70,10 +116,15 @@ def for_task(networks: Sequence[str], task: str | None, classes: int | None) -> 
     """
     if task is None:
         if classes is not None:
-            raise UsageError("--classes are those of a task's head; add --task detection or segmentation")
+            raise UsageError(
+                "--classes goes with --task; add --task detection or segmentation",
+                code="classes_without_task",
+            )
         return networks
     named: dict[str, Network] = {}
-    for name in networks:
+    for name in [networks] if isinstance(networks, Network) else networks:
+        if not isinstance(name, str):
+            raise UsageError("--task takes networks by name or file", code="network_without_name")
         if name in list_published():
             raise UsageError(
                 f"{name} is of no space, so that it hands out no maps; take a network of a space or timm's"

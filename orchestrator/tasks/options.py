@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore, lut_store
@@ -44,6 +44,7 @@ class OptionInfo:
         minimum: Smallest value that is accepted.
         maximum: Largest value that is accepted.
         parse: Makes the value of the text; without it the field's type decides.
+        repeated: Whether the command line collects several texts, whatever the field's type is.
         argument: Whether it is positional.
         hidden: Whether the help leaves it out.
     """
@@ -56,6 +57,7 @@ class OptionInfo:
     minimum: float | None = None
     maximum: float | None = None
     parse: Parser | None = None
+    repeated: bool = False
     argument: bool = False
     hidden: bool = False
 
@@ -92,6 +94,12 @@ class OptionField:
     type: Any
     default: Any
     info: OptionInfo | None
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the command line collects several values."""
+        several = get_origin(self.type) is tuple and (self.info is None or self.info.parse is None)
+        return several or bool(self.info and self.info.repeated)
 
     @property
     def is_group(self) -> bool:
@@ -133,14 +141,13 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(ExportOptions):
-    """How long and in which way models are measured.
+class ScheduleOptions(ExportOptions):
+    """How long models are measured.
 
     Attributes:
         budget_s: Seconds after which no new pass starts.
         seed: Random seed of the schedule.
         self_test: Whether a short self-test for interference between models runs first.
-        pace_us: Microseconds between the starts of calls; 0 for back to back.
     """
 
     budget_s: float = budget("2m")
@@ -151,6 +158,16 @@ class MeasureOptions(ExportOptions):
         flag="--self-test/--no-self-test",
         panel=ADVANCED,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(ScheduleOptions):
+    """How long, and at which pace models are measured.
+
+    Attributes:
+        pace_us: Microseconds between the starts of calls; 0 for back to back.
+    """
+
     pace_us: int = option(
         0,
         "Calls per second, such as 30/s, as an app would make them.",

@@ -3,39 +3,81 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from luts.format.errors import UsageError
+from luts.format.table import Column, Table
 from orchestrator.agent.timing import random_inputs
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.measure.session import check_runtime
-from orchestrator.tasks.measured import Setup, setup_of
-from orchestrator.tasks.models import check_any_left, files_that_can_be
-from orchestrator.tasks.networks import Networks, at_resolution, by_name, spec_of
+from orchestrator.tasks.measured import JointMeasurement, Setup, journal_id, measure_together, setup_of
+from orchestrator.tasks.models import check_any_left, exportable_files
+from orchestrator.tasks.networks import Network, NetworkOptions, spec_of
+from orchestrator.tasks.options import TARGET, MeasureOptions, option
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.tasks.side_by_side import SideBySide, journal_id, measure_what_can_be
-from orchestrator.tasks.target import Target, greet
+from orchestrator.tasks.target import DeviceOptions, Target, greet
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError
 
-FEWEST_FOR_TAU = 3
-"""Networks: the order of two is one pair, which says nothing."""
+MIN_NETWORKS_FOR_TAU = 3
+"""Fewest networks for a rank correlation: two networks are a single pair."""
+
+
+def parse_runtimes(text: str, flag: str = "--runtime") -> tuple[str, ...]:
+    """Return the runtimes of `onnx,litert`, without ExecuTorch, which is always measured.
+
+    Raises:
+        UsageError: no other runtime, or an unknown one.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    others = tuple(name for name in names if name != "executorch")
+    if not others or set(others) - set(HOST_RUNTIMES):
+        raise UsageError(
+            f"{flag} {text[:40]!r}: expected one or more of {', '.join(HOST_RUNTIMES)}, separated by commas",
+            code="unknown_runtime",
+        )
+    return others
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimesCommand(MeasureOptions, NetworkOptions):
+    """Options of `bench measure runtimes`; networks run in fp32 on cores that the system chooses.
+
+    Attributes:
+        target: The host.
+        runtimes: Runtimes next to ExecuTorch, of `HOST_RUNTIMES`.
+        threads: Threads of each runtime; the agent's default if None.
+    """
+
+    target: DeviceOptions
+    runtimes: tuple[str, ...] = option(
+        tuple(HOST_RUNTIMES),
+        "Runtimes to compare with ExecuTorch, separated by commas.",
+        flag="--runtime",
+        parse=parse_runtimes,
+        shown=",".join(HOST_RUNTIMES),
+        metavar="RUNTIMES",
+        panel=TARGET,
+    )
+    threads: int | None = option(
+        None, "Threads of each runtime.", minimum=1, shown="big cores, or half of all", panel=TARGET
+    )
 
 
 @dataclass(frozen=True)
-class InRuntime:
+class RuntimeResult:
     """One network in one runtime, with 95 % intervals.
 
     Attributes:
-        ratio: Of its latency to the same network's in ExecuTorch.
-        difference: Largest one of its outputs to ExecuTorch's, of their largest absolute value; for ExecuTorch 0.
+        ratio: Latency relative to the same network's in ExecuTorch.
+        difference: Largest difference of an output from ExecuTorch's, relative to the largest absolute output.
     """
 
     model: str
@@ -51,19 +93,34 @@ class InRuntime:
 
 @dataclass(frozen=True)
 class MeasuredRuntimes:
-    """What was measured together; `tau` is Kendall's between the latencies of two runtimes, with enough networks.
+    """Networks measured in several runtimes.
 
-    `versions` are those of the runtimes, `failures` the networks that one of them can't have, with reasons.
+    Attributes:
+        versions: Versions of the runtimes.
+        tau: Kendall's tau between the latencies of two runtimes, given enough networks.
+        failures: Networks that a runtime can't run, with reasons.
     """
 
     setup: Setup
     versions: Mapping[str, str]
-    rows: tuple[InRuntime, ...]
+    rows: tuple[RuntimeResult, ...]
     tau: Mapping[tuple[str, str], float]
     failures: Mapping[str, str]
 
+    COLUMNS: ClassVar = (
+        Column("model", "model"),
+        Column("runtime", "runtime"),
+        Column("ms", "ms", 3),
+        Column("ci_low", "95 % low", 3, spare=1),
+        Column("ci_high", "high", 3, spare=1),
+        Column("ratio", "to ExecuTorch", 3),
+        Column("difference", "outputs differ"),
+        Column("load_ms", "load ms", 2, spare=2),
+        Column("bytes", "bytes", counted=True, spare=3),
+    )
+
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON document."""
         return self.setup.to_dict() | {
             "versions": dict(self.versions),
             "models": [asdict(row) for row in self.rows],
@@ -71,76 +128,52 @@ class MeasuredRuntimes:
             "failures": dict(self.failures),
         }
 
+    def report(self) -> Iterator[Table | str]:
+        """Yield the latencies, and how similarly two runtimes rank the networks."""
+        rows = [asdict(row) | {"difference": f"{row.difference:.1e}"} for row in self.rows]
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        threads = self.setup.variant.threads
+        yield Table(f"{self.setup.target}, threads: {threads}, {versions}", self.COLUMNS, rows)
+        for (a, b), tau in self.tau.items():
+            yield f"Kendall's tau between the latencies in {a} and {b}: {tau:.3f}"
 
-def measure_runtimes(
-    networks: Networks,
-    target: Target,
-    runtimes: Sequence[str],
-    *,
-    resolution: int | None = None,
-    budget_s: float = 120.0,
-    seed: int = 0,
-    self_test: bool = True,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> MeasuredRuntimes:
-    """Measure networks in ExecuTorch and in other runtimes of the host, all visits of a round in random order.
 
-    Args:
-        networks: Exported with the same seeded weights for each; one that any runtime can't have is left out.
-        target: The host, with ExecuTorch's variant; the other runtimes get as many threads.
-        runtimes: Of `HOST_RUNTIMES`.
-        resolution: Side of the input image for all networks; their own by default.
-        budget_s: Seconds after which no further pass is begun.
-        seed: Of the schedule.
-        self_test: Ask the device first what settle runs and the company of other models cost.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export and batch.
+def measure_runtimes(options: RuntimesCommand, progress: Progress = silent) -> MeasuredRuntimes:
+    """Measure networks in ExecuTorch and in other runtimes of the host, all calls of a round in random order.
+
+    Networks are exported with the same seeded weights for each; one that a runtime can't run is left out.
 
     Raises:
-        UsageError: another device, precision or delegate, or a runtime that is not installed.
-        BlocktimeError: no network can be exported for all of them.
+        UsageError: another device than the host, no network, or a runtime that is not installed.
+        BlocktimeError: no network can be exported for all runtimes.
     """
-    variants = _variants(target, runtimes)
-    chosen = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
+    if options.target.device != "host":
+        raise UsageError(
+            f"runtimes are compared on --device host, not on {options.target.device}", code="host_only"
+        )
+    target = Target("host", agent=options.target.agent, runtime="executorch", threads=options.threads)
+    variants = _variants(target, options.runtimes)
+    chosen = options.named()
     if not chosen:
-        raise UsageError("nothing to measure; give --model (or --arch)")
+        raise UsageError("nothing to measure; name a network", code="no_network")
     with target.found() as device:
         hello = greet(device)
         for variant in variants.values():
             check_runtime(device.name, hello, variant)
-        files: dict[str, dict[str, ModelFile]] = {name: {} for name in chosen}
-        failures: dict[str, str] = {}
-        for runtime, variant in variants.items():
-            specs = {name: spec_of(network, variant) for name, network in chosen.items()}
-            made, _, reasons = files_that_can_be(variant, specs, workers, progress)
-            for name, file in made.items():
-                files[name][runtime] = replace(file, runtime=runtime)
-            failures |= {name: f"{runtime}: {reason}" for name, reason in reasons.items()}
-        whole = {name: files[name] for name in chosen if name not in failures}
-        for name, reason in failures.items():
-            progress(Note(f"{name} is left out: {reason}"))
-        flat = {f"{name} {runtime}": file for name, made in whole.items() for runtime, file in made.items()}
-        check_any_left(variants["executorch"], flat, failures)
-        differences = compare_outputs(device, variants["executorch"], whole)
-        together = measure_what_can_be(
-            device,
-            variants["executorch"],
-            flat,
-            budget_s=budget_s,
-            seed=seed,
-            self_test=self_test,
-            progress=progress,
-        )
+        files, failures = _files(chosen, variants, options.workers, progress)
+        flat = {f"{name} {runtime}": file for name, made in files.items() for runtime, file in made.items()}
+        check_any_left(target.variant, flat, failures)
+        differences = compare_outputs(device, variants["executorch"], files)
+        together = measure_together(device, variants["executorch"], flat, options, progress=progress)
     together.run.finish("measured")
-    complete = [name for name in whole if not any(f"{name} {r}" in together.failures for r in variants)]
+    complete = [name for name in files if not any(f"{name} {r}" in together.failures for r in variants)]
     rows = tuple(
-        _row(name, runtime, together, whole[name][runtime], differences[name, runtime])
+        _row(name, runtime, together, files[name][runtime], differences[name, runtime])
         for name in complete
         for runtime in variants
     )
     return MeasuredRuntimes(
-        setup_of(together.measurement, variants["executorch"]),
+        setup_of(together.measurement, variants["executorch"], "host"),
         {runtime: hello.runtimes[runtime].version for runtime in variants},
         rows,
         rank_correlations(rows),
@@ -148,12 +181,29 @@ def measure_runtimes(
     )
 
 
+def _files(
+    networks: Mapping[str, Network], variants: Mapping[str, Variant], workers: int | None, progress: Progress
+) -> tuple[dict[str, dict[str, ModelFile]], dict[str, str]]:
+    """Return each network's files by runtime, and why others can't be exported for all of them."""
+    files: dict[str, dict[str, ModelFile]] = {name: {} for name in networks}
+    failures: dict[str, str] = {}
+    for runtime, variant in variants.items():
+        specs = {name: spec_of(network, variant) for name, network in networks.items()}
+        made, _, reasons = exportable_files(variant, specs, workers, progress)
+        for name, file in made.items():
+            files[name][runtime] = replace(file, runtime=runtime)
+        failures |= {name: f"{runtime}: {reason}" for name, reason in reasons.items()}
+    for name, reason in failures.items():
+        progress(Note(f"{name} is left out: {reason}"))
+    return {name: made for name, made in files.items() if name not in failures}, failures
+
+
 def compare_outputs(
     device: Device, variant: Variant, files: Mapping[str, Mapping[str, ModelFile]]
 ) -> dict[tuple[str, str], float]:
-    """Largest difference of outputs to ExecuTorch's on the same random inputs, by network and runtime.
+    """Return the largest difference from ExecuTorch's outputs on the same random inputs, by network and runtime.
 
-    Relative to the largest absolute output; infinite where shapes differ or a runtime can't run the network.
+    It is relative to the largest absolute output; infinite if shapes differ or a runtime can't run the network.
     """
     link = DeviceConnection(device, variant.runtime, variant.load_options)
     differences: dict[tuple[str, str], float] = {}
@@ -167,8 +217,8 @@ def compare_outputs(
     return differences
 
 
-def rank_correlations(rows: Sequence[InRuntime]) -> dict[tuple[str, str], float]:
-    """Kendall's tau between the latencies of the same networks in two runtimes; none of too few networks."""
+def rank_correlations(rows: Sequence[RuntimeResult]) -> dict[tuple[str, str], float]:
+    """Return Kendall's tau between the latencies in any two runtimes; empty for too few networks."""
     from scipy import stats  # a second of every command's start otherwise
 
     by_runtime: dict[str, list[float]] = {}
@@ -179,41 +229,14 @@ def rank_correlations(rows: Sequence[InRuntime]) -> dict[tuple[str, str], float]
         (a, b): float(stats.kendalltau(by_runtime[a], by_runtime[b]).statistic)
         for i, a in enumerate(names)
         for b in names[i + 1 :]
-        if len(by_runtime[a]) >= FEWEST_FOR_TAU
+        if len(by_runtime[a]) >= MIN_NETWORKS_FOR_TAU
     }
 
 
 def _variants(target: Target, runtimes: Sequence[str]) -> dict[str, Variant]:
-    """ExecuTorch's variant and those of the others, by runtime."""
-    if target.device != "host":
-        raise UsageError(
-            f"--runtime {','.join(runtimes)} is for --device host; on {target.device} there is none"
-        )
-    if target.cores or target.backend or target.precision not in (None, "fp32"):
-        raise UsageError(
-            "several runtimes are compared in fp32 on cores that the system chooses; leave out --backend, "
-            "--precision and --cores"
-        )
+    """Return ExecuTorch's variant and those of the others, by runtime."""
     own = target.variant
     return {"executorch": own} | {name: Variant(name, "cpu", "fp32", own.threads) for name in runtimes}
-
-
-def parse_runtimes(text: str | None) -> tuple[str, ...]:
-    """`onnx,litert` as names; none where ExecuTorch or Core ML alone is named.
-
-    Raises:
-        UsageError: a name among several that is not one of those runtimes.
-    """
-    names = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
-    if not set(names) & set(HOST_RUNTIMES):
-        return ()
-    others = tuple(name for name in names if name != "executorch")
-    for name in others:
-        if name not in HOST_RUNTIMES:
-            raise UsageError(
-                f"--runtime {text}: {name!r} can't be measured beside others; there is {', '.join(HOST_RUNTIMES)}"
-            )
-    return others
 
 
 def _outputs(link: DeviceConnection, file: ModelFile) -> list[np.ndarray] | None:
@@ -224,7 +247,7 @@ def _outputs(link: DeviceConnection, file: ModelFile) -> list[np.ndarray] | None
         finally:
             link.client.unload(model.handle)
     except AgentError:
-        return None  # why, the measurement says
+        return None  # the measurement reports why
 
 
 def _difference(outputs: list[np.ndarray] | None, expected: list[np.ndarray] | None) -> float:
@@ -236,12 +259,14 @@ def _difference(outputs: list[np.ndarray] | None, expected: list[np.ndarray] | N
     )
 
 
-def _row(name: str, runtime: str, together: SideBySide, file: ModelFile, difference: float) -> InRuntime:
+def _row(
+    name: str, runtime: str, together: JointMeasurement, file: ModelFile, difference: float
+) -> RuntimeResult:
     measurement = together.measurement
     identifier = journal_id(f"{name} {runtime}")
     ms, low, high = measurement.ms(identifier)
     low, high = measurement.reference.widen(ms, low, high)
-    return InRuntime(
+    return RuntimeResult(
         model=name,
         runtime=runtime,
         ms=ms,

@@ -16,10 +16,11 @@ from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import lock_device
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.evaluate import Notes, open_evaluator
+from orchestrator.tasks.measured import REFERENCE, measure_with_lut
 from orchestrator.tasks.models import export_all
+from orchestrator.tasks.options import MeasureOptions
 from orchestrator.tasks.phones import Phone, budget_of, meant_phones, searchable, within_scope
 from orchestrator.tasks.progress import Note, Progress, Step, silent
-from orchestrator.tasks.side_by_side import REFERENCE, measure_beside
 from orchestrator.tasks.trial import Trial
 from orchestrator.winner.card import Card, save_weights, weighted_spec, winner_variants, write_winner
 from orchestrator.winner.feedback import fed_back
@@ -195,14 +196,12 @@ def _measure(
         weights = save_weights(evaluator, arch, folder.path / "weights")
         specs[model_id(arch.keys())] = weighted_spec(phone.variant, arch, weights)
     with resolve(trial.device, trial.access) as device, lock_device(device):
-        measurement, run = measure_beside(
+        measurement, run = measure_with_lut(
             device,
             phone.variant,
             phone.lut,
             specs,
-            budget_s=trial.budget_s,
-            seed=result.settings.seed,
-            workers=workers,
+            MeasureOptions(budget_s=trial.budget_s, seed=result.settings.seed, workers=workers),
             progress=progress,
         )
     compared = phone.compared([row.architecture() for row in best], measurement)

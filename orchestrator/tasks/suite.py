@@ -1,25 +1,47 @@
-"""Published networks measured side by side, beside the figures of their papers."""
+"""Published networks measured together, next to the figures of their papers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from luts.format.errors import UsageError
+from luts.format.table import Column, Table, filled
 from orchestrator.suites import Suite, load_suite
-from orchestrator.suites.suite import Comparison, Measured, compare
-from orchestrator.tasks.measured import Setup, measured_networks, setup_of
-from orchestrator.tasks.models import Lowered, check_any_left, files_that_can_be
+from orchestrator.suites.suite import Comparison, Measured, Row, compare
+from orchestrator.tasks.measured import (
+    PERCENTILE_COLUMNS,
+    Setup,
+    measure_together,
+    measured_networks,
+    outside_text,
+    setup_of,
+)
+from orchestrator.tasks.models import Lowered, check_any_left, exportable_files
 from orchestrator.tasks.networks import Network, count_networks, named_network, spec_of
+from orchestrator.tasks.options import REQUIRED, MeasureOptions, argument
 from orchestrator.tasks.progress import Progress, silent
-from orchestrator.tasks.side_by_side import measure_what_can_be
 from orchestrator.tasks.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteCommand(MeasureOptions):
+    """Options of `bench measure suite`; calls run back to back.
+
+    Attributes:
+        name: Name of the suite.
+        target: Device and variant.
+    """
+
+    name: str = argument(REQUIRED, "Suite of published networks: autovit-table2.", metavar="SUITE")
+    target: Target
 
 
 @dataclass(frozen=True)
 class MeasuredSuite:
-    """A suite's measurements beside the published figures; `folder` is the run's."""
+    """A suite's measurements next to the published figures; `folder` is the run's."""
 
     name: str
     suite: Suite
@@ -27,56 +49,109 @@ class MeasuredSuite:
     comparison: Comparison
     folder: Path
 
+    COLUMNS: ClassVar = (
+        Column("row", "network"),
+        Column("params", "parameters", counted=True, spare=3),
+        Column("published_params", "published", counted=True, spare=6),
+        Column("conv_linear_macs", "conv+linear MACs", counted=True, spare=3),
+        Column("all_macs", "all MACs", counted=True, spare=7),
+        Column("published_flops", "published", counted=True, spare=6),
+        Column("ms", "ms", 2),
+        Column("ci_low", "95 % low", 2, spare=2),
+        Column("ci_high", "high", 2, spare=2),
+        *PERCENTILE_COLUMNS,
+        Column("rank", "rank"),
+        Column("shared_rank", "of shared", spare=4),
+        Column("published_ms", "published ms", 1),
+        Column("published_rank", "its rank", spare=4),
+        Column("published_top1_percent", "published top-1", 1, spare=5),
+    )
+
+    LOWERED: ClassVar = (
+        Column("row", "network"),
+        Column("model", "model"),
+        Column("delegates", "delegates"),
+        Column("outside", "outside them"),
+        Column("remark", "remark"),
+    )
+
+    @property
+    def title(self) -> str:
+        """Title of the picture."""
+        return f"{self.setup.target}, {self.setup.variant.name}"
+
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON document."""
         return {"suite": self.name} | self.setup.to_dict() | self.comparison.to_dict()
 
+    def report(self) -> Iterator[Table | str]:
+        """Yield the measurements, how each network was lowered, and how far both rankings agree."""
+        comparison = self.comparison
+        rows = [_cells(row) for row in comparison.rows]
+        columns = filled(self.COLUMNS, rows, PERCENTILE_COLUMNS)
+        yield Table(f"{self.suite.title}: {self.setup.title}", columns, rows)
+        yield Table("how each network was lowered", self.LOWERED, [_lowered(row) for row in comparison.rows])
+        for table in comparison.tables.values():
+            device = f"latency on {table.latency_device}" if table.latency_device else "no latency of a phone"
+            yield f"published figures: {table.paper}, {table.table}; {device}. {table.note}"
+        tau = "-" if comparison.kendall_tau is None else f"{comparison.kendall_tau:.2f}"
+        yield (
+            f"Kendall's tau of measured and published latency: {tau} over the {comparison.shared} networks that "
+            "have both; phones, runtimes and delegates differ, so do not expect 1"
+        )
 
-def run_suite(
-    name: str,
-    target: Target | str,
-    *,
-    budget_s: float = 120.0,
-    seed: int = 0,
-    self_test: bool = True,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> MeasuredSuite:
-    """Measure a suite's networks, and put them beside what is published; what can't be measured says why.
 
-    The arguments and errors are those of `measure_networks`; that a network can't be exported or run is not one.
+def _cells(row: Row) -> dict[str, Any]:
+    """Return a row's fields with published parameters and FLOPs as plain numbers."""
+    cells = row.to_dict()
+    published = {"params": (cells["published_params_m"], 1e6), "flops": (cells["published_flops_g"], 1e9)}
+    return cells | {f"published_{name}": n and n * unit for name, (n, unit) in published.items()}
+
+
+def _lowered(row: Row) -> dict[str, Any]:
+    cells = row.to_dict()
+    if row.measured and row.measured.outside is not None:
+        cells["outside"] = outside_text(row.measured.outside)
+    cells["remark"] = f"not measured: {row.failure}" if row.failure else row.entry.differs
+    return cells
+
+
+def run_suite(options: SuiteCommand, progress: Progress = silent) -> MeasuredSuite:
+    """Measure a suite's networks next to their published figures; those that can't be measured say why.
+
+    Raises:
+        UsageError: an unknown suite or variant.
+        BlocktimeError: as `measure_networks`, except for networks that can't be exported or run.
     """
-    target = Target.of(target)
+    target = options.target
     variant = target.variant
-    suite = load_suite(name)
-    networks, absent = _networks(suite)
+    suite = load_suite(options.name)
+    networks, unknown = _networks(suite)
     specs = {model: spec_of(network, variant) for model, network in networks.items()}
     with target.found() as device:
-        files, artifacts, unexported = files_that_can_be(variant, specs, workers, progress)
+        files, artifacts, unexported = exportable_files(variant, specs, options.workers, progress)
         check_any_left(variant, files, unexported)
         variant = target.variant_on(device)
-        together = measure_what_can_be(
-            device, variant, files, budget_s=budget_s, seed=seed, self_test=self_test, progress=progress
-        )
+        together = measure_together(device, variant, files, options, progress=progress)
     together.run.finish("measured")
     counts = count_networks(networks, specs, progress)
-    lowerings = {model: Lowered.of(artifact) for model, artifact in artifacts.items()}
+    lowered = {model: Lowered.from_artifact(artifact) for model, artifact in artifacts.items()}
     measured = {
         model: Measured(row.ms, row.ci_low, row.ci_high, row.percentiles, row.delegates, row.outside)
-        for model, row in measured_networks(files, together, counts, lowerings).items()
+        for model, row in measured_networks(files, together, counts, lowered).items()
     }
-    failures = absent | unexported | dict(together.failures)
+    failures = unknown | unexported | dict(together.failures)
     comparison = compare(suite.networks, counts, measured, failures)
-    setup = setup_of(together.measurement, variant)
-    return MeasuredSuite(name, suite, setup, comparison, together.run.folder)
+    setup = setup_of(together.measurement, variant, target.device)
+    return MeasuredSuite(options.name, suite, setup, comparison, together.run.folder)
 
 
 def _networks(suite: Suite) -> tuple[dict[str, Network], dict[str, str]]:
-    """The suite's networks, the reference first, and reasons for those that nothing here is called."""
-    networks, absent = {}, {}
+    """Return the suite's networks, the reference first, and why others are unknown here."""
+    networks, unknown = {}, {}
     for entry in suite.in_order:
         try:
             networks[entry.model] = named_network(entry.model)
         except UsageError as error:
-            absent[entry.model] = str(error)
-    return networks, absent
+            unknown[entry.model] = str(error)
+    return networks, unknown

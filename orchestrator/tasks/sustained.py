@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from luts.estimate.statistics import Percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.table import Column, Table, filled
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import Usage, sustained_usage
@@ -19,6 +20,7 @@ from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.journal.sustained import (
     Slowdown,
     SustainedPoint,
+    merge_points,
     slowdown,
     sustained_percentiles,
     sustained_points,
@@ -28,15 +30,46 @@ from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.measure.session import check_runtime, make_identity
 from orchestrator.measure.sustained import run_sustained
 from orchestrator.plan.plan import Policy
-from orchestrator.tasks.models import check_any_left, files_that_can_be, given_models
-from orchestrator.tasks.networks import Networks, at_resolution, by_name, spec_of
+from orchestrator.tasks.measured import journal_id
+from orchestrator.tasks.models import check_any_left, exportable_files, user_model_files
+from orchestrator.tasks.networks import NetworkOptions, spec_of
+from orchestrator.tasks.options import BUDGET, NETWORKS, ExportOptions, option
+from orchestrator.tasks.parsing import parse_budget
 from orchestrator.tasks.progress import Progress, silent, steps
-from orchestrator.tasks.side_by_side import journal_id
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
 
 LABEL = "sustained"
-"""What names of these runs begin with."""
+"""Beginning of the names of sustained runs."""
+
+
+SHOWN_ROWS = 20
+"""Rows of the table; JSON and CSV have every chunk of calls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SustainedCommand(ExportOptions, NetworkOptions):
+    """Options of `bench measure sustained`: one network with random weights, or one model file.
+
+    Attributes:
+        target: Device and variant.
+        files: A model that is exported already.
+        duration_s: Time of calls in all.
+    """
+
+    target: Target
+    files: tuple[Path, ...] = option(
+        (), "Model file (.pte) or .mlpackage folder instead of a network.", flag="--artifact", panel=NETWORKS
+    )
+    duration_s: float = option(
+        600.0,
+        "How long the network runs: 90s, 10m or 1h.",
+        flag="--duration",
+        parse=parse_budget,
+        shown="10m",
+        metavar="TIME",
+        panel=BUDGET,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,18 +86,32 @@ class SustainedRun:
     usage: Usage
     folder: Path
 
+    COLUMNS: ClassVar = (
+        Column("minutes", "minutes", 1),
+        Column("p50_ms", "p50 ms", 3),
+        Column("p90_ms", "p90 ms", 3),
+        Column("thermal_state", "thermal state", spare=1),
+        Column("headroom", "headroom", 2, spare=2),
+        Column("celsius", "°C", 1, spare=1),
+        Column("mhz", "MHz", 0, spare=2),
+        Column("cap_mhz", "at most", 0, spare=3),
+        Column("calls", "calls", spare=4),
+        Column("segment", "part", spare=1),
+    )
+
     @property
     def segments(self) -> int:
-        """Parts of the run: more than one where it was interrupted and the device could cool."""
+        """Number of parts: more than one if the run was interrupted and the device could cool."""
         return 1 + max(point.segment for point in self.points)
 
     @property
-    def warning(self) -> str:
-        """For titles: that the numbers are made up, where they are."""
-        return ", SIMULATED: not measured on any device" if self.simulated else ""
+    def title(self) -> str:
+        """Title of table and picture."""
+        warning = ", SIMULATED: not measured on any device" if self.simulated else ""
+        return f"{self.model} on {self.device}, {self.variant}{warning}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON document."""
         return {
             "model": self.model,
             "device": self.device,
@@ -78,74 +125,74 @@ class SustainedRun:
             "points": [asdict(point) for point in self.points],
         }
 
+    def report(self) -> Iterator[Table | str]:
+        """Yield latency over time in at most `SHOWN_ROWS` rows, the slowdown, percentiles and usage."""
+        rows = [
+            asdict(point) | {"minutes": point.start_s / 60, "segment": point.segment + 1}
+            for point in merge_points(self.points, SHOWN_ROWS)
+        ]
+        columns = [
+            column for column in filled(self.COLUMNS, rows) if column.name != "segment" or self.segments > 1
+        ]
+        yield Table(f"{self.title}, without a pause", columns, rows)
+        yield str(self.slowdown)
+        yield str(self.percentiles)
+        if usage := str(self.usage):
+            yield usage
+        if self.segments > 1:
+            yield f"in {self.segments} parts: it was interrupted, and the device cooled in between"
 
-def measure_sustained(
-    networks: Networks,
-    target: Target | str,
-    *,
-    files: Sequence[Path] = (),
-    resolution: int | None = None,
-    duration_s: float = 600.0,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> SustainedRun:
-    """Run one network, or one model file, without a pause; goes on with a run that was cut off.
 
-    The device is measured although it throttles: that is what is looked for.
+def measure_sustained(options: SustainedCommand, progress: Progress = silent) -> SustainedRun:
+    """Run one network, or one model file, without a pause; resumes an interrupted run.
 
-    Args:
-        networks: One; or none and a file.
-        target: The device; all else by default if it is its name alone.
-        files: A model that is exported already.
-        resolution: Side of the input image; the network's own by default.
-        duration_s: Time of calls in all.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every chunk.
+    The device is measured even if it throttles, since that is what the run is for.
 
     Raises:
-        UsageError: not one network, or a variant that there is not.
-        BlocktimeError: it can't be exported.
-        DeviceError: the device is not there, or was lost for good.
+        UsageError: not exactly one network, or an unknown variant.
+        BlocktimeError: the network can't be exported.
+        DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the device is in no state to be measured.
     """
-    target = Target.of(target)
-    chosen = by_name(networks)
-    if len(chosen) + len(files) != 1:
-        raise UsageError("a sustained run is of one network; give one --model, --arch or --artifact")
-    target = replace(target, allow=tuple(dict.fromkeys((*target.allow, "throttled"))))
-    specs = {
-        name: spec_of(at_resolution(name, network, resolution), target.variant)
-        for name, network in chosen.items()
-    }
-    with given_models(files) as given, target.found() as device:
-        models, _, unexported = files_that_can_be(target.variant, specs, workers, progress)
+    chosen = options.named()
+    if len(chosen) + len(options.files) != 1:
+        raise UsageError(
+            "a sustained run takes one network; name one, or give one --artifact FILE", code="not_one_network"
+        )
+    allow = tuple(dict.fromkeys((*options.target.allow, "throttled")))
+    target = replace(options.target, allow=allow)
+    specs = {name: spec_of(network, target.variant) for name, network in chosen.items()}
+    with user_model_files(options.files) as given, target.found() as device:
+        models, _, unexported = exportable_files(target.variant, specs, options.workers, progress)
         models |= given
         check_any_left(target.variant, models, unexported)
         variant = target.variant_on(device)
         ((name, file),) = models.items()
         run = find_run(runs_root(), f"{LABEL}-{device.name}-{variant.name}-{file.sha256[:8]}")
         run.name_models({journal_id(name): name})
-        _measure(device, variant, journal_id(name), file, run, duration_s, progress)
+        _measure(device, variant, journal_id(name), file, run, options.duration_s, progress)
     run.finish(LABEL)
     return read_sustained(run)
 
 
 def is_sustained(run: Run) -> bool:
-    """Whether a run is one of these."""
+    """Return whether a run is a sustained one."""
     return run.folder.resolve().name.startswith(f"{LABEL}-")
 
 
 def read_sustained(run: Run) -> SustainedRun:
-    """What a sustained run's journal says so far.
+    """Read a sustained run's journal as far as it goes.
 
     Raises:
-        InvalidArtifactError: it is damaged, or holds no calls.
+        InvalidArtifactError: the journal is damaged, or holds no calls.
     """
     records = read_log(run.journal)
     header, points = records[0], sustained_points(records)
     assert isinstance(header, Header)
     if not points:
-        raise InvalidArtifactError(f"{run.journal} holds no calls yet; run the measurement first")
+        raise InvalidArtifactError(
+            f"{run.journal} holds no calls yet; run the measurement first", code="empty_journal"
+        )
     return SustainedRun(
         model=run.model_names().get(header.reference_id, header.reference_id),
         device=header.identity.device_model,

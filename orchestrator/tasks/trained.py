@@ -9,51 +9,88 @@ from pathlib import Path
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.tasks.networks import Network, at_resolution, by_name
+from orchestrator.tasks.options import ADVANCED, NETWORKS, option
 from orchestrator.tasks.progress import Progress, Step
 from orchestrator.winner.card import save_weights, weighted
 from search.spaces import Arch, get_arch
 from search.spaces.registry import is_timm
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Where trained weights come from; without a file and a supernet they are random.
+@dataclass(frozen=True, kw_only=True)
+class SupernetWeights:
+    """Weights inherited from a supernet; without one they are random.
 
     Attributes:
-        file: A safetensors file of one network's weights, all of them and no others.
         supernet: Folder of a trained supernet, or of a network that was trained alone.
-        data: Text of the image source that it was trained on, where the images lie elsewhere now.
+        data: Image source of the supernet's training, if the images have moved since.
         outside: Whether networks may inherit weights that the supernet was not trained on.
     """
 
-    file: Path | None = None
-    supernet: Path | None = None
-    data: str | None = None
-    outside: bool = False
+    supernet: Path | None = option(
+        None,
+        "Folder of a trained supernet (or of a network trained alone) to inherit weights from.",
+        shown="random weights",
+        panel=NETWORKS,
+    )
+    data: str | None = option(
+        None,
+        "Image source (imagefolder:DIR, cifar10:FILE). Use it if the images have moved since training.",
+        metavar="SOURCE",
+        panel=NETWORKS,
+    )
+    outside: bool = option(
+        False,
+        "Allow networks outside the part of the space that the supernet was trained on.",
+        flag="--outside",
+        panel=ADVANCED,
+    )
+
+    def check(self) -> None:
+        """Raise UsageError for options that need a supernet if there is none."""
+        if (self.data or self.outside) and self.supernet is None:
+            raise UsageError("--data and --outside go with --supernet; add it", code="supernet_missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(SupernetWeights):
+    """Trained weights of a file, or inherited from a supernet; random without either.
+
+    Attributes:
+        file: A safetensors file of exactly one network's weights.
+    """
+
+    file: Path | None = option(
+        None,
+        "Trained weights of the network, FILE.safetensors.",
+        flag="--weights",
+        metavar="FILE",
+        panel=NETWORKS,
+    )
 
     def __str__(self) -> str:
-        """Where from, in a table."""
+        """Return the source of the weights, as a table shows it."""
         return str(self.file or self.supernet or "random")
 
 
 def inherit(
     networks: Mapping[str, Network],
     resolution: int | None,
-    trained: Trained,
+    trained: SupernetWeights,
     folder: Path,
     progress: Progress,
 ) -> dict[str, tuple[Arch, Path]]:
-    """Networks of a supernet, with files of their weights, which are written to `folder`.
+    """Return networks of a supernet by name, each with the file of its weights.
 
     Args:
-        networks: Of the supernet's space, with any number of classes; none for the one that was trained alone.
-        resolution: Side of the input image; their own by default.
-        trained: Names the supernet.
-        folder: Where the files are to lie.
-        progress: Told of each network.
+        networks: Networks of the supernet's space, with any number of classes; empty for the network that was
+            trained alone.
+        resolution: Side of the input image; the networks' own by default.
+        trained: The supernet.
+        folder: Folder that the weights are written to.
+        progress: Gets a step for each network.
 
     Raises:
-        UsageError: a network that the supernet does not train, or images that are not those of its training.
+        UsageError: a network that the supernet was not trained on, or images other than those of its training.
         InvalidArtifactError: the supernet is damaged.
     """
     if trained.supernet is None:
@@ -69,7 +106,8 @@ def inherit(
             sized = get_arch(sized)
         if not isinstance(sized, Arch):
             raise UsageError(
-                f"{name} is not of a search space, so no supernet has its weights; use --weights"
+                f"{name} is not of a search space, so no supernet has its weights; use --weights",
+                code="not_of_a_space",
             )
         archs[name] = sized.with_classes(evaluator.data.classes)
         if not trained.outside:
@@ -82,14 +120,17 @@ def inherit(
 
 
 def of_file(specs: Mapping[str, ExportSpec], file: Path) -> dict[str, ExportSpec]:
-    """The spec of one network with the weights of a file.
+    """Return the spec of one network with the weights of a file.
 
     Raises:
         UsageError: several networks, or none.
         InvalidArtifactError: the file can't be read, or its weights are not those of the network.
     """
     if len(specs) != 1:
-        raise UsageError(f"--weights {file} are those of one network, not of {len(specs)}; export one")
+        raise UsageError(
+            f"--weights {file} holds one network's weights, but {len(specs)} are given; export one",
+            code="several_networks",
+        )
     from orchestrator.export.lower.source import build_module  # brings torch
 
     ((name, spec),) = specs.items()

@@ -16,18 +16,19 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import Validation, compare_latencies, summarise_validation
 from orchestrator.plan.plan import classifier_note, model_id, with_classifier_prices
 from orchestrator.tasks.foreign import foreign
+from orchestrator.tasks.measured import measure_with_lut
 from orchestrator.tasks.options import (
     ADVANCED,
     BUDGET,
     REQUIRED,
     TARGET,
     ExportOptions,
+    MeasureOptions,
     StoreOptions,
     budget,
     option,
 )
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.tasks.side_by_side import measure_beside
 from orchestrator.tasks.target import DeviceOptions
 from search.spaces import Arch, Space
 from search.spaces.scope import covered_space
@@ -91,15 +92,13 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
     archs = fresh_archs(covered_space(table, classes), table, options.count, options.seed)
     specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
     with resolve(device, access) as there, lock_device(there):
-        measurement, run = measure_beside(
+        measurement, run = measure_with_lut(
             there,
             variant,
             table,
             specs,
-            budget_s=options.budget_s,
-            seed=options.seed,
+            MeasureOptions(budget_s=options.budget_s, seed=options.seed, workers=options.workers),
             reuse=options.reuse,
-            workers=options.workers,
             progress=progress,
         )
     compared = compare_latencies(table.latency_model, archs, measurement, table.meta.reference_ms)

@@ -8,7 +8,7 @@ import pytest
 from luts.format.errors import UsageError
 from orchestrator.plan.mixers import MIXERS, mixers
 from orchestrator.simulate.device import SCENARIOS, GroundTruth
-from orchestrator.tasks.models import files_that_can_be
+from orchestrator.tasks.models import exportable_files
 from tests.support.bench import invoke
 
 
@@ -52,14 +52,14 @@ def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
 
 
 def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
-    whole, said = files_that_can_be, "xnnpack cannot lower this model: no operator aten.roll"
+    whole, said = exportable_files, "xnnpack cannot lower this model: no operator aten.roll"
 
     def refusing(variant, specs, *how):
         refused = {name: said for name, spec in specs.items() if "mix.pool" in " ".join(spec.blocks)}
         files, artifacts, _ = whole(variant, {n: s for n, s in specs.items() if n not in refused}, *how)
         return files, artifacts, refused
 
-    with mock.patch("orchestrator.tasks.mixers.files_that_can_be", refusing):
+    with mock.patch("orchestrator.tasks.blocks.exportable_files", refusing):
         result = bench("--blocks", "pool,mlp", "--resolution", "8", "--json")
     assert f"pool left out at 8 px: {said}" in result.stderr
     assert [row["block"] for row in json.loads(result.stdout)["blocks"]] == ["mlp"]

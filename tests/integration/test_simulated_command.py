@@ -12,6 +12,7 @@ from orchestrator.journal.log import read_log
 from orchestrator.simulate.device import SCENARIOS
 from tests.support.bench import answer, stopped
 from tests.support.bench import invoke as bench
+from tests.support.errors import raises
 from tests.support.sample_places import sample_places
 
 PLAN = ("--space", "autovit-nano", "--removals", "none", "--design", "24", "--heldout", "4", "--budget", "1s")
@@ -119,14 +120,14 @@ def test_what_a_simulated_device_does_not_have(home, options, message) -> None:
 
 
 def test_a_simulated_device_takes_blocks_alone(home) -> None:
-    with pytest.raises(UsageError, match="can't run timm:mobilenetv3_small_100, it knows blocks alone"):
+    with raises("not_blocks"):
         bench("measure", "--device", "simulated", "--model", "timm:mobilenetv3_small_100")
 
 
 def test_a_sustained_run_is_told_drawn_and_read_again(home, tmp_path) -> None:
     table, picture = tmp_path / "s.json", tmp_path / "s.svg"
     done = answer(
-        *("measure", "--device", "simulated:phone", "--arch", "autovit-xxs-paper", "--sustained", "90s"),
+        *("measure", "sustained", "autovit-xxs-paper", "--device", "simulated:phone", "--duration", "90s"),
         *("-o", table, "-o", picture),
     )
     told = json.loads(table.read_text())
@@ -138,5 +139,5 @@ def test_a_sustained_run_is_told_drawn_and_read_again(home, tmp_path) -> None:
     assert sum(point["calls"] for point in told["points"]) == told["calls"]
     assert "SIMULATED" in picture.read_text()
     assert answer("runs", "sustained-simulated-phone").splitlines()[-3:] == done.splitlines()[-3:]
-    with pytest.raises(UsageError, match="a sustained run is of one network"):
-        bench("measure", "--device", "simulated", "--sustained", "1m")
+    with raises("not_one_network"):
+        bench("measure", "sustained", "--device", "simulated", "--duration", "1m")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from orchestrator.report.draw import ORANGE, figure
-from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.measured import MeasuredNetwork
 from tools.studies.attention_networks import (
     BLOCKS,
@@ -51,20 +51,20 @@ def main(options: Options) -> Tables:
     widths, counts = (QUICK_WIDTHS, QUICK_COUNTS) if options.quick else (WIDTHS, COUNTS)
     sizes = [(count, width) for count in counts for width in (widths if count else widths[-1:])]
     measured = _measured(sizes, options)
-    chosen = equally_fast({size: row.throughput.images_s for size, row in measured.items()}, widths[-1])
+    chosen = equally_fast({size: row.images_s[0] for size, row in measured.items()}, widths[-1])
     rows = []
     for count, width in chosen.items():
         arch = share_network(count, width)
         trainings = [training_of(arch, options, seed) for seed in range(options.seeds)]
         run_parallel(Training.run, trainings, options)
         top1 = [evaluators(each, options.on, final=True).top1.accuracies([arch])[0] for each in trainings]
-        speed = measured[count, width].throughput
+        per_s = measured[count, width].images_s
         rows.append(
             {
                 "attention, %": 100 * count / BLOCKS,
                 "width": width,
                 "parameters": arch.params(),
-                "images a second": Interval(speed.images_s, speed.low, speed.high),
+                "images a second": Interval(*per_s),
                 "top-1": mean_and_range(top1, 100),
             }
         )
@@ -75,12 +75,14 @@ def main(options: Options) -> Tables:
 def _measured(sizes: list[Size], options: Options) -> dict[Size, MeasuredNetwork]:
     names = {f"attention-{count}-width-{width}": (count, width) for count, width in sizes}
     measured = measure_networks(
-        {name: share_network(*size) for name, size in names.items()},
-        options.target,
-        batches=(BATCH,),
-        budget_s=options.budget_s,
-        self_test=not options.quick,
-        progress=log,
+        MeasureCommand(
+            networks={name: share_network(*size) for name, size in names.items()},
+            target=options.target,
+            batches=(BATCH,),
+            budget_s=options.budget_s,
+            self_test=not options.quick,
+        ),
+        log,
     )
     return {names[row.model]: row for row in measured.networks}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.report.draw import BLUE, ORANGE, figure, legend
-from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from search.blocks import BlockSpec, parse_key
 from search.spaces.published import Published
 from tools.studies.attention_networks import (
@@ -60,7 +60,13 @@ def main(options: Options) -> Tables:
             for number, blocks in networks(sees, *size).items()
         }
         measured = measure_networks(
-            named, options.target, budget_s=options.budget_s, self_test=not options.quick, progress=log
+            MeasureCommand(
+                networks=named,
+                target=options.target,
+                budget_s=options.budget_s,
+                self_test=not options.quick,
+            ),
+            log,
         )
         rows += [
             {

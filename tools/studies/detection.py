@@ -20,7 +20,7 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure
 from orchestrator.tasks.dense_scores import dense_spec, open_run_scenes
-from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import as_named
 from orchestrator.tasks.target import DeviceOptions
@@ -110,7 +110,8 @@ class DetectionStudy:
             networks[name] = as_named(arch)
             networks |= {f"{name}, {task}": as_named(with_task(arch, task, CATEGORIES)) for task in TASKS}
         measured = measure_networks(
-            networks, self.options.target, budget_s=self.options.budget_s, progress=log
+            MeasureCommand(networks=networks, target=self.options.target, budget_s=self.options.budget_s),
+            log,
         )
         rows = {row["model"]: row for row in measured.to_dict()["models"]}
         self.folder.mkdir(parents=True, exist_ok=True)

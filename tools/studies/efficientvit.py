@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.report.figures import write_operators_figure
-from orchestrator.tasks.breakdown import break_down
-from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.breakdown import BreakdownCommand, break_down
+from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.measured import MeasuredNetwork
 from search.spaces.plugins import load_plugin
 from tools.studies.efficientvit_ablations import ABLATIONS, BASE_NETWORK
@@ -44,7 +44,12 @@ def main(options: Options) -> Tables:
     batches, ablation_batches = (QUICK_BATCHES, (1,)) if options.quick else (BATCHES, ABLATION_BATCHES)
     networks = _measured(names, batches, options.budget_s, options)
     undone = _measured(ablated, ablation_batches, options.budget_s / 2, options)
-    traced = break_down(names[:1] if options.quick else TRACED, options.target, method="tracer", progress=log)
+    traced = break_down(
+        BreakdownCommand(
+            networks=names[:1] if options.quick else TRACED, target=options.target, method="tracer"
+        ),
+        log,
+    )
     options.pictures.mkdir(parents=True, exist_ok=True)
     figure_file = options.pictures / "efficientvit_operators.png"
     write_operators_figure(figure_file, traced.networks, f"{options.device}, one thread")
@@ -98,22 +103,24 @@ def _measured(
     names: Sequence[str], batches: Sequence[int], budget_s: float, options: Options
 ) -> tuple[MeasuredNetwork, ...]:
     return measure_networks(
-        names,
-        options.target,
-        batches=batches,
-        budget_s=budget_s,
-        self_test=not options.quick,
-        progress=log,
+        MeasureCommand(
+            networks=names,
+            target=options.target,
+            batches=tuple(batches),
+            budget_s=budget_s,
+            self_test=not options.quick,
+        ),
+        log,
     ).networks
 
 
 def _row(network: MeasuredNetwork) -> dict[str, object]:
-    speed = network.throughput
+    per_s = network.images_s
     return {
         "network": network.model,
         "batch": network.batch,
         "ms": Interval(network.ms, network.ci_low, network.ci_high),
-        "images a second": Interval(speed.images_s, speed.low, speed.high),
+        "images a second": Interval(*per_s),
     }
 
 

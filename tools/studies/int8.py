@@ -14,7 +14,7 @@ from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import guess_with_program
 from orchestrator.tasks.export import Lowering, export_networks
 from orchestrator.tasks.judge import Question
-from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.qat import train_quantized
 from orchestrator.tasks.quantization import Calibration
 from orchestrator.tasks.sensitivity import find_mix
@@ -113,7 +113,7 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
         "fp16": (Lowering(precision="fp16"), inherited, None),
         "int8, ranges of random inputs": (int8, inherited, None),
         "int8, ranges of images": (int8, inherited, calibration),
-        "int8 after fine-tuning for it": (int8, Trained(tuned.weights), calibration),
+        "int8 after fine-tuning for it": (int8, Trained(file=tuned.weights), calibration),
         CORE_ML: (Lowering("coreml", precision="int8"), inherited, calibration),
     }
     if kept:
@@ -136,11 +136,12 @@ def _latencies(programs: dict[str, Program], options: Options) -> dict[str, Inte
     """Return milliseconds of the same files, measured in one interleaved run."""
     kinds = {str(program.path): kind for kind, program in programs.items() if kind != CORE_ML}
     measured = measure_networks(
-        {},
-        options.target,
-        files=[Path(path) for path in kinds],
-        budget_s=options.budget_s,
-        self_test=not options.quick,
-        progress=log,
+        MeasureCommand(
+            target=options.target,
+            files=tuple(Path(path) for path in kinds),
+            budget_s=options.budget_s,
+            self_test=not options.quick,
+        ),
+        log,
     )
     return {kinds[row.model]: Interval(row.ms, row.ci_low, row.ci_high) for row in measured.networks}

@@ -10,7 +10,7 @@ import numpy as np
 
 from luts.format.schema import Floats
 from luts.format.store import load_lut
-from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from search.algorithms import Budget, SearchSettings, search
 from search.algorithms.additive import AdditiveModel
 from search.blocks import parse_keys
@@ -121,10 +121,12 @@ def _measured(archs: Sequence[Arch], options: Options) -> Mapping[str, float]:
     lut = load_lut(options.lut)
     reference = Published("reference", "the LUT", tuple(parse_keys(lut.reference.blocks)))
     measured = measure_networks(
-        {"reference": reference, **{key_of(arch): arch for arch in archs}},
-        options.target,
-        budget_s=options.budget_s,
-        self_test=not options.quick,
-        progress=log,
+        MeasureCommand(
+            networks={"reference": reference, **{key_of(arch): arch for arch in archs}},
+            target=options.target,
+            budget_s=options.budget_s,
+            self_test=not options.quick,
+        ),
+        log,
     )
     return {row.model: row.ratio * lut.meta.reference_ms for row in measured.networks}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from orchestrator.tasks.runtimes import measure_runtimes
+from orchestrator.tasks.runtimes import RuntimesCommand, measure_runtimes
 from tools.studies.shared import Options
 from tools.tables import Interval, Tables, log
 
@@ -27,12 +25,14 @@ NETWORKS = (
 def main(options: Options) -> Tables:
     """Measure; `outputs` is the largest difference to ExecuTorch's outputs, relative to their scale."""
     measured = measure_runtimes(
-        NETWORKS[:1] if options.quick else NETWORKS,
-        replace(options.target, runtime="executorch"),
-        ("onnx", "litert"),
-        budget_s=options.budget_s,
-        self_test=not options.quick,
-        progress=log,
+        RuntimesCommand(
+            networks=NETWORKS[:1] if options.quick else NETWORKS,
+            target=options.target,
+            threads=options.target.threads,
+            budget_s=options.budget_s,
+            self_test=not options.quick,
+        ),
+        log,
     )
     rows = [
         {

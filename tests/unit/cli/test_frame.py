@@ -42,6 +42,8 @@ def bare(text):
 def test_help_tells_all_of_every_command_and_group(path):
     said = bare(shown(*path, "--help"))
     for parameter in COMMANDS[path].params:
+        if getattr(parameter, "hidden", False):
+            continue
         assert all(name in said for name in parameter.opts if name.startswith("-"))
         help_text = (getattr(parameter, "help", None) or "").replace(r"\[", "[")
         assert bare(help_text) in said, parameter.name
@@ -51,7 +53,7 @@ def test_help_tells_all_of_every_command_and_group(path):
 def test_bench_help_fits_80_columns_and_names_every_command():
     lines = shown("--help").splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= 50
+    assert len(lines) <= 54
     for name, *_ in COMMANDS:
         assert any(line.startswith(f"  {name} ") for line in lines), name
 

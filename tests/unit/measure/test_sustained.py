@@ -23,7 +23,7 @@ from orchestrator.measure.sustained import called_s, run_sustained
 from orchestrator.report.figures import save_sustained as save
 from orchestrator.simulate.device import Noise, Processor, Throttling
 from orchestrator.tasks import target
-from orchestrator.tasks.sustained import measure_sustained
+from orchestrator.tasks.sustained import SustainedCommand, measure_sustained
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.errors import AgentLostError
@@ -173,7 +173,7 @@ def test_the_journal_says_that_clocks_were_fixed(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(target, "resolve", lambda *_: device)
     monkeypatch.setattr(target, "kind_of", lambda *_: "host")
-    run = measure_sustained((), Target("fake", threads=1), files=[model], duration_s=3)
+    run = measure_sustained(SustainedCommand(target=Target("fake", threads=1), files=(model,), duration_s=3))
     header = read_log(run.folder / "journal.jsonl")[0]
     assert isinstance(header, Header)
     assert header.identity.fixed_performance

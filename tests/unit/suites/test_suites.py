@@ -138,13 +138,13 @@ def test_ranks_and_tau_are_over_what_has_both_latencies():
 def test_a_suite_is_measured_with_or_without_the_self_test_as_asked(tmp_path, monkeypatch, option, tested):
     asked = []
 
-    def measure_what_can_be(*_, self_test, **__):
-        asked.append(self_test)
+    def measure_together(_device, _variant, _files, options, **_):
+        asked.append(options.self_test)
         raise UsageError("enough")
 
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
-    monkeypatch.setattr(suite, "files_that_can_be", lambda *_: ({"a": None}, {}, {}))
-    monkeypatch.setattr(suite, "measure_what_can_be", measure_what_can_be)
+    monkeypatch.setattr(suite, "exportable_files", lambda *_: ({"a": None}, {}, {}))
+    monkeypatch.setattr(suite, "measure_together", measure_together)
     with pytest.raises(UsageError, match="enough"):
-        invoke("measure", "--device", "simulated", "--suite", "autovit-table2", option)
+        invoke("measure", "suite", "autovit-table2", "--device", "simulated", option)
     assert asked == [tested]

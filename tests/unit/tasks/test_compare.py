@@ -79,7 +79,7 @@ def as_exported(monkeypatch, exported):
             for name, spec in specs.items()
         }, {}
 
-    monkeypatch.setattr(compare, "export_what_can_be", export)
+    monkeypatch.setattr(compare, "export_possible", export)
 
 
 def test_a_file_and_a_network_stand_in_one_table(pictures, exported, as_exported, tmp_path):
@@ -249,7 +249,7 @@ def test_latencies_stand_beside_and_are_asked_for_once(pictures, exported, monke
             setup = {"device": {"model": "Fake", "simulated": True}, "variant": "v", "noise_floor": 0.01}
             return setup | {"reference": "a", "models": rows, "failures": {"third": "why"}}
 
-    def measure(networks, specs, target, *, files, **how):
+    def measure(networks, specs, target, options, *, files, **how):
         calls.append((files, how["memory"]))
         return Measured()
 

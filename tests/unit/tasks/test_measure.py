@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.export import Artifact, ExportFailure
 from orchestrator.export.artifacts.artifact import Report, pack
 from orchestrator.measure.readiness import ReferenceFailedError
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks import models, target
-from orchestrator.tasks.batched import parse_batches
-from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.measure import MeasureCommand, measure_networks, parse_batches
 from orchestrator.tasks.networks import by_name
-from orchestrator.tasks.progress import Note
+from orchestrator.tasks.progress import Note, silent
+from tests.support.errors import raises
 from tests.support.fake_device import POLICY, FakeClient, FakeDevice
 
 NAMES = ["autovit-xxs-paper", "mobilevit-xs", "autovit-xs-paper", "mobilevit-xxs"]
@@ -79,8 +79,11 @@ def world(tmp_path, monkeypatch):
     return made
 
 
-def measured(names=NAMES, budget_s=1e9, **options):
-    return measure_networks(names, target.Target("fake", runtime="executorch"), budget_s=budget_s, **options)
+def measured(names=NAMES, budget_s=1e9, progress=silent, **options):
+    device = target.Target("fake", runtime="executorch")
+    return measure_networks(
+        MeasureCommand(networks=names, target=device, budget_s=budget_s, **options), progress
+    )
 
 
 def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:
@@ -109,31 +112,31 @@ def test_each_network_is_measured_at_every_batch_beside_the_others(world) -> Non
     assert list(rows) == [(NAMES[1], 1), (NAMES[2], 1), (NAMES[1], 4), (NAMES[2], 4)]
     slow = rows[NAMES[2], 4]
     assert slow.ratio == pytest.approx(3 * 2 / 2, rel=0.02)
-    assert slow.throughput.images_s == pytest.approx(4e3 / slow.ms)
-    assert slow.throughput.low == pytest.approx(4e3 / slow.ci_high)
-    assert slow.throughput.low < slow.throughput.images_s < slow.throughput.high
+    per_s, low, high = slow.images_s
+    assert per_s == pytest.approx(4e3 / slow.ms)
+    assert low == pytest.approx(4e3 / slow.ci_high)
+    assert low < per_s < high
     assert slow.params == rows[NAMES[2], 1].params
     assert slow.conv_linear_macs == rows[NAMES[2], 1].conv_linear_macs
     written = result.to_dict()["models"][3]
     assert (written["model"], written["batch"], written["images_s"]) == (
         NAMES[2],
         4,
-        slow.throughput.images_s,
+        per_s,
     )
 
 
 def test_a_file_and_a_simulated_device_have_no_other_batch(world, exported) -> None:
-    with pytest.raises(UsageError, match="a model file has the batch that it was exported with"):
+    with raises("fixed_batch"):
         measured(NAMES[:1], files=[exported.path], batches=(1, 8))
-    with pytest.raises(UsageError, match="a simulated device knows batch 1 alone"):
-        measure_networks(NAMES[:1], target.Target("simulated"), batches=(8,))
+    with raises("fixed_batch"):
+        measure_networks(MeasureCommand(networks=NAMES[:1], target=target.Target("simulated"), batches=(8,)))
 
 
 def test_batches_as_people_write_them() -> None:
-    assert parse_batches(None) == (1,)
     assert parse_batches("32,1,8,8") == (1, 8, 32)
     for text in ("0", "1,x", "257", "1.5", "-1"):
-        with pytest.raises(UsageError, match="expected sizes from 1 to 256, such as 1,8,32"):
+        with raises("bad_batch"):
             parse_batches(text)
 
 
@@ -151,14 +154,12 @@ def test_the_next_network_is_the_reference_where_the_device_refuses_the_first(wo
     assert [row.model for row in result.networks] == [NAMES[1], NAMES[3]]
     assert (result.reference, result.to_dict()["reference"]) == (NAMES[1], NAMES[1])
     assert set(result.failures) == {NAMES[0], NAMES[2]}
-    assert any(NAMES[0] in line and "the next one is the reference" in line for line in told)
+    assert any(NAMES[0] in line and "the next network is the reference" in line for line in told)
 
 
 def test_nothing_left_to_measure(world) -> None:
     world.unexportable = set(NAMES)
-    with pytest.raises(
-        BlocktimeError, match="none of 4 models can be exported; first: autovit-xxs-paper: xnnp"
-    ):
+    with raises("nothing_exported"):
         measured()
     world.unexportable = set()
     world.device.refused = {world.sha256(name) for name in NAMES}
@@ -174,7 +175,7 @@ def test_a_network_that_there_is_not_ends_all_before_anything_is_measured(world,
         return [*results, missing]
 
     monkeypatch.setattr(models, "export_each", one_unknown)
-    with pytest.raises(UsageError, match=r"timm:x: unknown timm model 'x'; did you mean y"):
+    with raises("unknown_model"):
         measured([*NAMES[:2], "timm:x"])
     assert world.device.loads == []
 
@@ -185,7 +186,7 @@ def test_how_each_was_lowered_is_told(world, exported) -> None:
     told: list[str] = []
     result = measured(NAMES[:2], files=[exported.path], progress=lambda event: told.append(str(event)))
     assert [(row.delegates, row.outside) for row in result.networks] == [(3, OUTSIDE), (3, OUTSIDE), (1, {})]
-    assert f"{NAMES[1]} is lowered without rewrites: with them, it differs by 1.3" in told
+    assert f"{NAMES[1]} is lowered without graph rewrites: with them, it differs by 1.3" in told
 
 
 def test_a_core_ml_package_is_packed_as_the_exporter_does(world, tmp_path, monkeypatch) -> None:

@@ -6,7 +6,7 @@ from luts.format.errors import BlocktimeError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.tasks import exported_plan
-from orchestrator.tasks.models import files_that_can_be
+from orchestrator.tasks.models import exportable_files
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.progress import Note
@@ -28,10 +28,10 @@ def profiled(tmp_path, monkeypatch):
             seen.extend(specs)
             bad = {name: REASON for name in specs if refused(seen.index(name))}
             able = {name: spec for name, spec in specs.items() if name not in bad}
-            files, lowered, _ = files_that_can_be(variant, able, workers, progress)
+            files, lowered, _ = exportable_files(variant, able, workers, progress)
             return files, lowered, bad
 
-        monkeypatch.setattr(exported_plan, "files_that_can_be", exporting)
+        monkeypatch.setattr(exported_plan, "exportable_files", exporting)
         choice = PlanChoice(design=5, heldout=2, removals="none")
         done = profile(
             "autovit-nano",

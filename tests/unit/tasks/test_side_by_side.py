@@ -6,7 +6,8 @@ import pytest
 
 from luts.format.lut import Lut
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.tasks import side_by_side
+from orchestrator.tasks import measured as task
+from orchestrator.tasks.options import MeasureOptions
 from orchestrator.wire.client import ModelFile
 from tests.support.winner_world import make_lut
 
@@ -22,10 +23,10 @@ def measured(tmp_path, monkeypatch):
         calls.append((policy, journal))
         return SimpleNamespace(failures={})
 
-    files = {side_by_side.REFERENCE: ModelFile(tmp_path / "model", "0" * 64)}
+    files = {task.REFERENCE: ModelFile(tmp_path / "model", "0" * 64)}
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(side_by_side, "measure", measure)
-    monkeypatch.setattr(side_by_side, "model_files", lambda *_: files)
+    monkeypatch.setattr(task, "measure", measure)
+    monkeypatch.setattr(task, "model_files", lambda *_: files)
     return calls
 
 
@@ -37,7 +38,7 @@ def profiled_with(**policy) -> Lut:
 
 def beside(lut) -> None:
     device = SimpleNamespace(name="phone")
-    side_by_side.measure_beside(device, VARIANT, lut, {}, budget_s=1.0, seed=0)
+    task.measure_with_lut(device, VARIANT, lut, {}, MeasureOptions(budget_s=1.0))
 
 
 def test_beside_a_lut_models_are_called_at_its_pace_and_tested_as_it_was(measured) -> None:
@@ -58,7 +59,7 @@ def test_a_lut_of_before_is_back_to_back_and_the_device_is_tested(measured) -> N
 def test_an_open_run_at_another_pace_or_with_another_self_test_is_another_run(measured, tmp_path) -> None:
     device, files = SimpleNamespace(name="phone"), {"a": ModelFile(tmp_path / "model", "0" * 64)}
     for how in ({}, {"pace_us": 33_333}, {"pace_us": 20_000}, {"self_test": False}, {}):
-        side_by_side.measure_files(device, VARIANT, files, "a", budget_s=1.0, seed=0, **how)
+        task.measure_files(device, VARIANT, files, "a", MeasureOptions(budget_s=1.0, **how))
     journals = [journal for _, journal in measured]
     assert journals[0] == journals[4], "the same again goes on"
     assert len(set(journals)) == 4

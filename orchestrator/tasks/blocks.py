@@ -1,21 +1,23 @@
-"""Token mixers, and layers of a ViT, side by side on a device at equal width and resolution."""
+"""Token mixers, and layers of a ViT, compared on a device at equal width and resolution."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from luts.format.errors import BlocktimeError
+from luts.format.table import Column, Table
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.mixers import MIXERS, Mixer, cost_of_copy, mixers
 from orchestrator.plan.plan import model_id
-from orchestrator.tasks.measured import Setup, setup_of
-from orchestrator.tasks.models import files_that_can_be
+from orchestrator.tasks.measured import Setup, measure_files, setup_of
+from orchestrator.tasks.models import exportable_files
+from orchestrator.tasks.options import NETWORKS, MeasureOptions, budget, option
+from orchestrator.tasks.parsing import parse_resolutions
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.tasks.side_by_side import measure_files
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
 
@@ -25,11 +27,11 @@ class MixerCost:
     """A block at one resolution.
 
     Attributes:
-        ms: What one more copy costs in a chain, with its 95 % interval.
+        ms: Cost of one more copy in a chain, with its 95 % interval.
         alone_ms: Latency of a model of this block alone.
-        delegates: Of the block in the long chain, and what runs outside of them; None and empty where nothing is
-            lowered here.
-        rank: By latency among those of its family and number of tokens, 1 the fastest.
+        delegates: Delegates of the long chain; None if nothing is lowered here.
+        outside: Operators outside the delegates, with their counts.
+        rank: Rank by latency within family and number of tokens, 1 the fastest.
     """
 
     family: str
@@ -53,6 +55,46 @@ class MixerCost:
     rank: int = 0
 
 
+def parse_blocks(text: str, _flag: str = "--blocks") -> tuple[str, ...]:
+    """Return the names of `mha,window`, each once; `mixers` checks them."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksCommand(MeasureOptions):
+    """Options of `bench blocks`.
+
+    Attributes:
+        target: Device and variant.
+        resolutions: Sides of the maps in pixels.
+        width: Channels of all maps.
+        blocks: Names of `MIXERS`.
+        window: Side of attention's windows in pixels.
+    """
+
+    target: Target
+    resolutions: tuple[int, ...] = option(
+        (16, 32),
+        "Sides of the maps in pixels, separated by commas.",
+        flag="--resolution",
+        parse=parse_resolutions,
+        shown="16,32",
+        metavar="PIXELS",
+        panel=NETWORKS,
+    )
+    width: int = option(64, "Channels of all maps.", panel=NETWORKS)
+    blocks: tuple[str, ...] = option(
+        tuple(MIXERS),
+        f"Blocks to rank, of {','.join(MIXERS)}.",
+        parse=parse_blocks,
+        shown="all",
+        metavar="BLOCKS",
+        panel=NETWORKS,
+    )
+    window: int = option(8, "Side of attention's windows in pixels.", panel=NETWORKS)
+    budget_s: float = budget("5m")
+
+
 @dataclass(frozen=True)
 class MixerComparison:
     """Blocks by latency, and a line for each that could not be measured."""
@@ -63,8 +105,29 @@ class MixerComparison:
     left_out: tuple[str, ...]
     blocks: tuple[MixerCost, ...]
 
+    COLUMNS: ClassVar = (
+        Column("tokens", "tokens N"),
+        Column("rank", "rank"),
+        Column("block", "block"),
+        Column("ms", "ms", 4),
+        Column("ms_low", "95 % low", 4),
+        Column("ms_high", "high", 4),
+        Column("alone_ms", "alone ms", 4, spare=3),
+        Column("params", "parameters", counted=True, spare=2),
+        Column("conv_linear_macs", "conv+linear MACs", counted=True, spare=2),
+        Column("total_macs", "all MACs", counted=True, spare=4),
+        Column("ns_per_mac", "ns per MAC", 4, spare=5),
+        Column("complexity", "MACs in tokens N, channels d", spare=6),
+    )
+
+    @property
+    def title(self) -> str:
+        """Title of tables and picture."""
+        setup = self.setup
+        return f"{setup.target}, {setup.variant.name}, {self.width} channels{setup.warning}"
+
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON document."""
         return {
             "device": self.setup.device.model_dump(),
             "variant": self.setup.variant.name,
@@ -76,84 +139,66 @@ class MixerComparison:
             "blocks": [asdict(block) for block in self.blocks],
         }
 
+    def report(self) -> Iterator[Table | str]:
+        """Yield a table for token mixers and one for ViT layers, and what runs outside of the delegates."""
+        for family, plural in (("mixer", "token mixers"), ("layer", "layers of a ViT")):
+            if rows := [asdict(cost) for cost in self.blocks if cost.family == family]:
+                yield Table(f"{self.title}: {plural}", self.COLUMNS, rows)
+        for cost in self.blocks:
+            if cost.outside:
+                yield (
+                    f"{cost.block} at {cost.resolution} px: outside its {cost.delegates} delegates, in three "
+                    f"copies: {cost.outside}"
+                )
+        yield (
+            "ms: cost of one more copy in a chain, with as many tokens as the one before leaves; "
+            "alone: a model of one block, with its input and output"
+        )
+        yield f"noise floor {100 * self.setup.noise_floor:.2f} % between two loads"
 
-def compare_mixers(
-    target: Target | str,
-    *,
-    blocks: Sequence[str] = tuple(MIXERS),
-    width: int = 64,
-    resolutions: Sequence[int] = (16, 32),
-    window: int = 8,
-    budget_s: float = 300.0,
-    seed: int = 0,
-    self_test: bool = True,
-    workers: int | None = None,
-    keep: Callable[[MixerComparison], str] = lambda _: "measured",
-    progress: Progress = silent,
-) -> MixerComparison:
-    """Rank blocks by what one more of each costs in a network, in one interleaved measurement.
 
-    Args:
-        target: The device; all else by default if it is its name alone.
-        blocks: Names of `MIXERS`.
-        width: Channels of all maps.
-        resolutions: Sides of the maps.
-        window: Side of attention's windows in pixels.
-        budget_s: Seconds after which no further pass is begun.
-        seed: Of the schedule.
-        self_test: Ask the device first what settle runs and the company of other models cost.
-        workers: Exporting processes; all cores by default.
-        keep: Called with the result while the run still counts as unfinished; says in a line what became of it.
-        progress: Told of every export and batch, and of blocks that are left out.
+def compare_mixers(options: BlocksCommand, progress: Progress = silent) -> MixerComparison:
+    """Rank blocks by what one more copy of each costs in a network, in one interleaved measurement.
 
     Raises:
         UsageError: an unknown block, or a width, resolution or window out of bounds.
         BlocktimeError: no block is left to measure.
-        DeviceError: the device is not there, or was lost for good.
+        DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the device is too noisy.
     """
-    chosen, refused = mixers(blocks, width, resolutions, window)
-    target = Target.of(target)
+    target = options.target
+    chosen, refused = mixers(options.blocks, options.width, options.resolutions, options.window)
     with target.found() as device:
-        able, files, unexported = _files(target.variant, chosen, workers, progress)
+        able, files, unexported = _files(target.variant, chosen, options.workers, progress)
         refused += unexported
         for line in refused:
             progress(Note(line))
         if not able:
             raise BlocktimeError(
-                "no block is left to measure; choose other --blocks, --resolution or --window"
+                "no block is left to measure; choose other --blocks, --resolution or --window",
+                code="no_block_left",
             )
         reference, variant = model_id(able[0].short), target.variant_on(device)
-        measurement, run = measure_files(
-            device,
-            variant,
-            files,
-            reference,
-            budget_s=budget_s,
-            seed=seed,
-            self_test=self_test,
-            progress=progress,
-        )
+        measurement, run = measure_files(device, variant, files, reference, options, progress=progress)
+    run.finish("measured")
     broken = _broken(able, measurement)
-    result = MixerComparison(
-        setup_of(measurement, variant),
+    for line in broken:
+        progress(Note(line))
+    return MixerComparison(
+        setup_of(measurement, variant, target.device),
         measurement.header.created,
-        width,
+        options.width,
         (*refused, *broken),
         _costs(variant, able, measurement),
     )
-    run.finish(keep(result))
-    for line in broken:
-        progress(Note(line))
-    return result
 
 
 def _files(
     variant: Variant, chosen: Sequence[Mixer], workers: int | None, progress: Progress
 ) -> tuple[list[Mixer], dict[str, ModelFile], list[str]]:
-    """Blocks whose models there are, these models by id, and a line for each block that can't be exported."""
+    """Return blocks that can be exported, their models by id, and a line for each other block."""
     specs = {name: variant.export_spec(keys) for mixer in chosen for name, keys in mixer.models.items()}
-    files, _, reasons = files_that_can_be(variant, specs, workers, progress)
+    files, _, reasons = exportable_files(variant, specs, workers, progress)
     failed = {
         mixer: next((reasons[name] for name in mixer.models if name in reasons), "") for mixer in chosen
     }
@@ -163,7 +208,7 @@ def _files(
 
 
 def _broken(able: Sequence[Mixer], measurement: Measurement) -> list[str]:
-    """A line for each block of which the device can't run a model."""
+    """Return a line for each block with a model that the device can't run."""
     return [
         _left_out(mixer, f"the device can't run {keys[0]}: {measurement.failures[name]}")
         for mixer in able
@@ -177,7 +222,7 @@ def _left_out(mixer: Mixer, reason: str) -> str:
 
 
 def _costs(variant: Variant, able: Sequence[Mixer], measurement: Measurement) -> tuple[MixerCost, ...]:
-    """Of each block and resolution that ran, the fastest of a resolution first."""
+    """Return the costs of all blocks that ran, by resolution, the fastest first."""
     runnable = [mixer for mixer in able if not mixer.models.keys() & measurement.failures.keys()]
     costs = [_cost(variant, mixer, measurement) for mixer in runnable]
     costs.sort(key=lambda cost: (cost.family == "layer", cost.tokens, cost.ms))
@@ -220,7 +265,7 @@ def _cost(variant: Variant, mixer: Mixer, measurement: Measurement) -> MixerCost
 
 
 def _lowering(variant: Variant, mixer: Mixer) -> Mapping[str, Any]:
-    """Delegates of the block in the long chain, and what runs outside of them; nothing of a simulated one."""
+    """Return the delegates of the block's long chain, and the operators outside; none if simulated."""
     artifact = None if variant.is_simulated else ArtifactCache().get(variant.export_spec(mixer.long))
     if artifact is None or variant.runtime == "coreml":
         return {"delegates": None, "outside": ""}

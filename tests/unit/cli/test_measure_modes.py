@@ -1,0 +1,145 @@
+"""`bench measure` and its modes: each takes only options that it uses, and passes them on."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import measure as cli
+from orchestrator.journal.runs import Run
+from orchestrator.plan.plan import Policy
+from tests.support.bench import bench, invoke
+from tests.support.errors import raises
+from tests.support.fake_device import VARIANT, FakeDevice
+
+NETWORK_ONLY = [("--keep-fp32", "4"), ("--data", "digits"), ("--outside",)]
+MODES = {
+    "suite": ("measure", "suite", "autovit-table2", "--device", "simulated"),
+    "sustained": ("measure", "sustained", "ceit-t", "--device", "simulated", "--duration", "1s"),
+    "runtimes": ("measure", "runtimes", "ceit-t", "--device", "host", "--runtime", "onnx"),
+}
+
+
+class Stopped(Exception):
+    """Raised in place of a measurement."""
+
+
+@pytest.mark.parametrize("option", NETWORK_ONLY, ids=lambda option: option[0])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_refuses_options_that_it_does_not_use(mode: str, option: tuple[str, ...]) -> None:
+    """They were accepted and ignored while the modes were options of one command."""
+    done = invoke(*MODES[mode], *option)
+    assert done.exit_code == 2
+    assert "No such option" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [("--budget", "5m"), ("--seed", "1"), ("--no-self-test",), ("--supernet", "x")]
+)
+def test_a_sustained_run_has_no_schedule(option: tuple[str, ...]) -> None:
+    assert invoke(*MODES["sustained"], *option).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (("--suite", "autovit-table2"), "bench measure suite"),
+        (("--sustained", "10m"), "bench measure sustained"),
+        (("--sustained=10m",), "bench measure sustained"),
+        (("--runtime", "onnx,litert"), "bench measure runtimes"),
+        (("--runtime=litert",), "bench measure runtimes"),
+    ],
+)
+def test_an_option_that_became_a_command_names_it(old: tuple[str, ...], new: str) -> None:
+    done = bench("measure", "--device", "host", "ceit-t", *old)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert new in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), "no_network"),
+        (("--artifact", "net.pte", "--keep-fp32", "4"), "keep_fp32_without_network"),
+        (("ceit-t", "--outside"), "supernet_missing"),
+        (("ceit-t", "--data", "digits"), "supernet_missing"),
+        (("ceit-t", "--batch", "0"), "bad_batch"),
+        (("ceit-t", "--classes", "3"), "classes_without_task"),
+        (("ceit-t", "--allow", "rain"), "unknown_caveat"),
+    ],
+)
+def test_refused_options(arguments: tuple[str, ...], code: str) -> None:
+    with raises(code):
+        invoke("measure", "--device", "simulated", *arguments)
+
+
+def test_old_spellings_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def measured(options: Any, _progress: Any) -> None:
+        seen.append((options.networks, options.keep_fp32))
+        raise Stopped
+
+    monkeypatch.setattr(cli, "measure_networks", measured)
+    with pytest.raises(Stopped):
+        invoke("measure", "a", "--device", "host", "--arch", "b", "--model", "c", "--fp32", "4")
+    assert seen == [(("a", "b", "c"), ("4",))]
+
+
+@pytest.mark.parametrize(
+    ("command", "task"),
+    [
+        (("measure", "ceit-t"), "orchestrator.cli.measure.measure_networks"),
+        (MODES["suite"][:3], "orchestrator.cli.measure.run_suite"),
+        (MODES["runtimes"][:3], "orchestrator.cli.measure.measure_runtimes"),
+        (("blocks",), "orchestrator.cli.blocks.compare_mixers"),
+        (("breakdown", "autovit-nano-paper"), "orchestrator.cli.breakdown.break_down"),
+    ],
+)
+@pytest.mark.parametrize("asked", [True, False])
+def test_schedule_options_reach_the_task(
+    command: tuple[str, ...], task: str, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def taken(options: Any, _progress: Any) -> None:
+        given.append((options.self_test, options.seed, options.budget_s, options.workers))
+        raise Stopped
+
+    monkeypatch.setattr(task, taken)
+    option = [] if asked else ["--no-self-test"]
+    with pytest.raises(Stopped):
+        invoke(*command, "--device", "host", "--seed", "7", "--budget", "90s", "--workers", "2", *option)
+    assert given == [(asked, 7, 90, 2)]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_removals_are_measured_with_the_self_test_as_asked(
+    asked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    removing = importlib.import_module("orchestrator.breakdown.removing")
+    policies: list[Policy] = []
+
+    def taken(_: object, __: object, ___: object, ____: object, policy: Policy, **_____: Any) -> None:
+        policies.append(policy)
+        raise Stopped
+
+    monkeypatch.setattr(removing, "measure", taken)
+    with pytest.raises(Stopped):
+        removing.measure_removals(
+            FakeDevice({}),
+            VARIANT,
+            {},
+            {},
+            Run(tmp_path),
+            {},
+            budget_s=0,
+            seed=0,
+            self_test=asked,
+            progress=lambda *_: None,
+        )
+    assert [policy.self_test for policy in policies] == [asked]

@@ -151,7 +151,7 @@ def _part_report(item: Attribution, roof: Roof) -> Iterator[Table | str]:
 def tracing() -> ModuleType:
     """Import the tracing code without torch's log messages about quantised types."""
     with quiet():
-        return importlib.import_module("orchestrator.breakdown.attribution")
+        return importlib.import_module("orchestrator.breakdown.tracing")
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,11 @@ class _BreakdownRun:
     def _traced(self, name: str, artifact: Artifact) -> list[Attribution]:
         """Return the tracer's attribution; nothing, and a note, if there is no tracer."""
         loaded = tracing()
-        reason = loaded.why_untraced(self.hello, self.variant)
+        reason = loaded.untraceable_reason(self.hello, self.variant)
         if reason and self.options.method == "tracer":
             raise UsageError(reason.replace("by removal alone", "use --method removal"), code="no_tracer")
         self.progress(Note(f"{name}: {reason or 'tracing'}"))
-        return [] if reason else [loaded.trace(self.device, self.variant, artifact)]
+        return [] if reason else [loaded.trace_network(self.device, self.variant, artifact)]
 
     def _removed(
         self, artifacts: Mapping[str, Artifact], unexported: Mapping[str, str], parts: Mapping[Kind, Census]

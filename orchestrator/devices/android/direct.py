@@ -40,18 +40,21 @@ _PAUSE_S = 0.005
 _CHUNK_BYTES = 1 << 16
 
 
-class _Tcp(TcpTransport):  # type: ignore[misc]
-    """adb_shell's TCP transport, which sends all of the data, ends at EOF and times out between messages only."""
+def _read_timeout_s(numbytes: int, timeout_s: float) -> float:
+    """Return the timeout of a read: a poll may end before a message, not between its header and its data."""
+    return timeout_s if numbytes == MESSAGE_SIZE else _ANSWER_TIMEOUT_S
 
-    def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
-        data: bytes = super().bulk_read(
-            numbytes, transport_timeout_s if numbytes == MESSAGE_SIZE else _ANSWER_TIMEOUT_S
-        )
+
+class _Tcp(TcpTransport):  # type: ignore[misc]
+    """adb_shell's TCP transport, except that it sends all of the data and ends at EOF."""
+
+    def bulk_read(self, numbytes: int, transport_timeout_s: float) -> bytes:
+        data: bytes = super().bulk_read(numbytes, _read_timeout_s(numbytes, transport_timeout_s))
         if not data:
             raise ConnectionResetError("the phone closed the connection")
         return data
 
-    def bulk_write(self, data: bytes, _timeout_s: float | None) -> int:
+    def bulk_write(self, data: bytes, _timeout_s: float) -> int:
         sent = 0
         while sent < len(data):
             sent += super().bulk_write(data[sent:], _ANSWER_TIMEOUT_S)
@@ -59,18 +62,21 @@ class _Tcp(TcpTransport):  # type: ignore[misc]
 
 
 class _Usb(UsbTransport or object):  # type: ignore[misc]
-    """adb_shell's USB transport, which ends whole packets with an empty one, as adbd expects."""
+    """adb_shell's USB transport, except that an empty packet follows whole ones, as adbd expects.
 
-    def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
+    adbd reads until a packet that is not full (AOSP, client/usb_linux.cpp, `zero_mask`).
+    """
+
+    def bulk_read(self, numbytes: int, transport_timeout_s: float) -> bytes:
         try:
-            data: bytes = super().bulk_read(numbytes, transport_timeout_s)
+            data: bytes = super().bulk_read(numbytes, _read_timeout_s(numbytes, transport_timeout_s))
         except Exception as error:
             if type(getattr(error, "usb_error", None)).__name__ == "USBErrorTimeout":
                 raise TcpTimeoutException(str(error)) from None
             raise
         return data
 
-    def bulk_write(self, data: bytes, _timeout_s: float | None) -> int:
+    def bulk_write(self, data: bytes, _timeout_s: float) -> int:
         written: int = super().bulk_write(data, _ANSWER_TIMEOUT_S)
         if written and written % self._device.getMaxPacketSize(self._write_endpoint) == 0:
             super().bulk_write(b"", _ANSWER_TIMEOUT_S)

@@ -4,8 +4,10 @@ import socket
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from adb_shell.exceptions import TcpTimeoutException, UsbReadFailedError
 
 from orchestrator.devices.android import direct, phones
 from orchestrator.devices.android import server as server_module
@@ -322,6 +324,58 @@ class TestDirectly:
         monkeypatch.setattr(direct, "HAS_USB", False)
         with raises("no_adb"):
             phones.list_phones()
+
+
+usb1 = pytest.importorskip("usb1") if direct.HAS_USB else None
+
+
+@pytest.mark.skipif(not direct.HAS_USB, reason="libusb is not installed")
+class TestUsb:
+    @pytest.fixture
+    def transport(self):
+        transport = object.__new__(direct._Usb)
+        transport._device = SimpleNamespace(getMaxPacketSize=lambda endpoint: 512)
+        transport._write_endpoint = 1
+        return transport
+
+    @pytest.mark.parametrize(("size", "packets"), [(24, [24]), (511, [511]), (1024, [1024, 0])])
+    def test_an_empty_packet_follows_full_ones(self, transport, monkeypatch, size, packets):
+        sent = []
+        monkeypatch.setattr(
+            direct.UsbTransport, "bulk_write", lambda _, data, timeout_s: sent.append(len(data)) or len(data)
+        )
+        transport.bulk_write(bytes(size), 1.0)
+        assert sent == packets
+
+    def test_a_poll_ends_before_a_message_only(self, transport, monkeypatch):
+        timeouts = []
+
+        def read(_, size, timeout_s):
+            timeouts.append(timeout_s)
+            raise UsbReadFailedError("timed out", usb1.USBErrorTimeout())
+
+        monkeypatch.setattr(direct.UsbTransport, "bulk_read", read)
+        for size in (24, 4096):
+            with pytest.raises(TcpTimeoutException):
+                transport.bulk_read(size, 0.02)
+        assert timeouts == [0.02, 20.0]
+
+    def test_phone_that_this_user_may_not_open(self, monkeypatch):
+        class Transport:
+            port_path = (1, 4)
+
+            def __init__(self, error=None):
+                self.error = error
+
+            @property
+            def serial_number(self):
+                if self.error:
+                    raise self.error
+                return "U1"
+
+        attached = [Transport(), Transport(usb1.USBErrorAccess()), Transport(usb1.USBErrorNoDevice())]
+        monkeypatch.setattr(direct._Usb, "find_all_adb_devices", lambda: attached)
+        assert direct.list_usb() == {"U1": attached[0], "usb:1.4": None}
 
 
 @pytest.mark.parametrize("package", ["adbutils", "adb_shell.adb_device"])

@@ -46,13 +46,37 @@ def check_parts(
     Raises:
         InvalidArtifactError: they contradict each other, or a model has no usable load.
     """
-    samples = estimation.samples
     if not 0 < len(specs) <= MAX_MODELS or not 0 < len(features) <= MAX_ENTRIES:
         raise InvalidArtifactError(
             f"{len(specs)} models, {len(features)} keys; from 1 to {MAX_MODELS} and {MAX_ENTRIES} are allowed",
             code="too_many_models",
         )
     by_id = {spec.model_id: spec for spec in specs}
+    _check_models(inputs, specs, by_id, estimation)
+    bare = sorted({key for spec in specs for key in spec.blocks} - set(features))
+    if bare:
+        raise InvalidArtifactError(
+            f"no features for block {bare[0]} ({len(bare)} in all); give them to the build",
+            code="missing_features",
+        )
+    for spec in specs:
+        if spec.role in ("removal", "swap"):
+            _check_pair(spec, by_id.get(spec.base_id))
+    silent = [spec.model_id for spec in specs if spec.model_id not in estimation.ratios.ratios]
+    if silent:
+        raise InvalidArtifactError(
+            f"no usable load of {few(silent)}; measure them again or leave them out", code="no_usable_load"
+        )
+
+
+def _check_models(
+    inputs: LutInputs,
+    specs: Sequence[ModelSpec],
+    by_id: Mapping[str, ModelSpec],
+    estimation: LatencyEstimates,
+) -> None:
+    """Check that models are unique, samples are of them, and the reference is the only one loaded twice."""
+    samples = estimation.samples
     if len(by_id) != len(specs):
         repeated = [name for name, times in Counter(spec.model_id for spec in specs).items() if times > 1]
         raise InvalidArtifactError(
@@ -77,20 +101,6 @@ def check_parts(
     if set(second) - {inputs.reference_id}:
         raise InvalidArtifactError(
             f"second copies of {few(sorted(second))}; only the reference has one", code="wrong_second_copy"
-        )
-    bare = sorted({key for spec in specs for key in spec.blocks} - set(features))
-    if bare:
-        raise InvalidArtifactError(
-            f"no features for block {bare[0]} ({len(bare)} in all); give them to the build",
-            code="missing_features",
-        )
-    for spec in specs:
-        if spec.role in ("removal", "swap"):
-            _check_pair(spec, by_id.get(spec.base_id))
-    silent = [spec.model_id for spec in specs if spec.model_id not in estimation.ratios.ratios]
-    if silent:
-        raise InvalidArtifactError(
-            f"no usable load of {few(silent)}; measure them again or leave them out", code="no_usable_load"
         )
 
 

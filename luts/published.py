@@ -1,8 +1,8 @@
-"""Figures that papers print, kept beside our measurements and never among them.
+"""Published figures: tables of papers, and published tables of block latencies; never mixed with measurements.
 
-A file under `luts/reference/` holds one table of a paper. It has no samples, no device of ours and no
-version, and its schema shares no field with `lut.json`: no LUT can be made of it, and no LUT can be read as
-one."""
+A file under `luts/reference/` holds one table of a paper. It has no samples and no version, and its schema
+shares no field with `lut.json`: no LUT can be made of it, and no LUT can be read as one.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from luts.format.files import read_bytes, read_json, storage_error, write_read_o
 from luts.format.schema import MAX_ENTRIES, IsoDate, Key, KeyFeatures, Name, PositiveMs, Sha256, Text, Value
 
 MAX_BYTES = 64 * 1024
-"""Largest file that is read; a table of twenty rows has 3 KiB."""
+"""Size limit of a file; a table of twenty rows has 3 KiB."""
 
 RowText = Annotated[str, Field(min_length=1, max_length=500)]
 Figure = Annotated[float, Field(gt=0, lt=1e6)]
 
 
 class PublishedRow(BaseModel):
-    """One network as the paper's table has it; None where the table has a dash.
+    """One network of a paper's table; None where the table has a dash.
 
     Attributes:
         row: Its name in the table.
         params_m: Parameters in millions.
-        flops_g: What the paper calls FLOPs, in thousand millions; most count a multiply-accumulate as one.
+        flops_g: FLOPs as defined by the paper, in 10^9; most papers count a multiply-accumulate as one.
         top1_percent: Accuracy on ImageNet.
         latency_ms: Milliseconds on the table's device.
     """
@@ -69,37 +69,39 @@ class PublishedTable(BaseModel):
     def _consistent(self) -> PublishedTable:
         names = [row.row for row in self.rows]
         if len(set(names)) != len(names):
-            raise ValueError("a row is there twice")
+            raise ValueError("two rows have the same name")
         if self.latency_device is None and any(row.latency_ms is not None for row in self.rows):
             raise ValueError("a latency without the device that it was measured on")
         return self
 
     def find(self, row: str) -> PublishedRow:
-        """The row of a name; InvalidArtifactError where the table has none."""
+        """Return the row with this name. Raises InvalidArtifactError: the table has none."""
         for one in self.rows:
             if one.row == row:
                 return one
         raise InvalidArtifactError(
-            f"{self.title} ({self.table}) has no row {row!r}; correct the suite's file"
+            f"{self.title} ({self.table}) has no row {row!r}; correct the suite's file", code="unknown_row"
         )
 
 
 def reference_root() -> Path:
-    """Folder of the tables that come with the package."""
+    """Return the folder of the package's tables."""
     return Path(__file__).parent / "reference"
 
 
 def load_published(name: str, root: Path | None = None) -> PublishedTable:
-    """The table of a name, e.g. `autovit-table2`.
+    """Return the table with this name, e.g. `autovit-table2`.
 
     Raises:
-        UsageError: there is none; the known ones are named.
+        UsageError: an unknown name; the message lists the known ones.
         InvalidArtifactError: the file is damaged, too large or not such a table.
     """
     folder = root or reference_root()
     known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
-        raise UsageError(f"no published table {name[:80]!r}; there are {', '.join(known)}")
+        raise UsageError(
+            f"no published table {name[:80]!r}; there are {', '.join(known)}", code="unknown_published_table"
+        )
     return read_json(folder / f"{name}.json", PublishedTable, MAX_BYTES, "restore it")
 
 
@@ -120,7 +122,7 @@ _KEY = {kind: re.compile(f"{kind}_{rest}") for kind, rest in _PATTERNS.items()}
 
 @dataclass
 class _Costs:
-    """Multiply-accumulates, those of depthwise convolutions, parameters, activation elements read and written."""
+    """Costs of a block: multiply-accumulates, parameters, and activation elements read and written."""
 
     macs: int = 0
     depthwise_macs: int = 0
@@ -128,12 +130,13 @@ class _Costs:
     elements: int = 0
 
     def dense(self, inputs: int, outputs: int, places: int, window: int = 1, read: int | None = None) -> None:
-        """A convolution over `places` outputs of `window` inputs each, its BN or bias folded."""
+        """Add a convolution over `places` outputs of `window` inputs each, with folded BN or bias."""
         self.macs += inputs * outputs * window * places
         self.params += inputs * outputs * window + outputs
         self.elements += inputs * (places if read is None else read) + outputs * places
 
     def depthwise(self, channels: int, window: int, read: int, places: int) -> None:
+        """Add a depthwise convolution."""
         macs = channels * window * places
         self.macs += macs
         self.depthwise_macs += macs
@@ -141,17 +144,19 @@ class _Costs:
         self.elements += channels * (read + places)
 
     def gate(self, channels: int, squeezed: int, places: int) -> None:
-        """Squeeze-and-excitation: pooled, two linear layers, the map multiplied."""
+        """Add squeeze-and-excitation: pooling, two linear layers, and the multiplication of the map."""
         self.elements += channels * places + channels
         self.dense(channels, squeezed, 1)
         self.dense(squeezed, channels, 1)
         self.elements += 2 * channels * places + channels
 
     def norm(self, dim: int, tokens: int) -> None:
+        """Add a layer normalisation."""
         self.params += 2 * dim
         self.elements += 2 * dim * tokens
 
     def features(self, kind: str) -> KeyFeatures:
+        """Return the sums as features of a block."""
         return KeyFeatures(
             kind=kind,
             macs=self.macs,
@@ -162,7 +167,7 @@ class _Costs:
 
 
 def features_of_key(key: str) -> KeyFeatures:
-    """What a block costs on paper. Raises ValueError for a key of another form."""
+    """Return the features of a block from its key. Raises ValueError: a key of another form."""
     kind = key.partition("_")[0]
     match = _KEY[kind].fullmatch(key) if kind in _KEY and len(key) <= 160 else None
     if match is None:
@@ -183,7 +188,7 @@ def features_of_key(key: str) -> KeyFeatures:
 def _mbconv(
     costs: _Costs, side: int, inputs: int, outputs: int, expansion: int, stride: int, kernel: int, gated: bool
 ) -> None:
-    """nn-Meter's `dsconv`: where widths differ, the shortcut is a (pooled) 1x1 convolution."""
+    """Add nn-Meter's `dsconv`: where widths differ, the shortcut is a (pooled) 1x1 convolution."""
     wide, read, places = inputs * expansion, side**2, _out(side, stride) ** 2
     if expansion > 1:
         costs.dense(inputs, wide, read)
@@ -244,20 +249,20 @@ _OTHERS: dict[str, Callable[..., None]] = {
 
 
 def _out(side: int, stride: int) -> int:
-    """Side of a `SAME` convolution's output."""
+    """Return the side of a `SAME` convolution's output."""
     return -(-side // stride)
 
 
 FOLDER = "published"
 MAX_TABLE_BYTES = 16 << 20
 SPACES = {"nn-meter-hybrid": features_of_key}
-"""Spaces whose keys can be read: what each block costs on paper."""
+"""Spaces whose keys can be read, with the function that returns a block's features."""
 
 _TABLE = TypeAdapter(dict[Key, PositiveMs])
 
 
 class PublishedBlock(KeyFeatures):
-    """One block: its key in the published space, milliseconds as published, and what it costs on paper."""
+    """One block: its key in the published space, milliseconds as published, and its features."""
 
     key: Key
     ms: PositiveMs
@@ -267,12 +272,16 @@ class PublishedLut(Value):
     """A published table of blocks.
 
     Attributes:
-        device, title: Short name, and the device as its source calls it.
+        device: Short name of the device.
+        title: Device as named by its source.
         space: One of `SPACES`.
-        variant: How it ran, as the source says, such as `tflite-cpu`.
-        source, licence: Where the numbers come from, and under which terms.
-        file_sha256: Of the file that was published.
-        digest: Of everything else here.
+        variant: Runtime and processor according to the source, such as `tflite-cpu`.
+        source: Paper or repository that published the numbers.
+        licence: Their licence.
+        file_sha256: Digest of the published file.
+        imported: Date.
+        blocks: Blocks in order of key.
+        digest: Digest of all other fields.
     """
 
     format: Literal["blocktime-published-lut/1"] = "blocktime-published-lut/1"
@@ -301,10 +310,11 @@ class PublishedLut(Value):
         return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
 
     def signed(self) -> Self:
-        """With its digest."""
+        """Return it with its digest."""
         return self.model_copy(update={"digest": self._own_digest()})
 
     def __str__(self) -> str:
+        """Return `published/device/space/variant`."""
         return f"{FOLDER}/{self.device}/{self.space}/{self.variant}"
 
     @cached_property
@@ -314,14 +324,14 @@ class PublishedLut(Value):
 
     @cached_property
     def features(self) -> Mapping[str, KeyFeatures]:
-        """What every block costs on paper."""
+        """Features of every block."""
         return {block.key: KeyFeatures.of(block) for block in self.blocks}
 
 
 def read_table(
     file: Path, device: str, source: str, licence: str, space: str, variant: str, title: str = ""
 ) -> PublishedLut:
-    """A published table of one device: a JSON object of milliseconds by block key.
+    """Read a published table of one device: a JSON object of milliseconds by block key.
 
     Raises:
         UsageError: an unknown space.
@@ -329,10 +339,13 @@ def read_table(
         space.
     """
     if space not in SPACES:
-        raise UsageError(f"unknown space {space[:80]!r} of published tables; known: {', '.join(SPACES)}")
+        raise UsageError(
+            f"unknown space {space[:80]!r} of published tables; known: {', '.join(SPACES)}",
+            code="unknown_space",
+        )
     content = read_bytes(file, MAX_TABLE_BYTES, "give the file as it was published")
     try:
-        table = _TABLE.validate_python(json.loads(content, object_pairs_hook=_once))
+        table = _TABLE.validate_python(json.loads(content, object_pairs_hook=_unique_keys))
         rows = sorted((key, ms, SPACES[space](key)) for key, ms in table.items())
         blocks = [PublishedBlock(key=key, ms=ms, **dict(features)) for key, ms, features in rows]
         return PublishedLut(
@@ -349,22 +362,23 @@ def read_table(
     except (ValueError, RecursionError) as error:
         reason = first_problem(error, "table") if isinstance(error, ValidationError) else str(error)[:200]
         raise InvalidArtifactError(
-            f"{file}: not a table of {space} ({reason}); give a JSON object of milliseconds by block key"
+            f"{file}: not a table of {space} ({reason}); give a JSON object of milliseconds by block key",
+            code="invalid_published_table",
         ) from error
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("two entries have the same key")
     return table
 
 
 def write_published(lut: PublishedLut, root: Path) -> Path:
-    """Write it once; the same numbers again leave the file as it is.
+    """Write a published table and return its file; writing the same numbers again changes nothing.
 
     Raises:
-        UsageError: others are there under this name.
+        UsageError: another table has this name.
         StorageError: the file system refuses.
     """
     path = root / f"{lut}.json"
@@ -375,21 +389,24 @@ def write_published(lut: PublishedLut, root: Path) -> Path:
             write_read_only(temporary, (lut.model_dump_json(indent=1) + "\n").encode())
             os.link(temporary, path)
     except FileExistsError:
-        there = read_published(path)
-        if there.model_copy(update={"imported": lut.imported, "digest": lut.digest}) != lut:
-            raise UsageError(f"{lut} is there already and differs; give another --name") from None
+        existing = read_published(path)
+        if existing.model_copy(update={"imported": lut.imported, "digest": lut.digest}) != lut:
+            raise UsageError(f"{lut} exists and differs; give another --name", code="name_taken") from None
     except OSError as error:
         raise storage_error(f"{path} not written", error, "set BLOCKTIME_LUTS to another folder") from error
     return path
 
 
 def read_published(path: Path) -> PublishedLut:
-    """The published LUT in a file. Raises InvalidArtifactError."""
+    """Read the published LUT in a file. Raises InvalidArtifactError."""
     return read_json(path, PublishedLut, 4 * MAX_TABLE_BYTES, "import it again")
 
 
 def list_published(roots: Sequence[Path]) -> dict[str, Path]:
-    """Name `published/device/space/variant` to file; of equal names the first root's."""
+    """Return the files of all published LUTs by name `published/device/space/variant`.
+
+    The first root's wins.
+    """
     found: dict[str, Path] = {}
     for root in roots:
         for path in sorted(root.glob(f"{FOLDER}/*/*/*.json")):
@@ -398,10 +415,10 @@ def list_published(roots: Sequence[Path]) -> dict[str, Path]:
 
 
 def load_published_lut(name: str, roots: Sequence[Path]) -> PublishedLut:
-    """The one of a whole name or a file.
+    """Return the published LUT with this name or path.
 
     Raises:
-        UsageError: there is none; the known ones are named.
+        UsageError: an unknown name; the message lists the known ones.
         InvalidArtifactError: it is damaged or was edited.
     """
     known = list_published(roots)
@@ -409,5 +426,5 @@ def load_published_lut(name: str, roots: Sequence[Path]) -> PublishedLut:
         return read_published(known[name])
     if Path(name).is_file():
         return read_published(Path(name))
-    there = few(sorted(known)) or "none; bench lut import-published brings one"
-    raise UsageError(f"no published LUT {name[:120]!r}; there are {there}")
+    listed = few(sorted(known)) or "none; import one with bench lut import-published"
+    raise UsageError(f"no published LUT {name[:120]!r}; there are {listed}", code="unknown_published_lut")

@@ -19,6 +19,7 @@ class BlocktimeError(Exception):
     """
 
     def __init__(self, message: str = "", *, code: str = "") -> None:
+        """Create the error from its one line and its code."""
         super().__init__(message)
         self.code = code
 

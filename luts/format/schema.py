@@ -1,6 +1,7 @@
 """Values of a LUT, measured and derived; every one bounded and frozen.
 
-Latencies are milliseconds, sizes bytes, relative quantities fractions (0.01 = 1 %)."""
+Latencies are milliseconds, sizes bytes, relative quantities fractions (0.01 = 1 %).
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A place of shared LUTs: what is there, one more, the files of one.
+"""Repositories of shared LUTs: list, push and pull.
 
-Pushes at the same time lose nothing: each writes files of its own, the entry of a LUT last, and entries that are
-listed are what counts. `index.json` repeats them for servers that can't list. Whoever writes it lists again
-afterwards and writes again if it lacks one: the last to write it has listed after all others' entries."""
+Simultaneous pushes lose nothing: each writes files of its own, the entry of a LUT last, and the listed
+entries are authoritative. `index.json` repeats them for servers that can't list. After writing it a push
+lists again, and writes it again if an entry is missing: the last writer has listed after all others' entries.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +45,14 @@ ENTRY_PATH = re.compile(r"index/([a-z0-9._-]+)/([a-z0-9._-]+)/([a-z0-9._-]+)/([0
 
 
 class SharedFile(Value):
-    """Of a LUT: digest and size in bytes."""
+    """One file of a LUT: digest and size in bytes."""
 
     sha256: Sha256
     size: Count
 
 
 class SharedLut(Value):
-    """A LUT as the index has it: a claim until it is pulled and verified."""
+    """A LUT's entry in the index: a claim until it is pulled and verified."""
 
     format: Literal["blocktime-shared-lut/1"] = "blocktime-shared-lut/1"
     digest: Sha256
@@ -76,7 +77,7 @@ class SharedLut(Value):
 
     @classmethod
     def of_files(cls, files: Mapping[str, bytes]) -> Self:
-        """From a LUT's four files. Raises InvalidArtifactError."""
+        """Return the entry of a LUT's four files. Raises InvalidArtifactError."""
         meta = decode_meta(files[META_FILE])
         device = meta.device
         return cls(
@@ -95,7 +96,7 @@ class SharedLut(Value):
             noise_floor=meta.noise_floor,
             mape=meta.heldout_error.mape if meta.heldout_error else None,
             created=meta.created,
-            files={name: _fact(files[name]) for name in MAX_FILE_BYTES},  # type: ignore[misc]
+            files={name: _shared_file(files[name]) for name in MAX_FILE_BYTES},  # type: ignore[misc]
         )
 
     @property
@@ -105,19 +106,20 @@ class SharedLut(Value):
 
     @property
     def name(self) -> str:
-        """Without the digest."""
+        """Name without the digest."""
         return "/".join(self.parts[:3])
 
     def __str__(self) -> str:
+        """Return the name and the first digits of the digest."""
         return f"{self.name}/{self.digest[:12]}"
 
     @property
     def path(self) -> str:
-        """Of its own file in the index."""
+        """Path of the entry in the index."""
         return "/".join((INDEX_FOLDER, *self.parts)) + ".json"
 
     def file_path(self, name: str) -> str:
-        """Of one of its files."""
+        """Return the path of one of its files."""
         return f"luts/{self.digest}/{name}"
 
 
@@ -128,7 +130,7 @@ class Index(Value):
     luts: Annotated[tuple[SharedLut, ...], Field(max_length=MAX_LUTS)]
 
 
-def _fact(content: bytes) -> SharedFile:
+def _shared_file(content: bytes) -> SharedFile:
     return SharedFile(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
@@ -137,42 +139,46 @@ MAX_KEY_BYTES = 16 << 10
 
 
 def sign(content: bytes, private_key: Path) -> bytes:
-    """The signature of a lut.json. Raises UsageError: no such key, or not one of Ed25519."""
+    """Return the signature of a lut.json. Raises UsageError: an unreadable key, or not an Ed25519 key."""
     ed25519, serialization = _cryptography()
     try:
         key = serialization.load_pem_private_key(_key(private_key), password=None)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"--key {private_key}: not a private key without a password in PEM") from error
+        raise UsageError(
+            f"--key {private_key}: not a private key without a password in PEM", code="invalid_key"
+        ) from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise UsageError(
-            f"--key {private_key}: not an Ed25519 key; openssl genpkey -algorithm ed25519 makes one"
+            f"--key {private_key}: not an Ed25519 key; make one with openssl genpkey -algorithm ed25519",
+            code="invalid_key",
         )
     return bytes(key.sign(content))
 
 
-def check(content: bytes, signature: bytes | None, public_key: Path) -> str:
-    """The fingerprint of the key, if the signature is that key's.
+def check_signature(content: bytes, signature: bytes | None, public_key: Path) -> str:
+    """Check a signature, and return the fingerprint of its key.
 
     Raises:
-        UsageError: no such key, or not one of Ed25519.
-        InvalidArtifactError: there is no signature, or it is another's or of another content.
+        UsageError: an unreadable key, or not an Ed25519 key.
+        InvalidArtifactError: there is no signature, or it is of another key or content.
     """
     from cryptography.exceptions import InvalidSignature
 
     key = _public(public_key)
     if signature is None:
-        raise InvalidArtifactError("it is unsigned; leave --key out to take it nevertheless")
+        raise InvalidArtifactError("it is unsigned; omit --key to accept it", code="unsigned")
     try:
         key.verify(signature, content)
     except InvalidSignature:
         raise InvalidArtifactError(
-            f"its signature is not valid for {public_key}: signed with another key, or changed since"
+            f"its signature is not valid for {public_key}: signed with another key, or changed since",
+            code="wrong_signature",
         ) from None
     return fingerprint(public_key)
 
 
 def fingerprint(public_key: Path) -> str:
-    """Sixteen hexadecimal digits of the sha256 of the 32 bytes of a public key."""
+    """Return sixteen hexadecimal digits of the sha256 of the 32 bytes of a public key."""
     return hashlib.sha256(_public(public_key).public_bytes_raw()).hexdigest()[:16]
 
 
@@ -181,9 +187,11 @@ def _public(path: Path) -> Any:
     try:
         key = serialization.load_pem_public_key(_key(path))
     except ValueError as error:
-        raise UsageError(f"--key {path}: not a public key in PEM; openssl pkey -pubout writes it") from error
+        raise UsageError(
+            f"--key {path}: not a public key in PEM; write it with openssl pkey -pubout", code="invalid_key"
+        ) from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise UsageError(f"--key {path}: not an Ed25519 key")
+        raise UsageError(f"--key {path}: not an Ed25519 key", code="invalid_key")
     return key
 
 
@@ -191,7 +199,7 @@ def _key(path: Path) -> bytes:
     try:
         return read_bytes(path, MAX_KEY_BYTES, "give a PEM file")
     except InvalidArtifactError as error:
-        raise UsageError(f"--key {error}") from error
+        raise UsageError(f"--key {error}", code="invalid_key") from error
 
 
 def _cryptography() -> tuple[Any, Any]:
@@ -199,47 +207,53 @@ def _cryptography() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise UsageError("signatures need cryptography; pip install 'blocktime[share]'") from error
+        raise UsageError(
+            "signatures need cryptography; pip install 'blocktime[share]'", code="package_missing"
+        ) from error
     return ed25519, serialization
 
 
 WRITES = 20
-"""Times that index.json is written again because others wrote theirs in between."""
+"""Attempts to write index.json while others write it too."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """LUTs under a location; `tell` is told of entries that can't be read."""
+    """LUTs under a location; `warn` is called with one line about each unreadable entry."""
 
     location: Location
-    tell: Callable[[str], None]
+    warn: Callable[[str], None]
 
     def luts(self) -> list[SharedLut]:
-        """All, in order of name and date.
+        """List all LUTs by name and date.
 
         Raises:
-            UsageError: there is no such folder.
-            InvalidArtifactError: a server that lists no names has no index.json, or it is damaged.
-            StorageError: it can't be reached.
+            UsageError: the folder does not exist.
+            InvalidArtifactError: the index.json of a server that can't list names is missing or damaged.
+            StorageError: the repository can't be reached.
         """
-        if not self.location.is_there():
+        if not self.location.exists():
             raise UsageError(
-                f"{self.location.url}: no such folder; check its name, or bench lut push makes it"
+                f"{self.location.url}: no such folder; check its name, or create it with bench lut push",
+                code="unknown_folder",
             )
         return sorted(self._entries().values(), key=lambda lut: (lut.name, lut.created, lut.digest))
 
     def check_writable(self) -> None:
-        """Raises UsageError where the place is only read."""
+        """Raise UsageError if the repository is read-only."""
         if not self.location.writable:
-            raise UsageError(f"{self.location.url} is only read; push to a folder, s3:// or hf://")
+            raise UsageError(
+                f"{self.location.url} is read-only; push to a folder, s3:// or hf://",
+                code="read_only_repository",
+            )
 
     def push(self, files: Mapping[str, bytes], signature: bytes | None) -> tuple[SharedLut, bool]:
-        """Add a LUT of four files; what is there, and whether it was added now.
+        """Add a LUT of four files; return its entry, and whether it is new.
 
         Raises:
-            UsageError: the place is only read.
-            InvalidArtifactError: other files are there under its digest, or another signature; they stay.
-            StorageError: the place refuses.
+            UsageError: the repository is read-only.
+            InvalidArtifactError: other files exist under its digest, or another signature; they are kept.
+            StorageError: the repository can't be written.
         """
         self.check_writable()
         lut = SharedLut.of_files(files)
@@ -252,28 +266,33 @@ class Repository:
         return lut, new
 
     def files(self, lut: SharedLut) -> tuple[dict[str, bytes], bytes | None]:
-        """A LUT's four files, which have the digests that its entry says, and its signature.
+        """Return a LUT's four files, checked against the digests in its entry, and its signature.
 
         Raises:
-            InvalidArtifactError: one is missing, too large, or another.
-            StorageError: the place can't be reached.
+            InvalidArtifactError: one is missing, too large or different.
+            StorageError: the repository can't be reached.
         """
         files = {}
         for name, limit in MAX_FILE_BYTES.items():
-            told = next(fact for file, fact in lut.files.items() if file == name)
-            content = self.location.read(lut.file_path(name), min(told.size, limit))
-            if content is None or hashlib.sha256(content).hexdigest() != told.sha256:
+            entry = next(entry for file, entry in lut.files.items() if file == name)
+            content = self.location.read(lut.file_path(name), min(entry.size, limit))
+            if content is None or hashlib.sha256(content).hexdigest() != entry.sha256:
                 why = "is missing" if content is None else "differs from its digest"
                 raise InvalidArtifactError(
-                    f"{self.location.url}: {name} of {lut} {why}; tell who keeps the place"
+                    f"{self.location.url}: {name} of {lut} {why}; contact the owner of the repository",
+                    code="shared_file_damaged",
                 )
             files[name] = content
         return files, self.location.read(lut.file_path(SIGNATURE_FILE), SIGNATURE_BYTES)
 
     def find(self, wanted: str) -> SharedLut:
-        """The LUT of a name: `device/space/variant`, parts of it in order, or the first digits of a digest.
+        """Return the newest LUT that a name fits.
 
-        Of one name's LUTs the newest. Raises UsageError listing what there is.
+        Args:
+            wanted: `device/space/variant`, parts of it in order, or the first digits of a digest.
+
+        Raises:
+            UsageError: none fits, or LUTs of several names; the message lists them.
         """
         luts = self.luts()
         words = [word for word in wanted.split("/") if word]
@@ -281,12 +300,11 @@ class Repository:
         names = sorted({lut.name for lut in fitting or luts})
         if fitting and len(names) == 1:
             return max(fitting, key=lambda lut: (lut.created, lut.digest))
-        what = (
-            f"fits several: {few(names, 8)}; name one"
-            if fitting
-            else f"is not there; there are {few(names, 8) or 'none'}"
-        )
-        raise UsageError(f"{self.location.url}: LUT {wanted[:120]} {what}")
+        if fitting:
+            problem, code = f"fits several: {few(names, 8)}; name one", "ambiguous_lut"
+        else:
+            problem, code = f"is not there; there are {few(names, 8) or 'none'}", "unknown_lut"
+        raise UsageError(f"{self.location.url}: LUT {wanted[:120]} {problem}", code=code)
 
     def _entries(self) -> dict[str, SharedLut]:
         indexed = {lut.path: lut for lut in self._index().luts}
@@ -302,15 +320,18 @@ class Repository:
             if self.location.listed:
                 return Index(luts=())
             raise InvalidArtifactError(
-                f"{self.location.url} has no {INDEX_FILE}; give the place that LUTs were pushed to"
+                f"{self.location.url} has no {INDEX_FILE}; give the folder that LUTs were pushed to",
+                code="no_index",
             )
         try:
             return Index.model_validate_json(content)
         except ValidationError as error:
             problem = f"{self.location.url}: {INDEX_FILE} is damaged ({first_problem(error, 'JSON')})"
             if not self.location.listed:
-                raise InvalidArtifactError(f"{problem}; push a LUT to write it again") from error
-            self.tell(f"{problem}; the entries are read instead")
+                raise InvalidArtifactError(
+                    f"{problem}; push a LUT to write it again", code="invalid_index"
+                ) from error
+            self.warn(f"{problem}; the entries are read instead")
             return Index(luts=())
 
     def _entry(self, path: str) -> SharedLut | None:
@@ -320,22 +341,25 @@ class Repository:
                 return None
             lut = SharedLut.model_validate_json(content)
             if lut.path != path:
-                raise InvalidArtifactError(f"{self.location.url}: it is the entry of {lut}")
+                raise InvalidArtifactError(
+                    f"{self.location.url}: it is the entry of {lut}", code="invalid_index"
+                )
             return lut
         except ValidationError as error:
-            self.tell(f"{path} is left out: {first_problem(error, 'JSON')}")
+            self.warn(f"{path} is left out: {first_problem(error, 'JSON')}")
         except InvalidArtifactError as error:
-            self.tell(f"{path} is left out: {error}")
+            self.warn(f"{path} is left out: {error}")
         return None
 
     def _write_index(self) -> None:
         for _ in range(WRITES):
             entries = self._entries()
-            if self._index().luts == (told := tuple(entries[path] for path in sorted(entries))):
+            if self._index().luts == (luts := tuple(entries[path] for path in sorted(entries))):
                 return
-            self.location.replace(INDEX_FILE, (Index(luts=told).model_dump_json() + "\n").encode())
+            self.location.replace(INDEX_FILE, (Index(luts=luts).model_dump_json() + "\n").encode())
         raise StorageError(
-            f"{self.location.url}: others write {INDEX_FILE} all the time; the LUT is there, push again to index it"
+            f"{self.location.url}: {INDEX_FILE} keeps changing; the LUT was uploaded, push again to index it",
+            code="index_keeps_changing",
         )
 
 
@@ -352,7 +376,7 @@ def _fits(lut: SharedLut, words: list[str]) -> bool:
 
 @dataclass(frozen=True)
 class Pulled:
-    """A LUT that was pulled: its folder, how far it is to be trusted, and whether it was here already."""
+    """A pulled LUT: its folder, its entry, how far it can be trusted, and whether it is new on this machine."""
 
     path: Path
     lut: SharedLut
@@ -361,11 +385,12 @@ class Pulled:
 
 
 def push(repository: Repository, folder: Path) -> tuple[SharedLut, bool]:
-    """Share the LUT in a folder, with its signature where it has one; whether it is new there.
+    """Share the LUT in a folder, with its signature if it has one; return its entry, and whether it is new.
 
     Raises:
-        UsageError: the place is only read.
-        InvalidArtifactError: its entries do not follow from its samples, or what is there under its digest differs.
+        UsageError: the repository is read-only.
+        InvalidArtifactError: its entries do not follow from its samples, or other files exist under its
+        digest.
     """
     repository.check_writable()
     verify_lut(folder)
@@ -375,16 +400,19 @@ def push(repository: Repository, folder: Path) -> tuple[SharedLut, bool]:
 def pull(
     repository: Repository, wanted: str, store: LutStore, public_key: Path | None = None, verify: bool = True
 ) -> Pulled:
-    """Take a LUT into the store's first folder, as the next version of its name.
+    """Download a LUT into the store's first folder, as the next version of its name.
 
     Args:
-        wanted: As `Repository.find` takes it.
-        public_key: Its signature must be that of this key.
-        verify: Whether all entries are recomputed from the samples first; it is `unverified` otherwise.
+        repository: Where it is shared.
+        wanted: Its name; see `Repository.find`.
+        store: LUTs of this machine.
+        public_key: The key that must have signed it.
+        verify: Whether all entries are recomputed from the samples first; otherwise it is `unverified`.
 
     Raises:
         UsageError: no LUT, or several, have such a name.
-        InvalidArtifactError: it is damaged, not what the index says, does not verify, or is not signed by the key.
+        InvalidArtifactError: it is damaged, not what the index says, does not verify, or is not signed by the
+        key.
     """
     shared = repository.find(wanted)
     for ref in store.list():
@@ -396,9 +424,11 @@ def pull(
         lut = _verified(files) if verify else decode(files)
         check_sources(lut, store)
     except InvalidArtifactError as error:
-        raise InvalidArtifactError(f"{shared} is not taken: {error}") from error
+        raise InvalidArtifactError(f"{shared} was rejected: {error}", code=error.code) from error
     if SharedLut.of_files(files) != shared:
-        raise InvalidArtifactError(f"{shared} is not taken: its lut.json is not what the index says of it")
+        raise InvalidArtifactError(
+            f"{shared} was rejected: its lut.json differs from its entry in the index", code="index_differs"
+        )
     origin = Origin(
         url=repository.location.url,
         digest=shared.digest,
@@ -407,29 +437,31 @@ def pull(
         signature=signed,
         key=key,
     )
-    beside = {ORIGIN_FILE: (origin.model_dump_json(indent=1) + "\n").encode()}
+    extra_files = {ORIGIN_FILE: (origin.model_dump_json(indent=1) + "\n").encode()}
     if signature is not None:
-        beside[SIGNATURE_FILE] = signature
-    return Pulled(store.write_files(lut.meta, {**files, **beside}), shared, str(origin), new=True)
+        extra_files[SIGNATURE_FILE] = signature
+    return Pulled(store.write_files(lut.meta, {**files, **extra_files}), shared, str(origin), new=True)
 
 
 def sign_lut(ref: LutRef, private_key: Path) -> Path:
-    """Write the signature of a verified LUT beside its files.
+    """Write the signature of a verified LUT next to its files, and return its path.
 
     Raises:
         UsageError: not an Ed25519 key.
-        InvalidArtifactError: it does not verify, is signed by another key, or came with the package.
+        InvalidArtifactError: it does not verify, is signed by another key, or is part of the package.
         StorageError: its folder can't be written.
     """
     if ref.path.is_relative_to(PACKAGED):
         raise InvalidArtifactError(
-            f"{ref} came with the package, whose folder stays as it is; bench lut rebuild makes your own"
+            f"{ref} is part of the package, which is read-only; make your own with bench lut rebuild",
+            code="packaged_lut",
         )
     verify_lut(ref.path)
     signature = sign(read_files(ref.path)[META_FILE], private_key)
-    there = read_signature(ref.path)
-    if there not in (None, signature):
-        raise InvalidArtifactError(f"{ref} is signed by another key; its signature stays")
+    if read_signature(ref.path) not in (None, signature):
+        raise InvalidArtifactError(
+            f"{ref} is signed by another key, and its signature is kept", code="wrong_signature"
+        )
     path = ref.path / SIGNATURE_FILE
     try:
         write_atomically(path, signature)
@@ -439,30 +471,33 @@ def sign_lut(ref: LutRef, private_key: Path) -> Path:
 
 
 def read_signature(folder: Path) -> bytes | None:
-    """Of a LUT's folder. Raises InvalidArtifactError: too large."""
+    """Return the signature in a LUT's folder, None without one.
+
+    Raises InvalidArtifactError: it is too large.
+    """
     path = folder / SIGNATURE_FILE
     return read_bytes(path, SIGNATURE_BYTES, "remove it") if path.exists() else None
 
 
 def note_verified(folder: Path, public_key: Path | None) -> str:
-    """How far the LUT of a folder that was just verified is to be trusted; what was pulled remembers it.
+    """Record that a LUT was verified, and return how far it can be trusted.
 
     Raises:
-        InvalidArtifactError: a key is given, and its signature is not that key's.
+        InvalidArtifactError: the signature is not of the given key.
     """
     signature, origin = read_signature(folder), read_origin(folder)
     signed, key = _signed({META_FILE: read_files(folder)[META_FILE]}, signature, public_key)
     if public_key is None and origin is not None:
         signed, key = origin.signature, origin.key
     if origin is not None:
-        told = origin.model_copy(update={"verified": True, "signature": signed, "key": key})
-        if told != origin:
-            write_origin(folder, told)
+        updated = origin.model_copy(update={"verified": True, "signature": signed, "key": key})
+        if updated != origin:
+            write_origin(folder, updated)
     return trust_words(True, signed, key)
 
 
 def trust(folder: Path) -> str:
-    """What is known of a LUT that was pulled; `own` of one that was made here, `packaged` of the package's."""
+    """Return how far a pulled LUT can be trusted, `own` if it was made here, or `packaged`."""
     if folder.is_relative_to(PACKAGED):
         return "packaged"
     origin = read_origin(folder)
@@ -473,7 +508,7 @@ def _signed(
     files: Mapping[str, bytes], signature: bytes | None, public_key: Path | None
 ) -> tuple[Signed, str]:
     if public_key is not None:
-        return "valid", check(files[META_FILE], signature, public_key)
+        return "valid", check_signature(files[META_FILE], signature, public_key)
     return ("unsigned" if signature is None else "unchecked"), ""
 
 

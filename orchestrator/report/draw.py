@@ -1,7 +1,8 @@
-"""How all pictures look, and how a matplotlib figure becomes an accessible inline SVG.
+"""Style and building blocks of all figures, and inline SVG for the report's page.
 
-A figure is drawn in CSS pixels. Its neutral colours are names of CSS variables in the end, so that the page
-decides about light and dark; its text stays text, set in the page's fonts."""
+A figure is drawn in CSS pixels. Its neutral colours become CSS variables, so that the page decides about
+light and dark; its text stays text, set in the page's fonts.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +18,26 @@ from typing import Any
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from luts.format.errors import UsageError
 from luts.format.files import storage_error
 from orchestrator.report.numbers import BASE, MOVED
 
 WIDE_PX = 880
 NARROW_PX = 388
-"""Each picture is drawn twice: for a desk and for a phone, where the first would be too small to read."""
+"""Each figure is drawn twice: for a desktop and for a phone, where the first would be too small to read."""
 SMALL_BELOW_PX = 600
 
 LEGEND_HANDLE_PX, LEGEND_CHARACTER_PX = 38, 6.9
-"""Room that a legend's entry takes beside its text, and for each character of it, at the size used."""
+"""Width of a legend's entry without its text, and of each character, at the size used."""
 
 INK, MUTED, GRID, PAPER = "#1b1c1e", "#6a6d73", "#dcdde0", "#fdfdfc"
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
-"""Okabe and Ito's palette without its yellow, which is lost on white: told apart by colour-blind readers."""
+"""Okabe and Ito's palette without its yellow, which is too light on white: distinct for colour-blind readers."""
+BROWN, GREY, RUST, PURPLE = "#8c6d31", "#a3a7ad", "#7a3b00", "#5e4fa2"
+DARK = {RED, BLUE, GREEN, BROWN, RUST, PURPLE}
+"""Colours on which text is white."""
 
 _VARIABLES = {
     INK: "var(--ink)",
@@ -50,7 +56,7 @@ _KINDS = {
     "head.fc": SKY,
     "head.mbpool": RED,
     BASE: MUTED,
-    MOVED: "#a3a7ad",
+    MOVED: GREY,
 }
 _SPARE = (RED, SKY, BLUE, ORANGE, GREEN, PINK)
 
@@ -87,20 +93,20 @@ _FONT = re.compile(r"font:\s*((?:[a-z0-9]+ )*?)([0-9.]+px) ([^;]+)")
 
 
 def kind_colours(kinds: Iterable[str]) -> dict[str, str]:
-    """A colour for each kind of block, the same in all pictures of a report."""
+    """Return a colour for each kind of block, the same in all figures of a report."""
     unknown = sorted(set(kinds) - set(_KINDS))
     return _KINDS | {kind: _SPARE[number % len(_SPARE)] for number, kind in enumerate(unknown)}
 
 
 @contextmanager
 def figure(width_px: float, height_px: float) -> Iterator[Figure]:
-    """An empty figure in the report's style, to be filled inside the `with`."""
+    """Yield an empty figure in the report's style, to be filled inside the `with`."""
     with mpl.rc_context(_RC):
         yield Figure(figsize=(width_px / 72, height_px / 72), layout="constrained")
 
 
 def legend(drawn: Figure, handles: Sequence[Any], width_px: float) -> None:
-    """A legend above the picture, in as few rows as its labels leave room for; columns are filled downwards."""
+    """Add a legend above the figure, in as few rows as fit; columns are filled downwards."""
     widths = [LEGEND_HANDLE_PX + LEGEND_CHARACTER_PX * len(handle.get_label()) for handle in handles]
     rows = 1
     while rows < len(widths):
@@ -112,7 +118,10 @@ def legend(drawn: Figure, handles: Sequence[Any], width_px: float) -> None:
 
 
 def svg(drawn: Figure, name: str, title: str, description: str) -> Markup:
-    """The figure as inline SVG without any outside reference; `name` makes its ids unique in the page."""
+    """Return the figure as inline SVG without external references.
+
+    `name` makes its ids unique in the page.
+    """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(_RC):
@@ -132,7 +141,7 @@ def svg(drawn: Figure, name: str, title: str, description: str) -> Markup:
 
 
 def save_png(drawn: Figure, path: Path) -> None:
-    """Write a picture at twice its size in CSS pixels, on the paper of a light page.
+    """Write a figure at twice its size in CSS pixels, on the background of a light page.
 
     Raises:
         StorageError: the file can't be written.
@@ -146,13 +155,13 @@ def save_png(drawn: Figure, path: Path) -> None:
 
 
 def save_picture(drawn: Figure, path: Path) -> None:
-    """Write a picture on white in the format of its suffix, with equal bytes each time. Raises OSError."""
+    """Write a figure on white in the format of its suffix, with equal bytes each time. Raises OSError."""
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
         drawn.savefig(path, dpi=144, facecolor="white")
 
 
 def _localise(element: ET.Element, name: str) -> None:
-    """Drop namespaces (HTML needs none), prefix ids, put the page's colours and fonts in."""
+    """Remove namespaces (HTML needs none), prefix ids, and use the page's colours and fonts."""
     element.tag = element.tag.removeprefix(_SVG)
     if element.tag == "metadata":
         element.clear()
@@ -179,13 +188,125 @@ def _font(match: re.Match[str]) -> str:
     return f"font: {match[1]}{match[2]} {family}"
 
 
+def errorbars(
+    axes: Any,
+    x: Sequence[float],
+    y: Sequence[float],
+    x_ends: Sequence[tuple[float, float]] | None = None,
+    y_ends: Sequence[tuple[float, float]] | None = None,
+    **look: Any,
+) -> None:
+    """Draw points with intervals given by their ends (low, high); arms that rounding made negative are 0."""
+
+    def arms(
+        centres: Sequence[float], ends: Sequence[tuple[float, float]] | None
+    ) -> list[list[float]] | None:
+        if ends is None:
+            return None
+        below = [max(centre - low, 0.0) for centre, (low, _) in zip(centres, ends, strict=True)]
+        above = [max(high - centre, 0.0) for centre, (_, high) in zip(centres, ends, strict=True)]
+        return [below, above]
+
+    axes.errorbar(x, y, xerr=arms(x, x_ends), yerr=arms(y, y_ends), **look)
+
+
+def stacked_bar(
+    axes: Any,
+    place: float,
+    pieces: Sequence[tuple[float, str, str | None]],
+    text_from: float,
+    text: str = "{:.2f}",
+) -> float:
+    """Draw a horizontal bar of pieces, negative ones to the left of 0, and return its right end.
+
+    Args:
+        axes: Axes of the figure.
+        place: Vertical place of the bar.
+        pieces: Length, colour and hatch of each.
+        text_from: Pieces at least this long carry their number.
+        text: Format of the numbers.
+    """
+    right = left = 0.0
+    for length, colour, hatch in pieces:
+        start = right if length >= 0 else left
+        look = {"edgecolor": MUTED, "hatch": hatch, "linewidth": 0.8} if hatch else {}
+        axes.barh(place, length, left=start, height=0.74, facecolor=colour, **look)
+        if abs(length) > text_from:
+            box = {"facecolor": colour, "edgecolor": "none", "pad": 1.0} if hatch else None
+            ink = "white" if colour in DARK else INK
+            centre = (start + length / 2, place)
+            axes.text(*centre, text.format(length), ha="center", va="center", color=ink, size=10, bbox=box)
+        if length >= 0:
+            right += length
+        else:
+            left += length
+    return right
+
+
+def bar_labels(axes: Any, places: Sequence[float], labels: Sequence[str]) -> None:
+    """Label horizontal bars, the first at the top."""
+    axes.set_yticks(places, labels)
+    axes.tick_params(axis="y", labelcolor=INK, length=0)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+
+
+def marker(label: str, colour: str, shape: str = "o", line: str = "") -> Line2D:
+    """Return a legend entry for points, and their line if they have one."""
+    return Line2D([], [], color=colour, marker=shape or None, linestyle=line, label=label)
+
+
+def separate(wanted: Sequence[float], room: float) -> list[float]:
+    """Return places at least `room` apart, in the order of the wanted ones and near them.
+
+    Groups that collide are centred on the mean of their members' wanted places.
+    """
+    groups: list[list[int]] = []
+
+    def bottom(group: Sequence[int]) -> float:
+        return sum(wanted[index] for index in group) / len(group) - room * (len(group) - 1) / 2
+
+    for index in sorted(range(len(wanted)), key=lambda index: wanted[index]):
+        groups.append([index])
+        while len(groups) > 1 and bottom(groups[-2]) + room * len(groups[-2]) > bottom(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    places = [0.0] * len(wanted)
+    for group in groups:
+        for position, index in enumerate(group):
+            places[index] = bottom(group) + position * room
+    return places
+
+
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+def write_figure(path: Path, draw: Callable[[], Figure], option: str = "--output") -> None:
+    """Draw and write a figure in the format of its suffix, on white, with equal bytes each time.
+
+    Raises:
+        UsageError: another suffix.
+        StorageError: the file can't be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}", code="unknown_suffix")
+    drawn = draw()
+    try:
+        save_picture(drawn, path)
+    except OSError as error:
+        raise storage_error(f"cannot write {path}", error, f"choose another {option}") from error
+
+
 MAX_TABLE_ROWS = 1000
-"""Longer tables would make the page slow to open; `bench lut show` has the whole LUT."""
+"""Longer tables would make the page slow to open; `bench lut show` prints the whole LUT."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; columns in `text_columns` (by number) are not numbers. `rest` rows were left out."""
+    """A table of text cells; columns in `text_columns` (by number) are not numbers.
+
+    `rest` rows were left out.
+    """
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -195,7 +316,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """`wide` and `narrow` are the same picture for two widths of screen."""
+    """A section of the report; `wide` and `narrow` are the same figure for two widths of screen."""
 
     name: str
     title: str
@@ -206,7 +327,7 @@ class Section:
 
 
 def make_section(name: str, title: str, caption: str, draw: Callable[[int], Figure], table: Table) -> Section:
-    """A section whose picture `draw` makes for a width in pixels."""
+    """Return a section; `draw` makes its figure for a width in pixels."""
     caption = caption.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ms", "\N{NO-BREAK SPACE}ms")
     wide, narrow = (
         svg(draw(width_px), f"{name}-{suffix}", title, caption)
@@ -218,6 +339,6 @@ def make_section(name: str, title: str, caption: str, draw: Callable[[int], Figu
 def make_table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: tuple[int, ...] = (0,)
 ) -> Table:
-    """The first `MAX_TABLE_ROWS` rows."""
+    """Return a table of the first `MAX_TABLE_ROWS` rows."""
     kept = tuple(tuple(row) for row in rows[:MAX_TABLE_ROWS])
     return Table(tuple(headers), kept, text_columns, len(rows) - len(kept))

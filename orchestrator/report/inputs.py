@@ -1,4 +1,4 @@
-"""What a report is made of: a LUT alone, or the folder of a run, every file of it validated."""
+"""Inputs of a report: a LUT, or all files of a run's folder, validated."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from search.supernet.train.logs import LogRow, read_log
 if TYPE_CHECKING:
     from search.supernet.train.checkpoint import CheckpointInfo
 
-Part = TypeVar("Part")
+Loaded = TypeVar("Loaded")
 
 MAX_PATH_BYTES = 4096
 
 MAX_CURVES = 12
-"""More lines than this can't be told apart."""
+"""More lines than this can't be distinguished."""
 
 
 @dataclass(frozen=True)
 class NamedLut:
-    """A LUT with the name it is known by and the digests of its files; `digest` is the sha256 of lut.json."""
+    """A LUT with its name and the digests of its files; `digest` is the sha256 of lut.json."""
 
     name: str
     lut: Lut
@@ -41,7 +41,7 @@ class NamedLut:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything that a report may show; None and empty where it is not there, `absent` says so in words."""
+    """Everything that a report may show; None or empty where missing, which `absent` lists in words."""
 
     lut: NamedLut | None = None
     validation: Validation | None = None
@@ -61,7 +61,7 @@ class ReportInputs:
 
     @property
     def chosen(self) -> Evaluated | None:
-        """What the search said of the winner, which may be another than its own if measurements chose it."""
+        """The search's row of the winner, which measurements may have chosen instead of the search's own."""
         if self.search is None:
             return None
         text = self.winner.to_json() if self.winner else self.search.winner.arch
@@ -76,19 +76,19 @@ class ReportInputs:
 
     @property
     def contradictions(self) -> tuple[str, ...]:
-        """Parts that do not belong together, each in a sentence."""
-        told = []
+        """Inputs that do not belong together, a sentence each."""
+        found = []
         if self.lut and self.search and self.lut.digest not in self.search.price.split("+"):
-            told.append("The search was priced by another LUT than the one shown here.")
+            found.append("The search used another LUT than the one shown here.")
         if self.lut and self.validation and self.validation.lut != self.lut.name:
-            told.append(f"The validation is of the LUT {self.validation.lut}, not of the one shown here.")
+            found.append(f"The validation is of the LUT {self.validation.lut}, not of the one shown here.")
         if self.lut and self.measured and self.measured.variant != self.lut.lut.meta.variant:
-            told.append(f"The networks found were measured as {self.measured.variant}, unlike the LUT.")
-        return tuple(told)
+            found.append(f"The networks found were measured as {self.measured.variant}, unlike the LUT.")
+        return tuple(found)
 
 
 def read_named_lut(ref: LutRef) -> NamedLut:
-    """A LUT, its digests checked. Raises InvalidArtifactError."""
+    """Read a LUT and check its digests. Raises InvalidArtifactError."""
     files = read_files(ref.path)
     lut = decode(files)
     described = LutFile.model_validate_json(files[META_FILE])
@@ -96,14 +96,16 @@ def read_named_lut(ref: LutRef) -> NamedLut:
 
 
 def read_run(folder: Path, store: LutStore) -> ReportInputs:
-    """All that a run's folder holds, or the folder of a search alone (`bench search -o`) with the LUT it names.
+    """Read all files of a run's folder, or of a search alone (`bench search -o`) with the LUT that it names.
 
     Raises:
-        UsageError: no such folder, nothing to report in it, or its LUT is gone.
+        UsageError: the folder does not exist or has nothing to report, or its LUT is missing.
         InvalidArtifactError: a file in it is damaged.
     """
     if not folder.is_dir():
-        raise UsageError(f"no folder {folder}; give the folder of a run, or --lut for a LUT alone")
+        raise UsageError(
+            f"no folder {folder}; give the folder of a run, or --lut for a LUT alone", code="unknown_folder"
+        )
     search_folder = folder if (folder / "result.json").exists() else folder / "search"
     places = {
         "lut.txt": "the LUT (lut.txt)",
@@ -114,19 +116,20 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
     }
     paths = {name: folder / name for name in places}
     paths |= {f"search/{name}": search_folder / name for name in ("result.json", "measured.json")}
-    there = [name for name, path in paths.items() if path.exists()]
+    present = [name for name, path in paths.items() if path.exists()]
     winner_path = search_folder / "winner.json"
     curves = _curves(folder)
-    if not there and not winner_path.exists():
+    if not present and not winner_path.exists():
         if curves:
             return ReportInputs(curves=curves)
         raise UsageError(
-            f"{folder} holds nothing to report; expected lut.txt, validation.json, supernet/ or search/, what "
-            "bench search or bench train writes, or folders of several trainings"
+            f"{folder} has nothing to report; expected the output of bench search or bench train, lut.txt, "
+            "validation.json, or folders of several trainings",
+            code="nothing_to_report",
         )
 
-    def read(name: str, load: Callable[[Path], Part]) -> Part | None:
-        return load(paths[name]) if name in there else None
+    def read(name: str, load: Callable[[Path], Loaded]) -> Loaded | None:
+        return load(paths[name]) if name in present else None
 
     search = read("search/result.json", SearchResult.load)
     winner = search.winner.architecture() if search else None
@@ -142,22 +145,25 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
         supernet=read("supernet/checkpoint.json", _supernet),
         curves=curves,
         absent=tuple(
-            words for name, words in places.items() if name not in there and not (name == "lut.txt" and lut)
+            words for name, words in places.items() if name not in present and not (name == "lut.txt" and lut)
         ),
     )
 
 
 def _curves(folder: Path) -> dict[str, tuple[LogRow, ...]]:
-    """The trainings whose logs lie in a folder or in the folders in it, by folder; those without a row left out.
+    """Read the training logs in a folder and its subfolders, by folder; empty logs are left out.
 
     Raises:
         InvalidArtifactError: one is damaged, or there are more than `MAX_CURVES`.
     """
     logs = [folder / "log.csv", *sorted(folder.glob("*/log.csv"))]
-    there = [log for log in logs if log.is_file()]
-    if len(there) > MAX_CURVES:
-        raise InvalidArtifactError(f"{folder} holds {len(there)} trainings; a picture takes {MAX_CURVES}")
-    read = {log.parent.name or str(log.parent): read_log(log) for log in there}
+    found = [log for log in logs if log.is_file()]
+    if len(found) > MAX_CURVES:
+        raise InvalidArtifactError(
+            f"{folder} has {len(found)} trainings; a figure shows {MAX_CURVES} at most",
+            code="too_many_curves",
+        )
+    read = {log.parent.name or str(log.parent): read_log(log) for log in found}
     return {name: rows for name, rows in read.items() if rows}
 
 
@@ -166,15 +172,19 @@ def _lut_of_run(path: Path, store: LutStore) -> NamedLut:
         with path.open("rb") as file:
             name = file.read(MAX_PATH_BYTES + 1).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArtifactError(f"{path}: cannot be read; write the LUT's path or name into it") from error
+        raise InvalidArtifactError(
+            f"{path}: cannot be read; write the LUT's path or name into it", code="invalid_lut_name"
+        ) from error
     if not 0 < len(name) <= MAX_PATH_BYTES or not name.isprintable():
-        raise InvalidArtifactError(f"{path}: holds no path or name of a LUT; write it again")
-    beside = path.parent / name
-    return read_named_lut(store.resolve(beside if beside.is_dir() else name))
+        raise InvalidArtifactError(
+            f"{path}: has no path or name of a LUT; write it again", code="invalid_lut_name"
+        )
+    local = path.parent / name
+    return read_named_lut(store.resolve(local if local.is_dir() else name))
 
 
 def _lut_of_search(search: SearchResult, store: LutStore) -> NamedLut | None:
-    """The LUT that a search was priced by; None where it is not here any more, or another of its name."""
+    """Return the LUT that a search used; None if it is missing or was replaced."""
     if search.provenance is None:
         return None
     pin = search.provenance.luts[0]
@@ -186,7 +196,7 @@ def _lut_of_search(search: SearchResult, store: LutStore) -> NamedLut | None:
 
 
 def _supernet(path: Path) -> CheckpointInfo:
-    # brings in torch, which a report of a LUT can do without
+    # imports torch, which a report of a LUT does not need
     from search.supernet.train.checkpoint import read_info
 
     return read_info(path.parent)

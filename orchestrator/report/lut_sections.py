@@ -1,10 +1,11 @@
-"""Sections on a LUT: its entries, its predictions, how quiet the device was."""
+"""Sections on a LUT: its entries, the accuracy of its predictions, and how quiet the device was."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -22,17 +23,19 @@ from orchestrator.report.draw import (
     RED,
     SMALL_BELOW_PX,
     Section,
+    errorbars,
     figure,
     kind_colours,
     legend,
     make_section,
     make_table,
+    marker,
 )
 from orchestrator.report.inputs import ReportInputs
 from orchestrator.report.numbers import SERIES_NAMES, AaRow, Series
 
 ENTRIES_SHOWN = 24
-"""As many rows as are taken in at a glance; the table has the rest."""
+"""Rows of the figure; the table has the rest."""
 
 PRIOR_ALPHA = 0.35
 BAND = 0.05
@@ -42,47 +45,41 @@ _SERIES_LOOK = dict(zip(SERIES_NAMES, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"))
 
 
 def entries_figure(entries: Sequence[Entry], width_px: int) -> Figure:
-    """Bars of the dearest entries with their intervals; a diamond where a removal tells the cost too."""
+    """Draw bars of the costliest entries with their intervals, and a diamond for the cost by removal."""
     shown = list(entries)[:ENTRIES_SHOWN]
     small = width_px < SMALL_BELOW_PX
     colours = kind_colours(entry.kind for entry in shown)
+    diamond: dict[str, Any] = {"markersize": 5.5, "color": PAPER, "markeredgecolor": INK}
+    by_removal = [None if entry.migrated_operations else entry.removal_ms for entry in shown]
     with figure(width_px, 96 + (34 if small else 23) * len(shown)) as drawn:
         axes = drawn.add_subplot()
-        for row, entry in enumerate(shown):
-            colour, alpha = colours[entry.kind], PRIOR_ALPHA if entry.method == "prior" else 1.0
-            axes.barh(row, entry.ms, height=0.44 if small else 0.62, color=colour, alpha=alpha)
+        for row, (entry, removal_ms) in enumerate(zip(shown, by_removal, strict=True)):
+            alpha = PRIOR_ALPHA if entry.method == "prior" else 1.0
+            axes.barh(row, entry.ms, height=0.44 if small else 0.62, color=colours[entry.kind], alpha=alpha)
             axes.plot([entry.ci_low, entry.ci_high], [row, row], color=INK, linewidth=1.3)
-            if (removal_ms := _told_by_removal(entry)) is not None:
-                axes.plot(removal_ms, row, "D", markersize=5.5, color=PAPER, markeredgecolor=INK)
+            if removal_ms is not None:
+                axes.plot(removal_ms, row, "D", **diamond)
         row_labels(axes, [entry.key for entry in shown], small)
         axes.set_xlabel("ms per call")
         axes.grid(axis="x")
-        told = [ms for ms in map(_told_by_removal, shown) if ms is not None]
-        axes.set_xlim(left=min([0.0, *told]) * 1.05)
+        removals = [ms for ms in by_removal if ms is not None]
+        axes.set_xlim(left=min([0.0, *removals]) * 1.05)
         kinds = dict.fromkeys(entry.kind for entry in shown)
         handles: list[Any] = [Patch(color=colours[kind], label=kind) for kind in kinds]
         if any(entry.method == "prior" for entry in shown):
             handles.append(Patch(color=MUTED, alpha=PRIOR_ALPHA, label="pale: not measured, from the prior"))
         handles.append(Line2D([], [], color=INK, linewidth=1.3, label="95 % interval"))
-        if told:
-            look: dict[str, Any] = {
-                "marker": "D",
-                "linestyle": "",
-                "markersize": 5.5,
-                "color": PAPER,
-                "markeredgecolor": INK,
-            }
-            handles.append(Line2D([], [], label="by removal", **look))
+        if removals:
+            handles.append(Line2D([], [], marker="D", linestyle="", label="by removal", **diamond))
         legend(drawn, handles, width_px)
     return drawn
 
 
-def _told_by_removal(entry: Entry) -> float | None:
-    return None if entry.migrated_operations else entry.removal_ms
-
-
 def row_labels(axes: Any, labels: Sequence[str], small: bool) -> None:
-    """Block keys of horizontal bars 0, 1, …, downwards: at their left, or above them where room is scarce."""
+    """Label horizontal bars 0, 1, … from the top with block keys.
+
+    At their left, or above them on a small screen.
+    """
     axes.set_ylim(len(labels) - 0.4, -0.8 if small else -0.6)
     axes.tick_params(axis="y", length=0)
     if not small:
@@ -101,113 +98,76 @@ def row_labels(axes: Any, labels: Sequence[str], small: bool) -> None:
 
 
 def agreement_figure(series: Sequence[Series], width_px: int) -> Figure:
-    """Predicted against measured with the diagonal, and the same networks' errors, with a band of 5 %."""
+    """Draw predicted against measured latency, and the errors of the predictions, each with a band of 5 %."""
     small = width_px < SMALL_BELOW_PX
     with figure(width_px, 700 if small else 400) as drawn:
         both, errors = drawn.subplots(*((2, 1) if small else (1, 2)))
-        low, high = _span(series)
-        both.fill_between(
-            [low, high],
-            [low * (1 - BAND), high * (1 - BAND)],
-            [low * (1 + BAND), high * (1 + BAND)],
-            color=GRID,
-            alpha=0.55,
-            linewidth=0,
-        )
-        both.plot([low, high], [low, high], color=MUTED, linewidth=1)
-        errors.axhspan(-100 * BAND, 100 * BAND, color=GRID, alpha=0.55, linewidth=0)
+        low, high = _axis_limits(series)
+        ends = np.array([low, high])
+        look = {"color": GRID, "alpha": 0.55, "linewidth": 0}
+        both.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), **look)
+        both.plot(ends, ends, color=MUTED, linewidth=1)
+        errors.axhspan(-100 * BAND, 100 * BAND, **look)
         errors.axhline(0, color=MUTED, linewidth=1)
         for one in series:
-            colour, marker = _SERIES_LOOK[one.name]
+            colour, shape = _SERIES_LOOK[one.name]
+            look = {"fmt": shape, "color": colour, "markersize": 5, "ecolor": (colour, 0.4), "elinewidth": 1}
             measured = [pair.measured_ms for pair in one.pairs]
             predicted = [pair.predicted_ms for pair in one.pairs]
-            look = {"fmt": marker, "color": colour, "markersize": 5, "ecolor": (colour, 0.4), "elinewidth": 1}
-            both.errorbar(
-                measured,
-                predicted,
-                xerr=_arms(measured, [pair.measured for pair in one.pairs]),
-                yerr=_arms(predicted, [pair.predicted for pair in one.pairs]),
-                **look,
-            )
-            errors.errorbar(
-                measured,
-                [100 * pair.error for pair in one.pairs],
-                yerr=_arms(
-                    [100 * pair.error for pair in one.pairs],
-                    [
-                        tuple(100 * (end / pair.measured_ms - 1) for end in pair.predicted)
-                        for pair in one.pairs
-                    ],
-                ),
-                **look,
-            )
+            intervals = [pair.predicted for pair in one.pairs]
+            errorbars(both, measured, predicted, [pair.measured for pair in one.pairs], intervals, **look)
+            percent = [100 * pair.error for pair in one.pairs]
+            error_ends = [
+                (100 * (low_ms / ms - 1), 100 * (high_ms / ms - 1))
+                for ms, (low_ms, high_ms) in zip(measured, intervals, strict=True)
+            ]
+            errorbars(errors, measured, percent, y_ends=error_ends, **look)
         both.set(xlim=(low, high), ylim=(low, high), xlabel="measured ms", ylabel="predicted ms")
         errors.set(xlim=(low, high), xlabel="measured ms", ylabel="error of the prediction, %")
         errors.grid(axis="y")
-        handles: list[Any] = [
-            Line2D(
-                [],
-                [],
-                linestyle="",
-                color=_SERIES_LOOK[one.name][0],
-                marker=_SERIES_LOOK[one.name][1],
-                label=one.name,
-            )
-            for one in series
-        ]
+        handles: list[Any] = [marker(one.name, *_SERIES_LOOK[one.name]) for one in series]
         legend(drawn, [*handles, Patch(color=GRID, label="±5 %")], width_px)
     return drawn
 
 
-def _span(series: Sequence[Series]) -> tuple[float, float]:
-    """Both axes' limits. Long intervals of predictions may leave the first picture; the second holds them."""
+def _axis_limits(series: Sequence[Series]) -> tuple[float, float]:
+    """Return both axes' limits.
+
+    Long intervals of predictions may leave the first panel; the second shows them.
+    """
     ends = [end for one in series for pair in one.pairs for end in (*pair.measured, pair.predicted_ms)]
     margin = 0.05 * (max(ends) - min(ends)) or 0.05 * max(ends)
     return max(min(ends) - margin, 0.0), max(ends) + margin
 
 
-def _arms(centres: Sequence[float], ends: Sequence[tuple[float, ...]]) -> list[list[float]]:
-    """Lengths of error bars below and above; never negative, whatever rounding left."""
-    below = [max(centre - end[0], 0.0) for centre, end in zip(centres, ends, strict=True)]
-    above = [max(end[1] - centre, 0.0) for centre, end in zip(centres, ends, strict=True)]
-    return [below, above]
-
-
 def quiet_figure(rows: Sequence[AaRow], noise_floor: float, width_px: int) -> Figure:
-    """A/A differences in the order they were measured, the noise floor as a band."""
+    """Draw A/A differences in the order they were measured, and the noise floor as a band."""
     with figure(width_px, 280) as drawn:
         axes = drawn.add_subplot()
         floor = 100 * noise_floor
         axes.axhspan(-floor, floor, color=GRID, alpha=0.7, linewidth=0, label=f"noise floor ±{floor:.2g} %")
         axes.axhline(0, color=MUTED, linewidth=1)
-        for kept, colour, marker, label in (
+        for kept, colour, shape, label in (
             (True, BLUE, "o", "kept batch"),
             (False, RED, "X", "rejected batch, measured again"),
         ):
-            places = [(place, row) for place, row in enumerate(rows) if row.kept is kept]
+            places = [place for place, row in enumerate(rows) if row.kept is kept]
+            percent = [100 * rows[place].difference for place in places]
+            arms = [196 * rows[place].se for place in places]
             if places:
-                axes.errorbar(
-                    [place for place, _ in places],
-                    [100 * row.difference for _, row in places],
-                    yerr=[196 * row.se for _, row in places],
-                    fmt=marker,
-                    color=colour,
-                    markersize=5,
-                    elinewidth=0.9,
-                    label=label,
-                )
-        axes.set_xlabel("session, in order of time")
-        axes.set_ylabel("difference of two loads, %")
+                look: dict[str, Any] = {"color": colour, "markersize": 5, "elinewidth": 0.9, "label": label}
+                axes.errorbar(places, percent, yerr=arms, fmt=shape, **look)
+        axes.set(xlabel="segment, in order of time", ylabel="difference of two loads, %")
         axes.grid(axis="y")
         legend(drawn, axes.get_legend_handles_labels()[0], width_px)
     return drawn
 
 
 def entries(inputs: ReportInputs) -> Section | None:
-    """The dearest blocks of the LUT."""
+    """Return the section on the costliest blocks of the LUT."""
     if inputs.lut is None or not inputs.lut.lut.entries:
         return None
-    rows = numbers.dearest_entries(inputs.lut.lut)
+    rows = sorted(inputs.lut.lut.entries, key=lambda entry: (-entry.ms, entry.key))
     return make_section(
         "entries",
         "What each block costs",
@@ -224,27 +184,27 @@ def entries(inputs: ReportInputs) -> Section | None:
 def _entries_caption(rows: Sequence[Entry]) -> str:
     shown = min(len(rows), ENTRIES_SHOWN)
     removed = sum(row.removal_ms is not None for row in rows)
-    said = [f"The {shown} dearest of {len(rows)} blocks: what one call of each adds to a network's latency."]
-    said.append(
+    sentences = [f"The {shown} costliest of {len(rows)} blocks: the latency that each adds to a network."]
+    sentences.append(
         f"{removed} of all were also measured by removal, a small difference of two large latencies."
         if removed
         else "No block was measured by removal."
     )
     if migrated := sum(bool(row.migrated_operations) for row in rows):
-        said.append(
-            f"{migrated} removals sent operations of other blocks to another compute unit; they are not a cost of "
-            "the block and were not fitted."
+        sentences.append(
+            f"{migrated} removals moved operations of other blocks to another compute unit; they are not the cost "
+            "of the block and were not fitted."
         )
     if sums := sum(row.identified == "sum" for row in rows):
-        said.append(
+        sentences.append(
             f"{sums} are known only as a sum with others, since no measured network has one without the other: how "
-            "the sum falls apart rests on MACs and traffic; predictions need the sum alone."
+            "the sum is divided rests on MACs and traffic; predictions need only the sum."
         )
     if prior := sum(row.method == "prior" for row in rows):
-        said.append(
-            f"{prior} of all could not be measured: MACs and activation traffic alone say what they cost."
+        sentences.append(
+            f"{prior} of all could not be measured: their cost is estimated from MACs and activation traffic."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _entry_row(entry: Entry) -> tuple[str, ...]:
@@ -264,7 +224,7 @@ def _entry_row(entry: Entry) -> tuple[str, ...]:
 
 
 def agreement(inputs: ReportInputs) -> Section | None:
-    """Predictions beside measurements of whole networks."""
+    """Return the section on predictions and measurements of whole networks."""
     series = numbers.agreement(inputs)
     if not series:
         return None
@@ -279,7 +239,7 @@ def agreement(inputs: ReportInputs) -> Section | None:
             f"The noise floor of the validation was {100 * inputs.validation.noise_floor:.2f} %; "
             f"{100 * inputs.validation.coverage:.0f} % of its measurements lie inside their predicted intervals."
         )
-    parts.append("Upright lines are the predictions' intervals, level ones those of the measurements.")
+    parts.append("Vertical lines are the predictions' intervals, horizontal ones those of the measurements.")
     rows = [
         (
             one.name,
@@ -304,7 +264,7 @@ def agreement(inputs: ReportInputs) -> Section | None:
 
 
 def quiet(inputs: ReportInputs) -> Section | None:
-    """A/A differences."""
+    """Return the section on A/A differences."""
     if inputs.lut is None:
         return None
     lut = inputs.lut.lut
@@ -314,7 +274,7 @@ def quiet(inputs: ReportInputs) -> Section | None:
     rejected = len({row.batch for row in rows if not row.kept})
     caption = (
         "The same model file is loaded twice in every batch; a quiet device shows no difference. "
-        f"Its spread, {100 * floor:.2f} %, is the noise floor: no smaller difference between networks is known. "
+        f"Its spread, {100 * floor:.2f} %, is the noise floor: smaller differences between networks are unknown. "
         f"{rejected or 'No'} {'batch was' if rejected == 1 else 'batches were'} rejected."
     )
     cells = [
@@ -328,7 +288,7 @@ def quiet(inputs: ReportInputs) -> Section | None:
         )
         for row in rows
     ]
-    headers = ("batch", "session", "difference", "standard error", "rounds", "verdict")
+    headers = ("batch", "segment", "difference", "standard error", "rounds", "verdict")
     return make_section(
         "quiet",
         "How quiet the device was",

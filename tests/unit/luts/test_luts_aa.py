@@ -18,8 +18,8 @@ from luts.estimate.ratios import (
     load_variance,
 )
 from luts.estimate.statistics import location_and_se
-from luts.format.errors import InvalidArtifactError
 from luts.format.lut import normalise_samples
+from tests.support.errors import raises
 from tests.support.lut_world import Noise, simulate
 
 ROUNDS = 20
@@ -187,5 +187,5 @@ def test_a_disturbed_copy_is_not_compatible() -> None:
 
 def test_a_batch_without_a_pair_is_refused() -> None:
     batch = pair(0, np.zeros((2, ROUNDS)))
-    with pytest.raises(InvalidArtifactError, match="repeat it"):
+    with raises("no_reference_pair"):
         LatencyEstimates.of(batch.filter(pc.equal(batch["copy"], 0)), "r").aa_interval(first_history())

@@ -3,7 +3,7 @@
 import pytest
 
 from luts.diff import diff_luts
-from luts.format.errors import UsageError
+from tests.support.errors import raises
 from tests.support.report_world import entry
 from tests.support.report_world import make_lut as any_lut
 
@@ -66,5 +66,5 @@ def test_nothing_in_common():
 
 
 def test_one_lut_is_refused():
-    with pytest.raises(UsageError, match="two or more"):
+    with raises("too_few_luts"):
         diff_luts(FIRST)

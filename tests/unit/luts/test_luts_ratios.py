@@ -13,8 +13,8 @@ from luts.estimate.ratios import (
     pooled_load_variance,
     segments_of,
 )
-from luts.format.errors import InvalidArtifactError
 from luts.format.lut import normalise_samples
+from tests.support.errors import raises
 from tests.support.lut_world import Noise, simulate
 
 QUIET = Noise(load_sd=0.0, round_sd=0.0, outlier_share=0.0, drift_sd=0.3)
@@ -112,7 +112,7 @@ def test_rejected_batches_count_for_the_noise_floor_only() -> None:
 
 
 def test_without_a_pair_of_the_reference_nothing_is_estimated() -> None:
-    with pytest.raises(InvalidArtifactError, match="no pair of loads"):
+    with raises("no_reference_pair"):
         _ = LatencyEstimates.of(rows((0, 0, 0, "r", 0, 1), (0, 0, 0, "m", 0, 1)), "r").ratios
 
 

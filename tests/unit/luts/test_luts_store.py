@@ -10,10 +10,10 @@ import pytest
 
 import luts.format.store
 from luts.build import build_lut
-from luts.format.errors import InvalidArtifactError, StorageError, UsageError
 from luts.format.lut import Lut
 from luts.format.store import LutStore, default_roots
 from orchestrator.cli.main import exit_code
+from tests.support.errors import raises
 from tests.support.lut_world import make_study, make_world
 
 
@@ -85,9 +85,9 @@ def test_an_ambiguous_name_lists_the_candidates(lut: Lut, tmp_path: Path) -> Non
     store.write(lut)
     store.write(of(lut, variant="simulated-t2"))
     assert store.resolve("simulated-t2").variant == "simulated-t2"
-    with pytest.raises(UsageError, match="fits several: host/toy/simulated-t1, host/toy/simulated-t2"):
+    with raises("ambiguous_lut"):
         store.resolve("toy")
-    with pytest.raises(UsageError, match="no LUT phone; there are host/toy/simulated-t1") as caught:
+    with raises("unknown_lut") as caught:
         store.resolve("phone")
     assert exit_code(caught.value) == 2
 
@@ -95,7 +95,7 @@ def test_an_ambiguous_name_lists_the_candidates(lut: Lut, tmp_path: Path) -> Non
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
     store = LutStore([tmp_path / "nothing"])
     assert store.list() == []
-    with pytest.raises(UsageError, match="bench profile"):
+    with raises("unknown_lut"):
         store.load("host")
 
 
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_nothing_and_loses_nothing(
             patch.setattr(os, "fsync", fail)
         else:
             patch.setattr(Path, step, fail)
-        with pytest.raises(StorageError, match="No space left on device; free some space"):
+        with raises("disk_full"):
             store.write(lut)
     assert [path.name for path in first.parent.iterdir()] == ["v1"]
     assert content(first) == before
@@ -126,7 +126,7 @@ def test_a_folder_without_a_whole_lut_is_an_invalid_artifact(lut: Lut, tmp_path:
     store = LutStore([tmp_path])
     folder = store.write(lut)
     (folder / "samples.parquet").unlink()
-    with pytest.raises(InvalidArtifactError, match=r"samples\.parquet: cannot be read"):
+    with raises("unreadable_file"):
         store.load("host")
 
 

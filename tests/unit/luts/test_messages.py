@@ -18,7 +18,7 @@ def test_an_unknown_name_is_answered_with_what_comes_close_or_what_there_is() ->
         "unknown fruit 'zzz'; known: apple, pear (or a FILE)"
     )
     many = [f"fruit{number}" for number in range(50)]
-    assert unknown("fruit", "zzz", many) == "unknown fruit 'zzz'; nothing has a name like it"
+    assert unknown("fruit", "zzz", many) == "unknown fruit 'zzz'; no name is similar"
     assert unknown("fruit", "x" * 500, many).count("x") == 80
 
 

@@ -11,6 +11,7 @@ import luts
 from luts.build import build_lut
 from luts.format.store import LutStore
 from search.spaces import get_arch
+from tests.support.errors import raises
 from tests.support.lut_world import make_study, make_world
 
 
@@ -44,7 +45,7 @@ def test_luts_are_listed_and_loaded_by_name_part_of_it_reference_and_folder(tmp_
     assert {"autovit-nano", "autovit-xxs"} <= {ref.space for ref in refs}
     nano = next(ref for ref in refs if ref.space == "autovit-nano")
     assert luts.load(nano) == luts.load("autovit-nano") == luts.load(str(nano)) == luts.load(nano.path)
-    with pytest.raises(luts.UsageError, match="autovit-xxs fits several"):
+    with raises("ambiguous_lut"):
         luts.load("autovit-xxs")
 
 
@@ -68,14 +69,14 @@ def test_block_keys_alone_do_where_handing_on_costs_nothing(lut: luts.Lut) -> No
         lut.meta.model_copy(update={"transfer_ms_per_mib": 0.5}), lut.entries, lut.models, lut.samples
     )
     assert dear.predict(keys, 2**20).ms == pytest.approx(dear.predict(keys, 0).ms + 0.5)
-    with pytest.raises(luts.UsageError, match="boundary_bytes"):
+    with raises("missing_boundary_bytes"):
         dear.predict(keys)
 
 
 def test_what_can_not_be_priced_says_why(lut: luts.Lut) -> None:
-    with pytest.raises(luts.UsageError, match="no entry for conv"):
+    with raises("missing_entry"):
         lut.predict(["conv(in=3,out=16,k=3,s=2)@8"], 0)
-    with pytest.raises(luts.UsageError, match="is one text"):
+    with raises("not_a_network"):
         lut.predict("conv(in=3,out=16,k=3,s=2)@256")
 
 

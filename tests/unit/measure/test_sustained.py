@@ -218,7 +218,7 @@ def test_the_picture_has_a_panel_for_all_that_is_told(tmp_path, suffix) -> None:
         text = (tmp_path / "all.svg").read_text()
         assert "MHz, fastest core" in text
         assert "shaded: thermal state fair" in text
-        assert "the device tells no thermal state" in (tmp_path / "alone.svg").read_text()
+        assert "the device reports no thermal state" in (tmp_path / "alone.svg").read_text()
 
 
 class Phone(HeatingDevice):

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from luts.format.errors import UsageError
 from orchestrator.breakdown.attribution import NetworkBreakdown, by_tracer
 from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.report.figures import group_of, operators_figure, write_operators_figure
+from tests.support.errors import raises
 
 OPERATORS = (
     Operator("a", "attention", "projection", 1.0, 10_000_000, 1_000_000),
@@ -37,9 +37,9 @@ def test_bars_are_shares_of_the_latency_and_points_are_operators_with_macs():
 
 def test_without_a_trace_there_is_nothing_to_draw(tmp_path):
     removal = NetworkBreakdown("net", "0" * 64, {}, ())
-    with pytest.raises(UsageError, match="no network was traced"):
+    with raises("not_traced"):
         write_operators_figure(tmp_path / "a.png", [removal], "x")
-    with pytest.raises(UsageError, match=r"expected a name that ends in \.svg"):
+    with raises("unknown_suffix"):
         write_operators_figure(tmp_path / "a.gif", [NETWORK], "x")
     write_operators_figure(tmp_path / "a.svg", [NETWORK], "x")
     assert "attention: softmax" in (tmp_path / "a.svg").read_text()

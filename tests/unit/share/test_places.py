@@ -11,9 +11,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from luts.format.errors import InvalidArtifactError, StorageError, UsageError
 from luts.share.location import location
 from luts.share.repository import Repository, pull, push
+from tests.support.errors import raises
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_s3_itself_refuses_to_write_over_what_is_there(s3, refs):
     shared, _ = push(place, refs[0].path)
     name = f"kept/{shared.file_path('models.csv')}"
     s3.put_object(Bucket="luts", Key=name, Body=b"others'")
-    with pytest.raises(InvalidArtifactError, match="is there with other content and stays"):
+    with raises("other_content_exists"):
         push(place, refs[0].path)
     assert s3.get_object(Bucket="luts", Key=name)["Body"].read() == b"others'"
 
@@ -91,13 +91,13 @@ def test_large_objects_are_not_read(s3, refs, mine):
     place = Repository(location("s3://luts/large"), pytest.fail)
     shared, _ = push(place, refs[0].path)
     s3.put_object(Bucket="luts", Key=f"large/{shared.file_path('models.csv')}", Body=bytes(1 << 20))
-    with pytest.raises(InvalidArtifactError, match=r"models\.csv is over"):
+    with raises("too_large"):
         pull(place, shared.name, mine)
     assert mine.list() == []
 
 
 def test_a_bucket_that_is_not_there_is_one_line(s3, refs):
-    with pytest.raises(StorageError, match="check the address") as refused:
+    with raises("unreachable") as refused:
         push(Repository(location("s3://nothing/here"), pytest.fail), refs[0].path)
     assert "\n" not in str(refused.value)
 
@@ -108,27 +108,27 @@ def test_what_a_folder_has_is_pulled_from_a_web_server(web, refs, place, mine):
     remote = Repository(location(f"{web}/place"), pytest.fail)
     assert remote.luts() == place.luts()
     assert pull(remote, refs[0].name, mine).trust == "verified, unsigned"
-    with pytest.raises(UsageError, match="only read"):
+    with raises("read_only_repository"):
         push(remote, refs[0].path)
 
 
 def test_a_web_server_without_luts_or_without_its_files_is_one_line(web, refs, place, mine, tmp_path):
-    with pytest.raises(InvalidArtifactError, match=r"has no index\.json"):
+    with raises("no_index"):
         Repository(location(web), pytest.fail).luts()
     shared, _ = push(place, refs[0].path)
     Path(tmp_path / "place" / shared.file_path("samples.parquet")).unlink()
-    with pytest.raises(InvalidArtifactError, match=r"samples\.parquet of .* is missing"):
+    with raises("shared_file_damaged"):
         pull(Repository(location(f"{web}/place"), pytest.fail), shared.name, mine)
     assert mine.list() == []
 
 
 def test_a_stream_that_unpacks_without_end_is_cut(web, monkeypatch):
     monkeypatch.setattr("luts.share.repository.MAX_INDEX_BYTES", 1 << 20)
-    with pytest.raises(InvalidArtifactError, match=r"index\.json is over"):
+    with raises("too_large"):
         Repository(location(f"{web}/bomb"), pytest.fail).luts()
 
 
 def test_nobody_at_the_address_is_one_line():
-    with pytest.raises(StorageError, match="check the address") as refused:
+    with raises("unreachable") as refused:
         Repository(location("http://127.0.0.1:9/luts"), pytest.fail).luts()
     assert "\n" not in str(refused.value)

@@ -54,8 +54,8 @@ def test_a_signature_is_asked_for_by_the_signer_s_public_key(refs, there, keys, 
     assert answer("lut", "sign", "other", "--key", private), "the same again"
     answer("lut", "push", "other", there)
     answer("lut", "remove", f"{refs[1].name}/v1", "--yes")
-    refused(bench("lut", "pull", there, "other", "--key", stranger), 6, "is not taken", "not valid")
-    refused(bench("lut", "pull", there, "host", "--key", public), 6, "is not taken", "unsigned")
+    refused(bench("lut", "pull", there, "other", "--key", stranger), 6, "was rejected", "not valid")
+    refused(bench("lut", "pull", there, "host", "--key", public), 6, "was rejected", "unsigned")
     refused(bench("lut", "pull", there, "other", "--key", private), 2, "not a public key")
     done = json.loads(answer("lut", "pull", there, "other", "--key", public, "--json"))
     assert done["trust"].startswith("verified, signature valid (key ")
@@ -67,8 +67,8 @@ def test_bad_places_and_names_end_in_one_line(refs, there, tmp_path):
     refused(bench("lut", "pull", there, "pixel9"), 2, "is not there", "there are host/toy")
     refused(bench("lut", "search", there, "pixel9"), 2, "no LUT has pixel9")
     refused(bench("lut", "search", "ftp://somewhere"), 2, "expected a folder, s3://")
-    refused(bench("lut", "push", refs[0].path, "https://somewhere/luts"), 2, "only read")
-    refused(bench("lut", "pull", tmp_path / "luts.zip", "host"), 2, "an archive")
+    refused(bench("lut", "push", refs[0].path, "https://somewhere/luts"), 2, "read-only")
+    refused(bench("lut", "pull", tmp_path / "luts.zip", "host"), 2, "archive")
 
 
 def test_a_folder_that_is_not_there_is_named_instead_of_searched(tmp_path):

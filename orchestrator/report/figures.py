@@ -20,7 +20,7 @@ from luts.format.errors import UsageError
 from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, NetworkBreakdown
 from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
-from orchestrator.journal.sustained import SustainedPoint, Slowdown
+from orchestrator.journal.sustained import Slowdown, SustainedPoint
 from orchestrator.report.draw import (
     BLUE,
     BROWN,

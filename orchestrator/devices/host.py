@@ -47,17 +47,7 @@ def default_store_dir(device_name: str) -> Path:
 
 
 class HostDevice:
-    """Starts the host agent on first connection, again if it has died or hangs, and stops it at the end.
-
-    Args:
-        program: The agent to start, the Python agent by default.
-        store_dir: Folder of its model store, `default_store_dir` by default.
-        port: Port that it listens on, 0 for any free one.
-        log_path: File that receives its messages, which errors name.
-        timeout_s: Seconds it may take to answer any request but `run`.
-        store_max_bytes: Size limit of the model store.
-        identity: As in `Device`; empty for a simulated device.
-    """
+    """Starts the host agent on first connection, again if it has died or hangs, and stops it at the end."""
 
     def __init__(
         self,
@@ -69,6 +59,17 @@ class HostDevice:
         store_max_bytes: int = DEFAULT_MAX_BYTES,
         identity: str = "host",
     ) -> None:
+        """Prepare a device; its agent is started by `connect`.
+
+        Args:
+            program: The agent to start, the Python agent by default.
+            store_dir: Folder of its model store, `default_store_dir` by default.
+            port: Port that it listens on, 0 for any free one.
+            log_path: File that receives its messages, which errors name.
+            timeout_s: Seconds it may take to answer any request but `run`.
+            store_max_bytes: Size limit of the model store.
+            identity: As in `Device`; empty for a simulated device.
+        """
         self._program = program or agent_program("python")
         self.name = self._program.device_name
         self.identity = identity

@@ -37,14 +37,16 @@ class AndroidDevice:
     """Installs and starts the app on first connection, reconnects after a loss, and stops the app at the end.
 
     With `access.fixed_performance`, the phone is in that mode from the first start of the app to the end.
-
-    Args:
-        phone: A phone that `phones.find` returned.
-        access: How it is opened.
-        timeout_s: Seconds the agent may take to answer any request but `run`.
     """
 
     def __init__(self, phone: AndroidPhone, access: Access | None = None, timeout_s: float = 60.0) -> None:
+        """Prepare a device; nothing is opened before `connect`.
+
+        Args:
+            phone: A phone that `phones.find` returned.
+            access: How it is opened.
+            timeout_s: Seconds the agent may take to answer any request but `run`.
+        """
         access = access or Access()
         self.name = phone.name or slug(phone.serial)
         self.identity = phone.serial

@@ -87,6 +87,7 @@ class DirectLink(AdbLink):
     """One connection to the phone's adb daemon, shared by all services that are open."""
 
     def __init__(self, serial: str, device: AdbDevice) -> None:
+        """Wrap a connected device."""
         super().__init__(serial)
         self._device = device
 

@@ -30,6 +30,7 @@ class PhoneNotReadyError(DeviceError):
     """The phone is attached but cannot be used yet; `state` is adb's word for the condition."""
 
     def __init__(self, message: str, state: str) -> None:
+        """Make the error for a phone in a state such as `unauthorized`."""
         super().__init__(message, code="phone_not_ready")
         self.state = state
 
@@ -59,6 +60,7 @@ class AdbLink(abc.ABC):
     """
 
     def __init__(self, serial: str) -> None:
+        """Remember the phone's serial, which messages name."""
         self.serial = serial
 
     @abc.abstractmethod

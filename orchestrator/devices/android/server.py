@@ -149,6 +149,7 @@ class ServerLink(AdbLink):
     """A phone held by an adb server; each service has its own connection to the server."""
 
     def __init__(self, serial: str, server: AdbServer) -> None:
+        """Link to the phone that `server` holds under `serial`."""
         super().__init__(serial)
         self._server = server
 

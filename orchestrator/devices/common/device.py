@@ -25,6 +25,7 @@ class KindUnavailableError(DeviceError):
     """
 
     def __init__(self, reason: str, next_step: str, code: str) -> None:
+        """Make the error whose message is `reason: next_step`."""
         super().__init__(f"{reason}: {next_step}", code=code)
         self.reason = reason
         self.next_step = next_step
@@ -101,11 +102,13 @@ class Device(Protocol):
     def read_log(self) -> str:
         """Return the agent's recent log, empty if it cannot be read from this computer."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        """Return the device."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        """End what `connect` started."""
 
 
 def say_busy(say: Callable[[str], None], phone: str) -> None:

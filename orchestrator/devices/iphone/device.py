@@ -61,17 +61,19 @@ class IphoneDevice:
     The app is started from this computer if iOS allows that; otherwise the user taps its icon, and `access.ask`
     asks for the pairing code that it shows. BLOCKTIME_TOKEN in the environment replaces that code (or is the token
     with which the app is started) for unattended runs.
-
-    Args:
-        driver: Talks to the phone.
-        state: What `list_phones` returned for the phone.
-        access: How it is opened. An app named there or in BLOCKTIME_IOS_APP is installed on first connection.
-        timeout_s: Seconds the agent may take to answer any request but `run`.
     """
 
     def __init__(
         self, driver: MobileDevice, state: IphoneState, access: Access | None = None, timeout_s: float = 60.0
     ) -> None:
+        """Prepare a device; nothing is opened before `connect`.
+
+        Args:
+            driver: Talks to the phone.
+            state: What `list_phones` returned for the phone.
+            access: How it is opened. An app named there or in BLOCKTIME_IOS_APP is installed on first connection.
+            timeout_s: Seconds the agent may take to answer any request but `run`.
+        """
         access = access or Access()
         self.name = state.name
         self.identity = state.udid

@@ -99,6 +99,7 @@ class MobileDevice:
     """
 
     def __init__(self, address: MuxAddress) -> None:
+        """Use the usbmuxd at `address`; nothing is opened yet."""
         self._address = address
         self._loop = _LoopThread("iphones")
         self._lock = threading.Lock()

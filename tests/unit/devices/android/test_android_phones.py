@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from adb_shell.adb_device import UsbTransport
 from adb_shell.exceptions import TcpTimeoutException, UsbReadFailedError
 
 from orchestrator.devices.android import direct, phones
@@ -341,9 +342,12 @@ class TestUsb:
     @pytest.mark.parametrize(("size", "packets"), [(24, [24]), (511, [511]), (1024, [1024, 0])])
     def test_an_empty_packet_follows_full_ones(self, transport, monkeypatch, size, packets):
         sent = []
-        monkeypatch.setattr(
-            direct.UsbTransport, "bulk_write", lambda _, data, timeout_s: sent.append(len(data)) or len(data)
-        )
+
+        def write(_, data, timeout_s):
+            sent.append(len(data))
+            return len(data)
+
+        monkeypatch.setattr(UsbTransport, "bulk_write", write)
         transport.bulk_write(bytes(size), 1.0)
         assert sent == packets
 
@@ -354,7 +358,7 @@ class TestUsb:
             timeouts.append(timeout_s)
             raise UsbReadFailedError("timed out", usb1.USBErrorTimeout())
 
-        monkeypatch.setattr(direct.UsbTransport, "bulk_read", read)
+        monkeypatch.setattr(UsbTransport, "bulk_read", read)
         for size in (24, 4096):
             with pytest.raises(TcpTimeoutException):
                 transport.bulk_read(size, 0.02)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import example, with_options
-from orchestrator.cli.output import JsonOption, output_files, show, shown_progress, write_table
+from orchestrator.cli.output import JsonOption, output_files, show, write_table
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.blocks import BlocksCommand, compare_mixers
 from orchestrator.tasks.options import OUTPUT
 

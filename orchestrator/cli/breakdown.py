@@ -10,15 +10,8 @@ import typer
 from luts.format.errors import UsageError
 from orchestrator.breakdown.attribution import Breakdown
 from orchestrator.cli.options import example, with_options
-from orchestrator.cli.output import (
-    JsonOption,
-    emit_json,
-    output_files,
-    print_report,
-    say,
-    shown_progress,
-    write_table,
-)
+from orchestrator.cli.output import JsonOption, emit_json, output_files, print_report, say, write_table
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.breakdown import BreakdownCommand, break_down, breakdown_report
 from orchestrator.tasks.options import OUTPUT
 

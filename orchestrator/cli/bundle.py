@@ -11,9 +11,10 @@ from orchestrator.bundle.archive import DeviceKind
 from orchestrator.cli.lut_store import open_store
 from orchestrator.cli.lut_table import provenance
 from orchestrator.cli.options import BudgetOption, PaceOption, VariantOptions, WorkersOption, with_options
-from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say, shown_progress
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say
 from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import why_it_ended
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.bundle import bundle, variant_for
 from orchestrator.tasks.imported import Imported, import_journals
 from orchestrator.tasks.parsing import parse_budget, parse_name, parse_pace

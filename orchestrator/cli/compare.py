@@ -23,7 +23,8 @@ from orchestrator.cli.options import (
     target_of,
     with_options,
 )
-from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say, shown_progress, tell, write_table
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say, tell, write_table
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.measured import PERCENTILE_COLUMNS, percentile_note
 from orchestrator.tasks.parsing import parse_budget
 

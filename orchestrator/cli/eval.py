@@ -10,7 +10,8 @@ import typer
 from luts.format.errors import UsageError
 from orchestrator.cli.calibration import CalibrationOptions
 from orchestrator.cli.options import Fp32Option, with_options
-from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
+from orchestrator.cli.output import JsonOption, emit_facts
+from orchestrator.cli.progress import shown_progress
 from search.dense.training import is_dense_run
 
 DataOption = Annotated[

@@ -19,7 +19,8 @@ from orchestrator.cli.options import (
     WorkersOption,
     with_options,
 )
-from orchestrator.cli.output import JsonOption, emit_json, emit_rows, shown_progress
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows
+from orchestrator.cli.progress import shown_progress
 from orchestrator.export import Artifact
 from orchestrator.tasks.export import Lowering, export_blocks, export_networks
 from orchestrator.tasks.measured import outside_text

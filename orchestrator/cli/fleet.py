@@ -8,9 +8,10 @@ import typer
 
 from orchestrator.cli.lut_table import provenance
 from orchestrator.cli.options import AccessOptions, VariantOptions, target_of, with_options
-from orchestrator.cli.output import JsonOption, emit_facts, emit_json, shown_progress
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json
 from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import say_how
+from orchestrator.cli.progress import shown_progress
 from orchestrator.cli.run_options import ProfilingOptions
 from orchestrator.fleet.crew import FleetLimits
 from orchestrator.fleet.units import parse_classes

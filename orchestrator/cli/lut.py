@@ -17,17 +17,8 @@ from orchestrator.cli import lut_adapt, lut_diff, lut_share
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store, warn
 from orchestrator.cli.lut_table import emit_entries, provenance
 from orchestrator.cli.options import ResolutionOption
-from orchestrator.cli.output import (
-    JsonOption,
-    emit_facts,
-    emit_json,
-    emit_rows,
-    paged,
-    say,
-    show,
-    shown_progress,
-    tell,
-)
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, paged, say, show, tell
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.foreign import for_device, foreign, warning
 from orchestrator.tasks.luts import SortBy, list_luts
 from orchestrator.tasks.parsing import parse_name

@@ -8,8 +8,9 @@ import typer
 
 from orchestrator.cli.lut_store import LutArgument
 from orchestrator.cli.options import AccessOptions, DeviceOption, VariantOptions, target_of, with_options
-from orchestrator.cli.output import JsonOption, shown_progress
+from orchestrator.cli.output import JsonOption
 from orchestrator.cli.profile import show_profile
+from orchestrator.cli.progress import shown_progress
 from orchestrator.cli.run_options import ProfilingOptions, RunOptions
 from orchestrator.tasks.adapt import FEWEST, adapt
 

@@ -19,9 +19,9 @@ from orchestrator.cli.output import (
     output_files,
     say,
     show,
-    shown_progress,
     write_table,
 )
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.runtimes import RuntimesCommand, measure_runtimes
 from orchestrator.tasks.suite import SuiteCommand, run_suite

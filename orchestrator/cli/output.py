@@ -1,4 +1,4 @@
-"""Tables for people and JSON for programs, from the same rows."""
+"""Tables for people, JSON for programs, and files, from the same results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,22 +28,19 @@ from rich.table import Table as Grid
 from luts.format.errors import UsageError
 from luts.format.files import check_writable, storage_error, write_text
 from luts.format.table import Column, Result, Table
-from orchestrator.cli.pace import Pace
 from orchestrator.cli.table import fitting, table_of
 from orchestrator.devices.common.device import refuse_question
 from orchestrator.tasks.options import OUTPUT
-from orchestrator.tasks.progress import Event, Note, Step
-from orchestrator.tasks.progress import Progress as TaskProgress
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of a table.", rich_help_panel=OUTPUT)
 ]
 
 PLAIN_WIDTH = 200
-"""Width of tables that go to a file or a pipe, so that no key is broken."""
+"""Width of tables in a file or a pipe, so that no key is broken."""
 
-DETAIL_S = 10.0
-"""Seconds between lines about the details of one step: few enough for a log file, often enough for an eye."""
+DETAIL_SPARE = 4
+"""Columns from this `Column.spare` on are details, which a file or a pipe gets with --json only."""
 
 _out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False)
 _err = Console(stderr=True)
@@ -135,24 +131,27 @@ def print_report(parts: Iterable[Table | str]) -> None:
 def emit_rows(
     title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], as_json: bool
 ) -> None:
-    """Print rows as a table, or as a JSON array of the whole rows."""
+    """Print rows as a table of the columns that fit, or as a JSON array of the whole rows."""
     if as_json:
         emit_json(list(rows))
         return
-    shown, notes = fitting(columns, rows, _out.width)
+    details = [] if _out.is_terminal else [column for column in columns if column.spare >= DETAIL_SPARE]
+    shown, notes = fitting([column for column in columns if column not in details], rows, _out.width)
+    if details:
+        notes.append(f"with --json: {', '.join(column.title for column in details)}")
     _out.print(table_of(title, shown), highlight=False)
     for note in notes:
         tell(note)
 
 
 def tell(text: str) -> None:
-    """A line below a table; whole words on a terminal, whole lines elsewhere."""
+    """Print a line below a table: wrapped on a terminal, whole elsewhere."""
     _out.print(text, highlight=False, soft_wrap=not _out.is_terminal)
 
 
 @contextmanager
 def paged() -> Iterator[None]:
-    """What is printed inside goes through the pager where it is longer than the terminal, as git has it."""
+    """Send what is printed inside through the pager if it is longer than the terminal, like git."""
     if not _out.is_terminal:
         yield
         return
@@ -167,7 +166,7 @@ def emit_json(document: Any) -> None:
 
 
 def emit_facts(title: str, facts: dict[str, Any], as_json: bool, percent: Collection[str] = ()) -> None:
-    """Print named values, one a line; those in `percent` are shares."""
+    """Print named values, one a line; those in `percent` are fractions, shown in percent."""
     if as_json:
         emit_json(facts)
         return
@@ -192,29 +191,30 @@ def _fact(value: Any, percent: bool) -> str:
 
 
 def ask(prompt: str) -> str:
-    """What a person at the terminal answers; DeviceError where nobody sits there."""
+    """Return what a person at the terminal answers; raise DeviceError if there is no terminal."""
     if not sys.stdin.isatty():
         return refuse_question(prompt)
     return str(typer.prompt(prompt, err=True)).strip()
 
 
 def say(text: str) -> None:
-    """A line to stderr: progress and notes, never results."""
+    """Print a line to stderr: progress and notes, never results."""
     try:
         _err.print(text, highlight=False, soft_wrap=True, markup=False)
     except KeyboardInterrupt:
-        _err.begin_capture()  # what Ctrl-C caught between written and forgotten would come out with the next line
+        _err.begin_capture()  # otherwise the interrupted line would be printed again with the next one
         _err.end_capture()
         raise
 
 
+def is_terminal() -> bool:
+    """Return whether progress goes to a terminal."""
+    return _err.is_terminal
+
+
 @contextmanager
-def shown_progress() -> Iterator[TaskProgress]:
-    """Draws a task's steps as one bar on a terminal, elsewhere as a line for each step and tenth of it, and every
-    `DETAIL_S` of one with details; notes are lines that stay."""
-    if not _err.is_terminal:
-        yield _plain_progress()
-        return
+def progress_bar() -> Iterator[tuple[Progress, TaskID]]:
+    """Draw a bar on the terminal, which disappears at the end; yield it and its only task."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -224,38 +224,4 @@ def shown_progress() -> Iterator[TaskProgress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_err, transient=True) as bar:
-        task: TaskID | None = None
-
-        def show(event: Event) -> None:
-            nonlocal task
-            if isinstance(event, Note):
-                say(event.text)
-                return
-            if task is None:
-                task = bar.add_task("", total=None)
-            shown = f"{event.what}, {event.detail}" if event.detail else event.what
-            bar.update(task, description=shown, completed=event.done, total=event.total or None)
-
-        yield show
-
-
-def _plain_progress() -> TaskProgress:
-    last, tenth, said_s = Step(""), -1, 0.0
-    pace = Pace()
-
-    def show(event: Event) -> None:
-        nonlocal last, tenth, said_s
-        if isinstance(event, Note):
-            say(event.text)
-            last = Step("")
-            return
-        reached = 10 * event.done // event.total if event.total else 0
-        begins = event.what != last.what or event.done < last.done
-        now_s = time.monotonic()
-        left = pace.left(event.done, event.total, now_s)
-        if begins or reached != tenth or (event.detail and now_s - said_s >= DETAIL_S):
-            say(f"{event}, {left}" if left and not event.detail else str(event))
-            said_s = now_s
-        last, tenth = event, reached
-
-    return show
+        yield bar, bar.add_task("", total=None)

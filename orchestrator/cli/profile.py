@@ -10,9 +10,10 @@ import typer
 
 from orchestrator.cli.lut_table import emit_entries, provenance
 from orchestrator.cli.options import AccessOptions, DeviceOption, VariantOptions, target_of, with_options
-from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say, shown_progress
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say
 from orchestrator.cli.plan import show_plan
 from orchestrator.cli.plan_options import PlanOptions
+from orchestrator.cli.progress import shown_progress
 from orchestrator.cli.run_options import ProfilingOptions, RunOptions
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.plan import Policy

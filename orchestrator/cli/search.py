@@ -12,7 +12,8 @@ from luts.format.table import Column
 from orchestrator.cli.eval import DataOption, OnOption, OutsideOption
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.options import AccessOptions, BudgetOption, with_options
-from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, say, shown_progress
+from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, say
+from orchestrator.cli.progress import shown_progress
 from orchestrator.cli.search_coarse import check_settings, show_largest
 from orchestrator.cli.search_options import LimitOptions, PhoneOptions, SettingOptions
 from orchestrator.tasks.coarse import find_largest

@@ -12,7 +12,8 @@ from luts.format.files import check_folder
 from luts.format.table import Column
 from orchestrator.cli.eval import OutsideOption
 from orchestrator.cli.options import NetworksOption, ResolutionOption, with_options
-from orchestrator.cli.output import JsonOption, emit_json, emit_rows, shown_progress, tell
+from orchestrator.cli.output import JsonOption, emit_json, emit_rows, tell
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.quantization import DEFAULT_IMAGES
 from orchestrator.tasks.trained import Trained
 

@@ -1,4 +1,4 @@
-"""Tables that fit a terminal: which columns are shown, and how wide each is. No figure is ever broken."""
+"""Tables that fit a terminal: which columns are shown, and how wide each is. Numbers are never broken."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from luts.format.table import Column
 GAP = 2
 """Spaces between columns."""
 LEAST_TEXT, LEAST_WORD = 12, 24
-"""Widths below which text is not folded further: at all, and where a word would be broken."""
+"""Smallest widths that text is folded to: in general, and if a word would be broken."""
 
 _PIECE = re.compile(r"[^\s,/)]*[\s,/)]*")
-"""Between two of these a line may end."""
+"""A line may end between two of these."""
 _KEY = re.compile(r"(?P<kind>[\w.]+)\((?P<choices>[^)]*)\)(?P<place>.*)")
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A column with its cells; `width` is what it gets."""
+    """A column with its cells and the width that it gets."""
 
     column: Column
     cells: tuple[str, ...]
@@ -40,13 +40,13 @@ class _Shown:
         return cls(column, tuple(column.text(value) for value in values), numeric)
 
     def wide(self, titles_fold: bool) -> _Shown:
-        """As wide as its cells and its title, or the longest word of the title where that may be folded."""
+        """Return the column as wide as its cells and its title, or the title's longest word if titles fold."""
         words = self.column.title.split() if titles_fold else [self.column.title]
         return replace(self, width=max(map(cell_len, (*self.cells, *words, "-"))))
 
     @property
     def least(self) -> int:
-        """How narrow text may become."""
+        """Smallest width that text may be folded to."""
         words = (piece.rstrip() for cell in self.cells for piece in _PIECE.findall(cell))
         return max(LEAST_TEXT, min(LEAST_WORD, max(map(cell_len, words), default=0)))
 
@@ -58,10 +58,10 @@ class _Shown:
 def fitting(
     columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], width: int
 ) -> tuple[list[_Shown], list[str]]:
-    """Columns that fit, and notes on what is not said in them.
+    """Return the columns that fit, and notes on what they leave out.
 
-    Titles are folded first, then keys shortened, then spare columns left out that don't fit, then text is folded;
-    if that does not do, columns are left out from the right.
+    Titles are folded first, then keys shortened, then spare columns left out, then text is folded; after that,
+    columns are left out from the right.
     """
     shown = [_Shown.of(column, rows).wide(False) for column in columns]
     notes: list[str] = []
@@ -84,7 +84,7 @@ def fitting(
 
 
 def table_of(title: str, shown: Sequence[_Shown]) -> Table:
-    """The table; numbers right, text left."""
+    """Draw the table, numbers to the right, text to the left."""
     drawn = Table(
         title=title or None,
         title_justify="left",
@@ -107,7 +107,7 @@ def table_of(title: str, shown: Sequence[_Shown]) -> Table:
 
 
 def short_keys(keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Keys without the choices that all of their kind share, and a line for each kind that says which they are."""
+    """Return keys without the parameters that all of a kind share, and a line for each kind that names them."""
     choices: dict[str, list[list[str]]] = defaultdict(list)
     matches = {key: match for key in keys if (match := _KEY.fullmatch(key))}
     for match in matches.values():
@@ -141,7 +141,7 @@ def _with_short_keys(shown: Sequence[_Shown]) -> tuple[list[_Shown], list[str]]:
 
 
 def _folding_text(shown: Sequence[_Shown], width: int) -> list[_Shown]:
-    """The widest column of text narrower, by turns, until all fit."""
+    """Narrow the widest column of text repeatedly until all fit."""
     columns = list(shown)
     while _width(columns) > width:
         text = [i for i, c in enumerate(columns) if not c.numeric and c.width > c.least]
@@ -153,7 +153,7 @@ def _folding_text(shown: Sequence[_Shown], width: int) -> list[_Shown]:
 
 
 def _folded(text: str, width: int) -> str:
-    """Lines of that width, broken after spaces, commas, slashes and brackets where there are any."""
+    """Break text into lines, after spaces, commas, slashes and brackets if possible."""
     lines = [""]
     for piece in _PIECE.findall(text):
         if cell_len((lines[-1] + piece).rstrip()) > width and lines[-1]:

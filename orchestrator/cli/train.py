@@ -10,7 +10,8 @@ import typer
 
 from luts.format.errors import UsageError
 from orchestrator.cli.options import with_options
-from orchestrator.cli.output import JsonOption, emit_facts, shown_progress
+from orchestrator.cli.output import JsonOption, emit_facts
+from orchestrator.cli.progress import shown_progress
 from orchestrator.cli.train_dense import DenseOptions, DenseRun, train_dense_command
 from orchestrator.tasks.parsing import parse_share
 from search.spaces import load_arch

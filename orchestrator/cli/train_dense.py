@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from luts.format.errors import UsageError, unknown
-from orchestrator.cli.output import emit_facts, shown_progress
+from orchestrator.cli.output import emit_facts
+from orchestrator.cli.progress import shown_progress
 from search.spaces.registry import TASKS
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from orchestrator.cli.options import example, with_options
-from orchestrator.cli.output import JsonOption, show, shown_progress
+from orchestrator.cli.output import JsonOption, show
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.validate import ValidateCommand, validate
 
 

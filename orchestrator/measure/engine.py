@@ -251,7 +251,6 @@ class Engine:
 
         self._progress(activity, 0, len(groups))
         self._executor.run_all([make_task(group, models) for group, models in enumerate(groups)])
-        self._progress(f"pass {pass_index + 1}: measured", len(groups), len(groups))
 
     def _groups(self, pass_index: int) -> list[list[str]]:
         failed, (first, newest) = self.log.failures(), self._generation(pass_index)

@@ -124,8 +124,8 @@ def test_removals_are_measured_with_the_self_test_as_asked(
     removing = importlib.import_module("orchestrator.breakdown.removing")
     policies: list[Policy] = []
 
-    def taken(_: object, __: object, ___: object, ____: object, policy: Policy, **_____: Any) -> None:
-        policies.append(policy)
+    def taken(*given: Any, **_: Any) -> None:
+        policies.append(given[4])
         raise Stopped
 
     monkeypatch.setattr(removing, "measure", taken)

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.cli import output
-from orchestrator.cli.pace import Pace, duration
+from orchestrator.cli import output, progress
+from orchestrator.cli.progress import RemainingTime, duration, shown_progress
 from orchestrator.tasks.progress import Note, Step, silent, steps
 
 
@@ -13,55 +13,55 @@ from orchestrator.tasks.progress import Note, Step, silent, steps
 def said(monkeypatch):
     lines = []
     monkeypatch.setattr(output, "say", lines.append)
-    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
     return lines
 
 
-def test_events_are_text_so_that_print_is_a_progress(capsys):
+def test_print_can_be_a_progress(capsys):
     for event in (Step("exporting", 1, 3), Step("waiting"), Note("left out x")):
         print(event)
         silent(event)
     assert capsys.readouterr().out == "exporting (1/3)\nwaiting\nleft out x\n"
 
 
-def test_a_log_has_a_line_for_each_step_and_tenth_and_every_note(said):
-    with output.shown_progress() as progress:
+def test_lines_for_each_step_tenth_and_note(said):
+    with shown_progress() as show:
         for done in range(1, 41):
-            progress(Step("exporting", done, 40))
-        progress(Note("40 exported"))
-        steps(progress)("pass 1", 0, 2)
-        progress(Step("pass 1", 0, 2))
-        progress(Step("waiting, hot"))
-        progress(Step("waiting, hot"))
+            show(Step("exporting", done, 40))
+        show(Note("40 exported"))
+        steps(show)("pass 1", 0, 2)
+        show(Step("pass 1", 0, 2))
+        show(Step("waiting, hot"))
+        show(Step("waiting, hot"))
     assert said[:2] == ["exporting (1/40)", "exporting (4/40)"]
-    assert said[11:] == ["40 exported", "pass 1 (0/2)", "waiting, hot"]
+    assert said[11:] == ["40 exported", "pass 1", "waiting, hot"]
 
 
-def test_a_step_that_begins_anew_is_told_again(said):
-    with output.shown_progress() as progress:
-        progress(Step("exporting", 2, 2))
-        progress(Step("exporting", 1, 1))
-        progress(Note("next network"))
-        progress(Step("exporting", 1, 1))
-    assert said == ["exporting (2/2)", "exporting (1/1)", "next network", "exporting (1/1)"]
+def test_a_step_that_restarts_is_printed_again(said):
+    with shown_progress() as show:
+        show(Step("exporting", 2, 2))
+        show(Step("exporting", 1, 1))
+        show(Note("next network"))
+        show(Step("exporting", 1, 1))
+    assert said == ["exporting (2/2)", "exporting", "next network", "exporting"]
 
 
-def test_details_are_those_of_the_step_that_is_told(said, monkeypatch):
+def test_details_belong_to_the_printed_step(said, monkeypatch):
     clock = iter([0.0, 1.0, 2.0, 11.0, 12.0, 13.0])
-    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with output.shown_progress() as progress:
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with shown_progress() as show:
         for done in (1, 2, 3, 4, 5, 60):
-            progress(Step("training", done, 600, f"loss {done}"))
+            show(Step("training", done, 600, f"loss {done}"))
     assert said == ["training (1/600), loss 1", "training (4/600), loss 4", "training (60/600), loss 60"]
 
 
-def test_a_log_says_how_many_are_left_and_how_long_that_takes(said, monkeypatch):
+def test_lines_estimate_the_remaining_time(said, monkeypatch):
     """Two come from the cache; then one comes every 30 s."""
     clock = iter([0.0, 0.01, 30.01, 60.01, 90.01])
-    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with output.shown_progress() as progress:
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with shown_progress() as show:
         for done in (1, 2, 3, 4, 5):
-            progress(Step(f"exported m{done}", done, 5))
+            show(Step(f"exported m{done}", done, 5))
     assert said == [
         "exported m1 (1/5)",
         "exported m2 (2/5)",
@@ -71,11 +71,20 @@ def test_a_log_says_how_many_are_left_and_how_long_that_takes(said, monkeypatch)
     ]
 
 
-def test_another_task_has_its_own_pace():
-    pace = Pace()
-    assert pace.left(0, 10, 0.0) == ""
-    assert pace.left(1, 10, 600.0) == "9 left, about 1.5 h"
-    assert pace.left(0, 4, 601.0) == ""
-    assert pace.left(2, 4, 603.0) == "2 left, about 2 s"
-    assert pace.left(0, 0, 604.0) == ""
+def test_remaining_time_restarts_with_another_task():
+    pace = RemainingTime()
+    assert pace.text(0, 10, 0.0) == ""
+    assert pace.text(1, 10, 600.0) == "9 left, about 1.5 h"
+    assert pace.text(0, 4, 601.0) == ""
+    assert pace.text(2, 4, 603.0) == "2 left, about 2 s"
+    assert pace.text(0, 0, 604.0) == ""
     assert [duration(s) for s in (0.2, 89, 90, 5399, 9000)] == ["1 s", "89 s", "2 min", "90 min", "2.5 h"]
+
+
+def test_a_pass_of_one_batch_is_one_line(said):
+    """Without a terminal there were three lines a pass: (0/1), (1/1) and measured (1/1)."""
+    with shown_progress() as show:
+        for number in (1, 2):
+            for done in (0, 1):
+                show(Step(f"pass {number}: measuring", done, 1))
+    assert said == ["pass 1: measuring", "pass 2: measuring"]

@@ -19,7 +19,7 @@ def measured(tmp_path, monkeypatch):
     """The policy and the journal of every measurement; nothing is measured."""
     calls = []
 
-    def measure(device, variant, subject, journal, policy, **_):
+    def measure(device, variant, models, journal, policy, *_, **__):
         calls.append((policy, journal))
         return SimpleNamespace(failures={})
 

@@ -23,11 +23,11 @@ __all__ = [
     "BreakdownCommand",
     "BugReport",
     "Compared",
+    "ConstraintOptions",
     "DeviceError",
     "Evaluation",
     "FleetProfile",
     "FoundNetwork",
-    "LargestNetworks",
     "Lowering",
     "MeasureCommand",
     "MeasuredNetwork",
@@ -44,35 +44,34 @@ __all__ = [
     "Profile",
     "Progress",
     "Question",
+    "SearchCommand",
     "Sensitivity",
+    "SettingOptions",
     "Step",
     "SuiteCommand",
     "SustainedCommand",
     "SustainedRun",
     "Target",
+    "TargetOptions",
     "Timing",
     "Trained",
     "TrainedSupernet",
-    "Trial",
     "UsageError",
     "ValidateCommand",
     "Validation",
     "__version__",
     "break_down",
-    "budget_of",
     "compare_mixers",
     "compare_networks",
     "doctor",
     "evaluate",
     "export_blocks",
     "export_networks",
-    "find_largest",
     "find_mix",
     "find_network",
     "find_past_run",
     "measure_networks",
     "measure_sustained",
-    "open_phone",
     "past_runs",
     "plan_profile",
     "profile",
@@ -100,7 +99,6 @@ if TYPE_CHECKING:
     from orchestrator.tasks.blocks import BlocksCommand, MixerComparison, compare_mixers
     from orchestrator.tasks.breakdown import BreakdownCommand, break_down
     from orchestrator.tasks.bug_report import BugReport, write_bug_report
-    from orchestrator.tasks.coarse import LargestNetworks, find_largest
     from orchestrator.tasks.compare import Compared, compare_networks
     from orchestrator.tasks.doctor import Need, doctor
     from orchestrator.tasks.evaluate import Evaluation, evaluate
@@ -111,13 +109,19 @@ if TYPE_CHECKING:
     from orchestrator.tasks.latencies import Timing
     from orchestrator.tasks.measure import MeasureCommand, measure_networks
     from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks
-    from orchestrator.tasks.phones import budget_of, open_phone
     from orchestrator.tasks.plan import PlanChoice, PlannedProfile, plan_profile
     from orchestrator.tasks.profile import Profile, profile
     from orchestrator.tasks.progress import Note, Progress, Step
     from orchestrator.tasks.report import report_lut, report_run
     from orchestrator.tasks.runs import PastLatency, PastRun, find_past_run, past_runs, run_latencies
-    from orchestrator.tasks.search import FoundNetwork, find_network
+    from orchestrator.tasks.search import (
+        ConstraintOptions,
+        FoundNetwork,
+        SearchCommand,
+        SettingOptions,
+        TargetOptions,
+        find_network,
+    )
     from orchestrator.tasks.sensitivity import Sensitivity, find_mix
     from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
     from orchestrator.tasks.suite import MeasuredSuite, SuiteCommand, run_suite
@@ -125,7 +129,6 @@ if TYPE_CHECKING:
     from orchestrator.tasks.target import Target
     from orchestrator.tasks.train import TrainedSupernet, train_supernet
     from orchestrator.tasks.trained import Trained
-    from orchestrator.tasks.trial import Trial
     from orchestrator.tasks.validate import ValidateCommand, validate
     from orchestrator.wire.errors import DeviceError
 else:

@@ -7,7 +7,7 @@
     network = search.build_network(arch.blocks())
 
     objective = search.open_objective("inherited-accuracy", supernet_folder)
-    result = search.search(search.covered_space(lut), lut, objective, search.Budget(latency_ms=10))
+    result = search.search(search.covered_space(lut), lut, objective, search.Constraints(latency_ms=10))
     result.winner.architecture()
 
 A user's own blocks, spaces, strategies and objectives register themselves (`register`, `module_of.register`,
@@ -23,8 +23,8 @@ __all__ = [
     "Arch",
     "BlockSpec",
     "BlocktimeError",
-    "Budget",
     "CachedEvaluator",
+    "Constraints",
     "EnclosingSpec",
     "InProcess",
     "InfeasibleError",
@@ -69,8 +69,8 @@ if TYPE_CHECKING:
     from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
     from luts.format.provenance import __version__
     from search.algorithms import (
-        Budget,
         CachedEvaluator,
+        Constraints,
         InfeasibleError,
         InProcess,
         Objective,

@@ -19,10 +19,10 @@ from orchestrator.cli.lut_table import emit_entries, provenance
 from orchestrator.cli.options import ResolutionOption
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, paged, say, show, tell
 from orchestrator.cli.progress import shown_progress
-from orchestrator.tasks.foreign import for_device, foreign, warning
 from orchestrator.tasks.luts import SortBy, list_luts
 from orchestrator.tasks.parsing import parse_name
 from orchestrator.tasks.predict import PREDICTION_COLUMNS, predict, prediction_row
+from orchestrator.tasks.proxy import proxy_for
 
 app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)
 
@@ -184,9 +184,9 @@ def predict_command(
     table = store.load(ref)
     with shown_progress() as progress:
         predicted = predict(table, arch, resolution, progress)
-    if device is not None and (meant := foreign(ref, table, device, store)) is not None:
-        warn(warning(ref, meant))
-        predicted = {name: for_device(prediction, meant) for name, prediction in predicted.items()}
+    if device is not None and (proxy := proxy_for(ref, table, device, store)) is not None:
+        warn(proxy.warning(ref))
+        predicted = {name: proxy.widen(prediction) for name, prediction in predicted.items()}
     rows = [prediction_row(name, prediction) for name, prediction in predicted.items()]
     emit_rows("", PREDICTION_COLUMNS, rows, as_json)
 

@@ -11,7 +11,7 @@ import typer
 from luts.format.table import Column
 from orchestrator.cli.lut_store import LutsOption, open_store
 from orchestrator.cli.output import JsonOption, emit_json, emit_rows
-from orchestrator.tasks.space import CONFIDENCE, SAMPLES, reached_latencies, sampled_ranges
+from orchestrator.tasks.space import CONFIDENCE, SAMPLES, reachable_latencies, sampled_ranges
 from search.spaces import Space, get_space, list_archs, list_spaces
 
 app = typer.Typer(help="Search spaces.", no_args_is_help=True)
@@ -64,7 +64,7 @@ def show_command(
         "conv_linear_macs_sampled": list(ranges.conv_linear_macs),
     }
     store = open_store(luts)
-    reach = [asdict(corner) for corner in reached_latencies(shown, store.load(lut), lut)] if lut else []
+    reach = [asdict(corner) for corner in reachable_latencies(shown, store.load(lut), lut)] if lut else []
     shared = _sharing(shown) if sharing else []
     if as_json:
         facts["stages"] = [

@@ -18,7 +18,7 @@ from search.algorithms import Evaluated, SearchResult
 from search.spaces import Arch
 
 BASE = "base"
-MOVED = "data moved"
+MOVED = "data move_objective"
 """Kinds of the two parts of a latency that are not blocks."""
 
 SERIES_NAMES = ("held out of the LUT", "new random networks", "found by the search")
@@ -147,7 +147,7 @@ def front(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
 
 
 def latency_parts(lut: Lut, arch: Arch) -> tuple[Part, ...]:
-    """Where a network's predicted milliseconds go: base, blocks in order of execution, data moved.
+    """Where a network's predicted milliseconds go: base, blocks in order of execution, data move_objective.
 
     Raises UsageError where the LUT lacks a block.
     """

@@ -56,7 +56,7 @@ def tiles(inputs: ReportInputs) -> tuple[Tile, ...]:
         shown.append(
             Tile(f"{100 * winner.accuracy:.1f} %", "winner's accuracy", "images held out of training")
         )
-        budget = f"budget {inputs.search.budget.latency_ms:.4g} ms"
+        budget = f"budget {inputs.search.constraints.latency_ms:.4g} ms"
         if measured is None:
             shown.append(Tile(f"{winner.latency_ms:.3f} ms", "winner's latency", f"predicted, {budget}"))
         else:
@@ -145,9 +145,9 @@ def _supernet_facts(info: CheckpointInfo) -> Facts:
 
 
 def _search_facts(search: SearchResult) -> Facts:
-    budget = f"{search.budget.latency_ms:g} ms"
-    if search.budget.params is not None:
-        budget += f", {search.budget.params:,} parameters"
+    budget = f"{search.constraints.latency_ms:g} ms"
+    if search.constraints.params is not None:
+        budget += f", {search.constraints.params:,} parameters"
     rows = (
         ("space", f"{search.space}, hash {search.space_digest[:16]}"),
         ("budget", budget),

@@ -74,11 +74,11 @@ def tradeoff_figure(
             label="best for its latency",
         )
         axes.axvline(
-            search.budget.latency_ms,
+            search.constraints.latency_ms,
             color=RED,
             linewidth=1.4,
             linestyle=(0, (5, 3)),
-            label=f"budget {search.budget.latency_ms:.4g} ms",
+            label=f"budget {search.constraints.latency_ms:.4g} ms",
         )
         accuracy = 100 * winner.accuracy
         axes.plot(
@@ -304,7 +304,7 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
     search, winner = inputs.search, inputs.chosen
     if search is None or winner is None:
         return None
-    measured, budget = inputs.winner_measured, search.budget
+    measured, budget = inputs.winner_measured, search.constraints
     caption = (
         f"{len(search.evaluated)} networks evaluated. The winner has {100 * winner.accuracy:.2f} % at a predicted "
         f"{winner.latency_ms:.3f} ms (at most {winner.latency_high_ms:.3f}) within a budget of "

@@ -1,4 +1,4 @@
-"""What a space costs on paper, and the latencies that can be reached in it by a LUT."""
+"""Sizes of a space's architectures, and the latencies that the space can reach by a LUT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
-from search.algorithms import Budget, LutPrice, reachable
+from search.algorithms import Constraints, LutPrice, latency_bounds
 from search.blocks import count
 from search.spaces import Space
 from search.spaces.scope import covered_space
@@ -16,11 +16,11 @@ SAMPLES = 2000
 """Random architectures behind the ranges of parameters and MACs."""
 
 CONFIDENCE = 0.95
-"""Of the upper bounds of latencies."""
+"""Confidence of the latencies' upper bounds."""
 
 
 @dataclass(frozen=True)
-class Ranges:
+class SizeRanges:
     """Least and most parameters and conv+linear MACs of random architectures at the default resolution."""
 
     params: tuple[int, int]
@@ -28,8 +28,8 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class Corner:
-    """An architecture (JSON) at an edge of what can be reached: `what` says which."""
+class ReachableLatency:
+    """A latency that a space can reach: `what` names it, `arch` is the architecture as JSON."""
 
     what: str
     latency_ms: float
@@ -39,37 +39,42 @@ class Corner:
     arch: str
 
 
-def sampled_ranges(space: Space) -> Ranges:
-    """Of `SAMPLES` architectures, always the same ones."""
+def sampled_ranges(space: Space) -> SizeRanges:
+    """Return the ranges of `SAMPLES` random architectures, the same at every call."""
     rng = random.Random(0)
     costs = [count(space.sample(rng, (space.default_resolution,)).blocks()) for _ in range(SAMPLES)]
     params, macs = [params for params, _ in costs], [macs.conv_linear for _, macs in costs]
-    return Ranges((min(params), max(params)), (min(macs), max(macs)))
+    return SizeRanges((min(params), max(params)), (min(macs), max(macs)))
 
 
-def reached_latencies(space: Space, lut: Lut, name: str = "the LUT") -> list[Corner]:
-    """The fastest and the slowest architecture of a space, and the most MACs that some latencies buy.
+def reachable_latencies(space: Space, lut: Lut, name: str = "the LUT") -> list[ReachableLatency]:
+    """Return the fastest and the slowest architecture, and three with the most MACs for their latency.
 
-    `name` is the LUT's in messages.
+    Args:
+        space: The space.
+        lut: A LUT of the space.
+        name: The LUT's name in messages.
 
     Raises:
         UsageError: the LUT is of another space or lacks blocks.
     """
     if lut.meta.space != space.name:
-        raise UsageError(f"{name} is of space {lut.meta.space}, not of {space.name}; name a matching pair")
-    budget = Budget(latency_ms=1, cautious=False, confidence=CONFIDENCE)
-    reach = reachable(covered_space(lut), LutPrice(lut.latency_model, ""), budget)
-    front = reach.most_macs
-    between = [front[round(share * (len(front) - 1))] for share in (0.25, 0.5, 0.75)]
-    corners = [("fastest", reach.smallest), *(("most MACs for its latency", corner) for corner in between)]
-    return [
-        Corner(
-            what,
-            corner.priced.latency_ms,
-            corner.priced.latency_high_ms,
-            corner.priced.params,
-            corner.priced.macs,
-            corner.arch.to_json(),
+        raise UsageError(
+            f"{name} is of space {lut.meta.space}, not of {space.name}; use a LUT of {space.name}",
+            code="wrong_space",
         )
-        for what, corner in [*corners, ("slowest", reach.largest)]
+    constraints = Constraints(latency_ms=1, cautious=False, confidence=CONFIDENCE)
+    bounds = latency_bounds(covered_space(lut), LutPrice(lut.latency_model, ""), constraints)
+    front = bounds.most_macs
+    between = [front[round(share * (len(front) - 1))] for share in (0.25, 0.5, 0.75)]
+    named = [
+        ("fastest", bounds.smallest),
+        *(("most MACs for its latency", priced) for priced in between),
+        ("slowest", bounds.largest),
+    ]
+    return [
+        ReachableLatency(
+            what, priced.latency_ms, priced.latency_high_ms, priced.params, priced.macs, priced.arch
+        )
+        for what, priced in named
     ]

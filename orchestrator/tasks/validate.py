@@ -15,7 +15,6 @@ from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import Validation, compare_latencies, summarise_validation
 from orchestrator.plan.plan import classifier_note, model_id, with_classifier_prices
-from orchestrator.tasks.foreign import foreign
 from orchestrator.tasks.measured import measure_with_lut
 from orchestrator.tasks.options import (
     ADVANCED,
@@ -29,6 +28,7 @@ from orchestrator.tasks.options import (
     option,
 )
 from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.proxy import proxy_for
 from orchestrator.tasks.target import DeviceOptions
 from search.spaces import Arch, Space
 from search.spaces.scope import covered_space
@@ -77,7 +77,7 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
     store, device, classes = options.open_store(progress), options.target.device, options.classes
     ref = store.resolve(options.lut)
     table = store.load(ref.path)
-    if foreign(ref, table, device, store) is not None:
+    if proxy_for(ref, table, device, store) is not None:
         text = f"{ref} is not of {device}: both sides are in ms of its reference, so only shares are compared"
         progress(Note(f"warning: {text}"))
     variant = Variant.parse(table.meta.variant)

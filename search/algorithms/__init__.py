@@ -1,31 +1,33 @@
-"""Architecture search: what is affordable by a LUT, then what is accurate by a supernet."""
+"""Architecture search: which architectures meet the constraints, and which of them is the best."""
 
-from search.algorithms.cost import CompiledSpace, Latency, LutPrice, Priced, Prices
+from search.algorithms.bounds import InfeasibleError, LatencyBounds, latency_bounds
+from search.algorithms.cost import CompiledSpace, LutPrice, Prices
 from search.algorithms.evaluation import CachedEvaluator
-from search.algorithms.feasible import InfeasibleError, Reach, reachable
 from search.algorithms.objectives import (
     Evaluator,
-    Executor,
     InProcess,
     Objective,
     ObjectiveOpener,
+    StreamingEvaluator,
     inherited_accuracy,
     objective_names,
     open_objective,
     register_objective,
 )
+from search.algorithms.pareto import pareto_front
 from search.algorithms.record import (
     INHERITED_ACCURACY,
-    Budget,
+    Constraints,
+    Costs,
     Criterion,
     Evaluated,
+    PricedArch,
     SearchResult,
     SearchSettings,
-    front,
 )
-from search.algorithms.strategies import CoarseToFine, Evolution, ParetoSearch, RandomSearch
+from search.algorithms.strategies import CoarseToFine, Evolution, LargestNetworks, ParetoSearch, RandomSearch
 from search.algorithms.study import (
-    Begun,
+    OnStart,
     Strategy,
     Study,
     get_strategy,
@@ -36,37 +38,38 @@ from search.algorithms.study import (
 
 __all__ = [
     "INHERITED_ACCURACY",
-    "Begun",
-    "Budget",
     "CachedEvaluator",
     "CoarseToFine",
     "CompiledSpace",
+    "Constraints",
+    "Costs",
     "Criterion",
     "Evaluated",
     "Evaluator",
     "Evolution",
-    "Executor",
     "InProcess",
     "InfeasibleError",
-    "Latency",
+    "LargestNetworks",
+    "LatencyBounds",
     "LutPrice",
     "Objective",
     "ObjectiveOpener",
+    "OnStart",
     "ParetoSearch",
-    "Priced",
+    "PricedArch",
     "Prices",
     "RandomSearch",
-    "Reach",
     "SearchResult",
     "SearchSettings",
     "Strategy",
+    "StreamingEvaluator",
     "Study",
-    "front",
     "get_strategy",
     "inherited_accuracy",
+    "latency_bounds",
     "objective_names",
     "open_objective",
-    "reachable",
+    "pareto_front",
     "register_objective",
     "register_strategy",
     "search",

@@ -1,4 +1,4 @@
-"""Predicted costs: the latency model of LUTs, compiled into arrays for millions of architectures a second."""
+"""Predicted costs: latency models of LUTs, compiled into arrays that price millions of architectures a second."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from luts.format.errors import UsageError, few
 from luts.format.latency import LatencyModel
 from luts.format.lut import Lut
 from luts.format.schema import MIB, Floats, Integers
-from search.algorithms.record import Budget
+from search.algorithms.record import Constraints, Costs
 from search.blocks import BlockSpec, boundary_bytes, peak_activation_bytes
-from search.spaces import Arch, Space
+from search.spaces import Arch, Space, get_space
 from search.spaces.stages import (
     IMAGE_CHANNELS,
     TASK_HEADS,
@@ -26,11 +27,12 @@ from search.spaces.stages import (
     map_sides,
     tapped_stages,
 )
+from search.spaces.task_heads import TaskName
 
 
 @dataclass(frozen=True)
 class LutPrice:
-    """One phone's latency model; `fingerprint` is its LUT's digest, `name` what messages call the LUT."""
+    """Latency model of one device; `fingerprint` is its LUT's digest, `name` the LUT's name in messages."""
 
     model: LatencyModel
     fingerprint: str
@@ -38,7 +40,7 @@ class LutPrice:
 
     @classmethod
     def of(cls, source: LutPrice | Lut | LatencyModel) -> LutPrice:
-        """A price as it is; of a LUT or a latency model in memory, with the digest of its numbers."""
+        """Return the price of a LUT or latency model, with the digest of its numbers; a price is returned as is."""
         if isinstance(source, LutPrice):
             return source
         model = source.latency_model if isinstance(source, Lut) else source
@@ -47,51 +49,31 @@ class LutPrice:
 
 PriceSource = LutPrice | Lut | LatencyModel
 Prices = PriceSource | Sequence[PriceSource]
-"""One phone, or several whose budgets must all hold; the first is the one that results are shown for."""
+"""One device, or several whose latency limits must all hold; results show the first one's latency."""
 
 
 def as_prices(prices: Prices) -> tuple[LutPrice, ...]:
-    """One or several as a tuple."""
+    """Return one or several price sources as a tuple of prices."""
     sources = prices if isinstance(prices, Sequence) else (prices,)
     return tuple(LutPrice.of(source) for source in sources)
 
 
 def fingerprint(prices: Sequence[LutPrice]) -> str:
-    """Changes whenever a price may."""
+    """Return a text that changes whenever a price may change."""
     return "+".join(price.fingerprint for price in prices)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Prediction by one LUT; a measurement stays below `high_ms` with the budget's confidence."""
-
-    ms: float
-    high_ms: float
-
-
-@dataclass(frozen=True)
-class Priced:
-    """Latencies by the first LUT, `further` those by the others."""
-
-    latency_ms: float
-    latency_high_ms: float
-    params: int
-    macs: int
-    memory_bytes: int
-    further: tuple[Latency, ...] = ()
 
 
 @dataclass(frozen=True)
 class StageTable:
     """Costs of one stage.
 
-    The last option of a stage stands for its absence: the network ended before it. A state is what a stage
-    needs to know of those before: the index of their last width, or, as the last one, that the network ended.
+    The last option of a stage means that the network ended before it. A state is what a stage needs to know of
+    the stages before it: the index of their last width or, as the last state, that the network ended.
 
     Attributes:
         costs: (channels, combos, states, options); NaN where a width would shrink or a network may not end.
-        memory_bytes: (combos, states, options): peak of activations of the option's blocks.
-        following: (states, options): the state after it; 0 where there is none.
+        memory_bytes: (combos, states, options): peak activation memory of the option's blocks.
+        following: (states, options): the state after the stage; 0 where the option is not valid.
         valid: (states, options).
     """
 
@@ -101,168 +83,236 @@ class StageTable:
     valid: NDArray[np.bool_]
 
 
-_End = tuple[int, int, int]
-"""Where a stage ends: its width, the image's side in pixels, the stage's index."""
+@dataclass(frozen=True)
+class _StageEnd:
+    """Where a network is cut: width after the stage, side of the input image in pixels, index of the stage."""
+
+    width: int
+    resolution: int
+    index: int
 
 
 @dataclass(frozen=True)
 class _Rates:
-    """What one LUT asks for a block and for a byte; twice, for the prediction and for its bound."""
+    """Latency of blocks and transferred bytes by one LUT: each value as prediction and as upper bound, in ms."""
 
     base_ms: Floats
     ms_per_byte: Floats
     block_ms: Mapping[str, tuple[float, float]]
 
+    @classmethod
+    def of(cls, space: Space, model: LatencyModel, confidence: float) -> _Rates:
+        """Read a latency model; raise UsageError ("lut_lacks_blocks") that names missing blocks of the space."""
+        missing = [block.key for block in space.block_specs() if block.key not in model.costs]
+        if missing:
+            raise UsageError(
+                f"the LUT has no entry for {few(missing)} of {space.name}; "
+                "profile the space, or search a part of it",
+                code="lut_lacks_blocks",
+            )
+        margin = model.margin(confidence)
+        factors = np.array([1.0, 1.0 + margin.relative])
+        block_ms = {
+            key: (cost.ms, cost.ms * factors[1] + margin.arms_ms.get(key, 0.0))
+            for key, cost in model.costs.items()
+        }
+        return cls(model.base_ms * factors, model.transfer_ms_per_mib / MIB * factors, block_ms)
 
-def build_tables(space: Space, models: Sequence[LatencyModel], confidence: float) -> tuple[StageTable, ...]:
-    """One table a stage. Channels: of each LUT the predicted ms and its bound, then parameters, then
-    conv+linear MACs, last the parameters' negative. Combos are resolutions x heads.
 
-    Raises:
-        UsageError: a LUT lacks blocks of the space; names them.
+@dataclass(frozen=True)
+class Channels:
+    """Indices of the costs that add up over stages, for a number of LUTs.
+
+    LUT l has its latency at 2 l and the latency's upper bound at 2 l + 1. `counted` is the channel of parameters
+    that may have a minimum: the network's own or, with `as_classifier`, those of the classifier with the same
+    backbone. `negated` holds its negative, so that a minimum is an upper limit too.
     """
-    builder = _Builder(space, [_rates(space, model, confidence) for model in models])
-    return tuple(builder.table(index) for index in range(builder.stages))
+
+    luts: int
+    as_classifier: bool = False
+
+    @property
+    def params(self) -> int:
+        """Parameters of the network."""
+        return 2 * self.luts
+
+    @property
+    def macs(self) -> int:
+        """Conv+linear MACs of the network."""
+        return 2 * self.luts + 1
+
+    @property
+    def counted(self) -> int:
+        """Parameters that may have a minimum."""
+        return 2 * self.luts + 2 if self.as_classifier else self.params
+
+    @property
+    def negated(self) -> int:
+        """Negative of `counted`; the last channel."""
+        return 2 * self.luts + 2 + self.as_classifier
 
 
-def _rates(space: Space, model: LatencyModel, confidence: float) -> _Rates:
-    missing = [block.key for block in space.block_specs() if block.key not in model.costs]
-    if missing:
-        raise UsageError(
-            f"LUT has no entry for {few(missing)} of {space.name}; profile the space, or search a part of it"
-        )
-    margin = model.margin(confidence)
-    factors = np.array([1.0, 1.0 + margin.relative])
-    block_ms = {
-        key: (cost.ms, cost.ms * factors[1] + margin.arms_ms.get(key, 0.0))
-        for key, cost in model.costs.items()
-    }
-    return _Rates(model.base_ms * factors, model.transfer_ms_per_mib / MIB * factors, block_ms)
+class _TableBuilder:
+    """Builds the stage tables of a space.
 
+    With `classes`, a space whose networks have the head of another task also gets the parameters of the classifier
+    of that many classes with the same backbone, by which a supernet's scope is stated.
+    """
 
-class _Builder:
-    def __init__(self, space: Space, rates: Sequence[_Rates]):
-        self.space, self.rates = space, rates
+    def __init__(self, space: Space, rates: Sequence[_Rates], classes: int | None):
+        self.space, self.rates, self.classes = space, rates, classes
         self.stages = max(space.stage_counts)
-        self.channels = 2 * len(rates) + 3
+        self.channels = Channels(len(rates), classes is not None)
         self.widths = [(0,)] + [
             tuple(sorted({stage.width(values) for values in stage.options}))
             for stage in space.stages[: self.stages]
         ]
 
     def table(self, index: int) -> StageTable:
-        """Table of the stage at `index`."""
+        """Return the table of the stage at `index`."""
         space, stage, before = self.space, self.space.stages[index], self.widths[index]
         states, options = len(before) + (index > 0), len(stage.options) + 1
         combos = len(space.resolutions) * len(space.heads)
-        costs = np.full((self.channels, combos, states, options), np.nan)
-        memory = np.zeros((combos, states, options))
-        following = np.zeros((states, options), np.int64)
+        costs = np.full((self.channels.negated + 1, combos, states, options), np.nan)
+        table = StageTable(
+            costs,
+            np.zeros((combos, states, options)),
+            np.zeros((states, options), np.int64),
+            np.zeros((states, options), np.bool_),
+        )
+        ended = len(self.widths[index + 1])
         for at, resolution in enumerate(space.resolutions):
             own = slice(at * len(space.heads), (at + 1) * len(space.heads))
-            side = self._side(resolution, index)
             for state, width in enumerate(before):
-                for option, values in enumerate(stage.options):
-                    if stage.width(values) < width:
-                        continue
-                    blocks = expand_stage(stage, values, width or IMAGE_CHANNELS, side)
-                    out = stage.width(values)
-                    self._add_stage(costs, memory, own, (state, option), blocks, (out, resolution, index))
-                    following[state, option] = self.widths[index + 1].index(out)
-                    if index == self.stages - 1:
-                        self._add_heads(costs, memory, own, (state, option), (out, resolution, index))
+                self._add_options(table, own, state, _StageEnd(width, resolution, index))
                 if index in space.stage_counts:
                     costs[:, own, state, -1] = 0.0
-                    following[state, -1] = len(self.widths[index + 1])
-                    ended = (width, resolution, index - 1)
-                    self._add_heads(costs, memory, own, (state, options - 1), ended)
+                    table.following[state, -1] = ended
+                    end = _StageEnd(width, resolution, index - 1)
+                    self._add_heads(table, own, (state, options - 1), end)
         if index > 0:
             costs[:, :, -1, -1] = 0.0
-            following[-1, -1] = len(self.widths[index + 1])
-        return StageTable(costs, memory, following, ~np.isnan(costs[0, 0]))
+            table.following[-1, -1] = ended
+        return replace(table, valid=~np.isnan(costs[0, 0]))
+
+    def _add_options(self, table: StageTable, own: slice, state: int, before: _StageEnd) -> None:
+        """Set the costs of all options of a stage after a network of `before.width` channels."""
+        index, resolution = before.index, before.resolution
+        stage, side = self.space.stages[index], self._side(resolution, index)
+        for option, values in enumerate(stage.options):
+            width = stage.width(values)
+            if width < before.width:
+                continue
+            blocks = expand_stage(stage, values, before.width or IMAGE_CHANNELS, side)
+            end = _StageEnd(width, resolution, index)
+            self._add_stage(table, own, (state, option), blocks, end)
+            table.following[state, option] = self.widths[index + 1].index(width)
+            if index == self.stages - 1:
+                self._add_heads(table, own, (state, option), end)
+
+    def _add_stage(
+        self,
+        table: StageTable,
+        own: slice,
+        at: tuple[int, int],
+        blocks: tuple[BlockSpec, ...],
+        end: _StageEnd,
+    ) -> None:
+        """Set the costs of a stage's blocks, and of what a detection or segmentation head takes at its end."""
+        plain = self._stage_cost(blocks, blocks, first=end.index == 0)
+        for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
+            cost, peak = plain
+            if head in TASK_HEADS:
+                with_side = (*blocks, *self._side_blocks(head, end))
+                earlier = self._side_outputs(head, end.resolution, end.index)
+                cost, peak = self._stage_cost(with_side, blocks, end.index == 0, earlier)
+            table.costs[(slice(None), combo, *at)] = cost
+            table.memory_bytes[(combo, *at)] = peak
+
+    def _add_heads(self, table: StageTable, own: slice, at: tuple[int, int], end: _StageEnd) -> None:
+        """Add the heads after a network's last stage."""
+        stages = self.space.stages[: end.index + 1]
+        for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
+            sides = map_sides(stages, head, end.resolution)
+            blocks = expand_head(head, end.width, sides, self.space.default_classes)
+            classifier = blocks
+            if self.classes is not None:
+                plain = self._classifier_head
+                sides = map_sides(stages, plain, end.resolution)
+                classifier = expand_head(plain, end.width, sides, self.classes)
+            cost = self._cost(blocks, classifier, boundary_bytes(blocks))
+            table.costs[(slice(None), combo, *at)] += cost
+            peak = peak_activation_bytes(blocks, self._side_outputs(head, end.resolution, end.index))
+            table.memory_bytes[(combo, *at)] = max(table.memory_bytes[(combo, *at)], peak)
+
+    @cached_property
+    def _classifier_head(self) -> str:
+        """Name of the classifier head of the space that this space's backbones come from."""
+        name = TaskName.parse(self.space.name)
+        return get_space(name.base).heads[0] if name else self.space.heads[0]
+
+    def _stage_cost(
+        self,
+        blocks: Sequence[BlockSpec],
+        backbone: Sequence[BlockSpec],
+        first: bool,
+        earlier_outputs: int = 0,
+    ) -> tuple[Floats, int]:
+        """Return a stage's cost by channel, its output transfer included, and its peak activation bytes.
+
+        A stage without blocks, which is never the first, costs nothing. `earlier_outputs` are elements of the
+        head's side outputs that are already in memory.
+        """
+        if not blocks:
+            return np.zeros(self.channels.negated + 1), 0
+        cost = self._cost(blocks, backbone, boundary_bytes([*blocks, blocks[0]]))
+        for number, rates in enumerate(self.rates):
+            cost[2 * number : 2 * number + 2] += rates.base_ms if first else 0.0
+        return cost, peak_activation_bytes(blocks, earlier_outputs)
+
+    def _cost(self, blocks: Sequence[BlockSpec], classifier: Sequence[BlockSpec], sent_bytes: int) -> Floats:
+        """Return the cost by channel of blocks that send so many bytes; `classifier` has blocks in their place."""
+        latencies = [
+            np.array([rates.block_ms[block.key] for block in blocks]).sum(axis=0)
+            + rates.ms_per_byte * sent_bytes
+            for rates in self.rates
+        ]
+        params, macs = sum(b.params() for b in blocks), sum(b.macs().conv_linear for b in blocks)
+        counts = [params, macs]
+        if self.channels.as_classifier:
+            counts.append(sum(b.params() for b in classifier))
+        return np.concatenate([*latencies, counts, [-counts[self.channels.counted - self.channels.params]]])
 
     def _side(self, resolution: int, index: int) -> int:
+        """Return the side in pixels of the input of the stage at `index`."""
         for stage in self.space.stages[:index]:
             resolution = stage.out_resolution(resolution)
         return resolution
 
-    def _stage_cost(self, blocks: Sequence[BlockSpec], first: bool, outputs: int = 0) -> tuple[Floats, int]:
-        """Costs by channel and peak bytes of a stage, what it hands on included; nothing where the stage is
-        the identity, which is never the first. `outputs` are elements of outputs that earlier ones gave."""
-        if not blocks:
-            return np.zeros(self.channels), 0
-        cost = self._cost(blocks, boundary_bytes([*blocks, blocks[0]]))
-        for number, rates in enumerate(self.rates):
-            cost[2 * number : 2 * number + 2] += rates.base_ms if first else 0.0
-        return cost, peak_activation_bytes(blocks, outputs)
-
-    def _cost(self, blocks: Sequence[BlockSpec], sent_bytes: int) -> Floats:
-        """Costs by channel of blocks and of so many bytes handed on."""
-        latencies = np.concatenate(
-            [
-                np.array([rates.block_ms[block.key] for block in blocks]).sum(axis=0)
-                + rates.ms_per_byte * sent_bytes
-                for rates in self.rates
-            ]
-        )
-        params, macs = sum(b.params() for b in blocks), sum(b.macs().conv_linear for b in blocks)
-        return np.concatenate([latencies, [params, macs, -params]])
-
-    def _add_stage(
-        self,
-        costs: Floats,
-        memory: Floats,
-        own: slice,
-        at: tuple[int, int],
-        blocks: tuple[BlockSpec, ...],
-        end: _End,
-    ) -> None:
-        """Set the costs of a stage, with what heads of other tasks have at its end."""
-        _, resolution, index = end
-        plain = self._stage_cost(blocks, first=index == 0)
-        for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
-            cost, peak = plain
-            if head in TASK_HEADS:
-                beside = self._beside(head, end)
-                before = self._outputs(head, resolution, index)
-                cost, peak = self._stage_cost((*blocks, *beside), index == 0, before)
-            costs[(slice(None), combo, *at)] = cost
-            memory[(combo, *at)] = peak
-
-    def _add_heads(self, costs: Floats, memory: Floats, own: slice, at: tuple[int, int], end: _End) -> None:
-        """Add the heads after a network's last stage."""
-        width, resolution, index = end
-        for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
-            sides = map_sides(self.space.stages[: index + 1], head, resolution)
-            blocks = expand_head(head, width, sides, self.space.default_classes)
-            costs[(slice(None), combo, *at)] += self._cost(blocks, boundary_bytes(blocks))
-            peak = peak_activation_bytes(blocks, self._outputs(head, resolution, index))
-            memory[(combo, *at)] = max(memory[(combo, *at)], peak)
-
-    def _beside(self, head: str, end: _End) -> tuple[BlockSpec, ...]:
-        """What a head has at the end of a stage that is not the last."""
-        width, resolution, index = end
-        if index not in tapped_stages(self.space.stages[: self.stages], head):
+    def _side_blocks(self, head: str, end: _StageEnd) -> tuple[BlockSpec, ...]:
+        """Return the head's blocks at the end of a stage that is not the last."""
+        if end.index not in tapped_stages(self.space.stages[: self.stages], head):
             return ()
-        return (expand_side(head, width, self._side(resolution, index + 1), self.space.default_classes),)
+        side = self._side(end.resolution, end.index + 1)
+        return (expand_side(head, end.width, side, self.space.default_classes),)
 
-    def _outputs(self, head: str, resolution: int, before: int) -> int:
-        """Elements of outputs beside the first `before` stages; widths do not change them."""
-        given = [block for index in range(before) for block in self._beside(head, (1, resolution, index))]
-        return sum(block.out_elements for block in given)
+    def _side_outputs(self, head: str, resolution: int, before: int) -> int:
+        """Return the elements of side outputs of the first `before` stages, which do not depend on widths."""
+        ends = (_StageEnd(1, resolution, index) for index in range(before))
+        return sum(block.out_elements for end in ends for block in self._side_blocks(head, end))
 
 
 Codes = NDArray[np.int16]
-"""(N, 1 + stages): index of resolution and head together, then of each stage its option, the number of options
-standing for "the network ended before". In column order (`order="F"`) it is priced fastest."""
+"""(N, 1 + stages): index of the (resolution, head) pair, then of each stage its option; the number of options means
+"the network ended before". Column order (`order="F"`) is priced fastest."""
 
 CHUNK = 8192
 """Rows priced at a time: the buffers stay in the cache of a core."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Prices of N architectures; `latency_ms` and `latency_high_ms` are (LUTs, N), the others (N,)."""
+class CostArrays:
+    """Costs of N architectures; `latency_ms` and `latency_high_ms` are (LUTs, N), the others (N,)."""
 
     latency_ms: Floats
     latency_high_ms: Floats
@@ -273,67 +323,62 @@ class Batch:
     def __len__(self) -> int:
         return len(self.params)
 
-    def __getitem__(self, index: int) -> Priced:
-        latencies = [
-            Latency(float(ms), float(high))
-            for ms, high in zip(self.latency_ms[:, index], self.latency_high_ms[:, index], strict=True)
-        ]
-        return Priced(
-            latency_ms=latencies[0].ms,
-            latency_high_ms=latencies[0].high_ms,
-            params=int(self.params[index]),
-            macs=int(self.macs[index]),
-            memory_bytes=int(self.memory_bytes[index]),
-            further=tuple(latencies[1:]),
-        )
+    def __getitem__(self, index: int) -> Costs:
+        return Costs(**self.fields(index))
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """Return one architecture's costs by the field names of `Costs`."""
+        ms, high_ms = self.latency_ms[:, index].tolist(), self.latency_high_ms[:, index].tolist()
+        return {
+            "latency_ms": ms[0],
+            "latency_high_ms": high_ms[0],
+            "further_latency_ms": tuple(ms[1:]),
+            "further_latency_high_ms": tuple(high_ms[1:]),
+            "params": int(self.params[index]),
+            "macs": int(self.macs[index]),
+            "memory_bytes": int(self.memory_bytes[index]),
+        }
 
 
 class CompiledSpace:
-    """A space with its prices as arrays.
-
-    Channels are what adds up over stages: of LUT l the latency (2 l) and its bound (2 l + 1), then parameters,
-    then conv+linear MACs, last the parameters' negative, by which there may be too few of them; peak memory is the
-    largest over stages.
+    """A space with its costs as arrays: sums over stages by channel, and peak memory as a maximum over stages.
 
     Attributes:
-        lut_names: What messages call the LUTs.
+        channels: Indices of the sums.
+        lut_names: Names of the LUTs in messages.
+        fingerprint: Changes whenever a price may change.
+        combos: The (resolution, head) pairs.
     """
 
-    def __init__(self, space: Space, prices: Prices, confidence: float = 0.95):
-        """Compile; `confidence` is that of the latency's upper bound.
+    def __init__(self, space: Space, prices: Prices, confidence: float = 0.95, classes: int | None = None):
+        """Compile the tables.
+
+        Args:
+            space: The space, or a part of a registered one.
+            prices: One LUT or several.
+            confidence: Of the latencies' upper bounds.
+            classes: Also count the parameters of the classifier of this many classes with the same backbone.
 
         Raises:
-            UsageError: a LUT lacks blocks of the space; names them.
+            UsageError: a LUT lacks blocks of the space; the message names them.
         """
         self.space = space
         lut_prices = as_prices(prices)
         self.fingerprint = fingerprint(lut_prices)
-        self.luts = len(lut_prices)
+        self.channels = Channels(len(lut_prices), classes is not None)
         self.lut_names = tuple(price.name or f"LUT {n}" for n, price in enumerate(lut_prices, start=1))
         self.combos = [(resolution, head) for resolution in space.resolutions for head in space.heads]
-        self.tables: tuple[StageTable, ...] = build_tables(
-            space, [price.model for price in lut_prices], confidence
-        )
+        rates = [_Rates.of(space, price.model, confidence) for price in lut_prices]
+        builder = _TableBuilder(space, rates, classes)
+        self.tables: tuple[StageTable, ...] = tuple(map(builder.table, range(builder.stages)))
         self.stages = space.stages[: len(self.tables)]
-
-    @property
-    def params_channel(self) -> int:
-        return 2 * self.luts
-
-    @property
-    def macs_channel(self) -> int:
-        return 2 * self.luts + 1
-
-    @property
-    def fewness_channel(self) -> int:
-        return 2 * self.luts + 2
 
     @cached_property
     def _option_index(self) -> list[dict[tuple[int | float, ...], int]]:
         return [{values: index for index, values in enumerate(stage.options)} for stage in self.stages]
 
     def encode(self, archs: Sequence[Arch]) -> Codes:
-        """Architectures as rows. Raises UsageError for one that is not of this space."""
+        """Return architectures as rows; raise UsageError ("arch_not_in_space") for one outside the space."""
         codes = np.empty((len(archs), 1 + len(self.stages)), np.int16, order="F")
         for row, arch in enumerate(archs):
             try:
@@ -345,12 +390,13 @@ class CompiledSpace:
                     codes[row, 1 + column] = options[arch.stages[column]] if used else len(options)
             except (KeyError, ValueError) as error:
                 raise UsageError(
-                    f"{arch} is not of the part of {self.space.name} that is searched"
+                    f"{arch} is not in the part of {self.space.name} that is searched",
+                    code="arch_not_in_space",
                 ) from error
         return codes
 
     def decode(self, codes: Codes) -> list[Arch]:
-        """Rows as architectures; the inverse of `encode`."""
+        """Return rows as architectures; the inverse of `encode`."""
         archs = []
         for combo, *chosen in codes.tolist():
             resolution, head = self.combos[combo]
@@ -362,40 +408,37 @@ class CompiledSpace:
             archs.append(Arch(self.space, resolution, head, self.space.default_classes, rows))
         return archs
 
-    def price(self, codes: Codes) -> Batch:
-        """All costs of rows; NaN latencies and nonsense counts where a row is not an architecture of the space."""
+    def price(self, codes: Codes) -> CostArrays:
+        """Return all costs of rows; latencies are NaN where a row is not an architecture of the space."""
         totals, memory = self.totals(codes)
+        params = self.channels.params
         with np.errstate(invalid="ignore"):
-            counts = np.rint(totals[self.params_channel :]).astype(np.int64)
-        latencies = totals[: self.params_channel]
-        return Batch(latencies[0::2], latencies[1::2], counts[0], counts[1], memory.astype(np.int64))
+            counts = np.rint(totals[params:]).astype(np.int64)
+        latencies = totals[:params]
+        return CostArrays(latencies[0::2], latencies[1::2], counts[0], counts[1], memory.astype(np.int64))
 
     def totals(self, codes: Codes) -> tuple[Floats, Floats]:
-        """All channels but the last (channels, N), which `total` makes of them, and peak bytes (N,)."""
-        totals = np.zeros((self.fewness_channel, len(codes)))
+        """Return all channels but the negated one, (channels, N), and peak activation bytes, (N,)."""
+        totals = np.zeros((self.channels.negated, len(codes)))
         memory = np.zeros(len(codes))
         for rows, table, index in self._walk(codes):
-            for channel, costs in enumerate(table.costs[: self.fewness_channel]):
+            for channel, costs in enumerate(table.costs[: self.channels.negated]):
                 totals[channel, rows] += costs.reshape(-1).take(index)
             np.maximum(memory[rows], table.memory_bytes.reshape(-1).take(index), out=memory[rows])
         return totals, memory
 
-    def total(self, totals: Floats, channel: int) -> Floats:
-        """Any channel of what `totals` gives (N,)."""
-        total: Floats = -totals[self.params_channel] if channel == self.fewness_channel else totals[channel]
-        return total
-
     def channel(self, codes: Codes, channel: int = 0) -> Floats:
-        """One channel (N,), by default the first LUT's latency in ms."""
+        """Return one channel, (N,); by default the first LUT's latency in ms."""
         total = np.zeros(len(codes))
         for rows, table, index in self._walk(codes):
             total[rows] += table.costs[channel].reshape(-1).take(index)
         return total
 
     def _walk(self, codes: Codes) -> Iterator[tuple[slice, StageTable, NDArray[np.intp]]]:
-        """(rows, table, index into its flattened (combos, states, options)), chunk by chunk, stage by stage."""
+        """Yield (rows, table, index into its flattened (combos, states, options)) by chunk and stage."""
         self._check(codes)
-        steps = [table.following * _next_options(self.tables, at) for at, table in enumerate(self.tables)]
+        options = [*(table.valid.shape[1] for table in self.tables[1:]), 0]
+        steps = [table.following * following for table, following in zip(self.tables, options, strict=True)]
         for start in range(0, len(codes), CHUNK):
             rows = slice(start, start + CHUNK)
             combo = codes[rows, 0].astype(np.intp)
@@ -410,61 +453,70 @@ class CompiledSpace:
     def _check(self, codes: Codes) -> None:
         sizes = [len(self.combos), *(table.valid.shape[1] for table in self.tables)]
         if codes.ndim != 2 or codes.shape[1] != len(sizes):
-            raise UsageError(f"codes of shape {codes.shape}; expected (N, {len(sizes)})")
+            raise UsageError(
+                f"codes have shape {codes.shape}; expected (N, {len(sizes)})", code="invalid_codes"
+            )
         if len(codes) and any(
             codes[:, column].min() < 0 or codes[:, column].max() >= size for column, size in enumerate(sizes)
         ):
-            raise UsageError(f"codes out of range; columns go up to {[size - 1 for size in sizes]}")
-
-
-def _next_options(tables: Sequence[StageTable], at: int) -> int:
-    return tables[at + 1].valid.shape[1] if at + 1 < len(tables) else 0
+            largest = [size - 1 for size in sizes]
+            raise UsageError(f"codes are out of range; the largest are {largest}", code="invalid_codes")
 
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Largest sums of channels, the first LUT's latency first, and the largest peak memory."""
+class ChannelLimits:
+    """Upper limits of channels, the first LUT's latency first, and of peak activation memory."""
 
     channels: tuple[int, ...]
     largest: tuple[float, ...]
     memory_bytes: float = np.inf
 
+    @classmethod
+    def of(cls, compiled: CompiledSpace, constraints: Constraints) -> ChannelLimits:
+        """Return constraints as limits; raise UsageError ("latency_count") unless each LUT has a latency."""
+        latencies, channels = constraints.latencies, compiled.channels
+        if len(latencies) != channels.luts:
+            raise UsageError(
+                f"{channels.luts} LUTs, but {len(latencies)} latency limits; give one for each LUT",
+                code="latency_count",
+            )
+        bounds: dict[int, float] = {
+            2 * lut + int(constraints.cautious): latency for lut, latency in enumerate(latencies)
+        }
+        least = constraints.least_params
+        if constraints.params is not None:
+            bounds[channels.params] = constraints.params
+        if constraints.macs is not None:
+            bounds[channels.macs] = constraints.macs
+        if constraints.as_classifier is not None:
+            least = constraints.as_classifier.least_params
+            bounds[channels.counted] = constraints.as_classifier.params
+        if least is not None:
+            bounds[channels.negated] = -least
+        memory = np.inf if constraints.memory_bytes is None else constraints.memory_bytes
+        return cls(tuple(bounds), tuple(bounds.values()), memory)
+
     def allow(self, compiled: CompiledSpace, codes: Codes) -> Mask:
-        """Which rows are architectures of the space and within."""
+        """Return which rows are architectures of the space within the limits."""
         totals, memory = compiled.totals(codes)
         within: Mask = ~np.isnan(totals[0]) & (memory <= self.memory_bytes)
         for channel, largest in zip(self.channels, self.largest, strict=True):
-            within &= compiled.total(totals, channel) <= largest
+            negated = channel == compiled.channels.negated
+            within &= (-totals[compiled.channels.counted] if negated else totals[channel]) <= largest
         return within
 
     def options(self, compiled: CompiledSpace, at: int) -> Mask:
-        """(combos, states, options) of the stage at `at` that a network within the memory limit may hold."""
+        """Return which (combos, states, options) of the stage at `at` are valid within the memory limit."""
         table = compiled.tables[at]
         within: Mask = table.valid & (table.memory_bytes <= self.memory_bytes)
         return within
 
-    def without_latency(self) -> Limits:
-        """The same without any bound on the first LUT's latency."""
+    def without_latency(self) -> ChannelLimits:
+        """Return the same limits without one on the first LUT's latency."""
         return replace(self, largest=(np.inf, *self.largest[1:]))
 
 
-UNLIMITED = Limits((), ())
-
-
-def compile_limits(compiled: CompiledSpace, budget: Budget) -> Limits:
-    """The limits of a budget. Raises UsageError where it does not name one latency for each LUT."""
-    latencies = (budget.latency_ms, *budget.further_latency_ms)
-    if len(latencies) != compiled.luts:
-        raise UsageError(f"{compiled.luts} LUTs, but {len(latencies)} latency budgets; give one for each LUT")
-    bounds = {2 * lut + int(budget.cautious): latency for lut, latency in enumerate(latencies)}
-    if budget.params is not None:
-        bounds[compiled.params_channel] = budget.params
-    if budget.macs is not None:
-        bounds[compiled.macs_channel] = budget.macs
-    if budget.least_params is not None:
-        bounds[compiled.fewness_channel] = -budget.least_params
-    memory = np.inf if budget.memory_bytes is None else budget.memory_bytes
-    return Limits(tuple(bounds), tuple(bounds.values()), memory)
+UNLIMITED = ChannelLimits((), ())

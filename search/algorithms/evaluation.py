@@ -1,32 +1,21 @@
-"""Evaluation of candidates in processes or on a Ray cluster, each architecture once."""
+"""Evaluation of architectures in processes or on a Ray cluster, each architecture once."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from luts.format.errors import (
-    OUT_OF_MEMORY,
-    BlocktimeError,
-    InvalidArtifactError,
-    StorageError,
-    is_out_of_memory,
-)
+from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError
 from luts.format.files import read_bytes
-from luts.format.processes import open_cluster, start_worker, worker_context
-from search.algorithms.objectives import Executor, Objective, checked_accuracy
+from luts.format.processes import WorkerPool, as_blocktime_error, open_cluster
+from search.algorithms.objectives import Objective, StreamingEvaluator, checked_accuracy
 from search.spaces import Arch
 from search.spaces.plugins import PickleWithPlugins
 
@@ -45,13 +34,16 @@ class _Line(BaseModel):
 
 
 class AccuracyFile:
-    """The lines of one objective, in a file with those of others; of two for an architecture the first counts."""
+    """Accuracies by one objective, in a file that other objectives and processes append to as well.
+
+    If an architecture has several lines, the first counts.
+    """
 
     def __init__(self, path: Path, fingerprint: str, shared: Path | None = None):
-        """Read it, and before it the lines of a shared file, which is never written.
+        """Read the file, and before it a shared file that is never written.
 
         Raises:
-            InvalidArtifactError: a line is damaged that is not the last.
+            InvalidArtifactError: a line other than the last is damaged.
         """
         self._path, self._fingerprint = path, fingerprint
         self._known: dict[str, float] = {}
@@ -59,19 +51,21 @@ class AccuracyFile:
         if shared is not None:
             lines = read_bytes(shared, MAX_BYTES, "make it readable").split(b"\n")[:-1]
             for number, text in enumerate(lines, start=1):
-                self._learn(text, shared, number)
+                self._add(text, shared, number)
         self.read()
 
     def read(self) -> Mapping[str, float]:
-        """Accuracies by the JSON of their architectures, with what was written since the last look; it goes on
-        to grow with this object."""
+        """Return accuracies by the JSON of their architectures, with lines that other processes have added.
+
+        The mapping grows with this object.
+        """
         if self._path.exists():
             with self._locked():
                 pass
         return self._known
 
     def append(self, arch: str, accuracy: float) -> None:
-        """Write a line, unless another process has written one of this architecture."""
+        """Write a line, unless another process has written one for this architecture."""
         line = _Line(evaluator=self._fingerprint, arch=arch, accuracy=accuracy)
         data = line.model_dump_json().encode() + b"\n"
         with self._locked() as file:
@@ -83,7 +77,8 @@ class AccuracyFile:
             except OSError as error:
                 file.truncate(self._read_bytes)
                 raise StorageError(
-                    f"{self._path}: cannot save an accuracy ({error.strerror}); free some space and repeat"
+                    f"{self._path}: cannot save an accuracy ({error.strerror}); free some space and repeat",
+                    code="not_writable",
                 ) from error
             self._read_bytes += len(data)
             self._read_lines += 1
@@ -91,261 +86,178 @@ class AccuracyFile:
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        """The file, held alone, all its lines known, at its end; what a killed writer left half is cut off."""
+        """Lock the file, read its new lines, and cut off an incomplete line of a killed writer."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             file = self._path.open("a+b", buffering=0)
         except OSError as error:
             raise BlocktimeError(
-                f"{self._path}: cannot keep accuracies ({error.strerror}); make the folder writable"
+                f"{self._path}: cannot save accuracies ({error.strerror}); make the folder writable",
+                code="not_writable",
             ) from error
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._read_on(file)
+            self._read_new_lines(file)
             yield file
 
-    def _read_on(self, file: BinaryIO) -> None:
-        """Learn the lines since the last look."""
+    def _read_new_lines(self, file: BinaryIO) -> None:
         size = file.seek(0, 2)
         if size > MAX_BYTES:
-            raise InvalidArtifactError(f"{self._path}: over {MAX_BYTES} bytes; remove it to start over")
+            raise InvalidArtifactError(
+                f"{self._path} has over {MAX_BYTES} bytes; remove it to start over", code="file_too_large"
+            )
         if size < self._read_bytes:
-            raise InvalidArtifactError(f"{self._path}: was cut short while it was in use; repeat the command")
+            raise InvalidArtifactError(
+                f"{self._path} was truncated while in use; repeat the command", code="damaged_file"
+            )
         file.seek(self._read_bytes)
         data = file.read(size - self._read_bytes)
         whole = data[: data.rfind(b"\n") + 1]
         for text in whole.splitlines():
             self._read_lines += 1
-            self._learn(text, self._path, self._read_lines)
+            self._add(text, self._path, self._read_lines)
         self._read_bytes += len(whole)
         if len(whole) < len(data):
             file.truncate(self._read_bytes)
 
-    def _learn(self, text: bytes, path: Path, number: int) -> None:
+    def _add(self, text: bytes, path: Path, number: int) -> None:
         try:
             line = _Line.model_validate(json.loads(text))
         except (ValidationError, ValueError, RecursionError) as error:
             raise InvalidArtifactError(
-                f"{path}: line {number} is not an accuracy; remove the line, or the file to start over"
+                f"{path}: line {number} is not an accuracy; remove the line, or the file to start over",
+                code="damaged_file",
             ) from error
         if line.evaluator == self._fingerprint:
             self._known.setdefault(line.arch, line.accuracy)
 
 
-Watch = Callable[[Arch, float], None]
+OnResult = Callable[[Arch, float], None]
 """Called with an architecture and its accuracy as soon as it is known."""
 
 
 class CachedEvaluator:
-    """An `Evaluator` that remembers in a file, which other checkpoints, data and processes may share.
+    """An `Evaluator` with a cache file, which other checkpoints, data and processes may share.
 
-    What another process has written until a call is known to that call; where two evaluate the same at the
-    same time, both keep the first line.
+    A call uses everything that other processes have written before it. If two processes evaluate an architecture at
+    the same time, both use the first line.
     """
 
     def __init__(
-        self, executor: Executor, path: Path, watch: Watch | None = None, shared: Path | None = None
+        self,
+        evaluator: StreamingEvaluator,
+        path: Path,
+        on_result: OnResult | None = None,
+        shared: Path | None = None,
     ):
-        """Read what is known, in a further file too that may not be written; `watch` hears of every architecture
-        asked for, known or not.
+        """Read the cache.
+
+        Args:
+            evaluator: Evaluates architectures that are not cached.
+            path: The cache file; an incomplete last line of a killed run is dropped.
+            on_result: Called for every requested architecture, cached or not.
+            shared: Another cache file, which is only read.
 
         Raises:
-            InvalidArtifactError: a line is damaged that is not the last; a cut last line (a killed run) is dropped.
+            InvalidArtifactError: a line other than the last is damaged.
         """
-        self._executor, self._watch = executor, watch
-        self._file = AccuracyFile(path, executor.fingerprint, shared)
+        self._evaluator, self._on_result = evaluator, on_result
+        self._file = AccuracyFile(path, evaluator.fingerprint, shared)
 
     @property
     def fingerprint(self) -> str:
-        return self._executor.fingerprint
+        """The objective's fingerprint."""
+        return self._evaluator.fingerprint
 
     def accuracies(self, archs: Sequence[Arch]) -> list[float]:
-        """In the order asked; what is not in the file is evaluated and written as soon as it is known."""
-        asked = {arch.to_json(): arch for arch in archs}
+        """Return accuracies in the order of `archs`; each new one is written as soon as it is known."""
+        requested = {arch.to_json(): arch for arch in archs}
         known = self._file.read()
-        # Sorted, those that begin alike follow one another, and share what their first blocks give.
-        missing = [arch for text, arch in sorted(asked.items()) if text not in known]
-        if self._watch is not None:
-            for text, arch in asked.items():
+        # sorted, architectures with equal first stages follow one another and share cached activations
+        missing = [arch for text, arch in sorted(requested.items()) if text not in known]
+        if self._on_result is not None:
+            for text, arch in requested.items():
                 if text in known:
-                    self._watch(arch, known[text])
-        for arch, accuracy in self._executor.stream(missing) if missing else ():
+                    self._on_result(arch, known[text])
+        for arch, accuracy in self._evaluator.stream(missing) if missing else ():
             self._file.append(arch.to_json(), checked_accuracy(arch, accuracy))
-            if self._watch is not None:
-                self._watch(arch, accuracy)
+            if self._on_result is not None:
+                self._on_result(arch, accuracy)
         return [known[arch.to_json()] for arch in archs]
 
 
 class Opener(Protocol):
-    """Says how a worker makes its objective; goes to it by pickle, so a small value of a module's top level."""
+    """How a worker opens its objective; it is pickled, so its class is defined at the top level of a module."""
 
     def open(self, worker: int = 0) -> Objective:
-        """Load everything, once for each worker, which are numbered from 0."""
-
-
-class WorkerError(BlocktimeError):
-    """A worker ended before its answer; the answers of the others are kept."""
-
-
-def serve(connection: Connection, opener: PickleWithPlugins, fingerprint: str, worker: int = 0) -> None:
-    """A worker's life; Ctrl-C is the parent's to handle, whose end closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            objective = open_checked(opener.value(), fingerprint, worker)
-            while True:
-                connection.send(float(objective.accuracy(connection.recv())))
-        except BlocktimeError as error:
-            connection.send(error)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
-        except Exception as error:
-            connection.send(BlocktimeError(why_failed(error)))
-
-
-def why_failed(error: BaseException) -> str:
-    """What is said of an evaluation that failed as nobody expected; one line."""
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    first = (str(error) or "no message").splitlines()[0]
-    return f"evaluation failed with {type(error).__name__}: {first}; report it"
+        """Load everything; called once in each worker, which are numbered from 0."""
 
 
 def open_checked(opener: Opener, fingerprint: str, worker: int = 0) -> Objective:
-    """What the opener gives; InvalidArtifactError where checkpoint or images are others than the caller's."""
+    """Open an objective; raise InvalidArtifactError ("inputs_changed") unless it has this fingerprint."""
     objective = opener.open(worker)
     if objective.fingerprint != fingerprint:
         raise InvalidArtifactError(
-            "a worker has another checkpoint or other images than the search began with; repeat the search"
+            "a worker has another checkpoint or other images than this search; repeat the search",
+            code="inputs_changed",
         )
     return objective
 
 
-STOP_S = 5.0
-"""A worker that has nothing to do ends at once; one that still evaluates then is killed."""
+def _start_evaluating(number: int, opener: PickleWithPlugins, fingerprint: str) -> Callable[[Arch], float]:
+    """Return a worker's answer to an architecture (`WorkerPool`)."""
+    objective = open_checked(opener.value(), fingerprint, number)
+    return lambda arch: float(objective.accuracy(arch))
 
 
 class ProcessPool:
-    """An `Executor` of several processes, started when the first architecture is asked for.
+    """A `StreamingEvaluator` of several processes, which start with the first architecture.
 
-    All evaluations happen in workers, however many there are, so that their number can't change an accuracy.
+    All evaluations happen in workers, even if there is only one, so that their number cannot change an accuracy.
     """
 
     def __init__(self, opener: Opener, fingerprint: str, workers: int):
-        """`fingerprint`: what every worker must find, as the caller did."""
-        self._opener, self._fingerprint, self._workers = opener, fingerprint, workers
-        # torch too, where this process has needed it
-        self._context = worker_context(type(opener).__module__, *({"torch"} & sys.modules.keys()))
-        self._idle: list[Connection] = []
-        self._busy: dict[Connection, Arch] = {}
-        self._processes: dict[Connection, BaseProcess] = {}
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
+        """Prepare the pool; every worker must find the objective with this fingerprint."""
+        self.fingerprint = fingerprint
+        preload = (type(opener).__module__, *({"torch"} & sys.modules.keys()))
+        arguments = (PickleWithPlugins.of(opener), fingerprint)
+        self._pool: WorkerPool[Arch, float] = WorkerPool(_start_evaluating, arguments, workers, preload)
 
     def stream(self, archs: Sequence[Arch]) -> Iterator[tuple[Arch, float]]:
-        """Accuracies as they come in.
+        """Yield accuracies as they arrive.
 
         Raises:
-            WorkerError: a worker died; what the others were at has been given out before.
-            BlocktimeError: as the evaluation raised it.
+            WorkerCrashError: a worker died; the accuracies of the other workers are yielded before.
+            BlocktimeError: what the evaluation raised.
         """
-        waiting = list(reversed(archs))
-        failure: BlocktimeError | None = None
-        while waiting or self._busy:
-            while waiting and failure is None and (connection := self._free()) is not None:
-                self._assign(connection, waiting.pop())
-            if not self._busy:
-                break
-            for ready in wait(list(self._busy)):
-                assert isinstance(ready, Connection)
-                arch, answer = self._busy.pop(ready), self._answer(ready)
-                if isinstance(answer, float):
-                    self._idle.append(ready)
-                    yield arch, answer
-                else:
-                    failure = failure or answer
-        if failure is not None:
-            raise failure
+        for arch, accuracy in self._pool.stream(archs):
+            assert isinstance(accuracy, float)
+            yield arch, accuracy
 
     def close(self) -> None:
-        """End all workers: the idle ones by themselves, the others by force."""
-        for connection in self._processes:
-            connection.close()
-        for connection, process in self._processes.items():
-            if connection in self._busy:
-                process.kill()
-            process.join(STOP_S)
-            if process.is_alive():
-                process.kill()
-        self._processes.clear()
-        self._busy.clear()
-        self._idle.clear()
+        """End all workers."""
+        self._pool.close()
 
-    def __enter__(self) -> ProcessPool:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _free(self) -> Connection | None:
-        if self._idle:
-            return self._idle.pop()
-        if len(self._processes) >= self._workers:
-            return None
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=serve,
-            args=(theirs, PickleWithPlugins.of(self._opener), self._fingerprint, len(self._processes)),
-            daemon=True,
-        )
-        start_worker(process)
-        theirs.close()
-        self._processes[ours] = process
-        return ours
 
-    def _assign(self, connection: Connection, arch: Arch) -> None:
-        self._busy[connection] = arch
-        with contextlib.suppress(BrokenPipeError):  # a dead worker is noticed where its answer is awaited
-            connection.send(arch)
-
-    def _answer(self, connection: Connection) -> float | BlocktimeError:
-        """A worker's answer; one that failed is not used again."""
-        try:
-            answer: float | BlocktimeError = connection.recv()
-            if isinstance(answer, float):
-                return answer
-        except (EOFError, ConnectionResetError):
-            answer = WorkerError("")
-        process = self._processes.pop(connection)
-        connection.close()
-        process.join()
-        if isinstance(answer, WorkerError):
-            return WorkerError(
-                f"an evaluating process died ({_how(process.exitcode)}); what is done is kept, "
-                "run the same command to go on, with fewer --workers if memory is short"
-            )
-        return answer
-
-
-def _how(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"signal {-exit_code}"
-    return f"exit code {exit_code}"
+class WorkerLostError(BlocktimeError):
+    """A Ray worker or its node was lost; the accuracies of the others are cached."""
 
 
 MAX_REASON = 200
-"""Characters of Ray's own account of a loss, whose last line names the cause."""
+"""Characters of Ray's description of a loss, whose last line names the cause."""
 
 
 class RayPool:
-    """An `Executor` of Ray actors. Checkpoint and images must lie at the same paths on every node.
+    """A `StreamingEvaluator` of Ray actors; checkpoint and images have the same paths on every node.
 
-    Joins the cluster of $RAY_ADDRESS (`ray job submit` and `ray start` set it), else starts one on this
-    machine for as long as the pool is open.
+    Joins the cluster of $RAY_ADDRESS (`ray job submit` and `ray start` set it), else starts one on this machine for
+    as long as the pool is open.
     """
 
     def __init__(self, opener: Opener, fingerprint: str, workers: int):
@@ -357,21 +269,17 @@ class RayPool:
         """
         self._cluster = open_cluster("--cluster")
         self._ray = ray = self._cluster.ray
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         remote = ray.remote(num_cpus=1)(_Worker)
         carried = PickleWithPlugins.of(opener, ray.cloudpickle.dumps)
         self._actors: list[Any] = [remote.remote(carried, fingerprint) for _ in range(workers)]
 
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
     def stream(self, archs: Sequence[Arch]) -> Iterator[tuple[Arch, float]]:
-        """Accuracies as they come in.
+        """Yield accuracies as they arrive.
 
         Raises:
-            WorkerError: a worker or its node died; what the others were at has been given out before.
-            BlocktimeError: as the evaluation raised it.
+            WorkerLostError: a worker or its node died; the accuracies of the others are yielded before.
+            BlocktimeError: what the evaluation raised.
         """
         waiting, idle = list(reversed(archs)), list(self._actors)
         busy: dict[Any, tuple[Any, Arch]] = {}
@@ -397,41 +305,37 @@ class RayPool:
         try:
             return float(self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, BlocktimeError):
-                return cause
-            return BlocktimeError(why_failed(cause))
+            return as_blocktime_error(error.cause)
         except self._ray.exceptions.RayError as error:
             last = [type(error).__name__, *str(error).split("\n")][-1].strip()[:MAX_REASON]
-            return WorkerError(
-                f"a Ray worker was lost ({last}); what is done is kept, run the same command to go on"
+            return WorkerLostError(
+                f"a Ray worker was lost ({last}); results so far are cached, run the same command to resume",
+                code="worker_crashed",
             )
 
     def close(self) -> None:
-        """End the actors, and the cluster where this pool started it."""
+        """End the actors, and the cluster if this pool started it."""
         for actor in self._actors:
             self._ray.kill(actor)
         self._actors = []
         self._cluster.close()
 
-    def __enter__(self) -> RayPool:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 class _Worker:
-    """One actor."""
+    """One Ray actor; it opens its objective at the first call, so that a failure to open is an answer."""
 
     def __init__(self, opener: PickleWithPlugins, fingerprint: str):
         self._opener, self._fingerprint = opener, fingerprint
         self._objective: Objective | None = None
 
     def accuracy(self, arch: Arch) -> float:
-        """Opened at the first call, so that a failure to open reads like one to evaluate."""
+        """Return the accuracy of an architecture."""
         if self._objective is None:
             self._objective = open_checked(self._opener.value(), self._fingerprint)
         return self._objective.accuracy(arch)

@@ -1,89 +1,97 @@
-"""Objectives: what a search maximises, by name."""
+"""Objectives: what a search maximises, by name, and the additive surrogate that can smooth their values."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+
 from luts.format.errors import UsageError
 from luts.format.registry import Registry
-from search.algorithms.record import INHERITED_ACCURACY, INHERITED_LIKELIHOOD
+from search.algorithms.record import BACKBONE_ACCURACY, INHERITED_ACCURACY, INHERITED_LIKELIHOOD, MACS
 from search.spaces import Arch
 from search.spaces.plugins import load_installed
+from search.spaces.registry import without_task
 
 
 class Objective(Protocol):
-    """Judges one architecture after another; costly, so each is asked for once."""
+    """Evaluates one architecture after another; evaluations are costly, so each is requested once."""
 
     @property
     def fingerprint(self) -> str:
         """Cache key: names everything besides the architecture that decides a value, such as weights and images.
 
-        Values are kept under it on disk and used again wherever it is the same.
+        Values are stored under it and used again wherever it is the same.
         """
 
     def accuracy(self, arch: Arch) -> float:
-        """Top-1 on held-out images or whatever else is wanted large, 0 to 1; the same at every call."""
+        """Return top-1 on held-out images, or any other value to maximise, 0 to 1; the same at every call."""
 
 
 @runtime_checkable
-class Movable(Protocol):
-    """An objective that can compute elsewhere than on the CPU; it need not be one."""
+class MovableObjective(Protocol):
+    """An objective that can compute on another device than the CPU; an objective need not be one."""
 
     def move_to(self, on: str, worker: int = 0) -> None:
-        """Compute on `cpu`, `cuda` or `mps` from now on, in the worker of that number; the fingerprint tells."""
+        """Compute on `cpu`, `cuda` or `mps`, in the worker with this number; this changes the fingerprint."""
 
 
-class Executor(Protocol):
+class StreamingEvaluator(Protocol):
     """Evaluates many architectures in any order: in one process, in several, or on a cluster."""
 
     @property
     def fingerprint(self) -> str:
-        """The objective's."""
+        """The objective's fingerprint."""
 
     def stream(self, archs: Sequence[Arch]) -> Iterable[tuple[Arch, float]]:
-        """Each architecture once with its accuracy, as soon as that is known."""
+        """Yield each architecture once with its accuracy, as soon as that is known."""
 
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """What a search asks, a generation at a time."""
+    """Evaluates one generation of a search at a time."""
 
     @property
     def fingerprint(self) -> str:
-        """The objective's."""
+        """The objective's fingerprint."""
 
     def accuracies(self, archs: Sequence[Arch]) -> list[float]:
-        """In the order asked; of an architecture the same at every call."""
+        """Return accuracies in the order of `archs`; for an architecture the same at every call."""
 
 
 def checked_accuracy(arch: Arch, accuracy: float) -> float:
-    """The accuracy, as a plain number; `UsageError` for one that no objective may give."""
+    """Return the accuracy as a float; raise UsageError ("objective_out_of_range") unless it is in 0 to 1."""
     if not 0 <= accuracy <= 1:
-        raise UsageError(f"the objective gives {arch.to_json()} {accuracy:g}; scale it to 0 to 1")
+        raise UsageError(
+            f"the objective returns {accuracy:g} for {arch.to_json()}; scale it to 0 to 1",
+            code="objective_out_of_range",
+        )
     return float(accuracy)
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """An `Executor` and an `Evaluator`: one after another in this process, nothing remembered."""
+    """Evaluates one architecture after another in this process, without a cache."""
 
     objective: Objective
 
     @property
     def fingerprint(self) -> str:
+        """The objective's fingerprint."""
         return self.objective.fingerprint
 
     def stream(self, archs: Sequence[Arch]) -> Iterator[tuple[Arch, float]]:
-        """As they come."""
+        """Yield each architecture with its accuracy, in the order of `archs`."""
         for arch in archs:
             yield arch, self.objective.accuracy(arch)
 
     def accuracies(self, archs: Sequence[Arch]) -> list[float]:
-        """In the order asked."""
+        """Return accuracies in the order of `archs`."""
         return [self.objective.accuracy(arch) for arch in archs]
 
 
@@ -96,7 +104,11 @@ OBJECTIVES: Registry[OpensObjective] = Registry("objective", load_installed)
 
 
 def register_objective(name: str) -> Callable[[Own], Own]:
-    """Decorator of a class or function that `OpensObjective`; `UsageError` where the name is taken."""
+    """Return a decorator that registers a class or function that opens an objective (`OpensObjective`).
+
+    Raises:
+        UsageError: the name is taken.
+    """
 
     def register(own: Own) -> Own:
         OBJECTIVES.add(name, own)
@@ -106,27 +118,30 @@ def register_objective(name: str) -> Callable[[Own], Own]:
 
 
 def objective_names() -> tuple[str, ...]:
-    """Of all that are registered."""
+    """Return the names of all registered objectives."""
     return OBJECTIVES.names()
 
 
 def open_objective(name: str, supernet: Path | None = None, data: str | None = None) -> Objective:
-    """The objective of a name; `UsageError` with close names where there is none."""
+    """Open the objective with this name; raise UsageError with similar names if there is none."""
     return OBJECTIVES.get(name)(supernet, data)
 
 
-def moved(objective: Objective, on: str, worker: int = 0) -> Objective:
-    """The objective, which computes there; `UsageError` for one that can't where that is not the CPU."""
-    if isinstance(objective, Movable):
+def move_objective(objective: Objective, on: str, worker: int = 0) -> Objective:
+    """Return the objective, moved to a device; raise UsageError ("objective_not_movable") if it cannot be moved."""
+    if isinstance(objective, MovableObjective):
         objective.move_to(on, worker)
     elif on not in ("auto", "cpu"):
-        raise UsageError(f"the objective computes where it likes, it has no move_to; leave --on {on} out")
+        raise UsageError(
+            f"the objective has no move_to, so it chooses its device itself; leave --on {on} out",
+            code="objective_not_movable",
+        )
     return objective
 
 
 @dataclass(frozen=True)
 class ObjectiveOpener:
-    """How a worker opens a registered objective: weights and images are read there, not sent to it."""
+    """How a worker opens a registered objective: it reads weights and images itself, they are not sent to it."""
 
     name: str
     supernet: Path | None = None
@@ -134,8 +149,8 @@ class ObjectiveOpener:
     on: str = "cpu"
 
     def open(self, worker: int = 0) -> Objective:
-        """With one thread of torch, if it uses that: a pool has a worker for each core, or for each GPU."""
-        objective = moved(open_objective(self.name, self.supernet, self.data), self.on, worker)
+        """Open it with one thread of torch: a pool has a worker for each core, or for each GPU."""
+        objective = move_objective(open_objective(self.name, self.supernet, self.data), self.on, worker)
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
         return objective
@@ -143,21 +158,145 @@ class ObjectiveOpener:
 
 @register_objective(INHERITED_ACCURACY)
 def inherited_accuracy(supernet: Path | None, data: str | None) -> Objective:
-    """On the search split of the images that the supernet was trained on; `data`: where they lie now."""
-    from search.supernet.inherit import open_inherited  # brings in torch
+    """Open top-1 on the search split of the supernet's images; `data`: where they are now."""
+    from search.supernet.inherit import open_inherited  # imports torch
 
-    return open_inherited(_given(supernet, INHERITED_ACCURACY), data)
+    return open_inherited(_required(supernet, INHERITED_ACCURACY), data)
 
 
 @register_objective(INHERITED_LIKELIHOOD)
 def inherited_likelihood(supernet: Path | None, data: str | None) -> Objective:
-    """On the same images, by the probability of their labels."""
+    """Open the probability of the labels of the same images."""
     from search.supernet.inherit import InheritedLikelihood, open_inherited
 
-    return InheritedLikelihood(open_inherited(_given(supernet, INHERITED_LIKELIHOOD), data))
+    return InheritedLikelihood(open_inherited(_required(supernet, INHERITED_LIKELIHOOD), data))
 
 
-def _given(supernet: Path | None, objective: str) -> Path:
+@register_objective(BACKBONE_ACCURACY)
+def backbone_accuracy(supernet: Path | None, data: str | None) -> Objective:
+    """Open top-1 of the classifier that has the same backbone as a network for detection or segmentation."""
+    from search.supernet.inherit import open_inherited
+
+    inherited = open_inherited(_required(supernet, BACKBONE_ACCURACY), data)
+    return BackboneAccuracy(inherited, inherited.data.classes)
+
+
+@register_objective(MACS)
+def macs(_supernet: Path | None, _data: str | None) -> Objective:
+    """Open the objective that needs no supernet: the most conv+linear MACs win."""
+    return MacsObjective()
+
+
+def _required(supernet: Path | None, objective: str) -> Path:
     if supernet is None:
-        raise UsageError(f"{objective} is that of a trained supernet; give its folder")
+        raise UsageError(
+            f"objective {objective} evaluates a trained supernet; add --supernet DIR",
+            code="supernet_required",
+        )
     return supernet
+
+
+@dataclass(frozen=True)
+class BackboneAccuracy:
+    """Evaluates a network with another task's head by the classifier of its backbone.
+
+    Attributes:
+        inherited: Evaluates classifiers.
+        classes: Classes of the classifiers.
+    """
+
+    inherited: Objective
+    classes: int
+
+    @property
+    def fingerprint(self) -> str:
+        """The classifiers' own: heads change nothing."""
+        return self.inherited.fingerprint
+
+    def move_to(self, on: str, worker: int = 0) -> None:
+        """Compute on this device."""
+        move_objective(self.inherited, on, worker)
+
+    def accuracy(self, arch: Arch) -> float:
+        """Return the classifier's top-1, 0 to 1."""
+        return self.inherited.accuracy(without_task(arch).with_classes(self.classes))
+
+
+@dataclass(frozen=True)
+class MacsObjective:
+    """Conv+linear MACs m as m / (m + 1e9), which is in 0 to 1 and increases with m."""
+
+    fingerprint: str = "conv+linear MACs"
+
+    def accuracy(self, arch: Arch) -> float:
+        """Return the value of an architecture."""
+        count = arch.macs().conv_linear
+        return count / (count + 1e9)
+
+
+PENALTIES = np.logspace(-3, 3, 13)
+"""Candidates for the penalty of the ridge regression; leave-one-out cross-validation chooses among them."""
+
+
+class AdditiveModel:
+    """Ridge regression on the choices of an architecture: a sum over them, as a LUT is a sum over blocks.
+
+    Features are the one-hot choices of every stage, which stages there are, the resolution and the head.
+    """
+
+    def __init__(self, archs: Sequence[Arch], values: Sequence[float]):
+        """Fit the model to the values of these architectures."""
+        from sklearn.feature_extraction import DictVectorizer
+        from sklearn.linear_model import RidgeCV
+        from sklearn.pipeline import make_pipeline
+
+        self._fitted = make_pipeline(DictVectorizer(), RidgeCV(PENALTIES))
+        self._fitted.fit(list(map(_choices, archs)), np.asarray(values))
+
+    def predict(self, archs: Sequence[Arch]) -> list[float]:
+        """Return predictions in the order of `archs`, clipped to 0 to 1."""
+        return [float(value) for value in np.clip(self._fitted.predict(list(map(_choices, archs))), 0, 1)]
+
+
+@dataclass(frozen=True)
+class SmoothedEvaluator:
+    """An `Evaluator` that returns the weighted mean of an architecture's own value and an additive model's.
+
+    Interactions between choices are in part artefacts of weight sharing: on NAS-Bench-Macro the sum of single
+    choices ranks networks more as training each alone does, and the mean of both does so most (docs/results.md).
+
+    Attributes:
+        evaluator: Evaluates architectures.
+        sample: Architectures that the model is fitted to.
+        share: Weight of the model in the mean.
+    """
+
+    evaluator: Evaluator
+    sample: Sequence[Arch]
+    share: float
+
+    @property
+    def fingerprint(self) -> str:
+        """The evaluator's: weight and sample size are a search's settings, and its seed draws the sample."""
+        return self.evaluator.fingerprint
+
+    @cached_property
+    def model(self) -> AdditiveModel:
+        """The fitted model; its first use evaluates the sample."""
+        return AdditiveModel(self.sample, self.evaluator.accuracies(self.sample))
+
+    def accuracies(self, archs: Sequence[Arch]) -> list[float]:
+        """Return the means in the order of `archs`."""
+        pairs = zip(self.model.predict(archs), self.evaluator.accuracies(archs), strict=True)
+        return [self.share * predicted + (1 - self.share) * own for predicted, own in pairs]
+
+
+def _choices(arch: Arch) -> Mapping[str, str]:
+    """Return the name and value of each choice."""
+    chosen = {"resolution": str(arch.resolution), "head": arch.head}
+    for stage, values in zip(arch.search_space.stages, arch.stages, strict=False):
+        chosen[stage.name] = "there"
+        chosen |= {
+            f"{stage.name}.{name}": f"{value:g}" for name, value in zip(stage.names, values, strict=True)
+        }
+    return chosen

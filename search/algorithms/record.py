@@ -1,37 +1,61 @@
-"""Settings and results of a search, as values and as JSON files."""
+"""Constraints, settings and results of a search, as values and as JSON files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from luts.format.errors import BlocktimeError
-from luts.format.files import read_json, write_atomically, write_json
+from luts.format.files import read_json, write_atomically
 from luts.format.provenance import CodeVersion
 from luts.format.registry import NAME
-from luts.format.schema import Floats, Integers, Value
+from luts.format.schema import Value
 from search.spaces import Arch
 from search.spaces.registry import MAX_ARCH_BYTES, arch_from_json
 
 INHERITED_ACCURACY = "inherited-accuracy"
+"""Objective: top-1 with weights inherited from a supernet."""
+
 INHERITED_LIKELIHOOD = "inherited-likelihood"
-"""Name of the objective that is top-1 with weights inherited from a supernet."""
+"""Objective: probability of the labels with weights inherited from a supernet."""
+
+BACKBONE_ACCURACY = "backbone-accuracy"
+"""Objective: inherited top-1 of the classifier with the same backbone, a proxy for detection and segmentation."""
+
+MACS = "macs"
+"""Objective: conv+linear MACs, for a search without a supernet."""
 
 
-class Budget(Value):
-    """What an architecture may cost; everything given must hold.
+class ClassifierParams(Value):
+    """Limits of a classifier's parameters, for networks whose backbone has another task's head instead.
 
     Attributes:
-        latency_ms: By the first LUT.
-        least_params: Fewest parameters, such as the supernet's subnets have.
-        further_latency_ms: By each further LUT, in their order (several phones, each with its own budget).
-        memory_bytes: Peak of activations, see `search.blocks.peak_activation_bytes`.
-        cautious: A chance constraint: the bound under which a measured latency stays with probability
-            `confidence` is held to the budget, phone by phone, not the prediction itself.
+        classes: Classes of the classifier.
+        least_params: Fewest parameters.
+        params: Most parameters.
+    """
+
+    classes: int = Field(ge=1)
+    least_params: int = Field(ge=1)
+    params: int = Field(ge=1)
+
+
+class Constraints(Value):
+    """Upper limits of an architecture's costs; all that are given must hold.
+
+    Attributes:
+        latency_ms: Latency by the first LUT.
+        further_latency_ms: Latency by each further LUT, in their order.
+        params: Parameters.
+        least_params: Fewest parameters, such as a supernet's scope has.
+        macs: Conv+linear MACs.
+        memory_bytes: Peak activation memory, see `search.blocks.peak_activation_bytes`.
+        as_classifier: The supernet's scope, where the network has another task's head than the supernet.
+        cautious: A chance constraint: each latency limit holds for the upper bound, below which a measured latency
+            stays with probability `confidence`, not for the prediction.
+        confidence: Of that bound.
     """
 
     latency_ms: float = Field(gt=0)
@@ -40,34 +64,65 @@ class Budget(Value):
     least_params: int | None = Field(default=None, gt=0)
     macs: int | None = Field(default=None, gt=0)
     memory_bytes: int | None = Field(default=None, gt=0)
+    as_classifier: ClassifierParams | None = Field(default=None, exclude_if=lambda value: value is None)
     cautious: bool = True
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
 
+    @model_validator(mode="after")
+    def _one_minimum(self) -> Self:
+        if self.as_classifier is not None and self.least_params is not None:
+            raise ValueError("as_classifier has a minimum of its own; leave least_params out")
+        return self
+
+    @property
+    def latencies(self) -> tuple[float, ...]:
+        """Latency limit of each LUT, ms."""
+        return (self.latency_ms, *self.further_latency_ms)
+
+    def other_limits(self) -> list[str]:
+        """Return the limits besides latency as text."""
+        limits = [
+            ("{:,} parameters", self.params),
+            ("at least {:,} parameters", self.least_params),
+            ("{:,} conv+linear MACs", self.macs),
+            ("{:,} bytes of activations", self.memory_bytes),
+        ]
+        texts = [text.format(limit) for text, limit in limits if limit is not None]
+        if scope := self.as_classifier:
+            texts.append(f"{scope.least_params:,} to {scope.params:,} parameters as a classifier")
+        return texts
+
 
 Criterion = Literal["accuracy", "latency", "params", "macs", "memory"]
-"""What architectures are compared by; `accuracy` is what the objective says."""
+"""What architectures are compared by; `accuracy` is the objective's value."""
 
 
 class SearchSettings(Value):
-    """How to search; the defaults are those of AutoViT section 4.1 where it names them.
+    """How to search; defaults are those of AutoViT section 4.1 where it states them.
 
     Every strategy evaluates `population` architectures and then `crossovers` + `mutations` in each generation,
-    fewer only where the budget leaves no others.
+    fewer only where the constraints leave no others.
 
     Attributes:
-        strategy: Name of a registered one; a record may hold one that is not registered where it is read.
-        draws: Architectures within the budget that are drawn for the coarse stage; where it leaves no more, all
-            of them are enumerated.
+        strategy: Name of a registered strategy; a file may name one that is not registered where it is read.
+        seed: Seed of all random choices.
+        draws: Architectures within the constraints drawn for the coarse stage; if there are no more, all of them.
         skeletons: K of the coarse stage.
-        redraws: Attempts at a new child before one drawn from all within the budget takes its place.
-        ms_per_loss: lambda of the joint objective min L(s) + lambda C(s) of AutoViT's journal version with L the
-            latency in ms by the first LUT, as in its L(s) <= L_max, and C the share of wrong answers; 0 for none.
-        loss_per_ms: lambda of the other reading: L the share of wrong answers, C the latency in ms; 0 for none.
+        population: Architectures of the first generation.
+        generations: Generations after the first.
+        parents: Best architectures that the next generation descends from.
+        crossovers: Children of two parents in a generation.
+        mutations: Children of one parent in a generation.
+        p_depth: P_d, probability that a mutation changes a depth.
+        p_block: P_m, probability that a mutation changes a block.
+        redraws: Attempts at a new child before a random architecture within the constraints replaces it.
+        ms_per_loss: lambda of the joint objective min L(s) + lambda C(s) of AutoViT's journal version, with L the
+            latency in ms by the first LUT, as in its L(s) <= L_max, and C the top-1 error; 0 to leave it out.
+        loss_per_ms: lambda of the other reading: L the top-1 error, C the latency in ms; 0 to leave it out.
             Without either, accuracy alone ranks.
-        objectives: What `pareto` trades against each other.
-        additive: Share of an additive model of the choices in what an architecture is judged by; 0 for its own
-            value alone (`search.algorithms.objectives`).
-        sample: Random architectures within the budget that the model is fitted to, evaluated besides the others.
+        objectives: Criteria that `pareto` trades against each other.
+        additive: Weight of an additive surrogate in the value of an architecture (`AdditiveModel`); 0 for none.
+        sample: Random architectures within the constraints that the surrogate is fitted to, evaluated in addition.
     """
 
     strategy: str = Field(default="coarse-to-fine", pattern=NAME)
@@ -89,7 +144,7 @@ class SearchSettings(Value):
     sample: int = Field(default=100, ge=10, le=100_000)
 
     @model_validator(mode="after")
-    def _one_reading(self) -> Self:
+    def _one_joint_objective(self) -> Self:
         if self.ms_per_loss and self.loss_per_ms:
             raise ValueError(
                 "ms_per_loss and loss_per_ms are two readings of one objective; give one of them"
@@ -97,7 +152,7 @@ class SearchSettings(Value):
         return self
 
     def loss(self, accuracy: float, latency_ms: float) -> float:
-        """What a search makes small: L(s) + lambda C(s) in the reading that was chosen."""
+        """Return what a search minimises: L(s) + lambda C(s), in the reading that was chosen."""
         wrong = 1.0 - accuracy
         if self.ms_per_loss:
             return latency_ms + self.ms_per_loss * wrong
@@ -110,7 +165,7 @@ class SearchSettings(Value):
 
     @property
     def evaluations(self) -> int:
-        """Architectures that are evaluated where the budget allows so many."""
+        """Architectures that are evaluated if the constraints allow so many."""
         return self.population + self.generations * self.children
 
 
@@ -122,16 +177,16 @@ _Text = Annotated[str, Field(max_length=4096)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Coarse(Value):
-    """What the budget allows, and what the first stage made of it.
+class CoarseStage(Value):
+    """What the constraints leave of the space, and the result of the coarse stage.
 
     Attributes:
-        priced: Architectures priced: all that may be within the budget where these are few, else draws.
-        feasible: Distinct ones among them that are within it.
-        feasible_share: Share of the whole space that is within the budget; exact where these are few, else
-            estimated by the draws.
-        skeletons: Skeletons kept; 0 for strategies that have none.
-        smallest_ms: Smallest latency within the other budgets: what counts, the bound where it is cautious.
+        priced: Architectures priced: all that may be within the constraints if these are few, else draws.
+        feasible: Distinct ones among them within the constraints.
+        feasible_share: Fraction of the space within the constraints; exact if these are few, else estimated.
+        skeletons: Skeletons selected; 0 for strategies without them.
+        smallest_ms: Smallest latency within the other constraints; its upper bound if they are cautious.
+        whole: Whether the feasible architectures are all there are; None in files that do not say.
     """
 
     priced: int
@@ -139,14 +194,16 @@ class Coarse(Value):
     feasible_share: float = Field(default=0.0, ge=0, le=1)
     skeletons: int
     smallest_ms: float
+    whole: bool | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Generation(Value):
     """State after a generation; 0 is the initial population.
 
     Attributes:
+        index: Its number.
         new: Architectures evaluated in it.
-        best: Best accuracy up to here.
+        best: Best accuracy so far.
         mean: Mean accuracy of the new ones.
     """
 
@@ -156,15 +213,13 @@ class Generation(Value):
     mean: float
 
 
-class Evaluated(Value):
-    """An architecture (canonical JSON) with its accuracy and predicted costs.
+class Costs(Value):
+    """Predicted costs of an architecture.
 
-    `latency_high_ms` holds a measured latency with the budget's confidence; the `further_` ones are those of the
-    LUTs after the first.
+    `latency_high_ms` is the latency's upper bound at the constraints' confidence. The `further_` fields are those
+    of the LUTs after the first.
     """
 
-    arch: str = Field(max_length=MAX_ARCH_BYTES)
-    accuracy: _Fraction
     latency_ms: float
     latency_high_ms: float
     further_latency_ms: tuple[float, ...] = ()
@@ -172,24 +227,39 @@ class Evaluated(Value):
     params: int
     macs: int
     memory_bytes: int = 0
-    generation: int
 
     @property
     def latencies(self) -> tuple[tuple[float, float], ...]:
-        """By each LUT the predicted latency and its bound, ms."""
+        """Predicted latency and upper bound by each LUT, ms."""
         further = zip(self.further_latency_ms, self.further_latency_high_ms, strict=True)
         return ((self.latency_ms, self.latency_high_ms), *further)
 
+
+class PricedArch(Costs):
+    """An architecture, as canonical JSON, with its predicted costs."""
+
+    arch: str = Field(max_length=MAX_ARCH_BYTES)
+
     def architecture(self) -> Arch:
-        """The architecture itself; `UsageError` where its space has no such choice any more."""
+        """Return the architecture; raise UsageError if its space does not have these choices any more."""
         return arch_from_json(self.arch)
 
 
-class LutPin(Value):
-    """A LUT by name and by the sha256 of its lut.json, which holds the digests of its other files.
+class Evaluated(PricedArch):
+    """An architecture with its predicted costs and the objective's value, found in a generation."""
 
-    `read_for`: the device that was meant where the LUT is another's, from which it may lie `device_log_sd` away, as
-    a standard deviation of the logarithm; 0 where that was not known.
+    accuracy: _Fraction
+    generation: int
+
+
+class LutPin(Value):
+    """A LUT by name and by the sha256 of its lut.json, which contains the digests of its other files.
+
+    Attributes:
+        name: DEVICE/SPACE/VARIANT/vN.
+        sha256: Digest.
+        read_for: The target device if the LUT is used as a proxy for it, else empty.
+        device_log_sd: Standard deviation of the logarithm of latency between the devices; 0 if unknown.
     """
 
     name: _Text
@@ -199,57 +269,66 @@ class LutPin(Value):
 
 
 class Provenance(Value):
-    """Everything outside the settings that decides a result.
+    """Everything besides the settings that decides a result.
 
     Attributes:
-        luts: In the order of the budget's latencies.
-        checkpoint: sha256 of the supernet's weights.
+        luts: In the order of the latency limits.
+        checkpoint: sha256 of the supernet's weights; None for a search without a supernet, as the next four.
         data: Source of the images as it was named.
         data_digest: sha256 of the images and labels.
-        split: Which part of them accuracies are of.
-        objective: By which architectures were judged; only of `INHERITED_ACCURACY` are the values top-1.
+        split: Part of them that accuracies are of.
+        split_seed: Seed of the split.
+        split_fraction: Fraction of the images in the search split.
+        code: Version of the code.
+        objective: What architectures were evaluated by; values are top-1 only for `INHERITED_ACCURACY`.
     """
 
     luts: tuple[LutPin, ...] = Field(min_length=1, max_length=64)
-    checkpoint: _Sha256
-    data: _Text
-    data_digest: _Sha256
-    split: Literal["search", "validation"]
-    split_seed: int
-    split_fraction: _Fraction
+    checkpoint: _Sha256 | None = None
+    data: _Text = ""
+    data_digest: _Sha256 | None = None
+    split: Literal["search", "validation"] = "search"
+    split_seed: int = 0
+    split_fraction: _Fraction = 0.0
     code: CodeVersion
     objective: str = Field(default=INHERITED_ACCURACY, pattern=NAME)
 
 
 class SearchInputs(Value):
-    """All that decides what a search finds, but the code.
+    """Everything that decides a search's result, apart from the code.
 
     Attributes:
-        space_digest: Of the space as it is searched, its classes, resolutions and heads included.
+        space: Name of the space.
+        space_digest: Digest of the part that is searched, with its classes, resolutions and heads.
         evaluator: Fingerprint of checkpoint, data and split.
         price: Fingerprint of the LUTs.
+        constraints: `budget` in files.
+        settings: How to search.
     """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     format: Literal[1] = 1
     space: str
     space_digest: str
     evaluator: str
     price: str
-    budget: Budget
+    constraints: Constraints = Field(validation_alias="budget", serialization_alias="budget")
     settings: SearchSettings
 
     def difference(self, now: SearchInputs) -> str:
-        """What is other `now`, the first of it and as people call it; "" where nothing is."""
+        """Return the first difference to other inputs as text; "" if there is none."""
         if (self.space, self.space_digest) != (now.space, now.space_digest):
             return f"space: {self.space}" + (f", now {now.space}" if self.space != now.space else ", changed")
-        for name, called in (("price", "LUT"), ("evaluator", "supernet, objective or images")):
+        for name, label in (("price", "LUT"), ("evaluator", "supernet, objective or images")):
             if getattr(self, name) != getattr(now, name):
-                return called
-        for part, called in (("budget", "budget"), ("settings", "setting")):
-            before, after = (getattr(inputs, part).model_dump() for inputs in (self, now))
-            for name, value in after.items():
-                if before[name] != value:
-                    return f"{called}: {name} was {_short(before[name])}, now {_short(value)}"
+                return label
+        for part, label in (("constraints", "constraint"), ("settings", "setting")):
+            before, after = (getattr(inputs, part) for inputs in (self, now))
+            for name in type(after).model_fields:
+                was, new = getattr(before, name), getattr(after, name)
+                if was != new:
+                    return f"{label}: {name} was {_short(was)}, now {_short(new)}"
         return ""
 
 
@@ -261,11 +340,14 @@ class SearchResult(SearchInputs):
     """A finished search; the same inputs give the same result.
 
     Attributes:
+        coarse: What the constraints leave of the space.
+        history: State after each generation.
         evaluated: In order of evaluation.
-        provenance: None for a search that was called as a function, on whatever it was given.
+        winner: The best architecture.
+        provenance: None if `search` was called as a function.
     """
 
-    coarse: Coarse
+    coarse: CoarseStage
     history: tuple[Generation, ...]
     evaluated: tuple[Evaluated, ...] = Field(min_length=1)
     winner: Evaluated
@@ -273,157 +355,44 @@ class SearchResult(SearchInputs):
 
     @property
     def lut_names(self) -> tuple[str, ...]:
-        """Of the LUTs, in the order of the budget's latencies; numbers where they are not known."""
+        """Names of the LUTs in the order of the latency limits; numbers if unknown."""
         if self.provenance is not None:
             return tuple(pin.name for pin in self.provenance.luts)
-        return tuple(f"LUT {number}" for number in range(1, 2 + len(self.budget.further_latency_ms)))
+        return tuple(f"LUT {number}" for number in range(1, 1 + len(self.constraints.latencies)))
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective."""
+        return self.provenance.objective if self.provenance else INHERITED_ACCURACY
 
     @property
     def own_objective(self) -> str:
-        """By what architectures were judged; "" where values are accuracies."""
-        objective = self.provenance.objective if self.provenance else INHERITED_ACCURACY
+        """What the values are if they are not top-1 accuracies; "" if they are."""
         if self.settings.additive:
-            return f"{objective}, {self.settings.additive:.0%} by an additive model"
-        return "" if objective == INHERITED_ACCURACY else objective
+            return f"{self.objective}, {self.settings.additive:.0%} by an additive model"
+        return "" if self.objective == INHERITED_ACCURACY else self.objective
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
+    def _consistent(self) -> Self:
         if self.winner not in self.evaluated:
             raise ValueError("the winner was not evaluated")
         if [generation.index for generation in self.history] != list(range(len(self.history))):
             raise ValueError("generations are missing")
         if len({row.arch for row in self.evaluated}) != len(self.evaluated):
-            raise ValueError("an architecture stands there twice")
+            raise ValueError("an architecture is listed twice")
         return self
 
     def save(self, path: Path) -> None:
-        """Write as JSON, all or nothing; `BlocktimeError` where that fails."""
+        """Write as JSON, all or nothing; raise BlocktimeError ("not_writable") if that fails."""
         try:
             write_atomically(path, self.model_dump_json(indent=1).encode())
         except OSError as error:
-            raise BlocktimeError(f"{path}: cannot save the search ({error.strerror})") from error
+            raise BlocktimeError(
+                f"{path}: cannot save the search ({error.strerror}); make the folder writable",
+                code="not_writable",
+            ) from error
 
     @classmethod
     def load(cls, path: Path, remedy: str = "search again") -> SearchResult:
-        """Read what `save` wrote; `InvalidArtifactError`, which ends with `remedy`, where it is damaged."""
+        """Read a saved result; raise InvalidArtifactError, which ends with `remedy`, if it is damaged."""
         return read_json(path, cls, MAX_RECORD_BYTES, remedy)
-
-
-BLOCK = 512
-"""Rows compared with all kept ones at a time where there are three costs or more."""
-
-
-def skyline(costs: Floats) -> Integers:
-    """Indices of the rows of (N, objectives) that no other is at most as large as in every column; of equal
-    rows one. In lexicographic order of their costs."""
-    order: Integers = np.lexsort(costs.T[::-1])
-    if costs.shape[1] <= 2:
-        last = costs[order, -1]
-        before = np.concatenate([[np.inf], np.minimum.accumulate(last)[:-1]])
-        kept: Integers = order[last < before]
-        return kept
-    kept = np.empty(0, np.int64)
-    for start in range(0, len(order), BLOCK):
-        block = order[start : start + BLOCK]
-        block = block[~_dominated(costs[block], costs[kept])]
-        earlier = np.tri(len(block), k=-1, dtype=np.bool_)
-        beaten = (costs[block][None] <= costs[block][:, None]).all(axis=2) & earlier
-        kept = np.concatenate([kept, block[~beaten.any(axis=1)]])
-    return kept
-
-
-def _dominated(rows: Floats, by: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    beaten = np.zeros(len(rows), np.bool_)
-    for start in range(0, len(by), 8 * BLOCK):
-        some = by[start : start + 8 * BLOCK]
-        worse = np.ones((len(rows), len(some)), np.bool_)
-        for column in range(rows.shape[1]):
-            worse &= some[None, :, column] <= rows[:, column, None]
-        beaten |= worse.any(axis=1)
-    return beaten
-
-
-def front(evaluated: Sequence[Evaluated], criteria: Sequence[Criterion]) -> tuple[Evaluated, ...]:
-    """Those that no other beats in all criteria; best in the first one first."""
-    return tuple(evaluated[row] for row in skyline(criterion_costs(evaluated, criteria)))
-
-
-def criterion_costs(evaluated: Sequence[Evaluated], criteria: Sequence[Criterion]) -> Floats:
-    """(N, criteria), all wanted small."""
-    columns = {
-        "accuracy": lambda row: -row.accuracy,
-        "latency": lambda row: row.latency_ms,
-        "params": lambda row: row.params,
-        "macs": lambda row: row.macs,
-        "memory": lambda row: row.memory_bytes,
-    }
-    return np.array([[columns[name](row) for name in criteria] for row in evaluated], dtype=np.float64)
-
-
-MAX_BYTES = 64 << 20
-"""Room for the largest K that is allowed."""
-
-MAX_COUNT = 10_000
-
-CRITERION: Literal["conv+linear MACs, then parameters"] = "conv+linear MACs, then parameters"
-
-
-class Sized(Value):
-    """An architecture (canonical JSON) with its size and predicted latency; fields as those of `Evaluated`."""
-
-    arch: str = Field(max_length=MAX_ARCH_BYTES)
-    macs: int
-    params: int
-    latency_ms: float
-    latency_high_ms: float
-    further_latency_ms: tuple[float, ...] = ()
-    further_latency_high_ms: tuple[float, ...] = ()
-    memory_bytes: int
-
-    def architecture(self) -> Arch:
-        """The architecture itself; `UsageError` where its space has no such choice any more."""
-        return arch_from_json(self.arch)
-
-
-class CoarseInputs(Value):
-    """All that decides the result, but the code.
-
-    Attributes:
-        count: K, how many networks are kept.
-        draws: As of `SearchSettings`.
-    """
-
-    format: Literal[1] = 1
-    space: str
-    space_digest: str
-    price: str
-    budget: Budget
-    count: int = Field(ge=1, le=MAX_COUNT)
-    draws: int = Field(ge=1, le=1_000_000)
-    seed: int
-
-
-class CoarseResult(CoarseInputs):
-    """The first K of the candidates within the budget.
-
-    Attributes:
-        largest_by: What they are ranked by, which says nothing of accuracy.
-        whole: Whether the candidates were all within the budget, and not draws from them.
-        networks: Largest first.
-        luts: In the order of the budget's latencies.
-    """
-
-    largest_by: Literal["conv+linear MACs, then parameters"] = CRITERION
-    coarse: Coarse
-    whole: bool
-    networks: Annotated[tuple[Sized, ...], Field(min_length=1, max_length=MAX_COUNT)]
-    luts: tuple[LutPin, ...] = ()
-
-    def save(self, path: Path) -> None:
-        """Write as JSON; `StorageError` where that fails."""
-        write_json(path, self.model_dump())
-
-    @classmethod
-    def load(cls, path: Path, remedy: str) -> CoarseResult:
-        """Read what `save` wrote; `InvalidArtifactError`, which ends with `remedy`, where it is damaged."""
-        return read_json(path, cls, MAX_BYTES, remedy)

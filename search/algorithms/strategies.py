@@ -1,4 +1,4 @@
-"""Search strategies: coarse to fine (AutoViT, Algorithm 2), evolution, NSGA-II and random search."""
+"""Search strategies: coarse to fine (AutoViT, Algorithm 2), evolution, NSGA-II, random search, largest networks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from luts.format.schema import Floats, Integers
+from luts.format.schema import Integers
 from search.algorithms.cost import Codes, CompiledSpace
-from search.algorithms.record import Evaluated, criterion_costs
+from search.algorithms.pareto import best_first, criterion_costs
+from search.algorithms.record import Evaluated
 from search.algorithms.study import Strategy, Study, register_strategy
 from search.spaces import Arch, Space
 
 
 @register_strategy("coarse-to-fine")
 class CoarseToFine(Strategy):
-    """Skeletons within the budget, then evolution around them."""
+    """Skeletons within the constraints, then evolution around them."""
 
     def propose(self, count: int) -> Sequence[Arch]:
+        """Return the best of each skeleton first, then children of the best architectures."""
         study, settings = self.study, self.study.settings
         if not study.evaluated:
             return self._best_of_skeletons(count)
@@ -30,13 +31,13 @@ class CoarseToFine(Strategy):
         )
 
     def _best_of_skeletons(self, count: int) -> list[Arch]:
-        """The best candidate of each of the top K skeletons, then others of the pool at random.
+        """Return the best candidate of each of the top K skeletons, then others of the pool at random.
 
-        Most MACs are best: of equal price, more computation is the better guess.
+        The best has the most MACs: at equal cost, more computation is more likely to be accurate.
         """
         compiled, pool = self.study.candidates.compiled, self.study.candidates.pool
-        batch = compiled.price(pool)
-        order = np.lexsort((*pool.T[::-1], batch.latency_ms[0], -batch.macs))
+        costs = compiled.price(pool)
+        order = np.lexsort((*pool.T[::-1], costs.latency_ms[0], -costs.macs))
         _, first = np.unique(skeletons(compiled, pool[order]), axis=0, return_index=True)
         best = order[np.sort(first)[: min(self.study.settings.skeletons, count)]]
         others = np.setdiff1d(order, best)
@@ -47,8 +48,7 @@ class CoarseToFine(Strategy):
 
 
 def skeletons(compiled: CompiledSpace, codes: Codes) -> Integers:
-    """(N, 1 + stages): resolution and head, and the widths of the stages, 0 where there is none: what mutation
-    around a candidate keeps fixed in spirit."""
+    """Return (N, 1 + stages): the (resolution, head) pair and the stages' widths, 0 for a stage that is missing."""
     widths = [np.array([*map(stage.width, stage.options), 0]) for stage in compiled.stages]
     return np.column_stack([codes[:, 0], *(own[codes[:, 1 + at]] for at, own in enumerate(widths))])
 
@@ -61,11 +61,12 @@ P_CHOICE = 0.1
 class Evolution(Strategy):
     """A random population, then crossovers and mutations of the best (Guo et al. 2020, single path one-shot).
 
-    Where the original draws again until a child meets the budget, a child is repaired: the number of
-    evaluations is what is compared.
+    Where the original draws again until a child meets the constraints, a child is repaired: strategies are compared
+    at the same number of evaluations.
     """
 
     def propose(self, count: int) -> Sequence[Arch]:
+        """Return random architectures first, then children of the best."""
         study = self.study
         if not study.evaluated:
             return study.fresh(count)
@@ -76,7 +77,7 @@ class Evolution(Strategy):
 
 
 def mutate_choices(space: Space, arch: Arch, rng: random.Random, probability: float = P_CHOICE) -> Arch:
-    """Every choice redrawn with a probability of its own; widths may shrink, `Study.breed` mends that."""
+    """Return a copy with every choice redrawn with this probability; widths may shrink until it is repaired."""
     total = rng.choice(space.stage_counts) if rng.random() < probability else len(arch.stages)
     rows = []
     for index, stage in enumerate(space.stages[:total]):
@@ -96,28 +97,30 @@ def mutate_choices(space: Space, arch: Arch, rng: random.Random, probability: fl
 
 @register_strategy("pareto")
 class ParetoSearch(Strategy):
-    """A population that spreads along the whole front of `settings.objectives`."""
+    """NSGA-II (Deb et al. 2002): a population that spreads along the whole front of `settings.objectives`."""
 
     def __init__(self, study: Study):
         super().__init__(study)
         self._population: list[Arch] = []
 
     def propose(self, count: int) -> Sequence[Arch]:
+        """Return random architectures first, then children of binary tournaments."""
         study, settings = self.study, self.study.settings
         if not self._population:
             return study.fresh(count)
-        best_first = self._sorted(self._population)
-        places = {arch: place for place, arch in enumerate(best_first)}
+        ranked = self._sorted(self._population)
+        ranks = {arch: rank for rank, arch in enumerate(ranked)}
 
         def parent() -> Arch:
-            """Better of two at random."""
-            return min(study.rng.choice(best_first), study.rng.choice(best_first), key=places.__getitem__)
+            """Return the better of two at random."""
+            return min(study.rng.choice(ranked), study.rng.choice(ranked), key=ranks.__getitem__)
 
         return study.children(
             parent, lambda arch: study.space.mutate(arch, study.rng, settings.p_depth, settings.p_block)
         )
 
     def tell(self, evaluated: Mapping[Arch, Evaluated]) -> None:
+        """Keep the best of the population and the new architectures."""
         if self._population:
             together = self._sorted([*self._population, *evaluated])
             self._population = together[: self.study.settings.population]
@@ -125,49 +128,28 @@ class ParetoSearch(Strategy):
             self._population = list(evaluated)
 
     def _sorted(self, archs: Sequence[Arch]) -> list[Arch]:
-        """Best rank first, within a rank the least crowded first."""
+        """Return architectures by rank, within a rank the least crowded first."""
         rows = [self.study.evaluated[arch] for arch in archs]
         return [archs[row] for row in best_first(criterion_costs(rows, self.study.settings.objectives))]
 
 
-def non_dominated_ranks(costs: Floats) -> Integers:
-    """0 for rows that no other beats, 1 for those that only these beat, and so on."""
-    no_worse: NDArray[np.bool_] = np.all(costs[:, None] <= costs[None], axis=2)
-    beats = no_worse & ~no_worse.T
-    ranks = np.full(len(costs), -1)
-    rank = 0
-    while (ranks < 0).any():
-        left = ranks < 0
-        ranks[left & ~beats[left].any(axis=0)] = rank
-        rank += 1
-    return ranks
-
-
-def crowding(costs: Floats) -> Floats:
-    """Crowding distance of the rows of one rank: how much room its neighbours leave each, infinite at the ends."""
-    distance = np.zeros(len(costs))
-    for column in costs.T:
-        order = np.argsort(column, kind="stable")
-        sorted_costs = column[order]
-        distance[order[[0, -1]]] = np.inf
-        span = sorted_costs[-1] - sorted_costs[0]
-        if span > 0:
-            distance[order[1:-1]] += (sorted_costs[2:] - sorted_costs[:-2]) / span
-    return distance
-
-
-def best_first(costs: Floats) -> Integers:
-    """Rows by rank, within a rank the least crowded first."""
-    ranks, room = non_dominated_ranks(costs), np.zeros(len(costs))
-    for rank in np.unique(ranks):
-        room[ranks == rank] = crowding(costs[ranks == rank])
-    order: Integers = np.lexsort((-room, ranks))
-    return order
-
-
 @register_strategy("random")
 class RandomSearch(Strategy):
-    """Uniform draws from all within the budget."""
+    """Uniform draws from all architectures within the constraints."""
 
     def propose(self, count: int) -> Sequence[Arch]:
+        """Return random architectures."""
         return self.study.fresh(count)
+
+
+@register_strategy("largest")
+class LargestNetworks(Strategy):
+    """The coarse stage of Algorithm 2 alone: candidates with the most MACs, then parameters, then the fastest."""
+
+    def propose(self, count: int) -> Sequence[Arch]:
+        """Return the next largest architectures of the pool."""
+        compiled, pool = self.study.candidates.compiled, self.study.candidates.pool
+        costs = compiled.price(pool)
+        order = np.lexsort((*pool.T[::-1], costs.latency_ms[0], -costs.params, -costs.macs))
+        start = len(self.study.evaluated)
+        return compiled.decode(pool[order[start : start + count]])

@@ -1,4 +1,4 @@
-"""A running search: a strategy proposes, an evaluator scores, the study records."""
+"""A running search: a strategy proposes architectures, an evaluator scores them, the study records them."""
 
 from __future__ import annotations
 
@@ -11,80 +11,143 @@ import numpy as np
 
 from luts.format.errors import UsageError
 from luts.format.registry import Registry
-from search.algorithms.cost import Prices
-from search.algorithms.feasible import Candidates
-from search.algorithms.objectives import Evaluator, InProcess, Objective, checked_accuracy
+from search.algorithms.bounds import fastest, too_slow
+from search.algorithms.cost import ChannelLimits, Codes, CompiledSpace, CostArrays, Mask, Prices
+from search.algorithms.feasible import FeasibleSet
+from search.algorithms.objectives import (
+    Evaluator,
+    InProcess,
+    Objective,
+    SmoothedEvaluator,
+    checked_accuracy,
+)
 from search.algorithms.record import (
-    Budget,
-    Coarse,
-    CoarseResult,
+    CoarseStage,
+    Constraints,
     Evaluated,
     Generation,
     SearchResult,
     SearchSettings,
-    Sized,
 )
 from search.spaces import Arch, Space
 from search.spaces.plugins import load_installed
 
 
-class Study:
-    """What a strategy knows of a search, and what it may propose with.
+class Candidates:
+    """Architectures of a space within constraints.
 
     Attributes:
-        space: What is searched, which may be a part of a registered space.
+        pool: All of them if they are few, else as many as requested, drawn uniformly.
+        whole: Whether the pool contains all of them.
+        priced: Architectures priced for the pool: all that may be within the constraints if these are few, else
+            draws.
+        share: Fraction of the space within the constraints; exact if the pool contains all, else estimated.
+        smallest_ms: Smallest latency within the other constraints; its upper bound if they are cautious.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        prices: Prices,
+        constraints: Constraints,
+        draws: int,
+        generator: np.random.Generator,
+    ):
+        """Compile the space; `draws` is the largest pool, `generator` is used for these and all later draws.
+
+        Raises:
+            InfeasibleError: nothing meets the constraints; the message names the smallest possible latency.
+            UsageError: a LUT lacks blocks of the space, or the constraints do not name a latency for each LUT.
+        """
+        scope = constraints.as_classifier
+        classes = scope.classes if scope else None
+        self.compiled = CompiledSpace(space, prices, constraints.confidence, classes)
+        self._limits = ChannelLimits.of(self.compiled, constraints)
+        self._generator = generator
+        smallest = fastest(self.compiled, self._limits)
+        if not self.allow([smallest.architecture()]).all():
+            raise too_slow(self.compiled, constraints, smallest)
+        self.smallest_ms = smallest.latency_high_ms if constraints.cautious else smallest.latency_ms
+        self._feasible = FeasibleSet(self.compiled, self._limits)
+        self.whole = self._feasible.most <= draws
+        if self.whole:
+            self.pool, self.priced = self._feasible.enumerate(), self._feasible.most
+            self.share = len(self.pool) / space.size()
+        else:
+            drawn = self._feasible.sample(draws, generator)
+            codes = np.concatenate([self.compiled.encode([smallest.architecture()]), drawn.codes])
+            self.pool, self.priced = _distinct(codes), drawn.proposed
+            self.share = self._feasible.most / space.size() * len(drawn.codes) / drawn.proposed
+
+    def allow(self, archs: Sequence[Arch]) -> Mask:
+        """Return which are within the constraints; raise UsageError for one outside the space."""
+        return self._limits.allow(self.compiled, self.compiled.encode(archs))
+
+    def price(self, archs: Sequence[Arch]) -> CostArrays:
+        """Return the costs of architectures."""
+        return self.compiled.price(self.compiled.encode(archs))
+
+    def repair(self, archs: Sequence[Arch]) -> tuple[list[Arch], Mask]:
+        """Return similar valid architectures, and which of them are within the constraints."""
+        codes, within = self._feasible.repair(self.compiled.encode(archs), self._generator)
+        return self.compiled.decode(codes), within
+
+    def draw(self, count: int) -> list[Arch]:
+        """Return the pool in random order if it contains all, else about `count` new draws."""
+        if self.whole:
+            return self.compiled.decode(self.pool[self._generator.permutation(len(self.pool))])
+        return self.compiled.decode(self._feasible.sample(count, self._generator).codes)
+
+
+def _distinct(codes: Codes) -> Codes:
+    """Return each row once, at its first position."""
+    _, first = np.unique(codes, axis=0, return_index=True)
+    return np.asfortranarray(codes[np.sort(first)])
+
+
+class Study:
+    """State of a search, and what a strategy may propose with.
+
+    Attributes:
+        space: The space that is searched, which may be a part of a registered space.
         settings: How it is searched.
-        candidates: The architectures within the budget, and what each costs.
+        candidates: The architectures within the constraints, and their costs.
         rng: For a strategy's own choices.
         generator: For its draws of arrays.
-        evaluated: All that was evaluated, in that order.
+        evaluated: All evaluated architectures, in that order.
         history: One entry for each generation.
     """
 
-    def __init__(self, space: Space, prices: Prices, budget: Budget, settings: SearchSettings):
-        """Compile the prices and find what the budget allows.
-
-        Raises:
-            InfeasibleError: nothing meets the budget; says the smallest latency that can be reached.
-            UsageError: a LUT lacks blocks of the space, or the budget does not name a latency for each LUT.
-        """
+    def __init__(self, space: Space, prices: Prices, constraints: Constraints, settings: SearchSettings):
+        """Compile the prices and find what the constraints allow; raise as `Candidates`."""
         self.space, self.settings = space, settings
         self.rng = random.Random(settings.seed)
         self.generator = np.random.default_rng(settings.seed)
-        self.candidates = Candidates(space, prices, budget, settings.draws, self.generator)
+        self.candidates = Candidates(space, prices, constraints, settings.draws, self.generator)
         self.evaluated: dict[Arch, Evaluated] = {}
         self.history: list[Generation] = []
 
     def add(self, archs: Sequence[Arch], accuracies: Sequence[float]) -> dict[Arch, Evaluated]:
-        """Take note of one generation of new architectures."""
-        batch = self.candidates.price(archs)
-        new = {}
-        for row, (arch, accuracy) in enumerate(zip(archs, accuracies, strict=True)):
-            cost = batch[row]
-            new[arch] = Evaluated(
-                arch=arch.to_json(),
-                accuracy=accuracy,
-                latency_ms=cost.latency_ms,
-                latency_high_ms=cost.latency_high_ms,
-                further_latency_ms=tuple(latency.ms for latency in cost.further),
-                further_latency_high_ms=tuple(latency.high_ms for latency in cost.further),
-                params=cost.params,
-                macs=cost.macs,
-                memory_bytes=cost.memory_bytes,
-                generation=len(self.history),
+        """Record one generation of new architectures."""
+        costs, generation = self.candidates.price(archs), len(self.history)
+        new = {
+            arch: Evaluated(
+                arch=arch.to_json(), accuracy=accuracy, generation=generation, **costs.fields(row)
             )
+            for row, (arch, accuracy) in enumerate(zip(archs, accuracies, strict=True))
+        }
         self.evaluated |= new
         best = max(row.accuracy for row in self.evaluated.values())
         mean = sum(accuracies) / len(accuracies)
-        self.history.append(Generation(index=len(self.history), new=len(new), best=best, mean=mean))
+        self.history.append(Generation(index=generation, new=len(new), best=best, mean=mean))
         return new
 
     def loss(self, row: Evaluated) -> float:
-        """L(s) + lambda C(s), see `SearchSettings.loss`."""
+        """Return L(s) + lambda C(s), see `SearchSettings.loss`."""
         return self.settings.loss(row.accuracy, row.latency_ms)
 
     def ranked(self) -> list[Arch]:
-        """All evaluated architectures, best first; among equals the faster, then the smaller."""
+        """Return all evaluated architectures, best first; among equals the faster, then the smaller."""
 
         def key(arch: Arch) -> tuple[float, float, int, str]:
             row = self.evaluated[arch]
@@ -93,7 +156,7 @@ class Study:
         return sorted(self.evaluated, key=key)
 
     def fresh(self, count: int, besides: Container[Arch] = ()) -> list[Arch]:
-        """Up to `count` architectures within the budget at random, none evaluated and none of `besides`."""
+        """Return up to `count` random architectures within the constraints, new and not in `besides`."""
         drawn: dict[Arch, None] = {}
         for _ in range(1 if self.candidates.whole else self.settings.redraws):
             if len(drawn) == count:
@@ -104,8 +167,10 @@ class Study:
         return list(drawn)
 
     def breed(self, proposals: Sequence[Callable[[], Arch]]) -> list[Arch]:
-        """A new architecture of each proposal, repaired where it breaks the budget; one that gives nothing new
-        in `settings.redraws` attempts gives way to a draw from all within the budget."""
+        """Return a new architecture for each proposal, repaired if it violates the constraints.
+
+        A proposal that gives nothing new in `settings.redraws` attempts is replaced by a random architecture.
+        """
         chosen: dict[Arch, None] = {}
         waiting = list(proposals)
         for _ in range(self.settings.redraws):
@@ -122,7 +187,7 @@ class Study:
         return [*chosen, *self.fresh(len(waiting), chosen)]
 
     def children(self, parent: Callable[[], Arch], mutate: Callable[[Arch], Arch]) -> list[Arch]:
-        """The next generation of an evolution: crossovers and mutations of parents, as many as the settings say."""
+        """Return the next generation of an evolution: as many crossovers and mutations as the settings say."""
         crossover = self.space.crossover
         proposals: list[Callable[[], Arch]] = [
             lambda: crossover(parent(), parent(), self.rng)
@@ -131,11 +196,11 @@ class Study:
 
 
 class Strategy(ABC):
-    """Proposes architectures, a generation at a time, and is told how good they are; made anew for each search.
+    """Proposes architectures, a generation at a time, and is told their accuracies; created for each search.
 
     Attributes:
-        study: What may be proposed, what was evaluated so far, and means to draw and to breed.
-        skeletons: For the record, how many skeletons it began with; 0 where it knows none.
+        study: The search so far, and means to draw and to breed.
+        skeletons: Number of skeletons it started with, for the record; 0 if it has none.
     """
 
     skeletons = 0
@@ -145,14 +210,14 @@ class Strategy(ABC):
 
     @abstractmethod
     def propose(self, count: int) -> Sequence[Arch]:
-        """Up to `count` architectures for the next generation; none ends the search.
+        """Return up to `count` architectures for the next generation; none ends the search.
 
-        They must be within the budget, as those of `study.fresh` and `study.breed` are. What was evaluated
-        before is not evaluated again.
+        They must be within the constraints, as those of `study.fresh` and `study.breed` are. Architectures that
+        were evaluated before are not evaluated again.
         """
 
-    def tell(self, evaluated: Mapping[Arch, Evaluated]) -> None:  # noqa: B027 - most look at the study
-        """Hear of the generation that was proposed last; the study knows of it already."""
+    def tell(self, evaluated: Mapping[Arch, Evaluated]) -> None:  # noqa: B027 - most strategies read the study
+        """Receive the results of the last proposed generation, which the study has recorded already."""
 
 
 Own = TypeVar("Own", bound=type[Strategy])
@@ -161,11 +226,18 @@ STRATEGIES: Registry[type[Strategy]] = Registry("strategy", load_installed)
 
 
 def register_strategy(name: str) -> Callable[[Own], Own]:
-    """Class decorator of a `Strategy`; `UsageError` where the name is taken or the class is not one."""
+    """Return a class decorator that registers a `Strategy`.
+
+    Raises:
+        UsageError: the name is taken, or the class is not a subclass of Strategy.
+    """
 
     def register(own: Own) -> Own:
         if not (isinstance(own, type) and issubclass(own, Strategy)):
-            raise UsageError(f"strategy {name!r}: {own!r} is not a subclass of search.algorithms.Strategy")
+            raise UsageError(
+                f"strategy {name!r}: {own!r} is not a subclass of search.algorithms.Strategy",
+                code="not_a_strategy",
+            )
         STRATEGIES.add(name, own)
         return own
 
@@ -173,61 +245,59 @@ def register_strategy(name: str) -> Callable[[Own], Own]:
 
 
 def strategy_names() -> tuple[str, ...]:
-    """Of all that are registered."""
+    """Return the names of all registered strategies."""
     return STRATEGIES.names()
 
 
 def get_strategy(name: str) -> type[Strategy]:
-    """A strategy by name; `UsageError` with close names where there is none."""
+    """Return the strategy with this name; raise UsageError with similar names if there is none."""
     return STRATEGIES.get(name)
 
 
-Begun = Callable[[float, int], None]
-"""Called before the first evaluation with the share of the space that is within the budget, and how many
-architectures will be evaluated: at most, where a strategy of one's own proposes fewer."""
+OnStart = Callable[[float, int], None]
+"""Called before the first evaluation with the fraction of the space within the constraints and the number of
+evaluations, which is an upper bound for a strategy that proposes fewer."""
 
 
 def search(
     space: Space,
     prices: Prices,
     objective: Objective | Evaluator,
-    budget: Budget,
+    constraints: Constraints,
     settings: SearchSettings | None = None,
-    begun: Begun | None = None,
+    on_start: OnStart | None = None,
 ) -> SearchResult:
-    """Find the best architecture within a budget; among equals the faster, then the smaller.
+    """Find the best architecture within constraints; among equals the faster, then the smaller.
 
-    The result depends on the arguments alone, so a killed search that is repeated with a caching evaluator goes
-    on where it was.
+    The result depends on the arguments alone, so a killed search resumes when it is repeated with an evaluator that
+    caches.
 
     Args:
-        space: May be a part of a registered one (fewer resolutions, heads or choices).
-        prices: A LUT or its latency model, or several whose budgets must all hold.
-        objective: What judges architectures: one after another in this process, or, as an evaluator, a
-            generation at a time, see `CachedEvaluator`.
-        budget: What a network may cost.
-        settings: How to search, by default as AutoViT does.
-        begun: Told what the budget leaves.
+        space: May be a part of a registered space (fewer resolutions, heads or choices).
+        prices: A LUT or its latency model, or several whose latency limits must all hold.
+        objective: An objective, which evaluates architectures one by one in this process, or an evaluator, which
+            evaluates a generation at a time, see `CachedEvaluator`.
+        constraints: Limits of a network's costs.
+        settings: How to search; by default as AutoViT does.
+        on_start: Called once before the first evaluation.
 
     Raises:
-        InfeasibleError: nothing meets the budget; says the smallest latency that can be reached.
-        UsageError: an unknown strategy, a LUT lacks blocks of the space, or the budget does not name a latency
-            for each LUT.
+        InfeasibleError: nothing meets the constraints; the message names the smallest possible latency.
+        UsageError: unknown strategy, a LUT lacks blocks of the space, or the constraints do not name a latency for
+            each LUT.
     """
     settings = settings or SearchSettings()
-    make = get_strategy(settings.strategy)
+    strategy_class = get_strategy(settings.strategy)
     evaluator = objective if isinstance(objective, Evaluator) else InProcess(objective)
-    study = Study(space, prices, budget, settings)
-    sample = study.candidates.draw(settings.sample)[: settings.sample] if settings.additive else []
-    if begun is not None:
-        candidates = study.candidates
+    study = Study(space, prices, constraints, settings)
+    candidates = study.candidates
+    sample = candidates.draw(settings.sample)[: settings.sample] if settings.additive else []
+    if on_start is not None:
         fitting = len(candidates.pool) if candidates.whole else settings.evaluations
-        begun(candidates.share, min(fitting, settings.evaluations) + len(sample))
+        on_start(candidates.share, min(fitting, settings.evaluations) + len(sample))
     if sample:
-        from search.algorithms.additive import SmoothedEvaluator  # brings in scikit-learn
-
         evaluator = SmoothedEvaluator(evaluator, sample, settings.additive)
-    strategy = make(study)
+    strategy = strategy_class(study)
     for generation in range(1 + settings.generations):
         count = settings.children if generation else settings.population
         archs = _proposed(study, strategy, count)
@@ -236,21 +306,24 @@ def search(
         accuracies = map(checked_accuracy, archs, evaluator.accuracies(archs))
         strategy.tell(study.add(archs, list(accuracies)))
     if not study.evaluated:
-        raise UsageError(f"strategy {settings.strategy} proposed no architecture")
-    candidates = study.candidates
+        raise UsageError(
+            f"strategy {settings.strategy} proposed no architecture; correct its propose method",
+            code="invalid_proposal",
+        )
     return SearchResult(
         space=space.name,
         space_digest=space.digest,
         evaluator=evaluator.fingerprint,
         price=candidates.compiled.fingerprint,
-        budget=budget,
+        constraints=constraints,
         settings=settings,
-        coarse=Coarse(
+        coarse=CoarseStage(
             priced=candidates.priced,
             feasible=len(candidates.pool),
             feasible_share=min(1.0, candidates.share),
             skeletons=strategy.skeletons,
             smallest_ms=candidates.smallest_ms,
+            whole=candidates.whole,
         ),
         history=tuple(study.history),
         evaluated=tuple(study.evaluated.values()),
@@ -259,76 +332,24 @@ def search(
 
 
 def _proposed(study: Study, strategy: Strategy, count: int) -> Sequence[Arch]:
-    """The next generation, each architecture once and none that was evaluated.
+    """Return the next generation, each architecture once and none that was evaluated.
 
     Raises:
-        UsageError: they are too many, of another space, or beyond the budget.
+        UsageError: they are too many, of another space, or violate the constraints.
     """
     name, proposed = study.settings.strategy, strategy.propose(count)
     archs = [arch for arch in dict.fromkeys(proposed) if arch not in study.evaluated]
     if len(archs) > count:
-        raise UsageError(f"strategy {name} proposed {len(archs)} architectures, {count} were asked for")
+        raise UsageError(
+            f"strategy {name} proposed {len(archs)} architectures, but {count} were requested; propose fewer",
+            code="invalid_proposal",
+        )
     within = study.candidates.allow(archs)
     if not within.all():
-        beyond = archs[int(within.argmin())]
+        violating = archs[int(within.argmin())]
         raise UsageError(
-            f"strategy {name} proposed {beyond.to_json()}, which is beyond the budget; "
-            "let study.fresh or study.breed make it"
+            f"strategy {name} proposed {violating.to_json()}, which violates the constraints; "
+            "create architectures with study.fresh or study.breed",
+            code="invalid_proposal",
         )
     return archs
-
-
-def largest_within(
-    space: Space, prices: Prices, budget: Budget, count: int, draws: int = 10_000, seed: int = 0
-) -> CoarseResult:
-    """The `count` networks within a budget with the most conv+linear MACs, then parameters; of equals the fastest.
-
-    Args:
-        space: May be a part of a registered one.
-        prices: A LUT or its latency model, or several whose budgets must all hold.
-        budget: What a network may cost.
-        count: K of Algorithm 2.
-        draws: Candidates drawn from within the budget; all of them, where there are no more.
-        seed: Of the draws.
-
-    Raises:
-        InfeasibleError: nothing meets the budget; says the smallest latency that can be reached.
-        UsageError: a LUT lacks blocks of the space, or the budget does not name a latency for each LUT.
-    """
-    candidates = Candidates(space, prices, budget, draws, np.random.default_rng(seed))
-    compiled, pool = candidates.compiled, candidates.pool
-    batch = compiled.price(pool)
-    order = np.lexsort((*pool.T[::-1], batch.latency_ms[0], -batch.params, -batch.macs))[:count]
-    networks = []
-    for row, arch in zip(order, compiled.decode(pool[order]), strict=True):
-        cost = batch[int(row)]
-        networks.append(
-            Sized(
-                arch=arch.to_json(),
-                macs=cost.macs,
-                params=cost.params,
-                latency_ms=cost.latency_ms,
-                latency_high_ms=cost.latency_high_ms,
-                further_latency_ms=tuple(latency.ms for latency in cost.further),
-                further_latency_high_ms=tuple(latency.high_ms for latency in cost.further),
-                memory_bytes=cost.memory_bytes,
-            )
-        )
-    return CoarseResult(
-        space=space.name,
-        space_digest=space.digest,
-        price=compiled.fingerprint,
-        budget=budget,
-        count=count,
-        draws=draws,
-        seed=seed,
-        coarse=Coarse(
-            priced=candidates.priced,
-            feasible=len(pool),
-            feasible_share=min(1.0, candidates.share),
-            skeletons=0,
-            smallest_ms=candidates.smallest_ms,
-        ),
-        whole=candidates.whole,
-        networks=tuple(networks),
-    )

@@ -75,7 +75,7 @@ class Scope(Document):
         """Return the part of a space with these numbers of stages and resolutions.
 
         Raises:
-            UsageError: the space has none of these resolutions.
+            UsageError: the space has none of these resolutions or numbers of stages.
         """
         sides = tuple(side for side in space.resolutions if side in self.resolutions)
         if not sides:
@@ -85,7 +85,14 @@ class Scope(Document):
                 "profile at a trained resolution, or add --outside",
                 code="outside_scope",
             )
-        return replace(space.restricted(sides), stage_counts=self.stage_counts)
+        counts = tuple(count for count in space.stage_counts if count in self.stage_counts)
+        if not counts:
+            there = " or ".join(map(str, space.stage_counts))
+            raise UsageError(
+                f"the supernet was trained on {self}, networks of {space.name} have {there} stages; add --outside",
+                code="outside_scope",
+            )
+        return replace(space.restricted(sides), stage_counts=counts)
 
 
 def covered_space(lut: Lut, classes: int | None = None) -> Space:

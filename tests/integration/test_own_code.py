@@ -9,7 +9,7 @@ from orchestrator.cli.main import app
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.pool import export_many
-from search.algorithms import Budget, LutPrice, SearchSettings, search
+from search.algorithms import Constraints, LutPrice, SearchSettings, search
 from search.spaces import get_space
 from search.spaces.plugins import VARIABLE
 from tests.support.own_code import own_code_forgotten, write_own_code
@@ -55,7 +55,7 @@ def test_the_best_network_within_a_latency_is_that_of_an_exhaustive_search(lut):
     space, budget_ms = get_space("own-se"), lut.meta.reference_ms
     settings = SearchSettings(population=20, generations=6, skeletons=200)
     price = LutPrice(lut.latency_model, "b" * 64)
-    result = search(space, price, Squeezed(), Budget(latency_ms=budget_ms, cautious=False), settings)
+    result = search(space, price, Squeezed(), Constraints(latency_ms=budget_ms, cautious=False), settings)
     winner = result.winner.architecture()
     within = [arch for arch in space if lut.predict(arch).ms <= budget_ms]
     assert 10 < len(within) < space.size()

@@ -179,7 +179,7 @@ def test_readme(example: Example, home) -> None:
 def test_the_demo_found_a_network_that_keeps_its_promises(home) -> None:
     found = SearchResult.load(home / "runs/demo/search/result.json")
     measured = MeasuredBest.load(home / "runs/demo/search/measured.json")
-    assert found.winner.latency_high_ms <= found.budget.latency_ms
+    assert found.winner.latency_high_ms <= found.constraints.latency_ms
     assert measured.models[0].arch == found.winner.arch
     winner = (home / "runs/demo/search/winner.json").read_text()
     (row,) = [row for row in found.evaluated if json.loads(row.arch) == json.loads(winner)]

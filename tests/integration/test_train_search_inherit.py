@@ -10,8 +10,8 @@ import torch
 
 from luts.format.latency import EntryCost, LatencyModel
 from search.algorithms import (
-    Budget,
     CachedEvaluator,
+    Constraints,
     InProcess,
     LutPrice,
     SearchResult,
@@ -83,7 +83,7 @@ def test_search_on_a_trained_supernet_gives_a_network_that_keeps_its_promises(di
     evaluator = InheritedAccuracy(supernet, info, data, calibration_batches=1)
     cached = CachedEvaluator(InProcess(evaluator), tmp_path / "accuracies.jsonl")
     settings = SearchSettings(population=6, skeletons=3, generations=1, parents=3, crossovers=3, mutations=3)
-    budget = Budget(latency_ms=6.0, cautious=True)
+    budget = Constraints(latency_ms=6.0, cautious=True)
     result = search(space, price, cached, budget, settings)
     assert search(space, price, cached, budget, settings) == result
     assert result.winner.latency_high_ms <= 6.0

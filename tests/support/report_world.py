@@ -20,7 +20,14 @@ from luts.format.schema import (
     Versions,
 )
 from luts.format.store import LutStore
-from search.algorithms.record import Budget, Coarse, Evaluated, Generation, SearchResult, SearchSettings
+from search.algorithms.record import (
+    CoarseStage,
+    Constraints,
+    Evaluated,
+    Generation,
+    SearchResult,
+    SearchSettings,
+)
 from search.spaces import Arch, get_space
 
 SPACE = get_space("autovit-nano")
@@ -148,9 +155,9 @@ def make_search(price: str = "price") -> SearchResult:
         space_digest=SPACE.digest,
         evaluator="judge",
         price=price,
-        budget=Budget(latency_ms=4.5),
+        constraints=Constraints(latency_ms=4.5),
         settings=SearchSettings(seed=77),
-        coarse=Coarse(priced=100, feasible=60, skeletons=5, smallest_ms=1.75),
+        coarse=CoarseStage(priced=100, feasible=60, skeletons=5, smallest_ms=1.75),
         history=(
             Generation(index=0, new=2, best=0.625, mean=0.5625),
             Generation(index=1, new=1, best=0.875, mean=0.875),

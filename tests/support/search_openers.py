@@ -37,7 +37,9 @@ class Toy:
             if self.how == "fill":
                 torch.empty(2**50)
             raise (
-                UsageError("this one I do not like") if self.how == "refuse" else ValueError("no such thing")
+                UsageError("this one I do not like", code="refused")
+                if self.how == "refuse"
+                else ValueError("no such thing")
             )
         time.sleep(self.seconds)
         (self.folder / f"{os.getpid()}-{arch.digest}").touch()

@@ -1,4 +1,4 @@
-"""A made-up phone that runs autovit-nano: its LUT, and journals of later measurements on it."""
+"""A simulated phone that runs autovit-nano: its LUT, and journals of later measurements on it."""
 
 import functools
 import math
@@ -39,7 +39,7 @@ MODELS: dict[str, Any] = {"design": 12, "heldout": 10}
 
 
 def true_ms(blocks):
-    """What a network takes on the phone, additive but for nothing."""
+    """Latency of a network on the phone in ms: a sum over its blocks."""
     return sum(0.05 + parse_key(key).macs().total * 4e-7 for key in blocks)
 
 
@@ -48,9 +48,10 @@ def digest_of(name):
 
 
 @functools.cache
-def make_lut():
-    """A LUT of a plan like that of `bench profile --removals none`."""
-    plan = make_plan(SPACE, removals="none", **MODELS)
+def make_lut(space_name=SPACE.name):
+    """Return a LUT of a plan like that of `bench profile --removals none`."""
+    space = get_space(space_name)
+    plan = make_plan(space, removals="none", **MODELS)
     specs = [
         ModelSpec(
             model_id=model.model_id,
@@ -69,18 +70,18 @@ def make_lut():
     latency = {spec.model_id: math.log(true_ms(spec.blocks)) for spec in specs}
     samples = simulate(latency, reference, batches, np.random.default_rng(0), segments=1)
     given = lut_inputs().model_dump() | {
-        "space": SPACE.name,
-        "space_hash": SPACE.digest,
+        "space": space.name,
+        "space_hash": space.digest,
         "variant": "executorch-xnnpack-fp32-t2",
         "reference_id": reference,
         "policy": Policy().to_dict() | {"seed": 0},
     }
     estimation = LatencyEstimates.of(samples, reference)
-    return build_lut(type(lut_inputs())(**given), specs, estimation, features_of(SPACE.block_specs()))
+    return build_lut(type(lut_inputs())(**given), specs, estimation, features_of(space.block_specs()))
 
 
 def fresh_archs(count, seed=0):
-    """Architectures that the LUT has not seen."""
+    """Return architectures that the LUT has not seen."""
     known, rng = {model.model_id for model in make_lut().models}, random.Random(seed)
     found = {}
     while len(found) < count:
@@ -91,7 +92,7 @@ def fresh_archs(count, seed=0):
 
 
 def write_journal(path, archs, **changes):
-    """Three loads of each beside the reference; `changes` are of the identity, or `simulated`."""
+    """Write three loads of each next to the reference; `changes` apply to the identity, or `simulated`."""
     meta = make_lut().meta
     names = [model_id(arch.keys()) for arch in archs]
     latency = {"reference": true_ms(reference_blocks())}

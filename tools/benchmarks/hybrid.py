@@ -18,12 +18,12 @@ from pathlib import Path
 from orchestrator.agent.device import usable_cores
 from search.algorithms import (
     INHERITED_ACCURACY,
-    Budget,
     CachedEvaluator,
+    Constraints,
     LutPrice,
     ObjectiveOpener,
     SearchSettings,
-    reachable,
+    latency_bounds,
     search,
 )
 from search.algorithms.evaluation import ProcessPool
@@ -123,9 +123,11 @@ def main() -> Tables:
 
 def _budgets(parts: Mapping[str, Space], price: LutPrice) -> list[float]:
     """Return latencies that every restriction can reach and none can exceed entirely."""
-    reach = [reachable(part, price, Budget(latency_ms=1, cautious=False)) for part in parts.values()]
-    low = max(found.smallest.priced.latency_ms for found in reach)
-    high = min(found.largest.priced.latency_ms for found in reach)
+    reach = [
+        latency_bounds(part, price, Constraints(latency_ms=1, cautious=False)) for part in parts.values()
+    ]
+    low = max(found.smallest.latency_ms for found in reach)
+    high = min(found.largest.latency_ms for found in reach)
     return [low + share * (high - low) for share in SHARES]
 
 
@@ -141,7 +143,7 @@ def _search(part: Space, price: LutPrice, checkpoint: Path, budgets_ms: list[flo
     ) as pool:
         cached = CachedEvaluator(pool, checkpoint / "accuracies.jsonl")
         for budget_ms in budgets_ms:
-            budget = Budget(latency_ms=budget_ms, cautious=False)
+            budget = Constraints(latency_ms=budget_ms, cautious=False)
             best = search(part, price, cached, budget, SETTINGS).winner
             arch = best.architecture()
             winners.append(Winner(arch, best.latency_ms, best.accuracy, final.accuracy(arch)))

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from luts.format.latency import EntryCost, LatencyModel
-from search.algorithms import Budget, CompiledSpace, LutPrice, SearchSettings, reachable, search
-from search.algorithms.cost import compile_limits
+from search.algorithms import CompiledSpace, Constraints, LutPrice, SearchSettings, latency_bounds, search
+from search.algorithms.cost import ChannelLimits
 from search.algorithms.feasible import FeasibleSet
 from search.spaces import Arch, Space, Value, get_space
 from search.supernet.inherit import open_inherited
@@ -141,13 +141,13 @@ def _reach(space: Space) -> Tables:
     """Return the exact latencies and fronts of a space with a synthetic LUT, and uniform draws within budgets."""
     price = synthetic(space)
     begun_s = time.process_time()
-    reach = reachable(space, price, Budget(latency_ms=1))
+    reach = latency_bounds(space, price, Constraints(latency_ms=1))
     reach_s = time.process_time() - begun_s
     compiled = CompiledSpace(space, price)
-    least, most = reach.smallest.priced.latency_high_ms, reach.largest.priced.latency_high_ms
+    least, most = reach.smallest.latency_high_ms, reach.largest.latency_high_ms
     draws = []
     for fraction in (0.01, 0.05, 0.2):
-        limits = compile_limits(compiled, Budget(latency_ms=least + fraction * (most - least)))
+        limits = ChannelLimits.of(compiled, Constraints(latency_ms=least + fraction * (most - least)))
         begun_s = time.process_time()
         drawn = FeasibleSet(compiled, limits).sample(10_000, np.random.default_rng(0))
         seconds = time.process_time() - begun_s
@@ -192,7 +192,7 @@ def _strategies(price: LutPrice, supernet: Path) -> Tables:
     known = _Known({arch: objective.accuracy(arch) for arch in archs})
     compiled = CompiledSpace(space, price)
     bounds = compiled.price(compiled.encode(archs)).latency_high_ms[0]
-    budget = Budget(latency_ms=float(np.median(bounds)))
+    budget = Constraints(latency_ms=float(np.median(bounds)))
     within = [known.known[arch] for arch, ms in zip(archs, bounds, strict=True) if ms <= budget.latency_ms]
     rows = []
     for settings in SCALES:

@@ -10,9 +10,7 @@ from orchestrator.report.figures import save_pareto as save
 from orchestrator.tasks.compare import compare_networks
 from orchestrator.tasks.judge import Question
 from orchestrator.tasks.latencies import Timing
-from orchestrator.tasks.phones import budget_of, open_phone
-from orchestrator.tasks.search import find_network
-from search.algorithms import SearchSettings
+from orchestrator.tasks.search import SearchCommand, SettingOptions, TargetOptions, find_network
 from search.spaces import Arch
 from search.spaces.registry import timm_arch
 from search.supernet.recipe.recipe import changed, get_recipe
@@ -86,21 +84,19 @@ def _winners(options: Options, folder: Path) -> list[str]:
     epochs = options.epochs if options.quick else SUPERNET_EPOCHS
     recipe = changed(get_recipe("cifar10"), {"epochs": epochs, "precision": "bf16"}, {})
     supernet = Training(SPACE, recipe, options.images).run(options.on)
-    settings = SearchSettings(generations=3)
+    settings = SettingOptions(generations=3)
     if options.quick:
-        settings = SearchSettings(population=4, generations=1, draws=100)
+        settings = SettingOptions(population=4, generations=1, draws=100)
     texts = []
     for percent in PERCENTS:
-        limit = open_phone(options.lut, reference_percent=percent)
-        found = find_network(
-            supernet,
-            [limit],
-            folder / f"search-{percent}",
-            budget=budget_of([limit]),
+        command = SearchCommand(
+            targets=TargetOptions(lut=options.lut, latency=f"{percent}%"),
+            supernet=supernet,
             settings=settings,
             on=options.on,
-            progress=log,
+            output=folder / f"search-{percent}",
         )
+        found = find_network(command, log)
         arch, file = found.winner.architecture(), folder / f"winner-{percent}.json"
         write_text(file, arch.to_json())
         texts.append(f"{file}:{_fine_tuned(arch, f'supernet:{supernet}', options)}")

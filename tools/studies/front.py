@@ -6,7 +6,7 @@ import numpy as np
 
 from luts.format.schema import Floats, Integers
 from orchestrator.report.draw import MUTED, ORANGE, figure
-from search.algorithms.record import skyline
+from search.algorithms.pareto import pareto_rows
 from search.spaces.nasbench_macro import key_of
 from tools.studies.macro import BUDGETS, NEAR, PricedSpace, priced_by, read_truth
 from tools.studies.shared import Options
@@ -20,7 +20,7 @@ def main(options: Options) -> Tables:
     """Compare the best network within each budget with those of equal latency (top-1 in percent)."""
     truth, priced = read_truth(options.truth), priced_by(options.lut)
     top1 = 100 * truth.accuracies(priced.archs)
-    front = skyline(np.column_stack([priced.latency_ms, -top1]))
+    front = pareto_rows(np.column_stack([priced.latency_ms, -top1]))
     _draw(priced, top1, front, options)
     rows = []
     for fraction in (*BUDGETS, 1.0):

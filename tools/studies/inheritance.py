@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from orchestrator.report.draw import BLUE, MUTED, figure
-from search.algorithms.additive import SmoothedEvaluator
+from search.algorithms.objectives import SmoothedEvaluator
 from search.spaces import Arch
 from search.supernet.inherit import InheritedAccuracy, reopen_data
 from search.supernet.model.supernet import Supernet

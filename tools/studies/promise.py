@@ -11,8 +11,8 @@ import numpy as np
 from luts.format.schema import Floats
 from luts.format.store import load_lut
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
-from search.algorithms import Budget, SearchSettings, search
-from search.algorithms.additive import AdditiveModel
+from search.algorithms import Constraints, SearchSettings, search
+from search.algorithms.objectives import AdditiveModel
 from search.blocks import parse_keys
 from search.spaces import Arch
 from search.spaces.nasbench_macro import key_of
@@ -97,8 +97,8 @@ def winners(
     for fraction in BUDGETS:
         macs = int(np.quantile(all_macs, fraction, method="higher"))
         budgets = {
-            f"{fraction:.0%}": Budget(latency_ms=priced.budget_ms(fraction)),
-            f"{fraction:.0%} of MACs": Budget(latency_ms=2 * float(priced.latency_ms.max()), macs=macs),
+            f"{fraction:.0%}": Constraints(latency_ms=priced.budget_ms(fraction)),
+            f"{fraction:.0%} of MACs": Constraints(latency_ms=2 * float(priced.latency_ms.max()), macs=macs),
         }
         for name, budget in budgets.items():
             found[name] = search(SPACE, priced.price, objective, budget, settings).winner.architecture()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.report.draw import BLUE, MUTED, figure
-from search.algorithms.additive import AdditiveModel
+from search.algorithms.objectives import AdditiveModel
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import key_of
 from tools.studies.macro import CALIBRATION_BATCHES, SEPARATE, SPACE, read_truth, supernet

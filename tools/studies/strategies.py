@@ -13,7 +13,7 @@ import numpy as np
 
 from luts.format.processes import end_with_parent
 from luts.format.schema import Floats
-from search.algorithms import Budget, SearchSettings, search, strategy_names
+from search.algorithms import Constraints, SearchSettings, search, strategy_names
 from search.spaces import Arch
 from tools.studies.macro import BUDGETS, SPACE, GroundTruth, PricedSpace, priced_by, read_truth
 from tools.studies.shared import RESAMPLES, Options
@@ -99,7 +99,11 @@ def evaluations(goal: Goal, strategy: str, seed: int) -> Sequence[float]:
     objective = NearEnough(goal)
     with suppress(_ReachedError):
         search(
-            SPACE, goal.priced.price, objective, Budget(latency_ms=goal.budget_ms, cautious=False), settings
+            SPACE,
+            goal.priced.price,
+            objective,
+            Constraints(latency_ms=goal.budget_ms, cautious=False),
+            settings,
         )
     return [objective.needed.get(regret, np.inf) for regret in REGRETS]
 

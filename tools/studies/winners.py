@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 
 from luts.format.store import load_lut
-from search.algorithms import Budget, CompiledSpace, LutPrice, SearchSettings, search
-from search.algorithms.study import largest_within
+from search.algorithms import CompiledSpace, Constraints, LutPrice, SearchSettings, search
+from search.algorithms.objectives import MacsObjective
 from search.spaces import Arch
 from tools.studies.shared import Options, resampled, tau
 from tools.studies.trainings import SupernetStudy, evaluators
@@ -20,6 +20,7 @@ NEAR = 0.03
 DRAWS = 2000
 SETTINGS = SearchSettings(generations=2, additive=0.5)
 QUICK_SETTINGS = SearchSettings(population=2, generations=0, draws=100, additive=0.5, sample=10)
+LARGEST = SearchSettings(strategy="largest", population=1, generations=0)
 HELD = {"at the budget": False, "with 95 % confidence": True}
 """How a search holds the budget: by the prediction (`--point`), or with confidence, the default."""
 
@@ -39,14 +40,14 @@ def main(options: Options) -> Tables:
     settings = QUICK_SETTINGS if options.quick else SETTINGS
     named: dict[str, list[Arch]] = {}
     for held, cautious in HELD.items():
-        budget = Budget(latency_ms=budget_ms, cautious=cautious)
+        budget = Constraints(latency_ms=budget_ms, cautious=cautious)
         named[f"found {held}"] = [
             search(
                 study.space, price, objective, budget, settings.model_copy(update={"seed": seed})
             ).winner.architecture()
             for seed, objective in enumerate(objectives)
         ]
-        largest = largest_within(study.space, price, budget, 1).networks[0].architecture()
+        largest = search(study.space, price, MacsObjective(), budget, LARGEST).winner.architecture()
         named[f"largest {held}"] = [largest]
     named["random"] = near[: QUICK_RANDOM if options.quick else RANDOM]
     archs = list(dict.fromkeys(arch for each in named.values() for arch in each))

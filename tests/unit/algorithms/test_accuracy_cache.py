@@ -1,19 +1,19 @@
-"""A file of accuracies that several evaluators and processes share."""
+"""The cache of accuracies that several evaluators and processes share."""
 
 import json
 import random
 
 import pytest
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError
 from search.algorithms import CachedEvaluator
 from search.spaces import get_space
+from tests.support.errors import raises
 
 SPACE = get_space("autovit-nano")
 
 
 class Counting:
-    """Gives out accuracies in reverse order and counts."""
+    """Yields accuracies in reverse order and records what it was asked for."""
 
     fingerprint = "a" * 64
 
@@ -37,22 +37,22 @@ def path(tmp_path):
     return tmp_path / "deep" / "accuracies.jsonl"
 
 
-def test_answers_come_in_the_order_asked_and_each_is_evaluated_once(archs, path):
-    judge, heard = Counting(), []
-    cached = CachedEvaluator(judge, path, lambda arch, accuracy: heard.append((arch, accuracy)))
-    asked = [archs[0], archs[1], archs[0]]
-    first = cached.accuracies(asked)
-    assert first == [len(arch.to_json()) % 97 / 97 for arch in asked]
+def test_accuracies_are_in_order_and_evaluated_once(archs, path):
+    evaluator, results = Counting(), []
+    cached = CachedEvaluator(evaluator, path, lambda arch, accuracy: results.append((arch, accuracy)))
+    requested = [archs[0], archs[1], archs[0]]
+    first = cached.accuracies(requested)
+    assert first == [len(arch.to_json()) % 97 / 97 for arch in requested]
     streamed = sorted(archs[:2], key=lambda arch: arch.to_json())[::-1]
-    assert judge.asked == streamed, "given sorted, and the judge begins at the end"
-    assert cached.accuracies(list(reversed(asked))) == first[::-1]
-    assert len(judge.asked) == 2
-    of = dict(zip(asked, first, strict=True))
-    assert heard == [(arch, of[arch]) for arch in (*streamed, *archs[:2])]
+    assert evaluator.asked == streamed, "passed sorted, and the evaluator reverses them"
+    assert cached.accuracies(list(reversed(requested))) == first[::-1]
+    assert len(evaluator.asked) == 2
+    of = dict(zip(requested, first, strict=True))
+    assert results == [(arch, of[arch]) for arch in (*streamed, *archs[:2])]
     assert cached.accuracies([]) == []
 
 
-def test_what_one_process_writes_the_other_knows(archs, path):
+def test_processes_share_the_file(archs, path):
     one, other = Counting(), Counting()
     first, second = CachedEvaluator(one, path), CachedEvaluator(other, path)
     first.accuracies(archs[:3])
@@ -63,11 +63,11 @@ def test_what_one_process_writes_the_other_knows(archs, path):
     assert len(path.read_text().splitlines()) == len(archs)
 
 
-def test_evaluated_by_two_at_once_the_first_line_counts(archs, path):
+def test_the_first_of_two_lines_counts(archs, path):
     class Late(Counting):
-        def stream(self, wanted):
-            CachedEvaluator(Counting(), path).accuracies(wanted)
-            for arch in wanted:
+        def stream(self, archs):
+            CachedEvaluator(Counting(), path).accuracies(archs)
+            for arch in archs:
                 yield arch, 0.125
 
     early = [len(arch.to_json()) % 97 / 97 for arch in archs]
@@ -75,7 +75,7 @@ def test_evaluated_by_two_at_once_the_first_line_counts(archs, path):
     assert len(path.read_text().splitlines()) == len(archs)
 
 
-def test_a_line_cut_by_a_kill_is_dropped_whoever_comes_next(archs, path):
+def test_an_incomplete_last_line_is_dropped(archs, path):
     cached = CachedEvaluator(Counting(), path)
     cached.accuracies(archs[:1])
     whole = path.read_bytes()
@@ -85,19 +85,25 @@ def test_a_line_cut_by_a_kill_is_dropped_whoever_comes_next(archs, path):
     assert [json.loads(line)["evaluator"] for line in path.read_text().splitlines()] == ["a" * 64] * 2
 
 
-def test_a_damaged_or_shrunk_file_is_refused(archs, path):
+def test_accuracies_of_other_evaluators_are_ignored(archs, path):
+    CachedEvaluator(Counting(), path).accuracies(archs[:1])
+    other = Counting()
+    other.fingerprint = "c" * 64
+    CachedEvaluator(other, path).accuracies(archs[:1])
+    assert other.asked == archs[:1]
+
+
+def test_damaged_files_are_refused(archs, path, tmp_path):
     cached = CachedEvaluator(Counting(), path)
     cached.accuracies(archs)
     text = path.read_text()
-    path.write_text(text.replace('"accuracy":0.', '"accuracy":7.', 1))
-    with pytest.raises(InvalidArtifactError, match="line 1 is not an accuracy"):
-        CachedEvaluator(Counting(), path)
+    for damaged in (text.replace('"accuracy":0.', '"accuracy":7.', 1), f"nonsense\n{text}"):
+        path.write_text(damaged)
+        with raises("damaged_file"):
+            CachedEvaluator(Counting(), path)
     path.write_text(text[:10])
-    with pytest.raises(InvalidArtifactError, match="cut short"):
+    with raises("damaged_file"):
         cached.accuracies(archs)
-
-
-def test_a_folder_that_cannot_be_written_is_named(archs, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BlocktimeError, match="cannot keep accuracies"):
+    with raises("not_writable"):
         CachedEvaluator(Counting(), tmp_path / "file" / "a.jsonl").accuracies(archs)

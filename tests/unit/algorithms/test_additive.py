@@ -5,9 +5,8 @@ import random
 import pytest
 from scipy import stats
 
-from search.algorithms import Budget, SearchSettings, search
-from search.algorithms.additive import AdditiveModel, SmoothedEvaluator
-from search.algorithms.objectives import InProcess
+from search.algorithms import Constraints, SearchSettings, search
+from search.algorithms.objectives import AdditiveModel, InProcess, SmoothedEvaluator
 from search.spaces import get_space
 from search.spaces.nasbench_macro import key_of
 from search.spaces.registry import arch_from_json
@@ -15,7 +14,7 @@ from tests.support.search_world import NANO, make_price
 
 MACRO = get_space("nasbench-macro")
 FEW = SearchSettings(generations=2, population=8, crossovers=4, mutations=4, sample=40)
-BUDGET = Budget(latency_ms=8.5)
+BUDGET = Constraints(latency_ms=8.5)
 
 
 class Judge:

@@ -9,13 +9,20 @@ from pydantic import ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from orchestrator.cli.main import exit_code
-from search.algorithms import Budget, CachedEvaluator, CompiledSpace, SearchResult, SearchSettings, search
-from search.algorithms.feasible import InfeasibleError
+from search.algorithms import (
+    CachedEvaluator,
+    CompiledSpace,
+    Constraints,
+    SearchResult,
+    SearchSettings,
+    search,
+)
+from search.algorithms.bounds import InfeasibleError
 from search.algorithms.strategies import skeletons
 from tests.support.search_world import NANO, XXS, Accuracy, Flat, make_price
 
 FEW = SearchSettings(generations=6, population=30, skeletons=15, crossovers=15, mutations=15)
-ANY = Budget(latency_ms=1e9)
+ANY = Constraints(latency_ms=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def everything(price):
 def test_finds_the_best_within_the_budget(price, everything, share):
     """The bound is held to the budget unless asked otherwise."""
     latencies = sorted(cost.latency_high_ms for cost in everything.values())
-    budget = Budget(latency_ms=latencies[int(share * len(latencies))])
+    budget = Constraints(latency_ms=latencies[int(share * len(latencies))])
     within = {arch for arch, cost in everything.items() if cost.latency_high_ms <= budget.latency_ms}
     results = [
         search(NANO, price, Accuracy(), budget, FEW.model_copy(update={"seed": seed})) for seed in range(5)
@@ -50,7 +57,7 @@ def test_finds_the_best_within_the_budget(price, everything, share):
 
 
 def test_every_budget_holds(price, everything):
-    budget = Budget(latency_ms=10, params=210_000, macs=8_000_000, memory_bytes=110_000, cautious=False)
+    budget = Constraints(latency_ms=10, params=210_000, macs=8_000_000, memory_bytes=110_000, cautious=False)
     result = search(NANO, price, Accuracy(), budget, FEW)
     within = [
         cost
@@ -69,15 +76,15 @@ def test_every_budget_holds(price, everything):
 
 def test_every_phone_has_its_budget(price):
     other = make_price(salt="other")
-    budget = Budget(latency_ms=6, further_latency_ms=(5,))
+    budget = Constraints(latency_ms=6, further_latency_ms=(5,))
     result = search(NANO, [price, other], Accuracy(), budget, FEW)
-    alone = search(NANO, price, Accuracy(), Budget(latency_ms=6), FEW)
+    alone = search(NANO, price, Accuracy(), Constraints(latency_ms=6), FEW)
     assert max(found.latency_high_ms for found in result.evaluated) <= 6
     assert max(found.further_latency_high_ms[0] for found in result.evaluated) <= 5
     assert result.coarse.feasible < alone.coarse.feasible
     assert result.price == f"{price.fingerprint}+{other.fingerprint}"
     with pytest.raises(UsageError, match="2 LUTs, but 1"):
-        search(NANO, [price, other], Accuracy(), Budget(latency_ms=6), FEW)
+        search(NANO, [price, other], Accuracy(), Constraints(latency_ms=6), FEW)
 
 
 def test_latency_has_its_price_in_the_joint_objective(price):
@@ -115,14 +122,14 @@ def test_impossible_budgets_name_what_is_possible(price, everything):
     smallest_ms = min(cost.latency_ms for cost in everything.values())
     evaluator = Accuracy()
     with pytest.raises(InfeasibleError, match=f"{smallest_ms:.4g} ms") as caught:
-        search(NANO, price, evaluator, Budget(latency_ms=0.9 * smallest_ms), FEW)
+        search(NANO, price, evaluator, Constraints(latency_ms=0.9 * smallest_ms), FEW)
     assert exit_code(caught.value) == 5
     with pytest.raises(InfeasibleError, match=str(min(cost.params for cost in everything.values()))):
-        search(NANO, price, evaluator, Budget(latency_ms=100, params=1000), FEW)
+        search(NANO, price, evaluator, Constraints(latency_ms=100, params=1000), FEW)
     with pytest.raises(InfeasibleError, match="upper bound at 95 %"):
-        search(NANO, price, evaluator, Budget(latency_ms=smallest_ms), FEW)
-    with pytest.raises(InfeasibleError, match="2 ms and 50000 parameters and 90000 bytes"):
-        search(NANO, price, evaluator, Budget(latency_ms=2, params=50_000, memory_bytes=90_000), FEW)
+        search(NANO, price, evaluator, Constraints(latency_ms=smallest_ms), FEW)
+    with pytest.raises(InfeasibleError, match="2 ms and 50,000 parameters and 90,000 bytes"):
+        search(NANO, price, evaluator, Constraints(latency_ms=2, params=50_000, memory_bytes=90_000), FEW)
     assert evaluator.calls == []
 
 
@@ -130,9 +137,9 @@ def test_tight_budget_in_a_large_space_ends_with_the_fastest():
     space, price = XXS, make_price(XXS)
     settings = FEW.model_copy(update={"draws": 50, "generations": 1, "redraws": 3})
     with pytest.raises(InfeasibleError) as caught:
-        search(space, price, Flat(), Budget(latency_ms=0.1, cautious=False), settings)
+        search(space, price, Flat(), Constraints(latency_ms=0.1, cautious=False), settings)
     smallest_ms = float(str(caught.value).partition("reached is ")[2].partition(" ms")[0])
-    budget = Budget(latency_ms=1.001 * smallest_ms, cautious=False)
+    budget = Constraints(latency_ms=1.001 * smallest_ms, cautious=False)
     result = search(space, price, Flat(), budget, settings)
     assert result.winner.latency_ms <= budget.latency_ms
 
@@ -166,7 +173,7 @@ def test_no_architecture_is_evaluated_twice_and_children_come_from_good_parents(
 
 def test_exhausted_budget_region_ends_early(price, everything):
     latencies = sorted(cost.latency_high_ms for cost in everything.values())
-    result = search(NANO, price, Accuracy(), Budget(latency_ms=latencies[39]), FEW)
+    result = search(NANO, price, Accuracy(), Constraints(latency_ms=latencies[39]), FEW)
     assert len(result.evaluated) == 40
     assert len(result.history) < 7
 
@@ -207,7 +214,7 @@ def test_cache_knows_whose_accuracies_it_holds(tmp_path):
 
 
 def test_record_survives_its_file(price, tmp_path):
-    result = search(NANO, price, Accuracy(), Budget(latency_ms=1e9, params=200_000), FEW)
+    result = search(NANO, price, Accuracy(), Constraints(latency_ms=1e9, params=200_000), FEW)
     path = tmp_path / "search.json"
     result.save(path)
     assert SearchResult.load(path) == result

@@ -37,8 +37,7 @@ def test_agrees_with_the_latency_model_and_the_blocks(compiled, name, seed):
     codes = spaces[name].encode([arch])
     assert spaces[name].decode(codes) == [arch]
     priced = spaces[name].price(codes)[0]
-    latencies = [(priced.latency_ms, priced.latency_high_ms)]
-    latencies += [(latency.ms, latency.high_ms) for latency in priced.further]
+    latencies = priced.latencies
     for model, (ms, high_ms) in zip(models, latencies, strict=True):
         blocks, sent = arch.keys(), arch.boundary_bytes()
         assert ms == pytest.approx(model.predict(blocks, sent).ms, rel=1e-9)
@@ -79,7 +78,7 @@ def test_foreign_architectures_are_refused(compiled):
     space = compiled[1]["autovit-nano"]
     arch = NANO.sample(random.Random(0))
     for foreign in (arch.with_classes(3), arch.with_resolution(32), XXS.sample(random.Random(0))):
-        with pytest.raises(UsageError, match="not of the part of autovit-nano"):
+        with pytest.raises(UsageError, match="not in the part of autovit-nano"):
             space.encode([foreign])
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from search.algorithms import Budget, CompiledSpace
-from search.algorithms.cost import UNLIMITED, Limits
-from search.algorithms.feasible import Candidates, FeasibleSet, extreme
+from search.algorithms import CompiledSpace, Constraints
+from search.algorithms.cost import UNLIMITED, ChannelLimits
+from search.algorithms.feasible import FeasibleSet, extreme
+from search.algorithms.study import Candidates
 from search.spaces import Arch
 from tests.support.search_world import NANO, XXS, make_model, make_price
 
@@ -25,7 +26,7 @@ def everything(nano):
 def _limits(everything, shares, memory_share=1.0):
     _, totals, memory = everything
     largest = tuple(float(np.quantile(totals[channel], share)) for channel, share in shares.items())
-    return Limits(tuple(shares), largest, float(np.quantile(memory, memory_share)))
+    return ChannelLimits(tuple(shares), largest, float(np.quantile(memory, memory_share)))
 
 
 BUDGETS = [
@@ -65,7 +66,7 @@ def test_what_lies_on_the_limit_is_within(nano, everything):
     """Whatever the order of summation: each architecture is drawn when its own price is the budget."""
     codes, totals, _ = everything
     for row in range(0, len(codes), 97):
-        limits = Limits((0, 3, 4), tuple(float(totals[channel, row]) for channel in (0, 3, 4)))
+        limits = ChannelLimits((0, 3, 4), tuple(float(totals[channel, row]) for channel in (0, 3, 4)))
         found = FeasibleSet(nano, limits).enumerate()
         assert codes[row].tobytes() in {other.tobytes() for other in np.ascontiguousarray(found)}
 
@@ -73,7 +74,7 @@ def test_what_lies_on_the_limit_is_within(nano, everything):
 def test_enumerates_a_large_space_in_parts(monkeypatch):
     xxs = CompiledSpace(XXS, make_price(XXS))
     least = float(xxs.channel(extreme(xxs, 0, UNLIMITED, largest=False))[0])
-    feasible = FeasibleSet(xxs, Limits((0,), (1.03 * least,)))
+    feasible = FeasibleSet(xxs, ChannelLimits((0,), (1.03 * least,)))
     whole = feasible.enumerate()
     monkeypatch.setattr("search.algorithms.feasible.ROWS", 100)
     assert 1000 < len(whole) <= feasible.most
@@ -99,14 +100,15 @@ def test_a_tight_budget_in_a_large_space_is_drawn_from_directly():
     xxs = CompiledSpace(XXS, make_price(XXS))
     least = float(xxs.channel(extreme(xxs, 0, UNLIMITED, largest=False))[0])
     for factor in (1.0, 1.001, 1.05):
-        feasible = FeasibleSet(xxs, Limits((0,), (least * factor,)))
+        feasible = FeasibleSet(xxs, ChannelLimits((0,), (least * factor,)))
         drawn = feasible.sample(200, np.random.default_rng(0))
         assert len(drawn.codes) == 200
         assert drawn.proposed < 300
         assert xxs.channel(drawn.codes).max() <= least * factor
-    assert FeasibleSet(xxs, Limits((0,), (0.999 * least,))).most == 0
+    assert FeasibleSet(xxs, ChannelLimits((0,), (0.999 * least,))).most == 0
     assert (
-        len(FeasibleSet(xxs, Limits((0,), (0.999 * least,))).sample(5, np.random.default_rng(0)).codes) == 0
+        len(FeasibleSet(xxs, ChannelLimits((0,), (0.999 * least,))).sample(5, np.random.default_rng(0)).codes)
+        == 0
     )
 
 
@@ -138,7 +140,7 @@ def test_the_share_of_draws_that_are_accepted_counts():
     models = [make_model(salt=salt) for salt in salts]
     archs = list(NANO)
     params, macs = ([cost(arch) for arch in archs] for cost in (Arch.params, lambda a: a.macs().conv_linear))
-    budget = Budget(
+    budget = Constraints(
         latency_ms=7.0,
         further_latency_ms=(7.0, 7.0),
         params=int(np.quantile(params, 0.5)),

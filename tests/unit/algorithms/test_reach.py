@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from luts.format.errors import UsageError
-from search.algorithms import Budget, CompiledSpace, LutPrice, reachable, search
-from search.algorithms.cost import UNLIMITED, Limits, compile_limits
-from search.algorithms.feasible import FeasibleSet, Goal, InfeasibleError, extreme, fastest, pareto_front
-from search.algorithms.record import skyline
+from search.algorithms import CompiledSpace, Constraints, LutPrice, latency_bounds, search
+from search.algorithms.bounds import Goal, InfeasibleError, exact_front, fastest
+from search.algorithms.cost import UNLIMITED, ChannelLimits
+from search.algorithms.feasible import FeasibleSet, extreme
+from search.algorithms.pareto import pareto_rows
 from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 
@@ -39,7 +40,7 @@ def _beaten(costs):
 @pytest.mark.parametrize("columns", [1, 2, 3, 4])
 def test_skyline_by_definition(columns):
     costs = np.random.default_rng(columns).integers(0, 6, (200, columns)).astype(float)
-    kept = skyline(costs)
+    kept = pareto_rows(costs)
     wanted = {tuple(row) for row, beaten in zip(costs, _beaten(costs), strict=True) if not beaten}
     rows = [tuple(row) for row in costs[kept]]
     assert rows == sorted(wanted)
@@ -47,8 +48,8 @@ def test_skyline_by_definition(columns):
 
 def test_skyline_of_more_rows_than_a_block_and_of_none():
     costs = np.random.default_rng(0).random((3000, 3))
-    assert set(skyline(costs)) == {i for i, beaten in enumerate(_beaten(costs)) if not beaten}
-    assert skyline(np.empty((0, 2))).size == skyline(np.empty((0, 3))).size == 0
+    assert set(pareto_rows(costs)) == {i for i, beaten in enumerate(_beaten(costs)) if not beaten}
+    assert pareto_rows(np.empty((0, 2))).size == pareto_rows(np.empty((0, 3))).size == 0
 
 
 def test_extremes_are_exact(nano, everything):
@@ -64,81 +65,76 @@ def test_extremes_are_exact(nano, everything):
 def test_fronts_are_exact(nano, everything, channel, sign):
     _, totals, _ = everything
     wanted = np.column_stack([totals[1], sign * totals[channel]])
-    codes = pareto_front(nano, (Goal(1), Goal(channel, sign)), UNLIMITED)
+    codes = exact_front(nano, (Goal(1), Goal(channel, sign)), UNLIMITED)
     found = nano.totals(codes)[0]
-    assert found[1] == pytest.approx(wanted[skyline(wanted), 0])
-    assert sign * found[channel] == pytest.approx(wanted[skyline(wanted), 1])
+    assert found[1] == pytest.approx(wanted[pareto_rows(wanted), 0])
+    assert sign * found[channel] == pytest.approx(wanted[pareto_rows(wanted), 1])
 
 
 def test_fronts_within_limits_are_exact(nano, everything):
     codes, totals, memory = everything
     bounds = {2: np.quantile(totals[2], 0.6), 4: np.quantile(totals[4], 0.5), 5: np.quantile(totals[5], 0.4)}
-    limits = Limits((0, *bounds), (np.inf, *bounds.values()), float(np.quantile(memory, 0.7)))
+    limits = ChannelLimits((0, *bounds), (np.inf, *bounds.values()), float(np.quantile(memory, 0.7)))
     within = limits.allow(nano, codes)
     assert 0 < within.sum() < len(codes) / 2
     wanted = np.column_stack([totals[0], -totals[5]])[within]
-    found = nano.totals(pareto_front(nano, (Goal(0), Goal(5, -1)), limits))[0]
-    assert found[0] == pytest.approx(wanted[skyline(wanted), 0])
-    assert fastest(nano, limits).priced.latency_ms == pytest.approx(wanted[:, 0].min())
+    found = nano.totals(exact_front(nano, (Goal(0), Goal(5, -1)), limits))[0]
+    assert found[0] == pytest.approx(wanted[pareto_rows(wanted), 0])
+    assert fastest(nano, limits).latency_ms == pytest.approx(wanted[:, 0].min())
 
 
 def test_what_lies_on_the_limit_is_found(nano, everything):
     codes, totals, _ = everything
     for row in range(0, len(codes), 211):
-        limits = Limits((0, 2, 4), (np.inf, float(totals[2, row]), float(totals[4, row])))
+        limits = ChannelLimits((0, 2, 4), (np.inf, float(totals[2, row]), float(totals[4, row])))
         within = limits.allow(nano, codes)
         assert within[row]
-        assert fastest(nano, limits).priced.latency_ms == pytest.approx(totals[0, within].min())
+        assert fastest(nano, limits).latency_ms == pytest.approx(totals[0, within].min())
 
 
 def test_reach_of_a_space_too_large_to_enumerate(xxs):
-    reach = reachable(XXS, make_price(XXS), Budget(latency_ms=1, cautious=False))
+    reach = latency_bounds(XXS, make_price(XXS), Constraints(latency_ms=1, cautious=False))
     sample = FeasibleSet(xxs, UNLIMITED).sample(5000, np.random.default_rng(0)).codes
     batch = xxs.price(sample)
     latencies, macs = batch.latency_ms[0], batch.macs
-    assert (
-        reach.smallest.priced.latency_ms
-        <= latencies.min()
-        <= latencies.max()
-        <= reach.largest.priced.latency_ms
-    )
-    ms = np.array([corner.priced.latency_ms for corner in reach.most_macs])
-    most = np.array([corner.priced.macs for corner in reach.most_macs])
+    assert reach.smallest.latency_ms <= latencies.min() <= latencies.max() <= reach.largest.latency_ms
+    ms = np.array([corner.latency_ms for corner in reach.most_macs])
+    most = np.array([corner.macs for corner in reach.most_macs])
     assert (np.diff(ms) > 0).all()
     assert (np.diff(most) > 0).all()
     assert (macs <= most[np.searchsorted(ms, latencies * (1 + 1e-12), side="right") - 1]).all()
-    assert reach.lean[0].priced == reach.smallest.priced
+    assert reach.fewest_params[0] == reach.smallest
 
 
 def test_limits_hold_for_the_lean_and_memory_for_all(xxs):
-    budget = Budget(latency_ms=1, params=900_000, macs=200_000_000, memory_bytes=3_000_000)
-    reach = reachable(XXS, make_price(XXS), budget)
-    assert max(corner.priced.params for corner in reach.lean) <= 900_000
-    assert max(corner.priced.macs for corner in reach.lean) <= 200_000_000
-    for front in (reach.lean, reach.most_params, reach.most_macs):
-        assert max(corner.priced.memory_bytes for corner in front) <= 3_000_000
-    assert reach.smallest.priced.latency_high_ms == reach.lean[0].priced.latency_high_ms
+    budget = Constraints(latency_ms=1, params=900_000, macs=200_000_000, memory_bytes=3_000_000)
+    reach = latency_bounds(XXS, make_price(XXS), budget)
+    assert max(corner.params for corner in reach.fewest_params) <= 900_000
+    assert max(corner.macs for corner in reach.fewest_params) <= 200_000_000
+    for front in (reach.fewest_params, reach.most_params, reach.most_macs):
+        assert max(corner.memory_bytes for corner in front) <= 3_000_000
+    assert reach.smallest.latency_high_ms == reach.fewest_params[0].latency_high_ms
 
 
 def test_what_counts_is_the_bound_where_the_budget_is_cautious():
     price = make_price()
-    cautious = reachable(NANO, price, Budget(latency_ms=1)).most_params
-    point = reachable(NANO, price, Budget(latency_ms=1, cautious=False)).most_params
-    assert [c.priced.latency_high_ms for c in cautious] == sorted(c.priced.latency_high_ms for c in cautious)
-    assert [c.priced.latency_ms for c in point] == sorted(c.priced.latency_ms for c in point)
+    cautious = latency_bounds(NANO, price, Constraints(latency_ms=1)).most_params
+    point = latency_bounds(NANO, price, Constraints(latency_ms=1, cautious=False)).most_params
+    assert [c.latency_high_ms for c in cautious] == sorted(c.latency_high_ms for c in cautious)
+    assert [c.latency_ms for c in point] == sorted(c.latency_ms for c in point)
 
 
 def test_what_no_latency_can_buy_is_named(nano, everything):
     _, totals, memory = everything
     price = make_price()
     for budget, text in (
-        (Budget(latency_ms=1, params=1000), f"smallest has {totals[4].min():.0f} parameters"),
-        (Budget(latency_ms=1, macs=1000), f"smallest has {totals[5].min():.0f} conv"),
-        (Budget(latency_ms=1, memory_bytes=10), f"smallest has {memory.min():.0f} bytes of activations"),
+        (Constraints(latency_ms=1, params=1000), f"smallest has {totals[4].min():.0f} parameters"),
+        (Constraints(latency_ms=1, macs=1000), f"smallest has {totals[5].min():.0f} conv"),
+        (Constraints(latency_ms=1, memory_bytes=10), f"smallest has {memory.min():.0f} bytes of activations"),
     ):
         with pytest.raises(InfeasibleError, match=text):
-            reachable(NANO, price, budget)
-    small = Limits((1, 3), (np.inf, float(totals[3].min()) / 2))
+            latency_bounds(NANO, price, budget)
+    small = ChannelLimits((1, 3), (np.inf, float(totals[3].min()) / 2))
     with pytest.raises(InfeasibleError, match="by LUT 2"):
         fastest(nano, small)
 
@@ -149,12 +145,12 @@ def test_of_several_luts_the_one_out_of_reach_is_named():
         for name in ("one", "two")
     ]
     least = min(LutPrice.of(phones[1]).model.predict(arch.keys(), arch.boundary_bytes()).ms for arch in NANO)
-    small = Budget(latency_ms=100, further_latency_ms=(0.5 * least,), cautious=False)
+    small = Constraints(latency_ms=100, further_latency_ms=(0.5 * least,), cautious=False)
     with pytest.raises(
         InfeasibleError, match=f"smallest has {least:.4g} ms by two/autovit-nano/x/v1; allow more"
     ):
-        reachable(NANO, phones, small)
-    quick = Budget(latency_ms=0.1, further_latency_ms=(100,), cautious=False)
+        latency_bounds(NANO, phones, small)
+    quick = Constraints(latency_ms=0.1, further_latency_ms=(100,), cautious=False)
     with pytest.raises(InfeasibleError) as refused:
         search(NANO, phones, Accuracy(), quick)
     assert "meets 0.1 ms by one/autovit-nano/x/v1 and 100 ms by two/autovit-nano/x/v1;" in str(refused.value)
@@ -164,15 +160,19 @@ def test_of_several_luts_the_one_out_of_reach_is_named():
     with pytest.raises(
         InfeasibleError, match=r"meets 0\.1 ms; the smallest latency that can be reached is \d"
     ):
-        search(NANO, phones[0], Accuracy(), Budget(latency_ms=0.1, cautious=False))
+        search(NANO, phones[0], Accuracy(), Constraints(latency_ms=0.1, cautious=False))
 
 
 def test_a_budget_names_one_latency_for_each_lut(nano):
     with pytest.raises(UsageError, match="2 LUTs, but 1 latency"):
-        compile_limits(nano, Budget(latency_ms=1))
-    limits = compile_limits(nano, Budget(latency_ms=1, further_latency_ms=(2,), macs=7, memory_bytes=9))
-    assert limits == Limits((1, 3, 5), (1, 2, 7), 9)
-    assert compile_limits(nano, Budget(latency_ms=1, further_latency_ms=(2,), cautious=False)).channels == (
+        ChannelLimits.of(nano, Constraints(latency_ms=1))
+    limits = ChannelLimits.of(
+        nano, Constraints(latency_ms=1, further_latency_ms=(2,), macs=7, memory_bytes=9)
+    )
+    assert limits == ChannelLimits((1, 3, 5), (1, 2, 7), 9)
+    assert ChannelLimits.of(
+        nano, Constraints(latency_ms=1, further_latency_ms=(2,), cautious=False)
+    ).channels == (
         0,
         2,
     )

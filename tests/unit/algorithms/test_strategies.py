@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.algorithms import Budget, CompiledSpace, SearchSettings, front, search
-from search.algorithms.record import criterion_costs
-from search.algorithms.strategies import best_first, crowding, mutate_choices, non_dominated_ranks
+from search.algorithms import CompiledSpace, Constraints, SearchSettings, pareto_front, search
+from search.algorithms.pareto import best_first, criterion_costs, crowding_distance, non_dominated_ranks
+from search.algorithms.strategies import mutate_choices
 from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 STRATEGIES = ("coarse-to-fine", "evolution", "random", "pareto")
 FEW = SearchSettings(generations=5, population=30, skeletons=15, crossovers=15, mutations=15)
-BUDGET = Budget(latency_ms=8.5)
+BUDGET = Constraints(latency_ms=8.5)
 
 
 def _named(strategy, **changes):
@@ -53,7 +53,7 @@ def test_seed_decides(price, strategy):
 def test_a_budget_that_leaves_few_is_searched_whole(price, strategy):
     compiled = CompiledSpace(NANO, price)
     bounds = np.sort(compiled.channel(compiled.encode(list(NANO)), 1))
-    budget, told = Budget(latency_ms=float(bounds[39])), []
+    budget, told = Constraints(latency_ms=float(bounds[39])), []
     result = search(NANO, price, Accuracy(), budget, _named(strategy), lambda *what: told.append(what))
     assert len(result.evaluated) == 40
     assert told == [(40 / len(bounds), 40)], "what a bar counts up to can be reached"
@@ -62,7 +62,7 @@ def test_a_budget_that_leaves_few_is_searched_whole(price, strategy):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_space_too_large_to_enumerate(strategy):
     settings = _named(strategy, draws=200, generations=2, population=10, crossovers=5, mutations=5)
-    budget = Budget(latency_ms=400, params=1_500_000)
+    budget = Constraints(latency_ms=400, params=1_500_000)
     result = search(XXS, make_price(XXS), Accuracy(), budget, settings)
     assert len(result.evaluated) == 20 + 10
     assert max(found.latency_high_ms for found in result.evaluated) <= 400
@@ -85,8 +85,8 @@ def test_pareto_search_nears_the_whole_front(price):
     compiled, truth = CompiledSpace(NANO, price), Accuracy()
     archs = list(NANO)
     latencies = compiled.channel(compiled.encode(archs))
-    result = search(NANO, price, truth, Budget(latency_ms=1e9), _named("pareto", generations=12))
-    found = front(result.evaluated, ("accuracy", "latency"))
+    result = search(NANO, price, truth, Constraints(latency_ms=1e9), _named("pareto", generations=12))
+    found = pareto_front(result.evaluated, ("accuracy", "latency"))
     for ms in np.quantile(latencies, (0.05, 0.25, 0.5, 0.9)):
         best = max(truth.truth(arch) for arch, latency in zip(archs, latencies, strict=True) if latency <= ms)
         assert max(row.accuracy for row in found if row.latency_ms <= ms) >= best - 0.021
@@ -98,10 +98,10 @@ def test_pareto_search_nears_the_whole_front(price):
 def test_three_objectives(price):
     objectives: tuple[Any, ...] = ("accuracy", "latency", "params")
     result = search(NANO, price, Accuracy(), BUDGET, _named("pareto", objectives=objectives))
-    rows = front(result.evaluated, objectives)
+    rows = pareto_front(result.evaluated, objectives)
     costs = criterion_costs(rows, objectives)
     assert (non_dominated_ranks(costs) == 0).all()
-    assert len(rows) > len(front(result.evaluated, ("accuracy", "latency")))
+    assert len(rows) > len(pareto_front(result.evaluated, ("accuracy", "latency")))
 
 
 def test_ranks_by_definition():
@@ -110,8 +110,8 @@ def test_ranks_by_definition():
 
 
 def test_crowding_by_hand():
-    assert crowding(np.array([[0, 4], [1, 2], [4, 0]], float)).tolist() == [np.inf, 2.0, np.inf]
-    assert crowding(np.zeros((3, 2))).tolist() == [np.inf, 0.0, np.inf]
+    assert crowding_distance(np.array([[0, 4], [1, 2], [4, 0]], float)).tolist() == [np.inf, 2.0, np.inf]
+    assert crowding_distance(np.zeros((3, 2))).tolist() == [np.inf, 0.0, np.inf]
 
 
 def test_the_least_crowded_of_a_rank_come_first():

@@ -57,7 +57,7 @@ def test_a_lut_an_objective_and_a_budget_make_a_search():
     space = search.covered_space(lut)
     assert space.resolutions == (256,)
     settings = search.SearchSettings(strategy="random", population=20, generations=0, draws=500)
-    budget = search.Budget(latency_ms=lut.meta.reference_ms, cautious=False)
+    budget = search.Constraints(latency_ms=lut.meta.reference_ms, cautious=False)
     result = search.search(space, lut, Larger(), budget, settings)
     winner = result.winner.architecture()
     assert lut.predict(winner).ms <= lut.meta.reference_ms

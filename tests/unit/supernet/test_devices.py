@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from luts.format.errors import UsageError
-from search.algorithms.objectives import ObjectiveOpener, moved
+from search.algorithms.objectives import ObjectiveOpener, move_objective
 from search.spaces import get_space
 from search.supernet import inherit as evaluate
 from search.supernet.data.images import ImageData
@@ -105,6 +105,6 @@ def test_each_worker_takes_its_device_and_accuracies_of_devices_are_kept_apart(f
 
 def test_an_objective_that_cannot_move_is_left_alone_or_refused():
     own = types.SimpleNamespace(fingerprint="own", accuracy=lambda arch: 0.5)
-    assert moved(own, "cpu") is own
+    assert move_objective(own, "cpu") is own
     with pytest.raises(UsageError, match="leave --on cuda out"):
-        moved(own, "cuda")
+        move_objective(own, "cuda")

@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.cli.main import app
-from orchestrator.tasks.phones import open_phone
-from orchestrator.tasks.search import find_network
+from orchestrator.tasks.search import SearchCommand, TargetOptions, find_network
 from search.algorithms import open_objective
 from search.spaces import get_space
 from search.supernet.data.images import ImageData, open_data, split_source
@@ -23,6 +22,7 @@ from search.supernet.inherit import InheritedAccuracy, PrefixCache, open_inherit
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.trainer import Trainer
+from tests.support.errors import raises
 from tests.support.winner_world import make_lut
 
 TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
@@ -233,8 +233,10 @@ def test_a_network_trained_alone_is_the_only_one_judged(few_digits, digits, tmp_
     assert first.to_json() in str(refused.value)
     store = LutStore([tmp_path / "luts"])
     store.write(make_lut())
-    with pytest.raises(UsageError, match="trained alone, so there is nothing to search"):
-        find_network(tmp_path / "alone", [open_phone("host", store=store)], tmp_path / "out")
+    targets = TargetOptions(lut="host", latency="100%")
+    command = SearchCommand(targets=targets, supernet=tmp_path / "alone", luts=tmp_path / "luts")
+    with raises("not_a_supernet"):
+        find_network(command)
 
 
 def test_search_and_final_splits_are_told_apart(trained, digits):

@@ -12,9 +12,14 @@ from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.cli.main import app
 from orchestrator.tasks.evaluate import evaluate
-from orchestrator.tasks.phones import budget_of, open_phone
-from orchestrator.tasks.search import find_network
-from search.algorithms import InProcess, SearchSettings, register_objective
+from orchestrator.tasks.search import (
+    ConstraintOptions,
+    SearchCommand,
+    SettingOptions,
+    TargetOptions,
+    find_network,
+)
+from search.algorithms import InProcess, register_objective
 from search.spaces import get_arch, get_space
 from search.spaces.scope import Scope
 from search.supernet.data.images import open_data
@@ -130,24 +135,21 @@ def search(monkeypatch, folder, tmp_path):
     monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path / "luts"))
     monkeypatch.setattr("orchestrator.tasks.search.export_all", lambda *_: {})
     monkeypatch.setattr(
-        "orchestrator.tasks.search._executor", lambda opener, own, *_: contextlib.nullcontext(InProcess(own))
+        "orchestrator.tasks.search._open_pool", lambda opener, own, *_: contextlib.nullcontext(InProcess(own))
     )
     LutStore([tmp_path / "luts"]).write(make_lut())
-    settings = SearchSettings(population=10, generations=2, crossovers=5, mutations=5)
 
     def run(supernet=folder, limits=None, **options):
-        phone = open_phone("host", reference_percent=1000)
-        budget = budget_of([phone], **(limits or {}))
-        output = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        return find_network(
-            supernet,
-            [phone],
-            output,
-            budget=budget,
-            settings=settings,
+        command = SearchCommand(
+            targets=TargetOptions(lut="host", latency="1000%"),
+            limits=ConstraintOptions(**(limits or {})),
+            settings=SettingOptions(population=10, generations=2, crossovers=5, mutations=5),
+            supernet=supernet,
+            output=tmp_path / f"out{len(list(tmp_path.iterdir()))}",
             objective="scope-size",
             **{"workers": 1, **options},
-        ).result
+        )
+        return find_network(command).result
 
     return run
 
@@ -157,11 +159,11 @@ def test_a_search_stays_within_the_scope(search, folder):
     result = search()
     assert len(result.evaluated) == 30
     assert all(scope.excluded_property(row.architecture()) == "" for row in result.evaluated)
-    assert (result.budget.least_params, result.budget.params) == scope.params
+    assert (result.constraints.least_params, result.constraints.params) == scope.params
     assert search(limits={"params": 160_000}).winner.params <= 160_000
     wide = search(outside=True)
     assert wide.winner.params > scope.params[1]
-    assert wide.budget.least_params is None
+    assert wide.constraints.least_params is None
 
 
 def test_an_objective_that_stays_on_the_cpu_has_a_worker_a_core_beside_a_gpu(search, monkeypatch):
@@ -171,7 +173,7 @@ def test_an_objective_that_stays_on_the_cpu_has_a_worker_a_core_beside_a_gpu(sea
         asked.append(workers)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.tasks.search._executor", executor)
+    monkeypatch.setattr("orchestrator.tasks.search._open_pool", executor)
     monkeypatch.setattr("orchestrator.tasks.search.usable_cores", lambda: 7)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr(

@@ -4,8 +4,6 @@ import random
 
 import pytest
 
-from luts.format.errors import UsageError
-from orchestrator.tasks.phones import Phone, searchable
 from orchestrator.tasks.predict import predict
 from search.spaces import get_arch, get_space
 from tests.support.errors import raises
@@ -46,16 +44,6 @@ def test_networks_of_other_classes_are_priced_which_is_said():
     (note,) = notes
     assert "the LUT measured classifiers of 10 classes; those of 7 follow from its physics" in note.text
     assert "profile with --classes 7" in note.text
-
-
-def test_a_phone_is_searched_for_a_supernet_of_other_classes():
-    phone, notes = Phone(None, make_lut(), 1.0), []
-    space = SPACE.with_classes(7)
-    with pytest.raises(UsageError, match="profile with --classes 7"):
-        searchable([phone], space)
-    part = searchable([phone.for_classes(7, notes.append)], space)
-    assert part.default_classes == 7
-    assert len(notes) == 1
 
 
 def test_another_resolution_is_told_from_another_space():

@@ -3,8 +3,8 @@
 import pytest
 
 from luts.format.provenance import CodeVersion
-from search.algorithms import Budget, SearchResult, SearchSettings
-from search.algorithms.record import Coarse, Generation, LutPin, Provenance
+from search.algorithms import Constraints, SearchResult, SearchSettings
+from search.algorithms.record import CoarseStage, Generation, LutPin, Provenance
 from tests.support.report_world import evaluated
 from tests.support.winner_world import SPACE, fresh_archs
 
@@ -21,9 +21,9 @@ def result():
         space_digest=SPACE.digest,
         evaluator="a" * 64,
         price="b" * 64,
-        budget=Budget(latency_ms=3.5),
+        constraints=Constraints(latency_ms=3.5),
         settings=SearchSettings(seed=7),
-        coarse=Coarse(priced=9, feasible=3, skeletons=1, smallest_ms=1),
+        coarse=CoarseStage(priced=9, feasible=3, skeletons=1, smallest_ms=1),
         history=(Generation(index=0, new=3, best=0.9, mean=0.7),),
         evaluated=found,
         winner=found[1],

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.winner.card import Card, budget_text, model_card, winner_variants
-from orchestrator.winner.winner import MeasuredArch, MeasuredBest, best_of, first_within, winner_of
-from search.algorithms import Budget, SearchResult, SearchSettings
+from orchestrator.measure.validate import LatencyComparison
+from orchestrator.winner.card import Card, constraints_text, model_card, winner_variants
+from orchestrator.winner.winner import MeasuredArch, MeasuredBest, best_of, winner_of
+from search.algorithms import Constraints, SearchResult, SearchSettings
 from search.algorithms.record import LutPin
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import CheckpointInfo
@@ -35,11 +36,13 @@ def measured_of(*rows, winner, meets_budget=True):
     )
 
 
-def test_the_first_within_the_budget_as_measured_is_chosen():
-    rows = [row(1.3), row(1.1), row(0.5)]
-    assert first_within(rows, 2.0) is rows[0]
-    assert first_within(rows, 1.1) is rows[1]
-    assert first_within(rows, 0.4) is None
+@pytest.mark.parametrize(("limit_ms", "rank", "meets"), [(5.0, 0, True), (3.0, 1, True), (0.4, 0, False)])
+def test_the_first_network_within_the_limit_as_measured_is_chosen(result, limit_ms, rank, meets):
+    best = best_of(result, 3)
+    compared = [row(high, arch=found.arch) for high, found in zip((4.0, 3.0, 2.0), best, strict=True)]
+    fields = [LatencyComparison(**each.model_dump(exclude={"accuracy"})) for each in compared]
+    measured = MeasuredBest.choose("phone", "x", best, fields, limit_ms)
+    assert (measured.rank, measured.meets_budget) == (rank, meets)
 
 
 def test_the_winner_is_the_measured_one_or_the_searchs_own(result):
@@ -69,7 +72,7 @@ def test_the_best_are_ranked_as_the_search_ranked_them(result):
 @pytest.fixture
 def of_two(result):
     """The same for two phones; the second takes twice as long."""
-    budget = Budget(latency_ms=2, further_latency_ms=(3,), params=10_000, macs=5, memory_bytes=6)
+    budget = Constraints(latency_ms=2, further_latency_ms=(3,), params=10_000, macs=5, memory_bytes=6)
     luts = (*result.provenance.luts, LutPin(name="other/autovit-nano/x/v1", sha256="d" * 64))
     rows = tuple(
         row.model_copy(
@@ -82,7 +85,7 @@ def of_two(result):
     )
     return result.model_copy(
         update={
-            "budget": budget,
+            "constraints": budget,
             "provenance": result.provenance.model_copy(update={"luts": luts}),
             "evaluated": rows,
             "winner": rows[1],
@@ -91,14 +94,14 @@ def of_two(result):
 
 
 def test_a_budget_reads_as_what_it_holds(result, of_two):
-    assert budget_text(of_two) == (
+    assert constraints_text(of_two) == (
         "2.000 ms by phone/autovit-nano/x/v3 and 3.000 ms by other/autovit-nano/x/v1, 10,000 parameters, "
-        "5 conv+linear MACs, 6 bytes of activations, latency held with 95 % confidence"
+        "5 conv+linear MACs, 6 bytes of activations, latency with 95 % confidence"
     )
-    alone = result.model_copy(update={"budget": Budget(latency_ms=2, cautious=False)})
-    assert budget_text(alone) == "2.000 ms, by prediction"
+    alone = result.model_copy(update={"constraints": Constraints(latency_ms=2, cautious=False)})
+    assert constraints_text(alone) == "2.000 ms, by prediction"
     nameless = of_two.model_copy(update={"provenance": None})
-    assert budget_text(nameless).startswith("2.000 ms by LUT 1 and 3.000 ms by LUT 2, ")
+    assert constraints_text(nameless).startswith("2.000 ms by LUT 1 and 3.000 ms by LUT 2, ")
 
 
 def test_each_phones_prediction_stands_beside_its_budget(card, of_two):
@@ -138,14 +141,7 @@ def card(result):
         tensors=f"supernet-{'0' * 16}.safetensors",
         tensors_sha256="1" * 64,
     )
-    return Card(
-        result,
-        result.winner,
-        "phone/autovit-nano/x/v3",
-        make_lut(),
-        info,
-        None,
-    )
+    return Card(result, result.winner, make_lut(), info, None)
 
 
 def test_a_card_says_what_is_known_and_what_is_not(card):
@@ -181,9 +177,9 @@ def test_a_measured_card_gives_the_measurement_and_the_verdict(card):
         for meets in (True, False)
     )
     text = model_card(within, FILES)
-    assert "3.332 ms, 95 % interval 3.298 to 3.400 ms, within the budget" in text
-    assert "the latency: what stands above is predicted" not in text
-    assert "NOT within the budget" in model_card(beyond, FILES)
+    assert "3.332 ms, 95 % interval 3.298 to 3.400 ms, within the latency limit" in text
+    assert "the latency: it is predicted" not in text
+    assert "NOT within the latency limit" in model_card(beyond, FILES)
 
 
 def test_what_a_users_objective_gives_is_not_called_an_accuracy(card, tmp_path):

@@ -70,8 +70,8 @@ def test_each_member_of_the_front_is_an_architecture_on_its_own(folder, result):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("budget", {"latency_ms": 3.25000001}, "another budget: latency_ms was 3.5, now 3.25;"),
-        ("budget", {"further_latency_ms": (4.0,)}, "budget: further_latency_ms was (), now (4.0,)"),
+        ("constraints", {"latency_ms": 3.25000001}, "another constraint: latency_ms was 3.5, now 3.25;"),
+        ("constraints", {"further_latency_ms": (4.0,)}, "constraint: further_latency_ms was (), now (4.0,)"),
         ("settings", {"seed": 8}, "another setting: seed was 7, now 8"),
         ("evaluator", "0" * 64, "another supernet, objective or images"),
         ("space_digest", "0" * 16, "another space: autovit-nano, changed"),
@@ -104,7 +104,7 @@ def test_measurements_count_for_their_own_search_alone(folder, result, pins):
     folder.check(inputs_of(result), pins)
     folder.save(result)
     assert folder.measured() == measured
-    tighter = changed(result, budget=changed(result.budget, latency_ms=0.5))
+    tighter = changed(result, constraints=changed(result.constraints, latency_ms=0.5))
     less = changed(result, evaluated=result.evaluated[1:])
     for other in (tighter, less):
         with pytest.raises(UsageError, match=r"measured\.json is of another search"):

@@ -1,4 +1,4 @@
-"""Another device's LUT read for a device: when it is another's, and how far predictions and budgets are widened."""
+"""A LUT used as a proxy for another device: when it is one, and how far predictions and bounds are widened."""
 
 import dataclasses
 import json
@@ -10,24 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luts.format.errors import UsageError
 from luts.format.latency import EntryCost, LatencyModel, Prediction
 from luts.format.lut import Lut
 from luts.format.store import LutRef, LutStore
 from orchestrator.agent.device import describe_host
 from orchestrator.devices.host import scenario_of
 from orchestrator.simulate.device import GroundTruth
-from orchestrator.tasks.coarse import find_largest
-from orchestrator.tasks.foreign import Foreign, Spread, device_spread, for_device, foreign, warning
-from orchestrator.tasks.phones import open_phone
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile
-from orchestrator.tasks.trial import Trial
+from orchestrator.tasks.proxy import DeviceSpread, Proxy, device_spread, proxy_for
+from orchestrator.tasks.search import (
+    OptionalDevice,
+    SearchCommand,
+    SettingOptions,
+    TargetOptions,
+    find_network,
+)
 from orchestrator.winner.card import lut_text
 from orchestrator.wire.errors import DeviceError
 from search.spaces import get_space
 from search.spaces.registry import arch_from_json
 from tests.support.bench import bench
+from tests.support.errors import raises
 from tests.support.simulated_profiles import alike
 from tests.unit.tasks.test_sources import FAST, made
 
@@ -80,11 +84,11 @@ def test_the_spread_is_of_pairs_of_devices_by_hand(tmp_path, pixel) -> None:
 
 def test_an_interval_grows_by_the_spread_by_hand() -> None:
     own = Prediction(10.0, 9.0, 11.0, 0.9, (), "conformal")
-    wide = for_device(own, Foreign("x", Spread(0.1, ("a", "b"))))
+    wide = Proxy("x", DeviceSpread(0.1, ("a", "b"))).widen(own)
     factor = math.exp(np.hypot(math.log(1.1), 0.196))
     assert (wide.low, wide.high) == pytest.approx((10 / factor, 10 * factor))
     assert (wide.ms, wide.level, wide.basis) == (10.0, 0.95, "spread")
-    unknown = for_device(own, Foreign("x", None))
+    unknown = Proxy("x", None).widen(own)
     assert unknown == dataclasses.replace(own, level=None), "no level can be claimed without a spread"
 
 
@@ -106,32 +110,31 @@ def test_a_budgets_bound_grows_by_the_spread_by_hand() -> None:
 def test_a_lut_is_a_devices_own_by_name_product_type_or_machine(tmp_path, pixel) -> None:
     store = LutStore([tmp_path / "luts"])
 
-    def meant(lut: Lut, device: str) -> Foreign | None:
-        return foreign(ref_of(lut, tmp_path), lut, device, store)
+    def meant(lut: Lut, device: str) -> Proxy | None:
+        return proxy_for(ref_of(lut, tmp_path), lut, device, store)
 
     here = describe_host()
     machine: dict[str, Any] = {"model": here.model, "soc": here.soc or "", "memory_bytes": here.memory_bytes}
     assert meant(like(pixel, name="my-laptop", **machine), "host") is None
     theirs = like(pixel, name="host", **machine | {"soc": "another processor"})
-    assert meant(theirs, "host") == Foreign("host", None), "every machine is called host"
+    assert meant(theirs, "host") == Proxy("host", None), "every machine is called host"
     phone = like(pixel, name="my-phone", model="Pixel 8")
     assert meant(phone, "Pixel 8") is None
     assert meant(phone, "my-phone") is None
-    assert meant(phone, "pixel7") == Foreign("pixel7", None)
+    assert meant(phone, "pixel7") == Proxy("pixel7", None)
     store.write(like(pixel, name="lab-phone"))
-    assert meant(phone, "lab-phone") == Foreign("lab-phone", None)
+    assert meant(phone, "lab-phone") == Proxy("lab-phone", None)
     with pytest.raises(DeviceError, match="unknown device 'pixle8': did you mean pixel8"):
         meant(phone, "pixle8")
 
 
 def test_the_warning_names_both_devices_and_what_to_do(tmp_path) -> None:
     ref = LutRef("pixel", "toy", FAST, 1, tmp_path)
-    said = warning(ref, Foreign("xiaomi", Spread(0.1, ("pixel", "iphone"))))
-    assert "is of pixel, not of xiaomi: predictions may be off by a factor of 1.22, as pixel, iphone" in said
+    said = Proxy("xiaomi", DeviceSpread(0.1, ("pixel", "iphone"))).warning(ref)
+    assert "measured on pixel, not on xiaomi: predictions may be off by a factor of 1.22" in said
     assert f"bench lut adapt {ref} --device xiaomi" in said
-    said = warning(ref, Foreign("xiaomi", None))
-    assert "no second one has a LUT" in said
-    assert "intervals and budgets are those of pixel" in said
+    said = Proxy("xiaomi", None).warning(ref)
+    assert "intervals and limits are those of pixel" in said
 
 
 @pytest.fixture(scope="module")
@@ -147,43 +150,47 @@ def world(tmp_path_factory):
         yield store, alike(folder, 2, SLOWER), folder
 
 
-def test_a_search_holds_the_widened_bound_to_the_budget_and_measures_in_the_devices_own_ms(
-    world, monkeypatch
-):
+def test_a_search_by_a_proxy_widens_bounds_and_measures_in_the_devices_own_ms(world, monkeypatch):
     store, device, folder = world
     monkeypatch.setenv("BLOCKTIME_RUNS", str(folder / "runs"))
-    phone = open_phone("simulated-alike1", reference_percent=500, store=store)
-    told = []
-    found = find_largest(
-        [phone], folder / "out", count=3, trial=Trial(device, count=2), store=store, progress=told.append
+    options = SearchCommand(
+        targets=TargetOptions(lut="simulated-alike1", latency="500%"),
+        settings=SettingOptions(skeletons=3),
+        measured_on=OptionalDevice(device),
+        top=2,
+        luts=store.roots[0],
+        output=folder / "out",
     )
-    spread = device_spread(store, phone.ref)
+    notes = []
+    found = find_network(options, notes.append)
+    spread = device_spread(store, store.resolve("simulated-alike1"))
     assert spread is not None
     assert math.exp(spread.log_sd) == pytest.approx(SLOWER)
-    assert any("is of simulated-alike1, not of " in str(note) for note in told)
-    (pin,) = found.result.luts
+    assert any("was measured on simulated-alike1, not on " in str(note) for note in notes)
+    (pin,) = found.result.provenance.luts
     assert (pin.read_for, pin.device_log_sd) == (device, spread.log_sd)
-    assert "another device's, how far off within a factor of" in lut_text(pin)
+    assert "a proxy for" in lut_text(pin)
     apart = NormalDist().inv_cdf(0.95) * spread.log_sd
-    for row in found.result.networks:
-        assert row.latency_high_ms <= phone.latency_ms
+    for row in found.result.evaluated:
+        assert row.latency_high_ms <= found.result.constraints.latency_ms
         assert row.latency_high_ms / row.latency_ms > math.exp(apart)
     scenario = scenario_of(device)
     assert scenario is not None
-    for measured in found.measured:
+    for measured in found.measured.models:
         truth_ms = GroundTruth(scenario.costs).latency_ms(arch_from_json(measured.arch).keys())
         assert measured.measured_ms == pytest.approx(truth_ms, rel=0.02), "in the device's own milliseconds"
         assert measured.measured_low < measured.measured_ms < measured.measured_high
         assert measured.predicted_high / measured.predicted_ms > math.exp(1.96 * spread.log_sd)
-    own = find_largest([phone], folder / "own", count=3, store=store)
-    assert own.result.networks[0].macs > found.result.networks[0].macs
-    with pytest.raises(UsageError, match="another price"):
-        find_largest([phone], folder / "out", count=3, store=store)
-    with pytest.raises(UsageError, match="leave --feedback out, or make it one of"):
-        find_largest([phone], folder / "fed", trial=Trial(device, feed_into=store), store=store)
+    predicted = dataclasses.replace(options, measured_on=OptionalDevice())
+    own = find_network(dataclasses.replace(predicted, output=folder / "own"))
+    assert own.result.winner.macs > found.result.winner.macs
+    with raises("other_search"):
+        find_network(predicted)
+    with raises("proxy_feedback"):
+        find_network(dataclasses.replace(options, feedback=True, output=folder / "fed"))
 
 
-def test_the_commands_say_so(world):
+def test_the_commands_warn(world):
     store, device, folder = world
     arch = folder / "arch.json"
     arch.write_text(get_space("autovit-nano").sample(random.Random(0)).to_json())
@@ -194,7 +201,10 @@ def test_the_commands_say_so(world):
     (row,) = json.loads(done.stdout)
     assert row["basis"] == "spread"
     assert row["high"] / row["ms"] > SLOWER
-    assert "warning: simulated-alike1/autovit-nano/simulated-t1/v1 is of simulated-alike1" in done.stderr
+    assert (
+        "warning: simulated-alike1/autovit-nano/simulated-t1/v1 was measured on simulated-alike1"
+        in done.stderr
+    )
     asked = [
         "search", "--lut", "simulated-alike1", "--latency", "100%", "--luts", store.roots[0],
         "--device", device, "-o", folder / "none",

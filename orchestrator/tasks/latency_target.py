@@ -1,0 +1,149 @@
+"""Latency targets of a search: a LUT and the largest latency allowed on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from luts.format.errors import UsageError
+from luts.format.latency import LatencyModel
+from luts.format.lut import META_FILE, Lut
+from luts.format.store import LutRef, LutStore
+from orchestrator.export.artifacts.artifact import digest
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.measure.session import Measurement
+from orchestrator.measure.validate import LatencyComparison, compare_latencies
+from orchestrator.plan.plan import classifier_note, with_classifier_prices
+from orchestrator.tasks.parsing import parse_latency, parse_percent
+from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.proxy import Proxy, proxy_for
+from search.algorithms import Constraints, LutPrice
+from search.algorithms.record import LutPin
+from search.spaces import Arch, Space
+from search.spaces.scope import covered_space
+from search.spaces.task_heads import TaskName
+
+
+@dataclass(frozen=True)
+class LatencyTarget:
+    """A LUT and a network's largest latency by it, ms; `proxy` if the LUT is used for another device."""
+
+    ref: LutRef
+    lut: Lut
+    latency_ms: float
+    proxy: Proxy | None = None
+
+    @classmethod
+    def open(cls, lut: str, latency: str, store: LutStore, flag: str = "--latency") -> LatencyTarget:
+        """Load a LUT and parse its latency limit.
+
+        Args:
+            lut: Name or path.
+            latency: `10ms`, `150us`, or `80%` of the latency of the LUT's reference model.
+            store: Where LUTs are.
+            flag: The option of the latency, for messages.
+
+        Raises:
+            UsageError: unknown LUT, or not a latency.
+            InvalidArtifactError: the LUT is damaged.
+        """
+        percent = parse_percent(latency, flag) if latency.endswith("%") else None
+        ms = parse_latency(latency, flag) if percent is None else 0.0
+        ref = store.resolve(lut)
+        table = store.load(ref.path)
+        if percent is not None:
+            ms = table.meta.reference_ms * percent / 100
+        return cls(ref, table, ms)
+
+    @property
+    def pin(self) -> LutPin:
+        """The LUT's identity for the record, and the device it is used for."""
+        return LutPin(
+            name=str(self.ref),
+            sha256=digest(self.ref.path / META_FILE)[0],
+            read_for=self.proxy.device if self.proxy else "",
+            device_log_sd=self.proxy.log_sd if self.proxy else 0.0,
+        )
+
+    def for_device(self, device: str, store: LutStore, progress: Progress = silent) -> LatencyTarget:
+        """Return the target for a device; if the LUT is another device's, warn and widen predictions and bounds."""
+        proxy = proxy_for(self.ref, self.lut, device, store)
+        if proxy is not None:
+            progress(Note(f"warning: {proxy.warning(self.ref)}"))
+        return replace(self, proxy=proxy)
+
+    def for_classes(self, classes: int, progress: Progress = silent) -> LatencyTarget:
+        """Return the target for networks of this many classes (`with_classifier_prices`)."""
+        priced = with_classifier_prices(self.lut, classes)
+        if note := classifier_note(self.lut, priced, classes):
+            progress(Note(note))
+        return replace(self, lut=priced)
+
+    @property
+    def head(self) -> str:
+        """Name of the detection or segmentation head of the LUT's networks; "" for classifiers."""
+        name = TaskName.parse(self.lut.meta.space)
+        return name.head if name else ""
+
+    @property
+    def variant(self) -> Variant:
+        """How the LUT's models run."""
+        return Variant.parse(self.lut.meta.variant)
+
+    @property
+    def model(self) -> LatencyModel:
+        """The latency model for the target device."""
+        return replace(self.lut.latency_model, device_log_sd=self.proxy.log_sd if self.proxy else 0.0)
+
+    @property
+    def price(self) -> LutPrice:
+        """The latency model with its identity."""
+        pin = self.pin
+        proxy = f"~{pin.device_log_sd!r}" if pin.device_log_sd else ""
+        return LutPrice(self.model, pin.sha256 + proxy, str(self.ref))
+
+    def compare(self, archs: Sequence[Arch], measurement: Measurement) -> list[LatencyComparison]:
+        """Return predicted and measured latencies in ms of the LUT's reference.
+
+        Of another device, they are in ms of that device's own reference on the day, whose uncertainty is included.
+        """
+        return compare_latencies(
+            self.model, archs, measurement, None if self.proxy else self.lut.meta.reference_ms
+        )
+
+
+def constraints_of(targets: Sequence[LatencyTarget], **limits: Any) -> Constraints:
+    """Return the targets' latency limits and other limits: fields of `Constraints`."""
+    latencies = [target.latency_ms for target in targets]
+    return Constraints(latency_ms=latencies[0], further_latency_ms=tuple(latencies[1:]), **limits)
+
+
+def searchable_space(targets: Sequence[LatencyTarget], space: Space) -> Space:
+    """Return the part of a space that all targets' LUTs cover.
+
+    Raises:
+        UsageError: a LUT is of another space or lacks blocks, or the LUTs share no resolution.
+    """
+    for target in targets:
+        if target.lut.meta.space != space.name:
+            raise UsageError(
+                f"{target.ref} is of space {target.lut.meta.space}, not of {space.name}; use a LUT of {space.name}",
+                code="wrong_space",
+            )
+    parts = [_covered(target, space.default_classes) for target in targets]
+    shared = set.intersection(*(set(part.resolutions) for part in parts))
+    if not shared:
+        raise UsageError(
+            f"the LUTs share no resolution of {space.name}; profile them at the same one",
+            code="no_shared_resolution",
+        )
+    return parts[0].restricted(tuple(sorted(shared)))
+
+
+def _covered(target: LatencyTarget, classes: int) -> Space:
+    """Return `covered_space`; errors name the target's LUT."""
+    try:
+        return covered_space(target.lut, classes)
+    except UsageError as error:
+        raise UsageError(f"{target.ref}: {error}", code=error.code or "lut_does_not_cover") from error

@@ -55,11 +55,6 @@ class ShuffleUnit(Projecting):
     stride: int = param("s")
 
     @property
-    @override
-    def out_resolution(self) -> int:
-        return conv_out(self.resolution, self.stride)
-
-    @property
     def half(self) -> int:
         """Channels of a branch."""
         return self.outputs // 2
@@ -183,11 +178,6 @@ class EspTrunk(EnclosingSpec):
         return self.inputs
 
     @property
-    @override
-    def out_channels(self) -> int:
-        return self.widths[-1]
-
-    @property
     def widths(self) -> tuple[int, ...]:
         """Channels after each strided unit."""
         return tuple(self.width << level for level in range(LEVELS))
@@ -199,11 +189,6 @@ class EspTrunk(EnclosingSpec):
         for _ in range(LEVELS):
             sides.append(conv_out(sides[-1], 2))
         return tuple(sides)
-
-    @property
-    @override
-    def out_resolution(self) -> int:
-        return self.sides[-1]
 
     @override
     def ops(self) -> OpList:

@@ -18,7 +18,6 @@ from search.blocks.spec import (
     ChannelKeeping,
     Factors,
     Projecting,
-    conv_out,
     make_divisible,
     param,
 )
@@ -38,14 +37,6 @@ class OverlapStem(Projecting):
     kind: ClassVar[str] = "evit.stem"
     op_list: ClassVar[type[OpList]] = OpList
     examples: ClassVar[tuple[str, ...]] = ("evit.stem(in=3,out=8)@32", "evit.stem(in=3,out=16)@40")
-
-    @property
-    @override
-    def out_resolution(self) -> int:
-        side = self.resolution
-        for _ in STEM_FRACTIONS:
-            side = conv_out(side, 2)
-        return side
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -106,11 +97,6 @@ class PatchMerging(Projecting):
     kind: ClassVar[str] = "evit.merge"
     op_list: ClassVar[type[OpList]] = OpList
     examples: ClassVar[tuple[str, ...]] = ("evit.merge(in=8,out=16)@7", "evit.merge(in=16,out=24)@8")
-
-    @property
-    @override
-    def out_resolution(self) -> int:
-        return conv_out(self.resolution, 2)
 
     @property
     def middle(self) -> int:

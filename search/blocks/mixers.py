@@ -41,7 +41,7 @@ class TokenMixer(ChannelKeeping):
 
     def _to_map(self, ops: OpList, tokens: Activation) -> OpList:
         """Append the change from tokens to the output map, and return the finished list."""
-        ops.layout(tokens, *self.output_shape)
+        ops.layout(tokens, *self.input_shape)
         return ops
 
 
@@ -308,5 +308,5 @@ class TokenMlp(TokenMixer):
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
         hidden = ops.linear(ops.input.view(1, self.channels, self.tokens), self.hidden)
-        ops.linear(ops.elementwise(hidden), self.tokens)
+        ops.output = ops.linear(ops.elementwise(hidden), self.tokens).view(*self.input_shape)
         return ops

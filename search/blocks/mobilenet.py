@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from search.blocks.ops import OpList
 from search.blocks.registry import register
-from search.blocks.spec import Classifying, Projecting, conv_out, make_divisible, param
+from search.blocks.spec import Classifying, Projecting, make_divisible, param
 
 MBPOOL_EXPANSION = 6
 """Width of MBPool's 1x1 convolution over its input (AutoViT, Table 1)."""
@@ -30,11 +30,6 @@ class Conv(Projecting):
 
     kernel: int = param("k")
     stride: int = param("s")
-
-    @property
-    @override
-    def out_resolution(self) -> int:
-        return conv_out(self.resolution, self.stride)
 
     @override
     def ops(self) -> OpList:
@@ -73,11 +68,6 @@ class PooledStem(Projecting):
 
     kernel: ClassVar[int]
 
-    @property
-    @override
-    def out_resolution(self) -> int:
-        return conv_out(conv_out(self.resolution, 2), 2)
-
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
@@ -105,11 +95,6 @@ class MBConv(Projecting):
     kernel: int = param("k")
     expansion: int = param("e")
     stride: int = param("s")
-
-    @property
-    @override
-    def out_resolution(self) -> int:
-        return conv_out(self.resolution, self.stride)
 
     @property
     def middle(self) -> int:

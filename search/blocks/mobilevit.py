@@ -130,11 +130,6 @@ class MobileViTLayer(DimKeeping):
         return (self.pixels, self.patches, self.dim)
 
     @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return self.input_shape
-
-    @property
     def inner(self) -> int:
         """Channels of query, of key and of value."""
         return self.heads * self.head_dim

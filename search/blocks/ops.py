@@ -102,6 +102,7 @@ class Costs:
         depthwise_macs: Those of depthwise convolutions.
         traffic_elements: Activation elements read and written.
         live_elements: Most activation elements in memory at once.
+        output_shape: Shape of the output.
     """
 
     params: int
@@ -110,6 +111,7 @@ class Costs:
     depthwise_macs: int
     traffic_elements: int
     live_elements: int
+    output_shape: Shape
 
 
 class OpList:
@@ -117,11 +119,12 @@ class OpList:
 
     Attributes:
         input: The block's input.
+        output: The block's output: what the last operation writes, unless it is set to a view of it.
     """
 
     def __init__(self, input_shape: Shape):
         """Start with an input of this shape and no operation."""
-        self.input = Activation(0, input_shape)
+        self.input = self.output = Activation(0, input_shape)
         self._ops: list[Op] = []
         self._sizes = [self.input.elements]
 
@@ -132,11 +135,6 @@ class OpList:
     def __len__(self) -> int:
         """Return the number of operations."""
         return len(self._ops)
-
-    @property
-    def output(self) -> Activation:
-        """Output of the last operation."""
-        return self._ops[-1].output
 
     def conv(
         self,
@@ -290,6 +288,7 @@ class OpList:
             depthwise_macs=sum(op.macs for op in self if op.depthwise),
             traffic_elements=sum(op.traffic for op in self),
             live_elements=self.live_elements(),
+            output_shape=self.output.shape,
         )
 
     def live_elements(self, *, keep_input: bool = False) -> int:
@@ -317,6 +316,7 @@ class OpList:
         if traffic is None:
             traffic = sum(x.elements for x in op.inputs) + op.output.elements
         self._ops.append(dataclasses.replace(op, traffic=traffic))
+        self.output = op.output
         return op.output
 
 

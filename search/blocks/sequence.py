@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from luts.format.errors import UsageError
@@ -94,3 +95,27 @@ def peak_activation_bytes(blocks: Sequence[BlockSpec], outputs: int = 0) -> int:
 def boundary_bytes(blocks: Sequence[BlockSpec]) -> int:
     """Return the bytes handed from each block to the next: the data movement d_j of AutoViT's latency model."""
     return sum(block.out_elements for block in blocks[:-1]) * BYTES_PER_ELEMENT
+
+
+class BlockSequence(ABC):
+    """A network that is known by its blocks: an architecture of a space or a published network."""
+
+    @abstractmethod
+    def blocks(self) -> tuple[BlockSpec, ...]:
+        """Return the blocks in order of execution."""
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the block keys in order of execution."""
+        return tuple(block.key for block in self.blocks())
+
+    def params(self) -> int:
+        """Return the number of trained parameters."""
+        return sum(block.params() for block in self.blocks())
+
+    def macs(self) -> Macs:
+        """Return the multiply-accumulates at batch 1."""
+        return count(self.blocks())[1]
+
+    def boundary_bytes(self) -> int:
+        """Return the bytes moved between blocks."""
+        return boundary_bytes(self.blocks())

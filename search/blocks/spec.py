@@ -88,14 +88,18 @@ class BlockSpec(ABC):
         """Channels of the input map."""
 
     @property
-    @abstractmethod
     def out_channels(self) -> int:
-        """Channels of the output map, or classes."""
+        """Channels of the output map or tokens, or number of scores."""
+        shape = self.output_shape
+        return shape[2] if len(shape) == 3 else shape[1]
 
     @property
     def out_resolution(self) -> int:
-        """Side of the output map in pixels."""
-        return self.resolution
+        """Side of the output map in pixels; 1 for scores, the side of the input map for tokens."""
+        shape = self.output_shape
+        if len(shape) == 4:
+            return shape[2]
+        return 1 if len(shape) == 2 else self.resolution
 
     @property
     def removable(self) -> bool:
@@ -108,8 +112,8 @@ class BlockSpec(ABC):
 
     @functools.cached_property
     def costs(self) -> Costs:
-        """Parameters, multiply-accumulates, traffic and peak memory, from `ops`."""
-        return self.ops().costs
+        """Parameters, multiply-accumulates, traffic, peak memory and output shape, from `ops`."""
+        return _costs_of(self)
 
     def params(self) -> int:
         """Return the number of trained parameters, BN's scale and shift included."""
@@ -158,12 +162,18 @@ class BlockSpec(ABC):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the module's output at batch 1."""
-        return (1, self.out_channels, self.out_resolution, self.out_resolution)
+        return self.costs.output_shape
 
     @property
     def out_elements(self) -> int:
         """Elements of the output."""
         return math.prod(self.output_shape)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _costs_of(spec: BlockSpec) -> Costs:
+    """Return the costs of a block; equal blocks of many architectures share them."""
+    return spec.ops().costs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,11 +213,6 @@ class Projecting(BlockSpec):
     def in_channels(self) -> int:
         return self.inputs
 
-    @property
-    @override
-    def out_channels(self) -> int:
-        return self.outputs
-
 
 @dataclasses.dataclass(frozen=True)
 class ChannelKeeping(BlockSpec):
@@ -218,11 +223,6 @@ class ChannelKeeping(BlockSpec):
     @property
     @override
     def in_channels(self) -> int:
-        return self.channels
-
-    @property
-    @override
-    def out_channels(self) -> int:
         return self.channels
 
 
@@ -237,35 +237,9 @@ class DimKeeping(BlockSpec):
     def in_channels(self) -> int:
         return self.dim
 
-    @property
-    @override
-    def out_channels(self) -> int:
-        return self.dim
-
-
-class Scoring(BlockSpec):
-    """A block whose output is one score for each of its `classes`."""
-
-    classes: int
-
-    @property
-    @override
-    def out_channels(self) -> int:
-        return self.classes
-
-    @property
-    @override
-    def out_resolution(self) -> int:
-        return 1
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (1, self.classes)
-
 
 @dataclasses.dataclass(frozen=True)
-class Classifying(Scoring):
+class Classifying(BlockSpec):
     """A block from `inputs` channels to scores of `classes`."""
 
     inputs: int = param("in")

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from search.blocks.ops import Activation, OpList
 from search.blocks.registry import register
-from search.blocks.spec import Projecting, SideSpec, conv_out, param
+from search.blocks.spec import Projecting, SideSpec, param
 
 COORDINATES = 4
 """Offsets of a box: centre x and y, width, height."""
@@ -67,16 +67,6 @@ class SsdPredict(SideSpec):
     def in_channels(self) -> int:
         return self.inputs
 
-    @property
-    @override
-    def out_channels(self) -> int:
-        return self.classes + 1 + COORDINATES
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (1, self.boxes * self.resolution**2, self.out_channels)
-
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
@@ -102,11 +92,6 @@ class SsdExtra(Projecting):
     in_task_head: ClassVar[bool] = True
 
     @property
-    @override
-    def out_resolution(self) -> int:
-        return conv_out(self.resolution, 2)
-
-    @property
     def middle(self) -> int:
         """Channels of the depthwise convolution."""
         return self.outputs // 2
@@ -123,11 +108,6 @@ class SegmentationHead(Projecting):
     """`inputs` channels to logits of the background and of `classes` at every place of the map."""
 
     in_task_head: ClassVar[bool] = True
-
-    @property
-    @override
-    def out_channels(self) -> int:
-        return self.outputs + 1
 
     def _pool_image(self, ops: OpList, width: int) -> Activation:
         """Append image pooling and its two 1x1 convolutions: (1, width)."""
@@ -165,7 +145,7 @@ class DeepLabLite(SegmentationHead):
         ops = OpList(self.input_shape)
         pooled = self._pool_image(ops, self.middle)
         y = self._join(ops, ops.conv(ops.input, self.middle), pooled)
-        ops.conv(y, self.out_channels, bias=True, norm=False)
+        ops.conv(y, self.outputs + 1, bias=True, norm=False)
         return ops
 
 
@@ -201,5 +181,5 @@ class DeepLab(SegmentationHead):
         branches = [ops.conv(ops.input, width)]
         branches += [ops.conv(ops.input, width, 3, dilation=rate) for rate in self.rates]
         y = ops.conv(self._join(ops, ops.concat(*branches), pooled), width, 3)
-        ops.conv(y, self.out_channels, bias=True, norm=False)
+        ops.conv(y, self.outputs + 1, bias=True, norm=False)
         return ops

@@ -18,7 +18,7 @@ from typing_extensions import override
 from luts.format.errors import UsageError, unknown
 from search.blocks.ops import OpList
 from search.blocks.sequence import count
-from search.blocks.spec import BlockSpec, Scoring, SideSpec, param
+from search.blocks.spec import BlockSpec, SideSpec, param
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,7 +165,7 @@ def as_channels_first(module: Any, x: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class TimmNetwork(Scoring):
+class TimmNetwork(BlockSpec):
     """A classifier of timm, from images to scores.
 
     Attributes:
@@ -186,6 +186,11 @@ class TimmNetwork(Scoring):
     @override
     def in_channels(self) -> int:
         return 3
+
+    @property
+    @override
+    def output_shape(self) -> tuple[int, ...]:
+        return (1, self.classes)
 
     @override
     def params(self) -> int:
@@ -223,11 +228,6 @@ class TimmTaskNetwork(TimmNetwork):
     def key(self) -> str:
         """Key that no LUT has: `timm.NAME.ssdlite(classes=10)@320`."""
         return f"timm.{self.network}.{self.head}(classes={self.classes})@{self.resolution}"
-
-    @property
-    @override
-    def out_channels(self) -> int:
-        return self.head_blocks[-1].out_channels
 
     @property
     @override

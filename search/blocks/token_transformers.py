@@ -10,7 +10,7 @@ from typing_extensions import override
 from search.blocks.mobilenet import PooledStem
 from search.blocks.ops import Activation, OpList, attention
 from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Classifying, DimKeeping, EnclosingSpec, Scoring, param
+from search.blocks.spec import BlockSpec, Classifying, DimKeeping, EnclosingSpec, param
 
 
 def count_tokens(resolution: int) -> int:
@@ -33,11 +33,6 @@ class Patches(BlockSpec):
         return self.inputs
 
     @property
-    @override
-    def out_channels(self) -> int:
-        return self.dim
-
-    @property
     def padding(self) -> int:
         """Zeros on each side: none for patches side by side, as in T2T-ViT's soft split for overlapping ones."""
         return (self.kernel - self.stride + 1) // 2
@@ -54,11 +49,6 @@ class Embedding(Patches):
 
     elastic: ClassVar[bool] = False
     learned_positions: ClassVar[bool]
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (1, count_tokens(self.out_resolution), self.dim)
 
     @override
     def ops(self) -> OpList:
@@ -129,11 +119,6 @@ class TokenLayer(DimKeeping):
     def input_shape(self) -> tuple[int, ...]:
         return (1, self.tokens, self.dim)
 
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return self.input_shape
-
     def _attend(self, ops: OpList, x: Activation, *, qkv_bias: bool) -> Activation:
         """Append the attention branch: LayerNorm, multi-head self-attention, projection with bias, residual."""
         n, d = self.tokens, self.dim
@@ -191,7 +176,7 @@ class T2tPerformer(Patches):
         attended = ops.mul(attended, total, traffic=n * (3 * e + 1))
         x = ops.add(ops.linear(attended, e), value)
         y = ops.linear(ops.linear(ops.norm(x), e), e)
-        ops.add(y, x)
+        ops.output = ops.add(y, x).view(1, e, self.out_resolution, self.out_resolution)
         return ops
 
     def _map_features(self, ops: OpList, x: Activation) -> Activation:
@@ -266,7 +251,7 @@ class CeitLayer(TokenLayer):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class CeitEncoder(Scoring, EnclosingSpec):
+class CeitEncoder(EnclosingSpec):
     """Runs `ceit.layer`s and classifies the last class token after it attended over all layers' (figure 5).
 
     One class token a layer: if fewer than `depth` layers are inside, a missing one is the identity, which

@@ -28,11 +28,6 @@ class VitShell(DimKeeping, EnclosingSpec):
     examples: ClassVar[tuple[str, ...]] = ("vit.shell(d=8)@3", "vit.shell(d=16)@4")
 
     @property
-    @override
-    def out_resolution(self) -> int:
-        return 1
-
-    @property
     def tokens(self) -> int:
         """Tokens of the first layer: the map's pixels and the class token."""
         return self.resolution**2 + 1
@@ -44,7 +39,7 @@ class VitShell(DimKeeping, EnclosingSpec):
         tokens = ops.with_class_token(pixels, traffic=(2 * n + 1) * d)
         tokens = ops.elementwise(tokens, params=n * d)
         first = ops.layout(tokens, 1, 1, d)
-        ops.layout(ops.norm(first), *self.output_shape)
+        ops.layout(ops.norm(first), 1, d, 1, 1)
         return ops
 
     @override
@@ -92,11 +87,6 @@ class VitLayer(DimKeeping):
     @override
     def input_shape(self) -> tuple[int, ...]:
         return (1, self.tokens, self.dim)
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
-        return (1, self.tokens_out, self.dim)
 
     @property
     def hidden(self) -> int:
@@ -184,7 +174,7 @@ class MergingLayer(VitLayer):
     def _reduce(self, ops: OpList, x: Activation) -> Activation:
         head_dim, targets = self.dim // self.heads, self.tokens // 2
         ops.matmul(x.view(1, self.sources, head_dim), x.view(1, head_dim, targets), traffic=0)
-        return ops.copy(x, *self.output_shape, traffic=0)
+        return ops.copy(x, 1, self.tokens_out, self.dim, traffic=0)
 
 
 @register
@@ -221,4 +211,4 @@ class PruningLayer(VitLayer):
     def _reduce(self, ops: OpList, x: Activation) -> Activation:
         for summed in (self.tokens - 1, self.kept):
             ops.matmul(x.view(1, 1, summed), x.view(1, summed, self.dim), traffic=0)
-        return ops.copy(x, *self.output_shape, traffic=0)
+        return ops.copy(x, 1, self.tokens_out, self.dim, traffic=0)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from luts.format.registry import Registry
-from search.blocks import BlockSpec, Macs, boundary_bytes, count
+from search.blocks import BlockSpec
 from search.blocks.efficient_cnns import Eesp, EspHead, EspTrunk, ShuffleHead, ShuffleStem, ShuffleUnit
+from search.blocks.sequence import BlockSequence
 from search.blocks.token_transformers import (
     CeitEncoder,
     CeitLayer,
@@ -30,7 +31,7 @@ CLASSES = 1000
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(BlockSequence):
     """One network of a paper.
 
     Attributes:
@@ -51,22 +52,6 @@ class Published:
     def blocks(self) -> tuple[BlockSpec, ...]:
         """Return the blocks of the network in order of execution."""
         return self.chain
-
-    def keys(self) -> tuple[str, ...]:
-        """Return the block keys in order of execution."""
-        return tuple(block.key for block in self.chain)
-
-    def params(self) -> int:
-        """Return the number of trained parameters."""
-        return count(self.chain)[0]
-
-    def macs(self) -> Macs:
-        """Return the multiply-accumulates at batch 1."""
-        return count(self.chain)[1]
-
-    def boundary_bytes(self) -> int:
-        """Return the bytes moved between blocks."""
-        return boundary_bytes(self.chain)
 
 
 def _shufflenetv2(widths: tuple[int, int, int, int, int]) -> Iterator[BlockSpec]:

@@ -18,7 +18,8 @@ from functools import cached_property
 from typing import Any
 
 from luts.format.errors import UsageError
-from search.blocks import BlockSpec, Macs, boundary_bytes, count
+from search.blocks import BlockSpec
+from search.blocks.sequence import BlockSequence
 from search.spaces.stages import (
     IMAGE_CHANNELS,
     TASK_HEADS,
@@ -316,7 +317,7 @@ def _unpickle_space(cls: type[Space], pickled: bytes) -> Space:
 
 
 @dataclass(frozen=True)
-class Arch:
+class Arch(BlockSequence):
     """One member of a space, which it carries: whoever has it can make its blocks.
 
     Attributes:
@@ -359,22 +360,6 @@ class Arch:
         sides = map_sides(used, self.head, self.resolution)
         blocks += expand_head(self.head, channels, sides, self.classes)
         return tuple(blocks)
-
-    def keys(self) -> tuple[str, ...]:
-        """Return the block keys in order of execution."""
-        return tuple(block.key for block in self.blocks())
-
-    def params(self) -> int:
-        """Return the number of trained parameters."""
-        return sum(block.params() for block in self.blocks())
-
-    def macs(self) -> Macs:
-        """Return the multiply-accumulates at batch 1."""
-        return count(self.blocks())[1]
-
-    def boundary_bytes(self) -> int:
-        """Return the bytes moved between blocks."""
-        return boundary_bytes(self.blocks())
 
     def with_resolution(self, resolution: int) -> Arch:
         """Return the same network at another input resolution."""

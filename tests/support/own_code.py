@@ -37,10 +37,6 @@ class SqueezeExcite(BlockSpec):
         return self.channels
 
     @property
-    def out_channels(self):
-        return self.channels
-
-    @property
     def removable(self):
         return True
 

@@ -210,7 +210,7 @@ class EspTrunk(EnclosingSpec):
         return ops
 
     @override
-    def held_elements(self) -> int:
+    def surrounding_elements(self) -> int:
         """Return the elements of the pooled image at the first level with units inside."""
         return self.inputs * self.sides[2] ** 2
 

@@ -62,7 +62,7 @@ class MobileViTShell(ChannelKeeping, EnclosingSpec):
         return ops.copy(ops.norm(tokens))
 
     @override
-    def held_elements(self) -> int:
+    def surrounding_elements(self) -> int:
         """Return the elements of the input, which the fusion reads."""
         return self.channels * self.resolution**2
 

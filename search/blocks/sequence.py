@@ -84,7 +84,7 @@ def peak_activation_bytes(blocks: Sequence[BlockSpec], outputs: int = 0) -> int:
     peak = held = 0
     for block in blocks:
         if not block.enclosed_by:
-            held = block.held_elements() if isinstance(block, EnclosingSpec) else 0
+            held = block.surrounding_elements() if isinstance(block, EnclosingSpec) else 0
         side = isinstance(block, SideSpec)
         live = block.live_elements_with_input() if isinstance(block, SideSpec) else block.live_elements()
         peak = max(peak, outputs + live + (held if block.enclosed_by else 0))

@@ -185,7 +185,7 @@ class EnclosingSpec(BlockSpec):
         """Whether `other` fits inside."""
 
     @abstractmethod
-    def held_elements(self) -> int:
+    def surrounding_elements(self) -> int:
         """Return the activation elements that stay in memory while the enclosed blocks run."""
 
 

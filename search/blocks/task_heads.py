@@ -21,7 +21,7 @@ COORDINATES = 4
 """Offsets of a box: centre x and y, width, height."""
 
 ASPECT_RATIOS = (2.0, 3.0)
-"""Of the default boxes, in addition to squares of two sizes (Liu et al. 2016, SSD, section 2.2)."""
+"""Aspect ratios of default boxes, in addition to squares of two sizes (Liu et al. 2016, SSD, section 2.2)."""
 
 BOXES = 2 + 2 * len(ASPECT_RATIOS)
 """Default boxes at each place of a map: two squares, and a wide and a tall box of each aspect ratio."""

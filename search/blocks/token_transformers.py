@@ -300,7 +300,7 @@ class CeitEncoder(EnclosingSpec):
         return ops
 
     @override
-    def held_elements(self) -> int:
+    def surrounding_elements(self) -> int:
         """Return the elements of the class tokens of all layers."""
         return self.depth * self.dim
 

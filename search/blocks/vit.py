@@ -43,7 +43,7 @@ class VitShell(DimKeeping, EnclosingSpec):
         return ops
 
     @override
-    def held_elements(self) -> int:
+    def surrounding_elements(self) -> int:
         """Return 0: the layers' input counts as theirs."""
         return 0
 

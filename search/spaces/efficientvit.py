@@ -18,7 +18,7 @@ _PAPER_QK = 16
 """Channels of every query and key in M0 to M5 (section 3.3)."""
 
 STEM_STRIDE = 16
-"""Of the stem; later stages halve the map."""
+"""Stride of the stem; later stages halve the map."""
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -79,9 +79,9 @@ MOBILEVIT = Space(
     default_classes=1000,
     former_resolutions=((192, 256, 320),),
 )
-"""Resolutions are those of the paper's multi-scale sampler. At 160 and 288 px the last map is odd, and
-stretched to whole patches as there; AutoViT's block pads it instead. LUTs and supernets of before have no
-such resolutions."""
+"""The resolutions are those of the paper's multi-scale sampler. At 160 and 288 px the last map is odd and is
+resized to whole patches, as in the paper; AutoViT's block pads it. Earlier LUTs and supernets lack these two
+resolutions."""
 
 SPACES = (MOBILEVIT,)
 

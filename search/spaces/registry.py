@@ -42,7 +42,7 @@ _TIMM_NAME = re.compile(r"timm:(?P<network>[a-z0-9_.]{1,80})(@(?P<side>[1-9][0-9
 
 
 def register_space(space: Space, archs: Mapping[str, Arch] = MappingProxyType({})) -> Space:
-    """Register a space under its name, and some of its architectures under theirs.
+    """Register a space under its name, and architectures of it under their names.
 
     Returns:
         The space.

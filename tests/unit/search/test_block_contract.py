@@ -235,7 +235,7 @@ def test_eesp_unit_by_hand():
     assert spec.depthwise_macs() == 4 * 24 * 9 * 28**2
 
 
-def test_cascaded_attention_frees_a_heads_input_before_its_scores():
+def test_cascaded_attention_peak_memory():
     """Peak memory of a small map, where it once counted a query too many."""
     spec = parse_key("evit.cga(c=32,heads=2,qk=16,v=16,kernels=33,window=7)@4")
     assert 4 * spec.live_elements() == peak_bytes(*build_block(spec)) == 4 * 1792
@@ -249,7 +249,7 @@ def test_layer_outside_its_shell_is_refused():
         check_chain(blocks)
 
 
-def test_space_with_a_kind_that_is_not_elastic_has_no_supernet(monkeypatch):
+def test_kind_that_is_not_elastic_has_no_supernet(monkeypatch):
     monkeypatch.setattr(KINDS["mvit.shell"], "elastic", False)
     with pytest.raises(UsageError, match=r"mvit\.shell"):
         Supernet(get_space("autovit-nano"))

@@ -95,7 +95,7 @@ def test_equals_timm_with_its_weights(size, resolution):
 
 
 @pytest.mark.parametrize("v", [4, 8, 12])
-def test_values_of_another_width_reach_the_channels_they_have(v):
+def test_cascade_adds_common_channels(v):
     """Equation 3: the second head sees the first one's output, added to its split where both have channels."""
     spec = parse_key(f"evit.cga(c=16,heads=2,qk=4,v={v},kernels=33,window=7)@7")
     module = build_seeded(lambda: build_block(spec)[0], 0)
@@ -125,7 +125,7 @@ def test_splits_share_the_channels_evenly():
     assert block.windows == 4
 
 
-def test_sandwiches_share_their_attention_whatever_the_number_of_ffns():
+def test_sandwiches_share_attention_weights():
     supernet = Supernet(get_space("efficientvit-nano"))
     rows = tuple(tuple(max(v) for _, v in stage.choices) for stage in supernet.space.stages)
     thick = dataclasses.replace(supernet.space.sample(random.Random(0)), stages=rows)
@@ -137,7 +137,7 @@ def test_sandwiches_share_their_attention_whatever_the_number_of_ffns():
     assert {source.split(".")[1].split("_")[0] for source in left} == {"stage1"}
 
 
-def test_fewer_heads_have_wider_splits_of_the_same_weights():
+def test_fewer_heads_take_wider_slices():
     supernet = Supernet(get_space("efficientvit-cga").with_classes(10))
     arch = get_arch("efficientvit-m2").with_classes(10)
     stored = dict(supernet.named_parameters())["slots.stage3_0attention.heads.0.q.conv.weight"]
@@ -146,7 +146,7 @@ def test_fewer_heads_have_wider_splits_of_the_same_weights():
     assert torch.equal(taken, stored[:16, : 224 // 2])
 
 
-def test_the_published_networks_are_members_and_not_the_borders():
+def test_published_networks_are_members():
     space = get_space("efficientvit-cga")
     params = [space.sample(random.Random(seed)).params() for seed in range(200)]
     assert min(params) < get_arch("efficientvit-m2").params() < max(params)
@@ -154,7 +154,7 @@ def test_the_published_networks_are_members_and_not_the_borders():
         space.check(get_arch(f"efficientvit-m{size}"))
 
 
-def test_a_resolution_that_it_cannot_take_is_refused_in_one_line():
+def test_unsupported_resolution_is_refused():
     arch = get_arch("efficientvit-m0").with_resolution(200)
     with pytest.raises(
         UsageError, match=r"^efficientvit-cga: resolution 200 is not one of \[192, 224, 256\]$"

@@ -60,7 +60,7 @@ def test_multi_head_attention_is_that_of_vit():
 
 
 @torch.no_grad()
-def test_window_attention_is_swins_and_its_bias_can_be_made_a_constant():
+def test_window_attention_is_swins():
     theirs = build_seeded(lambda: WindowAttention(C, num_heads=2, window_size=4), 0)
     theirs.relative_position_bias_table.normal_(generator=torch.Generator().manual_seed(2))
     windows = window_partition(X.permute(0, 2, 3, 1), (4, 4)).reshape(-1, 16, C)

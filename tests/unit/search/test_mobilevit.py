@@ -46,7 +46,7 @@ def test_heads_and_their_channels_shrink_together():
     assert torch.equal(taken[64 + 16 : 64 + 32], second_head_of_keys)
 
 
-def test_the_published_networks_are_members_and_not_the_borders():
+def test_published_networks_are_members():
     space = get_space("mobilevit")
     params = [space.sample(random.Random(seed)).params() for seed in range(200)]
     assert min(params) < get_arch("mobilevit-xs").params() < max(params)
@@ -54,7 +54,7 @@ def test_the_published_networks_are_members_and_not_the_borders():
         space.check(get_arch(f"mobilevit-{size}"))
 
 
-def test_a_resolution_with_odd_maps_is_refused_in_one_line():
+def test_unsupported_resolution_is_refused():
     arch = get_arch("mobilevit-xs").with_resolution(224)
     with pytest.raises(
         UsageError, match=r"^mobilevit: resolution 224 is not one of \[160, 192, 256, 288, 320\]$"
@@ -62,7 +62,7 @@ def test_a_resolution_with_odd_maps_is_refused_in_one_line():
         arch.blocks()
 
 
-def test_only_odd_maps_are_stretched_and_other_keys_are_as_before():
+def test_only_odd_maps_are_resized():
     """The last map has 5, 6, 8, 9 and 10 px at the sampler's sizes."""
     for resolution, side in ((160, 5), (192, 6), (256, 8), (288, 9), (320, 10)):
         keys = get_arch("mobilevit-xxs").with_resolution(resolution).keys()
@@ -73,7 +73,7 @@ def test_only_odd_maps_are_stretched_and_other_keys_are_as_before():
     assert "mvit.shell(c=80,d=80,patch=2)@7" in odd, "AutoViT's block pads"
 
 
-def test_a_lut_of_the_space_with_fewer_resolutions_still_covers_them():
+def test_former_resolutions_keep_their_digest():
     before = "719f73113450"
     space = get_space("mobilevit")
     former = replace(space, resolutions=(192, 256, 320), former_resolutions=())
@@ -82,7 +82,7 @@ def test_a_lut_of_the_space_with_fewer_resolutions_still_covers_them():
     assert former.digest.startswith(before)
 
 
-def test_a_subnet_of_an_odd_size_shares_the_supernets_weights():
+def test_subnet_of_odd_maps_equals_the_supernet():
     supernet = Supernet(get_space("mobilevit").with_classes(10))
     arch = get_arch("mobilevit-xxs").with_classes(10).with_resolution(160)
     x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))

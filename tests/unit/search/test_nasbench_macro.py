@@ -19,7 +19,7 @@ SHARED = Path(os.environ.get("BLOCKTIME_SHARED_DATA", Path(__file__).parents[4] 
 TABLE = SHARED / "nas-bench-macro.json"
 
 
-def test_parameters_and_macs_of_all_networks_are_the_tables():
+def test_parameters_and_macs_are_the_benchmarks():
     if not TABLE.is_file():
         pytest.skip(
             f"{TABLE} is not there; set BLOCKTIME_SHARED_DATA to the directory of nas-bench-macro.json"
@@ -33,7 +33,7 @@ def test_parameters_and_macs_of_all_networks_are_the_tables():
         assert (arch.params(), arch.macs().total) == (row["params"], row["flops"]), key_of(arch)
 
 
-def test_nothing_but_projections_where_shapes_change():
+def test_smallest_network_by_hand():
     """Worked out by hand: convolutions, BN, and the classifier of 1280 features."""
     arch = arch_of("00000000")
     assert [key.partition("@")[0] for key in arch.keys()] == [
@@ -48,12 +48,12 @@ def test_nothing_but_projections_where_shapes_change():
 
 
 @pytest.mark.parametrize("key", ["0000000", "000000000", "00000003", "abc", ""])
-def test_what_is_not_a_key_is_refused(key):
+def test_malformed_benchmark_key_is_refused(key):
     with raises("unknown_network"):
         arch_of(key)
 
 
-def test_an_identity_that_keeps_the_shape_is_no_module_and_one_that_does_not_has_weights_of_its_own():
+def test_identities_that_change_the_shape_have_weights():
     supernet = Supernet(SPACE, seed=1)
     slots = [slot for slot, _ in supernet.path(arch_of("01020100"))]
     assert slots == [
@@ -72,7 +72,7 @@ def test_an_identity_that_keeps_the_shape_is_no_module_and_one_that_does_not_has
         assert torch.allclose(network(images), supernet(images, arch), atol=1e-5)
 
 
-def test_a_smaller_inverted_residual_is_the_centre_and_the_first_half_of_the_larger():
+def test_smaller_inverted_residual_is_a_slice_of_the_larger():
     supernet = Supernet(SPACE, seed=2)
     small, large = (
         dict(supernet.extract(arch_of(key)).named_parameters()) for key in ("01000000", "02000000")

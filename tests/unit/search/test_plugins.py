@@ -24,7 +24,7 @@ def afresh():
         yield
 
 
-def test_a_file_adds_a_block_and_a_space_like_any_other(tmp_path, monkeypatch):
+def test_plugin_file_adds_a_block_and_a_space(tmp_path, monkeypatch):
     path = write_own_code(tmp_path)
     monkeypatch.chdir(tmp_path)
     load_plugin("own_blocks.py")
@@ -42,7 +42,7 @@ def test_a_file_adds_a_block_and_a_space_like_any_other(tmp_path, monkeypatch):
     assert loaded_plugins() == (str(path),)
 
 
-def test_a_module_that_python_finds_is_imported_by_name(tmp_path, monkeypatch):
+def test_module_is_imported_by_name(tmp_path, monkeypatch):
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "__init__.py").touch()
     write_own_code(tmp_path / "own_package")
@@ -52,7 +52,7 @@ def test_a_module_that_python_finds_is_imported_by_name(tmp_path, monkeypatch):
     assert {path.name for path in plugins.plugin_files()} == {"__init__.py", "own_blocks.py"}
 
 
-def test_a_module_that_cannot_be_imported_is_named_with_its_file(tmp_path, monkeypatch):
+def test_module_that_cannot_be_imported_is_refused(tmp_path, monkeypatch):
     path = write_own_code(tmp_path, "\n", "raise RuntimeError('no such luck\\nat all')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError) as refused:
@@ -60,7 +60,7 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_file(tmp_path, monke
     assert str(refused.value) == f"own_blocks cannot be imported: RuntimeError: no such luck ({path}, line 2)"
 
 
-def test_what_the_environment_names_is_there_when_a_registry_is_asked(tmp_path, monkeypatch):
+def test_registries_import_plugins_of_the_environment(tmp_path, monkeypatch):
     path = write_own_code(tmp_path)
     monkeypatch.setenv(plugins.VARIABLE, str(path))
     assert "own-se" in [space.name for space in list_spaces()]
@@ -77,7 +77,7 @@ def test_an_installed_package_declares_its_module(tmp_path, monkeypatch):
     assert loaded_plugins() == ("own_blocks",)
 
 
-def test_what_the_program_has_imported_itself_is_not_imported_again(tmp_path, monkeypatch):
+def test_imported_module_is_not_imported_again(tmp_path, monkeypatch):
     path = write_own_code(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("own_blocks")
@@ -85,7 +85,7 @@ def test_what_the_program_has_imported_itself_is_not_imported_again(tmp_path, mo
     assert kinds()["own.se"] is module.SqueezeExcite
 
 
-def test_own_code_may_ask_registries_while_it_is_imported(tmp_path, monkeypatch):
+def test_plugin_may_use_registries_while_imported(tmp_path, monkeypatch):
     asks = (
         "from search.spaces import get_arch, get_space\n\nget_arch('mobilevit-s')\nget_space('mobilevit')\n"
     )
@@ -124,7 +124,7 @@ def test_own_code_may_ask_registries_while_it_is_imported(tmp_path, monkeypatch)
         ([BLOCK, SPACES.replace('"conv"', '"konv"')], "konv", "unknown_stage_kind"),
     ],
 )
-def test_plugin_that_cannot_be_imported_is_refused_with_the_cause(tmp_path, parts, says, code):
+def test_broken_plugin_is_refused_with_the_cause(tmp_path, parts, says, code):
     path = write_own_code(tmp_path, *parts)
     with raises(code) as refused:
         load_plugin(str(path))
@@ -143,7 +143,7 @@ def test_what_is_not_there_is_named(text, tmp_path, monkeypatch):
     assert plugins.VARIABLE not in os.environ
 
 
-def test_a_registry_names_broken_code_each_time_that_it_is_asked(tmp_path, monkeypatch):
+def test_every_look_up_reports_a_broken_plugin(tmp_path, monkeypatch):
     path = write_own_code(tmp_path, "1 / 0\n")
     monkeypatch.setenv(plugins.VARIABLE, str(path))
     for ask in (list_spaces, lambda: get_space("autovit-nano"), lambda: get_arch("mobilevit-s")):
@@ -153,7 +153,7 @@ def test_a_registry_names_broken_code_each_time_that_it_is_asked(tmp_path, monke
             ask()
 
 
-def test_a_block_without_a_module_says_how_to_register_one(tmp_path):
+def test_block_without_a_module_is_refused(tmp_path):
     load_plugin(str(write_own_code(tmp_path, BLOCK)))
     with pytest.raises(
         UsageError, match=r"own\.se\(c=8,r=4\)@7 has no torch module; register one by module_of"

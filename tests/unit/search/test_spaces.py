@@ -34,7 +34,7 @@ def test_networks_of_table_3(name, params, macs):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_parameters_agree_with_the_built_network_to_the_last(name):
+def test_parameters_agree_with_built_networks(name):
     rng = random.Random(1)
     for _ in range(5):
         arch = get_space(name).sample(rng)
@@ -103,7 +103,7 @@ def test_sampling_is_uniform_within_a_number_of_stages():
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_mutation_and_crossover_stay_in_the_space_and_move(name):
+def test_mutation_and_crossover_stay_in_the_space(name):
     space, rng = get_space(name), random.Random(2)
     changed = 0
     for _ in range(200):

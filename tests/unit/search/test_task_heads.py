@@ -24,7 +24,7 @@ SPACES = [space.name for space in list_spaces() if space.name != "efficientvit-n
 
 @pytest.mark.parametrize("head", ["ssdlite", "deeplablite"])
 @pytest.mark.parametrize("name", SPACES)
-def test_every_space_has_a_sibling_whose_networks_run(name, head):
+def test_every_space_has_detection_and_segmentation_spaces(name, head):
     space = get_space(f"{name}.{head}").with_classes(3)
     arch = space.sample(random.Random(0), space.resolutions[:1])
     assert arch_from_json(arch.to_json()) == arch
@@ -39,7 +39,7 @@ def test_every_space_has_a_sibling_whose_networks_run(name, head):
     assert {block.key for block in arch.blocks()} <= {block.key for block in space.block_specs()}
 
 
-def test_mobilevit_detects_on_the_six_maps_of_its_paper():
+def test_mobilevit_detects_on_six_maps():
     arch = get_arch("mobilevit-s.ssdlite").with_resolution(320)
     assert levels_of(arch.blocks()) == (20, 10, 5, 3, 2, 1)
     predicted = [key for key in arch.keys() if key.startswith("ssd.predict")]
@@ -47,7 +47,7 @@ def test_mobilevit_detects_on_the_six_maps_of_its_paper():
     assert predicted[1] == "ssd.predict(in=160,boxes=6,classes=80)@10"
 
 
-def test_a_detector_predicts_on_what_the_stages_hand_out():
+def test_detector_predicts_on_the_stages_maps():
     """Each predictor gives what it gives on its own for the map at its place."""
     arch = get_arch("autovit-xxs-paper.ssdlite3").with_resolution(192)
     network = build_network(arch.blocks()).eval()
@@ -64,7 +64,7 @@ def test_a_detector_predicts_on_what_the_stages_hand_out():
     assert torch.equal(output, torch.cat(expected, 1))
 
 
-def test_costs_on_paper_count_the_outputs_beside_the_maps():
+def test_costs_count_side_outputs():
     blocks = get_arch("autovit-xxs-paper.ssdlite3").blocks()
     backbone = [block for block in blocks if not block.in_task_head]
     head = [block for block in blocks if block.in_task_head]
@@ -79,13 +79,13 @@ def test_costs_on_paper_count_the_outputs_beside_the_maps():
     assert peak_activation_bytes(backbone, held) == peak_activation_bytes(backbone) + 4 * held
 
 
-def test_networks_of_other_numbers_of_stages_take_the_same_maps():
+def test_stage_counts_of_a_detection_space_share_maps():
     assert get_space("autovit-nano").stage_counts == (3, 4)
     assert get_space("autovit-nano.ssdlite").stage_counts == (4,)
     assert get_space("autovit-xxs.ssdlite").stage_counts == get_space("autovit-xxs").stage_counts
 
 
-def test_the_task_of_an_architecture_and_back():
+def test_task_round_trip():
     arch = get_arch("mobilevit-xxs")
     detector = with_task(arch, "detection", 7)
     assert (task_of(arch), task_of(detector), detector.classes) == ("classification", "detection", 7)
@@ -102,7 +102,7 @@ def test_the_task_of_an_architecture_and_back():
         ("timm:efficientvit_m0.ssdlite3", [64, 128, 192]),
     ],
 )
-def test_networks_of_timm_hand_out_maps_from_stride_16_on(name, channels):
+def test_timm_maps_start_at_stride_16(name, channels):
     arch = get_arch(name)
     (block,) = arch.blocks()
     assert isinstance(block, TimmTaskNetwork)
@@ -118,7 +118,7 @@ def test_networks_of_timm_hand_out_maps_from_stride_16_on(name, channels):
     ("name", "left"),
     [("mobilevit-xxs.ssdlite3", 7), ("timm:mobilenetv3_small_050.deeplablite3@128", 4)],
 )
-def test_a_classifiers_weights_become_the_backbones(name, left):
+def test_classifier_weights_load_into_a_backbone(name, left):
     detector = get_arch(name)
     network = build_network(detector.blocks())
     classifier = build_network(without_task(detector).blocks())
@@ -130,7 +130,7 @@ def test_a_classifiers_weights_become_the_backbones(name, left):
     assert all(torch.equal(own[key], given[key.replace("0.backbone.", "0.")]) for key in backbone)
 
 
-def test_weights_of_another_backbone_are_refused_and_nothing_changes():
+def test_weights_of_another_backbone_are_refused():
     network = build_network(get_arch("mobilevit-xxs.ssdlite3").blocks())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     other = module_of(get_arch("timm:mobilenetv3_small_050@64").blocks()[0])
@@ -152,12 +152,12 @@ def test_weights_of_another_backbone_are_refused_and_nothing_changes():
         ("mobilevit-xxs.ssdheavy", "unknown_architecture"),
     ],
 )
-def test_head_that_does_not_fit_its_backbone_is_refused(name, code):
+def test_head_that_does_not_fit_is_refused(name, code):
     with raises(code):
         get_arch(name).blocks()
 
 
-def test_unknown_or_unfitting_heads_and_tasks_are_refused():
+def test_unknown_heads_and_tasks_are_refused():
     with raises("map_too_small"):
         get_space("efficientvit-nano.deeplablite")
     with raises("unknown_task"):
@@ -166,13 +166,13 @@ def test_unknown_or_unfitting_heads_and_tasks_are_refused():
         with_task(get_arch("mobilevit-xxs"), "detection", head="deeplab")
 
 
-def test_heads_are_known_to_whoever_imports_spaces_alone():
+def test_importing_spaces_registers_task_heads():
     code = "from search.spaces import get_space; print(get_space('autovit-nano.ssdlite').name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "autovit-nano.ssdlite", done.stderr
 
 
-def test_a_sibling_has_no_supernet():
+def test_detection_space_has_no_supernet():
     with pytest.raises(
         UsageError, match=r"autovit-nano\.ssdlite has no supernet: ssd\.predict is not elastic"
     ):

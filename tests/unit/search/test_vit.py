@@ -64,7 +64,7 @@ def test_the_plain_layer_is_that_of_vit():
 
 
 @torch.no_grad()
-def test_merging_twice_weighs_by_pixels_in_the_mean_and_in_attention():
+def test_merging_twice_weights_tokens_by_pixels():
     sizes, expected = torch.ones(N), X[0]
     tokens, own_sizes = X, None
     for count, n in ((5, N), (3, N - 5)):
@@ -80,7 +80,7 @@ def test_merging_twice_weighs_by_pixels_in_the_mean_and_in_attention():
 
 
 @torch.no_grad()
-def test_pruning_keeps_what_the_class_token_attends_to_and_fuses_the_rest():
+def test_pruning_fuses_the_least_attended_tokens():
     """Liang et al. 2022, section 3.2: the fused token is the sum of the others by their attention."""
     kept = 9
     module = layer(f"vit.evit(d={D},heads={HEADS},ratio=2,n={N},k={kept})@4")

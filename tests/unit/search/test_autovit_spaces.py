@@ -1,12 +1,18 @@
-"""Table 1 of AutoViT with nothing added, and the space of section 5.2 that holds its three columns."""
+"""AutoViT's Table 1 and joint space, and draws within a range of parameters."""
 
+from __future__ import annotations
+
+import collections
 import dataclasses
+import itertools
 import random
 
 import pytest
+from scipy import stats
 
 from search.blocks import MobileViTLayer
 from search.spaces import get_arch, get_space
+from search.spaces.scope import ParameterRangeSampler
 from tests.support.errors import raises
 
 # Table 1, row by row: widths, and depths, and heads.
@@ -31,7 +37,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("size", PRINTED)
-def test_what_is_searched_is_what_table_1_lists(size):
+def test_choices_are_those_of_table_1(size):
     mbconvs, transformers, heads = PRINTED[size]
     space = get_space(f"autovit-{size}-table1")
     stem, *rest = [dict(stage.choices) for stage in space.stages]
@@ -51,20 +57,20 @@ def test_what_is_searched_is_what_table_1_lists(size):
 @pytest.mark.parametrize(
     ("size", "millions", "printed"), [("xxs", 2.45, 1.8), ("xs", 3.14, 2.5), ("s", 7.47, 6.3)]
 )
-def test_with_table_1s_classifier_the_networks_are_larger_than_table_2_prints(size, millions, printed):
+def test_mbpool_networks_are_larger_than_printed(size, millions, printed):
     arch = get_arch(f"autovit-{size}-paper")
     assert round(dataclasses.replace(arch, head="mbpool").params() / 1e6, 2) == millions
     assert round(arch.params() / 1e6, 1) == printed
 
 
-def test_the_paper_s_smallest_network_has_more_stages_than_table_1_lists():
+def test_paper_xxs_has_more_stages_than_table_1():
     document = get_arch("autovit-xxs-paper").to_document() | {"head": "mbpool"}
     with raises("invalid_architecture"):
         get_space("autovit-xxs-table1").from_document(document)
 
 
 @pytest.mark.parametrize(("size", "rule"), [("xxs", 0), ("xs", 2), ("s", 1)])
-def test_the_joint_space_has_every_network_of_the_three(size, rule):
+def test_joint_space_has_every_network_of_the_three(size, rule):
     joint, space = get_space("autovit-joint"), get_space(f"autovit-{size}-table1")
     rng = random.Random(size)
     for _ in range(50):
@@ -77,7 +83,7 @@ def test_the_joint_space_has_every_network_of_the_three(size, rule):
         assert same.keys() == arch.keys()
 
 
-def test_a_rule_says_what_dimension_a_stage_has():
+def test_rules_decide_the_dimension():
     """Of 96 channels: 96 as in XXS, 1.5 x 96 - 16 as in S, 1.5 x 96 as in XS."""
     joint = get_space("autovit-joint")
     rng = random.Random(1)
@@ -90,3 +96,32 @@ def test_a_rule_says_what_dimension_a_stage_has():
                 layers = {b.dim for b in arch.blocks() if isinstance(b, MobileViTLayer)}
                 assert {0: 96, 1: 128, 2: 144}[rule] in layers
                 seen.add(rule)
+
+
+NANO = get_space("autovit-nano")
+PARAMS = {arch: arch.params() for arch in NANO}
+
+
+def test_extremes_are_those_of_the_space():
+    draws = ParameterRangeSampler(NANO, 0, 1 << 40)
+    assert (draws.least, draws.most) == (min(PARAMS.values()), max(PARAMS.values()))
+    assert draws.heads == {3: ("fc",), 4: ("fc",)}
+
+
+@pytest.mark.parametrize(("low", "high", "stages"), [(90_000, 96_000, 3), (190_000, 191_000, 4)])
+def test_draws_are_uniform_among_all_within(low, high, stages):
+    within = {a for a, params in PARAMS.items() if low <= params <= high and len(a.stages) == stages}
+    draws, rng = ParameterRangeSampler(NANO, low, high), random.Random(0)
+    counts = collections.Counter(draws.draw(rng, stages, 64) for _ in range(60 * len(within)))
+    assert set(counts) == within
+    assert len(within) > 5
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_range_of_one_network_and_empty_range():
+    ordered = sorted(set(PARAMS.values()))
+    params = next(p for p in ordered if list(PARAMS.values()).count(p) == 1)
+    (arch,) = (a for a, own in PARAMS.items() if own == params)
+    assert ParameterRangeSampler(NANO, params, params).draw(random.Random(0), len(arch.stages), 64) == arch
+    gap = next(low + 1 for low, high in itertools.pairwise(ordered) if high > low + 1)
+    assert ParameterRangeSampler(NANO, gap, gap).heads == {}

@@ -1,16 +1,19 @@
-"""ESPNetv2's pyramid, strided unit and trunk against their formulas (Mehta et al. 2019, section 3)."""
+"""ESPNetv2 against its formulas (Mehta et al. 2019, section 3), ShuffleNetV2 against torchvision's."""
+
+from __future__ import annotations
 
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.models import shufflenet_v2_x1_0
 
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key
 from search.blocks.efficient_cnns import dilations
-from search.networks import build_block, module_of
-from search.networks.efficient_cnns import StridedEesp
+from search.networks import build_block, build_network, module_of
+from search.networks.efficient_cnns import StridedEesp, shuffle_channels
 from search.networks.network import build_group
 from search.spaces import list_published
 
@@ -58,14 +61,14 @@ def test_dilations_above_the_largest_fall_back_to_one(largest, expected):
     assert dilations(largest) == expected
 
 
-def test_a_unit_fuses_hierarchically_and_adds_its_input():
+def test_eesp_unit_is_the_papers_formula():
     unit = build_seeded(lambda: module_of(parse_key("espnet.eesp(c=16,dil=3)@9")), 1)
     x = drawn(2, 16, 9, 9)
     with torch.no_grad():
         torch.testing.assert_close(unit(x), prelu(pyramid_of(unit.pyramid, x, 1) + x, unit.act), **EXACT)
 
 
-def test_a_strided_unit_pools_beside_the_pyramid_and_adds_the_image():
+def test_strided_unit_concatenates_pool_and_pyramid():
     unit = build_seeded(lambda: StridedEesp(16, 32, 3, 3), 1)
     x, image = drawn(1, 16, 10, 10), drawn(1, 3, 5, 5)
     with torch.no_grad():
@@ -100,3 +103,29 @@ def test_units_run_at_the_level_of_their_width():
     assert all(trunk.encloses(unit) for unit in units)
     assert not trunk.encloses(parse_key("espnet.eesp(c=192,dil=4)@14"))
     assert build_group((trunk, *units)).of_level == [[], [0, 1, 2], [3, 4, 5, 6, 7, 8, 9], [10, 11, 12]]
+
+
+def test_outputs_are_torchvisions_with_copied_weights():
+    published = list_published()["shufflenetv2-1.0"]
+    theirs = build_seeded(shufflenet_v2_x1_0, 1)
+    ours = build_network(published.blocks()).eval()
+    assert published.params() == sum(p.numel() for p in theirs.parameters()) == 2_278_604
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(x)
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_macs_are_the_papers():
+    """146 M in table 5, which counts pools too: 1 % more than convolutions and the linear layer."""
+    macs = list_published()["shufflenetv2-1.0"].macs()
+    assert macs.conv_linear == 144_907_992
+    assert abs(macs.conv_linear / 146e6 - 1) < 0.01
+    assert macs.total == macs.conv_linear
+
+
+def test_channels_of_two_halves_alternate():
+    x = torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert shuffle_channels(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]

@@ -85,7 +85,7 @@ def make_set(
     """
     check_folder(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty; give a new folder")
+        raise UsageError(f"{folder} is not empty; give a new folder", code="folder_not_empty")
     split, hashed = split_source(source), hashlib.sha256()
     for number, (name, count, chosen) in enumerate(
         (("train", train, split.train), ("val", val, split.validation))
@@ -210,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if min(given["train"], given["val"], given["objects"]) < 1 or given["side"] < 32 or given["seed"] < 0:
             raise UsageError(
-                "--train, --val and --objects take 1 or more, --side 32 or more, --seed 0 or more"
+                "--train, --val and --objects take 1 or more, --side 32 or more, --seed 0 or more",
+                code="out_of_range",
             )
         digest = make_set(open_source(given.pop("data")), given.pop("output"), **given)
     except BlocktimeError as error:

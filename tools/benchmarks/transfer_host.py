@@ -14,11 +14,9 @@ import numpy as np
 
 from luts.build import build_lut, estimates_of, fit_measured
 from luts.estimate.design import most_informative, prior_from_sources
-from luts.estimate.joint import JointFit
 from luts.estimate.ratios import RatioEstimates
 from luts.estimate.sources import SourceEntries, source_from_lut
 from luts.estimate.statistics import mape
-from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, LutInputs, MeasuredModel, ModelSpec
 from luts.format.store import LutStore
@@ -26,7 +24,16 @@ from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.target import Target
-from tools.benchmarks.transfer_trial import COUNTS, METHODS, Score, score_row
+from tools.benchmarks.transfer_trial import (
+    COUNTS,
+    METHODS,
+    Networks,
+    Score,
+    entries_of,
+    one_factor,
+    predicted_ms,
+    score_row,
+)
 from tools.tables import Tables, log
 
 SPACE = "autovit-nano"
@@ -83,7 +90,7 @@ def evaluate(luts: Mapping[str, Lut], draws: int) -> list[dict[str, object]]:
             measured, sources = divided(luts[target], seed), [known[name] for name in names]
             for how in ("random", "chosen"):
                 case = target, " and ".join(names), how
-                as_they_are = one_factor(measured, (), sources)
+                as_they_are = score(measured, (), sources, "one factor")
                 scores.setdefault((*case, "one factor", 0), []).append(as_they_are)
                 ordered = order_of(measured, sources, how == "chosen", seed)
                 for count in (each for each in COUNTS[1:] if each <= len(ordered)):
@@ -96,7 +103,7 @@ def evaluate(luts: Mapping[str, Lut], draws: int) -> list[dict[str, object]]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Networks of a variant: `first` is the reference, `pool` may be fitted, `evaluated` never are."""
+    """Networks of a variant: `first` is the reference, `pool` may be fitted, `evaluated` never is."""
 
     estimates: RatioEstimates
     features: Mapping[str, KeyFeatures]
@@ -107,7 +114,7 @@ class Measured:
 
 
 def divided(lut: Lut, seed: int) -> Measured:
-    """A variant's networks, its random ones divided by a seed; equal seeds divide all variants alike."""
+    """Divide a variant's random networks by a seed; equal seeds divide all variants equally."""
     heldout = sorted((model for model in lut.models if model.split == "heldout"), key=lambda m: m.model_id)
     random.Random(f"divide:{seed}").shuffle(heldout)
     evaluated = int(EVALUATED * len(heldout))
@@ -124,7 +131,7 @@ def divided(lut: Lut, seed: int) -> Measured:
 
 
 def as_source(name: str, lut: Lut, seed: int) -> SourceEntries:
-    """A variant's LUT of all but the networks that judge, as `--from` reads it."""
+    """Return a variant's LUT of all but the evaluated networks, as `--from` reads it."""
     evaluated = {model.model_id for model in divided(lut, seed).evaluated}
     specs = [_fitted(model) for model in lut.models if model.model_id not in evaluated]
     features = {entry.key: entry.features for entry in lut.entries}
@@ -140,7 +147,7 @@ def as_source(name: str, lut: Lut, seed: int) -> SourceEntries:
 def order_of(
     measured: Measured, sources: Sequence[SourceEntries], chosen: bool, seed: int
 ) -> list[MeasuredModel]:
-    """The reference, then the others: at random, or each where it tells most under the sources' prior."""
+    """Return the reference, then the others: at random, or the most informative ones by the sources' prior."""
     pool = list(measured.pool)
     if not chosen:
         random_ones = [model for model in pool if model.split == "heldout"]
@@ -160,9 +167,10 @@ def order_of(
 def score(
     measured: Measured, ordered: Sequence[MeasuredModel], sources: Sequence[SourceEntries], method: str
 ) -> Score:
-    """A method after the networks in `ordered`, of which there is at least one."""
+    """Return a method's errors after the networks in `ordered`, of which there is at least one but for a factor."""
+    evaluated = networks_of(measured.evaluated)
     if method == "one factor":
-        return one_factor(measured, ordered, sources)
+        return one_factor(sources, networks_of(ordered), evaluated, evaluated.ms)
     held = measured.calibrating[: max(1, len(ordered) // CALIBRATE_EACH)]
     fit = fit_measured(
         [*map(_fitted, ordered), *held],
@@ -170,49 +178,26 @@ def score(
         measured.features,
         sources if method == "transfer" else (),
     )
-    half = fit.half_width(held, _predicted(fit, held), noise(measured, held))
-    guess = _predicted(fit, measured.evaluated)
-    truth = [model.ms for model in measured.evaluated]
-    inside = [abs(ms / at - 1) <= (half or 0.0) for ms, at in zip(truth, guess, strict=True)]
-    return Score(mape(truth, guess), float(np.mean(inside)), tuple(fit.dropped))
+    entries = entries_of(method, fit)
+    half = fit.half_width(held, predicted_ms(entries, networks_of(held)).tolist(), noise(measured, held))
+    predicted = predicted_ms(entries, evaluated)
+    inside = np.abs(evaluated.ms / predicted - 1) <= (half or 0.0)
+    return Score(mape(evaluated.ms.tolist(), predicted.tolist()), float(inside.mean()), tuple(fit.dropped))
+
+
+def networks_of(models: Sequence[MeasuredModel]) -> Networks:
+    """Return measured models as networks."""
+    return Networks(
+        tuple(model.blocks for model in models),
+        tuple(model.boundary_bytes for model in models),
+        np.array([model.ms for model in models]),
+    )
 
 
 def _fitted(model: MeasuredModel) -> MeasuredModel:
     return model if model.split == "fit" else model.model_copy(update={"split": "fit", "role": "design"})
 
 
-def _predicted(fit: JointFit, models: Sequence[MeasuredModel]) -> list[float]:
-    entry_ms = dict(zip(fit.keys, fit.ms.tolist(), strict=True))
-    return [
-        latency_ms(entry_ms, fit.base_ms, fit.transfer_ms_per_mib, model.blocks, model.boundary_bytes)
-        for model in models
-    ]
-
-
 def noise(measured: Measured, models: Sequence[MeasuredModel]) -> list[float]:
-    """Relative standard errors of their measurements."""
+    """Return the relative standard errors of measurements."""
     return [measured.estimates.ratios[model.model_id].se for model in models]
-
-
-def one_factor(
-    measured: Measured, ordered: Sequence[MeasuredModel], sources: Sequence[SourceEntries]
-) -> Score:
-    """The source that fits best, times one factor; without a network the mean error of all as they are."""
-    truth = [model.ms for model in measured.evaluated]
-    errors = []
-    for source in sources:
-        seen, asked = (
-            np.array([_by_source(source, model) for model in models])
-            for models in (ordered, measured.evaluated)
-        )
-        ms = np.array([model.ms for model in ordered])
-        factor = float((ms / seen).mean()) if len(ordered) else 1.0
-        misfit = float(np.abs(ms / (factor * seen) - 1).mean()) if len(ordered) else 0.0
-        errors.append((misfit, mape(truth, (factor * asked).tolist())))
-    return Score(min(errors)[1] if len(ordered) else float(np.mean([error for _, error in errors])), None)
-
-
-def _by_source(source: SourceEntries, model: MeasuredModel) -> float:
-    return latency_ms(
-        source.entry_ms, source.base_ms, source.transfer_ms_per_mib, model.blocks, model.boundary_bytes
-    )

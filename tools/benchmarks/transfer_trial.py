@@ -119,57 +119,57 @@ def _rows(networks: Networks) -> FitData:
 def score(trial: Trial, method: str, count: int) -> Score | None:
     """Return a method's errors after the first `count` networks; None where it cannot predict yet."""
     known = trial.fitted.first(range(count))
-    if count == 0 or method == "one factor":
-        return _one_factor(trial, known, method)
+    if method == "one factor" or (count == 0 and method == "transfer"):
+        return one_factor(trial.sources, known, trial.heldout, trial.heldout_true_ms)
+    if count == 0:
+        return None
     fit = fit_entries(_rows(known), trial.features, trial.sources if method == "transfer" else ())
-    return _judged(trial, fit)
-
-
-def _judged(trial: Trial, fit: JointFit) -> Score:
-    entry_ms = dict(zip(fit.keys, fit.ms.tolist(), strict=True))
     networks = trial.heldout
-    guess = [
-        latency_ms(entry_ms, fit.base_ms, fit.transfer_ms_per_mib, blocks, handed)
-        for blocks, handed in zip(networks.blocks, networks.boundary_bytes, strict=True)
-    ]
+    predicted = predicted_ms(entries_of(method, fit), networks)
     se = np.hypot(fit.relative_se(networks.blocks, networks.boundary_bytes), NOISE)
-    half = predictive_quantile(fit.left_out) * se
-    inside = np.abs(networks.ms / guess - 1) <= half
-    held = None
+    inside = np.abs(networks.ms / predicted - 1) <= predictive_quantile(fit.left_out) * se
+    entries = None
     if trial.entry_ms:
         true = np.array([trial.entry_ms[key] for key in fit.keys])
-        held = float((np.abs(true - fit.ms) <= fit.reach * fit.se).mean())
-    return Score(mape(trial.heldout_true_ms.tolist(), guess), float(inside.mean()), tuple(fit.dropped), held)
+        entries = float((np.abs(true - fit.ms) <= fit.reach * fit.se).mean())
+    error = mape(trial.heldout_true_ms.tolist(), predicted.tolist())
+    return Score(error, float(inside.mean()), tuple(fit.dropped), entries)
 
 
 def lut_of(name: str, features: Mapping[str, KeyFeatures], networks: Networks) -> SourceEntries:
-    """Return a device's LUT from scratch, of measured networks, as a source with standard errors."""
-    fit = fit_entries(_rows(networks), features)
-    ms, se = (dict(zip(fit.keys, values.tolist(), strict=True)) for values in (fit.ms, fit.se))
-    return SourceEntries(name, ms, fit.base_ms, fit.transfer_ms_per_mib, se)
+    """Return a device's LUT from scratch, of measured networks, as a source."""
+    return entries_of(name, fit_entries(_rows(networks), features))
 
 
-def _one_factor(trial: Trial, known: Networks, method: str) -> Score | None:
+def one_factor(
+    sources: Sequence[SourceEntries], known: Networks, heldout: Networks, true_ms: Floats
+) -> Score:
     """Return the errors of the source that fits best, times one factor; the mean of all sources for no network."""
-    if method == "scratch":
-        return None
     errors = []
-    for source in trial.sources:
-        fitted, heldout = (
-            np.array(
-                [
-                    latency_ms(source.entry_ms, source.base_ms, source.transfer_ms_per_mib, blocks, handed)
-                    for blocks, handed in zip(networks.blocks, networks.boundary_bytes, strict=True)
-                ]
-            )
-            for networks in (known, trial.heldout)
-        )
+    for source in sources:
+        fitted, predicted = predicted_ms(source, known), predicted_ms(source, heldout)
         factor = float((known.ms / fitted).mean()) if len(fitted) else 1.0
         misfit = float(np.abs(known.ms / (factor * fitted) - 1).mean()) if len(fitted) else 0.0
-        errors.append((misfit, mape(trial.heldout_true_ms.tolist(), (factor * heldout).tolist())))
+        errors.append((misfit, mape(true_ms.tolist(), (factor * predicted).tolist())))
     if not len(known.ms):
         return Score(float(np.mean([error for _, error in errors])), None)
     return Score(min(errors)[1], None)
+
+
+def predicted_ms(costs: SourceEntries, networks: Networks) -> Floats:
+    """Return the latencies of networks by a device's entries."""
+    return np.array(
+        [
+            latency_ms(costs.entry_ms, costs.base_ms, costs.transfer_ms_per_mib, blocks, handed)
+            for blocks, handed in zip(networks.blocks, networks.boundary_bytes, strict=True)
+        ]
+    )
+
+
+def entries_of(name: str, fit: JointFit) -> SourceEntries:
+    """Return a fit's entries with standard errors as a source."""
+    ms, se = (dict(zip(fit.keys, values.tolist(), strict=True)) for values in (fit.ms, fit.se))
+    return SourceEntries(name, ms, fit.base_ms, fit.transfer_ms_per_mib, se)
 
 
 def score_row(scores: Sequence[Score]) -> dict[str, object]:

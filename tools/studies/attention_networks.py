@@ -61,7 +61,8 @@ def ffn_with(params: int, channels: int, resolution: int) -> BlockSpec:
     hidden = 1 + round((params - one) / (two - one))
     if hidden < 1:
         raise UsageError(
-            f"no FFN of {channels} channels has {params} parameters or fewer; use fewer channels"
+            f"no FFN of {channels} channels has {params} parameters or fewer; use fewer channels",
+            code="unequal_networks",
         )
     return ffn(channels, hidden, resolution)
 
@@ -76,7 +77,10 @@ def check_equal_size(networks: Sequence[Sequence[BlockSpec]]) -> None:
     """Raise UsageError if parameters of the networks differ by more than the tolerance."""
     sizes = [count(blocks)[0] for blocks in networks]
     if max(sizes) > (1 + TOLERANCE) * min(sizes):
-        raise UsageError(f"networks of {min(sizes):,} to {max(sizes):,} parameters are not equally large")
+        raise UsageError(
+            f"networks of {min(sizes):,} to {max(sizes):,} parameters are not equally large; change their widths",
+            code="unequal_networks",
+        )
 
 
 def _stem(width: int, channels: int, resolution: int) -> list[BlockSpec]:

@@ -194,7 +194,9 @@ def nearest_detector(
     mean = sum(rows[f"{name}, detection"]["ms"] for name in ours) / len(ours)
     known = [name for name in rivals if f"{name}, detection" in rows]
     if not known:
-        raise UsageError("no network of timm could be measured with a head; see the failures above")
+        raise UsageError(
+            "no network of timm could be measured with a head; see the failures above", code="no_measurements"
+        )
     return min(known, key=lambda name: abs(float(rows[f"{name}, detection"]["ms"]) - mean))
 
 

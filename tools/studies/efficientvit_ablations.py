@@ -258,7 +258,9 @@ def ablated(blocks: Iterable[BlockSpec], ablation: str) -> tuple[BlockSpec, ...]
         UsageError: unknown ablation.
     """
     if ablation not in ABLATIONS:
-        raise UsageError(f"unknown ablation {ablation!r}; choose one of {', '.join(ABLATIONS)}")
+        raise UsageError(
+            f"unknown ablation {ablation!r}; choose one of {', '.join(ABLATIONS)}", code="unknown_ablation"
+        )
     return tuple(_converted(block, ABLATIONS[ablation].get(type(block))) for block in blocks)
 
 

@@ -192,7 +192,10 @@ def _by_head(softmaxes: Sequence[Tensor], spec: BlockSpec) -> Tensor:
         return torch.stack([each.reshape(-1, *each.shape[-2:]) for each in softmaxes], 1)
     if len(softmaxes) == 1 and softmaxes[0][..., 0, 0].numel() % heads == 0:
         return softmaxes[0].reshape(-1, heads, *softmaxes[0].shape[-2:])
-    raise UsageError(f"{spec.key}: cannot assign {len(softmaxes)} softmax outputs to {heads} heads")
+    raise UsageError(
+        f"{spec.key}: cannot assign {len(softmaxes)} softmax outputs to {heads} heads; use another block",
+        code="unknown_heads",
+    )
 
 
 class _SoftmaxRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,12 +1,12 @@
-"""The tool that makes a synthetic set: what it writes, and that its seed decides all of it."""
+"""The synthetic set: its files, its objects, and that the seed decides all of it."""
 
 import json
 
 import numpy as np
 import pytest
 
-from luts.format.errors import UsageError
 from search.supernet.data.sources import open_source
+from tests.support.errors import raises
 from tools.synthetic_coco import Placed, main, make_set
 
 
@@ -20,14 +20,14 @@ def test_a_seed_decides_pixels_and_boxes(tmp_path):
     assert files[0] == files[1]
 
 
-def test_its_files_say_that_it_is_synthetic(made_coco):
+def test_files_are_labelled_synthetic(made_coco):
     for part in ("train", "val"):
         info = json.loads((made_coco / "annotations" / f"instances_{part}.json").read_text())["info"]
         assert info["synthetic"] is True
         assert "SYNTHETIC" in info["description"]
 
 
-def test_objects_do_not_lie_over_each_other(tmp_path):
+def test_objects_do_not_overlap(tmp_path):
     make_set(open_source("digits"), tmp_path / "set", train=20, val=1, side=64, objects=4, seed=0)
     rows = json.loads((tmp_path / "set" / "annotations" / "instances_train.json").read_text())["annotations"]
     assert len(rows) > 20
@@ -48,27 +48,17 @@ def test_area_and_box_of_a_polygon():
     assert triangle.box == (1, 1, 4, 3)
 
 
-def test_a_folder_that_holds_something_is_refused(tmp_path):
+def test_a_folder_with_files_is_refused(tmp_path):
     (tmp_path / "mine").touch()
-    with pytest.raises(UsageError, match="not empty"):
+    with raises("folder_not_empty"):
         make(tmp_path)
 
 
 def test_the_command_prints_the_digest(tmp_path, capsys):
     main(
         [
-            "--data",
-            "digits",
-            "-o",
+            *["--data", "digits", "--train", "3", "--val", "2", "--side", "64", "--objects", "3", "-o"],
             str(tmp_path / "a"),
-            "--train",
-            "3",
-            "--val",
-            "2",
-            "--side",
-            "64",
-            "--objects",
-            "3",
         ]
     )
     said = capsys.readouterr().out

@@ -82,9 +82,13 @@ class AndroidPhone:
     @property
     def next_step(self) -> str:
         """What a person must do before it can be measured; empty if it is ready."""
-        if self.state == "device":
-            return ""
-        return _NEXT_STEPS.get(self.state, f"adb says {self.state}: bring the phone to its home screen")
+        return _next_step(self.state)
+
+
+def _next_step(state: str) -> str:
+    if state == "device":
+        return ""
+    return _NEXT_STEPS.get(state, f"adb says {state}: bring the phone to its home screen")
 
 
 def slug(model: str) -> str:
@@ -206,7 +210,7 @@ def open_link(serial: str, ask_user: Callable[[], None] | None = None) -> AdbLin
         raise LinkLostError(
             f"no phone {serial}: plug it in, unlock it, and see `bench devices`", code="phone_lost"
         )
-    message = f"{serial} is {state}: {AndroidPhone(serial, state, '', 'server').next_step}"
+    message = f"{serial} is {state}: {_next_step(state)}"
     raise (
         LinkLostError(message, code="phone_lost")
         if state == "offline"

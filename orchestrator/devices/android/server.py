@@ -63,9 +63,14 @@ class AdbServer:
         try:
             command = [adb_path(), "-P", str(self.port), "start-server"]
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                timeout=_START_TIMEOUT_S, check=False,
-            )  # fmt: skip
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_START_TIMEOUT_S,
+                start_new_session=True,  # Ctrl-C in this terminal must not end a server that others use by then
+                check=False,
+            )
         except (AdbError, OSError, subprocess.TimeoutExpired):
             return False
         return done.returncode == 0 and self.answers()

@@ -1,4 +1,4 @@
-"""`bench arch`: what one network costs on paper."""
+"""`bench arch`: parameters, MACs and blocks of networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show_command(
     arch: Annotated[str, typer.Argument(help="Network by name, timm:NAME, or an architecture's JSON file.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Parameters, MACs (both counts) and block keys of a network; of timm's, which have no keys, the sums."""
+    """Show parameters, MACs (both counts) and block keys of a network; of timm networks the sums only."""
     network = read_network(arch)
     if isinstance(network, str):
         counts, resolution = count_timm(network)
@@ -65,7 +65,7 @@ def show_command(
 
 
 def _identity(network: Network) -> tuple[str, dict[str, object]]:
-    """Where a network comes from, and what says which it is."""
+    """Return where a network comes from, and its identity."""
     if isinstance(network, str):
         return "timm", {"timm": network.removeprefix("timm:")}
     if isinstance(network, Published):
@@ -75,7 +75,7 @@ def _identity(network: Network) -> tuple[str, dict[str, object]]:
 
 @app.command("list")
 def list_command(as_json: JsonOption = False) -> None:
-    """The named networks: those of a space, and published ones that are of none."""
+    """List the named networks: architectures of spaces, and published networks."""
     named: dict[str, Arch | Published] = {**list_archs(), **list_published()}
     rows = [
         {
@@ -93,9 +93,10 @@ def list_command(as_json: JsonOption = False) -> None:
 @app.command("sample")
 def sample_command(
     space: Annotated[str, typer.Argument(help="Name of a space.")],
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     resolution: Annotated[
-        int | None, typer.Option(help="Side of the input image; one of the space's at random.")
+        int | None,
+        typer.Option(help="Side of the input image in pixels.", show_default="random"),
     ] = None,
 ) -> None:
     """Print the JSON of a random architecture."""

@@ -1,4 +1,4 @@
-"""`bench space`: what can be searched."""
+"""`bench space`: search spaces, their sizes, and the latencies that they can reach."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer(help="Search spaces.", no_args_is_help=True)
 
 @app.command("list")
 def list_command(as_json: JsonOption = False) -> None:
-    """All spaces with their sizes."""
+    """List all spaces with their sizes."""
     columns = [
         Column("space", "space"),
         Column("architectures", "architectures"),
@@ -46,15 +46,16 @@ def _facts(space: Space) -> dict[str, Any]:
 def show_command(
     space: Annotated[str, typer.Argument(help="Name of a space.")],
     lut: Annotated[
-        str | None, typer.Option(help="Show the latencies that can be reached by this LUT.")
+        str | None, typer.Option(help="Also show the latencies that can be reached by this LUT.")
     ] = None,
     luts: LutsOption = None,
     sharing: Annotated[
-        bool, typer.Option("--sharing", help="Show how much its subnets share, in one supernet and in three.")
+        bool,
+        typer.Option("--sharing", help="Also show how many parameters subnets share."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A space's choices, its size, the range of its parameters and MACs, and of its latency by a LUT."""
+    """Show a space's choices, its size, and its ranges of parameters, MACs and latency by a LUT."""
     shown = get_space(space)
     ranges = sampled_ranges(shown)
     facts = _facts(shown) | {
@@ -64,7 +65,7 @@ def show_command(
         "conv_linear_macs_sampled": list(ranges.conv_linear_macs),
     }
     store = open_store(luts)
-    reach = [asdict(corner) for corner in reachable_latencies(shown, store.load(lut), lut)] if lut else []
+    reach = [asdict(row) for row in reachable_latencies(shown, store.load(lut), lut)] if lut else []
     shared = _sharing(shown) if sharing else []
     if as_json:
         facts["stages"] = [
@@ -121,7 +122,7 @@ def _range(ends: Sequence[int], unit: float) -> str:
 
 
 def _sharing(space: Space) -> list[dict[str, Any]]:
-    """Of one supernet for the whole space, and of three for as many ranges of parameters."""
+    """Return the sharing of one supernet of the space, and of three for three ranges of parameters."""
     from search.supernet.inherit import partition, sharing
 
     return [

@@ -44,7 +44,7 @@ from orchestrator.report.draw import (
     stacked_bar,
     write_figure,
 )
-from orchestrator.suites.suite import Comparison, Row
+from orchestrator.suites.suite import SuiteComparison, SuiteRow
 
 WIDTH_PX = 900
 
@@ -345,7 +345,7 @@ LABEL_GAP = 0.034
 """Smallest distance of two labels, as a fraction of the axis."""
 
 
-def save_suite(path: Path, comparison: Comparison, device: str, simulated: bool) -> None:
+def save_suite(path: Path, comparison: SuiteComparison, device: str, simulated: bool) -> None:
     """Draw measured next to published latencies to a .png or .svg file. Raises OSError."""
     rows = [row for row in comparison.rows if row.measured is not None]
     measured = {row.entry.row: row.measured.ms for row in rows if row.measured}
@@ -374,7 +374,9 @@ def save_suite(path: Path, comparison: Comparison, device: str, simulated: bool)
         save_picture(drawn, path)
 
 
-def _draw_suite_row(panel: Axes, row: Row, left: Mapping[str, float], right: Mapping[str, float]) -> None:
+def _draw_suite_row(
+    panel: Axes, row: SuiteRow, left: Mapping[str, float], right: Mapping[str, float]
+) -> None:
     assert row.measured is not None
     name, ms, published = row.entry.row, row.measured.ms, row.entry.published.latency_ms
     colour = COLOURS[row.entry.kind]

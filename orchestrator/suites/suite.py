@@ -1,4 +1,4 @@
-"""A suite: which networks a paper compares, how each is built here, and where the paper's figures of it are."""
+"""Suites: networks that a paper compares, how each is built here, and the paper's figures next to measurements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from luts.published import PublishedRow, PublishedTable, load_published
 from orchestrator.export.lower.counting import Counts
 
 MAX_BYTES = 64 * 1024
-"""Largest file that is read; a suite of two dozen networks has 5 KiB."""
+"""Largest suite file; a suite of two dozen networks has 5 KiB."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9:@._-]{1,100}$")]
 
@@ -25,11 +25,11 @@ class Entry(BaseModel):
     """One network of a suite.
 
     Attributes:
-        row: Its row in the published table, and its name in ours.
-        kind: What it is made of: convolutions, a transformer, or both in turn.
-        model: How `--model` names it: a network of ours, or `timm:NAME@PX`.
-        figures: The published table.
-        differs: How it differs from what the row says, and why; empty where it does not.
+        row: Its row in the published table, which is also its name here.
+        kind: Convolutions, a transformer, or a hybrid of both.
+        model: Its name for `--model`: a named network, or `timm:NAME@PX`.
+        figures: Name of the published table.
+        differs: How it differs from the published network, and why; empty if it does not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,17 +42,17 @@ class Entry(BaseModel):
 
     @property
     def published(self) -> PublishedRow:
-        """What the paper prints."""
+        """The row of the published table."""
         return self.table.find(self.row)
 
     @property
     def table(self) -> PublishedTable:
-        """The table that it prints it in."""
+        """The published table."""
         return load_published(self.figures)
 
 
 class Suite(BaseModel):
-    """Networks to measure side by side; `reference` is the row that the others' latencies are ratios to."""
+    """Networks to measure together; `reference` is the row that the others' latencies are ratios to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,31 +65,31 @@ class Suite(BaseModel):
         rows = [entry.row for entry in self.networks]
         models = [entry.model for entry in self.networks]
         if len(set(rows)) != len(rows) or len(set(models)) != len(models):
-            raise ValueError("a network is there twice")
+            raise ValueError("a network is listed twice")
         if self.reference not in rows:
-            raise ValueError(f"the reference {self.reference!r} is none of the networks")
+            raise ValueError(f"the reference {self.reference!r} is not one of the networks")
         return self
 
     @property
     def in_order(self) -> tuple[Entry, ...]:
-        """The networks, the reference first."""
+        """The networks with the reference first."""
         return tuple(sorted(self.networks, key=lambda entry: entry.row != self.reference))
 
 
 def list_suites() -> tuple[str, ...]:
-    """Names of the suites that come with the package."""
+    """Return the names of the packaged suites."""
     return tuple(sorted(path.stem for path in _root().glob("*.json")))
 
 
 def load_suite(name: str) -> Suite:
-    """The suite of a name.
+    """Load a packaged suite.
 
     Raises:
-        UsageError: there is none; names the known ones.
+        UsageError: unknown suite; the message names similar ones.
         InvalidArtifactError: its file is damaged.
     """
     if name not in list_suites():
-        raise UsageError(unknown("suite", name, list_suites()))
+        raise UsageError(unknown("suite", name, list_suites()), code="unknown_suite")
     return read_json(_root() / f"{name}.json", Suite, MAX_BYTES, "restore it")
 
 
@@ -98,8 +98,8 @@ def _root() -> Path:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a device gave: milliseconds with their 95 % interval, and what the lowering left to other kernels.
+class SuiteLatency:
+    """Latency of a network in ms with its 95 % interval, its delegates, and its operators outside of delegates.
 
     `delegates` and `outside` are None for models that were not lowered here (a simulated device).
     """
@@ -112,35 +112,36 @@ class Measured:
     outside: Mapping[str, int] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """One level, as JSON and tables have it."""
+        """Return the fields as a flat JSON document."""
         fields = asdict(self)
         fields.pop("percentiles")
         return fields | self.percentiles.columns()
 
 
 @dataclass(frozen=True)
-class Row:
-    """One network: what it costs on paper, what was measured, what is published.
+class SuiteRow:
+    """One network: its size, its measured latency and its published figures.
 
     Attributes:
-        entry: The network and where its published figures are.
-        counts: None where it can't even be built.
-        measured: None where it has no latency, for the reason in `failure`.
-        rank: Place by measured latency among all that were measured, 1 the fastest.
-        shared_rank: The same among those that have a published latency too.
-        published_rank: Place by published latency among the same networks.
+        entry: The network and its published figures.
+        counts: Parameters and MACs; None if it cannot be built.
+        measured: Its latency; None if it was not measured.
+        failure: Why it was not measured.
+        rank: Rank by measured latency among all measured networks, 1 the fastest.
+        shared_rank: Rank among the networks that have a published latency too.
+        published_rank: Rank by published latency among the same networks.
     """
 
     entry: Entry
     counts: Counts | None
-    measured: Measured | None
+    measured: SuiteLatency | None
     failure: str
     rank: int | None
     shared_rank: int | None
     published_rank: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON and tables have it: one level, published figures beside our own."""
+        """Return the fields as a flat JSON document."""
         published, counts = self.entry.published, self.counts
         return {
             "row": self.entry.row,
@@ -164,31 +165,31 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SuiteComparison:
     """All rows in the suite's order, and Kendall's tau-b of measured and published latency over `shared` rows.
 
     `kendall_tau` is None for fewer than two of them.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SuiteRow, ...]
     kendall_tau: float | None
     shared: int
 
     @property
     def tables(self) -> dict[str, PublishedTable]:
-        """The published tables by name."""
+        """Published tables by name."""
         return {row.entry.figures: row.entry.table for row in self.rows}
 
     @property
     def failure(self) -> str:
-        """Names every network without a latency, with the reason; empty where all have one."""
+        """Networks without a latency, with the reasons; empty if all have one."""
         failed = [f"{row.entry.row} ({row.failure})" for row in self.rows if row.failure]
         return (
             f"{len(failed)} of {len(self.rows)} networks not measured: {'; '.join(failed)}" if failed else ""
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the fields as a flat JSON document."""
         shown = {"label", "title", "paper", "table", "latency_device", "note"}
         return {
             "networks": [row.to_dict() for row in self.rows],
@@ -198,13 +199,13 @@ class Comparison:
         }
 
 
-def compare(
+def compare_with_published(
     entries: Sequence[Entry],
     counts: Mapping[str, Counts],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, SuiteLatency],
     failures: Mapping[str, str],
-) -> Comparison:
-    """Put measurements beside published figures; the mappings are by `Entry.model`."""
+) -> SuiteComparison:
+    """Return measurements next to published figures; the mappings have `Entry.model` as keys."""
     latency = {name: row.ms for name, row in measured.items()}
     published = {
         entry.model: ms
@@ -214,7 +215,7 @@ def compare(
     shared = {name: latency[name] for name in published}
     ranks, shared_ranks, published_ranks = _ranks(latency), _ranks(shared), _ranks(published)
     rows = tuple(
-        Row(
+        SuiteRow(
             entry,
             counts.get(entry.model),
             measured.get(entry.model),
@@ -227,10 +228,10 @@ def compare(
     )
     names = list(shared)
     tau = kendall_tau([published[n] for n in names], [shared[n] for n in names]) if len(names) > 1 else None
-    return Comparison(rows, tau, len(names))
+    return SuiteComparison(rows, tau, len(names))
 
 
 def _ranks(values: Mapping[str, float]) -> dict[str, int]:
-    """Places from 1, equal values at the same place."""
+    """Return ranks from 1; equal values have the same rank."""
     ordered = sorted(values.values())
     return {name: 1 + ordered.index(value) for name, value in values.items()}

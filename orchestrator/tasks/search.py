@@ -50,7 +50,7 @@ from orchestrator.winner.card import (
     winner_variants,
     write_winner,
 )
-from orchestrator.winner.feedback import fed_back
+from orchestrator.winner.feedback import with_feedback
 from orchestrator.winner.winner import (
     LARGEST_BY,
     MeasuredBest,
@@ -680,7 +680,7 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
         measured, journal = _measure(best, problem, result, options, folder, progress)
         if options.feedback:
             target, archs = problem.targets[0], [row.architecture() for row in best]
-            new_lut = store.write(fed_back(target.lut, target.pin.sha256, journal, REFERENCE, archs))
+            new_lut = store.write(with_feedback(target.lut, target.pin.sha256, journal, REFERENCE, archs))
     elif measured is not None:
         progress(
             Note("note: these networks were measured earlier, which counts; add --device to measure again")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from luts.format.errors import UsageError
 from luts.format.table import Column, Table, filled
 from orchestrator.suites import Suite, load_suite
-from orchestrator.suites.suite import Comparison, Measured, Row, compare
+from orchestrator.suites.suite import SuiteComparison, SuiteLatency, SuiteRow, compare_with_published
 from orchestrator.tasks.measured import (
     PERCENTILE_COLUMNS,
     Setup,
@@ -46,7 +46,7 @@ class MeasuredSuite:
     name: str
     suite: Suite
     setup: Setup
-    comparison: Comparison
+    comparison: SuiteComparison
     folder: Path
 
     COLUMNS: ClassVar = (
@@ -101,14 +101,14 @@ class MeasuredSuite:
         )
 
 
-def _cells(row: Row) -> dict[str, Any]:
+def _cells(row: SuiteRow) -> dict[str, Any]:
     """Return a row's fields with published parameters and FLOPs as plain numbers."""
     cells = row.to_dict()
     published = {"params": (cells["published_params_m"], 1e6), "flops": (cells["published_flops_g"], 1e9)}
     return cells | {f"published_{name}": n and n * unit for name, (n, unit) in published.items()}
 
 
-def _lowered(row: Row) -> dict[str, Any]:
+def _lowered(row: SuiteRow) -> dict[str, Any]:
     cells = row.to_dict()
     if row.measured and row.measured.outside is not None:
         cells["outside"] = outside_text(row.measured.outside)
@@ -137,11 +137,11 @@ def run_suite(options: SuiteCommand, progress: Progress = silent) -> MeasuredSui
     counts = count_networks(networks, specs, progress)
     lowered = {model: Lowered.from_artifact(artifact) for model, artifact in artifacts.items()}
     measured = {
-        model: Measured(row.ms, row.ci_low, row.ci_high, row.percentiles, row.delegates, row.outside)
+        model: SuiteLatency(row.ms, row.ci_low, row.ci_high, row.percentiles, row.delegates, row.outside)
         for model, row in measured_networks(files, together, counts, lowered).items()
     }
     failures = unknown | unexported | dict(together.failures)
-    comparison = compare(suite.networks, counts, measured, failures)
+    comparison = compare_with_published(suite.networks, counts, measured, failures)
     setup = setup_of(together.measurement, variant, target.device)
     return MeasuredSuite(options.name, suite, setup, comparison, together.run.folder)
 

@@ -1,4 +1,4 @@
-"""Measurements of a search's best, fed back: the next version of the LUT has them among its fitted rows."""
+"""Feedback: measurements of a search's best networks become part of the LUT's next version."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from orchestrator.plan.plan import model_id
 from search.spaces import Arch
 
 _UNDECIDING = ("seed", "fed_from", "company", "self_test", "heldout_half_width", "calls")
-"""What a LUT's policy tells besides what decides how it was measured."""
+"""Entries of a LUT's policy that do not decide how it was measured."""
 
 _DECIDED = ("settle_runs", "batch_models", "keep_warm")
-"""What self-tests decide: as many as a model takes to be its own, which a busy machine may take more for."""
+"""Entries that a self-test decides; a busy machine may need more settle runs."""
 
 
-def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Sequence[Arch]) -> Lut:
-    """The LUT with the samples of a later measurement as further batches, everything estimated anew.
+def with_feedback(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Sequence[Arch]) -> Lut:
+    """Return the LUT with the samples of a later measurement as further batches, estimated again.
 
-    Both hold ratios to one reference, so the new models join the fit as design rows like any other; a model that
-    the LUT has already keeps its own samples, since its weights and so its bytes are others.
+    Both are ratios to one reference, so the new models join the fit as design rows. A model that the LUT has
+    already keeps its own samples, since its weights differ.
 
     Args:
-        lut: What is extended; its version stays as it is.
+        lut: The LUT; its own version does not change.
         lut_digest: sha256 of its lut.json, which the new version's policy names as `fed_from`.
-        journal: Of a measurement of `archs` beside the LUT's reference.
+        journal: Journal of a measurement of `archs` with the LUT's reference.
         reference: The reference's id in the journal.
-        archs: Measured architectures; those whose models the LUT has are left out.
+        archs: Measured architectures; those that the LUT has are left out.
 
     Raises:
         UsageError: the journal is of another device, system, runtime, agent, policy or reference than the LUT,
@@ -50,7 +50,10 @@ def fed_back(lut: Lut, lut_digest: str, journal: Path, reference: str, archs: Se
     measured = {model.model_id for model in lut.models}
     fresh = {name: arch for arch in archs if (name := model_id(arch.keys())) not in measured}
     if not fresh:
-        raise UsageError("the LUT has all measured models already; nothing to feed back")
+        raise UsageError(
+            "the LUT has all measured models already, so there is nothing to add; leave --feedback out",
+            code="nothing_to_feed_back",
+        )
     ids = {reference: lut.meta.reference_id} | {name: name for name in fresh}
     samples = pa.concat_tables([lut.samples, _further_batches(lut, records, ids)])
     return build_lut(
@@ -67,8 +70,8 @@ def _check_same_conditions(lut: Lut, records: Sequence[Record], reference: str) 
     identity, meta = header.identity, lut.meta
     measured_by = policy_in_effect(header, self_test_decision(records))
     both_decided = "company" in meta.policy and "company" in measured_by
-    beside = _UNDECIDING + (_DECIDED if both_decided else ())
-    before = {name: value for name, value in meta.policy.items() if name not in beside}
+    ignored = _UNDECIDING + (_DECIDED if both_decided else ())
+    before = {name: value for name, value in meta.policy.items() if name not in ignored}
     pairs = {
         "device": (meta.device.model, identity.device_model),
         "SoC": (meta.device.soc, identity.soc),
@@ -89,13 +92,14 @@ def _check_same_conditions(lut: Lut, records: Sequence[Record], reference: str) 
     ]
     if changed:
         raise UsageError(
-            f"measurements not fed back, they are not part of this LUT's: other {'; other '.join(changed)}; "
-            "profile anew with bench profile"
+            f"the measurements cannot become part of the LUT: other {'; other '.join(changed)}; "
+            "profile again with bench profile",
+            code="other_conditions",
         )
 
 
 def _further_batches(lut: Lut, records: Sequence[Record], ids: Mapping[str, str]) -> pa.Table:
-    """The journal's samples of `ids`, renamed, their batches numbered on from the LUT's."""
+    """Return the journal's samples of `ids`, renamed, with batch numbers that continue the LUT's."""
     table = samples_table(records)
     names = table.column("model").cast(pa.string())
     wanted = pc.is_in(names, value_set=pa.array(list(ids)))

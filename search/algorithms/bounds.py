@@ -21,6 +21,7 @@ class InfeasibleError(BlocktimeError):
     """No architecture of the space meets the constraints."""
 
     def __init__(self, message: str) -> None:
+        """Set the message."""
         super().__init__(message, code="infeasible")
 
 

@@ -321,9 +321,11 @@ class CostArrays:
     memory_bytes: Integers
 
     def __len__(self) -> int:
+        """Return N."""
         return len(self.params)
 
     def __getitem__(self, index: int) -> Costs:
+        """Return the costs of one architecture."""
         return Costs(**self.fields(index))
 
     def fields(self, index: int) -> dict[str, Any]:

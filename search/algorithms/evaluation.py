@@ -239,9 +239,11 @@ class ProcessPool:
         self._pool.close()
 
     def __enter__(self) -> Self:
+        """Return the pool."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End all workers."""
         self.close()
 
 
@@ -321,9 +323,11 @@ class RayPool:
         self._cluster.close()
 
     def __enter__(self) -> Self:
+        """Return the pool."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End all workers."""
         self.close()
 
 

@@ -76,6 +76,7 @@ class CompletionsCount:
     """
 
     def __init__(self, compiled: CompiledSpace, limits: ChannelLimits):
+        """Count the completions of every state."""
         self.compiled, self.limits = compiled, limits
         counted = compiled.channels.counted
         bounds = {c: v for c, v in zip(limits.channels, limits.largest, strict=True) if np.isfinite(v)}
@@ -177,6 +178,7 @@ class FeasibleSet:
     """Architectures of a compiled space within limits."""
 
     def __init__(self, compiled: CompiledSpace, limits: ChannelLimits):
+        """Count what is within the limits."""
         self.compiled, self.limits = compiled, limits
         self._count = CompletionsCount(compiled, limits)
 

@@ -100,6 +100,7 @@ class ParetoSearch(Strategy):
     """NSGA-II (Deb et al. 2002): a population that spreads along the whole front of `settings.objectives`."""
 
     def __init__(self, study: Study):
+        """Start without a population."""
         super().__init__(study)
         self._population: list[Arch] = []
 

@@ -206,6 +206,7 @@ class Strategy(ABC):
     skeletons = 0
 
     def __init__(self, study: Study):
+        """Propose for this study."""
         self.study = study
 
     @abstractmethod

@@ -13,7 +13,7 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.export.lower.source import build_module
 from orchestrator.suites import list_suites, load_suite
-from orchestrator.suites.suite import Measured, compare
+from orchestrator.suites.suite import SuiteLatency, compare_with_published
 from orchestrator.tasks import suite
 from orchestrator.tasks.networks import at_resolution, named_network
 from search.blocks import parse_key
@@ -119,10 +119,10 @@ def test_counting_a_module_gives_what_its_block_says():
 def test_ranks_and_tau_are_over_what_has_both_latencies():
     chosen = [e for e in TABLE2.networks if e.row in ("MobileNetv1", "MobileNetv2", "ShuffleNetv2", "DeiT-T")]
     ms = dict(zip([e.model for e in chosen], (3.0, 1.0, 2.0), strict=False))
-    found = compare(
+    found = compare_with_published(
         chosen,
         {},
-        {m: Measured(v, v, v, percentiles([]), None, None) for m, v in ms.items()},
+        {m: SuiteLatency(v, v, v, percentiles([]), None, None) for m, v in ms.items()},
         {chosen[3].model: "no"},
     )
     rows = {row.entry.row: row for row in found.rows}

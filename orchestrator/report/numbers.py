@@ -1,4 +1,4 @@
-"""The numbers behind the pictures: figures, captions and tables all take them from here."""
+"""The numbers of figures, captions and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from luts.build import estimates_of
 from luts.estimate.statistics import mape, relative_errors, share_within
 from luts.format.lut import Lut
-from luts.format.schema import MIB, Entry
+from luts.format.schema import MIB
 from orchestrator.measure.validate import LatencyComparison
 from orchestrator.report.inputs import ReportInputs
 from search import algorithms
@@ -18,15 +18,15 @@ from search.algorithms import Evaluated, SearchResult
 from search.spaces import Arch
 
 BASE = "base"
-MOVED = "data move_objective"
+MOVED = "data moved"
 """Kinds of the two parts of a latency that are not blocks."""
 
 SERIES_NAMES = ("held out of the LUT", "new random networks", "found by the search")
-"""Where networks with a prediction and a measurement come from."""
+"""Origins of networks with a prediction and a measurement."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class PredictedAndMeasured:
     """A whole network, predicted and measured, in ms, with 95 % intervals (low, high)."""
 
     label: str
@@ -46,7 +46,7 @@ class Series:
     """Networks of one origin. `mape`, `worst` and `within_5` are fractions."""
 
     name: str
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PredictedAndMeasured, ...]
 
     @property
     def _values(self) -> tuple[list[float], list[float]]:
@@ -54,20 +54,23 @@ class Series:
 
     @property
     def mape(self) -> float:
+        """Mean absolute error."""
         return mape(*self._values)
 
     @property
     def worst(self) -> float:
+        """Largest absolute error."""
         return float(np.abs(relative_errors(*self._values)).max())
 
     @property
     def within_5(self) -> float:
+        """Fraction of predictions within 5 %."""
         return share_within(*self._values, 0.05)
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a network's predicted latency; `key` is "" for what is not a block."""
+class LatencyPart:
+    """A part of a network's predicted latency; `key` is "" for base and data moved."""
 
     kind: str
     key: str
@@ -77,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True)
 class GenerationSpread:
-    """Accuracies of a generation: `best` over all up to it, the quartiles over its own new networks."""
+    """Accuracies of a generation: the best so far, and the quartiles of its new networks."""
 
     index: int
     new: int
@@ -99,13 +102,8 @@ class AaRow:
     kept: bool
 
 
-def dearest_entries(lut: Lut) -> list[Entry]:
-    """All entries, dearest first."""
-    return sorted(lut.entries, key=lambda entry: (-entry.ms, entry.key))
-
-
 def agreement(inputs: ReportInputs) -> tuple[Series, ...]:
-    """Predicted against measured, by where the networks come from; origins without networks are left out."""
+    """Return predictions and measurements by origin of the networks; empty origins are left out."""
     heldout = _heldout_pairs(inputs.lut.lut) if inputs.lut else ()
     fresh = inputs.validation.comparisons if inputs.validation else ()
     chosen = inputs.measured.models if inputs.measured else ()
@@ -113,14 +111,14 @@ def agreement(inputs: ReportInputs) -> tuple[Series, ...]:
     return tuple(Series(name, pairs) for name, pairs in zip(SERIES_NAMES, groups, strict=True) if pairs)
 
 
-def _heldout_pairs(lut: Lut) -> tuple[Pair, ...]:
+def _heldout_pairs(lut: Lut) -> tuple[PredictedAndMeasured, ...]:
     model = lut.latency_model
     pairs = []
     for row in lut.models:
         if row.split == "heldout":
             predicted = model.predict(row.blocks, row.boundary_bytes)
             pairs.append(
-                Pair(
+                PredictedAndMeasured(
                     label=row.model_id,
                     predicted_ms=predicted.ms,
                     predicted=(predicted.low, predicted.high),
@@ -131,8 +129,8 @@ def _heldout_pairs(lut: Lut) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _pair(row: LatencyComparison) -> Pair:
-    return Pair(
+def _pair(row: LatencyComparison) -> PredictedAndMeasured:
+    return PredictedAndMeasured(
         label=row.arch,
         predicted_ms=row.predicted_ms,
         predicted=(row.predicted_low, row.predicted_high),
@@ -142,14 +140,15 @@ def _pair(row: LatencyComparison) -> Pair:
 
 
 def front(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
-    """Networks that no other beats in both accuracy and latency, fastest first."""
+    """Return the Pareto front of accuracy and latency, fastest first."""
     return list(algorithms.front(evaluated, ("latency", "accuracy")))
 
 
-def latency_parts(lut: Lut, arch: Arch) -> tuple[Part, ...]:
-    """Where a network's predicted milliseconds go: base, blocks in order of execution, data move_objective.
+def latency_parts(lut: Lut, arch: Arch) -> tuple[LatencyPart, ...]:
+    """Return the parts of a predicted latency: base, blocks in order of execution, data moved.
 
-    Raises UsageError where the LUT lacks a block.
+    Raises:
+        UsageError: the LUT lacks a block.
     """
     model = lut.latency_model
     blocks = arch.blocks()
@@ -160,13 +159,13 @@ def latency_parts(lut: Lut, arch: Arch) -> tuple[Part, ...]:
     costs.append((MOVED, "", moved_ms))
     parts, start_ms = [], 0.0
     for kind, key, ms in costs:
-        parts.append(Part(kind, key, ms, start_ms))
+        parts.append(LatencyPart(kind, key, ms, start_ms))
         start_ms += ms
     return tuple(parts)
 
 
 def history(search: SearchResult) -> tuple[GenerationSpread, ...]:
-    """Accuracies generation by generation."""
+    """Return the accuracies by generation."""
     rows = []
     for generation in search.history:
         new = [row.accuracy for row in search.evaluated if row.generation == generation.index]
@@ -180,7 +179,7 @@ def history(search: SearchResult) -> tuple[GenerationSpread, ...]:
 
 
 def aa_rows(lut: Lut) -> tuple[AaRow, ...]:
-    """How far two loads of the same file differed, batch by batch, rejected batches included."""
+    """Return the A/A differences by segment, rejected batches included."""
     estimation = estimates_of(lut)
     kept = {segment.batch for segment in estimation.segments if segment.kept}
     return tuple(

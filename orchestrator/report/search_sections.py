@@ -1,4 +1,4 @@
-"""Sections on a search: what it saw, its winner, and how it went."""
+"""Sections on a search and its training: evaluated networks, the winner, and the course of both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import BoxStyle, FancyBboxPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -30,15 +29,17 @@ from orchestrator.report.draw import (
     SKY,
     SMALL_BELOW_PX,
     Section,
+    errorbars,
     figure,
     kind_colours,
     legend,
     make_section,
     make_table,
+    marker,
 )
 from orchestrator.report.inputs import ReportInputs
 from orchestrator.report.lut_sections import row_labels
-from orchestrator.report.numbers import GenerationSpread, Part, front
+from orchestrator.report.numbers import GenerationSpread, LatencyPart, front
 from orchestrator.winner.winner import MeasuredArch
 from search.algorithms.record import Evaluated, SearchResult
 from search.blocks import BlockSpec
@@ -49,66 +50,28 @@ from search.supernet.train.logs import LogRow
 def tradeoff_figure(
     search: SearchResult, winner: Evaluated, measured: MeasuredArch | None, width_px: int
 ) -> Figure:
-    """Accuracy against predicted latency of every network evaluated; front, budget, winner and its measurement."""
-    small = width_px < SMALL_BELOW_PX
+    """Draw accuracy against predicted latency of all evaluated networks, with front, budget and winner."""
     best = front(search.evaluated)
-    with figure(width_px, 380 if small else 420) as drawn:
+    accuracy = 100 * winner.accuracy
+    with figure(width_px, 380 if width_px < SMALL_BELOW_PX else 420) as drawn:
         axes = drawn.add_subplot()
-        axes.scatter(
-            [row.latency_ms for row in search.evaluated],
-            [100 * row.accuracy for row in search.evaluated],
-            s=18,
-            color=MUTED,
-            alpha=0.45,
-            linewidth=0,
-            label="evaluated",
-        )
-        axes.step(
-            [row.latency_ms for row in best],
-            [100 * row.accuracy for row in best],
-            where="post",
-            color=BLUE,
-            marker="o",
-            markersize=4.5,
-            linewidth=1.6,
-            label="best for its latency",
-        )
-        axes.axvline(
-            search.constraints.latency_ms,
-            color=RED,
-            linewidth=1.4,
-            linestyle=(0, (5, 3)),
-            label=f"budget {search.constraints.latency_ms:.4g} ms",
-        )
-        accuracy = 100 * winner.accuracy
-        axes.plot(
-            winner.latency_ms,
-            accuracy,
-            "*",
-            color=ORANGE,
-            markeredgecolor=INK,
-            markersize=17,
-            label="winner, predicted",
-            zorder=4,
-        )
+        everything = [(row.latency_ms, 100 * row.accuracy) for row in search.evaluated]
+        look: dict[str, Any] = {"s": 18, "color": MUTED, "alpha": 0.45, "linewidth": 0}
+        axes.scatter(*zip(*everything, strict=True), label="evaluated", **look)
+        look = {"color": BLUE, "marker": "o", "markersize": 4.5, "linewidth": 1.6}
+        front_line = [(row.latency_ms, 100 * row.accuracy) for row in best]
+        axes.step(*zip(*front_line, strict=True), where="post", label="best for its latency", **look)
+        budget_ms = search.constraints.latency_ms
+        look = {"color": RED, "linewidth": 1.4, "linestyle": (0, (5, 3))}
+        axes.axvline(budget_ms, label=f"budget {budget_ms:.4g} ms", **look)
+        look = {"color": ORANGE, "markeredgecolor": INK, "markersize": 17, "zorder": 4}
+        axes.plot(winner.latency_ms, accuracy, "*", label="winner, predicted", **look)
         if measured is not None:
-            axes.errorbar(
-                measured.measured_ms,
-                accuracy,
-                xerr=[
-                    [measured.measured_ms - measured.measured_low],
-                    [measured.measured_high - measured.measured_ms],
-                ],
-                fmt="D",
-                color=INK,
-                markerfacecolor=PAPER,
-                markersize=6.5,
-                capsize=3,
-                label="winner, measured",
-                zorder=5,
-            )
-        axes.set_xlabel("latency, ms")
-        axes.set_ylabel("accuracy on held-out images, %")
+            look = {"color": INK, "markerfacecolor": PAPER, "markersize": 6.5, "capsize": 3, "zorder": 5}
+            interval = [(measured.measured_low, measured.measured_high)]
+            look |= {"fmt": "D", "label": "winner, measured"}
+            errorbars(axes, [measured.measured_ms], [accuracy], interval, **look)
+        axes.set(xlabel="latency, ms", ylabel="accuracy on held-out images, %")
         axes.grid()
         axes.margins(0.06)
         legend(drawn, axes.get_legend_handles_labels()[0], width_px)
@@ -116,98 +79,75 @@ def tradeoff_figure(
 
 
 def history_figure(rows: Sequence[GenerationSpread], width_px: int) -> Figure:
-    """Best so far, median and middle half of the new networks, generation by generation."""
+    """Draw best so far, and median and quartiles of the new networks, by generation."""
+    index = [row.index for row in rows]
+    low, median, high, best = (
+        [100 * getattr(row, name) for row in rows]
+        for name in ("low_quartile", "median", "high_quartile", "best")
+    )
     with figure(width_px, 280) as drawn:
         axes = drawn.add_subplot()
-        index = [row.index for row in rows]
-        axes.fill_between(
-            index,
-            [100 * row.low_quartile for row in rows],
-            [100 * row.high_quartile for row in rows],
-            color=BLUE,
-            alpha=0.18,
-            linewidth=0,
-            label="middle half of the new",
-        )
-        axes.plot(
-            index, [100 * row.median for row in rows], color=BLUE, marker="o", markersize=4, label="median"
-        )
-        axes.step(
-            index,
-            [100 * row.best for row in rows],
-            where="post",
-            color=ORANGE,
-            linewidth=2,
-            marker="o",
-            markersize=4,
-            label="best so far",
-        )
-        axes.set_xlabel("generation")
-        axes.set_ylabel("accuracy, %")
+        band: dict[str, Any] = {"color": BLUE, "alpha": 0.18, "linewidth": 0}
+        axes.fill_between(index, low, high, label="middle half of the new", **band)
+        look: dict[str, Any] = {"marker": "o", "markersize": 4}
+        axes.plot(index, median, color=BLUE, label="median", **look)
+        axes.step(index, best, where="post", color=ORANGE, linewidth=2, label="best so far", **look)
+        axes.set(xlabel="generation", ylabel="accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         legend(drawn, axes.get_legend_handles_labels()[0], width_px)
     return drawn
 
 
-def latency_figure(parts: Sequence[Part], measured: MeasuredArch | None, width_px: int) -> Figure:
-    """The whole network as one bar of its parts in order of execution, and below it each part in its place."""
+def latency_figure(parts: Sequence[LatencyPart], measured: MeasuredArch | None, width_px: int) -> Figure:
+    """Draw the whole network as one bar of its parts in order of execution, and below it each part in its place."""
     small = width_px < SMALL_BELOW_PX
     colours = kind_colours(part.kind for part in parts)
     total_ms = parts[-1].start_ms + parts[-1].ms
-    right_ms = 1.14 * max(total_ms, measured.measured_high if measured else 0.0)
     labels = [f"whole network, {total_ms:.3f} ms", *(part.key or part.kind for part in parts)]
+    text: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 10}
+    text |= {"color": MUTED, "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
     with figure(width_px, 104 + (33 if small else 21) * len(labels)) as drawn:
         axes = drawn.add_subplot()
-        height = 0.44 if small else 0.72
         for row, part in enumerate(parts, start=1):
             look: dict[str, Any] = {"left": part.start_ms, "color": colours[part.kind], "linewidth": 0.8}
-            axes.barh(0, part.ms, height=height, edgecolor=PAPER, **look)
-            axes.barh(row, part.ms, height=height, edgecolor=colours[part.kind], **look)
-            axes.annotate(
-                f"{part.ms:.3f}",
-                (part.start_ms + part.ms, row),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=10,
-                color=MUTED,
-                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
-            )
+            look["height"] = 0.44 if small else 0.72
+            axes.barh(0, part.ms, edgecolor=PAPER, **look)
+            axes.barh(row, part.ms, edgecolor=colours[part.kind], **look)
+            axes.annotate(f"{part.ms:.3f}", (part.start_ms + part.ms, row), **text)
         if measured is not None:
             axes.axvspan(measured.measured_low, measured.measured_high, color=INK, alpha=0.12, linewidth=0)
             label = f"measured {measured.measured_ms:.3f} ms"
             axes.axvline(measured.measured_ms, color=INK, linewidth=1.3, label=label, zorder=0.9)
         row_labels(axes, labels, small)
-        axes.axhline(0.5 if not small else 0.36, color=GRID, linewidth=1)
-        axes.set_xlim(0, right_ms)
+        axes.axhline(0.36 if small else 0.5, color=GRID, linewidth=1)
+        axes.set_xlim(0, 1.14 * max(total_ms, measured.measured_high if measured else 0.0))
         axes.set_xlabel("ms from the start of the call")
         axes.grid(axis="x")
-        kinds = dict.fromkeys(part.kind for part in parts)
         handles, _ = axes.get_legend_handles_labels()
-        handles = [Patch(color=colours[kind], label=kind) for kind in kinds] + handles
-        legend(drawn, handles, width_px)
+        kinds = dict.fromkeys(part.kind for part in parts)
+        legend(drawn, [*(Patch(color=colours[kind], label=kind) for kind in kinds), *handles], width_px)
     return drawn
 
 
 BOX_PX, BOX_HEIGHT_PX = 126, 113
 TEXT_LEFT_PX, SMALL_CHARACTER_PX = 12, 5.5
-"""Where a box's text begins, and the mean width of a character of its small lines, three of which have room."""
+"""Left edge of a box's text, and the mean width of a character of its small lines, of which three fit."""
 
 GAP_PX, ROW_GAP_PX = 20, 30
 MARGIN_PX = 6
 
 
 @dataclass(frozen=True)
-class Step:
-    """Equal blocks in a row, as they are shown: `times` of `block`."""
+class RepeatedBlock:
+    """Equal blocks in a row, shown as one box."""
 
     block: BlockSpec
     times: int
 
     @property
     def title(self) -> str:
-        """Kind, and how often."""
+        """Kind, and number of repetitions."""
         return self.block.kind + (f" × {self.times}" if self.times > 1 else "")
 
     @property
@@ -222,7 +162,7 @@ class Step:
 
     @property
     def details(self) -> str:
-        """What else its key says and a reader cannot see."""
+        """Other fields of its key."""
         known = {"in", "out", "c", "classes", "patch"}
         named = [
             (field.metadata["key"], getattr(self.block, field.name))
@@ -232,15 +172,15 @@ class Step:
         return ", ".join(f"{name}\N{NO-BREAK SPACE}{value:g}" for name, value in named if name not in known)
 
 
-def steps(arch: Arch) -> tuple[Step, ...]:
-    """The blocks of a network, equal neighbours taken together."""
+def repeated_blocks(arch: Arch) -> tuple[RepeatedBlock, ...]:
+    """Return the blocks of a network with equal neighbours combined."""
     groups = itertools.groupby(arch.blocks())
-    return tuple(Step(block, len(list(same))) for block, same in groups)
+    return tuple(RepeatedBlock(block, len(list(same))) for block, same in groups)
 
 
 def architecture_figure(arch: Arch, width_px: int) -> Figure:
-    """Boxes from left to right, row after row."""
-    shown = steps(arch)
+    """Draw the blocks as boxes from left to right, row after row."""
+    shown = repeated_blocks(arch)
     columns = max(2, (width_px + GAP_PX - 2 * MARGIN_PX) // (BOX_PX + GAP_PX))
     rows = -(-len(shown) // columns)
     height_px = rows * BOX_HEIGHT_PX + (rows - 1) * ROW_GAP_PX + 2 * MARGIN_PX
@@ -266,7 +206,7 @@ def architecture_figure(arch: Arch, width_px: int) -> Figure:
     return drawn
 
 
-def _box(axes: Axes, step: Step, place: tuple[float, float], width_px: float, colour: str) -> None:
+def _box(axes: Axes, step: RepeatedBlock, place: tuple[float, float], width_px: float, colour: str) -> None:
     left, top = place
     rounded = BoxStyle.Round(pad=0, rounding_size=5)
     axes.add_patch(FancyBboxPatch(place, width_px, BOX_HEIGHT_PX, rounded, facecolor=PAPER, edgecolor=colour))
@@ -283,7 +223,7 @@ def _box(axes: Axes, step: Step, place: tuple[float, float], width_px: float, co
 
 
 def _arrow(axes: Axes, before: tuple[float, float], after: tuple[float, float], width_px: float) -> None:
-    """To the next box, around the end of the row where it stands in the next one."""
+    """Draw an arrow to the next box, around the end of the row if it is in the next one."""
     look = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
     if before[1] == after[1]:
         middle = before[1] + BOX_HEIGHT_PX / 2
@@ -300,7 +240,7 @@ def _change(before: int, after: int) -> str:
 
 
 def tradeoff(inputs: ReportInputs) -> Section | None:
-    """Everything that the search evaluated."""
+    """Return the section on all networks that the search evaluated."""
     search, winner = inputs.search, inputs.chosen
     if search is None or winner is None:
         return None
@@ -311,9 +251,9 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         f"{budget.latency_ms:.4g} ms, {winner.params:,} parameters, {winner.macs / 1e6:.1f} M conv+linear MACs."
     )
     if search.own_objective:
-        caption += f" Judged by the objective {search.own_objective}: here accuracy is what that gives."
+        caption += f" Accuracy is the value of the objective {search.own_objective}."
     if budget.cautious:
-        caption += " The budget holds the upper end of the predicted interval."
+        caption += " The budget limits the upper end of the predicted interval."
     if measured is not None:
         caption += (
             f" Measured again: {measured.measured_ms:.3f} ms "
@@ -321,9 +261,9 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
             f"{f'; {measured.percentiles}' if measured.percentiles else ''}."
         )
     if winner != search.winner:
-        caption += " Measurements chose it: those ranked before it were beyond the budget on the device."
+        caption += " Measurements chose it: networks ranked before it exceeded the budget on the device."
     elif inputs.measured is not None and not inputs.measured.meets_budget:
-        caption += " None of the networks measured is within the budget on the device."
+        caption += " None of the measured networks is within the budget on the device."
     best = numbers.front(search.evaluated)
     rows = [
         (
@@ -348,14 +288,14 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
 
 
 def architecture(inputs: ReportInputs) -> Section | None:
-    """The winner, block after block."""
+    """Return the section on the winner's blocks."""
     if inputs.winner is None:
         return None
-    arch, shown = inputs.winner, steps(inputs.winner)
+    arch, shown = inputs.winner, repeated_blocks(inputs.winner)
     layers = sum(step.times for step in shown if step.block.kind == "mvit.layer")
     caption = (
         f"{len(arch.blocks())} blocks at {arch.resolution} x {arch.resolution} px, {layers} transformer layers "
-        "among them; equal neighbours stand in one box. Channels and the side of the map, before and after."
+        "among them; equal neighbours share one box. Channels and the side of the map, before and after."
     )
     rows = [
         (
@@ -380,7 +320,7 @@ def architecture(inputs: ReportInputs) -> Section | None:
 
 
 def latency(inputs: ReportInputs) -> Section | None:
-    """The winner's parts. Raises UsageError where the LUT lacks one of its blocks."""
+    """Return the section on the winner's latency. Raises UsageError: the LUT lacks one of its blocks."""
     if inputs.lut is None or inputs.winner is None:
         return None
     lut, measured = with_classifier_prices(inputs.lut.lut, inputs.winner.classes), inputs.winner_measured
@@ -389,8 +329,8 @@ def latency(inputs: ReportInputs) -> Section | None:
     by_kind: dict[str, float] = {}
     for part in parts:
         by_kind[part.kind] = by_kind.get(part.kind, 0.0) + part.ms
-    dearest = sorted(by_kind, key=lambda kind: -by_kind[kind])[:3]
-    shares = ", ".join(f"{kind} {100 * by_kind[kind] / total_ms:.0f} %" for kind in dearest)
+    costliest = sorted(by_kind, key=lambda kind: -by_kind[kind])[:3]
+    shares = ", ".join(f"{kind} {100 * by_kind[kind] / total_ms:.0f} %" for kind in costliest)
     caption = f"The winner's predicted {total_ms:.3f} ms, block after block. Most of it: {shares}."
     rows = [
         (part.key or part.kind, part.kind, f"{part.ms:.4f}", f"{100 * part.ms / total_ms:.1f} %")
@@ -406,7 +346,7 @@ def latency(inputs: ReportInputs) -> Section | None:
 
 
 def history(inputs: ReportInputs) -> Section | None:
-    """The search, generation by generation."""
+    """Return the section on the search's generations."""
     if inputs.search is None or not inputs.search.history:
         return None
     rows, coarse = numbers.history(inputs.search), inputs.search.coarse
@@ -439,30 +379,27 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
 
 
 def training_figure(curves: Mapping[str, Sequence[LogRow]], width_px: int) -> Figure:
-    """Two panels over steps, a line for each training; one below the other where there is no room for both."""
+    """Draw loss and accuracy over steps in two panels, with a line for each training."""
     small = width_px < SMALL_BELOW_PX
+    colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
     with figure(width_px, 520 if small else 300) as drawn:
         panels = drawn.subplots(2, 1) if small else drawn.subplots(1, 2)
-        for number, rows in enumerate(curves.values()):
-            colour, steps = COLOURS[number % len(COLOURS)], [row.step for row in rows]
-            marker = "o" if len(rows) < 3 else None
-            panels[0].plot(steps, [row.loss for row in rows], color=colour, marker=marker)
-            panels[1].plot(steps, [100 * row.accuracy for row in rows], color=colour, marker=marker)
-        for panel, what in zip(panels, ("loss", "accuracy, %"), strict=True):
-            panel.set(xlabel="step", ylabel=what)
+        for name, rows in curves.items():
+            steps = [row.step for row in rows]
+            look: dict[str, Any] = {"color": colours[name], "marker": "o" if len(rows) < 3 else None}
+            panels[0].plot(steps, [row.loss for row in rows], **look)
+            panels[1].plot(steps, [100 * row.accuracy for row in rows], **look)
+        for panel, quantity in zip(panels, ("loss", "accuracy, %"), strict=True):
+            panel.set(xlabel="step", ylabel=quantity)
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             panel.grid(axis="y")
         if len(curves) > 1:
-            handles = [
-                Line2D([], [], color=COLOURS[number % len(COLOURS)], label=name)
-                for number, name in enumerate(curves)
-            ]
-            legend(drawn, handles, width_px)
+            legend(drawn, [marker(name, colour, "", "-") for name, colour in colours.items()], width_px)
     return drawn
 
 
 def training(inputs: ReportInputs) -> Section | None:
-    """Loss and accuracy of every training whose log is there."""
+    """Return the section on loss and accuracy of trainings."""
     curves = inputs.curves
     if not curves:
         return None
@@ -473,8 +410,8 @@ def training(inputs: ReportInputs) -> Section | None:
     )
     caption = (
         f"{ends} at the end. Both are means over the steps before, of training batches with their augmentation; "
-        "of a supernet, of the networks that were drawn then. They say whether training converges, not how good a "
-        "network is."
+        "for a supernet, of the sampled networks. They show whether training converges, not how accurate a network "
+        "is."
     )
     cells = [
         (

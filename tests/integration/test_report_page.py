@@ -140,7 +140,7 @@ def test_parts_that_do_not_belong_together_are_told(tmp_path) -> None:
     store = write_run(tmp_path)
     make_search("0" * 64).save(tmp_path / "run" / "search" / "result.json")
     page = Page(render(read_run(tmp_path / "run", store)))
-    assert "The search was priced by another LUT than the one shown here." in page.text
+    assert "The search used another LUT than the one shown here." in page.text
 
 
 def test_simulated_numbers_say_so(tmp_path) -> None:
@@ -181,7 +181,7 @@ def test_a_removal_that_moved_others_is_no_cost_and_says_so(tmp_path) -> None:
     page = page_of_lut(tmp_path / "moved", make_lut(entries=(flagged,)))
     text = Page(page).text
     assert "7.5000 (12 migrated)" in text
-    assert "1 removals sent operations of other blocks to another compute unit" in text
+    assert "1 removals moved operations of other blocks to another compute unit" in text
     other = page_of_lut(
         tmp_path / "stayed", make_lut(entries=(flagged.model_copy(update={"migrated_operations": 0}),))
     )

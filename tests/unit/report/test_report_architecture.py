@@ -5,7 +5,7 @@ import json
 from orchestrator.report.draw import NARROW_PX, WIDE_PX
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render
-from orchestrator.report.search_sections import architecture_figure, steps
+from orchestrator.report.search_sections import architecture_figure, repeated_blocks
 from tests.support.report_world import LARGE, SMALL, make_measured, write_run
 
 
@@ -14,7 +14,7 @@ def texts(figure):
 
 
 def test_every_block_stands_in_order_with_widths_and_sides():
-    shown = steps(LARGE)
+    shown = repeated_blocks(LARGE)
     assert [step.block for step in shown for _ in range(step.times)] == list(LARGE.blocks())
     assert [(step.title, step.channels, step.sides) for step in shown[:2]] == [
         ("conv", "3 → 16 ch", "64 → 32 px"),
@@ -29,7 +29,7 @@ def test_no_box_leaves_the_picture_and_none_lies_on_another():
         for width_px in (WIDE_PX, NARROW_PX):
             drawn = architecture_figure(arch, width_px)
             boxes = [patch.get_extents() for patch in drawn.axes[0].patches[::2]]
-            assert len(boxes) == len(steps(arch))
+            assert len(boxes) == len(repeated_blocks(arch))
             assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
             width, height = drawn.get_size_inches() * 72
             for box in boxes:
@@ -51,4 +51,4 @@ def test_the_winner_is_the_one_that_measurements_chose(tmp_path):
     assert "Measurements chose it" in render(inputs)
     (run / "search" / "measured.json").write_text(json.dumps(make_measured(LARGE) | {"meets_budget": False}))
     (run / "search" / "winner.json").write_text(LARGE.to_json())
-    assert "None of the networks measured is within the budget" in render(read_run(run, store))
+    assert "None of the measured networks is within the budget" in render(read_run(run, store))

@@ -13,8 +13,8 @@ from luts.format.lut import Lut
 from luts.format.schema import MIB
 from orchestrator.measure.validate import LatencyComparison
 from orchestrator.report.inputs import ReportInputs
-from search import algorithms
 from search.algorithms import Evaluated, SearchResult
+from search.algorithms.pareto import pareto_front
 from search.spaces import Arch
 
 BASE = "base"
@@ -141,7 +141,7 @@ def _pair(row: LatencyComparison) -> PredictedAndMeasured:
 
 def front(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """Return the Pareto front of accuracy and latency, fastest first."""
-    return list(algorithms.front(evaluated, ("latency", "accuracy")))
+    return list(pareto_front(evaluated, ("latency", "accuracy")))
 
 
 def latency_parts(lut: Lut, arch: Arch) -> tuple[LatencyPart, ...]:

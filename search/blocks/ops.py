@@ -1,12 +1,11 @@
 """The operations of a block in order of execution, and the costs that follow from them.
 
 A block lists its operations once (`BlockSpec.ops`). Its parameters, multiply-accumulates, activation traffic
-and peak activation memory are sums and maxima over that list, and whoever predicts latency reads kinds,
-shapes, kernels, groups and weights from it.
+and peak activation memory are sums and maxima over that list. Kinds, shapes, kernels, groups and weights are
+listed too, for whoever predicts latency.
 
 Conventions, for batch 1:
-    - BN and the activation after a convolution or linear layer run in place and are not operations of their
-    own.
+    - BN and the activation after a convolution or linear layer run in place; they are not operations.
     - Traffic counts elements read and written by each operation, weights left out. An operation that runtimes
       fuse into its neighbour has a traffic of 0; `traffic` overrides the count where only a part is read or
       written.

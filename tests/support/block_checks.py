@@ -32,6 +32,12 @@ def check_block(spec: BlockSpec) -> None:
     assert 2 * costs.total_macs == flops.get_total_flops()
     assert costs.conv_linear_macs == layers.total
     assert costs.depthwise_macs == layers.depthwise
+    convolutions = [
+        (op.kernel, op.stride, op.dilation, op.groups, op.output.shape)
+        for op in spec.ops()
+        if op.kind == "conv" and op.kernel > 1
+    ]
+    assert sorted(convolutions) == sorted(layers.convolutions)
     assert costs.traffic_elements >= x.numel() + y.numel()
     assert all(name in dict(module.named_modules()) for name in spec.branches)
     if spec.removable:
@@ -40,11 +46,12 @@ def check_block(spec: BlockSpec) -> None:
 
 
 class _LayerMacs(TorchDispatchMode):
-    """Counts MACs of a module's convolutions and linear layers, and those of all depthwise convolutions."""
+    """Counts MACs of convolutions and linear layers, those of depthwise ones; lists convolutions with a window."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.total = self.depthwise = 0
+        self.convolutions: list[tuple] = []
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.register_forward_hook(self._count)
@@ -55,8 +62,13 @@ class _LayerMacs(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.convolution.default and args[8] == args[0].shape[1] > 1:
-            self.depthwise += out.numel() * args[1].shape[2] * args[1].shape[3]
+        if func is torch.ops.aten.convolution.default:
+            x, weight, groups = args[0], args[1], args[8]
+            if groups == x.shape[1] > 1:
+                self.depthwise += out.numel() * weight.shape[2] * weight.shape[3]
+            if weight.shape[2] > 1:
+                geometry = (weight.shape[2], args[3][0], args[5][0], groups, tuple(out.shape))
+                self.convolutions.append(geometry)
         return out
 
 

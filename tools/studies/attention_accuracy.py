@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from orchestrator.report.draw import ORANGE, figure
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.measured import MeasuredNetwork
 from tools.studies.attention_networks import (
@@ -21,9 +20,9 @@ from tools.studies.attention_networks import (
     share_network,
     training_of,
 )
-from tools.studies.shared import Options, run_parallel
+from tools.studies.shared import Options, draw_lines, run_parallel
 from tools.studies.trainings import Training, evaluators
-from tools.tables import Interval, Rows, Tables, log, mean_and_range
+from tools.tables import Interval, Tables, log, mean_and_range
 
 BATCH = 32
 
@@ -68,7 +67,10 @@ def main(options: Options) -> Tables:
                 "top-1": mean_and_range(top1, 100),
             }
         )
-    _draw(rows, options)
+    with options.draw("attention_accuracy", 620, 340) as (panel,):
+        draw_lines(
+            panel, [row | {"batch": f"batch {BATCH}"} for row in rows], "attention, %", "top-1", "batch"
+        )
     return {"Share of attention at equal throughput": rows}
 
 
@@ -85,20 +87,3 @@ def _measured(sizes: list[Size], options: Options) -> dict[Size, MeasuredNetwork
         log,
     )
     return {names[row.model]: row for row in measured.networks}
-
-
-def _draw(rows: Rows, options: Options) -> None:
-    with figure(620, 340) as drawn:
-        panel = drawn.subplots()
-        shares = [row["attention, %"] for row in rows]
-        means, lows, highs = zip(*(row["top-1"] for row in rows), strict=True)
-        panel.fill_between(shares, lows, highs, color=ORANGE, alpha=0.2, linewidth=0)
-        panel.plot(shares, means, marker="o", color=ORANGE)
-        for x, y, row in zip(shares, means, rows, strict=True):
-            label = f"{row['images a second'].value:.0f}/s\nwidth {row['width']}"
-            panel.annotate(label, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9)
-        panel.set(xlabel="blocks that are attention, % (range of the seeds shaded)", ylabel="top-1, %")
-        panel.set_xlim(-7, 107)
-        panel.margins(y=0.3)
-        panel.grid(axis="y")
-        options.save(drawn, "attention_accuracy")

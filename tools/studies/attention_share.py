@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.report.draw import BLUE, ORANGE, figure, legend
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from search.blocks import BlockSpec, parse_key
 from search.spaces.published import Published
@@ -17,14 +16,13 @@ from tools.studies.attention_networks import (
     ffn_with,
     spread_evenly,
 )
-from tools.studies.shared import Options
-from tools.tables import Interval, Rows, Tables, log
+from tools.studies.shared import Options, draw_lines
+from tools.tables import Interval, Tables, log
 
 BLOCKS, CHANNELS, RESOLUTION, COUNTS = 10, 192, 224, (0, 2, 4, 6, 8, 10)
 QUICK_CHANNELS, QUICK_RESOLUTION, QUICK_COUNTS = 16, 64, (0, 10)
 QK_DIMS = {"full": CHANNELS // ATTENTION_HEADS, "split": 16}
 """Keys of plain attention are as wide as values; EfficientViT's have 16 channels."""
-COLOURS = {"full": ORANGE, "split": BLUE}
 
 
 def networks(
@@ -79,26 +77,7 @@ def main(options: Options) -> Tables:
             }
             for row in measured.networks
         ]
-    _draw(rows, options)
-    return {"Share of attention at equal parameters": rows}
-
-
-def _draw(rows: Rows, options: Options) -> None:
-    from matplotlib.lines import Line2D
-
-    with figure(620, 360) as drawn:
-        panel = drawn.subplots()
-        for sees, colour in COLOURS.items():
-            own = [row for row in rows if row["heads"] == NAMES[sees]]
-            for row in own:
-                ms, low, high = row["ms"]
-                x = row["attention, %"]
-                panel.errorbar([x], [ms], [[ms - low], [high - ms]], marker="o", capsize=3, color=colour)
-                label = f"x {row['ratio'].value:.2f}"
-                panel.annotate(label, (x, ms), (0, 8), textcoords="offset points", ha="center", fontsize=10)
-        panel.set(xlabel="blocks that are attention, %", ylabel="ms", xlim=(-6, 106))
-        panel.margins(y=0.15)
+    with options.draw("attention_share", 620, 360) as (panel,):
+        draw_lines(panel, rows, "attention, %", "ms", "heads")
         panel.set_ylim(bottom=0)
-        panel.grid(axis="y")
-        legend(drawn, [Line2D([], [], color=c, marker="o", label=NAMES[s]) for s, c in COLOURS.items()], 620)
-        options.save(drawn, "attention_share")
+    return {"Share of attention at equal parameters": rows}

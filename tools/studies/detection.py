@@ -18,7 +18,6 @@ from luts.format.files import write_json
 from orchestrator.accuracy.program import outputs_of_program
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import runs_root
-from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure
 from orchestrator.tasks.dense_scores import dense_spec, open_run_scenes
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.models import export_all
@@ -33,10 +32,10 @@ from search.spaces import Arch, get_arch, get_space
 from search.spaces.registry import with_task, without_task
 from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe import changed, get_recipe
-from tools.studies.shared import Options, run_parallel
+from tools.studies.shared import Options, draw_lines, run_parallel
 from tools.studies.trainings import Training
 from tools.synthetic_coco import make_set
-from tools.tables import Interval, Rows, Tables, log
+from tools.tables import Interval, Rows, Tables, log, mean_and_range
 
 TASKS: tuple[Task, ...] = get_args(Task)
 METRICS: Mapping[Task, str] = {"detection": "map", "segmentation": "miou"}
@@ -253,15 +252,16 @@ def _validation(options: Options) -> Rows:
 
 
 def _draw(curves: Mapping[Run, Sequence[float]], options: Options) -> None:
-    colours = dict(zip(dict.fromkeys(run.name for run in curves), (BLUE, ORANGE, MUTED), strict=True))
-    with figure(980, 420) as drawn:
-        (panels,) = drawn.subplots(1, len(TASKS), squeeze=False)
+    with options.draw("detection", 980, 420, len(TASKS)) as panels:
         for panel, task in zip(panels, TASKS, strict=True):
+            of_seeds: dict[tuple[str, int], list[float]] = {}
             for run, values in curves.items():
-                if run.task == task:
-                    label = None if run.seed else run.name
-                    panel.plot(range(1, len(values) + 1), values, color=colours[run.name], label=label)
-            panel.set(xlabel="epoch", ylabel=f"{METRICS[task]}, %, SYNTHETIC images")
-            panel.legend(frameon=False, fontsize=8)
-            panel.grid()
-        options.save(drawn, "detection")
+                for epoch, value in enumerate(values, 1):
+                    if run.task == task:
+                        of_seeds.setdefault((run.name, epoch), []).append(value)
+            metric = f"{METRICS[task]}, %, SYNTHETIC images"
+            rows = [
+                {"network": name, "epoch": epoch, metric: mean_and_range(values)}
+                for (name, epoch), values in of_seeds.items()
+            ]
+            draw_lines(panel, rows, "epoch", metric, "network")

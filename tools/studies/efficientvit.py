@@ -16,8 +16,8 @@ from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.measured import MeasuredNetwork
 from search.spaces.plugins import load_plugin
 from tools.studies.efficientvit_ablations import ABLATIONS, BASE_NETWORK
-from tools.studies.shared import Options
-from tools.tables import Interval, Rows, Tables, log
+from tools.studies.shared import Options, draw_lines
+from tools.tables import Interval, Tables, log
 
 load_plugin("tools.studies.efficientvit_ablations")
 
@@ -54,7 +54,11 @@ def main(options: Options) -> Tables:
     figure_file = options.pictures / "efficientvit_operators.png"
     write_operators_figure(figure_file, traced.networks, f"{options.device}, one thread")
     rows = [_row(network) for network in networks]
-    _draw(rows, options)
+    with options.draw("efficientvit_throughput", 760, 400) as (panel,):
+        draw_lines(panel, rows, "batch", "images a second", "network")
+        panel.set(xscale="log", yscale="log")
+        panel.set_xticks(batches, [str(batch) for batch in batches])
+        panel.minorticks_off()
     return {
         "Throughput": rows,
         "Throughput of pairs": [
@@ -122,29 +126,3 @@ def _row(network: MeasuredNetwork) -> dict[str, object]:
         "ms": Interval(network.ms, network.ci_low, network.ci_high),
         "images a second": Interval(*per_s),
     }
-
-
-def _draw(rows: Rows, options: Options) -> None:
-    from matplotlib.lines import Line2D
-
-    from orchestrator.report.draw import BLUE, GREEN, INK, MUTED, ORANGE, PINK, RED, SKY, figure, legend
-
-    names = list(dict.fromkeys(row["network"] for row in rows))
-    colours = dict(zip(names, (SKY, BLUE, GREEN, PINK, MUTED, INK, ORANGE, RED), strict=False))
-    with figure(760, 400) as drawn:
-        panel = drawn.subplots()
-        for name, colour in colours.items():
-            own = [row for row in rows if row["network"] == name]
-            speeds = [row["images a second"] for row in own]
-            ends = [[s.value - s.low for s in speeds], [s.high - s.value for s in speeds]]
-            style = "-" if name.startswith("efficientvit") else "--"
-            batches = [row["batch"] for row in own]
-            panel.errorbar(
-                batches, [s.value for s in speeds], ends, marker="o", capsize=3, color=colour, linestyle=style
-            )
-        panel.set(xscale="log", yscale="log", xlabel="images a call", ylabel="images a second")
-        panel.set_xticks(batches, [str(batch) for batch in batches])
-        panel.minorticks_off()
-        panel.grid(axis="y")
-        legend(drawn, [Line2D([], [], color=colours[name], marker="o", label=name) for name in names], 760)
-        options.save(drawn, "efficientvit_throughput")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from luts.format.schema import Floats, Integers
-from orchestrator.report.draw import MUTED, ORANGE, figure
+from orchestrator.report.draw import MUTED, ORANGE
 from search.algorithms.pareto import pareto_rows
 from search.spaces.nasbench_macro import key_of
 from tools.studies.macro import BUDGETS, NEAR, PricedSpace, priced_by, read_truth
@@ -47,12 +47,10 @@ def _below(top1: Floats) -> int:
 
 
 def _draw(priced: PricedSpace, top1: Floats, front: Integers, options: Options) -> None:
-    with figure(620, 380) as drawn:
-        panel = drawn.subplots()
+    with options.draw("front", 620, 380) as (panel,):
         panel.scatter(priced.latency_ms, top1, s=3, color=MUTED, alpha=0.35, linewidths=0)
         panel.step(
             priced.latency_ms[front], top1[front], where="post", marker="o", markersize=4, color=ORANGE
         )
         panel.set(xlabel="predicted latency, ms", ylabel="published top-1, %", ylim=(LOWEST_DRAWN, 94))
         panel.grid()
-        options.save(drawn, "front")

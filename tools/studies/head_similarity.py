@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.report.draw import BLUE, MUTED, ORANGE, figure, legend
 from tools.studies.attention_networks import HEADS, NAMES, heads_network, training_of
 from tools.studies.network_analysis import attention_maps, head_similarity
-from tools.studies.shared import Options, run_parallel
+from tools.studies.shared import Options, draw_lines, run_parallel
 from tools.studies.trainings import Training, evaluators
-from tools.tables import Interval, Rows, Tables, mean_and_range
+from tools.tables import Tables, mean_and_range
 
 IMAGES, QUICK_IMAGES = 512, 16
-COLOURS = {"full": ORANGE, "split": BLUE}
 
 
 def main(options: Options) -> Tables:
@@ -45,29 +43,7 @@ def main(options: Options) -> Tables:
                     "centred": mean_and_range(centred),
                 }
             )
-    _draw(rows, options)
-    return {"Networks": networks, "Similarity of heads": rows}
-
-
-def _draw(rows: Rows, options: Options) -> None:
-    from matplotlib.lines import Line2D
-
-    with figure(760, 340) as drawn:
-        panels = drawn.subplots(1, 2, sharex=True)
+    with options.draw("head_similarity", 760, 340, 2) as panels:
         for panel, column in zip(panels, ("similarity", "centred"), strict=True):
-            for sees, colour in COLOURS.items():
-                own = [row for row in rows if row["heads"] == NAMES[sees]]
-                numbers = [row["attention block"] for row in own]
-                values = [row[column] for row in own]
-                means, lows, highs = zip(*(v for v in values if isinstance(v, Interval)), strict=True)
-                panel.fill_between(numbers, lows, highs, color=colour, alpha=0.2)
-                panel.plot(numbers, means, marker="o", color=colour)
-            panel.set(title=column, xlabel="attention block", xticks=numbers)
-            panel.grid(axis="y")
-        panels[0].set_ylabel("similarity to the nearest head")
-        lines = [
-            Line2D([], [], color=colour, marker="o", label=NAMES[sees]) for sees, colour in COLOURS.items()
-        ]
-        lines.append(Line2D([], [], color=MUTED, linewidth=8, alpha=0.3, label="range of seeds"))
-        legend(drawn, lines, 760)
-        options.save(drawn, "head_similarity")
+            draw_lines(panel, rows, "attention block", column, "heads")
+    return {"Networks": networks, "Similarity of heads": rows}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from orchestrator.report.draw import BLUE, MUTED, figure
+from orchestrator.report.draw import BLUE, MUTED
 from search.algorithms.objectives import SmoothedEvaluator
 from search.spaces import Arch
 from search.supernet.inherit import InheritedAccuracy, reopen_data
@@ -125,16 +125,13 @@ def layer_outputs(network: nn.Module, within: str = "") -> list[nn.Parameter]:
 
 
 def _draw(rows: Rows, options: Options) -> None:
-    with figure(430, 340) as drawn:
-        panel = drawn.subplots()
+    with options.draw("inheritance", 430, 340) as (panel,):
         for row in rows:
             mean, low, high = row["inherited"]
             x = row["from scratch"]
             panel.plot([x, x], [low, high], color=MUTED, linewidth=1, zorder=1)
             panel.scatter([x], [mean], s=20 + 0.25e-3 * row["parameters"], color=BLUE, zorder=2)
             panel.annotate(str(row["network"]), (x, mean), (6, 4), textcoords="offset points", fontsize=9)
-        panel.set(
-            xlabel="from scratch, %", ylabel="inherited, %", title="Area: parameters; line: range of seeds"
-        )
+        title = "Area: parameters; line: range of seeds"
+        panel.set(xlabel="from scratch, %", ylabel="inherited, %", title=title)
         panel.grid()
-        options.save(drawn, "inheritance")

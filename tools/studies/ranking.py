@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.report.draw import BLUE, MUTED, figure
+from orchestrator.report.draw import MUTED
 from search.algorithms.objectives import AdditiveModel
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import key_of
 from tools.studies.macro import CALIBRATION_BATCHES, SEPARATE, SPACE, read_truth, supernet
-from tools.studies.shared import Options, resampled, run_parallel, tau
+from tools.studies.shared import Options, draw_lines, resampled, run_parallel, tau
 from tools.studies.trainings import Training, evaluators
-from tools.tables import Rows, Tables, mean_and_range
+from tools.tables import Tables, mean_and_range
 
 NETWORKS, QUICK_NETWORKS = 300, 3
 FEWEST_EPOCHS = 2
@@ -61,7 +61,11 @@ def main(options: Options) -> Tables:
         ("parameters", [a.params() for a in archs]),
     ):
         by_networks.append({"epochs": None, "by": name, "tau": resampled(tau, sizes, true)})
-    _draw(rows, tau([truth.macs[key_of(arch)] for arch in archs], true), options)
+    macs = tau([truth.macs[key_of(arch)] for arch in archs], true)
+    with options.draw("ranking", 430, 320) as (panel,):
+        draw_lines(panel, rows, "epochs", f"tau by {SMOOTHED}", "weights")
+        panel.axhline(macs, color=MUTED, linestyle=":", label="MACs")
+        panel.set_xscale("log", base=2)
     return {"Kendall's tau over epochs": rows, "Intervals over networks": by_networks}
 
 
@@ -97,21 +101,3 @@ def _estimates(item: tuple[Training, Sequence[Arch]], on: str, number: int) -> E
     both = [(opened.top1.accuracies([a])[0], opened.likelihood.accuracies([a])[0]) for a in same]
     top1, likelihood = (list(values) for values in zip(*both, strict=True))
     return {"top-1": top1, "likelihood": likelihood, SMOOTHED: smoothed(archs, likelihood)}
-
-
-def _draw(rows: Rows, by_macs: float, options: Options) -> None:
-    with figure(430, 320) as drawn:
-        panel = drawn.subplots()
-        for weights, colour in zip(WEIGHTS, (BLUE, MUTED), strict=True):
-            own = [row for row in rows if row["weights"] == weights]
-            means, lows, highs = zip(*(row[f"tau by {SMOOTHED}"] for row in own), strict=True)
-            epochs = [row["epochs"] for row in own]
-            panel.plot(epochs, means, color=colour, marker="o", markersize=3, label=f"{weights} weights")
-            panel.fill_between(epochs, lows, highs, color=colour, alpha=0.2, linewidth=0)
-        panel.axhline(by_macs, color=MUTED, linestyle=":", label="MACs")
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(epochs, [str(each) for each in epochs])
-        panel.set(xlabel="epochs of training", ylabel=f"Kendall's tau, by {SMOOTHED}")
-        panel.grid()
-        panel.legend(frameon=False)
-        options.save(drawn, "ranking")

@@ -1,28 +1,32 @@
-"""Options of a study, and what several studies do: run in parallel, compare ranks, save figures."""
+"""Options of a study, and what several studies do: run in parallel, compare ranks, draw figures."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from luts.format.errors import UsageError
 from luts.format.processes import end_with_parent
+from orchestrator.report.draw import BLUE, GREEN, INK, MUTED, ORANGE, PINK, RED, SKY, figure, legend
 from orchestrator.tasks.target import Target
-from tools.tables import Interval
+from tools.tables import Interval, Rows
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RESAMPLES = 2000
+COLOURS = (ORANGE, BLUE, GREEN, PINK, SKY, RED, MUTED, INK)
+"""Colours of the lines of a figure, in order."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,28 @@ class Options:
         """The device with one thread, in the default runtime and precision."""
         return Target(self.device, threads=1)
 
-    def save(self, drawn: Figure, name: str) -> None:
-        """Write a figure as `NAME.png`."""
-        self.pictures.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(self.pictures / f"{name}.png", dpi=144, facecolor="white")
+    @contextmanager
+    def draw(self, name: str, width_px: int, height_px: int, columns: int = 1) -> Iterator[Sequence[Axes]]:
+        """Draw a figure of panels side by side within the context, and write it as `NAME.png` with a legend."""
+        with figure(width_px, height_px) as drawn:
+            panels = drawn.subplots(1, columns, squeeze=False, sharex=True)[0]
+            yield panels
+            if handles := panels[0].get_legend_handles_labels()[0]:
+                legend(drawn, handles, width_px)
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            drawn.savefig(self.pictures / f"{name}.png", dpi=144, facecolor="white")
+
+
+def draw_lines(panel: Axes, rows: Rows, x: str, y: str, group: str) -> None:
+    """Plot a column of intervals over another, a line with a band for each value of the column `group`."""
+    for name, colour in zip(dict.fromkeys(row[group] for row in rows), COLOURS, strict=False):
+        own = [row for row in rows if row[group] == name]
+        positions = [row[x] for row in own]
+        means, lows, highs = zip(*(row[y] for row in own), strict=True)
+        panel.plot(positions, means, marker="o", markersize=4, color=colour, label=name)
+        panel.fill_between(positions, lows, highs, color=colour, alpha=0.2, linewidth=0)
+    panel.set(xlabel=x, ylabel=y)
+    panel.grid(axis="y")
 
 
 def run_parallel(

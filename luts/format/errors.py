@@ -37,7 +37,7 @@ class StorageError(BlocktimeError):
 
 
 OUT_OF_MEMORY = (
-    "out of memory; close other programs or use fewer --workers, then run the same command to go on"
+    "out of memory; close other programs or use fewer --workers, then run the same command to resume"
 )
 
 

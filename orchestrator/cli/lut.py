@@ -10,16 +10,15 @@ import typer
 
 from luts.format.errors import UsageError, unknown
 from luts.format.store import LutStore
-from luts.published import read_table, write_published
 from luts.share.repository import note_verified
 from luts.verify import check_sources, rebuild, verify_lut
 from orchestrator.cli import lut_adapt, lut_diff, lut_share
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store, warn
 from orchestrator.cli.lut_table import emit_entries, provenance
-from orchestrator.cli.options import ResolutionOption
+from orchestrator.cli.options import ResolutionOption, with_options
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, paged, say, show, tell
 from orchestrator.cli.progress import shown_progress
-from orchestrator.tasks.luts import SortBy, list_luts
+from orchestrator.tasks.luts import ImportOptions, SortBy, import_published, list_luts
 from orchestrator.tasks.parsing import parse_name
 from orchestrator.tasks.predict import PREDICTION_COLUMNS, predict, prediction_row
 from orchestrator.tasks.proxy import proxy_for
@@ -192,37 +191,14 @@ def predict_command(
 
 
 @app.command("import-published")
-def import_command(
-    table: Annotated[Path, typer.Argument(help="The published file: a JSON object, milliseconds by block.")],
-    name: Annotated[str, typer.Option(help="Short name of the device, such as pixel6.")],
-    source: Annotated[str, typer.Option(help="Paper or repository that published the numbers.")],
-    licence: Annotated[str, typer.Option(help="Licence of the numbers.")],
-    title: Annotated[
-        str, typer.Option(help="Device as named by its source.", show_default="its short name")
-    ] = "",
-    space: Annotated[str, typer.Option(help="Space of the table's block keys.")] = "nn-meter-hybrid",
-    variant: Annotated[str, typer.Option(help="Runtime and processor of the measurements.")] = "tflite-cpu",
-    luts: LutsOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@with_options
+def import_command(options: ImportOptions, as_json: JsonOption = False) -> None:
     """Import a published table of block latencies, as a source for bench profile --from.
 
     It is labelled published, has no intervals, and its numbers are never called measured.
     """
-    how = parse_name(variant, "--variant", "tflite-cpu")
-    lut = read_table(table, parse_name(name), source, licence, space, how, title)
-    path = write_published(lut, open_store(luts, made=True).roots[0])
-    facts = {
-        "published": str(lut),
-        "device": lut.title,
-        "numbers": f"{lut.label} by others, without intervals",
-        "blocks": len(lut.blocks),
-        "source": lut.source,
-        "licence": lut.licence,
-        "file_sha256": lut.file_sha256,
-        "path": str(path),
-    }
-    emit_facts("", facts, as_json)
+    with shown_progress() as progress:
+        emit_facts("", import_published(options, progress), as_json)
 
 
 @app.command(

@@ -23,17 +23,18 @@ def report_command(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that `bench search -o`, `bench train` or `make demo` wrote, or one of several trainings."
+            help="Folder that `bench search -o`, `bench train` or `make demo` wrote, or one with several trainings."
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="HTML file; for a run, report.html in its folder.")
+        Path | None,
+        typer.Option("--output", "-o", help="HTML file.", show_default="report.html in the run's folder"),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     luts: LutsOption = None,
 ) -> None:
-    """A self-contained HTML report, pictures first."""
-    # matplotlib takes most of a second to import, which no other command should pay
+    """Write a self-contained HTML report of a LUT or a run."""
+    # matplotlib takes most of a second to import
     from orchestrator.tasks.report import report_lut, report_run
 
     store = open_store(luts)
@@ -42,7 +43,7 @@ def report_command(
     elif run is not None and lut is None:
         path = report_run(run, output, store)
     else:
-        raise UsageError("give either --lut LUT or --run FOLDER")
+        raise UsageError("give either --lut LUT or --run FOLDER", code="incomplete_options")
     print(path)
     if show and not webbrowser.open(path.resolve().as_uri()):
-        say(f"no browser could be started; open {path} by hand")
+        say(f"no browser could be started; open {path} yourself")

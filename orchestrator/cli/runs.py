@@ -54,17 +54,17 @@ def register(app: typer.Typer) -> None:
 
 def runs_command(
     run: Annotated[
-        str | None, typer.Argument(help="A run's name, a part of it that no other has, or its folder.")
+        str | None, typer.Argument(help="Name of a run, a part of it that fits no other, or its folder.")
     ] = None,
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", help="Write the table into a .csv, all into a .json."),
+        typer.Option("--output", "-o", help="Write the table to a .csv or everything to a .json file."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Past measurements, the newest first; of one run the latencies that it measured, of a sustained one over time.
+    """List past measurements, newest first, or show the latencies of one.
 
-    They lie in $BLOCKTIME_RUNS (default: blocktime/runs in the XDG data folder).
+    Runs are in $BLOCKTIME_RUNS (default: blocktime/runs in the XDG data folder).
     """
     files = output_files(output, TABLES)
     if run is not None and is_sustained(found := find_past_run(run)):
@@ -82,8 +82,8 @@ def runs_command(
         emit_rows("", _RUNS, [row | {"began": _minute(row["began"])} for row in document["runs"]], False)
     elif run is not None:
         facts = {name: value for name, value in document["run"].items() if value is not None}
-        made_up = ", SIMULATED: not measured on any device" if facts["simulated"] else ""
-        emit_facts(facts.pop("name") + made_up, facts, False)
+        simulated = ", SIMULATED: not measured on any device" if facts["simulated"] else ""
+        emit_facts(facts.pop("name") + simulated, facts, False)
         emit_rows("", filled(_MODELS, document["models"], PERCENTILE_COLUMNS), document["models"], False)
         for row in document["models"]:
             if row["failure"]:
@@ -91,7 +91,7 @@ def runs_command(
 
 
 def _minute(moment: str) -> str:
-    """`2026-03-01 09:30` of a moment in ISO 8601, in UTC as the journal has it."""
+    """Return a moment in ISO 8601 as `2026-03-01 09:30`, in UTC."""
     return moment[:16].replace("T", " ")
 
 

@@ -1,4 +1,4 @@
-"""All LUTs on this machine, and which version a name means."""
+"""List the LUTs of this machine, and import published tables."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 from luts.format.errors import InvalidArtifactError
 from luts.format.store import LutRef, LutStore, is_worse, read_lut, read_meta
 from luts.format.table import Column, Table
-from luts.published import list_published, read_published
+from luts.published import list_published, read_published, read_table, write_published
 from luts.share.repository import trust
+from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
+from orchestrator.tasks.parsing import parse_name
+from orchestrator.tasks.progress import Progress, silent
 
 
 class SortBy(StrEnum):
@@ -164,3 +167,53 @@ def _compared(rows: list[LutRow]) -> tuple[LutRow, ...]:
         least = fastest.setdefault((row.space, row.reference_id), reference_ms)
         compared.append(replace(row, times_fastest=reference_ms / least))
     return tuple(compared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(StoreOptions):
+    """Options of `bench lut import-published`.
+
+    Attributes:
+        table: The published file.
+        name: Short name of the device.
+        source: Paper or repository that published the numbers.
+        licence: Their licence.
+        title: Device as named by its source; its short name by default.
+        space: Space of the table's block keys.
+        variant: Runtime and processor of the measurements.
+    """
+
+    table: Path = argument(REQUIRED, "The published file: a JSON object of milliseconds by block.")
+    name: str = option(
+        REQUIRED, "Short name of the device, such as pixel6.", parse=parse_name, metavar="NAME"
+    )
+    source: str = option(REQUIRED, "Paper or repository that published the numbers.")
+    licence: str = option(REQUIRED, "Licence of the numbers.")
+    title: str = option("", "Device as named by its source.", shown="its short name")
+    space: str = option("nn-meter-hybrid", "Space of the table's block keys.")
+    variant: str = option("tflite-cpu", "Runtime and processor of the measurements.")
+
+
+def import_published(options: ImportOptions, progress: Progress = silent) -> dict[str, Any]:
+    """Import a published table of block latencies, and return facts about it.
+
+    Raises:
+        UsageError: an unknown space, or another table has this name.
+        InvalidArtifactError: the file is missing or malformed.
+        StorageError: it can't be written.
+    """
+    variant = parse_name(options.variant, "--variant", "tflite-cpu")
+    lut = read_table(
+        options.table, options.name, options.source, options.licence, options.space, variant, options.title
+    )
+    path = write_published(lut, options.open_store(progress, create=True).roots[0])
+    return {
+        "published": str(lut),
+        "device": lut.title,
+        "numbers": f"{lut.label} by others, without intervals",
+        "blocks": len(lut.blocks),
+        "source": lut.source,
+        "licence": lut.licence,
+        "file_sha256": lut.file_sha256,
+        "path": str(path),
+    }

@@ -85,7 +85,7 @@ def lut_of(
         input_buffers=tuple(sorted(seen.input_buffers)),
         units=_units(measurement.estimation),
         reference_usage=_told(measurement.usages.get(header.reference_id)),
-        sources=sources.kept_with(features) if sources else (),
+        sources=sources.stored_for(features) if sources else (),
     )
     able = [model for model in plan.models if model.model_id not in measurement.failures]
     placed = measurement.placements

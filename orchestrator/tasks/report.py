@@ -1,4 +1,4 @@
-"""A LUT or a whole run as one HTML file."""
+"""Reports of a LUT or a whole run as one HTML file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from orchestrator.report.page import render, write_report
 
 
 def report_lut(lut: str, output: Path | None = None, store: LutStore | None = None) -> Path:
-    """Report on a LUT alone; the HTML file, by default in the working directory under the LUT's name.
+    """Write a report of a LUT, by default in the working directory under the LUT's name; return its path.
 
     Raises:
-        UsageError: there is no such LUT.
+        UsageError: an unknown LUT.
         InvalidArtifactError: it is damaged.
     """
     ref = (store or lut_store()).resolve(lut)
@@ -24,10 +24,10 @@ def report_lut(lut: str, output: Path | None = None, store: LutStore | None = No
 
 
 def report_run(folder: Path, output: Path | None = None, store: LutStore | None = None) -> Path:
-    """Report on all that a run's folder holds; the HTML file, by default `report.html` in the folder.
+    """Write a report of a run's folder, by default `report.html` in it; return its path.
 
     Raises:
-        UsageError: there is nothing to report, or the run's LUT is gone.
+        UsageError: there is nothing to report, or the run's LUT is missing.
         InvalidArtifactError: a file of the run is damaged.
     """
     path = output or folder / "report.html"

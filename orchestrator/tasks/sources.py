@@ -1,4 +1,4 @@
-"""Which other LUTs a profile learns from, checked before anything is measured."""
+"""Choose the LUTs that a profile learns from, and check them before anything is measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ NONE, BEST = "none", "best"
 
 @dataclass(frozen=True)
 class Sources:
-    """LUTs by reference, then published tables. `named`: by the user, so that the plan rests on them too."""
+    """LUTs and published tables to learn from.
+
+    Attributes:
+        luts: LUTs by reference.
+        named: Whether the user named them, so that the plan rests on them too.
+        tables: Published tables.
+    """
 
     luts: dict[LutRef, Lut] = field(default_factory=dict)
     named: bool = False
@@ -27,20 +33,22 @@ class Sources:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """For people."""
+        """Names of all sources."""
         return (*map(str, self.luts), *map(str, self.tables))
 
-    def kept_with(self, keys: Collection[str]) -> tuple[TransferSource, ...]:
-        """What a LUT of these keys keeps of them."""
+    def stored_for(self, keys: Collection[str]) -> tuple[TransferSource, ...]:
+        """Return the sources as a LUT of these keys stores them."""
         digests = [*map(digest_of, self.luts), *(table.digest for table in self.tables)]
         measured = [
             *(lut.meta.measured for lut in self.luts.values()),
             *(table.label for table in self.tables),
         ]
-        return tuple(_kept(*one, sorted(keys)) for one in zip(self.priors(), digests, measured, strict=True))
+        return tuple(
+            _stored(*one, sorted(keys)) for one in zip(self.priors(), digests, measured, strict=True)
+        )
 
     def priors(self) -> tuple[SourceEntries, ...]:
-        """As the estimation takes them; published entries have no standard errors and no base."""
+        """Return the sources for the joint fit; published entries have no standard errors and no base."""
         learned = [source_from_lut(str(ref), lut) for ref, lut in self.luts.items()]
         return (*learned, *(SourceEntries(str(table), table.entry_ms) for table in self.tables))
 
@@ -48,20 +56,20 @@ class Sources:
 def find_sources(
     store: LutStore, named: str | None, *, space: str, device: str, variant: str, simulated: bool
 ) -> Sources:
-    """The LUTs of `--from`: those named with commas between, none for `none`, the best one at hand by default.
+    """Return the LUTs of `--from`.
 
     Args:
-        store: Where they are looked for.
-        named: The option; None is `best`.
-        space: That is profiled.
-        device: Name of the LUT to be made.
+        store: LUTs of this machine.
+        named: Names separated by commas, `none`, or `best`, which None means: the most accurate of the space.
+        space: The profiled space.
+        device: Name of the new LUT's device.
         variant: Its variant.
-        simulated: Whether the device is made up: only such a one learns from made-up LUTs.
+        simulated: Whether the device is simulated: only such a device learns from simulated LUTs.
 
     Raises:
-        UsageError: no such LUT, or more than `MAX_SOURCES`.
-        InvalidArtifactError: one of another space, of a made-up device, given twice, or itself learned from the
-            LUTs that are to be made, or from some that were.
+        UsageError: an unknown LUT, or more than `MAX_SOURCES`.
+        InvalidArtifactError: one of another space, of a simulated device, given twice, or itself learned from
+            a version of the new LUT.
     """
     if named == NONE:
         return Sources()
@@ -70,9 +78,13 @@ def find_sources(
         return Sources({best: store.load(best)} if best else {})
     names = [name.strip() for name in str(named).split(",") if name.strip()]
     if not names:
-        raise UsageError("--from names no LUT; give LUT[,LUT...] as bench lut list shows them, best or none")
+        raise UsageError(
+            "--from names no LUT; give LUT[,LUT...] (see bench lut list), best or none", code="no_source"
+        )
     if len(names) > MAX_SOURCES:
-        raise UsageError(f"--from names {len(names)} LUTs; {MAX_SOURCES} are the most")
+        raise UsageError(
+            f"--from names {len(names)} LUTs; give at most {MAX_SOURCES}", code="too_many_sources"
+        )
     luts: dict[LutRef, Lut] = {}
     tables: dict[str, PublishedLut] = {}
     for name in names:
@@ -91,13 +103,16 @@ def find_sources(
 
 def _check_once(name: object, known: Collection[object]) -> None:
     if name in known:
-        raise InvalidArtifactError(f"--from: {name} is given twice; its entries would count twice")
+        raise InvalidArtifactError(
+            f"--from: {name} is given twice; its entries would count twice", code="duplicate_source"
+        )
 
 
 def _check_space(name: str, of: str, space: str) -> None:
     if of != space:
         raise InvalidArtifactError(
-            f"--from: {name} is of the space {of}, not {space}; give a LUT of {space} (bench lut list), or none"
+            f"--from: {name} is of the space {of}, not {space}; give a LUT of {space} (bench lut list), or none",
+            code="wrong_space",
         )
 
 
@@ -105,16 +120,18 @@ def _check(store: LutStore, ref: LutRef, lut: Lut, space: str, made: str, simula
     _check_space(str(ref), lut.meta.space, space)
     if lut.meta.measured == "simulated" and not simulated:
         raise InvalidArtifactError(
-            f"--from: {ref} is of a simulated device; nothing simulated enters a real device's LUT"
+            f"--from: {ref} is of a simulated device; simulated numbers never enter a real device's LUT",
+            code="simulated_source",
         )
     if any(name.startswith(f"{made}/") for name in _learned_from(store, lut)):
         raise InvalidArtifactError(
-            f"--from: {ref} was itself learned from {made}, whose measurements would count twice; give another"
+            f"--from: {ref} was itself learned from {made}, whose measurements would count twice; give another",
+            code="circular_source",
         )
 
 
 def _learned_from(store: LutStore, lut: Lut) -> set[str]:
-    """Names of all LUTs that it rests on, its sources' sources too as far as they are at hand."""
+    """Return the names of all LUTs that it rests on, with its sources' sources as far as they are available."""
     found, left = set[str](), [source.name for source in lut.meta.sources]
     while left:
         name = left.pop()
@@ -127,7 +144,7 @@ def _learned_from(store: LutStore, lut: Lut) -> set[str]:
 
 
 def _best(store: LutStore, space: str, device: str, variant: str) -> LutRef | None:
-    """Of the same space and runtime family: of the same device if there is one, then the least held-out error."""
+    """Return the LUT of the space and runtime with the smallest held-out error, preferably of the same device."""
     family = variant.split("-")[0]
     names = {ref.name for ref in store.list() if ref.space == space and ref.variant.split("-")[0] == family}
     ranked = []
@@ -144,9 +161,10 @@ def _best(store: LutStore, space: str, device: str, variant: str) -> LutRef | No
 
 
 def covering(sources: Sources, keys: Collection[str]) -> Sources:
-    """Without those that nobody named and that lack more than half of the blocks.
+    """Return the sources that cover enough of the blocks.
 
-    Raises UsageError for one that was named and lacks as many.
+    Raises:
+        UsageError: one that the user named covers fewer than half of them.
     """
     if sources.named:
         for source in sources.priors():
@@ -158,7 +176,7 @@ def covering(sources: Sources, keys: Collection[str]) -> Sources:
     return Sources(kept)
 
 
-def _kept(
+def _stored(
     source: SourceEntries,
     digest: str,
     measured: Literal["measured", "simulated", "published"],

@@ -12,7 +12,7 @@ What is shortened, and README says how long it takes otherwise:
 
 What can't be run here: `make test`, which runs this; phones, of which there are none, so that all is right until
 then (exit code 3); `bench agent`, which serves until it is stopped; bundles, which `tests/agents` makes, runs and
-imports; fleets of phones; `bench native`, which `tests/native` runs; `make agents`, which builds for minutes;
+imports; fleets of phones; `bench doctor native`, which `tests/native` runs; `make agents`, which takes minutes;
 `bench breakdown`, which lowers for minutes and has a test of its own. Of these, and of what is named without
 arguments, options and targets are looked up.
 
@@ -71,7 +71,7 @@ INSTEAD = {
     "bench bundle": ("--help",),
     "bench import": ("--help",),
     "bench fleet": ("--help",),
-    "bench native": ("--help",),
+    "bench doctor native": ("--help",),
     "bench lut verify": ("--help",),
     "bench breakdown": ("--help",),
 }

@@ -14,7 +14,7 @@ def test_sources_and_those_that_were_dropped_are_named(tmp_path) -> None:
     store, lut = LutStore([tmp_path]), made(name="pixel")
     store.write(lut)
     found = find_sources(store, "pixel", space="toy", device="xiaomi", variant=FAST, simulated=False)
-    kept = found.kept_with([entry.key for entry in lut.entries])
+    kept = found.stored_for([entry.key for entry in lut.entries])
     shuffled = np.random.default_rng(3).permutation([ms or 0.0 for ms in kept[0].entry_ms]).tolist()
     wrong = kept[0].model_copy(update={"name": "wrong", "entry_ms": tuple(shuffled)})
     learned = made(slower(WORLD, 3.0), 2, (kept[0], wrong), designs=10, name="xiaomi")

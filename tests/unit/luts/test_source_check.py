@@ -27,7 +27,7 @@ def source() -> Lut:
 def learned(source: Lut, tmp_path_factory: pytest.TempPathFactory) -> Lut:
     store = LutStore([tmp_path_factory.mktemp("source")])
     ref = store.resolve(str(store.write(source)))
-    kept = Sources({ref: source}).kept_with([entry.key for entry in source.entries])
+    kept = Sources({ref: source}).stored_for([entry.key for entry in source.entries])
     return made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
 
 
@@ -89,7 +89,7 @@ def test_a_published_source_is_compared_too(learned, source, tmp_path: Path) -> 
         imported="2026-01-01",
         blocks=blocks,
     ).signed()
-    kept = Sources(tables=(table,)).kept_with([entry.key for entry in source.entries])
+    kept = Sources(tables=(table,)).stored_for([entry.key for entry in source.entries])
     meta = learned.meta.model_copy(update={"sources": kept})
     store = LutStore([tmp_path])
     (check,) = check_sources(replace(learned, meta=meta), store)

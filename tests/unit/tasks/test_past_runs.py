@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import (
     BatchRecord,
@@ -19,6 +19,7 @@ from orchestrator.journal.records import (
 from orchestrator.journal.runs import Run
 from orchestrator.tasks.runs import find_past_run, past_runs, run_latencies
 from tests.support.bench import answer, bench
+from tests.support.errors import raises
 
 ROUNDS = 20
 COOL = {"thermal_state": "nominal"}
@@ -117,10 +118,10 @@ def test_a_run_s_latencies_by_hand(root):
 def test_a_run_is_found_by_folder_name_and_part(root):
     by_folder = find_past_run(str(root / "phone-toy-1"))
     assert by_folder == find_past_run("phone-toy-1") == find_past_run("toy")
-    with pytest.raises(UsageError, match="fits several: measure-phone-1, phone-toy-1"):
+    with raises("ambiguous_run"):
         find_past_run("phone")
     for unknown in ("nothing", ""):
-        with pytest.raises(UsageError, match="no run"):
+        with raises("unknown_run"):
             find_past_run(unknown)
 
 

@@ -11,7 +11,7 @@ import pytest
 from luts.build import build_lut
 from luts.estimate.joint import fit_entries
 from luts.estimate.likelihood import FitData
-from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError
 from luts.format.lut import Lut, decode, encode
 from luts.format.schema import TransferSource
 from luts.format.store import LutStore
@@ -19,6 +19,7 @@ from luts.published import PublishedLut, read_table, write_published
 from luts.verify import verify_lut, verify_values
 from orchestrator.cli.main import exit_code
 from orchestrator.tasks.sources import Sources, covering, find_sources
+from tests.support.errors import raises
 from tests.support.lut_world import World, make_study, make_world
 
 WORLD = make_world(np.random.default_rng(0), slots=6, choices=3)
@@ -77,7 +78,7 @@ def find(store: LutStore, named: str | None, **options) -> Sources:
 
 def test_what_was_learned_from_another_lut_is_kept_named_and_verified(store: LutStore, lut: Lut) -> None:
     sources = find(store, "pixel")
-    kept = sources.kept_with([entry.key for entry in lut.entries])
+    kept = sources.stored_for([entry.key for entry in lut.entries])
     learned = made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
     assert learned.meta.dropped_sources == {}
     assert learned.latency_model.basis == "posterior"
@@ -91,21 +92,21 @@ def test_what_was_learned_from_another_lut_is_kept_named_and_verified(store: Lut
 
 
 def test_an_edited_source_does_not_verify(store: LutStore, lut: Lut) -> None:
-    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    kept = find(store, "pixel").stored_for([entry.key for entry in lut.entries])
     learned = made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
     first, *rest = kept[0].entry_ms
     assert first is not None
     wrong = kept[0].model_copy(update={"entry_ms": (2 * first, *rest)})
     edited = replace(learned, meta=learned.meta.model_copy(update={"sources": (wrong,)}))
-    with pytest.raises(InvalidArtifactError, match="its samples give"):
+    with raises("not_from_samples"):
         verify_values(decode(encode(edited)))
     short = kept[0].model_copy(update={"entry_ms": tuple(rest)})
-    with pytest.raises(InvalidArtifactError, match="not as many entries as the LUT has keys"):
+    with raises("invalid_source"):
         verify_values(replace(learned, meta=learned.meta.model_copy(update={"sources": (short,)})))
 
 
 def test_a_source_that_the_measurements_contradict_is_dropped_and_named(lut: Lut, store: LutStore) -> None:
-    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    kept = find(store, "pixel").stored_for([entry.key for entry in lut.entries])
     shuffled = np.random.default_rng(3).permutation([ms or 0.0 for ms in kept[0].entry_ms]).tolist()
     wrong = kept[0].model_copy(update={"name": "wrong", "entry_ms": tuple(shuffled)})
     learned = made(slower(WORLD, 3.0), 2, (kept[0], wrong), designs=10, name="xiaomi")
@@ -125,9 +126,9 @@ def test_a_source_that_the_measurements_contradict_is_dropped_and_named(lut: Lut
     ],
 )
 def test_sources_that_can_not_be_are_one_line_and_exit_6(store, lut, named, options, said) -> None:
-    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    kept = find(store, "pixel").stored_for([entry.key for entry in lut.entries])
     store.write(made(name="learned", sources=kept))
-    again = find(store, "learned", device="other").kept_with([entry.key for entry in lut.entries])
+    again = find(store, "learned", device="other").stored_for([entry.key for entry in lut.entries])
     store.write(made(name="grandchild", sources=again))
     publish(store)
     store.write(made(name="made-up", measured="simulated"))
@@ -147,16 +148,14 @@ def test_best_is_the_best_of_the_space_and_the_runtime(store: LutStore) -> None:
     assert find(store, "best", simulated=True).luts == {}, "a made-up device learns from those that are named"
     store.write(made(name="xiaomi", variant="executorch-xnnpack-fp32-t2"))
     assert [ref.device for ref in find(store, "best").luts] == ["xiaomi"], "other threads of the same device"
-    with pytest.raises(UsageError, match="no LUT nowhere"):
+    with raises("unknown_lut"):
         find(store, "nowhere")
 
 
 def test_a_source_that_nobody_named_and_of_other_blocks_is_left_out(store: LutStore) -> None:
     found = find(store, "best")
     assert covering(found, ["a", "b"]).luts == {}
-    with pytest.raises(
-        UsageError, match="v1 has 0 of the 2 blocks; give a LUT of the same space and resolutions"
-    ):
+    with raises("source_lacks_blocks"):
         covering(find(store, "pixel"), ["a", "b"])
 
 
@@ -165,7 +164,7 @@ def test_a_source_tells_how_sure_it_is_of_its_entries(store: LutStore, lut: Lut)
     entry = lut.entries[0]
     source = find(store, "pixel").priors()[0]
     assert source.entry_se[entry.key] == pytest.approx((entry.ci_high - entry.ms) / 1.959964, rel=1e-6)
-    kept = find(store, "pixel").kept_with([entry.key for entry in lut.entries])
+    kept = find(store, "pixel").stored_for([entry.key for entry in lut.entries])
     assert kept[0].entry_se[0] == source.entry_se[entry.key]
     learned = made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
     exact = (kept[0].model_copy(update={"entry_se": ()}),)
@@ -173,7 +172,7 @@ def test_a_source_tells_how_sure_it_is_of_its_entries(store: LutStore, lut: Lut)
     widths = [sum(e.ci_high - e.ms for e in one.entries) for one in (learned, surer)]
     assert widths[0] > 1.05 * widths[1]
     short = (kept[0].model_copy(update={"entry_se": kept[0].entry_se[1:]}),)
-    with pytest.raises(InvalidArtifactError, match="not as many entries as the LUT has keys"):
+    with raises("invalid_source"):
         made(sources=short)
 
 
@@ -182,7 +181,7 @@ def test_a_published_table_is_a_source_of_its_space_and_says_published(store: Lu
     sources = find(store, "published/pixel6/nn-meter-hybrid/tflite-cpu", space="nn-meter-hybrid")
     assert sources.named
     assert sources.names == ("published/pixel6/nn-meter-hybrid/tflite-cpu",)
-    kept = sources.kept_with(published.features)
+    kept = sources.stored_for(published.features)
     assert (kept[0].measured, kept[0].digest, kept[0].entry_se) == ("published", published.digest, ())
     assert kept[0].entry_ms == tuple(published.entry_ms[key] for key in sorted(published.features))
     blocks = [tuple(sorted(published.features)[at : at + 5]) for at in range(8)]
@@ -190,5 +189,5 @@ def test_a_published_table_is_a_source_of_its_space_and_says_published(store: Lu
     rows = FitData(ms, 1e-6 * np.eye(8), tuple(blocks), np.zeros(8))
     fit = fit_entries(rows, published.features, sources.priors())
     np.testing.assert_allclose(fit.ms, [2 * published.entry_ms[key] for key in fit.keys], rtol=0.05)
-    with pytest.raises(UsageError, match="no published LUT 'published/nowhere'"):
+    with raises("unknown_published_lut"):
         find(store, "published/nowhere")

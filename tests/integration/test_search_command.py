@@ -42,13 +42,13 @@ def command(supernet, output, *further):
 
 @pytest.fixture(scope="module")
 def undisturbed(home, supernet):
-    """Output of a search with one worker."""
+    """Return the folder of an undisturbed search with one worker."""
     own = shutil.copytree(supernet, home / "own")
     answer(*command(own, home / "undisturbed", "--workers", 1))
     return home / "undisturbed"
 
 
-def test_everything_is_written_and_says_where_it_comes_from(undisturbed, supernet):
+def test_results_are_written_with_their_provenance(undisturbed, supernet):
     result = SearchResult.load(undisturbed / "result.json")
     pins = result.provenance
     info = json.loads((supernet / "checkpoint.json").read_text())
@@ -67,7 +67,7 @@ def test_everything_is_written_and_says_where_it_comes_from(undisturbed, superne
     assert pins.checkpoint in card
 
 
-def test_killed_with_four_workers_and_resumed_it_finds_the_same(home, supernet, undisturbed):
+def test_a_killed_search_with_four_workers_resumes(home, supernet, undisturbed):
     own = shutil.copytree(supernet, home / "killed-supernet")
     accuracies = own / "accuracies.jsonl"
     arguments = command(own, home / "killed", "--workers", 4)
@@ -90,11 +90,11 @@ def test_killed_with_four_workers_and_resumed_it_finds_the_same(home, supernet, 
     assert set(archs) == {row.arch for row in found.evaluated}
 
 
-def test_interrupted_it_ends_with_130_and_keeps_what_is_done(home, supernet):
+def test_ctrl_c_is_exit_code_130_and_accuracies_are_cached(home, supernet):
     own = shutil.copytree(supernet, home / "interrupted-supernet")
     interrupted = stopped("SIGINT", "accuracies", 2, *command(own, home / "interrupted", "--workers", 2))
     assert interrupted.returncode == 130, interrupted.stderr
-    assert "run the same command to go on" in interrupted.stderr
+    assert "run the same command to" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     kept = (own / "accuracies.jsonl").read_bytes()
     assert kept.count(b"\n") >= 2
@@ -105,7 +105,7 @@ def test_another_search_does_not_overwrite_a_result(supernet, undisturbed, tmp_p
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     other = bench(*command(supernet, undisturbed, "--latency", "90%"))
     assert (other.returncode, other.stdout) == (2, "")
-    assert "holds a search with another budget: latency_ms was" in other.stderr
+    assert "another constraint: latency_ms was" in other.stderr
     (tmp_path / "file").touch()
     nowhere = bench(*command(supernet, tmp_path / "file"))
     assert (nowhere.returncode, "can't be a folder" in nowhere.stderr) == (2, True)
@@ -113,7 +113,7 @@ def test_another_search_does_not_overwrite_a_result(supernet, undisturbed, tmp_p
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
 
-def test_what_cannot_be_is_one_line_with_its_exit_code(home, supernet, tmp_path):
+def test_errors_are_one_line_with_an_exit_code(home, supernet, tmp_path):
     alone = bench(*command(supernet, tmp_path, "--feedback"))
     assert (alone.returncode, "add --device" in alone.stderr) == (2, True)
     damaged = shutil.copytree(supernet, home / "damaged")
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_one_line_with_its_exit_code(home, supernet, tmp_path)
         assert "Traceback" not in told.stderr
 
 
-def test_a_cluster_without_ray_is_a_usage_error(supernet, tmp_path, monkeypatch):
+def test_the_cluster_needs_ray(supernet, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     told = bench(*command(supernet, tmp_path, "--cluster"))
     assert (told.returncode, "blocktime[cluster]" in told.stderr) == (2, True)

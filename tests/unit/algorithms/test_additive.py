@@ -1,4 +1,4 @@
-"""Judged in part by an additive model of the choices: what it learns, and what a search makes of it."""
+"""The additive surrogate: what it learns, and how a search uses it."""
 
 import random
 
@@ -14,13 +14,13 @@ from tests.support.search_world import NANO, make_price
 
 MACRO = get_space("nasbench-macro")
 FEW = SearchSettings(generations=2, population=8, crossovers=4, mutations=4, sample=40)
-BUDGET = Constraints(latency_ms=8.5)
+LIMIT = Constraints(latency_ms=8.5)
 
 
-class Judge:
-    """A value of every architecture, and which were asked for."""
+class Recorder:
+    """Returns a value of every architecture, and records which were requested."""
 
-    fingerprint = "judge"
+    fingerprint = "objective"
 
     def __init__(self, value):
         self.value, self.asked = value, []
@@ -40,7 +40,7 @@ def worth(arch):
     return 0.2 + sum((1 + place) * (0, 2, 3)[int(op)] for place, op in enumerate(key_of(arch))) / 200
 
 
-def test_a_sum_of_choices_is_found_from_few_networks():
+def test_a_sum_of_choices_is_learnt_from_few_networks():
     model, unseen = (
         AdditiveModel(known := drawn(MACRO, 60), [worth(arch) for arch in known]),
         drawn(MACRO, 200, 1),
@@ -48,8 +48,8 @@ def test_a_sum_of_choices_is_found_from_few_networks():
     assert model.predict(unseen) == pytest.approx([worth(arch) for arch in unseen], abs=2e-3)
 
 
-def test_stages_that_are_missing_count_for_nothing():
-    """Spaces of several depths: what only deep networks have is told from what all have."""
+def test_missing_stages_count_as_choices():
+    """Spaces of several depths: what only deep networks have is started from what all have."""
     known = drawn(NANO, 120)
     model = AdditiveModel(known, [len(arch.stages) / 10 for arch in known])
     unseen = drawn(NANO, 50, 1)
@@ -57,57 +57,59 @@ def test_stages_that_are_missing_count_for_nothing():
     assert model.predict(unseen) == pytest.approx([len(arch.stages) / 10 for arch in unseen], abs=0.01)
 
 
-def test_an_architecture_that_was_read_from_json_is_the_same():
+def test_architectures_read_from_json_are_equal():
     known = drawn(NANO, 60)
     model = AdditiveModel(known, [arch.params() / 1e6 for arch in known])
     read = [arch_from_json(arch.to_json()) for arch in known]
     assert model.predict(read) == model.predict(known), "2 is 2.0"
 
 
-def test_predictions_are_shares():
+def test_predictions_are_clipped():
     known = drawn(MACRO, 60)
     model = AdditiveModel(known, [min(1.0, 2 * worth(arch)) for arch in known])
     assert max(model.predict(list(MACRO)[-50:])) == 1.0
 
 
-def test_noise_of_single_networks_is_averaged():
+def test_smoothing_averages_noise():
     rng = random.Random(3)
     noisy = {arch: worth(arch) + rng.gauss(0, 0.05) for arch in MACRO}
-    judge = Judge(noisy.__getitem__)
-    own, smoothed = InProcess(judge), SmoothedEvaluator(InProcess(judge), drawn(MACRO, 100), 0.5)
+    objective = Recorder(noisy.__getitem__)
+    own, smoothed = InProcess(objective), SmoothedEvaluator(InProcess(objective), drawn(MACRO, 100), 0.5)
     asked = drawn(MACRO, 300, 1)
     true = [worth(arch) for arch in asked]
-    before, after = (stats.kendalltau(judged.accuracies(asked), true).statistic for judged in (own, smoothed))
+    before, after = (
+        stats.kendalltau(evaluator.accuracies(asked), true).statistic for evaluator in (own, smoothed)
+    )
     assert after > before + 0.05
 
 
 def test_the_sample_is_evaluated_once():
-    judge = Judge(worth)
-    smoothed = SmoothedEvaluator(InProcess(judge), drawn(MACRO, 30), 0.5)
+    objective = Recorder(worth)
+    smoothed = SmoothedEvaluator(InProcess(objective), drawn(MACRO, 30), 0.5)
     for seed in (1, 2):
         smoothed.accuracies(drawn(MACRO, 5, seed))
-    assert len(judge.asked) == 30 + 5 + 5
+    assert len(objective.asked) == 30 + 5 + 5
 
 
-def test_a_search_is_ranked_by_the_mean_of_both():
-    judge = Judge(lambda arch: len(arch.stages) / 10 + (0.3 if arch.digest[0] in "01" else 0.0))
-    told = []
-    begun = lambda share, evaluations: told.append(evaluations)  # noqa: E731
+def test_a_search_ranks_by_the_mean_of_both():
+    objective = Recorder(lambda arch: len(arch.stages) / 10 + (0.3 if arch.digest[0] in "01" else 0.0))
+    started = []
+    begun = lambda share, evaluations: started.append(evaluations)  # noqa: E731
     settings = FEW.model_copy(update={"additive": 0.5})
-    result = search(NANO, make_price(NANO), judge, BUDGET, settings, begun)
-    assert told == [FEW.evaluations + 40]
-    sample = judge.asked[:40]
-    model = AdditiveModel(sample, [judge.value(arch) for arch in sample])
+    result = search(NANO, make_price(NANO), objective, LIMIT, settings, begun)
+    assert started == [FEW.evaluations + 40]
+    sample = objective.asked[:40]
+    model = AdditiveModel(sample, [objective.value(arch) for arch in sample])
     for row in result.evaluated:
         arch = row.architecture()
-        assert row.accuracy == pytest.approx((model.predict([arch])[0] + judge.value(arch)) / 2)
-    assert all(row.latency_high_ms <= BUDGET.latency_ms for row in result.evaluated)
+        assert row.accuracy == pytest.approx((model.predict([arch])[0] + objective.value(arch)) / 2)
+    assert all(row.latency_high_ms <= LIMIT.latency_ms for row in result.evaluated)
     assert len(result.evaluated) == FEW.evaluations
-    assert search(NANO, make_price(NANO), judge, BUDGET, settings) == result
+    assert search(NANO, make_price(NANO), objective, LIMIT, settings) == result
     assert result.own_objective == "inherited-accuracy, 50% by an additive model"
 
 
-def test_without_a_share_nothing_more_is_evaluated():
-    judge = Judge(lambda arch: len(arch.stages) / 10)
-    search(NANO, make_price(NANO), judge, BUDGET, FEW)
-    assert len(judge.asked) == FEW.evaluations
+def test_without_a_weight_the_sample_is_not_evaluated():
+    objective = Recorder(lambda arch: len(arch.stages) / 10)
+    search(NANO, make_price(NANO), objective, LIMIT, FEW)
+    assert len(objective.asked) == FEW.evaluations

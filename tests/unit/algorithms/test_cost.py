@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luts.format.errors import UsageError
 from luts.format.latency import LatencyModel
-from search.algorithms import CompiledSpace, LutPrice
+from search.algorithms import CompiledSpace, Constraints, LutPrice
+from search.algorithms.cost import ChannelLimits
 from search.blocks import peak_activation_bytes
 from search.spaces import get_space, list_spaces
+from tests.support.errors import raises
 from tests.support.search_world import NANO, XXS, make_model, make_price
 
 SIBLINGS = ("autovit-nano.ssdlite", "autovit-nano.deeplab", "mobilevit.ssdlite", "autovit-xxs.deeplablite")
@@ -31,7 +32,7 @@ def compiled():
 
 @settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(sorted(SPACES)), seed=st.integers(0, 2**32))
-def test_agrees_with_the_latency_model_and_the_blocks(compiled, name, seed):
+def test_costs_agree_with_the_latency_model_and_the_blocks(compiled, name, seed):
     models, spaces = compiled
     arch = SPACES[name].sample(random.Random(seed))
     codes = spaces[name].encode([arch])
@@ -46,7 +47,7 @@ def test_agrees_with_the_latency_model_and_the_blocks(compiled, name, seed):
     assert priced.memory_bytes == peak_activation_bytes(arch.blocks())
 
 
-def test_many_rows_in_any_memory_order_are_priced_alike(compiled):
+def test_memory_order_does_not_change_costs(compiled):
     space = compiled[1]["autovit-xxs"]
     rng = random.Random(0)
     few = space.encode([XXS.sample(rng) for _ in range(50)])
@@ -58,7 +59,7 @@ def test_many_rows_in_any_memory_order_are_priced_alike(compiled):
     assert len(space.price(few[:0])) == 0
 
 
-def test_rows_that_are_no_architecture_have_no_price(compiled):
+def test_invalid_rows_have_no_price(compiled):
     space = compiled[1]["autovit-nano"]
     whole = space.encode(
         [arch for arch in [NANO.sample(random.Random(seed)) for seed in range(9)] if len(arch.stages) == 4]
@@ -68,29 +69,29 @@ def test_rows_that_are_no_architecture_have_no_price(compiled):
     hole[0, 3] = 16
     assert not np.isnan(space.channel(whole)).any()
     assert np.isnan(space.channel(np.concatenate([shrinking, hole]))[1])
-    with pytest.raises(UsageError, match="out of range"):
+    with raises("invalid_codes"):
         space.channel(whole + 16)
-    with pytest.raises(UsageError, match=r"expected \(N, 5\)"):
+    with raises("invalid_codes"):
         space.channel(whole[:, :3])
 
 
-def test_foreign_architectures_are_refused(compiled):
+def test_architectures_outside_the_space_are_refused(compiled):
     space = compiled[1]["autovit-nano"]
     arch = NANO.sample(random.Random(0))
-    for foreign in (arch.with_classes(3), arch.with_resolution(32), XXS.sample(random.Random(0))):
-        with pytest.raises(UsageError, match="not in the part of autovit-nano"):
-            space.encode([foreign])
+    for other in (arch.with_classes(3), arch.with_resolution(32), XXS.sample(random.Random(0))):
+        with raises("arch_not_in_space"):
+            space.encode([other])
 
 
-def test_a_lut_that_lacks_blocks_is_refused_by_their_keys():
+def test_a_lut_that_lacks_blocks_is_refused():
     model = make_model()
     lacking = sorted(model.costs)[3:5]
     costs = {key: cost for key, cost in model.costs.items() if key not in lacking}
     partial = LutPrice(dataclasses.replace(model, costs=costs), "x")
-    with pytest.raises(UsageError, match="no entry for") as caught:
+    with raises("lut_lacks_blocks") as caught:
         CompiledSpace(NANO, partial)
     assert all(key in str(caught.value) for key in lacking)
-    with pytest.raises(UsageError, match="head.fc"):
+    with raises("lut_lacks_blocks"):
         CompiledSpace(NANO.with_classes(11), make_price())
 
 
@@ -104,7 +105,17 @@ def test_part_of_a_space(compiled):
     assert whole["autovit-xxs"].channel(whole["autovit-xxs"].encode([arch]))[0] == pytest.approx(ms)
 
 
-def test_a_free_model_costs_its_base_alone():
+def test_blocks_without_cost_leave_the_base():
     costs = {key: dataclasses.replace(cost, ms=0.0) for key, cost in make_model().costs.items()}
     space = CompiledSpace(NANO, LutPrice(LatencyModel(0.7, 0.0, costs, 0.0, 0.95), "x"))
     assert space.channel(space.encode([NANO.sample(random.Random(1))])) == pytest.approx([0.7])
+
+
+def test_each_lut_needs_a_latency(compiled):
+    space = compiled[1]["autovit-nano"]
+    with raises("latency_count"):
+        ChannelLimits.of(space, Constraints(latency_ms=1))
+    limits = Constraints(latency_ms=1, further_latency_ms=(2,), macs=7, memory_bytes=9)
+    assert ChannelLimits.of(space, limits) == ChannelLimits((1, 3, 5), (1, 2, 7), 9)
+    point = limits.model_copy(update={"cautious": False})
+    assert ChannelLimits.of(space, point).channels == (0, 2, 5)

@@ -23,7 +23,7 @@ from search.dense.data import open_scenes, plain_batches
 from search.dense.metrics import Figures, Outputs, judge
 from search.dense.scenes import Scenes, check_classes
 from search.dense.training import DenseInfo, load_run, read_info, weights_of
-from search.outputs.detection import default_boxes, levels_of
+from search.networks.outputs import default_boxes, levels_of
 from search.supernet.model.supernet import choose_device
 
 BATCH = 16

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from search.dense.data import BoxTarget
 from search.dense.scenes import VOID
-from search.outputs.detection import encode, intersection_over_union
+from search.networks.outputs import encode, intersection_over_union
 
 MATCHING_IOU = 0.5
 """Least overlap of a default box and its object, as in the paper and in torchvision's SSDLite."""

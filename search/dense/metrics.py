@@ -14,7 +14,7 @@ from torch import Tensor
 
 from search.blocks import BlockSpec
 from search.dense.scenes import VOID, Scenes, Task, pycocotools, torchmetrics
-from search.outputs.detection import default_boxes, detections, levels_of, masks
+from search.networks.outputs import default_boxes, detections, levels_of, masks
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from search.dense.metrics import Figures, Overlap, Precision, judge
 from search.dense.scenes import Scenes, Task
 from search.networks import Network, build_network
 from search.networks.network import is_head, load_backbone
-from search.outputs.detection import default_boxes, levels_of
+from search.networks.outputs import default_boxes, levels_of
 from search.spaces import Arch, arch_from_json
 from search.spaces.registry import is_timm
 from search.supernet.model.weights_file import copy_into, read_weights, tensors_digest

@@ -20,7 +20,6 @@ ROOMS = (
     "search/blocks",
     "search/networks",
     "search/spaces",
-    "search/outputs",
     "search/supernet/recipe",
     "search/supernet/data",
     "search/supernet/model",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from search.outputs.detection import LEAST_SCORE, default_boxes, detections, levels_of, masks
+from search.networks.outputs import LEAST_SCORE, default_boxes, detections, levels_of, masks
 from search.spaces import get_arch
 from tools.tables import Tables
 

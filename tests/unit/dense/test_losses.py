@@ -13,7 +13,7 @@ from torchvision.ops import box_convert, box_iou
 from search.dense.data import BoxTarget
 from search.dense.losses import match, multibox_loss, pixel_loss
 from search.dense.scenes import VOID
-from search.outputs.detection import default_boxes
+from search.networks.outputs import default_boxes
 
 SIDE = 64
 """Pixels in which torchvision has its boxes; a power of two rounds as none, so that ties are broken alike."""

@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms
 
 from search.blocks import count, parse_key
 from search.networks import build_block
-from search.outputs.detection import (
+from search.networks.outputs import (
     decode,
     default_boxes,
     detections,

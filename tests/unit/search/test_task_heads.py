@@ -13,7 +13,7 @@ from search.blocks.task_heads import SsdPredict
 from search.blocks.timm_networks import TimmTaskNetwork
 from search.networks import build_network, module_of
 from search.networks.network import is_head, load_backbone
-from search.outputs.detection import default_boxes, levels_of
+from search.networks.outputs import default_boxes, levels_of
 from search.spaces import arch_from_json, get_arch, get_space, list_spaces
 from search.spaces.registry import task_of, with_task, without_task
 from search.supernet.model.supernet import Supernet

@@ -31,7 +31,7 @@ from luts.format.provenance import (
     write_origin,
 )
 from luts.format.schema import Count, IsoDate, ModelId, Name, PositiveMs, Sha256, Text, Value
-from luts.format.store import PACKAGED, LutRef, LutStore, digest_of, read_files
+from luts.format.store import PACKAGED, LutRef, LutStore, digest_of, is_subsequence, read_files
 from luts.share.location import Location
 from luts.verify import check_sources, verify_lut
 
@@ -364,14 +364,10 @@ class Repository:
 
 
 def _fits(lut: SharedLut, words: list[str]) -> bool:
-    remaining = iter(lut.parts)
-    return bool(words) and all(
-        any(
-            word == part or (part == lut.digest and len(word) >= 6 and part.startswith(word))
-            for part in remaining
-        )
-        for word in words
-    )
+    """Return whether words are parts of a LUT's name in order, or the first digits of its digest."""
+    digest = lut.digest
+    whole = [digest if len(word) >= 6 and digest.startswith(word) else word for word in words]
+    return bool(words) and is_subsequence(whole, lut.parts)
 
 
 @dataclass(frozen=True)

@@ -111,17 +111,23 @@ def agreement_figure(series: Sequence[Series], width_px: int) -> Figure:
         errors.axhline(0, color=MUTED, linewidth=1)
         for one in series:
             colour, shape = _SERIES_LOOK[one.name]
-            look = {"fmt": shape, "color": colour, "markersize": 5, "ecolor": (colour, 0.4), "elinewidth": 1}
+            points: dict[str, Any] = {
+                "fmt": shape,
+                "color": colour,
+                "markersize": 5,
+                "ecolor": (colour, 0.4),
+                "elinewidth": 1,
+            }
             measured = [pair.measured_ms for pair in one.pairs]
             predicted = [pair.predicted_ms for pair in one.pairs]
             intervals = [pair.predicted for pair in one.pairs]
-            errorbars(both, measured, predicted, [pair.measured for pair in one.pairs], intervals, **look)
+            errorbars(both, measured, predicted, [pair.measured for pair in one.pairs], intervals, **points)
             percent = [100 * pair.error for pair in one.pairs]
             error_ends = [
                 (100 * (low_ms / ms - 1), 100 * (high_ms / ms - 1))
                 for ms, (low_ms, high_ms) in zip(measured, intervals, strict=True)
             ]
-            errorbars(errors, measured, percent, y_ends=error_ends, **look)
+            errorbars(errors, measured, percent, y_ends=error_ends, **points)
         both.set(xlim=(low, high), ylim=(low, high), xlabel="measured ms", ylabel="predicted ms")
         errors.set(xlim=(low, high), xlabel="measured ms", ylabel="error of the prediction, %")
         errors.grid(axis="y")

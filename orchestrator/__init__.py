@@ -22,9 +22,14 @@ __all__ = [
     "Breakdown",
     "BreakdownCommand",
     "BugReport",
-    "Compared",
+    "ClassifierOptions",
+    "CompareOptions",
+    "Comparison",
     "ConstraintOptions",
+    "DenseOptions",
     "DeviceError",
+    "EvalConfig",
+    "EvalOptions",
     "Evaluation",
     "FleetProfile",
     "FoundNetwork",
@@ -43,9 +48,10 @@ __all__ = [
     "PlannedProfile",
     "Profile",
     "Progress",
-    "Question",
+    "QatOptions",
     "SearchCommand",
     "Sensitivity",
+    "SensitivityOptions",
     "SettingOptions",
     "Step",
     "SuiteCommand",
@@ -53,9 +59,8 @@ __all__ = [
     "SustainedRun",
     "Target",
     "TargetOptions",
-    "Timing",
+    "TrainResult",
     "Trained",
-    "TrainedSupernet",
     "UsageError",
     "ValidateCommand",
     "Validation",
@@ -67,10 +72,10 @@ __all__ = [
     "evaluate",
     "export_blocks",
     "export_networks",
-    "find_mix",
     "find_network",
     "find_past_run",
     "measure_networks",
+    "measure_sensitivity",
     "measure_sustained",
     "past_runs",
     "plan_profile",
@@ -84,7 +89,9 @@ __all__ = [
     "run_latencies",
     "run_suite",
     "shared_luts",
-    "train_supernet",
+    "train_classifier",
+    "train_dense",
+    "train_qat",
     "validate",
     "write_bug_report",
 ]
@@ -99,14 +106,18 @@ if TYPE_CHECKING:
     from orchestrator.tasks.blocks import BlocksCommand, MixerComparison, compare_mixers
     from orchestrator.tasks.breakdown import BreakdownCommand, break_down
     from orchestrator.tasks.bug_report import BugReport, write_bug_report
-    from orchestrator.tasks.compare import Compared, compare_networks
+    from orchestrator.tasks.compare import Comparison, compare_networks
     from orchestrator.tasks.doctor import Need, doctor
     from orchestrator.tasks.evaluate import Evaluation, evaluate
+    from orchestrator.tasks.evaluation_options import (
+        CompareOptions,
+        EvalConfig,
+        EvalOptions,
+        SensitivityOptions,
+    )
     from orchestrator.tasks.export import Lowering, export_blocks, export_networks
     from orchestrator.tasks.fleet import profile_fleet
     from orchestrator.tasks.fleet_class import FleetProfile
-    from orchestrator.tasks.judge import Question
-    from orchestrator.tasks.latencies import Timing
     from orchestrator.tasks.measure import MeasureCommand, measure_networks
     from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks
     from orchestrator.tasks.plan import PlanChoice, PlannedProfile, plan_profile
@@ -122,12 +133,13 @@ if TYPE_CHECKING:
         TargetOptions,
         find_network,
     )
-    from orchestrator.tasks.sensitivity import Sensitivity, find_mix
+    from orchestrator.tasks.sensitivity import Sensitivity, measure_sensitivity
     from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
     from orchestrator.tasks.suite import MeasuredSuite, SuiteCommand, run_suite
     from orchestrator.tasks.sustained import SustainedCommand, SustainedRun, measure_sustained, read_sustained
     from orchestrator.tasks.target import Target
-    from orchestrator.tasks.train import TrainedSupernet, train_supernet
+    from orchestrator.tasks.train import TrainResult, train_classifier, train_dense, train_qat
+    from orchestrator.tasks.train_options import ClassifierOptions, DenseOptions, QatOptions
     from orchestrator.tasks.trained import Trained
     from orchestrator.tasks.validate import ValidateCommand, validate
     from orchestrator.wire.errors import DeviceError

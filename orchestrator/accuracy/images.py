@@ -39,7 +39,7 @@ class ImageSet:
         """Opened anew in every process; raises like `open_source`, and `UsageError` where the images are others."""
         source = open_source(self.source)
         if source.digest != self.digest:
-            raise UsageError(f"{self.source} has changed while it was read; begin anew")
+            raise UsageError(f"{self.source} has changed while it was read; start over", code="data_changed")
         return ImageData(source, largest_side=self.side)
 
     @property
@@ -176,5 +176,6 @@ def output_of_class(
     said = f", --classes {named.given} has {len(named.names)} names" if named else ""
     raise UsageError(
         f"{what} has {outputs} outputs and {source} {len(classes)} classes{beyond}{said}; say which output is "
-        f"which with --classes {IMAGENET_CLASSES} (folders named n01440764 and so on), or a file with a name a line"
+        f"which with --classes {IMAGENET_CLASSES} (folders named n01440764 ...), or a file with a name per line",
+        code="class_mismatch",
     )

@@ -1,119 +1,230 @@
-"""Predictions of networks and exported programs: PyTorch, ExecuTorch, Core ML evaluated in PyTorch."""
+"""Outputs of exported programs for images: ExecuTorch on this machine, and Core ML evaluated in PyTorch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.processes import WorkerCrashError, WorkerPool
 from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.predictions import Guesses, Keep, guesses_of, in_processes
+from orchestrator.accuracy.predictions import OnPredictions, Predictions
 from orchestrator.agent.runtime import Model
-from orchestrator.export.artifacts.artifact import PACKED_SUFFIX
+from orchestrator.export.artifacts.artifact import PACKED_SUFFIX, deliver
 from orchestrator.wire.errors import OpError
 from search.dense.data import open_scenes, plain_batches
-from search.dense.scenes import Scenes, Task
+from search.dense.scenes import DenseTaskName, Scenes
 
-SUFFIXES = (".mlpackage", PACKED_SUFFIX)
-"""Of Core ML packages: folders, and zips of one."""
+PACKAGE_SUFFIXES = (".mlpackage", PACKED_SUFFIX)
+"""Suffixes of Core ML packages: folders, and zips of one."""
 
-PART = 100
-"""Images of one task: seconds of work, so that little is lost and processes end together."""
+IMAGES_PER_TASK = 100
+"""Seconds of work, so that little is lost at an interrupt and workers end together."""
 
-
-def guess_with_program(
-    path: Path,
-    images: ImageSet,
-    *,
-    workers: int = 1,
-    known: Guesses | None = None,
-    keep: Keep = lambda _: None,
-) -> Guesses:
-    """What a model says of images, each on its own: a .pte run by the runtime that phones have, a Core ML package
-    evaluated by `orchestrator.accuracy.package`.
-
-    Args:
-        path: Takes one image (1, 3, side, side) in fp32 and gives logits (1, outputs).
-        images: With the normalization that its weights were trained with; scaled to its input.
-        workers: Processes, each with one thread.
-        known: Guesses of the first images from before; it goes on behind them.
-        keep: Told of what is known so far, so that it can be kept.
-
-    Raises:
-        UnknownOperatorError: a Core ML program has an operator that is not known here.
-        InvalidArtifactError: it is damaged, not a classifier of images, or ends the process that runs it; or an
-            image can't be read.
-    """
-    done = 0 if known is None else len(known.first)
-    tasks = [
-        (start, min(start + PART, len(images.indices))) for start in range(done, len(images.indices), PART)
-    ]
-    for part in in_processes(_serve, (path, images), tasks, workers):
-        first = part.first if known is None else np.concatenate((known.first, part.first))
-        known = Guesses(first, part.outputs)
-        keep(known)
-    if known is None:
-        raise ValueError("no images")
-    return known
-
-
-def _serve(connection: Connection, path: Path, images: ImageSet) -> None:
-    try:
-        model = _classifier(path)
-        while True:
-            connection.send(_guesses(model, path, images, *connection.recv()))
-    except EOFError:
-        return
-    except BlocktimeError as error:
-        connection.send(error)
+DENSE_IMAGES_PER_TASK = 16
+"""Outputs of a few megabytes cross processes at once."""
 
 
 class Classifier(Protocol):
-    """Of one image (1, 3, side, side)."""
+    """Classifies one image (1, 3, side, side)."""
 
     side: int
     outputs: int
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """(1, outputs)."""
+        """Return (1, outputs)."""
 
 
-class _Program:
-    """A .pte in this process."""
+class ProgramClassifier:
+    """A .pte file with one thread.
+
+    Raises:
+        InvalidArtifactError: it is damaged, or not a classifier of one image.
+    """
 
     def __init__(self, path: Path):
-        self._model = _load_classifier(path)
+        self._model = load_program(path)
+        shapes = [tuple(spec.shape) for spec in self._model.outputs]
+        if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
+            raise _unexpected(path, self._model, "is not a classifier, with (1, classes) out")
         self.side: int = self._model.inputs[0].shape[-1]
-        self.outputs: int = self._model.outputs[0].shape[-1]
+        self.outputs: int = shapes[0][1]
 
     def logits(self, image: np.ndarray) -> np.ndarray:
+        """Return (1, outputs) of an image (1, 3, side, side)."""
         self._model.prepare([image])()
         self._model.execute()
         logits: np.ndarray = self._model.get_outputs()[0]
         return logits
 
 
-def _classifier(path: Path) -> Classifier:
-    if not path.name.endswith(SUFFIXES):
-        return _Program(path)
-    from orchestrator.accuracy.package import PackageClassifier  # brings coremltools
+class PackageClassifier:
+    """A Core ML package, evaluated in PyTorch.
 
-    return PackageClassifier(path)
+    Weights and the rounding of quantised activations are those of the file; sums are fp32, unlike Core ML's fp16.
+
+    Raises:
+        InvalidArtifactError: the package is damaged, or not a classifier of one image.
+        UnknownOperatorError: it has an operator that the evaluation does not support.
+    """
+
+    def __init__(self, path: Path):
+        from orchestrator.export.lower.coreml import evaluate, read_package  # imports coremltools
+
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as folder:
+            package = path if path.is_dir() else deliver(path, Path(folder) / "model.mlpackage")
+            self._function = read_package(package)
+        self._evaluate = evaluate
+        self._constants: dict[str, object] = {}
+        inputs = [tuple(map(int, variable.shape)) for variable in self._function.inputs.values()]
+        outputs = [tuple(map(int, variable.shape)) for variable in self._function.outputs]
+        match [*inputs, *outputs]:
+            case [(1, 3, height, width), (1, count)] if height == width:
+                self.side, self.outputs = height, count
+            case _:
+                raise InvalidArtifactError(
+                    f"{path} is not a classifier of one image: it has {inputs} in and {outputs} out; "
+                    "export a classifier",
+                    code="not_a_classifier",
+                )
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Return (1, outputs) of an image (1, 3, side, side)."""
+        (logits,) = self._evaluate(self._function, (torch.from_numpy(image),), constants=self._constants)
+        return logits.numpy()
+
+
+def is_package(path: Path) -> bool:
+    """Return whether a file is a Core ML package."""
+    return path.name.endswith(PACKAGE_SUFFIXES)
+
+
+def predict_with_program(
+    path: Path,
+    images: ImageSet,
+    *,
+    workers: int = 1,
+    known: Predictions | None = None,
+    on_predictions: OnPredictions = lambda _: None,
+) -> Predictions:
+    """Return an exported model's predictions for images, each run on its own as on phones.
+
+    Args:
+        path: A .pte or a Core ML package that takes one image (1, 3, side, side) in fp32 and gives logits.
+        images: With the normalisation that its weights were trained with; scaled to its input.
+        workers: Processes, each with one thread.
+        known: Predictions for the first images, which are not computed again.
+        on_predictions: Called with all predictions so far.
+
+    Raises:
+        UnknownOperatorError: a Core ML program has an operator that the evaluation does not support.
+        InvalidArtifactError: the model is damaged, not a classifier, or crashes the process that runs it; or an
+            image can't be read.
+    """
+    count = len(images.indices)
+    starts = range(len(known) if known else 0, count, IMAGES_PER_TASK)
+    tasks = [(start, min(start + IMAGES_PER_TASK, count)) for start in starts]
+    for part in _in_workers(_start_classifier, (path, images), tasks, workers):
+        known = known.followed_by(part) if known else part
+        on_predictions(known)
+    if known is None:
+        raise ValueError("no images")
+    return known
+
+
+def _start_classifier(_number: int, path: Path, images: ImageSet) -> Callable[[tuple[int, int]], Predictions]:
+    model: Classifier = PackageClassifier(path) if is_package(path) else ProgramClassifier(path)
+
+    def predict(task: tuple[int, int]) -> Predictions:
+        logits = [model.logits(image) for image in images.batches(model.side, *task, 1)]
+        try:
+            return Predictions.of_logits(np.concatenate(logits))
+        except InvalidArtifactError as error:
+            raise InvalidArtifactError(f"{path}: {error}", code=error.code) from None
+
+    return predict
+
+
+def outputs_of_program(
+    path: Path,
+    scenes: Scenes,
+    task: DenseTaskName,
+    indices: np.ndarray,
+    shape: tuple[int, ...],
+    workers: int = 1,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield indices and raw outputs of a .pte for images, each run on its own as on phones.
+
+    Args:
+        path: Takes one image (1, 3, side, side) in fp32.
+        scenes: The images, opened again in every process by their text; normalised like ImageNet's.
+        task: Of the network.
+        indices: Of the images.
+        shape: Of the output that the program must have, the batch's 1 first.
+        workers: Processes, each with one thread.
+
+    Raises:
+        InvalidArtifactError: the program is damaged, of another shape, or crashes the process that runs it; or an
+            image is damaged.
+    """
+    starts = range(0, len(indices), DENSE_IMAGES_PER_TASK)
+    parts = [indices[start : start + DENSE_IMAGES_PER_TASK] for start in starts]
+    arguments = (path, scenes.name, scenes.digest, task, shape)
+    for part, outputs in zip(parts, _in_workers(_start_dense, arguments, parts, workers), strict=True):
+        yield part, torch.from_numpy(outputs)
+
+
+def _start_dense(
+    _number: int, path: Path, text: str, digest: str, task: DenseTaskName, shape: tuple[int, ...]
+) -> Callable[[np.ndarray], np.ndarray]:
+    scenes = open_scenes(text, task)
+    if scenes.digest != digest:
+        raise UsageError(f"{text} has changed while it was read; start over", code="data_changed")
+    model = load_program(path)
+    shapes = [tuple(spec.shape) for spec in model.outputs]
+    if shapes != [shape]:
+        raise InvalidArtifactError(
+            f"{path} has outputs {shapes}, expected {[shape]}; export it again", code="wrong_model_shape"
+        )
+
+    def run(indices: np.ndarray) -> np.ndarray:
+        outputs = []
+        for _, images in plain_batches(scenes, indices, int(model.inputs[0].shape[-1]), 1):
+            model.prepare([images.numpy()])()
+            model.execute()
+            outputs.append(model.get_outputs()[0].reshape(shape))
+        return np.concatenate(outputs)
+
+    return run
+
+
+def _in_workers(
+    start: Callable[..., Any], arguments: tuple[Any, ...], tasks: Sequence[Any], workers: int
+) -> Iterator[Any]:
+    try:
+        with WorkerPool(start, arguments, workers) as pool:
+            yield from pool.map(tasks)
+    except WorkerCrashError as error:
+        raise InvalidArtifactError(
+            f"{arguments[0]}: the runtime crashed on the program ({error.cause}); export it again",
+            code="runtime_crashed",
+        ) from None
 
 
 def load_program(path: Path) -> Model:
-    """A program that takes one image (1, 3, side, side) in fp32, with one thread.
+    """Load a program that takes one image (1, 3, side, side) in fp32, with one thread.
 
     Raises:
-        InvalidArtifactError: it can't be read, or takes anything else.
+        InvalidArtifactError: it can't be read, or has other inputs.
     """
     from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
 
@@ -121,101 +232,41 @@ def load_program(path: Path) -> Model:
         with _silent_libraries():
             model = ExecutorchRuntime(find_loader()).load(path, {"threads": 1})
     except OpError as error:
-        raise InvalidArtifactError(f"{path}: {error}") from None
+        raise InvalidArtifactError(f"{path}: {error}", code="damaged_model") from None
     except OSError as error:
-        raise InvalidArtifactError(f"{path}: cannot read the model ({error.strerror})") from None
+        raise InvalidArtifactError(
+            f"{path}: cannot read the model ({error.strerror}); check the path", code="unreadable_file"
+        ) from None
     kinds = {spec.dtype for spec in (*model.inputs, *model.outputs)}
     match [tuple(spec.shape) for spec in model.inputs]:
         case [(1, 3, height, width)] if height == width and kinds == {"float32"}:
             return model
-    raise _foreign(path, model, "does not take one image: expected (1, 3, side, side)")
+    raise _unexpected(path, model, "does not take one image, (1, 3, side, side)")
 
 
-def _load_classifier(path: Path) -> Model:
-    model = load_program(path)
-    match [tuple(spec.shape) for spec in model.outputs]:
-        case [(1, _)]:
-            return model
-    raise _foreign(path, model, "is not a classifier: expected (1, 3, side, side) in and (1, classes) out")
-
-
-def _foreign(path: Path, model: Model, why: str) -> InvalidArtifactError:
+def _unexpected(path: Path, model: Model, problem: str) -> InvalidArtifactError:
+    shapes = [
+        ", ".join(f"{spec.dtype}{tuple(spec.shape)}" for spec in specs)
+        for specs in (model.inputs, model.outputs)
+    ]
     return InvalidArtifactError(
-        f"{path} {why} in "
-        f"float32, it has {', '.join(f'{spec.dtype}{tuple(spec.shape)}' for spec in model.inputs)} in and "
-        f"{', '.join(f'{spec.dtype}{tuple(spec.shape)}' for spec in model.outputs)} out"
+        f"{path} {problem} in float32: it has {shapes[0]} in and {shapes[1]} out; export it again",
+        code="not_a_classifier" if "classifier" in problem else "wrong_model_shape",
     )
 
 
 @contextmanager
 def _silent_libraries() -> Iterator[None]:
-    """Libraries write to nobody: where another part of the process has set ExecuTorch's log up before, the runtime
-    says so on every load. What fails is an error all the same."""
-    before, nobody = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nobody, 2)
+    """Discard what libraries write to stderr.
+
+    Where another part of the process has set up ExecuTorch's log before, the runtime reports it on every load.
+    Failures are raised in any case.
+    """
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
         yield
     finally:
         os.dup2(before, 2)
         os.close(before)
-        os.close(nobody)
-
-
-def _guesses(model: Classifier, path: Path, images: ImageSet, start: int, stop: int) -> Guesses:
-    logits = [model.logits(image) for image in images.batches(model.side, start, stop, 1)]
-    try:
-        return Guesses(guesses_of(np.concatenate(logits)), model.outputs)
-    except InvalidArtifactError as error:
-        raise InvalidArtifactError(f"{path}: {error}") from None
-
-
-DENSE_PART = 16
-"""Images of one task: outputs of a few megabytes cross processes at once."""
-
-
-def outputs_of_program(
-    path: Path, scenes: Scenes, task: Task, indices: np.ndarray, shape: tuple[int, ...], workers: int = 1
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """What a .pte gives for images, each run on its own, as phones run it; images normalised as ImageNet's.
-
-    Args:
-        path: Takes one image (1, 3, side, side) in fp32.
-        scenes: The images, opened anew in every process by their text.
-        task: For which they are opened.
-        indices: Of the images.
-        shape: Of the output that the program must have, the batch's 1 first.
-        workers: Processes, each with one thread.
-
-    Raises:
-        InvalidArtifactError: it is damaged, of another shape, or ends the process that runs it; or an image is.
-    """
-    parts = [indices[start : start + DENSE_PART] for start in range(0, len(indices), DENSE_PART)]
-    arguments = (path, scenes.name, scenes.digest, task, shape)
-    for part, outputs in zip(
-        parts, in_processes(_serve_dense_program, arguments, parts, workers), strict=True
-    ):
-        yield part, torch.from_numpy(outputs)
-
-
-def _serve_dense_program(
-    connection: Connection, path: Path, text: str, digest: str, task: Task, shape: tuple[int, ...]
-) -> None:
-    try:
-        scenes = open_scenes(text, task)
-        if scenes.digest != digest:
-            raise UsageError(f"{text} has changed while it was read; begin anew")
-        model = load_program(path)
-        given = [tuple(spec.shape) for spec in model.outputs]
-        if given != [shape]:
-            raise InvalidArtifactError(f"{path} gives {given}, expected {[shape]}; export it again")
-        while True:
-            outputs = []
-            for _, images in plain_batches(scenes, connection.recv(), int(model.inputs[0].shape[-1]), 1):
-                model.prepare([images.numpy()])()
-                model.execute()
-                outputs.append(model.get_outputs()[0].reshape(shape))
-            connection.send(np.concatenate(outputs))
-    except EOFError:
-        return
-    except BlocktimeError as error:
-        connection.send(error)
+        os.close(nowhere)

@@ -39,6 +39,9 @@ COMMANDS = {
     "space": CommandInfo(SEARCH, "space", "list and show search spaces"),
     "arch": CommandInfo(SEARCH, "arch", "list, show and sample architectures"),
     "train": CommandInfo(SEARCH, "train", "train a supernet, or one network of it"),
+    "train detection": CommandInfo(SEARCH, "train", "train a detector on a trained backbone"),
+    "train segmentation": CommandInfo(SEARCH, "train", "train a segmentation network on a trained backbone"),
+    "train qat": CommandInfo(SEARCH, "train", "fine-tune a network for int8"),
     "search": CommandInfo(SEARCH, "search", "most accurate architecture within a latency"),
     "eval": CommandInfo(SEARCH, "eval", "accuracy of an architecture with a supernet's weights"),
     "sensitivity": CommandInfo(SEARCH, "sensitivity", "int8 sensitivity of a network's blocks"),
@@ -61,6 +64,7 @@ MOVED_COMMANDS = {"native": "bench doctor native", "cache": "bench doctor cache"
 """Former names of commands: the command to type instead."""
 
 MOVED: dict[str, dict[str, str]] = {
+    "train": {"--qat": "bench train qat", "--task": "bench train detection, or bench train segmentation"},
     "measure": {
         "--suite": "bench measure suite SUITE",
         "--sustained": "bench measure sustained NETWORK --duration 10m",

@@ -1,33 +1,47 @@
-"""Networks and model files in one table: accuracy as exported beside milliseconds, size and memory."""
+"""Networks and model files in one table: accuracy as exported, latency, size and memory."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luts.format.errors import UsageError
-from luts.format.files import check_folder
+from luts.format.errors import InvalidArtifactError
+from luts.format.files import check_folder, read_bytes, write_json
+from orchestrator.agent.device import threads_by_default
 from orchestrator.agent.runtime import read_pte
 from orchestrator.export import ExportSpec
-from orchestrator.export.artifacts.spec import QUANTISED, Variant
-from orchestrator.tasks.candidates import Candidate, read_candidates, split_of
-from orchestrator.tasks.judge import Question, judge_model, open_judge
-from orchestrator.tasks.latencies import Timing, latencies_of
+from orchestrator.export.artifacts.spec import QUANTISED
+from orchestrator.tasks.candidates import Candidate, dense_candidates, read_candidates, split_of
+from orchestrator.tasks.evaluation_options import DENSE_COMPARE, CompareOptions, refuse_options
+from orchestrator.tasks.evaluators import (
+    AccuracyEvaluator,
+    DenseEvaluator,
+    Evaluator,
+    check_dense_precision,
+    evaluate_row,
+)
+from orchestrator.tasks.measure import measure_specs
 from orchestrator.tasks.models import export_possible, files_of, user_model_files
 from orchestrator.tasks.networks import count_networks
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.tasks.quantization import RANDOM_RANGES, Calibration, calibrated
+from orchestrator.tasks.quantization import RANDOM_RANGES, calibrated
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
+from search.dense.training import read_dense_info
 
 FORMAT = 1
 
+MAX_BYTES = 64 << 20
+"""Bytes of a cached measurement: thousands of models."""
+
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """The table; `setup` is that of the measurement, None where nothing was measured."""
 
     rows: tuple[dict[str, Any], ...]
@@ -37,11 +51,11 @@ class Compared:
 
     @property
     def simulated(self) -> bool:
-        """Whether its milliseconds are made up."""
+        """Whether latencies are simulated."""
         return bool(self.setup and self.setup["device"]["simulated"])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON document."""
         return {
             "format": FORMAT,
             "data": self.data,
@@ -51,96 +65,105 @@ class Compared:
         }
 
 
-def compare_networks(
-    networks: Sequence[str],
-    question: Question | None = None,
-    timing: Timing | None = None,
-    *,
-    files: Sequence[Path] = (),
-    supernet: Path | None = None,
-    resolution: int | None = None,
-    lowered_for: Target | None = None,
-    fp32: Sequence[str] = (),
-    calibration: Calibration | None = None,
-    folder: Path | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> Compared:
-    """Judge and measure networks and model files; what is done is kept in `folder`, where the same call goes on.
+def compare_networks(options: CompareOptions, progress: Progress = silent) -> Comparison:
+    """Evaluate and measure networks and model files of one task.
+
+    Finished work is cached in the output folder, where the same call resumes.
 
     Args:
-        networks: Each `NETWORK[:WEIGHTS]`, as of `read_candidates`.
-        question: The images; without any nothing is judged.
-        timing: The device; without one nothing is measured.
-        files: Models that are exported already: `.pte`, or `.mlpackage`, a folder.
-        supernet: Folder of the training that has the weights of architectures without a text for them.
-        resolution: Side of the input image for all networks; their own by default.
-        lowered_for: For what networks are exported where nothing is measured; the host by default.
-        fp32: With precision `mixed` what stays fp32, as of `stays_fp32`.
-        calibration: Images that decide int8's ranges; seeded random inputs by default, which a note says.
-        folder: Where weights, guesses and measurements are kept; nowhere by default.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export, evaluation and batch.
+        options: What to compare, on which images and device.
+        progress: Gets every export, evaluation and batch.
 
     Raises:
-        UsageError: nothing to compare, a network without weights, classes that do not fit, or what
-            `measure_networks` raises.
-        InvalidArtifactError: a model, weights or an image is damaged, which it names; what is done is kept.
+        UsageError: nothing to compare, a network without weights, networks of several tasks, classes that do not
+            fit, or what `measure_specs` raises.
+        InvalidArtifactError: a model, weights or an image is damaged; finished work is cached.
     """
-    question = question or Question()
-    if not networks and not files:
-        raise UsageError("nothing to compare; give --model (or --arch) or --artifact")
-    if timing is None and question.data is None:
-        raise UsageError("nothing to compare by; give --data, --device or both")
-    if folder is not None:
-        check_folder(folder)
-    with tempfile.TemporaryDirectory() as scratch, user_model_files(files) as given:
-        split = split_of(networks, supernet)
-        judge = open_judge(question, folder, progress, split)
-        candidates = read_candidates(
-            networks,
-            (folder or Path(scratch)) / "weights",
-            supernet=supernet,
-            resolution=resolution,
-            images=judge.images if judge else None,
-            progress=progress,
-        )
-        variant = exported_variant(timing.target if timing else lowered_for or Target("host"))
-        specs = {name: candidate.spec(variant, fp32) for name, candidate in candidates.items()}
-        if judge:
-            judge.check(specs)
-        if calibration:
-            specs = {
-                name: calibrated(spec, calibration, Path(scratch), candidates[name].normalization, split)
-                for name, spec in specs.items()
-            }
-        elif specs and variant.precision in QUANTISED:
-            progress(Note(RANDOM_RANGES))
-        artifacts, failures = export_possible(specs, workers, progress) if specs else ({}, {})
+    options.check()
+    if options.output is not None:
+        check_folder(options.output)
+    with tempfile.TemporaryDirectory() as scratch, user_model_files(options.files) as given:
+        evaluator, candidates = _candidates(options, Path(scratch), progress)
+        specs = _specs(options, candidates, Path(scratch), progress)
+        if evaluator:
+            evaluator.check(specs)
+        artifacts, failures = export_possible(specs, options.workers, progress) if specs else ({}, {})
         models = files_of(artifacts) | given
-        rows = on_paper(candidates, specs, models, progress)
-        if judge:
+        rows = _rows_on_paper(candidates, specs, models, progress)
+        if evaluator:
             for name, row in rows.items():
-                row |= judge_model(judge, name, candidates.get(name), specs.get(name), models[name])
-        latencies = None
-        if timing:
-            latencies = latencies_of(candidates, specs, files, models, timing, folder, workers, progress)
-            failures = {**failures, **latencies.failures}
+                row |= evaluate_row(evaluator, name, candidates.get(name), specs.get(name), models[name])
+        setup = None
+        if options.target.device:
+            able = {name: candidate for name, candidate in candidates.items() if name in models}
+            setup, latencies, unmeasured = _latencies(able, specs, models, options, progress)
+            failures = {**failures, **unmeasured}
             for name, row in rows.items():
-                row |= latencies.rows.get(name, {"ms": None})
+                row |= latencies.get(name, {"ms": None})
     table = tuple(rows.values())
     for row, best in zip(table, pareto(table), strict=True):
         row["pareto"] = best
-    on = latencies.setup if latencies else None
-    return Compared(table, judge.describe() if judge else None, on, failures)
+    return Comparison(table, evaluator.describe() if evaluator else None, setup, failures)
+
+
+def _candidates(
+    options: CompareOptions, scratch: Path, progress: Progress
+) -> tuple[Evaluator | None, dict[str, Candidate]]:
+    """Return the networks and, where there are images, their task's evaluator."""
+    dense = dense_candidates(options.networks)
+    if dense:
+        info = read_dense_info(next(path for candidate in dense.values() if (path := candidate.run)))
+        refuse_options(options, DENSE_COMPARE, f"networks for {info.task}")
+        check_dense_precision(_export_target(options.target).variant.precision)
+        if options.data is None:
+            return None, dense
+        processes = options.processes or threads_by_default()
+        return DenseEvaluator.open(info, options.data, processes=processes, progress=progress), dense
+    split = split_of(options.networks, options.supernet)
+    evaluator = None
+    if options.data is not None:
+        evaluator = AccuracyEvaluator.open(options, options.output, progress, split)
+    candidates = read_candidates(
+        options.networks,
+        (options.output or scratch) / "weights",
+        supernet=options.supernet,
+        resolution=options.resolution,
+        images=evaluator.images if evaluator else None,
+        progress=progress,
+    )
+    return evaluator, candidates
+
+
+def _specs(
+    options: CompareOptions, candidates: Mapping[str, Candidate], scratch: Path, progress: Progress
+) -> dict[str, ExportSpec]:
+    """Return how the networks are exported, with calibration images if there are any."""
+    variant = _export_target(options.target).variant
+    specs = {name: each.spec(variant, options.keep_fp32) for name, each in candidates.items()}
+    calibration = options.calibration_for(options.seed)
+    if calibration is None:
+        if specs and variant.precision in QUANTISED:
+            progress(Note(RANDOM_RANGES))
+        return specs
+    split = split_of(options.networks, options.supernet)
+    return {
+        name: calibrated(spec, calibration, scratch, candidates[name].normalization, split)
+        for name, spec in specs.items()
+    }
+
+
+def _export_target(target: Target) -> Target:
+    """Return what models are exported for: this machine without a device, and for a simulated one."""
+    target = replace(target, device=target.device or "host")
+    return Target("host") if target.variant.is_simulated else target
 
 
 def pareto(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
-    """Whether no other row is as accurate and as fast, and better in one; None of rows that lack either."""
+    """Return for each row whether no other is as accurate and as fast, and better in one; None without either."""
 
     def place(row: Mapping[str, Any]) -> tuple[float, float] | None:
-        share = accuracy_of(row)
-        return None if share is None or row.get("ms") is None else (-share, row["ms"])
+        accuracy = accuracy_of(row)
+        return None if accuracy is None or row.get("ms") is None else (-accuracy, row["ms"])
 
     places = [place(row) for row in rows]
     known = [other for other in places if other]
@@ -153,25 +176,20 @@ def pareto(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
 
 
 def accuracy_of(row: Mapping[str, Any]) -> float | None:
-    """Top-1, mAP or mIoU as exported, or of PyTorch where the file does not run here; None where not judged."""
-    names = (f"{prefix}{figure}" for prefix in ("", "pytorch_") for figure in ("top1", "map", "miou"))
+    """Return top-1, mAP or mIoU as exported, or in PyTorch where the file does not run here; None without any."""
+    names = (f"{prefix}{metric}" for prefix in ("", "pytorch_") for metric in ("top1", "map", "miou"))
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def exported_variant(target: Target) -> Variant:
-    """How models are exported: for a simulated device, which runs no files, as the host would run them."""
-    return Target("host").variant if target.variant.is_simulated else target.variant
-
-
-def on_paper(
+def _rows_on_paper(
     candidates: Mapping[str, Candidate],
     specs: Mapping[str, ExportSpec],
     models: Mapping[str, ModelFile],
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
-    """What is known of each model before it runs."""
-    able = {name: candidates[name].network for name in specs if name in models}
-    counts = count_networks(able, specs, progress)
+    """Return what is known of each model before it runs."""
+    exported = {name: candidates[name].network for name in specs if name in models}
+    counts = count_networks(exported, specs, progress)
     rows = {}
     for name, file in models.items():
         counted = counts.get(name)
@@ -192,3 +210,68 @@ def _planned(path: Path) -> int | None:
         return read_pte(path).planned_bytes
     except ValueError:
         return None
+
+
+_ON_PAPER = {"model", "sha256", "params", "conv_linear_macs", "all_macs"}
+
+
+def _latencies(
+    candidates: Mapping[str, Candidate],
+    specs: Mapping[str, ExportSpec],
+    models: Mapping[str, ModelFile],
+    options: CompareOptions,
+    progress: Progress,
+) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]], Mapping[str, str]]:
+    """Return setup, cells by model and failures of a measurement, or of the same one cached before.
+
+    Raises:
+        InvalidArtifactError: the cached measurement is damaged.
+        BlocktimeError: as `measure_specs`.
+    """
+    cache = latency_cache(options, models)
+    if cache and cache.exists():
+        progress(Note(f"measured before, in {cache}"))
+        try:
+            document = json.loads(read_bytes(cache, MAX_BYTES, "remove it"))
+            return _cells(document)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidArtifactError(
+                f"{cache}: not a measurement ({error}); remove it", code="damaged_cache"
+            ) from error
+    document = measure_specs(
+        {name: candidate.network for name, candidate in candidates.items()},
+        {name: specs[name] for name in candidates},
+        options.target,
+        options,
+        files=options.files,
+        memory=True,
+        progress=progress,
+    ).to_dict()
+    if cache:
+        write_json(cache, document)
+    return _cells(document)
+
+
+def latency_cache(options: CompareOptions, models: Mapping[str, ModelFile]) -> Path | None:
+    """Return the cache file of a measurement, named after everything that decides it; None without a folder."""
+    if options.output is None:
+        return None
+    target = options.target
+    digests = {name: file.sha256 for name, file in models.items()}
+    identity: list[Any] = [target.device, target.variant.name, options.seed, options.self_test, digests]
+    access = [target.agent, list(target.allow), target.fixed_performance, options.pace_us]
+    if access != ["python", [], False, 0]:  # the defaults were not part of the name in earlier versions
+        identity.append(access)
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return options.output / "latency" / f"{digest[:24]}.json"
+
+
+def _cells(
+    document: Mapping[str, Any],
+) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]], Mapping[str, str]]:
+    setup = {name: document[name] for name in ("device", "variant", "noise_floor", "reference")}
+    rows = {
+        row["model"]: {name: value for name, value in row.items() if name not in _ON_PAPER}
+        for row in document["models"]
+    }
+    return setup, rows, document["failures"]

@@ -1,16 +1,19 @@
-"""The accuracy that an architecture inherits from a supernet."""
+"""Evaluation of trained networks: subnets with inherited weights, detectors and segmentation networks."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luts.format.errors import UsageError
 from orchestrator.export.artifacts.artifact import default_root
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.tasks.evaluation_options import DENSE_EVAL, EvalOptions, refuse_options
 from orchestrator.tasks.progress import Note, Progress, silent
-from search.spaces import Arch, load_arch
+from search.dense.training import is_dense_run, read_dense_info
+from search.spaces import Arch
 from search.supernet.inherit import (
     FINAL_FILE,
     FinalScore,
@@ -24,8 +27,161 @@ from search.supernet.train.checkpoint import CheckpointInfo, load_supernet
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a network.
+
+    Attributes:
+        arch: The network.
+        metrics: By name, fractions of 1; None where a metric does not apply to the images.
+        facts: What the command prints, as in JSON.
+    """
+
+    arch: Arch
+    metrics: dict[str, float | None]
+    facts: dict[str, Any]
+
+
+def evaluate(options: EvalOptions, progress: Progress = silent) -> Evaluation:
+    """Evaluate an architecture with inherited weights, or the network of a detection or segmentation training.
+
+    Args:
+        options: The training, the architecture, the images, and whether the exported program is evaluated.
+        progress: Gets notes about an unfinished supernet, one of unknown scope, and repeated use of the validation
+            images.
+
+    Raises:
+        UsageError: an architecture of another space or outside of what was trained; none, but many were trained; an
+            option that does not apply to the training.
+        InvalidArtifactError: training or images are damaged.
+        ExportError: the network can't be exported.
+    """
+    if is_dense_run(options.supernet):
+        return _evaluate_dense(options, progress)
+    evaluator = open_evaluator(options.supernet, options.data, final=options.final, progress=progress)
+    arch = options.arch or trained_alone(evaluator, options.supernet)
+    arch = arch.with_classes(evaluator.data.classes)
+    if not options.outside:
+        check_scope(arch, options.supernet, evaluator.info)
+    evaluator.move_to(options.on)
+    scores = _scores(options, evaluator, arch, progress)
+    if options.final:
+        _record_final(options.supernet, evaluator.info, arch, scores, progress)
+    metrics: dict[str, float | None] = {"top1": scores.top1, "top5": scores.top5}
+    facts = {"arch": arch.to_json(), "split": evaluator.split_name, **metrics, "params": arch.params()}
+    return Evaluation(arch, metrics, facts)
+
+
+def _scores(options: EvalOptions, evaluator: InheritedAccuracy, arch: Arch, progress: Progress) -> Scores:
+    calibration = options.calibration_for(options.seed or 0)
+    if options.precision is None:
+        if calibration is not None:
+            raise UsageError(
+                "--calibration decides the ranges of int8; add --precision int8",
+                code="calibration_without_int8",
+            )
+        return evaluator.scores(arch)
+    from orchestrator.tasks.evaluators import exported_scores
+    from orchestrator.tasks.export import Lowering
+
+    lowering = Lowering(options.runtime, precision=options.precision, fp32=options.keep_fp32)
+    return exported_scores(evaluator, arch, lowering, calibration, progress)
+
+
+def _record_final(
+    supernet: Path, info: CheckpointInfo, arch: Arch, scores: Scores, progress: Progress
+) -> None:
+    """Record a use of the validation images, with a note if other architectures were evaluated before."""
+    score = FinalScore(
+        arch=arch.to_json(), weights_sha256=info.weights_sha256, top1=scores.top1, top5=scores.top5
+    )
+    notes = Notes.of(supernet, info.weights_sha256, (FINAL_FILE,), progress)
+    if others := record_final(notes.file(FINAL_FILE), score, notes.shared_file(FINAL_FILE)):
+        progress(
+            Note(
+                f"note: {others} other architectures of this supernet were evaluated on the validation set before; "
+                "do not choose between them by it, use the search split for that"
+            )
+        )
+
+
+def _evaluate_dense(options: EvalOptions, progress: Progress) -> Evaluation:
+    from orchestrator.tasks.candidates import dense_candidate
+    from orchestrator.tasks.evaluators import DenseEvaluator, check_dense_precision
+    from orchestrator.tasks.models import export_all, files_of
+
+    info = read_dense_info(options.supernet)
+    refuse_options(options, DENSE_EVAL, f"{options.supernet}, a training for {info.task}")
+    check_dense_precision(options.precision or "")
+    evaluator = DenseEvaluator.open(info, options.data, on=options.on, progress=progress)
+    candidate = dense_candidate(options.supernet)
+    if options.precision:
+        variant = Variant("executorch", "xnnpack", options.precision)
+        artifacts = export_all({"network": candidate.spec(variant)}, 1, progress)
+        result = evaluator.program("network", candidate, files_of(artifacts)["network"])
+        how = f"as exported for XNNPACK in {options.precision}"
+    else:
+        result, how = evaluator.network("network", candidate), "in PyTorch"
+    scenes = evaluator.scenes
+    facts = {
+        "task": info.task,
+        "arch": info.arch,
+        "data": f"{len(scenes.validation)} validation images of {scenes.title}",
+        "judged": how,
+        **result.metrics,
+        "params": info.network.params(),
+    }
+    return Evaluation(info.network, dict(result.metrics), facts)
+
+
+def trained_alone(evaluator: InheritedAccuracy, supernet: Path) -> Arch:
+    """Return the network of a folder of `bench train --arch`.
+
+    Raises:
+        UsageError: the folder has the weights of many networks.
+    """
+    only = only_arch(evaluator.info.recipe, evaluator.supernet.space)
+    if only is None:
+        raise UsageError(
+            f"{supernet} has the weights of many networks; name one with --arch", code="missing_network"
+        )
+    return only
+
+
+def check_scope(arch: Arch, supernet: Path, info: CheckpointInfo) -> None:
+    """Raise UsageError where a supernet was not trained on an architecture, which has its images' classes.
+
+    Other networks than one that was trained alone are refused elsewhere.
+    """
+    if info.scope is None or info.recipe.arch is not None or arch.space != info.space:
+        return
+    if excluded := info.scope.excluded_property(arch):
+        raise UsageError(
+            f"{arch.space} with {excluded} lies outside of what {supernet} was trained on: {info.scope}; "
+            "choose another, or add --outside, but expect low accuracy",
+            code="outside_scope",
+        )
+
+
+def open_evaluator(
+    supernet: Path, data: str | None = None, *, final: bool = False, progress: Progress = silent
+) -> InheritedAccuracy:
+    """Open a trained supernet for evaluation, on the images that it was trained on or their new place `data`."""
+    network, info = load_supernet(supernet)
+    if not info.finished:
+        progress(Note(f"note: the training of {supernet} is not finished ({info.step} steps)"))
+    if info.scope is None:
+        progress(Note(f"note: {supernet} does not record which subnets it was trained on"))
+    return InheritedAccuracy(network, info, reopen_data(info, data), final=final)
+
+
+@dataclass(frozen=True)
 class Notes:
-    """The folder that new notes go into, and that of a shared supernet, whose notes are read too."""
+    """Where results about a supernet are kept: its folder, or the cache where that is read-only.
+
+    Attributes:
+        folder: Gets new results.
+        shared: Folder of a read-only supernet, whose results are read too.
+    """
 
     folder: Path
     shared: Path | None = None
@@ -34,118 +190,26 @@ class Notes:
     def of(
         cls, supernet: Path, weights_sha256: str, files: tuple[str, ...], progress: Progress = silent
     ) -> Notes:
-        """The notes in these files about a supernet with these weights.
+        """Return where results about a supernet go.
 
         Args:
-            supernet: Its folder, which every search with it writes into where that is allowed.
-            weights_sha256: Its identity, which names the folder in the cache.
+            supernet: Its folder.
+            weights_sha256: Digest of its weights, which names the folder in the cache.
             files: Names of the files that will be written.
-            progress: Told where the notes go, if elsewhere.
+            progress: Gets a note if results go to the cache.
         """
         places = [supernet, *(supernet / name for name in files)]
         if all(os.access(place, os.W_OK, effective_ids=True) for place in places if place.exists()):
             return cls(supernet)
         folder = default_root() / "supernets" / weights_sha256
-        progress(Note(f"note: {supernet} can't be written; what is learnt of it is kept in {folder}"))
+        progress(Note(f"note: {supernet} is read-only; results about it are kept in {folder}"))
         return cls(folder, supernet)
 
     def file(self, name: str) -> Path:
-        """The file that is written."""
+        """Return the file to write."""
         return self.folder / name
 
     def shared_file(self, name: str) -> Path | None:
-        """That of the shared supernet, if there is one."""
+        """Return the file of the read-only supernet, if there is one."""
         path = self.shared / name if self.shared else None
         return path if path is not None and path.exists() else None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of an architecture on a part of the images: `search`, or `validation` for a final evaluation."""
-
-    arch: Arch
-    split: str
-    scores: Scores
-
-
-def evaluate(
-    arch: Arch | str | None,
-    supernet: Path,
-    data: str | None = None,
-    *,
-    final: bool = False,
-    outside: bool = False,
-    on: str = "auto",
-    scored: Callable[[InheritedAccuracy, Arch], Scores] = InheritedAccuracy.scores,
-    progress: Progress = silent,
-) -> Evaluation:
-    """Judge an architecture with weights inherited from a trained supernet.
-
-    Args:
-        arch: Of the supernet's space, with any number of classes; or its name, or its JSON file;
-            None for the one that was trained alone.
-        supernet: Folder of its checkpoint.
-        data: Where the images lie now, if elsewhere than the checkpoint says.
-        final: On the validation set, which is for use once, at the end; the supernet's notes keep count.
-        outside: Judge it even if it is none of the subnets that were trained.
-        on: `auto`, `cpu`, `cuda` or `mps`: where it is judged.
-        scored: How: in PyTorch, or by `orchestrator.tasks.exported_scores.as_exported`.
-        progress: Told of an unfinished supernet or one of unknown scope, and of a validation set that was used
-            before.
-
-    Raises:
-        UsageError: it is of another space, or outside of what was trained, or there is none but many were trained.
-    """
-    named = load_arch(arch) if isinstance(arch, str) else arch
-    evaluator = open_evaluator(supernet, data, final=final, progress=progress)
-    arch = (named or trained_alone(evaluator, supernet)).with_classes(evaluator.data.classes)
-    if not outside:
-        check_scope(arch, supernet, evaluator.info)
-    evaluator.move_to(on)
-    scores = scored(evaluator, arch)
-    if final:
-        weights = evaluator.info.weights_sha256
-        score = FinalScore(arch=arch.to_json(), weights_sha256=weights, top1=scores.top1, top5=scores.top5)
-        notes = Notes.of(supernet, weights, (FINAL_FILE,), progress)
-        if others := record_final(notes.file(FINAL_FILE), score, notes.shared_file(FINAL_FILE)):
-            progress(
-                Note(
-                    f"note: the validation set has judged {others} other architectures of this supernet before; "
-                    "choose none of them by it, the search split is for that"
-                )
-            )
-    return Evaluation(arch, evaluator.split_name, scores)
-
-
-def trained_alone(evaluator: InheritedAccuracy, supernet: Path) -> Arch:
-    """The network of a folder of `bench train --arch`; `UsageError` for one of many networks."""
-    only = only_arch(evaluator.info.recipe, evaluator.supernet.space)
-    if only is None:
-        raise UsageError(f"{supernet} holds the weights of many networks; name one with --arch")
-    return only
-
-
-def check_scope(arch: Arch, supernet: Path, info: CheckpointInfo) -> None:
-    """`UsageError` where a supernet is known not to be trained on an architecture, with the classes of its images.
-
-    Of a network that was trained alone others are refused elsewhere.
-    """
-    if info.scope is None or info.recipe.arch is not None or arch.space != info.space:
-        return
-    if excluded := info.scope.excluded_property(arch):
-        raise UsageError(
-            f"{arch.space} with {excluded} lies outside of what {supernet} was trained on: {info.scope}; "
-            "choose another, or add --outside, and expect little of its weights"
-        )
-
-
-def open_evaluator(
-    supernet: Path, data: str | None = None, *, final: bool = False, progress: Progress = silent
-) -> InheritedAccuracy:
-    """Inherited accuracies of a trained supernet, on the images that it was trained on unless told otherwise."""
-    network, info = load_supernet(supernet)
-    if not info.finished:
-        progress(Note(f"note: {supernet} is not trained to its end yet ({info.step} steps)"))
-    if info.scope is None:
-        progress(Note(f"note: {supernet} does not say which subnets it was trained on, its scope is unknown"))
-    return InheritedAccuracy(network, info, reopen_data(info, data), final=final)

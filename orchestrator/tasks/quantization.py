@@ -1,4 +1,4 @@
-"""Which blocks of a network stay fp32 in mixed precision: as people say it, or as a sensitivity pass wrote it."""
+"""int8 export: calibration images, and blocks that stay fp32 in mixed precision."""
 
 from __future__ import annotations
 
@@ -21,93 +21,102 @@ from search.blocks import parse_key
 if TYPE_CHECKING:
     from search.supernet.data.images import Normalization
 
-
 MAX_BYTES = 4 << 20
-"""Thousands of blocks with what was judged of each."""
+"""Bytes of a recipe: thousands of blocks with their evaluations."""
 
 MAX_BLOCKS = 4096
 
 _CLASSES = re.compile(r"classes=[0-9]+")
 
-Path_ = Annotated[str, Field(max_length=2000)]
+Text = Annotated[str, Field(max_length=2000)]
 
 
-class Mix(BaseModel):
-    """What `bench sensitivity` found of a network.
+class MixedPrecision(BaseModel):
+    """File of `bench sensitivity`: which blocks of a network stay fp32.
 
     Attributes:
-        blocks: Keys of the network, or
-        module: `timm:NAME[@PX]`.
-        fp32: Paths of modules, as of `ExportSpec`.
-        judged: What it was found by, for people.
+        blocks: Keys of the network; empty for a network of timm.
+        module: `timm:NAME[@PX]`; empty for our blocks.
+        fp32: Paths of modules, as in `ExportSpec`.
+        judged: The evaluations that the choice is based on, for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    blocks: Annotated[tuple[Path_, ...], Field(max_length=MAX_BLOCKS)] = ()
+    blocks: Annotated[tuple[Text, ...], Field(max_length=MAX_BLOCKS)] = ()
     module: Annotated[str, Field(max_length=200)] = ""
-    fp32: Annotated[tuple[Path_, ...], Field(max_length=MAX_FP32)]
+    fp32: Annotated[tuple[Text, ...], Field(max_length=MAX_FP32)]
     judged: dict[str, Any] = Field(default_factory=dict)
 
-    def is_of(self, blocks: Sequence[str], module: str) -> bool:
-        """Whether it is of this network, with any number of classes and any size of a timm network's input."""
+    def applies_to(self, blocks: Sequence[str], module: str) -> bool:
+        """Return whether it is of this network, with any number of classes and any input size of timm's."""
         if module:
             return self.module.partition("@")[0] == module.partition("@")[0]
         return [_CLASSES.sub("", key) for key in self.blocks] == [_CLASSES.sub("", key) for key in blocks]
 
     def write(self, path: Path) -> None:
-        """Raises StorageError where it can't be written."""
+        """Write the file; raises StorageError."""
         write_json(path, self.model_dump(mode="json"))
 
 
-def read_mix(path: Path) -> Mix:
-    """Raises InvalidArtifactError where it is not such a file."""
+def read_mixed_precision(path: Path) -> MixedPrecision:
+    """Read a file of `bench sensitivity`.
+
+    Raises:
+        InvalidArtifactError: it is not such a file.
+    """
     try:
-        return Mix.model_validate_json(read_bytes(path, MAX_BYTES, "give the file of bench sensitivity"))
+        return MixedPrecision.model_validate_json(
+            read_bytes(path, MAX_BYTES, "give the file of bench sensitivity")
+        )
     except ValidationError as error:
         raise InvalidArtifactError(
-            f"{path}: not a file of bench sensitivity ({first_problem(error)})"
+            f"{path}: not a file of bench sensitivity ({first_problem(error)}); give one",
+            code="invalid_mixed_precision",
         ) from error
 
 
-def stays_fp32(said: Sequence[str], blocks: Sequence[str], module: str) -> tuple[str, ...]:
-    """Paths of what stays fp32 in one network.
+def stays_fp32(keep_fp32: Sequence[str], blocks: Sequence[str], module: str) -> tuple[str, ...]:
+    """Return the paths of what stays fp32 in one network.
 
     Args:
-        said: Each a place of a block (`4`), a path of a module (`blocks.2`), both of any network, or the JSON file
-            of a sensitivity pass, which counts for its own network alone.
-        blocks: Keys of the network, or
-        module: `timm:NAME[@PX]`.
+        keep_fp32: Each a position of a block (`4`), a path of a module (`blocks.2`), both for any network, or the
+            file of `bench sensitivity`, which counts for its own network alone.
+        blocks: Keys of the network; empty for a network of timm.
+        module: `timm:NAME[@PX]`; empty for our blocks.
 
     Raises:
-        UsageError: only files are given, and none is of this network; or one leaves nothing in fp32.
+        UsageError: only files are given, and none is of this network, or they keep nothing in fp32.
         InvalidArtifactError: a file is damaged.
     """
-    paths = [text for text in said if not text.endswith(".json")]
-    files = [text for text in said if text.endswith(".json")]
-    mixes = {text: read_mix(Path(text)) for text in files}
-    own = {text: mix for text, mix in mixes.items() if mix.is_of(blocks, module)}
+    paths = [text for text in keep_fp32 if not text.endswith(".json")]
+    files = [text for text in keep_fp32 if text.endswith(".json")]
+    recipes = {text: read_mixed_precision(Path(text)) for text in files}
+    own = {text: recipe for text, recipe in recipes.items() if recipe.applies_to(blocks, module)}
     if files and not own and not paths:
         raise UsageError(
-            f"--fp32 {files[0]} is of another network than {module or 'this one'}; run bench sensitivity for it"
+            f"--keep-fp32 {files[0]} is of another network than {module or 'this one'}; "
+            "run bench sensitivity for it",
+            code="different_network",
         )
-    if own and not paths and not any(mix.fp32 for mix in own.values()):
+    if own and not paths and not any(recipe.fp32 for recipe in own.values()):
         raise UsageError(
-            f"--fp32 {next(iter(own))} keeps nothing in fp32: int8 costs little enough; use --precision int8"
+            f"--keep-fp32 {next(iter(own))} keeps nothing in fp32, int8 costs little enough; use --precision int8",
+            code="nothing_in_fp32",
         )
-    return tuple(paths) + tuple(path for mix in own.values() for path in mix.fp32)
+    return tuple(paths) + tuple(path for recipe in own.values() for path in recipe.fp32)
 
 
 DEFAULT_IMAGES = 128
 """With 1,024 top-1 of a network of `autovit-cifar` changes by 0.2 points (5,000 images)."""
 
-RANDOM_RANGES = "note: int8 ranges are those of random inputs; --calibration DATA takes those of images"
+RANDOM_RANGES = "note: int8 ranges are those of random inputs; add --calibration DATA for those of images"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Which images: text of the source, how many of its training images, and the seed of the choice."""
+    """Images that decide int8's ranges: source, number of its training images, and random seed of the sample."""
 
     data: str
     images: int = DEFAULT_IMAGES
@@ -121,17 +130,17 @@ def calibrated(
     normalization: Normalization | None = None,
     split: tuple[int, float] = (0, 0.1),
 ) -> ExportSpec:
-    """The spec with its images, which are written to `folder`; their digest and choice are in its identity.
+    """Return the spec with its calibration images, whose digest and choice become part of its identity.
 
     Args:
-        spec: Of a network in int8 or a mix.
+        spec: Of a network in int8 or mixed precision.
         calibration: Which images.
-        folder: Gets a file of them.
-        normalization: With which the network was trained; ImageNet's by default.
-        split: Seed and share by which its training divided the images.
+        folder: Gets a file with them.
+        normalization: That the network was trained with; ImageNet's by default.
+        split: Seed and fraction by which its training divided the images.
 
     Raises:
-        UsageError: a precision without int8, no such images, or fewer than are asked for.
+        UsageError: a precision without int8, no such images, or too few.
         InvalidArtifactError: an image can't be read; it is named.
     """
     import torch
@@ -145,13 +154,16 @@ def calibrated(
 
     if spec.precision not in QUANTISED:
         raise UsageError(
-            f"--calibration decides ranges of int8, not of {spec.precision}; add --precision int8"
+            f"--calibration decides ranges of int8, not of {spec.precision}; add --precision int8",
+            code="calibration_without_int8",
         )
     source = open_source(calibration.data)
     training = split_source(source, *split).train
     if not 1 <= calibration.images <= len(training):
         raise UsageError(
-            f"--calibration-images {calibration.images}: {calibration.data} has {len(training)} training images"
+            f"--calibration-images {calibration.images}: {calibration.data} has {len(training)} training images; "
+            "use at most that many",
+            code="too_few_images",
         )
     chosen = np.sort(np.random.default_rng(calibration.seed).permutation(training)[: calibration.images])
     side = _side(spec)
@@ -168,7 +180,7 @@ def calibrated(
 
 
 def _side(spec: ExportSpec) -> int:
-    """Pixels of the network's input."""
+    """Return the side of the network's input in pixels."""
     if spec.blocks:
         return parse_key(spec.blocks[0]).resolution
     _, _, size = spec.module.partition("@")
@@ -178,5 +190,5 @@ def _side(spec: ExportSpec) -> int:
 
     name = spec.module.removeprefix("timm:")
     if name not in timm.list_models():
-        return 224  # which the exporter refuses by its name
+        return 224  # the exporter refuses the name
     return int(timm.get_pretrained_cfg(name).input_size[1])

@@ -25,9 +25,9 @@ from search.dense.scenes import (
     VOID,
     Objects,
     Scenes,
-    pycocotools,
-    read_picture,
-    size_of_file,
+    file_size,
+    optional_module,
+    read_image,
 )
 
 MAX_JSON_BYTES = 1 << 30
@@ -253,7 +253,7 @@ def _reader(folder: Path, file: CocoFile) -> CocoDetection:
     reader = CocoDetection.__new__(CocoDetection)
     super(CocoDetection, reader).__init__(folder)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
-        reader.coco = pycocotools("coco").COCO()
+        reader.coco = optional_module("pycocotools.coco").COCO()
         reader.coco.dataset = dict(file.document)
         reader.coco.createIndex()
     reader.ids = sorted(file.images)
@@ -266,7 +266,7 @@ def _scenes(text: str, path: Path, parts: list[_Part]) -> Scenes:
     labels = {number: label for label, number in enumerate(parts[0].file.categories, 1)}
     hashed = hashlib.sha256("\0".join(part.file.sha256 for part in parts).encode())
     for (part, number), name in zip(places, names, strict=True):
-        hashed.update(f"{name}\0{size_of_file(part.path(number))}\n".encode())
+        hashed.update(f"{name}\0{file_size(part.path(number))}\n".encode())
     sizes = [[part.file.images[number][side] for side in ("height", "width")] for part, number in places]
 
     def rows(index: int) -> list[Mapping[str, Any]]:
@@ -277,7 +277,7 @@ def _scenes(text: str, path: Path, parts: list[_Part]) -> Scenes:
     def image(index: int) -> np.ndarray:
         part, number = places[index]
         height, width = sizes[index]
-        return read_picture(part.path(number), names[index], height, width)
+        return read_image(part.path(number), names[index], height, width)
 
     def mask(index: int) -> np.ndarray:
         return _mask(names[index], rows(index), labels, *sizes[index])
@@ -322,7 +322,7 @@ def _mask(
 
     As references/segmentation/coco_utils.py of torchvision makes them.
     """
-    coder = pycocotools("mask")
+    coder = optional_module("pycocotools.mask")
     painted, covered = np.zeros((height, width), np.uint8), np.zeros((height, width), np.int32)
     crowds = np.zeros((height, width), bool)
     for row in rows:

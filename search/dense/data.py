@@ -1,12 +1,8 @@
-"""What happens to training images with boxes or masks: torchvision's transforms, all of it from one seed.
-
-The transforms are those of torchvision's references: of SSDLite a crop that keeps an object and a mirror image
-(references/detection/presets.py), of segmentation a random scale, a crop and a mirror image
-(references/segmentation/presets.py)."""
+"""Batches of annotated images: sources, augmentation, training targets. All randomness follows from a seed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,28 +14,49 @@ from torchvision.tv_tensors import BoundingBoxes, Image, Mask
 
 from luts.format.errors import UsageError
 from search.dense.coco import open_coco
-from search.dense.scenes import VOID, Scenes, Task
+from search.dense.scenes import VOID, DenseTaskName, Scenes
 from search.dense.voc import open_voc
 from search.supernet.data.images import FILL, IMAGENET, Normalization, prepared, seeded
 
+
+def open_scenes(text: str, task: DenseTaskName) -> Scenes:
+    """Open the images of `coco:DIR` or `voc:DIR` for a task.
+
+    Raises:
+        UsageError: unknown kind, no such folder, another layout, or a package is missing.
+        InvalidArtifactError: annotations are wrong; names the file and the row.
+    """
+    kind, _, where = text.partition(":")
+    if kind not in ("coco", "voc") or not where:
+        raise UsageError(
+            f"{text!r} has no boxes and masks; for {task} use coco:DIR or voc:DIR", code="unknown_source"
+        )
+    path = Path(where)
+    if not path.is_dir():
+        raise UsageError(
+            f"{text}: {path} is not a folder; give the folder of your images", code="no_such_path"
+        )
+    return open_coco(text, path) if kind == "coco" else open_voc(text, path, task)
+
+
 SCALES = (0.5, 2.0)
-"""Of segmentation's images, as its reference has them."""
+"""Range of random scales of segmentation images, as in torchvision's reference."""
 
-SMALLEST_CROPPED = 16
-"""Pixels of a side; of less torchvision can't take 30 %."""
+MIN_CROP_SIDE = 16
+"""Pixels: torchvision can't crop smaller images to 30 %."""
 
 
-def cropped_boxes(image: Tensor, boxes: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A crop that keeps an object, mirrored or not.
+def crop_boxes(image: Tensor, boxes: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Crop an image so that it keeps an object, and mirror it or not (torchvision's SSDLite reference).
 
     Args:
         image: uint8 (3, H, W).
         boxes: (N, 4) left, top, right, bottom.
         labels: (N,).
-        seed: Decides everything.
+        seed: Decides all randomness.
 
     Returns:
-        The same of the crop; objects whose centre lies outside are gone.
+        Image, boxes and labels of the crop, without objects whose centre lies outside.
     """
     height, width = image.shape[-2:]
     sample = {
@@ -47,24 +64,23 @@ def cropped_boxes(image: Tensor, boxes: Tensor, labels: Tensor, seed: int) -> tu
         "boxes": BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
         "labels": labels,
     }
-    crop = [v2.RandomIoUCrop()] if len(boxes) and min(height, width) >= SMALLEST_CROPPED else []
+    crop = [v2.RandomIoUCrop()] if len(boxes) and min(height, width) >= MIN_CROP_SIDE else []
     with seeded(seed):
         done = v2.Compose([*crop, v2.RandomHorizontalFlip(), v2.SanitizeBoundingBoxes()])(sample)
     return done["image"].as_subclass(Tensor), done["boxes"].as_subclass(Tensor), done["labels"]
 
 
-def cropped_mask(image: Tensor, mask: Tensor, side: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A square of `side` pixels of an image that is scaled by a half to twice, mirrored or not.
+def crop_mask(image: Tensor, mask: Tensor, side: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Scale an image by 0.5 to 2, crop a square, and mirror it or not (torchvision's segmentation reference).
 
     Args:
         image: uint8 (3, H, W).
         mask: uint8 (H, W).
-        side: Of the square; what lies outside of the image is grey, and `VOID` in the mask.
-        seed: Decides everything.
+        side: Pixels of the square; outside of the image it is grey, and `VOID` in the mask.
+        seed: Decides all randomness.
     """
     size = (side, side)
-    # `fill` is by the kind of what is filled
-    fill = {Image: list(FILL), Mask: VOID}
+    fill = {Image: list(FILL), Mask: VOID}  # by the type of what is filled
     transforms = [
         v2.ScaleJitter(size, SCALES, antialias=True),
         v2.RandomCrop(size, pad_if_needed=True, fill=fill),
@@ -75,24 +91,24 @@ def cropped_mask(image: Tensor, mask: Tensor, side: int, seed: int) -> tuple[Ten
     return pixels.as_subclass(Tensor), labels.as_subclass(Tensor)
 
 
-def scaled(image: Tensor, side: int) -> Tensor:
-    """uint8 (3, side, side), whatever the proportions of uint8 (3, H, W)."""
+def resize(image: Tensor, side: int) -> Tensor:
+    """Resize uint8 (3, H, W) to (3, side, side), ignoring its aspect ratio."""
     resized: Tensor = v2.functional.resize(image, [side, side], antialias=True)
     return resized
 
 
-def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """float32 of uint8 (..., 3, H, W)."""
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return float32 of uint8 (..., 3, H, W)."""
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
     return (images.float() / 255 - centre) / spread
 
 
 @dataclass(frozen=True)
 class BoxTarget:
-    """Objects of one image.
+    """Training target of one image.
 
     Attributes:
-        boxes: (N, 4) float32 left, top, right, bottom, 0 to 1 of the image.
+        boxes: (N, 4) float32 left, top, right, bottom, as fractions of the image.
         labels: (N,) int64 from 1.
     """
 
@@ -100,144 +116,111 @@ class BoxTarget:
     labels: Tensor
 
     def to(self, device: torch.device) -> BoxTarget:
-        """The same there."""
+        """Copy to a device."""
         return BoxTarget(self.boxes.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Images (B, 3, side, side), normalised, and of each its objects, or a mask (B, side, side) int64."""
+class DenseBatch:
+    """Normalised images (B, 3, side, side), and their objects, or masks (B, side, side) int64."""
 
     images: Tensor
     objects: Sequence[BoxTarget]
     masks: Tensor | None
 
 
-def training_batch(
-    scenes: Scenes, task: Task, indices: np.ndarray, side: int, seed: tuple[int, ...], augmented: bool = True
-) -> Batch:
-    """A batch of training images; `seed`: with an image's index it decides all that is random about it."""
-    images, objects, masks = [], [], []
-    for index in map(int, indices):
-        pixels = _tensor(scenes.image(index))
-        own = int(np.random.SeedSequence([*seed, index]).generate_state(1)[0])
-        if task == "detection":
-            pixels, target = _boxed(scenes, index, pixels, own if augmented else None)
-            objects.append(target)
-        else:
-            mask = torch.from_numpy(np.array(scenes.mask(index)))
-            if augmented:
-                pixels, mask = cropped_mask(pixels, mask, side, own)
+@dataclass(frozen=True)
+class DenseBatches:
+    """The training batches of a run, by step.
+
+    An epoch visits all images in its own order; images that do not fill a batch wait for the next epoch.
+
+    Attributes:
+        scenes: The images.
+        task: Decides whether batches have objects or masks.
+        batch_size: Images of a step.
+        side: Pixels of the network's input.
+        seed: Of the run.
+        augmented: Whether images are cropped, scaled and mirrored.
+    """
+
+    scenes: Scenes
+    task: DenseTaskName
+    batch_size: int
+    side: int
+    seed: int
+    augmented: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.scenes.train) < self.batch_size:
+            raise UsageError(
+                f"a batch of {self.batch_size} from {len(self.scenes.train)} training images; lower --batch-size",
+                code="batch_too_large",
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, at least one."""
+        return len(self.scenes.train) // self.batch_size
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return the images of a step, (batch_size,)."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.scenes.train)
+        return shuffled[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def batch(self, step: int) -> DenseBatch:
+        """Return the batch of a step; raises InvalidArtifactError naming a damaged image or mask."""
+        images, objects, masks = [], [], []
+        for index in map(int, self.indices(step)):
+            pixels = _tensor(self.scenes.image(index))
+            seed = int(np.random.SeedSequence([self.seed, step, index]).generate_state(1)[0])
+            if self.task == "detection":
+                pixels, target = self._with_boxes(index, pixels, seed)
+                objects.append(target)
             else:
-                mask = _nearest(mask, side)
-            masks.append(mask.long())
-        images.append(scaled(pixels, side))
-    return Batch(
-        normalised(torch.stack(images), IMAGENET.mean, IMAGENET.std),
-        objects,
-        torch.stack(masks) if masks else None,
-    )
+                mask = torch.from_numpy(np.array(self.scenes.mask(index)))
+                if self.augmented:
+                    pixels, mask = crop_mask(pixels, mask, self.side, seed)
+                else:
+                    mask = _resize_mask(mask, self.side)
+                masks.append(mask.long())
+            images.append(resize(pixels, self.side))
+        return DenseBatch(
+            normalize(torch.stack(images), IMAGENET.mean, IMAGENET.std),
+            objects,
+            torch.stack(masks) if masks else None,
+        )
+
+    def batches(self, steps: Iterable[int], workers: int = 0) -> Iterator[DenseBatch]:
+        """Yield the batches of `steps`, prepared by worker processes if there are any; raises like `batch`."""
+        return prepared(self.batch, steps, workers)
+
+    def _with_boxes(self, index: int, pixels: Tensor, seed: int) -> tuple[Tensor, BoxTarget]:
+        """Return image and target; ignored objects are left out, as in torchvision's references."""
+        found = self.scenes.objects(index)
+        boxes = torch.from_numpy(found.boxes[~found.ignored])
+        labels = torch.from_numpy(found.labels[~found.ignored])
+        if self.augmented:
+            pixels, boxes, labels = crop_boxes(pixels, boxes, labels, seed)
+        height, width = pixels.shape[-2:]
+        return pixels, BoxTarget(boxes / torch.tensor([width, height] * 2), labels)
 
 
 def plain_batches(
     scenes: Scenes, indices: np.ndarray, side: int, size: int, normalization: Normalization = IMAGENET
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Indices and images of all of `indices` in order, stretched to `side` and not augmented."""
+    """Yield indices and images of all of `indices` in order, resized to `side` and not augmented."""
     for start in range(0, len(indices), size):
         part = indices[start : start + size]
-        images = torch.stack([scaled(_tensor(scenes.image(int(index))), side) for index in part])
-        yield part, normalised(images, normalization.mean, normalization.std)
+        images = torch.stack([resize(_tensor(scenes.image(int(index))), side) for index in part])
+        yield part, normalize(images, normalization.mean, normalization.std)
 
 
-def _boxed(scenes: Scenes, index: int, pixels: Tensor, seed: int | None) -> tuple[Tensor, BoxTarget]:
-    """Image and objects; what is ignored is left out, as torchvision's references do."""
-    found = scenes.objects(index)
-    boxes = torch.from_numpy(found.boxes[~found.ignored])
-    labels = torch.from_numpy(found.labels[~found.ignored])
-    if seed is not None:
-        pixels, boxes, labels = cropped_boxes(pixels, boxes, labels, seed)
-    height, width = pixels.shape[-2:]
-    return pixels, BoxTarget(boxes / torch.tensor([width, height] * 2), labels)
-
-
-def _nearest(mask: Tensor, side: int) -> Tensor:
+def _resize_mask(mask: Tensor, side: int) -> Tensor:
     resized = torch.nn.functional.interpolate(mask[None, None], size=(side, side), mode="nearest-exact")
     return resized[0, 0]
 
 
 def _tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
-
-
-@dataclass(frozen=True)
-class Order:
-    """Steps of a run over images; those that do not fill a batch wait for the next epoch.
-
-    Attributes:
-        indices: (N,) of the training images.
-        batch_size: Images of a step.
-        seed: Of the run.
-    """
-
-    indices: np.ndarray
-    batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if len(self.indices) < self.batch_size:
-            raise UsageError(
-                f"a batch of {self.batch_size} from {len(self.indices)} training images; lower --batch-size"
-            )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """At least one."""
-        return len(self.indices) // self.batch_size
-
-    def images(self, step: int) -> np.ndarray:
-        """(batch_size,) of the indices."""
-        epoch, number = divmod(step, self.steps_per_epoch)
-        shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.indices)
-        return shuffled[number * self.batch_size : (number + 1) * self.batch_size]
-
-
-@dataclass(frozen=True)
-class _Steps:
-    scenes: Scenes
-    task: Task
-    order: Order
-    side: int
-    augmented: bool
-
-    def make(self, step: int) -> Batch:
-        seed = (self.order.seed, step)
-        return training_batch(
-            self.scenes, self.task, self.order.images(step), self.side, seed, self.augmented
-        )
-
-
-def training_batches(
-    scenes: Scenes, task: Task, order: Order, side: int, augmented: bool, steps: range, workers: int = 0
-) -> Iterator[Batch]:
-    """The batches of `steps`; `workers`: processes that make them.
-
-    Raises:
-        InvalidArtifactError: an image or mask can't be read; at the step that needs it.
-    """
-    return prepared(_Steps(scenes, task, order, side, augmented).make, steps, workers)
-
-
-def open_scenes(text: str, task: Task) -> Scenes:
-    """The images of a text, for a task.
-
-    Raises:
-        UsageError: unknown kind, no such folder, another layout, or a package is missing.
-        InvalidArtifactError: annotations are wrong; names the file and the row.
-    """
-    kind, _, where = text.partition(":")
-    if kind not in ("coco", "voc") or not where:
-        raise UsageError(f"{text!r} has no boxes and masks; for {task} use coco:DIR or voc:DIR")
-    path = Path(where)
-    if not path.is_dir():
-        raise UsageError(f"{text}: {path} is not a folder; give that of your images")
-    return open_coco(text, path) if kind == "coco" else open_voc(text, path, task)

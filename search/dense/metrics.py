@@ -1,11 +1,11 @@
-"""Mean intersection over union of masks, by torchmetrics."""
+"""Mean average precision and mean intersection over union, of outputs of PyTorch or an exported program."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,61 +13,73 @@ import torch
 from torch import Tensor
 
 from search.blocks import BlockSpec
-from search.dense.scenes import VOID, Scenes, Task, pycocotools, torchmetrics
+from search.dense.scenes import VOID, DenseTaskName, Scenes, optional_module
 from search.networks.outputs import default_boxes, detections, levels_of, masks
 
+Outputs = Iterable[tuple[np.ndarray, Tensor]]
+"""Indices of images (B,), and the network's outputs for them (B, ...)."""
 
-@dataclass(frozen=True)
-class Overlap:
-    """Figures 0 to 1.
+METRICS: Mapping[DenseTaskName, tuple[str, ...]] = {
+    "detection": ("map", "map50", "map75", "map_small", "map_medium", "map_large"),
+    "segmentation": ("miou", "pixel_accuracy"),
+}
+"""Names of the metrics of a task, the main one first.
 
-    Attributes:
-        miou: Mean over the background and the classes that truth or guesses have.
-        pixel_accuracy: Share of the pixels that are right.
-    """
-
-    miou: float
-    pixel_accuracy: float
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Of the figures, in the order of `to_dict`."""
-        return tuple(field.name for field in fields(cls))
-
-    def to_dict(self) -> dict[str, float | None]:
-        """As JSON and tables have it."""
-        return dict(vars(self))
+`map` is the mean over IoU thresholds 0.5 to 0.95 and the classes that the images have; `map_small` is of objects
+under 32 x 32 pixels of the image, `map_medium` up to 96 x 96, None where there are none. `miou` is the mean over
+the background and the classes that truth or predictions have.
+"""
 
 
-def mean_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Overlap:
-    """The figures of guessed and true masks, each uint8 (H, W); of all pixels of all images together.
+def evaluate_outputs(
+    task: DenseTaskName, scenes: Scenes, blocks: tuple[BlockSpec, ...], outputs: Outputs
+) -> dict[str, float | None]:
+    """Return the metrics of outputs; images were resized to the network's input, metrics are of their own pixels.
 
     Args:
-        pairs: Guess and truth of each image; pixels that are `VOID` in the truth do not count.
-        classes: Of objects; the background is one more.
+        task: Of the network.
+        scenes: The images.
+        blocks: Of the network, which decide its default boxes.
+        outputs: Of all images to evaluate.
+
+    Raises:
+        UsageError: pycocotools or torchmetrics is not installed.
+    """
+    if task == "detection":
+        return mean_precision(scenes, _detections(scenes, default_boxes(levels_of(blocks)), outputs))
+    return mean_iou(_masks(scenes, outputs), len(scenes.classes))
+
+
+def mean_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> dict[str, float | None]:
+    """Return the metrics of predicted and true masks, over the pixels of all images together.
+
+    Args:
+        pairs: Prediction and truth of each image, uint8 (H, W); pixels that are `VOID` in the truth do not count.
+        classes: Number of object classes; the background is one more.
 
     Raises:
         UsageError: torchmetrics is not installed.
         ValueError: there are no images.
     """
-    kinds = torchmetrics("classification")
-    how = {"num_classes": classes + 1, "ignore_index": VOID, "validate_args": False}
-    jaccard = kinds.MulticlassJaccardIndex(average="macro", **how)
-    right = kinds.MulticlassAccuracy(average="micro", **how)
-    none = True
-    for guess, truth in pairs:
-        pair = torch.from_numpy(np.array(guess)).long(), torch.from_numpy(np.array(truth)).long()
+    kinds = optional_module("torchmetrics.classification")
+    settings = {"num_classes": classes + 1, "ignore_index": VOID, "validate_args": False}
+    jaccard = kinds.MulticlassJaccardIndex(average="macro", **settings)
+    accuracy = kinds.MulticlassAccuracy(average="micro", **settings)
+    images = 0
+    for predicted, truth in pairs:
+        pair = torch.from_numpy(np.array(predicted)).long(), torch.from_numpy(np.array(truth)).long()
         jaccard.update(*pair)
-        right.update(*pair)
-        none = False
-    if none:
+        accuracy.update(*pair)
+        images += 1
+    if not images:
         raise ValueError("no images")
-    return Overlap(*(min(1.0, kind.compute().item()) for kind in (jaccard, right)))  # sums of fp32
+    values = (min(1.0, kind.compute().item()) for kind in (jaccard, accuracy))  # fp32 sums may exceed 1
+    return dict(zip(METRICS["segmentation"], values, strict=True))
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a detector finds in one image.
+class Detected:
+    """Detections in one image.
 
     Attributes:
         boxes: (N, 4) float32 left, top, right, bottom in pixels of the image itself.
@@ -80,65 +92,36 @@ class Found:
     labels: np.ndarray
 
 
-@dataclass(frozen=True)
-class Precision:
-    """COCO's figures, 0 to 1.
-
-    Attributes:
-        map: Mean over IoU thresholds 0.5 to 0.95 and the classes that the images have.
-        map50: At the threshold 0.5.
-        map75: At the threshold 0.75.
-        map_small: Of objects under 32 x 32 pixels of the image; None where there are none.
-        map_medium: Up to 96 x 96.
-        map_large: Larger.
-    """
-
-    map: float
-    map50: float
-    map75: float
-    map_small: float | None
-    map_medium: float | None
-    map_large: float | None
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Of the figures, in the order of `to_dict`."""
-        return tuple(field.name for field in fields(cls))
-
-    def to_dict(self) -> dict[str, float | None]:
-        """As JSON and tables have it."""
-        return dict(vars(self))
-
-
-def mean_precision(scenes: Scenes, found: Mapping[int, Found]) -> Precision:
-    """The figures of detections by image index, over these images; 0 where nothing is found.
+def mean_precision(scenes: Scenes, detected: Mapping[int, Detected]) -> dict[str, float | None]:
+    """Return COCO's metrics of detections by image index, computed by pycocotools; 0 without any detection.
 
     Raises:
         UsageError: pycocotools is not installed.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
-        truth = _coco(_document(scenes, sorted(found)))
-        if not any(len(one.scores) for one in found.values()):
-            return Precision(0.0, 0.0, 0.0, None, None, None)
-        guesses = truth.loadRes(_results(found))
-        judged = pycocotools("cocoeval").COCOeval(truth, guesses, "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    shares = [None if share < 0 else float(share) for share in judged.stats[:6]]
-    exact = [share or 0.0 for share in shares[:3]]
-    return Precision(exact[0], exact[1], exact[2], *shares[3:])
+    names = METRICS["detection"]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = _coco(_document(scenes, sorted(detected)))
+        if not any(len(each.scores) for each in detected.values()):
+            return dict.fromkeys(names[:3], 0.0) | dict.fromkeys(names[3:])
+        evaluation = optional_module("pycocotools.cocoeval").COCOeval(
+            truth, truth.loadRes(_results(detected)), "bbox"
+        )
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    values = [None if value < 0 else float(value) for value in evaluation.stats[:6]]
+    return dict(zip(names, [*(value or 0.0 for value in values[:3]), *values[3:]], strict=True))
 
 
 def _coco(document: dict[str, Any]) -> Any:
-    coco = pycocotools("coco").COCO()
+    coco = optional_module("pycocotools.coco").COCO()
     coco.dataset = document
     coco.createIndex()
     return coco
 
 
 def _document(scenes: Scenes, indices: Sequence[int]) -> dict[str, Any]:
-    """The truth in COCO's form, whatever files it is of; numbers of images are indices."""
+    """Return the truth in COCO's form; image ids are indices."""
     annotations: list[dict[str, Any]] = []
     for index in indices:
         objects = scenes.objects(index)
@@ -164,53 +147,30 @@ def _document(scenes: Scenes, indices: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _results(found: Mapping[int, Found]) -> np.ndarray:
-    """(N, 7): image, box as left, top, width, height, score, category, as `loadRes` takes it."""
+def _results(detected: Mapping[int, Detected]) -> np.ndarray:
+    """Return (N, 7): image, box as left, top, width, height, score, category, as `loadRes` takes it."""
     rows = []
-    for index, one in found.items():
-        sides = one.boxes[:, 2:] - one.boxes[:, :2]
-        images = np.full((len(one.scores), 1), index)
-        rows.append(
-            np.hstack((images, one.boxes[:, :2], sides, one.scores[:, None], one.labels[:, None])).astype(
-                float
-            )
-        )
+    for index, each in detected.items():
+        sides = each.boxes[:, 2:] - each.boxes[:, :2]
+        images = np.full((len(each.scores), 1), index)
+        columns = (images, each.boxes[:, :2], sides, each.scores[:, None], each.labels[:, None])
+        rows.append(np.hstack(columns).astype(float))
     return np.concatenate(rows)
 
 
-Outputs = Iterable[tuple[np.ndarray, Tensor]]
-"""Indices of images (B,), and what the network gives for them (B, ...)."""
-
-Figures = Precision | Overlap
-
-
-def judge(task: Task, scenes: Scenes, blocks: tuple[BlockSpec, ...], outputs: Outputs) -> Figures:
-    """mAP or mIoU of outputs; images are stretched to the network's input, and figures are of their own pixels.
-
-    Args:
-        task: What the outputs are of.
-        scenes: The images.
-        blocks: Of the network, which say where its default boxes are.
-        outputs: For all images that count.
-    """
-    if task == "detection":
-        return mean_precision(scenes, _found(scenes, default_boxes(levels_of(blocks)), outputs))
-    return mean_iou(_masks(scenes, outputs), len(scenes.classes))
-
-
-def _found(scenes: Scenes, default: Tensor, outputs: Outputs) -> dict[int, Found]:
-    found = {}
+def _detections(scenes: Scenes, default: Tensor, outputs: Outputs) -> dict[int, Detected]:
+    detected = {}
     for indices, output in outputs:
-        for index, one in zip(map(int, indices), detections(output.cpu(), default), strict=True):
+        for index, found in zip(map(int, indices), detections(output.cpu(), default), strict=True):
             height, width = scenes.sizes[index]
-            boxes = one.boxes.numpy() * np.asarray([width, height, width, height], np.float32)
-            found[index] = Found(boxes, one.scores.numpy(), one.labels.numpy())
-    return found
+            boxes = found.boxes.numpy() * np.asarray([width, height, width, height], np.float32)
+            detected[index] = Detected(boxes, found.scores.numpy(), found.labels.numpy())
+    return detected
 
 
 def _masks(scenes: Scenes, outputs: Outputs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for indices, output in outputs:
         for place, index in enumerate(map(int, indices)):
             height, width = map(int, scenes.sizes[index])
-            (guess,) = masks(output[place : place + 1].cpu(), (height, width))
-            yield guess.numpy().astype(np.uint8), scenes.mask(index)
+            (predicted,) = masks(output[place : place + 1].cpu(), (height, width))
+            yield predicted.numpy().astype(np.uint8), scenes.mask(index)

@@ -1,4 +1,4 @@
-"""Images with objects in them, as a value, whatever files they come from."""
+"""Images with annotated objects or masks, from any file format."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import read_bytes
 from search.supernet.data.sources import MAX_ENCODED_BYTES, decode
 
-Task = Literal["detection", "segmentation"]
-TASKS: tuple[Task, ...] = ("detection", "segmentation")
+DenseTaskName = Literal["detection", "segmentation"]
 
 VOID = 255
-"""Pixels of a mask that neither count nor teach, as in VOC's files."""
+"""Mask value of pixels that are neither trained nor evaluated on, as in VOC's files."""
 
 MAX_CLASSES = VOID - 1
-"""Of objects: masks are bytes, 0 is the background."""
+"""Most object classes: masks are bytes, 0 is the background."""
 
 MAX_SIDE = 16_384
 """Longest side of an image in pixels."""
@@ -30,13 +29,13 @@ MAX_SIDE = 16_384
 
 @dataclass(frozen=True)
 class Objects:
-    """What is in one image.
+    """Annotated objects of one image.
 
     Attributes:
         boxes: (N, 4) float32, left, top, right, bottom in pixels of the image.
         labels: (N,) int64, 1 for the first class; 0 is the background.
-        ignored: (N,) bool: crowds of COCO and difficult objects of VOC, not learned and counted neither way.
-        areas: (N,) float32 in pixels, by which COCO tells small objects from large ones.
+        ignored: (N,) bool: crowds of COCO and difficult objects of VOC; neither trained nor evaluated on.
+        areas: (N,) float32 in pixels; COCO tells small objects from large ones by it.
     """
 
     boxes: np.ndarray
@@ -47,21 +46,21 @@ class Objects:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Images with objects in them.
+    """Images with annotated objects or masks.
 
     Attributes:
         name: As given on the command line.
-        classes: Names of the classes of objects; the background is none of them.
-        names: (N) names of the images, which errors and results give.
+        classes: Names of the object classes, without the background.
+        names: (N) names of the images, used in errors and results.
         sizes: (N, 2) height and width in pixels.
-        train: Indices of the training images, those without objects left out.
+        train: Indices of the training images, without those that have no objects.
         validation: Indices of the validation images.
-        empty: How many training images have no objects.
+        empty: Number of training images without objects.
         image: Index -> RGB image, uint8 (H, W, 3); raises InvalidArtifactError naming a damaged one.
         objects: Index -> its objects.
-        mask: Index -> uint8 (H, W): 0, a label, or `VOID`; raises as `image`.
+        mask: Index -> uint8 (H, W): 0, a label, or `VOID`; raises like `image`.
         digest: sha256 that changes with annotations, and with the images' paths and sizes.
-        synthetic: Whether the files say that the images are made up, which figures on them must say too.
+        synthetic: Whether the files declare that the images are synthetic, which every result must repeat.
     """
 
     name: str
@@ -79,59 +78,66 @@ class Scenes:
 
     @property
     def title(self) -> str:
-        """What figures on these images stand beside."""
+        """Name of the images in results."""
         return f"{self.name} (SYNTHETIC images)" if self.synthetic else self.name
 
-
-def check_classes(scenes: Scenes, known: Sequence[str]) -> None:
-    """`UsageError` where images have classes that a head has not, or in another order."""
-    foreign = next((name for name in scenes.classes if name not in known), None)
-    if foreign is not None:
+    def check_classes(self, known: Sequence[str]) -> None:
+        """Raise UsageError where the images do not have exactly the classes of a head, in their order."""
+        foreign = next((name for name in self.classes if name not in known), None)
+        if foreign is not None:
+            problem = f"the category {foreign!r} is not one of the {len(known)} of the head"
+        elif tuple(known) != self.classes:
+            problem = (
+                f"{len(self.classes)} categories, and the head has {len(known)}, or they are in another order"
+            )
+        else:
+            return
         raise UsageError(
-            f"{scenes.name}: the category {foreign!r} is not one of the {len(known)} that the head has; "
-            "take the images it was trained for, or train a new head"
-        )
-    if tuple(known) != scenes.classes:
-        raise UsageError(
-            f"{scenes.name}: {len(scenes.classes)} categories, and the head has {len(known)}, or in another order; "
-            "take the images it was trained for, or train a new head"
+            f"{self.name}: {problem}; use the images that the head was trained for, or train a new head",
+            code="class_mismatch",
         )
 
 
-def size_of_file(path: Path) -> int:
-    """Bytes; `InvalidArtifactError` where there is no such file."""
+def file_size(path: Path) -> int:
+    """Return the bytes of a file that annotations name.
+
+    Raises:
+        InvalidArtifactError: there is no such file.
+    """
     try:
         return path.stat().st_size
     except OSError as error:
         raise InvalidArtifactError(
-            f"{path}: the annotations name it, but it cannot be read ({error.strerror}); restore it"
+            f"{path}: the annotations name it, but it cannot be read ({error.strerror}); restore it",
+            code="damaged_image",
         ) from error
 
 
-def read_picture(path: Path, name: str, height: int, width: int) -> np.ndarray:
-    """uint8 (height, width, 3); `InvalidArtifactError` where it is damaged or of another size."""
+def read_image(path: Path, name: str, height: int, width: int) -> np.ndarray:
+    """Read an image as uint8 (height, width, 3).
+
+    Raises:
+        InvalidArtifactError: it is damaged or of another size.
+    """
     pixels = decode(read_bytes(path, MAX_ENCODED_BYTES, "restore it"), name)
     if pixels.shape[:2] != (height, width):
         raise InvalidArtifactError(
-            f"{name} is {pixels.shape[1]}x{pixels.shape[0]}, its annotations are of {width}x{height}; mend one"
+            f"{name} is {pixels.shape[1]}x{pixels.shape[0]}, its annotations are for {width}x{height}; correct one",
+            code="image_size_mismatch",
         )
     return pixels
 
 
-def pycocotools(module: str) -> ModuleType:
-    """`coco`, `cocoeval` or `mask`; `UsageError` where it is not installed."""
-    return _packaged(f"pycocotools.{module}")
+def optional_module(name: str) -> ModuleType:
+    """Import a module of pycocotools or torchmetrics, which only detection and segmentation need.
 
-
-def torchmetrics(module: str) -> ModuleType:
-    """A module of torchmetrics; `UsageError` where it is not installed."""
-    return _packaged(f"torchmetrics.{module}")
-
-
-def _packaged(name: str) -> ModuleType:
+    Raises:
+        UsageError: the package is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
-            f"{name.partition('.')[0]} is not installed; install it with: pip install 'blocktime[dense]'"
+            f"{name.partition('.')[0]} is not installed; install it with: pip install 'blocktime[dense]'",
+            code="package_missing",
         ) from error

@@ -16,7 +16,7 @@ from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import read_bytes
-from search.dense.scenes import MAX_SIDE, VOID, Objects, Scenes, Task, read_picture, size_of_file
+from search.dense.scenes import MAX_SIDE, VOID, DenseTaskName, Objects, Scenes, file_size, read_image
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),
@@ -31,7 +31,7 @@ SLACK_PX = 1
 """Boxes are whole pixels counted from 1."""
 
 
-def open_voc(text: str, path: Path, task: Task) -> Scenes:
+def open_voc(text: str, path: Path, task: DenseTaskName) -> Scenes:
     """The images of the lists that a task has, `Main` or `Segmentation`: `train` and `val`.
 
     Raises:
@@ -55,7 +55,7 @@ def open_voc(text: str, path: Path, task: Task) -> Scenes:
         raise InvalidArtifactError(f"{text}: a list names the image {foreign.stem[:40]!r} elsewhere; mend it")
     hashed = hashlib.sha256()
     for name, image, target in zip(names, images, targets, strict=True):
-        hashed.update(f"{name}\0{size_of_file(image)}\0{size_of_file(target)}\n".encode())
+        hashed.update(f"{name}\0{file_size(image)}\0{file_size(target)}\n".encode())
     if task == "detection":
         return _of_boxes(text, names, images, targets, len(lists[0]), hashed.hexdigest())
     return _of_masks(text, names, images, targets, len(lists[0]), hashed.hexdigest())
@@ -135,7 +135,7 @@ def _of_masks(
 
 
 def _reading(names: Sequence[str], images: Sequence[Path], sizes: np.ndarray) -> Callable[[int], np.ndarray]:
-    return lambda index: read_picture(images[index], names[index], *map(int, sizes[index]))
+    return lambda index: read_image(images[index], names[index], *map(int, sizes[index]))
 
 
 def _read_xml(path: Path) -> tuple[Objects, tuple[int, int]]:

@@ -10,9 +10,8 @@ import torch
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.package import PackageClassifier
-from orchestrator.accuracy.predictions import guesses_of
-from orchestrator.accuracy.program import guess_with_program
+from orchestrator.accuracy.predictions import Predictions
+from orchestrator.accuracy.program import PackageClassifier, predict_with_program
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import deliver
 from orchestrator.export.build import export_spec
@@ -46,9 +45,9 @@ def test_a_package_read_from_its_file_computes_what_was_converted(int8, tmp_path
     assert 1e-3 < error < 0.1, "int8 rounds, and no more than that"
     assert classifier.logits(pixels[:1]) == pytest.approx(logits[:1]), "kept constants stay what they are"
     folder = deliver(artifact.path, tmp_path / "net.mlpackage")
-    guesses = guess_with_program(folder, images)
+    guesses = predict_with_program(folder, images)
     assert guesses.outputs == 10
-    assert (guesses.first == guesses_of(logits)).all()
+    assert (guesses.first == Predictions.of_logits(logits).first).all()
 
 
 def test_a_damaged_package_is_one_line(int8, tmp_path) -> None:

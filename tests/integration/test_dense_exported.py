@@ -2,9 +2,10 @@
 
 import pytest
 
-from orchestrator.tasks.compare_dense import compare_dense, dense_runs
-from orchestrator.tasks.dense_scores import evaluate_dense
-from search.dense.training import load_run
+from orchestrator.tasks.compare import compare_networks
+from orchestrator.tasks.evaluate import evaluate
+from orchestrator.tasks.evaluation_options import CompareOptions, EvalOptions
+from search.dense.training import load_dense
 from tests.support.dense_world import make_world
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
@@ -17,17 +18,17 @@ def world(tmp_path_factory):
 
 
 def test_a_detector_has_the_figures_of_pytorch(world):
-    exported = evaluate_dense(world / "detection", precision="fp32")
-    plain = evaluate_dense(world / "detection", on="cpu")
-    assert exported.figures.to_dict() == pytest.approx(plain.figures.to_dict(), abs=2e-3)
-    assert "exported" in exported.how
+    exported = evaluate(EvalOptions(supernet=world / "detection", precision="fp32"))
+    plain = evaluate(EvalOptions(supernet=world / "detection", on="cpu"))
+    assert exported.metrics == pytest.approx(plain.metrics, abs=2e-3)
+    assert "exported" in exported.facts["judged"]
 
 
 def test_networks_are_compared_as_exported(world):
     name = f"{world / 'arch.json'}:{world / 'segmentation'}"
-    compared = compare_dense(dense_runs([name]), f"coco:{world / 'set'}")
+    compared = compare_networks(CompareOptions(networks=(name,), data=f"coco:{world / 'set'}"))
     (row,) = compared.rows
     assert row["miou"] == pytest.approx(row["pytorch_miou"], abs=2e-3)
-    assert row["params"] == load_run(world / "segmentation")[1].network.params()
+    assert row["params"] == load_dense(world / "segmentation")[1].network.params()
     assert compared.data["synthetic"]
     assert "SYNTHETIC" in compared.data["source"]

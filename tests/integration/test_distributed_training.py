@@ -39,10 +39,10 @@ import torch
 from luts.format.errors import BlocktimeError
 from orchestrator.wire.errors import exit_code
 from search.spaces import get_space
-from search.supernet.train.step import process_group
+from search.supernet.train.parallel import process_group
 from search.supernet.recipe.recipe import get_recipe
 from search.supernet.data.images import open_data
-from search.supernet.train.trainer import Trainer
+from tests.support.training import supernet_trainer
 
 torch.set_num_threads(1)
 recipe, space = get_recipe(sys.argv[1]), get_space("autovit-nano")
@@ -52,7 +52,7 @@ def watch(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 
 with process_group() as group:
-    trainer = Trainer(space, open_data("digits", space, recipe), recipe, Path(sys.argv[2]), group=group)
+    trainer = supernet_trainer(space, open_data("digits", space, recipe), recipe, Path(sys.argv[2]), group=group)
     try:
         trainer.run(watch)
     except BlocktimeError as error:

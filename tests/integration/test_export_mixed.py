@@ -8,7 +8,7 @@ import torch
 
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.network import Simulated
+from orchestrator.accuracy.network import SimulatedInt8
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower.source import build_module, places_of
@@ -83,7 +83,7 @@ def test_int8_costs_most_where_one_channel_dwarfs_the_others() -> None:
     source = open_source("digits")
     images = ImageSet("digits", source.digest, np.arange(40))
     ranges = torch.from_numpy(next(images.batches(16, 0, 40, 40)))
-    simulated = Simulated(module, ranges, images)
+    simulated = SimulatedInt8(module, ranges, images)
     with torch.no_grad():
         exact = module(ranges).numpy()
     assert simulated.logits(None) == pytest.approx(exact, abs=1e-4)

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from luts.format.errors import UsageError
+from orchestrator.tasks.evaluators import exported_scores
 from orchestrator.tasks.export import Lowering
-from orchestrator.tasks.exported_scores import as_exported, exported_scores
 from orchestrator.tasks.progress import silent
 from orchestrator.tasks.quantization import Calibration
 from search.spaces import Arch, get_arch, get_space
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
-from search.supernet.inherit import InheritedAccuracy
 from search.supernet.model.supernet import Supernet
+from tests.support.errors import raises
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,9 @@ def test_the_program_is_judged_on_the_images_that_are_held_out(given: Callable[[
     scores = exported_scores(evaluator, arch, Lowering(), None, silent)
     assert scores.top1 == pytest.approx(float(right[:, 0].float().mean()))
     assert scores.top5 == pytest.approx(float(right.any(1).float().mean()))
-    with pytest.raises(
-        UsageError, match="models of onnx are not judged; choose --runtime executorch or coreml"
+    for lowering, calibration, code in (
+        (Lowering("onnx"), None, "unsupported_runtime"),
+        (Lowering(precision="fp16"), Calibration("digits"), "calibration_without_int8"),
     ):
-        exported_scores(evaluator, arch, Lowering("onnx"), None, silent)
-
-
-def test_what_can_not_be_judged_is_a_usage_error() -> None:
-    for lowering in (None, Lowering(precision="fp16")):
-        with pytest.raises(UsageError, match="add --precision int8"):
-            as_exported(lowering, Calibration("digits"), silent)
-    with pytest.raises(UsageError, match="no precision 'fp8'; it has fp32, fp16, int8, mixed"):
-        as_exported(Lowering(precision="fp8"), None, silent)
-    assert as_exported(None, None, silent) is InheritedAccuracy.scores
+        with raises(code):
+            exported_scores(evaluator, arch, lowering, calibration, silent)

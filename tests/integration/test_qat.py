@@ -13,13 +13,12 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.quantize import weights_of, with_fake_quantization
 from orchestrator.export.lower.source import build_module
-from orchestrator.tasks.qat import train_quantized
+from orchestrator.tasks.train import train_qat
+from orchestrator.tasks.train_options import QatOptions
 from orchestrator.winner.card import weighted
 from search.blocks import parse_keys
 from search.networks import build_network
 from search.spaces import get_space
-from search.supernet.recipe.recipe import changed, get_recipe
-from tests.support.bench import invoke
 
 KEYS = ("conv(in=3,out=8,k=3,s=2)@16", "mbconv(in=8,out=8,k=3,e=2,s=1)@8", "head.fc(in=8,classes=10)@8")
 
@@ -52,9 +51,9 @@ def arch():
     )
 
 
-def recipe(arch, **changes):
-    small = {"arch": arch.to_json(), "epochs": 1, "batch_size": 256, **changes}
-    return changed(get_recipe("finetune"), small, {})
+def options(arch, given, output, **changes):
+    values = {"recipe": "finetune", "epochs": 1, "batch_size": 256, **changes}
+    return QatOptions(arch=arch, data="digits", init=str(given), output=output, **values)
 
 
 def test_a_network_is_fine_tuned_from_a_file_and_loads_again(arch, tmp_path) -> None:
@@ -62,10 +61,8 @@ def test_a_network_is_fine_tuned_from_a_file_and_loads_again(arch, tmp_path) -> 
     given = tmp_path / "given.safetensors"
     save_file(module.state_dict(), given)
     told: list[str] = []
-    tuned = train_quantized(
-        "digits", tmp_path / "qat", recipe(arch), str(given), progress=lambda event: told.append(str(event))
-    )
-    assert tuned.steps == len(told) == 5
+    tuned = train_qat(options(arch, given, tmp_path / "qat"), lambda event: told.append(str(event)))
+    assert tuned.facts["steps"] == len(told) == 5
     assert "loss" in told[-1]
     before, after = load_file(given), load_file(tuned.weights)
     assert {name: value.shape for name, value in after.items()} == {n: v.shape for n, v in before.items()}
@@ -81,24 +78,11 @@ def test_weights_that_do_not_fit_are_named(arch, tmp_path) -> None:
     given = tmp_path / "given.safetensors"
     save_file(module.state_dict(), given)
     with pytest.raises(InvalidArtifactError, match=r"\.(weight|bias)"):
-        train_quantized("digits", tmp_path / "qat", recipe(arch), str(given))
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ((), "goes on from trained weights"),
-        (("--init", "w.safetensors"), "name it with --arch"),
-    ],
-)
-def test_what_has_nothing_to_fine_tune_is_a_usage_error(options, says, tmp_path) -> None:
-    given = ("--space", "autovit-nano", "--data", "digits", "-o", tmp_path / "o", "--qat")
-    with pytest.raises(UsageError, match=says):
-        invoke("train", *given, *options)
+        train_qat(options(arch, given, tmp_path / "qat"))
 
 
 def test_a_batch_needs_its_images(arch, tmp_path) -> None:
     given = tmp_path / "given.safetensors"
     save_file(build_module(ExportSpec(arch.keys()))[0].state_dict(), given)
-    with pytest.raises(UsageError, match="training images, less than a batch"):
-        train_quantized("digits", tmp_path / "o", recipe(arch, batch_size=4096), str(given))
+    with pytest.raises(UsageError, match="as many training images"):
+        train_qat(options(arch, given, tmp_path / "o", batch_size=4096))

@@ -28,7 +28,7 @@ from pathlib import Path
 from search.spaces import get_space
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.data.images import open_data
-from search.supernet.train.trainer import Trainer
+from tests.support.training import supernet_trainer
 
 torch.set_num_threads(1)
 assert "timm" not in sys.modules, "it takes seconds, and few recipes need it"
@@ -40,7 +40,7 @@ def watch(progress):
     if progress.step == step:
         os.kill(os.getpid(), number)
 
-Trainer(space, open_data("digits", space, recipe), recipe, directory).run(watch)
+supernet_trainer(space, open_data("digits", space, recipe), recipe, directory).run(watch)
 """
 
 

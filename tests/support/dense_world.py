@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from orchestrator.tasks.train_dense import train_dense
-from search.dense.training import DenseRecipe
+from orchestrator.tasks.train import train_dense
+from orchestrator.tasks.train_options import DenseOptions
 from search.spaces import Arch, get_space
 from search.supernet.data.sources import open_source
 from tools.synthetic_coco import make_set
 
-RECIPE = DenseRecipe(epochs=1, batch_size=2, warmup_epochs=0)
+
+def dense_options(task: str, folder: Path, output: Path, **changes: Any) -> DenseOptions:
+    """A short training for a task on the set in `folder`."""
+    values = {"epochs": 1, "batch_size": 2, "warmup_epochs": 0, "on": "cpu", **changes}
+    data = f"coco:{folder / 'set'}"
+    return DenseOptions(task=task, arch=smallest_backbone(), data=data, output=output, **values)
 
 
 def smallest_backbone() -> Arch:
@@ -23,6 +29,6 @@ def make_world(folder: Path) -> Path:
     make_set(open_source("digits"), folder / "set", train=4, val=3, side=64, objects=2, seed=0)
     backbone = smallest_backbone()
     (folder / "arch.json").write_text(backbone.to_json())
-    train_dense("detection", backbone, f"coco:{folder / 'set'}", folder / "detection", RECIPE, on="cpu")
-    train_dense("segmentation", backbone, f"coco:{folder / 'set'}", folder / "segmentation", RECIPE, on="cpu")
+    for task in ("detection", "segmentation"):
+        train_dense(dense_options(task, folder, folder / task))
     return folder

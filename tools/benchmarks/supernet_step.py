@@ -17,7 +17,7 @@ from search.networks import Network
 from search.spaces import Arch, get_arch, get_space
 from search.supernet.model.supernet import Supernet
 from search.supernet.train.optimizer import SlicedAdamW
-from search.supernet.train.step import keep_freed_memory
+from search.supernet.train.parallel import keep_freed_memory
 from tools.tables import Interval, Tables
 
 ARCHS = (

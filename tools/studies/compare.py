@@ -8,8 +8,7 @@ from luts.format.files import write_text
 from orchestrator.journal.runs import runs_root
 from orchestrator.report.figures import save_pareto as save
 from orchestrator.tasks.compare import compare_networks
-from orchestrator.tasks.judge import Question
-from orchestrator.tasks.latencies import Timing
+from orchestrator.tasks.evaluation_options import CompareOptions, OptionalTarget
 from orchestrator.tasks.search import SearchCommand, SettingOptions, TargetOptions, find_network
 from search.spaces import Arch
 from search.spaces.registry import timm_arch
@@ -35,13 +34,16 @@ def main(options: Options) -> Tables:
     folder = runs_root() / "studies" / ("compare-quick" if options.quick else "compare")
     lites = [timm_arch(f"timm:{name}@{SIDE}") for name in LITES]
     networks = [f"{arch.space}:{_fine_tuned(arch, f'timm:{arch.space[5:-3]}', options)}" for arch in lites]
-    compared = compare_networks(
-        [*networks, *_winners(options, folder)],
-        Question(options.images, images=QUICK_IMAGES if options.quick else None, processes=options.jobs),
-        Timing(options.target, options.budget_s),
-        folder=folder / "table",
-        progress=log,
+    comparison = CompareOptions(
+        networks=(*networks, *_winners(options, folder)),
+        data=options.images,
+        images=QUICK_IMAGES if options.quick else None,
+        processes=options.jobs,
+        target=OptionalTarget(**vars(options.target)),
+        budget_s=options.budget_s,
+        output=folder / "table",
     )
+    compared = compare_networks(comparison, log)
     images = f"{(compared.data or {})['images']} images"
     options.pictures.mkdir(parents=True, exist_ok=True)
     save(options.pictures / "compare.png", compared.rows, options.device, images, compared.simulated)

@@ -18,16 +18,17 @@ from luts.format.files import write_json
 from orchestrator.accuracy.program import outputs_of_program
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import runs_root
-from orchestrator.tasks.dense_scores import dense_spec, open_run_scenes
+from orchestrator.tasks.candidates import dense_candidate
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import as_named
 from orchestrator.tasks.target import DeviceOptions
-from orchestrator.tasks.train_dense import train_dense
+from orchestrator.tasks.train import train_dense
+from orchestrator.tasks.train_options import DenseOptions
 from orchestrator.tasks.validate import ValidateCommand, validate
-from search.dense.data import plain_batches
-from search.dense.scenes import Task
-from search.dense.training import DenseRecipe, load_run
+from search.dense.data import open_scenes, plain_batches
+from search.dense.scenes import DenseTaskName
+from search.dense.training import load_dense
 from search.spaces import Arch, get_arch, get_space
 from search.spaces.registry import with_task, without_task
 from search.supernet.data.sources import open_source
@@ -37,8 +38,8 @@ from tools.studies.trainings import Training
 from tools.synthetic_coco import make_set
 from tools.tables import Interval, Rows, Tables, log, mean_and_range
 
-TASKS: tuple[Task, ...] = get_args(Task)
-METRICS: Mapping[Task, str] = {"detection": "map", "segmentation": "miou"}
+TASKS: tuple[DenseTaskName, ...] = get_args(DenseTaskName)
+METRICS: Mapping[DenseTaskName, str] = {"detection": "map", "segmentation": "miou"}
 CATEGORIES = 10
 CANVASES, QUICK_CANVASES = (1500, 300, 192), (8, 4, 64)
 """Training and validation canvases, and their side in pixels."""
@@ -63,7 +64,7 @@ class Run:
 
     name: str
     backbone: Arch
-    task: Task
+    task: DenseTaskName
     seed: int
 
 
@@ -131,14 +132,19 @@ class DetectionStudy:
 
     def train(self, run: Run, on: str, _number: int) -> None:
         """Train a head on a pretrained backbone, or resume."""
-        recipe = DenseRecipe(
+        options = DenseOptions(
+            task=run.task,
+            arch=run.backbone,
+            data=self.scenes,
+            output=self.output(run),
             epochs=self.options.epochs,
             batch_size=4 if self.options.quick else 16,
             warmup_epochs=0.5,
             seed=run.seed,
+            init=f"supernet:{self.pretraining(run.backbone).folder}",
+            on=on,
         )
-        init = f"supernet:{self.pretraining(run.backbone).folder}"
-        train_dense(run.task, run.backbone, self.scenes, self.output(run), recipe, init=init, on=on)
+        train_dense(options)
 
     def curve(self, run: Run) -> list[float]:
         """Return the task's metric in percent on the validation canvases, after every epoch."""
@@ -202,10 +208,12 @@ def nearest_detector(
 @torch.no_grad()
 def output_difference(run: Path) -> float:
     """Return the largest difference of raw outputs, exported to PyTorch's, relative to the largest output."""
-    network, info = load_run(run)
-    scenes = open_run_scenes(info)
+    network, info = load_dense(run)
+    scenes = open_scenes(info.source, info.task)
     indices = scenes.validation[:OUTPUT_IMAGES]
-    program = export_all({"network": dense_spec(run, Variant("executorch", "xnnpack", threads=1))}, 1)
+    program = export_all(
+        {"network": dense_candidate(run).spec(Variant("executorch", "xnnpack", threads=1))}, 1
+    )
     ((_, images),) = plain_batches(scenes, indices, info.network.resolution, OUTPUT_IMAGES)
     plain = network(images)
     shape = (1, *plain.shape[1:])

@@ -11,18 +11,19 @@ import numpy as np
 from luts.estimate.statistics import Proportion, normal_quantile
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.program import guess_with_program
+from orchestrator.accuracy.program import predict_with_program
+from orchestrator.tasks.evaluation_options import SensitivityOptions
 from orchestrator.tasks.export import Lowering, export_networks
-from orchestrator.tasks.judge import Question
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
-from orchestrator.tasks.qat import train_quantized
 from orchestrator.tasks.quantization import Calibration
-from orchestrator.tasks.sensitivity import find_mix
+from orchestrator.tasks.sensitivity import measure_sensitivity
+from orchestrator.tasks.train import train_qat
+from orchestrator.tasks.train_options import QatOptions
 from orchestrator.tasks.trained import Trained
 from search.spaces import Arch
 from search.supernet.data.images import split_source
 from search.supernet.data.sources import open_source
-from search.supernet.recipe.recipe import changed, get_recipe, only_arch
+from search.supernet.recipe.recipe import only_arch
 from search.supernet.train.checkpoint import load_supernet
 from tools.studies.shared import Options
 from tools.tables import Interval, Tables, log
@@ -94,19 +95,24 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
     count = QUICK_CALIBRATION_IMAGES if options.quick else CALIBRATION_IMAGES
     calibration = Calibration(options.data, count)
     inherited = Trained(supernet=options.supernet, data=options.data)
-    values = {"arch": arch.to_json(), "epochs": options.epochs, "batch_size": 128}
-    recipe = changed(get_recipe("finetune"), values, {})
-    tuned = train_quantized(
-        options.data, scratch / "qat", recipe, f"supernet:{options.supernet}", progress=log
+    qat = QatOptions(
+        arch=arch,
+        data=options.data,
+        output=scratch / "qat",
+        recipe="finetune",
+        epochs=options.epochs,
+        batch_size=128,
+        init=f"supernet:{options.supernet}",
     )
-    kept = find_mix(
-        {"network": arch},
-        Question(options.data, "search", QUICK_IMAGES if options.quick else MIX_IMAGES),
-        trained=inherited,
+    tuned = train_qat(qat, log)
+    sensitivity = SensitivityOptions(
+        data=options.data,
+        supernet=options.supernet,
+        images=QUICK_IMAGES if options.quick else MIX_IMAGES,
         calibration_images=calibration.images,
-        within=MIX_LOSS,
-        progress=log,
-    ).mix.fp32
+        within=100 * MIX_LOSS,
+    )
+    kept = measure_sensitivity(sensitivity, {"network": arch}, log).recipe.fp32
     int8 = Lowering(precision="int8")
     kinds: dict[str, tuple[Lowering, Trained, Calibration | None]] = {
         "fp32": (Lowering(), inherited, None),
@@ -126,7 +132,7 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
         (artifact,) = export_networks(
             {"network": arch}, lowering, trained=trained, calibration=ranges, workers=1, progress=log
         ).values()
-        guesses = guess_with_program(artifact.path, images, workers=options.jobs)
+        guesses = predict_with_program(artifact.path, images, workers=options.jobs)
         programs[kind] = Program(artifact.path, artifact.payload_bytes, guesses.right(images.labels))
         log(f"{kind}: {programs[kind].correct.mean():.2%}")
     return programs, kept

@@ -12,7 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from orchestrator.journal.runs import runs_root
-from orchestrator.tasks.train import train_supernet
+from orchestrator.tasks.train import train_classifier
+from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.winner.card import save_weights
 from search.algorithms import CachedEvaluator, InProcess
 from search.spaces import Arch, Space, get_space
@@ -66,19 +67,19 @@ class Training:
         if self.teacher is not None:
             digest = hashlib.sha256(self.teacher.encode()).hexdigest()[:16]
             labels = self.folder.parent / "labels" / f"{digest}-{self.recipe.seed}"
-        train_supernet(
-            self.space,
-            self.data,
-            self.folder,
-            self.recipe,
+        options = ClassifierOptions(
+            space=self.space,
+            data=self.data,
+            output=self.folder,
+            recipe=self.recipe,
             teacher=self.teacher,
             teacher_resolution=TEACHER_PX if self.teacher else None,
             teacher_labels=labels,
             init=self.init,
             classes=self.classes,
             on=on,
-            progress=log,
         )
+        train_classifier(options, log)
         return self.folder
 
 

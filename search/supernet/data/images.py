@@ -326,7 +326,8 @@ def _leave_interrupts_to_the_trainer(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-Batch = tuple[Tensor, Tensor]
+ImageBatch = tuple[Tensor, Tensor]
+"""Images (B, 3, H, W) and labels (B,), or class probabilities (B, classes) of mixed images."""
 
 
 @dataclass(frozen=True)
@@ -335,14 +336,14 @@ class _Parts:
     schedule: Schedule
     recipe: Recipe
 
-    def make(self, number: int) -> Batch:
+    def make(self, number: int) -> ImageBatch:
         part = self.schedule.part(*divmod(number, self.recipe.micro_batches))
         return self.data.training_batch(part, self.recipe.augmentation)
 
 
 def training_batches(
     data: ImageData, schedule: Schedule, recipe: Recipe, numbers: Iterable[int], workers: int = 0
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """The micro-batches `numbers`, one after another; `workers`: processes that make them.
 
     Raises:

@@ -408,7 +408,7 @@ def open_source(text: str) -> Source:
         )
     path = Path(where)
     if not path.exists():
-        raise UsageError(f"{text}: {path} does not exist; give the path of your images")
+        raise UsageError(f"{text}: {path} does not exist; give the path of your images", code="no_such_path")
     source = _OPENERS[kind](text, path)
     present = np.bincount(source.labels, minlength=len(source.classes))
     if not present.all():

@@ -253,7 +253,10 @@ def _largest(space: Space) -> dict[str, Group]:
         for slot, group in _slots(space, stages[:count], max(space.resolutions), head):
             rigid = next((block.kind for block in group if not block.elastic), None)
             if rigid:
-                raise UsageError(f"{space.name} has no supernet: {rigid} is not elastic")
+                raise UsageError(
+                    f"{space.name} has no supernet: {rigid} is not elastic; choose another space",
+                    code="not_elastic",
+                )
             slots[slot] = _covering(slots[slot], group) if slot in slots else group
     return slots
 
@@ -279,16 +282,19 @@ def choose_device(on: str, worker: int = 0) -> torch.device:
         UsageError: another name, or no such device here.
     """
     if on not in DEVICES:
-        raise UsageError(f"no device {on!r} to compute on; use {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
+        raise UsageError(
+            f"no device {on!r} to compute on; use {', '.join(DEVICES[:-1])} or {DEVICES[-1]}",
+            code="unknown_device",
+        )
     gpus = torch.cuda.device_count()
     if on == "cpu" or (on == "auto" and not gpus):
         return torch.device("cpu")
     if on == "mps":
         if not torch.backends.mps.is_available():
-            raise UsageError("no Metal device here for --on mps; use cpu")
+            raise UsageError("no Metal device here for --on mps; use cpu", code="device_unavailable")
         return torch.device("mps")
     if not gpus:
-        raise UsageError("no CUDA device here for --on cuda; use cpu")
+        raise UsageError("no CUDA device here for --on cuda; use cpu", code="device_unavailable")
     return torch.device("cuda", worker % gpus)
 
 

@@ -78,8 +78,11 @@ def unreadable_weights(path: Path, error: OSError | SafetensorError) -> InvalidA
     """That a file of weights can't be read, and what to do."""
     if isinstance(error, OSError):
         why = error.strerror or error
-        return InvalidArtifactError(f"{path}: cannot read the weights ({why}); check the path")
+        return InvalidArtifactError(
+            f"{path}: cannot read the weights ({why}); check the path", code="unreadable_weights"
+        )
     return InvalidArtifactError(
         f"{path}: not a safetensors file ({error}); pickled weights are not read: "
-        "write the state dict with safetensors.torch.save_file"
+        "write the state dict with safetensors.torch.save_file",
+        code="invalid_weights",
     )

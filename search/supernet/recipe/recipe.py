@@ -103,7 +103,7 @@ def divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-def in_place(logits: Tensor, largest_logits: Tensor) -> Tensor:
+def in_place_loss(logits: Tensor, largest_logits: Tensor) -> Tensor:
     """Loss of a smaller subnet of a sandwich: cross-entropy with the largest one's soft labels alone.
 
     BigNAS (Yu et al. 2020), section 3.1; no gradient reaches the largest.

@@ -346,7 +346,8 @@ def frozen_parameters(supernet: Supernet, stages: int) -> frozenset[str]:
     if stages > len(groups):
         raise UsageError(
             f"--freeze {stages}: {supernet.space.name} has networks of {len(groups)} stages; "
-            f"freeze 0 to {len(groups)}"
+            f"freeze 0 to {len(groups)}",
+            code="too_many_frozen_stages",
         )
     return frozenset(name for group in groups[:stages] for name in group)
 

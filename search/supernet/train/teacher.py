@@ -34,9 +34,16 @@ CHECK_IMAGES = 256
 class Teacher:
     """Logits of a frozen classifier for normalised images."""
 
-    def __init__(self, name: str, model: nn.Module, side: int | None = None):
-        """`side`: pixels of the images that it sees; None for those that timm gives for it."""
-        self.name = name
+    def __init__(self, name: str, model: nn.Module, side: int | None = None, labels: Path | None = None):
+        """Freeze the model.
+
+        Args:
+            name: As given on the command line.
+            model: Classifier of the images' classes.
+            side: Pixels of the images that it sees; by default those that timm names for it.
+            labels: Folder of its stored logits, created and completed as needed; None to run it in every step.
+        """
+        self.name, self.labels = name, labels
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         config = getattr(model, "pretrained_cfg", None) or {}
         self.side = side or int(config.get("input_size", (3, 224, 224))[-1])
@@ -88,7 +95,7 @@ PACKAGES = {
 """timm's name -> Python package with weights for it (ImageNet), whose entries stand in timm's order."""
 
 
-def load_teacher(text: str, classes: int, side: int | None = None) -> Teacher:
+def load_teacher(text: str, classes: int, side: int | None = None, labels: Path | None = None) -> Teacher:
     """The teacher of `timm:NAME` (weights that lie on this machine) or `timm:NAME:CHECKPOINT`.
 
     `side`: pixels of the images that it was trained on, where that is not what timm gives for it.
@@ -104,8 +111,8 @@ def load_teacher(text: str, classes: int, side: int | None = None) -> Teacher:
     if checkpoint:
         model = timm.create_model(name, num_classes=classes)
         _load_state(model, text, Path(checkpoint), classes)
-        return Teacher(text, model, side)
-    return Teacher(text, _pretrained(name, text, classes), side)
+        return Teacher(text, model, side, labels)
+    return Teacher(text, _pretrained(name, text, classes), side, labels)
 
 
 def timm_weights(text: str) -> dict[str, Tensor]:
@@ -439,10 +446,9 @@ class TeacherLogits:
         recipe: Recipe,
         data: ImageData,
         schedule: Schedule,
-        folder: Path | None,
         process: tuple[int, int] = (0, 1),
     ):
-        """`folder`: of stored labels, None to ask the teacher every time; `process`: which of how many.
+        """`process`: rank and number of processes.
 
         Raises:
             UsageError: the recipe makes no batch twice, so that nothing can be stored.
@@ -450,7 +456,7 @@ class TeacherLogits:
         self.teacher, self.schedule = teacher, schedule
         self._share = recipe.micro_batches // process[1]
         self._stored: StoredLabels | None = None
-        if folder is None:
+        if teacher.labels is None:
             return
         if not recipe.augmentation_epochs:
             raise UsageError(
@@ -467,7 +473,7 @@ class TeacherLogits:
             batch=max(schedule.sizes.values()) // recipe.micro_batches,
             part=process,
         )
-        self._stored = StoredLabels(folder, header, teacher.logits)
+        self._stored = StoredLabels(teacher.labels, header, teacher.logits)
 
     def logits(self, step: int, part: int, images: Tensor) -> Tensor:
         """Z_t, (B, classes), of one of the process's parts of a step; `part` counts among all of the step."""

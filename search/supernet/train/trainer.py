@@ -1,277 +1,205 @@
-"""Algorithm 1 of AutoViT, step after step, saved and logged: one process of a run, or all of it."""
+"""The training loop: one loop for every task, resumable bit by bit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from pathlib import Path
+from typing import Generic
 
 import torch
-from torch import Tensor
 
-from luts.format.errors import InvalidArtifactError
-from search.spaces import Space
-from search.supernet.data.images import Batch, ImageData, training_batches
-from search.supernet.model.supernet import CompiledModules, Supernet
-from search.supernet.recipe.recipe import Recipe, only_arch, part_of, resolutions_of
-from search.supernet.recipe.samplers import get_sampler
-from search.supernet.recipe.schedule import Schedule
-from search.supernet.train.checkpoint import (
-    Change,
-    CheckpointInfo,
-    Initial,
-    RunFolder,
-    TrainingState,
-    changes_in,
-    fields_of_run,
-    only_training,
-    read_info,
-)
-from search.supernet.train.interrupt import deferred_interrupt
-from search.supernet.train.logs import CsvLog, Meter, Pace, Progress, held_out_top1, probe_images, probes
-from search.supernet.train.optimizer import (
-    Optimizer,
-    PlainSgd,
-    Precision,
-    SlicedAdamW,
-    WeightAverage,
-    frozen_parameters,
-)
-from search.supernet.train.step import ComputeSettings, Group, SubnetStep, keep_freed_memory
-from search.supernet.train.teacher import Teacher, TeacherLogits
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from search.supernet.train.logs import CsvLog, Meter, Pace, Progress
+from search.supernet.train.optimizer import gradient_norm
+from search.supernet.train.parallel import deferred_interrupt, exclusive_folder, keep_freed_memory
+from search.supernet.train.task import BatchT, InfoT, RunState, Task
 
 
-class Trainer:
-    """One run in one directory; `run()` goes on from the checkpoint there, bit by bit as if never stopped.
+class TrainingDivergedError(BlocktimeError):
+    """The loss or a gradient is not finite; the last checkpoint was written before that."""
+
+
+class Trainer(Generic[BatchT, InfoT]):
+    """One run in one directory; `run()` resumes the checkpoint there, bit by bit as if it had never stopped.
 
     Every random number follows from the recipe's seed and the step, so a checkpoint needs no generator state.
+
+    Attributes:
+        task: Data, loss, metrics and outputs.
+        state: Where the run is.
+        pace: Speed and mean losses of the last steps; None before the first.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        data: ImageData,
-        recipe: Recipe,
-        directory: Path,
-        teacher: Teacher | None = None,
-        labels: Path | None = None,
-        *,
-        initial: Initial | None = None,
-        compute: ComputeSettings | None = None,
-        group: Group | None = None,
-    ):
-        """`space` with whatever number of classes.
-
-        `labels`: folder of stored labels of the teacher; `initial`: the weights to begin with; `group`: the
-        processes that share the run's batches.
-
-        Raises:
-            UsageError: a batch is larger than the training set, the recipe has foreign resolutions, too few
-                micro-batches for all processes, or initial weights of other classes.
-            InvalidArtifactError: initial weights that can't be read or do not fit.
-        """
-        self.compute, self.group = compute or ComputeSettings(), group or Group()
-        self.schedule = Schedule(recipe, data.split.train, resolutions_of(recipe, space))
-        self.parts = self.group.share(recipe.micro_batches)
-        self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
-        supernet = self._supernet(space)
-        only = only_arch(recipe, supernet.space)
-        begun_with = initial.put_into(supernet, data.source.classes, only) if initial else None
-        self.state = self._initial_state(supernet)
-        self.precision = Precision(recipe.precision, self.compute.device, self.supernet.parameters())
-        self.sampler = get_sampler(
-            recipe.sampler,
-            part_of(recipe, self.supernet.space),
-            randoms=recipe.sandwich_randoms,
-            within=recipe.params_range,
-            only=only,
-            stage_weights=recipe.stage_weights,
-            params_weights=recipe.params_weights,
-        )
-        frozen = frozen_parameters(supernet, recipe.freeze)
-        for name in frozen:
-            supernet.get_parameter(name).requires_grad_(False)
-        self.subnet_step = SubnetStep(recipe, self.state, self.sampler, self.precision, directory, frozen)
-        self.teacher_logits: TeacherLogits | None = None
-        if teacher is not None and recipe.distillation.kind != "none":
-            process = self.group.rank, self.group.size
-            self.teacher_logits = TeacherLogits(teacher, recipe, data, self.schedule, labels, process)
-        fields = fields_of_run(
-            space, recipe, data, self.schedule.steps_per_epoch, teacher.name if teacher else None
-        )
-        fields |= {"init": initial.source if initial else None, "init_sha256": begun_with}
-        self.folder = RunFolder(directory, self.state, fields)
-        self.step = 0
+    def __init__(self, task: Task[BatchT, InfoT]):
+        """Raises UsageError where a batch has too few micro-batches for all processes."""
+        self.task, self.state = task, RunState()
+        self.parts = task.group.share(task.recipe.micro_batches)
         self.pace: Pace | None = None
-        self.changes: tuple[Change, ...] = ()
-        self._earlier: tuple[Change, ...] = ()
-        self._loss: float | None = None
         self._stopping = False
-        self._batches: Iterator[Batch] | None = None
+        self._batches: Iterator[BatchT] | None = None
 
     @property
-    def supernet(self) -> Supernet:
-        return self.state.supernet
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.schedule.steps
+        """Optimizer steps of the whole run."""
+        return self.task.recipe.epochs * self.task.steps_per_epoch
 
-    def run(self, on_progress: Callable[[Progress], None] | None = None) -> CheckpointInfo:
-        """Train to the end, or to Ctrl-C, which saves a checkpoint after the step it falls in.
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> InfoT:
+        """Train to the end, or until Ctrl-C, which saves a checkpoint after the current step.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
-            TrainingDivergedError: names step and subnet.
+            TrainingDivergedError: the loss or a gradient is not finite.
             RankLostError: another process of the run is gone.
-            InvalidArtifactError: the directory's checkpoint is damaged, or an image is that this or another process
-                needs, once the steps before are saved.
+            InvalidArtifactError: the checkpoint is damaged, or an image is; the steps before it are saved.
             UsageError: the checkpoint is of another run.
-            StorageError: checkpoint or log can't be written.
-            BusyFolderError: another process trains in the directory.
+            StorageError: the checkpoint or log can't be written.
+            FolderBusyError: another process trains in the directory.
         """
-        with only_training(self.directory) if self.group.leads else nullcontext():
+        with exclusive_folder(self.task.directory) if self.task.group.leads else nullcontext():
             return self._run(on_progress)
 
-    def _run(self, on_progress: Callable[[Progress], None] | None) -> CheckpointInfo:
-        if self.compute.device.type == "cpu":
+    def _run(self, on_progress: Callable[[Progress], None] | None) -> InfoT:
+        task, group = self.task, self.task.group
+        if task.compute.device.type == "cpu":
             keep_freed_memory()
-        info = self._resume()
-        self.group.agree("the step to go on from", self.step)
-        if self.teacher is not None:
-            self.teacher.check(self.data, self.schedule.resolutions[0])
-            self.teacher.model.to(self.compute.device)
-        if info is not None and info.finished:
-            return info
-        if self.group.leads:
-            self.data.check(probe_images(self.data))
-        log = CsvLog(self.directory / "log.csv", self.step) if self.group.leads else None
-        begun, meter = self.step, Meter()
+        self.state = task.resume() or self.state
+        group.agree("the step to resume from", self.step)
+        if 0 < self.steps <= self.step:
+            return task.read()
+        task.prepare()
+        log = CsvLog(task.directory / "log.csv", task.log_columns, self.step) if group.leads else None
+        first, meter = self.step, Meter()
+        info: InfoT | None = None
         with deferred_interrupt() as interrupted:
             while self.step < self.steps:
                 try:
                     progress = self.train_step(stop=interrupted.is_set())
                 except InvalidArtifactError:
-                    if self.step > begun:
-                        self._save()
-                    self.group.agree("the step that an image is missing for", self.step)
+                    if self.step > first:
+                        self._save(log)
+                    group.agree("the step whose images can't be read", self.step)
                     raise
                 self.pace = meter.note(progress)
-                if log is not None:
-                    log.note(progress, self.pace)
                 if on_progress is not None:
                     on_progress(progress)
-                stopping = self._stopping or (self.group.size == 1 and interrupted.is_set())
+                stopping = self._stopping or (group.size == 1 and interrupted.is_set())
                 if stopping or self._save_is_due():
-                    info = self._save()
+                    info = self._save(log, progress)
+                elif log is not None:
+                    log.append(task.log_row(progress, self.pace, self.state))
                 if stopping:
                     raise KeyboardInterrupt
-        self.group.agree("the end", self.step)
-        return info or read_info(self.directory)
+        group.agree("the end", self.step)
+        return info or task.read()
 
     def train_step(self, stop: bool = False) -> Progress:
-        """One step of Algorithm 1: sample, forward, backward, update the subnets' slices.
+        """Run one optimizer step.
 
-        `stop`: tell all processes that this one was asked to stop.
+        Args:
+            stop: Whether this process was interrupted; all processes are told.
         """
-        step, schedule = self.step, self.schedule
-        archs = self.subnet_step.sample(step, schedule.resolution(step))
-        self.state.optimizer.zero_grad()
-        seen = torch.zeros(4, device=self.compute.device)
+        task, step = self.task, self.step
+        task.start_step(step)
+        task.zero_grad()
+        totals = torch.zeros(4, device=task.compute.device)  # loss, correct, stop, damaged
         damage: InvalidArtifactError | None = None
         try:
             for part in self.parts:
-                images, labels = batch = self._next_batch()
-                teacher_logits = self._logits_of_teacher(part, images)
-                loss, logits = self.subnet_step.backward(archs, step, part, batch, teacher_logits)
-                right = labels if labels.ndim == 1 else labels.argmax(1)
-                seen[0] += loss
-                seen[1] += (logits.argmax(1) == right).sum()
-        except (
-            InvalidArtifactError
-        ) as error:  # told to the others where they wait for this process's gradients
+                loss, correct = self._backward(step, part)
+                totals[0] += loss
+                totals[1] += correct
+        except InvalidArtifactError as error:  # the other processes wait for this one's gradients
             damage = error
-            self.subnet_step.complete_gradients(archs)
-        seen[2], seen[3] = float(stop), float(damage is not None)
-        self.group.sum([*(p.grad for p in self.supernet.parameters() if p.grad is not None), seen])
-        loss_sum, hits, stops, damaged = seen.tolist()
+            task.complete_gradients()
+        totals[2], totals[3] = float(stop), float(damage is not None)
+        task.group.sum([*(p.grad for p in task.model.parameters() if p.grad is not None), totals])
+        loss, correct, stops, damaged = totals.tolist()
         if damaged:
             raise damage or InvalidArtifactError(
-                f"another process can't read its images of step {step}; its message names what is damaged"
+                f"another process can't read its images of step {step}; its message names the damaged image",
+                code="damaged_image",
             )
-        self._loss = loss_sum
-        learning_rate = self.recipe.learning_rate_at(step, schedule.steps_per_epoch)
-        self.subnet_step.update(archs, step, learning_rate, self._loss)
-        self.step += 1
-        self._stopping = self.group.size > 1 and stops > 0
-        if self.state.average is not None:
-            self.state.average.update(self.supernet.parameters(), self.step)
+        learning_rate = task.recipe.learning_rate_at(step, task.steps_per_epoch)
+        self._update(learning_rate, loss)
+        self.state.step, self.state.loss = step + 1, loss
+        self.state.epoch_loss += loss
+        self._stopping = task.group.size > 1 and stops > 0
+        task.finish_step(self.step)
         return Progress(
             step=self.step,
             steps=self.steps,
-            epoch=step // schedule.steps_per_epoch,
-            epochs=self.recipe.epochs,
-            images=schedule.images(step),
-            loss=self._loss,
-            accuracy=hits / schedule.images(step),
+            epoch=step // task.steps_per_epoch,
+            epochs=task.recipe.epochs,
+            images=task.images(step),
+            loss=loss,
+            accuracy=correct / task.images(step),
             learning_rate=learning_rate,
-            arch=archs[0],
         )
 
-    def _supernet(self, space: Space) -> Supernet:
-        supernet = Supernet(space.with_classes(self.data.classes), self.recipe.seed).to(self.compute.device)
-        if self.compute.compiled:
-            supernet.compiled = CompiledModules()
-        return supernet
-
-    def _initial_state(self, supernet: Supernet) -> TrainingState:
-        recipe = self.recipe
-        parameters = dict(supernet.named_parameters())
-        optimizer: Optimizer
-        if recipe.optimizer == "sgd":
-            optimizer = PlainSgd(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov)
-        else:
-            optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
-        average = WeightAverage(parameters, recipe.ema_decay) if recipe.ema_decay else None
-        return TrainingState(supernet, optimizer, average)
-
-    def _next_batch(self) -> Batch:
-        """The next micro-batch of this process."""
-        count = self.recipe.micro_batches
+    def _backward(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Accumulate the gradients of a micro-batch; return loss and correct predictions of its first pass."""
         if self._batches is None:
-            numbers = (step * count + part for step in range(self.step, self.steps) for part in self.parts)
-            self._batches = training_batches(
-                self.data, self.schedule, self.recipe, numbers, self.compute.workers
+            count = self.task.recipe.micro_batches
+            numbers = (number * count + own for number in range(step, self.steps) for own in self.parts)
+            self._batches = self.task.batches(numbers)
+        first: tuple[torch.Tensor, torch.Tensor | float] | None = None
+        for loss in self.task.losses(step, part, next(self._batches)):
+            torch.autograd.backward(self.task.precision.scaled(loss.value))
+            if first is None:
+                first = loss.value.detach(), 0.0 if loss.correct is None else loss.correct
+        if first is None:
+            raise ValueError("a micro-batch has at least one forward pass")
+        return first
+
+    def _update(self, learning_rate: float, loss: float) -> None:
+        """Clip the gradients and move the weights."""
+        task, precision = self.task, self.task.precision
+        precision.unscale()
+        norm = gradient_norm(task.model.parameters())
+        if not (math.isfinite(loss) and (norm.isfinite() or precision.scales)):
+            raise self._diverged(loss, norm.item())
+        if task.recipe.agc:
+            from timm.utils import adaptive_clip_grad  # imports torchvision and torch._dynamo: seconds
+
+            adaptive_clip_grad(task.model.parameters(), task.recipe.agc)
+        if 0 < task.recipe.clip_norm < norm:
+            for parameter in task.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(task.recipe.clip_norm / norm)
+        precision.update(lambda: task.update(self.step, learning_rate))
+
+    def _diverged(self, loss: float, norm: float) -> TrainingDivergedError:
+        folder = self.task.directory
+        saved = folder is not None and any(folder.glob("*.json"))
+        if saved and not self.task.recipe_may_change:
+            remedy = (
+                f"start over in another folder with a lower --learning-rate; {folder} has the last checkpoint"
             )
-        images, labels = next(self._batches)
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        device = self.compute.device
-        return images.to(device, memory_format=layout), labels.to(device)
-
-    def _logits_of_teacher(self, part: int, images: Tensor) -> Tensor | None:
-        return None if self.teacher_logits is None else self.teacher_logits.logits(self.step, part, images)
-
-    def _resume(self) -> CheckpointInfo | None:
-        info = self.folder.resume()
-        if info is not None:
-            self.precision.load_state(info.scaler)
-            self.step, self._loss = info.step, info.loss
-            self.changes = changes_in(info, self.recipe)
-            self._earlier = info.changes
-        return info
+        else:
+            resumes = f"resumes from the last checkpoint in {folder}" if saved else "starts over"
+            remedy = f"repeat the command with a lower --learning-rate or --clip-norm; it {resumes}"
+        return TrainingDivergedError(
+            f"training diverged at step {self.step} (loss {loss:g}, gradient norm {norm:g})"
+            f"{self.task.describe()}; {remedy}",
+            code="training_diverged",
+        )
 
     def _save_is_due(self) -> bool:
-        steps = self.recipe.save_epochs * self.schedule.steps_per_epoch
+        steps = self.task.recipe.save_epochs * self.task.steps_per_epoch
         return self.step % steps == 0 or self.step == self.steps
 
-    def _save(self) -> CheckpointInfo | None:
-        """Write this process's labels and, in the process that leads, the checkpoint."""
-        if self.teacher_logits is not None:
-            self.teacher_logits.flush()
-        if not self.group.leads:
-            return None
-        archs = probes(self.sampler, self.schedule.resolutions[-1])
-        top1 = held_out_top1(self.supernet, archs, self.state.inherited, self.data)
-        changes = (*self._earlier, *self.changes)
-        return self.folder.save(self.step, self._loss, self.precision.state(), top1, changes)
+    def _save(self, log: CsvLog | None, progress: Progress | None = None) -> InfoT | None:
+        """Evaluate, log and write the outputs; the log has no row yet for `progress`."""
+        task = self.task
+        metrics = task.metrics(self.state) if task.group.leads else {}
+        if log is not None and progress is not None and self.pace is not None:
+            log.append(task.log_row(progress, self.pace, self.state))
+        if self.step % task.steps_per_epoch == 0:
+            self.state.epoch_loss = 0.0
+        return task.save(self.state, metrics)

@@ -5,9 +5,10 @@ import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.accuracy.images import ImageSet, choose_images, class_names, output_of_class
-from orchestrator.accuracy.predictions import Guesses, KeptGuesses
+from orchestrator.accuracy.predictions import PredictionCache, Predictions
 from search.supernet.data.images import Normalization, split_source
 from search.supernet.data.sources import open_source
+from tests.support.errors import raises
 
 
 def named(tmp_path, *names):
@@ -77,33 +78,33 @@ def test_images_are_those_that_training_holds_out():
 
 def test_guesses_are_kept_by_all_that_decides_them(tmp_path):
     images = ImageSet("digits", "d" * 64, np.arange(3))
-    guesses = Guesses(np.array([[1, 0], [0, 1]], np.int32), 2)
-    kept = KeptGuesses(tmp_path, "program a", images)
+    guesses = Predictions(np.array([[1, 0], [0, 1]], np.int32), 2)
+    kept = PredictionCache(tmp_path, "program a", images)
     assert kept.read() is None
     kept.write(guesses)
-    again = KeptGuesses(tmp_path, "program a", ImageSet("digits", "d" * 64, np.arange(3))).read()
+    again = PredictionCache(tmp_path, "program a", ImageSet("digits", "d" * 64, np.arange(3))).read()
     assert (again.first.tolist(), again.outputs) == ([[1, 0], [0, 1]], 2)
     others = [
-        KeptGuesses(tmp_path, "program b", images),
-        KeptGuesses(tmp_path, "program a", ImageSet("digits", "e" * 64, np.arange(3))),
-        KeptGuesses(tmp_path, "program a", ImageSet("digits", "d" * 64, np.arange(1, 4))),
-        KeptGuesses(tmp_path, "program a", images.seen_with(Normalization((0.5,) * 3), 256)),
-        KeptGuesses(tmp_path, "program a", images.seen_with(Normalization(), 64)),
+        PredictionCache(tmp_path, "program b", images),
+        PredictionCache(tmp_path, "program a", ImageSet("digits", "e" * 64, np.arange(3))),
+        PredictionCache(tmp_path, "program a", ImageSet("digits", "d" * 64, np.arange(1, 4))),
+        PredictionCache(tmp_path, "program a", images.seen_with(Normalization((0.5,) * 3), 256)),
+        PredictionCache(tmp_path, "program a", images.seen_with(Normalization(), 64)),
     ]
     assert len({other.path for other in (kept, *others)}) == 6
     assert [other.read() for other in others] == [None] * 5
-    nowhere = KeptGuesses(None, "program a", images)
+    nowhere = PredictionCache(None, "program a", images)
     nowhere.write(guesses)
     assert nowhere.read() is None
 
 
 @pytest.mark.parametrize("harm", ["cut", "outputs", "more"])
-def test_damaged_guesses_are_named(harm, tmp_path):
+def test_damaged_predictions_are_refused(harm, tmp_path):
     images = ImageSet("digits", "d" * 64, np.arange(3))
-    kept = KeptGuesses(tmp_path, "program a", images)
+    kept = PredictionCache(tmp_path, "program a", images)
     rows = [[1, 0]] * (4 if harm == "more" else 2)
-    kept.write(Guesses(np.array(rows, np.int32), 1 if harm == "outputs" else 2))
+    kept.write(Predictions(np.array(rows, np.int32), 1 if harm == "outputs" else 2))
     if harm == "cut":
         kept.path.write_bytes(kept.path.read_bytes()[:-3])
-    with pytest.raises(InvalidArtifactError, match="no intact guesses .*; remove it"):
+    with raises("damaged_cache"):
         kept.read()

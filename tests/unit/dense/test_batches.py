@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from search.dense.data import cropped_boxes, cropped_mask, normalised, plain_batches, training_batch
+from search.dense.data import DenseBatches, crop_boxes, crop_mask, normalize, plain_batches
 from search.dense.scenes import VOID, Objects, Scenes
 
 
@@ -40,7 +40,7 @@ def bright(image):
 
 
 def test_without_augmentation_boxes_are_shares_of_the_image(scenes):
-    batch = training_batch(scenes, "detection", np.array([0]), 32, (0,), augmented=False)
+    batch = DenseBatches(scenes, "detection", 1, 32, 0, augmented=False).batch(0)
     assert batch.images.shape == (1, 3, 32, 32)
     assert batch.objects[0].labels.tolist() == [5]
     np.testing.assert_allclose(batch.objects[0].boxes, [[0.2, 0.25, 0.6, 0.75]], rtol=1e-6)
@@ -48,13 +48,13 @@ def test_without_augmentation_boxes_are_shares_of_the_image(scenes):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_follow_crops_and_mirror_images(scenes, seed):
-    batch = training_batch(scenes, "detection", np.array([0]), 128, (seed,))
+    batch = DenseBatches(scenes, "detection", 1, 128, seed).batch(0)
     np.testing.assert_allclose(batch.objects[0].boxes[0], bright(batch.images[0]), atol=0.04)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_masks_follow_scales_crops_and_mirror_images(scenes, seed):
-    batch = training_batch(scenes, "segmentation", np.array([0]), 64, (seed,))
+    batch = DenseBatches(scenes, "segmentation", 1, 64, seed).batch(0)
     mask, white = batch.masks[0], batch.images[0, 0] > 1
     assert set(mask.unique().tolist()) <= {0, 5, VOID}
     counted = mask != VOID
@@ -62,9 +62,7 @@ def test_masks_follow_scales_crops_and_mirror_images(scenes, seed):
 
 
 def test_a_seed_decides_a_batch(scenes):
-    one, same, other = (
-        training_batch(scenes, "detection", np.array([0]), 32, (seed,)).images for seed in (1, 1, 2)
-    )
+    one, same, other = (DenseBatches(scenes, "detection", 1, 32, seed).batch(0).images for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -73,21 +71,21 @@ def test_global_random_numbers_stay_as_they_are(scenes):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    training_batch(scenes, "detection", np.array([0]), 32, (1,))
-    training_batch(scenes, "segmentation", np.array([0]), 32, (1,))
+    DenseBatches(scenes, "detection", 1, 32, 1).batch(0)
+    DenseBatches(scenes, "segmentation", 1, 32, 1).batch(0)
     assert torch.equal(torch.rand(2), expected)
 
 
 def test_an_image_too_small_to_crop():
     image = torch.zeros(3, 4, 4, dtype=torch.uint8)
-    _, boxes, labels = cropped_boxes(image, torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), 0)
+    _, boxes, labels = crop_boxes(image, torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([1]), 0)
     assert boxes.tolist() == [[0, 0, 4, 4]]
     assert labels.tolist() == [1]
 
 
 def test_what_lies_outside_of_an_image_is_void():
     image, mask = torch.full((3, 8, 8), 255, dtype=torch.uint8), torch.ones(8, 8, dtype=torch.uint8)
-    masks = [cropped_mask(image, mask, 16, seed)[1] for seed in range(10)]
+    masks = [crop_mask(image, mask, 16, seed)[1] for seed in range(10)]
     assert any((one == VOID).any() for one in masks)
     assert all(one.shape == (16, 16) for one in masks)
 
@@ -101,4 +99,4 @@ def test_plain_batches_come_in_order(scenes):
 
 def test_normalisation():
     image = torch.full((3, 1, 1), 255, dtype=torch.uint8)
-    assert normalised(image, (0.5, 0.5, 0.0), (0.5, 0.25, 1.0)).flatten().tolist() == [1.0, 2.0, 1.0]
+    assert normalize(image, (0.5, 0.5, 0.0), (0.5, 0.25, 1.0)).flatten().tolist() == [1.0, 2.0, 1.0]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from search.dense.data import open_scenes
-from search.dense.scenes import VOID, check_classes
+from search.dense.scenes import VOID
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
 
@@ -123,7 +123,7 @@ def test_a_missing_image(coco):
 
 def test_an_image_of_another_size(coco):
     Image.new("RGB", (32, 64)).save(coco / "train" / "000001.png")
-    with pytest.raises(InvalidArtifactError, match="is 32x64, its annotations are of 64x64"):
+    with pytest.raises(InvalidArtifactError, match="is 32x64, its annotations are for 64x64"):
         open_scenes(f"coco:{coco}", "detection").image(0)
 
 
@@ -137,11 +137,11 @@ def test_categories_of_another_training_file(edit_coco):
 
 def test_classes_that_a_head_has_not(made_coco):
     scenes = open_scenes(f"coco:{made_coco}", "detection")
-    with pytest.raises(UsageError, match="'2' is not one of the 2 that the head has"):
-        check_classes(scenes, ("0", "1"))
-    check_classes(scenes, scenes.classes)
+    with pytest.raises(UsageError, match="'2' is not one of the 2 of the head"):
+        scenes.check_classes(("0", "1"))
+    scenes.check_classes(scenes.classes)
     with pytest.raises(UsageError, match="another order"):
-        check_classes(scenes, scenes.classes[::-1])
+        scenes.check_classes(scenes.classes[::-1])
 
 
 @pytest.mark.parametrize(("text", "said"), [

@@ -11,21 +11,21 @@ import torch
 from luts.format.errors import InvalidArtifactError, UsageError
 from search.dense.data import open_scenes
 from search.dense.training import (
-    INFO_FILE,
+    DENSE_TASKS,
     BackboneWeights,
+    DenseInfo,
     DenseRecipe,
-    DenseTrainer,
-    DenseTrainingDivergedError,
     is_dense_run,
-    load_run,
-    read_info,
-    weights_of,
+    load_dense,
+    read_dense_info,
+    weights_path,
 )
 from search.networks import build_network
 from search.networks.network import is_head
 from search.spaces import get_space
 from search.spaces.registry import with_task
-from search.supernet.train.checkpoint import BusyFolderError, only_training
+from search.supernet.train.parallel import FolderBusyError, exclusive_folder
+from search.supernet.train.trainer import Trainer, TrainingDivergedError
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra `dense`)")
@@ -53,7 +53,7 @@ def trainer(made_coco, backbone):
         scenes = open_scenes(f"coco:{made_coco}", task)
         arch = with_task(backbone, task, len(scenes.classes))
         settings = {"epochs": 2, "batch_size": 2, "warmup_epochs": 0, **recipe}
-        return DenseTrainer(task, arch, scenes, DenseRecipe(**settings), folder, initial)
+        return Trainer(DENSE_TASKS[task](arch, scenes, DenseRecipe(**settings), folder, initial))
 
     return make
 
@@ -97,7 +97,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(trainer, tmp_path, task, stopped_after
 
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path / "parts", task).run(stop)
-    assert read_info(tmp_path / "parts").step == stopped_after
+    assert read_dense_info(tmp_path / "parts").step == stopped_after
     parts = trainer(tmp_path / "parts", task).run()
     assert parts.weights_sha256 == whole.weights_sha256
     assert parts.optimizer_sha256 == whole.optimizer_sha256
@@ -123,23 +123,23 @@ def test_a_run_with_other_options_is_refused(trainer, tmp_path):
 def test_what_was_trained_is_loaded(trainer, tmp_path):
     run = trainer(tmp_path)
     info = run.run()
-    network, read = load_run(tmp_path)
+    network, read = load_dense(tmp_path)
     assert read == info
-    for name, value in run.network.state_dict().items():
+    for name, value in run.task.model.state_dict().items():
         assert torch.equal(network.state_dict()[name], value)
-    assert weights_of(tmp_path).name == info.weights
+    assert weights_path(tmp_path).name == info.weights
 
 
 def test_a_damaged_run_is_told_in_one_line(trainer, tmp_path):
     info = trainer(tmp_path, epochs=1).run()
     (tmp_path / info.weights).write_bytes((tmp_path / info.weights).read_bytes()[:-9])
     with pytest.raises(InvalidArtifactError, match=info.weights):
-        load_run(tmp_path)
-    document = json.loads((tmp_path / INFO_FILE).read_text())
+        load_dense(tmp_path)
+    document = json.loads((tmp_path / DenseInfo.FILE).read_text())
     for change in ({"weights": "../../etc/passwd"}, {"task": "dancing"}, {"step": -1}):
-        (tmp_path / INFO_FILE).write_text(json.dumps(document | change))
+        (tmp_path / DenseInfo.FILE).write_text(json.dumps(document | change))
         with pytest.raises(InvalidArtifactError, match=r"dense.json: invalid"):
-            load_run(tmp_path)
+            load_dense(tmp_path)
 
 
 def test_a_backbone_begins_with_its_weights_and_stands_still_when_frozen(trainer, tmp_path, backbone):
@@ -148,19 +148,19 @@ def test_a_backbone_begins_with_its_weights_and_stands_still_when_frozen(trainer
     initial = BackboneWeights("given", given)
     run = trainer(tmp_path, initial=initial, freeze=True)
     run.run()
-    for name, value in run.network.state_dict().items():
+    for name, value in run.task.model.state_dict().items():
         if not is_head(name):
             assert torch.equal(value, given[name]), name
-    fresh = trainer(tmp_path / "other", initial=initial).network.state_dict()
-    moved = [n for n, v in run.network.state_dict().items() if is_head(n) and not torch.equal(v, fresh[n])]
+    fresh = trainer(tmp_path / "other", initial=initial).task.model.state_dict()
+    moved = [n for n, v in run.task.model.state_dict().items() if is_head(n) and not torch.equal(v, fresh[n])]
     assert moved
 
 
 def test_a_backbone_that_is_not_frozen_moves(trainer, tmp_path, backbone):
     run = trainer(tmp_path, epochs=1)
-    before = {n: v.clone() for n, v in run.network.named_parameters()}
+    before = {n: v.clone() for n, v in run.task.model.named_parameters()}
     run.run()
-    assert any(not torch.equal(v, before[n]) for n, v in run.network.named_parameters() if not is_head(n))
+    assert any(not torch.equal(v, before[n]) for n, v in run.task.model.named_parameters() if not is_head(n))
 
 
 def test_weights_of_another_backbone_are_refused(trainer, tmp_path):
@@ -170,7 +170,7 @@ def test_weights_of_another_backbone_are_refused(trainer, tmp_path):
 
 def test_a_second_training_in_the_folder_is_refused(trainer, tmp_path):
     run = trainer(tmp_path)
-    with only_training(tmp_path), pytest.raises(BusyFolderError, match="another process trains in"):
+    with exclusive_folder(tmp_path), pytest.raises(FolderBusyError, match="another process trains in"):
         run.run()
 
 
@@ -189,26 +189,20 @@ def test_a_batch_larger_than_the_set(trainer, tmp_path):
 def test_a_run_that_diverges_says_so(trainer, tmp_path):
     run = trainer(tmp_path)
     with torch.no_grad():
-        next(p for n, p in run.network.named_parameters() if is_head(n)).fill_(torch.inf)
-    with pytest.raises(DenseTrainingDivergedError, match="diverged at step 0"):
+        next(p for n, p in run.task.model.named_parameters() if is_head(n)).fill_(torch.inf)
+    with pytest.raises(TrainingDivergedError, match="diverged at step 0"):
         run.run()
 
 
-def test_workers_make_the_same_batches(trainer, tmp_path):
-    from search.dense.data import training_batches
-
-    run = trainer(tmp_path)
-    own_batches, others = (
-        training_batches(run.scenes, "detection", run.order, 64, True, range(2), workers=workers)
-        for workers in (0, 1)
-    )
-    for own, other in zip(own_batches, others, strict=True):
+def test_workers_prepare_the_same_batches(trainer, tmp_path):
+    batches = trainer(tmp_path).task.images_by_step
+    for own, other in zip(*(batches.batches(range(2), workers) for workers in (0, 1)), strict=True):
         assert torch.equal(own.images, other.images)
         assert torch.equal(own.objects[0].boxes, other.objects[0].boxes)
 
 
-def test_every_image_is_seen_once_an_epoch_in_another_order(trainer, tmp_path):
-    order = trainer(tmp_path).order
-    epochs = [[i for step in range(3) for i in order.images(3 * epoch + step)] for epoch in range(2)]
+def test_an_epoch_visits_every_image_once_in_its_own_order(trainer, tmp_path):
+    batches = trainer(tmp_path).task.images_by_step
+    epochs = [[i for step in range(3) for i in batches.indices(3 * epoch + step)] for epoch in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(6))
     assert epochs[0] != epochs[1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from search.dense.data import open_scenes
-from search.dense.metrics import Found, mean_iou, mean_precision
+from search.dense.metrics import Detected, mean_iou, mean_precision
 from search.dense.scenes import VOID
 
 
@@ -30,7 +30,7 @@ def scenes(edit_coco):
 
 def found(*rows):
     boxes, scores, labels = zip(*rows, strict=True) if rows else ([], [], [])
-    return Found(
+    return Detected(
         np.asarray(boxes, np.float32).reshape(-1, 4),
         np.asarray(scores, np.float32),
         np.asarray(labels, np.int64),
@@ -44,9 +44,9 @@ def test_everything_found(scenes):
     precision = mean_precision(
         scenes, {6: found((RIGHT, 0.9, 1)), 7: found((RIGHT, 0.8, 1)), 8: found((RIGHT, 0.7, 2))}
     )
-    assert precision.map == precision.map50 == 1
-    assert precision.map_medium == 1
-    assert precision.map_small is None
+    assert precision["map"] == precision["map50"] == 1
+    assert precision["map_medium"] == 1
+    assert precision["map_small"] is None
 
 
 def test_half_of_an_overlap_counts_at_few_thresholds(scenes):
@@ -55,18 +55,18 @@ def test_half_of_an_overlap_counts_at_few_thresholds(scenes):
     precision = mean_precision(
         scenes, {6: found((narrow, 0.9, 1)), 7: found((narrow, 0.8, 1)), 8: found((narrow, 0.7, 2))}
     )
-    assert precision.map50 == 1
-    assert precision.map75 == 0
-    assert precision.map == pytest.approx(0.5)
+    assert precision["map50"] == 1
+    assert precision["map75"] == 0
+    assert precision["map"] == pytest.approx(0.5)
 
 
 def test_a_class_that_is_missed_halves_the_mean(scenes):
     precision = mean_precision(scenes, {6: found((RIGHT, 0.9, 1)), 7: found((RIGHT, 0.8, 1)), 8: found()})
-    assert precision.map == pytest.approx(0.5)
+    assert precision["map"] == pytest.approx(0.5)
 
 
 def test_nothing_found(scenes):
-    assert mean_precision(scenes, {6: found(), 7: found(), 8: found()}).map == 0
+    assert mean_precision(scenes, {6: found(), 7: found(), 8: found()})["map"] == 0
 
 
 def test_what_is_surer_and_wrong_costs_precision(scenes):
@@ -76,7 +76,7 @@ def test_what_is_surer_and_wrong_costs_precision(scenes):
         scenes,
         {6: found((wrong, 0.95, 1), (RIGHT, 0.9, 1)), 7: found((RIGHT, 0.8, 1)), 8: found((RIGHT, 0.7, 2))},
     )
-    assert precision.map == pytest.approx((2 / 3 + 1) / 2)
+    assert precision["map"] == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_overlap_of_masks():
@@ -85,15 +85,15 @@ def test_overlap_of_masks():
     guess = np.array([[0, 1, 1, 1], [0, 0, 0, 2]], np.uint8)
     # background: 3 of 5; class 1: 2 of 4; class 2 neither in truth nor, where that counts, in guesses
     overlap = mean_iou([(guess, truth)], 3)
-    assert overlap.miou == pytest.approx((3 / 5 + 2 / 4) / 2)
-    assert overlap.pixel_accuracy == pytest.approx(5 / 7)
+    assert overlap["miou"] == pytest.approx((3 / 5 + 2 / 4) / 2)
+    assert overlap["pixel_accuracy"] == pytest.approx(5 / 7)
 
 
 def test_overlap_is_of_all_images_together():
     pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra `dense`)")
     ones, none = np.ones((2, 2), np.uint8), np.zeros((2, 2), np.uint8)
     # background 4 of 8, class 1 0 of 4
-    assert mean_iou([(none, none), (none, ones)], 1).miou == pytest.approx((0.5 + 0) / 2)
+    assert mean_iou([(none, none), (none, ones)], 1)["miou"] == pytest.approx((0.5 + 0) / 2)
 
 
 def test_no_images():

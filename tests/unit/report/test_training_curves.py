@@ -8,11 +8,11 @@ from luts.format.errors import InvalidArtifactError
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render
 from orchestrator.report.search_sections import training_figure
-from search.supernet.train.logs import COLUMNS, LogRow, read_log
+from search.supernet.train.logs import CLASSIFICATION_COLUMNS, LogRow, read_log
 from tests.support.errors import raises
 from tests.support.report_world import write_run
 
-HEADER = ",".join(COLUMNS)
+HEADER = ",".join(CLASSIFICATION_COLUMNS)
 ROWS = ("50,1,0.004,2.1,0.25,900.0,64", "100,2,0.002,1.5,0.5,910.0,64", "120,2,0.001,1.25,0.625,905.0,64")
 
 

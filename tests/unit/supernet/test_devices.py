@@ -15,8 +15,8 @@ from search.supernet.inherit import InheritedAccuracy, open_inherited
 from search.supernet.model.supernet import choose_device, workers_on
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.trainer import Trainer
 from tests.support.second_device import DEVICE, SecondDevice, There
+from tests.support.training import supernet_trainer
 
 NANO = get_space("autovit-nano")
 TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
@@ -25,7 +25,7 @@ TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_e
 @pytest.fixture(scope="module")
 def folder(few_digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    Trainer(NANO, few_digits(32), TINY, folder).run()
+    supernet_trainer(NANO, few_digits(32), TINY, folder).run()
     return folder
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from search.supernet.recipe.recipe import Distillation, in_place
+from search.supernet.recipe.recipe import Distillation, in_place_loss
 
 STUDENT = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])
 """Softmax (3/4, 1/4) and (1/2, 1/2)."""
@@ -58,7 +58,7 @@ def test_mixed_images_have_probabilities_for_labels():
 def test_in_place_distillation_leaves_the_largest_alone():
     largest = TEACHER.clone().requires_grad_()
     small = STUDENT.clone().requires_grad_()
-    loss = in_place(small, largest)
+    loss = in_place_loss(small, largest)
     expected = (-0.2 * math.log(3 / 4) - 0.8 * math.log(1 / 4) + math.log(2)) / 2
     assert loss.item() == pytest.approx(expected)
     loss.backward()

@@ -7,10 +7,11 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.main import app, exit_code
 from orchestrator.tasks.progress import Step
-from orchestrator.tasks.train import train_supernet
-from search.supernet.train import logs as probe
+from orchestrator.tasks.train import train_classifier
+from orchestrator.tasks.train_options import ClassifierOptions
+from search.supernet.train import supernet_task as probe
 from search.supernet.train.checkpoint import read_info
-from search.supernet.train.step import TrainingDivergedError
+from search.supernet.train.trainer import TrainingDivergedError
 
 RECIPE = """
 epochs = 3
@@ -42,7 +43,10 @@ def run(tmp_path, monkeypatch):
             raise Stopped
 
     with pytest.raises(Stopped):
-        train_supernet("autovit-nano", "digits", tmp_path / "run", str(tmp_path / "hot.toml"), progress=stop)
+        options = ClassifierOptions(
+            space="autovit-nano", data="digits", output=tmp_path / "run", recipe=str(tmp_path / "hot.toml")
+        )
+        train_classifier(options, stop)
     return tmp_path / "run", told
 
 
@@ -61,7 +65,7 @@ def test_a_nan_from_the_command_line_ends_in_one_line_and_goes_on_more_slowly(ru
     assert "\n" not in said
     assert "loss nan" in said or "gradient norm inf" in said, "which comes first is a matter of rounding"
     assert "repeat the command with a lower --learning-rate or --clip-norm" in said
-    assert said.endswith(f"it goes on from the last checkpoint in {folder}")
+    assert said.endswith(f"it resumes from the last checkpoint in {folder}")
     before = read_info(folder)
     assert before.step == 17, "saved before the rate that blew it up"
     done = train(folder, "--learning-rate", "5e-5")

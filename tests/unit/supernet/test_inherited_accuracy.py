@@ -21,8 +21,8 @@ from search.supernet.data.sources import open_source
 from search.supernet.inherit import InheritedAccuracy, PrefixCache, open_inherited, recalibrate
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
-from search.supernet.train.trainer import Trainer
 from tests.support.errors import raises
+from tests.support.training import supernet_trainer
 from tests.support.winner_world import make_lut
 
 TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
@@ -31,7 +31,7 @@ TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_e
 @pytest.fixture(scope="module")
 def trained_folder(few_digits, tmp_path_factory):
     directory = tmp_path_factory.mktemp("run")
-    Trainer(get_space("autovit-nano"), few_digits(32), TINY, directory).run()
+    supernet_trainer(get_space("autovit-nano"), few_digits(32), TINY, directory).run()
     return directory
 
 
@@ -171,7 +171,9 @@ def test_validation_images_are_opened_by_the_final_evaluation_alone(tmp_path, mo
     monkeypatch.setattr("search.supernet.inherit.open_source", watched)
     space = get_space("autovit-nano")
     recipe = TINY.model_copy(update={"held_out": 0.4, "batch_size": 128})
-    Trainer(space, open_data("digits", space, recipe), recipe, tmp_path, oracle(ImageData(source))).run()
+    supernet_trainer(
+        space, open_data("digits", space, recipe), recipe, tmp_path, teacher=oracle(ImageData(source))
+    ).run()
     arch = tmp_path / "arch.json"
     arch.write_text(space.sample(random.Random(0)).to_json())
     split = split_source(source, fraction=0.4)
@@ -225,7 +227,7 @@ def test_a_network_trained_alone_is_the_only_one_judged(few_digits, digits, tmp_
     space = get_space("autovit-nano")
     first, second = (space.with_classes(10).sample(random.Random(seed)) for seed in range(2))
     recipe = TINY.model_copy(update={"arch": first.with_classes(1000).to_json()})
-    Trainer(space, few_digits(32), recipe, tmp_path / "alone").run()
+    supernet_trainer(space, few_digits(32), recipe, tmp_path / "alone").run()
     evaluator = InheritedAccuracy(*load_supernet(tmp_path / "alone"), digits, calibration_batches=1)
     assert 0 <= evaluator.accuracy(first) <= 1
     with pytest.raises(UsageError, match="trained alone, not of a supernet of autovit-nano") as refused:

@@ -8,14 +8,15 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.cli.main import app
 from search.networks import build_network
 from search.spaces import get_space
 from search.supernet.data.images import ImageData
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.checkpoint import Initial, classifier_parameters, load_supernet, read_info
-from search.supernet.train.trainer import Trainer
+from search.supernet.train.checkpoint import load_supernet, read_info
+from search.supernet.train.init_weights import InitialWeights, classifier_parameters
+from tests.support.errors import raises
+from tests.support.training import supernet_trainer
 
 SPACE = get_space("autovit-nano")
 ARCH, OTHER = (SPACE.sample(random.Random(seed)).with_classes(10) for seed in (3, 4))
@@ -52,7 +53,7 @@ def letters(small):
 def trained(small, tmp_path_factory):
     """A whole supernet's folder."""
     folder = tmp_path_factory.mktemp("supernet")
-    Trainer(SPACE, small, RECIPE, folder).run()
+    supernet_trainer(SPACE, small, RECIPE, folder).run()
     return folder
 
 
@@ -62,11 +63,11 @@ def weights_of(supernet):
 
 def test_a_run_begins_with_what_subnets_inherit(small, trained, tmp_path):
     given, info = load_supernet(trained)
-    trainer = Trainer(SPACE, small, ALONE, tmp_path, initial=Initial(f"supernet:{trained}"))
+    trainer = supernet_trainer(SPACE, small, ALONE, tmp_path, initial=InitialWeights(f"supernet:{trained}"))
     assert all(
-        torch.equal(a, b) for a, b in zip(trainer.supernet.parameters(), given.parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(trainer.task.model.parameters(), given.parameters(), strict=True)
     )
-    average = trainer.state.average.tensors
+    average = trainer.task.training.average.tensors
     assert all(torch.equal(average[name], value) for name, value in given.named_parameters())
     done = trainer.run()
     assert (done.init, done.init_sha256) == (f"supernet:{trained}", info.weights_sha256)
@@ -74,10 +75,12 @@ def test_a_run_begins_with_what_subnets_inherit(small, trained, tmp_path):
 
 def test_a_new_classifier_begins_at_zero_and_all_else_is_taken_over(letters, trained, tmp_path):
     given = weights_of(load_supernet(trained)[0])
-    trainer = Trainer(SPACE, letters, ALONE, tmp_path, initial=Initial(f"supernet:{trained}", classes=9))
-    classifier = classifier_parameters(trainer.supernet)
+    trainer = supernet_trainer(
+        SPACE, letters, ALONE, tmp_path, initial=InitialWeights(f"supernet:{trained}", classes=9)
+    )
+    classifier = classifier_parameters(trainer.task.model)
     assert {name.rpartition(".")[2] for name in classifier} == {"weight", "bias"}
-    for name, value in trainer.supernet.named_parameters():
+    for name, value in trainer.task.model.named_parameters():
         assert torch.equal(value, torch.zeros_like(value) if name in classifier else given[name])
     assert trainer.run().classes == letters.source.classes
 
@@ -89,11 +92,11 @@ def test_weights_of_one_network_fill_its_slices(small, letters, tmp_path, classe
     for index, value in enumerate(network.parameters()):
         torch.nn.init.constant_(value, index + 1.0)
     save_file(network.state_dict(), tmp_path / "net.safetensors")
-    initial = Initial(str(tmp_path / "net.safetensors"), classes)
+    initial = InitialWeights(str(tmp_path / "net.safetensors"), classes)
     own = ARCH.with_classes(count)
     recipe = ALONE.model_copy(update={"arch": own.to_json()})
-    supernet = Trainer(SPACE, data, recipe, tmp_path / "run", initial=initial).supernet
-    before = weights_of(Trainer(SPACE, data, recipe, tmp_path / "run").supernet)
+    supernet = supernet_trainer(SPACE, data, recipe, tmp_path / "run", initial=initial).task.model
+    before = weights_of(supernet_trainer(SPACE, data, recipe, tmp_path / "run").task.model)
     expected, after = dict(network.named_parameters()), weights_of(supernet)
     classifier = classifier_parameters(supernet)
     for part in supernet.slices(own):
@@ -111,26 +114,27 @@ def test_weights_of_one_network_fill_its_slices(small, letters, tmp_path, classe
 def test_frozen_stages_stand_still_and_cost_no_gradient(small, trained, tmp_path):
     given = weights_of(load_supernet(trained)[0])
     recipe = ALONE.model_copy(update={"freeze": 3})
-    trainer = Trainer(SPACE, small, recipe, tmp_path, initial=Initial(f"supernet:{trained}"))
+    trainer = supernet_trainer(SPACE, small, recipe, tmp_path, initial=InitialWeights(f"supernet:{trained}"))
     trainer.run()
     frozen = tuple(f"slots.{stage.name}_" for stage in SPACE.stages[:3])
-    used = {part.source for part in trainer.supernet.slices(ARCH)}
-    for name, value in trainer.supernet.named_parameters():
+    used = {part.source for part in trainer.task.model.slices(ARCH)}
+    for name, value in trainer.task.model.named_parameters():
         if name.startswith(frozen):
             assert value.grad is None
             assert torch.equal(value, given[name])
         elif name in used:
             assert not torch.equal(value, given[name])
     too_many = recipe.model_copy(update={"freeze": 64})
-    with pytest.raises(
-        UsageError, match=r"--freeze 64: autovit-nano has networks of \d+ stages; freeze 0 to"
-    ):
-        Trainer(SPACE, small, too_many, tmp_path)
+    with raises("too_many_frozen_stages"):
+        supernet_trainer(SPACE, small, too_many, tmp_path)
 
 
 def test_a_fine_tuning_run_goes_on_bit_by_bit_and_from_the_same_weights_alone(small, trained, tmp_path):
-    initial, recipe = Initial(f"supernet:{trained}"), ALONE.model_copy(update={"freeze": 1, "epochs": 2})
-    whole = Trainer(SPACE, small, recipe, tmp_path / "whole", initial=initial)
+    initial, recipe = (
+        InitialWeights(f"supernet:{trained}"),
+        ALONE.model_copy(update={"freeze": 1, "epochs": 2}),
+    )
+    whole = supernet_trainer(SPACE, small, recipe, tmp_path / "whole", initial=initial)
     finished = whole.run()
 
     class Stopped(Exception):
@@ -141,15 +145,15 @@ def test_a_fine_tuning_run_goes_on_bit_by_bit_and_from_the_same_weights_alone(sm
             raise Stopped
 
     with pytest.raises(Stopped):
-        Trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial).run(stop)
+        supernet_trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial).run(stop)
     assert read_info(tmp_path / "cut").step == 2
-    with pytest.raises(UsageError, match=r"another start \(--init\); repeat its options"):
-        Trainer(SPACE, small, recipe, tmp_path / "cut").run()
-    second = Trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial)
+    with raises("different_run"):
+        supernet_trainer(SPACE, small, recipe, tmp_path / "cut").run()
+    second = supernet_trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial)
     assert second.run() == finished
     assert all(
         torch.equal(a, b)
-        for a, b in zip(whole.supernet.parameters(), second.supernet.parameters(), strict=True)
+        for a, b in zip(whole.task.model.parameters(), second.task.model.parameters(), strict=True)
     )
 
 
@@ -161,14 +165,14 @@ def test_weights_that_do_not_fit_are_named(small, letters, trained, tmp_path):
     damaged = {
         "lacking": (
             {n: t for n, t in tensors.items() if n != first},
-            f"they lack {first} \\(1 such in all\\)",
+            "weights_of_another_network",
         ),
-        "more": (tensors | {"extra": torch.zeros(1)}, "they have also extra"),
-        "other": (tensors | {first: torch.zeros(1, 2)}, rf"{first} is \(1, 2\), not \("),
-        "nan": (tensors | {first: tensors[first] * float("nan")}, f"{first} is not finite"),
+        "more": (tensors | {"extra": torch.zeros(1)}, "weights_of_another_network"),
+        "other": (tensors | {first: torch.zeros(1, 2)}, "weights_of_another_network"),
+        "nan": (tensors | {first: tensors[first] * float("nan")}, "weights_of_another_network"),
         "classes": (
             tensors | {last: torch.zeros(7, columns)},
-            "the weights know 7 classes, the images have 10; add --classes 10",
+            "class_mismatch",
         ),
     }
     for name, (given, why) in damaged.items():
@@ -176,52 +180,52 @@ def test_weights_that_do_not_fit_are_named(small, letters, trained, tmp_path):
         _refused(small, ALONE, f"{tmp_path}/{name}.safetensors", why)
     assert rows == 10
     (tmp_path / "text.safetensors").write_text("not one")
-    _refused(small, ALONE, f"{tmp_path}/text.safetensors", "not a safetensors file")
-    _refused(small, ALONE, f"{tmp_path}/none.safetensors", "cannot read the weights .*; check the path")
+    _refused(small, ALONE, f"{tmp_path}/text.safetensors", "invalid_weights")
+    _refused(small, ALONE, f"{tmp_path}/none.safetensors", "unreadable_weights")
     save_file(tensors, tmp_path / "whole.safetensors")
-    _refused(small, RECIPE, f"{tmp_path}/whole.safetensors", "weights of one network; name it with --arch")
-    _refused(small, ALONE, "somewhere", r"are not weights; give supernet:DIR, FILE\.safetensors or timm:NAME")
+    _refused(small, RECIPE, f"{tmp_path}/whole.safetensors", "missing_network")
+    _refused(small, ALONE, "somewhere", "unknown_weights_source")
     foreign = SPACE.name.replace("nano", "xxs")
     other = RECIPE.model_copy(update={"arch": get_space(foreign).sample(random.Random(0)).to_json()})
-    with pytest.raises(InvalidArtifactError, match=f"weights of autovit-nano, not of {foreign}"):
-        Trainer(get_space(foreign), small, other, tmp_path / "run", initial=Initial(f"supernet:{trained}"))
+    with raises("weights_of_another_network"):
+        supernet_trainer(
+            get_space(foreign), small, other, tmp_path / "run", initial=InitialWeights(f"supernet:{trained}")
+        )
 
 
-def _refused(data, recipe, source, why, classes=None):
-    with pytest.raises((UsageError, InvalidArtifactError), match=why) as caught:
-        Trainer(SPACE, data, recipe, None, initial=Initial(source, classes))
+def _refused(data, recipe, source, code, classes=None):
+    with raises(code) as caught:
+        supernet_trainer(SPACE, data, recipe, None, initial=InitialWeights(source, classes))
     assert "\n" not in str(caught.value)
     assert ";" in str(caught.value)
 
 
 def test_classes_are_kept_or_new_and_never_guessed(small, letters, trained):
     source = f"supernet:{trained}"
-    _refused(letters, ALONE, source, "know 10 classes, and the images have no class '0'; add --classes 9")
-    _refused(letters, ALONE, source, "images have 9 classes, labels 0 to 8; give --classes 9", classes=5)
+    _refused(letters, ALONE, source, "class_mismatch")
+    _refused(letters, ALONE, source, "class_mismatch", classes=5)
     turned = ImageData(dataclasses.replace(small.source, classes=small.source.classes[::-1]))
-    _refused(turned, ALONE, source, "its classes in another order.*; add --classes 10")
+    _refused(turned, ALONE, source, "class_mismatch")
 
 
 def test_only_what_was_trained_is_gone_on_with(small, trained, tmp_path):
-    Trainer(SPACE, small, ALONE, tmp_path / "alone").run()
+    supernet_trainer(SPACE, small, ALONE, tmp_path / "alone").run()
     of_other = ALONE.model_copy(update={"arch": OTHER.to_json()})
-    _refused(
-        small, of_other, f"supernet:{tmp_path}/alone", "one network that was trained alone; give that one"
-    )
+    _refused(small, of_other, f"supernet:{tmp_path}/alone", "untrained_architecture")
     fewest = min(SPACE.stage_counts)
     part = RECIPE.model_copy(update={"stage_counts": (fewest,)})
-    Trainer(SPACE, small, part, tmp_path / "part").run()
+    supernet_trainer(SPACE, small, part, tmp_path / "part").run()
     more = next(a for s in range(99) if len((a := SPACE.sample(random.Random(s))).stages) > fewest)
     longer = ALONE.model_copy(update={"arch": more.to_json()})
-    _refused(small, longer, f"supernet:{tmp_path}/part", r"stages lies outside of what it was trained on")
+    _refused(small, longer, f"supernet:{tmp_path}/part", "outside_scope")
 
 
 def test_the_command_fine_tunes_a_winner(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("orchestrator.tasks.train.open_data", lambda *_: pytest.fail("not asked for"))
     command = ("train", "--data", "digits", "-o", str(tmp_path / "run"))
-    with pytest.raises(UsageError, match="--classes is for a new classifier on given weights; add --init"):
+    with raises("missing_option"):
         CliRunner().invoke(
             app, (*command, "--space", "autovit-nano", "--classes", "10"), catch_exceptions=False
         )
-    with pytest.raises(UsageError, match="nothing says what to train; add --space .* or --arch"):
+    with raises("nothing_to_train"):
         CliRunner().invoke(app, command, catch_exceptions=False)

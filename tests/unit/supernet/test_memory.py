@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from search.supernet.train import step as memory
+from search.supernet.train import parallel as memory
 
 SCRIPT = """
 import resource, sys
 import numpy as np
-from search.supernet.train.step import keep_freed_memory
+from search.supernet.train.parallel import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 np.empty(1 << 23).fill(1)

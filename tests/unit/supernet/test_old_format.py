@@ -17,7 +17,7 @@ from search.supernet.model.supernet import Supernet
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.teacher import LabelHeader, StoredLabels
-from search.supernet.train.trainer import Trainer
+from tests.support.training import supernet_trainer
 
 OLD = Path(__file__).parent / "old_format"
 SPACE = get_space("autovit-nano")
@@ -65,12 +65,12 @@ def test_a_supernet_of_an_old_checkpoint(old_run):
 def test_an_old_run_goes_on_and_writes_what_it_wrote_before(old_run, few_digits):
     before = json.loads((old_run / "checkpoint.json").read_text())
     names = set(load_file(old_run / before["tensors"]))
-    trainer = Trainer(SPACE, few_digits(80), Recipe.model_validate(before["recipe"]), old_run)
+    trainer = supernet_trainer(SPACE, few_digits(80), Recipe.model_validate(before["recipe"]), old_run)
     steps = []
     trainer.run(lambda progress: steps.append(progress.step))
     assert steps == [3, 4, 5]
     after = json.loads((old_run / "checkpoint.json").read_text())
-    assert [key for key in after if key not in NEW] == list(before)
+    assert after.keys() - set(NEW) == before.keys()
     assert (before["format"], after["format"], after["changes"]) == (1, 2, [])
     assert after["weights_sha256"] != before["weights_sha256"]
     assert Recipe.model_validate(after["recipe"]) == Recipe.model_validate(before["recipe"])

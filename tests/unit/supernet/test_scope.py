@@ -12,6 +12,7 @@ from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.cli.main import app
 from orchestrator.tasks.evaluate import evaluate
+from orchestrator.tasks.evaluation_options import EvalOptions
 from orchestrator.tasks.search import (
     ConstraintOptions,
     SearchCommand,
@@ -27,7 +28,7 @@ from search.supernet.inherit import InheritedAccuracy
 from search.supernet.recipe.recipe import Recipe, get_recipe, part_of, scope_of
 from search.supernet.recipe.samplers import get_sampler
 from search.supernet.train.checkpoint import read_info, write_info
-from search.supernet.train.trainer import Trainer
+from tests.support.training import supernet_trainer
 from tests.support.winner_world import make_lut
 
 NANO = get_space("autovit-nano")
@@ -47,7 +48,7 @@ SHORT = next(a for a in NANO if len(a.stages) == 3)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("part")
-    Trainer(NANO, open_data("digits", NANO, PART), PART, folder).run()
+    supernet_trainer(NANO, open_data("digits", NANO, PART), PART, folder).run()
     return folder
 
 
@@ -101,10 +102,10 @@ def test_a_checkpoint_says_its_scope_and_eval_stays_within(folder):
     assert read_info(folder).scope == scope_of(PART, NANO)
     for arch, why in ((LARGE, f"{LARGE.params():,} parameters"), (SHORT, "3 stages")):
         with pytest.raises(UsageError, match=f"with {why} lies outside.*--outside") as caught:
-            evaluate(arch, folder)
+            evaluate(EvalOptions(arch=arch, supernet=folder))
         assert "\n" not in str(caught.value)
-    assert 0 <= evaluate(INSIDE, folder).scores.top1 <= 1
-    assert 0 <= evaluate(SHORT, folder, outside=True).scores.top1 <= 1
+    assert 0 <= evaluate(EvalOptions(arch=INSIDE, supernet=folder)).metrics["top1"] <= 1
+    assert 0 <= evaluate(EvalOptions(arch=SHORT, supernet=folder, outside=True)).metrics["top1"] <= 1
 
 
 def test_a_network_outside_is_measured_on_demand_alone(folder, tmp_path):
@@ -191,5 +192,5 @@ def test_an_old_checkpoint_works_and_says_that_its_scope_is_unknown(folder, tmp_
     (old / info.tensors).write_bytes((folder / info.tensors).read_bytes())
     write_info(old, info)
     notes = []
-    assert 0 <= evaluate(SHORT, old, progress=notes.append).scores.top1 <= 1
-    assert any("its scope is unknown" in note.text for note in notes)
+    assert 0 <= evaluate(EvalOptions(arch=SHORT, supernet=old), notes.append).metrics["top1"] <= 1
+    assert any("does not record which subnets" in note.text for note in notes)

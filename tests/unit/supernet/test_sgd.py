@@ -11,8 +11,7 @@ from search.spaces import get_space
 from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.train.checkpoint import read_info
 from search.supernet.train.optimizer import PlainSgd
-from search.supernet.train.trainer import Trainer
-from tests.support.cut_off import cut_off
+from tests.support.training import cut_off, supernet_trainer
 
 SPACE = get_space("autovit-nano")
 RECIPE = Recipe(
@@ -61,14 +60,14 @@ def test_it_is_torch_with_decayed_weights_and_bare_biases():
 
 def test_a_run_goes_on_bit_by_bit(small, tmp_path):
     """Parameters that no subnet has touched before the stop have no momentum yet."""
-    whole = Trainer(SPACE, small, RECIPE, tmp_path / "whole")
+    whole = supernet_trainer(SPACE, small, RECIPE, tmp_path / "whole")
     finished = whole.run()
 
-    cut_off(Trainer(SPACE, small, RECIPE, tmp_path / "cut"), step=3)
+    cut_off(supernet_trainer(SPACE, small, RECIPE, tmp_path / "cut"), step=3)
     assert read_info(tmp_path / "cut").step == 2
-    second = Trainer(SPACE, small, RECIPE, tmp_path / "cut")
+    second = supernet_trainer(SPACE, small, RECIPE, tmp_path / "cut")
     assert second.run() == finished
-    for a, b in zip(whole.supernet.parameters(), second.supernet.parameters(), strict=True):
+    for a, b in zip(whole.task.model.parameters(), second.task.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -77,9 +76,9 @@ def test_gradients_are_clipped_by_the_weights_they_belong_to(small):
     recipe = RECIPE.model_copy(update={"arch": arch.to_json(), "agc": 1e-6, "clip_norm": 0.0})
     moved = {}
     for agc in (0.0, 1e-6):
-        trainer = Trainer(SPACE, small, recipe.model_copy(update={"agc": agc}), None)
-        before = [p.detach().clone() for p in trainer.supernet.parameters()]
+        trainer = supernet_trainer(SPACE, small, recipe.model_copy(update={"agc": agc}), None)
+        before = [p.detach().clone() for p in trainer.task.model.parameters()]
         trainer.train_step()
-        now = trainer.supernet.parameters()
+        now = trainer.task.model.parameters()
         moved[agc] = sum(float((a - b).detach().abs().sum()) for a, b in zip(before, now, strict=True))
     assert moved[1e-6] < 0.1 * moved[0.0]

@@ -8,7 +8,7 @@ from torch.nn.functional import log_softmax, softmax
 
 from search.spaces import get_space
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.trainer import Trainer
+from tests.support.training import supernet_trainer
 
 NANO = get_space("autovit-nano")
 SMOOTHING = 0.3
@@ -37,13 +37,16 @@ def test_the_first_learns_from_smoothed_labels_and_a_sandwich_from_its_first(
         sampler=sampler,
         label_smoothing=SMOOTHING,
     )
-    trainer = Trainer(NANO, few_digits(16), recipe, tmp_path)
-    supernet, step = trainer.supernet, trainer.subnet_step
+    trainer = supernet_trainer(NANO, few_digits(16), recipe, tmp_path)
+    task, supernet = trainer.task, trainer.task.model
     torch.manual_seed(0)
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([3, 1, 4, 1])
-    archs = trainer.sampler.draw(random.Random(5), 64)
+    task.archs = archs = task.sampler.draw(random.Random(5), 64)
     assert len(archs) == (4 if sampler == "sandwich" else 1)
-    loss, logits = step.backward(archs, 0, 0, (images, labels), None)
+    losses = []
+    for each in task.losses(0, 0, (images, labels)):
+        each.value.backward()
+        losses.append(each)
     found = {name: value.grad for name, value in supernet.named_parameters() if value.grad is not None}
 
     supernet.zero_grad()
@@ -51,8 +54,8 @@ def test_the_first_learns_from_smoothed_labels_and_a_sandwich_from_its_first(
     own = cross_entropy(first, smoothed(labels, first.shape[1]))
     taught = [cross_entropy(other, softmax(first.detach(), 1)) for other in others]
     torch.autograd.backward((own + sum(taught)) / micro_batches)
-    torch.testing.assert_close(logits, first.detach())
-    torch.testing.assert_close(loss, own.detach() / micro_batches)
+    assert losses[0].correct == (first.argmax(1) == labels).sum()
+    torch.testing.assert_close(losses[0].value.detach(), own.detach() / micro_batches)
     wanted = {name: value.grad for name, value in supernet.named_parameters() if value.grad is not None}
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():

@@ -13,7 +13,7 @@ from search.spaces import get_space
 from search.supernet.recipe.recipe import Distillation, Recipe
 from search.supernet.recipe.schedule import Schedule
 from search.supernet.train.teacher import LabelHeader, StoredLabels, Teacher, TeacherLogits
-from search.supernet.train.trainer import Trainer
+from tests.support.training import supernet_trainer
 
 HEADER = LabelHeader(teacher="a" * 64, data="b" * 64, images="c" * 64, classes=4, top_k=2, steps=2, batch=3)
 LOGITS = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 5.0, 0.5], [-1.0, 2.5, -1.0, -2.0]])
@@ -141,11 +141,11 @@ class _Counting(nn.Module):
         return self.fc(x.flatten(1))
 
 
-def _teacher():
+def _teacher(labels=None):
     torch.manual_seed(0)
     model: Any = _Counting()
     model.pretrained_cfg = {"input_size": (3, 8, 8)}
-    return Teacher("linear", model)
+    return Teacher("linear", model, labels=labels)
 
 
 def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch, few_digits):
@@ -161,25 +161,25 @@ def test_later_epochs_and_runs_ask_no_teacher(tmp_path, monkeypatch, few_digits)
         distillation=Distillation(kind="soft", tau=2.0),
     )
     space, labels = get_space("autovit-nano"), tmp_path / "labels"
-    first = _teacher()
-    trainer = Trainer(space, digits, recipe, tmp_path / "a", first, labels)
+    first = _teacher(labels)
+    trainer = supernet_trainer(space, digits, recipe, tmp_path / "a", teacher=first)
     losses, seen = [], []
     trainer.run(lambda progress: losses.append(progress.loss))
-    assert trainer.schedule.steps_per_epoch == 2
+    assert trainer.task.schedule.steps_per_epoch == 2
     assert first.model.batches == 2, "one forward for each batch of the only augmented epoch"
-    without = Trainer(space, digits, recipe, tmp_path / "b", _teacher())
+    without = supernet_trainer(space, digits, recipe, tmp_path / "b", teacher=_teacher())
     without.run(lambda progress: seen.append(progress.loss))
     assert losses == pytest.approx(seen, rel=1e-3)
     hard = recipe.model_copy(update={"distillation": Distillation(kind="hard"), "sampler": "balanced"})
-    second = _teacher()
-    Trainer(space, digits, hard, tmp_path / "c", second, labels).run()
+    second = _teacher(labels)
+    supernet_trainer(space, digits, hard, tmp_path / "c", teacher=second).run()
     assert second.model.batches == 0
     other = recipe.model_copy(update={"seed": 1})
     with pytest.raises(UsageError, match="other images"):
-        Trainer(space, digits, other, tmp_path / "d", _teacher(), labels).run()
+        supernet_trainer(space, digits, other, tmp_path / "d", teacher=_teacher(labels)).run()
     endless = recipe.model_copy(update={"augmentation_epochs": 0})
     with pytest.raises(UsageError, match="augmentation_epochs"):
-        Trainer(space, digits, endless, tmp_path / "e", _teacher(), labels)
+        supernet_trainer(space, digits, endless, tmp_path / "e", teacher=_teacher(labels))
 
 
 def test_labels_serve_batches_of_several_sizes(tmp_path, digits):
@@ -193,8 +193,8 @@ def test_labels_serve_batches_of_several_sizes(tmp_path, digits):
         distillation=Distillation(kind="soft"),
     )
     schedule = Schedule(recipe, digits.split.train[:300], (8, 16))
-    asked = _teacher()
-    stored = TeacherLogits(asked, recipe, digits, schedule, tmp_path)
+    asked = _teacher(tmp_path)
+    stored = TeacherLogits(asked, recipe, digits, schedule)
     sizes = set()
     for step in range(schedule.steps):
         images, _ = digits.training_batch(schedule.part(step, 0), recipe.augmentation)

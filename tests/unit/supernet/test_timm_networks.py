@@ -9,13 +9,15 @@ from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks import export
 from orchestrator.tasks.evaluate import evaluate, open_evaluator
+from orchestrator.tasks.evaluation_options import EvalOptions
 from orchestrator.tasks.export import export_networks
-from orchestrator.tasks.train import train_supernet
+from orchestrator.tasks.train import train_classifier
+from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.tasks.trained import Trained
 from search.spaces import get_arch, get_space
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.checkpoint import Initial
-from search.supernet.train.trainer import Trainer
+from search.supernet.train.init_weights import InitialWeights
+from tests.support.training import supernet_trainer
 
 NAME = "timm:mobilenetv3_small_050"
 ARCH = get_arch(f"{NAME}@32").with_classes(10)
@@ -41,9 +43,9 @@ def checkpoint(tmp_path_factory):
 def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, tmp_path, monkeypatch):
     """The exporter builds the very network that was judged, under timm's names."""
     given = load_file(checkpoint)
-    initial = Initial(f"{NAME}:{checkpoint}", classes=10)
-    trainer = Trainer(get_space(ARCH.space), small, RECIPE, tmp_path / "run", initial=initial)
-    own = {name.partition(f"head_{NAME}.")[2]: p for name, p in trainer.supernet.named_parameters()}
+    initial = InitialWeights(f"{NAME}:{checkpoint}", classes=10)
+    trainer = supernet_trainer(get_space(ARCH.space), small, RECIPE, tmp_path / "run", initial=initial)
+    own = {name.partition(f"head_{NAME}.")[2]: p for name, p in trainer.task.model.named_parameters()}
     assert {name for name, p in own.items() if p.shape != given[name].shape} == {
         "classifier.weight",
         "classifier.bias",
@@ -66,9 +68,9 @@ def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, 
         return {}
 
     monkeypatch.setattr(export, "export_all", built)
-    judged = evaluate(None, tmp_path / "run", on="cpu")
+    judged = evaluate(EvalOptions(supernet=tmp_path / "run", on="cpu"))
     assert judged.arch == ARCH
-    assert 0 <= judged.scores.top1 <= judged.scores.top5 <= 1
+    assert 0 <= judged.metrics["top1"] <= judged.metrics["top5"] <= 1
     with pytest.raises(UsageError, match="of one network that was trained alone.*judge that one"):
         export_networks(f"{NAME}@64", trained=Trained(supernet=tmp_path / "run"))
     network = open_evaluator(tmp_path / "run").network(ARCH)
@@ -84,34 +86,36 @@ def test_one_with_tables_besides_weights_trains_and_goes_on(small, tmp_path):
     """EfficientViT looks its biases of attention up in a table that is not a weight."""
     arch = get_arch("timm:efficientvit_m0@64").with_classes(10)
     recipe = RECIPE.model_copy(update={"arch": arch.to_json(), "freeze": 0})
-    trainer = Trainer(get_space(arch.space), small, recipe, tmp_path)
-    before = [p.detach().clone() for p in trainer.supernet.parameters()]
+    trainer = supernet_trainer(get_space(arch.space), small, recipe, tmp_path)
+    before = [p.detach().clone() for p in trainer.task.model.parameters()]
     assert trainer.train_step().loss > 0
-    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.supernet.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.task.model.parameters(), strict=True))
 
 
 def test_what_is_named_badly_or_does_not_fit_is_refused(small, checkpoint, tmp_path):
     with pytest.raises(
-        UsageError, match="the weights know 1000 classes, the images have 10; add --classes 10"
+        UsageError, match="the weights have 1000 classes, the images have 10; add --classes 10"
     ):
-        Trainer(get_space(ARCH.space), small, RECIPE, None, initial=Initial(f"{NAME}:{checkpoint}"))
+        supernet_trainer(
+            get_space(ARCH.space), small, RECIPE, None, initial=InitialWeights(f"{NAME}:{checkpoint}")
+        )
     other = {name: value for name, value in load_file(checkpoint).items() if name != "conv_stem.weight"}
     save_file(other, tmp_path / "part.safetensors")
     with pytest.raises(InvalidArtifactError, match=r"they lack 0\.conv_stem\.weight \(1 such in all\)"):
-        initial = Initial(f"{NAME}:{tmp_path}/part.safetensors", 10)
-        Trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
+        initial = InitialWeights(f"{NAME}:{tmp_path}/part.safetensors", 10)
+        supernet_trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
     with pytest.raises(UsageError, match=r"none\.safetensors does not exist; check its path"):
-        initial = Initial(f"{NAME}:{tmp_path}/none.safetensors", 10)
-        Trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
+        initial = InitialWeights(f"{NAME}:{tmp_path}/none.safetensors", 10)
+        supernet_trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
     with pytest.raises(UsageError, match="unknown timm model 'mobilenetv33'"):
         get_space("timm:mobilenetv33")
-    with pytest.raises(UsageError, match="is not a network of timm; those read timm:NAME or timm:NAME@PX"):
+    with pytest.raises(UsageError, match="is not a network of timm; write timm:NAME or timm:NAME@PX"):
         get_space("timm:a b")
     too_many = RECIPE.model_copy(update={"freeze": 60})
     with pytest.raises(
         UsageError, match=r"--freeze 60: timm:mobilenetv3_small_050@32 has networks of 7 stages"
     ):
-        Trainer(get_space(ARCH.space), small, too_many, None)
+        supernet_trainer(get_space(ARCH.space), small, too_many, None)
 
 
 def test_weights_to_begin_with_name_the_network_too(checkpoint, tmp_path, monkeypatch):
@@ -127,8 +131,9 @@ def test_weights_to_begin_with_name_the_network_too(checkpoint, tmp_path, monkey
     monkeypatch.setattr("orchestrator.tasks.train.open_data", note)
     notes = []
     with pytest.raises(Seen):
-        train_supernet(
-            None, "digits", tmp_path / "run", "imagenet", init=f"{NAME}:{checkpoint}", progress=notes.append
+        options = ClassifierOptions(
+            data="digits", output=tmp_path / "run", recipe="imagenet", init=f"{NAME}:{checkpoint}"
         )
+        train_classifier(options, notes.append)
     assert seen == [(f"{NAME}@224", get_arch(NAME).to_json())]
-    assert "drop_path leaves nothing out of timm:" in notes[0].text
+    assert "drop_path has no effect on timm:" in notes[0].text

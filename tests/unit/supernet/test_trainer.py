@@ -15,13 +15,14 @@ from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.recipe.samplers import get_sampler
 from search.supernet.recipe.schedule import Part, Schedule
-from search.supernet.train import logs as probe
+from search.supernet.train import supernet_task as probe
 from search.supernet.train.checkpoint import BEST, load_supernet, read_info
 from search.supernet.train.logs import Meter, Progress
 from search.supernet.train.optimizer import WeightAverage
-from search.supernet.train.step import ComputeSettings, Group, TrainingDivergedError
-from search.supernet.train.trainer import Trainer
-from tests.support.cut_off import cut_off
+from search.supernet.train.parallel import ComputeSettings, Group
+from search.supernet.train.task import RunState
+from search.supernet.train.trainer import TrainingDivergedError
+from tests.support.training import cut_off, supernet_trainer
 
 FULL = Recipe(
     name="full",
@@ -58,22 +59,22 @@ def _equal(a, b):
 
 def test_run_with_everything_goes_on_bit_by_bit(small, tmp_path):
     recipe = _small_recipe()
-    whole = Trainer(SPACE, small, recipe, tmp_path / "whole")
+    whole = supernet_trainer(SPACE, small, recipe, tmp_path / "whole")
     finished = whole.run()
 
-    cut_off(Trainer(SPACE, small, recipe, tmp_path / "cut"), step=3)
+    cut_off(supernet_trainer(SPACE, small, recipe, tmp_path / "cut"), step=3)
     assert read_info(tmp_path / "cut").step == 2
-    second = Trainer(SPACE, small, recipe, tmp_path / "cut")
+    second = supernet_trainer(SPACE, small, recipe, tmp_path / "cut")
     assert second.run() == finished
-    assert _equal(whole.supernet, second.supernet)
+    assert _equal(whole.task.model, second.task.model)
     assert finished.scaler["scale"] > 0
     assert finished.code is not None
     log = list(csv.DictReader((tmp_path / "cut" / "log.csv").open()))
     assert [int(row["step"]) for row in log] == [4]
     inherited, _ = load_supernet(tmp_path / "cut")
-    average = whole.state.average.tensors
+    average = whole.task.training.average.tensors
     assert all(torch.equal(value, average[name]) for name, value in inherited.named_parameters())
-    assert not _equal(inherited, whole.supernet)
+    assert not _equal(inherited, whole.task.model)
 
 
 def test_average_follows_as_worked_out_by_hand():
@@ -90,14 +91,14 @@ def test_average_follows_as_worked_out_by_hand():
 def test_parts_of_a_batch_add_up_to_the_mean_gradient(small, tmp_path):
     """Two processes' shares, computed one after another, add up to what one process accumulates."""
     recipe = _small_recipe(precision="fp32", ema_decay=0.0, channels_last=False, clip_norm=0)
-    alone = Trainer(SPACE, small, recipe, tmp_path / "a")
+    alone = supernet_trainer(SPACE, small, recipe, tmp_path / "a")
     gradients = []
     for rank in range(2):
-        one = Trainer(SPACE, small, recipe, tmp_path / "b", group=_Deaf(rank))
+        one = supernet_trainer(SPACE, small, recipe, tmp_path / "b", group=_Deaf(rank))
         one.train_step()
-        gradients.append({n: p.grad for n, p in one.supernet.named_parameters() if p.grad is not None})
+        gradients.append({n: p.grad for n, p in one.task.model.named_parameters() if p.grad is not None})
     alone.train_step()
-    for name, parameter in alone.supernet.named_parameters():
+    for name, parameter in alone.task.model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, gradients[0][name] + gradients[1][name])
 
@@ -114,7 +115,7 @@ class _Deaf(Group):
 
 def test_too_few_parts_for_all_processes_are_refused(small, tmp_path):
     with pytest.raises(UsageError, match="multiple of 3") as caught:
-        Trainer(SPACE, small, FULL, tmp_path, group=Group(0, 3))
+        supernet_trainer(SPACE, small, FULL, tmp_path, group=Group(0, 3))
     assert "\n" not in str(caught.value)
 
 
@@ -149,7 +150,7 @@ def test_missing_and_corrupt_images_are_named_and_nothing_is_lost(tmp_path, work
     for run, damage in enumerate((lambda: path.write_bytes(b"\x89PNG nonsense"), path.unlink)):
         damage()
         folder = tmp_path / f"run{run}"
-        trainer = Trainer(SPACE, data, recipe, folder, compute=ComputeSettings(workers=workers))
+        trainer = supernet_trainer(SPACE, data, recipe, folder, compute=ComputeSettings(workers=workers))
         with pytest.raises(InvalidArtifactError, match=path.name) as caught:
             trainer.run()
         assert "\n" not in str(caught.value)
@@ -162,10 +163,12 @@ def test_missing_and_corrupt_images_are_named_and_nothing_is_lost(tmp_path, work
 
 
 def test_best_checkpoint_is_kept_beside_the_last(small, tmp_path):
-    trainer = Trainer(SPACE, small, _small_recipe(epochs=3, precision="fp32", ema_decay=0.0), tmp_path)
+    trainer = supernet_trainer(
+        SPACE, small, _small_recipe(epochs=3, precision="fp32", ema_decay=0.0), tmp_path
+    )
     for top1 in (0.4, 0.7, 0.5):
         progress = trainer.train_step()
-        trainer.folder.save(progress.step, progress.loss, {}, top1)
+        trainer.task.save(RunState(progress.step, progress.loss), {"held_out_top1": top1})
     last, best = read_info(tmp_path), read_info(tmp_path / BEST)
     assert (last.step, last.held_out_top1) == (3, 0.5)
     assert (best.step, best.held_out_top1) == (2, 0.7)
@@ -173,7 +176,7 @@ def test_best_checkpoint_is_kept_beside_the_last(small, tmp_path):
 
 
 def test_a_run_saves_what_its_probes_score(small, tmp_path):
-    info = Trainer(SPACE, small, _small_recipe(epochs=1), tmp_path).run()
+    info = supernet_trainer(SPACE, small, _small_recipe(epochs=1), tmp_path).run()
     supernet, _ = load_supernet(tmp_path)
     archs = probe.probes(get_sampler("uniform", SPACE.with_classes(10)), 64)
     weights = dict(supernet.named_parameters())
@@ -182,7 +185,7 @@ def test_a_run_saves_what_its_probes_score(small, tmp_path):
 
 
 def test_probes_are_judged_on_held_out_images_with_the_given_weights(small):
-    supernet = Trainer(SPACE, small, _small_recipe(), None).supernet
+    supernet = supernet_trainer(SPACE, small, _small_recipe(), None).task.model
     weights = {name: value.detach().clone() for name, value in supernet.named_parameters()}
     for name, value in weights.items():
         if name.startswith("slots.head"):
@@ -197,26 +200,28 @@ def test_probes_are_judged_on_held_out_images_with_the_given_weights(small):
 
 def test_one_network_alone_is_all_that_is_trained_and_judged(small, tmp_path):
     arch = SPACE.sample(random.Random(3))
-    trainer = Trainer(SPACE, small, _small_recipe(arch=arch.to_json()), tmp_path)
-    before = {name: value.detach().clone() for name, value in trainer.supernet.named_parameters()}
+    trainer = supernet_trainer(SPACE, small, _small_recipe(arch=arch.to_json()), tmp_path)
+    before = {name: value.detach().clone() for name, value in trainer.task.model.named_parameters()}
     trained = []
-    trainer.run(lambda progress: trained.append(progress.arch))
+    trainer.run(lambda _: trained.extend(trainer.task.archs))
     own = arch.with_classes(small.classes)
     assert set(trained) == {own}
-    assert probe.probes(trainer.sampler, 64) == [own]
-    after = {name: value.detach() for name, value in trainer.supernet.named_parameters()}
+    assert probe.probes(trainer.task.sampler, 64) == [own]
+    after = {name: value.detach() for name, value in trainer.task.model.named_parameters()}
     assert any(not torch.equal(before[name], value) for name, value in after.items())
-    for part in trainer.supernet.slices(own):
+    for part in trainer.task.model.slices(own):
         part.region(before[part.source]).zero_()
         part.region(after[part.source]).zero_()
     assert all(torch.equal(before[name], value) for name, value in after.items()), "others moved"
     with pytest.raises(UsageError, match="of space 'autovit-nano', not of 'autovit-xxs'"):
-        Trainer(get_space("autovit-xxs"), small, _small_recipe(arch=arch.to_json()), tmp_path)
+        supernet_trainer(get_space("autovit-xxs"), small, _small_recipe(arch=arch.to_json()), tmp_path)
 
 
 def test_bf16_computes_nearly_the_same(small, tmp_path):
     losses = {
-        precision: Trainer(SPACE, small, _small_recipe(precision=precision), tmp_path).train_step().loss
+        precision: supernet_trainer(SPACE, small, _small_recipe(precision=precision), tmp_path)
+        .train_step()
+        .loss
         for precision in ("fp32", "bf16")
     }
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
@@ -224,14 +229,14 @@ def test_bf16_computes_nearly_the_same(small, tmp_path):
 
 
 def test_fp16_lowers_its_scale_before_it_gives_up(small, tmp_path):
-    trainer = Trainer(SPACE, small, _small_recipe(precision="fp16"), tmp_path)
-    before = [p.detach().clone() for p in trainer.supernet.parameters()]
-    scaled = trainer.precision.scaled
-    trainer.precision.scaled = lambda loss: scaled(loss) * float("inf")
+    trainer = supernet_trainer(SPACE, small, _small_recipe(precision="fp16"), tmp_path)
+    before = [p.detach().clone() for p in trainer.task.model.parameters()]
+    scaled = trainer.task.precision.scaled
+    trainer.task.precision.scaled = lambda loss: scaled(loss) * float("inf")
     trainer.train_step()
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.supernet.parameters(), strict=True))
-    assert trainer.precision.state()["scale"] == 65536 / 2
-    trainer.precision.load_state(trainer.precision.state() | {"scale": 1.0})
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.task.model.parameters(), strict=True))
+    assert trainer.task.precision.state()["scale"] == 65536 / 2
+    trainer.task.precision.load_state(trainer.task.precision.state() | {"scale": 1.0})
     with pytest.raises(TrainingDivergedError, match="step 1 .*subnet"):
         trainer.train_step()
 
@@ -266,9 +271,7 @@ def test_rand_augment_changes_pixels_by_its_seed():
 def test_meter_knows_speed_and_rest():
     ticks = iter([0.0, 1.0, 3.0, 5.0])
     meter = Meter(lambda: next(ticks))
-    steps = [
-        Progress(n, 10, 0, 1, 100, loss=n, accuracy=0.5, learning_rate=0.1, arch=None) for n in (1, 2, 3)
-    ]
+    steps = [Progress(n, 10, 0, 1, 100, loss=n, accuracy=0.5, learning_rate=0.1) for n in (1, 2, 3)]
     first = meter.note(steps[0])
     assert (first.images_per_s, first.left_s, first.loss) == (100.0, 9.0, 1.0)
     meter.note(steps[1])
@@ -280,5 +283,5 @@ def test_meter_knows_speed_and_rest():
 def test_log_that_can_t_be_written_is_one_line(small, tmp_path):
     (tmp_path / "run" / "log.csv").mkdir(parents=True)
     with pytest.raises(BlocktimeError, match=r"log\.csv: cannot be written") as caught:
-        Trainer(SPACE, small, _small_recipe(), tmp_path / "run").run()
+        supernet_trainer(SPACE, small, _small_recipe(), tmp_path / "run").run()
     assert "\n" not in str(caught.value)

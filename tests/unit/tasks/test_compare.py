@@ -10,23 +10,24 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError
 from orchestrator.accuracy import program
-from orchestrator.accuracy.predictions import Guesses
+from orchestrator.accuracy.predictions import Predictions
 from orchestrator.export import Artifact
 from orchestrator.export.artifacts.artifact import Report
 from orchestrator.export.lower.coreml import UnknownOperatorError
 from orchestrator.export.lower.source import build_module
 from orchestrator.report.figures import save_pareto as save
-from orchestrator.tasks import candidates, compare, latencies
+from orchestrator.tasks import candidates, compare, evaluators
 from orchestrator.tasks.candidates import read_candidates, seen_by_timm, split_weights
-from orchestrator.tasks.compare import compare_networks, pareto
-from orchestrator.tasks.judge import Question, judge_model, open_judge
-from orchestrator.tasks.latencies import Timing
+from orchestrator.tasks.compare import compare_networks, latency_cache, pareto
+from orchestrator.tasks.evaluation_options import CompareOptions, EvalConfig, OptionalTarget
+from orchestrator.tasks.evaluators import AccuracyEvaluator, evaluate_row
 from orchestrator.tasks.progress import silent
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile, file_digest
 from search.spaces import get_space
+from tests.support.errors import raises
 
 ARCH = get_space("autovit-nano").with_classes(8).sample(random.Random(1))
 COUNT = 12
@@ -46,8 +47,13 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-def asked(pictures, **how):
-    return Question(f"imagefolder:{pictures}", split="all", **how)
+def options(pictures, *networks, **how):
+    return CompareOptions(networks=networks, data=f"imagefolder:{pictures}", split="all", **how)
+
+
+def open_evaluator(pictures, **how):
+    config = EvalConfig(data=f"imagefolder:{pictures}", split="all", **how)
+    return AccuracyEvaluator.open(config, None, silent)
 
 
 def weights_of(arch, path):
@@ -86,7 +92,9 @@ def test_a_file_and_a_network_stand_in_one_table(pictures, exported, as_exported
     described = tmp_path / "net.json"
     described.write_text(ARCH.to_json())
     weights = weights_of(ARCH, tmp_path / "net.safetensors")
-    compared = compare_networks([f"{described}:{weights}"], asked(pictures, images=20), files=[exported.path])
+    compared = compare_networks(
+        options(pictures, f"{described}:{weights}", images=20, files=(exported.path,))
+    )
     network, file = compared.rows
     assert (network["model"], file["model"]) == (str(described), str(exported.path))
     assert (network["params"], file["params"]) == (ARCH.params(), None)
@@ -98,7 +106,7 @@ def test_a_file_and_a_network_stand_in_one_table(pictures, exported, as_exported
             str(described)
         ].spec(Target("host").variant)
     )[0]
-    images = open_judge(asked(pictures, images=20), None, silent).images
+    images = open_evaluator(pictures, images=20).images
     pixels = torch.from_numpy(
         np.concatenate(list(images.seen_with(images.normalization, 64).batches(64, 0, 20, 7)))
     )
@@ -113,32 +121,32 @@ def test_a_file_and_a_network_stand_in_one_table(pictures, exported, as_exported
 
 
 def test_an_unreadable_image_is_named_and_nothing_is_lost(pictures, exported, monkeypatch, tmp_path):
-    monkeypatch.setattr(program, "PART", 10)
+    monkeypatch.setattr(program, "IMAGES_PER_TASK", 10)
     last = pictures / "class7" / f"{COUNT - 1:02d}.png"
     whole = last.read_bytes()
     last.write_bytes(whole[:60] + bytes(len(whole) - 60))
     folder = tmp_path / "out"
     with pytest.raises(InvalidArtifactError, match=rf"class7/{last.name} is not an intact image") as caught:
-        compare_networks([], asked(pictures), files=[exported.path], folder=folder)
+        compare_networks(options(pictures, files=(exported.path,), output=folder))
     assert "\n" not in str(caught.value)
     last.write_bytes(whole)
     told = []
     for _ in range(2):
-        compare_networks([], asked(pictures), files=[exported.path], folder=folder, progress=told.append)
+        compare_networks(options(pictures, files=(exported.path,), output=folder), told.append)
     assert [event.done for event in told] == [8 * COUNT]
 
 
 def test_a_comparison_that_was_interrupted_goes_on(pictures, exported, monkeypatch, tmp_path):
-    monkeypatch.setattr(program, "PART", 10)
+    monkeypatch.setattr(program, "IMAGES_PER_TASK", 10)
 
     def interrupt(event):
         if getattr(event, "done", 0) == 30:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare_networks([], asked(pictures), files=[exported.path], folder=tmp_path, progress=interrupt)
+        compare_networks(options(pictures, files=(exported.path,), output=tmp_path), interrupt)
     told = []
-    compare_networks([], asked(pictures), files=[exported.path], folder=tmp_path, progress=told.append)
+    compare_networks(options(pictures, files=(exported.path,), output=tmp_path), told.append)
     assert told[0].done == 40
 
 
@@ -149,31 +157,21 @@ def test_what_is_refused_is_one_line(pictures, exported, tmp_path):
     few = tmp_path / "few"
     shutil.copytree(pictures / "class0", few / "class0")
     cases = [
-        ([], Question(), "nothing to compare; give --model"),
-        (["mobilevit-xxs"], Question(), "nothing to compare by; give --data, --device or both"),
-        (["mobilevit-xxs"], asked(pictures), "mobilevit-xxs has no weights; add them as mobilevit-xxs:FILE"),
-        ([f"mobilevit-xxs:{tmp_path}/no.safetensors"], asked(pictures), "no weights .*no.safetensors; check"),
-        (
-            [f"mobilevit-xxs:{tmp_path}/weights.pth"],
-            asked(pictures),
-            "weights.pth is not a .safetensors file",
-        ),
-        ([f"mobilevit-xxs:{other}"], asked(pictures), "weights of another network: they lack"),
-        (["timm:nosuch"], asked(pictures), "timm model 'nosuch'"),
-        (["nosuch"], asked(pictures), "nosuch"),
-        (["mobilevit-xxs"], Question("imagefolder:/nowhere"), "/nowhere does not exist"),
-        (
-            ["mobilevit-xxs"],
-            asked(pictures, seen_as="0.5"),
-            "--seen-as '0.5': expected imagenet or timm:NAME",
-        ),
+        (CompareOptions(), "no_network"),
+        (CompareOptions(networks=("mobilevit-xxs",)), "nothing_to_compare"),
+        (options(pictures, "mobilevit-xxs"), "no_weights"),
+        (options(pictures, f"mobilevit-xxs:{tmp_path}/no.safetensors"), "unreadable_file"),
+        (options(pictures, f"mobilevit-xxs:{tmp_path}/weights.pth"), "unknown_weights_source"),
+        (options("/nowhere", "mobilevit-xxs"), "no_such_path"),
+        (options(pictures, "mobilevit-xxs", seen_as="0.5"), "unknown_normalization"),
+        (options(few, files=(exported.path,)), "class_mismatch"),
     ]
-    for networks, question, what in cases:
-        with pytest.raises((UsageError, InvalidArtifactError), match=what) as caught:
-            compare_networks(networks, question)
+    for given, code in cases:
+        with raises(code) as caught:
+            compare_networks(given)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match="8 outputs and .* 1 classes; say which output is which"):
-        compare_networks([], asked(few), files=[exported.path])
+    with pytest.raises(InvalidArtifactError, match="weights of another network: they lack"):
+        compare_networks(options(pictures, f"mobilevit-xxs:{other}"))
 
 
 def test_networks_and_weights_are_told_apart():
@@ -194,27 +192,27 @@ def test_timms_networks_see_images_as_timm_has_it_and_ours_as_training_does(tmp_
 
 
 def test_a_core_ml_package_is_judged_by_evaluation_or_says_why_not(pictures, tmp_path, monkeypatch):
-    opened = open_judge(asked(pictures), None, silent)
+    opened = open_evaluator(pictures)
     path = tmp_path / "model.mlpackage.zip"
 
     def classifier(known):
         def guess(path, images, **_):
             if not known:
                 raise UnknownOperatorError("no evaluation of the Core ML operator gru")
-            return Guesses(np.zeros((len(images.indices), 5), np.int32), 8)
+            return Predictions(np.zeros((len(images.indices), 5), np.int32), 8)
 
         return guess
 
-    monkeypatch.setattr(program, "guess_with_program", classifier(True))
-    cells = judge_model(opened, "net", None, None, ModelFile(path, "0" * 64))
+    monkeypatch.setattr(evaluators, "predict_with_program", classifier(True))
+    cells = evaluate_row(opened, "net", None, None, ModelFile(path, "0" * 64))
     assert (cells["top1"], cells["accuracy_note"]) == (1 / 8, "")
     assert cells["judged_by"] == "PyTorch, from the Core ML program"
-    monkeypatch.setattr(program, "guess_with_program", classifier(False))
-    cells = judge_model(opened, "net", None, None, ModelFile(path, "0" * 64))
+    monkeypatch.setattr(evaluators, "predict_with_program", classifier(False))
+    cells = evaluate_row(opened, "net", None, None, ModelFile(path, "0" * 64))
     assert (cells["top1"], cells["judged_by"]) == (None, None)
     assert cells["accuracy_note"] == "no evaluation of the Core ML operator gru"
-    cells = judge_model(opened, "net", None, None, ModelFile(tmp_path / "net.onnx", "0" * 64))
-    assert "are not judged" in cells["accuracy_note"]
+    cells = evaluate_row(opened, "net", None, None, ModelFile(tmp_path / "net.onnx", "0" * 64))
+    assert "are evaluated" in cells["accuracy_note"]
 
 
 def test_best_are_those_that_none_is_better_and_faster_than():
@@ -253,13 +251,17 @@ def test_latencies_stand_beside_and_are_asked_for_once(pictures, exported, monke
         calls.append((files, how["memory"]))
         return Measured()
 
-    monkeypatch.setattr(latencies, "measure_specs", measure)
-    files = [exported.path, copy]
-    question = asked(pictures, images=10)
-    for _ in range(2):
-        compared = compare_networks(
-            [], question, Timing(Target("host")), files=files, folder=tmp_path / "out"
+    monkeypatch.setattr(compare, "measure_specs", measure)
+    files = (exported.path, copy)
+
+    def run(**how):
+        target = OptionalTarget("host")
+        return compare_networks(
+            options(pictures, images=10, target=target, files=files, output=tmp_path / "out", **how)
         )
+
+    for _ in range(2):
+        compared = run()
     assert calls == [(files, True)]
     assert [row["ms"] for row in compared.rows] == [2.0, 1.0]
     assert [row["params"] for row in compared.rows] == [None, None]
@@ -270,10 +272,22 @@ def test_latencies_stand_beside_and_are_asked_for_once(pictures, exported, monke
     drawn = (tmp_path / "compare.svg").read_text()
     assert "SIMULATED" in drawn
     assert ">copy<" in drawn
-    compare_networks([], question, Timing(Target("host"), seed=1), files=files, folder=tmp_path / "out")
+    run(seed=1)
     assert len(calls) == 2
-    kept = sorted((tmp_path / "out" / "latency").iterdir())[0]
     for path in (tmp_path / "out" / "latency").iterdir():
         path.write_text("{}")
-    with pytest.raises(InvalidArtifactError, match=f"{kept.parent}.*not a measurement .*; remove it"):
-        compare_networks([], question, Timing(Target("host")), files=files, folder=tmp_path / "out")
+    with raises("damaged_cache"):
+        run()
+
+
+def test_a_cached_latency_is_of_the_same_agent_and_device_settings(tmp_path):
+    """Bug: `bench compare -o` returned cached latencies of another agent, --allow or --fixed-performance."""
+
+    def cache(device="pixel8", **how):
+        target = OptionalTarget(device, threads=4, **how)
+        return latency_cache(CompareOptions(networks=("a",), target=target, output=tmp_path), {})
+
+    settings = [{}, {"allow": ("throttled",)}, {"fixed_performance": True}]
+    assert len({cache(**how) for how in settings}) == len(settings)
+    assert cache("host") != cache("host", agent="kotlin")
+    assert cache() == cache()

@@ -8,15 +8,19 @@ import torch
 from safetensors.torch import save_file
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.tasks.compare_dense import compare_dense, dense_runs
-from orchestrator.tasks.dense_scores import evaluate_dense
-from orchestrator.tasks.train_dense import backbone_weights, train_dense
-from search.dense.training import load_run
+from orchestrator.tasks.candidates import dense_candidates
+from orchestrator.tasks.compare import compare_networks
+from orchestrator.tasks.evaluate import evaluate
+from orchestrator.tasks.evaluation_options import CompareOptions, EvalOptions
+from orchestrator.tasks.train import backbone_weights, train_classifier, train_dense
+from orchestrator.tasks.train_options import ClassifierOptions
+from search.dense.training import load_dense
 from search.networks import build_network
 from search.networks.network import is_head
 from search.spaces.registry import with_task
-from tests.support.bench import answer, bench
-from tests.support.dense_world import RECIPE, make_world, smallest_backbone
+from tests.support.bench import answer, bench, invoke
+from tests.support.dense_world import dense_options, make_world, smallest_backbone
+from tests.support.errors import raises
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra `dense`)")
@@ -38,10 +42,10 @@ def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("dense"))
 
 
-def test_a_run_is_judged_as_its_training_did(world):
-    plain = evaluate_dense(world / "segmentation", on="cpu")
-    assert plain.figures.to_dict() == plain.info.figures
-    assert plain.how == "in PyTorch"
+def test_a_run_is_evaluated_as_its_training_did(world):
+    plain = evaluate(EvalOptions(supernet=world / "segmentation", on="cpu"))
+    assert plain.metrics == load_dense(world / "segmentation")[1].figures
+    assert plain.facts["judged"] == "in PyTorch"
 
 
 def test_other_images_need_the_same_classes(world, tmp_path):
@@ -51,43 +55,58 @@ def test_other_images_need_the_same_classes(world, tmp_path):
         document = json.loads(path.read_text())
         document["categories"][0]["name"] = "zebra"
         path.write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="'zebra' is not one of the 10 that the head has"):
-        evaluate_dense(world / "detection", f"coco:{copied}")
+    with raises("class_mismatch"):
+        evaluate(EvalOptions(supernet=world / "detection", data=f"coco:{copied}"))
 
 
-def test_int8_is_refused(world):
-    with pytest.raises(UsageError, match="int8"):
-        evaluate_dense(world / "detection", precision="int8")
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"precision": "int8"}, "unsupported_precision"),
+        ({"precision": "fp32", "runtime": "coreml"}, "option_not_applicable"),
+        ({"final": True}, "option_not_applicable"),
+        ({"outside": True}, "option_not_applicable"),
+        ({"calibration": "digits"}, "option_not_applicable"),
+    ],
+)
+def test_an_evaluation_refuses_what_does_not_apply(world, options, code):
+    """Bug: `bench eval --supernet DETECTOR --runtime coreml` evaluated the XNNPACK program."""
+    with raises(code):
+        evaluate(EvalOptions(supernet=world / "detection", **options))
 
 
-def test_what_can_not_be_compared(world, backbone, tmp_path):
+@pytest.mark.parametrize(
+    "options", [{"split": "search"}, {"seen_as": "nonsense"}, {"images": 1}, {"resolution": 64}]
+)
+def test_a_comparison_of_detectors_refuses_what_does_not_apply(world, options):
+    """Bug: `bench compare` of detectors accepted and ignored --split and --seen-as."""
+    name = f"{world / 'arch.json'}:{world / 'detection'}"
+    with raises("option_not_applicable"):
+        compare_networks(CompareOptions(networks=(name,), data=f"coco:{world / 'set'}", **options))
+
+
+def test_what_can_not_be_compared(world, tmp_path):
     arch = world / "arch.json"
-    two = dense_runs([f"{arch}:{world / 'segmentation'}", f"{arch}:{world / 'detection'}"])
-    with pytest.raises(UsageError, match="a detector beside a segmentation network"):
-        compare_dense(two, f"coco:{world / 'set'}")
-    with pytest.raises(UsageError, match="others are"):
-        dense_runs([f"{arch}:{world / 'detection'}", "mobilevit-xxs"])
-    with pytest.raises(UsageError, match="the run is of another network"):
-        compare_dense(dense_runs([f"mobilevit-xxs:{world / 'detection'}"]), f"coco:{world / 'set'}")
-    with pytest.raises(UsageError, match="nothing to compare by"):
-        compare_dense(two, None)
-    assert dense_runs(["mobilevit-xxs", f"mobilevit-xs:{tmp_path}"]) == {}
+    two = (f"{arch}:{world / 'segmentation'}", f"{arch}:{world / 'detection'}")
+    for networks, code in (
+        (two, "different_tasks"),
+        ((two[0], "mobilevit-xxs"), "different_tasks"),
+        ((f"mobilevit-xxs:{world / 'detection'}",), "different_network"),
+    ):
+        with raises(code):
+            compare_networks(CompareOptions(networks=networks, data=f"coco:{world / 'set'}"))
+    with raises("nothing_to_compare"):
+        compare_networks(CompareOptions(networks=two))
+    assert dense_candidates(["mobilevit-xxs", f"mobilevit-xs:{tmp_path}"]) == {}
 
 
 def test_a_backbone_of_a_file(world, backbone, tmp_path):
     torch.manual_seed(9)
     given = build_network(backbone.blocks()).state_dict()
     save_file(given, tmp_path / "w.safetensors")
-    trained = train_dense(
-        "detection",
-        backbone,
-        f"coco:{world / 'set'}",
-        tmp_path / "run",
-        RECIPE.model_copy(update={"freeze": True}),
-        init=str(tmp_path / "w.safetensors"),
-        on="cpu",
-    )
-    network, _ = load_run(trained.folder)
+    init = str(tmp_path / "w.safetensors")
+    options = dense_options("detection", world, tmp_path / "run", freeze_backbone=True, init=init)
+    network, _ = load_dense(train_dense(options).folder)
     for name, value in network.state_dict().items():
         if not is_head(name) and not name.endswith("num_batches_tracked"):
             assert torch.equal(value, given[name])
@@ -95,11 +114,17 @@ def test_a_backbone_of_a_file(world, backbone, tmp_path):
 
 def test_a_backbone_that_a_training_made(world, tmp_path, backbone):
     from orchestrator.tasks.evaluate import open_evaluator
-    from orchestrator.tasks.train import train_supernet
-    from search.supernet.recipe.recipe import changed, get_recipe
 
-    recipe = changed(get_recipe("finetune"), {"arch": backbone.to_json(), "epochs": 1, "batch_size": 512}, {})
-    train_supernet(None, "digits", tmp_path / "alone", recipe, on="cpu")
+    options = ClassifierOptions(
+        arch=backbone,
+        data="digits",
+        output=tmp_path / "alone",
+        recipe="finetune",
+        epochs=1,
+        batch_size=512,
+        on="cpu",
+    )
+    train_classifier(options)
     network = with_task(backbone, "detection", 10)
     weights = backbone_weights(f"supernet:{tmp_path / 'alone'}", network)
     expected = open_evaluator(tmp_path / "alone").network(backbone.with_classes(10)).state_dict()
@@ -109,7 +134,7 @@ def test_a_backbone_that_a_training_made(world, tmp_path, backbone):
 
 def test_weights_that_are_none(backbone):
     network = with_task(backbone, "detection", 10)
-    with pytest.raises(UsageError, match="are not weights"):
+    with pytest.raises(UsageError, match="does not name weights"):
         backbone_weights("somewhere", network)
     with pytest.raises(InvalidArtifactError, match="cannot be read|cannot read"):
         backbone_weights("nowhere.safetensors", network)
@@ -117,7 +142,7 @@ def test_weights_that_are_none(backbone):
 
 def test_the_commands(world, tmp_path):
     images, arch = f"coco:{world / 'set'}", str(world / "arch.json")
-    train = ["train", "--task", "detection", "--data", images, "--arch", arch, "--on", "cpu", "--json"]
+    train = ["train", "detection", "--data", images, "--arch", arch, "--on", "cpu", "--json"]
     facts = json.loads(answer(*train, "-o", tmp_path / "run", "--epochs", "1", "--batch-size", "2"))
     assert facts["steps"] == 2
     assert "SYNTHETIC" in facts["data"]
@@ -127,26 +152,45 @@ def test_the_commands(world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "code"),
     [
-        (["--distill", "soft"], "--distill is not for --task"),
-        (["--space", "autovit-nano"], "--space is not for --task"),
-        (["--head", "deeplab"], "detection has no head"),
-        (["--classes", "3"], "has 10 categories"),
-        (["--backbone-rate", "-1"], "backbone_rate"),
+        (["--head", "deeplab"], "unknown_head"),
+        (["--classes", "3"], "class_mismatch"),
+        (["--backbone-rate", "-1"], "invalid_recipe"),
+        (["--init", "somewhere"], "unknown_weights_source"),
     ],
 )
-def test_options_that_do_not_fit(world, tmp_path, arguments, said):
-    common = [
-        "train",
-        "--task",
-        "detection",
-        "--data",
-        f"coco:{world / 'set'}",
-        "--arch",
-        str(world / "arch.json"),
-    ]
-    refused(bench(*common, "-o", str(tmp_path / "run"), *arguments), 2, said)
+def test_options_that_do_not_fit(world, tmp_path, arguments, code):
+    common = ["train", "detection", "--data", f"coco:{world / 'set'}", "--arch", world / "arch.json"]
+    with raises(code):
+        invoke(*common, "-o", tmp_path / "run", *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "detection", "--distill", "soft"],
+        ["train", "detection", "--space", "autovit-nano"],
+        ["train", "segmentation", "--compile"],
+        ["train", "--freeze-backbone"],
+        ["train", "qat", "--on", "cuda"],
+        ["train", "qat", "--classes", "77"],
+        ["train", "qat", "--space", "no-such-space"],
+        ["train", "qat", "--compile"],
+        ["train", "qat", "--workers", "9"],
+    ],
+)
+def test_an_option_of_another_training_is_refused(arguments):
+    """Bug: `bench train --qat` accepted and ignored --on, --compile, --space, --classes and --workers."""
+    result = bench(*arguments, "--data", "digits", "-o", "run")
+    assert result.returncode == 2
+    assert "No such option" in result.stderr
+
+
+@pytest.mark.parametrize("former", [["--qat"], ["--task", "detection"]])
+def test_a_former_spelling_names_the_new_command(former):
+    with raises("moved_option"):
+        invoke("train", *former, "--data", "digits", "-o", "run")
 
 
 def test_bad_images_end_in_one_line(world, tmp_path):
@@ -155,10 +199,5 @@ def test_bad_images_end_in_one_line(world, tmp_path):
     document = json.loads(path.read_text())
     document["annotations"][0]["bbox"] = [60, 60, 60, 60]
     path.write_text(json.dumps(document))
-    common = ["train", "--task", "detection", "--arch", str(world / "arch.json"), "-o", str(tmp_path / "run")]
+    common = ["train", "detection", "--arch", str(world / "arch.json"), "-o", str(tmp_path / "run")]
     refused(bench(*common, "--data", f"coco:{copied}"), 6, "outside of image")
-
-
-def test_a_head_needs_a_task(tmp_path):
-    common = ["train", "--data", "digits", "--space", "autovit-nano", "-o", str(tmp_path)]
-    refused(bench(*common, "--freeze-backbone"), 2, "need a --task")

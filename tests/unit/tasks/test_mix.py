@@ -5,7 +5,7 @@ import json
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.tasks.quantization import Mix, read_mix, stays_fp32
+from orchestrator.tasks.quantization import MixedPrecision, read_mixed_precision, stays_fp32
 
 KEYS = ("conv(in=3,out=8,k=3,s=2)@16", "head.fc(in=8,classes=10)@8")
 WIDER = ("conv(in=3,out=16,k=3,s=2)@16", "head.fc(in=16,classes=10)@8")
@@ -15,7 +15,7 @@ WIDER = ("conv(in=3,out=16,k=3,s=2)@16", "head.fc(in=16,classes=10)@8")
 def file(tmp_path):
     def write(name, **fields):
         path = tmp_path / f"{name}.json"
-        Mix(**fields).write(path)
+        MixedPrecision(**fields).write(path)
         return str(path)
 
     return write
@@ -55,6 +55,6 @@ def test_a_damaged_file_is_one_line(document, tmp_path) -> None:
     path = tmp_path / "mix.json"
     path.write_text(document if isinstance(document, str) else json.dumps(document))
     with pytest.raises(InvalidArtifactError, match="not a file of bench sensitivity"):
-        read_mix(path)
+        read_mixed_precision(path)
     with pytest.raises(InvalidArtifactError, match=r"nowhere\.json"):
-        read_mix(tmp_path / "nowhere.json")
+        read_mixed_precision(tmp_path / "nowhere.json")

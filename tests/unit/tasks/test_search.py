@@ -22,7 +22,8 @@ from orchestrator.tasks.search import (
     TargetOptions,
     find_network,
 )
-from orchestrator.tasks.train import train_supernet
+from orchestrator.tasks.train import train_classifier
+from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.winner.winner import LARGEST_FILE, best_of
 from search.algorithms import Constraints, SearchResult, SearchSettings, search
 from search.algorithms.objectives import BackboneAccuracy, MacsObjective
@@ -233,7 +234,14 @@ def supernet(tmp_path_factory):
     scope = (params[4 * len(params) // 10], params[len(params) // 2])
     values = {"epochs": 1, "batch_size": 512, "params_range": scope}
     recipe = changed(get_recipe("finetune"), values, {})
-    return train_supernet("autovit-nano", "digits", tmp_path_factory.mktemp("net") / "net", recipe, on="cpu")
+    options = ClassifierOptions(
+        space="autovit-nano",
+        data="digits",
+        output=tmp_path_factory.mktemp("net") / "net",
+        recipe=recipe,
+        on="cpu",
+    )
+    return train_classifier(options)
 
 
 @pytest.fixture

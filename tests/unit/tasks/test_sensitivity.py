@@ -1,13 +1,19 @@
 """Which parts stay fp32, from made-up costs of each."""
 
+import random
+
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
-from luts.format.errors import UsageError
-from orchestrator.tasks.judge import Question
-from orchestrator.tasks.sensitivity import choose, find_mix
-from orchestrator.tasks.trained import Trained
-from tests.support.bench import bench
+from orchestrator.export import ExportSpec
+from orchestrator.export.lower.source import build_module
+from orchestrator.tasks import sensitivity
+from orchestrator.tasks.evaluation_options import SensitivityOptions
+from orchestrator.tasks.sensitivity import choose, measure_sensitivity
+from search.spaces import get_space
+from tests.support.bench import invoke
+from tests.support.errors import raises
 
 WRONG = {"stem": 1, "body": 30, "neck": 6, "head": 0}
 """Of 100 images those whose guess each part loses in int8, the first ones; more where several are."""
@@ -37,7 +43,7 @@ def test_the_costliest_parts_are_kept_until_little_enough_is_lost(within, kept) 
         f"the {part} alone in int8" for part in ("body", "neck", "stem", "head")
     ]
     assert [row.agreement for row in alone] == [0.7, 0.94, 0.99, 1.0]
-    assert [mix.fp32 for mix in mixes] == kept
+    assert [mix.keep_fp32 for mix in mixes] == kept
     assert mixes[0].top1.share == 0.63
     assert mixes[-1].top1.share >= 1 - within
 
@@ -46,7 +52,7 @@ def test_where_nothing_helps_all_parts_are_kept() -> None:
     worse = np.tile([0.0, 1.0], (100, 1))
     exact = logits(tuple(WRONG))
     _, _, mixes = choose({"a": "a", "b": "b"}, exact, np.zeros(100, int), lambda *_: worse, 0.1)
-    assert [mix.fp32 for mix in mixes] == [(), ("a",), ("a", "b")]
+    assert [mix.keep_fp32 for mix in mixes] == [(), ("a",), ("a", "b")]
 
 
 def test_error_is_told_of_the_spread_of_logits() -> None:
@@ -55,11 +61,43 @@ def test_error_is_told_of_the_spread_of_logits() -> None:
     assert alone.error == pytest.approx(0.5)
 
 
-def test_it_needs_images_and_weights() -> None:
-    with pytest.raises(UsageError, match="give --data"):
-        find_mix("autovit-xxs-paper", Question(), trained=Trained())
-    with pytest.raises(UsageError, match="random weights have no accuracy to lose"):
-        find_mix("autovit-xxs-paper", Question("digits"), trained=Trained())
-    said = bench("sensitivity", "--data", "digits", "--arch", "autovit-xxs-paper", "-o", "mix.txt")
-    assert (said.returncode, said.stderr.count("\n")) == (2, 1)
-    assert "what --fp32 takes is a .json file" in said.stderr
+@pytest.fixture
+def weights(tmp_path):
+    """An architecture of ten classes, and random weights of it."""
+    arch = get_space("autovit-nano").with_classes(10).sample(random.Random(1))
+    (tmp_path / "net.json").write_text(arch.to_json())
+    save_file(build_module(ExportSpec(arch.keys()))[0].state_dict(), tmp_path / "net.safetensors")
+    return tmp_path
+
+
+def test_the_fp32_network_runs_once(weights, monkeypatch):
+    """Bug: `bench sensitivity` ran the fp32 network over all images twice."""
+    calls = []
+
+    class Counted:
+        def __init__(self, _module, _calibration, images):
+            self.count = len(images.indices)
+
+        def logits(self, keep_fp32):
+            calls.append(keep_fp32)
+            return np.eye(10)[np.zeros(self.count, int)]
+
+    monkeypatch.setattr(sensitivity, "SimulatedInt8", Counted)
+    options = SensitivityOptions(
+        network=(str(weights / "net.json"),),
+        data="digits",
+        weights=weights / "net.safetensors",
+        images=5,
+        calibration_images=4,
+    )
+    measure_sensitivity(options)
+    assert calls.count(None) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [((), "no_weights"), (("--weights", "w.safetensors", "-o", "mix.txt"), "wrong_suffix")],
+)
+def test_what_is_refused(arguments, code):
+    with raises(code):
+        invoke("sensitivity", "autovit-xxs-paper", "--data", "digits", *arguments)

@@ -27,8 +27,8 @@ from search.networks import build_network
 from search.spaces import get_space
 from search.supernet.data.images import open_data
 from search.supernet.recipe.recipe import Recipe
-from search.supernet.train.trainer import Trainer
 from tests.support.errors import raises
+from tests.support.training import supernet_trainer
 
 SPACE = get_space("autovit-nano")
 ARCHS = [SPACE.sample(random.Random(seed)) for seed in range(2)]
@@ -38,7 +38,7 @@ TIMM = "timm:mobilenetv3_small_050"
 
 def train(folder: Path, **changes: object) -> Path:
     recipe = RECIPE.model_copy(update=changes)
-    Trainer(SPACE, open_data("digits", SPACE, recipe), recipe, folder).run()
+    supernet_trainer(SPACE, open_data("digits", SPACE, recipe), recipe, folder).run()
     return folder
 
 

@@ -1,0 +1,323 @@
+"""Options of `bench eval`, `bench compare` and `bench sensitivity`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luts.format.errors import UsageError
+from orchestrator.tasks.options import (
+    ADVANCED,
+    NETWORKS,
+    OUTPUT,
+    REQUIRED,
+    TARGET,
+    MeasureOptions,
+    argument,
+    option,
+    option_fields,
+)
+from orchestrator.tasks.quantization import DEFAULT_IMAGES, Calibration
+from orchestrator.tasks.target import Target
+from search.spaces import load_arch
+
+EVALUATION = "Evaluation"
+
+IMAGES = "Image source: imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits"
+MOVED_IMAGES = f"{IMAGES}. Use it if the images have moved since training."
+CLASSES = (
+    "Class of each output: imagenet (synsets such as n01440764), or a file with one name per line. By default the "
+    "order of the data's classes, where a network has as many outputs."
+)
+KEEP_FP32 = (
+    "What --precision mixed keeps in fp32: block positions (4), module paths (blocks.2), or the file that "
+    "bench sensitivity wrote; repeatable."
+)
+
+
+def _load(text: str, _flag: str) -> Any:
+    return load_arch(text)
+
+
+def refuse_options(options: Any, applicable: frozenset[str], what: str) -> None:
+    """Raise UsageError for an option that differs from its default and is not among the applicable ones."""
+    for field in option_fields(type(options)):
+        if field.info is None or field.name in applicable:
+            continue
+        if getattr(options, field.name) != field.default:
+            flag = field.info.flags[-1] if field.info.flags else f"--{field.name.replace('_', '-')}"
+            raise UsageError(f"{flag} does not apply to {what}; leave it out", code="option_not_applicable")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """Images that decide the ranges of int8 activations."""
+
+    calibration: str | None = option(
+        None, f"{IMAGES}, whose images decide the ranges of int8.", shown="random inputs", panel=ADVANCED
+    )
+    calibration_images: int | None = option(
+        None,
+        "Number of calibration images, sampled from the training images.",
+        minimum=1,
+        shown=str(DEFAULT_IMAGES),
+        panel=ADVANCED,
+    )
+
+    def calibration_for(self, seed: int = 0) -> Calibration | None:
+        """Return the calibration; None without images.
+
+        Raises:
+            UsageError: a number of images without images.
+        """
+        if self.calibration is None:
+            if self.calibration_images is not None:
+                raise UsageError(
+                    "--calibration-images needs images; add --calibration DATA", code="missing_option"
+                )
+            return None
+        return Calibration(self.calibration, self.calibration_images or DEFAULT_IMAGES, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Images that networks are evaluated on; without `data` nothing is evaluated.
+
+    Attributes:
+        data: Text of an image source.
+        split: `validation`, `search` or `all` of its images.
+        images: Number of images; all by default.
+        classes: `imagenet` or a file of class names, for classifiers with other outputs than the images' classes.
+        seen_as: Normalisation of images for model files: `imagenet`, or `timm:NAME` for that network's.
+        processes: Processes that run exported programs; half the cores if None.
+        seed: Random seed of the image sample.
+    """
+
+    data: str | None = option(
+        None,
+        f"{IMAGES}; coco:DIR or voc:DIR for detection and segmentation.",
+        shown="no evaluation",
+        panel=EVALUATION,
+    )
+    split: str = option(
+        "validation",
+        "validation (the data's own, or what training holds out), search, or all images.",
+        panel=EVALUATION,
+    )
+    images: int | None = option(
+        None, "Number of images, sampled with --seed.", minimum=1, shown="all", panel=EVALUATION
+    )
+    classes: str | None = option(None, CLASSES, panel=EVALUATION)
+    seen_as: str = option(
+        "imagenet",
+        "Normalisation of images for --artifact: imagenet, or timm:NAME for that network's.",
+        panel=EVALUATION,
+    )
+    processes: int | None = option(
+        None,
+        "Processes that run exported programs over images.",
+        minimum=1,
+        shown="half the cores",
+        panel=ADVANCED,
+    )
+    seed: int = option(0, "Random seed of the image sample.", panel=ADVANCED)
+
+
+@dataclass(frozen=True)
+class OptionalTarget(Target):
+    """A target that may have no device: then nothing is measured, and models are exported for this machine."""
+
+    device: str = option(
+        "",
+        "Device to measure latency on: host, a phone's name or serial, or simulated[:SCENARIO].",
+        shown="latency is not measured",
+        panel=TARGET,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(MeasureOptions, EvalConfig, CalibrationOptions):
+    """`bench compare`.
+
+    Attributes:
+        networks: Each `NETWORK[:WEIGHTS]`, as `read_candidates` takes them.
+        files: Model files that are exported already: `.pte`, or `.mlpackage`, a folder.
+        supernet: Folder of the training that has the weights of architectures given without weights.
+        resolution: Side of the input image for all networks; their own by default.
+        target: Device and variant.
+        keep_fp32: With precision `mixed`, what stays fp32.
+        output: Folder where weights, predictions and measurements are cached; nowhere by default.
+        seed: Random seed of the measuring schedule and the image sample.
+    """
+
+    networks: tuple[str, ...] = argument(
+        (),
+        "Networks: a name, a JSON file or timm:NAME; append :FILE.safetensors, or :DIR of a training.",
+        flag="--model --arch",
+        metavar="[NETWORK[:WEIGHTS]]...",
+    )
+    files: tuple[Path, ...] = option(
+        (), "Model file (.pte) or .mlpackage folder; repeatable.", flag="--artifact", panel=NETWORKS
+    )
+    supernet: Path | None = option(
+        None, "Folder of the training whose weights architectures inherit.", panel=NETWORKS
+    )
+    resolution: int | None = option(
+        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
+    )
+    target: OptionalTarget = OptionalTarget()
+    keep_fp32: tuple[str, ...] = option((), KEEP_FP32, metavar="BLOCK", panel=NETWORKS)
+    output: Path | None = option(
+        None,
+        "Folder for table and picture; finished work is cached there, and the same command resumes.",
+        flag="--output -o",
+        panel=OUTPUT,
+    )
+    seed: int = option(0, "Random seed of the measuring schedule and the image sample.", panel=ADVANCED)
+
+    def check(self) -> None:
+        """Raise UsageError where there is nothing to compare, or to compare by."""
+        if not self.networks and not self.files:
+            raise UsageError("nothing to compare; name a network or give --artifact FILE", code="no_network")
+        if not self.target.device and self.data is None:
+            raise UsageError(
+                "nothing to compare by; give --data, --device or both", code="nothing_to_compare"
+            )
+        if self.data is None and (self.classes or self.images):
+            raise UsageError("--classes and --images need images; add --data", code="missing_option")
+
+
+DENSE_COMPARE = frozenset(
+    {"networks", "data", "output", "budget_s", "seed", "self_test", "pace_us", "workers", "processes"}
+)
+"""Options of `bench compare` that apply to detection and segmentation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(CalibrationOptions):
+    """`bench eval`.
+
+    Attributes:
+        supernet: Folder of a training.
+        arch: Of the supernet's space; None for the network that was trained alone.
+        data: Image source, if the images have moved since training.
+        final: Evaluate on the validation images, once at the end; the supernet's notes keep count.
+        outside: Allow an architecture that the supernet was not trained on.
+        precision: Of the exported program; the network in PyTorch if None.
+    """
+
+    supernet: Path = option(REQUIRED, "Folder of a training.", panel=NETWORKS)
+    arch: Any = option(
+        None,
+        "Architecture by name, or its JSON file (-: stdin).",
+        flag="--arch --model",
+        parse=_load,
+        shown="the one that was trained alone",
+        panel=NETWORKS,
+    )
+    outside: bool = option(
+        False, "Allow networks that the supernet was not trained on.", flag="--outside", panel=NETWORKS
+    )
+    data: str | None = option(None, MOVED_IMAGES, shown="the training's", panel=EVALUATION)
+    final: bool = option(
+        False,
+        "Evaluate on the held-out validation images (use once, at the end).",
+        flag="--final",
+        panel=EVALUATION,
+    )
+    runtime: str = option("executorch", "With --precision: executorch or coreml.", panel=TARGET)
+    precision: str | None = option(
+        None,
+        "Evaluate the exported program in fp32, fp16, int8 or mixed.",
+        shown="the network in PyTorch",
+        panel=TARGET,
+    )
+    keep_fp32: tuple[str, ...] = option((), KEEP_FP32, metavar="BLOCK", panel=TARGET)
+    on: str = option("auto", "Where to evaluate in PyTorch: auto, cpu, cuda or mps.", panel=ADVANCED)
+    seed: int | None = option(
+        None, "Random seed of the calibration images.", minimum=0, shown="0", panel=ADVANCED
+    )
+
+    def __post_init__(self) -> None:
+        if self.keep_fp32 and not self.precision:
+            raise UsageError("--keep-fp32 needs --precision mixed; add it", code="missing_option")
+        if self.runtime != "executorch" and not self.precision:
+            raise UsageError(
+                f"--runtime {self.runtime} is for the exported program; add --precision",
+                code="missing_option",
+            )
+        if self.seed is not None and self.calibration is None:
+            raise UsageError(
+                "--seed is for calibration images; add --calibration DATA", code="missing_option"
+            )
+
+
+DENSE_EVAL = frozenset({"supernet", "data", "precision", "on"})
+"""Options of `bench eval` that apply to detection and segmentation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityOptions:
+    """`bench sensitivity`.
+
+    Attributes:
+        network: One; none for the network that the supernet was trained for alone.
+        within: Percentage points of top-1 that the result may lose to fp32.
+    """
+
+    network: tuple[str, ...] = argument(
+        (),
+        "Network: a name, a JSON file (-: stdin), or timm:NAME.",
+        flag="--model --arch",
+        metavar="[NETWORK]",
+    )
+    data: str = option(
+        REQUIRED,
+        f"{IMAGES}; training images decide ranges, held-out images evaluate.",
+        panel=EVALUATION,
+    )
+    weights: Path | None = option(None, "Its trained weights, FILE.safetensors.", panel=NETWORKS)
+    supernet: Path | None = option(None, "Folder of a training with its weights.", panel=NETWORKS)
+    outside: bool = option(
+        False, "Allow networks that the supernet was not trained on.", flag="--outside", panel=NETWORKS
+    )
+    resolution: int | None = option(
+        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
+    )
+    images: int = option(500, "Number of images to evaluate on.", minimum=1, panel=EVALUATION)
+    split: str = option(
+        "search", "search (held out of training), validation or all images.", panel=EVALUATION
+    )
+    classes: str | None = option(None, CLASSES, panel=EVALUATION)
+    calibration_images: int = option(
+        DEFAULT_IMAGES, "Training images that decide ranges.", minimum=1, panel=ADVANCED
+    )
+    within: float = option(
+        0.5,
+        "Percentage points of top-1 that mixed precision may lose to fp32.",
+        minimum=0,
+        maximum=100,
+        panel=EVALUATION,
+    )
+    seed: int = option(0, "Random seed of both image samples.", minimum=0, panel=ADVANCED)
+    output: Path | None = option(
+        None, "File (.json) that --keep-fp32 of other commands takes.", flag="--output -o", panel=OUTPUT
+    )
+
+    def __post_init__(self) -> None:
+        if self.output is not None and self.output.suffix != ".json":
+            raise UsageError(
+                f"--output {self.output}: --keep-fp32 takes .json files; name it so", code="wrong_suffix"
+            )
+        if self.weights is None and self.supernet is None:
+            raise UsageError(
+                "random weights have no accuracy to lose; give --weights FILE or --supernet DIR",
+                code="no_weights",
+            )
+
+    def evaluation(self) -> EvalConfig:
+        """Return the images to evaluate on."""
+        return EvalConfig(
+            data=self.data, split=self.split, images=self.images, classes=self.classes, seed=self.seed
+        )

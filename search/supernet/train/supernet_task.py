@@ -1,0 +1,306 @@
+"""Classification with a weight-shared supernet or one network: Algorithm 1 of AutoViT as a task."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from luts.format.provenance import code_version
+from search.spaces import Arch, Space
+from search.supernet.data.images import ImageBatch, ImageData, training_batches
+from search.supernet.model.elastic import Slice
+from search.supernet.model.supernet import CompiledModules, DropPath, Supernet
+from search.supernet.recipe.recipe import Recipe, in_place_loss, only_arch, part_of, resolutions_of
+from search.supernet.recipe.samplers import Sampler, get_sampler
+from search.supernet.recipe.schedule import Schedule
+from search.supernet.train.checkpoint import (
+    BEST,
+    INFO_FILE,
+    CheckpointInfo,
+    RecipeChange,
+    TrainingState,
+    check_same_supernet,
+    read_info,
+    restore_supernet,
+    run_fields,
+    save_supernet,
+)
+from search.supernet.train.init_weights import InitialWeights
+from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress
+from search.supernet.train.optimizer import (
+    Optimizer,
+    PlainSgd,
+    Precision,
+    SlicedAdamW,
+    WeightAverage,
+    frozen_parameters,
+)
+from search.supernet.train.parallel import ComputeSettings, Group
+from search.supernet.train.task import Metrics, RunState, StepLoss, Task
+from search.supernet.train.teacher import Teacher, TeacherLogits
+
+LOG_STEPS = 50
+"""Steps between rows: 600,000 steps of the largest recipe make a file of one megabyte."""
+
+
+class SupernetTask(Task[ImageBatch, CheckpointInfo]):
+    """Trains the subnets that a sampler draws in each step, or one network alone, to classify images.
+
+    Attributes:
+        schedule: Which images and resolution each step has.
+        sampler: Draws the subnets of a step.
+        archs: Subnets of the current step.
+        changes: Changes of the recipe when this call resumed the run.
+    """
+
+    log_columns = CLASSIFICATION_COLUMNS
+    recipe_may_change = True
+
+    def __init__(
+        self,
+        space: Space,
+        data: ImageData,
+        recipe: Recipe,
+        directory: Path,
+        *,
+        teacher: Teacher | None = None,
+        initial: InitialWeights | None = None,
+        compute: ComputeSettings | None = None,
+        group: Group | None = None,
+    ):
+        """Build the supernet of `space`, which may have any number of classes, with its initial weights.
+
+        Raises:
+            UsageError: a batch is larger than the training set, the recipe has resolutions that the space does not
+                have, or the initial weights have other classes.
+            InvalidArtifactError: the initial weights can't be read or do not fit.
+        """
+        self.compute, self.group = compute or ComputeSettings(), group or Group()
+        self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
+        self.schedule = Schedule(recipe, data.split.train, resolutions_of(recipe, space))
+        self.steps_per_epoch = self.schedule.steps_per_epoch
+        self.model = Supernet(space.with_classes(data.classes), recipe.seed).to(self.compute.device)
+        if self.compute.compiled:
+            self.model.compiled = CompiledModules()
+        only = only_arch(recipe, self.model.space)
+        digest = initial.apply_to(self.model, data.source.classes, only) if initial else None
+        self.training = TrainingState(
+            self.model, _optimizer(recipe, self.model), _average(recipe, self.model)
+        )
+        self.optimizer = self.training.optimizer
+        self.precision = Precision(recipe.precision, self.compute.device, self.model.parameters())
+        self.sampler: Sampler = get_sampler(
+            recipe.sampler,
+            part_of(recipe, self.model.space),
+            randoms=recipe.sandwich_randoms,
+            within=recipe.params_range,
+            only=only,
+            stage_weights=recipe.stage_weights,
+            params_weights=recipe.params_weights,
+        )
+        self.frozen = frozen_parameters(self.model, recipe.freeze)
+        for name in self.frozen:
+            self.model.get_parameter(name).requires_grad_(False)
+        self.teacher_logits: TeacherLogits | None = None
+        if teacher is not None and recipe.distillation.kind != "none":
+            process = self.group.rank, self.group.size
+            self.teacher_logits = TeacherLogits(teacher, recipe, data, self.schedule, process)
+        self.fields = run_fields(space, recipe, data, self.steps_per_epoch, teacher.name if teacher else None)
+        self.fields |= {"init": initial.source if initial else None, "init_sha256": digest}
+        self.archs: tuple[Arch, ...] = ()
+        self.changes: tuple[RecipeChange, ...] = ()
+        self._earlier: tuple[RecipeChange, ...] = ()
+
+    def prepare(self) -> None:
+        """Check the teacher and the images that the probes are evaluated on."""
+        if self.teacher is not None:
+            self.teacher.check(self.data, self.schedule.resolutions[0])
+            self.teacher.model.to(self.compute.device)
+        if self.group.leads:
+            self.data.check(probe_images(self.data))
+
+    def batches(self, numbers: Iterable[int]) -> Iterator[ImageBatch]:
+        """Yield micro-batches of augmented images and labels, on the device."""
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        device = self.compute.device
+        for images, labels in training_batches(
+            self.data, self.schedule, self.recipe, numbers, self.compute.workers
+        ):
+            yield images.to(device, memory_format=layout), labels.to(device)
+
+    def start_step(self, step: int) -> None:
+        """Sample the subnets of a step."""
+        rng = random.Random(f"arch {self.recipe.seed} {step}")
+        self.archs = self.sampler.draw(rng, self.schedule.resolution(step))
+
+    def losses(self, step: int, part: int, batch: ImageBatch) -> Iterator[StepLoss]:
+        """Yield the loss of each subnet: of labels and teacher, or of the first subnet's logits in a sandwich."""
+        recipe, (images, labels) = self.recipe, batch
+        targets = labels if labels.ndim == 1 else labels.argmax(1)
+        teacher_logits = self.teacher_logits and self.teacher_logits.logits(step, part, images)
+        first: Tensor | None = None
+        for arch in self.archs:
+            example = first if self.sampler.in_place else None
+            drop_path = self._drop_path(step, part) if example is None else None
+            with self.precision.autocast():
+                logits = self.model(images, arch, drop_path).float()
+            if example is not None:
+                loss = in_place_loss(logits, example)
+            else:
+                loss = recipe.distillation.loss(logits, labels, teacher_logits, recipe.label_smoothing)
+            if first is None:
+                first = logits.detach()
+            yield StepLoss(loss / recipe.micro_batches, (logits.argmax(1) == targets).sum())
+
+    def complete_gradients(self) -> None:
+        """Set zeros where the subnets' parameters have no gradients, so that processes send equally many."""
+        for source in {part.source for part in self._moving()}:
+            parameter = self.model.get_parameter(source)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def update(self, step: int, learning_rate: float) -> None:  # noqa: ARG002
+        """Move the subnets' slices of the weights."""
+        self.training.optimizer.step(self._moving(), learning_rate)
+
+    def finish_step(self, steps: int) -> None:
+        """Update the averaged weights."""
+        if self.training.average is not None:
+            self.training.average.update(self.model.parameters(), steps)
+
+    def images(self, step: int) -> int:
+        """Return the number of images of a step."""
+        return self.schedule.images(step)
+
+    def describe(self) -> str:
+        """Return the first subnet of the current step."""
+        return f" with subnet {self.archs[0].to_json()}"
+
+    def metrics(self, state: RunState) -> Metrics:  # noqa: ARG002
+        """Return the mean held-out accuracy of a few fixed subnets."""
+        archs = probes(self.sampler, self.schedule.resolutions[-1])
+        return {"held_out_top1": held_out_top1(self.model, archs, self.training.inherited, self.data)}
+
+    def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...] | None:  # noqa: ARG002
+        """Return a row every `LOG_STEPS` steps, and of the last step; losses are means over the steps before."""
+        if progress.step % LOG_STEPS and progress.step != progress.steps:
+            return None
+        return (
+            progress.step,
+            progress.epoch + 1,
+            f"{progress.learning_rate:.6g}",
+            f"{pace.loss:.4f}",
+            f"{pace.accuracy:.4f}",
+            f"{pace.images_per_s:.1f}",
+            self.schedule.resolution(progress.step - 1),
+        )
+
+    def resume(self) -> RunState | None:
+        """Load the last checkpoint; None without one.
+
+        Raises:
+            InvalidArtifactError: it is damaged or of another space.
+            UsageError: it is of another run.
+        """
+        if not (self.directory / INFO_FILE).exists():
+            return None
+        info = restore_supernet(self.directory, self.training)
+        check_same_supernet(self.directory, info, self.fields)
+        self.precision.load_state(info.scaler)
+        self.changes, self._earlier = info.changes_to(self.recipe), info.changes
+        return RunState(info.step, info.loss)
+
+    def save(self, state: RunState, metrics: Metrics) -> CheckpointInfo | None:
+        """Write this process's teacher logits and, in the leading process, the checkpoint and the best one.
+
+        Raises:
+            StorageError: nothing could be written; the previous checkpoint stays whole.
+        """
+        if self.teacher_logits is not None:
+            self.teacher_logits.flush()
+        if not self.group.leads:
+            return None
+        fields = {
+            **self.fields,
+            **metrics,
+            "step": state.step,
+            "loss": state.loss,
+            "scaler": self.precision.state(),
+            "changes": (*self._earlier, *self.changes),
+            "code": code_version(),
+        }
+        best = self.directory / BEST
+        if not (best / INFO_FILE).exists() or _top1(metrics) > (read_info(best).held_out_top1 or 0.0):
+            save_supernet(best, self.training, fields)
+        return save_supernet(self.directory, self.training, fields)
+
+    def read(self) -> CheckpointInfo:
+        """Return the description of the last checkpoint."""
+        return read_info(self.directory)
+
+    def _moving(self) -> Iterator[Slice]:
+        """Yield the slices of the weights that the current step changes."""
+        slices = (part for arch in self.archs for part in self.model.slices(arch))
+        return (part for part in slices if part.source not in self.frozen)
+
+    def _drop_path(self, step: int, part: int) -> DropPath | None:
+        rate = self.recipe.drop_path
+        return DropPath(rate, f"{self.recipe.seed} {step} {part}") if rate else None
+
+
+def _top1(metrics: Metrics) -> float:
+    return metrics["held_out_top1"] or 0.0
+
+
+def _optimizer(recipe: Recipe, supernet: Supernet) -> Optimizer:
+    parameters = dict(supernet.named_parameters())
+    if recipe.optimizer == "sgd":
+        return PlainSgd(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+    return SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def _average(recipe: Recipe, supernet: Supernet) -> WeightAverage | None:
+    return WeightAverage(dict(supernet.named_parameters()), recipe.ema_decay) if recipe.ema_decay else None
+
+
+PROBES = 4
+"""Number of subnets: enough that `best` does not depend on one of them."""
+
+PROBE_IMAGES = 512
+"""Images of the search split; their accuracy has a standard error of 2 %, shared by all checkpoints."""
+
+PROBE_BATCH = 128
+
+
+def probes(sampler: Sampler, resolution: int) -> list[Arch]:
+    """Return a few subnets that a run trains, always the same ones."""
+    rng = random.Random("probes")
+    drawn = itertools.chain.from_iterable(sampler.draw(rng, resolution) for _ in range(PROBES))
+    return list(dict.fromkeys(itertools.islice(drawn, PROBES)))
+
+
+def probe_images(data: ImageData) -> np.ndarray:
+    """Return the indices of the images that the probes are evaluated on."""
+    return data.split.search[:: max(1, len(data.split.search) // PROBE_IMAGES)]
+
+
+@torch.no_grad()
+def held_out_top1(
+    supernet: Supernet, archs: Sequence[Arch], weights: Mapping[str, Tensor], data: ImageData
+) -> float:
+    """Return the mean top-1 accuracy of subnets with `weights`; BN normalises by the batch as in training."""
+    hits = images_seen = 0
+    device = next(iter(weights.values())).device
+    for images, labels in data.batches(probe_images(data), archs[0].resolution, PROBE_BATCH):
+        for arch in archs:
+            logits = functional_call(supernet, dict(weights), (images.to(device), arch))
+            hits += int((logits.argmax(1).cpu() == labels).sum())
+            images_seen += len(labels)
+    return hits / images_seen

@@ -59,7 +59,7 @@ class ImageSet:
         return {name: value for name, value in vars(self).items() if name != "data"}
 
     def seen_with(self, normalization: Normalization, side: int) -> ImageSet:
-        """The same images as another classifier sees them."""
+        """Return the same images as another classifier sees them."""
         return replace(self, normalization=normalization, side=side)
 
 
@@ -74,7 +74,7 @@ def choose_images(
     seed: int = 0,
     split: tuple[int, float] = (0, 0.1),
 ) -> tuple[ImageSet, Source]:
-    """The images of a part of a source, or some of them by a seeded choice.
+    """Return the images of a part of a source, or a random sample of them.
 
     Args:
         text: Of the source.
@@ -147,7 +147,7 @@ def class_names(given: str) -> ClassNames:
 def output_of_class(
     what: str, outputs: int, source: str, classes: Sequence[str], named: ClassNames | None
 ) -> np.ndarray:
-    """The output of each class of the images, (classes,) int64.
+    """Return the output of each class of the images, (classes,) int64.
 
     A classifier with as many outputs as `named` has names is of these; else one with an output for each class of
     the images was trained on them, in their order.

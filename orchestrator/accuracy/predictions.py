@@ -47,6 +47,7 @@ class Predictions:
         return cls(np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype(np.int32), logits.shape[1])
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.first)
 
     def followed_by(self, others: Predictions) -> Predictions:

@@ -51,6 +51,7 @@ class ProgramClassifier:
     """
 
     def __init__(self, path: Path):
+        """Load the program."""
         self._model = load_program(path)
         shapes = [tuple(spec.shape) for spec in self._model.outputs]
         if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
@@ -77,6 +78,7 @@ class PackageClassifier:
     """
 
     def __init__(self, path: Path):
+        """Read the package."""
         from orchestrator.export.lower.coreml import evaluate, read_package  # imports coremltools
 
         torch.set_num_threads(1)

@@ -240,6 +240,7 @@ class EvalOptions(CalibrationOptions):
     )
 
     def __post_init__(self) -> None:
+        """Raise UsageError for options that contradict each other."""
         if self.keep_fp32 and not self.precision:
             raise UsageError("--keep-fp32 needs --precision mixed; add it", code="missing_option")
         if self.runtime != "executorch" and not self.precision:
@@ -306,6 +307,7 @@ class SensitivityOptions:
     )
 
     def __post_init__(self) -> None:
+        """Raise UsageError for options that contradict each other."""
         if self.output is not None and self.output.suffix != ".json":
             raise UsageError(
                 f"--output {self.output}: --keep-fp32 takes .json files; name it so", code="wrong_suffix"

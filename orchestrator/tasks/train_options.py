@@ -128,6 +128,7 @@ class ClassifierOptions(RunOptions, DeviceOptions):
     )
 
     def __post_init__(self) -> None:
+        """Raise UsageError for options that need others."""
         if self.classes is not None and self.init is None:
             raise UsageError(
                 "--classes is for a new classifier on initial weights; add --init", code="missing_option"

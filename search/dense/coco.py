@@ -1,6 +1,7 @@
 """`coco:DIR`: `annotations/instances_train*.json` and `instances_val*.json`, each with its folder of images.
 
-The rows and masks are read by torchvision's `CocoDetection` on top of pycocotools, an optional package."""
+The rows and masks are read by torchvision's `CocoDetection` on top of pycocotools, an optional package.
+"""
 
 from __future__ import annotations
 
@@ -206,7 +207,7 @@ class _Part:
 
 
 def open_coco(text: str, path: Path) -> Scenes:
-    """The images of COCO's layout, for detection and segmentation alike.
+    """Open the images of COCO's layout, for detection or segmentation.
 
     Raises:
         UsageError: no such layout, or pycocotools is not installed.
@@ -232,7 +233,7 @@ def open_coco(text: str, path: Path) -> Scenes:
 
 
 def _open_part(text: str, path: Path, kind: str) -> _Part | None:
-    """The file `instances_KIND*.json` and its images; None where there is none."""
+    """Open the file `instances_KIND*.json` and its images; return None without such a file."""
     files = sorted((path / "annotations").glob(f"instances_{kind}*.json"))
     if not files:
         return None
@@ -249,7 +250,7 @@ def _open_part(text: str, path: Path, kind: str) -> _Part | None:
 
 
 def _reader(folder: Path, file: CocoFile) -> CocoDetection:
-    """torchvision's reader of rows that are checked already, without reading the file again."""
+    """Return torchvision's reader of rows that are already checked, without reading the file again."""
     reader = CocoDetection.__new__(CocoDetection)
     super(CocoDetection, reader).__init__(folder)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does

@@ -152,6 +152,7 @@ class DenseBatches:
     augmented: bool = True
 
     def __post_init__(self) -> None:
+        """Raise UsageError where a batch is larger than the training set."""
         if len(self.scenes.train) < self.batch_size:
             raise UsageError(
                 f"a batch of {self.batch_size} from {len(self.scenes.train)} training images; lower --batch-size",

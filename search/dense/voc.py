@@ -1,6 +1,7 @@
 """`voc:DIR`: Pascal VOC as it is unpacked, `DIR/VOCdevkit/VOC2012`; or that folder itself.
 
-Lists and annotations are read by torchvision's `VOCDetection` and `VOCSegmentation`."""
+Lists and annotations are read by torchvision's `VOCDetection` and `VOCSegmentation`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ SLACK_PX = 1
 
 
 def open_voc(text: str, path: Path, task: DenseTaskName) -> Scenes:
-    """The images of the lists that a task has, `Main` or `Segmentation`: `train` and `val`.
+    """Open the images of a task's lists `train` and `val`, in `Main` or `Segmentation`.
 
     Raises:
         UsageError: no such layout.
@@ -62,7 +63,7 @@ def open_voc(text: str, path: Path, task: DenseTaskName) -> Scenes:
 
 
 def _devkit(text: str, path: Path) -> tuple[Path, str]:
-    """The folder that `VOCdevkit` lies in, and the year, the newest where there are several."""
+    """Return the folder that has `VOCdevkit`, and the year; with several years the newest."""
     if path.name.startswith("VOC20") and path.parent.name == "VOCdevkit":
         return path.absolute().parent.parent, path.name.removeprefix("VOC")
     years = sorted(folder.name.removeprefix("VOC") for folder in (path / "VOCdevkit").glob("VOC20[0-9][0-9]"))

@@ -52,6 +52,7 @@ class PrefixCache:
     """Beginnings of networks that were run on the same batches, the least recently used dropped first."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES):
+        """Create an empty cache of at most `max_bytes` of activations."""
         self.max_bytes = max_bytes
         self._kept: OrderedDict[Prefix, Kept] = OrderedDict()
 
@@ -79,7 +80,8 @@ class PrefixRun:
     def __init__(
         self, network: nn.Sequential, path: Prefix, ends: Sequence[int], cache: PrefixCache | None
     ) -> None:
-        """
+        """Find the longest cached prefix of a network.
+
         Args:
             network: Its modules run one after the other.
             path: What decides the batches, then an item for each module: equal ones give equal outputs.
@@ -93,7 +95,7 @@ class PrefixRun:
         self._collected: dict[int, list[Tensor]] = {end: [] for end in inside}
 
     def outputs(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """What the network gives for each batch (B, 3, H, W); they are not touched where a beginning is known."""
+        """Yield the network's output for each batch (B, 3, H, W); batches are unused if a prefix is cached."""
         for x in self.kept.outputs if self.kept else batches:
             for position, module in enumerate(self.modules, self._start + 1):
                 x = module(x)
@@ -155,7 +157,7 @@ def recalibrate(
 
 
 def _buffers(network: nn.Sequential, end: int) -> Buffers:
-    """Copies of the statistics of the first `end` modules."""
+    """Copy the statistics of the first `end` modules."""
     return {name: value.clone() for name, value in network.named_buffers() if int(name.split(".")[0]) < end}
 
 
@@ -292,7 +294,7 @@ class Scores:
 
 
 def reopen_data(info: CheckpointInfo, source: str | None = None) -> ImageData:
-    """The images that a supernet was trained on, split alike; `source` where they lie elsewhere now."""
+    """Open the images that a supernet was trained on, split alike; `source` if they have moved."""
     return ImageData(
         open_source(source or info.source), info.split_seed, info.split_fraction, info.image_side
     )
@@ -314,7 +316,7 @@ class InheritedAccuracy:
         calibration_batches: int = CALIBRATION_BATCHES,
         batch_size: int = 128,
     ):
-        """`final`: judge on the validation split, which nothing may be chosen by.
+        """Prepare an evaluation; with `final` on the validation split, which must not decide any choice.
 
         Raises:
             UsageError: the data are not those that the supernet was trained on, so nothing is known to be held out.
@@ -364,7 +366,7 @@ class InheritedAccuracy:
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def network(self, arch: Arch) -> Network:
-        """The standalone network with inherited weights and BN statistics of its own, on `device` for inference.
+        """Return the standalone network with inherited weights and its own BN statistics, for inference.
 
         Raises:
             UsageError: of another space, or another than the one that was trained alone.
@@ -417,6 +419,7 @@ class InheritedLikelihood:
     """Judges by the probabilities of the labels, which tell networks apart that guess the same classes."""
 
     def __init__(self, inherited: InheritedAccuracy):
+        """Use the outputs and images of an inherited accuracy."""
         self.inherited = inherited
 
     @property
@@ -435,6 +438,6 @@ class InheritedLikelihood:
 
 
 def open_inherited(supernet: Path, data: str | None = None) -> InheritedAccuracy:
-    """That of a trained supernet's folder; `data`: text of the source where the images lie elsewhere now."""
+    """Open a trained supernet's folder; `data` is the text of the image source if the images have moved."""
     network, info = load_supernet(supernet)
     return InheritedAccuracy(network, info, reopen_data(info, data))

@@ -15,7 +15,7 @@ def supernet_trainer(*arguments: Any, **options: Any) -> Trainer:
     return Trainer(SupernetTask(*arguments, **options))
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised to cut a training off."""
 
 
@@ -24,7 +24,7 @@ def cut_off(trainer: Trainer, step: int) -> None:
 
     def stop(progress):
         if progress.step == step:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         trainer.run(stop)

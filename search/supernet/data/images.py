@@ -269,7 +269,7 @@ class ImageData:
 
 
 def open_data(source: str, space: Space, recipe: Recipe) -> ImageData:
-    """The images of a command-line text, split and sized as a recipe says; raises like `open_source`."""
+    """Open the images of a command-line text, split and sized by a recipe; raises like `open_source`."""
     side = max(resolutions_of(recipe, space))
     return ImageData(open_source(source), fraction=recipe.held_out, largest_side=side)
 
@@ -296,10 +296,11 @@ class _Numbered(Dataset[PreparedBatch | BlocktimeError], Generic[PreparedBatch])
 def prepared(
     make: Callable[[int], PreparedBatch], numbers: Iterable[int], workers: int = 0
 ) -> Iterator[PreparedBatch]:
-    """The batches `numbers`, one after another.
+    """Yield the batches `numbers`.
 
     Args:
         make: A batch by its number; what it holds goes to the workers.
+        numbers: Of the batches.
         workers: Processes that make them; 0 for this one.
 
     Raises:
@@ -344,7 +345,7 @@ class _Parts:
 def training_batches(
     data: ImageData, schedule: Schedule, recipe: Recipe, numbers: Iterable[int], workers: int = 0
 ) -> Iterator[ImageBatch]:
-    """The micro-batches `numbers`, one after another; `workers`: processes that make them.
+    """Yield the micro-batches `numbers`, prepared by worker processes if there are any.
 
     Raises:
         InvalidArtifactError: an image can't be read; at the step that needs it.

@@ -67,7 +67,7 @@ NEXT_STEP = "restore it and repeat, or remove it and begin anew in another folde
 
 
 def decode(data: bytes, what: str) -> np.ndarray:
-    """An encoded image as uint8 (H, W, 3); `InvalidArtifactError` calls it `what`."""
+    """Decode an image as uint8 (H, W, 3); raises InvalidArtifactError, which calls it `what`."""
     if len(data) > MAX_ENCODED_BYTES:
         raise InvalidArtifactError(f"{what} has over {MAX_ENCODED_BYTES} bytes; shrink or remove it")
     try:
@@ -88,7 +88,7 @@ def decode(data: bytes, what: str) -> np.ndarray:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to one line."""
+    """Return the first line of an error's message."""
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
@@ -115,7 +115,7 @@ class _Mark:
 
 
 def values_of(data: bytes) -> dict[Any, Any]:
-    """The dictionary that a pickle holds, its arrays of shape and bytes as it says.
+    """Return the dictionary of a pickle, with its arrays in their shapes.
 
     Raises:
         ValueError: damaged, or with other opcodes or names than such files have.
@@ -132,43 +132,71 @@ def values_of(data: bytes) -> dict[Any, Any]:
     raise ValueError("it has no end")
 
 
-def _take(opcode: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    """Do to the stack what an opcode says."""
-    match opcode:
-        case _ if opcode in _CONSTANTS:
-            stack.append(argument)
-        case _ if opcode in _VALUES:
-            stack.append(_VALUES[opcode])
-        case _ if opcode in _EMPTY:
-            stack.append(_EMPTY[opcode]())
-        case _ if opcode in _TUPLES:
-            stack[-_TUPLES[opcode] :] = [tuple(stack[-_TUPLES[opcode] :])]
-        case "MARK":
-            stack.append(_Mark())
-        case "TUPLE":
-            stack.append(tuple(_since_mark(stack)))
-        case "APPENDS":
-            items = _since_mark(stack)
-            stack[-1].extend(items)
-        case "SETITEMS":
-            items = _since_mark(stack)
-            stack[-1].update(zip(items[::2], items[1::2], strict=True))
-        case "BINPUT" | "LONG_BINPUT":
-            memo[argument] = stack[-1]
-        case "BINGET" | "LONG_BINGET":
-            stack.append(memo[argument])
-        case "GLOBAL" if argument in _NAMES:
-            stack.append(argument)
-        case "REDUCE":
-            arguments = stack.pop()
-            stack.append(_Called(stack.pop(), arguments))
-        case "BUILD":
-            state = stack.pop()
-            stack[-1].state = state
-        case "PROTO":
-            pass
-        case _:
-            raise ValueError(f"it has {opcode} {str(argument or '')[:80]!r}, which these files do not have")
+Stack = list[Any]
+Memo = dict[int, Any]
+
+
+def _tuple(_argument: Any, stack: Stack, _memo: Memo) -> None:
+    stack.append(tuple(_since_mark(stack)))
+
+
+def _appends(_argument: Any, stack: Stack, _memo: Memo) -> None:
+    items = _since_mark(stack)
+    stack[-1].extend(items)
+
+
+def _set_items(_argument: Any, stack: Stack, _memo: Memo) -> None:
+    items = _since_mark(stack)
+    stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+
+def _put(argument: Any, stack: Stack, memo: Memo) -> None:
+    memo[argument] = stack[-1]
+
+
+def _get(argument: Any, stack: Stack, memo: Memo) -> None:
+    stack.append(memo[argument])
+
+
+def _reduce(_argument: Any, stack: Stack, _memo: Memo) -> None:
+    arguments = stack.pop()
+    stack.append(_Called(stack.pop(), arguments))
+
+
+def _build(_argument: Any, stack: Stack, _memo: Memo) -> None:
+    state = stack.pop()
+    stack[-1].state = state
+
+
+_OPERATIONS: dict[str, Callable[[Any, Stack, Memo], None]] = {
+    "PROTO": lambda _argument, _stack, _memo: None,
+    "MARK": lambda _argument, stack, _memo: stack.append(_Mark()),
+    "TUPLE": _tuple,
+    "APPENDS": _appends,
+    "SETITEMS": _set_items,
+    "BINPUT": _put,
+    "LONG_BINPUT": _put,
+    "BINGET": _get,
+    "LONG_BINGET": _get,
+    "REDUCE": _reduce,
+    "BUILD": _build,
+}
+
+
+def _take(opcode: str, argument: Any, stack: Stack, memo: Memo) -> None:
+    """Apply an opcode to the stack."""
+    if opcode in _CONSTANTS or (opcode == "GLOBAL" and argument in _NAMES):
+        stack.append(argument)
+    elif opcode in _VALUES:
+        stack.append(_VALUES[opcode])
+    elif opcode in _EMPTY:
+        stack.append(_EMPTY[opcode]())
+    elif opcode in _TUPLES:
+        stack[-_TUPLES[opcode] :] = [tuple(stack[-_TUPLES[opcode] :])]
+    elif opcode in _OPERATIONS:
+        _OPERATIONS[opcode](argument, stack, memo)
+    else:
+        raise ValueError(f"it has {opcode} {str(argument or '')[:80]!r}, which these files do not have")
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
@@ -179,7 +207,7 @@ def _since_mark(stack: list[Any]) -> list[Any]:
 
 
 def _array(value: Any) -> Any:
-    """A value of the dictionary, where that is an array."""
+    """Return a value of the dictionary, converted if it is an array."""
     if not isinstance(value, _Called) or value.name != _ARRAY:
         return value
     _, shape, dtype, by_columns, text = value.state
@@ -199,7 +227,7 @@ MAX_UNPACKED = 20
 
 
 def open_npz(text: str, path: Path) -> Source:
-    """The images of a file; `InvalidArtifactError` where it is damaged."""
+    """Open the images of a file; raises InvalidArtifactError if it is damaged."""
     blob, offsets, labels = _checked(text, *_read(text, path))
 
     def image(index: int) -> np.ndarray:
@@ -231,7 +259,7 @@ def _read(text: str, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _checked(
     text: str, blob: np.ndarray, offsets: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The arrays, offsets and labels as int64, where they fit together."""
+    """Check that the arrays fit together; return them, offsets and labels as int64."""
     integers = all(np.issubdtype(a.dtype, np.integer) for a in (offsets, labels))
     if blob.dtype != np.uint8 or not integers or {blob.ndim, offsets.ndim, labels.ndim} != {1}:
         raise InvalidArtifactError(
@@ -324,7 +352,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 
 
 def open_imagefolder(text: str, path: Path) -> Source:
-    """The images below a directory; `UsageError` where it is not laid out as expected or a class is empty."""
+    """Open the images below a directory; raises UsageError for another layout or an empty class."""
     parts = [path / "train", path / "val"] if (path / "train").is_dir() else [path]
     names = _class_names(text, parts)
     files: list[Path] = []
@@ -352,7 +380,7 @@ def open_imagefolder(text: str, path: Path) -> Source:
 
 
 def _class_names(text: str, parts: Sequence[Path]) -> tuple[str, ...]:
-    """The directories of the first part, which the others may not exceed."""
+    """Return the directories of the first part, which the others may not exceed."""
     if not all(part.is_dir() for part in parts):
         raise UsageError(
             f"{text}: {parts[-1]} is not a directory; expected DIR/CLASS or DIR/train and DIR/val"
@@ -393,7 +421,7 @@ _OPENERS = {"imagefolder": open_imagefolder, "cifar10": open_cifar10, "npz": ope
 
 
 def open_source(text: str) -> Source:
-    """The source of a command-line text.
+    """Open the source of a command-line text.
 
     Raises:
         UsageError: unknown kind, missing path, a class without images.

@@ -52,7 +52,7 @@ class Slice:
         return self.shape_of_box, tuple(strides), offset
 
     def region(self, tensor: Tensor) -> Tensor:
-        """The slice as a view: writing to it writes to `tensor` (a weight, a gradient, optimizer state).
+        """Return the slice as a view: writing to it writes to `tensor` (a weight, a gradient, optimizer state).
 
         Raises:
             ValueError: `tensor` is not contiguous.
@@ -64,7 +64,7 @@ class Slice:
         return tensor.as_strided(*self.layout)
 
     def take(self, tensor: Tensor) -> Tensor:
-        """The slice in the shape of the static parameter."""
+        """Return the slice in the shape of the static parameter."""
         return take((self,), (tensor,))[0]
 
 
@@ -117,7 +117,7 @@ def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def disjoint(slices: Iterable[Slice]) -> tuple[Slice, ...]:
-    """The same elements, each in one slice only, for slices of several subnets; those of one come back as given.
+    """Split slices of several subnets so that each element is in one slice only; one subnet's stay as they are.
 
     What is left of a cut slice has the shape of its box in `view`.
     """
@@ -156,7 +156,7 @@ KERNEL_AXIS = 2
 
 
 def elastic_module(group: Group) -> nn.Module:
-    """The static module of a group, its BN without running statistics: they belong to one subnet each."""
+    """Build the static module of a group, its BN without running statistics: those belong to one subnet each."""
     module = build_group(group)
     for part in module.modules():
         if isinstance(part, _BatchNorm):
@@ -167,7 +167,7 @@ def elastic_module(group: Group) -> nn.Module:
 
 @lru_cache(maxsize=4096)
 def weightless_module(group: Group) -> nn.Module:
-    """The static module of a group without storage, to be called with weights from elsewhere.
+    """Build the static module of a group without storage, to be called with other tensors as weights.
 
     It is shared, and holds the weights while it runs: two threads must not run subnets at once.
     """
@@ -181,7 +181,7 @@ def has_buffers(module: nn.Module) -> bool:
 
 
 def run_with(module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """What a weightless module gives for `x` with all of its weights from elsewhere.
+    """Run a weightless module on `x` with the given tensors as weights.
 
     `torch.func.functional_call` does the same, and looks for the places of the weights at every call.
     """
@@ -209,7 +209,7 @@ def _places(module: nn.Module) -> tuple[tuple[dict[str, Any], str, str], ...]:
 
 
 def slices_of(group: Group, largest: Group, prefix: str) -> tuple[Slice, ...]:
-    """The slices of the module of `largest` that make that of `group`; its parameters are called `prefix` + name.
+    """Return the slices of the module of `largest` that form that of `group`; parameters are `prefix` + name.
 
     Raises:
         ValueError: `group` is not a part of `largest`.

@@ -78,7 +78,7 @@ def leaving_out(module: nn.Module, scales: Scales) -> Iterator[None]:
 
 
 def _scaled(scale: Tensor, whole: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    """Hook of a branch f(x), or of a whole block x + f(x), whose f(x) is to count by `scale`.
+    """Return a hook that scales f(x), of a branch f(x) or of a whole block x + f(x), by `scale`.
 
     Tokens may be as many sequences of an image: the images follow each other within each (`unfold_patches`).
     """
@@ -101,11 +101,12 @@ class CompiledModules:
     """Runs the modules of groups on weights from elsewhere, compiled at their first call."""
 
     def __init__(self, limit: int = LIMIT, backend: Backend = "inductor"):
+        """Compile at most `limit` modules with a backend of torch.compile."""
         self.limit, self.backend = limit, backend
         self.calls: dict[Group, Call] = {}
 
     def run(self, group: Group, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """What `run_with` gives for the module of `group`."""
+        """Run the module of `group` like `run_with`."""
         if group not in self.calls and len(self.calls) < self.limit:
             self.calls[group] = _compiled(weightless_module(group), self.backend)
         call = self.calls.get(group)
@@ -144,6 +145,7 @@ class Supernet(nn.Module):
     """
 
     def __init__(self, space: Space, seed: int = 0):
+        """Build the largest module of every slot with random weights."""
         super().__init__()
         self.space = space
         self._largest = _largest(space)
@@ -186,7 +188,7 @@ class Supernet(nn.Module):
         return tuple(slices)
 
     def extract(self, arch: Arch) -> Network:
-        """The standalone network of `arch` with a copy of its weights; its BN statistics are not set yet."""
+        """Build the standalone network of `arch` with a copy of its weights; its BN statistics are not set yet."""
         weights = dict(self.named_parameters())
         network = build_network(arch.blocks())
         targets = dict(network.named_parameters())
@@ -198,7 +200,7 @@ class Supernet(nn.Module):
         return network
 
     def path(self, arch: Arch) -> list[tuple[str, Group]]:
-        """The slots that `arch` passes, in order, each with the blocks it holds there."""
+        """Return the slots that `arch` passes, in order, each with its blocks there."""
         if arch.classes != self.space.default_classes:
             raise UsageError(
                 f"architecture has {arch.classes} classes, the supernet {self.space.default_classes}; "
@@ -299,5 +301,5 @@ def choose_device(on: str, worker: int = 0) -> torch.device:
 
 
 def workers_on(kind: str, cores: int) -> int:
-    """Evaluating processes on a kind of device (`cpu`, `cuda`, `mps`): one a GPU, or one a core."""
+    """Return how many processes evaluate on a kind of device (`cpu`, `cuda`, `mps`): one per GPU, or per core."""
     return cores if kind == "cpu" else max(1, torch.cuda.device_count())

@@ -41,7 +41,7 @@ MAX_WEIGHTS_BYTES = 4 << 30
 
 
 def read_weights(path: Path, sha256: str = "") -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name; `sha256`: the digest that it must have, if any.
+    """Read the tensors of a safetensors file by name; `sha256` is the digest that it must have, if any.
 
     Raises:
         InvalidArtifactError: missing, too large, another digest, or not such a file.
@@ -61,7 +61,7 @@ def read_weights(path: Path, sha256: str = "") -> dict[str, Tensor]:
 
 
 def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps given tensors from being a network's own; empty if nothing."""
+    """Return why given tensors can't be a network's own; empty if they can."""
     for names, what in ((own.keys() - given.keys(), "lack"), (given.keys() - own.keys(), "have also")):
         if names:
             return f"weights of another network: they {what} {sorted(names)[0]} ({len(names)} such in all)"
@@ -75,7 +75,7 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def unreadable_weights(path: Path, error: OSError | SafetensorError) -> InvalidArtifactError:
-    """That a file of weights can't be read, and what to do."""
+    """Return the error for a weights file that can't be read."""
     if isinstance(error, OSError):
         why = error.strerror or error
         return InvalidArtifactError(

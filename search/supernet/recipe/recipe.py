@@ -322,7 +322,7 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def get_recipe(name_or_path: str) -> Recipe:
-    """A recipe by name, or from a file `….toml`; `extends = "NAME"` takes over all that a file leaves out.
+    """Read a recipe by name, or from a file `….toml`; `extends = "NAME"` is the base of all that it leaves out.
 
     Raises:
         UsageError: unknown name.
@@ -337,7 +337,7 @@ def get_recipe(name_or_path: str) -> Recipe:
 
 
 def changed(recipe: Recipe, options: Mapping[str, object], distillation: Mapping[str, object]) -> Recipe:
-    """A recipe with other values where `options`, or for its part of that name `distillation`, has any but None.
+    """Return a recipe with the values of `options`, and of `distillation` for that part, that are not None.
 
     Raises:
         UsageError: a value that the field can't have, or that does not go with the others.
@@ -362,7 +362,7 @@ def _path(name_or_path: str) -> Path:
 
 
 def _values(path: Path, bases: int) -> dict[str, Any]:
-    """The file's fields over those of the recipe that it extends; tables are merged field by field."""
+    """Return a file's fields over those of the recipe that it extends; tables are merged field by field."""
     data = read_bytes(path, MAX_RECIPE_BYTES, "give a recipe")
     try:
         own = tomllib.loads(data.decode())
@@ -381,7 +381,7 @@ def _values(path: Path, bases: int) -> dict[str, Any]:
 
 
 def resolutions_of(recipe: Recipe, space: Space) -> tuple[int, ...]:
-    """The recipe's resolutions in a space; `UsageError` for one that the space does not have."""
+    """Return the recipe's resolutions in a space; raises UsageError for one that the space does not have."""
     if recipe.resolutions == "space":
         return space.resolutions
     foreign = set(recipe.resolutions) - set(space.resolutions)
@@ -392,7 +392,7 @@ def resolutions_of(recipe: Recipe, space: Space) -> tuple[int, ...]:
 
 
 def part_of(recipe: Recipe, space: Space) -> Space:
-    """The space with the recipe's numbers of stages alone; `UsageError` for one that it does not have."""
+    """Return the space with the recipe's numbers of stages alone; raises UsageError for one that it lacks."""
     foreign = set(recipe.stage_counts) - set(space.stage_counts)
     if foreign:
         raise UsageError(
@@ -403,7 +403,7 @@ def part_of(recipe: Recipe, space: Space) -> Space:
 
 
 def scope_of(recipe: Recipe, space: Space) -> Scope:
-    """What the recipe trains of a space, with its number of classes.
+    """Return the part of a space, with its number of classes, that the recipe trains.
 
     Raises:
         UsageError: a resolution or number of stages that the space does not have, or no network is within
@@ -417,7 +417,7 @@ def scope_of(recipe: Recipe, space: Space) -> Scope:
 
 
 def only_arch(recipe: Recipe, space: Space) -> Arch | None:
-    """The one network that the recipe trains, if so, with the space's classes; `UsageError` for a foreign one."""
+    """Return the one network that the recipe trains, if any, with the space's classes; raises UsageError."""
     if recipe.arch is None:
         return None
     arch = arch_from_json(recipe.arch).with_classes(space.default_classes)

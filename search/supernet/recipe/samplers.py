@@ -69,19 +69,19 @@ class Sizes:
         return ParameterRangeSampler(self.space, low, high)
 
     def _stages(self, rng: random.Random, counts: tuple[int, ...]) -> int:
-        """A number of stages, as often as the weights say."""
+        """Draw a number of stages, in proportion to the weights."""
         if not self._weights:
             return rng.choice(counts)
         return rng.choices(counts, [self._weights[count] for count in counts])[0]
 
 
 def largest(space: Space) -> Arch:
-    """The architecture with every choice at its largest, in the head and number of stages that add most."""
+    """Return the architecture with every choice at its largest, and the head and number of stages that add most."""
     return max(_uniform_choices(space, -1), key=Arch.params)
 
 
 def smallest(space: Space) -> Arch:
-    """The architecture with every choice at its smallest, in the head and number of stages that add least."""
+    """Return the architecture with every choice at its smallest, and the head and stages that add least."""
     return min(_uniform_choices(space, 0), key=Arch.params)
 
 
@@ -114,7 +114,7 @@ class Sampler(Protocol):
     in_place: bool
 
     def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
-        """The subnets of one step, all for images of one resolution."""
+        """Return the subnets of one step, all for images of one resolution."""
 
 
 class Uniform:
@@ -123,6 +123,7 @@ class Uniform:
     in_place = False
 
     def __init__(self, sizes: Sizes):
+        """Draw from `sizes`."""
         self.sizes = sizes
 
     def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
@@ -144,7 +145,7 @@ class Sandwich:
             self.largest, self.smallest = sizes.reference[-1][1], sizes.reference[0][1]
 
     def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
-        """The largest subnet first, then the smallest, then the others."""
+        """Return the largest subnet first, then the smallest, then the others."""
         fixed = (self.largest.with_resolution(resolution), self.smallest.with_resolution(resolution))
         return (*fixed, *(self.sizes.draw(rng, resolution) for _ in range(self.randoms)))
 
@@ -180,10 +181,11 @@ class One:
     in_place = False
 
     def __init__(self, arch: Arch):
+        """Draw `arch` at every resolution."""
         self.arch = arch
 
     def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:  # noqa: ARG002
-        """The network; nothing is random."""
+        """Return the network; nothing is random."""
         return (self.arch.with_resolution(resolution),)
 
 
@@ -197,7 +199,7 @@ def get_sampler(
     stage_weights: Sequence[float] = (),
     params_weights: Sequence[float] = (),
 ) -> Sampler:
-    """A sampler by name, or of the network `only`.
+    """Return a sampler by name, or one of the network `only`.
 
     Args:
         name: Which.

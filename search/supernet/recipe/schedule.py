@@ -91,7 +91,7 @@ class Schedule:
         return Part(chosen, resolution, random.Random(f"augment {recipe.seed} {number}").getrandbits(63))
 
     def _batch_size(self, resolution: int) -> int:
-        """The recipe's at the largest resolution; elsewhere as many pixels, in equal even parts."""
+        """Return the recipe's at the largest resolution; elsewhere as many pixels, in equal even parts."""
         recipe = self.recipe
         if not recipe.multi_scale:
             return recipe.batch_size

@@ -183,6 +183,7 @@ class RecipeChange(BaseModel):
     after: float
 
     def __str__(self) -> str:
+        """Return the change for people."""
         return f"{self.field} was {self.before:g} until step {self.step}, now {self.after:g}"
 
 

@@ -63,6 +63,7 @@ class GroupedGradients(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        """Replace grouped convolutions in a forward pass that needs gradients."""
         if func is F.conv2d and not kwargs and len(args) == 7 and torch.is_grad_enabled():
             x, weight, bias, *how = args
             if how[3] > 1 and bias is None:
@@ -80,6 +81,7 @@ class PlainSgd:
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], momentum: float, weight_decay: float, nesterov: bool
     ):
+        """Set up torch.optim.SGD on named parameters."""
         self.parameters = dict(parameters)
         groups = [
             {
@@ -141,7 +143,7 @@ class Optimizer(Protocol):
         """Drop all gradients."""
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The whole state under flat names."""
+        """Return the whole state under flat names."""
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state_tensors` gave; `InvalidArtifactError` for those of another network."""
@@ -163,6 +165,7 @@ class SlicedAdamW:
         eps: float = 1e-8,
         weight_decay: float = 0.05,
     ):
+        """Start with zero moments for named parameters."""
         self.parameters = dict(parameters)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.state = {
@@ -213,7 +216,7 @@ class SlicedAdamW:
             parameter.grad = None
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The whole state under flat names, for a checkpoint."""
+        """Return the whole state under flat names, for a checkpoint."""
         return {f"{name}:{key}": value for name, kept in self.state.items() for key, value in kept.items()}
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -252,6 +255,7 @@ class WeightAverage:
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float):
+        """Start from a copy of the weights."""
         self.decay = decay
         self.tensors = {name: value.detach().clone() for name, value in weights.items()}
 
@@ -291,6 +295,7 @@ class Precision:
     """How forward and backward pass compute on a device; weights and optimizer stay fp32."""
 
     def __init__(self, name: PrecisionName, device: torch.device, parameters: Iterable[nn.Parameter]):
+        """Set up the loss scale of fp16 for parameters on a device."""
         self.name, self.device = name, device
         self.param_groups = [{"params": list(parameters)}]
         self._scaler = GradScaler(device.type, enabled=name == "fp16")
@@ -304,7 +309,7 @@ class Precision:
             yield
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """What to take the gradient of."""
+        """Return the loss to differentiate, scaled for fp16."""
         scaled: Tensor = self._scaler.scale(loss)
         return scaled
 

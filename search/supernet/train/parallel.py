@@ -69,6 +69,7 @@ class Group:
     """The processes of a run; `rank` 0 writes files and reports."""
 
     def __init__(self, rank: int = 0, size: int = 1):
+        """Describe this process, `rank` of `size`."""
         self.rank, self.size = rank, size
 
     @property

@@ -64,7 +64,7 @@ class Teacher:
         return logits
 
     def seen(self, images: Tensor) -> Tensor:
-        """What its network gets for images as `ImageData` normalises them: other pixels, its own normalisation."""
+        """Convert images as `ImageData` normalises them to the teacher's size and normalisation."""
         x = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         return x * self._scale.to(x.device) + self._shift.to(x.device)
 
@@ -96,7 +96,7 @@ PACKAGES = {
 
 
 def load_teacher(text: str, classes: int, side: int | None = None, labels: Path | None = None) -> Teacher:
-    """The teacher of `timm:NAME` (weights that lie on this machine) or `timm:NAME:CHECKPOINT`.
+    """Load the teacher of `timm:NAME` (weights on this machine) or `timm:NAME:CHECKPOINT`.
 
     `side`: pixels of the images that it was trained on, where that is not what timm gives for it.
     A checkpoint is a .safetensors file, or a .pth file of nothing but tensors. Nothing is downloaded.
@@ -116,7 +116,7 @@ def load_teacher(text: str, classes: int, side: int | None = None, labels: Path 
 
 
 def timm_weights(text: str) -> dict[str, Tensor]:
-    """The state dict of `timm:NAME` or `timm:NAME:CHECKPOINT`, of any classes; raises like `load_teacher`."""
+    """Load the state dict of `timm:NAME` or `timm:NAME:CHECKPOINT`, of any classes; raises like `load_teacher`."""
     name, checkpoint = _named(text, "a network")
     if not checkpoint:
         return dict(_pretrained(name, text).state_dict())
@@ -125,7 +125,7 @@ def timm_weights(text: str) -> dict[str, Tensor]:
 
 
 def _named(text: str, what: str) -> tuple[str, str]:
-    """timm's name and the checkpoint, if any, of a command-line text."""
+    """Split a command-line text into timm's name and the checkpoint, if any."""
     import timm
 
     kind, _, rest = text.partition(":")
@@ -169,7 +169,7 @@ def _pretrained(name: str, text: str, classes: int | None = None) -> nn.Module:
 
 
 def _packaged(package: str) -> Path | None:
-    """The one file of weights in an installed package, whose code is not run."""
+    """Return the one weights file of an installed package, whose code is not run."""
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -191,7 +191,7 @@ def _load_state(
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a file; pickled ones are read with `weights_only`."""
+    """Read the state dict of a file; pickled ones are read with `weights_only`."""
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
         raise InvalidArtifactError(f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?")
     if path.suffix == ".safetensors":
@@ -219,7 +219,7 @@ def _telling(text: str, path: Path) -> Iterator[None]:
 
 
 def _tensors_of(loaded: object) -> dict[str, Tensor]:
-    """The state dict that a file is or has under `state_dict`; ValueError where it is not one."""
+    """Return the state dict that a file is, or has under `state_dict`; raises ValueError without one."""
     if isinstance(loaded, dict):
         loaded = loaded.get("state_dict", loaded)
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
@@ -242,7 +242,7 @@ def _other_classes(text: str, known: int, classes: int) -> UsageError:
 
 
 def _line(error: Exception) -> str:
-    """What an error says; of torch's refusals of a state dict the first reason, which follows a heading."""
+    """Return an error's first line, or the first reason after torch's heading of state dict errors."""
     lines = (str(error) or type(error).__name__).splitlines()
     heading = lines[0].endswith(":") and len(lines) > 1
     return lines[heading].strip().rstrip(".")[:200]
@@ -293,6 +293,7 @@ class LabelFile:
     """
 
     def __init__(self, header: LabelHeader, path: Path):
+        """Read the file, or start an empty one; raises like `StoredLabels.logits`."""
         self.path, self.changed = path, False
         if path.exists():
             self.header, self.tensors = _read(path, header)
@@ -376,7 +377,7 @@ def _read(path: Path, header: LabelHeader) -> tuple[LabelHeader, dict[str, Tenso
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The header of a safetensors file: u64 length, then JSON, whose `__metadata__` are texts."""
+    """Return the metadata of a safetensors file: u64 length, then JSON, whose `__metadata__` are texts."""
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER_BYTES:
         raise ValueError("its header is too long")

@@ -32,7 +32,7 @@ class Trainer(Generic[BatchT, InfoT]):
     """
 
     def __init__(self, task: Task[BatchT, InfoT]):
-        """Raises UsageError where a batch has too few micro-batches for all processes."""
+        """Prepare a run; raises UsageError where a batch has too few micro-batches for all processes."""
         self.task, self.state = task, RunState()
         self.parts = task.group.share(task.recipe.micro_batches)
         self.pace: Pace | None = None

@@ -26,7 +26,7 @@ held_out = 0.4
 gradient alone go far where that is small."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -40,9 +40,9 @@ def run(tmp_path, monkeypatch):
     def stop(event):
         told.append(event)
         if isinstance(event, Step) and event.done == 20:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         options = ClassifierOptions(
             space="autovit-nano", data="digits", output=tmp_path / "run", recipe=str(tmp_path / "hot.toml")
         )

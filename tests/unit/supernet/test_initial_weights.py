@@ -137,14 +137,14 @@ def test_a_fine_tuning_run_goes_on_bit_by_bit_and_from_the_same_weights_alone(sm
     whole = supernet_trainer(SPACE, small, recipe, tmp_path / "whole", initial=initial)
     finished = whole.run()
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(progress):
         if progress.step == 3:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         supernet_trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial).run(stop)
     assert read_info(tmp_path / "cut").step == 2
     with raises("different_run"):

@@ -55,7 +55,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", ["xxs", "xs", "s"])
 def test_a_recipe_draws_the_neighbourhood_of_the_papers_network(name):
     """20,000 draws: networks with its number of stages and classifier, within 2 % of its parameters, hold every
-    one of its choices; its stages are drawn as often as others."""
+    one of its choices; its stages are drawn as often as others.
+    """
     space, recipe, paper = (
         get_space(f"autovit-{name}"),
         get_recipe(f"imagenet-{name}"),

@@ -121,16 +121,16 @@ def test_what_is_named_badly_or_does_not_fit_is_refused(small, checkpoint, tmp_p
 def test_weights_to_begin_with_name_the_network_too(checkpoint, tmp_path, monkeypatch):
     seen = []
 
-    class Seen(Exception):
+    class SeenError(Exception):
         pass
 
     def note(_, space, recipe):
         seen.append((space.name, recipe.arch))
-        raise Seen
+        raise SeenError
 
     monkeypatch.setattr("orchestrator.tasks.train.open_data", note)
     notes = []
-    with pytest.raises(Seen):
+    with pytest.raises(SeenError):
         options = ClassifierOptions(
             data="digits", output=tmp_path / "run", recipe="imagenet", init=f"{NAME}:{checkpoint}"
         )

@@ -724,7 +724,7 @@ def _without(options: SearchCommand, targets: Sequence[LatencyTarget]) -> _Probl
 
 def _with_supernet(options: SearchCommand, targets: Sequence[LatencyTarget], progress: Progress) -> _Problem:
     """Return a search by a supernet, within its scope unless `outside`."""
-    from orchestrator.tasks.evaluate import open_evaluator  # imports torch
+    from orchestrator.tasks.supernets import open_evaluator  # imports torch
 
     supernet = options.supernet
     assert supernet is not None
@@ -807,7 +807,7 @@ def _evaluator(
     path, shared, workers = folder / ACCURACIES_FILE, None, options.workers or usable_cores()
     source = options.data
     if problem.inherited is not None:
-        from orchestrator.tasks.evaluate import Notes
+        from orchestrator.tasks.supernets import Notes
         from search.supernet.model.supernet import workers_on
 
         info = problem.inherited.info

@@ -19,9 +19,9 @@ from luts.format.errors import UsageError, first_problem
 from luts.format.files import check_folder, write_atomically, write_json
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.source import build_module
-from orchestrator.tasks.evaluate import check_scope, open_evaluator
 from orchestrator.tasks.progress import Note, Step, silent
 from orchestrator.tasks.progress import Progress as Report
+from orchestrator.tasks.supernets import check_scope, open_evaluator
 from orchestrator.tasks.train_options import ClassifierOptions, DenseOptions, QatOptions
 from orchestrator.tasks.trained import Trained, inherit
 from orchestrator.winner.card import weighted

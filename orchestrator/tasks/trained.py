@@ -96,7 +96,7 @@ def inherit(
     if trained.supernet is None:
         raise ValueError("no supernet to inherit from")
     # brings torch, which most exports leave to their workers
-    from orchestrator.tasks.evaluate import check_scope, open_evaluator, trained_alone
+    from orchestrator.tasks.supernets import check_scope, open_evaluator, trained_alone
 
     evaluator = open_evaluator(trained.supernet, trained.data, progress=progress)
     archs: dict[str, Arch] = {}

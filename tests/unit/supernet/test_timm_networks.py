@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks import export
-from orchestrator.tasks.evaluate import evaluate, open_evaluator
+from orchestrator.tasks.evaluate import evaluate
 from orchestrator.tasks.evaluation_options import EvalOptions
 from orchestrator.tasks.export import export_networks
+from orchestrator.tasks.supernets import open_evaluator
 from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.tasks.trained import Trained

@@ -113,7 +113,7 @@ def test_a_backbone_of_a_file(world, backbone, tmp_path):
 
 
 def test_a_backbone_that_a_training_made(world, tmp_path, backbone):
-    from orchestrator.tasks.evaluate import open_evaluator
+    from orchestrator.tasks.supernets import open_evaluator
 
     options = ClassifierOptions(
         arch=backbone,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tasks.evaluate import Notes
+from orchestrator.tasks.supernets import Notes
 from search.algorithms import CachedEvaluator
 from search.spaces import get_space
 from tests.support.search_openers import FINGERPRINT

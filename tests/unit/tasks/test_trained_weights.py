@@ -19,8 +19,8 @@ from orchestrator.export.build import export_spec
 from orchestrator.export.lower.parity import run_pte
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks import export
-from orchestrator.tasks.evaluate import open_evaluator
 from orchestrator.tasks.export import Lowering, export_networks
+from orchestrator.tasks.supernets import open_evaluator
 from orchestrator.tasks.trained import Trained
 from orchestrator.winner.card import save_weights
 from search.networks import build_network

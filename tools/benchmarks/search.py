@@ -166,7 +166,7 @@ def _reach(space: Space) -> Tables:
         "architectures": float(space.size()),
         "smallest ms": least,
         "largest ms": most,
-        "front of fewest parameters": len(reach.lean),
+        "front of fewest parameters": len(reach.fewest_params),
         "of most parameters": len(reach.most_params),
         "of most MACs": len(reach.most_macs),
         "seconds": reach_s,

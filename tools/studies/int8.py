@@ -132,8 +132,8 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
         (artifact,) = export_networks(
             {"network": arch}, lowering, trained=trained, calibration=ranges, workers=1, progress=log
         ).values()
-        guesses = predict_with_program(artifact.path, images, workers=options.jobs)
-        programs[kind] = Program(artifact.path, artifact.payload_bytes, guesses.right(images.labels))
+        predictions = predict_with_program(artifact.path, images, workers=options.jobs)
+        programs[kind] = Program(artifact.path, artifact.payload_bytes, predictions.correct(images.labels))
         log(f"{kind}: {programs[kind].correct.mean():.2%}")
     return programs, kept
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -22,6 +22,16 @@ class BlocktimeError(Exception):
         """Create the error from its one line and its code."""
         super().__init__(message)
         self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without calling `__init__`, whose arguments subclasses change."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[BlocktimeError], args: tuple[Any, ...], state: dict[str, Any]) -> BlocktimeError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(BlocktimeError):

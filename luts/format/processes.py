@@ -88,10 +88,6 @@ class WorkerCrashError(BlocktimeError):
         )
         self.cause = cause
 
-    def __reduce__(self) -> tuple[type[WorkerCrashError], tuple[str]]:
-        """Pickle by the cause, from which the message is built again."""
-        return type(self), (self.cause,)
-
 
 class WorkerPool(Generic[Task, Answer]):
     """Processes of this machine that each answer one task at a time.

@@ -41,9 +41,18 @@ PHONE_PORT = 47613
 
 @dataclass(frozen=True)
 class Agent:
-    """An agent; `clock` (monotonic ns), `sleep` (seconds) and `state` are the machine's own or made up.
+    """Shared state of an agent's connections; clock, sleep and state are the machine's or simulated.
 
-    `spin` keeps the processor busy for a moment, before visits that are to be kept warm; None: it can't do that.
+    Attributes:
+        token: Secret that clients must know.
+        store: Model files.
+        runtimes: Runtimes by name.
+        info: Name and version of the agent.
+        device: What the device is.
+        clock: Monotonic nanoseconds.
+        state: Reads the device's state.
+        sleep: Waits for some seconds.
+        spin: Keeps the processor busy for a moment before calls; None: not supported.
     """
 
     token: str
@@ -58,7 +67,7 @@ class Agent:
 
 
 def read_hello(header: dict[str, Any]) -> HelloRequest:
-    """The hello in a connection's first header. OpError where it is another request, or breaks its schema."""
+    """Return the hello in a connection's first header; raises OpError for another or an invalid request."""
     if header.get("op") != "hello":
         raise OpError("unauthorized", "say hello first", closes=True)
     try:
@@ -68,10 +77,10 @@ def read_hello(header: dict[str, Any]) -> HelloRequest:
 
 
 def refusal_of(hello: HelloRequest, token: str) -> OpError | None:
-    """Why whoever says this hello is not served; None where the token is right. The token is checked first."""
+    """Return why a hello is refused, or None; the token is checked first."""
     if not hmac.compare_digest(hello.token.encode(errors="replace"), token.encode()):
         return OpError(
-            "unauthorized", "wrong token; take the one that the agent was started with", closes=True
+            "unauthorized", "wrong token; use the one that the agent was started with", closes=True
         )
     if hello.protocol != PROTOCOL_VERSION:
         return OpError(
@@ -83,28 +92,28 @@ def refusal_of(hello: HelloRequest, token: str) -> OpError | None:
     return None
 
 
-# A hello must have arrived within this.
 HELLO_TIMEOUT_S = 10.0
+"""Time in which a hello must have arrived."""
 
-# A client that has just left may still be being cleaned up after; a hello waits for that long.
 HANDOVER_S = 2.0
+"""How long a hello waits for its turn: models of a client that has just left may still be being freed."""
 
-# Whoever comes when so many wait drives out the one that has waited longest without the token.
 MAX_WAITING = 64
+"""Waiting connections; a further one replaces the one that has waited longest without the token."""
 
-# What a stranger can make the agent keep and parse. A hello with the longest token that there may be fits.
 MAX_HELLO_BYTES = 4096
+"""What a stranger can make the agent store and parse; a hello with the longest token fits."""
 
 _RETRY_S = 0.1
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Client = tuple[socket.socket, dict[str, Any]]
-"""A connection whose hello, in this header, is right and was not yet answered."""
+"""A connection whose hello is correct and not yet answered, with the hello's header."""
 
 
 @dataclass(eq=False)
 class _Visitor:
-    """Waits for its hello to arrive, then (`header` is there) for the place, or (`is_leaving`) to be gone."""
+    """A connection that waits for its hello, then (`header` set) for its turn, or (`is_leaving`) to end."""
 
     sock: socket.socket
     deadline_s: float
@@ -120,12 +129,14 @@ class _Visitor:
 
 
 class ConnectionQueue:
-    """Accepts on `listener` in the thread that calls `receive`; `next_client` is for the one that serves.
+    """Accepts connections in the thread that calls `receive`; `next_client` is for the thread that serves.
 
-    One thread for all who wait, which only sleeps unless somebody calls: it takes no time from a timing loop else.
+    One thread handles all waiting connections and sleeps until something happens, so that it does not disturb
+    timing.
     """
 
     def __init__(self, token: str, listener: socket.socket) -> None:
+        """Accept connections of `listener` whose hello has the token."""
         self._token = token
         self._listener = listener
         self._clients: queue.SimpleQueue[Client | None] = queue.SimpleQueue()
@@ -135,19 +146,19 @@ class ConnectionQueue:
         self._selector = selectors.DefaultSelector()
 
     def next_client(self) -> Client | None:
-        """Who is served next, waited for; None when the reception has ended. Free its place afterwards."""
+        """Wait for the next client; None when the queue has stopped. Call `free_place` afterwards."""
         return self._clients.get()
 
     def free_place(self) -> None:
-        """The client that was given is gone."""
+        """Note that the current client is gone."""
         self._wake(b"f")
 
     def stop(self) -> None:
-        """Ends `receive`, from any thread; those who wait are dropped."""
+        """End `receive`, from any thread; waiting connections are closed."""
         self._wake(b"s")
 
     def receive(self) -> None:
-        """Receives until stopped."""
+        """Accept connections until stopped."""
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -160,7 +171,7 @@ class ConnectionQueue:
         self._clients.put(None)
 
     def _turn(self) -> bool:
-        """Waits until something happens, and sees to it; whether that was to stop."""
+        """Wait until something happens, and handle it; return whether that was to stop."""
         now_s = time.monotonic()
         deadline_s = min((visitor.deadline_s for visitor in self._visitors), default=None)
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - now_s)
@@ -174,7 +185,7 @@ class ConnectionQueue:
                 self._accept()
             elif key.data in self._visitors:
                 self._hear(key.data)
-        self._send_away_late()
+        self._refuse_late()
         self._seat()
         return False
 
@@ -194,7 +205,7 @@ class ConnectionQueue:
         self._selector.register(sock, selectors.EVENT_READ, visitor)
 
     def _drop_oldest(self) -> bool:
-        """Drops who has waited longest, those who hold the token last; False where nobody waits."""
+        """Close the connection that has waited longest, those with the token last; return False if none waits."""
         oldest = min(self._visitors, key=lambda visitor: visitor.holds_token, default=None)
         if oldest is not None:
             self._drop(oldest)
@@ -231,7 +242,7 @@ class ConnectionQueue:
             self._drop(visitor)
 
     def _read_hello(self, visitor: _Visitor) -> None:
-        """Takes in what has arrived of the hello, and nothing behind it."""
+        """Read what has arrived of the hello, and nothing after it."""
         received = visitor.received
         missing_bytes = _hello_bytes(received) - len(received)
         piece = visitor.sock.recv(missing_bytes)
@@ -246,7 +257,7 @@ class ConnectionQueue:
             visitor.deadline_s = time.monotonic() + HANDOVER_S
             self._ignore(visitor)
 
-    def _send_away_late(self) -> None:
+    def _refuse_late(self) -> None:
         now_s = time.monotonic()
         for visitor in [visitor for visitor in self._visitors if visitor.deadline_s <= now_s]:
             if visitor.is_leaving:
@@ -257,7 +268,7 @@ class ConnectionQueue:
                 self._refuse(visitor, "busy", "another client is connected; wait for it to end, or stop it")
 
     def _seat(self) -> None:
-        """Gives the place, where it is free, to the first who holds the token; tells others why not to them."""
+        """Give the place, if free, to the first connection with the token; refuse the others."""
         for visitor in list(self._visitors):
             if self._is_taken:
                 return
@@ -272,7 +283,7 @@ class ConnectionQueue:
                 self._clients.put((visitor.sock, visitor.header))
 
     def _refuse(self, visitor: _Visitor, code: str, message: str) -> None:
-        """Answers with an error that closes, and waits a little for the visitor to have read it."""
+        """Answer with a closing error, and wait a little for the peer to read it."""
         request_id = None if visitor.header is None else request_id_of(visitor.header)
         visitor.is_leaving, visitor.deadline_s = True, time.monotonic() + LINGER_S
         try:
@@ -290,7 +301,7 @@ class ConnectionQueue:
 
 
 def _hello_bytes(received: bytearray) -> int:
-    """Of the part that is being received: of the length, then of all. FrameError over the limit."""
+    """Return the size of the part being received: the length, then everything; raises FrameError."""
     if len(received) < PREFIX_BYTES:
         return PREFIX_BYTES
     header_bytes = read_header_length(received[:PREFIX_BYTES])

@@ -1,10 +1,11 @@
-"""ExecuTorch called through its Python binding: where native calls are not built, and to trace operations.
+"""ExecuTorch called through its Python binding: without native calls, and to trace operations.
 
-The interpreter's and the binding's own work, a redirection of stdout and stderr in every call included, lies
-between the two readings of the clock: microseconds, which weigh on networks of a fraction of a millisecond.
+The interpreter's and the binding's own work, including a redirection of stdout and stderr in every call, lies
+between the two readings of the clock: microseconds, which matter for networks of a fraction of a millisecond.
 
-The compiled bindings are imported by themselves, after torch, whose libraries they need. `portable_lib` would
-import the exporter with them, for a warning's class: 4 of the 6 s that an agent took to start."""
+The compiled bindings are imported directly, after torch, whose libraries they need. `portable_lib` would
+import the exporter as well, for a warning's class: 4 of the 6 s that an agent took to start.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +27,14 @@ _EXECUTE, _DELEGATE, _NATIVE = "Method::execute", "DELEGATE_CALL", "native_call_
 
 
 def take_operations(program: Any, skip: int) -> list[TracedOperation]:
-    """Operations of a program loaded with `enable_etdump`, of its executions since this was last asked.
+    """Return the operations of a program loaded with `enable_etdump`, of its executions since the last call.
 
-    Each one's time is its mean over the faster half of the executions, so that those count that nothing disturbed;
-    a mean, because of what is cut off: an operation of 0.6 us shows 0 in most executions and 1 in some.
+    Each time is the mean over the faster half of the executions, which nothing disturbed; a mean, because
+    times are truncated: an operation of 0.6 us shows 0 in most executions and 1 in some.
 
     Args:
         program: ExecuTorch's binding.
-        skip: Executions to leave out, the earliest.
+        skip: Number of executions to leave out, from the first.
     """
     from executorch.devtools.etdump.serialize import deserialize_from_etdump_flatcc
 
@@ -94,6 +95,7 @@ class BindingModel:
     placement = None
 
     def __init__(self, path: Path, loading: Loading) -> None:
+        """Load a program; raises RuntimeError."""
         self._traced = bool(loading.options["trace"])
         self._program = bindings._load_program(
             os.fspath(path),
@@ -110,38 +112,45 @@ class BindingModel:
         self._on_close = loading.on_close
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        """Return a call that sets the inputs of the next execution."""
         require_inputs(self.inputs, arrays)
         return partial(self._method.set_inputs, [torch.from_numpy(array.copy()) for array in arrays])
 
     def get_outputs(self) -> list[np.ndarray]:
+        """Return copies of the last execution's outputs."""
         return [tensor.numpy() for tensor in self._method.get_outputs(clone_outputs=True)]
 
     def take_operations(self, skip: int) -> list[TracedOperation]:
+        """Return the operations of traced executions after the first `skip`."""
         return take_operations(self._program, skip) if self._traced else []
 
     def close(self) -> None:
+        """Free the model."""
         del self.execute, self._method, self._program
         self._on_close()
 
 
 class BindingLoader:
-    """executorch.extension.pybindings."""
+    """Loader of `executorch.extension.pybindings`."""
 
     version = "binding"
 
     def __init__(self) -> None:
-        # Torch runs nothing here but would start a pool of its own if anything woke it.
+        """Keep torch on one thread: it runs nothing here, but would start a pool of its own if anything used it."""
         torch.set_num_threads(1)
 
     def backends(self) -> list[str]:
+        """Return the available backends."""
         names = bindings._get_registered_backend_names()
         return [name for name in names if bindings._is_available(name)]
 
     def set_threads(self, threads: int) -> None:
+        """Set the number of threads of the process's pool."""
         if bindings._threadpool_get_thread_count() != threads:
             bindings._unsafe_reset_threadpool(threads)
 
     def load(self, path: Path, loading: Loading) -> BindingModel:
+        """Load a model file; raises OpError."""
         try:
             return BindingModel(path, loading)
         except (RuntimeError, IndexError, KeyError, ValueError) as error:

@@ -27,7 +27,7 @@ from orchestrator.wire.messages import (
 )
 
 AGENTS_VARIABLE = "BLOCKTIME_AGENTS"
-"""Environment variable: another folder that holds `kotlin/`, `swift/` and `native/`."""
+"""Environment variable that names another folder with `kotlin/`, `swift/` and `native/`."""
 
 
 def built_dir() -> Path:
@@ -40,7 +40,7 @@ def built_dir() -> Path:
 
 
 def how_to_build_agents() -> str:
-    """What to do where an agent in another language is missing."""
+    """Return what to do if an agent in another language is missing."""
     if is_checkout():
         return "run `make agents`"
     return f"run `make agents` in a clone of blocktime and set {AGENTS_VARIABLE} to its folder `build`"
@@ -51,20 +51,24 @@ _TASKS = Path("/proc/self/task")
 
 
 def usable_cores() -> int:
-    """How many cores this process may run on."""
+    """Return how many cores this process may run on."""
     return len(allowed_cores()) or os.cpu_count() or 1
 
 
 def allowed_cores() -> tuple[int, ...]:
-    """The cores that the calling thread may run on; empty where a system has no such thing (macOS)."""
+    """Return the cores that the calling thread may run on; empty if the system has no such concept (macOS)."""
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
 def threads_by_default(cores: Collection[int] | None = None, root: Path = SYS_CPU) -> int:
-    """How many of `cores` (all that may be used) are not little: threads on little cores hold up the others.
+    """Return how many cores are not little ones: threads on little cores delay the others.
 
-    Little are the cores of the lowest maximal clock. Where all clocks are equal or one is not told, half of the
-    cores, at least one: those of a computer are often two halves of one.
+    Little cores are those with the lowest maximal clock. If all clocks are equal or one is unknown, half of
+    the cores count, at least one: a computer's cores are often two hardware threads of one.
+
+    Args:
+        cores: Cores to consider; default: all usable ones.
+        root: Folder of the kernel's information about cores.
     """
     cores = allowed_cores() if cores is None else cores
     clocks = [_highest_khz(root / f"cpu{core}/cpufreq/cpuinfo_max_freq") for core in cores]
@@ -74,10 +78,10 @@ def threads_by_default(cores: Collection[int] | None = None, root: Path = SYS_CP
 
 
 def pin_threads(cores: Collection[int]) -> None:
-    """Lets all threads of this process, and those that they will start, run on `cores` alone.
+    """Restrict all threads of this process, and those that they will start, to some cores.
 
     Raises:
-        OSError: the system does not allow it, or allows only a part of them.
+        OSError: The system does not allow it, or only for some of the cores.
     """
     for task in _TASKS.iterdir():
         try:
@@ -102,9 +106,13 @@ SOURCES = ("agent", "wire")
 def agent_info(
     name: str = "blocktime-host", sources: Sequence[str] = SOURCES, settings: bytes = b"", calls: str = ""
 ) -> AgentInfo:
-    """Name and version; the version changes with any source file in the folders, and with the settings.
+    """Return an agent's name and version; the version changes with any source file, and with the settings.
 
-    It ends with `calls`, the way in which the runtime is called where there is more than one.
+    Args:
+        name: Name of the agent.
+        sources: Folders of the source files.
+        settings: What else decides what it measures.
+        calls: How the runtime is called if there are several ways; appended to the version.
     """
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256(settings)
@@ -121,7 +129,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory_bytes(cgroup: Path = _CGROUP) -> int | None:
-    """Memory that can be taken without swapping, within the limit of this process's control group if any."""
+    """Return the memory available without swapping, within the limit of this process's control group if any."""
     available = int(psutil.virtual_memory().available)
     limit, current = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
     if limit is None or current is None:
@@ -131,7 +139,7 @@ def free_memory_bytes(cgroup: Path = _CGROUP) -> int | None:
 
 
 def read_state() -> DeviceState:
-    """The state now; takes about a millisecond and is never read inside a timed call."""
+    """Return the state now; takes about a millisecond and is never called inside a timed call."""
     return DeviceState(
         uptime_ns=time.monotonic_ns(),
         load_average_1m=os.getloadavg()[0],
@@ -153,7 +161,7 @@ def read_state() -> DeviceState:
 
 
 def describe_host() -> DeviceInfo:
-    """What this machine is. Its network name is left out: LUTs are shared."""
+    """Return what this machine is; without its network name, since LUTs are shared."""
     return DeviceInfo(
         model=_text(Path("/sys/class/dmi/id/product_name")) or _sysctl("hw.model") or platform.machine(),
         os=_os_name(),
@@ -195,22 +203,22 @@ def _thermal_zones(root: Path = _SYS_THERMAL) -> list[ThermalZone]:
 
 
 def _throttle_count(root: Path = _SYS_CPU) -> int | None:
-    """Thermal throttling events of all cores since boot (x86 only)."""
+    """Return the thermal throttling events of all cores since boot (x86 only)."""
     counts = [_number(path) for path in root.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
 
 def _steal_ms() -> int | None:
-    """Time since boot that a hypervisor gave to others while this machine had work."""
+    """Return the time since boot that a hypervisor gave to others while this machine had work."""
     steal_s = getattr(psutil.cpu_times(), "steal", None)
     return None if steal_s is None else max(0, int(steal_s * 1000))
 
 
 def _peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int | None:
-    """Most that was ever resident of this process.
+    """Return the largest resident memory of this process so far.
 
-    Not getrusage's: on Linux that begins with the process that started this one; macOS has no other.
+    Not getrusage's: on Linux that starts with the process that started this one; macOS has no other.
     """
     if platform.system() == "Darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,16 +1,18 @@
 """ExecuTorch behind the agent's Runtime interface.
 
-Calls: native where libetshim.so was built, else through the Python binding; the agent's version tells which. Models
-to be traced are loaded through the binding in either case; both ways share one runtime and one pool of threads.
+Calls: native if libetshim.so is built, else through the Python binding; the agent's version says which.
+Models to be traced are always loaded through the binding; both ways share one runtime and one pool of
+threads.
 
 Threads: XNNPACK binds a model to the process-wide thread pool when the model is loaded. Resetting the pool
-frees the old one, and a model loaded before keeps its address: in trials with 1.5.1 a model loaded with one
-thread stayed at one, and a model loaded with two fell to one when the pool did. Neither is safe nor what was
-asked for. So the pool is only reset while no model is loaded, and all loaded models share one thread count and
-the cores that threads are pinned to.
+frees the old one, but an earlier model keeps its address: in trials with 1.5.1 a model loaded with one thread
+stayed at one, and a model loaded with two fell to one when the pool did. Neither is safe nor what was
+requested. So the pool is only reset while no model is loaded, and all loaded models share one thread count
+and the cores that threads are pinned to.
 
 Inputs: activations are planned into one arena, inputs included, so an execution overwrites its inputs. They
-are set again before every execution (outside the timed call); else the next one computes on leftovers."""
+are set again before every execution (outside the timed call); else the next one computes on leftovers.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,12 @@ from orchestrator.agent.runtime import (
 from orchestrator.wire.errors import OpError
 from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo, core_list, parse_cores
 
-# The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice.
 _COPIES_OF_WEIGHTS = 2
+"""The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice."""
 
 
 def find_loader() -> Loader:
-    """Native calls where they are built, else the binding's."""
+    """Return native calls if they are built, else the binding's."""
     try:
         return NativeLoader(find_shim())
     except ShimMissingError:
@@ -50,6 +52,7 @@ class ExecutorchRuntime:
     """Loads .pte files; implements the agent's Runtime."""
 
     def __init__(self, loader: Loader) -> None:
+        """Load models with `loader`."""
         self._loader = loader
         self._loaded = 0
         self._usable, self._most = allowed_cores(), usable_cores()
@@ -61,11 +64,13 @@ class ExecutorchRuntime:
         self._pinned = ""
 
     def describe(self) -> RuntimeInfo:
+        """Return version, backends and load options."""
         return RuntimeInfo(
             version=executorch_version, backends=sorted(self._loader.backends()), options=self._options
         )
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
+        """Load a model file; raises OpError."""
         checked = self._checked(options)
         summary = _summary(path)
         require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size + summary.planned_bytes)
@@ -88,7 +93,7 @@ class ExecutorchRuntime:
         self._loaded -= 1
 
     def _checked(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """All options in effect."""
+        """Return all options in effect; raises OpError."""
         unknown = sorted(set(options) - set(self._options))
         if unknown:
             known = ", ".join(self._options)
@@ -105,13 +110,13 @@ class ExecutorchRuntime:
             if checked[name] != self._in_use[name]:
                 raise OpError(
                     "options_conflict",
-                    f"{name}={checked[name]} asked, but {self._loaded} models are loaded with "
+                    f"{name}={checked[name]} requested, but {self._loaded} models are loaded with "
                     f"{name}={self._in_use[name]}; unload them first",
                 )
         return checked
 
     def _checked_cores(self, cores: OptionValue) -> tuple[int, ...]:
-        """The cores to pin threads to, none where they are left to the system."""
+        """Return the cores to pin threads to; empty to leave them to the system."""
         if cores == "":
             return ()
         if type(cores) is not str:
@@ -125,7 +130,7 @@ class ExecutorchRuntime:
         return wanted
 
     def _prepare_threads(self, options: Mapping[str, OptionValue]) -> None:
-        """Pins first: a new pool's threads run where the thread that starts them may."""
+        """Pin first, then resize: a new pool's threads inherit the cores of the thread that starts them."""
         cores = str(options.get("cores", ""))
         if cores != self._pinned:
             try:

@@ -1,4 +1,4 @@
-"""The agent that measures this machine with ExecuTorch, and ONNX Runtime and LiteRT where they are installed."""
+"""The agent that measures this machine with ExecuTorch, and ONNX Runtime and LiteRT if they are installed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _OPTIONAL: dict[str, tuple[str, Callable[[str], Runtime]]] = {
     "onnx": ("onnxruntime", OnnxRuntime),
     "litert": ("ai-edge-litert", LiteRtRuntime),
 }
-"""Package and class of the runtimes that ExecuTorch's figures are held against."""
+"""Package and class of the optional runtimes, by name."""
 
 
 def host_agent(token: str, store: ModelStore) -> Agent:
-    """What its connections share."""
+    """Return the agent of this machine."""
     loader = find_loader()
     return Agent(
         token=token,
@@ -39,7 +39,7 @@ def host_agent(token: str, store: ModelStore) -> Agent:
 
 
 def _installed() -> dict[str, Runtime]:
-    """Runtimes by name; they are imported by the first load, so that they cost an agent that needs none nothing."""
+    """Return the installed optional runtimes; they are imported by the first load."""
     found: dict[str, Runtime] = {}
     for name, (package, runtime) in _OPTIONAL.items():
         try:
@@ -56,14 +56,17 @@ def serve_with_restarts(
     on_listening: Callable[[int], None],
     on_death: Callable[[str], None],
 ) -> None:
-    """Serves on the loopback until interrupted; for a program's main thread.
+    """Serve on the loopback until interrupted, from a process of its own that is restarted if a model crashes it.
 
     Args:
+        port: Port; 0 selects a free one.
+        token: Secret that clients must know.
+        store: Model files.
         on_listening: Called with the port once it is open.
-        on_death: Called with the signal's name where a crash took the agent down, and it is started again.
+        on_death: Called with the signal's name after a crash.
 
     Raises:
-        DeviceError: the port is in use, or the agent can't start.
+        DeviceError: The port is in use, or the agent can't start.
     """
     context = worker_context()
     with listen(port) as listener:
@@ -76,7 +79,8 @@ def serve_with_restarts(
             code = process.exitcode or 0
             if code >= 0 or not started.is_set():
                 raise DeviceError(
-                    f"the agent can't be started (it ended with {code}); see what it said above"
+                    f"the agent can't be started (exit code {code}); see its messages above",
+                    code="agent_failed",
                 )
             on_death(signal.Signals(-code).name)
 

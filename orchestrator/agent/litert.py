@@ -24,6 +24,7 @@ class LiteRtModel:
     delegates = None
 
     def __init__(self, path: Path, options: Mapping[str, OptionValue]) -> None:
+        """Load a model; raises RuntimeError or ValueError."""
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter: Any = Interpreter(os.fspath(path), num_threads=int(options["threads"]))
@@ -36,6 +37,7 @@ class LiteRtModel:
         self.execute: Callable[[], object] = self._interpreter.invoke
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        """Return a call that sets the inputs of the next execution."""
         require_inputs(self.inputs, arrays)
         kept = [np.array(array, order="C") for array in arrays]
 
@@ -46,9 +48,11 @@ class LiteRtModel:
         return set_inputs
 
     def get_outputs(self) -> list[np.ndarray]:
+        """Return copies of the last execution's outputs."""
         return [self._interpreter.get_tensor(index) for index in self._output_ids]
 
     def close(self) -> None:
+        """Free the model."""
         del self.execute, self._interpreter
 
 
@@ -56,12 +60,15 @@ class LiteRtRuntime:
     """Loads .tflite files; implements the agent's Runtime."""
 
     def __init__(self, version: str) -> None:
+        """Describe the installed `version`."""
         self._version, self._threads = version, threads_option()
 
     def describe(self) -> RuntimeInfo:
+        """Return version, backends and load options."""
         return RuntimeInfo(version=self._version, backends=["cpu"], options={"threads": self._threads})
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
+        """Load a model file; raises OpError."""
         checked = checked_threads("litert", options, self._threads)
         require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size)
         try:

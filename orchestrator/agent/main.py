@@ -1,4 +1,4 @@
-"""Agents as programs: serve until interrupted, with the options, the token and the first line of PROTOCOL.md."""
+"""Agents as programs: options, token and first line of output as PROTOCOL.md defines them."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from orchestrator.agent.server import Server, listen
 from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
 from orchestrator.wire.errors import exit_code
 
-# Besides the end of stdin, which children that a dead parent left behind may hold open. Rare, so that it does
-# not wake up inside a timed call more than a few times an hour.
 _PARENT_POLL_S = 10.0
+"""Seconds between two checks that the parent lives: another child may keep a dead parent's stdin open. Rare, so
+that it does not disturb timed calls."""
 
 
 def program_options(prog: str, description: str | None) -> argparse.ArgumentParser:
-    """The options that all agents take as programs."""
+    """Return the options that all agents have as programs."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("--port", type=int, default=0, help="port on the loopback; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="port on the loopback (0: a free one)")
     parser.add_argument("--store", type=Path, required=True, help="folder of the model store")
     parser.add_argument(
-        "--store-bytes", type=int, default=DEFAULT_MAX_BYTES, help="bound on the store's size"
+        "--store-bytes", type=int, default=DEFAULT_MAX_BYTES, help="largest size of the store"
     )
     parser.add_argument("--parent-watch", action="store_true", help="exit when stdin closes")
     return parser
 
 
 def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelStore], Agent]) -> int:
-    """Runs an agent, made of token and store; the exit code of an expected error is its class's."""
+    """Run an agent, made from token and store, and return the exit code."""
     if options.parent_watch:
         watch_parent()
     token = os.environ.pop(TOKEN_VARIABLE, "")
     try:
         if not token:
-            raise UsageError(f"the agent needs a token; set {TOKEN_VARIABLE}")
+            raise UsageError(f"the agent needs a token; set {TOKEN_VARIABLE}", code="missing_token")
         serve_forever(
             options.port,
             lambda: make_agent(token, ModelStore(options.store, options.store_bytes)),
@@ -56,9 +56,15 @@ def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelSto
 
 
 def serve_forever(port: int, make_agent: Callable[[], Agent], on_listening: Callable[[int], None]) -> None:
-    """Serves on the loopback until interrupted; `on_listening` is called with the port once it is open.
+    """Serve on the loopback until interrupted.
 
-    Raises DeviceError for a port in use, before the agent is made.
+    Args:
+        port: Port; 0 selects a free one.
+        make_agent: Makes the agent, after the port is open.
+        on_listening: Called with the port once the agent is made.
+
+    Raises:
+        DeviceError: The port is in use.
     """
     with listen(port) as listener:
         agent = make_agent()
@@ -67,7 +73,7 @@ def serve_forever(port: int, make_agent: Callable[[], Agent], on_listening: Call
 
 
 def watch_parent() -> None:
-    """Ends this process when its stdin closes or its parent is gone, so that no agent is orphaned."""
+    """End this process when its stdin closes or its parent is gone, so that no agent is orphaned."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -24,19 +24,20 @@ _MAX_RANK = 16
 
 
 class ShimError(RuntimeError):
-    """A call failed; `code` is ExecuTorch's (runtime/core/error.h)."""
+    """A native call failed; `code` is ExecuTorch's (runtime/core/error.h)."""
 
     def __init__(self, code: int, text: str) -> None:
+        """Create the error with ExecuTorch's code."""
         super().__init__(text)
         self.code = code
 
 
 class ShimMissingError(Exception):
-    """There is no library that can be used; the text says why, in a line with the next step."""
+    """There is no usable library; the message says why, with the next step."""
 
 
 class SpecStruct(ctypes.Structure):
-    """et_tensor_spec."""
+    """The C struct et_tensor_spec."""
 
     _fields_ = (
         ("dtype", ctypes.c_char_p),
@@ -47,7 +48,7 @@ class SpecStruct(ctypes.Structure):
 
 
 class DelegateStruct(ctypes.Structure):
-    """et_delegate."""
+    """The C struct et_delegate."""
 
     _fields_ = (("backend", ctypes.c_char_p), ("count", _SIZE))
 
@@ -78,14 +79,14 @@ _CALLS = {
     "et_time_visits": (ctypes.POINTER(_MODEL), _SIZE, ctypes.c_void_p),
     "et_read_output": (_MODEL, _SIZE, ctypes.c_void_p, _SIZE),
 }
-"""Functions that fail with a code."""
+"""Functions that return an error code."""
 
 
 class Shim:
-    """The library; its functions are attributes of `c`, and those that can fail raise ShimError."""
+    """The native library; its functions are attributes of `c`, and those that can fail raise ShimError."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError where it can't be loaded, AttributeError where it is of another version."""
+        """Load the library; raises OSError, or AttributeError if it is of another version."""
         self.c = ctypes.CDLL(os.fspath(path))
         for name, (result, arguments) in _RESULTS.items():
             function = getattr(self.c, name)
@@ -95,19 +96,19 @@ class Shim:
             function.restype, function.argtypes, function.errcheck = ctypes.c_int32, arguments, self._check
 
     def version(self) -> str:
-        """Digest of the sources that the library was built from."""
+        """Return the digest of the sources that the library was built from."""
         return str(self.c.et_shim_version().decode())
 
     def runtime_version(self) -> str:
-        """ExecuTorch's."""
+        """Return ExecuTorch's version."""
         return str(self.c.et_runtime_version().decode())
 
     def backends(self) -> list[str]:
-        """Those that are registered and available."""
+        """Return the available backends."""
         return [self.c.et_backend_name(i).decode() for i in range(self.c.et_num_backends())]
 
     def open(self, path: Path) -> ctypes.c_void_p:
-        """Verifies the file; the model is to be closed."""
+        """Verify a file and return the model, which the caller closes."""
         model = _MODEL()
         self.c.et_open(os.fsencode(path), ctypes.byref(model))
         return model
@@ -119,7 +120,7 @@ class Shim:
 
 
 def find_shim() -> Shim:
-    """The library that was built for the installed ExecuTorch. Raises ShimMissingError."""
+    """Return the library built for the installed ExecuTorch; raises ShimMissingError."""
     path = built_dir() / "native" / "libetshim.so"
     if not path.is_file():
         raise ShimMissingError(f"native calls are not built ({path} is not there); {_BUILD}")
@@ -146,6 +147,7 @@ class NativeModel:
     placement = None
 
     def __init__(self, shim: Shim, path: Path, loading: Loading) -> None:
+        """Load a program; raises ShimError."""
         self._c: Any = shim.c
         self._pointer = shim.open(path)
         try:
@@ -162,6 +164,7 @@ class NativeModel:
         self._bound: list[np.ndarray] = []
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        """Return a call that sets the inputs of the next execution."""
         require_inputs(self.inputs, arrays)
         bound = [np.array(array, order="C") for array in arrays]
         for index, array in enumerate(bound):
@@ -171,6 +174,7 @@ class NativeModel:
 
     @staticmethod
     def time_visits(models: Sequence[NativeModel]) -> np.ndarray:
+        """Call models in turn and return nanoseconds."""
         latencies_ns = np.zeros(len(models), np.uint64)
         if models:
             pointers = (ctypes.c_void_p * len(models))(*(model._pointer.value for model in models))
@@ -178,12 +182,14 @@ class NativeModel:
         return latencies_ns
 
     def get_outputs(self) -> list[np.ndarray]:
+        """Return copies of the last execution's outputs."""
         outputs = [np.empty(spec.shape, spec.dtype) for spec in self.outputs]
         for index, array in enumerate(outputs):
             self._c.et_read_output(self._pointer, index, array.ctypes.data, array.nbytes)
         return outputs
 
     def close(self) -> None:
+        """Free the model."""
         self._c.et_close(self._pointer)
         del self.execute, self._pointer, self._bound
         self._on_close()
@@ -199,19 +205,23 @@ class NativeModel:
 
 
 class NativeLoader:
-    """libetshim.so."""
+    """Loader of libetshim.so."""
 
     def __init__(self, shim: Shim) -> None:
+        """Load models with the native library."""
         self._shim = shim
         self.version = f"native {shim.version()}"
 
     def backends(self) -> list[str]:
+        """Return the available backends."""
         return self._shim.backends()
 
     def set_threads(self, threads: int) -> None:
+        """Set the number of threads of the process's pool."""
         self._shim.c.et_set_threads(threads)
 
     def load(self, path: Path, loading: Loading) -> NativeModel:
+        """Load a model file; raises OpError."""
         try:
             return NativeModel(self._shim, path, loading)
         except ShimError as error:

@@ -1,8 +1,9 @@
-"""ONNX Runtime behind the agent's Runtime interface: its CPU provider, to hold ExecuTorch's figures against.
+"""ONNX Runtime behind the agent's Runtime interface: its CPU provider, for comparison with ExecuTorch.
 
-Inputs and outputs are bound to memory of their own before the timed call, as an app would that cares for latency.
-Threads of a session stop spinning when its run is over (`session.force_spinning_stop`), else they would take cores
-from the model that is visited next."""
+Inputs and outputs are bound to memory of their own before the timed call, as a latency-critical app would do.
+Threads of a session stop spinning after its run (`session.force_spinning_stop`); they would take cores from
+the next model.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +43,7 @@ class OnnxModel:
     delegates = None
 
     def __init__(self, path: Path, options: Mapping[str, OptionValue]) -> None:
+        """Load a model; raises an exception of ONNX Runtime."""
         import onnxruntime
 
         how = onnxruntime.SessionOptions()
@@ -61,6 +63,7 @@ class OnnxModel:
         self.execute: Callable[[], object] = partial(session.run_with_iobinding, self._binding)
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        """Return a call that sets the inputs of the next execution."""
         require_inputs(self.inputs, arrays)
         values = [self._to_value(np.array(array, order="C")) for array in arrays]
 
@@ -71,9 +74,11 @@ class OnnxModel:
         return set_inputs
 
     def get_outputs(self) -> list[np.ndarray]:
+        """Return copies of the last execution's outputs."""
         return [value.numpy().copy() for value in self._binding.get_outputs()]
 
     def close(self) -> None:
+        """Free the model."""
         del self.execute, self._binding, self._results
 
 
@@ -81,17 +86,20 @@ class OnnxRuntime:
     """Loads .onnx files; implements the agent's Runtime."""
 
     def __init__(self, version: str) -> None:
+        """Describe the installed `version`."""
         self._version, self._threads = version, threads_option()
 
     def describe(self) -> RuntimeInfo:
+        """Return version, backends and load options."""
         return RuntimeInfo(version=self._version, backends=["cpu"], options={"threads": self._threads})
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
+        """Load a model file; raises OpError."""
         checked = checked_threads("onnx", options, self._threads)
         require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size)
         try:
             return OnnxModel(path, checked)
-        # its errors have no base class but Exception
+        # ONNX Runtime's errors have no common base class but Exception
         except Exception as error:
             raise OpError(
                 "bad_model",
@@ -101,7 +109,7 @@ class OnnxRuntime:
 
 
 def _spec(value: Any) -> TensorSpec:
-    """Raises ValueError where a dimension is not fixed."""
+    """Return an input's or output's spec; raises ValueError if a dimension is not fixed."""
     if value.type not in _DTYPES or not all(isinstance(side, int) for side in value.shape):
         raise ValueError(f"{value.name} is a {value.type}{value.shape}, not a tensor of fixed shape")
     return TensorSpec.model_validate({"dtype": _DTYPES[value.type], "shape": value.shape})

@@ -1,4 +1,4 @@
-"""What an agent does for each op of protocol/PROTOCOL.md."""
+"""What an agent does for each operation of protocol/PROTOCOL.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 
 from orchestrator.agent.agent import Agent, refusal_of
 from orchestrator.agent.runtime import Model, Traceable
-from orchestrator.agent.timing import Pace, Pulse, Ramp, beating, time_schedule
+from orchestrator.agent.timing import (
+    AdaptiveWarmup,
+    Heartbeat,
+    Pace,
+    TimingOptions,
+    heartbeats_during,
+    time_schedule,
+)
 from orchestrator.wire import messages
 from orchestrator.wire.errors import OpError
 from orchestrator.wire.frames import Payload
@@ -17,25 +24,26 @@ from orchestrator.wire.messages import MAX_HANDLES, MAX_OPERATIONS, MAX_VISITS, 
 
 
 class LoadedModels:
-    """Handles count up from 1 and are never given twice."""
+    """Loaded models by handle; handles count up from 1 and are never reused."""
 
     def __init__(self) -> None:
+        """Start without models."""
         self._models: dict[int, tuple[str, Model]] = {}
         self._next_handle = 1
 
     def require_room(self) -> None:
-        """OpError `too_many_handles` where no further model may be loaded."""
+        """Raise OpError `too_many_handles` if no further model may be loaded."""
         if len(self._models) >= MAX_HANDLES:
             raise OpError("too_many_handles", f"{MAX_HANDLES} models are loaded; unload some first")
 
     def add(self, sha256: str, model: Model) -> int:
-        """The handle of a model that was just loaded from the file with this digest."""
+        """Return the handle of a model that was just loaded from the file with this digest."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._models[handle] = sha256, model
         return handle
 
     def __getitem__(self, handle: int) -> Model:
-        """OpError `unknown_handle` where nothing is loaded as that."""
+        """Return the model of a handle; raises OpError `unknown_handle`."""
         if handle not in self._models:
             raise OpError("unknown_handle", f"no model is loaded as handle {handle}")
         return self._models[handle][1]
@@ -46,13 +54,13 @@ class LoadedModels:
         del self._models[handle]
 
     def unload_all(self) -> None:
-        """Free what is left."""
+        """Free all models."""
         for _, model in self._models.values():
             model.close()
         self._models.clear()
 
     def files(self) -> set[str]:
-        """Digests of the files that loaded models rest on."""
+        """Return the digests of the files of loaded models."""
         return {sha256 for sha256, _ in self._models.values()}
 
 
@@ -61,14 +69,18 @@ Answer = tuple[messages.Reply, bytes]
 
 
 class Operations:
-    """Answers the requests of one connection.
-
-    `client_is_there` is asked between the rounds of a `run`, `send` takes the signs of life that it gives.
-    """
+    """Answers the requests of one connection."""
 
     def __init__(
         self, agent: Agent, client_is_there: Callable[[], bool], send: Callable[[messages.Reply], None]
     ) -> None:
+        """Serve one connection.
+
+        Args:
+            agent: The agent's shared state.
+            client_is_there: Whether the client is still connected; called between the rounds of a run.
+            send: Sends a heartbeat.
+        """
         self.models = LoadedModels()
         self._agent = agent
         self._client_is_there, self._send = client_is_there, send
@@ -86,7 +98,7 @@ class Operations:
         }
 
     def answer(self, request: messages.Request, payload: Payload) -> Answer:
-        """Do what is asked; OpError where that fails."""
+        """Return the answer to a request; raises OpError."""
         return self._handlers[type(request)](request, payload)
 
     def _hello(self, request: messages.HelloRequest, _: Payload) -> Answer:
@@ -122,7 +134,7 @@ class Operations:
             raise OpError("unknown_runtime", f"no runtime {request.runtime!r}; this agent has: {known}")
         self.models.require_room()
         path = self._agent.store.path(request.sha256)
-        with self._beating(request):
+        with self._heartbeats(request):
             start_ns = self._agent.clock()
             model = runtime.load(path, request.options)
             load_ns = self._agent.clock() - start_ns
@@ -139,14 +151,14 @@ class Operations:
         ), b""
 
     def _placement(self, request: messages.PlacementRequest, _: Payload) -> Answer:
-        with self._beating(request):
+        with self._heartbeats(request):
             placement = self.models[request.handle].placement
         return messages.PlacementReply(id=request.id, placement=placement), b""
 
-    def _beating(
+    def _heartbeats(
         self, request: messages.LoadRequest | messages.PlacementRequest
     ) -> contextlib.AbstractContextManager[None]:
-        return beating(
+        return heartbeats_during(
             lambda: self._send(messages.RunningReply(id=request.id, running=0)), request.heartbeat_s
         )
 
@@ -178,29 +190,28 @@ class Operations:
         models = [self.models[handle] for handle in request.handles]
         before = self._agent.state()
         every_s = request.heartbeat_s or math.inf
-        pulse = Pulse(
+        heartbeat = Heartbeat(
             self._client_is_there,
             lambda executions: self._send(messages.RunningReply(id=request.id, running=executions)),
             every_s,
         )
-        ramp = Ramp(1_000_000 * request.warmup_ms) if request.warmup_ms else None
+        adaptive = AdaptiveWarmup(1_000_000 * request.warmup_ms) if request.warmup_ms else None
         clock, sleep = self._agent.clock, self._agent.sleep
         pace = Pace(1_000 * request.pace_us, clock, sleep) if request.pace_us else None
         spin = self._agent.spin if request.keep_warm else None
-        samples = time_schedule(
-            models, request.order, request.warmup, pulse, clock, every_s, ramp, pace, spin
-        )
+        options = TimingOptions(every_s, adaptive, pace, spin)
+        samples = time_schedule(models, request.order, request.warmup, heartbeat, clock, options)
         after = self._agent.state()
-        told = {"keep_warm": request.keep_warm} if "keep_warm" in request.model_fields_set else {}
+        extra = {"keep_warm": request.keep_warm} if "keep_warm" in request.model_fields_set else {}
         return messages.RunReply(
             id=request.id,
             rounds=rounds,
             visits=visits,
-            state_before=before.model_copy(update=told),
-            state_after=after.model_copy(update=told),
+            state_before=before.model_copy(update=extra),
+            state_after=after.model_copy(update=extra),
             payload=samples.nbytes,
-            **_warmed(ramp),
-            **_traced(models, request.warmup + (ramp.rounds if ramp else 0)),
+            **_warmed(adaptive),
+            **_traced(models, request.warmup + (adaptive.rounds if adaptive else 0)),
         ), samples.tobytes()
 
     def _state(self, request: messages.StateRequest, _: Payload) -> Answer:
@@ -211,7 +222,7 @@ class Operations:
 
 
 def _checked_schedule(request: messages.RunRequest) -> tuple[int, int]:
-    """Rounds and visits of each; OpError where the schedule is not one."""
+    """Return the number of rounds and of calls of each; raises OpError if the schedule is invalid."""
     rounds, visits = len(request.order), len(request.order[0])
     if any(len(visited) != visits for visited in request.order):
         raise OpError("bad_request", "run: order: every round must have the same number of visits")
@@ -222,12 +233,15 @@ def _checked_schedule(request: messages.RunRequest) -> tuple[int, int]:
     return rounds, visits
 
 
-def _warmed(ramp: Ramp | None) -> dict[str, Any]:
-    """The reply's field `warmed`, left out where the run was not asked to warm up by time."""
-    return {"warmed": messages.Warmed(ns=ramp.ns, rounds=ramp.rounds, steady=ramp.steady)} if ramp else {}
+def _warmed(adaptive: AdaptiveWarmup | None) -> dict[str, Any]:
+    """Return the reply's field `warmed`, if the run was warmed up by time."""
+    if adaptive is None:
+        return {}
+    warmed = messages.Warmed(ns=adaptive.ns, rounds=adaptive.rounds, steady=adaptive.steady)
+    return {"warmed": warmed}
 
 
 def _traced(models: Sequence[Model], warmup: int) -> dict[str, Any]:
-    """The reply's field `operations`, left out where no model was traced or where a header could not hold it."""
+    """Return the reply's field `operations`, if a model was traced and a header can hold it."""
     traced = [model.take_operations(warmup) if isinstance(model, Traceable) else [] for model in models]
     return {"operations": traced} if 0 < sum(map(len, traced)) <= MAX_OPERATIONS else {}

@@ -1,4 +1,4 @@
-"""Agents that run as programs on this machine: in Python always, in Kotlin and Swift where they were built."""
+"""Agents that run as programs on this machine: in Python always, in Kotlin and Swift if they are built."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ AGENTS = ("python", "kotlin", "swift")
 
 @dataclass(frozen=True)
 class AgentProgram:
-    """A program that takes the options of PROTOCOL.md, `Agents as programs`.
+    """A program that takes the options of PROTOCOL.md, "Agents as programs".
 
-    `device_name` is the name under which LUTs that it measures are kept: figures of two agents are never mixed.
-    `title` says for people what it measures.
+    Attributes:
+        language: Its language.
+        command: How to start it.
+        device_name: Device name of LUTs that it measures: figures of two agents are never mixed.
+        title: What it measures, in words.
     """
 
     language: str
@@ -30,14 +33,14 @@ class AgentProgram:
 
 
 def agent_program(language: str) -> AgentProgram:
-    """The agent of that language.
+    """Return the agent of a language.
 
     Raises:
-        UsageError: there is no agent in that language.
-        DeviceError: it was not built.
+        UsageError: There is no agent in that language.
+        DeviceError: It is not built.
     """
     if language not in AGENTS:
-        raise UsageError(f"no agent {language[:32]!r}; there are {', '.join(AGENTS)}")
+        raise UsageError(f"unknown agent {language[:32]!r}; known: {', '.join(AGENTS)}", code="unknown_agent")
     title = f"this machine, measured by the {language} agent"
     if language == "python":
         return AgentProgram(language, (sys.executable, "-m", "orchestrator.agent"), "host", title)
@@ -45,16 +48,17 @@ def agent_program(language: str) -> AgentProgram:
     if not os.access(path, os.X_OK):
         on_mac = language == "swift" and platform.system() == "Darwin" and is_checkout()
         step = "run tools/build_swift.sh, which needs Xcode" if on_mac else how_to_build_agents()
-        raise DeviceError(f"the {language} agent is not built ({path} is not there); {step}")
+        raise DeviceError(f"the {language} agent is not built (no {path}); {step}", code="agent_not_built")
     return AgentProgram(language, (str(path),), f"host-{language}", title)
 
 
 def core_ml_agent() -> str:
-    """Language of the agent that calls this machine's Core ML; DeviceError where there is none."""
+    """Return the language of the agent that calls this machine's Core ML; raises DeviceError if there is none."""
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Darwin", "arm64"):
         raise DeviceError(
-            f"this machine ({system}, {machine}) has no Core ML, which lives on iPhones and on Macs with Apple "
-            "silicon; run this on such a Mac, or give --device iphone13"
+            f"this machine ({system}, {machine}) has no Core ML, which needs an iPhone or a Mac with Apple "
+            "silicon; run this on such a Mac, or use --device iphone13",
+            code="no_core_ml",
         )
     return "swift"

@@ -1,4 +1,4 @@
-"""The agent's Runtime interface, and what its ExecuTorch implementations share."""
+"""The agent's Runtime interface, what its implementations share, and a reader of .pte files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from flatbuffers.table import Table
+from flatbuffers.table import Table  # type: ignore[import-untyped]
 
 from orchestrator.agent.device import free_memory_bytes, threads_by_default, usable_cores
 from orchestrator.wire.errors import OpError
@@ -28,60 +28,71 @@ from orchestrator.wire.messages import (
 
 
 class Model(Protocol):
-    """A loaded model. `execute` is not a method, so that a runtime binds its own call with nothing around it."""
+    """A loaded model; `execute` is a property, so that a runtime exposes its own call with nothing around it."""
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Specs of the inputs."""
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]: ...
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Specs of the outputs."""
 
     @property
     def options(self) -> Mapping[str, OptionValue]:
-        """The load options in effect, defaults included."""
+        """The load options in effect, including defaults."""
 
     @property
-    def delegates(self) -> tuple[Delegate, ...] | None: ...
+    def delegates(self) -> tuple[Delegate, ...] | None:
+        """Delegated parts by backend; None if the runtime does not report them."""
 
     @property
-    def placement(self) -> Placement | None: ...
+    def placement(self) -> Placement | None:
+        """Compute units of operations; None if the runtime does not report them."""
 
     @property
-    def execute(self) -> Callable[[], object]: ...
+    def execute(self) -> Callable[[], object]:
+        """A call that executes the model once."""
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
-        """A call that sets `arrays` as the next execution's inputs; conversion is done once, here.
+        """Return a call that sets `arrays` as the next execution's inputs; conversion is done once, here.
 
-        What an earlier call of this gave may then set these arrays too.
+        A call that this returned earlier may then set these arrays too.
 
-        Raises OpError `bad_input` where they are not what the model takes.
+        Raises:
+            OpError: `bad_input` if they are not what the model takes.
         """
 
     def get_outputs(self) -> list[np.ndarray]:
-        """Copies of the outputs of the last execution."""
+        """Return copies of the outputs of the last execution."""
 
     def close(self) -> None:
-        """Frees the model; it can't be used any more."""
+        """Free the model."""
 
 
 @runtime_checkable
 class Traceable(Protocol):
-    """A model whose runtime can tell the time of each operation."""
+    """A model whose runtime can report the time of each operation."""
 
     def take_operations(self, skip: int) -> list[TracedOperation]:
-        """Operations of one execution in their order, of those since this was last asked, the first `skip` left
-        out; empty where the model was not loaded to be traced."""
+        """Return the operations of one execution in order, from the executions since the last call.
+
+        The first `skip` executions are left out. Empty if the model was not loaded to be traced.
+        """
 
 
 @runtime_checkable
 class TimesVisits(Protocol):
-    """A model whose runtime times executions itself, so that the interpreter's work lies between no two of them."""
+    """A model whose runtime times executions itself, without work of the interpreter between two of them."""
 
     @staticmethod
     def time_visits(models: Sequence[Any]) -> np.ndarray:
-        """Visits prepared models of this class in turn: sets the inputs and executes; nanoseconds of the latter.
+        """Call prepared models of this class in turn and return the nanoseconds of each execution.
 
-        Raises RuntimeError where the runtime fails.
+        Setting the inputs is not timed.
+
+        Raises:
+            RuntimeError: The runtime failed.
         """
 
 
@@ -89,30 +100,36 @@ class Runtime(Protocol):
     """A way to execute model files."""
 
     def describe(self) -> RuntimeInfo:
-        """Version, backends and load options."""
+        """Return version, backends and load options."""
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
-        """Loads `path` afresh, sharing nothing with earlier loads of it.
+        """Load a file, sharing nothing with earlier loads of it.
 
-        Raises OpError `bad_option`, `options_conflict`, `out_of_memory` or `bad_model`.
+        Raises:
+            OpError: `bad_option`, `options_conflict`, `out_of_memory` or `bad_model`.
         """
 
 
 _SPARE_MEMORY_BYTES = 256 << 20
-"""Left to the rest of the system, so that a load never drives the machine into swapping."""
+"""Memory left to the rest of the system, so that a load never makes the machine swap."""
 
 
 class LoadError(Exception):
-    """The runtime can't load a model, for want of memory or another reason."""
+    """The runtime can't load a model.
+
+    Attributes:
+        out_of_memory: Whether memory was the reason.
+    """
 
     def __init__(self, reason: str, out_of_memory: bool) -> None:
+        """Create the error with its reason."""
         super().__init__(reason)
         self.out_of_memory = out_of_memory
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What is known of a model before it is loaded, and what to call when it is gone."""
+    """What is known of a model before it is loaded, and what to call after it is freed."""
 
     options: Mapping[str, OptionValue]
     delegates: tuple[Delegate, ...]
@@ -120,49 +137,49 @@ class Loading:
 
 
 class Loader(Protocol):
-    """Loads models for one pool of threads, that of the process."""
+    """Loads models for the process's pool of threads."""
 
     @property
     def version(self) -> str:
-        """The way of calling, and what else decides what it measures beside the agent's own sources."""
+        """How it calls the runtime, and what else (besides the agent's own sources) decides what it measures."""
 
     def backends(self) -> list[str]:
-        """Those that are registered and available."""
+        """Return the available backends."""
 
     def set_threads(self, threads: int) -> None:
-        """Sets the size of the pool; to be called while no model is loaded."""
+        """Set the size of the pool; only while no model is loaded."""
 
     def load(self, path: Path, loading: Loading) -> Model:
-        """Loads `forward` of a file that read_pte could read. Raises LoadError."""
+        """Load `forward` of a file that read_pte accepts; raises LoadError."""
 
 
 def require_inputs(wanted: tuple[TensorSpec, ...], arrays: Sequence[np.ndarray]) -> None:
-    """Raises OpError `bad_input` where the arrays are not what a model takes."""
+    """Raise OpError `bad_input` if the arrays are not what a model takes."""
     got = tuple(spec_of(array) for array in arrays)
     if got != wanted:
         raise OpError("bad_input", f"the model takes {_show(wanted)}, got {_show(got)}")
 
 
 def require_memory(needed_bytes: int) -> None:
-    """Raises OpError `out_of_memory` where a load is expected to take more than is free."""
+    """Raise OpError `out_of_memory` if a load is expected to need more than is free."""
     free_bytes = free_memory_bytes()
     if free_bytes is not None and needed_bytes + _SPARE_MEMORY_BYTES > free_bytes:
         raise OpError(
             "out_of_memory",
             f"the model needs about {needed_bytes >> 20} MiB and {free_bytes >> 20} MiB are free "
-            f"({_SPARE_MEMORY_BYTES >> 20} MiB are kept spare); unload models or take a smaller one",
+            f"({_SPARE_MEMORY_BYTES >> 20} MiB are reserved); unload models or use a smaller one",
         )
 
 
 def threads_option() -> OptionInfo:
-    """The option `threads` of a runtime on this machine."""
+    """Return the option `threads` of a runtime on this machine."""
     return OptionInfo(type="int", default=threads_by_default(), min=1, max=usable_cores())
 
 
 def checked_threads(
     runtime: str, options: Mapping[str, OptionValue], threads: OptionInfo
 ) -> dict[str, OptionValue]:
-    """All options in effect of a runtime that has `threads` alone. Raises OpError `bad_option`."""
+    """Return all options in effect of a runtime that only has `threads`; raises OpError `bad_option`."""
     unknown = sorted(set(options) - {"threads"})
     if unknown:
         raise OpError("bad_option", f"{runtime} has no option {unknown[0]!r}; it has: threads")
@@ -198,19 +215,19 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class PteSummary:
-    """Delegates of the method by backend, and the bytes of activations that it plans."""
+    """Delegates of a method by backend, and the bytes of activations that it plans."""
 
     delegates: tuple[Delegate, ...]
     planned_bytes: int
 
 
 def read_pte(path: Path, method: str = "forward") -> PteSummary:
-    """Summary of `method` in the .pte at `path`; ValueError where the file is not a readable .pte."""
+    """Return a summary of `method` in a .pte file; raises ValueError if it is not a readable .pte."""
     return _read(path, method, _summarise)
 
 
 def operators_outside(path: Path, method: str = "forward") -> dict[str, int]:
-    """Calls of each operator outside the delegates, such as `aten.mean.out`; ValueError as above."""
+    """Return calls of each operator outside the delegates, such as `aten.mean.out`; raises ValueError."""
     return _read(path, method, _operators)
 
 
@@ -260,12 +277,12 @@ def _number(table: Table, field: int, kind: str) -> int:
 
 
 def _offset(table: Table, field: int) -> int:
-    """Position of `field`'s value relative to the table, 0 where it is absent."""
+    """Return the position of a field's value relative to the table; 0 if it is absent."""
     return int(table.Offset(4 + 2 * field))
 
 
 def _list(table: Table, field: int) -> tuple[int, int]:
-    """First element's position and number of elements."""
+    """Return the first element's position and the number of elements."""
     offset = _offset(table, field)
     if not offset:
         return 0, 0

@@ -1,4 +1,4 @@
-"""Listens on the loopback and hands one client at a time to a connection of its own."""
+"""Listens on the loopback and serves one client at a time."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ from orchestrator.wire.messages import (
     request_id_of,
 )
 
-# Once a frame has begun, its bytes must keep coming; between frames a client may be silent for hours.
 FRAME_TIMEOUT_S = 30.0
+"""Longest pause within a frame; between frames a client may be silent for hours."""
 
 
 class Connection:
     """Serves one connected client; `serve` returns when the connection is over and everything is freed."""
 
     def __init__(self, agent: Agent, sock: socket.socket) -> None:
+        """Serve the client at the other end of `sock`."""
         self._sock = sock
         self._source = SocketSource(sock)
         self._operations = Operations(agent, self._client_is_there, self._send)
         self._leaving = False
 
     def serve(self, hello: dict[str, Any]) -> None:
-        """Answers the hello, then requests until the client leaves, vanishes or breaks the protocol."""
+        """Answer the hello, then requests until the client leaves, vanishes or breaks the protocol."""
         try:
             self._answer(hello, Payload(self._source, 0))
             while not self._leaving:
@@ -98,7 +99,7 @@ class Connection:
         self._sock.sendall(reply_frame(reply))
 
     def _reply_last(self, request_id: int | None, code: str, message: str) -> None:
-        """The error that ends the connection; a client that is gone does not hear it."""
+        """Send the error that ends the connection; a client that is gone does not receive it."""
         try:
             self._sock.settimeout(FRAME_TIMEOUT_S)
             self._sock.sendall(reply_frame(error_reply(request_id, code, message)))
@@ -114,12 +115,16 @@ class Connection:
             return False
 
 
-# Connections that the system holds until they are accepted, which takes a moment even while a model is timed.
 _BACKLOG = 128
+"""Connections that the system queues until they are accepted, which takes a moment while a model is timed."""
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on the loopback; port 0 takes a free one. DeviceError where the port is in use."""
+    """Return a listening socket on the loopback; port 0 selects a free one.
+
+    Raises:
+        DeviceError: The port is in use.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -129,28 +134,30 @@ def listen(port: int) -> socket.socket:
         sock.close()
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be used: {error.strerror}"
         raise DeviceError(
-            f"port {port} {reason}; choose another with --port, or leave it out to take a free one"
+            f"port {port} {reason}; choose another with --port, or leave it out to use a free one",
+            code="port_in_use",
         ) from None
     return sock
 
 
 class Server:
-    """Serves connections in the thread that calls `serve`; those who wait are received in another."""
+    """Serves connections in the thread that calls `serve`; waiting ones are accepted in another."""
 
     def __init__(self, agent: Agent, listener: socket.socket) -> None:
+        """Serve clients of `listener`."""
         self._agent = agent
-        self._reception = ConnectionQueue(agent.token, listener)
+        self._queue = ConnectionQueue(agent.token, listener)
 
     def serve(self) -> None:
-        """Serves clients one after the other until `stop`."""
-        threading.Thread(target=self._reception.receive, name="reception", daemon=True).start()
-        while (client := self._reception.next_client()) is not None:
+        """Serve clients one after the other until `stop`."""
+        threading.Thread(target=self._queue.receive, name="connections", daemon=True).start()
+        while (client := self._queue.next_client()) is not None:
             sock, hello = client
             try:
                 Connection(self._agent, sock).serve(hello)
             finally:
-                self._reception.free_place()
+                self._queue.free_place()
 
     def stop(self) -> None:
-        """Makes `serve` return once the client that it serves has gone. For any thread."""
-        self._reception.stop()
+        """Make `serve` return once the current client has gone; from any thread."""
+        self._queue.stop()

@@ -1,4 +1,4 @@
-"""The agent's model store: files named by their sha256, bounded in total, oldest use evicted first."""
+"""The agent's model store: files named by their sha256, bounded in total; the least recently loaded is evicted."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from orchestrator.wire.errors import OpError
 
 DEFAULT_MAX_BYTES = 4 << 30
 
-# A half-received file older than this belongs to no living agent, even if several share the folder.
 _STALE_AFTER_S = 24 * 3600
+"""An incomplete file older than this belongs to no living agent, even if several share the folder."""
 
 _INCOMING = ".incoming-"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ModelStore:
-    """Files under `root`, at most `max_bytes` of them in all. A file is there whole or not at all."""
+    """Files under `root`, at most `max_bytes` in all; a file is complete or absent."""
 
     def __init__(self, root: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        """Open or create the store and remove abandoned uploads."""
         self._root = root
         self._max_bytes = max_bytes
         root.mkdir(parents=True, exist_ok=True)
@@ -34,15 +35,22 @@ class ModelStore:
                     path.unlink()
 
     def has(self, sha256: str) -> bool:
-        """Whether the model is there."""
+        """Return whether the model is stored."""
         return (self._root / sha256).is_file()
 
     def put(
         self, sha256: str, size_bytes: int, chunks: Iterable[bytes], in_use: Collection[str] = ()
     ) -> None:
-        """Stores `chunks`, `size_bytes` in all, evicting models that are not `in_use` to make room.
+        """Store a model, evicting models that are not `in_use` if needed.
 
-        Raises OpError `storage_full` or `hash_mismatch`; nothing is left behind then.
+        Args:
+            sha256: Its digest.
+            size_bytes: Its size.
+            chunks: Its content.
+            in_use: Digests of models that must stay.
+
+        Raises:
+            OpError: `storage_full` or `hash_mismatch`; nothing is left behind.
         """
         self._make_room(size_bytes, {*in_use, sha256})
         incoming = self._root / f"{_INCOMING}{os.getpid()}-{sha256}"
@@ -71,9 +79,10 @@ class ModelStore:
             incoming.unlink(missing_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """The model's file, its content checked and its use noted.
+        """Return the model's file after checking its content, and note its use.
 
-        Raises OpError `unknown_model`, or `hash_mismatch` where the file was damaged (it is then removed).
+        Raises:
+            OpError: `unknown_model`, or `hash_mismatch` if the file was damaged (it is then removed).
         """
         path = self._root / sha256
         try:
@@ -88,7 +97,7 @@ class ModelStore:
         return path
 
     def _make_room(self, size_bytes: int, keep: Collection[str]) -> None:
-        """Evicts the files loaded longest ago; none where even all of them would not do."""
+        """Evict the files loaded longest ago; none if even all of them would not be enough."""
         files = sorted(
             ((path, path.stat()) for path in self._root.iterdir() if not path.name.startswith(".")),
             key=lambda item: item[1].st_mtime_ns,

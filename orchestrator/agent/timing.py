@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from orchestrator.wire.errors import OpError
 from orchestrator.wire.messages import TensorSpec
 
 KEEP_WARM_NS = 500_000
-"""Clocks of phones rise within a fraction of a millisecond of work."""
+"""Duration of the work before a call: clocks of phones rise within a fraction of a millisecond of work."""
 
 
 def spin() -> None:
@@ -28,25 +29,23 @@ def spin() -> None:
 
 
 class Pace:
-    """Moments `period_ns` apart on `clock`. What comes late shifts all that follow, so that none are crowded."""
+    """Moments that are `period_ns` apart; a late one shifts all that follow, so that none are crowded."""
 
     def __init__(self, period_ns: int, clock: Callable[[], int], sleep: Callable[[float], None]) -> None:
+        """Use `clock` (nanoseconds) and `sleep` (seconds)."""
         self._period_ns, self._clock, self._sleep = period_ns, clock, sleep
         self._next_ns = 0
 
     def wait(self) -> None:
-        """Until the next moment; the first one is now."""
+        """Wait for the next moment; the first one is now."""
         now_ns = self._clock()
         if now_ns < self._next_ns:
             self._sleep((self._next_ns - now_ns) / 1e9)
         self._next_ns = max(self._next_ns, now_ns) + self._period_ns
 
 
-class Pulse:
-    """Asked with the number of executions so far; calls `beat` with it, if at all, where `every_s` have gone by.
-
-    `client_is_there` says whether to go on.
-    """
+class Heartbeat:
+    """Sends heartbeats between executions, and says whether to continue."""
 
     def __init__(
         self,
@@ -55,6 +54,14 @@ class Pulse:
         every_s: float,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare heartbeats.
+
+        Args:
+            client_is_there: Whether the client still waits for the reply.
+            beat: Sends a heartbeat with the number of executions so far.
+            every_s: Seconds between two heartbeats, at least.
+            clock_s: Clock in seconds.
+        """
         self._client_is_there, self._beat, self._every_s, self._clock_s = (
             client_is_there,
             beat,
@@ -64,6 +71,7 @@ class Pulse:
         self._last_s = clock_s()
 
     def __call__(self, executions: int) -> bool:
+        """Send a heartbeat if it is due; return whether the client is still there."""
         if self._clock_s() - self._last_s >= self._every_s:
             self._beat(executions)
             self._last_s = self._clock_s()
@@ -71,10 +79,10 @@ class Pulse:
 
 
 @contextmanager
-def beating(beat: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Within, a thread of its own calls `beat` every `every_s` seconds (0: never), until that raises OSError.
+def heartbeats_during(beat: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call `beat` every `every_s` seconds (0: never) from a thread of its own, until that raises OSError.
 
-    None is under way any more when this is left.
+    No call is under way any more when the context ends.
     """
     if not every_s:
         yield
@@ -88,7 +96,7 @@ def beating(beat: Callable[[], None], every_s: float) -> Iterator[None]:
         except OSError:
             return
 
-    thread = threading.Thread(target=run, name="signs of life", daemon=True)
+    thread = threading.Thread(target=run, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -98,27 +106,33 @@ def beating(beat: Callable[[], None], every_s: float) -> Iterator[None]:
 
 
 WINDOW_NS = 50_000_000
-"""A window is whole rounds of at least this time: more than the 32 ms in which Linux' load tracking, which chooses
-the clock, forgets half of what was before."""
+"""Shortest window of warm-up rounds: more than the 32 ms in which Linux' load tracking, which chooses the
+clock, forgets half of the past.
+"""
 
 WINDOW_ROUNDS = 15
-"""Medians are those of a window's last rounds, so that a run of tiny models keeps no more of them than this."""
+"""A window's medians are those of its last rounds, so that a warm-up of tiny models stores no more than this."""
 
 FALL_PERCENT = 1
-"""A window is still falling where the sum of its medians is lower than the window's before by more than this."""
+"""A window is still falling if the sum of its medians is lower than that of the window before by more than
+this.
+"""
 
 STEADY_WINDOWS = 2
-"""Windows in a row that do not fall: one alone may be slow by chance."""
+"""Windows in a row that must not fall: a single one may be slow by chance."""
 
 
-class Ramp:
-    """Follows rounds of warm-up, in each of which every model is executed once.
+class AdaptiveWarmup:
+    """Warm-up by rounds, each of which executes every model once, until latencies stop falling.
 
-    `ns` and `rounds` are the time spent in the models and how often each was executed; `steady` says whether the
-    latencies had stopped falling when it ended, rather than `bound_ns` gone by.
+    Attributes:
+        ns: Time spent in the models.
+        rounds: How often each model was executed.
+        steady: Whether latencies had stopped falling at the end, rather than the time being up.
     """
 
     def __init__(self, bound_ns: int) -> None:
+        """Warm up for at most `bound_ns` nanoseconds in the models."""
         self._bound_ns = bound_ns
         self.ns = self.rounds = 0
         self.steady = False
@@ -126,7 +140,7 @@ class Ramp:
         self._window_ns = self._quiet_windows = 0
         self._level_ns: int | None = None
 
-    def goes_on(self, round_ns: Sequence[int]) -> bool:
+    def add_round(self, round_ns: Sequence[int]) -> bool:
         """Take in a round's nanoseconds, one for each model; whether another round is due."""
         taken_ns = sum(round_ns)
         self.ns += taken_ns
@@ -154,7 +168,7 @@ _TimesPiece = Callable[[Sequence[int]], np.ndarray | list[int]]
 
 
 def random_inputs(specs: Sequence[TensorSpec]) -> list[np.ndarray]:
-    """The same inputs for every model of one shape: standard normal floats, zeros for the other types.
+    """Return the same inputs for every model of one shape: standard normal floats, zeros for other types.
 
     Zeros are valid as indices and masks. Floats are random: zeros and denormals have speeds of their own.
     """
@@ -167,37 +181,60 @@ def random_inputs(specs: Sequence[TensorSpec]) -> list[np.ndarray]:
     ]
 
 
+@dataclass(frozen=True)
+class TimingOptions:
+    """How calls of a schedule are prepared.
+
+    Attributes:
+        piece_s: Longest time between two questions whether to continue.
+        warmup: Warm-up by time before the first round.
+        pace: Waited for before every call of a round.
+        spin: Keeps the processor busy before calls.
+    """
+
+    piece_s: float = math.inf
+    warmup: AdaptiveWarmup | None = None
+    pace: Pace | None = None
+    spin: Callable[[], None] | None = None
+
+
 def time_schedule(
     models: Sequence[Model],
     order: Sequence[Sequence[int]],
     warmup: int,
     go_on: Callable[[int], bool],
     clock: Callable[[], int],
-    piece_s: float = math.inf,
-    ramp: Ramp | None = None,
-    pace: Pace | None = None,
-    spin: Callable[[], None] | None = None,
+    options: TimingOptions | None = None,
 ) -> np.ndarray:
-    """Nanoseconds [rounds, visits] as big-endian u64; only a model's `execute` lies between two clock reads.
+    """Return nanoseconds [rounds, calls] as big-endian u64; only a model's `execute` lies between two clock reads.
 
-    `order[r][v]` indexes `models`; each is first executed `warmup` times, and then all of them in turn for as long
-    as `ramp`, which is told the times, goes on. Before every round, and within one that is expected to last longer
-    than `piece_s`, `go_on` is told how many executions there were; it ends the run with OpError `cancelled`. `pace`
-    is waited for before every visit of a round, `spin` keeps the processor
-    busy before visits. `clock` tells monotonic nanoseconds; it is not read where the
-    models' runtime times them itself, a round at a time. Raises OpError `run_failed` where the runtime fails.
+    The clock is not read if the models' runtime times them itself, a round at a time.
+
+    Args:
+        models: Loaded models.
+        order: `order[r][c]` is the index of the model of call c in round r.
+        warmup: Executions of every model before everything else.
+        go_on: Called before every round with the number of executions so far, and within a round that is
+            expected to last longer than `options.piece_s`; returns whether to continue.
+        clock: Monotonic nanoseconds.
+        options: Warm-up by time, pace, keep-warm.
+
+    Raises:
+        OpError: `cancelled` if not to be continued, `run_failed` if the runtime fails.
     """
-    visits = _Visits(_visits_timer(models, clock), go_on, piece_s)
+    options = options or TimingOptions()
+    adaptive = options.warmup
+    visits = _Visits(_visits_timer(models, clock), go_on, options.piece_s)
     samples = np.zeros((len(order), len(order[0])), dtype=">u8")
     gc.collect()
     gc.disable()
     try:
         for index in range(len(models)):
             visits.time([index] * warmup)
-        while ramp and ramp.goes_on(visits.after(spin, range(len(models)))):
+        while adaptive and adaptive.add_round(visits.after(options.spin, range(len(models)))):
             pass
         for row, visited in zip(samples, order, strict=True):
-            row[:] = visits.after(_waiting(pace, spin), visited)
+            row[:] = visits.after(_waiting(options.pace, options.spin), visited)
     except RuntimeError as error:
         raise OpError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
     finally:
@@ -206,14 +243,14 @@ def time_schedule(
 
 
 class _Visits:
-    """Times visits in pieces that are expected to last no longer than `piece_s`, or are one visit; the first is."""
+    """Times calls in pieces that are expected to last at most `piece_s`, but of one call at least."""
 
     def __init__(self, time_piece: _TimesPiece, go_on: Callable[[int], bool], piece_s: float) -> None:
         self._time_piece, self._go_on, self._piece_ns = time_piece, go_on, 1e9 * piece_s
         self._executions, self._slowest_ns = 0, 0
 
     def time(self, visited: Sequence[int]) -> list[int]:
-        """Nanoseconds of each; OpError `cancelled` where it is not to go on."""
+        """Return the nanoseconds of each call; raises OpError `cancelled`."""
         times_ns: list[int] = []
         while len(times_ns) < len(visited):
             if not self._go_on(self._executions):
@@ -227,7 +264,7 @@ class _Visits:
         return times_ns
 
     def after(self, before: Callable[[], None] | None, visited: Sequence[int]) -> list[int]:
-        """`time` with something done before each of them."""
+        """Return the nanoseconds of each call, with something done before each of them."""
         if before is None:
             return self.time(visited)
         times_ns: list[int] = []
@@ -238,7 +275,7 @@ class _Visits:
 
 
 def _waiting(pace: Pace | None, spin: Callable[[], None] | None) -> Callable[[], None] | None:
-    """What comes before a visit of a round."""
+    """Return what is done before a call of a round."""
     if pace is None or spin is None:
         return spin if pace is None else pace.wait
 
@@ -250,9 +287,9 @@ def _waiting(pace: Pace | None, spin: Callable[[], None] | None) -> Callable[[],
 
 
 def _visits_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiece:
-    """What visits models by their indices and tells the nanoseconds of each visit.
+    """Return a function that calls models by their indices and returns the nanoseconds of each call.
 
-    The interpreter does it where a model does not time itself, or not together with the others.
+    The interpreter times a model that does not time itself, or not together with the others.
     """
     calls = [(model.prepare(random_inputs(model.inputs)), model.execute) for model in models]
     first = models[0]

@@ -1,1 +1,1 @@
-"""What a network's latency is made of: kinds of operations, by tracing and by removal."""
+"""A network's latency by kind of operation, by tracing and by removal."""

@@ -16,7 +16,7 @@ from orchestrator.wire.messages import DeviceInfo
 
 Method = Literal["tracer", "removal"]
 WHOLE = "whole"
-"""Journal id of the whole network, the reference of removals; the others are named after what they lack."""
+"""Journal id of the whole network, the reference of removals; the others are named after the removed kind."""
 
 MethodChoice = Literal["both", "tracer", "removal"]
 METHOD_TITLES: dict[Method, str] = {"tracer": "event tracer", "removal": "removal"}
@@ -24,8 +24,11 @@ METHOD_TITLES: dict[Method, str] = {"tracer": "event tracer", "removal": "remova
 
 @dataclass(frozen=True)
 class KindShare:
-    """Of a kind: milliseconds, and the 95 % interval of a removal. A share below 0 means that it is lost in noise,
-    or that the network got slower without: what is left fused or lay in the caches less well."""
+    """Latency of a kind in ms, and the 95 % interval of a removal.
+
+    Below 0 it is lost in noise, or the network got slower without the kind: the rest was fused or cached less
+    well.
+    """
 
     ms: float
     low: float | None = None
@@ -37,12 +40,12 @@ class Attribution:
     """A network's latency by one method.
 
     Attributes:
-        method: That it comes from.
-        whole_ms: Latency of the whole network, measured beside.
-        shares: By kind, in the order of `KINDS`; kinds without any are left out.
-        notes: What to know about these figures, one line each.
-        operators: All that a traced network executed; none by removal.
-        roof: What the machine reached beside it, where that was measured.
+        method: The method.
+        whole_ms: Latency of the whole network in the same measurement.
+        shares: Latency by kind, in the order of `KINDS`; kinds without any are left out.
+        notes: Remarks on these figures, one line each.
+        operators: All operators of a traced network; none by removal.
+        roof: What the machine reached in the same measurement, if known.
     """
 
     method: Method
@@ -54,16 +57,16 @@ class Attribution:
 
     @property
     def parts(self) -> tuple[PartTime, ...]:
-        """Of each kind what it is made of, against the roof; none without one."""
+        """Sums by kind and part, with the roofline; none without one."""
         return part_times(self.operators, self.roof) if self.roof else ()
 
     @property
     def unexplained_ms(self) -> float:
-        """What the shares leave of the whole; below 0 where they add up to more."""
+        """Difference between the whole and the sum of the kinds; below 0 if they add up to more."""
         return self.whole_ms - math.fsum(share.ms for share in self.shares.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON form."""
         document: dict[str, Any] = {
             "whole_ms": self.whole_ms,
             "unexplained_ms": self.unexplained_ms,
@@ -83,7 +86,7 @@ class Attribution:
 
 
 def by_removal(whole_ms: float, ratios: Mapping[Kind, Ratio], notes: Sequence[str] = ()) -> Attribution:
-    """From the ratios, to the whole network, of the network without a kind: its share is what is missed then."""
+    """Return an attribution from the ratios of the networks without a kind to the whole network."""
     shares = {
         kind: KindShare(
             ms=whole_ms * -math.expm1(ratios[kind].log_ratio),
@@ -99,7 +102,7 @@ def by_removal(whole_ms: float, ratios: Mapping[Kind, Ratio], notes: Sequence[st
 def by_tracer(
     whole_ms: float, operators: Sequence[Operator], roof: Roof | None = None, notes: Sequence[str] = ()
 ) -> Attribution:
-    """From every operator of one execution; `whole_ms` without the tracer."""
+    """Return an attribution from every operator of one execution; `whole_ms` without the tracer."""
     sums: dict[Kind, float] = defaultdict(float)
     for operator in operators:
         sums[operator.kind] += operator.ms
@@ -109,7 +112,7 @@ def by_tracer(
 
 @dataclass(frozen=True)
 class NetworkBreakdown:
-    """A network's latency by one method or by both; `parts` is the number of parts of each kind."""
+    """A network's latency by one method or both; `parts` is the number of parts of each kind."""
 
     model: str
     sha256: str
@@ -117,7 +120,7 @@ class NetworkBreakdown:
     attributions: tuple[Attribution, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON form."""
         return {
             "model": self.model,
             "sha256": self.sha256,
@@ -128,14 +131,14 @@ class NetworkBreakdown:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """What the latency of networks is made of, on a device."""
+    """Latency of networks by kind of operation, on a device."""
 
     device: DeviceInfo
     variant: Variant
     networks: tuple[NetworkBreakdown, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: everything that is known, in milliseconds."""
+        """Return the JSON form, in milliseconds."""
         return {
             "device": self.device.model_dump(),
             "variant": self.variant.name,

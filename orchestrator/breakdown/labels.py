@@ -1,9 +1,10 @@
-"""What each operation of an exported program belongs to and does, in the order in which the runtime executes them.
+"""Kind and part of each operation of an exported program, in the order in which the runtime executes them.
 
-A program has forgotten the modules that it was made of. So the network is lowered once more, the same bytes, and
-what the backend serialises is noted with the modules that it came from. The runtime's own list is not quite that
-list: XNNPACK merges transposes into products, and a concatenation into its producers. Both are therefore aligned
-like two texts, by what an operation is; a stretch without a partner goes by its operations' names alone."""
+A program has lost the modules that it was made of. So the network is lowered again, to the same bytes, and
+what the backend serialises is recorded with its modules. The runtime's own list differs slightly: XNNPACK
+merges transposes into products, and a concatenation into its producers. Both are therefore aligned like two
+texts, by operation; a stretch without a counterpart is labelled by its operations' names alone.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +29,21 @@ from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
 from orchestrator.wire.messages import TracedOperation
 
 _BYTES = {"fp16": 2.0, "bf16": 2.0, "qint8": 1.0, "quint8": 1.0, "qcint8": 1.0, "qdint8": 1.0, "qcint4": 0.5}
-"""Of an element by the end of its datatype's name; all others have 4."""
+"""Bytes of an element by the end of its datatype's name; all others have 4."""
 
 _READ = ("input_id", *(f"input{number}_id" for number in range(1, 6)), "filter_id", "bias_id")
 
 
 @dataclass(frozen=True)
 class OperatorCost:
-    """Of one execution. Bytes are those of activations and weights, each counted once however often it is read."""
+    """Cost of one execution; bytes of activations and weights count once, however often they are read."""
 
     macs: int
     data_bytes: int
 
 
 def operator_costs(graph: Any) -> Iterator[OperatorCost]:
-    """Of each node of an `XNNGraph`, in order."""
+    """Yield the cost of each node of an `XNNGraph`, in order."""
     values = {}
     for value in graph.xvalues:
         inner = value.xvalue_union
@@ -85,7 +86,7 @@ def _bytes(tensor: Any) -> int:
 
 @dataclass(frozen=True)
 class OperationLabel:
-    """An operation of a program: a word that its event has too, its kind and part, its cost where known."""
+    """An operation of a program: a word that its event has too, its kind and part, its cost if known."""
 
     word: str
     kind: Kind
@@ -94,10 +95,10 @@ class OperationLabel:
 
 
 def label_operations(artifact: Artifact) -> list[OperationLabel]:
-    """Labels of an XNNPACK program's operations.
+    """Return labels of an XNNPACK program's operations.
 
     Raises:
-        InvalidArtifactError: lowering gives another program now.
+        InvalidArtifactError: Lowering gives another program now.
     """
     with _one_thread():
         module, inputs = build_module(artifact.spec)
@@ -122,7 +123,7 @@ def label_operations(artifact: Artifact) -> list[OperationLabel]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """As models are exported: the mean that settles random weights ends in other bits on several threads."""
+    """Run on one thread, as models are exported: the mean that settles random weights has other bits on several."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -134,7 +135,7 @@ def _one_thread() -> Iterator[None]:
 def match_labels(
     operations: Sequence[TracedOperation], labels: Sequence[OperationLabel]
 ) -> tuple[list[OperationLabel], int]:
-    """The label of each operation, and how many of them go by their name alone."""
+    """Return the label of each operation, and how many are labelled by their name alone."""
     words = [event_word(operation.name) for operation in operations]
     found: list[OperationLabel | None] = [None] * len(words)
     matcher = SequenceMatcher(None, words, [label.word for label in labels], autojunk=False)
@@ -168,7 +169,7 @@ _EVENTS: Mapping[str, str] = {
     "Max Pooling": "max_pool",
     "Global Average Pooling": "mean",
 }
-"""Words for the names that XNNPACK gives its operators; other names are their own word, in small letters."""
+"""Words for XNNPACK's operator names; other names are their own word, in lower case."""
 
 _XNN_WORDS: Mapping[str, str] = {
     "fullyconnected": "weights",
@@ -194,7 +195,7 @@ _DETAIL = re.compile(r" *(\(.*| #[0-9]+)$")
 
 
 def event_word(name: str) -> str:
-    """`permute` of XNNPACK's `Transpose (ND, X32) #3` and of ExecuTorch's `native_call_permute_copy.out`."""
+    """Return `permute` for XNNPACK's `Transpose (ND, X32) #3` and ExecuTorch's `native_call_permute_copy.out`."""
     if name.startswith("native_call_"):
         return _word(name)
     plain = _DETAIL.sub("", name)
@@ -230,7 +231,7 @@ def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> lis
 
 
 def _is_silu(node: Any, sigmoids: Mapping[int, int]) -> bool:
-    """Whether it is the product in x * sigmoid(x)."""
+    """Return whether it is the product in x * sigmoid(x)."""
     if type(node).__name__ != "XNNMultiply":
         return False
     one, two = node.input1_id, node.input2_id

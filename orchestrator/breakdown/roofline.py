@@ -1,4 +1,4 @@
-"""Operators against what a machine reaches: in a matrix product and in a copy (Williams et al. 2009)."""
+"""Operators compared with what a machine reaches in a matrix product and in a copy (Williams et al. 2009)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Operator:
     """One operator of a traced network.
 
     Attributes:
-        name: As the runtime calls it.
-        kind: Which it is a share of...
-        part: ...and what it does there.
-        ms: Of one execution.
-        macs: Multiply-accumulates; None where they are not known, outside of the delegates.
-        data_bytes: Read and written, weights included; None likewise.
+        name: Name in the runtime.
+        kind: Kind of work.
+        part: What it does in that kind.
+        ms: Duration of one execution.
+        macs: Multiply-accumulates; None if unknown, outside of the delegates.
+        data_bytes: Bytes read and written, including weights; None likewise.
     """
 
     name: str
@@ -33,25 +33,25 @@ class Operator:
 
 @dataclass(frozen=True)
 class Roof:
-    """What two kernels reached beside the network: 10^9 MACs a second, 10^9 bytes a second read and written."""
+    """What two kernels reached in the same measurement: 10^9 MACs and 10^9 bytes (read and written) a second."""
 
     gmacs_s: float
     gbytes_s: float
 
     def arithmetic_ms(self, operator: Operator) -> float:
-        """Milliseconds of the operator's MACs at the matrix product's speed."""
+        """Return the milliseconds of the operator's MACs at the matrix product's speed."""
         return 1e-6 * (operator.macs or 0) / self.gmacs_s
 
     def memory_ms(self, operator: Operator) -> float:
-        """Milliseconds of the operator's bytes at the copy's speed."""
+        """Return the milliseconds of the operator's bytes at the copy's speed."""
         return 1e-6 * (operator.data_bytes or 0) / self.gbytes_s
 
     def ms(self, operator: Operator) -> float:
-        """The least that the roof allows."""
+        """Return the shortest duration that the roofline allows."""
         return max(self.arithmetic_ms(operator), self.memory_ms(operator))
 
     def memory_bound(self, operator: Operator) -> bool:
-        """Whether its bytes take longer than its MACs."""
+        """Return whether its bytes take longer than its MACs."""
         return self.memory_ms(operator) > self.arithmetic_ms(operator)
 
 
@@ -60,10 +60,10 @@ class PartTime:
     """All operators of one part of a kind.
 
     Attributes:
-        ms: That they took.
-        macs: All of them, and their bytes, as far as they are known.
-        roof_ms: The least that the roof allows them.
-        memory_bound_ms: Of `ms`, what those took whose bytes take longer than their MACs.
+        ms: Their duration.
+        macs: Their known MACs; `data_bytes` likewise.
+        roof_ms: Shortest duration that the roofline allows.
+        memory_bound_ms: Part of `ms` of operators whose bytes take longer than their MACs.
     """
 
     kind: Kind
@@ -76,7 +76,7 @@ class PartTime:
     memory_bound_ms: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON and tables have it."""
+        """Return the form for JSON and tables."""
         return {
             "kind": self.kind,
             "part": self.part,
@@ -90,7 +90,7 @@ class PartTime:
 
 
 def part_times(operators: Sequence[Operator], roof: Roof) -> tuple[PartTime, ...]:
-    """Sums by kind and part, in the order of both; what a network lacks is left out."""
+    """Return sums by kind and part, in the order of both, without those that a network lacks."""
     made = []
     for kind in KINDS:
         for part in PARTS:

@@ -26,10 +26,12 @@ from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import HelloReply, TracedOperation
 
 SIDE = 512
-"""Of the product's three matrices: each is a MiB, so operands stay in the second cache and its loops are long."""
+"""Side of the product's three matrices: each is a MiB, so operands stay in the second cache and loops are
+long.
+"""
 
 ROWS, COLUMNS = 4096, 1024
-"""Of what is copied: 16 MiB to another 16, which no second cache holds."""
+"""Size of the copy: 16 MiB to another 16, which no second cache holds."""
 
 
 class _Copied(nn.Module):
@@ -48,11 +50,7 @@ class RooflineKernel:
 
 
 def export_kernels(folder: Path) -> tuple[RooflineKernel, RooflineKernel]:
-    """The matrix product and the copy, as XNNPACK programs in `folder`.
-
-    Raises:
-        BlocktimeError: they can't be exported.
-    """
+    """Export the matrix product and the copy as XNNPACK programs to `folder`; raises BlocktimeError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         product, square = nn.Linear(SIDE, SIDE, bias=False).eval(), torch.randn(SIDE, SIDE)
@@ -68,11 +66,11 @@ def _made(module: nn.Module, x: Tensor, path: Path) -> ModelFile:
 
 
 ROUNDS, WARMUP = 40, 5
-"""Executions of the network with the tracer and of the one without, in random order; half of each is used."""
+"""Executions of the network with the tracer and without, in random order; the faster half of each is used."""
 
 
 def untraceable_reason(hello: HelloReply, variant: Variant) -> str:
-    """Why a variant can't be traced on a device, in one line; empty if it can."""
+    """Return why a variant can't be traced on a device, in one line; empty if it can."""
     runtime = hello.runtimes.get(variant.runtime)
     if variant.runtime != "executorch" or variant.target != "xnnpack":
         return "only ExecuTorch's XNNPACK programs can be traced; by removal alone"
@@ -82,12 +80,12 @@ def untraceable_reason(hello: HelloReply, variant: Variant) -> str:
 
 
 def trace_network(device: Device, variant: Variant, artifact: Artifact) -> Attribution:
-    """Trace a network beside itself without the tracer, and beside two kernels that tell what the machine reaches.
+    """Trace a network, measured together with itself without the tracer and with two roofline kernels.
 
     Raises:
-        DeviceError: the agent lost the connection, or gave no trace.
-        AgentError: it can't load or run the network.
-        BlocktimeError: the kernels can't be exported.
+        DeviceError: The agent lost the connection, or returned no trace.
+        AgentError: It can't load or run the network.
+        BlocktimeError: The kernels can't be exported.
     """
     labels = label_operations(artifact)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +122,7 @@ def trace_network(device: Device, variant: Variant, artifact: Artifact) -> Attri
 def _run(
     device: Device, variant: Variant, network: ModelFile, beside: Sequence[RooflineKernel]
 ) -> tuple[list[float], Sequence[TracedOperation]]:
-    """Milliseconds of the network, of it traced and of the kernels, called in random order; its trace."""
+    """Return milliseconds of the network, traced network and kernels, called in random order; and the trace."""
     link = DeviceConnection(device, variant.runtime, variant.load_options)
     files = [network, network, *(kernel.file for kernel in beside)]
     options = [link.options, {**link.options, "trace": True}, *(link.options for _ in beside)]
@@ -146,5 +144,5 @@ def _run(
 
 
 def faster_half_ms(ns: np.ndarray) -> float:
-    """Mean of the faster half of samples, ms: the estimator of the tracer's times."""
+    """Return the mean of the faster half of samples in ms, like the tracer's times."""
     return float(np.sort(ns)[: (len(ns) + 1) // 2].mean()) / 1e6

@@ -1,6 +1,7 @@
 """A bundle as a file: an uncompressed tar of manifest, plan, script and models, each with its digest.
 
-PROTOCOL.md, "Bundles", defines the format; the agents in Kotlin and Swift read and run it."""
+PROTOCOL.md, "Bundles", defines the format; the agents in Kotlin and Swift read and run it.
+"""
 
 from __future__ import annotations
 

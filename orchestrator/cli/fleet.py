@@ -13,7 +13,7 @@ from orchestrator.cli.plan_options import PlanOptions
 from orchestrator.cli.profile import say_how
 from orchestrator.cli.progress import shown_progress
 from orchestrator.cli.run_options import ProfilingOptions
-from orchestrator.fleet.crew import FleetLimits
+from orchestrator.fleet.executor import FleetLimits
 from orchestrator.fleet.units import parse_classes
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.fleet_class import FleetProfile

@@ -1,6 +1,6 @@
 """From an architecture or any module to a file that a phone runs: `.pte` (ExecuTorch) or `.mlpackage` (Core ML).
 
-Importing this package needs no torch; building does.
+Importing this package needs no torch; exporting does.
 """
 
 from orchestrator.export.artifacts.artifact import Artifact, ArtifactCache

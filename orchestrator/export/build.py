@@ -44,19 +44,19 @@ _OTHER_RUNTIMES: dict[str, tuple[Callable[[nn.Module, Sequence[Tensor]], bytes],
     "onnx": (lower_to_onnx, run_onnx),
     "litert": (lower_to_litert, run_litert),
 }
-"""How models of other runtimes on the host are made, and run to be compared with PyTorch."""
+"""How models of other runtimes on the host are exported, and run for comparison with PyTorch."""
 
 
 def export_spec(
     spec: ExportSpec, cache: ArtifactCache, tolerance: float = RELATIVE_TOLERANCE, run: RunPte = run_pte
 ) -> Artifact:
-    """The cached model of a spec, exported in this process if it is not there yet.
+    """Return the cached model of a spec, exported in this process if it is missing.
 
-    A cached model was checked against the tolerance of its own time; one above this `tolerance` is exported
-    and checked again. `export_many` does the same in processes that a crashing runtime cannot take along.
+    A cached model was checked against the tolerance of its time; one above this `tolerance` is exported and
+    checked again. `export_many` does the same in processes of its own, in case a runtime crashes.
 
     Raises:
-        BlocktimeError: an operator cannot be lowered, the outputs differ from PyTorch's, the disk is full.
+        BlocktimeError: An operator cannot be lowered, the outputs differ from PyTorch's, the disk is full.
     """
     cached = cache.get(spec)
     if cached is not None and cached.within(tolerance):
@@ -90,11 +90,12 @@ def export_module(
     deployment_target: str = DEFAULT_DEPLOYMENT_TARGET,
     tolerance: float = RELATIVE_TOLERANCE,
 ) -> Report:
-    """Export any eval-mode module to `path` (for Core ML a zip), past the cache; ExecuTorch programs are tried
-    out in a child process.
+    """Export any eval-mode module to `path` (for Core ML a zip), without the cache.
+
+    ExecuTorch programs are run in a child process for the check.
 
     Raises:
-        BlocktimeError: an operator cannot be lowered, or the outputs differ from PyTorch's.
+        BlocktimeError: An operator cannot be lowered, or the outputs differ from PyTorch's.
     """
     export = _Export(module, inputs, path, tolerance, run_pte_isolated, time.perf_counter())
     return export.whole(runtime, backend, precision, deployment_target)
@@ -102,15 +103,15 @@ def export_module(
 
 @dataclass(frozen=True)
 class _Export:
-    """One module on its way to a file, which is written once it computes what the module does.
+    """The export of one module to a file, which is written once its outputs are correct.
 
     Attributes:
         tolerance: Largest relative error of fp32.
         run: Runs ExecuTorch programs on the host.
         started_s: Of `time.perf_counter`, before the module was built.
-        weights: What the file says of its weights; nothing if empty.
-        images: (N, 3, H, W) that decide int8's ranges; seeded inputs without.
-        fp32: Paths of modules that int8 leaves alone.
+        weights: What the file says about its weights; nothing if empty.
+        images: (N, 3, H, W) that decide int8's ranges; None for seeded inputs.
+        fp32: Paths of modules that stay fp32.
     """
 
     module: nn.Module
@@ -124,7 +125,7 @@ class _Export:
     fp32: Sequence[str] = ()
 
     def reusing(self, spec: ExportSpec, store: FragmentStore) -> Report:
-        """Splice if that can be done and passes the check; else lower the whole network, and keep its fragments."""
+        """Splice if possible and the check passes; else lower the whole network, and store its fragments."""
         from orchestrator.export.reuse.lowering import lower_and_keep, splice_network
 
         spliced = splice_network(spec.blocks, self.module, store)
@@ -142,7 +143,7 @@ class _Export:
             return self._plain(error, spec.backend, spec.precision, spec.deployment_target)
 
     def whole(self, runtime: str, backend: str, precision: str, deployment_target: str) -> Report:
-        """Lower in one piece."""
+        """Lower the network in one piece."""
         allowed = allowed_error(precision, self.tolerance)
         if runtime == "coreml":
             return self._package(precision, deployment_target, allowed)
@@ -155,7 +156,7 @@ class _Export:
             return self._plain(error, backend, precision, deployment_target)
 
     def _plain(self, error: BlocktimeError, backend: str, precision: str, deployment_target: str) -> Report:
-        """Lower without rewrites what failed with them, for which `error` is raised where that fails too."""
+        """Lower without rewrites what failed with them; raises `error` if that fails too."""
         try:
             lowered = self._lowered(backend, precision, deployment_target, plain=True)
             report = self._program(lowered, backend, allowed_error(precision, self.tolerance))
@@ -204,7 +205,7 @@ class _Export:
         return self._report(0, (), parity, allowed)
 
     def _parity(self, outputs: Sequence[Tensor] | None, allowed: float) -> Parity | None:
-        """None where nothing here can run the model."""
+        """Return the difference to PyTorch; None if nothing here can run the model."""
         return None if outputs is None else check_parity(outputs, self.module, self.inputs, allowed)
 
     def _report(self, delegates: int, operators: OpCounts, parity: Parity | None, allowed: float) -> Report:

@@ -1,4 +1,4 @@
-"""A unit on another host, or in another process: the device and client that the engine uses, by way of an actor."""
+"""A unit on another host, or in another process: device and client behind a Ray actor."""
 
 from __future__ import annotations
 
@@ -7,49 +7,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
+from luts.format.errors import BlocktimeError
 from luts.format.processes import Cluster
 from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
-from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.fleet.units import DeviceClass, LocalUnit, OpenUnit, Unit, open_local
 from orchestrator.wire.client import AgentClient, RunResult, file_digest
-from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
+from orchestrator.wire.errors import AgentLostError, DeviceError
 from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply, Placement
 
-_CLASSES = {
-    cls.__name__: cls
-    for cls in (DeviceBusyError, AgentLostError, DeviceError, UsageError, InvalidArtifactError)
-}
-
 
 @dataclass(frozen=True)
-class Refused:
-    """An error on its way to the fleet: its class's name, its text, and PROTOCOL.md's code of an agent's."""
-
-    kind: str
-    text: str
-    code: str = ""
-
-    @classmethod
-    def of(cls, error: BlocktimeError) -> Refused:
-        """The nearest class that the fleet tells apart."""
-        kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in _CLASSES), "")
-        return cls(kind, str(error), error.code if isinstance(error, AgentError) else "")
-
-    @property
-    def error(self) -> BlocktimeError:
-        """What to raise."""
-        if self.code:
-            return AgentError(self.code, self.text)
-        return _CLASSES.get(self.kind, BlocktimeError)(self.text)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What the fleet learns of a unit."""
+class UnitInfo:
+    """What the fleet learns about a unit."""
 
     serial: str
     name: str
@@ -59,9 +30,10 @@ class Opened:
 
 
 class UnitActor:
-    """Every public method is one call of the fleet; two may run at once, of which `close` ends the other."""
+    """Owns a unit on its host; two calls may run at once, of which `close` ends the other."""
 
     def __init__(self, device_class: DeviceClass, access: Access):
+        """Prepare to open a unit of the class."""
         self._class, self._access = device_class, access
         self._unit: LocalUnit | None = None
         self._client: AgentClient | None = None
@@ -69,14 +41,14 @@ class UnitActor:
         self._models = tempfile.TemporaryDirectory(prefix="blocktime-models-")
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """A call of a method below; an expected error comes back as a value, which pickles whole."""
+        """Call a method by its name without underscore; an expected error is returned as a value."""
         try:
             return getattr(self, f"_{method}")(*arguments)
         except BlocktimeError as error:
-            return Refused.of(error)
+            return error
 
     def close(self) -> None:
-        """Give everything back; the call that is going on fails."""
+        """Release everything; a call that is running fails."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -87,10 +59,10 @@ class UnitActor:
             unit.close()
         self._models.cleanup()
 
-    def _open(self, taken: Collection[str]) -> Opened:
+    def _open(self, taken: Collection[str]) -> UnitInfo:
         self._unit = open_local(self._class, self._access, taken)
         device = self._unit.device
-        return Opened(
+        return UnitInfo(
             self._unit.serial, device.name, device.describe(), device.fixed_performance, device.allow
         )
 
@@ -115,7 +87,7 @@ class UnitActor:
             self._client.close()
 
     def _has(self, path: str, sha256: str) -> bool:
-        """Whether the model lies here, at its own path on a shared disk or where `take` put it."""
+        """Return whether the model is here, at its own path on a shared disk or where `_take` stored it."""
         for place in (Path(path), self._place(sha256)):
             with suppress(BlocktimeError, OSError):
                 if place.is_file() and file_digest(place) == sha256:
@@ -147,19 +119,21 @@ class UnitActor:
 
 
 JOIN_S = 180.0
-"""For an actor to start: a host imports for seconds, on a busy machine for a minute."""
+"""Longest start of an actor: a host imports for seconds, on a busy machine for a minute."""
 
 CLOSE_S = 20.0
-"""For an actor to give its phone back in order; it is killed then."""
+"""Time for an actor to release its phone; it is killed then."""
 
 AWAY_S = 20.0
-"""For which a lost phone keeps its batch: a cable that was touched is back by then; else another unit goes on."""
+"""How long a lost phone keeps its batch: after a touched cable it is back by then; else another unit
+continues.
+"""
 
 Ask = Callable[..., Any]
 
 
 def remote_openers(cluster: Cluster, device_class: DeviceClass, access: Access) -> list[OpenUnit]:
-    """One opener for each unit of the class; its actor is put where a host offers the class as a resource."""
+    """Return one opener for each unit of the class; each starts an actor on a host that offers the class."""
     quiet = replace(access, say=ignore_message, ask=refuse_question, reconnect_timeout_s=AWAY_S)
 
     def open_unit(taken: Collection[str]) -> Unit:
@@ -169,7 +143,7 @@ def remote_openers(cluster: Cluster, device_class: DeviceClass, access: Access) 
 
 
 class RemoteUnit:
-    """A unit in the hands of an actor of its own."""
+    """A unit owned by an actor."""
 
     def __init__(
         self,
@@ -178,10 +152,10 @@ class RemoteUnit:
         access: Access,
         taken: Collection[str],
     ):
-        """Start the actor and have it take a device.
+        """Start the actor, which opens a device.
 
         Raises:
-            DeviceError: no host offers the class, or none of them has such a device left.
+            DeviceError: No host offers the class, or none has such a device left.
         """
         self._ray = cluster.ray
         if not self._ray.cluster_resources().get(device_class.resource):
@@ -203,7 +177,7 @@ class RemoteUnit:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The lock lies on the unit's host."""
+        """Reserve the unit on its host."""
         self._ask("hold")
         try:
             yield
@@ -212,13 +186,13 @@ class RemoteUnit:
                 self._ask("let_go")
 
     def close(self) -> None:
-        """In order where the actor still listens."""
+        """Let the actor release the unit, and kill it."""
         with suppress(self._ray.exceptions.RayError):
             self._ray.get(self._actor.close.remote(), timeout=CLOSE_S)
         self._ray.kill(self._actor)
 
     def _ask(self, method: str, *arguments: Any, wait_s: float | None = None) -> Any:
-        """What the actor answers. AgentLostError where it has died, or its host has."""
+        """Return what the actor answers; raises AgentLostError if it or its host has died."""
         try:
             answer = self._ray.get(self._actor.ask.remote(method, *arguments), timeout=wait_s)
         except self._ray.exceptions.GetTimeoutError:
@@ -228,61 +202,68 @@ class RemoteUnit:
             raise AgentLostError(f"its host failed with {type(cause).__name__}: {cause}; report it") from None
         except self._ray.exceptions.RayError as error:
             raise AgentLostError(f"its host was lost ({type(error).__name__})") from None
-        if isinstance(answer, Refused):
-            raise answer.error
+        if isinstance(answer, BlocktimeError):
+            raise answer
         return answer
 
 
 class RemoteDevice:
-    """The actor's device; implements Device, but is entered and left by the actor."""
+    """The actor's device; implements Device, but is opened and closed by the actor."""
 
     identity = ""
 
-    def __init__(self, opened: Opened, ask: Ask):
+    def __init__(self, opened: UnitInfo, ask: Ask):
+        """Describe the unit; `ask` calls its actor."""
         self.name, self.allow = opened.name, opened.allow
         self.fixed_performance = opened.fixed_performance
         self.agent_starts = 0
         self._described, self._ask = opened.described, ask
 
     def describe(self) -> str:
+        """Return the device's description."""
         return self._described
 
     def connect(self) -> AgentClient:
+        """Connect the actor's client."""
         self.agent_starts = self._ask("connect")
         return cast(AgentClient, RemoteClient(self._ask))
 
     def bring_to_front(self) -> None:
+        """Bring the agent's app to the front."""
         self._ask("bring_to_front")
 
     def read_log(self) -> str:
+        """Return the end of the agent's log."""
         return str(self._ask("read_log"))
 
     def __enter__(self) -> Self:
+        """Return the device."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: the actor closes the device."""
 
 
 class RemoteClient:
-    """What measuring uses of an AgentClient, in the actor's hands. Timing loops stay on the device."""
+    """The part of AgentClient that measuring uses, on the actor's host; timing loops stay on the device."""
 
     def __init__(self, ask: Ask):
+        """Call the actor by `ask`."""
         self._ask = ask
         self._hello: HelloReply | None = None
 
     def hello(self) -> HelloReply:
+        """Return what the agent says about itself."""
         if self._hello is None:
             self._hello = self._ask("call", "hello")
         return self._hello
 
     def state(self) -> DeviceState:
+        """Return the device's state."""
         return cast(DeviceState, self._ask("call", "state"))
 
     def ensure(self, path: Path, sha256: str | None = None) -> None:
-        """The model travels to the unit's host only where that does not have it."""
+        """Send the model to the agent; it is copied to the unit's host only if that lacks it."""
         digest = sha256 or file_digest(path)
         if not self._ask("has", str(path), digest):
             self._ask("take", digest, path.read_bytes())
@@ -294,7 +275,7 @@ class RemoteClient:
         options: Mapping[str, bool | int | str] | None = None,
         waited: Callable[[float], None] = lambda _: None,  # noqa: ARG002
     ) -> LoadReply:
-        """`waited` is not told: nothing comes back from an actor before its answer."""
+        """Load a model; `waited` is not called: an actor sends nothing before its answer."""
         return cast(LoadReply, self._ask("call", "load", sha256, runtime, options))
 
     def placement(
@@ -302,23 +283,26 @@ class RemoteClient:
         handle: int,
         waited: Callable[[float], None] = lambda _: None,  # noqa: ARG002
     ) -> Placement | None:
+        """Return the compute units of a model's operations."""
         return cast("Placement | None", self._ask("call", "placement", handle))
 
     def unload(self, handle: int) -> None:
+        """Free a model."""
         self._ask("call", "unload", handle)
 
     def run(self, *schedule: Any) -> RunResult:
-        """Whatever `AgentClient.run` takes."""
+        """Run a schedule; arguments as for `AgentClient.run`."""
         return cast(RunResult, self._ask("call", "run", *schedule))
 
     def close(self) -> None:
+        """Disconnect the actor's client."""
         with suppress(DeviceError):
             self._ask("disconnect")
 
     def __enter__(self) -> Self:
+        """Return the client."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Disconnect."""
         self.close()

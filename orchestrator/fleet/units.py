@@ -23,24 +23,24 @@ from orchestrator.wire.errors import DeviceError
 
 
 class Unit(Protocol):
-    """An open unit. `serial` tells it from all others of the fleet."""
+    """An open unit; `serial` distinguishes it from all others of the fleet."""
 
     serial: str
     device: Device
 
     def held(self) -> AbstractContextManager[None]:
-        """Keep other programs from measuring on it; raises DeviceBusyError if one does."""
+        """Reserve the unit for this program; raises DeviceBusyError."""
 
     def close(self) -> None:
-        """End what was started for it, even where it hangs; raises nothing."""
+        """Stop what was started for it, even if it hangs; raises nothing."""
 
 
 OpenUnit = Callable[[Collection[str]], Unit]
-"""Opens a unit whose serial is none of those. DeviceError where there is none, or it can't be reached."""
+"""Opens a unit with none of the given serials; raises DeviceError if there is none, or it can't be reached."""
 
 
 class UnfitUnitError(BlocktimeError):
-    """A unit that is not like the others: its samples can't be in one LUT with theirs."""
+    """A unit differs from the others: its samples can't be in one LUT with theirs."""
 
 
 MAX_UNITS = 256
@@ -55,9 +55,10 @@ class DeviceClass:
     """Units of one kind: measured together, as one device.
 
     Attributes:
-        name: What --devices calls it: `pixel8`, `host`, `host:kotlin`, `simulated:noisy`, or a name of the file's.
-        units: How many there are at most.
-        members: Devices that are units of it, by serial or host:port; empty where any device of that name is one.
+        name: Name in --devices: `pixel8`, `host`, `host:kotlin`, `simulated:noisy`, or a name of the file's.
+        units: Largest number of units.
+        members: Devices that are units of it, by serial or host:port; empty if any device of that name is
+            one.
     """
 
     name: str
@@ -66,14 +67,14 @@ class DeviceClass:
 
     @property
     def device(self) -> str:
-        """A name that `discover.resolve` takes, of one of its devices."""
+        """A name of one of its devices for `discover.resolve`."""
         if self.members:
             return self.members[0]
         return HOST if self.agent != "python" else self.name
 
     @property
     def agent(self) -> str:
-        """Language of the host's agent, of `host:kotlin`."""
+        """Language of the host's agent, as in `host:kotlin`."""
         prefix, _, language = self.name.partition(":")
         return language if prefix == HOST and language else "python"
 
@@ -88,12 +89,12 @@ class _File(RootModel[dict[str, Annotated[int, Field(ge=1, le=MAX_UNITS)] | list
 
 
 def parse_classes(text: str) -> tuple[DeviceClass, ...]:
-    """The classes that --devices names.
+    """Return the classes that --devices names.
 
     Raises:
-        UsageError: it is neither a list of classes nor a file of that form.
-        InvalidArtifactError: the file is not there, or holds something else.
-        DeviceError: no device is called so.
+        UsageError: It is neither a list of classes nor a file of that form.
+        InvalidArtifactError: The file is missing, or has other content.
+        DeviceError: No device has such a name.
     """
     if text.endswith(".json") and "=" not in text:
         given = read_json(Path(text), _File, MAX_FILE_BYTES, _FORM).root
@@ -139,23 +140,24 @@ class LocalUnit:
     """A device of this machine."""
 
     def __init__(self, serial: str, device: Device):
+        """Open a device."""
         self.serial, self.device = serial, device.__enter__()
 
     def held(self) -> AbstractContextManager[None]:
-        """As every command holds a device."""
+        """Reserve the device as every command does."""
         return lock_device(self.device)
 
     def close(self) -> None:
-        """End what was started for it."""
+        """Stop what was started for it."""
         with suppress(BlocktimeError, OSError):
             self.device.__exit__(None, None, None)
 
 
 def open_local(device_class: DeviceClass, access: Access, taken: Collection[str] = ()) -> LocalUnit:
-    """A unit of the class that is attached here and has none of the serials `taken`.
+    """Return a unit of the class that is attached here and has none of the serials `taken`.
 
     Raises:
-        DeviceError: all are taken, none is attached, or none can be used; the first reason.
+        DeviceError: All are taken, none is attached, or none can be used; the first reason.
     """
     access = replace(access, agent=device_class.agent)
     reasons, seen = [], []
@@ -178,7 +180,7 @@ def open_local(device_class: DeviceClass, access: Access, taken: Collection[str]
 
 
 def _candidates(device_class: DeviceClass, taken: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Serials with names that `resolve` takes."""
+    """Yield serials with names for `discover.resolve`."""
     machine = socket.gethostname()
     if device_class.members:
         yield from ((member, member) for member in device_class.members)

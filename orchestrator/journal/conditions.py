@@ -1,4 +1,4 @@
-"""What a device's states say about how it was measured."""
+"""Conditions of a measurement from the device states in its journal: heat, caveats, load times, memory, energy."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from orchestrator.journal.records import (
 from orchestrator.wire.messages import DeviceState
 
 HOT_HEADROOM = 0.73
-"""Of Android's thermal headroom, which is 1 where throttling gets severe and falls by 1 for 30 degrees less (AOSP's
-ThermalManagerService). A Pixel 8 cuts its power budget 8 degrees before severe: from 1 - 8/30 on."""
+"""Limit of Android's thermal headroom, which is 1 at severe throttling and falls by 1 for 30 degrees less
+(AOSP's ThermalManagerService). A Pixel 8 cuts its power budget 8 degrees before severe: from 1 - 8/30 on.
+"""
 
 
 def clock_cap_change(before: DeviceState, after: DeviceState) -> str:
-    """Which core's highest clock changed between two states, in words; "" where none did."""
+    """Return which core's clock limit changed between two states, in words; empty if none did."""
     caps = {clock.cpu: clock.max_mhz for clock in before.cpus}
     for clock in after.cpus:
         cap = caps.get(clock.cpu)
@@ -41,10 +42,14 @@ def clock_cap_change(before: DeviceState, after: DeviceState) -> str:
 
 
 def throttle_reason(before: DeviceState, after: DeviceState, cores: str = "") -> str:
-    """Why what ran between two states does not count; "" where nothing known speaks against it.
+    """Return why what ran between two states does not count; empty if nothing known invalidates it.
 
-    `cores` are those that threads were pinned to, if any. What the agent was told to ignore does not count here
-    either; the LUT names it.
+    Conditions that the agent was told to ignore do not count; the LUT names them.
+
+    Args:
+        before: State before the run.
+        after: State after the run.
+        cores: Cores that threads were pinned to, if any.
     """
     for state in (before, after):
         if state.thermal_state in ("serious", "critical") and "throttled" not in state.caveats:
@@ -69,9 +74,16 @@ SwitchState = Literal["on", "off", "both"]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Everything seen in kept batches: allowed reasons not to measure, quality of service of the timing thread,
-    whether a load kept the processor warm, whether Android's sustained performance mode was on, lists of the cores
-    that threads could run on, where inputs lay (`input_buffers` of loads). Empty where the device does not tell."""
+    """Everything seen in kept batches; empty sets if the device does not report it.
+
+    Attributes:
+        caveats: Reasons not to measure that were allowed.
+        qos: Quality-of-service classes of the timing thread.
+        keep_warm: Whether a load kept the processor warm.
+        sustained_performance: Whether Android's sustained performance mode was on.
+        cores: Lists of the cores that threads could run on.
+        input_buffers: Where inputs were stored (`input_buffers` of loads).
+    """
 
     caveats: frozenset[str] = field(default_factory=frozenset)
     qos: frozenset[str] = field(default_factory=frozenset)
@@ -92,7 +104,7 @@ class Conditions:
 
 
 def combine_switches(*words: SwitchState | None) -> SwitchState | None:
-    """Of two parts of a measurement together."""
+    """Return the state of a switch over several parts of a measurement; None if no part reports it."""
     known = {word for word in words if word}
     return "both" if len(known) > 1 else next(iter(known), None)
 
@@ -102,10 +114,10 @@ def _word(seen: frozenset[bool]) -> SwitchState | None:
 
 
 def read_conditions(records: Iterable[Record]) -> Conditions:
-    """The conditions of a journal's kept batches; one that was never judged counts as kept.
+    """Return the conditions of a journal's kept batches; a batch without a verdict counts as kept.
 
     Raises:
-        InvalidArtifactError: a state in the journal is not one.
+        InvalidArtifactError: The journal has an invalid device state.
     """
     records = list(records)
     rejected = {record.batch for record in records if isinstance(record, EndRecord) and not record.kept}
@@ -119,24 +131,24 @@ def read_conditions(records: Iterable[Record]) -> Conditions:
     return Conditions(
         frozenset(caveat for state in states for caveat in state.caveats),
         frozenset(state.qos for state in states if state.qos),
-        _told(state.keep_warm for state in states),
-        _told(state.sustained_performance for state in states),
+        _known(state.keep_warm for state in states),
+        _known(state.sustained_performance for state in states),
         frozenset(state.cores for state in states if state.cores),
         frozenset(buffers for batch in batches for buffers in batch.input_buffers if buffers),
     )
 
 
-def _told(values: Iterable[bool | None]) -> frozenset[bool]:
+def _known(values: Iterable[bool | None]) -> frozenset[bool]:
     return frozenset(value for value in values if value is not None)
 
 
 def parse_state(document: dict[str, Any]) -> DeviceState:
-    """A state out of a journal; InvalidArtifactError where it is not one."""
+    """Return a validated device state of a journal; raises InvalidArtifactError."""
     try:
         return DeviceState.model_validate(document)
     except ValidationError as error:
         raise InvalidArtifactError(
-            f"journal: a device's state does not fit its schema at {first_problem(error)}"
+            f"journal: invalid device state ({first_problem(error)})", code="invalid_journal"
         ) from error
 
 
@@ -150,7 +162,7 @@ def _usage_text(usage: Mapping[str, float]) -> str:
 
 
 def describe_conditions(inputs: LutInputs) -> dict[str, str]:
-    """A LUT's conditions for people; nothing of what its device did not tell."""
+    """Return a LUT's conditions in words, without those that its device did not report."""
     both = {"both": "on in some batches, off in others"}
     said = {
         "measured although": ", ".join(inputs.caveats).replace("_", " "),
@@ -167,18 +179,22 @@ def describe_conditions(inputs: LutInputs) -> dict[str, str]:
     return {name: text for name, text in said.items() if text}
 
 
-# The system may throw away what Core ML prepared for a unit, which the agent can't see: the next load prepares it
-# anew. Such a load is one that the agent calls a later one and that takes this many times the fastest of them...
 _FIRST_FACTOR = 4.0
+"""A later load that takes this many times the fastest one counts as a first load..."""
 
-# ...unless it is so short that nothing can have been prepared in it: other programs may hold up any load.
 _FIRST_NS = 500_000_000
+"""...unless it is shorter than this: too short to prepare anything, other programs may delay any load."""
 
 
 @dataclass(frozen=True)
 class LoadTimes:
-    """Medians in ms. `first_ms` and `compile_ms` are None where the runtime does not tell first loads from later
-    ones, or where this device had loaded the model before this measurement."""
+    """Median load times in ms.
+
+    Attributes:
+        load_ms: Loads of a model that the device had loaded before.
+        first_ms, compile_ms: First loads and their compilation; None if the runtime does not report which
+            loads are first, or the device had loaded the model before this measurement.
+    """
 
     load_ms: float
     first_ms: float | None
@@ -186,7 +202,11 @@ class LoadTimes:
 
 
 def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
-    """Load times by model over all batches of a journal; first loads as the agent says and as they took."""
+    """Return load times by model over all batches of a journal.
+
+    The system may discard what Core ML prepared for a unit, which the agent can't see: a load that takes far
+    longer than the fastest counts as a first one too.
+    """
     later: dict[str, list[int]] = defaultdict(list)
     first: dict[str, list[int]] = defaultdict(list)
     compiled: dict[str, list[int]] = defaultdict(list)
@@ -218,7 +238,7 @@ def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
 
 
 def first_loads_s(records: Iterable[Record]) -> list[float]:
-    """Seconds that each model took on its way to this device for the first time, compiling included."""
+    """Return the seconds that each model's first load on this device took, compilation included."""
     told = load_times(records).values()
     return [
         (times.first_ms + (times.compile_ms or 0.0)) / 1e3 for times in told if times.first_ms is not None
@@ -234,15 +254,15 @@ def _ms_or_none(ns: list[int]) -> float | None:
 
 
 _MATCH = 1 << 20
-"""Worth of a pair of one type; beyond any number of pairs on one unit, which count 1 each."""
+"""Weight of a pair of one type; larger than any number of pairs on one unit, which count 1 each."""
 
 
 def migrated_operations(base: Sequence[PlacedType], removal: Sequence[PlacedType]) -> int:
-    """How many operations of `removal` run on another compute unit than their counterparts in `base`.
+    """Return how many operations of `removal` run on another compute unit than their counterparts in `base`.
 
-    Counterparts are those of an alignment with the most pairs of equal type in order and, among such alignments,
-    the most pairs on the same unit. So no migration is counted that another reading of the programs explains away:
-    of two equal layers, either may be the one that was removed.
+    Counterparts are those of an alignment with the most pairs of equal type in order and, among such
+    alignments, the most pairs on the same unit. So no migration is counted that another alignment explains
+    away: of two equal layers, either may be the removed one.
     """
     before, after = _differing(base, removal)
     units = np.array([unit for _, unit in after])
@@ -260,7 +280,7 @@ def migrated_operations(base: Sequence[PlacedType], removal: Sequence[PlacedType
 def _differing(
     base: Sequence[PlacedType], removal: Sequence[PlacedType]
 ) -> tuple[Sequence[PlacedType], Sequence[PlacedType]]:
-    """Both without their common beginning and end, which are counterparts in some best alignment."""
+    """Return both without their common beginning and end, which are counterparts in some best alignment."""
     shorter = min(len(base), len(removal))
     start = next((i for i in range(shorter) if base[i] != removal[i]), shorter)
     left = shorter - start
@@ -270,20 +290,22 @@ def _differing(
 
 _MILLICOULOMBS_PER_UAH = 3.6
 PEAK_NOISE_BYTES = 1 << 20
-"""A peak that rose by less may be an earlier one: Linux keeps its counts per core, some hundred KiB apart."""
+"""A peak that rose by less may be an earlier one: Linux counts per core, some hundred KiB apart."""
 
 LEAST_STEPS = 5
-"""Steps of the battery's counter that a figure takes: with fewer its interval is wider than two fifths of it."""
+"""Fewest steps of the battery's counter for an energy: with fewer its interval is wider than two fifths of
+it.
+"""
 
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """How much more memory the agent has, in bytes, than before it loaded the model.
+    """Memory of the agent beyond that before it loaded the model, in bytes.
 
     Attributes:
-        resident: Between chunks of calls, median...
-        resident_low, resident_high: ...and range; the agent's own buffers are in it.
-        peak: The most at any moment, loading included; None where an earlier peak of the agent was higher.
+        resident: Median between runs.
+        resident_low, resident_high: Range between runs; the agent's own buffers are included.
+        peak: Largest at any moment, loading included; None if an earlier peak of the agent was higher.
     """
 
     resident: int
@@ -294,7 +316,7 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class EnergyUse:
-    """Energy a call in mJ, of the whole phone, screen included, by its battery's counter of charge.
+    """Energy of a call in mJ, of the whole phone including the screen, by its battery's charge counter.
 
     The interval is that of the counter's steps: each end of each part may be off by one.
     """
@@ -306,14 +328,14 @@ class EnergyUse:
 
 @dataclass(frozen=True)
 class Usage:
-    """None where the device does not tell; `energy_note` says why where it could."""
+    """Memory and energy of a model; None if the device does not report them, `energy_note` says why not."""
 
     memory: MemoryUse | None
     energy: EnergyUse | None
     energy_note: str = ""
 
     def columns(self) -> dict[str, float | None]:
-        """`memory_mib`, `memory_low`, `memory_high`, `memory_peak`, `energy_mj`, …: one level, for tables."""
+        """Return `memory_mib`, `memory_low/high/peak` and `energy_mj`, `energy_low/high` as one level."""
         memory, energy = self.memory, self.energy
         mib = (
             (memory.resident, memory.resident_low, memory.resident_high, memory.peak)
@@ -326,7 +348,7 @@ class Usage:
         return told | dict(zip(("energy_mj", "energy_low", "energy_high"), mj, strict=True))
 
     def __str__(self) -> str:
-        """In words; empty where nothing is told."""
+        """Return memory and energy in words; empty if unknown."""
         told = []
         if memory := self.memory:
             low, high = memory.resident_low / 2**20, memory.resident_high / 2**20
@@ -339,7 +361,11 @@ class Usage:
 
 
 def sustained_usage(records: Sequence[Record]) -> Usage:
-    """What a sustained run's journal tells. Raises InvalidArtifactError where a state is not one."""
+    """Return memory and energy of a sustained run's journal.
+
+    Raises:
+        InvalidArtifactError: The journal has an invalid device state.
+    """
     batches = [record for record in records if isinstance(record, BatchRecord)]
     parts = [
         [
@@ -359,15 +385,15 @@ def sustained_usage(records: Sequence[Record]) -> Usage:
 
 
 def usage_by_model(records: Sequence[Record]) -> dict[str, Usage]:
-    """By model, what an ordinary measurement's journal tells; InvalidArtifactError where a state is not one."""
+    """Return memory and energy by model from a measurement's journal; raises InvalidArtifactError."""
     return {record.model: usage_of_record(record) for record in records if isinstance(record, UsageRecord)}
 
 
 def usage_of_record(record: UsageRecord) -> Usage:
-    """What a model took while it was alone in an agent.
+    """Return what a model took while it was alone in an agent.
 
-    An agent may have kept what models before this one had, and this one takes that again: its memory is no less
-    than what was added to that, as its peak is, and no more than all that the agent has beyond the empty one.
+    An agent may keep memory of earlier models, which this one uses again. So its memory is at least what was
+    added to that (as is its peak), and at most all that the agent has beyond the empty one.
     """
     empty, before = parse_state(record.empty), parse_state(record.before)
     after = [parse_state(state) for state in record.after]
@@ -381,9 +407,9 @@ def usage_of_record(record: UsageRecord) -> Usage:
 
 
 def memory_use(before: DeviceState, after: Sequence[DeviceState]) -> MemoryUse | None:
-    """How much more an agent has in states `after` a load, of which there is one, than `before`.
+    """Return how much more memory an agent has in states `after` a load than `before`; None if unknown.
 
-    Of a first load alone: what an agent has freed it may keep, and the next load takes that again.
+    Only valid for an agent's first load: later ones use memory again that the agent has freed but kept.
     """
     empty = before.agent_memory_bytes
     told = [state.agent_memory_bytes for state in after if state.agent_memory_bytes is not None]

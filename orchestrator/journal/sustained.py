@@ -1,4 +1,4 @@
-"""A sustained run's journal as points in time: how long calls took, how hot the device was, how fast its clock."""
+"""A sustained run's journal as points in time: call durations, heat and clock, and whether it slowed down."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _HEAT = ("nominal", "fair", "serious", "critical")
 
 @dataclass(frozen=True)
 class SustainedPoint:
-    """A chunk of calls; what the device does not tell is None.
+    """A run of calls; values that the device does not report are None.
 
     Attributes:
-        segment: Counted from 0; a further one begins after every interruption.
-        start_s, end_s: On the device's clock, from the run's beginning.
-        p50_ms, p90_ms: Of the chunk's calls.
+        segment: Counted from 0; a further one starts after every interruption.
+        start_s, end_s: On the device's clock, from the start of the measurement.
+        calls: Number of calls.
+        p50_ms, p90_ms: Percentiles of the calls.
         thermal_state: The worse of both ends.
-        headroom: Android's; 1.0 is severe throttling.
-        celsius: The hottest of the thermal zones.
+        headroom: Android's thermal headroom; 1.0 is severe throttling.
+        celsius: The hottest thermal zone.
         mhz: Clock of the fastest core.
-        cap_mhz: What that core may have at most.
+        cap_mhz: Clock limit of that core.
     """
 
     segment: int
@@ -44,7 +45,11 @@ class SustainedPoint:
 
 
 def sustained_points(records: Iterable[Record]) -> list[SustainedPoint]:
-    """The chunks of a journal in order of time. Raises InvalidArtifactError where a state is not one."""
+    """Return the points of a journal in order of time.
+
+    Raises:
+        InvalidArtifactError: The journal has an invalid device state.
+    """
     points: list[SustainedPoint] = []
     origin_ns = 0
     for chunk in _chunks(records):
@@ -58,12 +63,15 @@ def sustained_points(records: Iterable[Record]) -> list[SustainedPoint]:
 
 
 def sustained_percentiles(records: Iterable[Record]) -> Percentiles:
-    """Of all calls of a sustained run; the chunks are what differs like loads do elsewhere."""
+    """Return percentiles of all calls of a sustained run; its runs replace loads as the unit of replication."""
     return percentiles([chunk.ns.ravel() / 1e6 for chunk in _chunks(records)])
 
 
 def merge_points(points: Sequence[SustainedPoint], most: int) -> list[SustainedPoint]:
-    """At most so many points, each of neighbours in one segment: medians of times, the worst of heat and clock."""
+    """Return at most `most` points, each merged from neighbours in one segment.
+
+    Times are medians; heat and clock are the worst of the neighbours.
+    """
     size = -(-len(points) // most)
     rows: list[list[SustainedPoint]] = []
     for point in points:
@@ -121,32 +129,34 @@ def _together(row: Sequence[SustainedPoint]) -> SustainedPoint:
 
 
 LEAST_RISE = 0.05
-"""A smaller rise is what any machine drifts by in minutes; steps of phones' clocks are larger."""
+"""Smallest relative rise that counts as a slowdown: any machine drifts by less in minutes; steps of phones'
+clocks are larger.
+"""
 
 NOISE_SDS = 4.0
-"""A rise counts beyond so many standard deviations of one chunk's median."""
+"""A rise counts if it exceeds so many standard deviations of one run's median."""
 
 LASTING = 3
-"""Chunks in a row that make a rise a slowdown: another program's burst is over before."""
+"""Runs in a row that make a rise a slowdown: another program's burst ends sooner."""
 
 FIRST_SHARE = 0.1
-"""Of the chunks, of which the fastest quarter tells what the device takes while it is cool."""
+"""Fraction of the runs whose fastest quarter is the latency of the cool device."""
 
 _CAP_FALL = 0.02
 
 
 @dataclass(frozen=True)
 class Slowdown:
-    """What a sustained run shows.
+    """Result of a sustained run.
 
     Attributes:
-        first_ms: While the device was cool...
-        last_ms: ...and in the last tenth.
-        since_s: When it became slower for long; None where it did not.
-        slow_ms: Median from then on, while it was slower.
-        slow_share: Share of the time that it was slower.
-        signs: What the device told of heat and clock, in words...
-        silent: ...or that it tells nothing of either.
+        first_ms: Latency while the device was cool.
+        last_ms: Latency in the last tenth.
+        since_s: When it became slower for long; None if it did not.
+        slow_ms: Median latency from then on, while it was slower.
+        slow_share: Fraction of the time that it was slower.
+        signs: What the device reported about heat and clock, in words.
+        silent: Whether the device reports nothing about either.
     """
 
     first_ms: float
@@ -159,11 +169,11 @@ class Slowdown:
 
     @property
     def rise(self) -> float:
-        """How much longer calls took while it was slower, or at the end where it never was, relative."""
+        """Relative increase of the latency while it was slower, or at the end if it never was."""
         return (self.slow_ms or self.last_ms) / self.first_ms - 1
 
     def __str__(self) -> str:
-        """In words."""
+        """Return the result in words."""
         if self.since_s is None:
             steady = abs(self.rise) <= LEAST_RISE
             finding = "did not slow down" if steady else "no slowdown that lasts and stands out of the noise"
@@ -181,16 +191,16 @@ class Slowdown:
 
     def _told(self) -> str:
         if self.signs:
-            return "the device told: " + ", ".join(self.signs)
+            return "the device reported: " + ", ".join(self.signs)
         if self.silent:
-            return "the device tells nothing of heat and clock"
+            return "the device does not report heat or clock"
         if self.since_s is None:
-            return "nor did the device tell of heat"
-        return "nothing that the device tells explains it, another program may have"
+            return "no thermal event reported"
+        return "not explained by the device's state; another process may be the cause"
 
 
 def slowdown(points: Sequence[SustainedPoint]) -> Slowdown:
-    """What the points of a sustained run, at least one, show."""
+    """Return what the points of a sustained run (at least one) show."""
     medians = np.array([point.p50_ms for point in points])
     spent_s = np.array([point.end_s - point.start_s for point in points])
     first = medians[: max(LASTING, round(FIRST_SHARE * len(medians)))]
@@ -214,7 +224,7 @@ def slowdown(points: Sequence[SustainedPoint]) -> Slowdown:
 
 
 def _noise(medians: np.ndarray) -> float:
-    """Relative standard deviation of one chunk's median, from neighbours, which a trend does not widen."""
+    """Return the relative standard deviation of one run's median, from neighbours: a trend does not widen it."""
     steps = np.abs(np.diff(np.log(medians)))
     return 1.4826 * float(np.median(steps)) / float(np.sqrt(2)) if len(steps) else 0.0
 

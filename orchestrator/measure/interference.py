@@ -1,12 +1,12 @@
-"""A self-test before the first batch: what it costs a model to follow another one, to be loaded beside others,
-and to be called by a processor that is not kept busy in between.
+"""Interference self-test: what preceding and co-resident models, and an idle processor, cost a model.
 
-The reference is run alone, beside as many models as a batch holds, and alone again. In company every round runs
-another model once and then the reference several times, so that one round shows it after 0, 1, 2, 3 and 4 settle
-runs. On a neural engine both may cost; the policy then takes more settle runs or smaller batches, and where that
-does not help the measurement is refused. Where the reference is slower than with a processor that is kept
-busy before every call, clocks fall between calls, and it is kept busy in the batches too; a device whose user has
-switched that on although it makes calls slower is refused."""
+Runs before the first batch. The reference is run alone, next to as many models as a batch has, and alone again.
+Between the two, every round calls another model once and then the reference several times, so that one round shows
+the reference after 0, 1, 2, 3 and 4 settle runs. On a neural engine both may cost time; the policy then takes more
+settle runs or smaller batches, and if that does not help, the measurement is refused. If the reference is slower
+than with a processor that is kept busy before every call, clocks fall between calls, and batches keep it busy too.
+A device whose user has switched keep-warm on although it slows calls down is refused.
+"""
 
 from __future__ import annotations
 
@@ -28,76 +28,83 @@ from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError, AgentLostError
 
-VISITS = 5
-"""Of the reference in a row: the last one has four settle runs before it and counts as settled."""
+REFERENCE_CALLS = 5
+"""Calls of the reference in a row: the last one has four settle runs before it and counts as settled."""
 
-MOST_SETTLE_RUNS = 3
+MAX_SETTLE_RUNS = 3
 
 SETTLE_TOLERANCE = 0.01
-"""Relative excess over the settled latency that is still settled: the width that a profile aims at."""
+"""Relative excess over the settled latency that still counts as settled: the precision that a profile aims at."""
 
-COMPANY_TOLERANCE = 0.03
-"""Relative excess of the settled latency in company over that alone; loads of one model differ by up to 1 %."""
+RESIDENT_TOLERANCE = 0.03
+"""Relative excess of the settled latency among other models over that alone; loads of one model differ by up
+to 1 %.
+"""
 
-LEAST_RESIDENTS = 3
-"""The reference twice and one model: the smallest batch."""
+MIN_RESIDENTS = 3
+"""The smallest batch: the reference twice and one model."""
 
 PHASE_S = 6.0
-LEAST_ROUNDS, MOST_ROUNDS = 5, 40
-"""Rounds that fit into a phase of that time, so that the test takes seconds, and well under a minute at 300 ms."""
+MIN_ROUNDS, MAX_ROUNDS = 5, 40
+"""Bounds of the rounds that fit into `PHASE_S` seconds, so that the test takes seconds, and well under a
+minute at 300 ms.
+"""
 
 ATTEMPTS = 2
-"""Another policy, or a refusal, needs two tests that say the same: a busy moment is not the device's nature."""
+"""A changed policy, or a refusal, needs two tests that agree: one busy moment is not the device's nature."""
 
 
 @dataclass(frozen=True)
 class InterferenceResult:
-    """What a self-test says. Shares of the reference's latency.
+    """Result of a self-test, relative to the reference's latency.
 
     Attributes:
-        after: Excess after 1, 2 and 3 settle runs over four, 0 where it is within the noise.
-        beside: Excess of the settled latency, by number of resident models.
-        cold: Excess without keep-warm over that with it, negative where keep-warm slows; None: not known.
-        alone_ms: The reference's latency alone, the median; NaN: not known.
+        settle_excess: Excess after 1, 2 and 3 settle runs over four; 0 if within the noise.
+        resident_excess: Excess of the settled latency, by number of loaded models.
+        cold_excess: Excess without keep-warm over that with it, negative if keep-warm slows calls down; None:
+            unknown.
+        alone_ms: Median latency of the reference alone; NaN: unknown.
     """
 
-    after: tuple[float, ...]
-    beside: Mapping[int, float]
-    cold: float | None = None
+    settle_excess: tuple[float, ...]
+    resident_excess: Mapping[int, float]
+    cold_excess: float | None = None
     alone_ms: float = math.nan
 
     @property
     def settle_runs(self) -> int | None:
-        """The fewest that settle; None where three do not."""
-        enough = (runs for runs, share in enumerate(self.after, 1) if share <= SETTLE_TOLERANCE)
+        """Fewest settle runs that are enough; None if three are not."""
+        enough = (runs for runs, share in enumerate(self.settle_excess, 1) if share <= SETTLE_TOLERANCE)
         return next(enough, None)
 
     @property
     def residents(self) -> int | None:
-        """The most that leave the reference as it is alone; None where none do."""
-        enough = (count for count, share in self.beside.items() if share <= COMPANY_TOLERANCE)
+        """Most loaded models that do not slow the reference down; None if even the fewest do."""
+        enough = (count for count, share in self.resident_excess.items() if share <= RESIDENT_TOLERANCE)
         return max(enough, default=None)
 
-    def least(self, other: InterferenceResult) -> InterferenceResult:
-        """What both say."""
-        counts = sorted({*self.beside, *other.beside}, reverse=True)
+    def combine(self, other: InterferenceResult) -> InterferenceResult:
+        """Return what both results agree on: the smaller of each excess."""
+        counts = sorted({*self.resident_excess, *other.resident_excess}, reverse=True)
         shares = {
-            count: [found.beside[count] for found in (self, other) if count in found.beside]
+            count: [found.resident_excess[count] for found in (self, other) if count in found.resident_excess]
             for count in counts
         }
         return InterferenceResult(
-            tuple(map(min, self.after, other.after)),
+            tuple(map(min, self.settle_excess, other.settle_excess)),
             {count: min(found) for count, found in shares.items()},
-            _nearer_zero(self.cold, other.cold),
+            _nearer_zero(self.cold_excess, other.cold_excess),
             self.alone_ms,
         )
 
     def describe(self) -> str:
-        """One line for people."""
-        after = ", ".join(f"{100 * share:+.1f} % after {runs}" for runs, share in enumerate(self.after, 1))
-        beside = ", ".join(f"{100 * share:+.1f} % of {count}" for count, share in self.beside.items())
-        warmth = "" if self.cold is None else f"; without keep-warm: {100 * self.cold:+.1f} %"
-        return f"settle runs: {after}; in company: {beside}{warmth}"
+        """Return the result in one line."""
+        after = ", ".join(f"{100 * x:+.1f} % after {runs}" for runs, x in enumerate(self.settle_excess, 1))
+        beside = ", ".join(
+            f"{100 * share:+.1f} % of {count}" for count, share in self.resident_excess.items()
+        )
+        warmth = "" if self.cold_excess is None else f"; without keep-warm: {100 * self.cold_excess:+.1f} %"
+        return f"settle runs: {after}; loaded models: {beside}{warmth}"
 
 
 def _nearer_zero(one: float | None, other: float | None) -> float | None:
@@ -107,14 +114,17 @@ def _nearer_zero(one: float | None, other: float | None) -> float | None:
 
 
 def excess_by_settle_runs(ns: np.ndarray) -> tuple[float, ...]:
-    """Excess after 1, 2, 3 settle runs, of rounds [other, 0, 1, 2, 3, 4 settle runs], paired within rounds.
+    """Return the relative excess after 1, 2 and 3 settle runs over four, paired within rounds.
 
-    0 where it is below two standard errors of the median (1.2533 sd / sqrt(n), sd from the median deviation).
+    It is 0 if below two standard errors of the median (1.2533 sd / sqrt(n), with sd from the median deviation).
+
+    Args:
+        ns: Nanoseconds [rounds, calls] of rounds (other model, then the reference after 0, 1, 2, 3, 4 settle runs).
     """
     logs = np.log(ns.astype(float))
     found = []
-    for runs in range(1, MOST_SETTLE_RUNS + 1):
-        differences = logs[:, 1 + runs] - logs[:, VISITS]
+    for runs in range(1, MAX_SETTLE_RUNS + 1):
+        differences = logs[:, 1 + runs] - logs[:, REFERENCE_CALLS]
         middle = float(np.median(differences))
         deviation = 1.4826 * float(np.median(np.abs(differences - middle)))
         noise = 2 * 1.2533 * deviation / math.sqrt(len(differences))
@@ -123,17 +133,26 @@ def excess_by_settle_runs(ns: np.ndarray) -> tuple[float, ...]:
 
 
 def excess_co_resident(ns: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
-    """Excess of the settled latency in company over that alone before and after, less what it moved meanwhile.
+    """Return the relative excess of the settled latency among other models over that alone, less the drift.
 
-    Of the faster quarter of visits: bursts of other work count less.
+    The faster quarter of calls is compared: bursts of other work count less.
+
+    Args:
+        ns: Nanoseconds [rounds, calls] among other models.
+        before: The same alone, before.
+        after: The same alone, after.
     """
-    company, first, last = (math.log(np.quantile(part[:, VISITS], 0.25)) for part in (ns, before, after))
+    company, first, last = (
+        math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in (ns, before, after)
+    )
     return max(0.0, math.expm1(company - (first + last) / 2) - abs(last - first))
 
 
 def excess_without_keep_warm(warm: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
-    """Excess of the latency before and after over that with keep-warm, less what it moved; either sign."""
-    kept, first, last = (math.log(np.quantile(part[:, VISITS], 0.25)) for part in (warm, before, after))
+    """Return the relative excess of the latency before and after over that with keep-warm, less the drift."""
+    kept, first, last = (
+        math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in (warm, before, after)
+    )
     excess = math.expm1((first + last) / 2 - kept)
     return math.copysign(max(0.0, abs(excess) - abs(last - first)), excess)
 
@@ -143,30 +162,40 @@ class InterferenceTest:
 
     def __init__(
         self,
-        link: DeviceConnection,
+        connection: DeviceConnection,
         files: Mapping[str, ModelFile],
         log: MeasurementLog,
         policy: Policy,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ):
-        self._link, self._files, self._log, self._policy, self._tell = link, files, log, policy, tell
+        """Prepare the self-test of a device; `notify` is called with its result."""
+        self._connection, self._files, self._log, self._policy, self._notify = (
+            connection,
+            files,
+            log,
+            policy,
+            notify,
+        )
 
     def choose_policy(self, models: Sequence[str]) -> Policy:
-        """The policy that this device asks for; that of the log where it was decided before.
+        """Return the policy for this device; that of the log if the test was made before.
 
-        A test that can't be made decides nothing: what is wrong with a model shows in its batch.
+        A test that fails decides nothing: a faulty model shows in its batch.
+
+        Args:
+            models: Models of the measurement, the reference among them.
 
         Raises:
-            MeasurementRejectedError: neither settle runs nor small batches make the reference's latency its own, or
-                the device is kept warm and slower for it.
+            MeasurementRejectedError: Neither settle runs nor small batches remove the interference, or the user has
+                switched keep-warm on and it slows calls down.
         """
         decision = self._log.self_test_decision()
         if decision is None:
             others = [model for model in models if model != self._log.header.reference_id]
             if not others:
                 return self._policy
-            decision = self._decided(others)
-            self._tell(f"self-test: {decision.reason}")
+            decision = self._decide(others)
+            self._notify(f"self-test: {decision.reason}")
             self._log.append(decision)
         return replace(
             self._policy,
@@ -175,27 +204,27 @@ class InterferenceTest:
             keep_warm=decision.keep_warm,
         )
 
-    def _decided(self, others: Sequence[str]) -> DecisionRecord:
+    def _decide(self, others: Sequence[str]) -> DecisionRecord:
         policy, finding = self._policy, None
         for _ in range(ATTEMPTS):
             try:
-                found = self._test(others)
+                found = self._run_test(others)
             except (AgentError, AgentLostError) as error:
-                self._link.drop()
+                self._connection.drop()
                 return DecisionRecord(
                     settle_runs=policy.settle_runs,
                     batch_models=policy.batch_models,
                     reason=f"not decided ({error})"[:1000],
                 )
-            finding = found.least(finding) if finding else found
+            finding = found.combine(finding) if finding else found
             enough = finding.settle_runs is not None and finding.settle_runs <= max(1, policy.settle_runs)
-            steady = abs(finding.cold or 0.0) <= COMPANY_TOLERANCE
+            steady = abs(finding.cold_excess or 0.0) <= RESIDENT_TOLERANCE
             if enough and steady and finding.residents == policy.batch_models + 2:
                 break
         assert finding is not None
         runs, residents = finding.settle_runs, finding.residents
         if runs is not None and residents is not None:
-            keep_warm = self._keeps_warm(finding)
+            keep_warm = self._needs_keep_warm(finding)
             return DecisionRecord(
                 settle_runs=max(runs, policy.settle_runs),
                 batch_models=min(policy.batch_models, residents - 2),
@@ -203,65 +232,66 @@ class InterferenceTest:
                 reason=finding.describe(),
             )
         raise MeasurementRejectedError(
-            f"models disturb each other on {self._link.device.name} whatever the policy, as the reference of "
-            f"{finding.alone_ms:.3g} ms shows ({finding.describe()}), so that a latency would not be a network's "
-            "own; free the device of other work, or measure networks of other sizes than the reference's apart "
-            "(bench measure and bench profile take --no-self-test)"
+            f"models interfere with each other on {self._connection.device.name} even with the most conservative "
+            f"settings (reference {finding.alone_ms:.3g} ms: {finding.describe()}); stop other work, or measure "
+            "networks of very different size in separate runs (--no-self-test skips this test)",
+            code="interference",
         )
 
-    def _keeps_warm(self, finding: InterferenceResult) -> bool:
-        """Whether batches are to keep the processor busy: where clocks fall without, and no pace wants them to."""
-        cold, is_on = finding.cold or 0.0, bool(self._link.client.state().keep_warm)
-        if is_on and cold < -COMPANY_TOLERANCE:
+    def _needs_keep_warm(self, finding: InterferenceResult) -> bool:
+        """Return whether batches must keep the processor busy: clocks fall otherwise, and without --pace."""
+        cold, is_on = finding.cold_excess or 0.0, bool(self._connection.client.state().keep_warm)
+        if is_on and cold < -RESIDENT_TOLERANCE:
             raise MeasurementRejectedError(
-                f"keeping the processor warm slows {self._link.device.name} down ({finding.describe()}); switch it "
-                "off in the app (bench measure and bench profile take --no-self-test)"
+                f"keep-warm slows {self._connection.device.name} down ({finding.describe()}); switch it off in "
+                "the app (--no-self-test skips this test)",
+                code="keep_warm_slows",
             )
-        return not is_on and not self._policy.pace_us and cold > COMPANY_TOLERANCE
+        return not is_on and not self._policy.pace_us and cold > RESIDENT_TOLERANCE
 
-    def _test(self, others: Sequence[str]) -> InterferenceResult:
-        """Once; in batches of one model too where a whole one costs."""
+    def _run_test(self, others: Sequence[str]) -> InterferenceResult:
+        """Run the test once; in batches of one model too if a whole batch interferes."""
         reference = self._log.header.reference_id
         subject = self._load(reference)
-        paced_ns = 1e3 * self._policy.pace_us * (1 + VISITS)
+        paced_ns = 1e3 * self._policy.pace_us * (1 + REFERENCE_CALLS)
         round_ns = max(paced_ns, float(self._run([subject], 1).sum()))
-        rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(1e9 * PHASE_S / round_ns)))
-        can_spin = self._link.hello().keep_warm
+        rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(1e9 * PHASE_S / round_ns)))
+        can_spin = self._connection.hello().keep_warm
         off = False if can_spin else None
         alone = self._run([subject], rounds, off)
         warm = self._run([subject], rounds, True) if can_spin else None
         before, cold = alone, None
         after: tuple[float, ...] = ()
         beside: dict[int, float] = {}
-        for residents in dict.fromkeys((self._policy.batch_models + 2, LEAST_RESIDENTS)):
+        for residents in dict.fromkeys((self._policy.batch_models + 2, MIN_RESIDENTS)):
             others_loaded = itertools.islice(itertools.cycle(others), residents - 2)
             company = [self._load(model) for model in (reference, *others_loaded)]
             ns = self._run([subject, *company], rounds, off)
             for handle in company:
-                self._link.client.unload(handle)
+                self._connection.client.unload(handle)
             again = self._run([subject], rounds, off)
             if warm is not None and cold is None:
                 cold = excess_without_keep_warm(warm, before, again)
             after = after or excess_by_settle_runs(ns)
             beside[residents] = excess_co_resident(ns, alone, again)
-            if beside[residents] <= COMPANY_TOLERANCE:
+            if beside[residents] <= RESIDENT_TOLERANCE:
                 break
             alone = again
-        self._link.client.unload(subject)
-        return InterferenceResult(after, beside, cold, float(np.median(before[:, VISITS])) / 1e6)
+        self._connection.client.unload(subject)
+        return InterferenceResult(after, beside, cold, float(np.median(before[:, REFERENCE_CALLS])) / 1e6)
 
     def _load(self, model: str) -> int:
-        return self._link.load(self._files[model]).handle
+        return self._connection.load(self._files[model]).handle
 
     def _run(self, handles: Sequence[int], rounds: int, keep_warm: bool | None = None) -> np.ndarray:
-        """Nanoseconds [rounds, 1 + VISITS]: another model, or the first where it is alone, then that one again and
-        again."""
+        """Return nanoseconds [rounds, 1 + REFERENCE_CALLS]: another model (or the first), then the reference."""
         order = [
-            [1 + i % (len(handles) - 1) if len(handles) > 1 else 0, *[0] * VISITS] for i in range(rounds)
+            [1 + i % (len(handles) - 1) if len(handles) > 1 else 0, *[0] * REFERENCE_CALLS]
+            for i in range(rounds)
         ]
         policy = self._policy
         schedule = Schedule(handles, order, policy.warmup, policy.warmup_ms, policy.pace_us, keep_warm)
-        result = run_when_ready(self._link, schedule, self._tell)
+        result = run_when_ready(self._connection, schedule, self._notify)
         self._log.append(
             InterferenceRecord(residents=len(handles), order=order, ns=result.samples, keep_warm=keep_warm)
         )

@@ -1,4 +1,4 @@
-"""The journal of a bundle as a measurement: judged as batches of a live run are, and by the same code."""
+"""The journal of a bundle as a measurement: judged like the batches of a live run, by the same code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,16 @@ def make_script(
     poll_s: float = 10.0,
     wait_s: float = 900.0,
 ) -> Script:
-    """The script of all that a policy may take, with its rules of when less is enough."""
+    """Return the script of everything that a policy may need, with the rules for stopping earlier.
+
+    Args:
+        subject: The models.
+        variant: How they run.
+        policy: How they are measured.
+        budget_s: Seconds after which no further pass starts.
+        poll_s: Seconds between two checks of a device that is not ready.
+        wait_s: Longest wait for a device to be ready.
+    """
     digests = {name: file.sha256 for name, file in subject.files.items()}
     reference = digests[subject.reference_id]
     others = [name for name in subject.files if name != subject.reference_id]
@@ -100,12 +109,12 @@ def make_script(
 
 
 FEWEST_LOADS = 2
-"""Of a model: a spread. A model of which fewer count is left out, as one that the device refuses."""
+"""Fewest loads of a model for a spread; a model with fewer is excluded, like one that the device refuses."""
 
 
 @dataclass
 class _Attempt:
-    """A batch as it was begun once."""
+    """One start of a batch."""
 
     begun: BatchStart
     loads: list[tuple[LoadRecord, LoadReply]] = field(default_factory=list)
@@ -114,10 +123,7 @@ class _Attempt:
 
 
 class Replay:
-    """Brings a journal's batches into a log, and judges each.
-
-    `name` and `path` stand in messages: the device and the journal.
-    """
+    """Copies a bundle's batches into a measurement log, and judges each."""
 
     def __init__(
         self,
@@ -128,6 +134,20 @@ class Replay:
         variant: Variant,
         policy: Policy,
     ):
+        """Check that all records are of one device.
+
+        Args:
+            name: Name of the device, for messages.
+            path: The bundle's journal, for messages.
+            records: Its records.
+            subject: The models of the bundle's plan.
+            variant: How they ran.
+            policy: How they were measured.
+
+        Raises:
+            MeasurementRejectedError: There are no records of a device, or they are of several.
+            UsageError: The device cannot run the variant.
+        """
         self._name, self._path, self._subject, self._policy = name, path, subject, policy
         self._records = records
         self._model_of = {file.sha256: model for model, file in subject.files.items()}
@@ -136,12 +156,16 @@ class Replay:
         self._variant = variant
 
     def measure(self, journal: Path, created: str) -> Measurement:
-        """The measurement, with its records in a new log at `journal`.
+        """Return the measurement; its records are written to a new log.
+
+        Args:
+            journal: File of the log.
+            created: Time stamp of the log.
 
         Raises:
-            InvalidArtifactError: a reply is none, or a model is not the plan's.
-            ReferenceFailedError: the device refused the reference.
-            MeasurementRejectedError: too few batches count.
+            InvalidArtifactError: A reply is invalid, or a model is not in the plan.
+            ReferenceFailedError: The device refused the reference.
+            MeasurementRejectedError: Too few batches count.
         """
         identity = make_identity(self.hello, self._variant, self._subject, self._policy, False)
         header = Header(
@@ -163,14 +187,14 @@ class Replay:
             return make_measurement(self.hello, log, EngineResult(log.estimation(), ending))
 
     def _same_device(self, variant: Variant) -> HelloReply:
-        """Who answered first; MeasurementRejectedError where somebody else did later."""
+        """Return the first hello; raises MeasurementRejectedError if a later one differs in device or version."""
         try:
             hellos = [record.reply() for record in self._records if isinstance(record, AgentStart)]
         except ValidationError as error:
             raise self._invalid(first_problem(error)) from None
         if not hellos:
             raise MeasurementRejectedError(
-                f"{self._path} has no measurement yet; run the bundle again, it goes on"
+                f"{self._path} has no measurement yet; run the bundle again to resume", code="no_samples"
             )
         if any(variant.runtime not in hello.runtimes for hello in hellos):
             check_runtime(self._name, hellos[0], variant)
@@ -180,8 +204,9 @@ class Replay:
         changed = [line for other in others for line in first.differences(other)]
         if changed:
             raise MeasurementRejectedError(
-                f"{self._path} holds samples of different conditions: {'; '.join(changed[:3])}; run the bundle "
-                "anew with another journal"
+                f"{self._path} has samples of different conditions: {'; '.join(changed[:3])}; run the bundle "
+                "again with another journal",
+                code="conditions_changed",
             )
         return hellos[0]
 
@@ -270,7 +295,7 @@ class Replay:
         log.append(FailureRecord(model=model, reason=reason))
 
     def _leave_out_rare(self, log: MeasurementLog) -> None:
-        """Models with too few loads that count; MeasurementRejectedError where most batches do not."""
+        """Exclude models with too few valid loads; raises MeasurementRejectedError if most batches do not count."""
         ends, kept = log.ends(), Counter[str]()
         for batch in log.batches().values():
             if ends[batch.batch].kept:
@@ -280,7 +305,8 @@ class Replay:
             last = next((end.reason for end in reversed(ends.values()) if not end.kept), "none was finished")
             raise MeasurementRejectedError(
                 f"{self._path}: {len(verdicts) - sum(verdicts)} of {len(verdicts)} batches do not count, last "
-                f"because {last}; quiet or cool the device and run the bundle anew with another journal"
+                f"because {last}; let the device idle or cool and run the bundle again with another journal",
+                code="batch_rejected",
             )
         for model in self._subject.files:
             if kept[model] < FEWEST_LOADS and model not in log.failures():
@@ -291,10 +317,11 @@ class Replay:
 
     def _model(self, digest: str) -> str:
         if digest not in self._model_of:
-            raise self._invalid(f"the model {digest[:12]} is not of its plan")
+            raise self._invalid(f"the model {digest[:12]} is not in its plan")
         return self._model_of[digest]
 
     def _invalid(self, problem: str) -> InvalidArtifactError:
         return InvalidArtifactError(
-            f"{self._path}: not what an agent writes ({problem}); take the file as the agent left it"
+            f"{self._path}: no agent wrote this ({problem}); use the file as the agent left it",
+            code="invalid_journal",
         )

@@ -1,4 +1,4 @@
-"""A LUT against reality: architectures that no fit has seen, predicted and measured beside its reference."""
+"""Accuracy of a LUT: architectures that no fit has used, predicted and measured next to its reference."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from search.spaces.registry import MAX_ARCH_BYTES
 
 MAX_COMPARISONS = 20_000
 MAX_JSON_BYTES = 64 << 20
-"""Room for as many comparisons as are allowed, with architectures of common size."""
+"""Largest file that is read: room for `MAX_COMPARISONS` architectures of usual size."""
 
 
 class LatencyComparison(Value):
-    """One architecture (canonical JSON), predicted and measured with intervals, as `compare_latencies` has them.
+    """One architecture (canonical JSON), predicted and measured, with intervals.
 
-    `percentiles` are of single calls in ms as they ran that day; None in files of before.
+    Attributes:
+        percentiles: Percentiles of single calls in ms as they ran that day; None in files of earlier versions.
     """
 
     arch: str = Field(max_length=MAX_ARCH_BYTES)
@@ -51,20 +52,20 @@ class LatencyComparison(Value):
 
     @property
     def error(self) -> float:
-        """(predicted - measured) / measured."""
+        """Relative error (predicted - measured) / measured."""
         return self.predicted_ms / self.measured_ms - 1.0
 
 
 class Validation(Value):
-    """`validation.json`: how accurate a LUT's predictions are on `comparisons`.
+    """`validation.json`: how accurate a LUT's predictions are.
 
     Attributes:
-        lut: Its name.
-        device: What was measured, as it was named.
-        measured: Whether the numbers come from a device.
-        noise_floor: Spread between two loads of one model in this measurement, relative.
-        coverage: Share of measurements inside the predicted intervals.
-        reference_drift: Today's latency of the reference over that in the LUT.
+        lut: Name of the LUT.
+        device: Name of the measured device.
+        measured: Whether the numbers come from a real device.
+        noise_floor: Relative spread between two loads of one model in this measurement.
+        coverage: Fraction of measurements inside the predicted intervals.
+        reference_drift: The reference's latency of today over that in the LUT.
     """
 
     lut: str = Field(max_length=4096)
@@ -109,22 +110,31 @@ class Validation(Value):
         )
 
     def save(self, path: Path) -> None:
-        """Write as JSON; `StorageError` where that fails."""
+        """Write the validation as JSON; raises StorageError."""
         write_text(path, json.dumps(self.model_dump(), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> Validation:
-        """Read what `save` wrote; `InvalidArtifactError` where it is damaged."""
+        """Read a file that `save` wrote.
+
+        Raises:
+            InvalidArtifactError: The file is damaged.
+        """
         return read_json(path, cls, MAX_JSON_BYTES, "run bench validate again")
 
 
 def compare_latencies(
     model: LatencyModel, archs: Sequence[Arch], measurement: Measurement, reference_ms: float | None
 ) -> list[LatencyComparison]:
-    """Predictions beside measurements, these in ms of a LUT's reference.
+    """Return predictions next to measurements.
 
-    Without `reference_ms`, where the LUT is another device's, in those of the measured one as it was that day, with
-    the uncertainty of its reference in the intervals.
+    Args:
+        model: Latency model of the LUT.
+        archs: Architectures, all measured.
+        measurement: The measurement.
+        reference_ms: The LUT's reference latency, to which measurements are scaled. None for a LUT of another
+            device: then measurements keep their own scale, with the uncertainty of their reference in the
+            intervals.
     """
     rows = []
     for arch in archs:
@@ -151,7 +161,15 @@ def compare_latencies(
 def summarise_validation(
     name: str, device: str, lut: Lut, comparisons: Sequence[LatencyComparison], measurement: Measurement
 ) -> Validation:
-    """Errors, order and coverage over all comparisons; `name` is the LUT's."""
+    """Return errors, rank correlation and coverage over all comparisons.
+
+    Args:
+        name: Name of the LUT.
+        device: Name of the measured device.
+        lut: The LUT.
+        comparisons: One for each architecture.
+        measurement: The measurement.
+    """
     truth = [c.measured_ms for c in comparisons]
     guess = [c.predicted_ms for c in comparisons]
     inside = sum(c.predicted_low <= c.measured_ms <= c.predicted_high for c in comparisons)

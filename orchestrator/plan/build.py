@@ -2,10 +2,11 @@
 
 All but the held-out ones are rows of one joint fit:
 - removals (AutoViT, section 3.3.2): bases, and each base without one of its blocks;
-- swaps, for blocks whose removal breaks shapes: neighbours of a base (`swaps.py`);
-- design: architectures chosen one by one where they take most off the error of predictions (`design.py`), so that
-  the first n of them are a good plan of n;
-- held out: random architectures that are never fitted and only tell the error of predictions."""
+- swaps, for blocks whose removal breaks shapes: neighbours of a base;
+- design: architectures chosen one by one for the largest reduction of the error of predictions, so that the
+first n of them are a good plan of n;
+- held out: random architectures that are never fitted and only measure the error of predictions.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ from search.spaces.registry import arch_from_json
 
 @dataclass(frozen=True)
 class Swap:
-    """`arch` is the base's neighbour; `gone` are the base's keys that it holds fewer times, `come` the reverse."""
+    """A neighbour of a base: `gone` are the base's keys that occur fewer times in it, `come` the reverse."""
 
     arch: Arch
     gone: tuple[str, ...]
@@ -53,12 +54,12 @@ class Swap:
 
     @property
     def size(self) -> int:
-        """Blocks that differ, on the side that has more of them."""
+        """Number of blocks that differ, on the side that has more of them."""
         return max(len(self.gone), len(self.come))
 
 
 def neighbour_swaps(space: Space, base: Arch) -> Iterator[Swap]:
-    """All neighbours of an architecture in a fixed order, those that change fewer values of a stage first."""
+    """Yield all neighbours of an architecture in a fixed order, those that change fewer values of a stage first."""
     blocks = Counter(base.keys())
     for arch in _neighbours(space, base):
         try:
@@ -86,9 +87,10 @@ def _neighbours(space: Space, base: Arch) -> Iterator[Arch]:
 
 
 def choose_swaps(space: Space, bases: Mapping[str, Arch], keys: Set[str]) -> list[tuple[str, Swap, str]]:
-    """Few swaps that show every one of `keys` that any swap shows, each key in a swap as small as there is.
+    """Return few swaps that isolate every one of `keys` that any swap isolates, as small as possible.
 
-    A swap shows the keys on both of its sides. Answers base, swap, and the base's key that the swap lacks.
+    A swap isolates the keys on both of its sides. Each result is the base, the swap, and the base's key that
+    the swap lacks.
     """
     offers = [
         (name, swap, (set(swap.gone) | set(swap.come)) & keys)
@@ -112,7 +114,7 @@ def choose_swaps(space: Space, bases: Mapping[str, Arch], keys: Set[str]) -> lis
 
 
 TARGETS = 400
-"""Candidates whose predictions are to become narrow; candidates are random, so any are a sample of the space."""
+"""Candidates whose predictions the design narrows; candidates are random, so any are a sample of the space."""
 
 
 def posterior_given(
@@ -122,7 +124,7 @@ def posterior_given(
     measured: Sequence[Sequence[str]],
     typical: Sequence[Sequence[str]],
 ) -> Posterior:
-    """The posterior once models with these blocks are measured; `typical` networks give the prior its size."""
+    """Return the posterior once models with these blocks are measured; `typical` networks scale the prior."""
     features = planning_features(features)
     if expectation.sources:
         posterior = prior_from_sources(features, expectation.sources, typical)
@@ -141,7 +143,7 @@ def choose_design(
     candidates: Sequence[Sequence[str]],
     count: int,
 ) -> list[int]:
-    """Positions of `count` candidates in order of usefulness, given that `measured` models are in the plan."""
+    """Return positions of `count` candidates in order of usefulness, given `measured` models in the plan."""
     if not count:
         return []
     typical = candidates[:TARGETS]
@@ -151,21 +153,24 @@ def choose_design(
 
 
 CANDIDATES = 1500
-"""Random architectures among which bases and design models are picked."""
+"""Random architectures among which bases and design models are chosen."""
 
 DRAWS = 400
-"""Tries of drawing an architecture that is not in the plan yet."""
+"""Attempts to draw an architecture that is not in the plan yet."""
 
 RARE_DRAWS = 100_000
-"""Tries of drawing one that holds a block that no candidate has: each stands in one network of hundreds."""
+"""Attempts to draw one that contains a block that no candidate has: such a block is in one network of
+hundreds.
+"""
 
 KEYS_PER_DESIGN = 3
-"""Beside removals and swaps, one design model for so many block keys by default."""
+"""Besides removals and swaps, one design model for so many block keys by default."""
 
 HELDOUT_SHARE = 0.2
 MIN_HELDOUT = 10
-"""Held out by default: this share of all whole models, and no fewer than give a 90 % conformal interval (nine),
-with one to spare."""
+"""Held out by default: this fraction of all whole models, and at least as many as a 90 % conformal interval
+needs (nine), plus one.
+"""
 
 
 def make_plan(
@@ -181,21 +186,24 @@ def make_plan(
     """Choose the models of a profile; the same arguments give the same plan.
 
     Args:
-        space: What is profiled.
-        resolutions: Input resolutions to cover; the space's default one if not given.
-        seed: Of every random choice.
-        design: Models of the design; by default one for every three block keys.
-        heldout: Models held out; by default a fifth of all, at least ten.
+        space: The space to profile.
+        resolutions: Input resolutions to cover; default: the space's default one.
+        seed: Seed of every random choice.
+        design: Number of design models; default: one for every three block keys.
+        heldout: Number of held-out models; default: a fifth of all, at least ten.
         removals: `all` removes or swaps every block of the space once, `reference` those of the reference.
-        expectation: What blocks are expected to cost; the design leans on it a little.
+        expectation: Expected costs of blocks; they influence the design a little.
 
     Raises:
-        UsageError: a resolution is not one of the space's, or the space has too few architectures.
+        UsageError: A resolution is not one of the space's, or the space has too few architectures.
     """
     resolutions = resolutions or (space.default_resolution,)
     foreign = sorted(set(resolutions) - set(space.resolutions))
     if foreign:
-        raise UsageError(f"{space.name} has no resolution {foreign[0]}; it has {list(space.resolutions)}")
+        raise UsageError(
+            f"{space.name} has no resolution {foreign[0]}; it has {list(space.resolutions)}",
+            code="unknown_resolution",
+        )
     rng = random.Random(f"{space.digest}:{seed}")
     keys = [spec.key for spec in space.block_specs(resolutions)]
     builder = _Builder(space, resolutions, rng)
@@ -207,7 +215,7 @@ def make_plan(
 
 
 def heldout_count(fitted: int) -> int:
-    """Models to hold out beside so many fitted ones."""
+    """Return how many models to hold out for so many fitted ones."""
     return max(round(fitted * HELDOUT_SHARE / (1 - HELDOUT_SHARE)), MIN_HELDOUT)
 
 
@@ -221,7 +229,7 @@ class _Builder:
         self._add_arch(self._reference(), "reference")
 
     def _reference(self) -> Arch:
-        """The space's published network where there is one, else the candidate with the most blocks."""
+        """Return the space's published network if there is one, else the candidate with the most blocks."""
         for arch in list_archs().values():
             if arch.space == self.space.name and arch.resolution in self.resolutions:
                 return arch.with_classes(self.space.default_classes)
@@ -236,7 +244,7 @@ class _Builder:
         return [(arch, keys) for arch, keys in self._candidates if model_id(keys) not in self._known]
 
     def _add(self, model: PlanModel) -> bool:
-        """Whether the model is new."""
+        """Add the model; return whether it is new."""
         if model.model_id in self._known:
             return False
         self._known.add(model.model_id)
@@ -250,28 +258,30 @@ class _Builder:
         return model
 
     def _add_removal(self, base: PlanModel, key: str) -> bool:
-        """False where the base without the block is a model already; another base has to show the block then."""
+        """Add the base without a block; return False if that is a model already."""
         blocks = list(base.blocks)
         blocks.remove(key)
         return self._add(PlanModel(model_id(blocks), "", tuple(blocks), "removal", base.model_id, key))
 
     def _next_base(self, waiting: set[str]) -> PlanModel:
-        """The candidate that holds the most keys that wait to be shown."""
+        """Return the candidate with the most keys that are still to be isolated."""
         best, blocks = max(self._fresh(), key=lambda pair: len(waiting & set(pair[1])))
         if not waiting & set(blocks):
             best = self._holding(waiting)
         return self._add_arch(best, "base")
 
     def _holding(self, waiting: set[str]) -> Arch:
-        """A draw beyond the candidates, for keys that stand in one network of hundreds."""
+        """Return a draw beyond the candidates, for keys that occur in one network of hundreds."""
         for _ in range(RARE_DRAWS):
             arch = self.space.sample(self.rng, self.resolutions)
             if waiting & set(arch.keys()):
                 return arch
-        raise UsageError(f"no architecture of {self.space.name} found that holds {min(waiting)}")
+        raise UsageError(
+            f"no architecture of {self.space.name} found that contains {min(waiting)}", code="space_too_small"
+        )
 
     def add_removals(self, keys: Sequence[str], removals: Removals) -> None:
-        """Greedy cover: each new base holds the most blocks still without a removal that a draw offers."""
+        """Add removals by greedy cover: each new base has the most blocks still without a removal."""
         if removals == "none":
             return
         base, waiting = self.models[0], {key for key in keys if parse_key(key).removable}
@@ -282,7 +292,7 @@ class _Builder:
             base = self._next_base(waiting)
 
     def add_swaps(self, keys: Sequence[str], removals: Removals) -> None:
-        """Every block that can't be removed, and has an alternative, in a pair of networks that differ least."""
+        """Add a pair of similar networks for every block that can't be removed and has an alternative."""
         if removals == "none":
             return
         fixed = {key for key in keys if not parse_key(key).removable}
@@ -300,7 +310,7 @@ class _Builder:
             self._add(PlanModel(model_id(blocks), swap.arch.to_json(), blocks, "swap", base_id, key))
 
     def add_design(self, count: int, expectation: ExpectedCosts) -> None:
-        """Add candidates one by one, in order of what they tell beyond all that is in the plan."""
+        """Add candidates one by one, in order of the information they add to the plan."""
         fresh = self._fresh()
         if count > len(fresh):
             raise self._too_few()
@@ -315,7 +325,7 @@ class _Builder:
             self._add_arch(fresh[index][0], "design")
 
     def add_heldout(self, count: int) -> None:
-        """Plain random draws, as a search would see them."""
+        """Add plain random draws, as a search would draw them."""
         for _ in range(count):
             drawn = (self.space.sample(self.rng, self.resolutions) for _ in range(DRAWS))
             arch = next((arch for arch in drawn if model_id(arch.keys()) not in self._known), None)
@@ -324,20 +334,23 @@ class _Builder:
             self._add_arch(arch, "heldout")
 
     def _too_few(self) -> UsageError:
-        return UsageError(f"{self.space.name} has too few architectures for so many models; ask for fewer")
+        return UsageError(
+            f"{self.space.name} has too few architectures for so many models; choose fewer",
+            code="space_too_small",
+        )
 
 
 SPARE_DRAWS = 500
-"""Random architectures among which spares are picked."""
+"""Random architectures among which replacements are chosen."""
 
 GIVEN_UP = 2
-"""After so many models that failed, and none that did not, a block is in no spare."""
+"""A block of so many failed models, and of none that did not fail, is in no replacement."""
 
 
 def remove_failed(plan: Plan, failed: Collection[str]) -> Plan:
-    """The plan of what is left: where the reference failed, the first whole network takes its place.
+    """Return the plan without failed models; if the reference failed, the first whole network replaces it.
 
-    A removal or swap whose base failed is a design model. `plan.models` may be empty.
+    A removal or swap whose base failed becomes a design model. `plan.models` may be empty.
     """
     left = [_alone(model) if model.base_id in failed else model for model in plan.models]
     left = [model for model in left if model.model_id not in failed]
@@ -357,15 +370,15 @@ def _alone(model: PlanModel) -> PlanModel:
 def replacement_models(
     plan: Plan, failed: Collection[str], lately: Sequence[PlanModel], expectation: ExpectedCosts
 ) -> list[PlanModel]:
-    """As many new models as whole networks failed lately, as far as the space has some.
+    """Return as many new models as whole networks failed recently, as far as the space has some.
 
-    Removals and swaps get none: what they tell of a block the joint fit has of the others.
+    Removals and swaps are not replaced: the joint fit estimates their blocks from other models.
 
     Args:
-        plan: With the spares that there are already.
+        plan: The plan, with earlier replacements.
         failed: Ids of all its models that failed.
-        lately: Those of them that have no spare yet.
-        expectation: What blocks are expected to cost.
+        lately: Those of them that have no replacement yet.
+        expectation: Expected costs of blocks.
     """
     lost = Counter("heldout" if model.role == "heldout" else "design" for model in lately if model.arch)
     space = get_space(plan.space).with_classes(plan.classes)
@@ -393,7 +406,7 @@ def _model(arch: Arch, role: Role) -> PlanModel:
 
 
 def _avoided(plan: Plan, failed: Collection[str]) -> set[str]:
-    """Blocks that stand in several models that failed and in none of the others."""
+    """Return blocks of several failed models and of none of the others."""
     able = {key for model in plan.models if model.model_id not in failed for key in model.blocks}
     blamed = Counter(key for model in plan.models if model.model_id in failed for key in set(model.blocks))
     return {key for key, times in blamed.items() if times >= GIVEN_UP} - able

@@ -1,7 +1,7 @@
-"""Blocks side by side at equal width and resolution: which models to measure, and what one block costs by them.
+"""Token mixers at equal width and resolution: which models to measure, and what one block costs.
 
-A block measured alone is a model of its own, with input and output. What one costs in a network is the difference
-of two chains that differ in the number of its copies alone, by the number of copies between them.
+A block measured alone is a model of its own, with input and output. What one costs in a network is the
+difference of two chains that differ only in the number of its copies, divided by the difference of copies.
 """
 
 from __future__ import annotations
@@ -18,59 +18,65 @@ from search.blocks import BlockSpec, parse_key
 from search.blocks.vit import PruningLayer, VitLayer
 
 SHORT_CHAIN, LONG_CHAIN = 1, 3
-"""Copies of a block: one, so that both chains hand on maps in the same layouts and differ by copies in the midst
-of a network; three, because a difference of one copy alone would be twice as uncertain."""
+"""Copies of a block: one, so that the maps between blocks have the same layouts in both chains and the
+additional copies are inside a network; three, because a difference of one copy would be twice as
+uncertain.
+"""
 
 CLASSES = 10
-"""Of the chains' classifier, which drops out."""
+"""Classes of the chains' classifier, which cancels out."""
 
 HEAD_DIM = 32
-"""Channels of a head where a mixer has a choice: what Swin and MobileViT-like networks have."""
+"""Channels of an attention head if a mixer has a choice, as in Swin and networks like MobileViT."""
 
 MERGED_SHARE = 0.08
-"""Tokens that a layer merges: ToMe's 16 of DeiT's 197."""
+"""Fraction of tokens that a layer merges: ToMe's 16 of DeiT's 197."""
 
 KEPT_SHARE = 0.7
-"""Tokens that EViT keeps where it prunes (its section 4.1)."""
+"""Fraction of tokens that EViT keeps where it prunes (its section 4.1)."""
 
 MAX_WIDTH, MAX_RESOLUTION = 4096, 512
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all blocks of one comparison have in common: channels d, side of the map, and Swin's window."""
+    """What all blocks of one comparison share: channels, side of the map in pixels, and Swin's window."""
 
     width: int
     resolution: int
     window: int
 
     def __post_init__(self) -> None:
-        """`UsageError` where a number is out of bounds."""
+        """Check the bounds; raises UsageError."""
         if not 0 < self.width <= MAX_WIDTH or self.width % 4:
-            raise UsageError(f"--width {self.width}: expected a multiple of 4 up to {MAX_WIDTH}")
+            raise UsageError(
+                f"--width {self.width}: expected a multiple of 4 up to {MAX_WIDTH}", code="bad_width"
+            )
         if not 0 < self.resolution <= MAX_RESOLUTION:
-            raise UsageError(f"--resolution {self.resolution}: expected 1 to {MAX_RESOLUTION}")
+            raise UsageError(
+                f"--resolution {self.resolution}: expected 1 to {MAX_RESOLUTION}", code="bad_resolution"
+            )
         if not 0 < self.window <= MAX_RESOLUTION:
-            raise UsageError(f"--window {self.window}: expected 1 to {MAX_RESOLUTION}")
+            raise UsageError(f"--window {self.window}: expected 1 to {MAX_RESOLUTION}", code="bad_window")
 
     @property
     def heads(self) -> int:
-        """Heads of `HEAD_DIM` channels, or one of all."""
+        """Number of heads of `HEAD_DIM` channels, or one of all channels."""
         return self.width // HEAD_DIM if self.width % HEAD_DIM == 0 else 1
 
     @property
     def tokens(self) -> int:
-        """Tokens of a ViT's first layer: pixels and a class token."""
+        """Number of tokens of a ViT's first layer: pixels and a class token."""
         return self.resolution**2 + 1
 
     @property
     def layer(self) -> str:
-        """What ViT layers of all kinds have in their keys."""
+        """Common part of the keys of ViT layers."""
         return f"d={self.width},heads={self.heads},ratio=4,n={self.tokens}"
 
 
 def kept_tokens(tokens: int) -> int:
-    """Tokens that EViT keeps beside the class token and the fused one."""
+    """Return how many tokens EViT keeps besides the class token and the fused one."""
     return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
 
 
@@ -91,31 +97,32 @@ MIXERS: Mapping[str, Callable[[Setting], str]] = {
     "tome": lambda s: f"vit.tome({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}",
     "evit": lambda s: f"vit.evit({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}",
 }
-"""Key by name: token mixers, and layers of a ViT. Numbers that a paper leaves open are those of its networks at
-14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width d / 2;
-EfficientViT-M0 has four heads, 16 channels of queries in each and 5 x 5 convolutions over them."""
+"""Block key by name: token mixers, and layers of a ViT. Numbers that a paper leaves open are those of its
+networks at 14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width
+d / 2; EfficientViT-M0 has four heads, 16 channels of queries in each and 5 x 5 convolutions over them.
+"""
 
 
 @dataclass(frozen=True)
 class Mixer:
-    """One block at one resolution, and the three models that tell its latency, by their blocks' keys."""
+    """One block at one resolution, and the block keys of the three models that determine its latency."""
 
     name: str
     block: BlockSpec
 
     @property
     def tokens(self) -> int:
-        """Pixels N of the map."""
+        """Number of pixels of the map."""
         return self.block.resolution**2
 
     @property
     def family(self) -> Literal["mixer", "layer"]:
-        """What it can be compared with: a ViT's layer has an MLP, norms and residuals beside its attention."""
+        """What it can be compared with: a ViT's layer has an MLP, norms and residuals besides its attention."""
         return "layer" if isinstance(self.block, VitLayer) else "mixer"
 
     @property
     def alone(self) -> tuple[str, ...]:
-        """The block on its own."""
+        """The block as a network of its own."""
         return (self.block.key,)
 
     @property
@@ -143,7 +150,7 @@ class Mixer:
 
 
 def _following(layer: VitLayer, copies: int) -> Iterator[VitLayer]:
-    """The layer and further ones of its kind, each with the tokens that the one before leaves."""
+    """Yield the layer and further ones of its kind, each with the tokens that the one before leaves."""
     for _ in range(copies):
         yield layer
         left = layer.tokens_out
@@ -156,14 +163,16 @@ def _following(layer: VitLayer, copies: int) -> Iterator[VitLayer]:
 def mixers(
     names: Sequence[str], width: int, resolutions: Sequence[int], window: int
 ) -> tuple[list[Mixer], list[str]]:
-    """Blocks by resolution, and in one line each those that can't take a resolution.
+    """Return blocks by resolution, and one line for each block that does not support a resolution.
 
     Raises:
-        UsageError: an unknown name, or a width or resolution out of bounds.
+        UsageError: An unknown name, or a width or resolution out of bounds.
     """
     foreign = [name for name in names if name not in MIXERS]
     if foreign:
-        raise UsageError(f"unknown block {foreign[0][:40]!r}; known: {', '.join(MIXERS)}")
+        raise UsageError(
+            f"unknown block {foreign[0][:40]!r}; known: {', '.join(MIXERS)}", code="unknown_block"
+        )
     chosen, refused = [], []
     for resolution in resolutions:
         setting = Setting(width, resolution, window)
@@ -171,12 +180,12 @@ def mixers(
             try:
                 chosen.append(Mixer(name, parse_key(MIXERS[name](setting))))
             except UsageError as error:
-                refused.append(f"{name} left out at {resolution} px: {error}")
+                refused.append(f"{name} excluded at {resolution} px: {error}")
     return chosen, refused
 
 
 def cost_of_copy(estimation: LatencyEstimates, mixer: Mixer) -> RemovalCost:
-    """What one copy adds to a chain, in units of the reference's latency."""
+    """Return what one copy adds to a chain, in units of the reference's latency."""
     long, short = model_id(mixer.long), model_id(mixer.short)
     cost = removal_cost(estimation, long, short)
     copies = LONG_CHAIN - SHORT_CHAIN

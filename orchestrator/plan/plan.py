@@ -28,9 +28,9 @@ Removals = Literal["all", "reference", "none"]
 
 @dataclass(frozen=True)
 class PlanModel:
-    """One whole model: an architecture (`arch` is its JSON), or a base without one block (`arch` is "").
+    """One whole model: an architecture (`arch` is its JSON), or a base without one block (`arch` is empty).
 
-    A removal and a swap name their base, and the base's block that they show (`removed_key`).
+    A removal and a swap name their base, and the base's block that they isolate (`removed_key`).
     """
 
     model_id: str
@@ -54,26 +54,26 @@ class Plan:
 
     @property
     def reference(self) -> PlanModel:
-        """The model that every batch holds twice."""
+        """The model that every batch contains twice."""
         return self.models[0]
 
     @property
     def digest(self) -> str:
-        """sha256 of everything in the plan."""
+        """SHA-256 of everything in the plan."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def covered_keys(self) -> set[str]:
-        """Block keys that some fitted model holds."""
+        """Return the block keys that occur in some fitted model."""
         return {key for model in self.models if model.role != "heldout" for key in model.blocks}
 
 
 def model_id(blocks: Sequence[str]) -> str:
-    """Name of a model: equal blocks, equal name."""
+    """Return the name of a model; equal blocks have equal names."""
     return hashlib.sha256(" ".join(blocks).encode()).hexdigest()[:12]
 
 
 def features_of_plan(plan: Plan) -> dict[str, KeyFeatures]:
-    """Of all that a LUT of a plan knows: the blocks of its space, and what else its models hold."""
+    """Return the features of all blocks of a plan's space, and of other blocks that its models contain."""
     features = dict(_space_features(plan.space, plan.classes, plan.resolutions))
     more = {key for model in plan.models for key in model.blocks} - features.keys()
     return features | features_of(parse_keys(sorted(more)))
@@ -85,7 +85,7 @@ def _space_features(space: str, classes: int, resolutions: tuple[int, ...]) -> M
 
 
 def features_of(specs: Sequence[BlockSpec]) -> dict[str, KeyFeatures]:
-    """Kind, MACs with attention's products and those of depthwise convolutions, activation traffic, parameters."""
+    """Return kind, MACs, depthwise MACs, activation traffic in bytes and parameters of each block, by key."""
     return {
         spec.key: KeyFeatures(
             kind=spec.kind,
@@ -120,38 +120,40 @@ class Policy:
     """How a set of models is measured against a reference model.
 
     Attributes:
-        batch_models: Models loaded side by side, besides the two loads of the reference. More of them share
-            the reference's samples, but evict each other's weights from the caches.
-        warmup: Untimed visits of each model after its load: the first ones page in weights and grow pools.
-        warmup_ms: Most time, in the models, of visiting all of them in turn before every run of rounds, until their
-            latencies stop falling: the clock falls while a run's samples travel. It takes 150 ms where the clock
-            is up, and a slow ramp of a phone about a second.
-        pace_us: Microseconds from the start of one call to that of the next, at least; 0: back to back. The idle
-            time between lets clocks fall, as in an app that works on a camera's frames; such runs are not warmed up
-            by time.
-        settle_runs: Runs of a model right before each timed one, journaled but not used: they put back into
-            the caches what the model before threw out, so a sample does not depend on its neighbour.
-        keep_warm: Whether the processor is kept busy before visits, where a self-test finds that the clock falls
-            without; else it is as the device's user has it.
-        chunk_rounds: Rounds between two looks at the interval.
-        min_rounds: A median and its bootstrap need about this many rounds.
-        max_rounds: Beyond it a load's own level, not its noise, decides the error; a new load helps more.
+        batch_models: Models loaded together, besides the two loads of the reference. With more of them the
+            reference's samples serve more models, but they evict each other's weights from the caches.
+        warmup: Untimed calls of each model after its load: the first ones page in weights and grow pools.
+        warmup_ms: Longest time, in the models, of calling all of them in turn before every run of rounds,
+            until their latencies stop falling: the clock falls while a run's samples are transferred. It
+            takes 150 ms if the clock is up, and about a second on a phone whose clock rises slowly.
+        pace_us: Microseconds between the starts of two calls, at least; 0: back to back. Idle time between
+            calls lets clocks fall, as in an app that processes camera frames; such runs are not warmed up by
+            time.
+        settle_runs: Calls of a model right before each timed one, journaled but not used: they refill the
+            caches that the model before evicted, so that a sample does not depend on its neighbour.
+        keep_warm: Whether the processor is kept busy before calls, if a self-test finds that the clock falls
+            otherwise; else it is as the device's user has set it.
+        chunk_rounds: Rounds between two checks of the interval.
+        min_rounds: Fewest rounds of a batch; a median and its bootstrap need about this many.
+        max_rounds: Most rounds of a batch; beyond them a load's own level, not its noise, decides the error,
+            and a new load helps more.
         load_se: A load is done when the relative standard error of each model's ratio is below this.
-        min_passes: Fresh loads of every model that there are at least: two give a spread, three an interval.
-        max_passes: Fresh loads after which measuring ends, narrow or not.
-        calls: Timed calls of each model for which measuring goes on within its budget, narrow or not: what the
-            interval of a percentile takes. 0: none.
+        min_passes: Fewest loads of every model: two give a spread, three an interval.
+        max_passes: Loads of every model after which measuring ends, narrow or not.
+        calls: Timed calls of each model for which measuring continues within its budget, narrow or not, for
+            the interval of a percentile. 0: none.
         half_width: Measuring ends when every model's 95 % interval is narrower than this, relative.
-        heldout_half_width: A profile ends when the conformal interval of its predictions is narrower than this,
-            relative, at 95 % (90 % where fewer than 19 models are held out). 1.5 % is what remains of networks
-            that do not quite add up once noise is small: from there on passes gain little, more models would.
-        max_attempts: Tries of one batch before measuring ends with an error, and chunks of one that are repeated
-            because a clock's cap moved. One good batch in twenty fails the 95 % A/A interval by chance, four in a
-            row one set of batches in a hundred thousand.
+        heldout_half_width: A profile ends when the conformal interval of its predictions is narrower than
+            this, relative, at 95 % (90 % if fewer than 19 models are held out). 1.5 % is what remains of
+            networks that do not quite add up once noise is small: from there on passes gain little, more
+            models would.
+        max_attempts: Attempts at one batch before measuring ends with an error, and repetitions of its runs
+            because a clock's limit changed. One valid batch in twenty fails the 95 % A/A interval by chance,
+            four in a row one set of batches in a hundred thousand.
         max_reconnects: Losses of the agent that one batch survives.
-        self_test: Whether a device is first asked what settle runs and company cost, and decides those two.
-        cooling_s: Pause before a batch that was throttled is tried again, and the longest one before any batch for
-            a warm device to cool.
+        self_test: Whether the interference self-test decides `settle_runs`, `batch_models` and `keep_warm`.
+        cooling_s: Pause before a batch that was throttled is repeated, and the longest one before any batch
+            for a warm device to cool.
     """
 
     batch_models: int = 6
@@ -176,7 +178,7 @@ class Policy:
 
     @classmethod
     def of(cls, simulated: bool, self_test: bool = True, pace_us: int = 0) -> Policy:
-        """The policy of all measurements; a simulated device cools in made-up time, for which nobody need wait."""
+        """Return the policy of all measurements; a simulated device cools in simulated time."""
         return cls(
             cooling_s=0.0 if simulated else cls.cooling_s,
             self_test=self_test,
@@ -185,20 +187,20 @@ class Policy:
         )
 
     def to_dict(self) -> dict[str, int | float]:
-        """Name to value, for journals and LUTs."""
+        """Return name to value, for journals and LUTs."""
         return asdict(self)
 
 
 def with_classifier_prices(lut: Lut, classes: int) -> Lut:
-    """The LUT with prices of all that networks of so many classes hold; itself where these were measured.
+    """Return the LUT with entries for networks of so many classes; itself if these were measured.
 
-    Only classifiers are priced anew, from physics (`luts.classifiers`), and only of a LUT that covers its space.
+    Only classifiers are added, from physics (`luts.classifiers`), and only to a LUT that covers its space.
 
     Raises:
         UsageError: `classes` is not a number of classes.
     """
     if classes < 1:
-        raise UsageError(f"{classes} classes; give 1 or more")
+        raise UsageError(f"{classes} classes; give 1 or more", code="bad_classes")
     try:
         space = covered_space(lut)
     except UsageError:
@@ -212,7 +214,7 @@ def with_classifier_prices(lut: Lut, classes: int) -> Lut:
 
 
 def classifier_note(lut: Lut, priced: Lut, classes: int) -> str:
-    """What `with_classifier_prices` did to a LUT, in one line; "" where nothing."""
+    """Return what `with_classifier_prices` changed, in one line; empty if nothing."""
     added = {entry.key for entry in priced.entries} - {entry.key for entry in lut.entries}
     if not added:
         return ""
@@ -224,13 +226,13 @@ def classifier_note(lut: Lut, priced: Lut, classes: int) -> str:
 
 
 NETWORKS_PER_HEAD = 6
-"""Most for each number of classes; classifiers at other places follow from physics (`luts.classifiers`)."""
+"""Most networks for each number of classes; classifiers elsewhere follow from physics (`luts.classifiers`)."""
 
 
 def with_heads(plan: Plan, heads: Sequence[int]) -> Plan:
-    """The plan and, for each further number of classes, fitted networks of it with another classifier.
+    """Return the plan and, for each further number of classes, fitted networks of it with another classifier.
 
-    Each differs from a network of the plan in the classifier alone, and shows one that the others do not.
+    Each differs from a network of the plan only in the classifier, and has one that the others do not have.
     """
     models = list(plan.models)
     for classes in dict.fromkeys(heads):

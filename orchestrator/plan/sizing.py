@@ -1,9 +1,10 @@
 """Which plan fits: a number of models, or the device time of a budget.
 
-Removals and swaps tell single blocks, at the price of telling predictions little: in simulations with known truth
-(`tests/unit/measure/test_plan.py`, and docs/lut.md) a design of 40 models predicts `autovit-xxs` within 1.0 %, one
-of 80 within 0.6 %, removals alone within 2.2 and 1.6 %. So they are there where the whole plan fits, and where it
-does not all models are design models."""
+Removals and swaps isolate single blocks, at the price of predicting networks less well: in simulations with
+known truth (`tests/unit/measure/test_plan.py`, and docs/lut.md) a design of 40 models predicts `autovit-xxs`
+within 1.0 %, one of 80 within 0.6 %, removals alone within 2.2 and 1.6 %. So the plan has them if the whole
+plan fits; otherwise all models are design models.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +25,27 @@ from orchestrator.plan.plan import Plan, PlanModel, Policy, features_of_plan, mo
 from search.spaces import Space, get_space
 
 START_S = 10.0
-"""Until a worker has loaded torch and ExecuTorch: 6 to 15 s."""
+"""Time until a worker has loaded torch and ExecuTorch: 6 to 15 s."""
 
 BLOCK_S = 1.1
-"""Lowering a block in a network of `autovit-xxs`, 25.1 s for 23 of them (docs/benchmarks.md, Exports of a plan)."""
+"""Time to lower a block in a network of `autovit-xxs`, 25.1 s for 23 of them (docs/benchmarks.md, Exports of
+a plan).
+"""
 
 SPLICED_BLOCK_S = 0.066
-"""The same where the network is put together from parts of others: 265 s for 175, the parts included."""
+"""The same for a network assembled from parts of others: 265 s for 175, the parts included."""
 
 MIN_KNOWN = 3
-"""Exports that were made before from whose median the others' time is told."""
+"""Earlier exports needed to estimate the others' time by their median."""
 
 
 def export_seconds(missing: Sequence[ExportSpec], known_s: Sequence[float], workers: int) -> float:
-    """Seconds until all are exported, roughly: by this machine's own exports of the plan, else by typical ones.
+    """Return a rough estimate of the seconds for all exports: from this machine's own ones, else from typical ones.
 
     Args:
         missing: Models to export.
-        known_s: What those of the same plan took that are there already.
-        workers: Processes that export.
+        known_s: Durations of finished exports of the same plan.
+        workers: Number of exporting processes.
     """
     if not missing:
         return 0.0
@@ -59,17 +62,25 @@ def export_seconds(missing: Sequence[ExportSpec], known_s: Sequence[float], work
 
 
 LOAD_S = 0.2
-"""Sending the schedule, loading and unloading one model: 0.05 to 0.3 s on hosts and phones alike."""
+"""Time to send the schedule, load and unload one model: 0.05 to 0.3 s on hosts and phones."""
 
 ROUNDS_SHARE = 0.5
-"""How far between the fewest and the most rounds a load goes, as a rule."""
+"""Typical position of a load's rounds between the fewest and the most."""
 
 
 @dataclass(frozen=True)
 class EntryForecast:
-    """What a plan tells of one entry. `relative_se` is of the expected latency; `models` hold the block and are
-    fitted; `shown`: a removal or a swap is about it; `weak`: its interval is wider than a quarter of itself and
-    than a hundredth of the reference; `partners` share a sum with it, named for weak ones alone."""
+    """What a plan is expected to determine about one entry.
+
+    Attributes:
+        key: Block key.
+        models: Number of fitted models with the block.
+        shown: Whether a removal or a swap isolates it.
+        relative_se: Standard error relative to the expected latency.
+        identified: Whether the fit can separate the entry from others.
+        weak: Whether its interval is wider than a quarter of itself and than a hundredth of the reference.
+        partners: Entries that share a sum with it, only for weak ones.
+    """
 
     key: str
     models: int
@@ -82,7 +93,14 @@ class EntryForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """`device_s`: the fewest passes; `most_s`: all of them. `source` says where expected latencies come from."""
+    """Expected time and result of a plan.
+
+    Attributes:
+        source: Source of the expected latencies.
+        device_s: Device time of the fewest passes.
+        most_s: Device time of all passes.
+        entries: One forecast for each entry, the least certain first.
+    """
 
     source: str
     device_s: float
@@ -91,7 +109,7 @@ class Forecast:
 
 
 def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> float:
-    """Time of `passes` over models of these latencies, the reference first, which every batch loads twice."""
+    """Return the time of `passes` over models of these latencies in ms, the reference first."""
     rounds = policy.min_rounds + ROUNDS_SHARE * (policy.max_rounds - policy.min_rounds)
     runs = rounds * (1 + policy.settle_runs)
     reference, others = models_ms[0], models_ms[1:]
@@ -108,14 +126,14 @@ def device_seconds(models_ms: Sequence[float], policy: Policy, passes: int) -> f
 
 
 def plan_seconds(plan: Plan, expectation: ExpectedCosts, policy: Policy, passes: int) -> float:
-    """Device time of a plan."""
+    """Return the device time of a plan in seconds."""
     expected = expectation.ms(features_of_plan(plan))
     models_ms = [expectation.base_ms + sum(expected[key] for key in model.blocks) for model in plan.models]
     return device_seconds(models_ms, policy, passes)
 
 
 def forecast(plan: Plan, expectation: ExpectedCosts, policy: Policy) -> Forecast:
-    """Time that a plan takes, and what it is expected to tell."""
+    """Return the time that a plan takes, and what it is expected to determine."""
     features = features_of_plan(plan)
     fitted = [model.blocks for model in plan.models if model.role != "heldout"]
     typical = [model.blocks for model in plan.models if model.arch]
@@ -154,7 +172,7 @@ def _shown(plan: Plan) -> set[str]:
 
 
 MIN_USEFUL_MODELS = 16
-"""Models below which a LUT says little more than MACs do. A budget too small for them gets them all the same."""
+"""Fewest models of a plan for a budget: with fewer a LUT adds little to MACs. A smaller budget is exceeded."""
 
 
 def plan_of_size(
@@ -165,13 +183,16 @@ def plan_of_size(
     seed: int,
     expectation: ExpectedCosts = TYPICAL_DEVICE,
 ) -> Plan:
-    """The plan of so many models that predicts best: with removals and swaps if they leave room for a design.
+    """Return the plan of so many models that predicts best; with removals and swaps if there is room.
 
     Raises:
-        UsageError: fewer than three models.
+        UsageError: Fewer than three models.
     """
     if models < 3:
-        raise UsageError(f"--models {models}: a reference, a model to fit and one to hold out are three")
+        raise UsageError(
+            f"--models {models}: at least 3 are needed, a reference, one to fit and one to hold out",
+            code="too_few_models",
+        )
     whole = make_plan(space, resolutions=resolutions, seed=seed, expectation=expectation)
     if len(whole.models) > models:
         return _designed(space, models, resolutions=resolutions, seed=seed, expectation=expectation)
@@ -195,7 +216,7 @@ def plan_for_budget(
     seed: int,
     expectation: ExpectedCosts = TYPICAL_DEVICE,
 ) -> Plan:
-    """The whole plan if its fewest passes fit into the budget, else as many design models as do."""
+    """Return the whole plan if its fewest passes fit into the budget, else as many design models as do."""
     whole = make_plan(space, resolutions=resolutions, seed=seed, expectation=expectation)
     if plan_seconds(whole, expectation, policy, policy.min_passes) <= budget_s:
         return whole
@@ -224,12 +245,12 @@ def _designed(
 
 
 def _heldout(models: int) -> int:
-    """A fifth, at least ten, but never more than a third of few models."""
+    """Return a fifth, at least ten, but at most a third of few models."""
     return max(1, min(max(round(models / 5), MIN_HELDOUT), models // 3))
 
 
 def _first(plan: Plan, models: int) -> Plan:
-    """The most useful part of a plan that is reference, design and held-out models."""
+    """Return the most useful part of a plan that consists of reference, design and held-out models."""
     heldout = _heldout(models)
     design = [model for model in plan.models if model.role == "design"][: models - 1 - heldout]
     spare = [model for model in plan.models if model.role == "heldout"][:heldout]
@@ -237,17 +258,17 @@ def _first(plan: Plan, models: int) -> Plan:
 
 
 SEED_NETWORKS = 4
-"""Design networks beside the reference before any is chosen anew: fewer hardly tell which sources fit."""
+"""Design networks besides the reference before others are chosen: fewer hardly show which sources fit."""
 
 NETWORKS_PER_STEP = 3
-"""Networks chosen at a time: one batch beside the reference."""
+"""Networks chosen at a time: one batch with the reference."""
 
 CANDIDATES = 600
-"""Random architectures that they are chosen among."""
+"""Random architectures among which they are chosen."""
 
 
 def seed_design(plan: Plan) -> tuple[Plan, int]:
-    """The plan with its first design networks alone, and how many are left to choose."""
+    """Return the plan with only its first design networks, and how many are left to choose."""
     design = [model for model in plan.models if model.role == "design"]
     later = {model.model_id for model in design[SEED_NETWORKS:]}
     return replace(plan, models=tuple(m for m in plan.models if m.model_id not in later)), len(later)
@@ -256,13 +277,13 @@ def seed_design(plan: Plan) -> tuple[Plan, int]:
 def next_networks(
     plan: Plan, expectation: ExpectedCosts, failed: Collection[str], count: int
 ) -> list[PlanModel]:
-    """New design networks in order of what they tell; fewer where the space has no more.
+    """Return new design networks in order of their information; fewer if the space has no more.
 
     Args:
-        plan: All networks so far, held-out ones and those that failed among them.
-        expectation: With the sources that are left.
-        failed: Ids of networks that tell nothing.
-        count: How many.
+        plan: All networks so far, including held-out and failed ones.
+        expectation: Expected costs, with the remaining sources.
+        failed: Ids of networks that failed.
+        count: Number of networks.
     """
     space = get_space(plan.space).with_classes(plan.classes)
     rng = random.Random(f"{plan.digest}:further")

@@ -1,1 +1,1 @@
-"""A made-up device whose true latencies are known: for tests and for trying plans, never for a result."""
+"""A simulated device whose true latencies are known: for tests and for trying plans, never for a result."""

@@ -1,4 +1,4 @@
-"""`python -m orchestrator.simulate --scenario JSON`: an agent whose device and time are made up."""
+"""`python -m orchestrator.simulate --scenario JSON`: the agent of a simulated device with simulated time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.spaces.plugins import load_installed
 
 
 def simulated_agent(scenario: Scenario, token: str, store: ModelStore) -> Agent:
-    """An agent of a made-up device; its version changes with the scenario."""
+    """Return the agent of a simulated device; its version changes with the scenario."""
     machine = Machine(scenario)
     settings = scenario.model_dump_json().encode()
     return Agent(
@@ -34,7 +34,7 @@ def simulated_agent(scenario: Scenario, token: str, store: ModelStore) -> Agent:
 
 
 def main() -> int:
-    """Runs the agent; the exit code of an expected error is its class's."""
+    """Run the agent and return the exit code."""
     parser = program_options("python -m orchestrator.simulate", __doc__)
     parser.add_argument("--scenario", required=True, help="the scenario's JSON")
     options = parser.parse_args()

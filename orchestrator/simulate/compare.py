@@ -1,4 +1,4 @@
-"""A LUT of a simulated device beside the truth that it estimates."""
+"""A LUT of a simulated device compared with the truth that it estimates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from luts.estimate.statistics import mape
-from luts.format.errors import StorageError
+from luts.format.files import storage_error
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from orchestrator.simulate.device import GroundTruth, Scenario, boundary_mib
@@ -18,21 +18,21 @@ from orchestrator.simulate.device import GroundTruth, Scenario, boundary_mib
 
 @dataclass(frozen=True)
 class GroundTruthComparison:
-    """How close a LUT came.
+    """How close a LUT is to the truth.
 
-    Latencies count relative to the reference's: milliseconds of a clock that drifts have no truth. What a block
-    hands on is told by its key, so that no measurement separates an entry from its share of the transfer term: true
-    entries are given what the LUT's transfer term leaves out.
+    Latencies are relative to the reference's: milliseconds of a clock that drifts have no truth. A block's
+    key determines the size of its output, so that no measurement separates an entry from its part of the
+    transfer term: true entries include what the LUT's transfer term leaves out.
 
     Attributes:
-        entries: Measured entries.
-        covered: Share of them whose 95 % interval holds the true cost.
+        entries: Number of measured entries.
+        covered: Fraction of them whose 95 % interval contains the true cost.
         entry_error: Absolute errors of entries, summed, over the summed costs.
-        alone, alone_error: Number and error of the entries that the plan identifies by themselves.
-        heldout: Models held out.
-        heldout_mape: Predictions against true latencies of the models held out.
-        context: How far the true latencies of those stray from their additive part, as a standard deviation:
-            some of it goes into entries, the rest no LUT can predict.
+        alone, alone_error: Number and error of the entries that the plan identifies alone.
+        heldout: Number of held-out models.
+        heldout_mape: Error of predictions against true latencies of the held-out models.
+        context: Standard deviation of their true latencies from their additive part: some of it goes into
+            entries, no LUT can predict the rest.
         reference_ratio: The LUT's milliseconds of the reference over the true ones.
     """
 
@@ -48,7 +48,7 @@ class GroundTruthComparison:
 
 
 def compare_lut_with_truth(lut: Lut, truth: GroundTruth) -> GroundTruthComparison:
-    """The LUT's entries and predictions beside the truth for as many threads."""
+    """Return the LUT's entries and predictions compared with the truth for as many threads."""
     scale = lut.meta.reference_ms / truth.latency_ms(lut.reference.blocks)
     measured = [entry for entry in lut.entries if entry.method != "prior"]
     missed_ms_per_mib = scale * truth.costs.transfer_ms_per_mib - lut.meta.transfer_ms_per_mib
@@ -91,10 +91,17 @@ def write_truth(
     models: Mapping[str, Sequence[str]],
     comparison: GroundTruthComparison,
 ) -> None:
-    """Keep what was true, and how close the LUT came, as JSON; `models` are block keys by model id.
+    """Write the truth, and how close the LUT is, as JSON.
+
+    Args:
+        path: The file.
+        scenario: The simulated device.
+        threads: Threads of the models.
+        models: Block keys by model id.
+        comparison: How close the LUT is.
 
     Raises:
-        StorageError: the file can't be written.
+        StorageError: The file can't be written.
     """
     truth = GroundTruth(scenario.costs, threads)
     document = {
@@ -115,4 +122,4 @@ def write_truth(
     try:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        raise storage_error(f"cannot write {path}", error) from error

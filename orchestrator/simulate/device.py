@@ -32,8 +32,8 @@ _NS = 1e9
 class Throttling(Value):
     """A case that warms up by `rise_c` above `ambient_c` under lasting work, with time constant `tau_s`.
 
-    Above `hot_c` the processor slows down by the factor `slowdown` and turns `throttled_power` of its full power
-    into heat, until it is below `cool_c`: hysteresis. `reported`: the device's state tells of it, as phones' do.
+    Above `hot_c` the processor slows down by the factor `slowdown` and turns `throttled_power` of its full
+    power into heat, until it is below `cool_c` (hysteresis). `reported`: whether the device's state shows it.
     """
 
     tau_s: Seconds = 60.0
@@ -49,8 +49,8 @@ class Throttling(Value):
 class StolenCore(Value):
     """Another process takes one core in bursts: two states with exponential durations (a Markov chain).
 
-    All that runs in a burst is slower by the factor 1 + `strength` * threads / cores: a pool that fills the machine
-    waits for the thread that shares its core, a single thread mostly gets out of the way.
+    Everything in a burst is slower by the factor 1 + `strength` * threads / cores: a pool that fills the
+    machine waits for the thread that shares its core, a single thread mostly avoids it.
     """
 
     mean_quiet_s: Seconds = 5.0
@@ -59,8 +59,10 @@ class StolenCore(Value):
 
 
 class ClockRamp(Value):
-    """A clock that falls as soon as the processor idles and climbs, with time constant `tau_s`, as it works: right
-    after idle time all takes longer by the share `slow`."""
+    """A clock that falls as soon as the processor idles and rises with time constant `tau_s` as it works.
+
+    Right after idle time everything takes longer by the fraction `slow`.
+    """
 
     tau_s: Seconds = 0.03
     slow: Annotated[float, Field(ge=0, le=20)] = 1.0
@@ -70,16 +72,21 @@ class Noise(Value):
     """All disturbances; by default there are none.
 
     Attributes:
-        load_sd: Of a load's own level (log). 0.5 to 0.8 % on a two-core host.
-        sample_sd: Of one execution (log).
-        cold_share: By how much an execution takes longer right after one of another model: evicted caches...
-        cold_runs: ...and so many in a row after it.
-        crowd_share: By how much every execution takes longer while more than `crowd_models` are loaded.
-        drift_sd: Of the random walk of the clock (log) after one second; it grows with the root of time and is
-            common to all models.
-        outlier_share: Share of executions that are preempted.
-        outlier_scale: A preempted one takes 1 + scale * p times as long, p from a Pareto distribution (Lomax)...
-        outlier_tail: ...with this exponent: at 2 or less its variance is infinite.
+        load_sd: Standard deviation of a load's own level (log); 0.5 to 0.8 % on a two-core host.
+        sample_sd: Standard deviation of one execution (log).
+        cold_share: Relative increase of an execution right after one of another model: evicted caches.
+        cold_runs: Number of such executions in a row after another model.
+        crowd_share: Relative increase of every execution while more than `crowd_models` are loaded.
+        crowd_models: See `crowd_share`.
+        drift_sd: Standard deviation of the clock's random walk (log) after one second; it grows with the root
+            of time and is common to all models.
+        outlier_share: Fraction of executions that are preempted.
+        outlier_scale: A preempted one takes 1 + scale * p times as long, with p from a Pareto distribution
+            (Lomax).
+        outlier_tail: Exponent of that distribution; at 2 or less its variance is infinite.
+        throttling: Thermal throttling.
+        stolen_core: Another process.
+        clock_ramp: A clock that falls when idle.
     """
 
     load_sd: Deviation = 0.0
@@ -98,12 +105,16 @@ class Noise(Value):
 
 
 class Processor:
-    """Spends made-up time on executions. The same seed and calls give the same times.
+    """Spends simulated time on executions; the same seed and calls give the same times.
 
-    `now_ns` is its clock; `throttled` and `celsius` its state (`celsius` is None without throttling).
+    Attributes:
+        now_ns: Its clock.
+        throttled: Whether it throttles now.
+        celsius: Its temperature; None without throttling.
     """
 
     def __init__(self, noise: Noise, cores: int = 1, seed: int | None = 0) -> None:
+        """Simulate a processor; `seed` None gives other disturbances every time."""
         self.noise, self.cores = noise, cores
         self.now_ns = 0
         self.throttled = False
@@ -117,16 +128,16 @@ class Processor:
             self._burst_changes_ns = self._rng.exponential(noise.stolen_core.mean_quiet_s) * _NS
 
     def draw_load(self) -> float:
-        """The factor of a fresh load's own level."""
+        """Return the factor of a fresh load's own level."""
         return math.exp(self.noise.load_sd * self._rng.standard_normal())
 
     def execute(self, quiet_ns: float, threads: int = 1, *, cold: bool = False) -> int:
-        """Nanoseconds that an execution takes now; the clock is advanced by them.
+        """Return the nanoseconds that an execution takes now, and advance the clock by them.
 
         Args:
-            quiet_ns: What it takes undisturbed, the load's factor included.
-            threads: That it runs on.
-            cold: Another model ran right before.
+            quiet_ns: Undisturbed duration, including the load's factor.
+            threads: Number of threads.
+            cold: Whether another model ran right before.
         """
         noise, rng = self.noise, self._rng
         factor = math.exp(noise.sample_sd * rng.standard_normal() + self._drift)
@@ -174,25 +185,25 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrueCosts(Value):
-    """Parameters of the truth; latencies on one thread.
+    """Parameters of the true latencies, on one thread.
 
-    The defaults make random networks of `autovit-xxs` take 12 to 35 ms, as on one core of a two-core host:
-    50 GMAC/s, 20 GiB/s of activations and weights, 30 us a block.
+    The defaults make random networks of `autovit-xxs` take 12 to 35 ms, as on one core of a two-core host: 50
+    GMAC/s, 20 GiB/s of activations and weights, 30 us a block.
 
     Attributes:
-        seed: Of all that is drawn: deviations of blocks and of pairs of blocks.
-        base_ms: Of a call without any block.
-        transfer_ms_per_mib: Of data handed from block to block.
-        constant_ms, ms_per_mmac, ms_per_mib: Physics of a block: launch, MACs, bytes moved, as the joint fit counts
-            them (weights twice).
-        depthwise: What a MAC of a depthwise convolution costs, in others: wide vectors help it less.
-        deviation_sd: How far blocks stray from physics (log).
-        own_seed, own_sd: The same of one device: those of equal `seed` and other `own_seed` are alike but for it.
-        pair_sd: Context: a block costs this much more or less (relative, standard deviation) by what stands right
-            before it: layouts that fit, kernels that share packed data.
-        cache_mib, spill_ms_per_mib: Context: what a block is handed is fetched from memory again as far as it
-            and the block before together do not fit into the cache.
-        serial_share: Of a block's work that further threads do not share (Amdahl).
+        seed: Seed of the deviations of blocks and of pairs of blocks.
+        base_ms: Latency of a call without any block.
+        transfer_ms_per_mib: Cost of data between blocks.
+        constant_ms, ms_per_mmac, ms_per_mib: Physics of a block: launch, MACs, bytes moved, as the joint fit
+            counts them (weights twice).
+        depthwise: Cost of a depthwise convolution's MAC relative to others: wide vectors help it less.
+        deviation_sd: Standard deviation of blocks from physics (log).
+        own_seed, own_sd: The same for one device: devices with equal `seed` differ only by this.
+        pair_sd: Context: standard deviation of a block's relative extra cost by the block before it: layouts
+            that fit, kernels that share packed data.
+        cache_mib, spill_ms_per_mib: Context: cost of a block's input that has left the cache, because the
+            block and the block before together do not fit into it.
+        serial_share: Fraction of a block's work that further threads do not share (Amdahl).
     """
 
     seed: int = 0
@@ -211,39 +222,40 @@ class TrueCosts(Value):
     serial_share: Share = 0.1
 
     def additive(self) -> TrueCosts:
-        """The same without context effects."""
+        """Return the same costs without context effects."""
         return self.model_copy(update={"pair_sd": 0.0, "spill_ms_per_mib": 0.0})
 
 
 class GroundTruth:
-    """The latency of every network of known blocks, on `threads` threads.
+    """The latency of every network of known blocks, on a number of threads.
 
-    Blocks are given by key in order of execution; UsageError where a key is not one.
+    Blocks are given by key in order of execution; methods raise UsageError for an unknown key.
     """
 
     def __init__(self, costs: TrueCosts, threads: int = 1) -> None:
+        """Use these costs with `threads` threads."""
         self.costs = costs
         self._scale = costs.serial_share + (1.0 - costs.serial_share) / threads
         self._entries: dict[str, float] = {}
 
     @property
     def base_ms(self) -> float:
-        """Of a call without any block."""
+        """Latency of a call without any block, in ms."""
         return self.costs.base_ms
 
     def entry_ms(self, key: str) -> float:
-        """A block's own cost, whatever stands around it."""
+        """Return a block's own cost in ms, independent of its neighbours."""
         if key not in self._entries:
             self._entries[key] = self._scale * self._entry_ms(key)
         return self._entries[key]
 
     def additive_ms(self, blocks: Sequence[str]) -> float:
-        """Latency as far as blocks add up: base, entries and data handed on."""
+        """Return the part of a network's latency that is a sum over blocks, in ms."""
         moved_ms = self.costs.transfer_ms_per_mib * boundary_bytes(parse_keys(blocks)) / MIB
         return self.base_ms + sum(map(self.entry_ms, blocks)) + moved_ms
 
     def context_ms(self, blocks: Sequence[str]) -> float:
-        """What neighbours do to each other, above or below the additive part."""
+        """Return what neighbours add to each other, above or below the additive part, in ms."""
         costs, total_ms = self.costs, 0.0
         for before, block in pairwise(parse_keys(blocks)):
             if costs.pair_sd:
@@ -254,7 +266,7 @@ class GroundTruth:
         return total_ms
 
     def latency_ms(self, blocks: Sequence[str]) -> float:
-        """Quiet latency of the network."""
+        """Return the quiet latency of the network in ms."""
         return self.additive_ms(blocks) + self.context_ms(blocks)
 
     def _entry_ms(self, key: str) -> float:
@@ -277,14 +289,14 @@ class GroundTruth:
 
 
 def boundary_mib(key: str) -> float:
-    """What a block hands to the next one."""
+    """Return the size of a block's output in MiB."""
     block = parse_key(key)
     return boundary_bytes((block, block)) / MIB
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _normal(label: str) -> float:
-    """A standard normal number of that label: always the same, independent of those of other labels."""
+    """Return a standard normal number of a label: always the same, independent of those of other labels."""
     seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:16], "big")
     return float(np.random.default_rng(seed).standard_normal())
 
@@ -294,19 +306,19 @@ MAX_SCENARIO_BYTES = 64 << 10
 
 
 class Scenario(Value):
-    """A made-up device.
+    """A simulated device.
 
     Attributes:
-        name: What LUTs of it are kept under, after `simulated-`.
-        cores: Most threads that a model may have.
+        name: Name of its LUTs, after `simulated-`.
+        cores: Most threads of a model.
         costs: True latencies.
-        noise: What disturbs them.
-        noise_seed: Of the disturbances; None for others every time, as a real device has them.
-        load_ms: What a load takes: idle time for the case.
-        trip_ms: Idle time before and after a run, in which its schedule and its samples travel.
-        pause_s: Idle time after the last model was unloaded, between two batches...
-        cooling_s: ...and where the device has told of throttling or heat, so that whoever measures waits.
-        real_time: Real seconds that a made-up one takes, for trying what waits for devices; none.
+        noise: Disturbances.
+        noise_seed: Seed of the disturbances; None for others every time, as on a real device.
+        load_ms: Duration of a load: idle time for the case.
+        trip_ms: Idle time before and after a run, in which its schedule and its samples are transferred.
+        pause_s: Idle time after the last model was unloaded, between two batches.
+        cooling_s: The same if the device has reported throttling or heat, so that the client waits.
+        real_time: Real seconds for each simulated one, to try what waits for devices; default: none.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -323,8 +335,9 @@ class Scenario(Value):
 
 _CONTEXT = TrueCosts(pair_sd=0.02, spill_ms_per_mib=0.05)
 """Context then makes 0.4 % (`autovit-nano`) to 0.9 % (`autovit-xxs`) of difference between random networks
-(standard deviation), some of which entries take up; in a trial on a two-core host networks missed additivity by
-0.3 to 0.6 %."""
+(standard deviation), some of which goes into entries; in a trial on a two-core host networks missed
+additivity by 0.3 to 0.6 %.
+"""
 
 _QUIET = Noise(load_sd=0.003, sample_sd=0.004, cold_share=0.02)
 _PHONE = Noise(
@@ -360,48 +373,57 @@ SCENARIOS = {
         ),
     )
 }
-"""Ready-made. `quiet`: a machine of its own. `noisy`: one with other work, 1 % between loads and a clock that
-wanders by a tenth in minutes. `phone`: throttles after a minute of work and says so; `phone-silent` does not say
-so. `stolen-core`: another process takes a core for half a second, every five seconds."""
+"""Predefined scenarios. `quiet`: a machine of its own. `noisy`: one with other work, 1 % between loads and a
+clock that varies by a tenth in minutes. `phone`: throttles after a minute of work and reports it; `phone-
+silent` does not report it. `stolen-core`: another process takes a core for half a second, every five
+seconds.
+"""
 
 
 def find_scenario(text: str) -> Scenario:
-    """A ready-made scenario by name, or that of a JSON file.
+    """Return a predefined scenario by name, or that of a JSON file.
 
     Raises:
-        UsageError: neither, or the file is not a scenario; names the first field that is wrong.
+        UsageError: Neither, or the file is not a scenario; names the first field that is wrong.
     """
     if text in SCENARIOS:
         return SCENARIOS[text]
     path = Path(text)
     if path.suffix != ".json":
         known = ", ".join(SCENARIOS)
-        raise UsageError(f"no scenario {text[:64]!r}; there are {known}, or give a .json file")
+        raise UsageError(
+            f"unknown scenario {text[:64]!r}; known: {known}, or give a .json file", code="unknown_scenario"
+        )
     try:
         with path.open("rb") as file:
             return parse_scenario(file.read(MAX_SCENARIO_BYTES + 1))
     except OSError as error:
-        raise UsageError(f"can't read the scenario {path}: {error.strerror}; check the path") from None
+        raise UsageError(
+            f"can't read the scenario {path}: {error.strerror}; check the path", code="unreadable_file"
+        ) from None
 
 
 def parse_scenario(document: bytes | str) -> Scenario:
-    """A scenario's JSON as a value; UsageError where it is not one."""
+    """Return the scenario of a JSON document; raises UsageError."""
     if len(document) > MAX_SCENARIO_BYTES:
-        raise UsageError(f"a scenario has at most {MAX_SCENARIO_BYTES} bytes; give a shorter one")
+        raise UsageError(
+            f"a scenario has at most {MAX_SCENARIO_BYTES} bytes; give a shorter one", code="invalid_scenario"
+        )
     try:
         return Scenario.model_validate_json(document)
     except ValidationError as error:
         raise UsageError(
-            f"not a scenario: {first_problem(error, 'its JSON')}; see {repo_file('docs/lut.md')}"
+            f"not a scenario: {first_problem(error, 'its JSON')}; see {repo_file('docs/lut.md')}",
+            code="invalid_scenario",
         ) from None
 
 
 MAX_MODEL_BYTES = 1 << 17
-"""512 keys of 160 characters with their quotes stay below."""
+"""Largest model file: 512 keys of 160 characters with their quotes are smaller."""
 
 
 class SimulatedModelFile(Value):
-    """What stands in the file."""
+    """Content of a model file."""
 
     format: Literal["blocktime-simulated-model"] = "blocktime-simulated-model"
     blocks: Annotated[tuple[Key, ...], Field(min_length=1, max_length=MAX_BLOCKS)]
@@ -418,22 +440,25 @@ def write_model(blocks: Sequence[str], folder: Path) -> ModelFile:
 
 
 def read_model(path: Path) -> tuple[str, ...]:
-    """The block keys in a model file.
+    """Return the block keys of a model file.
 
     Raises:
-        InvalidArtifactError: it is not a model of a simulated device, or names a block that does not exist.
+        InvalidArtifactError: It is not a model of a simulated device, or names a block that does not exist.
     """
     with path.open("rb") as file:
         content = file.read(MAX_MODEL_BYTES + 1)
     try:
         if len(content) > MAX_MODEL_BYTES:
-            raise InvalidArtifactError(f"not a simulated model: over {MAX_MODEL_BYTES} bytes")
+            raise InvalidArtifactError(
+                f"not a simulated model: over {MAX_MODEL_BYTES} bytes", code="invalid_model"
+            )
         blocks = SimulatedModelFile.model_validate_json(content).blocks
         parse_keys(blocks)
     except ValidationError as error:
         raise InvalidArtifactError(
-            f"not a simulated model ({first_problem(error)}); a simulated device runs lists of blocks alone"
+            f"not a simulated model ({first_problem(error)}); a simulated device only runs lists of blocks",
+            code="invalid_model",
         ) from None
     except UsageError as error:
-        raise InvalidArtifactError(f"not a simulated model: {error}") from None
+        raise InvalidArtifactError(f"not a simulated model: {error}", code="invalid_model") from None
     return blocks

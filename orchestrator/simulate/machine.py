@@ -1,4 +1,4 @@
-"""The made-up device behind the agent's interfaces: a runtime, a clock and a state that only simulate."""
+"""A simulated device behind the agent's interfaces: runtime, clock and state."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from orchestrator.wire.messages import (
 )
 
 RUNTIME = "simulated"
-"""Name of the runtime; that of no real one."""
+"""Name of the runtime; no real one has it."""
 
 _FAIR_SHARE = 0.8
-"""Of the way from ambient to where it throttles: from there on the device calls itself warm."""
+"""Fraction of the way from ambient to the throttling temperature from which the device reports `fair`."""
 
 
 class SimulatedModel:
@@ -40,46 +40,54 @@ class SimulatedModel:
     delegates = placement = None
 
     def __init__(self, machine: Machine, quiet_ns: float, threads: int) -> None:
+        """Load a model whose undisturbed execution takes `quiet_ns`."""
         self.options: Mapping[str, OptionValue] = {"threads": threads}
         self.quiet_ns, self.threads = quiet_ns, threads
         self._machine = machine
 
     def execute(self) -> None:
+        """Execute the model once."""
         self._machine.execute(self)
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        """Return a call that sets the inputs of the next execution."""
         if arrays:
             raise OpError("bad_input", "a simulated model takes no inputs")
         return lambda: None
 
     def get_outputs(self) -> list[np.ndarray]:
+        """Return copies of the last execution's outputs."""
         return []
 
     def close(self) -> None:
+        """Free the model."""
         self._machine.unload()
 
 
 class Machine:
-    """Loads and executes in made-up time; implements the agent's Runtime.
+    """Loads and executes in simulated time; implements the agent's Runtime.
 
-    Only loads, executions and the pauses between batches take any of it (`scenario.pause_s`): what happens outside,
-    such as the client's own sleep, is not seen.
+    Only loads, executions and the pauses between batches (`scenario.pause_s`) take simulated time, not what
+    happens outside, such as the client's own sleep.
     """
 
     def __init__(self, scenario: Scenario) -> None:
+        """Simulate a scenario."""
         self.scenario = scenario
         self._processor = Processor(scenario.noise, scenario.cores, scenario.noise_seed)
         self._truth = cache(lambda threads: GroundTruth(scenario.costs, threads))
         self._loaded = self._in_a_row = 0
         self._last: SimulatedModel | None = None
-        self._told_of_heat = False
+        self._reported_heat = False
         self._taken_ns = self._processor.now_ns
 
     def describe(self) -> RuntimeInfo:
+        """Return version, backends and load options."""
         threads = OptionInfo(type="int", default=1, min=1, max=self.scenario.cores)
         return RuntimeInfo(version=self.scenario.name, backends=[], options={"threads": threads})
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> SimulatedModel:
+        """Load a model file; raises OpError."""
         unknown = sorted(set(options) - {"threads"})
         if unknown:
             raise OpError("bad_option", f"{RUNTIME} has no option {unknown[0]!r}; it has: threads")
@@ -96,7 +104,7 @@ class Machine:
         return SimulatedModel(self, quiet_ns, threads)
 
     def execute(self, model: SimulatedModel) -> None:
-        """Spend what the model takes now; after another model's execution its data are not in the caches."""
+        """Spend the time of an execution; after another model's execution the caches lack this model's data."""
         noise = self.scenario.noise
         self._in_a_row = self._in_a_row + 1 if model is self._last else 0
         crowd = 1.0 + (noise.crowd_share if self._loaded > noise.crowd_models else 0.0)
@@ -104,28 +112,28 @@ class Machine:
         self._last = model
 
     def unload(self) -> None:
-        """A model is gone; after the last one the device has a pause, a long one where its state asked for it."""
+        """Note that a model is freed; after the last one the device pauses, for long if it reported heat."""
         self._loaded -= 1
         if self._loaded == 0:
             self._last = None
             scenario = self.scenario
-            self._processor.rest(scenario.cooling_s if self._told_of_heat else scenario.pause_s)
-            self._told_of_heat = False
+            self._processor.rest(scenario.cooling_s if self._reported_heat else scenario.pause_s)
+            self._reported_heat = False
 
     def rest(self, seconds: float) -> None:
-        """Made-up time passes without work."""
+        """Let simulated time pass without work."""
         self._processor.rest(seconds)
 
     def clock_ns(self) -> int:
-        """The made-up time."""
+        """Return the simulated time."""
         return self._processor.now_ns
 
     def read_state(self) -> DeviceState:
-        """What a phone would tell; nothing of throttling where the scenario keeps quiet about it.
+        """Return the state that a phone would report; no throttling if the scenario hides it.
 
-        Before and after every run: there made-up time is made up for by real time, where the scenario wants that.
+        It is read before and after every run: there real time passes too, if the scenario asks for that.
         """
-        self._take_time()
+        self._spend_real_time()
         if self.scenario.trip_ms:
             self._processor.rest(self.scenario.trip_ms / 1e3)
         case, celsius = self.scenario.noise.throttling, self._processor.celsius
@@ -135,7 +143,7 @@ class Machine:
             headroom = (celsius - case.ambient_c) / (case.hot_c - case.ambient_c)
             throttled = self._processor.throttled
             thermal_state = "serious" if throttled else "fair" if headroom > _FAIR_SHARE else "nominal"
-            self._told_of_heat |= throttled or headroom >= HOT_HEADROOM
+            self._reported_heat |= throttled or headroom >= HOT_HEADROOM
             zones = [ThermalZone(name="case", celsius=celsius)]
         return DeviceState(
             uptime_ns=self._processor.now_ns,
@@ -154,13 +162,13 @@ class Machine:
             foreground=None,
         )
 
-    def _take_time(self) -> None:
+    def _spend_real_time(self) -> None:
         passed_ns, self._taken_ns = self._processor.now_ns - self._taken_ns, self._processor.now_ns
         if self.scenario.real_time:
             time.sleep(self.scenario.real_time * passed_ns / 1e9)
 
     def device_info(self) -> DeviceInfo:
-        """Names the scenario, and says that it is simulated."""
+        """Return the device's name, which says that it is simulated."""
         return DeviceInfo(
             model=f"simulated {self.scenario.name}",
             os="no system",

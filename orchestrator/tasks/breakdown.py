@@ -202,7 +202,7 @@ class _BreakdownRun:
     def _removed(
         self, artifacts: Mapping[str, Artifact], unexported: Mapping[str, str], parts: Mapping[Kind, Census]
     ) -> Attribution:
-        from orchestrator.breakdown.removing import find_removal_run, measure_removals
+        from orchestrator.breakdown.removing import RemovalOptions, find_removal_run, measure_removals
 
         files = files_of(artifacts)
         run = find_removal_run(self.device, self.variant, files, self.options.self_test)
@@ -213,10 +213,9 @@ class _BreakdownRun:
             parts,
             run,
             unexported,
-            budget_s=self.options.budget_s,
-            seed=self.options.seed,
-            self_test=self.options.self_test,
-            progress=steps(self.progress),
+            RemovalOptions(
+                self.options.budget_s, self.options.seed, steps(self.progress), self.options.self_test
+            ),
         )
         result = run.folder / "breakdown.json"
         write_json(result, removed.to_dict())

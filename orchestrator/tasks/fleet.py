@@ -10,7 +10,7 @@ from dataclasses import replace
 from luts.format.files import check_folder
 from luts.format.processes import open_cluster
 from luts.format.store import LutStore, lut_store
-from orchestrator.fleet.crew import FleetExecutor, FleetLimits
+from orchestrator.fleet.executor import FleetExecutor, FleetLimits
 from orchestrator.fleet.remote import remote_openers
 from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.runs import runs_root

@@ -10,7 +10,7 @@ from pathlib import Path
 from luts.format.errors import BlocktimeError, few
 from luts.format.store import LutStore
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.fleet.crew import FleetExecutor, LeaseEndedError
+from orchestrator.fleet.executor import FleetExecutor, LeaseEndedError
 from orchestrator.fleet.units import DeviceClass, UnfitUnitError, Unit
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, Record
@@ -123,7 +123,7 @@ class ClassProfiling:
         self._progress(Note(f"run {self._run.folder}"))
         hello, log = self._begun(subject)
         with log:
-            self._crew.work_on(log, self._variant, lambda *unit: self._check(log, subject, *unit))
+            self._crew.prepare(log, self._variant, lambda *unit: self._check(log, subject, *unit))
             measurement = measure_with(
                 self._crew,
                 log,

@@ -1,4 +1,4 @@
-"""The client of one agent connection: a method for every op of protocol/PROTOCOL.md."""
+"""Client of an agent: one method for every operation of protocol/PROTOCOL.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -32,7 +31,13 @@ from orchestrator.wire.messages import (
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file, the digest by which a device knows it, and its runtime where that is not the measurement's."""
+    """A model file.
+
+    Attributes:
+        path: The file.
+        sha256: Its digest, by which a device identifies it.
+        runtime: Its runtime, if it differs from the measurement's.
+    """
 
     path: Path
     sha256: str
@@ -40,29 +45,41 @@ class ModelFile:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a model; InvalidArtifactError where it can't be read, or no agent takes so many."""
+    """Return the size of a model in bytes.
+
+    Raises:
+        InvalidArtifactError: The file is unreadable, empty, or larger than an agent accepts.
+    """
     try:
         size_bytes = path.stat().st_size
     except OSError as error:
         raise InvalidArtifactError(
-            f"can't read the model {path}: {error.strerror}; export it again"
+            f"can't read the model {path}: {error.strerror}; export it again", code="unreadable_file"
         ) from None
     if not 0 < size_bytes <= MAX_PAYLOAD_BYTES:
-        raise InvalidArtifactError(f"the model {path} has {size_bytes} bytes; an agent takes 1 byte to 1 GiB")
+        raise InvalidArtifactError(
+            f"the model {path} has {size_bytes} bytes; an agent accepts 1 byte to 1 GiB",
+            code="file_too_large",
+        )
     return size_bytes
 
 
 def file_digest(path: Path) -> str:
-    """Its sha256."""
+    """Return a file's sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_chunks(path: Path, size_bytes: int, progress: Callable[[int, int], None] | None) -> Iterator[bytes]:
-    """The file's bytes; `progress` is called after each piece with the bytes so far and in all.
+    """Yield the file's bytes.
+
+    Args:
+        path: The file.
+        size_bytes: Its size.
+        progress: Called after each piece with the bytes so far and in all.
 
     Raises:
-        InvalidArtifactError: the file ends before `size_bytes`.
+        InvalidArtifactError: The file ends before `size_bytes`.
     """
     sent_bytes = 0
     with path.open("rb") as file:
@@ -70,7 +87,7 @@ def file_chunks(path: Path, size_bytes: int, progress: Callable[[int, int], None
             chunk = file.read(min(CHUNK_BYTES, size_bytes - sent_bytes))
             if not chunk:
                 raise InvalidArtifactError(
-                    f"the model {path} shrank while it was sent; run the command again"
+                    f"the model {path} shrank while it was sent; run the command again", code="damaged_file"
                 )
             yield chunk
             sent_bytes += len(chunk)
@@ -81,8 +98,25 @@ def file_chunks(path: Path, size_bytes: int, progress: Callable[[int, int], None
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long an agent may take for a request.
+
+    Attributes:
+        silence_s: How long it may be silent, if longer than the channel's own limit.
+        heartbeat: Whether it was asked for heartbeats before the reply; each ends a silence.
+        limit_s: How long the request may take in all.
+        waited: Called at every heartbeat with the seconds so far.
+    """
+
+    silence_s: float = 0.0
+    heartbeat: bool = False
+    limit_s: float = math.inf
+    waited: Callable[[float], None] = lambda _: None
+
+
 class Channel:
-    """Asks the agent at the other end of `sock`, which it owns; `closed` once the connection is gone."""
+    """Sends requests on a socket, which it owns, and receives replies; `closed` once the connection is gone."""
 
     def __init__(
         self,
@@ -91,6 +125,14 @@ class Channel:
         device_name: str,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Wrap a connected socket.
+
+        Args:
+            sock: The socket.
+            timeout_s: Longest silence of the agent before a reply.
+            device_name: Name for messages.
+            clock_s: Clock in seconds.
+        """
         self.closed = False
         self._sock, self._stream = sock, sock.makefile("rb")
         self._timeout_s, self._clock_s = timeout_s, clock_s
@@ -98,7 +140,7 @@ class Channel:
         self._next_id = 0
 
     def close(self) -> None:
-        """Drops the connection without a word."""
+        """Close the connection without a farewell."""
         self.closed = True
         self._stream.close()
         self._sock.close()
@@ -108,58 +150,54 @@ class Channel:
         action: str,
         reply_type: type[ReplyT],
         fields: dict[str, Any],
-        payload_bytes: int = 0,
-        payload: Iterable[bytes] = (),
-        at_least_s: float = 0.0,
-        beats: bool = False,
-        limit_s: float = math.inf,
-        waited: Callable[[float], None] = lambda _: None,
+        payload: tuple[int, Iterable[bytes]] = (0, ()),
+        patience: Patience | None = None,
     ) -> tuple[ReplyT, bytes]:
-        """The reply to a request, and its payload.
+        """Send a request and return the reply and its payload.
 
         Args:
-            action: What is asked for, in errors.
-            reply_type: What it is answered with.
-            fields: Of the request, `op` among them.
-            payload_bytes: Size of the payload in all.
-            payload: Its pieces.
-            at_least_s: How long the agent may be silent, however short this channel's time limit.
-            beats: Whether it was asked for signs of life before the reply, each of which ends a silence.
-            limit_s: How long all may take, however many signs there are.
-            waited: Told at every sign how many seconds it has taken so far.
+            action: What is requested, for messages.
+            reply_type: Type of the reply.
+            fields: Fields of the request, including `op`.
+            payload: The request's payload: its size in bytes and its pieces.
+            patience: How long the agent may take.
 
         Raises:
-            UsageError: the request is beyond the protocol's limits; the connection stays usable.
-            AgentError: the agent refused it; the connection stays usable.
-            AgentLostError: the connection broke or was closed, or the agent broke the protocol.
-            InvalidArtifactError: the payload could not be read to its end; the connection is closed.
+            UsageError: The request exceeds the protocol's limits; the connection stays usable.
+            AgentError: The agent refused it; the connection stays usable.
+            AgentLostError: The connection broke or was closed, or the agent broke the protocol.
+            InvalidArtifactError: The payload could not be read completely; the connection is closed.
         """
         if self.closed:
             raise AgentLostError(
                 f"no connection to the agent on {self._device_name} for {action}: "
-                "it was closed before; connect again"
+                "it was closed before; connect again",
+                code="connection_closed",
             )
         self._next_id += 1
+        patience = patience or Patience()
         executions: int | None = None
         try:
-            frame = encode_header({"id": self._next_id, **fields}, payload_bytes)
+            frame = encode_header({"id": self._next_id, **fields}, payload[0])
         except FrameError as error:
-            raise UsageError(f"{action} is refused: {error}; ask for less at once") from None
+            raise UsageError(
+                f"{action} is refused: {error}; request less at once", code="too_large"
+            ) from None
         start_s = self._clock_s()
         try:
-            self._sock.settimeout(max(self._timeout_s, at_least_s))
-            self._send(frame, payload)
+            self._sock.settimeout(max(self._timeout_s, patience.silence_s))
+            self._send(frame, payload[1])
             header, raw = self._receive(action)
-            while beats and "running" in header:
+            while patience.heartbeat and "running" in header:
                 executions = self._parse(action, RunningReply, header).running
-                if (elapsed_s := self._clock_s() - start_s) > limit_s:
-                    raise self.lost(action, f"it was not done within {limit_s:.0f} s")
-                waited(elapsed_s)
+                if (elapsed_s := self._clock_s() - start_s) > patience.limit_s:
+                    raise self.lost(action, f"it was not done within {patience.limit_s:.0f} s")
+                patience.waited(elapsed_s)
                 header, raw = self._receive(action)
         except TimeoutError:
-            told = f" after {executions:,} executions" if executions else ""
-            what = "answer" if executions is None else f"sign of life{told}"
-            raise self.lost(action, f"no {what} within {self._sock.gettimeout():.0f} s") from None
+            after = f" after {executions:,} executions" if executions else ""
+            missing = "answer" if executions is None else f"heartbeat{after}"
+            raise self.lost(action, f"no {missing} within {self._sock.gettimeout():.0f} s") from None
         except FrameError as error:
             raise self.lost(action, str(error)) from None
         except OSError as error:
@@ -170,15 +208,16 @@ class Channel:
         return self._parse(action, reply_type, header), raw
 
     def lost(self, action: str, reason: str) -> AgentLostError:
-        """Closes; the error that says so."""
+        """Close the connection and return the error that says so."""
         self.close()
         return AgentLostError(
             f"the agent on {self._device_name} was lost while {action}: {reason}; "
-            "what was measured before is kept, start the command again to go on"
+            "measurements so far are kept, run the command again to resume",
+            code="agent_lost",
         )
 
     def _send(self, frame: bytes, payload: Iterable[bytes]) -> None:
-        """Sends the request. A peer that has refused it and closed may have left its reason to be read."""
+        """Send the request; a peer that refused it and closed may have left its reason to be read."""
         try:
             self._sock.sendall(frame)
             for chunk in payload:
@@ -206,27 +245,31 @@ class Channel:
         return reply
 
 
-# How often a run, or a load, is to give a sign of life...
 HEARTBEAT_S = 10
+"""Seconds between two heartbeats of a run or a load."""
 
-# ...and the silence after which the agent counts as hung. One execution, or another program that takes all of the
-# processor, may swallow many signs.
 SILENCE_LIMIT_S = 180.0
+"""Silence after which the agent counts as hung. One execution, or another program that takes all of the processor,
+may delay many heartbeats."""
 
-# An agent that gives none answers only when the whole schedule is done; an hour is beyond any batch of today.
 RUN_TIMEOUT_S = 3600.0
+"""Longest run of an agent without heartbeats, which answers only after the whole schedule; any batch is shorter."""
 
-# Core ML compiles a model for the neural engine at its first load there, which took 97 and 273 s in public reports
-# of large ones. Signs of life can't tell a load that hangs from one that compiles.
 LOAD_LIMIT_S = 1200.0
+"""Longest load. Core ML compiles a model for the neural engine at its first load there, which took 97 and 273 s in
+public reports of large ones. Heartbeats can't distinguish a load that hangs from one that compiles."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """`samples[r, v]`: nanoseconds (int64) of the visit at position v of round r.
+    """Result of a run.
 
-    `warmed`: how the run was warmed up by time; None where it was not. `operations` is, for each handle,
-    what a model loaded with the option `trace` executed; empty where none was.
+    Attributes:
+        samples: Nanoseconds (int64) [rounds, calls].
+        state_before, state_after: States of the device.
+        warmed: How the run was warmed up by time; None if it was not.
+        operations: For each handle, the operations of a model loaded with the option `trace`; empty if none
+            was.
     """
 
     samples: np.ndarray
@@ -237,10 +280,10 @@ class RunResult:
 
 
 class AgentClient:
-    """Speaks to the agent at the other end of `sock`, which it owns and closes.
+    """Talks to the agent at the other end of a socket, which it owns and closes.
 
-    Raises AgentError where the agent answers with an error (the connection stays usable) and AgentLostError where
-    the connection breaks, the agent takes longer than `timeout_s`, or breaks the protocol (it does not).
+    Its methods raise AgentError if the agent answers with an error (the connection stays usable), and
+    AgentLostError if the connection breaks, the agent takes longer than `timeout_s`, or breaks the protocol.
     """
 
     def __init__(
@@ -251,6 +294,7 @@ class AgentClient:
         device_name: str = "host",
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Wrap a connected socket; arguments as for `Channel`, and the agent's token."""
         self._channel = Channel(sock, timeout_s, device_name, clock_s)
         self._token = token
         self._names: dict[str, str] = {}
@@ -260,7 +304,7 @@ class AgentClient:
 
     @classmethod
     def greeted(cls, sock: socket.socket, token: str, timeout_s: float, device_name: str) -> Self:
-        """A client whose hello was answered. Closes `sock` where it is not."""
+        """Return a client after its handshake; closes `sock` if that fails."""
         client = cls(sock, token, timeout_s, device_name)
         try:
             client.hello()
@@ -270,11 +314,11 @@ class AgentClient:
         return client
 
     def __enter__(self) -> Self:
+        """Return the client."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Say goodbye unless an error occurred, and close."""
         if kind is None and not self._channel.closed:
             with contextlib.suppress(AgentLostError, AgentError):
                 self.bye()
@@ -282,20 +326,20 @@ class AgentClient:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is gone, by whichever side."""
+        """Whether the connection is gone, closed by either side."""
         return self._channel.closed
 
     @property
     def load_left_s(self) -> float:
-        """How long a load that the connection was lost in may still keep the agent busy; 0 where there was none."""
+        """Seconds for which a load that was interrupted by a loss may still keep the agent busy; 0 if none was."""
         return max(0.0, self._load_ends_s - self._clock_s())
 
     def close(self) -> None:
-        """Drops the connection without a word; the agent then frees all it loaded for it."""
+        """Close the connection without a farewell; the agent then frees all models loaded for it."""
         self._channel.close()
 
     def hello(self) -> messages.HelloReply:
-        """Authenticates; must be first. The answer is kept, and later calls return it; a refusal closes."""
+        """Authenticate; must be the first request. Later calls return the same reply; a refusal closes."""
         if self._hello is None:
             fields = {"op": "hello", "protocol": PROTOCOL_VERSION, "token": self._token}
             try:
@@ -308,10 +352,15 @@ class AgentClient:
     def ensure(
         self, path: Path, sha256: str | None = None, progress: Callable[[int, int], None] | None = None
     ) -> bool:
-        """Makes sure that the agent's store holds the file; True where it had to be sent.
+        """Send a model file unless the agent's store has it; return whether it was sent.
 
-        `sha256` saves reading the file where it is known. `progress(sent_bytes, total_bytes)` is called while
-        sending. Raises InvalidArtifactError for a file that can't be read, is empty, over 1 GiB, or changes.
+        Args:
+            path: The file.
+            sha256: Its digest, if known; saves reading the file.
+            progress: Called while sending with the bytes sent and in all.
+
+        Raises:
+            InvalidArtifactError: The file is unreadable, empty, over 1 GiB, or changes.
         """
         size_bytes = file_size(path)
         digest = sha256 or file_digest(path)
@@ -324,8 +373,7 @@ class AgentClient:
             f"receiving {path.name}",
             messages.PutReply,
             {"op": "put", "sha256": digest},
-            size_bytes,
-            file_chunks(path, size_bytes, progress),
+            (size_bytes, file_chunks(path, size_bytes, progress)),
         )
         return True
 
@@ -336,10 +384,16 @@ class AgentClient:
         options: Mapping[str, bool | int | str] | None = None,
         waited: Callable[[float], None] = lambda _: None,
     ) -> messages.LoadReply:
-        """Loads a stored model afresh; each call is one more copy in the agent's memory.
+        """Load a stored model once more; each load is a separate copy in the agent's memory.
 
-        It may take LOAD_LIMIT_S. `waited` is told every HEARTBEAT_S how many seconds it has taken, where the agent
-        gives signs of life in a load; such an agent's reply has no placement, which `placement` asks for.
+        It may take LOAD_LIMIT_S. If the agent sends heartbeats during a load, its reply has no placement,
+        which `placement` returns.
+
+        Args:
+            sha256: Digest of the model.
+            runtime: Runtime that loads it.
+            options: The runtime's options.
+            waited: Called every HEARTBEAT_S with the seconds so far, if the agent sends heartbeats.
         """
         name = self._names.get(sha256, sha256[:12])
         fields: dict[str, Any] = {
@@ -348,7 +402,7 @@ class AgentClient:
             "runtime": runtime,
             "options": dict(options or {}),
         }
-        if self._gives_signs("placement"):
+        if self._sends_heartbeats("placement"):
             fields["placement"] = False
         loaded = self._patiently(f"loading {name} with {runtime}", messages.LoadReply, fields, waited)
         self._loaded[loaded.handle] = name
@@ -357,29 +411,29 @@ class AgentClient:
     def placement(
         self, handle: int, waited: Callable[[float], None] = lambda _: None
     ) -> messages.Placement | None:
-        """Which unit runs which operation of a loaded model, which may take as long as its load.
+        """Return the compute units of a loaded model's operations, which may take as long as its load.
 
-        None where the runtime does not tell, and where the agent tells it in the reply to the load.
+        None if the runtime does not report them, or the agent has them in the reply to the load.
         """
-        if not self._gives_signs("placement"):
+        if not self._sends_heartbeats("placement"):
             return None
         fields = {"op": "placement", "handle": handle}
         action = f"placing {self._name(handle)}"
         return self._patiently(action, messages.PlacementReply, fields, waited).placement
 
     def unload(self, handle: int) -> None:
-        """Frees a loaded model."""
+        """Free a loaded model."""
         fields = {"op": "unload", "handle": handle}
         self._channel.ask(f"unloading {self._name(handle)}", messages.UnloadReply, fields)
         self._loaded.pop(handle, None)
 
     def check(self, handle: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The model's outputs for `inputs`, for comparison with PyTorch."""
+        """Return the model's outputs for `inputs`, for comparison with PyTorch."""
         payload = messages.pack(inputs)
         specs = [messages.spec_of(array).model_dump() for array in inputs]
         fields = {"op": "check", "handle": handle, "inputs": specs}
         action = f"checking {self._name(handle)}"
-        reply, raw = self._channel.ask(action, messages.CheckReply, fields, len(payload), [payload])
+        reply, raw = self._channel.ask(action, messages.CheckReply, fields, (len(payload), [payload]))
         try:
             return messages.unpack(reply.outputs, raw)
         except ValueError as error:
@@ -394,19 +448,28 @@ class AgentClient:
         pace_us: int = 0,
         keep_warm: bool | None = None,
     ) -> RunResult:
-        """Times the schedule on the device: `order[r][v]` is an index into `handles`.
+        """Time a schedule on the device.
 
-        Every model is visited `warmup` times before the first round, and then all in turn until latencies stop
-        falling, for `warmup_ms` at most, where the agent can do that. With `pace_us` a visit of a round begins no
-        sooner than that after the one before (UsageError where the agent can't). `keep_warm` has the processor kept
-        busy before visits, or not, where the agent can be told; None leaves that to its user. Rounds must be
-        equally long, and the schedule at most 200,000 visits and 1 MiB of JSON (UsageError).
+        Args:
+            handles: Loaded models.
+            order: `order[r][c]` is the index into `handles` of call c in round r; rounds are equally long,
+                and the schedule has at most 200,000 calls and 1 MiB of JSON.
+            warmup: Calls of every model before the first round.
+            warmup_ms: Longest time of calling all models in turn until latencies stop falling, if the agent
+                can do that.
+            pace_us: Microseconds between the starts of two calls, at least.
+            keep_warm: Whether the processor is kept busy before calls, if the agent can do that; None: as its
+                user has it.
+
+        Raises:
+            UsageError: The schedule is too long, or the agent does not support `pace_us`.
         """
         visits = len(order[0]) if order else 0
         if not visits or len(order) * visits > MAX_VISITS:
             raise UsageError(
-                f"a schedule of {len(order)} rounds of {visits} visits is refused: it needs 1 to "
-                f"{MAX_VISITS} visits in all; split it into several runs"
+                f"a schedule of {len(order)} rounds of {visits} calls is refused: it needs 1 to "
+                f"{MAX_VISITS} calls in all; split it into several runs",
+                code="bad_schedule",
             )
         fields: dict[str, Any] = {
             "op": "run",
@@ -420,16 +483,17 @@ class AgentClient:
         if pace_us and self._hello is not None:
             if not self._hello.pace:
                 raise UsageError(
-                    f"{self._hello.agent.name} is too old for --pace; install its current version"
+                    f"{self._hello.agent.name} is too old for --pace; install its current version",
+                    code="unsupported_option",
                 )
             fields["pace_us"] = pace_us
         if keep_warm is not None and self._hello is not None and self._hello.keep_warm:
             fields["keep_warm"] = keep_warm
-        beats = self._hello is not None and self._hello.heartbeat
-        if beats:
+        heartbeat = self._hello is not None and self._hello.heartbeat
+        if heartbeat:
             fields["heartbeat_s"] = HEARTBEAT_S
-        silence_s = SILENCE_LIMIT_S if beats else RUN_TIMEOUT_S
-        reply, raw = self._channel.ask(action, messages.RunReply, fields, at_least_s=silence_s, beats=beats)
+        patience = Patience(SILENCE_LIMIT_S if heartbeat else RUN_TIMEOUT_S, heartbeat)
+        reply, raw = self._channel.ask(action, messages.RunReply, fields, patience=patience)
         if (reply.rounds, reply.visits) != (len(order), visits) or len(raw) != 8 * len(order) * visits:
             raise self._channel.lost(
                 action, f"it broke the protocol: {len(raw)} bytes for {len(order)} x {visits} samples"
@@ -439,16 +503,16 @@ class AgentClient:
         return RunResult(samples, reply.state_before, reply.state_after, reply.warmed, operations)
 
     def state(self) -> DeviceState:
-        """The device's state now."""
+        """Return the device's state now."""
         reply, _ = self._channel.ask("reading the device's state", messages.StateReply, {"op": "state"})
         return reply.state
 
     def bye(self) -> None:
-        """Ends the connection in agreement."""
+        """End the connection in agreement."""
         self._channel.ask("saying goodbye", messages.ByeReply, {"op": "bye"})
         self.close()
 
-    def _gives_signs(self, op: str) -> bool:
+    def _sends_heartbeats(self, op: str) -> bool:
         return self._hello is not None and op in self._hello.heartbeat_ops
 
     def _patiently(
@@ -458,22 +522,15 @@ class AgentClient:
         fields: dict[str, Any],
         waited: Callable[[float], None],
     ) -> ReplyT:
-        """The reply to a request that may take LOAD_LIMIT_S, silently only where the agent gives no signs."""
-        beats = self._gives_signs(fields["op"])
-        if beats:
+        """Send a request that may take LOAD_LIMIT_S; silently only if the agent sends no heartbeats."""
+        heartbeat = self._sends_heartbeats(fields["op"])
+        if heartbeat:
             fields["heartbeat_s"] = HEARTBEAT_S
-        silence_s = SILENCE_LIMIT_S if beats else LOAD_LIMIT_S
+        silence_s = SILENCE_LIMIT_S if heartbeat else LOAD_LIMIT_S
+        patience = Patience(silence_s, heartbeat, LOAD_LIMIT_S, waited)
         self._load_ends_s = self._clock_s() + LOAD_LIMIT_S
         try:
-            reply, _ = self._channel.ask(
-                action,
-                reply_type,
-                fields,
-                at_least_s=silence_s,
-                beats=beats,
-                limit_s=LOAD_LIMIT_S,
-                waited=waited,
-            )
+            reply, _ = self._channel.ask(action, reply_type, fields, patience=patience)
         except AgentError:
             self._load_ends_s = -math.inf
             raise

@@ -20,22 +20,22 @@ class DeviceError(BlocktimeError):
 
 
 class FrameError(BlocktimeError):
-    """A byte stream broke the framing rules; `code` is the error code that PROTOCOL.md gives it."""
+    """A byte stream broke the framing rules; `code` is PROTOCOL.md's error code."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+        """Create the error with PROTOCOL.md's error code."""
+        super().__init__(message, code=code)
 
 
 class AgentError(BlocktimeError):
-    """The agent answered a request with an error; the connection stays usable.
+    """The agent answered a request with an error; `code` is PROTOCOL.md's error code.
 
-    Only the codes that PROTOCOL.md lists as closing end it. `code` is one of PROTOCOL.md's error codes.
+    The connection stays usable, unless PROTOCOL.md lists the code as closing.
     """
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+        """Create the error with PROTOCOL.md's error code."""
+        super().__init__(message, code=code)
 
 
 class AgentLostError(DeviceError):
@@ -43,19 +43,21 @@ class AgentLostError(DeviceError):
 
 
 class OpError(Exception):
-    """What an agent answers a request with that failed; `code` is one of PROTOCOL.md's.
+    """An agent's answer to a request that failed; `code` is PROTOCOL.md's error code.
 
-    The connection goes on unless it `closes`.
+    Attributes:
+        closes: Whether the answer ends the connection.
     """
 
     def __init__(self, code: str, message: str, *, closes: bool = False) -> None:
+        """Create the error with PROTOCOL.md's error code."""
         super().__init__(message)
         self.code = code
         self.closes = closes
 
 
 def exit_code(error: BlocktimeError) -> int:
-    """What a program exits with that ends by this error: 2 usage, 3 device, 6 invalid file, 1 anything else."""
+    """Return a program's exit code for an error: 2 usage, 3 device, 6 invalid file, 1 anything else."""
     if isinstance(error, AgentError):
         return _BY_AGENT_CODE.get(error.code, 1)
     by_class = {UsageError: 2, DeviceError: 3, InvalidArtifactError: 6}

@@ -1,6 +1,7 @@
 """Frames: u32 big-endian header length, header (UTF-8 JSON object), then `header["payload"]` bytes.
 
-Every size is bounded before anything of that size is read, so that garbage costs neither memory nor time."""
+Every size is bounded before anything of that size is read, so that garbage costs neither memory nor time.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +16,20 @@ from typing import Any, NoReturn, Protocol
 
 from orchestrator.wire.errors import FrameError
 
-# How long and how much is read after the last answer, so that the answer arrives.
 LINGER_S = 1.0
 LINGER_BYTES = 4 << 20
+"""Time and bytes that are read after the last answer, so that the answer arrives."""
 
 
 class SocketSource:
-    """Reads exactly what is asked from a socket, without reading ahead, so that readiness can be polled."""
+    """Reads exactly the requested bytes from a socket, without reading ahead, so that readiness can be polled."""
 
     def __init__(self, sock: socket.socket) -> None:
+        """Read from `sock`, which the caller closes."""
         self._sock = sock
 
     def read(self, size_bytes: int, /) -> bytes:
-        """Blocks until `size_bytes` have arrived or the peer has closed; returns what there is."""
+        """Wait until `size_bytes` have arrived or the peer has closed, and return what has arrived."""
         buffer = bytearray(size_bytes)
         view, got = memoryview(buffer), 0
         while got < size_bytes:
@@ -39,9 +41,9 @@ class SocketSource:
 
 
 def close_after_answer(sock: socket.socket) -> None:
-    """Closes after a final answer. Unread input is taken off first, for a bounded time and size.
+    """Close after a final answer; unread input is read first, for a bounded time and size.
 
-    A close with input unread makes the kernel reset the connection, and the peer may lose the answer.
+    Closing with input unread makes the kernel reset the connection, and the peer may lose the answer.
     """
     deadline_s = time.monotonic() + LINGER_S
     left_bytes = LINGER_BYTES
@@ -63,16 +65,17 @@ CHUNK_BYTES = 1 << 18
 
 
 class ByteSource(Protocol):
-    """What frames are read from: a buffered reader, or a socket behind SocketSource."""
+    """Source of frames: a buffered reader, or a socket behind SocketSource."""
 
     def read(self, size_bytes: int, /) -> bytes:
-        """Blocks until `size_bytes` have arrived or the stream has ended, and returns what there is."""
+        """Wait until `size_bytes` have arrived or the stream has ended, and return what has arrived."""
 
 
 def encode_header(header: Mapping[str, Any], payload_bytes: int = 0) -> bytes:
-    """Length prefix and header of a frame whose payload of `payload_bytes` the caller sends next.
+    """Return the length prefix and header of a frame, whose payload the caller sends next.
 
-    Raises FrameError where a limit of the protocol would be broken.
+    Raises:
+        FrameError: A limit of the protocol would be exceeded.
     """
     if not 0 <= payload_bytes <= MAX_PAYLOAD_BYTES:
         raise FrameError(
@@ -86,7 +89,11 @@ def encode_header(header: Mapping[str, Any], payload_bytes: int = 0) -> bytes:
 
 
 def decode_header(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`, whose `payload` (if any) is an integer within limits; else FrameError."""
+    """Return a header.
+
+    Raises:
+        FrameError: `raw` is not a JSON object, or its `payload` is not an integer within limits.
+    """
     try:
         header = json.loads(
             raw.decode("utf-8", errors="strict"),
@@ -117,32 +124,33 @@ def decode_header(raw: bytes) -> dict[str, Any]:
 
 
 class Payload:
-    """The payload bytes that follow a header on `stream`, each to be read once and in order."""
+    """Payload bytes that follow a header on a stream; each is read once, in order."""
 
     def __init__(self, stream: ByteSource, size_bytes: int) -> None:
+        """Read `size_bytes` from `stream`."""
         self._stream = stream
         self.size_bytes = size_bytes
         self.left_bytes = size_bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """What is left, in pieces of at most 256 KiB; FrameError `truncated` where the stream ends early."""
+        """Yield the rest in pieces of at most 256 KiB; raises FrameError `truncated` if the stream ends early."""
         while self.left_bytes:
             chunk = _read_exactly(self._stream, min(self.left_bytes, CHUNK_BYTES), "payload")
             self.left_bytes -= len(chunk)
             yield chunk
 
     def read(self) -> bytes:
-        """All that is left, in memory; memory grows only with what has arrived."""
+        """Return the rest in memory; memory grows only with what has arrived."""
         return b"".join(self.chunks())
 
     def drain(self) -> None:
-        """Reads and drops what is left, so that the next frame can be read."""
+        """Read and discard the rest, so that the next frame can be read."""
         for _ in self.chunks():
             pass
 
 
 def read_header_length(prefix: bytes | bytearray) -> int:
-    """Length in bytes that the four-byte `prefix` announces; FrameError over the limit."""
+    """Return the length in bytes that the four-byte `prefix` announces; raises FrameError over the limit."""
     (length_bytes,) = struct.unpack(">I", prefix)
     if length_bytes > MAX_HEADER_BYTES:
         raise FrameError("header_too_large", f"a header of {length_bytes} bytes is over the limit of 1 MiB")
@@ -150,7 +158,11 @@ def read_header_length(prefix: bytes | bytearray) -> int:
 
 
 def read_frame(stream: ByteSource) -> tuple[dict[str, Any], Payload] | None:
-    """The next frame's header and its yet unread payload; None where the stream ended between frames."""
+    """Return the next frame's header and its unread payload; None if the stream ended between frames.
+
+    Raises:
+        FrameError: The stream ended inside the frame, or the frame is invalid.
+    """
     first = stream.read(1)
     if not first:
         return None

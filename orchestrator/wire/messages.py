@@ -1,4 +1,4 @@
-"""Requests and replies as values. protocol/schemas/ is generated from these models."""
+"""Requests and replies as values; protocol/schemas/ is generated from these models."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PayloadBytes = Annotated[int, Field(ge=0, le=1 << 30)]
 
 
 class WireValue(BaseModel):
-    """A value in a message; what an agent tells beside it is ignored."""
+    """A value in a message; fields that an agent adds are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", protected_namespaces=())
 
@@ -73,7 +73,7 @@ class TensorSpec(WireValue):
 
 
 class CpuClock(WireValue):
-    """A core's clock, the highest that it may have now, and the highest that its hardware has."""
+    """Clock of a core, its current limit, and the limit of its hardware."""
 
     cpu: Count
     mhz: float | None
@@ -83,12 +83,14 @@ class CpuClock(WireValue):
 
 
 class ThermalZone(WireValue):
+    """Temperature of a thermal zone."""
+
     name: Text
     celsius: float
 
 
 class Battery(WireValue):
-    """`charge_uah`: what is left, by the battery's own counter."""
+    """State of the battery; `charge_uah` is what is left, by its own counter."""
 
     percent: float
     charging: bool | None
@@ -129,7 +131,7 @@ class DeviceState(WireValue):
 
 
 HeartbeatSeconds = Annotated[int, Field(ge=0, le=MAX_HEARTBEAT_S)]
-"""How often a sign of life is asked for; 0: never."""
+"""Requested interval of heartbeats; 0: none."""
 
 
 class Request(BaseModel):
@@ -142,24 +144,30 @@ class Request(BaseModel):
 
 
 class HelloRequest(Request):
+    """First request of a connection: protocol version and token."""
+
     op: Literal["hello"]
     protocol: Annotated[int, Field(ge=1, le=1_000_000)]
     token: Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class HaveRequest(Request):
+    """Whether the store has a model."""
+
     op: Literal["have"]
     sha256: Sha256
 
 
 class PutRequest(Request):
+    """Store a model; the payload is its file."""
+
     op: Literal["put"]
     sha256: Sha256
     payload: Annotated[int, Field(ge=1, le=1 << 30)]
 
 
 class LoadRequest(Request):
-    """`placement`: whether the reply is to have it."""
+    """Load a stored model; `placement`: whether the reply contains it."""
 
     op: Literal["load"]
     sha256: Sha256
@@ -170,17 +178,23 @@ class LoadRequest(Request):
 
 
 class PlacementRequest(Request):
+    """Report the compute units of a loaded model's operations."""
+
     op: Literal["placement"]
     handle: Count
     heartbeat_s: HeartbeatSeconds = 0
 
 
 class UnloadRequest(Request):
+    """Free a loaded model."""
+
     op: Literal["unload"]
     handle: Count
 
 
 class CheckRequest(Request):
+    """Execute a model once with the inputs in the payload."""
+
     op: Literal["check"]
     handle: Count
     inputs: Annotated[list[TensorSpec], Field(max_length=MAX_TENSORS)]
@@ -213,10 +227,14 @@ class RunRequest(Request):
 
 
 class StateRequest(Request):
+    """Report the device's state."""
+
     op: Literal["state"]
 
 
 class ByeRequest(Request):
+    """End the connection."""
+
     op: Literal["bye"]
 
 
@@ -235,18 +253,20 @@ REQUESTS: dict[str, type[Request]] = {
 
 
 def request_id_of(header: dict[str, Any]) -> int | None:
-    """The id that a header's reply is to carry; None where it has no valid one."""
+    """Return the id for the reply to a header; None if it has no valid one."""
     request_id = header.get("id")
     return request_id if type(request_id) is int and 0 <= request_id < 2**53 else None
 
 
 class AgentInfo(WireValue):
+    """Name and version of an agent."""
+
     name: Name
     version: Name
 
 
 class DeviceInfo(WireValue):
-    """What the device is; null where it does not tell. `simulated`: the agent runs on another than it names."""
+    """What the device is; null if unknown. `simulated`: the agent runs on another device than it names."""
 
     model: Text
     os: Text
@@ -268,20 +288,24 @@ class OptionInfo(WireValue):
 
 
 class RuntimeInfo(WireValue):
+    """Version, backends and load options of a runtime."""
+
     version: Text
     backends: Annotated[list[Text], Field(max_length=64)]
     options: dict[str, OptionInfo]
 
 
 class Reply(WireValue):
+    """Every reply has the id of its request."""
+
     id: Count
 
 
 class HelloReply(Reply):
-    """`heartbeat`, `timed_warmup`, `pace`, `keep_warm`: whether it takes `heartbeat_s`, `warmup_ms`, `pace_us`,
-    `keep_warm` in a run.
+    """What an agent and its device are and support.
 
-    `heartbeat_ops`: in which other ops it takes `heartbeat_s`.
+    `heartbeat`, `timed_warmup`, `pace`, `keep_warm`: whether a run may have `heartbeat_s`, `warmup_ms`,
+    `pace_us`, `keep_warm`. `heartbeat_ops`: other operations that may have `heartbeat_s`.
     """
 
     protocol: Count
@@ -296,10 +320,14 @@ class HelloReply(Reply):
 
 
 class HaveReply(Reply):
+    """Whether the store has the model."""
+
     present: bool
 
 
 class PutReply(Reply):
+    """Number of bytes that were stored."""
+
     bytes: Count
 
 
@@ -311,7 +339,7 @@ class Delegate(WireValue):
 
 
 class PlacedOperation(WireValue):
-    """An operation of the program, the unit that runs it, and its share of the runtime's estimated cost."""
+    """An operation of the program, the unit that runs it, and its fraction of the runtime's estimated cost."""
 
     name: Text
     type: Text
@@ -320,7 +348,7 @@ class PlacedOperation(WireValue):
 
 
 class Placement(WireValue):
-    """Operations by the compute unit that the runtime chose for them; each of them where the runtime tells."""
+    """Operations by the compute unit that the runtime chose, and each of them if the runtime reports it."""
 
     cpu: Count
     gpu: Count
@@ -332,6 +360,8 @@ InputBuffers = Literal["iosurface", "copied"]
 
 
 class LoadReply(Reply):
+    """A loaded model: its handle, load time, inputs, outputs, delegates and placement."""
+
     handle: Count
     load_ns: Count
     options: dict[str, OptionValue]
@@ -345,20 +375,24 @@ class LoadReply(Reply):
 
 
 class PlacementReply(Reply):
+    """Compute units of a loaded model's operations."""
+
     placement: Placement | None
 
 
 class UnloadReply(Reply):
-    pass
+    """The model is freed."""
 
 
 class CheckReply(Reply):
+    """Specs of the outputs; the payload has their values."""
+
     outputs: Annotated[list[TensorSpec], Field(max_length=MAX_TENSORS)]
     payload: PayloadBytes = 0
 
 
 class TracedOperation(WireValue):
-    """An operation of one execution: which call into a delegate it was a part of (null outside), and its time."""
+    """An operation of one execution: the delegate call that it was part of (null outside), and its time."""
 
     name: Text
     call: Count | None
@@ -392,29 +426,33 @@ class RunReply(Reply):
 
 
 class RunningReply(Reply):
-    """A sign of life before a reply.
+    """A heartbeat before a reply.
 
-    `running`: executions of a run so far, those of the warm-up included; 0 in every other op.
+    `running`: executions so far.
     """
 
     running: Count
 
 
 class StateReply(Reply):
+    """The device's state."""
+
     state: DeviceState
 
 
 class ByeReply(Reply):
-    pass
+    """The agent closes the connection."""
 
 
 class ErrorBody(WireValue):
+    """Code and message of an error."""
+
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     message: Annotated[str, Field(max_length=4096)]
 
 
 class ErrorReply(WireValue):
-    """`id` is null where the failing request's id could not be read."""
+    """The answer to a request that failed; `id` is null if the request's id could not be read."""
 
     id: Count | None
     error: ErrorBody
@@ -441,35 +479,35 @@ MAX_MESSAGE = 1000
 
 
 def error_reply(request_id: int | None, code: str, message: str) -> ErrorReply:
-    """What a request that failed is answered with; the message in one line, cut short."""
+    """Return the answer to a request that failed; the message is cut to one line."""
     return ErrorReply(
         id=request_id, error=ErrorBody(code=code, message=" ".join(message.split())[:MAX_MESSAGE])
     )
 
 
 def reply_frame(reply: Reply | ErrorReply, payload: bytes = b"") -> bytes:
-    """A reply as bytes, without those of its own fields that were not set."""
+    """Return a reply as bytes, without fields that were not set."""
     header = reply.model_dump(include=reply.model_fields_set - {"payload"})
     return encode_header(header, len(payload)) + payload
 
 
 def spec_of(array: np.ndarray) -> TensorSpec:
-    """Element type and shape of `array`; pydantic's ValidationError for a type the wire does not carry."""
+    """Return the element type and shape of `array`; raises ValidationError for an unsupported type."""
     return TensorSpec.model_validate({"dtype": array.dtype.name, "shape": list(array.shape)})
 
 
 def spec_bytes(spec: TensorSpec) -> int:
-    """Size of a tensor in bytes, in exact integers (a hostile shape can't overflow)."""
+    """Return the size of a tensor in bytes, in exact integers (a hostile shape can't overflow)."""
     return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
 def pack(arrays: Sequence[np.ndarray]) -> bytes:
-    """The payload for `arrays`."""
+    """Return the payload for `arrays`."""
     return b"".join(np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
 def unpack(specs: Sequence[TensorSpec], payload: bytes) -> list[np.ndarray]:
-    """The arrays that `payload` holds; ValueError where its length is not what `specs` need."""
+    """Return the arrays in `payload`; raises ValueError if its length does not fit `specs`."""
     sizes = [spec_bytes(spec) for spec in specs]
     if sum(sizes) != len(payload):
         raise ValueError(f"the tensors need {sum(sizes)} bytes of payload, got {len(payload)}")

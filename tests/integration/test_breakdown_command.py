@@ -6,7 +6,13 @@ import sys
 import pytest
 
 from orchestrator.breakdown.attribution import WHOLE
-from orchestrator.breakdown.removing import count_parts, find_removal_run, measure_removals, removal_specs
+from orchestrator.breakdown.removing import (
+    RemovalOptions,
+    count_parts,
+    find_removal_run,
+    measure_removals,
+    removal_specs,
+)
 from orchestrator.breakdown.tracing import trace_network, untraceable_reason
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.artifact import ArtifactCache
@@ -54,8 +60,8 @@ def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path,
 
     def measured(progress):
         run = find_removal_run(device, VARIANT, files)
-        settings = {"budget_s": 0.1, "seed": 0, "progress": progress}
-        return run, measure_removals(device, VARIANT, files, count_parts(SPEC), run, {}, **settings)
+        options = RemovalOptions(0.1, 0, progress)
+        return run, measure_removals(device, VARIANT, files, count_parts(SPEC), run, {}, options)
 
     def interrupt(what, _done, _total):
         if what == "pass 2: measuring":

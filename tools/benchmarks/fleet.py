@@ -21,7 +21,7 @@ import psutil
 
 from luts.format.store import LutStore
 from luts.verify import verify_lut
-from orchestrator.fleet.crew import FleetLimits
+from orchestrator.fleet.executor import FleetLimits
 from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, Record, RoundsRecord

@@ -1,4 +1,4 @@
-"""An exported model and what is known of it."""
+"""Exported models: their files, their reports, and the cache that stores them."""
 
 from __future__ import annotations
 
@@ -23,43 +23,47 @@ from luts.format.paths import cache_folder
 from orchestrator.export.artifacts.spec import ExportSpec
 
 RELATIVE_TOLERANCE = 1e-4
-"""Sums in another order make our fp32 networks differ by under 1e-6 of the output's scale; timm's may be deeper."""
+"""Sums in another order change the outputs of our fp32 networks by under 1e-6 of their scale; timm's may be
+deeper.
+"""
 
 _COARSENESS = {"fp32": 1.0, "fp16": 100.0, "int8": 5000.0, "mixed": 5000.0}
-"""How many times the tolerance of fp32 a precision may take. Rounding to fp16 keeps 11 bits, to int8 seven, of each
-weight and activation, and errors add up over tens of layers; a wrong graph is off by about the output's scale."""
+"""How many times the tolerance of fp32 a precision may have. Rounding to fp16 keeps 11 bits, to int8 seven,
+of each weight and activation, and errors add up over tens of layers; a wrong graph is off by about the
+output's scale.
+"""
 
 
 def allowed_error(precision: str, tolerance: float = RELATIVE_TOLERANCE) -> float:
-    """Largest relative error of an export whose fp32 form may have `tolerance`."""
+    """Return the largest relative error of a precision if fp32 may have `tolerance`."""
     return tolerance * _COARSENESS[precision]
 
 
 MAX_OPERATORS = 4096
-"""More kinds of operators than this in a record mean that the file is not a record."""
+"""With more kinds of operators than this, a file is not a report."""
 
 MAX_REASON = 4096
-"""Longest reason in a record, in characters."""
+"""Longest reason in a report, in characters."""
 
 OpCounts = Annotated[tuple[tuple[str, int], ...], Field(max_length=MAX_OPERATORS)]
 
 
 class Report(BaseModel):
-    """What lowering and checking said of a model.
+    """Result of lowering and checking a model.
 
     Attributes:
-        delegates: Subgraphs handed to a delegate (0 for portable, ONNX and LiteRT; 1 for a Core ML package).
-        operators: Operators outside the delegates and their counts; for a Core ML package, all of its
-            operators, since the placement is known only on the device.
-        max_abs_error: Largest difference to PyTorch eager; None where the model cannot run on the host. A Core
+        delegates: Subgraphs of a delegate (0 for portable, ONNX and LiteRT; 1 for a Core ML package).
+        operators: Operators outside the delegates and their counts; for a Core ML package all of its
+            operators, since the placement is only known on the device.
+        max_abs_error: Largest difference to PyTorch eager; None if the model cannot run on the host. A Core
             ML package does not run there but is evaluated (`orchestrator.export.lower.coreml`), unless it has
-            operators that the evaluation does not know.
+            operators that the evaluation does not support.
         max_relative_error: The same relative to the output's largest absolute value.
         tolerance: The relative error above which the export is refused.
         export_s: Seconds of capturing, lowering and checking.
         made: `lowered` whole, `spliced` from fragments of other lowerings (`orchestrator.export.reuse`), or
             lowered `plain`: without our rewrites, with which it could not be exported.
-        plain_because: Of a plain one, what was wrong with the rewritten one.
+        plain_because: For a plain one, what was wrong with the rewritten one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,9 +79,9 @@ class Report(BaseModel):
 
 
 class Artifact(BaseModel):
-    """A model in the cache with the sha256 and bytes of its file, for Core ML a zip of one `.mlpackage`.
+    """A model in the cache with the sha256 and size of its file, for Core ML a zip of one `.mlpackage`.
 
-    `path` is another one where it was delivered, for Core ML the unpacked folder.
+    After `deliver`, `path` is the delivered file, for Core ML the unpacked folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,12 +94,12 @@ class Artifact(BaseModel):
     report: Report
 
     def within(self, tolerance: float) -> bool:
-        """Whether its error, where it is known, is one that `tolerance` allows."""
+        """Return whether its error, if known, is allowed by `tolerance`."""
         return (self.report.max_relative_error or 0.0) <= allowed_error(self.spec.precision, tolerance)
 
     @property
     def delegates(self) -> int | None:
-        """Subgraphs handed to a delegate; None for other runtimes than ExecuTorch, which decide that at load."""
+        """Subgraphs of a delegate; None for other runtimes than ExecuTorch, which decide that at load."""
         return self.report.delegates if self.spec.runtime == "executorch" else None
 
     @property
@@ -105,27 +109,23 @@ class Artifact(BaseModel):
 
     @property
     def suffix(self) -> str:
-        """Of the model's name once it is delivered to people: `.pte`, or `.mlpackage` for a folder."""
+        """Suffix of the delivered model: `.pte`, or `.mlpackage` for a folder."""
         return ".mlpackage" if self.spec.runtime == "coreml" else self.path.suffix
 
 
 PACKED_SUFFIX = ".mlpackage.zip"
 MAX_ENTRIES = 4096
 MAX_UNPACKED_BYTES = 2 << 30
-"""Bounds of PROTOCOL.md."""
+"""Limits of PROTOCOL.md."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest date a zip can name."""
+"""The earliest date that a zip can store."""
 _PLAIN_FILE = 0o100644 << 16
 _MADE_ON_UNIX = 3
 
 
 def pack(package: Path, target: Path) -> None:
-    """Write the folder `package` and all files below it, in order of name, to a zip at `target`.
-
-    Raises:
-        OSError: as writing does.
-    """
+    """Write a folder and all files below it, in order of name, to a zip at `target`; raises OSError."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(p for p in package.rglob("*") if p.is_file()):
             entry = zipfile.ZipInfo(path.relative_to(package.parent).as_posix(), _EPOCH)
@@ -134,7 +134,7 @@ def pack(package: Path, target: Path) -> None:
 
 
 def check_package(package: Path) -> None:
-    """InvalidArtifactError where a folder is not a Core ML package, or has more files than an agent takes."""
+    """Raise InvalidArtifactError if a folder is not a Core ML package, or has more files than an agent accepts."""
     if package.suffix != ".mlpackage" or not (package / "Manifest.json").is_file():
         raise InvalidArtifactError(
             f"{package} is a folder but not an .mlpackage with its Manifest.json; give a .pte file or a package"
@@ -145,7 +145,7 @@ def check_package(package: Path) -> None:
 
 
 def deliver(source: Path, target: Path) -> Path:
-    """Copy a model over what is at `target`; a packed Core ML package becomes a folder unless `target` is a zip.
+    """Copy a model to `target`, replacing it; a packed Core ML package becomes a folder unless `target` is a zip.
 
     Raises:
         InvalidArtifactError: `source` is not a zip of one package, or too large.
@@ -183,7 +183,7 @@ def _unpack(source: Path, target: Path) -> None:
 
 
 MAX_RECORD_BYTES = 1 << 20
-"""Largest record that is read; a real one has a few KiB."""
+"""Largest report that is read; a real one has a few KiB."""
 
 STALE_S = 24 * 3600
 """Age after which an unfinished entry belongs to a process that died."""
@@ -207,17 +207,18 @@ class ArtifactCache:
     """Exported models by cache key."""
 
     def __init__(self, root: Path | None = None):
+        """Open the cache in a folder; default: the user's."""
         self.root = root or default_root()
         self.models = self.root / "models"
         self.pending = self.root / "pending"
 
     @property
     def fragments(self) -> Path:
-        """Folder of what later exports can be put together from (`orchestrator.export.reuse`)."""
+        """Folder of fragments that later exports reuse (`orchestrator.export.reuse`)."""
         return self.root / "fragments"
 
     def get(self, spec: ExportSpec) -> Artifact | None:
-        """The model of a spec, its bytes verified; None where there is none or it is damaged."""
+        """Return the model of a spec, its bytes verified; None if it is missing or damaged."""
         entry = self.models / spec.cache_key
         try:
             with (entry / "record.json").open("rb") as file:
@@ -239,12 +240,12 @@ class ArtifactCache:
         return artifact
 
     def put(self, spec: ExportSpec, write: Callable[[Path], Report]) -> Artifact:
-        """Store the file that `write` puts at the path it is given.
+        """Store the file that `write` creates at the path it is given.
 
-        An intact entry that another process stored meanwhile wins.
+        An intact entry that another process stored meanwhile is kept.
 
         Raises:
-            BlocktimeError: disk full, or no permission; nothing is left behind.
+            BlocktimeError: Disk full, or no permission; nothing is left behind.
         """
         pending = self.pending / f"{spec.cache_key[:16]}-{uuid.uuid4().hex}"
         try:
@@ -319,7 +320,7 @@ class ArtifactCache:
 
 
 def digest(path: Path) -> tuple[str, int]:
-    """sha256 and bytes of a file."""
+    """Return sha256 and size of a file."""
     with path.open("rb") as file:
         whole = hashlib.sha256()
         while chunk := file.read(_CHUNK_BYTES):
@@ -328,7 +329,7 @@ def digest(path: Path) -> tuple[str, int]:
 
 
 def _sync(folder: Path) -> None:
-    """Force the files' data out, so that a full disk shows now and a crash cannot leave a renamed empty file."""
+    """Write the files' data to the disk: a full disk shows now, and a crash leaves no renamed empty file."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

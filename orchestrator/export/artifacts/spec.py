@@ -29,21 +29,22 @@ PRECISIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("litert", "cpu"): ("fp32",),
 }
 """Precisions by (runtime, backend), the default one first; the first backend of a runtime is its default.
-`int8` is that of weights and activations; what is left over computes in fp32 (XNNPACK) or fp16 (Core ML). `mixed`
-is int8 but for the blocks that `ExportSpec.fp32` names."""
+`int8` is that of weights and activations; the rest computes in fp32 (XNNPACK) or fp16 (Core ML). `mixed`
+is int8 except for the blocks that `ExportSpec.fp32` names.
+"""
 
 QUANTISED = ("int8", "mixed")
 """Precisions whose ranges of activations are calibrated."""
 
 MAX_FP32 = 1024
-"""Most modules that one mix keeps in fp32."""
+"""Most modules that a mixed-precision model keeps in fp32."""
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 """Oldest iOS that a Core ML model must run on; iOS15 is the first with ML programs."""
 
 DEFAULT_DEPLOYMENT_TARGET = "iOS16"
 INT8_DEPLOYMENT_TARGET = "iOS17"
-"""The first with int8 activations, hence the default for int8."""
+"""The first iOS with int8 activations, hence the default for int8."""
 
 OPTIONS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
     ("executorch", "coreml"): {"deployment_target": DEPLOYMENT_TARGETS},
@@ -52,7 +53,7 @@ OPTIONS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
 """Options and their values by (runtime, backend)."""
 
 MAX_BATCH = 256
-"""Images that a model computes at once; activations of hundreds fill a machine's memory."""
+"""Most images that a model computes at once; activations of hundreds fill a machine's memory."""
 
 _WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
 _CALIBRATION = re.compile(
@@ -71,22 +72,22 @@ class ExportSpec:
     """One model to export.
 
     Attributes:
-        blocks: Keys of a network in order of execution, or one key: that block on its own.
+        blocks: Keys of a network in order of execution, or one key: that block as a network.
         module: Instead of blocks, `timm:NAME`, or `timm:NAME@PX` for another resolution than its own.
         runtime: `executorch` (.pte), `coreml` (a zip of one .mlpackage), `onnx` or `litert` (.tflite).
         backend: Delegate of ExecuTorch, `mlprogram`, or `cpu`; the runtime's default if empty.
-        precision: Of the computation; the backend's default if empty.
+        precision: Precision of the computation; the backend's default if empty.
         options: Pairs of name and value, in order of name.
         weights: `seed:N` (random), or `sha256:HEX` of the safetensors file `weights_path`.
-        weights_path: Where that file lies; no part of the identity.
-        fp32: With precision `mixed` what stays fp32: paths of modules of the network in PyTorch. For blocks, the
-            place of a block that stands on its own, counted from 0 (`4`), or a path in it (`4.layers.0`).
-        calibration: Images that decide int8's ranges, `N images of SOURCE, seed S, middle P %: sha256:HEX`, where
-            ranges hold that share of values, all of them where P is not named (older files); empty for seeded
-            random inputs.
-        calibration_path: Where these images lie; no part of the identity.
-        batch: Images that the model computes at once. LUTs, spaces and searches know batch 1 alone.
-        without: Kind of operation that is taken out (`orchestrator.export.lower.kinds`); empty for none.
+        weights_path: Path of that file; not part of the identity.
+        fp32: With precision `mixed` the parts that stay fp32: paths of modules of the network in PyTorch. For
+            blocks, the position of a block, counted from 0 (`4`), or a path in it (`4.layers.0`).
+        calibration: Images that decide int8's ranges, `N images of SOURCE, seed S, middle P %: sha256:HEX`,
+            where ranges contain that percentage of values, all of them without P (older files); empty for
+            seeded random inputs.
+        calibration_path: Path of these images; not part of the identity.
+        batch: Images that the model computes at once. LUTs, spaces and searches only use batch 1.
+        without: Kind of operation that is removed (`orchestrator.export.lower.kinds`); empty for none.
     """
 
     blocks: tuple[str, ...] = ()
@@ -104,7 +105,7 @@ class ExportSpec:
     fp32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Fill in defaults and check every field; `UsageError` says what may stand there."""
+        """Fill in defaults and check every field; raises UsageError with the allowed values."""
         backends = [backend for runtime, backend in PRECISIONS if runtime == self.runtime]
         if not backends:
             runtimes = ", ".join(dict.fromkeys(runtime for runtime, _ in PRECISIONS))
@@ -198,7 +199,7 @@ class ExportSpec:
 
     @property
     def weights_label(self) -> str:
-        """What a model's file says of its weights."""
+        """What a model's file says about its weights."""
         kind, _, value = self.weights.partition(":")
         weights = f"random, seed {value}: for measuring alone" if kind == "seed" else self.weights
         if self.fp32:
@@ -207,7 +208,7 @@ class ExportSpec:
 
     @property
     def reusable(self) -> bool:
-        """Whether its program can be put together from parts of others (`orchestrator.export.reuse`)."""
+        """Whether its program can be assembled from parts of others (`orchestrator.export.reuse`)."""
         return (
             len(self.blocks) > 1
             and self.batch == 1
@@ -223,7 +224,7 @@ class ExportSpec:
 
     @functools.cached_property
     def cache_key(self) -> str:
-        """sha256 over this spec, the toolchain's versions and the sources that build and lower."""
+        """SHA-256 over this spec, the toolchain's versions and the sources that build and lower."""
         identity = {
             "spec": {name: value for name, value in asdict(self).items() if name not in _PLACES},
             "toolchain": toolchain_of(self.blocks),
@@ -232,20 +233,20 @@ class ExportSpec:
 
 
 def _in_order(path: str) -> tuple[tuple[int, str], ...]:
-    """Places in order of their number, before names."""
+    """Return paths in order of their number, before names."""
     return tuple((int(part) if part.isdecimal() else MAX_FP32, part) for part in path.split("."))
 
 
 @functools.cache
 def toolchain() -> dict[str, str]:
-    """Everything besides the spec that decides the bytes: versions, sources, Python, processor."""
+    """Return everything besides the spec that decides the bytes: versions, sources, Python, processor."""
     versions = {name: _version(name) for name in _LIBRARIES}
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return versions | {"python": python, "machine": platform.machine(), "sources": source_digest(_ROOT)}
 
 
 def toolchain_of(keys: Sequence[str]) -> dict[str, str]:
-    """`toolchain` and, where a block is a user's own, the files that were imported with it."""
+    """Return `toolchain` and, if a block comes from a plug-in, the plug-in's files."""
     known = kinds()
     modules = {known[key.partition("(")[0]].__module__ for key in keys}
     files = {
@@ -261,7 +262,7 @@ def toolchain_of(keys: Sequence[str]) -> dict[str, str]:
 
 
 def source_digest(root: Path) -> str:
-    """sha256 over the Python files, by path relative to `root`, that build and lower networks."""
+    """Return the sha256 over the Python files, by path relative to `root`, that build and lower networks."""
     digest = hashlib.sha256()
     for folder in _SOURCES:
         for path in sorted((root / folder).rglob("*.py")):
@@ -286,7 +287,7 @@ def block_specs_for(
     precision: str = "",
     options: tuple[tuple[str, str], ...] = (),
 ) -> tuple[ExportSpec, ...]:
-    """Every searchable block of a space on its own, sorted by key; all its resolutions if none are given."""
+    """Return every searchable block of a space as a network, sorted by key; default: all its resolutions."""
     return tuple(
         ExportSpec((block.key,), "", runtime, backend, precision, options)
         for block in space.block_specs(resolutions)
@@ -294,12 +295,12 @@ def block_specs_for(
 
 
 COMPUTE_UNITS = ("all", "cpuonly", "cpuandgpu", "cpuandneuralengine")
-"""What Core ML may use; the same model file runs on each."""
+"""Compute units for Core ML; the same model file runs on each."""
 
 MAX_THREADS = 64
 
 HOST_RUNTIMES = {"onnx": "ONNX Runtime", "litert": "LiteRT"}
-"""Runtimes of the host alone, that ExecuTorch's figures are held against; an extra of their name installs each."""
+"""Runtimes that only run on the host, for comparison with ExecuTorch; an extra of their name installs each."""
 
 _THREADED = re.compile(
     r"(?P<runtime>executorch|onnx|litert)-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})"
@@ -314,13 +315,13 @@ class Variant:
     """How models run.
 
     Attributes:
-        runtime: `executorch`, `coreml`, `onnx`, `litert`, or `simulated`, which is none: models are lists of
-            blocks.
-        target: ExecuTorch's delegate, Core ML's compute units, or `cpu`; empty for `simulated`, as the precision.
-        precision: Of the computation; the default of runtime and delegate if empty.
-        threads: Of the runtime's thread pool, or a simulated one; 0 where the runtime chooses and can't be told
+        runtime: `executorch`, `coreml`, `onnx`, `litert`, or `simulated`, whose models are lists of blocks.
+        target: ExecuTorch's delegate, Core ML's compute units, or `cpu`; empty for `simulated`, as the
+            precision.
+        precision: Precision of the computation; the default of runtime and delegate if empty.
+        threads: Threads of the runtime's pool, or simulated ones; 0 if the runtime chooses and can't be told
             (iOS), and for Core ML.
-        cores: Those that the threads are pinned to (`4-8`); empty where the system chooses.
+        cores: Cores that the threads are pinned to (`4-8`); empty if the system chooses.
     """
 
     runtime: str
@@ -330,7 +331,7 @@ class Variant:
     cores: str = ""
 
     def __post_init__(self) -> None:
-        """Check and fill in; `UsageError` says what may stand there."""
+        """Fill in defaults and check every field; raises UsageError with the allowed values."""
         if self.runtime == "coreml" and self.target not in COMPUTE_UNITS:
             raise UsageError(
                 f"coreml has no compute units {self.target!r}; it has {', '.join(COMPUTE_UNITS)}"
@@ -370,12 +371,12 @@ class Variant:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether its numbers are made up."""
+        """Whether its numbers are simulated."""
         return self.runtime == "simulated"
 
     @property
     def may_use_neural_engine(self) -> bool:
-        """Whether Core ML may run it on the neural engine, which computes nothing in fp32."""
+        """Whether Core ML may run it on the neural engine, which has no fp32."""
         engines = ("all", "cpuandneuralengine")
         return self.runtime == "coreml" and self.target in engines and self.precision != "fp32"
 
@@ -400,10 +401,10 @@ class Variant:
     def export_spec(
         self, blocks: tuple[str, ...] = (), module: str = "", fp32: tuple[str, ...] = ()
     ) -> ExportSpec:
-        """How a model is exported for this variant; a simulated one takes of it nothing but the blocks.
+        """Return how a model is exported for this variant; a simulated one only uses the blocks.
 
         Raises:
-            UsageError: the precision is mixed and nothing says what stays `fp32`, or the other way round.
+            UsageError: The precision is mixed and `fp32` is empty, or the other way round.
         """
         if self.is_simulated:
             return ExportSpec(blocks, module)
@@ -418,7 +419,7 @@ class Variant:
 
     @classmethod
     def parse(cls, name: str) -> Variant:
-        """The variant of a name; `UsageError` if it is none."""
+        """Return the variant of a name; raises UsageError."""
         if match := _THREADED.fullmatch(name):
             cores = (match["cores"] or "").replace(".", ",")
             return cls(match["runtime"], match["target"], match["precision"], int(match["threads"]), cores)

@@ -13,7 +13,9 @@ from torch import Tensor
 from luts.format.errors import InvalidArtifactError
 
 CALIBRATION_SAMPLES = 4
-"""Besides the example input. 16 widen the ranges of an `autovit-nano` network by 5 % (median) to 33 % (largest)."""
+"""Random inputs besides the example input. 16 widen the ranges of an `autovit-nano` network by 5 % (median)
+to 33 % (largest).
+"""
 
 IMAGES = "images"
 """Name of the tensor (N, 3, H, W) in a file of calibration images."""
@@ -22,8 +24,10 @@ IMAGES = "images"
 def calibration_inputs(
     inputs: Sequence[Tensor], images: Tensor | None = None
 ) -> Iterator[tuple[Tensor, ...]]:
-    """The images (N, 3, H, W) in batches of the example's size, or where there are none the example inputs, then
-    seeded normal ones of the same shapes, means and spreads."""
+    """Yield the images (N, 3, H, W) in batches of the example's size.
+
+    Without images, yield the example inputs, then seeded normal ones of the same shapes, means and spreads.
+    """
     if images is not None:
         yield from ((batch,) for batch in filled(images, len(inputs[0])))
         return
@@ -34,17 +38,17 @@ def calibration_inputs(
 
 
 def filled(images: Tensor, batch: int) -> Iterator[Tensor]:
-    """Images (N, ...) in batches of one size; the last one is filled up with copies of the last image."""
+    """Yield images (N, ...) in batches of one size; the last one is filled with copies of the last image."""
     for start in range(0, len(images), batch):
         some = images[start : start + batch]
         yield torch.cat((some, some[-1:].expand(batch - len(some), *some.shape[1:])))
 
 
 def read_images(path: Path, inputs: Sequence[Tensor]) -> Tensor:
-    """Calibration images (N, 3, H, W) of a file, for a network that takes one of them.
+    """Return the calibration images (N, 3, H, W) of a file, for a network that takes one of them.
 
     Raises:
-        InvalidArtifactError: the file is damaged, or the network takes something else.
+        InvalidArtifactError: The file is damaged, or the network takes something else.
     """
     try:
         images: Tensor = load_file(path)[IMAGES]

@@ -1,4 +1,4 @@
-"""Convert a module to a Core ML package (.mlpackage) and check the ML program that came out."""
+"""Convert a module to a Core ML package (.mlpackage) and check the resulting ML program."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _DATA = Path("Data") / "com.apple.CoreML"
 
 
 def read_package(package: Path) -> Any:
-    """The MIL function of an `.mlpackage` folder, for `orchestrator.export.lower.coreml.evaluate`.
+    """Return the MIL function of an `.mlpackage` folder, for `evaluate`.
 
     Raises:
-        InvalidArtifactError: it can't be read, or holds no ML program.
+        InvalidArtifactError: It can't be read, or has no ML program.
     """
     with quiet():
         from coremltools.converters.mil.frontend.milproto.load import load
@@ -50,11 +50,11 @@ def read_package(package: Path) -> Any:
 
 Inputs = Mapping[str, Any]
 Observer = Callable[[str, Tensor], None]
-"""Called with the name and the value of every activation, the program's inputs included."""
+"""Called with the name and the value of every activation, including the program's inputs."""
 
 
 class UnknownOperatorError(BlocktimeError):
-    """The program has an operator, or a mode of one, that this evaluation does not know."""
+    """The program has an operator, or a mode of one, that this evaluation does not support."""
 
 
 def evaluate(
@@ -63,12 +63,12 @@ def evaluate(
     observe: Observer | None = None,
     constants: dict[str, Any] | None = None,
 ) -> list[Tensor]:
-    """Outputs of a MIL function (`program.functions["main"]`) for its inputs in order.
+    """Return the outputs of a MIL function (`program.functions["main"]`) for its inputs in order.
 
-    Constants that were unpacked are kept in `constants`, for further inputs of the same function.
+    Unpacked constants are stored in `constants`, for further inputs of the same function.
 
     Raises:
-        UnknownOperatorError: names the operator.
+        UnknownOperatorError: Names the operator.
     """
     values: dict[str, Any] = {}
     constants = {} if constants is None else constants
@@ -90,9 +90,7 @@ def evaluate(
     with torch.no_grad():
         for name, x in zip(function.inputs, inputs, strict=True):
             keep(name, x.float())
-        for operation in function.operations:
-            if operation.op_type == "const" or operation.op_type.startswith("constexpr_"):
-                continue
+        for operation in filter(_computes, function.operations):
             given = {name: value_of(variable) for name, variable in operation.inputs.items()}
             results = _run(operation, given)
             for variable, value in zip(operation.outputs, results, strict=True):
@@ -100,8 +98,12 @@ def evaluate(
         return [value_of(variable) for variable in function.outputs]
 
 
+def _computes(operation: Any) -> bool:
+    return not (operation.op_type == "const" or operation.op_type.startswith("constexpr_"))
+
+
 def _constant(variable: Any) -> Any:
-    """A constant as PyTorch takes it: floating-point arrays as fp32 tensors, everything else as it is."""
+    """Return a constant as PyTorch takes it: floating-point arrays as fp32 tensors, everything else unchanged."""
     if variable.op is not None and variable.op.op_type.startswith("constexpr_"):
         return torch.from_numpy(np.array(variable.op.materialized_val_inference(), dtype=np.float32))
     value = variable.val
@@ -136,7 +138,7 @@ def _conv(given: Inputs) -> Tensor:
 
 
 def _stretch(given: Inputs) -> Tensor:
-    """Bilinear, with pixels as areas: half pixel centres are the default where corners are not aligned."""
+    """Resize bilinearly, with pixels as areas: half pixel centres are the default if corners are not aligned."""
     if given["align_corners"] or not given.get("half_pixel_centers", True):
         raise UnknownOperatorError("no evaluation of a Core ML upsampling that does not take pixels as areas")
     x, scales = given["x"], (given["scale_factor_height"], given["scale_factor_width"])
@@ -230,11 +232,13 @@ _OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
 
 
 QUANTISED_OPERATORS = ("conv", "linear")
-"""Whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools leaves them alone."""
+"""Operators whose weights become int8. Biases, norms and attention's products stay in fp16; coremltools does
+not change them.
+"""
 
 
 def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = None) -> Any:
-    """The fp16 model with symmetric int8 activations (a tensor a scale) and weights (a channel a scale).
+    """Return the fp16 model with symmetric int8 activations (one scale per tensor) and weights (one per channel).
 
     Args:
         model: A converted `MLModel` for iOS17 or later, with its MIL program.
@@ -242,7 +246,7 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = 
         images: (N, 3, H, W) to calibrate on.
 
     Raises:
-        UnknownOperatorError: the program can't be evaluated, hence not calibrated.
+        UnknownOperatorError: The program can't be evaluated, hence not calibrated.
     """
     import coremltools
     from coremltools.converters.mil.mil.passes.graph_pass import PassOption
@@ -269,7 +273,7 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = 
 
 
 def _ranges(function: Any, inputs: Sequence[Tensor], images: Tensor | None) -> dict[str, dict[str, float]]:
-    """Ends of the range of every activation, as coremltools names them."""
+    """Return the range of every activation, by the name in coremltools."""
     from orchestrator.export.lower.quantize import observer_for  # brings torchao
 
     observers: defaultdict[str, MiddleObserver | ExtremesObserver] = defaultdict(observer_for(images))
@@ -283,17 +287,17 @@ _FREE_OPERATORS = {"const", "cast"}
 """Operators that compute nothing: constants, and conversions between the interface's type and the program's."""
 
 _COMPUTES_IN = {"fp32": "fp32", "fp16": "fp16", "int8": "fp16"}
-"""Floating-point type of every operator by precision; for int8, of what is not quantised."""
+"""Floating-point type of every operator by precision; for int8, of operators that are not quantised."""
 
 _NAMESPACE = uuid.UUID("6f1d2c1e-7d53-4f0f-9e0c-5b1f0a6c7c11")
 
 
 @dataclass(frozen=True)
 class MlProgram:
-    """What the ML program holds: operators with counts, and shapes of its inputs and outputs.
+    """Content of an ML program: operators with counts, and shapes of its inputs and outputs.
 
-    `computed`: its outputs for the example inputs, evaluated in PyTorch; None where it has operators that the
-    evaluation does not know.
+    `computed`: its outputs for the example inputs, evaluated in PyTorch; None if it has unsupported
+    operators.
     """
 
     operators: tuple[tuple[str, int], ...]
@@ -313,11 +317,11 @@ def convert_to_mlpackage(
     """Convert an eval-mode module and save the package at `path`.
 
     Inputs and outputs have the program's own type from iOS16 on (fp16 for int8), and are fp32 on iOS15.
-    `images` (N, 3, H, W) decide int8's ranges, seeded inputs without.
+    `images` (N, 3, H, W) decide int8's ranges, else seeded inputs.
 
     Raises:
-        BlocktimeError: an operator has no Core ML counterpart, or for int8 no evaluation; it is named.
-        InvalidArtifactError: the program has other shapes or another precision than was asked for.
+        BlocktimeError: An operator has no Core ML counterpart, or for int8 no evaluation; it is named.
+        InvalidArtifactError: The program has other shapes or another precision than requested.
     """
     with quiet(), torch.no_grad():
         import coremltools
@@ -355,10 +359,10 @@ def convert_to_mlpackage(
 def check_program(
     model: Any, precision: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> MlProgram:
-    """Check shapes and the precision of computation of a converted model.
+    """Check shapes and precision of a converted model.
 
     Raises:
-        InvalidArtifactError: names what differs.
+        InvalidArtifactError: Names the difference.
     """
     description = model.get_spec().description
     shapes = [tuple(f.type.multiArrayType.shape) for f in description.input]
@@ -389,7 +393,7 @@ def check_program(
 
 
 def _check_quantised(operation: Any) -> None:
-    """Both the activation and the weight of an operator come from int8."""
+    """Check that both the activation and the weight of an operator come from int8."""
     activation, weight = operation.x.op, operation.weight.op
     if activation is None or activation.op_type != "dequantize":
         raise InvalidArtifactError(f"Core ML operator {operation.name} takes an activation that is not int8")

@@ -1,4 +1,4 @@
-"""Parameters and both MAC counts of any torch module, counted as it runs."""
+"""Parameters and both MAC counts of any torch module, counted while it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Counts:
 
     Attributes:
         params: Trainable parameters.
-        conv_linear_macs: Of convolutions and linear layers, which is what most papers call FLOPs.
+        conv_linear_macs: Those of convolutions and linear layers, which most papers call FLOPs.
         all_macs: With the products of attention.
     """
 
@@ -26,7 +26,7 @@ class Counts:
 
 
 def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
-    """Count an eval-mode module; fused attention counts as the two products that it is."""
+    """Count an eval-mode module; fused attention counts as its two products."""
     import torch
     from torch import nn
     from torch.utils.flop_counter import FlopCounterMode

@@ -33,11 +33,11 @@ class _Half(nn.Module):
 
 
 class _SpelledInHalf(SpelledOut):
-    """With activations as operations that stay fp16."""
+    """Activations as operations that stay fp16."""
 
     @property
     def spellings(self) -> Mapping[Any, Callable[..., Any]]:
-        """By the function in torch."""
+        """Return the replacements by function of torch."""
         return {**super().spellings, F.silu: _silu, F.hardswish: _hardswish}
 
     def __torch_function__(
@@ -47,7 +47,7 @@ class _SpelledInHalf(SpelledOut):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """ExecuTorch makes fp32 tensors of numbers, and converts them; those of sums and products are halves."""
+        """Keep numbers of sums and products in fp16: ExecuTorch makes fp32 tensors of them, and converts."""
         if func in _WITH_NUMBERS:
             args = [torch.tensor(x, dtype=torch.half) if isinstance(x, float) else x for x in args]
         return super().__torch_function__(func, types, args, kwargs)
@@ -61,18 +61,18 @@ _WITH_NUMBERS = {
 
 
 def capture_half(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
-    """The exported program of a module in eval mode, its weights and arithmetic in fp16."""
+    """Return the exported program of a module in eval mode, its weights and arithmetic in fp16."""
     return torch.export.export(spelled_out(_Half(module).eval(), _SpelledInHalf), tuple(inputs))
 
 
 def _silu(x: Tensor, inplace: bool = False) -> Tensor:
-    """x sigmoid(x) (Elfwing et al. 2017, equation 6)."""
+    """Compute x sigmoid(x) (Elfwing et al. 2017, equation 6)."""
     del inplace
     return x * torch.sigmoid(x)
 
 
 def _hardswish(x: Tensor, inplace: bool = False) -> Tensor:
-    """x relu6(x + 3) / 6 (Howard et al. 2019, section 5.2)."""
+    """Compute x relu6(x + 3) / 6 (Howard et al. 2019, section 5.2)."""
     del inplace
     return x * (F.relu6(x + 3.0) * (1.0 / 6.0))
 
@@ -104,21 +104,21 @@ def lower_to_executorch(
     images: Tensor | None = None,
     fp32: Sequence[str] = (),
 ) -> LoweredProgram:
-    """Lower an eval-mode module; it is left as it was.
+    """Lower an eval-mode module; it is unchanged.
 
     Args:
         module: Any exportable module; convolution and BN in sequence are folded.
         inputs: Example inputs; their shapes become the program's.
         backend: `xnnpack`, `portable` (no delegate), `coreml` or `vulkan`.
-        precision: Computation inside the delegate; the interface stays fp32 (of XNNPACK in fp16 by a conversion
-            outside of it at either end).
+        precision: Computation inside the delegate; the interface stays fp32 (for XNNPACK in fp16 by a
+            conversion outside of it at either end).
         deployment_target: Oldest iOS of the Core ML delegate.
-        plain: As its authors wrote it, without a rewrite of ours.
-        images: (N, 3, H, W) that decide int8's ranges; seeded inputs without.
-        fp32: Paths of modules that int8 leaves alone.
+        plain: Without our rewrites.
+        images: (N, 3, H, W) that decide int8's ranges; None for seeded inputs.
+        fp32: Paths of modules that stay fp32.
 
     Raises:
-        BlocktimeError: the backend's tools are missing, or cannot lower an operator; both are named.
+        BlocktimeError: The backend's tools are missing, or cannot lower an operator; both are named.
     """
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
@@ -164,7 +164,7 @@ def _captured(
 
 
 def _partitioners(backend: str, precision: str, deployment_target: str) -> list[Any]:
-    """The delegate's partitioner, imported only when asked for; none for portable."""
+    """Return the delegate's partitioner, imported only when needed; none for portable."""
     match backend:
         case "portable":
             return []
@@ -194,7 +194,7 @@ def _coreml_partitioner(precision: str, deployment_target: str) -> Any:
 
 
 def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
-    """What a graph calls, such as `aten.native_layer_norm.default`, and where: see `LoweredProgram`."""
+    """Return what a graph calls, such as `aten.native_layer_norm.default`, and where: see `LoweredProgram`."""
     for node in graph.nodes:
         if node.op == "call_function":
             name = getattr(node.target, "__name__", str(node.target))

@@ -1,9 +1,9 @@
-"""Kinds of work that a network's latency is attributed to: the one place that decides them.
+"""Kinds of work that a network's latency is attributed to: the one place that defines them.
 
-Every operation has exactly one kind, so that shares add up. What an attention or MLP module holds counts as that,
-whatever it is: attention includes its projections, its softmax and its reshapes (EfficientViT, Liu et al. 2023,
-figure 2, calls it MHSA), MLP includes its activation. All other kinds are of the operations outside of both.
-A convolution that ends up as a matrix product inside a delegate is still a convolution.
+Every operation has exactly one kind, so that parts add up. Everything in an attention or MLP module counts as
+that: attention includes its projections, its softmax and its reshapes (EfficientViT, Liu et al. 2023, figure
+2, calls it MHSA), MLP includes its activation. All other kinds are of operations outside of both. A
+convolution that becomes a matrix product inside a delegate is still a convolution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ Kind = Literal[
     "attention", "mlp", "convolution", "normalisation", "activation", "reshape", "elementwise", "other"
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""`reshape` is every reshape and copy of data; `other` is what no paper's figure names: pooling, the classifier."""
+"""`reshape` is every reshape and copy of data; `other` is what no paper's figure names: pooling, the
+classifier.
+"""
 
 TITLES: dict[Kind, str] = {
     "attention": "attention, with its projections",
@@ -34,8 +36,10 @@ Part = Literal[
     "projection", "product", "softmax", "normalisation", "activation", "reshape", "elementwise", "other"
 ]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""What an operation does inside its kind: of attention EfficientViT's figure 2 tells reshapes, normalisation and
-element-wise operations apart. `projection` is a convolution or linear layer, `product` one of two activations."""
+"""What an operation does inside its kind: EfficientViT's figure 2 separates reshapes, normalisation and
+element-wise operations of attention. `projection` is a convolution or linear layer, `product` one of two
+activations.
+"""
 
 PART_TITLES: dict[Part, str] = {
     "projection": "linear and convolution",
@@ -49,12 +53,12 @@ PART_TITLES: dict[Part, str] = {
 }
 
 Chain = Sequence[tuple[str, str]]
-"""The modules that an operation lies in, outermost first: each one's path and the name of its class."""
+"""The modules around an operation, outermost first: each one's path and the name of its class."""
 
 Family = Literal[
     "convolution", "linear", "product", "normalisation", "activation", "reshape", "elementwise", "other"
 ]
-"""What an operation is by itself. `product` is what attention alone does: products of two activations, softmax."""
+"""Kind of an operation by itself. `product` only occurs in attention: products of two activations, softmax."""
 
 _FAMILIES: dict[Family, str] = {
     "convolution": "conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d "
@@ -81,7 +85,7 @@ _FAMILY_OF: dict[str, Family] = {
 
 
 def base_name(operation: str) -> str:
-    """`permute` of `aten.permute_copy.default`, `native_call_permute_copy.out` and `permute`; `add` of `XNNAdd`."""
+    """Return `permute` for `aten.permute_copy.default` or `native_call_permute_copy.out`; `add` for `XNNAdd`."""
     if operation.startswith("XNN"):
         return operation.removeprefix("XNN").lower().removesuffix("2d").rstrip("2345")
     name = operation.removeprefix("native_call_").removeprefix("aten.").partition(".")[0]
@@ -89,7 +93,7 @@ def base_name(operation: str) -> str:
 
 
 def family_of(operation: str) -> Family:
-    """The family of an operation of PyTorch or XNNPACK; `other` for what is not listed."""
+    """Return the family of an operation of PyTorch or XNNPACK; `other` if it is not listed."""
     name = base_name(operation)
     return _FAMILY_OF.get(name) or _FAMILY_OF.get(name.rstrip("_"), "other")
 
@@ -98,7 +102,7 @@ _ATTENTION = re.compile(r"attention|attn|mhsa", re.IGNORECASE)
 _MLP = re.compile(r"mlp|feedforward|ffn|swiglu", re.IGNORECASE)
 _NORM = re.compile(r"norm", re.IGNORECASE)
 _GATE = re.compile(r"squeeze|^se|eca|channelatt|spatialatt", re.IGNORECASE)
-"""Gates over channels call themselves attention at times; they are convolutions and products like any other."""
+"""Gates over channels sometimes call themselves attention; they are convolutions and products like any other."""
 _HEAD = re.compile(r"head|classifier|pool", re.IGNORECASE)
 _NAMED: dict[str, Kind] = {
     "attn": "attention",
@@ -111,24 +115,24 @@ _PLAIN = ("Sequential", "ModuleList", "Residual")
 
 _WHOLE_LAYER = "TransformerLayer"
 _PROJECTIONS: dict[str, Kind] = {"qkv": "attention", "proj": "attention", "fc1": "mlp", "fc2": "mlp"}
-"""Our transformer layer holds attention and MLP without a module for either; these are its linear layers."""
+"""Our transformer layer has attention and MLP without a module for either; these are its linear layers."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The kind of an operation, and the path of the attention or MLP that it is a part of; empty outside."""
+    """Kind of an operation, and the path of the attention or MLP that it belongs to; empty outside."""
 
     kind: Kind
     region: str = ""
 
 
 def place_of(operation: str, chain: Chain, family: Family | None = None) -> Place:
-    """Where an operation belongs, by its name and the modules that it lies in.
+    """Return the kind and region of an operation, from its name and the modules around it.
 
     Args:
-        operation: As PyTorch, ExecuTorch or XNNPACK calls it.
+        operation: Name in PyTorch, ExecuTorch or XNNPACK.
         chain: The modules around it, the network itself first.
-        family: Its family where that is not the name's: the product in `x * sigmoid(x)` is an activation.
+        family: Its family if that is not the name's: the product in `x * sigmoid(x)` is an activation.
     """
     family = family or family_of(operation)
     inner = _region(chain[1:])
@@ -147,7 +151,7 @@ def place_of(operation: str, chain: Chain, family: Family | None = None) -> Plac
 
 
 def part_of(operation: str, chain: Chain, family: Family | None = None) -> Part:
-    """What an operation does, wherever it belongs; the arguments are those of `place_of`."""
+    """Return what an operation does inside its kind; arguments as for `place_of`."""
     if any(_NORM.search(class_name) and not _HEAD.search(class_name) for _, class_name in chain[1:][-1:]):
         return "normalisation"
     if base_name(operation).strip("_") == "softmax":
@@ -180,7 +184,7 @@ _OUTSIDE: dict[Family, Kind] = {
 
 
 def _region(chain: Chain) -> Place | None:
-    """The innermost attention or MLP, widened to the outermost one of its kind that lies directly around it."""
+    """Return the innermost attention or MLP, widened to the outermost one of its kind directly around it."""
     place: Place | None = None
     for path, class_name in reversed(chain):
         kind = _module_kind(path.rpartition(".")[2], class_name)
@@ -203,7 +207,7 @@ def _module_kind(name: str, class_name: str) -> Kind | None:
 
 
 def _in_whole_layer(family: Family, name: str, path: str, inside: Chain) -> Place | None:
-    """Inside our transformer layer: None for its norms and its residual additions."""
+    """Return the region inside our transformer layer; None for its norms and its residual additions."""
     if inside:
         kind = _PROJECTIONS.get(inside[0][0].rpartition(".")[2])
         return Place(kind, path) if kind else None

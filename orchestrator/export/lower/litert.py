@@ -1,7 +1,7 @@
-"""Convert a module to LiteRT (.tflite) with litert-torch, and run the file, to hold ExecuTorch's figures against.
+"""Convert a module to LiteRT (.tflite) with litert-torch, and run the file, for comparison with ExecuTorch.
 
-litert-torch wants an older typing-extensions than other packages here, so it lives in an environment of its own
-above this one (`make litert`, tools/toolchains/litert.sh) and converts in a process of that.
+litert-torch needs an older typing-extensions than other packages here, so it has an environment of its own
+(`make litert`, tools/toolchains/litert.sh) and converts in a process of that.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from luts.format.provenance import ROOT
 from orchestrator.export.lower.quiet import quiet
 
 CONVERTER = ROOT / ".toolchains" / "litert" / "bin" / "python"
-"""Of the environment that has litert-torch."""
+"""Python of the environment that has litert-torch."""
 
 TIMEOUT_S = 1800.0
-"""A conversion that has not ended by then hangs; the slowest network took two minutes."""
+"""A conversion that takes longer hangs; the slowest network took two minutes."""
 
 _SCRIPT = Path(__file__).with_name("litert_conversion.py")
 
 
 def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """The module as its authors wrote it, with its weights.
+    """Return the module without our rewrites, with its weights.
 
     Raises:
-        BlocktimeError: the converter is missing, or it can't convert the module.
+        BlocktimeError: The converter is missing, or it can't convert the module.
     """
     if not CONVERTER.is_file():
         raise BlocktimeError("the converter to LiteRT is not installed; run `make litert` in a checkout")
@@ -55,11 +55,11 @@ def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
 
 
 def run_litert(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs of a model, run in this process on one thread.
+    """Return the outputs of a model, run in this process on one thread.
 
     Raises:
         BlocktimeError: LiteRT is missing.
-        InvalidArtifactError: it refuses the model.
+        InvalidArtifactError: It refuses the model.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter

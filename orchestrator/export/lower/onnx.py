@@ -1,4 +1,4 @@
-"""Export a module to ONNX with PyTorch's own exporter, and run the file, to hold ExecuTorch's figures against."""
+"""Export a module to ONNX with PyTorch's own exporter, and run the file, for comparison with ExecuTorch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MISSING = "ONNX Runtime and the exporter's packages are not installed ({}); pip 
 
 
 def lower_to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """The module as its authors wrote it, in one file with its weights; the runtime fuses what it can.
+    """Return the module without our rewrites, in one file with its weights; the runtime fuses what it can.
 
     Raises:
-        BlocktimeError: a package is missing, or an operator has no ONNX counterpart.
+        BlocktimeError: A package is missing, or an operator has no ONNX counterpart.
     """
     with quiet(), torch.no_grad():
         try:
@@ -32,11 +32,11 @@ def lower_to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
 
 
 def run_onnx(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs of a model, run in this process on one thread.
+    """Return the outputs of a model, run in this process on one thread.
 
     Raises:
         BlocktimeError: ONNX Runtime is missing.
-        InvalidArtifactError: it refuses the model.
+        InvalidArtifactError: It refuses the model.
     """
     try:
         import onnxruntime

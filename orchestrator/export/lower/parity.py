@@ -1,4 +1,4 @@
-"""Does the exported program compute what PyTorch computes?"""
+"""Parity check: the exported program's outputs against PyTorch's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from luts.format.errors import InvalidArtifactError
 from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE
 
 CHILD_TIMEOUT_S = 600.0
-"""A program that has not answered by then hangs; the slowest supported model takes seconds."""
+"""A program without an answer by then hangs; the slowest supported model takes seconds."""
 
 MISSING_OPERATOR = "0x14"
 """ExecuTorch's error code `OperatorMissing`."""
@@ -40,7 +40,7 @@ def check_parity(
     """Compare a program's outputs with those of the module.
 
     Raises:
-        InvalidArtifactError: other shapes, a value that is not finite, or a relative error above `tolerance`.
+        InvalidArtifactError: Other shapes, a value that is not finite, or a relative error above `tolerance`.
     """
     with torch.no_grad():
         expected = module(*inputs)
@@ -66,10 +66,10 @@ def check_parity(
 
 
 def run_pte(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs of a .pte, run in this process: a malformed program can crash it.
+    """Return the outputs of a .pte, run in this process: a malformed program can crash it.
 
     Raises:
-        InvalidArtifactError: the runtime refuses the program.
+        InvalidArtifactError: The runtime refuses the program.
     """
     from executorch.extension.pybindings.portable_lib import _load_for_executorch_from_buffer
 
@@ -86,7 +86,7 @@ def run_pte(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def missing_operators(data: bytes) -> list[str]:
-    """Operators of a .pte outside its delegates that this machine's runtime does not have."""
+    """Return operators of a .pte outside its delegates that this machine's runtime does not have."""
     from executorch.exir._serialize._program import deserialize_pte_binary
     from executorch.extension.pybindings.portable_lib import _get_operator_names
 
@@ -99,10 +99,10 @@ def missing_operators(data: bytes) -> list[str]:
 def run_pte_isolated(
     data: bytes, inputs: Sequence[Tensor], timeout_s: float = CHILD_TIMEOUT_S
 ) -> list[Tensor]:
-    """`run_pte` in a fresh process, so that a crash of the runtime ends as an error.
+    """Run `run_pte` in a fresh process, so that a crash of the runtime becomes an error.
 
     Raises:
-        InvalidArtifactError: the runtime refuses the program, crashes on it or hangs.
+        InvalidArtifactError: The runtime refuses the program, crashes on it or hangs.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -1,9 +1,11 @@
-"""Quantise a captured program to int8 weights and activations (PT2E, static) for the XNNPACK delegate.
+"""Quantise a captured program to int8 weights and activations (PT2E, static) for the XNNPACK delegate; QAT.
 
-Convolutions, linear layers, additions, products and concatenations become int8: weights symmetric with one scale
-a channel, activations affine with one scale a tensor. What XNNPACK has in fp32 only stays so inside the same
-delegate: sigmoid (SiLU), softmax and attention's matrix products. LayerNorm stays too: as linear layers of one
-output (`rewrite.LinearLayerNorm`) its mean and variance would be rounded to 8 bits of the largest one."""
+Convolutions, linear layers, additions, products and concatenations become int8: weights symmetric with one
+scale per channel, activations affine with one scale per tensor. Operations that XNNPACK only has in fp32 stay
+so inside the same delegate: sigmoid (SiLU), softmax and attention's matrix products. LayerNorm stays too: as
+linear layers of one output (`rewrite.LinearLayerNorm`) its mean and variance would be rounded to 8 bits of
+the largest one.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,19 @@ from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import LinearLayerNorm
 
 MIDDLE = 0.999
-"""Share of an activation's values over the calibration images that its range holds, as many cut off below as above.
+"""Fraction of an activation's values over the calibration images that its range contains, with as many cut
+off below as above.
 
-Extremes of many images are those of a few pixels, for which all others would be rounded coarsely. Percentiles as in
-Wu et al. 2020, "Integer Quantization for Deep Learning Inference" (arXiv:2004.09602), section 5."""
+Extremes of many images are those of a few pixels, for which all others would be rounded coarsely. Percentiles
+as in Wu et al. 2020, "Integer Quantization for Deep Learning Inference" (arXiv:2004.09602), section 5.
+"""
 
 
 class MiddleObserver(HistogramObserver):  # type: ignore[misc]  # torchao is untyped
-    """Range of the middle of the values; the histogram is torchao's, its search for the least error is not used."""
+    """Range of the middle of the values; uses torchao's histogram, not its search for the smallest error."""
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest value of the range, 0-dimensional, to within 1/2048 of the extremes'."""
+        """Return both ends of the range, 0-dimensional, to within 1/2048 of the extremes' distance."""
         below = torch.cumsum(self.histogram, 0) / self.histogram.sum()
         tail = (1 - MIDDLE) / 2
         first, last = int((below <= tail).sum()), int((below < 1 - tail).sum())
@@ -45,7 +49,7 @@ class MiddleObserver(HistogramObserver):  # type: ignore[misc]  # torchao is unt
         return self.min_val + first * width, self.min_val + (last + 1) * width
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, (1,) each."""
+        """Return scale and zero point, (1,) each."""
         scale, zero_point = self._calculate_qparams(*self.ends())
         return scale, zero_point
 
@@ -54,18 +58,20 @@ class ExtremesObserver(MinMaxObserver):  # type: ignore[misc]
     """Range of all values."""
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest value, 0-dimensional."""
+        """Return the smallest and the largest value, 0-dimensional."""
         return self.min_val, self.max_val
 
 
 def observer_for(images: Tensor | None) -> type[MiddleObserver] | type[ExtremesObserver]:
-    """What takes the ranges over images, or over random inputs where there are none: their ranges decide no
-    latency, and extremes cost no time."""
+    """Return the observer for ranges over images, or over random inputs without images.
+
+    Ranges of random inputs do not affect latency, and extremes cost no time.
+    """
     return ExtremesObserver if images is None else MiddleObserver
 
 
 SMALLEST_SCALE = 2.0**-12
-"""The quantizer's own: a tensor that is constant in calibration still has a scale XNNPACK accepts."""
+"""The quantizer's own limit: a tensor that is constant in calibration still has a scale XNNPACK accepts."""
 
 
 def quantize_static(
@@ -74,13 +80,13 @@ def quantize_static(
     images: Tensor | None = None,
     fp32: Sequence[str] = (),
 ) -> ExportedProgram:
-    """The same program in int8, with fp32 inputs and outputs; ranges are those of images or of seeded inputs.
+    """Return the program in int8, with fp32 inputs and outputs; ranges are those of images or of seeded inputs.
 
     Args:
         captured: A program in inference mode, BN folded, LayerNorm rewritten.
         inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
         images: (N, 3, H, W) to calibrate on.
-        fp32: Paths of modules that stay as they are.
+        fp32: Paths of modules that stay unchanged.
     """
     return export.export(quantized(captured, inputs, images, fp32), tuple(inputs))
 
@@ -91,9 +97,10 @@ def quantized(
     images: Tensor | None = None,
     fp32: Sequence[str] = (),
 ) -> nn.Module:
-    """A program in int8 as PyTorch runs it; see above.
+    """Return a program in int8 as PyTorch runs it; arguments as for `quantize_static`.
 
-    The quantizer takes no configuration of None for a module's name, so what stays fp32 is filtered out.
+    The quantizer accepts no configuration of None for a module's name, so modules that stay fp32 are filtered
+    out.
     """
     quantizer = XNNPACKQuantizer().set_global(_config(images)).set_filter_function(_outside(fp32))
     prepared = prepare_pt2e(captured.module(), quantizer)
@@ -104,7 +111,7 @@ def quantized(
 
 
 def _config(images: Tensor | None) -> QuantizationConfig:
-    """The quantizer's per-channel config with the ranges of `orchestrator.export.lower.quantize`."""
+    """Return the quantizer's per-channel config with the ranges of this module."""
     config = get_symmetric_quantization_config(is_per_channel=True)
     observer = observer_for(images).with_args(eps=SMALLEST_SCALE)
     activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
@@ -112,7 +119,7 @@ def _config(images: Tensor | None) -> QuantizationConfig:
 
 
 def _outside(fp32: Sequence[str]) -> Callable[[fx.Node], bool]:
-    """Whether an operation is called neither in LayerNorm nor in one of these modules."""
+    """Return whether an operation is called neither in LayerNorm nor in one of these modules."""
     name = f"{LinearLayerNorm.__module__}.{LinearLayerNorm.__qualname__}"
     kept = tuple(f"{path}." for path in fp32)
 
@@ -126,11 +133,14 @@ def _outside(fp32: Sequence[str]) -> Callable[[fx.Node], bool]:
 
 
 def with_fake_quantization(network: nn.Module, images: Tensor) -> nn.Module:
-    """A graph in training mode for batches like `images` (B, 3, H, W) that rounds as int8 does: weights one scale a
-    channel, activations one a tensor, LayerNorm, softmax and attention's products left in fp32.
+    """Return a graph in training mode for batches like `images` (B, 3, H, W) that rounds as int8 does.
+
+    Weights have one scale per channel, activations one per tensor; LayerNorm, softmax and attention's
+    products stay fp32. The graph keeps the network's parameters and BN statistics under their names, so that
+    trained weights go back into the network; ranges of activations are then calibrated like any other's.
 
     Raises:
-        BlocktimeError: the network can't be captured in training mode.
+        BlocktimeError: The network can't be captured in training mode.
     """
     with quiet():
         try:
@@ -147,10 +157,10 @@ def with_fake_quantization(network: nn.Module, images: Tensor) -> nn.Module:
 
 
 def weights_of(prepared: nn.Module, network: nn.Module) -> Mapping[str, Tensor]:
-    """The network's tensors by name, as they were trained in the graph.
+    """Return the network's tensors by name, as they were trained in the graph.
 
     Raises:
-        BlocktimeError: the graph has lost one of them.
+        BlocktimeError: The graph has lost one of them.
     """
     trained = prepared.state_dict()
     if lost := sorted(set(network.state_dict()) - set(trained)):

@@ -1,4 +1,4 @@
-"""Keep the toolchains' advice to their own developers off the user's terminal."""
+"""Keep the toolchains' messages to their own developers off the user's terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within, nothing below an error is logged and nothing written to `sys.stderr` (progress bars) is shown."""
+    """Suppress log messages below errors and everything written to `sys.stderr` (progress bars), while active."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

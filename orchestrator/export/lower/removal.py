@@ -1,14 +1,14 @@
-"""A network without one kind of its operations, in the same shapes: what is missed in its latency is their share.
+"""A network without one kind of its operations, in the same shapes: the missing latency is that kind's part.
 
-Surgery is on the captured graph, so it does for any network, with or without modules of its own:
+The captured graph is edited, so this works for any network, with or without modules of its own:
 
-- An attention or MLP becomes its input: their residual then adds the input to itself.
-- Normalisation, activation and whatever else keeps the shape becomes its input.
-- Where shapes differ, as in most convolutions, the input is cut to the output's extent and padded with zeros where
-  it is smaller: the cheapest stand-in there is, but not for nothing, so the share is a little too small.
-- A permutation becomes a reshape, which moves nothing by itself.
-- An addition gives up the operand that something else uses too, the shortcut of a residual. Where nothing else uses
-  either operand, a gate's product for example, it stays: its operand's whole branch would go with it.
+- An attention or MLP becomes its input: its residual then adds the input to itself.
+- Normalisation, activation and everything else that keeps the shape becomes its input.
+- If shapes differ, as in most convolutions, the input is cut to the output's extent and padded with zeros
+where it is smaller: the cheapest replacement, but not free, so the part is slightly underestimated.
+- A permutation becomes a reshape, which moves no data by itself.
+- An addition drops the operand that something else uses too, the shortcut of a residual. If nothing else uses
+either operand, as with a gate's product, it stays: otherwise its operand's whole branch would go with it.
 - Reshapes, slices, concatenation and padding stay, because shapes need them.
 """
 
@@ -34,7 +34,7 @@ _MOVES = ("permute", "transpose", "t", "numpy_t")
 
 @dataclass(frozen=True)
 class Group:
-    """What is removed together: the operations of one attention or MLP or norm, else a single one."""
+    """Operations that are removed together: those of one attention or MLP or norm, else a single one."""
 
     kind: Kind
     nodes: tuple[Node, ...]
@@ -42,14 +42,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Census:
-    """Of one kind: how many parts a network has of it, and how many of them can be removed."""
+    """Number of parts of one kind in a network, and how many of them can be removed."""
 
     parts: int
     removable: int
 
 
 def capture(module: nn.Module, inputs: Sequence[Tensor], backend: str) -> GraphModule:
-    """The graph of an eval-mode module as `backend` gets it: BN folded, LayerNorm as XNNPACK has it."""
+    """Return the graph of an eval-mode module as `backend` gets it: BN folded, LayerNorm rewritten for XNNPACK."""
     export = spelled.capture if backend == "xnnpack" else torch.export.export
     with quiet(), torch.no_grad():
         captured = export(rewritten(module, backend), tuple(inputs)).module()
@@ -61,10 +61,10 @@ def capture(module: nn.Module, inputs: Sequence[Tensor], backend: str) -> GraphM
 
 
 def without(module: nn.Module, inputs: Sequence[Tensor], kind: str, backend: str) -> nn.Module:
-    """The network without all operations of a kind that can be removed.
+    """Return the network without all operations of a kind that can be removed.
 
     Raises:
-        UsageError: no such kind, or the network has nothing of it to remove.
+        UsageError: Unknown kind, or the network has nothing of it to remove.
     """
     if kind not in KINDS:
         raise UsageError(f"unknown kind of operation {kind[:40]!r}; known: {', '.join(KINDS)}")
@@ -78,7 +78,7 @@ def without(module: nn.Module, inputs: Sequence[Tensor], kind: str, backend: str
 
 
 def census(module: nn.Module, inputs: Sequence[Tensor], backend: str) -> dict[Kind, Census]:
-    """Parts of a network by kind, kinds that it lacks left out."""
+    """Return the parts of a network by kind, without kinds that it lacks."""
     parts = groups(capture(module, inputs, backend))
     return {
         kind: Census(len(own), sum(any(_stand_in(group).values()) for group in own))
@@ -88,7 +88,7 @@ def census(module: nn.Module, inputs: Sequence[Tensor], backend: str) -> dict[Ki
 
 
 class _AsEval(nn.Module):
-    """A captured graph, which refuses `eval()`, as a module that is in eval mode."""
+    """A captured graph, which refuses `eval()`, as a module in eval mode."""
 
     def __init__(self, graph_module: GraphModule):
         super().__init__()
@@ -101,7 +101,7 @@ class _AsEval(nn.Module):
 
 
 def groups(graph_module: GraphModule) -> list[Group]:
-    """Everything the network computes, in groups that are removed together."""
+    """Return everything the network computes, in groups that are removed together."""
     grouped: dict[tuple[Kind, str], list[Node]] = defaultdict(list)
     for node in _calls(graph_module):
         place = node_place(node)
@@ -112,12 +112,12 @@ def groups(graph_module: GraphModule) -> list[Group]:
 
 
 def node_place(node: Node) -> Place:
-    """Where a node of a captured graph belongs."""
+    """Return the kind and region of a node of a captured graph."""
     return place_of(str(getattr(node.target, "__name__", node.target)), chain_of(node))
 
 
 def chain_of(node: Node) -> Chain:
-    """The modules around a node, the network first; only the network where the node does not tell."""
+    """Return the modules around a node, the network first; only the network if the node has no information."""
     stack = node.meta.get("nn_module_stack") or {}
     chain = [(path.partition("@")[0], _class_name(kind)) for path, kind in stack.values()]
     return chain or [("", "")]
@@ -132,7 +132,7 @@ def _calls(graph_module: GraphModule) -> Iterable[Node]:
 
 
 def _remove(group: Group) -> bool:
-    """Take a group out where that can be done; whether it was."""
+    """Remove a group if possible; return whether it was."""
     stand_ins = _stand_in(group)
     inside = set(group.nodes)
     for node, other in stand_ins.items():
@@ -144,7 +144,7 @@ def _remove(group: Group) -> bool:
 
 
 def _stand_in(group: Group) -> dict[Node, Node | None]:
-    """For each result of a group that others use, the value to take instead; None where it has to stay."""
+    """Return the replacement for each result of a group that others use; None if the group must stay."""
     inside = set(group.nodes)
     results = [node for node in group.nodes if any(user not in inside for user in node.users)]
     return {node: _instead(node, group) for node in results}
@@ -172,7 +172,7 @@ def _instead(node: Node, group: Group) -> Node | None:
 
 
 def _kept_operand(node: Node, same: Sequence[Node]) -> Node | None:
-    """The operand to go on with: the latest, if all others live on without this operation."""
+    """Return the operand that replaces an operation: the latest, if all others are used elsewhere."""
     if not same:
         return None
     kept = max(same)
@@ -181,7 +181,7 @@ def _kept_operand(node: Node, same: Sequence[Node]) -> Node | None:
 
 
 def _is_value(node: Node) -> bool:
-    """Whether it is computed from the network's input, and a single tensor; weights are neither."""
+    """Return whether a node is computed from the network's input, and a single tensor; weights are neither."""
     return node.op in ("call_function", "placeholder") and _shape(node) is not None
 
 
@@ -191,7 +191,7 @@ def _shape(node: Node) -> tuple[int, ...] | None:
 
 
 def _fitted(node: Node, like: Node) -> Node:
-    """`node` in the shape of `like`: as it is, reshaped if it has as many elements, else cut and padded."""
+    """Return `node` in the shape of `like`: unchanged, reshaped if it has as many elements, else cut and padded."""
     have, want = _shape(node), _shape(like)
     assert have is not None
     assert want is not None

@@ -1,6 +1,7 @@
-"""Equal modules that lower better: LayerNorm as operations that XNNPACK has.
+"""Equivalent modules that lower better: LayerNorm as operations that XNNPACK has.
 
-BN is fused before, see `search.networks.fusion`. The argument is left alone, what comes back is a changed copy."""
+BN is fused before, see `search.networks.fusion`. The argument is unchanged, a changed copy is returned.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ class LinearLayerNorm(nn.Module):
     average: Tensor
 
     def __init__(self, norm: nn.LayerNorm):
+        """Take the weights of a LayerNorm."""
         super().__init__()
         (dim,) = norm.normalized_shape
         self.eps = norm.eps
@@ -36,7 +38,7 @@ class LinearLayerNorm(nn.Module):
         self.register_buffer("average", torch.full((1, dim), 1.0 / dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., dim) to the same shape."""
+        """Normalise (..., dim) to the same shape."""
         centred = x - F.linear(x, self.average)
         variance = F.linear(centred * centred, self.average)
         normed = centred * torch.rsqrt(variance + self.eps)
@@ -46,12 +48,15 @@ class LinearLayerNorm(nn.Module):
 
 
 class PointwiseChannelNorm(nn.Module):
-    """LayerNorm over the channels of each pixel, whose two means are 1x1 convolutions of one output: a map stays
-    in the delegate's own order of dimensions."""
+    """LayerNorm over the channels of each pixel, whose two means are 1x1 convolutions of one output.
+
+    A map then stays in the delegate's own order of dimensions.
+    """
 
     average: Tensor
 
     def __init__(self, norm: ChannelNorm):
+        """Take the weights of a LayerNorm."""
         super().__init__()
         (channels,) = norm.normalized_shape
         self.eps = norm.eps
@@ -60,7 +65,7 @@ class PointwiseChannelNorm(nn.Module):
         self.register_buffer("average", torch.full((1, channels, 1, 1), 1.0 / channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
+        """Normalise (B, C, H, W) to the same shape."""
         centred = x - F.conv2d(x, self.average)
         variance = F.conv2d(centred * centred, self.average)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
@@ -78,20 +83,20 @@ def _linear(part: nn.Module) -> nn.Module:
 
 
 def _over_last_dimension(part: nn.Module) -> TypeGuard[nn.LayerNorm]:
-    """torch's LayerNorm, or timm's subclass that adds a choice of kernels on other devices alone."""
+    """Return whether a module is torch's LayerNorm, or timm's subclass that only adds kernels of other devices."""
     kind = type(part)
     plain = kind is nn.LayerNorm or (kind.__module__, kind.__name__) == ("timm.layers.norm", "LayerNorm")
     return plain and isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1
 
 
 def rewritten(module: nn.Module, backend: str) -> nn.Module:
-    """The module as it is captured for a backend of ExecuTorch."""
+    """Return the module as it is captured for a backend of ExecuTorch."""
     module = fuse_for_inference(module)
     return linear_layernorm(module) if backend == "xnnpack" else module
 
 
 def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """A copy in which every submodule `m` is `swap(m)`, the module itself included."""
+    """Return a copy in which every submodule `m` is `swap(m)`, including the module itself."""
     module = swap(copy.deepcopy(module))
     for part in list(module.modules()):
         for name, child in part.named_children():
@@ -103,11 +108,11 @@ _REWRITTEN = {
     "matmul", "scaled_dot_product_attention", "unbind", "split", "split_with_sizes", "chunk", "select", "mean",
     "expand", "hardsigmoid", "hardsigmoid_",
 }  # fmt: skip
-"""Operators of a captured graph for which there may be a better spelling."""
+"""Operators of a captured graph that may have a better equivalent."""
 
 
 def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
-    """The exported program of a module, its operations spelled out where XNNPACK would refuse them."""
+    """Return the exported program of a module, with operations that XNNPACK would refuse spelled out."""
     captured = torch.export.export(module, tuple(inputs))
     if not any(_improvable(node) for node in captured.graph.nodes):
         return captured
@@ -115,7 +120,7 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
 
 
 def spelled_out(module: nn.Module, spelled: Callable[[], TorchFunctionMode] | None = None) -> nn.Module:
-    """A copy that computes the same with the operations of `SpelledOut`, or of another mode."""
+    """Return a copy that computes the same with the operations of `SpelledOut`, or of another mode."""
     module = copy.deepcopy(module)
     original = module.forward
 
@@ -129,11 +134,11 @@ def spelled_out(module: nn.Module, spelled: Callable[[], TorchFunctionMode] | No
 
 
 class SpelledOut(TorchFunctionMode):
-    """Within, torch's functions that have an entry in `spellings` are computed by it."""
+    """Computes torch's functions that have an entry in `spellings` by it, while active."""
 
     @property
     def spellings(self) -> Mapping[Any, Callable[..., Any]]:
-        """By the function in torch."""
+        """Return the replacements by function of torch."""
         return _SPELLINGS
 
     def __torch_function__(
@@ -143,7 +148,7 @@ class SpelledOut(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The better spelling of a call, or the call itself where that does not apply."""
+        """Return the replacement of a call, or the call itself if that does not apply."""
         del types
         named = dict(kwargs or {})
         spelling = self.spellings.get(func)
@@ -152,7 +157,7 @@ class SpelledOut(TorchFunctionMode):
 
 
 def _improvable(node: torch.fx.Node) -> bool:
-    """Whether a captured operation is one that may have a better spelling; networks of ours have none."""
+    """Return whether a captured operation may have a better equivalent; networks of ours have none."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     name = node.target._schema.name.removeprefix("aten::")
@@ -161,7 +166,7 @@ def _improvable(node: torch.fx.Node) -> bool:
 
 
 def _matmul(a: Tensor, b: Tensor) -> Any:
-    """Batched products of rank 4 and more as one of rank 3; other ranks are left alone."""
+    """Compute batched products of rank 4 and more as one of rank 3; other ranks are unchanged."""
     if a.dim() < 3 or a.dim() != b.dim() or a.shape[:-2] != b.shape[:-2]:
         return NotImplemented
     return _rank3(torch.bmm, a, b)
@@ -183,7 +188,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """softmax(q k^T scale + mask) v (Vaswani et al. 2017, equation 1) by products of rank 3."""
+    """Compute softmax(q k^T scale + mask) v (Vaswani et al. 2017, equation 1) by products of rank 3."""
     shapes_differ = q.dim() < 3 or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
     if shapes_differ or is_causal or enable_gqa or dropout_p:
         return NotImplemented
@@ -197,7 +202,7 @@ def _attention(
 
 
 def _part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A slice along one dimension; the whole is not a slice, which would be a copy of everything."""
+    """Slice along one dimension; a slice of everything is omitted, since it would be a copy."""
     if length == x.shape[dim]:
         return x
     return x[(slice(None),) * (dim % x.dim()) + (slice(start, start + length),)]
@@ -229,7 +234,7 @@ def _chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def _getitem(x: Tensor, index: Any) -> Any:
-    """`x[:, 0]` and the like; indices with anything but whole numbers and plain slices are left alone."""
+    """Compute `x[:, 0]` and the like; indices other than whole numbers and plain slices are unchanged."""
     index = index if isinstance(index, tuple) else (index,)
     if not any(type(one) is int for one in index) or not all(type(one) in (int, slice) for one in index):
         return NotImplemented
@@ -245,20 +250,20 @@ def _getitem(x: Tensor, index: Any) -> Any:
 
 
 def _expand(x: Tensor, *sizes: Any) -> Any:
-    """At batch 1 a class token is expanded to what it is, which would be a copy outside the delegates."""
+    """Omit expanding a class token at batch 1, which would be a copy outside the delegates."""
     shape = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
     same = len(shape) == x.dim() and all(new in (-1, old) for new, old in zip(shape, x.shape, strict=True))
     return x if same else NotImplemented
 
 
 def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
-    """relu6(x + 3) / 6 (Howard et al. 2019, section 5.2); torch's own decomposition converts its bounds."""
+    """Compute relu6(x + 3) / 6 (Howard et al. 2019, section 5.2); torch's own decomposition converts its bounds."""
     del inplace
     return F.relu6(x + 3.0) * (1.0 / 6.0)
 
 
 def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """Mean over a map in the one form that XNNPACK has: dimensions 2 and 3, kept."""
+    """Compute the mean over a map in the one form that XNNPACK has: dimensions 2 and 3, kept."""
     if dtype is not None or x.dim() != 4 or not isinstance(dim, tuple | list):
         return NotImplemented
     if sorted(d % 4 for d in dim) != [2, 3] or (keepdim and list(dim) == [2, 3]):

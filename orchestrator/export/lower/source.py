@@ -1,4 +1,4 @@
-"""From an export spec to the module it means, and an input for it."""
+"""From an export spec to its module and an example input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = "blocktime.weights"
 
 
 def stamp_program(data: bytes, weights: str) -> bytes:
-    """The `.pte` with the line; nothing else of it changes."""
+    """Return the `.pte` with a line about its weights; nothing else changes."""
     from executorch.exir import ExecutorchBackendConfig
     from executorch.exir._serialize._named_data_store import NamedDataStore
     from executorch.exir._serialize._program import deserialize_pte_binary, serialize_pte_binary
@@ -47,7 +47,7 @@ def stamp_program(data: bytes, weights: str) -> bytes:
 
 
 def stamp_package(package: Path, weights: str) -> None:
-    """Write the line into the model of an `.mlpackage`."""
+    """Write a line about its weights into the model of an `.mlpackage`."""
     from coremltools.proto import Model_pb2
 
     path = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
@@ -58,24 +58,26 @@ def stamp_package(package: Path, weights: str) -> None:
 
 
 MAX_SCALE = 1e3
-"""Largest output of random weights that is left alone: far over those of our networks, far below fp16's end."""
+"""Largest output of random weights that is accepted: far above those of our networks, far below fp16's limit."""
 
 MAX_GAIN = 30.0
-"""Largest gain of random weights that is left alone: relative change of the output over that of the input.
+"""Largest gain of random weights that is accepted: relative change of the output over that of the input.
 
-Published networks have up to 0.6; at 1000 rounding alone is seen in the third digit, so that parity would mean
-nothing.
+Published networks have up to 0.6; at 1000 rounding alone changes the third digit, so that a parity check
+would say nothing.
 """
 
 PERTURBATION = 1e-4
-"""Relative change of the input by which the gain is told: far over rounding, small enough to be about linear."""
+"""Relative change of the input for the gain: far above rounding, small enough to be about linear."""
 
 MAX_HALVINGS = 8
-"""Of the linear weights of a network without norms; AutoViT-XXS needs two, MobileViT-XS and DeiT-T one."""
+"""Most halvings of the linear weights of a network without norms; AutoViT-XXS needs two, MobileViT-XS and
+DeiT-T one.
+"""
 
 
 def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build a module in eval mode with weights of `seed`, leaving the global generator as it was."""
+    """Build a module in eval mode with weights of `seed`; the global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build().eval()
@@ -87,7 +89,7 @@ def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def _draw(part: nn.Module, generator: torch.Generator) -> None:
-    """Convolutions after He et al. 2015 (gain 2, near SiLU's), linear layers with unit gain."""
+    """Draw convolutions after He et al. 2015 (gain 2, near SiLU's), linear layers with unit gain."""
     if isinstance(part, nn.Conv2d | nn.Linear):
         gain = 2.0 if isinstance(part, nn.Conv2d) else 1.0
         fan_in = part.weight[0].numel()
@@ -106,10 +108,10 @@ def _draw(part: nn.Module, generator: torch.Generator) -> None:
 
 
 def settle(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Give BN the scale of its inputs where random weights go over `MAX_SCALE` or `MAX_GAIN`; else change nothing.
+    """Give BN the scale of its inputs if random weights exceed `MAX_SCALE` or `MAX_GAIN`; else change nothing.
 
-    Dozens of residuals, each of which triples the variance, take a network to 1e11; attention over values of 100
-    decides by their last digits.
+    Dozens of residuals, each of which triples the variance, take a network to 1e11; attention over values of
+    100 depends on their last digits.
     """
     if not _wild(module, inputs):
         return
@@ -122,9 +124,9 @@ def settle(module: nn.Module, inputs: Sequence[Tensor]) -> None:
 
 
 def calm(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Halve the weights of linear layers until a network that lost its norms is no longer over these bounds.
+    """Halve the weights of linear layers until a network without norms is within these limits.
 
-    At most `MAX_HALVINGS` times; what is still over them then fails the parity check.
+    At most `MAX_HALVINGS` times; a network that still exceeds them fails the parity check.
     """
     for _ in range(MAX_HALVINGS):
         if not _wild(module, inputs):
@@ -136,7 +138,7 @@ def calm(module: nn.Module, inputs: Sequence[Tensor]) -> None:
 
 
 def _wild(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether the output is over `MAX_SCALE`, or answers to a small change of the input by more than `MAX_GAIN`."""
+    """Return whether the output exceeds `MAX_SCALE`, or changes by more than `MAX_GAIN` with the input."""
     with torch.no_grad():
         outputs = module(*inputs)
         if not isinstance(outputs, Tensor):
@@ -147,9 +149,9 @@ def _wild(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
 
 
 def _take_scale(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-    """BN's statistics, drawn for inputs of unit scale, become those for inputs as large as these.
+    """Scale BN's statistics, drawn for inputs of unit scale, to these inputs.
 
-    One scale for all channels: one each would enlarge what is small by chance.
+    One scale for all channels: one for each would enlarge what is small by chance.
     """
     assert isinstance(norm, nn.BatchNorm2d)
     square = given[0].square().mean()
@@ -159,10 +161,10 @@ def _take_scale(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
 
 
 def rows_in(path: Path, name: str) -> int | None:
-    """Rows of a tensor of a safetensors file, its header alone read; None where it has none of that name.
+    """Return the rows of a tensor of a safetensors file, from its header; None if there is no such tensor.
 
     Raises:
-        InvalidArtifactError: not such a file.
+        InvalidArtifactError: Not a safetensors file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -175,7 +177,7 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
     """Load a safetensors file that must have the digest and exactly the module's tensors.
 
     Raises:
-        InvalidArtifactError: missing, too large, another digest, tensors that do not fit or are not finite.
+        InvalidArtifactError: Missing, too large, another digest, tensors that do not fit or are not finite.
     """
     tensors = read_weights(path, sha256)
     own = module.state_dict()
@@ -187,12 +189,12 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
 
 
 def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The spec's module in eval mode with its weights, and example inputs of its batch.
+    """Return the spec's module in eval mode with its weights, and example inputs of its batch.
 
     Raises:
-        UsageError: timm does not know the model, it can't take the resolution, or it has nothing of the kind that
-            is to be taken out.
-        InvalidArtifactError: the weights file is damaged or of another network.
+        UsageError: timm does not know the model, it does not support the resolution, or it has no operation
+            of the kind to be removed.
+        InvalidArtifactError: The weights file is damaged or of another network.
     """
     if spec.module:
         module, inputs = _build_timm(spec)
@@ -212,7 +214,7 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def _repeated(x: Tensor, batch: int) -> Tensor:
-    """(1, ...) -> (batch, ...), no two alike: each is shifted by its number."""
+    """Return (batch, ...) of (1, ...), no two alike: each is shifted by its number."""
     return torch.cat([x.roll(index, -1) for index in range(batch)])
 
 
@@ -233,8 +235,10 @@ def _build_blocks(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """A network of timm with seeded weights: `timm:NAME` at its own resolution, `timm:NAME@PX` at another; with as
-    many classes as its weights file, if there is one."""
+    """Return a network of timm with seeded weights, `timm:NAME` or `timm:NAME@PX` at another resolution.
+
+    It has as many classes as its weights file, if there is one.
+    """
     import timm
 
     if TaskName.parse(spec.module):
@@ -264,14 +268,14 @@ def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def _build_timm_task(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """`timm:NAME.HEAD[CLASSES][@PX]` with seeded weights."""
+    """Return `timm:NAME.HEAD[CLASSES][@PX]` with seeded weights."""
     (block,) = get_arch(spec.module).blocks()
     module = build_seeded(lambda: module_of(block), _seed(spec))
     return module, (torch.randn(block.input_shape, generator=torch.Generator().manual_seed(0)),)
 
 
 def _check_patches(module: nn.Module, side: int) -> None:
-    """ValueError where patches don't cover the image: timm would cut the rest off without a word."""
+    """Raise ValueError if patches do not cover the image: timm would silently ignore the rest."""
     projection = getattr(getattr(module, "patch_embed", None), "proj", None)
     if isinstance(projection, nn.Conv2d) and projection.kernel_size == projection.stride:
         size = projection.kernel_size[0]

@@ -25,11 +25,12 @@ class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]
     """Lets `to_edge_transform_and_lower` decompose once, and drops provenance that its passes would copy.
 
     The base class names operators to keep whole and a check of each node, for which every operator is traced
-    through two more decompositions. Where all nodes pass the check, as in all networks here, naming the
+    through two more decompositions. If all nodes pass the check, as in all networks here, naming the
     operators is enough.
     """
 
     def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
+        """Return the operators to keep whole; no check is needed if all nodes pass it."""
         kept, supported = super().ops_to_not_decompose(ep)
         nodes = [node for node in ep.graph.nodes if node.op == "call_function" and node.target in kept]
         if nodes and all(supported(node) for node in nodes):
@@ -38,6 +39,7 @@ class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 
     def partition(self, exported_program: ExportedProgram) -> Any:
         # Each of 17 passes deep-copies the chain of all earlier ones for every node.
+        """Partition a program after dropping provenance."""
         for node in exported_program.graph.nodes:
             node.meta.pop("from_node", None)
         return super().partition(exported_program)
@@ -56,10 +58,10 @@ class RecordedGraph:
 
 @contextlib.contextmanager
 def recorded_graphs() -> Iterator[list[RecordedGraph]]:
-    """Within, each graph that the backend serialises in this process is added to the list.
+    """Record each graph that the backend serialises in this process, while active.
 
-    ExecuTorch hands out only the serialised form; it has no reader for it, and it has lost the modules. Graphs
-    are left out whose operators do not stand for one node each.
+    ExecuTorch only returns the serialised form; it has no reader for it, and it has lost the modules. Graphs
+    whose operators do not correspond to one node each are left out.
     """
     recorded: list[RecordedGraph] = []
     paths: list[str | None] = []

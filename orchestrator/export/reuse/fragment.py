@@ -1,8 +1,9 @@
 """A unit's part of an XNNPACK graph without its weights, and the store of such fragments.
 
 A fragment names each constant by tensor of the unit's module and permutation of its dimensions, so that it
-serves any weights. A file is JSON behind the sha256 of it; one that is damaged, or that does not fit the
-schema, counts as missing."""
+works for any weights. A file is its sha256 followed by JSON; one that is damaged, or that does not fit the
+schema, counts as missing.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +35,11 @@ class Unit:
     """A unit in a network.
 
     Attributes:
-        key: Of its block; a shell has two units.
+        key: Key of its block; a shell has two units.
         part: The whole block, or which part of a MobileViT block.
         first: Whether it takes the network's input.
-        last: Whether it gives the network's output.
-        path: Of its module in the network, such as `4.layers.0`.
+        last: Whether it computes the network's output.
+        path: Path of its module in the network, such as `4.layers.0`.
     """
 
     key: str
@@ -49,7 +50,7 @@ class Unit:
 
     @property
     def identity(self) -> str:
-        """sha256 of everything that decides its fragment."""
+        """SHA-256 of everything that decides its fragment."""
         unit = [self.key, self.part, self.first, self.last]
         return hashlib.sha256(
             json.dumps([unit, toolchain_of([self.key])], sort_keys=True).encode()
@@ -57,8 +58,11 @@ class Unit:
 
 
 def units_of(blocks: Sequence[BlockSpec]) -> tuple[Unit, ...]:
-    """The units of a network in order of execution; none if it isn't one from a stem to a classifier, or if a block
-    runs others inside of it in another way than MobileViT's."""
+    """Return the units of a network in order of execution.
+
+    None if the network does not go from a stem to a classifier, or a block contains others in another way
+    than MobileViT's.
+    """
     if len(blocks) < 2 or not isinstance(blocks[0], Conv) or len(blocks[-1].output_shape) != 2:
         return ()
     if any(isinstance(block, EnclosingSpec) and type(block) is not MobileViTShell for block in blocks):
@@ -82,7 +86,7 @@ def units_of(blocks: Sequence[BlockSpec]) -> tuple[Unit, ...]:
 
 @dataclass(frozen=True)
 class Donor:
-    """A module to lower for the sake of its units, and its input."""
+    """A module to lower for its units, and its input."""
 
     module: nn.Module
     inputs: tuple[Tensor, ...]
@@ -90,7 +94,7 @@ class Donor:
 
 
 def donor_of(unit: Unit) -> Donor:
-    """The donor of a unit, with seeded weights; that of a shell has both its units."""
+    """Return the donor of a unit, with seeded weights; that of a shell has both its units."""
     block = parse_key(unit.key)
     if unit.part == "layer":
         module = build_seeded(lambda: build_block(block)[0], 0)
@@ -109,12 +113,12 @@ def donor_of(unit: Unit) -> Donor:
 
 
 def owners(paths: Sequence[str | None], units: Sequence[Unit]) -> list[Unit | None]:
-    """The unit of each operator, None where it has none.
+    """Return the unit of each operator, None if it has none.
 
     Args:
-        paths: Of the module that each operator was called in, in order of execution; None for operators that
-            a pass inserted, which belong to the next one's unit.
-        units: Of the network or donor.
+        paths: Path of the module that each operator was called in, in order of execution; None for operators
+            that a pass inserted, which belong to the next one's unit.
+        units: Units of the network or donor.
     """
     normed: set[str] = set()
     owned: list[Unit | None] = []
@@ -148,7 +152,7 @@ MAX_FRAGMENT_BYTES = 1 << 20
 """Largest fragment that is read; a transformer layer's has about 10 KiB."""
 
 MAX_LITERAL_BYTES = 16
-"""Largest constant that a fragment holds itself: scalars, such as LayerNorm's epsilon."""
+"""Largest constant inside a fragment: scalars, such as LayerNorm's epsilon."""
 
 STALE_S = 24 * 3600
 """Age after which an unfinished file belongs to a process that died."""
@@ -180,10 +184,10 @@ class Value(_Frozen):
     """A value of the graph.
 
     Attributes:
-        role: `computed`; `input` or `output` of the program; `constant` of the delegate; `parameter` or `lifted`
-            scalar that the program hands to the delegate.
-        dims: Of the value in the graph.
-        sizes: Of the program's tensor, for parameters and lifted scalars.
+        role: `computed`; `input` or `output` of the program; `constant` of the delegate; `parameter` or
+            `lifted` scalar that the program passes to the delegate.
+        dims: Shape of the value in the graph.
+        sizes: Shape of the program's tensor, for parameters and lifted scalars.
         weight: For constants and parameters.
         literal: Bytes of a lifted scalar, in hex.
     """
@@ -196,8 +200,11 @@ class Value(_Frozen):
 
 
 class Node(_Frozen):
-    """An operator: name of its class in XNNPACK's schema, its fields (values by number in the fragment, or from
-    outside), its debug handle counted from the fragment's first, and flags."""
+    """An operator of a fragment.
+
+    Name of its class in XNNPACK's schema, its fields (values by number in the fragment, or from outside), its
+    debug handle counted from the fragment's first, and flags.
+    """
 
     kind: str = Field(pattern=r"^_?XNN[A-Za-z0-9]{1,60}$")
     fields: Annotated[dict[str, _Field], Field(max_length=40)]
@@ -205,7 +212,7 @@ class Node(_Frozen):
 
 
 class Fragment(_Frozen):
-    """Nodes and values in order of definition, the number of the output value, and of debug handles used up."""
+    """Nodes and values in order of definition, the number of the output value, and of used debug handles."""
 
     nodes: Annotated[tuple[Node, ...], Field(max_length=1000)]
     values: Annotated[tuple[Value, ...], Field(max_length=4000)]
@@ -217,10 +224,11 @@ class FragmentStore:
     """Fragments by identity in a folder, safe for many processes at once."""
 
     def __init__(self, folder: Path):
+        """Open the store in a folder."""
         self._folder = folder
 
     def get(self, identity: str) -> Fragment | None:
-        """The fragment, or None where there is none that is intact."""
+        """Return the fragment, or None if there is no intact one."""
         try:
             with self._path(identity).open("rb") as file:
                 data = file.read(MAX_FRAGMENT_BYTES + 1)
@@ -234,10 +242,10 @@ class FragmentStore:
             return None
 
     def put(self, identity: str, fragment: Fragment) -> None:
-        """Keep a fragment; one of another process is replaced by an equal one.
+        """Store a fragment; one of another process is replaced by an equal one.
 
         Raises:
-            OSError: disk full, or no permission; nothing is left behind.
+            OSError: Disk full, or no permission; nothing is left behind.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._drop_stale()
@@ -251,7 +259,7 @@ class FragmentStore:
                 pending.unlink()
 
     def _drop_stale(self) -> None:
-        """Delete what a process that died has left half written."""
+        """Delete incomplete files of processes that died."""
         oldest = time.time() - STALE_S
         for path in self._folder.glob("*.tmp"):
             with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Lower a network for XNNPACK from fragments, lowering only units that no network before it had."""
+"""Lower a network for XNNPACK from fragments; only units that no network before had are lowered."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from search.networks.layers import fuse_for_inference
 
 
 def serialize(spliced: Spliced, resolution: int, classes: int) -> bytes:
-    """The `.pte` of a spliced graph from (1, 3, resolution, resolution) to (1, classes).
+    """Return the `.pte` of a spliced graph from (1, 3, resolution, resolution) to (1, classes).
 
     Raises:
-        SpliceError: ExecuTorch emits other programs than this expects.
+        SpliceError: ExecuTorch emits other programs than expected.
     """
     program = deserialize_pte_binary(_skeleton(resolution, classes)).program
     (plan,) = program.execution_plan
@@ -63,10 +63,10 @@ def serialize(spliced: Spliced, resolution: int, classes: int) -> bytes:
 
 
 def arguments_of(program: bytes) -> tuple[Argument, ...]:
-    """The constants that a `.pte` hands to its delegate, in order.
+    """Return the constants that a `.pte` passes to its delegate, in order.
 
     Raises:
-        SpliceError: the program is not a single delegate call from one input to one output.
+        SpliceError: The program is not a single delegate call from one input to one output.
     """
     whole = deserialize_pte_binary(program).program
     (plan,) = whole.execution_plan
@@ -85,7 +85,7 @@ def arguments_of(program: bytes) -> tuple[Argument, ...]:
 
 
 def _constant(argument: Argument, buffers: list[Any]) -> Any:
-    """The program's tensor of an argument; equal bytes share a buffer."""
+    """Return the program's tensor of an argument; equal bytes share a buffer."""
     storages = [buffer.storage for buffer in buffers]
     if argument.data not in storages:
         buffers.append(schema.Buffer(storage=argument.data))
@@ -105,29 +105,30 @@ def _constant(argument: Argument, buffers: list[Any]) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _skeleton(resolution: int, classes: int) -> bytes:
-    """The `.pte` of the least classifier of these shapes: its input, output and memory plan are every other's."""
+    """Return the `.pte` of the smallest classifier of these shapes; all share its input, output and memory plan."""
     head = FcHead(resolution=resolution, inputs=3, classes=classes)
     module = build_seeded(lambda: build_block(head)[0], 0)
     return lower_to_executorch(module, (torch.zeros(1, 3, resolution, resolution),)).data
 
 
 DONOR_UNITS = 2
-"""A unit's donor takes about as long to lower as this many units of a whole network, where capturing, the two
-convolutions beside it and the program around it are shared."""
+"""A unit's donor takes about as long to lower as this many units of a whole network, in which capturing, the
+two convolutions around it and the program around it are shared.
+"""
 
 
 def splice_network(blocks: Sequence[str], network: nn.Module, store: FragmentStore) -> LoweredProgram | None:
-    """The program that lowering the network gives, from fragments; missing ones are made, where they are few.
+    """Return the program that lowering the network gives, from fragments; a few missing ones are lowered.
 
-    Returns None where lowering the whole network is quicker, or its fragments can't be had.
+    None if lowering the whole network is faster, or its fragments are not available.
 
     Args:
         blocks: Keys of the network.
-        network: Their network with the weights to export; it is left as it was.
-        store: Fragments that are known; new ones are added.
+        network: The network with the weights to export; it is unchanged.
+        store: Known fragments; new ones are added.
 
     Raises:
-        OSError: the store's disk is full.
+        OSError: The store's disk is full.
     """
     specs = parse_keys(blocks)
     units = units_of(specs)
@@ -148,11 +149,11 @@ def splice_network(blocks: Sequence[str], network: nn.Module, store: FragmentSto
 def lower_and_keep(
     blocks: Sequence[str], network: nn.Module, inputs: Sequence[Tensor], store: FragmentStore
 ) -> LoweredProgram:
-    """Lower a network whole, and keep the fragments of its units; its weights must be random ones.
+    """Lower a whole network, and store the fragments of its units; its weights must be random ones.
 
     Raises:
         BlocktimeError: XNNPACK's tools cannot lower it.
-        OSError: the store's disk is full.
+        OSError: The store's disk is full.
     """
     return _lower(network, inputs, units_of(parse_keys(blocks)), store)[0]
 
@@ -168,7 +169,7 @@ def _donate(unit: Unit, store: FragmentStore) -> Fragment:
 def _lower(
     module: nn.Module, inputs: Sequence[Tensor], units: Sequence[Unit], store: FragmentStore
 ) -> tuple[LoweredProgram, dict[str, Fragment]]:
-    """The lowered module, and its fragments by identity: none where it can't be cut."""
+    """Return the lowered module, and its fragments by identity: none if it can't be cut."""
     with recorded_graphs() as graphs:
         lowered = lower_to_executorch(module, inputs)
     if not units or len(graphs) != 1 or (lowered.delegates, lowered.operators) != (1, ()):

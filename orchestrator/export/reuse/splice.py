@@ -1,4 +1,4 @@
-"""Cut fragments out of XNNPACK graphs, and splice networks together from them."""
+"""Cut fragments out of XNNPACK graphs, and splice networks from them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SpliceError(Exception):
 
 @dataclass(frozen=True)
 class Argument:
-    """A constant that the program hands to the delegate: its bytes, its sizes, whether it is a parameter."""
+    """A constant that the program passes to the delegate: its bytes, its sizes, whether it is a parameter."""
 
     data: bytes
     sizes: tuple[int, ...]
@@ -58,14 +58,14 @@ class Spliced:
 
 
 def splice(units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]) -> Spliced:
-    """The graph of a network.
+    """Return the graph of a network.
 
     Args:
-        units: From the network's input to its output.
-        tensors: Of the network as it is lowered (BN folded), by name.
+        units: Units from the network's input to its output.
+        tensors: Tensors of the network as it is lowered (BN folded), by name.
 
     Raises:
-        SpliceError: a tensor is missing or of another shape, or a fragment is out of place.
+        SpliceError: A tensor is missing or of another shape, or a fragment is out of place.
     """
     builder = _Builder(tensors, *_arguments(units, tensors))
     for unit, fragment in units:
@@ -76,7 +76,7 @@ def splice(units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]
 def _arguments(
     units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]
 ) -> tuple[list[Argument], list[Argument]]:
-    """Parameters, then lifted scalars, each in the order of the network."""
+    """Return parameters, then lifted scalars, each in the order of the network."""
     parameters, lifted = [], []
     for unit, fragment in units:
         for value in fragment.values:
@@ -116,7 +116,7 @@ class _Builder:
     lifted_seen: int = 0
 
     def append(self, unit: Unit, fragment: Fragment) -> None:
-        """Add a fragment after those that are there."""
+        """Append a fragment."""
         if unit.part == "before":
             self.skip = self.entry
         base = len(self.values)
@@ -183,7 +183,7 @@ class _Builder:
         return schema.XNode(xnode_union=kind(**fields), debug_handle=handle)
 
     def finish(self) -> Spliced:
-        """The graph, once all fragments are in."""
+        """Return the graph of all fragments."""
         if len(self.outputs) != 1 or self.outputs != [self.entry]:
             raise SpliceError("the last fragment does not give the program's output")
         arguments = (*self.parameters, *self.lifted)
@@ -200,7 +200,7 @@ class _Builder:
 
 
 class CutError(Exception):
-    """The graph is not of the form that is cut; its networks are lowered whole."""
+    """The graph has a form that can't be cut; its networks are lowered whole."""
 
 
 def cut(
@@ -209,16 +209,16 @@ def cut(
     units: Sequence[Unit],
     tensors: Mapping[str, Tensor],
 ) -> dict[Unit, Fragment]:
-    """The fragments of a module's units.
+    """Return the fragments of a module's units.
 
     Args:
         recorded: The graph of the module's one delegate.
-        arguments: Constants that the program hands to it.
-        units: In order of execution; other parts of the module may stand between them.
-        tensors: Of the module as it was lowered (BN folded), by name; different ones in each unit.
+        arguments: Constants that the program passes to it.
+        units: Units in order of execution; other parts of the module may lie between them.
+        tensors: Tensors of the module as it was lowered (BN folded), by name; different ones in each unit.
 
     Raises:
-        CutError: the graph has another form, or a weight of a unit is not found in it.
+        CutError: The graph has another form, or a weight of a unit is not found in it.
     """
     spans = _spans(recorded.paths, units)
     graph = _Graph(recorded.graph, arguments)
@@ -240,7 +240,7 @@ def cut(
 
 
 def _spans(paths: Sequence[str | None], units: Sequence[Unit]) -> dict[Unit, tuple[int, int]]:
-    """Positions of each unit's operators, a run without gaps."""
+    """Return positions of each unit's operators, without gaps."""
     owned = owners(paths, units)
     spans: dict[Unit, tuple[int, int]] = {}
     for owner, run in itertools.groupby(range(len(paths)), key=owned.__getitem__):
@@ -256,7 +256,7 @@ def _spans(paths: Sequence[str | None], units: Sequence[Unit]) -> dict[Unit, tup
 
 
 class _Weights:
-    """Tensors of a unit's module by what the graph says of its constants."""
+    """Tensors of a unit's module by what the graph says about its constants."""
 
     def __init__(self, unit: Unit, tensors: Mapping[str, Tensor]):
         prefix = f"{unit.path}." if unit.path else ""
@@ -268,7 +268,7 @@ class _Weights:
         self.unused = {self._digest(self._plain(name)) for name in own}
 
     def find(self, dims: Sequence[int], digest: str) -> Weight:
-        """The tensor whose elements have this sha256 in the order of `dims`; ones may be left out or added."""
+        """Return the tensor whose elements have this sha256 in the order of `dims`; ones may vary."""
         lengths = sorted(length for length in dims if length != 1)
         for name, tensor in self._tensors.items():
             if sorted(length for length in tensor.shape if length != 1) != lengths:
@@ -303,7 +303,7 @@ class _Graph:
             self._values[tensor.id_out] = tensor
 
     def entry(self, start: int) -> int:
-        """The value that the operators from `start` take: of the one before, else the program's input."""
+        """Return the value that the operators from `start` take: of the one before, else the program's input."""
         if start:
             return _output(self._nodes[start - 1])
         for value in self._values.values():

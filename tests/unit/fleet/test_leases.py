@@ -3,7 +3,7 @@
 import pytest
 
 from luts.format.errors import BlocktimeError
-from orchestrator.fleet.crew import MAX_LOSSES, LeaseEndedError, Leases
+from orchestrator.fleet.executor import MAX_LOSSES, LeaseEndedError, Leases
 
 WHY = BlocktimeError("the cable was pulled")
 
@@ -21,11 +21,11 @@ def leases(now_s):
 def test_jobs_go_out_in_order_and_one_that_comes_back_is_the_next(leases):
     leases.put(["first", "second", "third"])
     a, b = leases.take("a"), leases.take("b")
-    assert (a.job, b.job) == ("first", "second")
+    assert (a.task, b.task) == ("first", "second")
     leases.give_back(b, WHY)
-    assert leases.take("c").job == "second"
+    assert leases.take("c").task == "second"
     leases.done(a)
-    assert leases.take("a").job == "third"
+    assert leases.take("a").task == "third"
     assert leases.take("b", 0) is None, "nothing waits"
     assert not leases.wait(0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.agent.timing import KEEP_WARM_NS, Pace, spin, time_schedule
+from orchestrator.agent.timing import KEEP_WARM_NS, Pace, TimingOptions, spin, time_schedule
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import (
     DecisionRecord,
@@ -50,7 +50,7 @@ class SpinningClient(FakeClient):
     def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0, keep_warm=None):
         warm = self.device.user_has if keep_warm is None else keep_warm
         ms = [self.loaded[handle] for handle in handles]
-        factor = 1.0 if warm else self.device.cold
+        factor = 1.0 if warm else self.device.cold_excess
         samples = np.array([[int(1e6 * ms[index] * factor) for index in visited] for visited in order])
         state = DeviceState.model_validate(QUIET | {"keep_warm": warm})
         return RunResult(samples, state, state)
@@ -114,8 +114,8 @@ def test_what_moves_meanwhile_is_no_difference() -> None:
     assert excess_without_keep_warm(settled(110), settled(100), settled(100)) == pytest.approx(100 / 110 - 1)
     assert excess_without_keep_warm(settled(100), settled(100), settled(110)) == 0.0
     up, down = InterferenceResult((), {8: 0.0}, 0.1), InterferenceResult((), {8: 0.0}, -0.2)
-    assert up.least(down).cold == 0.0
-    assert up.least(InterferenceResult((), {8: 0.0}, 0.05)).cold == 0.05
+    assert up.combine(down).cold_excess == 0.0
+    assert up.combine(InterferenceResult((), {8: 0.0}, 0.05)).cold_excess == 0.05
 
 
 class Clock:
@@ -156,8 +156,7 @@ def test_the_processor_is_kept_busy_before_visits_and_never_within_one() -> None
         1,
         lambda _: True,
         clock,
-        pace=pace,
-        spin=lambda: clock.log.append("spin"),
+        TimingOptions(pace=pace, spin=lambda: clock.log.append("spin")),
     )
     assert clock.log == ["run", "spin", "run", "wait", "spin", "run"]
     assert samples.tolist() == [[1, 1]]

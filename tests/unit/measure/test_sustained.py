@@ -122,7 +122,7 @@ def test_a_slowdown_that_nothing_explains_is_not_called_heat(tmp_path) -> None:
     device = HeatingDevice(Throttling(), tells=False)
     found = slowdown(sustained_points(measured(tmp_path, device, 200)[0]))
     assert found.since_s is not None
-    assert str(found).endswith("the device tells nothing of heat and clock")
+    assert str(found).endswith("the device does not report heat or clock")
     cool = [point(i, 10.0 if i < 20 else 13.0) for i in range(60)]
     assert "another program may have" in str(slowdown(cool))
 

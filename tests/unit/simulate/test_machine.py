@@ -9,7 +9,7 @@ import pytest
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.agent.device import agent_info
 from orchestrator.agent.store import ModelStore
-from orchestrator.agent.timing import Ramp, time_schedule
+from orchestrator.agent.timing import AdaptiveWarmup, TimingOptions, time_schedule
 from orchestrator.devices.host import scenario_of, simulated_program
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.simulate.__main__ import simulated_agent
@@ -62,17 +62,19 @@ def test_a_clock_that_falls_between_runs_is_up_again_after_a_warm_up_by_time(tmp
     model = machine.load(path, {})
     quiet_ns = GroundTruth(PLAIN.costs, 1).latency_ms(BLOCKS) * 1e6
 
-    def slowest_of_a_run(warmup: int, ramp: Ramp | None) -> float:
+    def slowest_of_a_run(warmup: int, ramp: AdaptiveWarmup | None) -> float:
         machine.read_state()
         order = [[0, 0]] * 10
-        samples = time_schedule([model], order, warmup, lambda _: True, machine.clock_ns, ramp=ramp)
+        samples = time_schedule(
+            [model], order, warmup, lambda _: True, machine.clock_ns, TimingOptions(warmup=ramp)
+        )
         machine.read_state()
         return samples.max() / quiet_ns
 
     assert slowest_of_a_run(warmup=5, ramp=None) > 1.5, "five visits are not enough"
     assert slowest_of_a_run(warmup=0, ramp=None) > 1.5, "and the next run begins as slowly"
     for _ in range(3):
-        assert slowest_of_a_run(warmup=0, ramp=Ramp(2 * 10**9)) < 1.01
+        assert slowest_of_a_run(warmup=0, ramp=AdaptiveWarmup(2 * 10**9)) < 1.01
 
 
 @pytest.mark.parametrize("reported", [True, False])

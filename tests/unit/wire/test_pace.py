@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.agent.timing import Pace, time_schedule
+from orchestrator.agent.timing import Pace, TimingOptions, time_schedule
 
 
 class Clock:
@@ -43,7 +43,9 @@ def test_visits_of_rounds_are_paced_and_no_wait_lies_within_one() -> None:
 
     models: list[Any] = [Model()]
     pace = Pace(100, lambda: clock.ns, clock.sleep)
-    samples = time_schedule(models, [[0, 0], [0, 0]], 2, lambda _: True, lambda: clock.ns, pace=pace)
+    samples = time_schedule(
+        models, [[0, 0], [0, 0]], 2, lambda _: True, lambda: clock.ns, TimingOptions(pace=pace)
+    )
     assert samples.tolist() == [[10, 10], [10, 10]]
     assert begun[:2] == [100, 110], "warm-up visits follow each other at once"
     assert begun[2:] == [120, 220, 320, 420]

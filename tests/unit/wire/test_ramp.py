@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agent.timing import Ramp, time_schedule
+from orchestrator.agent.timing import AdaptiveWarmup, TimingOptions, time_schedule
 
 GOLDEN = Path(__file__).resolve().parents[3] / "protocol/golden/ramps.json"
 CASES: list[dict[str, Any]] = json.loads(GOLDEN.read_bytes())["cases"]
@@ -18,8 +18,8 @@ CASES: list[dict[str, Any]] = json.loads(GOLDEN.read_bytes())["cases"]
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_it_ends_where_all_agents_end(case: dict[str, Any]) -> None:
     rounds = [times for count, times in case["rounds"] for _ in range(count)]
-    ramp = Ramp(case["bound_ns"])
-    assert [ramp.goes_on(times) for times in rounds] == [True] * (len(rounds) - 1) + [False]
+    ramp = AdaptiveWarmup(case["bound_ns"])
+    assert [ramp.add_round(times) for times in rounds] == [True] * (len(rounds) - 1) + [False]
     assert (ramp.ns, ramp.rounds, ramp.steady) == (case["ns"], len(rounds), case["steady"])
 
 
@@ -40,12 +40,12 @@ class Climbing:
         self._slow = max(1.0, 0.95 * self._slow)
 
 
-def climb(ramp: Ramp | None) -> tuple[list[list[int]], list[str]]:
+def climb(ramp: AdaptiveWarmup | None) -> tuple[list[list[int]], list[str]]:
     clock: list[int] = [0]
     calls: list[str] = []
     models: list[Any] = [Climbing("a", clock, calls, 10_000_000), Climbing("b", clock, calls, 5_000_000)]
     order = [[0, 1], [1, 0]]
-    samples = time_schedule(models, order, 2, lambda _: True, lambda: clock[0], ramp=ramp)
+    samples = time_schedule(models, order, 2, lambda _: True, lambda: clock[0], TimingOptions(warmup=ramp))
     return samples.tolist(), calls
 
 
@@ -53,7 +53,7 @@ def test_rounds_begin_when_the_clock_is_up() -> None:
     cold, calls = climb(None)
     assert calls == ["a", "a", "b", "b", *"ab", *"ba"]
     assert cold[0][0] > 18_000_000
-    ramp = Ramp(10**10)
+    ramp = AdaptiveWarmup(10**10)
     warm, calls = climb(ramp)
     assert warm == [[10_000_000, 5_000_000], [5_000_000, 10_000_000]]
     assert calls == ["a", "a", "b", "b", *["a", "b"] * ramp.rounds, *"ab", *"ba"]
@@ -61,7 +61,7 @@ def test_rounds_begin_when_the_clock_is_up() -> None:
 
 
 def test_a_warm_up_is_bounded() -> None:
-    ramp = Ramp(60_000_000)
+    ramp = AdaptiveWarmup(60_000_000)
     samples, _ = climb(ramp)
     assert not ramp.steady
     assert 60_000_000 <= ramp.ns < 60_000_000 + 30_000_000

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.agent.timing import Pulse, beating, time_schedule
+from orchestrator.agent.timing import Heartbeat, TimingOptions, heartbeats_during, time_schedule
 from orchestrator.wire.errors import OpError
 
 
@@ -54,7 +54,7 @@ def test_it_is_told_how_far_a_run_is_before_each_piece(piece_s: float, told: lis
         3,
         go_on,
         lambda: clock[0],
-        piece_s,
+        TimingOptions(piece_s),
     )
     assert samples.tolist() == [[1, 10, 10, 1], [10, 1, 1, 1]]
     assert heard == told
@@ -70,7 +70,7 @@ def test_a_run_ends_before_a_piece_that_is_not_to_be() -> None:
 
 def test_a_pulse_beats_once_in_every_interval() -> None:
     now, beats = [100.0], []
-    pulse = Pulse(lambda: now[0] < 125.0, beats.append, 10.0, lambda: now[0])
+    pulse = Heartbeat(lambda: now[0] < 125.0, beats.append, 10.0, lambda: now[0])
     asked = []
     for now[0] in (101.0, 109.5, 110.0, 119.0, 121.0, 125.0):
         asked.append(pulse(int(now[0])))
@@ -87,11 +87,11 @@ def test_what_cannot_be_interrupted_beats_from_beside_and_not_after_it() -> None
         if len(beats) == 3:
             three.set()
 
-    with beating(beat, 0.001):
+    with heartbeats_during(beat, 0.001):
         assert three.wait(300)
     count = len(beats)
     assert not [thread for thread in threading.enumerate() if thread.name == "signs of life"]
-    with beating(beat, 0):
+    with heartbeats_during(beat, 0):
         assert len(beats) == count
 
 
@@ -102,5 +102,5 @@ def test_beats_end_with_the_client() -> None:
         gone.set()
         raise BrokenPipeError
 
-    with beating(beat, 0.001):
+    with heartbeats_during(beat, 0.001):
         assert gone.wait(300)

@@ -125,10 +125,10 @@ def test_what_one_test_of_two_says_changes_nothing() -> None:
         InterferenceResult((0.1, 0.02, 0.0), {8: 0.18, 3: 0.0}),
         InterferenceResult((0.0, 0.0, 0.0), {8: 0.01}),
     )
-    both = busy.least(quiet)
-    assert both == InterferenceResult((0.0, 0.0, 0.0), {8: 0.01, 3: 0.0}) == quiet.least(busy)
+    both = busy.combine(quiet)
+    assert both == InterferenceResult((0.0, 0.0, 0.0), {8: 0.01, 3: 0.0}) == quiet.combine(busy)
     assert (both.settle_runs, both.residents) == (1, 8)
-    assert (busy.least(busy).settle_runs, busy.least(busy).residents) == (3, 3)
+    assert (busy.combine(busy).settle_runs, busy.combine(busy).residents) == (3, 3)
 
 
 def test_company_is_told_apart_from_a_clock_that_moves() -> None:

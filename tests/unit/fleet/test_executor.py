@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from orchestrator.devices.lock import DeviceBusyError
-from orchestrator.fleet.crew import FleetExecutor, FleetLimits
+from orchestrator.fleet.executor import FleetExecutor, FleetLimits
 from orchestrator.fleet.units import UnfitUnitError
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, RoundsRecord
@@ -16,7 +16,7 @@ from orchestrator.measure.session import make_header, measure_with
 from orchestrator.wire.errors import AgentLostError, DeviceError
 from tests.support.fake_device import POLICY, QUIET, VARIANT, FakeClient, device, subject
 
-QUICK = FleetLimits(lease_s=600, deserted_s=600, rest_s=0.01, busy_s=0.01)
+QUICK = FleetLimits(lease_s=600, no_units_s=600, rest_s=0.01, busy_s=0.01)
 
 
 class FakeUnit:
@@ -62,7 +62,7 @@ class Fleet:
             with MeasurementLog(
                 self.folder / "journal.jsonl", make_header(hello, VARIANT, measured, policy, False)
             ) as log:
-                crew.work_on(log, VARIANT, check)
+                crew.prepare(log, VARIANT, check)
                 return measure_with(
                     crew, log, hello, measured, policy, EngineOptions(budget_s=1e9, progress=lambda *_: None)
                 )
@@ -214,7 +214,7 @@ def test_all_units_gone_for_long_ends_the_run_and_the_next_one_goes_on(tmp_path)
     on_run(fleet.fakes["a"], 6, vanish)
     fleet.fakes["a"].lose_after = set(range(7, 12))
     with pytest.raises(DeviceError, match="all units of pixel8 are out: .*same command again"):
-        fleet.measure(FleetLimits(deserted_s=0.01, rest_s=0.01))
+        fleet.measure(FleetLimits(no_units_s=0.01, rest_s=0.01))
     before = sum(isinstance(record, RoundsRecord) for record in fleet.records())
     again = Fleet(tmp_path, 2)
     again.measure()

@@ -1,4 +1,4 @@
-"""The units of one class at work: each in a thread of its own, one lease after the other."""
+"""Units of one class at work: each in a thread of its own, one lease after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Generic, TypeVar
 
 from luts.format.errors import BlocktimeError
@@ -25,122 +24,127 @@ from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.messages import HelloReply
 
 MAX_LOSSES = 6
-"""Leases of one job in a row that may end without a single new sample: with so many it is not the units' fault."""
+"""Leases of one task in a row that may end without a new sample: with more, the units are not the cause."""
 
-JobT = TypeVar("JobT")
+TaskT = TypeVar("TaskT")
 
 
 class LeaseEndedError(Exception):
-    """Whoever writes has no lease any more: it took too long, or the run has ended."""
+    """The writer's lease has ended: it took too long, or the run has ended."""
 
 
 @dataclass
-class _Waiting(Generic[JobT]):
-    job: JobT
+class _Waiting(Generic[TaskT]):
+    task: TaskT
     losses: int = 0
     progress: bool = False
 
 
 @dataclass(frozen=True)
-class Lease(Generic[JobT]):
-    """A job in the hands of a unit, until `until_s` of the clock."""
+class Lease(Generic[TaskT]):
+    """A task that a unit runs, until `until_s` of the clock."""
 
     number: int
     unit: str
     until_s: float
-    waiting: _Waiting[JobT] = field(repr=False)
+    waiting: _Waiting[TaskT] = field(repr=False)
 
     @property
-    def job(self) -> JobT:
-        """What is to be done."""
-        return self.waiting.job
+    def task(self) -> TaskT:
+        """The task."""
+        return self.waiting.task
 
 
-class Leases(Generic[JobT]):
-    """Jobs that wait, and leases of those that are being done. All methods may be called by several threads.
+class Leases(Generic[TaskT]):
+    """Waiting tasks, and leases of those that units run; all methods may be called by several threads.
 
-    A lease that is given back undone, or that has run out, puts its job in front of all that wait. `lock` guards
-    everything, and whatever must not happen after a lease has ended.
+    A task whose lease is returned or expires goes to the front of the queue. `lock` guards everything,
+    including what must not happen after a lease has ended.
     """
 
     def __init__(self, limit_s: float, clock_s: Callable[[], float] = time.monotonic):
+        """Grant leases of `limit_s` seconds of the clock."""
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._limit_s, self._clock_s = limit_s, clock_s
-        self._waiting: deque[_Waiting[JobT]] = deque()
-        self._leased: dict[int, Lease[JobT]] = {}
+        self._waiting: deque[_Waiting[TaskT]] = deque()
+        self._leased: dict[int, Lease[TaskT]] = {}
         self._numbers = itertools.count(1)
         self._error: BlocktimeError | None = None
         self._closed = False
 
     @property
     def closed(self) -> bool:
-        """Whether no job will come any more."""
+        """Whether no further task will come."""
         return self._closed
 
-    def put(self, jobs: Iterable[JobT]) -> None:
-        """More jobs, at the end."""
+    def put(self, tasks: Iterable[TaskT]) -> None:
+        """Add tasks at the end of the queue."""
         with self._changed:
-            self._waiting.extend(_Waiting(job) for job in jobs)
+            self._waiting.extend(_Waiting(task) for task in tasks)
             self._changed.notify_all()
 
-    def take(self, unit: str, wait_s: float | None = None) -> Lease[JobT] | None:
-        """The next job for an idle unit; waits for one. None where there is none within `wait_s`, or ever again."""
+    def take(self, unit: str, wait_s: float | None = None) -> Lease[TaskT] | None:
+        """Wait for the next task for an idle unit; None if there is none within `wait_s`, or ever again."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting, wait_s)
             if self._closed or not self._waiting:
                 return None
             return self._lease(unit)
 
-    def _lease(self, unit: str) -> Lease[JobT]:
+    def _lease(self, unit: str) -> Lease[TaskT]:
         lease = Lease(next(self._numbers), unit, self._clock_s() + self._limit_s, self._waiting.popleft())
         self._leased[lease.number] = lease
         return lease
 
-    def holds(self, lease: Lease[JobT]) -> bool:
-        """Whether the unit still has the job."""
+    def holds(self, lease: Lease[TaskT]) -> bool:
+        """Return whether the unit still has the task."""
         return lease.number in self._leased
 
-    def done(self, lease: Lease[JobT]) -> None:
-        """The job is done. Raises LeaseEndedError where it is another's by now."""
+    def done(self, lease: Lease[TaskT]) -> None:
+        """Complete a task; raises LeaseEndedError if another unit has it by now."""
         with self._changed:
             self._end(lease)
 
-    def writes(self, lease: Lease[JobT]) -> bool:
-        """Whether the unit still has the job, asked where that brings it forward."""
+    def writes(self, lease: Lease[TaskT]) -> bool:
+        """Note that the unit writes results; return whether it still has the task."""
         lease.waiting.progress = True
         return self.holds(lease)
 
-    def give_back(self, lease: Lease[JobT], why: BlocktimeError | None = None) -> None:
-        """The job is not done, because of `why`; nothing happens where the lease has run out before.
+    def give_back(self, lease: Lease[TaskT], why: BlocktimeError | None = None) -> None:
+        """Return an unfinished task to the queue; nothing happens if the lease has expired before.
 
-        The run ends by `why` where the job has come back too often without any progress.
+        Args:
+            lease: The lease.
+            why: The unit's failure. The run ends with it if the task was returned too often without any
+                progress.
         """
         with self._changed:
             if not self.holds(lease):
                 return
             self._end(lease)
-            self._again(lease.waiting, why)
+            self._requeue(lease.waiting, why)
 
-    def expire(self) -> list[Lease[JobT]]:
-        """Takes the jobs away from units that have had them for too long."""
+    def expire(self) -> list[Lease[TaskT]]:
+        """Revoke and return the leases that have run out."""
         with self._changed:
             late = [lease for lease in self._leased.values() if lease.until_s < self._clock_s()]
             for lease in late:
                 self._end(lease)
                 minutes = f"{self._limit_s / 60:.0f} min"
                 why = BlocktimeError(
-                    f"{lease.unit} did not end a batch within {minutes}; give a longer --lease"
+                    f"{lease.unit} did not finish a batch within {minutes}; use a longer --lease",
+                    code="lease_expired",
                 )
-                self._again(lease.waiting, why)
+                self._requeue(lease.waiting, why)
             return late
 
     def wait(self, wait_s: float) -> bool:
-        """Whether all jobs are done, within that time.
+        """Wait until all tasks are done, at most so long; return whether they are.
 
         Raises:
-            BlocktimeError: one can't be.
-            LeaseEndedError: the run was closed.
+            BlocktimeError: A task can't be done.
+            LeaseEndedError: The run was closed.
         """
         with self._changed:
             self._changed.wait_for(
@@ -153,29 +157,29 @@ class Leases(Generic[JobT]):
             return not (self._waiting or self._leased)
 
     def fail(self, error: BlocktimeError) -> None:
-        """No unit can do what is left."""
+        """End the run with an error: no unit can do what is left."""
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """All leases end, and no unit gets another one."""
+        """End all leases; no unit gets another one."""
         with self._changed:
             self._closed = True
             self._leased.clear()
             self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
-        """Waits, but not for a closed run."""
+        """Wait, unless the run is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, seconds)
 
-    def _end(self, lease: Lease[JobT]) -> None:
+    def _end(self, lease: Lease[TaskT]) -> None:
         if self._leased.pop(lease.number, None) is None:
             raise LeaseEndedError
         self._changed.notify_all()
 
-    def _again(self, waiting: _Waiting[JobT], why: BlocktimeError | None) -> None:
+    def _requeue(self, waiting: _Waiting[TaskT], why: BlocktimeError | None) -> None:
         waiting.losses = 0 if waiting.progress else waiting.losses + (why is not None)
         waiting.progress = False
         self._waiting.appendleft(waiting)
@@ -185,9 +189,9 @@ class Leases(Generic[JobT]):
 
 
 class UnitLog(MeasurementLog):
-    """Shares everything with the fleet's log but its batches in hand; all that is written bears the unit's serial.
+    """The fleet's log for one unit: everything that is written carries the unit's serial.
 
-    A batch that another unit has left open goes on here, as a further segment, where it holds models of this job.
+    A batch that another unit left open continues here in another segment, if it contains models of this task.
     """
 
     def __init__(
@@ -195,18 +199,31 @@ class UnitLog(MeasurementLog):
         shared: MeasurementLog,
         unit: str,
         models: Collection[str],
-        in_hand: dict[int, str],
+        in_progress: dict[int, str],
         lock: AbstractContextManager[object],
         writes: Callable[[], bool],
     ):
-        """`in_hand`: batches that units of the fleet are at; `writes`, under `lock`: whether the lease
-        still is."""
+        """Share the fleet's log.
+
+        Args:
+            shared: The fleet's log.
+            unit: Serial of the unit.
+            models: Models of the task.
+            in_progress: Unit by batch, of all batches that units of the fleet run.
+            lock: Held while records are written.
+            writes: Whether the unit's lease is still valid; called under the lock.
+        """
         vars(self).update(vars(shared))
         self.unit = unit
-        self._models, self._in_hand, self._leases_lock, self._writes = set(models), in_hand, lock, writes
+        self._models, self._in_progress, self._leases_lock, self._writes = (
+            set(models),
+            in_progress,
+            lock,
+            writes,
+        )
 
     def append(self, record: Record) -> None:
-        """Write a record. Raises LeaseEndedError where another unit may have the job by now."""
+        """Write a record; raises LeaseEndedError if another unit may have the task by now."""
         if isinstance(record, BatchRecord | InterferenceRecord):
             record = record.model_copy(update={"unit": self.unit})
         with self._leases_lock:
@@ -215,55 +232,55 @@ class UnitLog(MeasurementLog):
             super().append(record)
 
     def open_batch(self) -> BatchRecord | None:
-        """An open batch with models of this job, that no other unit is at."""
+        """Return an open batch with models of this task that no other unit runs."""
         with self._lock:
             ends = self.ends()
             for number, batch in self.batches().items():
-                free = self._in_hand.get(number, self.unit) == self.unit
+                free = self._in_progress.get(number, self.unit) == self.unit
                 if number not in ends and free and self._models & set(batch.slots):
-                    self._in_hand[number] = self.unit
+                    self._in_progress[number] = self.unit
                     return batch.model_copy(update={"segment": batch.segment + 1})
             return None
 
     def next_batch(self) -> int:
-        """A number that no other unit gets."""
+        """Return a batch number that no other unit gets."""
         with self._lock:
-            number = max((super().next_batch() - 1, *self._in_hand), default=-1) + 1
-            self._in_hand[number] = self.unit
+            number = max((super().next_batch() - 1, *self._in_progress), default=-1) + 1
+            self._in_progress[number] = self.unit
             return number
 
     def close(self) -> None:
-        """What this unit was at is anybody's; the journal stays open."""
-        self.release(self.unit, self._in_hand, self._lock)
+        """Release this unit's batches; the journal stays open."""
+        self.release(self.unit, self._in_progress, self._lock)
 
     @staticmethod
-    def release(unit: str, in_hand: dict[int, str], lock: AbstractContextManager[object]) -> None:
-        """What a unit is at is anybody's."""
+    def release(unit: str, in_progress: dict[int, str], lock: AbstractContextManager[object]) -> None:
+        """Release a unit's batches, so that others can continue them."""
         with lock:
-            for number in [number for number, holder in in_hand.items() if holder == unit]:
-                del in_hand[number]
+            for number in [number for number, holder in in_progress.items() if holder == unit]:
+                del in_progress[number]
 
 
 POLL_S = 1.0
-"""Between two looks for leases that have run out."""
+"""Seconds between two checks for expired leases."""
 
 JOIN_S = 30.0
-"""For which a closing crew waits for a unit's thread; its device is closed by then, so all calls have ended."""
+"""Longest wait for a unit's thread at the end; its device is closed by then, so that all calls have ended."""
 
 
 @dataclass(frozen=True)
 class FleetLimits:
-    """Patience of a crew, in seconds.
+    """Time limits of a fleet, in seconds.
 
     Attributes:
-        lease_s: For which a unit may be at a batch; then another unit goes on with it.
-        deserted_s: For which a class may be without any unit before the run ends.
-        rest_s: From the loss of a unit to the next try to reach it.
-        busy_s: Between two looks whether another program still measures on a unit.
+        lease_s: For one batch; then another unit continues it.
+        no_units_s: Without any unit of a class, before the run ends.
+        rest_s: From the loss of a unit to the next attempt to reach it.
+        busy_s: Between two checks whether another program still uses a unit.
     """
 
     lease_s: float = 900.0
-    deserted_s: float = 600.0
+    no_units_s: float = 600.0
     rest_s: float = 10.0
     busy_s: float = 1.0
 
@@ -273,10 +290,10 @@ Check = Callable[[str, HelloReply, bool], None]
 
 
 class FleetExecutor:
-    """Does an engine's jobs on the units of a class; what a lost unit was at goes on on another one.
+    """Runs an engine's tasks on the units of a class; another unit continues the task of a lost one.
 
-    A unit that is lost, hangs or is busy costs time, not the run: that ends only where no unit is left for long, or
-    a job can't be done by any.
+    A unit that is lost, hangs or is busy costs time, not the run: that ends only if no unit is left for long,
+    or no unit can do a task.
     """
 
     def __init__(
@@ -284,55 +301,64 @@ class FleetExecutor:
         name: str,
         openers: Sequence[OpenUnit],
         limits: FleetLimits,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         clock_s: Callable[[], float] = time.monotonic,
     ):
-        self.name, self.limits, self._openers, self._tell = name, limits, openers, tell
+        """Prepare one thread for each opener.
+
+        Args:
+            name: Name of the class, for messages.
+            openers: Open one unit each.
+            limits: Time limits.
+            notify: Called with messages about units.
+            clock_s: Clock in seconds.
+        """
+        self.name, self.limits, self._openers, self._notify = name, limits, openers, notify
         self._leases: Leases[BatchTask] = Leases(limits.lease_s, clock_s)
         self._units: dict[int, Unit] = {}
-        self._told: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
         self._changed = threading.Condition()
-        self._deserted_since_s: float | None = None
-        self._in_hand: dict[int, str] = {}
+        self._empty_since_s: float | None = None
+        self._in_progress: dict[int, str] = {}
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), name=f"{name} {number}", daemon=True)
             for number in range(1, len(openers) + 1)
         ]
 
     def open(self) -> list[Unit]:
-        """Those of the units that can be reached now; the others are tried again and again.
+        """Return the units that can be reached now; the others are tried repeatedly.
 
         Raises:
-            DeviceError: none can; the first reason.
+            DeviceError: None can; the first reason.
         """
         with self._changed:
-            while len(self._units.keys() | self._told.keys()) < len(self._openers):
+            while len(self._units.keys() | self._reasons.keys()) < len(self._openers):
                 self._changed.wait(POLL_S)
             if not self._units:
-                reason = next(iter(self._told.values()), "none was asked for")
-                raise DeviceError(f"no unit of {self.name}: {reason}")
+                reason = next(iter(self._reasons.values()), "none was asked for")
+                raise DeviceError(f"no unit of {self.name}: {reason}", code="no_units")
             return list(self._units.values())
 
-    def work_on(self, log: MeasurementLog, variant: Variant, check: Check) -> None:
-        """What jobs to come are done on; before the first of them."""
+    def prepare(self, log: MeasurementLog, variant: Variant, check: Check) -> None:
+        """Set log, variant and check of the tasks to come."""
         self._log, self._variant, self._check = log, variant, check
 
     def run_all(self, tasks: Sequence[BatchTask]) -> None:
-        """Have all jobs done.
+        """Run all tasks.
 
         Raises:
-            DeviceError: no unit has been there for `deserted_s`.
-            BlocktimeError: as a job raised it, on one unit after the other where a unit may be at fault.
-            LeaseEndedError: the crew was closed meanwhile.
+            DeviceError: There was no unit for `no_units_s`.
+            BlocktimeError: A task raised it, on one unit after the other if a unit may be the cause.
+            LeaseEndedError: The executor was closed meanwhile.
         """
         self._leases.put(tasks)
         while not self._leases.wait(POLL_S):
             for lease in self._leases.expire():
-                self._take_away(lease)
+                self._revoke(lease)
             self._require_units()
 
     def close(self) -> None:
-        """End all leases and all units."""
+        """End all leases and close all units."""
         self._leases.close()
         with self._changed:
             units = list(self._units.values())
@@ -343,30 +369,29 @@ class FleetExecutor:
                 thread.join(JOIN_S)
 
     def __enter__(self) -> FleetExecutor:
-        """Begins to open its units."""
+        """Start to open the units."""
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        """End all leases and close all units."""
         self.close()
 
     def _serve(self, number: int) -> None:
-        """A unit's thread: the device is opened, works, and after a loss is opened again."""
+        """Run a unit's thread: open the device, work, and open it again after a loss."""
         while not self._leases.closed:
             unit: Unit | None = None
             try:
-                unit = self._opened(number)
+                unit = self._open_unit(number)
                 self._work(unit)
             except UnfitUnitError as unfit:
-                self._out(number, str(unfit))
+                self._report_out(number, str(unfit))
                 return
             except LeaseEndedError:
-                self._out(number, "it took too long")
+                self._report_out(number, "it took too long")
             except BlocktimeError as why:
-                self._out(number, str(why))
+                self._report_out(number, str(why))
             except Exception as error:
                 self._leases.fail(BlocktimeError(f"{self.name}: {type(error).__name__}: {error}; report it"))
             finally:
@@ -376,15 +401,15 @@ class FleetExecutor:
                     unit.close()
             self._leases.pause(self.limits.rest_s)
 
-    def _opened(self, number: int) -> Unit:
-        """A unit that no other thread has: of two that found the same one, the later looks for another."""
+    def _open_unit(self, number: int) -> Unit:
+        """Return a unit that no other thread has; of two that found the same one, the later opens another."""
         while True:
             unit = self._openers[number - 1](self._serials())
             with self._changed:
                 if unit.serial not in self._serials():
                     self._units[number] = unit
-                    if number in self._told:
-                        self._tell(f"{self.name}: {unit.serial} is there again")
+                    if number in self._reasons:
+                        self._notify(f"{self.name}: {unit.serial} is back")
                     self._changed.notify_all()
                     return unit
             unit.close()
@@ -393,33 +418,33 @@ class FleetExecutor:
         with self._changed:
             return {unit.serial for unit in self._units.values()}
 
-    def _out(self, number: int, reason: str) -> None:
+    def _report_out(self, number: int, reason: str) -> None:
         if self._leases.closed:
             return
         with self._changed:
             unit = self._units.get(number)
-            if self._told.get(number) != reason:
-                self._tell(f"{self.name}: {unit.serial if unit else f'unit {number}'} is out: {reason}")
-            self._told[number] = reason
+            if self._reasons.get(number) != reason:
+                self._notify(f"{self.name}: {unit.serial if unit else f'unit {number}'} is out: {reason}")
+            self._reasons[number] = reason
             self._changed.notify_all()
 
     def _work(self, unit: Unit) -> None:
-        """One lease after the other; raises what the unit is out for."""
-        link: DeviceConnection | None = None
+        """Run one lease after the other; raises why the unit is out."""
+        connection: DeviceConnection | None = None
         try:
             while (lease := self._leases.take(unit.serial)) is not None:
                 log = UnitLog(
                     self._log,
                     unit.serial,
-                    lease.job.models,
-                    self._in_hand,
+                    lease.task.models,
+                    self._in_progress,
                     self._leases.lock,
                     lambda lease=lease: self._leases.writes(lease),  # type: ignore[misc]
                 )
                 try:
                     with unit.held(), log:
-                        link = link or self._connected(unit)
-                        lease.job.run(link, log)
+                        connection = connection or self._connect(unit)
+                        lease.task.run(connection, log)
                     self._leases.done(lease)
                 except DeviceBusyError:
                     self._leases.give_back(lease)
@@ -434,26 +459,26 @@ class FleetExecutor:
                     self._leases.fail(error)
                     raise
         finally:
-            if link is not None:
+            if connection is not None:
                 with contextlib.suppress(BlocktimeError, OSError):
-                    link.drop()
+                    connection.drop()
 
-    def _connected(self, unit: Unit) -> DeviceConnection:
-        link = DeviceConnection(unit.device, self._variant.runtime, self._variant.load_options)
-        self._check(unit.serial, link.hello(), unit.device.fixed_performance)
-        return link
+    def _connect(self, unit: Unit) -> DeviceConnection:
+        connection = DeviceConnection(unit.device, self._variant.runtime, self._variant.load_options)
+        self._check(unit.serial, connection.hello(), unit.device.fixed_performance)
+        return connection
 
-    def _take_away(self, lease: Lease[BatchTask]) -> None:
-        """A unit that hangs is closed, so that what it is at ends; its batch is anybody's."""
-        self._tell(f"{self.name}: {lease.unit} hangs; another unit goes on with its batch")
+    def _revoke(self, lease: Lease[BatchTask]) -> None:
+        """Close a hung unit and requeue its batch."""
+        self._notify(f"{self.name}: {lease.unit} hangs; another unit continues its batch")
         with self._changed:
             units = [unit for unit in self._units.values() if unit.serial == lease.unit]
-        UnitLog.release(lease.unit, self._in_hand, self._leases.lock)
+        UnitLog.release(lease.unit, self._in_progress, self._leases.lock)
         for unit in units:
             unit.close()
 
     @property
-    def _anyone(self) -> bool:
+    def _any_thread(self) -> bool:
         """Whether any unit may come back."""
         return any(thread.is_alive() for thread in self._threads)
 
@@ -461,12 +486,13 @@ class FleetExecutor:
         with self._changed:
             now_s = time.monotonic()
             if self._units:
-                self._deserted_since_s = None
-            elif self._deserted_since_s is None:
-                self._deserted_since_s = now_s
-            elif now_s - self._deserted_since_s > self.limits.deserted_s or not self._anyone:
-                reason = next(iter(self._told.values()), "none answers")
+                self._empty_since_s = None
+            elif self._empty_since_s is None:
+                self._empty_since_s = now_s
+            elif now_s - self._empty_since_s > self.limits.no_units_s or not self._any_thread:
+                reason = next(iter(self._reasons.values()), "none answers")
                 raise DeviceError(
-                    f"all units of {self.name} are out: {reason}; bring one back and run the same command again, "
-                    "what was measured is kept"
+                    f"all units of {self.name} are out: {reason}; bring one back and run the same command again; "
+                    "measurements so far are kept",
+                    code="no_units",
                 )

@@ -107,7 +107,8 @@ def label_operations(artifact: Artifact) -> list[OperationLabel]:
         lowered = lower_to_executorch(module, inputs, spec.backend, spec.precision, plain=plain)
     if stamp_program(lowered.data, spec.weights_label) != artifact.path.read_bytes():
         raise InvalidArtifactError(
-            f"{spec.name} lowers to another program than the cached one; clear the model cache and try again"
+            f"{spec.name} lowers to another program than the cached one; clear the model cache and try again",
+            code="stale_cache",
         )
     classes = _classes(module if plain else rewritten(module, spec.backend))
     labels: list[OperationLabel] = []

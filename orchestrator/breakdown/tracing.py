@@ -138,7 +138,9 @@ def _run(
         link.drop()
     operations = result.operations[1] if len(result.operations) == len(handles) else ()
     if not operations:
-        raise DeviceError(f"the agent on {device.name} gave no trace; see its log, or use --method removal")
+        raise DeviceError(
+            f"the agent on {device.name} gave no trace; see its log, or use --method removal", code="no_trace"
+        )
     visited = np.asarray(order)
     return [faster_half_ms(result.samples[visited == index]) for index in range(len(handles))], operations
 

@@ -244,20 +244,22 @@ def _digest(raw: bytes) -> str:
 
 
 SPARE_PASSES = 1
-"""Beyond those of a live run, for batches that do not count: nobody judges them while one can be repeated."""
+"""Passes beyond those of a live run, for batches that do not count: nobody judges them while one can be
+repeated.
+"""
 
 
 class BundledPlan(Value):
     """`plan.json` of a bundle.
 
     Attributes:
-        plan: The models; `model_id` is what `artifacts` knows them by.
+        plan: The models; `artifacts` uses their `model_id`.
         variant: How they run; without threads the agent's default.
-        policy: By which they are measured.
+        policy: How they are measured.
         artifacts: Digests of the model files.
         unexported: Models that could not be exported, with the reason.
-        exporter: The tools that made the files.
-        batches: How many the script has, of which those of later passes may not be needed.
+        exporter: The tools that exported the files.
+        batches: Batches of the script; those of later passes may not be needed.
     """
 
     plan: Plan
@@ -269,27 +271,28 @@ class BundledPlan(Value):
     batches: int
 
     def to_bytes(self) -> bytes:
-        """As it stands in the bundle."""
+        """Return the content of `plan.json`."""
         return self.model_dump_json().encode()
 
     @classmethod
     def parse(cls, text: str, path: Path) -> BundledPlan:
-        """InvalidArtifactError where it does not fit."""
+        """Return the plan of a journal; raises InvalidArtifactError, which names `path`."""
         try:
             return TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
             raise InvalidArtifactError(
-                f"{path}: its plan is not one of this version of bench ({first_problem(error)}); make it again"
+                f"{path}: its plan is of another version of bench ({first_problem(error)}); make it again",
+                code="other_version",
             ) from None
 
 
 def agent_policy(policy: Policy) -> Policy:
-    """A policy as an agent carries it out alone: without a self-test, with a pass to spare."""
+    """Return a policy for an agent alone: without a self-test, with a spare pass."""
     fewest = policy.min_passes + SPARE_PASSES
     return replace(policy, self_test=False, min_passes=fewest, max_passes=max(policy.max_passes, fewest))
 
 
 def device_label(model: str) -> Name:
-    """A name for a device that no registry has: `Pixel 42 Pro` is `pixel-42-pro`."""
+    """Return a name for an unregistered device: `pixel-42-pro` for `Pixel 42 Pro`."""
     label = "".join(character if character.isascii() and character.isalnum() else "-" for character in model)
     return "-".join(part for part in label.lower().split("-") if part)[:40] or "unknown"

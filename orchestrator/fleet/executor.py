@@ -393,7 +393,11 @@ class FleetExecutor:
             except BlocktimeError as why:
                 self._report_out(number, str(why))
             except Exception as error:
-                self._leases.fail(BlocktimeError(f"{self.name}: {type(error).__name__}: {error}; report it"))
+                self._leases.fail(
+                    BlocktimeError(
+                        f"{self.name}: {type(error).__name__}: {error}; report it", code="unexpected_error"
+                    )
+                )
             finally:
                 with self._changed:
                     self._units.pop(number, None)

@@ -108,7 +108,7 @@ class UnitActor:
     @property
     def _opened(self) -> LocalUnit:
         if self._unit is None:
-            raise DeviceError("the unit was closed; it is opened again")
+            raise DeviceError("the unit was closed; it is opened again", code="unit_closed")
         return self._unit
 
     @property
@@ -161,7 +161,8 @@ class RemoteUnit:
         if not self._ray.cluster_resources().get(device_class.resource):
             raise DeviceError(
                 f"no host of the cluster offers {device_class.name}; on one that has it run "
-                f"`ray start --address=... --resources='{{\"{device_class.resource}\": 1}}'`"
+                f"`ray start --address=... --resources='{{\"{device_class.resource}\": 1}}'`",
+                code="no_device",
             )
         actor = self._ray.remote(num_cpus=0, max_concurrency=2, resources={device_class.resource: 1})(
             UnitActor
@@ -196,7 +197,9 @@ class RemoteUnit:
         try:
             answer = self._ray.get(self._actor.ask.remote(method, *arguments), timeout=wait_s)
         except self._ray.exceptions.GetTimeoutError:
-            raise DeviceError(f"its host did not start it within {wait_s:.0f} s; see `ray status`") from None
+            raise DeviceError(
+                f"its host did not start it within {wait_s:.0f} s; see `ray status`", code="host_timeout"
+            ) from None
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
             raise AgentLostError(f"its host failed with {type(cause).__name__}: {cause}; report it") from None

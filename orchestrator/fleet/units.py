@@ -101,9 +101,11 @@ def parse_classes(text: str) -> tuple[DeviceClass, ...]:
     else:
         given = dict(_pair(part) for part in text.split(",") if part.strip())
         if len(given) < len([part for part in text.split(",") if part.strip()]):
-            raise UsageError(f"--devices {text[:80]!r} names a class twice; add its units up")
+            raise UsageError(
+                f"--devices {text[:80]!r} lists a class twice; add up its units", code="bad_devices"
+            )
     if not given:
-        raise UsageError(f"--devices {text[:80]!r} names no device; {_FORM}")
+        raise UsageError(f"--devices {text[:80]!r} lists no device; {_FORM}", code="bad_devices")
     return tuple(_class(name, units) for name, units in given.items())
 
 
@@ -113,7 +115,8 @@ def _pair(part: str) -> tuple[str, int | list[str]]:
         name, count = count, "1"
     if not name or not re.fullmatch("[0-9]{1,4}", count) or not 1 <= int(count) <= MAX_UNITS:
         raise UsageError(
-            f"--devices {part.strip()[:80]!r}: expected a class and 1 to {MAX_UNITS} units; {_FORM}"
+            f"--devices {part.strip()[:80]!r}: expected a class and 1 to {MAX_UNITS} units; {_FORM}",
+            code="bad_devices",
         )
     return name, int(count)
 
@@ -122,17 +125,24 @@ def _class(name: str, units: int | list[str]) -> DeviceClass:
     if isinstance(units, list):
         if not 0 < len(set(units)) == len(units) <= MAX_UNITS:
             raise UsageError(
-                f"--devices: {name[:64]} lists no device, one twice, or over {MAX_UNITS}; {_FORM}"
+                f"--devices: {name[:64]} lists no device, one twice, or over {MAX_UNITS}; {_FORM}",
+                code="bad_devices",
             )
         return DeviceClass(name, len(units), tuple(units))
     found = DeviceClass(name, units)
     if name == HOST or name.startswith(f"{HOST}:"):
         if units > 1:
-            raise UsageError(f"--devices {name}={units}: a machine is one unit; start one host for each")
+            raise UsageError(
+                f"--devices {name}={units}: a machine is one unit; start one host for each",
+                code="bad_devices",
+            )
     elif name.partition(":")[0] == SIMULATED:
         scenario_of(name)
     elif known_phone(name) is None and not re.fullmatch("[a-z0-9]{1,40}", name):
-        raise DeviceError(f"unknown device {name[:64]!r}: `bench devices` shows what is attached; {_FORM}")
+        raise DeviceError(
+            f"unknown device {name[:64]!r}: `bench devices` shows what is attached; {_FORM}",
+            code="unknown_device",
+        )
     return found
 
 
@@ -173,10 +183,11 @@ def open_local(device_class: DeviceClass, access: Access, taken: Collection[str]
         raise reasons[0]
     if seen:
         raise DeviceError(
-            f"{few(seen)} of {device_class.name} are units of this fleet already; attach another one"
+            f"{few(seen)} of {device_class.name} are units of this fleet already; attach another one",
+            code="no_device",
         )
     resolve(device_class.device, access)  # says what is missing
-    raise DeviceError(f"no {device_class.name} is attached; see `bench devices`")
+    raise DeviceError(f"no {device_class.name} is attached; see `bench devices`", code="no_device")
 
 
 def _candidates(device_class: DeviceClass, taken: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Folders of measurement runs: one journal each, found again by what is measured."""
+"""Folders of measurement runs: one journal each, found by what is measured."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def runs_root() -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder. It is done once its result stands beside the journal."""
+    """A run's folder; it is done once its result is next to the journal."""
 
     folder: Path
 
     @property
     def journal(self) -> Path:
-        """The journal's path."""
+        """Path of the journal."""
         return self.folder / "journal.jsonl"
 
     @property
     def result(self) -> str | None:
-        """What the run ended in (for a profile the LUT's path), None while it is open."""
+        """Result of the run (for a profile the LUT's path); None while it is open."""
         try:
             return (self.folder / _DONE).read_text(encoding="utf-8").strip() or None
         except OSError:
@@ -60,14 +60,14 @@ class Run:
             raise storage_error(f"cannot write {self.folder / _DONE}", error, _ELSEWHERE) from error
 
     def name_models(self, names: Mapping[str, str]) -> None:
-        """Keep what the journal's model ids stand for. Raises StorageError."""
+        """Store the names of the journal's model ids; raises StorageError."""
         write_text(self.folder / _NAMES, json.dumps(dict(names), indent=1) + "\n")
 
     def model_names(self) -> dict[str, str]:
-        """Names by id; none of runs that kept none.
+        """Return names by id; empty if the run has stored none.
 
         Raises:
-            InvalidArtifactError: the file holds something else.
+            InvalidArtifactError: The file has other content.
         """
         path = self.folder / _NAMES
         if not path.exists():
@@ -77,18 +77,18 @@ class Run:
             return TypeAdapter(dict[str, str]).validate_json(content)
         except ValidationError as error:
             raise InvalidArtifactError(
-                f"{path} does not hold names; remove it; ids are shown then"
+                f"{path} does not contain model names; remove it to show ids instead", code="invalid_file"
             ) from error
 
 
 def find_run(root: Path, label: str, *, fresh: bool = False, reuse: bool = False) -> Run:
-    """The run to go on with: the newest of `label` if it is open (or, with `reuse`, done), else a new one.
+    """Return the newest run of `label` if it is open (or, with `reuse`, done), else a new one.
 
     Args:
         root: Folder of all runs.
-        label: Says what is measured; runs of one label are numbered.
-        fresh: Begin a new run even where one is open.
-        reuse: Return a finished run instead of beginning another.
+        label: Names what is measured; runs of one label are numbered.
+        fresh: Start a new run even if one is open.
+        reuse: Return a finished run instead of starting another.
     """
     if not re.fullmatch(r"[a-z0-9._-]{1,200}", label):
         raise ValueError(f"{label!r} cannot name a folder")

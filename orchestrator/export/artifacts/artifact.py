@@ -137,11 +137,14 @@ def check_package(package: Path) -> None:
     """Raise InvalidArtifactError if a folder is not a Core ML package, or has more files than an agent accepts."""
     if package.suffix != ".mlpackage" or not (package / "Manifest.json").is_file():
         raise InvalidArtifactError(
-            f"{package} is a folder but not an .mlpackage with its Manifest.json; give a .pte file or a package"
+            f"{package} is a folder but not an .mlpackage with its Manifest.json; give a .pte file or a package",
+            code="not_a_package",
         )
     count = sum(path.is_file() for path in package.rglob("*"))
     if count > MAX_ENTRIES:
-        raise InvalidArtifactError(f"{package} has {count} files, an agent takes {MAX_ENTRIES}")
+        raise InvalidArtifactError(
+            f"{package} has {count} files, an agent takes {MAX_ENTRIES}", code="too_many_files"
+        )
 
 
 def deliver(source: Path, target: Path) -> Path:
@@ -169,17 +172,22 @@ def _unpack(source: Path, target: Path) -> None:
             places = {entry.filename: Path(entry.filename).parts for entry in entries}
             if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
                 raise InvalidArtifactError(
-                    f"{source}: over {MAX_ENTRIES} files or 2 GiB; is this the right file?"
+                    f"{source}: over {MAX_ENTRIES} files or 2 GiB; is this the right file?",
+                    code="too_many_files",
                 )
             if any(len(parts) < 2 or ".." in parts or parts[0] == "/" for parts in places.values()):
-                raise InvalidArtifactError(f"{source}: not a zip of one .mlpackage; export it again")
+                raise InvalidArtifactError(
+                    f"{source}: not a zip of one .mlpackage; export it again", code="not_a_package"
+                )
             shutil.rmtree(target, ignore_errors=True)
             for entry in entries:
                 place = target.joinpath(*places[entry.filename][1:])
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(archive.read(entry))
     except zipfile.BadZipFile as error:
-        raise InvalidArtifactError(f"{source}: not a zip archive ({error}); export it again") from error
+        raise InvalidArtifactError(
+            f"{source}: not a zip archive ({error}); export it again", code="invalid_file"
+        ) from error
 
 
 MAX_RECORD_BYTES = 1 << 20
@@ -285,8 +293,10 @@ class ArtifactCache:
             artifact = self.get(spec)
             if artifact is not None:
                 return artifact
-            raise BlocktimeError(f"{entry}: unreadable right after it was written; check the disk")
-        raise BlocktimeError(f"{entry}: cannot be replaced; delete it and try again")
+            raise BlocktimeError(
+                f"{entry}: unreadable right after it was written; check the disk", code="unreadable_file"
+            )
+        raise BlocktimeError(f"{entry}: cannot be replaced; delete it and try again", code="not_writable")
 
     def _discard(self, entry: Path) -> None:
         """Move a damaged entry out of the way at once, then delete it."""
@@ -311,11 +321,13 @@ class ArtifactCache:
     def _explain(self, error: OSError) -> BlocktimeError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return BlocktimeError(
-                f"no space left in the model cache {self.root}; free some, or point BLOCKTIME_CACHE elsewhere"
+                f"no space left in the model cache {self.root}; free some, or point BLOCKTIME_CACHE elsewhere",
+                code="disk_full",
             )
         return BlocktimeError(
             f"cannot write to the model cache {self.root} ({error.strerror}); set BLOCKTIME_CACHE to a "
-            "folder you may write to"
+            "folder you may write to",
+            code="not_writable",
         )
 
 

@@ -109,14 +109,20 @@ class ExportSpec:
         backends = [backend for runtime, backend in PRECISIONS if runtime == self.runtime]
         if not backends:
             runtimes = ", ".join(dict.fromkeys(runtime for runtime, _ in PRECISIONS))
-            raise UsageError(f"unknown runtime {self.runtime!r}; known: {runtimes}")
+            raise UsageError(f"unknown runtime {self.runtime!r}; known: {runtimes}", code="unknown_runtime")
         backend = self.backend or backends[0]
         if backend not in backends:
-            raise UsageError(f"{self.runtime} has no backend {backend!r}; it has {', '.join(backends)}")
+            raise UsageError(
+                f"{self.runtime} has no backend {backend!r}; it has {', '.join(backends)}",
+                code="unknown_backend",
+            )
         precision = self.precision or PRECISIONS[self.runtime, backend][0]
         if precision not in PRECISIONS[self.runtime, backend]:
             allowed = ", ".join(PRECISIONS[self.runtime, backend])
-            raise UsageError(f"{self.runtime}/{backend} has no precision {precision!r}; it has {allowed}")
+            raise UsageError(
+                f"{self.runtime}/{backend} has no precision {precision!r}; it has {allowed}",
+                code="unknown_precision",
+            )
         object.__setattr__(self, "backend", backend)
         object.__setattr__(self, "precision", precision)
         object.__setattr__(self, "options", tuple(sorted(self.options)))
@@ -128,59 +134,82 @@ class ExportSpec:
     def _check_options(self) -> None:
         allowed = OPTIONS.get((self.runtime, self.backend), {})
         if len(dict(self.options)) != len(self.options):
-            raise UsageError("an export option is given twice")
+            raise UsageError("an export option is given twice", code="bad_option")
         for name, value in self.options:
             if name not in allowed:
                 known = ", ".join(allowed) or "none"
-                raise UsageError(f"{self.runtime}/{self.backend} has no option {name!r}; it has {known}")
+                raise UsageError(
+                    f"{self.runtime}/{self.backend} has no option {name!r}; it has {known}", code="bad_option"
+                )
             if value not in allowed[name]:
                 words = name.replace("_", " ")
-                raise UsageError(f"{words} {value!r}: there is {', '.join(allowed[name])}")
+                raise UsageError(f"{words} {value!r}: there is {', '.join(allowed[name])}", code="bad_option")
         if self.precision == "int8" and self.deployment_target < INT8_DEPLOYMENT_TARGET:
             raise UsageError(
                 f"{self.deployment_target} has no int8 activations; export for {INT8_DEPLOYMENT_TARGET} or later, "
-                "or with precision fp16"
+                "or with precision fp16",
+                code="bad_option",
             )
 
     def _check_mix(self) -> None:
         if self.precision != "mixed":
             if self.fp32:
-                raise UsageError(f"--fp32 is for --precision mixed, not for {self.precision}")
+                raise UsageError(
+                    f"--fp32 is for --precision mixed, not for {self.precision}", code="bad_precision"
+                )
             return
         if not self.fp32:
             raise UsageError(
                 "precision mixed is of one network, whose blocks --fp32 of bench export, eval, measure and compare "
-                "names; there is no LUT of it, so measure the exported file"
+                "names; there is no LUT of it, so measure the exported file",
+                code="bad_precision",
             )
         if len(self.fp32) > MAX_FP32 or not all(map(_PATH.fullmatch, self.fp32)):
             raise UsageError(
-                f"--fp32 {' '.join(self.fp32)[:80]!r}: expected places of blocks, such as 4, or paths of modules"
+                f"--fp32 {' '.join(self.fp32)[:80]!r}: expected places of blocks, such as 4, or paths of modules",
+                code="bad_option",
             )
 
     def _check_source(self) -> None:
         if not 1 <= self.batch <= MAX_BATCH:
-            raise UsageError(f"batch {self.batch}: a model computes 1 to {MAX_BATCH} images at once")
+            raise UsageError(
+                f"batch {self.batch}: a model computes 1 to {MAX_BATCH} images at once", code="bad_batch"
+            )
         if bool(self.blocks) == bool(self.module):
             raise UsageError(
-                "an export needs either block keys or a module such as timm:mobilenetv3_small_100"
+                "an export needs either block keys or a module such as timm:mobilenetv3_small_100",
+                code="bad_spec",
             )
         if self.module and not _MODULE.fullmatch(self.module):
-            raise UsageError(f"unknown module {self.module[:80]!r}; modules read timm:NAME or timm:NAME@PX")
+            raise UsageError(
+                f"unknown module {self.module[:80]!r}; modules read timm:NAME or timm:NAME@PX",
+                code="unknown_network",
+            )
         specs = parse_keys(self.blocks)
         if len(specs) > 1:
             check_chain(specs)
         if not _WEIGHTS.fullmatch(self.weights):
-            raise UsageError(f"weights {self.weights[:80]!r}: expected seed:N or sha256:HEX")
+            raise UsageError(
+                f"weights {self.weights[:80]!r}: expected seed:N or sha256:HEX", code="bad_weights"
+            )
         if self.calibration and not _CALIBRATION.fullmatch(self.calibration):
             raise UsageError(
-                f"calibration {self.calibration[:80]!r}: expected N images of HEX, seed S, middle P %: sha256:HEX"
+                f"calibration {self.calibration[:80]!r}: expected N images of HEX, seed S, middle P %: sha256:HEX",
+                code="bad_calibration",
             )
         if self.calibration and self.precision not in QUANTISED:
-            raise UsageError(f"calibration decides ranges of int8, not of {self.precision}")
+            raise UsageError(
+                f"calibration decides ranges of int8, not of {self.precision}", code="bad_calibration"
+            )
         if bool(self.calibration) != bool(self.calibration_path):
-            raise UsageError("calibration images need both their sha256 and their path")
+            raise UsageError(
+                "calibration images need both their sha256 and their path", code="bad_calibration"
+            )
         if self.weights.startswith("sha256:") != bool(self.weights_path):
-            raise UsageError("weights of a file need both its sha256 and its path; seeded ones need no path")
+            raise UsageError(
+                "weights of a file need both its sha256 and its path; seeded ones need no path",
+                code="bad_weights",
+            )
 
     @property
     def name(self) -> str:
@@ -334,11 +363,14 @@ class Variant:
         """Fill in defaults and check every field; raises UsageError with the allowed values."""
         if self.runtime == "coreml" and self.target not in COMPUTE_UNITS:
             raise UsageError(
-                f"coreml has no compute units {self.target!r}; it has {', '.join(COMPUTE_UNITS)}"
+                f"coreml has no compute units {self.target!r}; it has {', '.join(COMPUTE_UNITS)}",
+                code="unknown_backend",
             )
         if self.is_simulated:
             if self.target or self.precision or not self.threads:
-                raise UsageError("a simulated device has threads, but no backends and no precisions")
+                raise UsageError(
+                    "a simulated device has threads, but no backends and no precisions", code="bad_variant"
+                )
         else:
             backend = self._backend()
             probe = ExportSpec(
@@ -351,19 +383,24 @@ class Variant:
             object.__setattr__(self, "precision", probe.precision)
         most = 0 if self.runtime == "coreml" else MAX_THREADS
         if not 0 <= self.threads <= most:
-            raise UsageError(f"{self.runtime} takes up to {most} threads, not {self.threads}")
+            raise UsageError(
+                f"{self.runtime} takes up to {most} threads, not {self.threads}", code="too_many_threads"
+            )
         if self.cores:
             self._check_cores()
 
     def _check_cores(self) -> None:
         if self.runtime != "executorch":
-            raise UsageError(f"{self.runtime} chooses its own cores; leave --cores out")
+            raise UsageError(f"{self.runtime} chooses its own cores; leave --cores out", code="bad_cores")
         try:
             cores = parse_cores(self.cores)
         except ValueError as error:
-            raise UsageError(f"--cores: {error}") from None
+            raise UsageError(f"--cores: {error}", code="bad_cores") from None
         if self.threads > len(cores):
-            raise UsageError(f"{self.threads} threads are too many for cores {self.cores}; use --threads")
+            raise UsageError(
+                f"{self.threads} threads are too many for cores {self.cores}; use --threads",
+                code="too_many_threads",
+            )
         object.__setattr__(self, "cores", core_list(cores))
 
     def _backend(self) -> str:
@@ -428,5 +465,6 @@ class Variant:
         if match := _SIMULATED.fullmatch(name):
             return cls("simulated", "", threads=int(match["threads"]))
         raise UsageError(
-            f"{name!r} is not a variant; they read executorch-xnnpack-fp32-t2 or coreml-fp16-all"
+            f"{name!r} is not a variant; they read executorch-xnnpack-fp32-t2 or coreml-fp16-all",
+            code="unknown_variant",
         )

@@ -54,12 +54,13 @@ def read_images(path: Path, inputs: Sequence[Tensor]) -> Tensor:
         images: Tensor = load_file(path)[IMAGES]
     except (OSError, SafetensorError, KeyError) as error:
         raise InvalidArtifactError(
-            f"{path}: no calibration images ({error}); run the command again"
+            f"{path}: no calibration images ({error}); run the command again", code="bad_calibration"
         ) from None
     wanted = [tuple(x.shape[1:]) for x in inputs]
     if wanted != [tuple(images.shape[1:])] or not len(images):
         raise InvalidArtifactError(
-            f"{path}: {len(images)} calibration images of {tuple(images.shape[1:])}; the network takes {wanted}"
+            f"{path}: {len(images)} calibration images of {tuple(images.shape[1:])}; the network takes {wanted}",
+            code="bad_calibration",
         )
     return images
 

@@ -44,7 +44,8 @@ def read_package(package: Path) -> Any:
             return program.functions["main"]
         except Exception as error:  # protobuf's, coremltools' and the weight reader's, of any kind
             raise InvalidArtifactError(
-                f"{package}: no ML program can be read from it ({type(error).__name__}); export it again"
+                f"{package}: no ML program can be read from it ({type(error).__name__}); export it again",
+                code="invalid_file",
             ) from error
 
 
@@ -346,7 +347,9 @@ def convert_to_mlpackage(
             if precision == "int8":
                 model = quantize_w8a8(model, inputs, images)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AssertionError) as error:
-            raise BlocktimeError(f"Core ML cannot convert this model: {first_line(error)}") from error
+            raise BlocktimeError(
+                f"Core ML cannot convert this model: {first_line(error)}", code="unsupported_operator"
+            ) from error
         program = check_program(model, precision, inputs, expected)
         with contextlib.suppress(UnknownOperatorError):
             computed = evaluate(model._mil_program.functions["main"], inputs)
@@ -372,7 +375,8 @@ def check_program(
     if shapes != [tuple(x.shape) for x in inputs] or results != [tuple(x.shape) for x in outputs]:
         raise InvalidArtifactError(
             f"Core ML program takes {shapes} and gives {results}; expected {[tuple(x.shape) for x in inputs]} "
-            f"and {[tuple(x.shape) for x in outputs]}"
+            f"and {[tuple(x.shape) for x in outputs]}",
+            code="wrong_program",
         )
     wanted = _COMPUTES_IN[precision]
     operators: Counter[str] = Counter()
@@ -386,7 +390,8 @@ def check_program(
             dtype = _dtype_name(variable)
             if dtype in ("fp16", "fp32") and dtype != wanted:
                 raise InvalidArtifactError(
-                    f"Core ML operator {operation.op_type} ({operation.name}) computes in {dtype}, not in {wanted}"
+                    f"Core ML operator {operation.op_type} ({operation.name}) computes in {dtype}, not in {wanted}",
+                    code="wrong_program",
                 )
     counts = tuple(sorted((name, count) for name, count in operators.items() if count))
     return MlProgram(counts, tuple(shapes), tuple(results))
@@ -396,9 +401,13 @@ def _check_quantised(operation: Any) -> None:
     """Check that both the activation and the weight of an operator come from int8."""
     activation, weight = operation.x.op, operation.weight.op
     if activation is None or activation.op_type != "dequantize":
-        raise InvalidArtifactError(f"Core ML operator {operation.name} takes an activation that is not int8")
+        raise InvalidArtifactError(
+            f"Core ML operator {operation.name} takes an activation that is not int8", code="wrong_program"
+        )
     if weight is None or not weight.op_type.startswith("constexpr_"):
-        raise InvalidArtifactError(f"Core ML operator {operation.name} has a weight that is not int8")
+        raise InvalidArtifactError(
+            f"Core ML operator {operation.name} has a weight that is not int8", code="wrong_program"
+        )
 
 
 def _dtype_name(variable: Any) -> str:

@@ -123,7 +123,9 @@ def lower_to_executorch(
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
     if module.training:
-        raise BlocktimeError("only a module in eval mode can be exported; call .eval() first")
+        raise BlocktimeError(
+            "only a module in eval mode can be exported; call .eval() first", code="not_in_eval_mode"
+        )
     module = module if plain else rewritten(module, backend)
     with quiet(), torch.no_grad():
         try:
@@ -145,10 +147,13 @@ def lower_to_executorch(
         except ImportError as error:
             raise BlocktimeError(
                 f"ExecuTorch's {backend} backend is not installed here ({error}); "
-                f"see {repo_file('docs/lowering.md')}"
+                f"see {repo_file('docs/lowering.md')}",
+                code="missing_package",
             ) from error
         except (RuntimeError, ValueError, NotImplementedError, AssertionError, KeyError, TypeError) as error:
-            raise BlocktimeError(f"{backend} cannot lower this model: {first_line(error)}") from error
+            raise BlocktimeError(
+                f"{backend} cannot lower this model: {first_line(error)}", code="unsupported_operator"
+            ) from error
     delegates = operators.pop("executorch_call_delegate", 0)
     return LoweredProgram(data, delegates, tuple(sorted(operators.items())), calls)
 

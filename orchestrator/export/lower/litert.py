@@ -34,23 +34,32 @@ def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         BlocktimeError: The converter is missing, or it can't convert the module.
     """
     if not CONVERTER.is_file():
-        raise BlocktimeError("the converter to LiteRT is not installed; run `make litert` in a checkout")
+        raise BlocktimeError(
+            "the converter to LiteRT is not installed; run `make litert` in a checkout",
+            code="missing_package",
+        )
     with tempfile.TemporaryDirectory() as folder, quiet(), torch.no_grad():
         captured, converted = Path(folder) / "model.pt2", Path(folder) / "model.tflite"
         try:
             torch.export.save(torch.export.export(module, tuple(inputs)), captured)
         except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
-            raise BlocktimeError(f"PyTorch can't capture this model: {first_line(error)}") from error
+            raise BlocktimeError(
+                f"PyTorch can't capture this model: {first_line(error)}", code="unsupported_operator"
+            ) from error
         command = [str(CONVERTER), str(_SCRIPT), str(captured), str(converted)]
         try:
             ended = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired:
-            raise BlocktimeError(f"litert-torch has not converted this model in {TIMEOUT_S:.0f} s") from None
+            raise BlocktimeError(
+                f"litert-torch has not converted this model in {TIMEOUT_S:.0f} s", code="export_timeout"
+            ) from None
         if ended.returncode:
             said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-            raise BlocktimeError(f"LiteRT can't express this model: {said[0][:300]}")
+            raise BlocktimeError(
+                f"LiteRT can't express this model: {said[0][:300]}", code="unsupported_operator"
+            )
         return converted.read_bytes()
 
 
@@ -64,7 +73,9 @@ def run_litert(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        raise BlocktimeError("LiteRT is not installed; pip install 'blocktime[litert]'") from None
+        raise BlocktimeError(
+            "LiteRT is not installed; pip install 'blocktime[litert]'", code="missing_package"
+        ) from None
     try:
         interpreter = Interpreter(model_content=data, num_threads=1)
         interpreter.allocate_tensors()
@@ -74,4 +85,6 @@ def run_litert(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
         ids = [tensor["index"] for tensor in interpreter.get_output_details()]
         return [torch.from_numpy(interpreter.get_tensor(index)) for index in ids]
     except (RuntimeError, ValueError) as error:
-        raise InvalidArtifactError(f"LiteRT refuses the model ({first_line(error)})") from error
+        raise InvalidArtifactError(
+            f"LiteRT refuses the model ({first_line(error)})", code="runtime_refused"
+        ) from error

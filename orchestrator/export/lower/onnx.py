@@ -23,11 +23,15 @@ def lower_to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         try:
             program = torch.onnx.export(module, tuple(inputs), dynamo=True, verbose=False)
         except ImportError as error:
-            raise BlocktimeError(MISSING.format(error.name)) from None
+            raise BlocktimeError(MISSING.format(error.name), code="missing_package") from None
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError) as error:
-            raise BlocktimeError(f"ONNX can't express this model: {first_line(error)}") from error
+            raise BlocktimeError(
+                f"ONNX can't express this model: {first_line(error)}", code="unsupported_operator"
+            ) from error
     if program is None:
-        raise BlocktimeError("PyTorch's ONNX exporter gave no program; export for another runtime")
+        raise BlocktimeError(
+            "PyTorch's ONNX exporter gave no program; export for another runtime", code="export_failed"
+        )
     return bytes(program.model_proto.SerializeToString())
 
 
@@ -41,7 +45,7 @@ def run_onnx(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BlocktimeError(MISSING.format(error.name)) from None
+        raise BlocktimeError(MISSING.format(error.name), code="missing_package") from None
     how = onnxruntime.SessionOptions()
     how.intra_op_num_threads, how.log_severity_level = 1, 3
     try:
@@ -49,4 +53,6 @@ def run_onnx(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
         given = {value.name: x.numpy() for value, x in zip(session.get_inputs(), inputs, strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, given)]
     except Exception as error:  # its errors have no base class but Exception
-        raise InvalidArtifactError(f"ONNX Runtime refuses the model ({first_line(error)})") from error
+        raise InvalidArtifactError(
+            f"ONNX Runtime refuses the model ({first_line(error)})", code="runtime_refused"
+        ) from error

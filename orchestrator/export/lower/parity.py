@@ -46,12 +46,14 @@ def check_parity(
         expected = module(*inputs)
     expected = (expected,) if isinstance(expected, Tensor) else tuple(expected)
     if [tuple(t.shape) for t in outputs] != [tuple(t.shape) for t in expected]:
-        raise InvalidArtifactError("the exported model has outputs of other shapes than PyTorch; not kept")
+        raise InvalidArtifactError(
+            "the exported model has outputs of other shapes than PyTorch; not kept", code="wrong_outputs"
+        )
     max_abs = max_relative = 0.0
     for own, reference in zip(outputs, expected, strict=True):
         if not (torch.isfinite(own).all() and torch.isfinite(reference).all()):
             raise InvalidArtifactError(
-                "the exported model or PyTorch gives values that are not finite; not kept"
+                "the exported model or PyTorch gives values that are not finite; not kept", code="not_finite"
             )
         error = (own.double() - reference.double()).abs().max().item()
         scale = reference.double().abs().max().item()
@@ -60,7 +62,8 @@ def check_parity(
     if max_relative > tolerance:
         raise InvalidArtifactError(
             f"the exported model differs from PyTorch by {max_relative:.2g} of its output's scale "
-            f"(allowed: {tolerance:.2g}); not kept"
+            f"(allowed: {tolerance:.2g}); not kept",
+            code="wrong_outputs",
         )
     return Parity(max_abs, max_relative)
 
@@ -78,10 +81,13 @@ def run_pte(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
         return [output.clone() for output in program.run_method("forward", tuple(inputs))]
     except RuntimeError as error:
         if MISSING_OPERATOR not in str(error):
-            raise InvalidArtifactError(f"ExecuTorch refuses the program ({error})") from error
+            raise InvalidArtifactError(
+                f"ExecuTorch refuses the program ({error})", code="runtime_refused"
+            ) from error
         raise InvalidArtifactError(
             f"the runtime has no {' and no '.join(missing_operators(data))}, which the backend does not take "
-            "either; write the network with another operation or choose another --backend"
+            "either; write the network with another operation or choose another --backend",
+            code="unsupported_operator",
         ) from error
 
 
@@ -112,19 +118,22 @@ def run_pte_isolated(
     try:
         ours.send((data, [x.numpy() for x in inputs]))
         if not ours.poll(timeout_s):
-            raise InvalidArtifactError(f"the program gave no output within {timeout_s:g} s")
+            raise InvalidArtifactError(
+                f"the program gave no output within {timeout_s:g} s", code="runtime_hangs"
+            )
         answer = ours.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         child.join()
         raise InvalidArtifactError(
-            f"the runtime crashed on the program (exit code {child.exitcode}); export it again"
+            f"the runtime crashed on the program (exit code {child.exitcode}); export it again",
+            code="runtime_crashed",
         ) from None
     finally:
         child.kill()
         child.join()
         ours.close()
     if isinstance(answer, str):
-        raise InvalidArtifactError(answer)
+        raise InvalidArtifactError(answer, code="runtime_refused")
     return [torch.from_numpy(array) for array in answer]
 
 

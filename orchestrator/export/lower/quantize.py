@@ -151,7 +151,8 @@ def with_fake_quantization(network: nn.Module, images: Tensor) -> nn.Module:
             prepared: nn.Module = prepare_qat_pt2e(captured, quantizer)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AssertionError) as error:
             raise BlocktimeError(
-                f"this network can't be fine-tuned for int8, its training can't be captured: {first_line(error)}"
+                f"this network can't be fine-tuned for int8, its training can't be captured: {first_line(error)}",
+                code="qat_failed",
             ) from error
     return prepared
 
@@ -164,5 +165,7 @@ def weights_of(prepared: nn.Module, network: nn.Module) -> Mapping[str, Tensor]:
     """
     trained = prepared.state_dict()
     if lost := sorted(set(network.state_dict()) - set(trained)):
-        raise BlocktimeError(f"fine-tuning for int8 loses {lost[0]}; fine-tune without --qat and calibrate")
+        raise BlocktimeError(
+            f"fine-tuning for int8 loses {lost[0]}; fine-tune without --qat and calibrate", code="qat_failed"
+        )
     return {name: trained[name].detach().clone().contiguous() for name in network.state_dict()}

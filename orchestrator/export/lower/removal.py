@@ -67,11 +67,13 @@ def without(module: nn.Module, inputs: Sequence[Tensor], kind: str, backend: str
         UsageError: Unknown kind, or the network has nothing of it to remove.
     """
     if kind not in KINDS:
-        raise UsageError(f"unknown kind of operation {kind[:40]!r}; known: {', '.join(KINDS)}")
+        raise UsageError(
+            f"unknown kind of operation {kind[:40]!r}; known: {', '.join(KINDS)}", code="unknown_kind"
+        )
     graph_module = capture(module, inputs, backend)
     removed = sum(_remove(group) for group in groups(graph_module) if group.kind == kind)
     if not removed:
-        raise UsageError(f"this network has no {kind} that can be removed")
+        raise UsageError(f"this network has no {kind} that can be removed", code="nothing_to_remove")
     graph_module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     graph_module.recompile()
     return _AsEval(graph_module)

@@ -184,7 +184,9 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
     tensors = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | tensors
     problem = misfit(own, tensors)
     if problem:
-        raise InvalidArtifactError(f"{path}: {problem}; give the weights of this very network")
+        raise InvalidArtifactError(
+            f"{path}: {problem}; give the weights of this network", code="wrong_weights"
+        )
     module.load_state_dict(tensors)
 
 
@@ -262,7 +264,8 @@ def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
             raise
         first = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise UsageError(
-            f"timm:{name} can't take {side} px ({first[0][:200]}); its own are {native} px"
+            f"timm:{name} can't take {side} px ({first[0][:200]}); its own are {native} px",
+            code="bad_resolution",
         ) from error
     return module, (x,)
 

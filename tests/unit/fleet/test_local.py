@@ -11,6 +11,7 @@ from orchestrator.devices.discover import AttachedDevice, Listing
 from orchestrator.fleet import units as local
 from orchestrator.fleet.units import DeviceClass, open_local
 from orchestrator.wire.errors import DeviceError
+from tests.support.errors import raises
 from tests.support.fake_device import device
 
 
@@ -57,7 +58,7 @@ def test_a_phone_that_is_not_attached_is_one_line_that_says_what_is(monkeypatch)
     monkeypatch.setattr(local, "list_attached", lambda: listing)
     monkeypatch.setattr(discover, "list_attached", lambda: listing)
     monkeypatch.setattr(android_phones, "find", lambda *_: None)
-    with pytest.raises(DeviceError, match="no Pixel 8 found; .*bench devices") as caught:
+    with raises("device_not_attached") as caught:
         open_local(DeviceClass("pixel8", 1), Access())
     assert "\n" not in str(caught.value)
 

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from luts.estimate.design import TYPICAL_DEVICE
-from luts.format.errors import UsageError
 from luts.format.schema import Coefficients
 from luts.format.store import LutStore
 from orchestrator.export import ExportSpec
@@ -28,8 +27,8 @@ from orchestrator.plan.sizing import (
 )
 from orchestrator.tasks.plan import PlanChoice, plan_profile
 from orchestrator.tasks.target import Target
-from orchestrator.wire.errors import DeviceError
 from search.spaces import get_space
+from tests.support.errors import raises
 
 NANO = get_space("autovit-nano")
 POLICY = Policy()
@@ -134,9 +133,9 @@ def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path))
     store = LutStore([tmp_path])
-    with pytest.raises(DeviceError, match="unknown device 'iphnoe13': did you mean iphone13"):
+    with raises("unknown_device"):
         plan_profile("autovit-nano", Target("iphnoe13", threads=1), store=store)
-    with pytest.raises(UsageError, match="no agent 'rust'; there are python, kotlin, swift"):
+    with raises("unknown_agent"):
         plan_profile("autovit-nano", Target("host", agent="rust"), store=store)
     choice = PlanChoice(models=12)
     planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
@@ -215,7 +214,7 @@ def test_a_number_of_models_is_kept_and_a_fifth_held_out(models):
 
 
 def test_too_few_models_are_refused():
-    with pytest.raises(UsageError, match="--models 2"):
+    with raises("too_few_models"):
         plan_of_size(NANO, 2, resolutions=None, seed=0)
 
 

@@ -14,7 +14,6 @@ from orchestrator.journal.log import read_log
 from orchestrator.journal.records import (
     DecisionRecord,
     InterferenceRecord,
-    MeasurementRejectedError,
     RoundsRecord,
 )
 from orchestrator.measure.engine import EngineOptions
@@ -23,6 +22,7 @@ from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.messages import DeviceState
+from tests.support.errors import raises
 from tests.support.fake_device import QUIET, SHA, TRUE_MS, VARIANT, FakeClient, FakeDevice, subject
 
 POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0, self_test=True)
@@ -50,7 +50,7 @@ class SpinningClient(FakeClient):
     def run(self, handles, order, warmup=0, warmup_ms=0, pace_us=0, keep_warm=None):
         warm = self.device.user_has if keep_warm is None else keep_warm
         ms = [self.loaded[handle] for handle in handles]
-        factor = 1.0 if warm else self.device.cold_excess
+        factor = 1.0 if warm else self.device.cold
         samples = np.array([[int(1e6 * ms[index] * factor) for index in visited] for visited in order])
         state = DeviceState.model_validate(QUIET | {"keep_warm": warm})
         return RunResult(samples, state, state)
@@ -92,9 +92,7 @@ def test_a_pace_lets_clocks_fall_on_purpose(tmp_path: Path) -> None:
 
 
 def test_a_user_who_keeps_it_warm_is_told_where_that_slows(tmp_path: Path) -> None:
-    with pytest.raises(
-        MeasurementRejectedError, match=r"keeping the processor warm slows fake down .*-20.0 %"
-    ):
+    with raises("keep_warm_slows"):
         measured(tmp_path, cold=0.8, user_has=True)
     _, decision, _, states = measured(tmp_path / "off", cold=0.8)
     assert (decision.keep_warm, states) == (False, {False})

@@ -123,7 +123,7 @@ def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path):
     assert verify_lut(path) == lut
     shown = CliRunner().invoke(app, ["lut", "show", str(path)], catch_exceptions=False).output
     assert "1 removals left out because other operations moved" in shown
-    assert "1 removals made operations of other blocks migrate to another compute unit" in shown
+    assert "1 removals moved operations of other blocks to another compute unit" in shown
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -8,13 +8,13 @@ import pytest
 from luts.estimate.design import TYPICAL_DEVICE
 from luts.estimate.joint import fit_entries
 from luts.estimate.likelihood import FitData
-from luts.format.errors import UsageError
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import features_of, model_id
 from orchestrator.plan.sizing import plan_of_size
 from search.blocks import check_chain, parse_key, parse_keys
 from search.spaces import get_arch, get_space
 from search.spaces.registry import arch_from_json
+from tests.support.errors import raises
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_shorter_design_is_the_beginning_of_a_longer_one():
 
 
 def test_a_foreign_resolution_and_too_many_models_are_refused():
-    with pytest.raises(UsageError, match="no resolution 100"):
+    with raises("unknown_resolution"):
         make_plan(get_space("autovit-nano"), resolutions=(100,))
-    with pytest.raises(UsageError, match="too few architectures"):
+    with raises("space_too_small"):
         make_plan(get_space("autovit-nano"), heldout=3000)

@@ -107,16 +107,17 @@ def test_its_state_tells_of_throttling_as_a_phone_does_or_not_at_all(reported, t
 
 def test_what_it_refuses(tmp_path) -> None:
     machine, file = Machine(PLAIN), write_model(BLOCKS, tmp_path)
-    for options, words in (({"threads": 3}, "1 to 2 here"), ({"gpu": True}, "no option 'gpu'")):
-        with pytest.raises(OpError, match=words) as refused:
+    for options in ({"threads": 3}, {"gpu": True}):
+        with pytest.raises(OpError) as refused:
             machine.load(file.path, options)
         assert refused.value.code == "bad_option"
     (tmp_path / "foreign").write_bytes(b"\x00\x00ET12")
-    with pytest.raises(OpError, match="not a simulated model") as refused:
+    with pytest.raises(OpError) as refused:
         machine.load(tmp_path / "foreign", {})
     assert refused.value.code == "bad_model"
-    with pytest.raises(OpError, match="takes no inputs"):
+    with pytest.raises(OpError) as refused:
         machine.load(file.path, {}).prepare([np.zeros(1)])
+    assert refused.value.code == "bad_input"
 
 
 def test_model_files_are_named_by_their_content_and_checked(tmp_path) -> None:

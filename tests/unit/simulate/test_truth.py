@@ -17,6 +17,7 @@ from orchestrator.simulate.device import (
 )
 from search.blocks import boundary_bytes, parse_key, parse_keys
 from search.spaces import get_space
+from tests.support.errors import raises
 
 XXS = get_space("autovit-xxs")
 KEYS = [XXS.sample(random.Random(seed), (256,)).keys() for seed in range(100)]
@@ -77,7 +78,7 @@ def test_threads_share_all_but_the_serial_part() -> None:
 
 
 def test_an_unknown_block_is_an_error() -> None:
-    with pytest.raises(UsageError, match="unknown block kind 'warp'"):
+    with raises("unknown_block_kind"):
         GroundTruth(TrueCosts()).latency_ms(["warp(in=3)@64"])
 
 
@@ -107,8 +108,8 @@ def test_what_is_no_scenario_says_why(document, message) -> None:
 
 
 def test_unknown_and_unreadable_scenarios(tmp_path) -> None:
-    with pytest.raises(UsageError, match="no scenario 'loud'; there are quiet, noisy, phone, "):
+    with raises("unknown_scenario"):
         find_scenario("loud")
-    with pytest.raises(UsageError, match="can't read the scenario"):
+    with raises("unreadable_file"):
         find_scenario(str(tmp_path / "none.json"))
     assert Scenario(name="plain").noise.load_sd == 0.0

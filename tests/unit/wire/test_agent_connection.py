@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import socket
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 from orchestrator.agent import agent as reception
 from orchestrator.agent import server as connection
 from orchestrator.agent.server import listen
-from orchestrator.cli.main import exit_code
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.frames import encode_header, read_frame
@@ -48,41 +45,6 @@ def test_greeting_tells_agent_device_and_runtimes(served: Any) -> None:
     assert list(hello.runtimes) == ["doubler"]
 
 
-def test_wrong_token_is_refused_and_the_next_client_served(served: Any) -> None:
-    with pytest.raises(AgentError) as refused:
-        served.client("wrong").hello()
-    assert refused.value.code == "unauthorized"
-    assert exit_code(refused.value) == 3
-    with served.client() as client:
-        client.hello()
-
-
-def test_nothing_is_answered_before_hello(served: Any) -> None:
-    with served.client() as client, pytest.raises(AgentError) as refused:
-        client.state()
-    assert refused.value.code == "unauthorized"
-
-
-def test_other_protocol_version_is_refused(served: Any) -> None:
-    with served.socket() as sock:
-        sock.sendall(encode_header({"id": 1, "op": "hello", "protocol": 2, "token": "right"}))
-        reply = answer(sock)
-        assert reply is not None
-        assert reply["error"]["code"] == "protocol_version"
-        assert not sock.recv(1)
-
-
-def test_second_client_is_told_busy(served: Any) -> None:
-    with served.client() as first:
-        first.hello()
-        with pytest.raises(AgentError) as refused:
-            served.client().hello()
-        assert refused.value.code == "busy"
-        first.state()
-    with served.client() as third:
-        third.hello()
-
-
 def test_silent_connection_does_not_hold_the_place(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reception, "HELLO_TIMEOUT_S", 0.05)
     with served.socket() as sock:
@@ -100,31 +62,6 @@ def test_frame_that_stands_still_ends_the_connection(served: Any, monkeypatch: p
         reply = answer(sock)
         assert reply is not None
         assert reply["error"]["code"] == "timeout"
-
-
-@pytest.mark.parametrize(
-    ("garbage", "code"),
-    [
-        (b"GET / HTTP/1.1\r\n\r\n", "header_too_large"),
-        (struct.pack(">I", 3) + b"abc", "bad_header"),
-        (struct.pack(">I", 4) + b"null", "bad_header"),
-        (encode_header({"id": 1, "op": "hello"})[:-2] + b" x", "bad_header"),
-        (encode_header({"op": "x" * 200_000})[:100_000], "header_too_large"),
-        (encode_header({"op": "x" * 4_000})[:3_000], "truncated"),
-        (bytes(4), "bad_header"),
-    ],
-)
-def test_garbage_is_answered_and_closed(served: Any, garbage: bytes, code: str) -> None:
-    with served.socket() as sock:
-        sock.sendall(garbage)
-        sock.shutdown(socket.SHUT_WR)
-        reply = answer(sock)
-        assert reply is not None
-        assert reply["id"] is None
-        assert reply["error"]["code"] == code
-        assert not sock.recv(1)
-    with served.client() as client:
-        client.hello()
 
 
 def test_vanished_client_frees_its_models(served: Any, tmp_path: Path) -> None:
@@ -145,17 +82,6 @@ def test_store_sends_once(served: Any, tmp_path: Path) -> None:
         assert client.ensure(path, progress=lambda *numbers: sent.append(numbers)) is True
         assert client.ensure(path, progress=lambda *numbers: sent.append(numbers)) is False
     assert sent == [(3, 3)]
-
-
-def test_wrong_hash_is_refused_and_the_connection_usable(served: Any, tmp_path: Path) -> None:
-    with served.client() as client:
-        client.hello()
-        with pytest.raises(AgentError) as refused:
-            client.ensure(write(tmp_path / "m", "abc"), sha256="0" * 64)
-        assert refused.value.code == "hash_mismatch"
-        assert exit_code(refused.value) == 6
-        assert not served.store.has("0" * 64)
-        client.state()
 
 
 def test_model_over_the_store_bound_is_refused_and_drained(served: Any, tmp_path: Path) -> None:
@@ -231,44 +157,6 @@ def test_each_failure_has_its_code_and_the_connection_goes_on(served: Any, tmp_p
         client.unload(model.handle)
         assert code(lambda: client.unload(model.handle)) == "unknown_handle"
         assert served.runtime.closed == ["a"]
-
-
-def test_unknown_op_and_unknown_field_are_refused_with_payload_drained(served: Any) -> None:
-    with served.socket() as sock:
-        stream = sock.makefile("rb")
-        sock.sendall(encode_header(HELLO))
-        read_frame(stream)
-        for header, payload, code in [
-            ({"id": 2, "op": "fly"}, b"x" * 300_000, "unknown_op"),
-            ({"id": 3, "op": ["run"]}, b"", "unknown_op"),
-            ({"id": 4, "op": "state", "more": 1}, b"", "bad_request"),
-            ({"id": 5, "op": "state"}, b"payload", "bad_request"),
-            ({"id": -6, "op": "state"}, b"", "bad_request"),
-        ]:
-            sock.sendall(encode_header(header, len(payload)) + payload)
-            frame = read_frame(stream)
-            assert frame is not None
-            assert frame[0]["error"]["code"] == code
-            assert frame[0]["id"] == (header["id"] if header["id"] >= 0 else None)
-            json.dumps(frame[0])
-
-
-def test_client_that_leaves_during_a_run_ends_it(served: Any, tmp_path: Path) -> None:
-    sock = served.socket()
-    client = AgentClient(sock, "right", timeout_s=300)
-    client.hello()
-    model = client.load(put(client, tmp_path, "a"), "doubler")
-
-    def leave_at_the_third() -> None:
-        if len(served.runtime.executions) == 3:
-            sock.shutdown(socket.SHUT_RDWR)
-
-    served.runtime.on_execute = leave_at_the_third
-    with pytest.raises(DeviceError):
-        client.run([model.handle], [[0]] * 1000)
-    with served.client() as other:
-        other.hello()
-    assert 3 <= len(served.runtime.executions) <= 5
 
 
 def test_port_in_use_says_what_to_do() -> None:

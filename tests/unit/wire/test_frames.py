@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.wire.errors import FrameError
 from orchestrator.wire.frames import MAX_PAYLOAD_BYTES, encode_header, read_frame
+from tests.support.errors import raises
 
 CODES = {"end", "header_too_large", "payload_too_large", "bad_header", "truncated"}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -108,10 +109,10 @@ def test_announced_sizes_cost_nothing_before_they_arrive() -> None:
 
 @pytest.mark.parametrize("payload_bytes", [-1, MAX_PAYLOAD_BYTES + 1])
 def test_payload_over_the_limit_is_not_written(payload_bytes: int) -> None:
-    with pytest.raises(FrameError, match="limit of 1 GiB"):
+    with raises("payload_too_large"):
         encode_header({}, payload_bytes)
 
 
 def test_header_over_the_limit_is_not_written() -> None:
-    with pytest.raises(FrameError, match="limit of 1 MiB"):
+    with raises("header_too_large"):
         encode_header({"a": "x" * (1 << 20)})

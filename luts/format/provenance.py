@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from luts.format.files import read_json, write_json
 from luts.format.schema import IsoDate, Sha256, Text, Value
 
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+"""The root of the checkout, or the folder of installed packages."""
 
 
 class CodeVersion(BaseModel):
@@ -29,7 +30,7 @@ class CodeVersion(BaseModel):
 def code_version() -> CodeVersion:
     """Return the version of the running code."""
     return CodeVersion(
-        package=package_version(), commit=_commit(_ROOT), sources=source_digest(_ROOT / "search")
+        package=package_version(), commit=_commit(ROOT), sources=source_digest(ROOT / "search")
     )
 
 
@@ -120,10 +121,6 @@ def read_origin(folder: Path) -> Origin | None:
 def write_origin(folder: Path, origin: Origin) -> None:
     """Write the origin next to a LUT's files. Raises StorageError."""
     write_json(folder / ORIGIN_FILE, origin.model_dump())
-
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The root of the checkout, or the folder of installed packages."""
 
 
 def is_checkout(root: Path = ROOT) -> bool:

@@ -1,1 +1,1 @@
-"""LUTs in places that others reach: folders, S3, the Hugging Face hub, web servers."""
+"""Sharing LUTs through folders, S3, the Hugging Face hub and web servers."""

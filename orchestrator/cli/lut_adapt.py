@@ -1,4 +1,4 @@
-"""`bench lut adapt`: another device's LUT becomes one of this device by a few measured networks."""
+"""`bench lut adapt`: adapt a LUT to another device by measuring a few networks on it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def adapt_command(
     access: AccessOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Make another device's LUT one of a device: few networks are measured, the LUT tells the rest.
+    """Adapt another device's LUT to a device by measuring a few networks on it.
 
-    As bench profile --from LUT with a plan of a few networks; the LUT's space, resolutions and classes.
+    The same as bench profile --from LUT with a plan of a few networks, for the LUT's space, resolutions and
+    classes.
     """
     target = target_of(device, variant, access)
     with shown_progress() as progress:

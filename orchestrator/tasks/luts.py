@@ -91,7 +91,7 @@ class LutList:
             Column("created", "created", spare=3),
             Column("trust", "trust", spare=4),
         ]
-        yield Table("", columns, self.to_dict())
+        yield Table("", columns, [row | {"created": row["created"][:10]} for row in self.to_dict()])
         for row in self.rows:
             if row.current and row.worse_than:
                 yield f"{row.lut} predicts worse than {row.worse_than}; to use that: bench lut pin {row.worse_than}"

@@ -56,7 +56,7 @@ def test_the_list_marks_the_version_that_a_name_means(luts, name):
     assert [row["current"] for row in own(answer("lut", "list", "--json"), name)] == ["pinned", None]
 
 
-def test_luts_by_latency_are_compared_within_a_space_and_reference(luts, name):
+def test_list_sorted_by_latency(luts, name):
     lut = luts.load(f"{name}/v1")
     for device, times, reference in (
         ("slow", 4.0, "reference"),
@@ -113,7 +113,7 @@ def test_a_version_is_removed_by_its_whole_name_alone(luts, name):
     assert own(answer("lut", "list", "--json"), name) == []
 
 
-def test_a_broken_lut_is_named_and_the_others_are_listed(luts, name):
+def test_broken_lut_is_listed_next_to_others(luts, name):
     samples = luts.roots[0] / name / "v2" / "samples.parquet"
     samples.chmod(0o644)
     samples.write_bytes(samples.read_bytes()[:-1])
@@ -137,11 +137,11 @@ def test_a_broken_lut_is_named_and_the_others_are_listed(luts, name):
         ("validate", "--lut", "host", "--device", "simulated"),
     ],
 )
-def test_a_folder_of_luts_that_is_not_there_is_told(tmp_path, command):
+def test_missing_lut_folder_is_refused(tmp_path, command):
     refused(bench(*command, "--luts", tmp_path / "typo"), 2, f"--luts {tmp_path / 'typo'}", "not a folder")
 
 
-def test_a_kind_that_no_block_has_is_told_with_those_there_are(name):
+def test_unknown_kind_lists_known_kinds(name):
     refused(bench("lut", "show", f"{name}/v1", "--kind", "mvit"), 2, "unknown kind 'mvit'", "mvit.layer")
     answer("lut", "show", f"{name}/v1", "--kind", "mvit.layer")
 
@@ -224,7 +224,7 @@ def test_luts_are_called_by_what_tells_them_apart(names, short):
     assert short_names(refs) == short
 
 
-def test_models_that_were_left_out_are_named_with_the_first_reason(luts, name):
+def test_failed_models_are_listed_with_a_reason(luts, name):
     lut = luts.load(f"{name}/v1")
     failures = {f"{digit}" * 12: "no operator aten.roll" for digit in range(5)}
     path = luts.write(lut_with(lut, failures=failures))

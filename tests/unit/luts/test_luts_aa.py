@@ -93,16 +93,14 @@ def compatible(given: list[AaDifference], start: int) -> list[bool]:
 
 @pytest.mark.parametrize("draw", [dependent, heavy, burner, comes_and_goes])
 @pytest.mark.parametrize("load_sd", [0.0005, 0.006])
-def test_intervals_of_a_long_measurement_hold_zero_in_95_percent_of_batches(
-    draw: Draw, load_sd: float
-) -> None:
+def test_aa_intervals_of_long_measurements_hold_zero(draw: Draw, load_sd: float) -> None:
     drawn = differences(7, draw, load_sd, AA_MEMORY + TRIALS)
     assert 0.93 <= np.mean(compatible(drawn, AA_MEMORY)) <= 0.97
 
 
 @pytest.mark.parametrize("draw", [quiet, burner])
 @pytest.mark.parametrize("load_sd", [0.0005, 0.02])
-def test_intervals_of_the_second_to_eighteenth_batch_hold_zero_as_often(draw: Draw, load_sd: float) -> None:
+def test_aa_intervals_of_first_batches_hold_zero(draw: Draw, load_sd: float) -> None:
     """On a machine that is far quieter or noisier than is assumed before the first."""
     runs = np.array([compatible(differences(seed, draw, load_sd, MIN_SCORES), 1) for seed in range(30)])
     assert 0.91 <= runs[:, :5].mean() <= 0.98
@@ -122,7 +120,7 @@ def test_the_factor_is_the_second_largest_of_39_scores() -> None:
     assert history.factor == pytest.approx(sorted(scores)[-2])
 
 
-def test_before_nineteen_scores_the_factor_is_students_times_their_size() -> None:
+def test_factor_before_nineteen_scores_is_students() -> None:
     generator = np.random.default_rng(5)
     table = pa.concat_tables([pair(n, generator.normal(0, 0.01, (2, ROUNDS))) for n in range(4)])
     history = LatencyEstimates.of(table, "r").aa_history

@@ -93,7 +93,7 @@ def test_a_key_without_models_is_a_prior(study: Study) -> None:
     assert {entry.key for entry in lut.entries if entry.method == "design"} == held
 
 
-def test_the_width_that_ends_a_profile_is_that_of_its_lut(study: Study) -> None:
+def test_prediction_half_width_is_the_luts(study: Study) -> None:
     conformal = built(study).meta.conformal
     width = prediction_half_width(study.models, study.estimation, study.features)
     assert width is not None
@@ -218,7 +218,7 @@ def migrating(study: Study, migrated: Mapping[str, int | None]) -> Study:
     )
 
 
-def test_a_removal_without_migrations_is_a_removal_like_any_other(study: Study) -> None:
+def test_removal_without_migrations_counts(study: Study) -> None:
     plain, placed = built(study), built(migrating(study, {"removal0": 0, "removal1": 0}))
     assert [entry.migrated_operations for entry in placed.entries if entry.removal_ms is not None] == [0, 0]
     assert {entry.migrated_operations for entry in plain.entries} == {None}
@@ -229,7 +229,7 @@ def test_a_removal_without_migrations_is_a_removal_like_any_other(study: Study) 
     assert placed.meta == plain.meta
 
 
-def test_a_removal_that_moves_others_is_shown_but_bends_no_other_entry(study: Study) -> None:
+def test_removal_with_migrations_changes_no_other_entry(study: Study) -> None:
     """Its latency is multiplied by three, as if all that is left ran on a slower unit."""
     slow = pc.if_else(
         pc.equal(study.samples.column("model"), "removal0"),
@@ -255,7 +255,7 @@ def test_a_removal_that_moves_others_is_shown_but_bends_no_other_entry(study: St
     assert max(abs(biased[key] / entry.ms - 1) for key, entry in expected.items() if entry.ms > 0.05) > 0.1
 
 
-def test_a_key_with_another_removal_rests_on_the_one_without_migrations(study: Study) -> None:
+def test_removals_without_migrations_are_preferred(study: Study) -> None:
     first = next(spec for spec in study.models if spec.model_id == "removal0")
     design = next(spec for spec in study.models if spec.role == "design" and first.removed_key in spec.blocks)
     blocks = list(design.blocks)

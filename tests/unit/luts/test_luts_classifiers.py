@@ -64,7 +64,7 @@ def test_intervals_of_other_classes_hold_what_networks_take():
     assert np.mean(errors) < 0.03
 
 
-def test_measured_classifiers_narrow_what_is_said_of_their_classes():
+def test_measured_classifiers_narrow_intervals():
     """`bench profile --heads 10,1000`: a few networks more, which differ from others in the classifier alone."""
     plain, lut = profiled(0), profiled(0, (10, 1000))
     extra = {m.model_id for m in lut.models} - {m.model_id for m in plain.models}
@@ -114,7 +114,7 @@ def test_only_classifiers_are_priced_anew():
         )
 
 
-def test_a_lut_stays_as_it_is_where_nothing_is_missing_or_the_space_has_changed():
+def test_unchanged_lut_where_nothing_is_missing():
     lut = profiled(0)
     assert with_classifier_prices(lut, 1000) is lut
     assert classifier_note(lut, lut, 1000) == ""

@@ -48,7 +48,7 @@ def test_three_luts_by_hand():
     assert diff.rank_correlations == pytest.approx((1.0, 4 / 6, 1.0))
 
 
-def test_intervals_that_meet_in_pairs_alone_do_not_overlap():
+def test_overlap_needs_a_common_value():
     diff = diff_luts(lut_of(a=1.0), lut_of(a=1.2), lut_of(a=1.4))  # up to 1.1, 1.08 to 1.32, from 1.26
     assert not diff.entries[0].overlap
 

@@ -50,7 +50,7 @@ def test_features_that_coefficients_were_made_without_cost_nothing(
     assert expectation.ms({"a": BLOCK}) == {"a": pytest.approx(ms)}
 
 
-def test_what_is_known_best_counts_and_nothing_is_free() -> None:
+def test_most_specific_cost_counts() -> None:
     none = Coefficients(constant_ms=0.0, ms_per_mmac=0.0, ms_per_mib=0.0)
     expectation = ExpectedCosts("by hand", none, {"conv": PRICE}, {"known": 7.0})
     other = BLOCK.model_copy(update={"kind": "other"})
@@ -59,7 +59,7 @@ def test_what_is_known_best_counts_and_nothing_is_free() -> None:
 
 
 @pytest.mark.parametrize("ref", SHIPPED.list(), ids=str)
-def test_a_lut_expects_of_its_own_blocks_what_its_fit_made_of_them(ref: LutRef) -> None:
+def test_expected_costs_of_a_luts_own_blocks(ref: LutRef) -> None:
     """With weights left out, as planning once did, 9 to 23 % off."""
     lut = SHIPPED.load(ref.path)
     told = replace(expected_from_lut(lut, str(ref)), entry_ms={}).ms(
@@ -77,7 +77,7 @@ def plain() -> Lut:
     return build_lut(study.inputs, study.models, study.estimation, study.features)
 
 
-def test_a_lut_that_never_saw_weights_does_not_price_them(plain: Lut) -> None:
+def test_lut_without_weights_does_not_price_them(plain: Lut) -> None:
     features = {row.key: row.features for row in plain.entries}
     expectation = replace(expected_from_lut(plain, "plain"), entry_ms={})
     fuller = {
@@ -86,13 +86,13 @@ def test_a_lut_that_never_saw_weights_does_not_price_them(plain: Lut) -> None:
     assert expectation.ms(fuller) == expectation.ms(features)
 
 
-def test_a_kind_that_a_lut_does_not_hold_costs_what_its_kinds_do_on_average(plain: Lut) -> None:
+def test_unknown_kind_costs_the_mean_of_known_kinds(plain: Lut) -> None:
     stranger = KeyFeatures(kind="stranger", macs=10**6, traffic_bytes=2**20)
     physics = [physics_ms(stranger, row) for row in plain.meta.prior]
     assert expected_from_lut(plain, "plain").ms({"s": stranger}) == {"s": pytest.approx(np.mean(physics))}
 
 
-def test_a_stranger_costs_the_arithmetic_mean_of_three_kinds_by_hand(plain: Lut) -> None:
+def test_mean_of_three_kinds_by_hand(plain: Lut) -> None:
     """Of 1, 2 and 6 ms a block, of 0.3, 0.1 and 0.2 ms a million MACs, of 8, 0 and 1 ms a MiB."""
     prices = {"a": (1.0, 0.3, 8.0), "b": (2.0, 0.1, 0.0), "c": (6.0, 0.2, 1.0)}
     prior = tuple(
@@ -128,7 +128,7 @@ def test_a_measured_network_conditions_the_covariance(posterior: Posterior) -> N
     assert (posterior.relative_se() <= before).all()
 
 
-def test_the_most_useful_network_is_the_one_that_leaves_least_variance(posterior: Posterior) -> None:
+def test_most_informative_network_leaves_least_variance(posterior: Posterior) -> None:
     candidates = np.stack([posterior.row(blocks) for blocks in (("conv(1)",), ("attn(5)", "conv(5)"))])
     targets = np.stack([posterior.row(("attn(5)", "conv(5)", "attn(1)"))])
     left = []

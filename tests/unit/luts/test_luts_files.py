@@ -86,7 +86,7 @@ def test_every_value_comes_back(lut: Lut, entries: list[Entry], models: list[Mea
     assert encode(read) == encode(written)
 
 
-def test_a_lut_that_knows_no_placement_has_the_columns_of_the_first_ones(lut: Lut) -> None:
+def test_lut_without_placement_has_the_first_columns(lut: Lut) -> None:
     lut = replace(lut, entries=_before_identification(lut))
     files = encode(lut)
     assert files[ENTRIES_FILE].splitlines()[0].endswith(b",kind,macs,traffic_bytes,params,depthwise_macs")
@@ -96,7 +96,7 @@ def test_a_lut_that_knows_no_placement_has_the_columns_of_the_first_ones(lut: Lu
     assert encode(placed)[ENTRIES_FILE].splitlines()[0].endswith(b",depthwise_macs,migrated_operations")
 
 
-def test_a_lut_whose_column_is_called_moved_is_read_and_verifies(tmp_path: Path) -> None:
+def test_former_column_moved_is_read(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
     specs = [
@@ -127,7 +127,7 @@ def _before_identification(lut: Lut) -> tuple[Entry, ...]:
     return tuple(entry.model_copy(update={"identified": None}) for entry in lut.entries)
 
 
-def test_a_lut_of_before_identification_is_read_and_verifies(lut: Lut) -> None:
+def test_lut_without_identification_verifies(lut: Lut) -> None:
     old = replace(lut, entries=_before_identification(lut))
     assert decode(encode(old)) == old
     verify_values(old)
@@ -145,7 +145,7 @@ def test_no_other_column_may_be_missing(lut: Lut, column: str) -> None:
         decode(files)
 
 
-def test_a_description_of_before_conditions_were_kept_is_read(lut: Lut) -> None:
+def test_description_without_conditions_is_read(lut: Lut) -> None:
     files = encode(lut)
     document = json.loads(files[META_FILE])
     later = ("fixed_performance", "sustained_performance", "cores", "input_buffers", "reference_usage")

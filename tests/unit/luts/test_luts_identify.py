@@ -11,7 +11,7 @@ CHAIN = [
 """Whatever stem and head cost each, all models hold one of both."""
 
 
-def test_what_every_model_holds_once_is_known_as_a_sum_and_the_rest_alone():
+def test_blocks_of_all_models_are_known_as_a_sum():
     assert identify(["a", "b", "head", "never", "stem"], CHAIN) == {
         "a": "alone",
         "b": "alone",

@@ -51,7 +51,7 @@ def test_no_data_moved_costs_nothing() -> None:
     assert fit(many_models(), [0] * 60).transfer_ms_per_mib == 0.0
 
 
-def test_a_key_that_no_model_holds_rests_on_physics_and_says_how_badly_it_is_known() -> None:
+def test_unmeasured_key_rests_on_physics() -> None:
     joint = fit(many_models(keys=("conv(a)", "conv(b)", "attn(c)")), [0] * 60)
     position = joint.keys.index("attn(d)")
     assert 0.7 < joint.ms[position] < 3.0
@@ -144,7 +144,7 @@ def siblings() -> tuple[dict[str, KeyFeatures], dict[str, float]]:
     return features, cost
 
 
-def test_a_block_never_measured_strays_as_its_sibling_does() -> None:
+def test_unmeasured_block_deviates_like_its_sibling() -> None:
     features, cost = siblings()
     unseen = "mb(size=4,k=5)"
     generator = np.random.default_rng(5)
@@ -180,7 +180,7 @@ def test_depthwise_macs_have_a_price_of_their_own() -> None:
     assert joint.prior["mb"].ms_per_depthwise_mmac == pytest.approx(0.05, rel=0.1)
 
 
-def test_the_last_digits_of_rows_do_not_decide_anything() -> None:
+def test_last_digits_of_rows_change_nothing() -> None:
     """Other machines round differently; verification there must find the same entries."""
     generator = np.random.default_rng(12)
     for seed in range(10):

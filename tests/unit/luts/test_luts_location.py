@@ -51,7 +51,7 @@ def test_standard_error_is_deterministic_and_positive() -> None:
     assert location_and_se(values)[1] > 0
 
 
-def test_of_several_quantities_the_location_is_the_mean_and_its_error_knows_what_they_share() -> None:
+def test_location_of_several_quantities() -> None:
     generator = np.random.default_rng(4)
     shared, own = generator.normal(0, 1, 60), generator.normal(0, 0.1, (2, 60))
     values = shared + own + np.array([[1.0], [3.0]])

@@ -30,7 +30,7 @@ def test_latency_is_base_plus_entries_plus_data_moved() -> None:
     assert prediction.weak_keys == ()
 
 
-def test_without_held_out_models_the_arms_of_entries_add_up() -> None:
+def test_interval_without_held_out_models() -> None:
     prediction = model(None).predict(["a", "b", "a"], 0)
     assert prediction.level is None
     assert (prediction.low, prediction.high) == pytest.approx((4.5 - 0.5, 4.5 + 0.5))
@@ -63,7 +63,7 @@ def make_lut() -> Callable[..., Lut]:
 
 
 @pytest.mark.parametrize(("heldout", "level"), [(0, None), (12, 0.90), (24, 0.95)])
-def test_the_interval_is_the_best_that_held_out_models_allow(
+def test_interval_level_depends_on_held_out_models(
     make_lut: Callable[..., Lut], heldout: int, level: float | None
 ) -> None:
     lut = make_lut(1, heldout)
@@ -80,7 +80,7 @@ def test_keys_that_no_model_held_are_weak(make_lut: Callable[..., Lut]) -> None:
     assert latency.predict([unheld.key], 0).weak_keys == (unheld.key,)
 
 
-def test_a_badly_known_block_is_weak_unless_held_out_models_hold_it(make_lut: Callable[..., Lut]) -> None:
+def test_uncertain_block_is_weak_unless_held_out_models_have_it(make_lut: Callable[..., Lut]) -> None:
     lut = make_lut(1, heldout=12)
     held = next(row for row in lut.models if row.split == "heldout")
     bad = [entry.model_copy(update={"ci_high": 10 * lut.meta.reference_ms}) for entry in lut.entries]
@@ -110,7 +110,7 @@ def test_two_runs_of_the_same_device_overlap(make_lut: Callable[..., Lut]) -> No
     assert diff.missing == ((), ())
 
 
-def test_bound_is_one_sided_and_takes_the_best_evidence_there_is() -> None:
+def test_bound_uses_the_best_evidence() -> None:
     blocks, errors = ["a", "b", "w"], tuple(-0.05 + 0.01 * i for i in range(20))
     known = LatencyModel(0.5, 0.25, COSTS, 0.3, 0.95, errors)
     arm = 2.0 * 1.6448536 / 1.9599640

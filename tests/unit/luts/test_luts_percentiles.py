@@ -20,7 +20,7 @@ def test_as_many_calls_as_an_interval_takes():
         assert share**needed <= 0.025 < share ** (needed - 1)
 
 
-def test_a_percentile_is_absent_where_there_are_too_few_calls():
+def test_percentile_is_absent_with_too_few_calls():
     assert percentiles([]) == percentiles([calls_of(0)])
     few = percentiles([calls_of(35)])
     assert (few.calls, few.p90, few.p99) == (35, None, None)
@@ -30,7 +30,7 @@ def test_a_percentile_is_absent_where_there_are_too_few_calls():
     assert percentiles([calls_of(368)]).p99 is not None
 
 
-def test_the_interval_of_independent_calls_is_that_of_order_statistics():
+def test_percentile_interval_of_independent_calls():
     """100 calls of 1 to 100 ms in one load: the ranks between which the median lies with 95 %, 40 and 61."""
     found = percentiles([np.random.default_rng(0).permutation(calls_of(100))])
     assert found.p50 == Percentile(50.5, 40.0, 61.0)

@@ -41,12 +41,12 @@ def test_sessions_are_matrices_of_loads_by_rounds() -> None:
     np.testing.assert_allclose(np.exp(parts[0].log_ns), np.array([[200, 300], [400, np.nan]]))
 
 
-def test_several_samples_of_a_visit_are_averaged_in_the_logarithm() -> None:
+def test_samples_of_a_round_are_averaged_in_the_logarithm() -> None:
     (segment,) = segments_of(rows((0, 0, 0, "a", 0, 100), (0, 0, 0, "a", 0, 400)))
     np.testing.assert_allclose(np.exp(segment.log_ns), [[200.0]])
 
 
-def test_drift_cancels_and_the_reference_is_the_geometric_mean_of_its_copies() -> None:
+def test_drift_cancels_in_ratios() -> None:
     samples = []
     for number, drift in enumerate([1.0, 3.0, 1.5, 2.0]):
         samples += [
@@ -61,7 +61,7 @@ def test_drift_cancels_and_the_reference_is_the_geometric_mean_of_its_copies() -
     assert estimates.differences[0].log_difference == pytest.approx(np.log(4.0))
 
 
-def test_a_round_with_one_copy_of_the_reference_still_counts() -> None:
+def test_round_with_one_reference_copy_counts() -> None:
     samples = [(0, 0, number, "r", copy, 1_000_000) for number in range(4) for copy in (0, 1)]
     samples += [(0, 0, 4, "r", 1, 1_000_000)]
     samples += [(0, 0, number, "m", 0, 2_000_000) for number in range(6)]
@@ -111,7 +111,7 @@ def test_rejected_batches_count_for_the_noise_floor_only() -> None:
     assert len(estimates.differences) == 6
 
 
-def test_without_a_pair_of_the_reference_nothing_is_estimated() -> None:
+def test_reference_without_a_pair_is_refused() -> None:
     with raises("no_reference_pair"):
         _ = LatencyEstimates.of(rows((0, 0, 0, "r", 0, 1), (0, 0, 0, "m", 0, 1)), "r").ratios
 
@@ -170,7 +170,7 @@ def test_load_variance_is_recovered_from_groups_and_pairs(truth: float) -> None:
     assert pooled.df == START_DF + 160 + 60
 
 
-def test_models_of_a_session_share_the_error_of_its_reference() -> None:
+def test_models_of_a_segment_share_the_reference_error() -> None:
     samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(6), segments=2)
     estimates = LatencyEstimates.of(samples, "reference").ratios
     names = list(estimates.ratios)

@@ -68,7 +68,7 @@ def test_removal_intervals_cover_the_truth() -> None:
     assert 0.90 <= np.mean(hits) <= 0.99
 
 
-def test_agreeing_removals_sharpen_each_other_and_disagreeing_ones_widen() -> None:
+def test_combined_removals() -> None:
     one, same = RemovalCost(1.0, 0.1, 0.8, 1.2), RemovalCost(1.1, 0.1, 0.9, 1.3)
     other = RemovalCost(2.0, 0.1, 1.8, 2.2)
     agreed = combine_removals([one, same], df=50)

@@ -76,7 +76,7 @@ def errors(fit: JointFit) -> np.ndarray:
     )
 
 
-def test_ten_networks_and_two_sources_predict_better_than_ten_networks_and_than_one_factor() -> None:
+def test_sources_improve_ten_networks() -> None:
     found = fit_entries(rows(10), FEATURES, [LIKE, OTHER])
     assert [source.name for source in found.sources] == ["like", "other"]
     assert not found.dropped
@@ -95,7 +95,7 @@ def test_ten_networks_and_two_sources_predict_better_than_ten_networks_and_than_
     assert error < 0.4 * scratch
 
 
-def test_a_shuffled_source_is_dropped_and_named_and_changes_nothing() -> None:
+def test_shuffled_source_is_dropped() -> None:
     scratch = fit_entries(rows(20), FEATURES)
     alone = fit_entries(rows(20), FEATURES, [SHUFFLED])
     assert alone.sources == ()
@@ -118,7 +118,7 @@ def test_several_sources_that_mislead_alike_are_all_dropped() -> None:
     np.testing.assert_array_equal(found.ms, fit_entries(rows(10), FEATURES).ms)
 
 
-def test_sources_are_kept_only_where_rows_are_so_much_likelier_with_them(
+def test_sources_need_positive_evidence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert not fit_entries(rows(10), FEATURES, [LIKE]).dropped
@@ -142,14 +142,14 @@ def test_intervals_hold_networks_and_say_how_much_is_measured() -> None:
     assert fit_entries(rows(10), FEATURES).measured_share is None
 
 
-def test_a_source_that_is_the_device_itself_leaves_its_scale_alone_to_learn() -> None:
+def test_source_equal_to_the_device_leaves_its_scale() -> None:
     """Every entry is the source's times 3: three networks tell the factor, and so every entry."""
     source = SourceEntries("self", {key: ms / 3 for key, ms in TRUE.items()}, 0.2 / 3)
     found = fit_entries(rows(3, 1e-5), FEATURES, [source])
     np.testing.assert_allclose(found.ms, [TRUE[key] for key in found.keys], rtol=2e-3)
 
 
-def test_kinds_may_cost_more_and_less_than_a_source_says() -> None:
+def test_kinds_may_deviate_from_a_source() -> None:
     design = with_sources(design_of(rows(20), FEATURES), FEATURES, [LIKE])
     solution, _ = solve(design, *learn_deviations(design))
     first = 3 + len(design.keys)
@@ -158,7 +158,7 @@ def test_kinds_may_cost_more_and_less_than_a_source_says() -> None:
     assert kinds["attn"] > 0.02
 
 
-def test_what_a_source_lacks_is_filled_by_its_own_physics() -> None:
+def test_missing_entries_are_filled_by_physics() -> None:
     plain = {key: 0.5 + FEATURES[key].macs / 1e6 for key in KEYS}
     known = {key: ms for key, ms in plain.items() if key not in ("attn3", "conv7")}
     filled = SourceEntries("partial", known).filled(KEYS, FEATURES)
@@ -196,7 +196,7 @@ def noisy(source: SourceEntries, relative_se: float, seed: int) -> SourceEntries
     )
 
 
-def test_entries_intervals_hold_though_a_source_does_not_know_its_own_entries() -> None:
+def test_entry_intervals_hold_with_uncertain_sources() -> None:
     """A source whose entries err by a fifth: 95 % intervals hold the true entries where that is counted, and too
     few where it is not."""
     held: dict[bool, list[bool]] = {True: [], False: []}
@@ -211,7 +211,7 @@ def test_entries_intervals_hold_though_a_source_does_not_know_its_own_entries() 
     assert np.mean(held[False]) < 0.92
 
 
-def test_errors_that_sources_may_have_in_common_widen_entries_alone() -> None:
+def test_correlated_source_errors_widen_entries() -> None:
     """Two sources of the same errors: half of the mean's variance is in common; predictions go without it."""
     pair = [noisy(LIKE, 0.2, 20), noisy(LIKE, 0.2, 20)]
     design = with_sources(design_of(rows(10), FEATURES), FEATURES, pair)
@@ -223,7 +223,7 @@ def test_errors_that_sources_may_have_in_common_widen_entries_alone() -> None:
     assert (found.se > posterior).all()
 
 
-def test_a_mixture_over_the_deviations_is_wider_than_their_mode_and_its_weights_are_a_density() -> None:
+def test_mixture_is_wider_than_its_mode() -> None:
     design = with_sources(design_of(rows(10), FEATURES), FEATURES, [LIKE, OTHER])
     scale, mode = learn_deviations(design)
     points, weights = MarginalLikelihood(design, scale).mixture(mode)
@@ -238,7 +238,7 @@ def test_a_mixture_over_the_deviations_is_wider_than_their_mode_and_its_weights_
     assert misfit_sd > mode[1]
 
 
-def test_the_prior_before_any_row_is_what_the_rows_covariance_is_made_of() -> None:
+def test_prior_covariance_agrees_with_rows() -> None:
     """By the marginal likelihood's own parts, computed elsewhere: rows times prior covariance, and noise."""
     design = with_sources(design_of(rows(6), FEATURES), FEATURES, [noisy(LIKE, 0.1, 1), OTHER])
     scale, mode = learn_deviations(design)

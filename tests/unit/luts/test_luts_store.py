@@ -73,7 +73,7 @@ def test_writers_at_the_same_time_get_different_versions(lut: Lut, tmp_path: Pat
     assert not list(tmp_path.glob("**/.writing-*"))
 
 
-def test_a_version_of_a_packaged_root_is_not_used_again(lut: Lut, tmp_path: Path) -> None:
+def test_packaged_version_number_is_not_reused(lut: Lut, tmp_path: Path) -> None:
     LutStore([tmp_path / "package"]).write(lut)
     store = LutStore([tmp_path / "user", tmp_path / "package"])
     assert store.write(lut).name == "v2"
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_nothing_and_loses_nothing(
     assert store.write(lut).name == "v2"
 
 
-def test_a_folder_without_a_whole_lut_is_an_invalid_artifact(lut: Lut, tmp_path: Path) -> None:
+def test_incomplete_folder_is_refused(lut: Lut, tmp_path: Path) -> None:
     store = LutStore([tmp_path])
     folder = store.write(lut)
     (folder / "samples.parquet").unlink()

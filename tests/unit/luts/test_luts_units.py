@@ -13,7 +13,7 @@ def quiet(ms, share=0.0):
     return QuietLatency(ms, ms * (1 - share), ms * (1 + share))
 
 
-def test_a_class_is_the_mean_of_its_units_with_students_interval():
+def test_class_latency_is_the_mean_of_units():
     one = quiet(10.0, 0.01)
     assert class_latency([one]) is one
     both = class_latency([quiet(10.0), quiet(12.1)])
@@ -29,14 +29,14 @@ def load(model, batch, value):
     return LoadRatio(model, batch, 0, value, 0.001, 20, 1.5, 0.0)
 
 
-def test_the_spread_of_the_reference_is_that_of_its_logarithms():
+def test_unit_variation_of_the_reference():
     seen = unit_variation({"a": quiet(1.0), "b": quiet(math.exp(0.02))}, [], {})
     assert (seen.units, seen.ratio) == (2, None)
     assert seen.reference == pytest.approx(0.02 / math.sqrt(2))
     assert unit_variation({"a": quiet(1.0)}, [], {}).reference is None
 
 
-def test_the_spread_of_ratios_by_hand():
+def test_unit_variation_of_ratios_by_hand():
     # One model, two loads on each of two units: cells {0, 2} and {4, 6}; within mean square 2, between 16; n0 = 2.
     loads = [load("m", batch, value) for batch, value in enumerate((0.0, 2.0, 4.0, 6.0))]
     unit_of = {(0, 0): "a", (1, 0): "a", (2, 0): "b", (3, 0): "b"}
@@ -44,7 +44,7 @@ def test_the_spread_of_ratios_by_hand():
     assert unit_variation({"a": quiet(1.0)}, loads[:2], unit_of).ratio is None, "one unit tells of no other"
 
 
-def test_the_spread_of_ratios_is_found_where_it_is_and_only_there():
+def test_unit_variation_is_recovered():
     rng = np.random.default_rng(3)
 
     def of(unit_sd):

@@ -48,7 +48,7 @@ def test_a_name_means_its_newest_version(lut, tmp_path):
 
 
 @pytest.mark.parametrize(("mape", "worse"), [(0.0099, False), (0.0101, True), (0.001, False), (None, False)])
-def test_a_version_clearly_worse_than_the_one_before_is_reported(lut, tmp_path, mape, worse):
+def test_worse_version_is_reported(lut, tmp_path, mape, worse):
     store = RecordingStore(tmp_path)
     store.write(with_mape(lut, 0.008))
     store.write(with_mape(lut, mape))

@@ -12,7 +12,7 @@ def test_a_list_is_cut_after_so_many_names(names: list[str], text: str) -> None:
     assert few(names, 2) == text
 
 
-def test_an_unknown_name_is_answered_with_what_comes_close_or_what_there_is() -> None:
+def test_unknown_name_lists_similar_or_all_names() -> None:
     assert unknown("fruit", "aple", ["apple", "pear"]) == "unknown fruit 'aple'; did you mean apple?"
     assert unknown("fruit", "zzz", ["apple", "pear"], "or a FILE") == (
         "unknown fruit 'zzz'; known: apple, pear (or a FILE)"
@@ -22,7 +22,7 @@ def test_an_unknown_name_is_answered_with_what_comes_close_or_what_there_is() ->
     assert unknown("fruit", "x" * 500, many).count("x") == 80
 
 
-def test_close_names_come_best_first_and_no_more_than_asked_for() -> None:
+def test_close_names_are_sorted_and_limited() -> None:
     assert close_names("pixel8", ["host", "pixel8a", "pixel7", "pixel8"], 2) == ["pixel8", "pixel8a"]
     assert close_names("pixel8", ["host"]) == []
 

@@ -76,7 +76,7 @@ def test_other_keys_are_refused(key):
 
 
 @pytest.mark.parametrize("phone", ["pixel1", "pixel6", "xiaomi11"])
-def test_phones_tables_are_read_whole_and_their_features_explain_them(phone):
+def test_published_phone_tables_are_read(phone):
     """Physics of each kind of block, fitted to a table's relative errors, leaves 17 % of attention at most, and of
     the others 7 %: the features are those of the blocks that ran."""
     file = PHONES / f"lut_{phone}.json"

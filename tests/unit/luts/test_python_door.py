@@ -40,7 +40,7 @@ def test_every_name_leads_somewhere_and_others_do_not() -> None:
     assert luts.__version__[0].isdigit()
 
 
-def test_luts_are_listed_and_loaded_by_name_part_of_it_reference_and_folder(tmp_path: Path) -> None:
+def test_luts_are_loaded_by_name_reference_and_folder(tmp_path: Path) -> None:
     refs = luts.list()
     assert {"autovit-nano", "autovit-xxs"} <= {ref.space for ref in refs}
     nano = next(ref for ref in refs if ref.space == "autovit-nano")
@@ -59,7 +59,7 @@ def test_a_network_is_priced_with_its_interval(lut: luts.Lut) -> None:
     assert lut.predict(list(arch.keys()), arch.boundary_bytes()) == told
 
 
-def test_block_keys_alone_do_where_handing_on_costs_nothing(lut: luts.Lut) -> None:
+def test_block_keys_suffice_without_transfer_cost(lut: luts.Lut) -> None:
     keys = get_arch("autovit-xxs-paper").keys()
     free = luts.Lut(
         lut.meta.model_copy(update={"transfer_ms_per_mib": 0.0}), lut.entries, lut.models, lut.samples
@@ -94,7 +94,7 @@ def test_tables_become_data_frames(lut: luts.Lut) -> None:
     assert set(samples["model"].unique()) == set(models["model_id"])
 
 
-def test_a_count_that_is_not_known_is_missing_and_others_stay_whole_numbers() -> None:
+def test_unknown_count_is_missing_in_the_data_frame() -> None:
     generator = np.random.default_rng(0)
     study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
     specs = [

@@ -41,7 +41,7 @@ def of_edited_source(learned: Lut) -> Lut:
     return rebuild(replace(learned, meta=learned.meta.model_copy(update={"sources": inputs.sources})))
 
 
-def test_a_transferred_lut_is_pulled_and_recomputed_without_its_sources(learned, source, tmp_path) -> None:
+def test_learned_lut_verifies_without_its_sources(learned, source, tmp_path) -> None:
     mine, place, theirs = LutStore([tmp_path / "mine"]), tmp_path / "place", LutStore([tmp_path / "theirs"])
     repository = Repository(location(str(place)), pytest.fail)
     push(repository, mine.write(learned))
@@ -58,7 +58,7 @@ def test_a_transferred_lut_is_pulled_and_recomputed_without_its_sources(learned,
     assert (check.here, check.digest) == (str(ref), digest_of(ref))
 
 
-def test_entries_that_the_source_at_hand_has_not_are_refused(learned, source, tmp_path) -> None:
+def test_entries_that_differ_from_the_source_are_refused(learned, source, tmp_path) -> None:
     edited, place, store = of_edited_source(learned), tmp_path / "place", LutStore([tmp_path / "luts"])
     repository = Repository(location(str(place)), pytest.fail)
     made_up = LutStore([tmp_path / "made-up"]).write(edited)
@@ -103,9 +103,7 @@ def test_a_published_source_is_compared_too(learned, source, tmp_path: Path) -> 
         check_sources(wrong, store)
 
 
-def test_a_lut_of_as_many_blocks_and_sources_as_there_may_be_can_be_read_again(
-    learned, tmp_path: Path
-) -> None:
+def test_largest_allowed_lut_is_readable(learned, tmp_path: Path) -> None:
     (kept,) = learned.meta.sources
     long = tuple(0.123456789012345 for _ in range(8_000))
     meta = learned.meta.model_copy(

@@ -24,7 +24,7 @@ def test_pieces_of_a_bar():
     assert group_of("mlp", "softmax") == "MLP"
 
 
-def test_bars_are_shares_of_the_latency_and_points_are_operators_with_macs():
+def test_bars_and_roofline_points():
     panels: list[Any] = operators_figure([NETWORK], "this machine").axes
     bars, roof = panels
     assert [patch.get_width() for patch in bars.patches] == pytest.approx([20.0, 10.0, 5.0, 40.0])

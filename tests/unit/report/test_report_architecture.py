@@ -13,7 +13,7 @@ def texts(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def test_every_block_stands_in_order_with_widths_and_sides():
+def test_blocks_are_drawn_in_order():
     shown = repeated_blocks(LARGE)
     assert [step.block for step in shown for _ in range(step.times)] == list(LARGE.blocks())
     assert [(step.title, step.channels, step.sides) for step in shown[:2]] == [
@@ -24,7 +24,7 @@ def test_every_block_stands_in_order_with_widths_and_sides():
     assert {step.title for step in shown} >= {"mvit.layer × 2", "mvit.layer", "head.fc"}
 
 
-def test_no_box_leaves_the_picture_and_none_lies_on_another():
+def test_boxes_do_not_overlap():
     for arch in (SMALL, LARGE):
         for width_px in (WIDE_PX, NARROW_PX):
             drawn = architecture_figure(arch, width_px)

@@ -62,7 +62,7 @@ def test_missing_parts_are_named(tmp_path) -> None:
 LUT_NAME = "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1"
 
 
-def test_what_a_search_wrote_is_reported_with_its_lut(tmp_path) -> None:
+def test_search_folder_is_reported_with_its_lut(tmp_path) -> None:
     """As `bench search -o` leaves it: no lut.txt, the LUT is named in the result."""
     store = write_run(tmp_path)
     found = (tmp_path / "run" / "search").rename(tmp_path / "found")
@@ -89,7 +89,7 @@ def provenance(lut_sha256: str) -> Provenance:
     )
 
 
-def test_a_lut_may_be_named_by_a_path_relative_to_the_run(tmp_path) -> None:
+def test_lut_path_relative_to_the_run(tmp_path) -> None:
     store = write_run(tmp_path)
     (tmp_path / "run" / "lut.txt").write_text("../luts/phone/autovit-nano/executorch-xnnpack-fp32-t2/v1")
     assert read_run(tmp_path / "run", store).lut is not None

@@ -46,7 +46,7 @@ def test_a_network_of_another_space_has_no_parts() -> None:
         latency_parts(make_lut(), get_arch("autovit-xxs-paper"))
 
 
-def test_history_has_quartiles_of_the_new_and_the_best_of_all() -> None:
+def test_history_quartiles_and_best() -> None:
     first, second = history(make_search())
     assert (first.new, first.best) == (2, 0.625)
     assert (first.low_quartile, first.median, first.high_quartile) == (0.53125, 0.5625, 0.59375)

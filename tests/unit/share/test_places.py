@@ -77,7 +77,7 @@ def test_luts_go_through_s3(s3, refs, mine):
     assert all(key.startswith("shared/here/") for key in keys)
 
 
-def test_s3_itself_refuses_to_write_over_what_is_there(s3, refs):
+def test_s3_refuses_to_overwrite(s3, refs):
     place = Repository(location("s3://luts/kept"), pytest.fail)
     shared, _ = push(place, refs[0].path)
     name = f"kept/{shared.file_path('models.csv')}"
@@ -102,7 +102,7 @@ def test_a_bucket_that_is_not_there_is_one_line(s3, refs):
     assert "\n" not in str(refused.value)
 
 
-def test_what_a_folder_has_is_pulled_from_a_web_server(web, refs, place, mine):
+def test_pull_from_a_web_server(web, refs, place, mine):
     for ref in refs:
         push(place, ref.path)
     remote = Repository(location(f"{web}/place"), pytest.fail)
@@ -112,7 +112,7 @@ def test_what_a_folder_has_is_pulled_from_a_web_server(web, refs, place, mine):
         push(remote, refs[0].path)
 
 
-def test_a_web_server_without_luts_or_without_its_files_is_one_line(web, refs, place, mine, tmp_path):
+def test_web_server_without_luts_or_files(web, refs, place, mine, tmp_path):
     with raises("no_index"):
         Repository(location(web), pytest.fail).luts()
     shared, _ = push(place, refs[0].path)

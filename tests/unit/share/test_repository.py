@@ -25,7 +25,7 @@ def one_line(error):
     return "\n" not in str(error.value) and str(error.value)
 
 
-def test_what_was_pushed_is_pulled_byte_by_byte_and_verified(refs, place, mine):
+def test_pushed_lut_is_pulled_unchanged(refs, place, mine):
     shared, new = push(place, refs[0].path)
     pulled = pull(place, shared.name, mine)
     assert new
@@ -49,7 +49,7 @@ def test_a_second_push_or_pull_adds_nothing(refs, place, mine, tmp_path):
     assert (again.path, again.new) == (first.path, False)
 
 
-def test_what_is_pulled_never_takes_the_place_of_what_is_here(lut, refs, place, mine):
+def test_pull_never_replaces_a_version(lut, refs, place, mine):
     own = mine.write(dated(lut, "2030-01-01"))
     before = own.joinpath("lut.json").read_bytes()
     push(place, refs[0].path)
@@ -57,7 +57,7 @@ def test_what_is_pulled_never_takes_the_place_of_what_is_here(lut, refs, place, 
     assert own.joinpath("lut.json").read_bytes() == before
 
 
-def test_names_of_several_are_asked_back_and_unknown_ones_listed(refs, place, mine):
+def test_ambiguous_and_unknown_names(refs, place, mine):
     for ref in refs:
         push(place, ref.path)
     with raises("ambiguous_lut") as asked:
@@ -82,7 +82,7 @@ def test_files_that_were_changed_are_refused(refs, place, mine, tmp_path, name):
         push(place, refs[0].path)
 
 
-def test_files_that_are_larger_than_said_are_not_read(refs, place, mine, tmp_path):
+def test_oversized_files_are_not_read(refs, place, mine, tmp_path):
     shared, _ = push(place, refs[0].path)
     with (tmp_path / "place" / shared.file_path("samples.parquet")).open("r+b") as file:
         file.truncate(1 << 40)
@@ -91,7 +91,7 @@ def test_files_that_are_larger_than_said_are_not_read(refs, place, mine, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["link", "folder link", "folder", "fifo"])
-def test_links_and_what_is_no_file_are_refused(refs, place, mine, tmp_path, kind):
+def test_links_and_special_files_are_refused(refs, place, mine, tmp_path, kind):
     shared, _ = push(place, refs[0].path)
     file = tmp_path / "place" / shared.file_path("models.csv")
     if kind == "folder link":
@@ -123,7 +123,7 @@ def test_links_and_what_is_no_file_are_refused(refs, place, mine, tmp_path, kind
         ("reference_ms", float("nan")),
     ],
 )
-def test_entries_that_point_elsewhere_are_left_out_and_named(refs, tmp_path, field, value):
+def test_invalid_index_entries_are_left_out(refs, tmp_path, field, value):
     told = []
     place = Repository(location(str(tmp_path / "place")), told.append)
     shared, _ = push(place, refs[0].path)
@@ -137,7 +137,7 @@ def test_entries_that_point_elsewhere_are_left_out_and_named(refs, tmp_path, fie
 
 
 @pytest.mark.parametrize("claim", ["faster", "another device"])
-def test_an_index_that_says_other_than_the_lut_is_not_believed(refs, mine, tmp_path, claim):
+def test_index_that_differs_from_the_lut_is_refused(refs, mine, tmp_path, claim):
     place = Repository(location(str(tmp_path / "place")), lambda _: None)
     shared, _ = push(place, refs[0].path)
     told = {"reference_ms": 0.1} if claim == "faster" else {"device": "iphone99"}
@@ -150,7 +150,7 @@ def test_an_index_that_says_other_than_the_lut_is_not_believed(refs, mine, tmp_p
     assert mine.list() == []
 
 
-def test_a_lut_that_its_samples_do_not_give_is_neither_pushed_nor_pulled(lut, place, mine, tmp_path):
+def test_forged_lut_is_neither_pushed_nor_pulled(lut, place, mine, tmp_path):
     dearer = lut.entries[0].model_copy(
         update={"ms": lut.entries[0].ms + 1, "ci_high": lut.entries[0].ci_high + 1}
     )
@@ -168,7 +168,7 @@ def test_a_lut_that_its_samples_do_not_give_is_neither_pushed_nor_pulled(lut, pl
     assert unverified.trust == "unverified, unsigned"
 
 
-def test_unverified_is_said_at_every_use_until_it_is_verified(refs, place, tmp_path):
+def test_unverified_lut_warns_until_verified(refs, place, tmp_path):
     told = []
     mine = LutStore([tmp_path / "mine"], told.append)
     push(place, refs[0].path)
@@ -179,7 +179,7 @@ def test_unverified_is_said_at_every_use_until_it_is_verified(refs, place, tmp_p
     assert LutStore([tmp_path / "mine"], pytest.fail).load(refs[0].name)
 
 
-def test_a_name_means_what_was_made_here_before_what_was_pulled(lut, refs, place, mine):
+def test_own_version_precedes_a_pulled_one(lut, refs, place, mine):
     mine.write(dated(lut, "2001-01-01"))
     name = refs[0].name
     push(place, refs[0].path)
@@ -189,7 +189,7 @@ def test_a_name_means_what_was_made_here_before_what_was_pulled(lut, refs, place
     assert mine.current(name).version == 2
 
 
-def test_a_name_means_a_verified_lut_before_an_unverified_one(lut, refs, place, mine, tmp_path):
+def test_verified_version_precedes_an_unverified_one(lut, refs, place, mine, tmp_path):
     name = refs[0].name
     newer = LutStore([tmp_path / "newer"], lambda _: None).write(dated(lut, "2030-01-01"))
     push(place, refs[0].path)
@@ -220,7 +220,7 @@ def test_pushes_at_the_same_time_lose_nothing(refs, tmp_path):
     assert len(index["luts"]) == 2
 
 
-def test_a_broken_off_push_shows_nothing_and_is_gone_on_with(refs, place, mine, tmp_path, monkeypatch):
+def test_interrupted_push_can_be_repeated(refs, place, mine, tmp_path, monkeypatch):
     create = Folder.create
 
     def dies(self, path, content):
@@ -238,7 +238,7 @@ def test_a_broken_off_push_shows_nothing_and_is_gone_on_with(refs, place, mine, 
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "blocktime-lut-index/2", "luts": []}'])
-def test_a_damaged_index_is_told_and_entries_are_read(refs, tmp_path, content):
+def test_damaged_index_falls_back_to_entries(refs, tmp_path, content):
     told = []
     place = Repository(location(str(tmp_path / "place")), told.append)
     push(place, refs[0].path)
@@ -276,7 +276,7 @@ def test_a_signature_says_who_vouches_and_openssl_agrees(refs, place, mine, keys
     assert note_verified(pulled.path, public).startswith("verified, signature valid (key ")
 
 
-def test_an_unsigned_lut_is_not_taken_for_a_signed_one(refs, place, mine, keys):
+def test_unsigned_lut_is_refused_with_a_key(refs, place, mine, keys):
     push(place, refs[0].path)
     with raises("unsigned"):
         pull(place, refs[0].name, mine, keys[1])

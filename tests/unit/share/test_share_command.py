@@ -47,7 +47,7 @@ def test_unverified_is_said_and_verifying_ends_it(refs, there):
     assert "unverified" not in bench("lut", "show", "other").stderr
 
 
-def test_a_signature_is_asked_for_by_the_signer_s_public_key(refs, there, keys, tmp_path):
+def test_pull_checks_the_signature(refs, there, keys, tmp_path):
     private, public, stranger = keys
     answer("lut", "pull", there, "other")
     answer("lut", "sign", "other", "--key", private)
@@ -71,7 +71,7 @@ def test_bad_places_and_names_end_in_one_line(refs, there, tmp_path):
     refused(bench("lut", "pull", tmp_path / "luts.zip", "host"), 2, "archive")
 
 
-def test_a_folder_that_is_not_there_is_named_instead_of_searched(tmp_path):
+def test_missing_folder_is_named(tmp_path):
     gone = tmp_path / "plcae"
     for command in (("search", gone), ("pull", gone, "host")):
         refused(bench("lut", *command), 2, f"{gone}: no such folder")

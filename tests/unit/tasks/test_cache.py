@@ -50,7 +50,7 @@ def test_parts_are_counted_where_they_lie(root) -> None:
 
 
 @pytest.mark.parametrize(("left", "removed"), [(123, 0), (122, 100), (23, 100), (22, 120), (0, 123)])
-def test_what_was_not_used_for_longest_goes_first_until_little_enough_is_left(root, left, removed) -> None:
+def test_least_recently_used_entries_go_first(root, left, removed) -> None:
     trimmed = trim_cache(left)
     assert (trimmed.payload_bytes, trimmed.kept_in_use) == (removed, 0)
     assert sum(part.payload_bytes for part in cache_parts()) == 123 - removed

@@ -125,7 +125,7 @@ def test_a_run_is_found_by_folder_name_and_part(root):
             find_past_run(unknown)
 
 
-def test_a_damaged_journal_is_named_and_the_others_are_listed(root):
+def test_damaged_journal_is_reported_next_to_others(root):
     journal = root / "phone-toy-1" / "journal.jsonl"
     journal.write_bytes(b"x" + journal.read_bytes()[1:])
     done = bench("runs", "--json")
@@ -142,7 +142,7 @@ def test_names_that_are_damaged_are_told(root):
         run_latencies(find_past_run("measure-phone-1"))
 
 
-def test_the_command_says_what_is_simulated_and_writes_tables(root, tmp_path):
+def test_command_marks_simulated_runs(root, tmp_path):
     said = answer("runs", "toy")
     assert "phone-toy-1, SIMULATED: not measured on any device" in said
     assert "bad can't be measured: no such operator" in said

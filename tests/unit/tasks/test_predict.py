@@ -34,7 +34,7 @@ def test_an_error_says_why_a_network_has_no_price(network, code):
         predict(make_lut(), network if isinstance(network, str) else {"a": network})
 
 
-def test_networks_of_other_classes_are_priced_which_is_said():
+def test_networks_of_other_classes_are_priced():
     lut, notes = make_lut(), []
     seven = ARCH.with_classes(7)
     predicted = predict(lut, {"seven": seven, "ten": ARCH}, progress=notes.append)

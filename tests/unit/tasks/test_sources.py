@@ -75,7 +75,7 @@ def find(store: LutStore, named: str | None, **options) -> Sources:
     return find_sources(store, named, **{**known, **options})
 
 
-def test_what_was_learned_from_another_lut_is_kept_named_and_verified(store: LutStore, lut: Lut) -> None:
+def test_learned_lut_stores_its_sources_and_verifies(store: LutStore, lut: Lut) -> None:
     sources = find(store, "pixel")
     kept = sources.stored_for([entry.key for entry in lut.entries])
     learned = made(slower(WORLD, 3.0), 2, kept, designs=4, name="xiaomi")
@@ -104,7 +104,7 @@ def test_an_edited_source_does_not_verify(store: LutStore, lut: Lut) -> None:
         verify_values(replace(learned, meta=learned.meta.model_copy(update={"sources": (short,)})))
 
 
-def test_a_source_that_the_measurements_contradict_is_dropped_and_named(lut: Lut, store: LutStore) -> None:
+def test_contradicting_source_is_dropped(lut: Lut, store: LutStore) -> None:
     kept = find(store, "pixel").stored_for([entry.key for entry in lut.entries])
     shuffled = np.random.default_rng(3).permutation([ms or 0.0 for ms in kept[0].entry_ms]).tolist()
     wrong = kept[0].model_copy(update={"name": "wrong", "entry_ms": tuple(shuffled)})
@@ -137,7 +137,7 @@ def test_unsuitable_sources_are_refused(store, lut, named, options, code) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_best_is_the_best_of_the_space_and_the_runtime(store: LutStore) -> None:
+def test_best_source_of_space_and_runtime(store: LutStore) -> None:
     assert find(store, "none") == Sources()
     assert find(store, None) == find(store, "best"), "by default"
     assert [ref.device for ref in find(store, "best").luts] == ["pixel"]
@@ -151,14 +151,14 @@ def test_best_is_the_best_of_the_space_and_the_runtime(store: LutStore) -> None:
         find(store, "nowhere")
 
 
-def test_a_source_that_nobody_named_and_of_other_blocks_is_left_out(store: LutStore) -> None:
+def test_unnamed_source_of_other_blocks_is_left_out(store: LutStore) -> None:
     found = find(store, "best")
     assert covering(found, ["a", "b"]).luts == {}
     with raises("source_lacks_blocks"):
         covering(find(store, "pixel"), ["a", "b"])
 
 
-def test_a_source_tells_how_sure_it_is_of_its_entries(store: LutStore, lut: Lut) -> None:
+def test_source_standard_errors(store: LutStore, lut: Lut) -> None:
     """Half of a 95 % interval is 1.96 standard errors; the LUT keeps them, so that it can be recomputed."""
     entry = lut.entries[0]
     source = find(store, "pixel").priors()[0]
@@ -175,7 +175,7 @@ def test_a_source_tells_how_sure_it_is_of_its_entries(store: LutStore, lut: Lut)
         made(sources=short)
 
 
-def test_a_published_table_is_a_source_of_its_space_and_says_published(store: LutStore) -> None:
+def test_published_table_is_a_source(store: LutStore) -> None:
     published = publish(store)
     sources = find(store, "published/pixel6/nn-meter-hybrid/tflite-cpu", space="nn-meter-hybrid")
     assert sources.named

@@ -204,6 +204,7 @@ class AppendFile:
         elsewhere: str,
         again: str,
         shared: bool = False,
+        durable: bool = True,
     ) -> None:
         """Open the file and read it.
 
@@ -215,6 +216,7 @@ class AppendFile:
             elsewhere: What to do if the file cannot be created.
             again: What to do once there is space on the disk.
             shared: Whether several processes append in turn.
+            durable: Whether `append` waits until the line is on the disk.
 
         Raises:
             StorageError: The file cannot be created.
@@ -222,7 +224,7 @@ class AppendFile:
             BlocktimeError: Another process writes the file (not if `shared`).
         """
         self.path, self._accept, self._again = path, accept, again
-        self._remedy, self._shared = remedy, shared
+        self._remedy, self._durable = remedy, durable
         self._end = self._lines = 0
         self._lock = FileLock(path, thread_local=False)
         try:
@@ -231,7 +233,10 @@ class AppendFile:
         except OSError as error:
             raise storage_error(f"cannot write {path}", error, elsewhere) from error
         try:
-            if not shared:
+            if shared:
+                with self.locked():
+                    pass
+            else:
                 self._lock.acquire(blocking=False)
                 self._read_on()
         except Timeout:
@@ -263,7 +268,7 @@ class AppendFile:
             yield
 
     def append(self, line: bytes) -> None:
-        """Write a line and wait until it is on the disk.
+        """Write a line, and wait until it is on the disk (if `durable`).
 
         Raises:
             StorageError: The disk is full; the file is as before.
@@ -272,7 +277,8 @@ class AppendFile:
             view = memoryview(line)
             while view:
                 view = view[self._file.write(view) :]
-            os.fsync(self._file.fileno())
+            if self._durable:
+                os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(self._end)
             raise StorageError(

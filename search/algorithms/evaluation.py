@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError
-from luts.format.files import read_bytes
+from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.files import AppendFile, read_lines
 from luts.format.processes import WorkerPool, as_blocktime_error, open_cluster
 from search.algorithms.objectives import Objective, StreamingEvaluator, checked_accuracy
 from search.spaces import Arch
 from search.spaces.plugins import PickleWithPlugins
-
-MAX_BYTES = 1 << 30
-"""About two million lines."""
 
 MAX_FINGERPRINT_CHARS = 4096
 
@@ -39,97 +35,66 @@ class AccuracyFile:
     If an architecture has several lines, the first counts.
     """
 
-    def __init__(self, path: Path, fingerprint: str, shared: Path | None = None):
+    def __init__(self, path: Path, fingerprint: str, shared: Path | None = None) -> None:
         """Read the file, and before it a shared file that is never written.
 
         Raises:
-            InvalidArtifactError: a line other than the last is damaged.
+            InvalidArtifactError: A line is damaged; an incomplete last line of a killed writer is cut off.
         """
         self._path, self._fingerprint = path, fingerprint
         self._known: dict[str, float] = {}
-        self._read_bytes, self._read_lines = 0, 0
+        self._file: AppendFile | None = None
         if shared is not None:
-            lines = read_bytes(shared, MAX_BYTES, "make it readable").split(b"\n")[:-1]
-            for number, text in enumerate(lines, start=1):
-                self._add(text, shared, number)
-        self.read()
+            read_lines(shared, partial(self._add, shared), _REMEDY)
+        if path.exists():
+            self._open()
 
     def read(self) -> Mapping[str, float]:
         """Return accuracies by the JSON of their architectures, with lines that other processes have added.
 
         The mapping grows with this object.
         """
-        if self._path.exists():
-            with self._locked():
+        if self._file is not None or self._path.exists():
+            with self._open().locked():
                 pass
         return self._known
 
     def append(self, arch: str, accuracy: float) -> None:
         """Write a line, unless another process has written one for this architecture."""
         line = _Line(evaluator=self._fingerprint, arch=arch, accuracy=accuracy)
-        data = line.model_dump_json().encode() + b"\n"
-        with self._locked() as file:
-            if arch in self._known:
-                return
-            try:
-                file.write(data)
-                file.flush()
-            except OSError as error:
-                file.truncate(self._read_bytes)
-                raise StorageError(
-                    f"{self._path}: cannot save an accuracy ({error.strerror}); free some space and repeat",
-                    code="not_writable",
-                ) from error
-            self._read_bytes += len(data)
-            self._read_lines += 1
-        self._known[arch] = accuracy
+        file = self._open()
+        with file.locked():
+            if arch not in self._known:
+                file.append(line.model_dump_json().encode() + b"\n")
+                self._known[arch] = accuracy
 
-    @contextmanager
-    def _locked(self) -> Iterator[BinaryIO]:
-        """Lock the file, read its new lines, and cut off an incomplete line of a killed writer."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._path.open("a+b", buffering=0)
-        except OSError as error:
-            raise BlocktimeError(
-                f"{self._path}: cannot save accuracies ({error.strerror}); make the folder writable",
-                code="not_writable",
-            ) from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            self._read_new_lines(file)
-            yield file
-
-    def _read_new_lines(self, file: BinaryIO) -> None:
-        size = file.seek(0, 2)
-        if size > MAX_BYTES:
-            raise InvalidArtifactError(
-                f"{self._path} has over {MAX_BYTES} bytes; remove it to start over", code="file_too_large"
+    def _open(self) -> AppendFile:
+        if self._file is None:
+            self._file = AppendFile(
+                self._path,
+                partial(self._add, self._path),
+                writers="another search",
+                remedy=_REMEDY,
+                elsewhere="make the folder writable",
+                again="repeat the command",
+                shared=True,
+                durable=False,
             )
-        if size < self._read_bytes:
-            raise InvalidArtifactError(
-                f"{self._path} was truncated while in use; repeat the command", code="damaged_file"
-            )
-        file.seek(self._read_bytes)
-        data = file.read(size - self._read_bytes)
-        whole = data[: data.rfind(b"\n") + 1]
-        for text in whole.splitlines():
-            self._read_lines += 1
-            self._add(text, self._path, self._read_lines)
-        self._read_bytes += len(whole)
-        if len(whole) < len(data):
-            file.truncate(self._read_bytes)
+        return self._file
 
-    def _add(self, text: bytes, path: Path, number: int) -> None:
+    def _add(self, path: Path, text: bytes) -> bool:
         try:
             line = _Line.model_validate(json.loads(text))
         except (ValidationError, ValueError, RecursionError) as error:
             raise InvalidArtifactError(
-                f"{path}: line {number} is not an accuracy; remove the line, or the file to start over",
-                code="damaged_file",
+                f"{path} has a line that is not an accuracy; {_REMEDY}", code="damaged_file"
             ) from error
         if line.evaluator == self._fingerprint:
             self._known.setdefault(line.arch, line.accuracy)
+        return True
+
+
+_REMEDY = "remove the line, or the file to start over"
 
 
 OnResult = Callable[[Arch, float], None]

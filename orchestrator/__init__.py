@@ -125,13 +125,12 @@ if TYPE_CHECKING:
     from orchestrator.tasks.progress import Note, Progress, Step
     from orchestrator.tasks.report import report_lut, report_run
     from orchestrator.tasks.runs import PastLatency, PastRun, find_past_run, past_runs, run_latencies
-    from orchestrator.tasks.search import (
+    from orchestrator.tasks.search import find_network
+    from orchestrator.tasks.search_options import (
         ConstraintOptions,
-        FoundNetwork,
         SearchCommand,
         SettingOptions,
         TargetOptions,
-        find_network,
     )
     from orchestrator.tasks.sensitivity import Sensitivity, measure_sensitivity
     from orchestrator.tasks.share import pull_lut, push_lut, shared_luts
@@ -142,6 +141,7 @@ if TYPE_CHECKING:
     from orchestrator.tasks.train_options import ClassifierOptions, DenseOptions, QatOptions
     from orchestrator.tasks.trained import Trained
     from orchestrator.tasks.validate import ValidateCommand, validate
+    from orchestrator.winner.result import FoundNetwork
     from orchestrator.wire.errors import DeviceError
 else:
     __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -7,7 +7,8 @@ import typer
 from orchestrator.cli.options import example, with_options
 from orchestrator.cli.output import JsonOption, show
 from orchestrator.cli.progress import shown_progress
-from orchestrator.tasks.search import SearchCommand, find_network
+from orchestrator.tasks.search import find_network
+from orchestrator.tasks.search_options import SearchCommand
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,8 @@ from orchestrator.journal.runs import runs_root
 from orchestrator.report.figures import save_pareto as save
 from orchestrator.tasks.compare import compare_networks
 from orchestrator.tasks.evaluation_options import CompareOptions, OptionalTarget
-from orchestrator.tasks.search import SearchCommand, SettingOptions, TargetOptions, find_network
+from orchestrator.tasks.search import find_network
+from orchestrator.tasks.search_options import SearchCommand, SettingOptions, TargetOptions
 from search.spaces import Arch
 from search.spaces.registry import timm_arch
 from search.supernet.recipe.recipe import changed, get_recipe

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.cli.main import app
-from orchestrator.tasks.search import SearchCommand, TargetOptions, find_network
+from orchestrator.tasks.search import find_network
+from orchestrator.tasks.search_options import SearchCommand, TargetOptions
 from search.algorithms import open_objective
 from search.spaces import get_space
 from search.supernet.data.images import ImageData, open_data, split_source

@@ -13,13 +13,8 @@ from luts.format.store import LutStore
 from orchestrator.cli.main import app
 from orchestrator.tasks.evaluate import evaluate
 from orchestrator.tasks.evaluation_options import EvalOptions
-from orchestrator.tasks.search import (
-    ConstraintOptions,
-    SearchCommand,
-    SettingOptions,
-    TargetOptions,
-    find_network,
-)
+from orchestrator.tasks.search import find_network
+from orchestrator.tasks.search_options import ConstraintOptions, SearchCommand, SettingOptions, TargetOptions
 from search.algorithms import InProcess, register_objective
 from search.spaces import get_arch, get_space
 from search.spaces.scope import Scope

@@ -10,7 +10,7 @@ from luts.format.lut import Lut
 from luts.format.store import LutStore
 from orchestrator.cli.main import app
 from orchestrator.tasks.latency_target import LatencyTarget, constraints_of, searchable_space
-from orchestrator.tasks.search import TargetOptions
+from orchestrator.tasks.search_options import TargetOptions
 from search.algorithms import CompiledSpace, Constraints, latency_bounds
 from search.spaces import get_space
 from tests.support.errors import raises

@@ -19,13 +19,8 @@ from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.proxy import DeviceSpread, Proxy, device_spread, proxy_for
-from orchestrator.tasks.search import (
-    OptionalDevice,
-    SearchCommand,
-    SettingOptions,
-    TargetOptions,
-    find_network,
-)
+from orchestrator.tasks.search import find_network
+from orchestrator.tasks.search_options import OptionalDevice, SearchCommand, SettingOptions, TargetOptions
 from orchestrator.winner.card import lut_text
 from orchestrator.wire.errors import DeviceError
 from search.spaces import get_space

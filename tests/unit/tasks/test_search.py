@@ -10,20 +10,21 @@ import pytest
 from luts.format.store import LutStore
 from orchestrator.simulate.device import SCENARIOS
 from orchestrator.tasks.evaluate import evaluate
+from orchestrator.tasks.evaluation_options import EvalOptions
 from orchestrator.tasks.plan import PlanChoice
 from orchestrator.tasks.profile import profile as profile_space
 from orchestrator.tasks.progress import Note
-from orchestrator.tasks.search import (
+from orchestrator.tasks.search import find_network
+from orchestrator.tasks.search_options import (
     ConstraintOptions,
-    FoundNetwork,
     OptionalDevice,
     SearchCommand,
     SettingOptions,
     TargetOptions,
-    find_network,
 )
 from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
+from orchestrator.winner.result import FoundNetwork
 from orchestrator.winner.winner import LARGEST_FILE, best_of
 from search.algorithms import Constraints, SearchResult, SearchSettings, search
 from search.algorithms.objectives import BackboneAccuracy, MacsObjective
@@ -264,7 +265,8 @@ def test_a_backbone_search_stays_within_the_scope_and_resumes(backbone, supernet
     assert any("proxy" in note.text for note in notes if isinstance(note, Note))
     classifiers = [without_task(row.architecture()).with_classes(10) for row in found.result.evaluated]
     assert {supernet.info.scope.excluded_property(arch) for arch in classifiers} == {""}
-    evaluate(without_task(found.winner.architecture()), supernet.folder, on="cpu")
+    winner = without_task(found.winner.architecture())
+    evaluate(EvalOptions(arch=winner, supernet=supernet.folder, on="cpu"))
     provenance = found.result.provenance
     assert provenance.checkpoint == supernet.info.weights_sha256
     assert provenance.objective == "backbone-accuracy"

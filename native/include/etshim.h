@@ -87,7 +87,7 @@ ET_SHIM_API int32_t et_input_spec(const et_model* model, size_t index, et_tensor
 ET_SHIM_API int32_t et_output_spec(const et_model* model, size_t index, et_tensor_spec* spec);
 ET_SHIM_API int32_t et_get_delegate(const et_model* model, size_t index, et_delegate* delegate);
 
-/* Remembers where an input's data lies (row-major, nbytes as in its spec). The memory is the caller's and must
+/* Remembers an input's memory (row-major, nbytes as in its spec). The memory is the caller's and must
  * stay until another is bound or the model is closed: models without planned input memory execute on it. */
 ET_SHIM_API int32_t et_bind_input(et_model* model, size_t index, const void* data, size_t nbytes);
 

@@ -23,8 +23,8 @@ class LoadedMethod {
   LoadedMethod(const LoadedMethod&) = delete;
   LoadedMethod& operator=(const LoadedMethod&) = delete;
 
-  /// Remembers where an input's data lies: row-major, as large as its spec says, alive until it is bound
-  /// anew or this object goes.
+  /// Remembers an input's memory: row-major, as large as its spec says, valid until it is bound
+  /// again or this object is destroyed.
   void bind_input(size_t index, const void* data, size_t nbytes);
 
   /// The same of a tensor with a type and shape of its own, which set_inputs() compares with the method's.

@@ -20,7 +20,7 @@ struct ResultsSection: View {
   }
 }
 
-/// Errors that a client was told, newest first.
+/// Errors reported to clients, newest first.
 struct RefusalsSection: View {
   let refusals: [Activity.Refusal]
 

@@ -3,7 +3,7 @@ import Foundation
 import XCTest
 
 /// Runs a bundle as device farms run tests. It is hosted in the app, which is in front meanwhile, or the agent would not
-/// measure. The journal lies in the app's documents, and is attached to the test's result.
+/// measure. The journal is in the app's documents and is attached to the test's result.
 final class RunBundleTests: XCTestCase {
   /// Name of the bundle; xcodebuild passes on what is set as `TEST_RUNNER_BLOCKTIME_BUNDLE`.
   private static let variable = "BLOCKTIME_BUNDLE"

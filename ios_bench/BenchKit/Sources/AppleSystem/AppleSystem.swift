@@ -4,7 +4,7 @@
   import Darwin
   import Foundation
 
-  /// What iPhones and Macs tell of themselves in the same way.
+  /// System information common to iPhones and Macs.
   package enum AppleSystem {
     /// Version and build, on which depends what the system's frameworks do.
     package static func version(of name: String) -> String {
@@ -18,7 +18,7 @@
       return "\(name) \(version.majorVersion).\(version.minorVersion)\(patch)"
     }
 
-    /// A text that the kernel tells under `name`.
+    /// The kernel's text value of `name`.
     package static func value(_ name: String) -> String? {
       var bytes = 0
       guard sysctlbyname(name, nil, &bytes, nil, 0) == 0, bytes > 1 else { return nil }

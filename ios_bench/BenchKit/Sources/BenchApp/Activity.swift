@@ -22,7 +22,7 @@ public struct Activity: Sendable, Equatable {
     public let latency: String
   }
 
-  /// An error that a client was told.
+  /// An error reported to a client.
   public struct Refusal: Sendable, Equatable, Identifiable {
     public let id: Int
     public let code: String

@@ -19,7 +19,7 @@ public final class AgentModel {
   public let pairingCode: String?
   /// The bundle that the app was launched for.
   public let launchedBundle: String?
-  /// What goes on with a bundle; nil before one is run.
+  /// A bundle's progress; nil before one runs.
   public private(set) var bundleStatus: String?
   public private(set) var isRunningBundle = false
 
@@ -29,7 +29,7 @@ public final class AgentModel {
   @ObservationIgnored private let foreground: Foreground
   @ObservationIgnored private var running: (server: AgentServer, events: Task<Void, Never>)?
   @ObservationIgnored private var moments = Moments()
-  /// Number of the newest server; what older ones still tell is of no interest.
+  /// Number of the newest server; events of older ones are ignored.
   @ObservationIgnored private var generation = 0
   /// The last change of servers; the next one waits for it, because both want the same port.
   @ObservationIgnored private var replacing: Task<Void, Never>?
@@ -56,7 +56,7 @@ public final class AgentModel {
   }
 
   /// Tells that the app came to the front or left it; the task ends when all that follows is done. iOS may have
-  /// taken the listening socket of an app that was away, so that one without a client listens anew.
+  /// taken the listening socket of an app that was away, so that one without a client listens again.
   @discardableResult
   public func phaseChanged(isActive: Bool) -> Task<Void, Never> {
     foreground.change(isActive: isActive)
@@ -66,7 +66,7 @@ public final class AgentModel {
     }
   }
 
-  /// Reads the device anew, unless it may be measuring.
+  /// Refreshes the device's state, unless it may be measuring.
   public func refreshReasons() async {
     guard !isConnected else { return }
     reasons = Readiness.reasons(now: await probe.read())

@@ -22,13 +22,13 @@ public enum BundleFiles {
     await run(kept, model)
   }
 
-  /// Runs a bundle; its journal lies beside it.
+  /// Runs a bundle; its journal is written next to it.
   @discardableResult
   public static func run(_ bundle: URL, _ model: AgentModel) async -> Bool {
     await model.runBundle(bundle, journal: journal(of: bundle))
   }
 
-  /// Where the journal of a bundle lies.
+  /// Path of a bundle's journal.
   public static func journal(of bundle: URL) -> URL {
     URL(fileURLWithPath: BundleRun.journal(beside: bundle.path))
   }

@@ -24,7 +24,7 @@ public struct Launch: Sendable, Equatable {
 
 /// What the person with the phone decides.
 public struct AgentSettings: Sendable, Equatable {
-  /// Reasons not to measure that are ignored, and told with every result.
+  /// Conditions that are accepted, reported with every result.
   public var allowed: Set<Caveat>
   /// Whether the processor is kept busy between visits.
   public var keepWarm: Bool

@@ -4,7 +4,7 @@
   import UIKit
   import os
 
-  /// An iPhone or iPad. What iOS does not tell is nil: temperatures, clocks of the cores, the SoC's name.
+  /// An iPhone or iPad. Unknown values are nil: temperatures, clocks of the cores, the SoC's name.
   public struct PhoneProbe: DeviceProbe {
     private let foreground: Foreground
 

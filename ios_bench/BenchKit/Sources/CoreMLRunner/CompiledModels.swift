@@ -1,9 +1,9 @@
 import BenchKit
 import Foundation
 
-/// Models that Core ML compiled on this device, kept by the SHA-256 of their package and this OS build.
+/// Cache of models compiled by Core ML on this device, by the SHA-256 of their package and the OS build.
 ///
-/// On disk: `<root>/<system>/<sha256>/model.mlmodelc`, and beside it an empty file `loaded-<units>` once the
+/// On disk: `<root>/<system>/<sha256>/model.mlmodelc`, and next to it an empty file `loaded-<units>` once the
 /// model was loaded with these units, since Core ML keeps what it specialised for a unit and later loads are
 /// faster. A folder appears whole or not at all. What another OS build compiled is removed.
 package final class CompiledModels: @unchecked Sendable {
@@ -29,7 +29,7 @@ package final class CompiledModels: @unchecked Sendable {
     for scratch in left { try files.removeItem(at: folder.appendingPathComponent(scratch)) }
   }
 
-  /// The compiled model, where it is kept.
+  /// The cached compiled model.
   package func find(_ sha256: String) -> URL? {
     let model = place(of: sha256).appendingPathComponent(Self.model)
     return files.fileExists(atPath: model.path) ? model : nil

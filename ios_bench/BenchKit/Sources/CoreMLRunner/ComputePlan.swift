@@ -7,7 +7,7 @@ enum ComputePlan {
   private static let maxTextCharacters = 256
 
   /// Operations in program order, nested ones after the one that holds them. Constants are left out, and so are
-  /// operations of which Core ML does not tell the unit. Nil where Core ML has no plan: before iOS 17.4, and for
+  /// operations whose unit Core ML does not report. Nil where Core ML has no plan: before iOS 17.4, and for
   /// models that are not programs.
   static func placement(of compiled: URL, on units: ComputeUnits) async -> Placement? {
     guard #available(iOS 17.4, macOS 14.4, *) else { return nil }

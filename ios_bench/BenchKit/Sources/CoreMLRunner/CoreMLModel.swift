@@ -19,7 +19,7 @@ final class CoreMLModel: Model {
   private let onClose: () -> Void
 
   /// Runs the model once or twice, to learn what its outputs are and whether they can be written in place: the
-  /// interface of a Core ML program need not tell. Throws OpError `bad_model`.
+  /// interface of a Core ML program may omit. Throws OpError `bad_model`.
   init(_ model: MLModel, onClose: @escaping () -> Void) throws {
     let description = model.modelDescription
     let named = try Self.inOrder(description.inputDescriptionsByName).map { name, feature in

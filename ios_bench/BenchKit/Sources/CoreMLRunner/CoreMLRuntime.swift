@@ -74,7 +74,7 @@ public final class CoreMLRuntime: Runtime {
     return try await open(compiled, of: model, on: units, compileNanoseconds: nanoseconds, session: session)
   }
 
-  /// Where the compiled model is kept, and how long Core ML took to compile it.
+  /// Path of the compiled model, and how long Core ML took to compile it.
   private func compile(_ model: StoredModel, session: isolated any Actor) async throws -> (URL, UInt64) {
     try requireDisk(for: model)
     let scratch = try compiledModels.makeScratch()

@@ -152,7 +152,7 @@ package struct StoredZip {
 
   /// Refuses two entries at one place, a file that is also a folder, and files that share bytes.
   private static func requireDistinctPlaces(_ entries: [Entry]) throws {
-    // Some file systems do not tell upper from lower case.
+    // Some file systems are case-insensitive.
     let place = { (path: ArraySlice<String>) in path.joined(separator: "/").lowercased() }
     var seen: Set<String> = []
     for entry in entries {

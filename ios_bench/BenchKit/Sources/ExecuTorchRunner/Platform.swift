@@ -2,7 +2,7 @@
   import BenchKit
   import CETShim
 
-  /// What only this platform's ExecuTorch can tell or set: that of the Python wheel.
+  /// Platform-specific part of ExecuTorch: that of the Python wheel.
   enum Platform {
     static let version = String(cString: et_runtime_version())
 
@@ -34,12 +34,12 @@
     }
   }
 #else
-  /// What only this platform's ExecuTorch can tell or set: its Swift package for Apple platforms.
+  /// Platform-specific part of ExecuTorch: its Swift package for Apple platforms.
   enum Platform {
-    /// That of the package that Package.swift names; the runtime does not tell.
+    /// Version of the package in Package.swift; the runtime does not report it.
     static let version = "1.5.0"
 
-    /// Those that Package.swift links; the runtime does not tell.
+    /// Those linked by Package.swift; the runtime does not report them.
     static let backends = ["CoreMLBackend", "XnnpackBackend"]
 
     /// The package has no way to set them, the system none to pin them; the runtime takes as many as there are fast cores.

@@ -1,7 +1,7 @@
 import BenchKit
 import Foundation
 
-/// Reads from a .pte what ExecuTorch's API does not tell: how many parts of a method each backend took.
+/// Reads from a .pte what ExecuTorch's API does not expose: how many parts of a method each backend took.
 ///
 /// The file is a flatbuffer. Numbers of fields are those of ExecuTorch's schema/program.fbs, whose fields are never
 /// renumbered. Every offset is checked against the file.

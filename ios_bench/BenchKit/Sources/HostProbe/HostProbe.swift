@@ -6,7 +6,7 @@ public struct HostProbe: DeviceProbe {
   private let files: SystemFiles
   private let simulatedProduct: String?
 
-  /// With `simulating`, the machine is told as that product, and as simulated.
+  /// With `simulating`, the machine reports itself as that product, and as simulated.
   public init(simulating product: String? = nil, root: String = "/") {
     files = SystemFiles(root: root)
     cores =

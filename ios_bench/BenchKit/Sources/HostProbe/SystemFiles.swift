@@ -1,7 +1,7 @@
 import BenchKit
 import Foundation
 
-/// What Linux tells about itself in files; nil where it does not.
+/// Linux's state from files; nil where unavailable.
 struct SystemFiles {
   private let root: URL
 
@@ -93,7 +93,7 @@ struct SystemFiles {
     }
   }
 
-  /// Highest clock that the hardware has, of the cores that tell it.
+  /// Highest clock that the hardware has, of the cores that report it.
   func highestKHz() -> [Int: Int] {
     let told = numberedFolders("sys/devices/system/cpu", prefix: "cpu").compactMap { cpu, folder in
       integer("\(folder)/cpufreq/cpuinfo_max_freq").map { (cpu, $0) }

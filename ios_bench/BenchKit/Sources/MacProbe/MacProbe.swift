@@ -3,12 +3,12 @@
   import BenchKit
   import Foundation
 
-  /// A Mac. What macOS does not tell a program without rights is nil: temperatures and clocks of the cores. Its battery
+  /// A Mac. Values that macOS does not give an unprivileged program are nil: temperatures and clocks of the cores. Its battery
   /// is left out; low power mode and the thermal state say what of it decides a latency.
   public struct MacProbe: DeviceProbe {
     private let simulatedProduct: String?
 
-    /// With `simulating`, the machine is told as that product, and as simulated.
+    /// With `simulating`, the machine reports itself as that product, and as simulated.
     public init(simulating product: String? = nil) {
       simulatedProduct = product
     }

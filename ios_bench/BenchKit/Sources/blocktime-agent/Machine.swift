@@ -10,7 +10,7 @@ import Foundation
     let probe: any DeviceProbe
     let runtimes: [any Runtime]
 
-    /// Compiled models are kept beside the store. Throws where their folder can't be made.
+    /// Compiled models are cached next to the store. Throws where their folder can't be made.
     init(_ options: Options) throws {
       let probe = MacProbe(simulating: options.simulatedProduct)
       let compiled = URL(fileURLWithPath: options.store + "-coreml")

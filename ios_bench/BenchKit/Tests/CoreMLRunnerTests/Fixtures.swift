@@ -28,7 +28,7 @@ final class Workplace {
       ]).archive())
   }
 
-  /// A stored package of two by two inputs whose sum is told as it is, plus 1 and plus 2: JSON for the stand-in, a
+  /// A stored package of two by two inputs whose outputs are the sum, the sum plus 1 and plus 2: JSON for the stand-in, a
   /// real one for the real Core ML.
   func twoByTwo() throws -> StoredModel {
     if standsInForCoreML {
@@ -101,7 +101,7 @@ func floats(_ values: [Float]) -> [UInt8] {
 }
 
 extension Trait where Self == ConditionTrait {
-  /// Skips what only the stand-in for Core ML can be told to do.
+  /// Skips tests that need the stand-in for Core ML.
   static var needsStandIn: Self {
     .enabled(if: standsInForCoreML, "the real Core ML takes no models that are JSON")
   }

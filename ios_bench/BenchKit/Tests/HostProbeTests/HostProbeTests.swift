@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Host probe")
 struct HostProbeTests {
-  /// A made-up machine's files, in a folder of their own.
+  /// A simulated machine's files in a temporary folder.
   private func machine(_ files: [String: String]) throws -> (probe: HostProbe, root: URL) {
     let root = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
     for (path, text) in files {

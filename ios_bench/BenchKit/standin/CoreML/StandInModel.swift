@@ -16,7 +16,7 @@ struct StandInModel: Decodable {
   struct Operation: Decodable {
     var name: String
     var type: String
-    /// Unit by compute units, or under `*` for all of them; absent where Core ML can't tell.
+    /// Unit by compute units, or under `*` for all of them; absent if Core ML cannot report it.
     var unit: [String: String]?
     var cost: Double?
     /// Operations of a nested block (a conditional, a loop).

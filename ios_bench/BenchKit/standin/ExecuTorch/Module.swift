@@ -17,7 +17,7 @@ public final class Module {
   private let filePath: String
   private var model: OpaquePointer?
   private var isForwardLoaded = false
-  /// Data of the inputs that are set, which the runtime reads where it lies.
+  /// Data of the inputs that are set, which the runtime reads in place.
   private var inputs: [AnyTensor] = []
   private var outputs: [Value] = []
 

@@ -75,7 +75,7 @@ public final class Value {
     self.tensor = { tensor }
   }
 
-  /// A value that is read when it is asked for.
+  /// A value that is read on access.
   init(reading tensor: @escaping () -> AnyTensor?) {
     self.tensor = tensor
   }

@@ -8,7 +8,7 @@ final class Acceptor: @unchecked Sendable {
   private let listener: Listener
   private let executor: ThreadExecutor
   private let emit: @Sendable (AgentEvent) -> Void
-  private let reception: Reception
+  private let reception: ConnectionQueue
   private let lock = NSLock()
   private var client: (connection: Connection, session: Task<Void, Never>)?
   private var hasEnded = false
@@ -20,7 +20,7 @@ final class Acceptor: @unchecked Sendable {
     self.emit = emit
     listener = try Listener(port: config.port)
     do {
-      reception = try Reception(config, listener, emit: emit)
+      reception = try ConnectionQueue(config, listener, emit: emit)
     } catch let error as PosixError {
       throw ListenError(errorDescription: "the agent can't listen (\(error.localizedDescription))")
     }

@@ -1,4 +1,4 @@
-/// The agent's name and version, as `hello` tells them.
+/// The agent's name and version in `hello`.
 public struct AgentInfo: Sendable, Equatable {
   public let name: String
   /// Changes with any source that decides what is measured, or how.
@@ -22,7 +22,7 @@ public struct AgentConfig: Sendable {
   public var store: ModelStore
   public var runtimes: [any Runtime]
   public var probe: any DeviceProbe
-  /// Reasons not to measure that are ignored, and told in every state.
+  /// Conditions that are accepted, reported with every state.
   public var allowed: Set<Caveat>
   /// Whether the processor is kept busy between visits so that its clock stays up, in runs that do not say it.
   public var keepWarm: Bool

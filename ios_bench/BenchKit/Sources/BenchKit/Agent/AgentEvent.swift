@@ -9,7 +9,7 @@ public enum AgentEvent: Sendable, Equatable {
   /// A request was answered with an error, or a connection ended with one.
   case refused(code: ErrorCode, message: String)
   case disconnected
-  /// No longer listening, with the reason where it was not asked for.
+  /// No longer listening, with the reason if it was not requested.
   case stopped(reason: String?)
 }
 

@@ -23,7 +23,7 @@ struct Greeting: Sendable, Equatable {
     self.token = token
   }
 
-  /// Why whoever says this is not served; nil where the token is right, which is checked first.
+  /// Reason to refuse this hello; nil if it can be served. The token is checked first.
   func refusal(token secret: String) -> OpError? {
     guard isEqualInConstantTime(token, secret) else {
       return OpError(

@@ -1,7 +1,7 @@
 import Foundation
 
-/// Signs of life from a thread of its own, beside work that can't be interrupted. They show that the agent lives, not
-/// that the work goes on.
+/// Heartbeats from a separate thread during work that cannot be interrupted. They show that the agent is alive, not
+/// that the work progresses.
 final class Heartbeat: @unchecked Sendable {
   private let condition = NSCondition()
   /// Both guarded by `condition`.

@@ -51,14 +51,14 @@ extension Session {
     let before = await config.probe.read()
     let caveatsBefore = try Readiness.require(before, allowed: config.allowed)
     let every = heartbeatSeconds > 0 ? UInt64(heartbeatSeconds) * 1_000_000_000 : .max
-    let pulse = Pulse(clientIsThere: connection.peerIsThere, everyNanoseconds: every) { [connection] in
+    let heartbeat = RunHeartbeat(clientIsThere: connection.peerIsThere, everyNanoseconds: every) { [connection] in
       try connection.write(try Reply(["running": .integer($0)]).frame(id: id))
     }
     let keepWarm = schedule.keepWarm ?? config.keepWarm
-    let ramp = schedule.warmupMilliseconds > 0 ? Ramp(schedule) : nil
+    let warmUp = schedule.warmupMilliseconds > 0 ? AdaptiveWarmUp(schedule) : nil
     let samples = try TimingLoop.run(
-      schedule, entries.map(\.model), keepWarm: keepWarm, pieceNanoseconds: every, ramp: ramp,
-      goOn: pulse.goOn)
+      schedule, entries.map(\.model), keepWarm: keepWarm, pieceNanoseconds: every, warmUp: warmUp,
+      goOn: heartbeat.goOn)
     let after = await config.probe.read()
     let caveatsAfter = try Readiness.require(after, since: before, allowed: config.allowed)
     var reply = Reply(
@@ -69,7 +69,7 @@ extension Session {
         "state_after": after.state.json(in: sessionState(caveatsAfter, keepWarm: keepWarm)),
       ],
       payload: samples.flatMap { withUnsafeBytes(of: $0.bigEndian, Array.init) })
-    if let ramp { reply.fields.append(.init("warmed", ramp.json)) }
+    if let warmUp { reply.fields.append(.init("warmed", warmUp.json)) }
     return (reply, RunResult(schedule, entries, samples))
   }
 
@@ -107,7 +107,7 @@ extension Session {
   }
 }
 
-extension Ramp {
+extension AdaptiveWarmUp {
   fileprivate convenience init(_ schedule: Schedule) {
     self.init(
       models: schedule.handles.count, boundNanoseconds: UInt64(schedule.warmupMilliseconds) * 1_000_000)

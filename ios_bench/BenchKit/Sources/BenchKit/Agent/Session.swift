@@ -38,7 +38,7 @@ package actor Session {
     } catch is Connection.TimedOut {
       replyLast(nil, .timeout, "a frame stood still for \(config.timeouts.frameSeconds) s")
     } catch {
-      // The client is gone: nobody is left to tell.
+      // The client is gone: there is nobody to answer.
     }
     models.closeAll()
     connection.closeAfterAnswer()

@@ -92,7 +92,7 @@ struct BundleFile {
   }
 }
 
-/// Where the files of an uncompressed tar lie.
+/// Positions of the files of an uncompressed tar.
 enum Tar {
   /// Bytes of a header, and what contents are filled up to.
   private static let block = 512

@@ -2,7 +2,7 @@ import Foundation
 
 /// A bundle that an agent of its own runs, going on where the journal ends.
 public enum BundleRun {
-  /// Where the journal of a bundle lies if nobody says otherwise.
+  /// Default path of a bundle's journal.
   public static func journal(beside bundle: String) -> String { bundle + ".journal.jsonl" }
 
   /// Runs a bundle.
@@ -12,7 +12,7 @@ public enum BundleRun {
   ///
   /// - Parameters:
   ///   - config: makes the agent of a token, on any free port.
-  ///   - tell: told what goes on.
+  ///   - tell: receives progress.
   public static func run(
     _ bundle: String, journal: String, config: (String) -> AgentConfig,
     tell: @escaping @Sendable (String) -> Void

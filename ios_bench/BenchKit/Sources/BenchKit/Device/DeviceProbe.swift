@@ -1,6 +1,6 @@
 /// Reads what the device is and how it is.
 public protocol DeviceProbe: Sendable {
-  /// What the device is; nil fields where it does not tell.
+  /// Identity of the device; unknown fields are nil.
   func describe() -> DeviceInfo
 
   /// The state now. Never called while a model is timed.

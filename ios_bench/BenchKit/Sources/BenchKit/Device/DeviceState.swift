@@ -1,4 +1,4 @@
-/// A moment of the device. A field is nil where the device does not tell; nothing is guessed.
+/// State of the device at one moment. Unknown fields are nil; nothing is guessed.
 public struct DeviceState: Sendable, Equatable {
   /// How hot the device is, in ProcessInfo's terms; the raw value is the name on the wire.
   public enum ThermalState: String, Sendable {
@@ -76,7 +76,7 @@ public struct DeviceState: Sendable, Equatable {
   }
 }
 
-/// What the session adds to a device's state: how it times, and what it was told to ignore.
+/// What the session adds to a device's state: how it times, and which conditions are allowed.
 package struct SessionState: Sendable, Equatable {
   /// Class of the timing thread (Apple).
   package var qos: String?

@@ -1,4 +1,4 @@
-/// Reads a loaded model's placement, which may take as long as its load; nil where the runtime does not tell.
+/// Reads a loaded model's placement, which may take as long as its load; nil if the runtime does not report it.
 public typealias PlacementReader = @Sendable () async -> Placement?
 
 /// Which unit of the device runs which operation of a loaded model.
@@ -15,7 +15,7 @@ public struct Placement: Sendable, Equatable {
     public let name: String
     public let type: String
     public let unit: Unit
-    /// Share of the model's cost that the runtime estimates, 0 to 1; nil where it does not tell.
+    /// Share of the model's cost that the runtime estimates, 0 to 1; nil if it does not report it.
     public let cost: Double?
 
     public init(name: String, type: String, unit: Unit, cost: Double?) {

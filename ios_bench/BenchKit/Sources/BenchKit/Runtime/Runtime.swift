@@ -53,7 +53,7 @@ public struct StoredModel: Sendable, Equatable {
   }
 }
 
-/// Where a model's inputs lie.
+/// Memory of a model's inputs.
 public enum InputBuffers: String, Sendable {
   /// In memory that compute units share.
   case ioSurface = "iosurface"
@@ -67,7 +67,7 @@ public struct LoadedModel {
   public let loadNanoseconds: UInt64
   /// Every option in effect, defaults included.
   public let options: LoadOptions
-  /// Parts of the program that each backend took; nil where the runtime does not tell.
+  /// Parts of the program that each backend took; nil if the runtime does not report it.
   public let delegates: [Delegate]?
   public let readPlacement: PlacementReader
   /// Time to compile the model on this device; nil where nothing was compiled now.

@@ -42,7 +42,7 @@ public enum OptionInfo: Sendable, Equatable {
   }
 }
 
-/// What a runtime tells of itself in `hello`.
+/// A runtime as described in `hello`.
 public struct RuntimeInfo: Sendable, Equatable {
   public let version: String
   public let backends: [String]

@@ -6,15 +6,15 @@ package enum TimingLoop {
   /// fraction of a millisecond of load; what runs elsewhere (GPU, neural engine) leaves them time to fall.
   private static let keepWarmNanoseconds: UInt64 = 500_000
 
-  /// Nanoseconds of every visit of `schedule`, in order. Models are first warmed up as it says, by time in `ramp`,
-  /// which is told the times. Before every round, and wherever executions took longer than `pieceNanoseconds`, `goOn` is
+  /// Nanoseconds of every visit of `schedule`, in order. Models are first warmed up as it says, by time in `warmUp`,
+  /// which receives the times. Before every round, and wherever executions took longer than `pieceNanoseconds`, `goOn` is
   /// told how many there were; it ends the run with OpError `cancelled`. Throws OpError `run_failed` where the runtime
   /// fails.
   ///
-  /// Between the two readings of the clock lies nothing but the model's call.
+  /// Only the model's call is between the two clock readings.
   package static func run(
     _ schedule: Schedule, _ models: [any Model], keepWarm: Bool, pieceNanoseconds: UInt64 = .max,
-    ramp: Ramp? = nil, goOn: (Int) -> Bool
+    warmUp: AdaptiveWarmUp? = nil, goOn: (Int) -> Bool
   ) throws -> [UInt64] {
     var executions = Executions(pieceNanoseconds: pieceNanoseconds)
     do {
@@ -24,7 +24,7 @@ package enum TimingLoop {
           _ = try executions.time(model, goOn)
         }
       }
-      if let ramp { try climb(ramp, models, &executions, keepWarm: keepWarm, goOn: goOn) }
+      if let warmUp { try climb(warmUp, models, &executions, keepWarm: keepWarm, goOn: goOn) }
       return try visit(schedule, models, &executions, keepWarm: keepWarm, goOn: goOn)
     } catch let error as OpError {
       throw error
@@ -34,7 +34,7 @@ package enum TimingLoop {
   }
 
   private static func climb(
-    _ ramp: Ramp, _ models: [any Model], _ executions: inout Executions, keepWarm: Bool,
+    _ warmUp: AdaptiveWarmUp, _ models: [any Model], _ executions: inout Executions, keepWarm: Bool,
     goOn: (Int) -> Bool
   ) throws {
     var round = [UInt64](repeating: 0, count: models.count)
@@ -44,7 +44,7 @@ package enum TimingLoop {
         if keepWarm { spin() }
         round[index] = try executions.time(model, goOn)
       }
-    } while ramp.goesOn(round)
+    } while warmUp.goesOn(round)
   }
 
   private static func visit(

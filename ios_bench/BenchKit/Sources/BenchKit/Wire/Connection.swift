@@ -103,7 +103,7 @@ package final class Connection: ByteSource, @unchecked Sendable {
     }
   }
 
-  /// Ends both directions at once, so that whoever waits on the connection goes on. For any thread.
+  /// Ends both directions at once, so that waiting threads return. Thread-safe.
   package func cutOff() {
     lock.withLock { if isOpen { _ = shutdown(socket, Int32(SHUT_RDWR)) } }
   }

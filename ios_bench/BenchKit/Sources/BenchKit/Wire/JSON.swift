@@ -1,4 +1,4 @@
-/// A JSON value. Objects keep the order of their keys; integers and other numbers are told apart, as the
+/// A JSON value. Objects keep the order of their keys; integers and other numbers are distinct, as the
 /// protocol does: `1` is an integer, `1.0` and `1e0` are not.
 public enum JSON: Sendable, Equatable {
   case null

@@ -8,7 +8,7 @@ package struct JSONError: Error, Equatable {
 /// A strict reader of RFC 8259 in UTF-8 with the protocol's further rules: no key twice in one object, no number
 /// beyond a 64-bit float, no half surrogate pair, and a bound on how deep arrays and objects nest.
 ///
-/// Foundation's reader keeps none of these rules and tells integers from other numbers on some platforms only.
+/// Foundation's reader follows none of these rules and distinguishes integers on some platforms only.
 package struct JSONReader {
   private let bytes: UnsafeBufferPointer<UInt8>
   private let maxDepth: Int

@@ -27,7 +27,7 @@ public enum ErrorCode: String, Sendable, CaseIterable {
   case `internal`
 }
 
-/// A request failed. The connection goes on unless `closes`.
+/// A failed request. The connection stays open unless `closes`.
 public struct OpError: Error, Equatable {
   public let code: ErrorCode
   /// One line for people: what, why, what to do next.

@@ -1,7 +1,7 @@
 /// The version of PROTOCOL.md that this agent speaks.
 package let protocolVersion = 1
 
-/// A request that keeps to its schema. `heartbeatSeconds`: how often a sign of life is asked for; 0: never.
+/// A request that keeps to its schema. `heartbeatSeconds`: heartbeat interval requested by the client; 0: none.
 package enum Request: Sendable, Equatable {
   case hello(protocol: Int, token: String)
   case have(sha256: String)
@@ -57,7 +57,7 @@ package enum Request: Sendable, Equatable {
     try fields.finish()
   }
 
-  /// The id in `header`, to be told in the reply; nil where it is absent or not a valid id.
+  /// The id in `header`, repeated in the reply; nil where it is absent or not a valid id.
   package static func id(of header: JSON) -> Int? {
     guard case .integer(let id)? = header["id"], (0...Limits.largestCount).contains(id) else { return nil }
     return id

@@ -1,7 +1,7 @@
 import BenchKit
 import Foundation
 
-/// What a fake model was asked to do, in order, by all models that share it.
+/// Calls of fake models in order, shared by all of them.
 final class CallLog {
   var calls: [String] = []
 }

@@ -27,16 +27,16 @@ struct TimingLoopTests {
     #expect(log.calls == ["prepare a", "prepare b"] + warmup + visits)
   }
 
-  @Test("A ramp is climbed after the warm-up, all models in turn")
-  func ramp() throws {
+  @Test("The adaptive warm-up follows the fixed one, all models in turn")
+  func warmUp() throws {
     let log = CallLog()
-    let ramp = Ramp(models: 2, boundNanoseconds: 1)
+    let warmUp = AdaptiveWarmUp(models: 2, boundNanoseconds: 1)
     _ = try TimingLoop.run(
       schedule([[1, 1]], handles: 2, warmup: 1), [Doubler("a", log: log), Doubler("b", log: log)],
-      keepWarm: false, ramp: ramp, goOn: { _ in true })
+      keepWarm: false, warmUp: warmUp, goOn: { _ in true })
     #expect(log.calls.filter { $0.hasPrefix("run") }.map { String($0.last!) }.joined() == "ab" + "ab" + "bb")
-    #expect(ramp.rounds == 1)
-    #expect(!ramp.isSteady)
+    #expect(warmUp.rounds == 1)
+    #expect(!warmUp.isSteady)
   }
 
   @Test("A sample is the time of its own visit")

@@ -18,7 +18,7 @@ private const val ACTION_STOP = "dev.blocktime.bench.STOP"
 /**
  * Keeps the agent's port open, and the process alive, while the activity is rotated, covered or closed.
  *
- * Not sticky: a process that the system starts anew has no token, so nobody could use it.
+ * Not sticky: a process that the system restarts has no token, so nobody could use it.
  */
 class AgentService : Service() {
     private val bench get() = (application as BenchApplication).bench

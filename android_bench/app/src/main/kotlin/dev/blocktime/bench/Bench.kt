@@ -49,7 +49,7 @@ class Bench(
     /** Bundles take the place of the port's clients. */
     val bundles = BundleRuns(application, ::configOf) { main.post { bundleObserver?.invoke(it) } }
 
-    /** Told of what goes on with a bundle, on the main thread. */
+    /** Receives a bundle's progress, on the main thread. */
     var bundleObserver: ((String) -> Unit)? = null
 
     init {
@@ -74,7 +74,7 @@ class Bench(
         lifecycle.execute { measureAlone(bundle) {} }
     }
 
-    /** As the above, for a thread that may wait; null, or why it did not get to its end. [heard] is told what goes on. */
+    /** Blocking variant; returns null, or why the bundle did not finish. [heard] receives progress. */
     fun runBundleAndWait(
         bundle: File,
         heard: (String) -> Unit,
@@ -118,7 +118,7 @@ class Bench(
         listener = status,
     )
 
-    /** Throws IOException where the library has no code for this phone's processor, which is told before any client asks. */
+    /** Throws IOException where the library has no code for this phone's processor, which is reported before any client connects. */
     private fun executorch(): ExecutorchRuntime {
         unsupportedProcessor(text("/proc/cpuinfo").orEmpty())?.let { throw IOException(it) }
         val runtime =

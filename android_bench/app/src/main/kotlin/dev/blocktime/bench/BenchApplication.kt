@@ -5,7 +5,7 @@ import android.util.Log
 
 /** Holds the one [Bench] of the process: activity, service and provider come and go. */
 class BenchApplication : Application() {
-    /** Made at first use: the provider may be asked before [onCreate]. */
+    /** Created at first use: the provider may be called before [onCreate]. */
     val bench: Bench by lazy { Bench(this) }
 
     override fun onCreate() {

@@ -6,7 +6,7 @@ import android.content.Intent
 import android.os.Bundle
 import java.io.File
 
-/** Names and codes by which `am instrument -r` tells of tests, as farms read them (AndroidJUnitRunner has the same). */
+/** Names and codes of `am instrument -r`'s test reports, as device farms read them (the same as AndroidJUnitRunner's). */
 private const val CLASS = "class"
 private const val TEST = "test"
 private const val STACK = "stack"
@@ -20,7 +20,7 @@ private const val LIST = "log"
 
 /**
  * Runs a bundle as device farms run tests: `am instrument -w -r -e bundle FILE dev.blocktime.bench/.BundleInstrumentation`.
- * It tells of itself as of one test, and of each step of it. The app is in front meanwhile, or the agent would not
+ * It reports itself as one test, with each step. The app is in front meanwhile, or the agent would not
  * measure.
  */
 class BundleInstrumentation : Instrumentation() {

@@ -11,13 +11,13 @@ import java.io.IOException
 
 private const val JOURNAL = ".journal.jsonl"
 
-/** Runs bundles, one at a time, in the place of the port's clients; what goes on is told as a line. */
+/** Runs bundles, one at a time, instead of serving clients; progress is reported line by line. */
 class BundleRuns(
     private val application: Application,
     private val config: (String) -> AgentConfig,
     private val tell: (String) -> Unit,
 ) {
-    /** Where journals lie: adb and a device farm can pull them from there. */
+    /** Folder of journals: adb and device farms can pull them from there. */
     private val folder: File
         get() = application.getExternalFilesDir(null) ?: application.filesDir
 

@@ -20,7 +20,7 @@ import java.io.IOException
 import kotlin.concurrent.thread
 import kotlin.system.exitProcess
 
-/** Names of reasons that the orchestrator was told to ignore, given when it starts the app. */
+/** Conditions that the user allowed, passed by the orchestrator when it starts the app. */
 private const val EXTRA_ALLOW = "allow"
 
 /** A bundle to run: `am start -n dev.blocktime.bench/.MainActivity --es bundle FILE`. */
@@ -30,7 +30,7 @@ private const val PICK_BUNDLE = 1
 private const val SAVE_JOURNAL = 2
 private const val ANY_TYPE = "*/*"
 
-/** How often the device's state is drawn anew while no client is there; with a client, only events are drawn. */
+/** How often the device's state is refreshed while no client is connected; with a client, only events update the screen. */
 private const val REDRAW_MS = 5_000L
 
 /** Shows the agent and keeps the phone in a state to be measured: screen on, clocks sustained. */
@@ -73,7 +73,7 @@ class MainActivity : Activity() {
         super.onPause()
     }
 
-    /** A tap on the icon allows nothing new; a start by the orchestrator says anew what is allowed. */
+    /** A tap on the icon keeps the allowed conditions; a start by the orchestrator replaces them. */
     private fun follow(intent: Intent) {
         intent.getStringExtra(EXTRA_BUNDLE)?.let { bench.runBundle(File(it)) }
         if (intent.hasCategory(Intent.CATEGORY_LAUNCHER)) askForNotifications()

@@ -24,7 +24,7 @@ class ThermalWatch(
         power.addThermalStatusListener(Runnable::run, throttling::onStatus)
     }
 
-    /** How near severe throttling is, which is 1; null where the phone does not tell or was asked within the same second. */
+    /** Thermal headroom, 1 being severe throttling; null if unavailable or requested twice within a second. */
     fun headroom(): Double? {
         if (Build.VERSION.SDK_INT < Build.VERSION_CODES.R) return null
         return power.getThermalHeadroom(FORECAST_S).toDouble().takeIf(Double::isFinite)

@@ -32,7 +32,7 @@ private val MEMORY_ERRORS =
 /**
  * ExecuTorch behind the agent's Runtime: loads .pte files through ExecuTorch's Android API.
  *
- * [version] is that of the ExecuTorch in use, which the API does not tell. [cores] are those of the device, of which
+ * [version] is that of the ExecuTorch in use, which the API does not expose. [cores] are those of the device, of which
  * [defaultThreads] are used by default.
  *
  * XNNPACK binds a model to the process-wide thread pool when the model is loaded, and another thread count frees that

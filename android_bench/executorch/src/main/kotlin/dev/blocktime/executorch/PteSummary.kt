@@ -42,7 +42,7 @@ private val DTYPES =
         11 to DType.BOOL,
     )
 
-/** What a .pte tells of a method, and ExecuTorch's Android API does not. [plannedBytes]: memory for its activations. */
+/** Facts about a method that a .pte contains and ExecuTorch's Android API does not expose. [plannedBytes]: memory for its activations. */
 internal data class PteSummary(
     val inputs: List<TensorSpec>,
     val outputs: List<TensorSpec>,

@@ -6,7 +6,7 @@ import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.device.SysFs
 import dev.blocktime.core.device.parseCores
 
-/** This machine, or one that is told to be a [simulated] product. Its network name is left out: LUTs are shared. */
+/** This machine, or a [simulated] product. Its network name is left out because LUTs are shared. */
 internal class HostProbe(
     private val proc: ProcFs,
     private val sys: SysFs,

@@ -47,7 +47,7 @@ fun main(args: Array<String>) {
     }
 }
 
-/** Runs a bundle and prints where its journal lies. */
+/** Runs a bundle and prints its journal's path. */
 private fun measureAlone(
     bundle: File,
     options: Options,

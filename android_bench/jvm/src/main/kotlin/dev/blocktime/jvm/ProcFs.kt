@@ -14,7 +14,7 @@ private const val MS_PER_TICK = 10L
 private const val STEAL_FIELD = 8
 private const val MAX_BYTES = 1 shl 16
 
-/** What Linux tells of the machine and this process under /proc and /sys; null where it does not. */
+/** The machine's and this process's state from /proc and /sys; null where unavailable. */
 internal class ProcFs(
     private val root: File = File("/"),
 ) {

@@ -9,7 +9,7 @@ import dev.blocktime.core.store.ModelStore
 const val PHONE_PORT = 47613
 
 /**
- * What an agent is made of. [token] is asked at every greeting: null or empty as long as nobody has given one, and then
+ * What an agent is made of. [token] is read at every hello: null or empty while none is set, and then
  * everybody is refused. [port] 0 takes a free one.
  */
 class AgentConfig(

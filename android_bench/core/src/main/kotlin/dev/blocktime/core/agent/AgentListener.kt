@@ -11,7 +11,7 @@ interface AgentListener {
     /** The client is gone and all it loaded is freed. */
     fun onClientGone() {}
 
-    /** What is in hand from now on. Of runs nothing is told, so that no screen is drawn as one begins. */
+    /** Current activity. Runs are not reported, so that no screen is drawn when one begins. */
     fun onWork(work: Work) {}
 
     /** A run has ended well. Another one may follow at once, so that this is no moment to draw. */

@@ -23,7 +23,7 @@ class AgentServer(
     private val config: AgentConfig,
 ) {
     private val listener = ServerSocketChannel.open()
-    private val reception = Reception(config, listener)
+    private val reception = ConnectionQueue(config, listener)
     private val receiving = Thread(reception::receive, "blocktime-reception").apply { isDaemon = true }
     private val serving = Thread(::serve, "blocktime-agent").apply { isDaemon = true }
 

@@ -17,7 +17,7 @@ internal fun readHello(header: Map<String, Any?>): Request.Hello {
     }
 }
 
-/** Why whoever says [hello] is not served; null where the [token] is right, which is checked first. */
+/** Reason to refuse [hello]; null if it can be served. The [token] is checked first. */
 internal fun refusalOf(
     hello: Request.Hello,
     token: String?,

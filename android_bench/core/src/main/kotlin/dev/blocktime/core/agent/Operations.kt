@@ -2,7 +2,7 @@ package dev.blocktime.core.agent
 
 import dev.blocktime.core.runtime.ExecutionFailed
 import dev.blocktime.core.timing.Pace
-import dev.blocktime.core.timing.Ramp
+import dev.blocktime.core.timing.AdaptiveWarmUp
 import dev.blocktime.core.timing.medians
 import dev.blocktime.core.timing.randomInputs
 import dev.blocktime.core.timing.timeSchedule
@@ -20,7 +20,7 @@ internal class Operations(
     private val models: LoadedModels,
     private val clientIsThere: () -> Boolean,
 ) {
-    /** Answers [request]; a run or a load that is asked for signs of life gives them to [beat]. */
+    /** Answers [request]; a run or load with heartbeats calls [beat]. */
     fun perform(
         request: Request,
         payload: Payload,
@@ -90,13 +90,13 @@ internal class Operations(
         config.readiness.require(before)
         val calls = visited.map { it.model.prepare(randomInputs(it.model.inputs)) }
         val everyNs = if (request.heartbeatS > 0) request.heartbeatS * 1_000_000_000L else Long.MAX_VALUE
-        val pulse = Pulse(clientIsThere, everyNs, beat)
+        val heartbeat = RunHeartbeat(clientIsThere, everyNs, beat)
         val pace = Pace(request.paceUs * 1_000L)
-        val ramp = if (request.warmupMs > 0) Ramp(calls.size, request.warmupMs * 1_000_000L) else null
+        val warmUp = if (request.warmupMs > 0) AdaptiveWarmUp(calls.size, request.warmupMs * 1_000_000L) else null
         val samples =
             failingAsOpError {
                 val warm = request.keepWarm == true
-                timeSchedule(calls, request.schedule, request.warmup, everyNs, ramp, pace, warm, pulse::goOn)
+                timeSchedule(calls, request.schedule, request.warmup, everyNs, warmUp, pace, warm, heartbeat::goOn)
             }
         val after = config.probe.read()
         config.readiness.require(after)
@@ -113,7 +113,7 @@ internal class Operations(
                 "visits" to request.schedule.visits,
                 "state_before" to stateFields(before, config.readiness.caveats(before)) + warmth,
                 "state_after" to stateFields(after, config.readiness.caveats(after)) + warmth,
-            ) + listOfNotNull(ramp?.let { "warmed" to warmedFields(it) }),
+            ) + listOfNotNull(warmUp?.let { "warmed" to warmedFields(it) }),
             payload.array(),
         )
     }

@@ -8,7 +8,7 @@ import dev.blocktime.core.device.DeviceReading
 import dev.blocktime.core.runtime.Model
 import dev.blocktime.core.runtime.OptionInfo
 import dev.blocktime.core.runtime.RuntimeInfo
-import dev.blocktime.core.timing.Ramp
+import dev.blocktime.core.timing.AdaptiveWarmUp
 import dev.blocktime.core.wire.PROTOCOL_VERSION
 import dev.blocktime.core.wire.TensorSpec
 
@@ -74,8 +74,8 @@ internal fun loadFields(
         "placement" to null,
     )
 
-internal fun warmedFields(ramp: Ramp): Map<String, Any?> =
-    mapOf("ns" to ramp.ns, "rounds" to ramp.rounds, "steady" to ramp.steady)
+internal fun warmedFields(warmUp: AdaptiveWarmUp): Map<String, Any?> =
+    mapOf("ns" to warmUp.ns, "rounds" to warmUp.rounds, "steady" to warmUp.steady)
 
 internal fun tensorFields(spec: TensorSpec): Map<String, Any?> =
     mapOf("dtype" to spec.dtype.wireName, "shape" to spec.shape)
@@ -139,5 +139,5 @@ private fun batteryFields(battery: Battery): Map<String, Any?> =
         "voltage_mv" to battery.voltageMv,
     )
 
-/** Android tells an unknown headroom as NaN. */
+/** Android reports an unknown headroom as NaN. */
 private fun finite(value: Double?): Double? = value?.takeUnless { it.isNaN() || it.isInfinite() }

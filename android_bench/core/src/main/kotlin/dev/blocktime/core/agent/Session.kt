@@ -62,7 +62,7 @@ internal class Session(
         connection.write(header, *reply.payload)
     }
 
-    /** Performs the request; whatever goes wrong with it is an OpError, whatever ends the connection is not. */
+    /** Performs the request; failures of the request are OpErrors, anything else ends the connection. */
     private fun perform(
         id: Long?,
         frame: Frame,

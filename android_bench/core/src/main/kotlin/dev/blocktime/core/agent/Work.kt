@@ -10,7 +10,7 @@ data class Work(
     val detail: String,
 )
 
-/** What people are told of [request] while it is worked on, never the token; null: nothing. */
+/** Description of [request] for the screen, never with the token; null: none. */
 internal fun workOf(request: Request): Work? =
     when (request) {
         is Request.Hello -> Work("hello", "")

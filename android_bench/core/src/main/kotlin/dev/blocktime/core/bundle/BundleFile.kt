@@ -14,7 +14,7 @@ class BundleException(
     override val message: String,
 ) : Exception(message)
 
-/** Where a file's bytes lie in a bundle. */
+/** Position of a file's bytes in a bundle. */
 class Place(
     val offset: Long,
     val bytes: Long,
@@ -64,7 +64,7 @@ class BundleFile(
         }
     }
 
-    /** Where a model lies. */
+    /** Position of a model. */
     fun model(sha256: String): Place = places.getValue(MODELS + sha256)
 
     /** The bytes of [place], in pieces. */

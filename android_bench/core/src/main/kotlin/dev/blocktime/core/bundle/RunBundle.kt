@@ -6,12 +6,12 @@ import dev.blocktime.core.store.hex
 import java.io.File
 import java.security.SecureRandom
 
-/** Where the journal of a bundle lies if nobody says otherwise. */
+/** Default path of a bundle's journal. */
 fun journalBeside(bundle: File): File = File(bundle.path + ".journal.jsonl")
 
 /**
  * Runs a bundle with an agent of its own, going on where the journal ends. [config] makes the agent of a token, on any
- * free port; [tell] is told what goes on.
+ * free port; [tell] receives progress.
  *
  * Throws [BundleException] for a bundle or journal that can't be used, and IOException where the device does not get
  * ready, or its storage is full.

@@ -15,7 +15,7 @@ private const val BATTERY_FULL = 5
 
 private const val TENTHS_OF_A_DEGREE = 10.0
 
-// Of any phone's battery. Some tell volts, which are not taken for millivolts.
+// Range of a phone's battery. Some phones report volts instead of millivolts.
 private val MILLIVOLTS = 2_000..20_000
 private const val BYTES_PER_KIB = 1024
 private val PEAK = Regex("""^VmHWM:\s*(\d+) kB$""", RegexOption.MULTILINE)
@@ -29,7 +29,7 @@ fun androidThermalState(status: Int): ThermalState =
     }
 
 /**
- * The battery by the extras of ACTION_BATTERY_CHANGED, each null where it is missing; null where the charge is not told.
+ * The battery by the extras of ACTION_BATTERY_CHANGED, each null where it is missing; null if the charge is missing.
  *
  * On external power but held back, to protect a full or hot battery, counts as charging. [chargeUah] is
  * BATTERY_PROPERTY_CHARGE_COUNTER, which is 0 or less where the battery has no such counter.
@@ -58,7 +58,7 @@ fun androidBattery(
     )
 }
 
-/** The most memory that a process ever had resident, of its /proc/PID/[status]; null where that does not tell. */
+/** The most memory that a process ever had resident, of its /proc/PID/[status]; null if that is missing. */
 fun peakBytesOf(status: String): Long? =
     PEAK
         .find(status)

@@ -16,7 +16,7 @@ fun parseCores(list: String): List<Int> =
         }.toSortedSet()
         .toList()
 
-/** The cores that the thread of this [status], a file of /proc, may run on, as Linux lists them; null where it does not tell. */
+/** The cores that the thread of this [status], a file of /proc, may run on, as Linux lists them; null if it does not report it. */
 fun allowedCores(status: String): String? =
     status
         .lineSequence()

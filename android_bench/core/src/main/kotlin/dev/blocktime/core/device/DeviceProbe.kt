@@ -1,6 +1,6 @@
 package dev.blocktime.core.device
 
-/** Tells what the device is and how it is. Null, or an empty list, where the device does not tell: nothing is guessed. */
+/** Reports the device's identity and state. Null, or an empty list, where unknown: nothing is guessed. */
 interface DeviceProbe {
     /** What this device is. Constant while the agent runs. */
     fun identity(): DeviceInfo

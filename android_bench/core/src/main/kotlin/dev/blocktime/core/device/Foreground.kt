@@ -1,6 +1,6 @@
 package dev.blocktime.core.device
 
-/** Whether an app has been in front: not only now, but ever since it was last asked, so also in the middle of a run. */
+/** Whether the app has been in front continuously since the last call, so also during a run. */
 class Foreground {
     private var isInFront = false
     private var hasLeft = false

@@ -41,11 +41,11 @@ enum class Caveat(
     }
 }
 
-/** Whether a device is in a state to be measured. [allowed] are reasons that the user told the agent to ignore. */
+/** Whether a device can be measured. [allowed] are conditions that the user accepts. */
 class Readiness(
     private val allowed: () -> Set<Caveat> = { emptySet() },
 ) {
-    /** Reasons not to measure that the user allowed; they are told in every state. */
+    /** Conditions that the user accepts; reported with every state. */
     fun caveats(reading: DeviceReading): List<Caveat> = reasonsNotToMeasure(reading).filter(allowed()::contains)
 
     /** Throws OpError `not_ready` where there is a reason that the user did not allow. */
@@ -58,7 +58,7 @@ class Readiness(
     }
 }
 
-/** All reasons not to measure on a device with this [reading]; what the device does not tell is not a reason. */
+/** All reasons not to measure on a device with this [reading]; an unknown value is not a reason. */
 fun reasonsNotToMeasure(reading: DeviceReading): List<Caveat> =
     Caveat.entries.filter { caveat ->
         when (caveat) {

@@ -8,7 +8,7 @@ private const val KHZ_PER_MHZ = 1000.0
 private const val MILLIDEGREES = 1000.0
 private val CPU_FOLDER = Regex("cpu(\\d+)")
 
-/** Clocks and temperatures that Linux tells under [root]; what may not be read, as much of it on phones, is left out. */
+/** Clocks and temperatures under [root]; unreadable files, frequent on phones, are left out. */
 class SysFs(
     private val root: File = File("/sys"),
 ) {
@@ -27,7 +27,7 @@ class SysFs(
                 )
             }.filterNot { it == CpuClock(it.cpu, null, null, null) }
 
-    /** Highest clock that the hardware has, of the cores that tell it. */
+    /** Highest clock that the hardware has, of the cores that report it. */
     fun highestMhz(): Map<Int, Double> =
         cpuClocks().mapNotNull { clock -> clock.hardwareMaxMhz?.let { clock.cpu to it } }.toMap()
 

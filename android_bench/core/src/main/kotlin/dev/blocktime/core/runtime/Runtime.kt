@@ -30,7 +30,7 @@ interface Model : Closeable {
     /** The load options in effect, defaults included. */
     val options: Map<String, Any>
 
-    /** Parts of the program that each backend took; null where the runtime does not tell. */
+    /** Parts of the program that each backend took; null if the runtime does not report it. */
     val delegates: List<Delegate>?
 
     /**
@@ -63,7 +63,7 @@ data class Delegate(
     val count: Int,
 )
 
-/** What hello tells of a runtime. */
+/** A runtime as described in the hello reply. */
 data class RuntimeInfo(
     val version: String,
     val backends: List<String>,

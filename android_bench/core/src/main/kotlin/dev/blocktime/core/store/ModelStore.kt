@@ -9,7 +9,7 @@ import java.io.IOException
 import java.security.MessageDigest
 import java.util.UUID
 
-/** Bound of a store unless told otherwise. */
+/** Default size limit of a store. */
 const val DEFAULT_STORE_BYTES = 4L shl 30
 
 /** A half-received file older than this belongs to no living agent, even if several share the folder. */

@@ -6,7 +6,7 @@ import dev.blocktime.core.wire.Schedule
 
 /**
  * Nanoseconds of every visit of [schedule] to [calls], each of which is first executed [warmup] times, and then all of
- * them in turn for as long as [ramp], which is told the times, goes on. Before every round, and wherever executions took
+ * them in turn for as long as [warmUp], which receives the times, goes on. Before every round, and wherever executions took
  * longer than [pieceNs], [goOn] is told how many executions there were; false ends the run with OpError `cancelled`.
  * [pace] is waited for before every visit of a round. [keepWarm]: the processor is kept busy before visits. Throws
  * ExecutionFailed where the runtime fails.
@@ -19,7 +19,7 @@ fun timeSchedule(
     schedule: Schedule,
     warmup: Int,
     pieceNs: Long = Long.MAX_VALUE,
-    ramp: Ramp? = null,
+    warmUp: AdaptiveWarmUp? = null,
     pace: Pace = Pace(0),
     keepWarm: Boolean = false,
     goOn: (Int) -> Boolean,
@@ -31,7 +31,7 @@ fun timeSchedule(
     for (call in byIndex) {
         repeat(warmup) { visits.time(call) }
     }
-    if (ramp != null) climb(ramp, byIndex, visits, keepWarm)
+    if (warmUp != null) climb(warmUp, byIndex, visits, keepWarm)
     for (round in 0 until schedule.rounds) {
         visits.requireGoingOn()
         val start = round * schedule.visits
@@ -45,7 +45,7 @@ fun timeSchedule(
 }
 
 private fun climb(
-    ramp: Ramp,
+    warmUp: AdaptiveWarmUp,
     calls: Array<Call>,
     visits: Visits,
     keepWarm: Boolean,
@@ -57,7 +57,7 @@ private fun climb(
             if (keepWarm) spin()
             roundNs[index] = visits.time(calls[index])
         }
-    } while (ramp.goesOn(roundNs))
+    } while (warmUp.goesOn(roundNs))
 }
 
 /** The clock of a phone rises within a fraction of a millisecond of work. */
@@ -95,7 +95,7 @@ private class Visits(
     }
 }
 
-/** The one place where latency is measured: nothing but the model call lies between the two readings. */
+/** The one place where latency is measured: only the model call is between the two clock readings. */
 private fun timed(call: Call): Long {
     val startNs = System.nanoTime()
     call.execute()

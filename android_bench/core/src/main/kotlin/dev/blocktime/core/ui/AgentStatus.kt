@@ -31,7 +31,7 @@ sealed interface AgentState {
     ) : AgentState
 }
 
-/** A request that was not done, as the client was told. */
+/** A failed request, as reported to the client. */
 data class Refusal(
     val code: String,
     val message: String,

@@ -7,7 +7,7 @@ import java.io.InputStream
 private const val MIN_TOKEN_CHARS = 16
 private const val MAX_TOKEN_CHARS = 256
 
-/** What an app is told out of band, by whoever holds the device: the token, and reasons not to measure that are ignored. */
+/** Out-of-band settings of the app: the token, and conditions that do not prevent measuring. */
 class Control {
     /** The token that clients must greet with, null until one was given. In memory alone: a new process has none. */
     @Volatile var token: String? = null

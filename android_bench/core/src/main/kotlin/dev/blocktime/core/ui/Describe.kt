@@ -17,7 +17,7 @@ fun describe(state: AgentState): String =
         is AgentState.Failed -> "not listening: ${state.reason}"
     }
 
-/** One line on what the agent does now; runs, which nobody is told of, may follow a load. */
+/** One line on what the agent is doing; runs, which are not reported, may follow a load. */
 fun describe(
     work: Work?,
     connected: Boolean,

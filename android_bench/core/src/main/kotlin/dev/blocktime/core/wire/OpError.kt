@@ -2,7 +2,7 @@ package dev.blocktime.core.wire
 
 /**
  * A request failed. [code] is one of PROTOCOL.md's, [message] one line for people: what, why, what to do next.
- * The connection goes on unless [closes].
+ * The connection stays open unless [closes].
  */
 class OpError(
     val code: String,

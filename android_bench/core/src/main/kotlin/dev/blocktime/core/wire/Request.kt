@@ -49,7 +49,7 @@ sealed interface Request {
     ) : Request
 
     /**
-     * [heartbeatS]: how often a sign of life is asked for; 0: never. [warmupMs]: the most time for warming up until
+     * [heartbeatS]: heartbeat interval requested by the client; 0: none. [warmupMs]: the most time for warming up until
      * latencies stop falling; 0: none. [paceUs]: a visit begins no sooner than that after the one before; 0: at once.
      * [keepWarm]: the processor is kept busy before visits.
      */

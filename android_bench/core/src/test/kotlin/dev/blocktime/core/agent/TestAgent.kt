@@ -19,7 +19,7 @@ import java.util.concurrent.CopyOnWriteArrayList
 const val TOKEN = "right"
 const val STORE_BYTES = 1000L
 
-/** An agent with a made-up runtime and device, on a free port. */
+/** An agent with a fake runtime and device, on a free port. */
 class TestAgent(
     folder: File,
     timeouts: Timeouts = Timeouts(),
@@ -30,7 +30,7 @@ class TestAgent(
     val listener = RecordingListener()
     val store = ModelStore(folder, STORE_BYTES)
 
-    /** Readings that the device tells, one after the other; the last is repeated. */
+    /** Readings that the device reports in order; the last is repeated. */
     @Volatile var readings = listOf(DeviceReading(uptimeNs = 1))
 
     @Volatile var allowed = emptySet<Caveat>()
@@ -65,7 +65,7 @@ class TestAgent(
     override fun close() = server.stop()
 }
 
-/** Sends whatever a test wants, and reads frames. */
+/** Sends arbitrary bytes and reads frames. */
 class TestClient(
     port: Int,
 ) : Closeable {
@@ -123,7 +123,7 @@ fun errorCode(header: Map<String, Any?>): String =
 fun sha256(bytes: ByteArray): String =
     MessageDigest.getInstance("SHA-256").digest(bytes).joinToString("") { "%02x".format(it) }
 
-/** Keeps all that it is told. */
+/** Records all events. */
 class RecordingListener : AgentListener {
     val events = CopyOnWriteArrayList<String>()
     val results = CopyOnWriteArrayList<RunResult>()

@@ -33,20 +33,20 @@ class TimingLoopTest {
     }
 
     @Test
-    fun `a ramp is climbed after the warm-ups, all models in turn`() {
-        val ramp = Ramp(2, boundNs = 1)
-        timeSchedule(calls, Schedule(1, 2, intArrayOf(1, 1)), warmup = 1, ramp = ramp) { true }
+    fun `a warmUp is climbed after the warm-ups, all models in turn`() {
+        val warmUp = AdaptiveWarmUp(2, boundNs = 1)
+        timeSchedule(calls, Schedule(1, 2, intArrayOf(1, 1)), warmup = 1, warmUp = warmUp) { true }
         assertEquals(listOf(0, 1) + listOf(0, 1) + listOf(1, 1), visits)
-        assertEquals(1, ramp.rounds)
-        assertTrue(ramp.ns > 0)
+        assertEquals(1, warmUp.rounds)
+        assertTrue(warmUp.ns > 0)
     }
 
     @Test
     fun `the processor is kept busy before every visit where it is asked for, and not within one`() {
-        val ramp = Ramp(2, boundNs = 1)
+        val warmUp = AdaptiveWarmUp(2, boundNs = 1)
         val startNs = System.nanoTime()
         val samples =
-            timeSchedule(calls, Schedule(1, 40, IntArray(40)), warmup = 0, ramp = ramp, keepWarm = true) { true }
+            timeSchedule(calls, Schedule(1, 40, IntArray(40)), warmup = 0, warmUp = warmUp, keepWarm = true) { true }
         assertTrue(System.nanoTime() - startNs >= 42 * 500_000)
         assertTrue(samples.min() < 500_000)
         assertEquals(listOf(0, 1) + List(40) { 0 }, visits)

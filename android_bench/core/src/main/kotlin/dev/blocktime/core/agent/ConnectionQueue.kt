@@ -30,16 +30,16 @@ internal class Client(
 )
 
 /**
- * Accepts on [listener], which it closes, and lets those who connect wait beside each other until one has shown the
+ * Accepts on [listener], which it closes, and queues connections until one has shown the
  * token and the place is free. One thread for all, which only sleeps unless somebody calls: it takes no time from a
  * timing loop else.
  */
-internal class Reception(
+internal class ConnectionQueue(
     private val config: AgentConfig,
     private val listener: ServerSocketChannel,
 ) {
     private val selector = Selector.open()
-    private val visitors = LinkedHashSet<Visitor>()
+    private val waiting = LinkedHashSet<PendingConnection>()
     private val clients = LinkedBlockingQueue<Client>()
     private val taken = AtomicBoolean()
 
@@ -67,7 +67,7 @@ internal class Reception(
             listener.register(selector, SelectionKey.OP_ACCEPT)
             while (!stopped) turn()
         } finally {
-            visitors.toList().forEach(::drop)
+            waiting.toList().forEach(::drop)
             clients.forEach { it.channel.close() }
             close()
         }
@@ -81,16 +81,16 @@ internal class Reception(
 
     /** Waits until something happens, and sees to it. */
     private fun turn() {
-        val nextNs = visitors.minOfOrNull { it.deadlineNs - System.nanoTime() }
+        val nextNs = waiting.minOfOrNull { it.deadlineNs - System.nanoTime() }
         selector.select(nextNs?.let { (it / 1_000_000 + 1).coerceAtLeast(1) } ?: 0)
         val selected = selector.selectedKeys().toList()
         selector.selectedKeys().clear()
         for (key in selected) {
-            val visitor = key.attachment() as Visitor?
-            if (visitor == null) {
+            val pending = key.attachment() as PendingConnection?
+            if (pending == null) {
                 accept()
-            } else if (visitor in visitors) {
-                hear(visitor)
+            } else if (pending in waiting) {
+                hear(pending)
             }
         }
         sendAwayLate()
@@ -108,10 +108,10 @@ internal class Reception(
         try {
             channel.configureBlocking(false)
             channel.socket().tcpNoDelay = true
-            if (visitors.size >= MAX_WAITING) dropOldest()
-            val visitor = Visitor(channel, inMs(config.timeouts.helloMs))
-            visitors += visitor
-            channel.register(selector, SelectionKey.OP_READ, visitor)
+            if (waiting.size >= MAX_WAITING) dropOldest()
+            val pending = PendingConnection(channel, inMs(config.timeouts.helloMs))
+            waiting += pending
+            channel.register(selector, SelectionKey.OP_READ, pending)
         } catch (_: IOException) {
             channel.close()
         }
@@ -119,95 +119,95 @@ internal class Reception(
 
     /** Drops who has waited longest, those who hold the token last; false where nobody waits. */
     private fun dropOldest(): Boolean {
-        val oldest = visitors.firstOrNull { !it.holdsToken } ?: visitors.firstOrNull() ?: return false
+        val oldest = waiting.firstOrNull { !it.holdsToken } ?: waiting.firstOrNull() ?: return false
         drop(oldest)
         return true
     }
 
-    private fun drop(visitor: Visitor) {
-        visitors -= visitor
-        visitor.channel.close()
+    private fun drop(pending: PendingConnection) {
+        waiting -= pending
+        pending.channel.close()
     }
 
-    private fun hear(visitor: Visitor) {
+    private fun hear(pending: PendingConnection) {
         try {
-            val isThere = if (visitor.isLeaving) visitor.drop() else visitor.read()
-            if (!isThere) return drop(visitor)
-            val hello = visitor.hello
-            if (hello != null && !visitor.isLeaving) {
-                visitor.refusal = refusalOf(readHello(hello.header), config.token())
-                visitor.deadlineNs = inMs(config.timeouts.handoverMs)
-                visitor.channel.keyFor(selector).interestOps(0)
+            val isThere = if (pending.isLeaving) pending.drop() else pending.read()
+            if (!isThere) return drop(pending)
+            val hello = pending.hello
+            if (hello != null && !pending.isLeaving) {
+                pending.refusal = refusalOf(readHello(hello.header), config.token())
+                pending.deadlineNs = inMs(config.timeouts.handoverMs)
+                pending.channel.keyFor(selector).interestOps(0)
             }
         } catch (error: FrameException) {
-            refuse(visitor, error.code, error.message)
+            refuse(pending, error.code, error.message)
         } catch (error: OpError) {
-            refuse(visitor, error)
+            refuse(pending, error)
         } catch (_: IOException) {
-            drop(visitor)
+            drop(pending)
         }
     }
 
     private fun sendAwayLate() {
         val now = System.nanoTime()
-        for (visitor in visitors.filter { it.deadlineNs - now <= 0 }) {
+        for (pending in waiting.filter { it.deadlineNs - now <= 0 }) {
             when {
-                visitor.isLeaving -> {
-                    drop(visitor)
+                pending.isLeaving -> {
+                    drop(pending)
                 }
 
-                visitor.hello == null -> {
-                    refuse(visitor, "timeout", "no hello within ${config.timeouts.helloMs / 1000} s")
+                pending.hello == null -> {
+                    refuse(pending, "timeout", "no hello within ${config.timeouts.helloMs / 1000} s")
                 }
 
                 taken.get() -> {
-                    refuse(visitor, "busy", BUSY)
+                    refuse(pending, "busy", BUSY)
                 }
             }
         }
     }
 
-    /** Gives the place, where it is free, to the first who holds the token; tells others why not to them. */
+    /** Admits the first client with the token if no other is served; answers the others with the reason. */
     private fun seat() {
-        for (visitor in visitors.filter { it.hello != null && !it.isLeaving }) {
+        for (pending in waiting.filter { it.hello != null && !it.isLeaving }) {
             if (taken.get()) return
-            visitor.refusal?.let { refuse(visitor, it) } ?: give(visitor)
+            pending.refusal?.let { refuse(pending, it) } ?: give(pending)
         }
     }
 
-    private fun give(visitor: Visitor) {
+    private fun give(pending: PendingConnection) {
         taken.set(true)
-        visitors -= visitor
-        visitor.channel.keyFor(selector).cancel()
+        waiting -= pending
+        pending.channel.keyFor(selector).cancel()
         // Else the channel would stay with this selector, and be open, until the next one calls.
         selector.selectNow()
-        clients.put(Client(visitor.channel, checkNotNull(visitor.hello)))
+        clients.put(Client(pending.channel, checkNotNull(pending.hello)))
     }
 
-    /** Nothing is told of strangers while a client may be measuring. */
+    /** Strangers are not reported while a client may be measuring. */
     private fun refuse(
-        visitor: Visitor,
+        pending: PendingConnection,
         error: OpError,
     ) {
         if (!taken.get()) config.listener.onRefusal(error.code, error.message)
-        refuse(visitor, error.code, error.message)
+        refuse(pending, error.code, error.message)
     }
 
-    /** Answers with an error that closes, and waits a little for the visitor to have read it. */
+    /** Answers with an error that closes, and waits a little for the client to have read it. */
     private fun refuse(
-        visitor: Visitor,
+        pending: PendingConnection,
         code: String,
         message: String,
     ) {
-        visitor.isLeaving = true
-        visitor.deadlineNs = inMs(LINGER_MS)
+        pending.isLeaving = true
+        pending.deadlineNs = inMs(LINGER_MS)
         try {
-            val answer = encodeHeader(errorReply(visitor.hello?.header?.let(::idOf), code, message))
-            visitor.channel.write(ByteBuffer.wrap(answer))
-            visitor.channel.socket().shutdownOutput()
-            visitor.channel.keyFor(selector).interestOps(SelectionKey.OP_READ)
+            val answer = encodeHeader(errorReply(pending.hello?.header?.let(::idOf), code, message))
+            pending.channel.write(ByteBuffer.wrap(answer))
+            pending.channel.socket().shutdownOutput()
+            pending.channel.keyFor(selector).interestOps(SelectionKey.OP_READ)
         } catch (_: IOException) {
-            drop(visitor)
+            drop(pending)
         }
     }
 

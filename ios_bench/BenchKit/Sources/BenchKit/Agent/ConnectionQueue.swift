@@ -1,14 +1,14 @@
 import Foundation
 
-/// Where those who connect wait, beside each other, until one has shown the token and the place is free.
+/// Queues connections until one has shown the token and no other client is served.
 ///
 /// One thread for all, which only sleeps unless somebody calls: it takes no time from what is timed else.
-final class Reception: @unchecked Sendable {
+final class ConnectionQueue: @unchecked Sendable {
   private let config: AgentConfig
   private let listener: Listener
   private let emit: @Sendable (AgentEvent) -> Void
   private let wakeUp: WakeUp
-  private var visitors: [Visitor] = []
+  private var waiting: [PendingConnection] = []
   private let lock = NSLock()
   private var isTaken = false
   private var isStopped = false
@@ -40,7 +40,7 @@ final class Reception: @unchecked Sendable {
   /// Gives one at a time to `serve`, with its hello, which is right and was not yet answered. Returns once stopped, when
   /// those who wait are dropped. Throws PosixError where the port is no longer usable.
   func receive(_ serve: (Connection, JSON) -> Void) throws {
-    defer { visitors = [] }
+    defer { waiting = [] }
     while !lock.withLock({ isStopped }) {
       try waitAndHear()
       sendAwayLate()
@@ -51,21 +51,21 @@ final class Reception: @unchecked Sendable {
   private var placeIsTaken: Bool { lock.withLock { isTaken } }
 
   private func waitAndHear() throws {
-    // A visitor that waits for the place is not polled: poll ignores negative descriptors.
-    let heard = visitors
+    // A client that waits for the place is not polled: poll ignores negative descriptors.
+    let heard = waiting
     let descriptors =
       [listener.socket, wakeUp.descriptor] + heard.map { $0.isHeard ? $0.connection.socket : -1 }
     var polled = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
     let milliseconds = self.milliseconds()
     try retrying("poll") { poll(&polled, nfds_t(polled.count), milliseconds) }
-    for (visitor, state) in zip(heard, polled.dropFirst(2)) where state.revents != 0 { hear(visitor) }
+    for (pending, state) in zip(heard, polled.dropFirst(2)) where state.revents != 0 { hear(pending) }
     if polled[1].revents != 0 { wakeUp.clear() }
     if polled[0].revents != 0 { try accept() }
   }
 
   /// Until the next deadline; -1 where there is none.
   private func milliseconds() -> Int32 {
-    guard let next = visitors.map(\.deadline).min() else { return -1 }
+    guard let next = waiting.map(\.deadline).min() else { return -1 }
     let now = monotonicNanoseconds()
     return next <= now ? 0 : Int32(clamping: (next - now) / 1_000_000 + 1)
   }
@@ -80,83 +80,83 @@ final class Reception: @unchecked Sendable {
       if !dropOldest() { Thread.sleep(forTimeInterval: Self.retrySeconds) }
       return
     }
-    if visitors.count >= Limits.waiting { dropOldest() }
+    if waiting.count >= Limits.waiting { dropOldest() }
     let connection = Connection(socket: socket, timeoutSeconds: config.timeouts.frameSeconds)
-    visitors.append(Visitor(connection, deadline: deadline(config.timeouts.helloSeconds)))
+    waiting.append(PendingConnection(connection, deadline: deadline(config.timeouts.helloSeconds)))
   }
 
   /// Drops who has waited longest, those who hold the token last; false where nobody waits.
   @discardableResult
   private func dropOldest() -> Bool {
-    guard let oldest = visitors.first(where: { !$0.holdsToken }) ?? visitors.first else { return false }
+    guard let oldest = waiting.first(where: { !$0.holdsToken }) ?? waiting.first else { return false }
     drop(oldest)
     return true
   }
 
-  private func drop(_ visitor: Visitor) {
-    forget(visitor)
-    visitor.connection.close()
+  private func drop(_ pending: PendingConnection) {
+    forget(pending)
+    pending.connection.close()
   }
 
-  private func forget(_ visitor: Visitor) {
-    visitors.removeAll { $0 === visitor }
+  private func forget(_ pending: PendingConnection) {
+    waiting.removeAll { $0 === pending }
   }
 
-  private func hear(_ visitor: Visitor) {
+  private func hear(_ pending: PendingConnection) {
     do {
-      let isThere = visitor.isLeaving ? try visitor.drop() : try visitor.read()
-      guard isThere else { return drop(visitor) }
-      guard let hello = visitor.hello, !visitor.isLeaving else { return }
-      visitor.refusal = try Greeting(header: hello).refusal(token: config.token)
-      visitor.deadline = deadline(config.timeouts.handoverSeconds)
+      let isThere = pending.isLeaving ? try pending.drop() : try pending.read()
+      guard isThere else { return drop(pending) }
+      guard let hello = pending.hello, !pending.isLeaving else { return }
+      pending.refusal = try Greeting(header: hello).refusal(token: config.token)
+      pending.deadline = deadline(config.timeouts.handoverSeconds)
     } catch let error as FrameError {
-      refuse(visitor, error.code, error.message)
+      refuse(pending, error.code, error.message)
     } catch let error as OpError {
-      refuse(visitor, error.code, error.message)
+      refuse(pending, error.code, error.message)
     } catch {
-      drop(visitor)
+      drop(pending)
     }
   }
 
   private func sendAwayLate() {
     let now = monotonicNanoseconds()
-    for visitor in visitors where visitor.deadline <= now {
-      if visitor.isLeaving {
-        drop(visitor)
-      } else if visitor.hello == nil {
-        refuse(visitor, .timeout, "no hello within \(config.timeouts.helloSeconds) s")
+    for pending in waiting where pending.deadline <= now {
+      if pending.isLeaving {
+        drop(pending)
+      } else if pending.hello == nil {
+        refuse(pending, .timeout, "no hello within \(config.timeouts.helloSeconds) s")
       } else if placeIsTaken {
-        refuse(visitor, .busy, "another client is connected; wait for it to end, or stop it")
+        refuse(pending, .busy, "another client is connected; wait for it to end, or stop it")
       }
     }
   }
 
-  /// Gives the place, where it is free, to the first who holds the token; tells others why not to them.
+  /// Admits the first client with the token if no other is served; answers the others with the reason.
   private func seat(_ serve: (Connection, JSON) -> Void) {
-    for visitor in visitors where !visitor.isLeaving {
-      guard let hello = visitor.hello else { continue }
+    for pending in waiting where !pending.isLeaving {
+      guard let hello = pending.hello else { continue }
       if placeIsTaken { return }
-      if let refusal = visitor.refusal {
-        refuse(visitor, refusal.code, refusal.message)
+      if let refusal = pending.refusal {
+        refuse(pending, refusal.code, refusal.message)
       } else {
         lock.withLock { isTaken = true }
-        forget(visitor)
-        serve(visitor.connection, hello)
+        forget(pending)
+        serve(pending.connection, hello)
       }
     }
   }
 
-  /// Answers with an error that closes, and waits a little for the visitor to have read it. Nothing is told of strangers
+  /// Answers with an error that closes, and waits briefly for the client to read it. Strangers are not reported
   /// while a client may be measuring.
-  private func refuse(_ visitor: Visitor, _ code: ErrorCode, _ message: String) {
+  private func refuse(_ pending: PendingConnection, _ code: ErrorCode, _ message: String) {
     if !placeIsTaken { emit(.refused(code: code, message: message)) }
-    visitor.isLeaving = true
-    visitor.deadline = deadline(Connection.lingerSeconds)
+    pending.isLeaving = true
+    pending.deadline = deadline(Connection.lingerSeconds)
     do {
-      let id = visitor.hello.flatMap(Request.id(of:))
-      try visitor.connection.sendLast(try Reply(error: code, message).frame(id: id))
+      let id = pending.hello.flatMap(Request.id(of:))
+      try pending.connection.sendLast(try Reply(error: code, message).frame(id: id))
     } catch {
-      drop(visitor)
+      drop(pending)
     }
   }
 

@@ -1,10 +1,10 @@
 /// Says when a run is warm: follows rounds of warm-up, in each of which every model is executed once, until their
 /// latencies stop falling or a time has gone by in them. Python's and Kotlin's agents do the same
 /// (protocol/golden/ramps.json).
-package final class Ramp {
+package final class AdaptiveWarmUp {
   /// A window is whole rounds of at least this time: a clock climbs within less, or in several windows.
   private static let windowNanoseconds: UInt64 = 50_000_000
-  /// Medians are those of a window's last rounds, which bounds what is kept of tiny models.
+  /// Medians are those of a window's last rounds, which bounds the memory for tiny models.
   private static let windowRounds = 15
   /// A window still falls where the sum of its medians is lower than that of the window before by more than this.
   private static let fallPercent: UInt64 = 1

@@ -1,5 +1,5 @@
 /// Asked during a run with the number of executions so far.
-final class Pulse {
+final class RunHeartbeat {
   private let clientIsThere: () -> Bool
   private let everyNanoseconds: UInt64
   private let beat: (Int) throws -> Void

@@ -2,8 +2,8 @@ import BenchKit
 import Testing
 
 /// The clients block, so that every test runs on a thread of its own.
-@Suite("Reception")
-actor ReceptionTests {
+@Suite("ConnectionQueue")
+actor ConnectionQueueTests {
   private let executor = ThreadExecutor(name: "client")
   nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -15,7 +15,7 @@ actor ReceptionTests {
     .init("token", .string(TestAgent.token)),
   ]
 
-  /// An agent whose visitors may wait for longer than a test runs.
+  /// An agent whose clients may wait for longer than a test runs.
   private func patientAgent() async throws -> TestAgent {
     var timeouts = Timeouts()
     timeouts.helloSeconds = 600

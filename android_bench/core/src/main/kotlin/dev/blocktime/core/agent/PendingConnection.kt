@@ -19,7 +19,7 @@ private const val DROP_BYTES = 1 shl 16
  * One who waits until [deadlineNs]: for its hello to arrive, then ([hello] is there) for the place, or ([isLeaving]) to be
  * gone. [channel] does not block.
  */
-internal class Visitor(
+internal class PendingConnection(
     val channel: SocketChannel,
     var deadlineNs: Long,
 ) {
@@ -33,7 +33,7 @@ internal class Visitor(
 
     val holdsToken get() = hello != null && refusal == null && !isLeaving
 
-    /** Takes in what has arrived of the hello, and nothing behind it; false where the visitor has left without a word. */
+    /** Takes in what has arrived of the hello, and nothing behind it; false where the client has left without a word. */
     fun read(): Boolean {
         if (channel.read(received) < 0) {
             if (received.position() == 0) return false

@@ -1,6 +1,6 @@
 /// One who waits until `deadline`: for its hello to arrive, then (`hello` is there) for the place, or (`isLeaving`) to
 /// be gone.
-final class Visitor {
+final class PendingConnection {
   let connection: Connection
   /// In monotonic nanoseconds.
   var deadline: UInt64
@@ -23,7 +23,7 @@ final class Visitor {
   /// Whether it waits to be heard, and not for the place.
   var isHeard: Bool { hello == nil || isLeaving }
 
-  /// Takes in what has arrived of the hello, and nothing behind it; false where the visitor left without a word.
+  /// Takes in what has arrived of the hello, and nothing behind it; false where the client left without a word.
   func read() throws -> Bool {
     guard let piece = try connection.readWaiting(try wantedBytes() - received.count) else { return true }
     received += piece

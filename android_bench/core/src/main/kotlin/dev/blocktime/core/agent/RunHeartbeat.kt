@@ -9,7 +9,7 @@ import kotlin.concurrent.thread
  * Asked during a run with the number of executions so far: calls [beat] with it where [everyNs] have gone by, and says
  * whether to go on.
  */
-internal class Pulse(
+internal class RunHeartbeat(
     private val clientIsThere: () -> Boolean,
     private val everyNs: Long,
     private val beat: (Int) -> Unit,
@@ -41,7 +41,7 @@ internal fun <T> beating(
             try {
                 while (!done.await(everyS.toLong(), TimeUnit.SECONDS)) beat()
             } catch (_: IOException) {
-                // The client is gone, as whoever works will find.
+                // The client is gone; the working thread will notice.
             }
         }
     try {

@@ -3,7 +3,7 @@ package dev.blocktime.core.timing
 /** A window is whole rounds of at least this time: in 32 ms Linux' load tracking, which sets clocks, forgets half. */
 private const val WINDOW_NS = 50_000_000L
 
-/** Medians are those of a window's last rounds, which bounds what is kept of tiny models. */
+/** Medians are those of a window's last rounds, which bounds the memory for tiny models. */
 private const val WINDOW_ROUNDS = 15
 
 /** A window still falls where the sum of its medians is lower than that of the window before by more than this. */
@@ -17,7 +17,7 @@ private const val STEADY_WINDOWS = 2
  * latencies stop falling or [boundNs] have gone by in them. Python's and Swift's agents do the same
  * (protocol/golden/ramps.json). It allocates nothing between executions.
  */
-class Ramp(
+class AdaptiveWarmUp(
     private val models: Int,
     private val boundNs: Long,
 ) {

@@ -9,7 +9,7 @@ import org.junit.jupiter.api.DynamicTest.dynamicTest
 import org.junit.jupiter.api.TestFactory
 
 /** Warming up by time ends where all agents end it. */
-class RampTest {
+class AdaptiveWarmUpTest {
     @TestFactory
     fun `golden ramps`(): List<DynamicTest> {
         val cases = (readJson(golden("ramps.json"), maxDepth = 99) as Map<*, *>)["cases"] as List<*>
@@ -22,8 +22,8 @@ class RampTest {
             (case["rounds"] as List<*>).map { it as List<*> }.flatMap { (count, times) ->
                 List((count as Long).toInt()) { LongArray((times as List<*>).size) { model -> times[model] as Long } }
             }
-        val ramp = Ramp(rounds[0].size, case["bound_ns"] as Long)
-        assertEquals(List(rounds.size - 1) { true } + false, rounds.map(ramp::goesOn))
-        assertEquals(listOf(case["ns"], rounds.size, case["steady"]), listOf(ramp.ns, ramp.rounds, ramp.steady))
+        val warmUp = AdaptiveWarmUp(rounds[0].size, case["bound_ns"] as Long)
+        assertEquals(List(rounds.size - 1) { true } + false, rounds.map(warmUp::goesOn))
+        assertEquals(listOf(case["ns"], rounds.size, case["steady"]), listOf(warmUp.ns, warmUp.rounds, warmUp.steady))
     }
 }

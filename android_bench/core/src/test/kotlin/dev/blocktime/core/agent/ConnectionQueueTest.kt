@@ -15,8 +15,8 @@ private const val MAX_WAITING = 64
 /** Nothing of these ends by itself while a test runs. */
 private val PATIENT = Timeouts(helloMs = 600_000, frameMs = 600_000, handoverMs = 600_000)
 
-/** Those who connect and wait, beside a client that is served. */
-class ReceptionTest {
+/** Connections that wait while a client is served. */
+class ConnectionQueueTest {
     @TempDir lateinit var folder: File
 
     private fun TestClient.isClosed(): Boolean =

@@ -82,11 +82,11 @@ def test_a_message_names_a_document_that_is_there(installed) -> None:
 
 def test_native_calls_are_built_by_the_command_that_it_advises(installed, native) -> None:
     before = installed.missing()
-    assert before["native calls"].endswith("run `bench native`")
+    assert before["native calls"].endswith("run `bench doctor native`")
     assert before["kotlin agent"] == (
         "run `make agents` in a clone of blocktime and set BLOCKTIME_AGENTS to its folder `build`"
     )
-    built = installed.bench("native")
+    built = installed.bench("doctor", "native")
     assert built.returncode == 0, built.stderr
     library = installed.data / "blocktime/agents/native/libetshim.so"
     assert built.stdout.strip() == str(library)
@@ -97,7 +97,7 @@ def test_native_calls_are_built_by_the_command_that_it_advises(installed, native
 
 def test_without_a_compiler_one_line_says_so(installed, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(installed.folder / "environment/bin"))
-    refused = installed.bench("native")
+    refused = installed.bench("doctor", "native")
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == (
         "bench: g++ is not installed; install it (Debian and Ubuntu: apt-get install g++)"

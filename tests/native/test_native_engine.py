@@ -107,15 +107,17 @@ def test_a_library_that_can_not_be_used_is_told_with_the_next_step(
 ) -> None:
     monkeypatch.setenv(AGENTS_VARIABLE, str(tmp_path))
     with pytest.raises(
-        ShimMissingError, match=r"not built .*libetshim\.so is not there\); run `bench native`"
+        ShimMissingError, match=r"not built .*libetshim\.so is not there\); run `bench doctor native`"
     ):
         find_shim()
     path = tmp_path / "native" / "libetshim.so"
     path.parent.mkdir()
     path.write_bytes(b"no library")
-    with pytest.raises(ShimMissingError, match=r"can't be used .*; run `bench native`"):
+    with pytest.raises(ShimMissingError, match=r"can't be used .*; run `bench doctor native`"):
         find_shim()
     monkeypatch.setenv(AGENTS_VARIABLE, str(native.parent))
     monkeypatch.setattr(etshim, "executorch_version", "9.9")
-    with pytest.raises(ShimMissingError, match=r"built for ExecuTorch .*, not 9\.9; run `bench native`"):
+    with pytest.raises(
+        ShimMissingError, match=r"built for ExecuTorch .*, not 9\.9; run `bench doctor native`"
+    ):
         find_shim()

@@ -54,7 +54,7 @@ def like(lut: Lut, factor: float = 1.0, variant: str = "", **device: object) -> 
     return dataclasses.replace(lut, meta=meta, entries=entries)
 
 
-def test_the_spread_is_of_pairs_of_devices_by_hand(tmp_path, pixel) -> None:
+def test_the_spread_by_hand(tmp_path, pixel) -> None:
     store = LutStore([tmp_path])
     store.write(pixel)
     store.write(like(pixel, 7.0, variant="executorch-xnnpack-fp32-t2"))
@@ -77,7 +77,7 @@ def test_the_spread_is_of_pairs_of_devices_by_hand(tmp_path, pixel) -> None:
     assert device_spread(store, coreml) is None
 
 
-def test_an_interval_grows_by_the_spread_by_hand() -> None:
+def test_a_widened_interval_by_hand() -> None:
     own = Prediction(10.0, 9.0, 11.0, 0.9, (), "conformal")
     wide = Proxy("x", DeviceSpread(0.1, ("a", "b"))).widen(own)
     factor = math.exp(np.hypot(math.log(1.1), 0.196))
@@ -87,7 +87,7 @@ def test_an_interval_grows_by_the_spread_by_hand() -> None:
     assert unknown == dataclasses.replace(own, level=None), "no level can be claimed without a spread"
 
 
-def test_a_budgets_bound_grows_by_the_spread_by_hand() -> None:
+def test_a_widened_bound_by_hand() -> None:
     costs = {"a": EntryCost(2.0, 0.5, weak=False), "w": EntryCost(1.0, 0.4, weak=True)}
     errors = tuple(-0.05 + 0.01 * i for i in range(20))
     own = LatencyModel(0.5, 0.0, costs, 0.2, 0.95, errors)
@@ -102,7 +102,7 @@ def test_a_budgets_bound_grows_by_the_spread_by_hand() -> None:
     assert away.margin(0.5).relative >= 0
 
 
-def test_a_lut_is_a_devices_own_by_name_product_type_or_machine(tmp_path, pixel) -> None:
+def test_a_luts_own_devices(tmp_path, pixel) -> None:
     store = LutStore([tmp_path / "luts"])
 
     def meant(lut: Lut, device: str) -> Proxy | None:
@@ -123,7 +123,7 @@ def test_a_lut_is_a_devices_own_by_name_product_type_or_machine(tmp_path, pixel)
         meant(phone, "pixle8")
 
 
-def test_the_warning_names_both_devices_and_what_to_do(tmp_path) -> None:
+def test_the_warning_names_both_devices(tmp_path) -> None:
     ref = LutRef("pixel", "toy", FAST, 1, tmp_path)
     said = Proxy("xiaomi", DeviceSpread(0.1, ("pixel", "iphone"))).warning(ref)
     assert "measured on pixel, not on xiaomi: predictions may be off by a factor of 1.22" in said
@@ -145,7 +145,7 @@ def world(tmp_path_factory):
         yield store, alike(folder, 2, SLOWER), folder
 
 
-def test_a_search_by_a_proxy_widens_bounds_and_measures_in_the_devices_own_ms(world, monkeypatch):
+def test_a_search_by_a_proxy(world, monkeypatch):
     store, device, folder = world
     monkeypatch.setenv("BLOCKTIME_RUNS", str(folder / "runs"))
     options = SearchCommand(

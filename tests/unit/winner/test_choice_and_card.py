@@ -1,4 +1,4 @@
-"""Which network measurements choose, and what its card says."""
+"""The choice of the winner by measurements, and its model card."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def test_the_first_network_within_the_limit_as_measured_is_chosen(result, limit_
     assert (measured.rank, measured.meets_budget) == (rank, meets)
 
 
-def test_the_winner_is_the_measured_one_or_the_searchs_own(result):
+def test_measurements_choose_the_winner(result):
     first, second, _ = (found.arch for found in best_of(result, 3))
     measured = measured_of(row(4.0, arch=first), row(2.0, arch=second), winner=second)
     assert (measured.rank, measured.chosen.measured_high) == (1, 2.0)
@@ -55,13 +55,13 @@ def test_the_winner_is_the_measured_one_or_the_searchs_own(result):
         measured_of(row(2.0, arch=first), winner=second)
 
 
-def test_measurements_are_read_as_they_were_written(tmp_path):
+def test_measurements_survive_their_file(tmp_path):
     measured = measured_of(row(1.3, 0.25), winner="{}", meets_budget=False)
     measured.save(tmp_path / "search" / "measured.json")
     assert MeasuredBest.load(tmp_path / "search" / "measured.json") == measured
 
 
-def test_the_best_are_ranked_as_the_search_ranked_them(result):
+def test_the_best_are_ranked_by_the_searchs_loss(result):
     assert [found.accuracy for found in best_of(result, 2)] == [0.9, 0.8]
     dear = result.model_copy(update={"settings": SearchSettings(loss_per_ms=0.4)})
     assert [found.accuracy for found in best_of(dear, 3)] == [0.5, 0.8, 0.9]
@@ -71,7 +71,7 @@ def test_the_best_are_ranked_as_the_search_ranked_them(result):
 
 @pytest.fixture
 def of_two(result):
-    """The same for two phones; the second takes twice as long."""
+    """The same search for two devices; the second takes twice as long."""
     budget = Constraints(latency_ms=2, further_latency_ms=(3,), params=10_000, macs=5, memory_bytes=6)
     luts = (*result.provenance.luts, LutPin(name="other/autovit-nano/x/v1", sha256="d" * 64))
     rows = tuple(
@@ -93,7 +93,7 @@ def of_two(result):
     )
 
 
-def test_a_budget_reads_as_what_it_holds(result, of_two):
+def test_constraints_as_text(result, of_two):
     assert constraints_text(of_two) == (
         "2.000 ms by phone/autovit-nano/x/v3 and 3.000 ms by other/autovit-nano/x/v1, 10,000 parameters, "
         "5 conv+linear MACs, 6 bytes of activations, latency with 95 % confidence"
@@ -104,7 +104,7 @@ def test_a_budget_reads_as_what_it_holds(result, of_two):
     assert constraints_text(nameless).startswith("2.000 ms by LUT 1 and 3.000 ms by LUT 2, ")
 
 
-def test_each_phones_prediction_stands_beside_its_budget(card, of_two):
+def test_the_card_shows_each_devices_prediction(card, of_two):
     text = model_card(dataclasses.replace(card, search=of_two, winner=of_two.winner), FILES)
     assert (
         "| predicted | 3.000 ms, at most 3.300 ms with that confidence by phone/autovit-nano/x/v3; "
@@ -115,7 +115,7 @@ def test_each_phones_prediction_stands_beside_its_budget(card, of_two):
 
 
 @pytest.mark.parametrize("name", ["executorch-vulkan-fp16-t2", "coreml-fp16-cpuonly"])
-def test_a_winner_is_exported_for_both_runtimes_in_the_luts_own_variant(name):
+def test_a_winner_is_exported_for_two_runtimes(name):
     variants = winner_variants(Variant.parse(name))
     assert [variant.runtime for variant in variants] == ["executorch", "coreml"]
     assert name in [variant.name for variant in variants]
@@ -144,7 +144,7 @@ def card(result):
     return Card(result, result.winner, make_lut(), info, None)
 
 
-def test_a_card_says_what_is_known_and_what_is_not(card):
+def test_the_card_states_what_is_known_and_unknown(card):
     text = model_card(card, FILES)
     for fact in (
         card.winner.arch,
@@ -171,7 +171,7 @@ def test_a_card_says_what_is_known_and_what_is_not(card):
     assert "validation split" in unknown
 
 
-def test_a_measured_card_gives_the_measurement_and_the_verdict(card):
+def test_the_card_of_a_measured_winner(card):
     within, beyond = (
         dataclasses.replace(card, measured=measured_of(row(3.4), winner="{}", meets_budget=meets))
         for meets in (True, False)
@@ -182,7 +182,7 @@ def test_a_measured_card_gives_the_measurement_and_the_verdict(card):
     assert "NOT within the latency limit" in model_card(beyond, FILES)
 
 
-def test_what_a_users_objective_gives_is_not_called_an_accuracy(card, tmp_path):
+def test_values_of_other_objectives_are_not_called_accuracy(card, tmp_path):
     own = card.search.provenance.model_copy(update={"objective": "small"})
     search = card.search.model_copy(update={"provenance": own})
     text = model_card(dataclasses.replace(card, search=search), FILES)

@@ -2,7 +2,9 @@
 
     import orchestrator
 
-    orchestrator.profile("autovit-nano", "host", budget_s=300, progress=print).lut
+    from orchestrator import MeasureCommand, ProfileCommand, Target
+
+    orchestrator.profile(ProfileCommand(space="autovit-nano", target=Target("host"), budget_s=300), print).lut
     networks = ("autovit-xxs-paper", "timm:mobilenetv3_small_100")
     orchestrator.measure_networks(MeasureCommand(networks=networks, target=Target("host"))).networks
     orchestrator.export_networks("autovit-xxs-paper", output=Path("model.pte"))
@@ -31,6 +33,7 @@ __all__ = [
     "EvalConfig",
     "EvalOptions",
     "Evaluation",
+    "FleetCommand",
     "FleetProfile",
     "FoundNetwork",
     "Lowering",
@@ -44,9 +47,10 @@ __all__ = [
     "Note",
     "PastLatency",
     "PastRun",
-    "PlanChoice",
+    "PlanOptions",
     "PlannedProfile",
     "Profile",
+    "ProfileCommand",
     "Progress",
     "QatOptions",
     "SearchCommand",
@@ -116,11 +120,10 @@ if TYPE_CHECKING:
         SensitivityOptions,
     )
     from orchestrator.tasks.export import Lowering, export_blocks, export_networks
-    from orchestrator.tasks.fleet import profile_fleet
-    from orchestrator.tasks.fleet_class import FleetProfile
+    from orchestrator.tasks.fleet import FleetCommand, FleetProfile, profile_fleet
     from orchestrator.tasks.measure import MeasureCommand, measure_networks
     from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks
-    from orchestrator.tasks.plan import PlanChoice, PlannedProfile, plan_profile
+    from orchestrator.tasks.plan import PlannedProfile, PlanOptions, ProfileCommand, plan_profile
     from orchestrator.tasks.profile import Profile, profile
     from orchestrator.tasks.progress import Note, Progress, Step
     from orchestrator.tasks.report import report_lut, report_run

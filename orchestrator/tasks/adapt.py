@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, fields
 
 from luts.format.errors import UsageError
-from luts.format.store import LutStore
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.options import BUDGET, REQUIRED, argument, option
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand, RunOptions
 from orchestrator.tasks.profile import Profile, profile
+from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.target import Target
 from search.spaces.scope import covered_space
 
@@ -18,34 +19,46 @@ HELDOUT_EACH = 3
 """One network is held out for so many that are fitted."""
 
 
-def adapt(ref: str, target: Target | str, networks: int, *, store: LutStore, **options: Any) -> Profile:
-    """Make a LUT of a device from another device's LUT and `networks` measured networks, the reference included.
+@dataclass(frozen=True, kw_only=True)
+class AdaptCommand(RunOptions):
+    """Options of `bench lut adapt`; space, resolutions and classes are those of the LUT.
 
-    A third as many more networks are held out, to estimate its error.
+    Attributes:
+        lut: The LUT that is adapted.
+        target: Device and variant.
+        networks: Number of networks to fit, the reference included; a third as many more are held out.
+    """
 
-    Args:
-        ref: The LUT that is adapted; space, resolutions and classes are its own.
-        target: The device.
-        networks: Number of networks to fit.
-        store: LUTs of this machine; the new one is written to the first folder.
-        options: Other options of `profile`.
+    lut: str = argument(REQUIRED, "LUT to adapt: folder, or parts of device/space/variant.", metavar="LUT")
+    target: Target
+    networks: int = option(
+        5, "Networks to fit; a third as many more are held out.", flag="-n", minimum=FEWEST, panel=BUDGET
+    )
+
+
+def adapt(options: AdaptCommand, progress: Progress = silent) -> Profile:
+    """Make a LUT of a device from another device's LUT and a few measured networks.
 
     Raises:
         UsageError: fewer than three networks; others as `profile`.
     """
+    networks, store = options.networks, options.open_store(progress, create=True)
     if networks < FEWEST:
         raise UsageError(
-            f"-n {networks}: at least {FEWEST} networks are needed to determine a device's speed",
+            f"-n {options.networks}: at least {FEWEST} networks are needed to determine a device's speed",
             code="too_few_networks",
         )
-    found = store.resolve(ref)
+    found = store.resolve(options.lut)
     covered = covered_space(store.load(found))
-    choice = PlanChoice(
+    plan = PlanOptions(
         resolutions=covered.resolutions,
         classes=covered.default_classes,
         design=networks - 1,
         heldout=max(1, networks // HELDOUT_EACH),
         removals="none",
-        sources=str(found.path),
     )
-    return profile(covered.name, target, choice, store=store, **options)
+    run = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    command = ProfileCommand(
+        **run, space=covered.name, target=options.target, plan=plan, sources=str(found.path)
+    )
+    return profile(command, progress)

@@ -1,80 +1,116 @@
-"""Every block of a space measured on classes of devices, many units each: a new version of each class's LUT."""
+"""A space profiled on classes of devices, many units each: a new version of each class's LUT."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from luts.format.errors import BlocktimeError, few
 from luts.format.files import check_folder
 from luts.format.processes import open_cluster
-from luts.format.store import LutStore, lut_store
-from orchestrator.fleet.executor import FleetExecutor, FleetLimits
+from luts.format.store import LutStore
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.fleet.executor import FleetExecutor, FleetLimits, LeaseEndedError
 from orchestrator.fleet.remote import remote_openers
-from orchestrator.fleet.units import DeviceClass
-from orchestrator.journal.runs import runs_root
-from orchestrator.tasks.fleet_class import ClassProfiling, FleetProfile, Order
-from orchestrator.tasks.plan import PlanChoice
-from orchestrator.tasks.progress import Event, Note, Progress, Step, silent
-from orchestrator.tasks.target import Target
+from orchestrator.fleet.units import DeviceClass, UnfitUnitError, Unit, parse_classes
+from orchestrator.journal.log import MeasurementLog, read_log
+from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, Record
+from orchestrator.journal.runs import Run, find_run, runs_root
+from orchestrator.measure.engine import EngineOptions, ModelSet
+from orchestrator.measure.session import check_runtime, make_header, make_identity, measure_with
+from orchestrator.tasks.exported_plan import ExportedPlan, export_plan
+from orchestrator.tasks.options import ADVANCED, NETWORKS, REQUIRED, TARGET, option
+from orchestrator.tasks.parsing import parse_budget
+from orchestrator.tasks.plan import DEFAULT_SPACE, PlanOptions, ProfilingOptions, choose_plan, policy_of
+from orchestrator.tasks.profile import Profile, compare_with_truth
+from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, subject_of
+from orchestrator.tasks.progress import Event, Note, Progress, Step, silent, steps
+from orchestrator.tasks.target import Target, greet, lut_name
+from orchestrator.wire.errors import DeviceError
+from orchestrator.wire.messages import HelloReply
 
 _POLL_S = 0.5
 _STOP_S = 30.0
 
 
-def profile_fleet(
-    space: str,
-    classes: Sequence[DeviceClass],
-    choice: PlanChoice | None = None,
-    *,
-    target: Target | None = None,
-    limits: FleetLimits | None = None,
-    budget_s: float = 900.0,
-    narrow: float | None = None,
-    self_test: bool = True,
-    pace_us: int = 0,
-    fresh: bool = False,
-    reuse: bool = False,
-    store: LutStore | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> list[FleetProfile]:
-    """Profile a space on every class, its batches shared out to the class's units; one LUT and one journal a class.
+@dataclass(frozen=True)
+class FleetTarget(Target):
+    """How models run and devices are driven; each class sets the device and the agent."""
 
-    Units are Ray actors on whichever hosts offer the classes as resources. A run that was cut off goes on where it
-    was when it is called with the same arguments again, with whatever units are there then.
+    device: str = ""
+    agent: str = "python"
 
-    Args:
-        space: Name of the space.
-        classes: Which devices, how many of each.
-        choice: What the plans cover and how large they are.
-        target: How models run and devices are driven; its device is not looked at.
-        limits: Patience with units.
-        budget_s: Seconds after which no further pass is begun.
-        narrow: Half-width of predictions at which measuring ends, a share; 0.015 by default.
-        self_test: Ask a unit of each class first what settle runs and the company of other models cost.
-        pace_us: Microseconds between the starts of calls; back to back by default.
-        fresh: Begin anew where a run was not finished.
-        reuse: Keep the LUTs of equal runs that were finished.
-        store: Where LUTs are written; the user's by default.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export and batch, and of units that are lost and come back.
+
+def parse_devices(text: str, _flag: str = "--devices") -> tuple[DeviceClass, ...]:
+    """Return the classes of `pixel8=3,iphone13=1`, or of a file."""
+    return parse_classes(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetCommand(ProfilingOptions):
+    """Options of `bench fleet`.
+
+    Attributes:
+        devices: Classes of devices, and how many units of each.
+        target: Variant, and how devices are driven.
+        lease_s: Longest time of a unit on one batch, in seconds; then another unit takes over.
+        limits: All limits of the fleet, for programs; by default those of `lease_s`.
+    """
+
+    devices: tuple[DeviceClass, ...] = option(
+        REQUIRED,
+        "Classes with their number of units, such as pixel8=3,iphone13=1 (also host, host:kotlin, simulated), or a "
+        ".json file of them.",
+        parse=parse_devices,
+        metavar="CLASSES",
+        panel=TARGET,
+    )
+    target: FleetTarget = field(default_factory=FleetTarget)
+    space: str = option(DEFAULT_SPACE, "Search space to profile.", metavar="SPACE", panel=NETWORKS)
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    lease_s: float = option(
+        900.0,
+        "Longest time for a batch; then another unit takes over.",
+        flag="--lease",
+        parse=parse_budget,
+        shown="15m",
+        metavar="TIME",
+        panel=ADVANCED,
+    )
+    limits: FleetLimits | None = None
+
+
+@dataclass(frozen=True)
+class FleetProfile:
+    """A class's LUT; `batches` are kept ones by the serial of the unit that ended them."""
+
+    name: str
+    profile: Profile
+    batches: Mapping[str, int]
+
+
+def profile_fleet(options: FleetCommand, progress: Progress = silent) -> list[FleetProfile]:
+    """Profile a space on every class, whose units share the batches; one LUT and one journal per class.
+
+    Units are Ray actors on the hosts that offer the classes as resources. An interrupted run resumes when this is
+    called with the same options again, with the units that are there then.
 
     Raises:
-        UsageError: as of `profile`; Ray is not installed.
+        UsageError: as `profile`, or Ray is not installed.
         DeviceError: a class has no unit, or none for long. Other classes are finished first.
-        MeasurementRejectedError: all units of a class are too noisy, or are others than the run began with.
+        MeasurementRejectedError: all units of a class are too noisy, or differ from those that the run began with.
     """
-    store = store or lut_store()
+    store = options.open_store(progress, create=True)
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     runs_root()
-    order = Order(
-        space, choice or PlanChoice(), budget_s, narrow, self_test, pace_us, fresh, reuse, store, workers
-    )
-    targets = [_target(device_class, target or Target("")) for device_class in classes]
+    classes, limits = options.devices, options.limits or FleetLimits(lease_s=options.lease_s)
+    targets = [_target(device_class, options.target) for device_class in classes]
     for one in targets:
-        _ = one.variant  # what is wrong with it is told before anything is started
+        _ = one.variant  # raises before anything starts
     progress = _one_at_a_time(progress)
     with ExitStack() as stack:
         cluster = open_cluster("bench fleet", {one.resource: one.units for one in classes})
@@ -82,11 +118,9 @@ def profile_fleet(
         parts = []
         for device_class, one in zip(classes, targets, strict=True):
             openers = remote_openers(cluster, device_class, one.access)
-            crew = FleetExecutor(
-                device_class.name, openers, limits or FleetLimits(), lambda text: progress(Note(text))
-            )
-            told = _named(progress, device_class.name) if len(classes) > 1 else progress
-            parts.append(ClassProfiling(device_class, one, stack.enter_context(crew), order, told))
+            crew = FleetExecutor(device_class.name, openers, limits, lambda text: progress(Note(text)))
+            named = _named(progress, device_class.name) if len(classes) > 1 else progress
+            parts.append(ClassProfiling(device_class, one, stack.enter_context(crew), options, store, named))
         for part in parts:
             part.open()
         for part in parts:
@@ -105,7 +139,7 @@ def _target(device_class: DeviceClass, common: Target) -> Target:
 
 
 def _together(parts: Sequence[ClassProfiling]) -> None:
-    """Measure all classes at the same time; whatever stops this thread stops them."""
+    """Measure all classes at the same time; an exception in this thread stops them."""
     threads = [threading.Thread(target=part.measure, daemon=True) for part in parts]
     try:
         for thread in threads:
@@ -132,7 +166,148 @@ def _one_at_a_time(progress: Progress) -> Progress:
 
 
 def _named(progress: Progress, name: str) -> Progress:
-    """Steps that say of which class they are."""
+    """Return a progress whose steps begin with the class's name."""
     return lambda event: progress(
         replace(event, what=f"{name}: {event.what}") if isinstance(event, Step) else event
     )
+
+
+class ClassProfiling:
+    """One class on its way to a LUT: its units are opened, its models exported, and then all is measured."""
+
+    def __init__(
+        self,
+        device_class: DeviceClass,
+        target: Target,
+        crew: FleetExecutor,
+        options: FleetCommand,
+        store: LutStore,
+        progress: Progress,
+    ):
+        self._class, self._target, self._crew = device_class, target, crew
+        self._options, self._store, self._progress = options, store, progress
+        self._policy = policy_of(target.variant, options.narrow, options.self_test, options.pace_us)
+        self._units: Sequence[Unit] = ()
+        self._exported: ExportedPlan | None = None
+        self.result: FleetProfile | None = None
+        self.error: BlocktimeError | None = None
+
+    def open(self) -> None:
+        """Open the units; raise DeviceError if the class has none."""
+        self._units = self._crew.open()
+        serials = few([unit.serial for unit in self._units])
+        self._progress(
+            Note(f"{self._class.name}: {len(self._units)} of {self._class.units} units: {serials}")
+        )
+
+    def prepare(self) -> None:
+        """Export the models; a run that is already finished is the result."""
+        options, store = self._options, self._store
+        plan, expectation = choose_plan(options.space, options.plan, self._policy, options.budget_s, store)
+        device_name = lut_name(self._units[0].device, None)
+        self._device_name = device_name
+
+        def find(variant: Variant) -> Run:
+            label = run_label(f"fleet-{device_name}", plan, variant, options.pace_us)
+            return find_run(runs_root(), label, fresh=options.fresh, reuse=options.reuse)
+
+        run = find(self._target.variant) if self._target.is_settled else None
+        if run is None or run.result is None:
+            self._progress(
+                Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {options.space}")
+            )
+            self._exported = export_plan(
+                plan, self._target.variant, expectation, options.workers, self._progress
+            )
+        self._variant = self._variant_on_a_unit()
+        self._run = run or find(self._variant)
+        if self._run.result is not None:
+            path = Path(str(self._run.result))
+            profile = Profile(path, store.load(path), self._run.folder, self._policy)
+            self.result = FleetProfile(self._class.name, profile, kept_by_unit(read_log(self._run.journal)))
+
+    def measure(self) -> None:
+        """Measure, and set `result` or `error`; neither if the fleet was closed meanwhile."""
+        try:
+            if self.result is None and self._exported is not None:
+                self.result = self._measured(self._exported)
+        except LeaseEndedError:
+            pass
+        except BlocktimeError as error:
+            self.error = error
+        except Exception as error:
+            self.error = BlocktimeError(
+                f"{self._class.name}: unexpected {type(error).__name__}: {error}; report it"
+            )
+
+    def close(self) -> None:
+        """End the measurement."""
+        self._crew.close()
+
+    def _measured(self, exported: ExportedPlan) -> FleetProfile:
+        subject = subject_of(exported.plan, exported.files)
+        self._progress(Note(f"run {self._run.folder}"))
+        hello, log = self._begun(subject)
+        with log:
+            self._crew.prepare(log, self._variant, lambda *unit: self._check(log, subject, *unit))
+            measurement = measure_with(
+                self._crew,
+                log,
+                hello,
+                subject,
+                self._policy,
+                EngineOptions(
+                    budget_s=self._options.budget_s,
+                    progress=steps(self._progress),
+                    prediction_half_width=prediction_width_of(exported.plan, exported.files),
+                ),
+            )
+            batches = kept_by_unit(log.records)
+        lut = lut_of(exported.plan, exported.files, measurement, self._device_name, exported.unexported)
+        path = self._store.write(lut)
+        self._run.finish(str(path))
+        truth = compare_with_truth(self._target.device, self._variant.threads, lut, self._run)
+        profile = Profile(path, self._store.load(path), self._run.folder, self._policy, measurement, truth)
+        return FleetProfile(self._class.name, profile, batches)
+
+    def _begun(self, subject: ModelSet) -> tuple[HelloReply, MeasurementLog]:
+        """Return the journal, and the hello of the first unit that may continue it."""
+        why: BlocktimeError | None = None
+        for unit in self._crew.open():
+            try:
+                hello = greet(unit.device)
+                check_runtime(self._class.name, hello, self._variant)
+                header = make_header(
+                    hello, self._variant, subject, self._policy, unit.device.fixed_performance
+                )
+                return hello, MeasurementLog(self._run.journal, header)
+            except (DeviceError, MeasurementRejectedError) as error:
+                why = error
+        raise why or DeviceError(
+            f"all units of {self._class.name} are out; run the same command again", code="no_unit"
+        )
+
+    def _check(
+        self, log: MeasurementLog, subject: ModelSet, serial: str, hello: HelloReply, fixed: bool
+    ) -> None:
+        """Raise UnfitUnitError unless the unit has the journal's device model, system and runtime."""
+        began = log.header.identity
+        now = make_identity(hello, self._variant, subject, self._policy, fixed)
+        if changed := began.differences(now):
+            raise UnfitUnitError(
+                f"{serial} is not like the units that began: {'; '.join(changed)}; it is left out"
+            )
+
+    def _variant_on_a_unit(self) -> Variant:
+        for unit in self._units[:-1]:
+            try:
+                return self._target.variant_on(unit.device)
+            except DeviceError:
+                continue
+        return self._target.variant_on(self._units[-1].device)
+
+
+def kept_by_unit(records: Sequence[Record]) -> dict[str, int]:
+    """Return the number of kept batches by the serial of the unit that ended them."""
+    last = {record.batch: record.unit for record in records if isinstance(record, BatchRecord)}
+    return dict(Counter(last[end.batch] for end in records if isinstance(end, EndRecord) and end.kept))

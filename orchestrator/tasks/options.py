@@ -127,6 +127,29 @@ def budget(default: str) -> Any:
     )
 
 
+def self_test_option() -> Any:
+    """Declare `self_test`, whether a self-test for interference between models runs first."""
+    return option(
+        True,
+        "Run a short interference self-test first (a few seconds).",
+        flag="--self-test/--no-self-test",
+        panel=ADVANCED,
+    )
+
+
+def pace_option() -> Any:
+    """Declare `pace_us`, the microseconds between the starts of calls, as `--pace`."""
+    return option(
+        0,
+        "Calls per second, such as 30/s, as an app would make them.",
+        flag="--pace",
+        parse=parse_pace,
+        shown="back to back",
+        metavar="RATE",
+        panel=ADVANCED,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """How models are exported.
@@ -152,12 +175,7 @@ class ScheduleOptions(ExportOptions):
 
     budget_s: float = budget("2m")
     seed: int = option(0, "Random seed of the measuring schedule.", panel=ADVANCED)
-    self_test: bool = option(
-        True,
-        "Run a short interference self-test first (a few seconds).",
-        flag="--self-test/--no-self-test",
-        panel=ADVANCED,
-    )
+    self_test: bool = self_test_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,26 +186,20 @@ class MeasureOptions(ScheduleOptions):
         pace_us: Microseconds between the starts of calls; 0 for back to back.
     """
 
-    pace_us: int = option(
-        0,
-        "Calls per second, such as 30/s, as an app would make them.",
-        flag="--pace",
-        parse=parse_pace,
-        shown="back to back",
-        metavar="RATE",
-        panel=ADVANCED,
-    )
+    pace_us: int = pace_option()
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """Where LUTs are read from.
+    """Where LUTs are read from, and written to.
 
     Attributes:
         luts: Additional folder of LUTs, searched first.
+        store: LUTs to use instead, for programs.
     """
 
     luts: Path | None = option(None, "Additional LUT folder, searched first.", panel=ADVANCED)
+    store: LutStore | None = None
 
     def open_store(self, progress: Progress, *, create: bool = False) -> LutStore:
         """Return the LUTs of this folder, then the user's, then the package's.
@@ -199,6 +211,8 @@ class StoreOptions:
         Raises:
             UsageError: the folder does not exist.
         """
+        if self.store is not None:
+            return self.store
         if self.luts is not None and not self.luts.is_dir() and (self.luts.exists() or not create):
             raise UsageError(
                 f"--luts {self.luts}: not a folder; give one that holds device/space/variant/vN",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, replace
-from typing import get_args
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, get_args
 
 from luts.estimate.design import TYPICAL_DEVICE, ExpectedCosts, expected_from_lut
-from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.store import LutStore, lut_store
+from luts.format.errors import InvalidArtifactError, UsageError, few
+from luts.format.store import LutStore
+from luts.format.table import Column, Table
 from orchestrator.agent.device import usable_cores
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import kind_of
@@ -21,40 +25,171 @@ from orchestrator.journal.runs import runs_root
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import MIN_MODELS, Plan, Policy, Removals, with_heads
 from orchestrator.plan.sizing import Forecast, export_seconds, forecast, plan_for_budget, plan_of_size
+from orchestrator.tasks.options import (
+    ADVANCED,
+    BUDGET,
+    NETWORKS,
+    OUTPUT,
+    ExportOptions,
+    StoreOptions,
+    budget,
+    option,
+    pace_option,
+    self_test_option,
+)
+from orchestrator.tasks.parsing import parse_heads, parse_name, parse_percent, parse_resolutions
+from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.sources import Sources, find_sources
 from orchestrator.tasks.target import Target
 from search.spaces import get_space
 
+DEFAULT_SPACE = "autovit-xxs"
 
-@dataclass(frozen=True)
-class PlanChoice:
+PARTNERS_SHOWN = 3
+"""Blocks named in a table that an entry is only known in a sum with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
     """What a plan covers and how large it is; what is None is left to space and budget.
 
     Attributes:
-        resolutions: Input sizes; the space's default one.
-        classes: Of the classifier; the space's default.
+        resolutions: Input sizes; the space's default.
+        classes: Classes of the classifier; the space's default.
+        heads: Class counts whose classifiers are measured too, with a few networks for each further one; other
+            networks have `classes`, by default the space's if that is among them, else the most.
         models: Whole models in all; as many as fit the budget.
         design: Design models, instead of `models`; one for three block keys.
-        heldout: Models held out, instead of `models`; a fifth of all, at least 10.
+        heldout: Held-out models, instead of `models`; a fifth of all, at least 10.
         removals: Whose blocks are removed or swapped, instead of `models`: `all`, `reference` or `none`.
-        like: LUT of a similar device, whose latencies are expected.
-        sources: Other LUTs to learn from, with commas between; `none`; by default the best at hand, on which the
-            plan does not rest.
-        seed: Of plan and schedule.
-        heads: Numbers of classes whose classifiers are measured, with a few networks for each further one; the
-            others have those of `classes`, by default the space's where that is among them, else the most.
+        like: LUT of a similar device, for the latencies that the plan expects.
+        seed: Random seed of plan and schedule.
     """
 
-    resolutions: tuple[int, ...] | None = None
-    classes: int | None = None
-    models: int | None = None
-    design: int | None = None
-    heldout: int | None = None
-    removals: str | None = None
-    like: str | None = None
-    seed: int = 0
-    heads: tuple[int, ...] = ()
-    sources: str | None = None
+    resolutions: tuple[int, ...] | None = option(
+        None,
+        "Input sizes, e.g. 192,256.",
+        flag="--resolution",
+        parse=parse_resolutions,
+        shown="the space's",
+        metavar="PIXELS",
+        panel=NETWORKS,
+    )
+    classes: int | None = option(
+        None, "Classes of the classifier.", minimum=1, shown="the space's", panel=NETWORKS
+    )
+    heads: tuple[int, ...] = option(
+        (),
+        "Also measure classifier heads for these class counts, e.g. 10,100 (adds a few networks each).",
+        parse=parse_heads,
+        metavar="COUNTS",
+        panel=NETWORKS,
+    )
+    models: int | None = option(
+        None, "Whole models in all.", minimum=1, shown="as fit the budget", panel=BUDGET
+    )
+    design: int | None = option(
+        None, "Design models.", minimum=0, shown="one per three blocks", panel=ADVANCED
+    )
+    heldout: int | None = option(
+        None, "Held-out models.", minimum=0, shown="a fifth, at least 10", panel=ADVANCED
+    )
+    removals: str | None = option(
+        None,
+        "all, reference or none: networks whose blocks are removed or swapped.",
+        shown="all",
+        metavar="WHICH",
+        panel=ADVANCED,
+    )
+    like: str | None = option(
+        None,
+        "LUT of a similar device, for the latencies that the plan expects.",
+        metavar="LUT",
+        panel=ADVANCED,
+    )
+    seed: int = option(0, "Random seed of the plan and the schedule.", panel=ADVANCED)
+
+
+def parse_narrow(text: str, flag: str = "--narrow") -> float:
+    """Return the fraction of `1.5%`."""
+    return parse_percent(text, flag) / 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfilingOptions(ExportOptions, StoreOptions):
+    """When profiling ends, and what happens to earlier runs.
+
+    Attributes:
+        budget_s: Seconds after which no new pass starts.
+        narrow: Half-width of predictions at which measuring ends, a fraction; 0.015 by default.
+        self_test: Whether a short self-test for interference between models runs first.
+        pace_us: Microseconds between the starts of calls; 0 for back to back.
+        fresh: Whether an unfinished run starts over instead of resuming.
+        reuse: Whether the LUT of an identical finished run is returned.
+    """
+
+    budget_s: float = budget("15m")
+    narrow: float | None = option(
+        None,
+        "Stop once predictions are within this.",
+        parse=parse_narrow,
+        shown="1.5%",
+        metavar="PERCENT",
+        panel=BUDGET,
+    )
+    self_test: bool = self_test_option()
+    pace_us: int = pace_option()
+    fresh: bool = option(
+        False, "Start over instead of resuming an unfinished run.", flag="--fresh", panel=ADVANCED
+    )
+    reuse: bool = option(False, "Reuse the LUT of an identical finished run.", flag="--reuse", panel=ADVANCED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ProfilingOptions):
+    """Names for the output of a single-device profile.
+
+    Attributes:
+        name: Device name to record in the LUT; the device's own by default.
+        run_folder: Folder of the run's journal; by default found by what is measured.
+    """
+
+    name: str | None = option(
+        None,
+        "Device name to record in the LUT.",
+        parse=parse_name,
+        shown="the device's own",
+        metavar="NAME",
+        panel=OUTPUT,
+    )
+    run_folder: Path | None = option(
+        None, "Folder of the run's journal.", flag="--run", shown="by what is measured", panel=OUTPUT
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileCommand(RunOptions):
+    """Options of `bench profile`.
+
+    Attributes:
+        space: Name of the space.
+        target: Device and variant.
+        plan: What is measured.
+        sources: Other LUTs to learn from, separated by commas; `none` for none; by default the best at hand, which
+            the plan does not rely on.
+    """
+
+    target: Target
+    space: str = option(DEFAULT_SPACE, "Search space to profile.", metavar="SPACE", panel=NETWORKS)
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    sources: str | None = option(
+        None,
+        "LUT[,LUT...] of other devices to learn from; none: from scratch.",
+        flag="--from",
+        shown="the best at hand",
+        metavar="LUTS",
+        panel=NETWORKS,
+    )
 
 
 @dataclass(frozen=True)
@@ -74,45 +209,106 @@ class PlannedProfile:
     compile_s: float | None = None
     first_loads: int = 0
 
+    COLUMNS: ClassVar = (
+        Column("key", "block", key=True),
+        Column("models", "models with it"),
+        Column("shown", "removed or swapped", spare=1),
+        Column("relative_se", "expected error", 0, percent=True),
+        Column("identified", "identified"),
+        Column("weak", "weak"),
+        Column("partners", "only as a sum with", key=True, spare=2),
+    )
 
-def plan_profile(
-    space: str,
-    target: Target | str,
-    choice: PlanChoice | None = None,
-    *,
-    budget_s: float = 900.0,
-    narrow: float | None = None,
-    pace_us: int = 0,
-    store: LutStore | None = None,
-    workers: int | None = None,
-) -> PlannedProfile:
-    """What `profile` would measure with the same arguments; no device is asked, nor need it be attached.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        plan, forecast, cached = self.plan, self.forecast, self.cached
+        return {
+            "digest": plan.digest,
+            "models": dict(Counter(model.role for model in plan.models)),
+            "device_s": forecast.device_s,
+            "device_most_s": forecast.most_s,
+            "expected_latencies": forecast.source,
+            "compiled_on_device": self.compiled,
+            "compiling_s": self.compile_s,
+            "exports_cached": cached,
+            "exports_to_make": None if cached is None else len(plan.models) - cached,
+            "exports_s": self.export_s,
+            "blocks": [asdict(entry) for entry in forecast.entries],
+        }
 
-    Times are by the newest LUT of the same device and variant, of any space, where there is one.
+    def report(self) -> Iterator[Table | str]:
+        """Yield the expected error of every entry."""
+        rows = [asdict(entry) for entry in self.forecast.entries]
+        for row in rows:
+            row["partners"] = few(row["partners"], PARTNERS_SHOWN)
+        yield Table("", self.COLUMNS, rows)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the plan's size and times, as named values."""
+        models, forecast = self.plan.models, self.forecast
+        roles = Counter(model.role for model in models)
+        weak = sum(entry.weak for entry in forecast.entries)
+        sums = sum(entry.identified == "sum" for entry in forecast.entries)
+        unheld = sum(entry.identified == "prior" for entry in forecast.entries)
+        facts = {
+            "models": f"{len(models)}: " + ", ".join(f"{n} {role}" for role, n in roles.items()),
+            "on the device": f"{_minutes(forecast.device_s)} to {_minutes(forecast.most_s)} minutes of measuring, "
+            f"latencies from {forecast.source}",
+            "entries": f"{len(forecast.entries)}: {weak} weak, {sums} known only as a sum with others, "
+            f"{unheld} from the prior alone",
+        }
+        if self.compiled:
+            facts["first loads"] = (
+                f"{self.compiled} models are compiled for the neural engine on the device, once each: "
+                + _compiling(self)
+            )
+        if self.cached is not None and self.export_s is not None:
+            missing = len(models) - self.cached
+            time = f" in about {_minutes(self.export_s)} minutes" if missing else ""
+            facts["export"] = f"{self.cached} models are there, {missing} to be made{time}"
+        return facts
+
+
+def _compiling(planned: PlannedProfile) -> str:
+    if planned.compile_s is None:
+        return "seconds to minutes for one, beside the minutes of measuring; known once such a device has run some"
+    return (
+        f"about {_minutes(planned.compile_s)} minutes beside those of measuring, by {planned.first_loads} first "
+        "loads of earlier runs"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"
+
+
+def plan_profile(options: ProfileCommand, progress: Progress = silent) -> PlannedProfile:
+    """Return what `profile` would measure with the same options; the device need not be attached.
+
+    Times follow the newest LUT of the same device and variant, of any space, if there is one.
 
     Raises:
-        UsageError: a space, variant or plan that there is not, or an agent.
+        UsageError: an unknown space, variant, plan or agent.
         DeviceError: an unknown device.
     """
-    target, store = Target.of(target), store or lut_store()
+    target, store, space = options.target, options.open_store(progress, create=True), options.space
     variant = target.variant
     kind_of(target.device, target.access)
-    policy = policy_of(variant, narrow, pace_us=pace_us)
-    choice = choice or PlanChoice()
+    policy = policy_of(variant, options.narrow, pace_us=options.pace_us)
     sources = find_sources(
         store,
-        choice.sources,
+        options.sources,
         space=space,
         device=target.device,
         variant=variant.name,
         simulated=variant.is_simulated,
     )
-    plan, expectation = choose_plan(space, choice, policy, budget_s, store, sources)
+    plan, expectation = choose_plan(space, options.plan, policy, options.budget_s, store, sources)
     mine = [ref for ref in store.list() if (ref.device, ref.variant) == (target.device, variant.name)]
     if expectation is TYPICAL_DEVICE and mine:
         expectation = _expectation(store, str(mine[-1].path))
     compiled = len(plan.models) if variant.may_use_neural_engine else 0
-    cached, export_s = _exports(plan, variant, workers)
+    cached, export_s = _exports(plan, variant, options.workers)
     seen_s = _first_loads_s(target.device, variant) if compiled else []
     compile_s = compiled * statistics.median(seen_s) if seen_s else None
     return PlannedProfile(
@@ -148,7 +344,7 @@ def policy_of(variant: Variant, narrow: float | None, self_test: bool = True, pa
 
 def choose_plan(
     space: str,
-    choice: PlanChoice,
+    choice: PlanOptions,
     policy: Policy,
     budget_s: float,
     store: LutStore,
@@ -198,7 +394,8 @@ def choose_plan(
     if len(plan.models) < MIN_MODELS:
         raise UsageError(
             f"a plan of {len(plan.models)} networks makes no LUT: a reference, one to fit and one to hold out are "
-            f"{MIN_MODELS}; give a larger --design or --heldout"
+            f"{MIN_MODELS}; give a larger --design or --heldout",
+            code="small_plan",
         )
     return with_heads(plan, choice.heads), expectation
 

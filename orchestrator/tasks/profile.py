@@ -8,7 +8,7 @@ from pathlib import Path
 from luts.format.errors import UsageError
 from luts.format.files import check_folder
 from luts.format.lut import Lut
-from luts.format.store import LutStore, lut_store
+from luts.format.store import LutStore
 from orchestrator.devices.host import scenario_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
@@ -18,13 +18,12 @@ from orchestrator.plan.plan import Policy
 from orchestrator.plan.sizing import seed_design
 from orchestrator.simulate.compare import GroundTruthComparison, compare_lut_with_truth, write_truth
 from orchestrator.simulate.device import GroundTruth
-from orchestrator.tasks.exported_plan import export_plan
-from orchestrator.tasks.further import FurtherNetworks
-from orchestrator.tasks.plan import PlanChoice, choose_plan, policy_of
+from orchestrator.tasks.exported_plan import GrowingPlan, export_plan
+from orchestrator.tasks.plan import ProfileCommand, choose_plan, policy_of
 from orchestrator.tasks.profiled_lut import lut_of, run_label, space_keys, subject_of
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.sources import Sources, covering, find_sources
-from orchestrator.tasks.target import Target, lut_name
+from orchestrator.tasks.target import lut_name
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class Profile:
 
     Attributes:
         path: The LUT's folder.
-        lut: As it lies there.
-        folder: The run's.
-        policy: By which it was measured.
-        measurement: None where an equal run was finished before.
-        truth: Of a simulated device, how close the LUT came; `truth.json` in the run's folder.
+        lut: The LUT as it was written.
+        folder: Folder of the run.
+        policy: Policy of the measurement.
+        measurement: The measurement; None if an identical run was finished before.
+        truth: How close the LUT came to a simulated device's truth (`truth.json` in the run's folder).
     """
 
     path: Path
@@ -48,71 +47,44 @@ class Profile:
     truth: GroundTruthComparison | None = None
 
 
-def profile(
-    space: str,
-    target: Target | str,
-    choice: PlanChoice | None = None,
-    *,
-    budget_s: float = 900.0,
-    narrow: float | None = None,
-    self_test: bool = True,
-    pace_us: int = 0,
-    name: str | None = None,
-    run_folder: Path | None = None,
-    fresh: bool = False,
-    reuse: bool = False,
-    store: LutStore | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> Profile:
+def profile(options: ProfileCommand, progress: Progress = silent) -> Profile:
     """Measure every block of a space on a device and write a new version of its LUT.
 
-    A run that was cut off goes on where it was when it is called with the same arguments again.
-
-    Args:
-        space: Name of the space.
-        target: The device; all else by default if it is its name alone.
-        choice: What the plan covers and how large it is.
-        budget_s: Seconds after which no further pass is begun.
-        narrow: Half-width of predictions at which measuring ends, a share; 0.015 by default.
-        self_test: Ask the device first what settle runs and the company of other models cost.
-        pace_us: Microseconds between the starts of calls; back to back by default.
-        name: Of the device in the LUT, where its own would not tell it apart.
-        run_folder: Of the run's journal; by default found by what is measured.
-        fresh: Begin anew where a run was not finished.
-        reuse: Keep the LUT of an equal run that was finished.
-        store: Where the LUT is written; the user's by default.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export and batch.
+    An interrupted run resumes when this is called with the same options again.
 
     Raises:
-        UsageError: a space, variant or plan that there is not, or the run is finished and not to be reused.
+        UsageError: an unknown space, variant or plan, or the run is finished and `reuse` is false.
         BlocktimeError: too few models can be exported.
-        DeviceError: the device is not there, or was lost for good.
+        DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
     """
-    target, store = Target.of(target), store or lut_store()
-    policy = policy_of(target.variant, narrow, self_test, pace_us)
+    target, store, space = options.target, options.open_store(progress, create=True), options.space
+    pace_us, run_folder, workers = options.pace_us, options.run_folder, options.workers
+    policy = policy_of(target.variant, options.narrow, options.self_test, pace_us)
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     if run_folder is not None:
         check_folder(run_folder, "give another folder with --run")
     with target.found() as device:
-        device_name, choice = lut_name(device, name), choice or PlanChoice()
+        device_name = lut_name(device, options.name)
         sources = find_sources(
             store,
-            choice.sources,
+            options.sources,
             space=space,
             device=device_name,
             variant=target.variant.name,
             simulated=target.variant.is_simulated,
         )
-        plan, expectation = choose_plan(space, choice, policy, budget_s, store, sources)
+        plan, expectation = choose_plan(space, options.plan, policy, options.budget_s, store, sources)
         sources = covering(sources, space_keys(plan))
         at_first, room = seed_design(plan) if sources.named else (plan, 0)
 
         def find(variant: Variant) -> Run:
             label = run_label(device_name, plan, variant, pace_us)
-            return Run(run_folder) if run_folder else find_run(runs_root(), label, fresh=fresh, reuse=reuse)
+            return (
+                Run(run_folder)
+                if run_folder
+                else find_run(runs_root(), label, fresh=options.fresh, reuse=options.reuse)
+            )
 
         run = find(target.variant) if target.is_settled else None
         exported = None
@@ -125,15 +97,11 @@ def profile(
         variant = target.variant_on(device)
         run = run or find(variant)
         if exported is None or run.result is not None:
-            if not reuse:
-                raise UsageError(
-                    f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder"
-                )
-            return Profile(Path(str(run.result)), store.load(str(run.result)), run.folder, policy)
+            return _finished(run, options.reuse, store, policy)
         progress(Note(f"run {run.folder}"))
         if sources.names:
             progress(Note(_learning(sources)))
-        networks = FurtherNetworks(exported, room, sources, variant, expectation, workers, progress)
+        networks = GrowingPlan(exported, room, sources, variant, expectation, workers, progress)
         measurement = measure(
             device,
             variant,
@@ -141,7 +109,7 @@ def profile(
             run.journal,
             policy,
             EngineOptions(
-                budget_s=budget_s,
+                budget_s=options.budget_s,
                 progress=steps(progress),
                 prediction_half_width=networks.width,
                 planner=networks if room else None,
@@ -157,13 +125,23 @@ def profile(
     return Profile(path, store.load(path), run.folder, policy, measurement, truth)
 
 
+def _finished(run: Run, reuse: bool, store: LutStore, policy: Policy) -> Profile:
+    """Return the profile of a finished run; raise UsageError unless it may be reused."""
+    if not reuse:
+        raise UsageError(
+            f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder with --run",
+            code="finished_run",
+        )
+    return Profile(Path(str(run.result)), store.load(str(run.result)), run.folder, policy)
+
+
 def _learning(sources: Sources) -> str:
     told = f"learning from {', '.join(sources.names)} too"
     return told if sources.named else f"{told}, the best LUT at hand; --from none makes one from scratch"
 
 
 def compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> GroundTruthComparison | None:
-    """What no real device can tell: how close the LUT came."""
+    """Compare a simulated device's LUT with its truth, which no real device can tell; None for a real one."""
     scenario = scenario_of(device)
     if scenario is None:
         return None

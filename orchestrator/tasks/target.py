@@ -91,8 +91,8 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True)
-class Target(DeviceOptions):
-    """A device and how models run on it; what is None is left to runtime and device.
+class VariantOptions:
+    """How models run; what is None is left to runtime and device.
 
     Attributes:
         runtime: `executorch`, `coreml`, or on the host `onnx` and `litert`; `coreml` on iPhones by default, else
@@ -122,6 +122,11 @@ class Target(DeviceOptions):
     cores: str = option(
         "", "Cores that ExecuTorch's threads are pinned to, such as 4-8.", metavar="CORES", panel=ADVANCED
     )
+
+
+@dataclass(frozen=True)
+class Target(VariantOptions, DeviceOptions):
+    """A device and how models run on it."""
 
     @classmethod
     def of(cls, target: Target | str) -> Target:

@@ -26,9 +26,8 @@ from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, Record, RoundsRecord
 from orchestrator.simulate.device import SCENARIOS
-from orchestrator.tasks.fleet import profile_fleet
-from orchestrator.tasks.fleet_class import FleetProfile
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.fleet import FleetCommand, FleetProfile, profile_fleet
+from orchestrator.tasks.plan import PlanOptions
 from orchestrator.tasks.progress import Event, Progress, silent
 from tools.tables import Tables
 
@@ -114,14 +113,16 @@ def trial(
     with mock.patch.dict(os.environ, {"BLOCKTIME_RUNS": str(folder / "runs")}):
         try:
             (made,) = profile_fleet(
-                SPACE,
-                (DeviceClass(f"simulated:{path}", units),),
-                PlanChoice(models=models),
-                budget_s=0,
-                self_test=False,
-                limits=FleetLimits(rest_s=1.0),
-                store=LutStore([folder / "luts"]),
-                progress=follow,
+                FleetCommand(
+                    space=SPACE,
+                    devices=(DeviceClass(f"simulated:{path}", units),),
+                    plan=PlanOptions(models=models),
+                    budget_s=0,
+                    self_test=False,
+                    limits=FleetLimits(rest_s=1.0),
+                    store=LutStore([folder / "luts"]),
+                ),
+                follow,
             )
         finally:
             ended.set()

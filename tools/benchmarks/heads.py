@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from luts.format.store import LutStore
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
-from orchestrator.tasks.target import DeviceOptions
+from orchestrator.tasks.target import DeviceOptions, Target
 from orchestrator.tasks.validate import ValidateCommand, validate
 from tools.tables import Tables
 
@@ -33,8 +33,10 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for heads in ((), (USED, PROFILED)):
             store = LutStore([Path(folder) / str(len(heads))])
-            choice = PlanChoice(classes=PROFILED, models=models, heads=heads)
-            lut = profile(space, device, choice=choice, budget_s=budget_s, store=store)
+            plan = PlanOptions(classes=PROFILED, models=models, heads=heads)
+            lut = profile(
+                ProfileCommand(space=space, target=Target(device), plan=plan, budget_s=budget_s, store=store)
+            )
             for classes in (PROFILED, USED):
                 command = ValidateCommand(
                     lut=str(lut.path),

@@ -21,7 +21,7 @@ from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, LutInputs, MeasuredModel, ModelSpec
 from luts.format.store import LutStore
 from orchestrator.journal.runs import runs_root
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.target import Target
 from tools.benchmarks.transfer_trial import (
@@ -55,20 +55,23 @@ CALIBRATE_EACH = 3
 
 def main(draws: int = DRAWS) -> Tables:
     """Learn each variant from the first one, and from the other three; means over divisions, in percent."""
-    choice = PlanChoice(design=DESIGN, heldout=HELDOUT, removals="none", sources="none")
+    plan = PlanOptions(design=DESIGN, heldout=HELDOUT, removals="none")
     luts = {}
     for name, target in TARGETS.items():
         folder = runs_root() / "transfer" / f"{SPACE}-{DESIGN}-{HELDOUT}" / target.variant.name
         luts[name] = profile(
-            SPACE,
-            target,
-            choice,
-            budget_s=BUDGET_S,
-            narrow=0.0,
-            run_folder=folder,
-            reuse=True,
-            store=LutStore([folder / "luts"]),
-            progress=log,
+            ProfileCommand(
+                space=SPACE,
+                target=target,
+                plan=plan,
+                sources="none",
+                budget_s=BUDGET_S,
+                narrow=0.0,
+                run_folder=folder,
+                reuse=True,
+                store=LutStore([folder / "luts"]),
+            ),
+            log,
         ).lut
     noises = []
     for name, lut in luts.items():

@@ -15,13 +15,12 @@ from orchestrator.fleet.units import DeviceClass
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord
 from orchestrator.simulate.device import SCENARIOS
-from orchestrator.tasks.fleet import profile_fleet
-from orchestrator.tasks.plan import PlanChoice
-from orchestrator.tasks.target import Target
+from orchestrator.tasks.fleet import FleetCommand, FleetTarget, profile_fleet
+from orchestrator.tasks.plan import PlanOptions
 from tests.support.agent_programs import require_built
 from tools.benchmarks.fleet import account, kill_a_unit
 
-PLAN = PlanChoice(design=10, heldout=3, removals="none")
+PLAN = PlanOptions(design=10, heldout=3, removals="none")
 """Three batches a pass."""
 
 
@@ -63,21 +62,23 @@ def test_nothing_is_lost_or_measured_twice(home, attach_kotlin_phone, tmp_path):
             killed.extend(kill_a_unit(rng))
 
     made = profile_fleet(
-        "autovit-nano",
-        (
-            DeviceClass("rack", 2, (first.serial, second.serial)),
-            DeviceClass("host", 1),
-            DeviceClass("host:kotlin", 1),
-            DeviceClass("host:swift", 1),
-            DeviceClass(simulated(home), 2),
+        FleetCommand(
+            space="autovit-nano",
+            devices=(
+                DeviceClass("rack", 2, (first.serial, second.serial)),
+                DeviceClass("host", 1),
+                DeviceClass("host:kotlin", 1),
+                DeviceClass("host:swift", 1),
+                DeviceClass(simulated(home), 2),
+            ),
+            plan=PLAN,
+            target=FleetTarget(threads=1, app=apk),
+            limits=FleetLimits(rest_s=1.0),
+            budget_s=0,
+            self_test=False,
+            store=LutStore([home / "luts"]),
         ),
-        PLAN,
-        target=Target("", threads=1, app=apk),
-        limits=FleetLimits(rest_s=1.0),
-        budget_s=0,
-        self_test=False,
-        store=LutStore([home / "luts"]),
-        progress=watch,
+        watch,
     )
     assert [one.name.partition(":")[0] for one in made] == ["rack", "host", "host", "host", "simulated"]
     assert len(killed) >= 2

@@ -8,8 +8,8 @@ import pytest
 
 from luts.format.store import LutStore
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.tasks.bundle import bundle
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.bundle import BundleCommand, bundle
+from orchestrator.tasks.plan import PlanOptions
 from tests.support.bundle_world import POLICY, run
 
 
@@ -25,12 +25,14 @@ def once(tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("BLOCKTIME_CACHE", str(folder / "cache"))
         made = bundle(
-            "autovit-nano",
-            "linux",
-            folder / "nano.bundle",
-            Variant("simulated", "", threads=1),
-            PlanChoice(design=14, heldout=3, removals="none"),
-            policy=POLICY,
+            BundleCommand(
+                space="autovit-nano",
+                kind="linux",
+                output=folder / "nano.bundle",
+                fixed_variant=Variant("simulated", "", threads=1),
+                plan=PlanOptions(design=14, heldout=3, removals="none"),
+                policy=POLICY,
+            )
         )
     return made, run(made, folder)
 

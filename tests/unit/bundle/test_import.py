@@ -9,7 +9,7 @@ from orchestrator.bundle.archive import agent_policy
 from orchestrator.bundle.journal import read_journal
 from orchestrator.cli.main import exit_code
 from orchestrator.plan.plan import Policy
-from orchestrator.tasks.imported import import_journals
+from orchestrator.tasks.bundle import ImportCommand, import_journals
 from tests.support.bench import bench
 from tests.support.bundle_world import OTHER, run
 from tests.support.errors import raises
@@ -22,7 +22,7 @@ def test_agent_policy_has_a_spare_pass():
 
 
 def test_imported_lut_verifies(made, finished, store):
-    (imported,) = import_journals([finished], store=store)
+    (imported,) = import_journals(ImportCommand(journals=(finished,), store=store))
     lut = imported.lut
     assert lut.meta.measured == "simulated"
     assert lut.meta.device.name == imported.path.parts[-4]
@@ -35,14 +35,17 @@ def test_imported_lut_verifies(made, finished, store):
 def test_two_devices_make_two_luts(made, finished, tmp_path, store):
     first, second = finished, run(made, tmp_path, OTHER)
     with raises("already_imported"):
-        import_journals([first, first], store=store)
+        import_journals(ImportCommand(journals=(first, first), store=store))
     assert not (tmp_path / "luts").exists()
-    names = {one.lut.meta.device.name for one in import_journals([first, second], store=store)}
+    names = {
+        one.lut.meta.device.name
+        for one in import_journals(ImportCommand(journals=(first, second), store=store))
+    }
     assert len(names) == 2
     with raises("already_imported") as refused:
-        import_journals([first], store=store)
+        import_journals(ImportCommand(journals=(first,), store=store))
     assert exit_code(refused.value) == 6
-    assert len(import_journals([first], name="second-unit", store=store)) == 1
+    assert len(import_journals(ImportCommand(journals=(first,), name="second-unit", store=store))) == 1
 
 
 def without(lines, kind):
@@ -73,7 +76,7 @@ def edit_load(change):
 def test_refused_journals(finished, tmp_path, store, edit, code):
     finished.write_text("".join(edit(finished.read_text().splitlines(keepends=True))))
     with raises(code):
-        import_journals([finished], store=store)
+        import_journals(ImportCommand(journals=(finished,), store=store))
     assert not (tmp_path / "luts").exists()
 
 
@@ -82,7 +85,7 @@ def test_unfinished_last_line_does_not_count(finished, store):
     finished.write_bytes(whole[:-5])
     assert read_journal(finished)[1][-1].kind == "end"
     with raises("unfinished_bundle"):
-        import_journals([finished], store=store)
+        import_journals(ImportCommand(journals=(finished,), store=store))
 
 
 def test_import_command_writes_one_version(finished, tmp_path):

@@ -25,7 +25,7 @@ from orchestrator.plan.sizing import (
     plan_of_size,
     plan_seconds,
 )
-from orchestrator.tasks.plan import PlanChoice, plan_profile
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand, plan_profile
 from orchestrator.tasks.target import Target
 from search.spaces import get_space
 from tests.support.errors import raises
@@ -113,18 +113,26 @@ def first_loads(folder, device_model, seconds, variant="coreml-fp16-all", simula
             )
 
 
+def plan_nano(target, **options):
+    return plan_profile(ProfileCommand(space="autovit-nano", target=target, **options))
+
+
 def test_compiling_takes_what_first_loads_on_such_a_phone_took(tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
-    store, choice = LutStore([tmp_path]), PlanChoice(models=12)
+    store, choice = LutStore([tmp_path]), PlanOptions(models=12)
     runs = tmp_path / "runs"
     first_loads(runs / "iphone15-autovit-xxs-coreml-fp16-all-1", "iPhone15,4", [900.0])
     first_loads(runs / "iphone13-x-coreml-fp16-cpuonly-1", "iPhone14,5", [900.0], "coreml-fp16-cpuonly")
     first_loads(runs / "iphone13-y-coreml-fp16-all-1", "iPhone14,5", [900.0], simulated=True)
-    planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
+    planned = plan_profile(
+        ProfileCommand(space="autovit-nano", target=Target("iphone13"), plan=choice, store=store, workers=2)
+    )
     assert (planned.compile_s, planned.first_loads) == (None, 0), "never invented"
     first_loads(runs / "measure-iphone13-coreml-fp16-all-2", "iPhone14,5", [20.0, 40.0, 90.0])
-    planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
+    planned = plan_profile(
+        ProfileCommand(space="autovit-nano", target=Target("iphone13"), plan=choice, store=store, workers=2)
+    )
     assert planned.compile_s == pytest.approx(40.0 * planned.compiled)
     assert planned.first_loads == 3
 
@@ -134,19 +142,35 @@ def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path))
     store = LutStore([tmp_path])
     with raises("unknown_device"):
-        plan_profile("autovit-nano", Target("iphnoe13", threads=1), store=store)
+        plan_nano(Target("iphnoe13", threads=1), store=store)
     with raises("unknown_agent"):
-        plan_profile("autovit-nano", Target("host", agent="rust"), store=store)
-    choice = PlanChoice(models=12)
-    planned = plan_profile("autovit-nano", "iphone13", choice, store=store, workers=2)
+        plan_nano(Target("host", agent="rust"), store=store)
+    choice = PlanOptions(models=12)
+    planned = plan_nano(Target("iphone13"), plan=choice, store=store, workers=2)
     specs = [ExportSpec(model.blocks, runtime="coreml") for model in planned.plan.models]
     assert (planned.cached, planned.export_s) == (0, export_seconds(specs, [], 2))
     assert planned.compiled == len(planned.plan.models) >= 12, "Core ML prepares each for the neural engine"
     for more in ({"backend": "cpuandgpu"}, {"precision": "fp32"}, {"runtime": "executorch", "threads": 1}):
-        assert plan_profile("autovit-nano", Target("iphone13", **more), choice, store=store).compiled == 0
-    assert plan_profile("autovit-nano", "simulated", choice, store=store).export_s is None
+        assert (
+            plan_profile(
+                ProfileCommand(
+                    space="autovit-nano", target=Target("iphone13", **more), plan=choice, store=store
+                )
+            ).compiled
+            == 0
+        )
+    assert (
+        plan_profile(
+            ProfileCommand(space="autovit-nano", target=Target("simulated"), plan=choice, store=store)
+        ).export_s
+        is None
+    )
     plain, paced = (
-        plan_profile("autovit-nano", "simulated", choice, pace_us=pace_us, store=store)
+        plan_profile(
+            ProfileCommand(
+                space="autovit-nano", target=Target("simulated"), plan=choice, pace_us=pace_us, store=store
+            )
+        )
         for pace_us in (0, 1_000_000)
     )
     assert paced.plan == plain.plan

@@ -1,14 +1,16 @@
 """A few networks make another device's LUT a device's own."""
 
 import random
+from dataclasses import replace
 
 from luts.estimate.statistics import mape
 from luts.format.store import LutStore
 from orchestrator.devices.host import scenario_of
 from orchestrator.simulate.device import GroundTruth, Scenario
-from orchestrator.tasks.adapt import adapt
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.adapt import AdaptCommand, adapt
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
+from orchestrator.tasks.target import Target
 from search.spaces import get_space
 from tests.support.errors import raises
 from tests.support.simulated_profiles import alike
@@ -23,11 +25,21 @@ def found_scenario(device: str) -> Scenario:
 def test_five_networks_make_another_devices_lut_ones_own(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     store = LutStore([tmp_path / "luts"])
-    choice = PlanChoice(design=30, heldout=3, removals="none")
-    first = profile("autovit-nano", alike(tmp_path, 1, 1.0), choice, self_test=False, store=store)
+    first = profile(
+        ProfileCommand(
+            space="autovit-nano",
+            target=Target(alike(tmp_path, 1, 1.0)),
+            plan=PlanOptions(design=30, heldout=3, removals="none"),
+            self_test=False,
+            store=store,
+        )
+    )
     assert first.lut.meta.sources == ()
     other = alike(tmp_path, 2, 3.0)
-    adapted = adapt("simulated-alike1", other, 5, store=store, self_test=False)
+    command = AdaptCommand(
+        lut="simulated-alike1", target=Target(other), networks=5, store=store, self_test=False
+    )
+    adapted = adapt(command)
     assert [source.name for source in adapted.lut.meta.sources] == [
         "simulated-alike1/autovit-nano/simulated-t1/v1"
     ]
@@ -35,12 +47,15 @@ def test_five_networks_make_another_devices_lut_ones_own(tmp_path, monkeypatch) 
     roles = [model.role for model in adapted.lut.models]
     assert (len(roles), roles.count("heldout")) == (6, 1)
     scratch = profile(
-        "autovit-nano",
-        other,
-        PlanChoice(design=4, heldout=1, removals="none", sources="none"),
-        self_test=False,
-        name="simulated-scratch",
-        store=store,
+        ProfileCommand(
+            space="autovit-nano",
+            target=Target(other),
+            plan=PlanOptions(design=4, heldout=1, removals="none"),
+            sources="none",
+            self_test=False,
+            name="simulated-scratch",
+            store=store,
+        )
     )
     truth = GroundTruth(found_scenario(other).costs)
     space, rng = get_space("autovit-nano"), random.Random(5)
@@ -49,4 +64,4 @@ def test_five_networks_make_another_devices_lut_ones_own(tmp_path, monkeypatch) 
     errors = [mape(true_ms, [lut.predict(arch).ms for arch in drawn]) for lut in (adapted.lut, scratch.lut)]
     assert errors[0] < 0.7 * errors[1]
     with raises("too_few_networks"):
-        adapt("simulated-alike1", other, 2, store=store)
+        adapt(replace(command, networks=2))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from luts.estimate.design import TYPICAL_DEVICE
-from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.export.artifacts.spec import Variant
@@ -14,12 +14,13 @@ from orchestrator.journal.log import read_log
 from orchestrator.journal.records import ChoiceRecord, ChosenModel
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.sizing import SEED_NETWORKS, next_networks, seed_design
-from orchestrator.tasks.exported_plan import ExportedPlan
-from orchestrator.tasks.further import FurtherNetworks
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.sources import Sources
+from orchestrator.tasks.target import Target
 from search.spaces import get_space
+from tests.support.errors import raises
 from tests.support.simulated_profiles import alike
 
 PLAN = make_plan(get_space("autovit-nano"), design=9, heldout=3, removals="none")
@@ -38,9 +39,17 @@ def store(tmp_path_factory):
     """A LUT to learn from."""
     folder = tmp_path_factory.mktemp("source")
     store = LutStore([folder / "luts"])
-    choice = PlanChoice(design=10, heldout=2, removals="none")
-    how = {"self_test": False, "store": store, "budget_s": 0.1, "run_folder": folder / "run"}
-    profile("autovit-nano", alike(folder, 1, 1.0), choice, **how)
+    profile(
+        ProfileCommand(
+            space="autovit-nano",
+            target=Target(alike(folder, 1, 1.0)),
+            plan=PlanOptions(design=10, heldout=2, removals="none"),
+            self_test=False,
+            store=store,
+            budget_s=0.1,
+            run_folder=folder / "run",
+        )
+    )
     return store
 
 
@@ -49,17 +58,17 @@ def world(store, tmp_path):
     """How another device is profiled with it."""
 
     def run(folder, narrow, progress=lambda _: None):
-        choice = PlanChoice(design=9, heldout=3, removals="none", sources="simulated-alike1")
-        return profile(
-            "autovit-nano",
-            alike(tmp_path, 2, 3.0),
-            choice,
+        command = ProfileCommand(
+            space="autovit-nano",
+            target=Target(alike(tmp_path, 2, 3.0)),
+            plan=PlanOptions(design=9, heldout=3, removals="none"),
+            sources="simulated-alike1",
             narrow=narrow,
             self_test=False,
             store=store,
             run_folder=tmp_path / folder,
-            progress=progress,
         )
+        return profile(command, progress)
 
     return run
 
@@ -110,7 +119,7 @@ def test_what_is_chosen_is_new_and_never_held_out() -> None:
 def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
     at_first, room = seed_design(PLAN)
     files = {model.model_id: None for model in at_first.models}
-    growing = FurtherNetworks(
+    growing = GrowingPlan(
         ExportedPlan(at_first, files, {}),
         room,
         Sources(),
@@ -127,6 +136,13 @@ def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
 
 
 def test_a_plan_of_no_networks_is_one_line(store, tmp_path) -> None:
-    choice = PlanChoice(design=0, heldout=0, removals="none", sources="simulated-alike1")
-    with pytest.raises(UsageError, match="a plan of 1 networks makes no LUT"):
-        profile("autovit-nano", alike(tmp_path, 2, 3.0), choice, store=store, run_folder=tmp_path / "run")
+    command = ProfileCommand(
+        space="autovit-nano",
+        target=Target(alike(tmp_path, 2, 3.0)),
+        plan=PlanOptions(design=0, heldout=0, removals="none"),
+        sources="simulated-alike1",
+        store=store,
+        run_folder=tmp_path / "run",
+    )
+    with raises("small_plan"):
+        profile(command)

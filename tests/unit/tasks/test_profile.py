@@ -2,14 +2,15 @@
 
 import pytest
 
-from luts.format.errors import BlocktimeError
 from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.tasks import exported_plan
 from orchestrator.tasks.models import exportable_files
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.progress import Note
+from orchestrator.tasks.target import Target
+from tests.support.errors import raises
 
 REASON = "xnnpack cannot lower this model: no operator aten.roll"
 
@@ -32,15 +33,16 @@ def profiled(tmp_path, monkeypatch):
             return files, lowered, bad
 
         monkeypatch.setattr(exported_plan, "exportable_files", exporting)
-        choice = PlanChoice(design=5, heldout=2, removals="none")
         done = profile(
-            "autovit-nano",
-            "simulated:quiet",
-            choice,
-            budget_s=0.1,
-            store=LutStore([tmp_path / "luts"]),
-            progress=said.append,
-            **how,
+            ProfileCommand(
+                space="autovit-nano",
+                target=Target("simulated:quiet"),
+                plan=PlanOptions(design=5, heldout=2, removals="none"),
+                budget_s=0.1,
+                store=LutStore([tmp_path / "luts"]),
+                **how,
+            ),
+            said.append,
         )
         return seen, done, [str(event) for event in said if isinstance(event, Note)]
 
@@ -62,7 +64,7 @@ def test_models_that_cannot_be_exported_are_left_out_named_and_replaced(profiled
 
 
 def test_where_nothing_can_be_exported_one_line_gives_the_first_reason(profiled) -> None:
-    with pytest.raises(BlocktimeError, match=f"0 of 8 models can be exported, too few for a LUT; .*{REASON}"):
+    with raises("too_few_models"):
         profiled(lambda index: True)
 
 

@@ -16,11 +16,12 @@ from luts.format.store import LutRef, LutStore
 from orchestrator.agent.device import describe_host
 from orchestrator.devices.host import scenario_of
 from orchestrator.simulate.device import GroundTruth
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.proxy import DeviceSpread, Proxy, device_spread, proxy_for
 from orchestrator.tasks.search import find_network
 from orchestrator.tasks.search_options import OptionalDevice, SearchCommand, SettingOptions, TargetOptions
+from orchestrator.tasks.target import Target
 from orchestrator.winner.card import lut_text
 from orchestrator.wire.errors import DeviceError
 from search.spaces import get_space
@@ -139,8 +140,11 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BLOCKTIME_RUNS", str(folder / "runs"))
         store = LutStore([folder / "luts"])
-        choice = PlanChoice(design=8, heldout=3, removals="none")
-        first = profile("autovit-nano", alike(folder, 1, 1.0), choice, self_test=False, store=store)
+        plan = PlanOptions(design=8, heldout=3, removals="none")
+        device = Target(alike(folder, 1, 1.0))
+        first = profile(
+            ProfileCommand(space="autovit-nano", target=device, plan=plan, self_test=False, store=store)
+        )
         store.write(like(first.lut, SLOWER, name="simulated-alike2"))
         yield store, alike(folder, 2, SLOWER), folder
 

@@ -11,7 +11,7 @@ from luts.format.store import LutStore
 from orchestrator.simulate.device import SCENARIOS
 from orchestrator.tasks.evaluate import evaluate
 from orchestrator.tasks.evaluation_options import EvalOptions
-from orchestrator.tasks.plan import PlanChoice
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile as profile_space
 from orchestrator.tasks.progress import Note
 from orchestrator.tasks.search import find_network
@@ -22,6 +22,7 @@ from orchestrator.tasks.search_options import (
     SettingOptions,
     TargetOptions,
 )
+from orchestrator.tasks.target import Target
 from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.winner.result import FoundNetwork
@@ -282,9 +283,11 @@ def test_a_backbone_search_stays_within_the_scope_and_resumes(backbone, supernet
 
 
 def test_a_backbone_is_measured_with_its_head(backbone, home):
-    store, plan = LutStore([home / "luts"]), PlanChoice(design=8, heldout=3, removals="none")
+    store, plan = LutStore([home / "luts"]), PlanOptions(design=8, heldout=3, removals="none")
     device = alike(home, 1, 1.0)
-    made = profile_space(WITH_HEAD.name, device, plan, self_test=False, store=store)
+    made = profile_space(
+        ProfileCommand(space=WITH_HEAD.name, target=Target(device), plan=plan, self_test=False, store=store)
+    )
     options = dataclasses.replace(
         backbone,
         targets=TargetOptions(lut=str(made.path), latency="1000%"),

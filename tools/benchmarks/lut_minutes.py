@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from luts.format.store import LutStore, lut_store
-from orchestrator.tasks.adapt import adapt
+from orchestrator.tasks.adapt import AdaptCommand, adapt
 from orchestrator.tasks.progress import Event, Note
+from orchestrator.tasks.target import Target
 from tools.tables import Tables
 
 SOURCE = "linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1"
@@ -69,7 +70,7 @@ def adapt_in(root: Path, device: str, source: str, networks: int) -> dict[str, f
     """Adapt a LUT in `root` and return the seconds of each phase; runs in the fresh process."""
     clock = Clock()
     store = LutStore([root / "luts", *lut_store().roots])
-    adapt(source, device, networks, store=store, progress=clock)
+    adapt(AdaptCommand(lut=source, target=Target(device), networks=networks, store=store), clock)
     clock.add(LUT)
     return clock.seconds
 

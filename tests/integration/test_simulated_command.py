@@ -110,7 +110,7 @@ def test_everything_made_of_it_says_simulated(home, profiled) -> None:
         (("--device", "simulated", "--backend", "xnnpack"), "no backends and no precisions"),
         (("--device", "simulated", "--agent", "kotlin"), "--agent is for the host"),
         (("--device", "simulated", "--runtime", "coreml"), "has no runtime coreml; it has simulated"),
-        (("--device", "simulated", "--threads", "5"), "has 4 cores for 5 threads"),
+        (("--device", "simulated", "--threads", "5"), "has 4 cores, fewer than 5 threads"),
         (("--device", "simulated", "--name", "../Mine"), r"--name '\.\./Mine': expected small letters"),
     ],
 )

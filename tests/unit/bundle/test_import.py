@@ -93,7 +93,7 @@ def test_import_command_writes_one_version(finished, tmp_path):
     done = bench("import", finished, "--luts", luts, "--name", "somewhere")
     assert done.returncode == 0, done.stderr
     assert str(luts / "somewhere/autovit-nano/simulated-t1/v1") in done.stdout
-    assert "ended because all 2 passes are made" in done.stderr
+    assert "ended because all 2 passes are done" in done.stderr
     again = bench("import", finished, "--luts", luts, "--name", "somewhere")
     assert again.returncode == 6
     assert len(again.stderr.splitlines()) == 1

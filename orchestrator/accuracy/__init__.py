@@ -1,1 +1,1 @@
-"""Top-1 and top-5 of classifiers as they run: exported programs, and PyTorch beside them."""
+"""Predictions of exported programs and PyTorch for images."""

@@ -36,7 +36,7 @@ class ImageSet:
 
     @cached_property
     def data(self) -> ImageData:
-        """Opened anew in every process; raises like `open_source`, and `UsageError` where the images are others."""
+        """The images, opened in every process; raises like `open_source`, and UsageError if they have changed."""
         source = open_source(self.source)
         if source.digest != self.digest:
             raise UsageError(f"{self.source} has changed while it was read; start over", code="data_changed")
@@ -88,7 +88,7 @@ def choose_images(
         UsageError: there is no such part, or it has fewer images.
     """
     if part not in PARTS:
-        raise UsageError(f"--split {part!r}: expected {', '.join(PARTS)}")
+        raise UsageError(f"--split {part!r}: expected {', '.join(PARTS)}", code="unknown_split")
     source = open_source(text)
     if part == "all":
         indices = np.arange(len(source.labels))
@@ -97,7 +97,10 @@ def choose_images(
         indices = parts.validation if part == "validation" else parts.search
     if count is not None:
         if not 1 <= count <= len(indices):
-            raise UsageError(f"--images {count}: there are {len(indices)} in the {part} images of {text}")
+            raise UsageError(
+                f"--images {count}: there are {len(indices)} in the {part} images of {text}",
+                code="too_few_images",
+            )
         indices = np.sort(np.random.default_rng(seed).permutation(indices)[:count])
     return ImageSet(text, source.digest, indices), source
 
@@ -129,18 +132,28 @@ def class_names(given: str) -> ClassNames:
     path = Path(given)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InvalidArtifactError(f"--classes {given}: over {MAX_BYTES >> 20} MiB; give a name a line")
+            raise InvalidArtifactError(
+                f"--classes {given}: over {MAX_BYTES >> 20} MiB; give one name per line",
+                code="file_too_large",
+            )
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InvalidArtifactError(
-            f"--classes {given}: cannot be read ({why}); give {IMAGENET_CLASSES}, or a file with a name a line"
+            f"--classes {given}: cannot be read ({why}); give {IMAGENET_CLASSES}, or a file with one name per line",
+            code="unreadable_file",
         ) from error
     if not 1 <= len(names) <= MAX_CLASSES:
-        raise UsageError(f"--classes {given}: {len(names)} names; give a name a line, in the outputs' order")
+        raise UsageError(
+            f"--classes {given}: {len(names)} names; give one name per line, in the outputs' order",
+            code="invalid_class_names",
+        )
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise UsageError(f"--classes {given}: {name!r} stands there {count} times; give each output its name")
+        raise UsageError(
+            f"--classes {given}: {name!r} is listed {count} times; give each output its name",
+            code="invalid_class_names",
+        )
     return ClassNames(given, names)
 
 
@@ -167,7 +180,8 @@ def output_of_class(
         if absent := [name for name in classes if name not in place]:
             raise UsageError(
                 f"{what}: class {absent[0]!r} of {source} is not one of the {outputs} of --classes "
-                f"{named.given} ({len(absent)} such in all); name the classes of the images as there"
+                f"{named.given} ({len(absent)} such in all); name the classes of the images as there",
+                code="class_mismatch",
             )
         return np.array([place[name] for name in classes])
     if outputs == len(classes):

@@ -74,7 +74,9 @@ def read_coco(path: Path) -> CocoFile:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InvalidArtifactError(f"{path}: not JSON ({error}); is this COCO's file?") from error
+        raise InvalidArtifactError(
+            f"{path}: not JSON ({error}); is this COCO's file?", code="invalid_annotations"
+        ) from error
     try:
         categories = _categories(path, _rows(path, document, "categories"))
         images = _images(path, _rows(path, document, "images"))
@@ -186,7 +188,7 @@ def _number(value: Any) -> float:
 
 
 def _wrong(path: Path, problem: str) -> InvalidArtifactError:
-    return InvalidArtifactError(f"{path}: {problem}; mend or remove it")
+    return InvalidArtifactError(f"{path}: {problem}; correct or remove it", code="invalid_annotations")
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,8 @@ def open_coco(text: str, path: Path) -> Scenes:
     train, validation = parts
     if validation is None:
         raise UsageError(
-            f"{text}: no {path / 'annotations'}/instances_val*.json; expected it beside instances_train*.json"
+            f"{text}: no {path / 'annotations'}/instances_val*.json; expected it next to instances_train*.json",
+            code="wrong_layout",
         )
     if train is not None and train.file.categories != validation.file.categories:
         own = train.file.categories.items()
@@ -227,7 +230,8 @@ def open_coco(text: str, path: Path) -> Scenes:
         raise InvalidArtifactError(
             f"{validation.file.path}: its categories are not those of {train.file.path.name}"
             + (f", which has no {foreign!r}" if foreign else "")
-            + "; mend one of them"
+            + "; mend one of them",
+            code="class_mismatch",
         )
     return _scenes(text, path, [part for part in (train, validation) if part is not None])
 
@@ -239,12 +243,15 @@ def _open_part(text: str, path: Path, kind: str) -> _Part | None:
         return None
     if len(files) > 1:
         raise UsageError(
-            f"{text}: {files[0].name} and {files[1].name}; leave one of them in {files[0].parent}"
+            f"{text}: {files[0].name} and {files[1].name}; leave one of them in {files[0].parent}",
+            code="wrong_layout",
         )
     name = files[0].stem.removeprefix("instances_")
     folder = next((f for f in (path / name, path / "images" / name) if f.is_dir()), None)
     if folder is None:
-        raise UsageError(f"{text}: no folder {path / name} with the images of {files[0].name}")
+        raise UsageError(
+            f"{text}: no folder {path / name} with the images of {files[0].name}", code="wrong_layout"
+        )
     file = read_coco(files[0])
     return _Part(file, folder, _reader(folder, file))
 
@@ -341,7 +348,8 @@ def _mask(
             one = coder.decode(coded).astype(bool)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidArtifactError(
-                f"{name}: annotation {row['id']} has a mask that can't be decoded ({error}); mend or remove it"
+                f"{name}: annotation {row['id']} has a mask that can't be decoded ({error}); correct or remove it",
+                code="invalid_annotations",
             ) from error
         if row.get("iscrowd", 0):
             crowds |= one

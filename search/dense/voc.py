@@ -45,15 +45,21 @@ def open_voc(text: str, path: Path, task: DenseTaskName) -> Scenes:
         lists = [reader(root, year=year, image_set=part) for part in ("train", "val")]
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
-            f"{text}: not VOC as it is unpacked ({error}); expected DIR/VOCdevkit/VOC2012"
+            f"{text}: not VOC as it is unpacked ({error}); expected DIR/VOCdevkit/VOC2012",
+            code="wrong_layout",
         ) from error
     images = [Path(file) for part in lists for file in part.images]
     targets = [Path(file) for part in lists for file in part.targets]
     names = [file.stem for file in images]
     if not len(lists[1]):
-        raise InvalidArtifactError(f"{text}: the list of validation images is empty; restore it")
+        raise InvalidArtifactError(
+            f"{text}: the list of validation images is empty; restore it", code="invalid_annotations"
+        )
     if foreign := next((file for file in images if file.parent.name != "JPEGImages"), None):
-        raise InvalidArtifactError(f"{text}: a list names the image {foreign.stem[:40]!r} elsewhere; mend it")
+        raise InvalidArtifactError(
+            f"{text}: a list names the image {foreign.stem[:40]!r} elsewhere; correct it",
+            code="invalid_annotations",
+        )
     hashed = hashlib.sha256()
     for name, image, target in zip(names, images, targets, strict=True):
         hashed.update(f"{name}\0{file_size(image)}\0{file_size(target)}\n".encode())
@@ -68,9 +74,15 @@ def _devkit(text: str, path: Path) -> tuple[Path, str]:
         return path.absolute().parent.parent, path.name.removeprefix("VOC")
     years = sorted(folder.name.removeprefix("VOC") for folder in (path / "VOCdevkit").glob("VOC20[0-9][0-9]"))
     if not years:
-        raise UsageError(f"{text}: no {path}/VOCdevkit/VOC2012; give the folder in which VOC was unpacked")
+        raise UsageError(
+            f"{text}: no {path}/VOCdevkit/VOC2012; give the folder in which VOC was unpacked",
+            code="wrong_layout",
+        )
     if len(years) > 1:
-        raise UsageError(f"{text}: several years; give one, such as voc:{path}/VOCdevkit/VOC{years[-1]}")
+        raise UsageError(
+            f"{text}: several years; give one, such as voc:{path}/VOCdevkit/VOC{years[-1]}",
+            code="wrong_layout",
+        )
     return path, years[0]
 
 
@@ -87,7 +99,9 @@ def _of_boxes(
     sizes = np.asarray([size for _, size in read], np.int64)
 
     def no_mask(index: int) -> np.ndarray:
-        raise UsageError(f"{text}: {names[index]} was opened for detection, which reads no masks")
+        raise UsageError(
+            f"{text}: {names[index]} was opened for detection, which reads no masks", code="wrong_task"
+        )
 
     taught = np.asarray([i for i in range(boundary) if len(objects[i].boxes)], np.int64)
     return Scenes(
@@ -118,7 +132,9 @@ def _of_masks(
     )
 
     def no_objects(index: int) -> Objects:
-        raise UsageError(f"{text}: {names[index]} was opened for segmentation, which reads no boxes")
+        raise UsageError(
+            f"{text}: {names[index]} was opened for segmentation, which reads no boxes", code="wrong_task"
+        )
 
     return Scenes(
         text,
@@ -156,7 +172,9 @@ def _read_xml(path: Path) -> tuple[Objects, tuple[int, int]]:
         ]
     except (ElementTree.ParseError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)[:160]
-        raise InvalidArtifactError(f"{path}: not an annotation of VOC ({reason}); mend it") from error
+        raise InvalidArtifactError(
+            f"{path}: not an annotation of VOC ({reason}); correct it", code="invalid_annotations"
+        ) from error
     corners = np.asarray(boxes, np.float32).reshape(-1, 4)
     difficult = np.asarray([str(one.get("difficult", "0")) == "1" for one in given], bool)
     areas = (corners[:, 2:] - corners[:, :2]).prod(1)
@@ -185,10 +203,13 @@ def _same_size(image: Path, target: Path) -> tuple[int, int]:
     (width, height), mask = sizes
     if mask != (width, height):
         raise InvalidArtifactError(
-            f"{target} is a mask of {mask[0]}x{mask[1]} for an image of {width}x{height}; restore it"
+            f"{target} is a mask of {mask[0]}x{mask[1]} for an image of {width}x{height}; restore it",
+            code="image_size_mismatch",
         )
     if max(width, height) > MAX_SIDE:
-        raise InvalidArtifactError(f"{image} is {width}x{height}; at most {MAX_SIDE} pixels")
+        raise InvalidArtifactError(
+            f"{image} is {width}x{height}; at most {MAX_SIDE} pixels", code="file_too_large"
+        )
     return height, width
 
 
@@ -197,9 +218,13 @@ def _read_mask(path: Path) -> np.ndarray:
         try:
             mask = np.asarray(picture)
         except (OSError, SyntaxError, ValueError) as error:
-            raise InvalidArtifactError(f"{path}: not an intact mask ({error}); restore it") from error
+            raise InvalidArtifactError(
+                f"{path}: not an intact mask ({error}); restore it", code="damaged_image"
+            ) from error
     if mask.ndim != 2 or mask.dtype != np.uint8 or not np.isin(mask, (*range(len(CLASSES) + 1), VOID)).all():
-        raise InvalidArtifactError(f"{path}: not a mask of VOC's {len(CLASSES)} categories; restore it")
+        raise InvalidArtifactError(
+            f"{path}: not a mask of VOC's {len(CLASSES)} categories; restore it", code="invalid_annotations"
+        )
     return mask
 
 
@@ -207,4 +232,6 @@ def _opened(path: Path) -> Image.Image:
     try:
         return cast(Image.Image, Image.open(path))
     except (OSError, SyntaxError, ValueError) as error:
-        raise InvalidArtifactError(f"{path}: not an intact image ({error}); restore it") from error
+        raise InvalidArtifactError(
+            f"{path}: not an intact image ({error}); restore it", code="damaged_image"
+        ) from error

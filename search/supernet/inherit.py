@@ -32,7 +32,7 @@ from search.supernet.train.checkpoint import CheckpointInfo, load_supernet
 from search.supernet.train.optimizer import computes_in_bf16
 
 CACHE_BYTES = 512 << 20
-"""Of kept activations, for each cache: those after all stages of small networks, the last ones of large."""
+"""Bytes of activations per cache: after all stages of small networks, after the last ones of large networks."""
 
 Prefix = tuple[Hashable, ...]
 """What decides the first modules of a network and their input, an item a module after the first item."""
@@ -41,41 +41,41 @@ Buffers = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Buffers of a beginning, and what it gives for every batch."""
+class CachedPrefix:
+    """Buffers of a network's first modules, and their outputs for every batch."""
 
     buffers: Buffers
     outputs: list[Tensor]
 
 
 class PrefixCache:
-    """Beginnings of networks that were run on the same batches, the least recently used dropped first."""
+    """First modules of networks that were run on the same batches; the least recently used are dropped first."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES):
         """Create an empty cache of at most `max_bytes` of activations."""
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[Prefix, Kept] = OrderedDict()
+        self._entries: OrderedDict[Prefix, CachedPrefix] = OrderedDict()
 
-    def longest(self, path: Prefix) -> tuple[int, Kept | None]:
-        """How many modules of `path` are known, and what is kept of them."""
+    def longest(self, path: Prefix) -> tuple[int, CachedPrefix | None]:
+        """Return how many modules of `path` are cached, and their cached outputs."""
         for modules in range(len(path) - 1, 0, -1):
-            kept = self._kept.get(path[: modules + 1])
-            if kept is not None:
-                self._kept.move_to_end(path[: modules + 1])
-                return modules, kept
+            entry = self._entries.get(path[: modules + 1])
+            if entry is not None:
+                self._entries.move_to_end(path[: modules + 1])
+                return modules, entry
         return 0, None
 
-    def keep(self, prefix: Prefix, kept: Kept) -> None:
-        """Remember a beginning; too large a one is left out by the caller."""
-        self._kept[prefix] = kept
-        total = sum(_bytes(each.outputs) for each in self._kept.values())
+    def add(self, prefix: Prefix, entry: CachedPrefix) -> None:
+        """Add first modules; the caller leaves out too large ones."""
+        self._entries[prefix] = entry
+        total = sum(_bytes(each.outputs) for each in self._entries.values())
         while total > self.max_bytes:
-            _, dropped = self._kept.popitem(last=False)
+            _, dropped = self._entries.popitem(last=False)
             total -= _bytes(dropped.outputs)
 
 
 class PrefixRun:
-    """A network over batches from the longest beginning that is known, whose own beginnings are kept in turn."""
+    """A run of a network over batches that starts at the longest cached prefix and caches its own prefixes."""
 
     def __init__(
         self, network: nn.Sequential, path: Prefix, ends: Sequence[int], cache: PrefixCache | None
@@ -85,18 +85,18 @@ class PrefixRun:
         Args:
             network: Its modules run one after the other.
             path: What decides the batches, then an item for each module: equal ones give equal outputs.
-            ends: Numbers of modules after which what comes out may be kept.
-            cache: Beginnings of earlier networks on the same batches.
+            ends: Numbers of modules after which outputs may be cached.
+            cache: Prefixes of earlier networks on the same batches.
         """
         self._cache, self._path = cache, path
-        self._start, self.kept = cache.longest(path) if cache else (0, None)
+        self._start, self.cached = cache.longest(path) if cache else (0, None)
         self.modules = list(network)[self._start :]
         inside = [end for end in ends if cache and self._start < end < len(network)]
         self._collected: dict[int, list[Tensor]] = {end: [] for end in inside}
 
     def outputs(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the network's output for each batch (B, 3, H, W); batches are unused if a prefix is cached."""
-        for x in self.kept.outputs if self.kept else batches:
+        for x in self.cached.outputs if self.cached else batches:
             for position, module in enumerate(self.modules, self._start + 1):
                 x = module(x)
                 if position in self._collected:
@@ -105,10 +105,10 @@ class PrefixRun:
             yield x
 
     def keep(self, buffers_of: Callable[[int], Buffers]) -> None:
-        """Keep the beginnings of a finished run; `buffers_of`: of so many first modules."""
+        """Cache the prefixes of a finished run; `buffers_of` returns the buffers of so many first modules."""
         if self._cache:
             for end, outputs in self._collected.items():
-                self._cache.keep(self._path[: end + 1], Kept(buffers_of(end), outputs))
+                self._cache.add(self._path[: end + 1], CachedPrefix(buffers_of(end), outputs))
 
     def _shrink(self) -> None:
         """Drop the largest outputs until the rest fits."""
@@ -134,10 +134,10 @@ def recalibrate(
 
     Args:
         network: Its modules run one after the other.
-        batches: Images (B, 3, H, W) each; not touched where the cache holds a beginning.
+        batches: Images (B, 3, H, W) each; unused where the cache has a prefix.
         path: What decides the batches, then an item for each module: equal ones have equal weights.
-        ends: Numbers of modules after which what comes out may be kept.
-        cache: Beginnings of earlier networks on the same batches.
+        ends: Numbers of modules after which outputs may be cached.
+        cache: Prefixes of earlier networks on the same batches.
     """
     run = PrefixRun(network, path, ends, cache)
     norms = [part for module in run.modules for part in module.modules() if isinstance(part, _BatchNorm)]
@@ -151,8 +151,8 @@ def recalibrate(
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    if run.kept:
-        network.load_state_dict(run.kept.buffers, strict=False)
+    if run.cached:
+        network.load_state_dict(run.cached.buffers, strict=False)
     run.keep(lambda end: _buffers(network, end))
 
 
@@ -253,12 +253,12 @@ class FinalScores(BaseModel):
 
 
 def record_final(path: Path, score: FinalScore, shared: Path | None = None) -> int:
-    """Keep a final evaluation; how many other architectures the same weights were judged with before.
+    """Record a final evaluation; return how many other architectures were evaluated with the same weights before.
 
     Args:
         path: The record.
         score: The evaluation.
-        shared: A further record that counts and is not written.
+        shared: Another record that counts and is not written.
 
     Raises:
         InvalidArtifactError: a record is damaged.
@@ -271,7 +271,8 @@ def record_final(path: Path, score: FinalScore, shared: Path | None = None) -> i
             write_atomically(path, document.model_dump_json(indent=1).encode())
         except OSError as error:
             raise StorageError(
-                f"{path}: cannot note this use of the validation set ({error.strerror}); make it writable"
+                f"{path}: cannot record this use of the validation set ({error.strerror}); make it writable",
+                code="record_not_written",
             ) from error
     judged = {s.arch for s in (*scores, *others) if s.weights_sha256 == score.weights_sha256}
     return len(judged - {score.arch})
@@ -301,9 +302,9 @@ def reopen_data(info: CheckpointInfo, source: str | None = None) -> ImageData:
 
 
 class InheritedAccuracy:
-    """Accuracy of subnets on images held out of training: the search split, or, once at the end, validation.
+    """Accuracy of subnets on images held out of training: the search split, or once at the end validation.
 
-    What was trained in bf16 is judged in it where the device computes in it, everything else in fp32.
+    Supernets trained in bf16 are evaluated in bf16 where the device supports it, all others in fp32.
     """
 
     def __init__(
@@ -325,7 +326,8 @@ class InheritedAccuracy:
         if trained_on != (data.source.digest, data.seed, data.fraction, data.side):
             raise UsageError(
                 f"the supernet was trained on {info.source}, {data.source.name} differs in images or split; "
-                "evaluate on the same data"
+                "evaluate on the same data",
+                code="data_mismatch",
             )
         self.supernet, self.info, self.data, self.batch_size = supernet, info, data, batch_size
         self.split_name: Literal["search", "validation"] = "validation" if final else "search"
@@ -348,7 +350,7 @@ class InheritedAccuracy:
 
     def _compute_on(self, device: torch.device) -> None:
         self.device = device
-        self.prefixes, self._judged = PrefixCache(), PrefixCache()
+        self.prefixes, self._evaluated = PrefixCache(), PrefixCache()
         recipe = self.info.recipe
         self._layout = torch.channels_last if recipe.channels_last else torch.preserve_format
         self._bf16 = recipe.precision == "bf16" and computes_in_bf16(device)
@@ -392,16 +394,16 @@ class InheritedAccuracy:
 
     def scores(self, arch: Arch) -> Scores:
         """Top-1 and top-5 on the held-out images; with fewer than five classes all of them count."""
-        logits, labels = self.answers(arch)
+        logits, labels = self.outputs(arch)
         right = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
         return Scores(int(right[:, 0].sum()) / len(labels), int(right.any(1).sum()) / len(labels))
 
     @torch.no_grad()
-    def answers(self, arch: Arch) -> tuple[Tensor, Tensor]:
+    def outputs(self, arch: Arch) -> tuple[Tensor, Tensor]:
         """Logits (N, classes) for the held-out images, fp32 or bf16, and their labels (N,)."""
         network, path = self.network(arch), self.supernet.path(arch)
         network.to(memory_format=self._layout)
-        run = PrefixRun(network, (arch.resolution, *path), stage_ends(path), self._judged)
+        run = PrefixRun(network, (arch.resolution, *path), stage_ends(path), self._evaluated)
         with self._autocast():
             logits = torch.cat(list(run.outputs(self._images(self._held_out, arch.resolution))))
         run.keep(lambda _: {})
@@ -416,7 +418,7 @@ class InheritedAccuracy:
 
 
 class InheritedLikelihood:
-    """Judges by the probabilities of the labels, which tell networks apart that guess the same classes."""
+    """Scores networks by the labels' probabilities, which differ for networks with the same predictions."""
 
     def __init__(self, inherited: InheritedAccuracy):
         """Use the outputs and images of an inherited accuracy."""
@@ -424,16 +426,16 @@ class InheritedLikelihood:
 
     @property
     def fingerprint(self) -> str:
-        """That of the accuracy, marked."""
+        """Fingerprint of the accuracy, marked."""
         return hashlib.sha256(f"likelihood {self.inherited.fingerprint}".encode()).hexdigest()
 
     def move_to(self, on: str | torch.device, worker: int = 0) -> None:
-        """As of `InheritedAccuracy`."""
+        """Move like `InheritedAccuracy`."""
         self.inherited.move_to(on, worker)
 
     def accuracy(self, arch: Arch) -> float:
         """Geometric mean of the labels' probabilities: exp of minus the cross-entropy, 0 to 1."""
-        logits, labels = self.inherited.answers(arch)
+        logits, labels = self.inherited.outputs(arch)
         return math.exp(-float(F.cross_entropy(logits.float(), labels)))
 
 

@@ -88,9 +88,9 @@ class _OncePerNetwork(InheritedAccuracy):
 
     _last: tuple[Arch, tuple[Tensor, Tensor]] | None = None
 
-    def answers(self, arch: Arch) -> tuple[Tensor, Tensor]:
+    def outputs(self, arch: Arch) -> tuple[Tensor, Tensor]:
         if self._last is None or self._last[0] != arch:
-            self._last = arch, super().answers(arch)
+            self._last = arch, super().outputs(arch)
         return self._last[1]
 
 

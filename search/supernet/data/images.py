@@ -55,7 +55,8 @@ def split_source(source: Source, seed: int = 0, fraction: float = 0.1) -> Split:
         ends = [held_out, 2 * held_out if source.validation_from is None else held_out]
         if len(indices) <= ends[1]:
             raise UsageError(
-                f"{source.name}: class {name!r} has {len(indices)} images, too few to split; add images"
+                f"{source.name}: class {name!r} has {len(indices)} images, too few to split; add images",
+                code="too_few_images",
             )
         search, validation, train = np.split(indices, ends)
         for part, chosen in zip(parts, (train, search, validation), strict=True):

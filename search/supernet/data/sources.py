@@ -62,21 +62,24 @@ MAX_ENCODED_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 """Largest decoded image, so that a small file can't fill the memory."""
 
-NEXT_STEP = "restore it and repeat, or remove it and begin anew in another folder"
+NEXT_STEP = "restore it and repeat, or remove it and start over in another folder"
 """What to do about a bad image: a run goes on with the very images that it began with."""
 
 
 def decode(data: bytes, what: str) -> np.ndarray:
     """Decode an image as uint8 (H, W, 3); raises InvalidArtifactError, which calls it `what`."""
     if len(data) > MAX_ENCODED_BYTES:
-        raise InvalidArtifactError(f"{what} has over {MAX_ENCODED_BYTES} bytes; shrink or remove it")
+        raise InvalidArtifactError(
+            f"{what} has over {MAX_ENCODED_BYTES} bytes; shrink or remove it", code="file_too_large"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise InvalidArtifactError(
-                        f"{what} is {image.width}x{image.height}, over {MAX_PIXELS} pixels; shrink it"
+                        f"{what} is {image.width}x{image.height}, over {MAX_PIXELS} pixels; shrink it",
+                        code="file_too_large",
                     )
                 return np.asarray(image.convert("RGB"))
     except InvalidArtifactError:
@@ -84,7 +87,9 @@ def decode(data: bytes, what: str) -> np.ndarray:
     except Exception as error:  # decoders raise many classes: SyntaxError, struct.error, OSError, ...
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "of no known format" if unknown else first_line(error)
-        raise InvalidArtifactError(f"{what} is not an intact image ({reason}); {NEXT_STEP}") from error
+        raise InvalidArtifactError(
+            f"{what} is not an intact image ({reason}); {NEXT_STEP}", code="damaged_image"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -251,7 +256,8 @@ def _read(text: str, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pickled = "allow_pickle" in str(error)
         reason = "it holds pickled objects, which are not read" if pickled else first_line(error)
         raise InvalidArtifactError(
-            f"{text}: cannot read blob, off and y ({reason}); give a complete npz of JPEGs"
+            f"{text}: cannot read blob, off and y ({reason}); give a complete npz of JPEGs",
+            code="damaged_images_file",
         ) from error
     return blob, offsets, labels
 
@@ -263,19 +269,26 @@ def _checked(
     integers = all(np.issubdtype(a.dtype, np.integer) for a in (offsets, labels))
     if blob.dtype != np.uint8 or not integers or {blob.ndim, offsets.ndim, labels.ndim} != {1}:
         raise InvalidArtifactError(
-            f"{text}: not as expected; blob must be uint8, off and y integers, all one-dimensional"
+            f"{text}: not as expected; blob must be uint8, off and y integers, all one-dimensional",
+            code="damaged_images_file",
         )
     offsets, labels = offsets.astype(np.int64), labels.astype(np.int64)
     if not 1 <= len(labels) <= MAX_IMAGES or len(offsets) != len(labels) + 1:
         raise InvalidArtifactError(
             f"{text}: {len(offsets)} offsets and {len(labels)} labels; "
-            "every label needs an offset, and the end another"
+            "every label needs an offset, and the end another",
+            code="damaged_images_file",
         )
     sizes = np.diff(offsets)
     if offsets[0] < 0 or offsets[-1] > len(blob) or sizes.min() < 0 or sizes.max() > MAX_ENCODED_BYTES:
-        raise InvalidArtifactError(f"{text}: offsets leave the blob or do not grow; the file is damaged")
+        raise InvalidArtifactError(
+            f"{text}: offsets leave the blob or do not grow; the file is damaged", code="damaged_images_file"
+        )
     if labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        raise InvalidArtifactError(f"{text}: labels leave 0..{MAX_CLASSES - 1}; number the classes from 0")
+        raise InvalidArtifactError(
+            f"{text}: labels leave 0..{MAX_CLASSES - 1}; number the classes from 0",
+            code="damaged_images_file",
+        )
     return blob, offsets, labels
 
 
@@ -333,7 +346,8 @@ def _read_batch(text: str, path: Path, md5: str) -> tuple[np.ndarray, np.ndarray
         reason = error.strerror if isinstance(error, OSError) else first_line(error)
         raise InvalidArtifactError(
             f"{text}: no intact CIFAR-10 ({path.name}: {reason}); expected DIR/{FOLDER} as "
-            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz unpacks it"
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz unpacks it",
+            code="damaged_images_file",
         ) from error
     return pixels, labels
 
@@ -343,7 +357,8 @@ def _open_file(text: str, path: Path) -> Source:
     if len(source.labels) <= TRAINING_IMAGES or len(source.classes) != len(CLASSES):
         raise InvalidArtifactError(
             f"{text}: {len(source.labels)} images of {len(source.classes)} classes, not all of CIFAR-10; "
-            "use npz:FILE for other images"
+            "use npz:FILE for other images",
+            code="damaged_images_file",
         )
     return replace(source, classes=CLASSES, validation_from=TRAINING_IMAGES)
 
@@ -362,7 +377,10 @@ def open_imagefolder(text: str, path: Path) -> Source:
         for label, name in enumerate(names):
             images = sorted(p for p in (part / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
             if not images:
-                raise UsageError(f"{text}: class {name!r} has no images in {part}; add some or remove it")
+                raise UsageError(
+                    f"{text}: class {name!r} has no images in {part}; add some or remove it",
+                    code="empty_class",
+                )
             files += images
             labels += [label] * len(images)
         ends.append(len(files))
@@ -383,16 +401,20 @@ def _class_names(text: str, parts: Sequence[Path]) -> tuple[str, ...]:
     """Return the directories of the first part, which the others may not exceed."""
     if not all(part.is_dir() for part in parts):
         raise UsageError(
-            f"{text}: {parts[-1]} is not a directory; expected DIR/CLASS or DIR/train and DIR/val"
+            f"{text}: {parts[-1]} is not a directory; expected DIR/CLASS or DIR/train and DIR/val",
+            code="wrong_layout",
         )
     names = tuple(sorted(entry.name for entry in parts[0].iterdir() if entry.is_dir()))
     if not 1 <= len(names) <= MAX_CLASSES:
-        raise UsageError(f"{text}: {parts[0]} holds no directory a class; expected DIR/CLASS/IMAGE")
+        raise UsageError(
+            f"{text}: {parts[0]} has no directory per class; expected DIR/CLASS/IMAGE", code="wrong_layout"
+        )
     for part in parts[1:]:
         foreign = sorted({entry.name for entry in part.iterdir() if entry.is_dir()} - set(names))
         if foreign:
             raise UsageError(
-                f"{text}: {part} has a class {foreign[0]!r} that train has not; move or remove it"
+                f"{text}: {part} has a class {foreign[0]!r} that train does not have; move or remove it",
+                code="class_mismatch",
             )
     return names
 
@@ -414,7 +436,9 @@ def _read_imagefolder(file: Path) -> np.ndarray:
 
 
 def _unreadable(file: Path, error: OSError) -> InvalidArtifactError:
-    return InvalidArtifactError(f"{file}: cannot be read ({error.strerror}); {NEXT_STEP}")
+    return InvalidArtifactError(
+        f"{file}: cannot be read ({error.strerror}); {NEXT_STEP}", code="damaged_image"
+    )
 
 
 _OPENERS = {"imagefolder": open_imagefolder, "cifar10": open_cifar10, "npz": open_npz}
@@ -432,7 +456,8 @@ def open_source(text: str) -> Source:
         return _open_digits()
     if kind not in _OPENERS or not where:
         raise UsageError(
-            f"{text!r} is not an image source; use imagefolder:DIR, cifar10:DIR, npz:FILE or digits"
+            f"{text!r} is not an image source; use imagefolder:DIR, cifar10:DIR, npz:FILE or digits",
+            code="unknown_source",
         )
     path = Path(where)
     if not path.exists():
@@ -441,7 +466,9 @@ def open_source(text: str) -> Source:
     present = np.bincount(source.labels, minlength=len(source.classes))
     if not present.all():
         empty = source.classes[int(np.argmin(present))]
-        raise UsageError(f"{text}: class {empty!r} has no images; add some or remove the class")
+        raise UsageError(
+            f"{text}: class {empty!r} has no images; add some or remove the class", code="empty_class"
+        )
     return source
 
 

@@ -204,7 +204,8 @@ class Supernet(nn.Module):
         if arch.classes != self.space.default_classes:
             raise UsageError(
                 f"architecture has {arch.classes} classes, the supernet {self.space.default_classes}; "
-                f"set the architecture's `classes` to {self.space.default_classes}"
+                f"set the architecture's `classes` to {self.space.default_classes}",
+                code="class_mismatch",
             )
         self.space.check(arch)
         return _slots(self.space, arch.stages, arch.resolution, arch.head)

@@ -31,7 +31,7 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], othe
         InvalidArtifactError: names or shapes differ; says `otherwise`.
     """
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in targets.items()}:
-        raise InvalidArtifactError(otherwise)
+        raise InvalidArtifactError(otherwise, code="weights_of_another_network")
     for name, target in targets.items():
         target.copy_(tensors[name])
 
@@ -48,11 +48,13 @@ def read_weights(path: Path, sha256: str = "") -> dict[str, Tensor]:
     """
     try:
         if path.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise InvalidArtifactError(f"{path}: over {MAX_WEIGHTS_BYTES >> 30} GiB; is this the right file?")
+            raise InvalidArtifactError(
+                f"{path}: over {MAX_WEIGHTS_BYTES >> 30} GiB; is this the right file?", code="file_too_large"
+            )
         data = path.read_bytes()
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
             raise InvalidArtifactError(
-                f"{path}: not the weights that were asked for (sha256 differs); export again"
+                f"{path}: not the expected weights (sha256 differs); export again", code="digest_mismatch"
             )
         tensors: dict[str, Tensor] = load(data)
     except (OSError, SafetensorError) as error:

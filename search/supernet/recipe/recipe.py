@@ -57,12 +57,12 @@ def one_cycle(
 
 
 class Distillation(BaseModel):
-    """How much a teacher counts; without one only the labels do.
+    """How a teacher enters the loss; without one only the labels do.
 
     Attributes:
         kind: `soft` compares distributions (equation 3), `hard` takes the teacher's decision as a label
             (equation 4), `none` takes no teacher.
-        alpha: Share of the teacher's term in the loss.
+        alpha: Fraction of the teacher's term in the loss.
         tau: Temperature of `soft`.
     """
 
@@ -81,7 +81,7 @@ class Distillation(BaseModel):
             logits: Z_s, (B, classes).
             target: Labels (B,), or class probabilities (B, classes) of mixed images.
             teacher_logits: Z_t, (B, classes), for the same images; None without a teacher.
-            label_smoothing: Of the labels' term alone.
+            label_smoothing: Applies to the labels' term alone.
         """
         own = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
         if teacher_logits is None or self.kind == "none":
@@ -148,11 +148,11 @@ NOT_OF_IMAGES = (
     "agc",
     "save_epochs",
 )
-"""Fields that change no image of a step: teacher logits hold whatever they are."""
+"""Fields that change no image of a step: stored teacher logits stay valid when they change."""
 
 
 class Augmentation(BaseModel):
-    """What happens to a training image on its way into a batch, in this order.
+    """Augmentation of training images, in this order.
 
     Attributes:
         crop: `pad`: shifted by up to an eighth of the side; `resized`: a random area and aspect ratio
@@ -185,7 +185,7 @@ class Recipe(BaseModel):
     """Hyper-parameters of one training run: all that decides its result but images, teacher and space.
 
     Attributes:
-        batch_size: Images of an optimizer step, whatever number of processes share them.
+        batch_size: Images of an optimizer step, in all processes together.
         micro_batches: Parts of a batch that go through the network one after another or on several
             processes; BN normalises over one of them, so that the processes don't decide the result.
         multi_scale: MobileViT's multi-scale sampler (Mehta & Rastegari 2022, section 3.3): smaller
@@ -193,8 +193,8 @@ class Recipe(BaseModel):
             has each resolution equally often in every epoch, "drawn" draws one at each step as the paper does.
         resolutions: Input resolutions to sample from, or "space" for all of the space; empty means the
             space's default alone.
-        arch: JSON of the one network that is trained, for what it reaches alone; None to train the space.
-        freeze: First stages, the stem among them, whose weights stand still; BN normalises by the batch there too.
+        arch: JSON of the one network to train; None to train the space.
+        freeze: First stages, including the stem, whose weights are frozen; BN normalises by the batch there too.
         stage_counts: How many stages trained subnets have; empty for all that the space has.
         stage_weights: How often each of these is drawn, in proportion; empty for equally often.
         params_range: Least and most parameters of trained subnets, for several supernets of one space.
@@ -207,19 +207,19 @@ class Recipe(BaseModel):
         warmup_epochs: Epochs of growth to the peak, linear before a cosine.
         warmup_learning_rate: Where that growth begins, before a cosine one step before the first; of one cycle 0
             stands for a 25th of the peak, and as end for a 10,000th of the beginning, as in torch.
-        drop_path: Share of images for which each residual of a subnet's last removable block is left out, less
+        drop_path: Fraction of images for which each residual of a subnet's last removable block is left out, less
             for those before it (`search.supernet.model.supernet`); of a sandwich, the largest subnet alone
             (BigNAS, section 3.1).
-        clip_norm: Largest global norm of the gradients; 0 for no bound.
+        clip_norm: Largest global norm of the gradients; 0 for no limit.
         agc: Clip factor of adaptive gradient clipping (Brock et al. 2021), before that; 0 for none.
         ema_decay: Decay of the moving average of the weights, which is then what subnets inherit; 0 for none.
         precision: Of forward and backward pass; weights stay fp32, and fp16 has a loss scaler.
-        distillation: How a teacher's decisions enter the loss; it counts only where a teacher is given.
+        distillation: How a teacher's outputs enter the loss; without effect if there is no teacher.
         augmentation_epochs: Epochs after which batches and their augmentation come again, in another order,
             so that stored teacher labels serve again; 0 for never.
         sampler: Which subnets a step trains.
-        sandwich_randoms: Subnets of a `sandwich` besides the largest and the smallest.
-        held_out: Share of each class kept from training for the search, and as much again for validation
+        sandwich_randoms: Random subnets of a `sandwich`, next to the largest and the smallest.
+        held_out: Fraction of each class held out of training for the search, and as much again for validation
             where the source has no validation set.
         save_epochs: Epochs between checkpoints; one is always written at the end.
     """
@@ -333,7 +333,9 @@ def get_recipe(name_or_path: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InvalidArtifactError(f"{path}: {first_problem(error)}; correct the recipe") from error
+        raise InvalidArtifactError(
+            f"{path}: {first_problem(error)}; correct the recipe", code="invalid_recipe"
+        ) from error
 
 
 def changed(recipe: Recipe, options: Mapping[str, object], distillation: Mapping[str, object]) -> Recipe:
@@ -348,7 +350,9 @@ def changed(recipe: Recipe, options: Mapping[str, object], distillation: Mapping
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"recipe {recipe.name}: {first_problem(error)}; choose another value") from error
+        raise UsageError(
+            f"recipe {recipe.name}: {first_problem(error)}; choose another value", code="invalid_recipe"
+        ) from error
 
 
 def _path(name_or_path: str) -> Path:
@@ -356,7 +360,8 @@ def _path(name_or_path: str) -> Path:
         return Path(name_or_path)
     if name_or_path not in recipe_names():
         raise UsageError(
-            f"unknown recipe {name_or_path!r}; known: {', '.join(recipe_names())}, or a file FILE.toml"
+            f"unknown recipe {name_or_path!r}; known: {', '.join(recipe_names())}, or a file FILE.toml",
+            code="unknown_recipe",
         )
     return RECIPES / f"{name_or_path}.toml"
 
@@ -367,12 +372,16 @@ def _values(path: Path, bases: int) -> dict[str, Any]:
     try:
         own = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise InvalidArtifactError(f"{path}: not TOML ({error}); correct the recipe") from error
+        raise InvalidArtifactError(
+            f"{path}: not TOML ({error}); correct the recipe", code="invalid_recipe"
+        ) from error
     base = own.pop("extends", None)
     if base is None:
         return own
     if not isinstance(base, str) or bases == 0:
-        raise InvalidArtifactError(f"{path}: extends: not a recipe, or too many in a row; name one recipe")
+        raise InvalidArtifactError(
+            f"{path}: extends: not a recipe, or too many in a row; name one recipe", code="invalid_recipe"
+        )
     merged = _values(_path(base), bases - 1)
     for name, value in own.items():
         table = merged.get(name)
@@ -386,7 +395,10 @@ def resolutions_of(recipe: Recipe, space: Space) -> tuple[int, ...]:
         return space.resolutions
     foreign = set(recipe.resolutions) - set(space.resolutions)
     if foreign:
-        raise UsageError(f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}")
+        raise UsageError(
+            f"{space.name} has no resolution {sorted(foreign)}; known: {space.resolutions}",
+            code="unknown_resolution",
+        )
     only = only_arch(recipe, space)
     return recipe.resolutions or (space.default_resolution if only is None else only.resolution,)
 
@@ -397,7 +409,8 @@ def part_of(recipe: Recipe, space: Space) -> Space:
     if foreign:
         raise UsageError(
             f"{space.name} has no networks of {sorted(foreign)[0]} stages; stage_counts may hold "
-            f"{', '.join(map(str, space.stage_counts))}"
+            f"{', '.join(map(str, space.stage_counts))}",
+            code="unknown_stage_count",
         )
     return replace(space, stage_counts=recipe.stage_counts) if recipe.stage_counts else space
 
@@ -433,5 +446,6 @@ def check_trained(arch: Arch, recipe: Recipe, space: Space) -> None:
     }:
         raise UsageError(
             f"these weights are of one network that was trained alone, not of a supernet of {space.name}; "
-            f"judge that one ({only.to_json()}), or train the space without --arch"
+            f"evaluate that one ({only.to_json()}), or train the space without --arch",
+            code="untrained_architecture",
         )

@@ -42,7 +42,8 @@ class Sizes:
                 own = self._sized(*within)
                 raise UsageError(
                     f"{space.name} with {space.default_classes} classes and {_or(space.stage_counts)} stages has "
-                    f"no architecture of {within[0]} to {within[1]} parameters; it has {own.least} to {own.most}"
+                    f"no architecture of {within[0]} to {within[1]} parameters; it has {own.least} to {own.most}",
+                    code="empty_params_range",
                 )
 
     @cached_property

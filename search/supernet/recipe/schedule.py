@@ -49,7 +49,8 @@ class Schedule:
         if self._rounds == 0:
             raise UsageError(
                 f"batches of {sum(self.sizes[resolution] for resolution in round_)} need as many training images, "
-                f"there are {len(train)}; use a smaller batch"
+                f"there are {len(train)}; use a smaller batch",
+                code="batch_too_large",
             )
         self._round = round_
         self.steps_per_epoch = self._rounds * len(round_)

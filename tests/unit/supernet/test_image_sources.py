@@ -155,7 +155,7 @@ def test_folder_with_its_own_validation_set_keeps_it(tmp_path):
     assert list(split.validation) == list(range(24, 30))
     assert max(split.train.max(), split.search.max()) < 24
     (tmp_path / "pets" / "val" / "emu").mkdir()
-    with pytest.raises(UsageError, match="val has a class 'emu' that train has not"):
+    with pytest.raises(UsageError, match="val has a class 'emu' that train does not have"):
         open_source(text.removesuffix("/val"))
 
 
@@ -165,7 +165,7 @@ def test_bad_folders_are_named(tmp_path, one_line):
     (tmp_path / "bare").mkdir()
     for where, why in (
         (text, "'empty' has no images"),
-        (f"imagefolder:{tmp_path}/bare", "no directory a class"),
+        (f"imagefolder:{tmp_path}/bare", "no directory per class"),
     ):
         with pytest.raises(UsageError, match=why) as caught:
             open_source(where)

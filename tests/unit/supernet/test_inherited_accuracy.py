@@ -199,7 +199,7 @@ def test_the_objective_of_a_folder_is_that_of_its_supernet(trained_folder, digit
     objective = open_objective("inherited-accuracy", trained_folder)
     assert objective.fingerprint == InheritedAccuracy(supernet, info, digits).fingerprint
     assert open_objective("inherited-accuracy", trained_folder, "digits").fingerprint == objective.fingerprint
-    with pytest.raises(UsageError, match="give its folder"):
+    with pytest.raises(UsageError, match="add --supernet DIR"):
         open_objective("inherited-accuracy")
 
 

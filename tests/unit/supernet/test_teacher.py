@@ -49,7 +49,7 @@ def test_teacher_checkpoints_load_strictly(tmp_path):
         ("number.pth", "not a state dict"),
         ("whole.pth", "more than tensors, which is not run"),
     ):
-        with pytest.raises(InvalidArtifactError, match=rf"no intact weights .*{why}") as caught:
+        with pytest.raises(InvalidArtifactError, match=rf"not intact weights .*{why}") as caught:
             load_teacher(f"timm:{name}:{tmp_path / path}", 10)
         assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="does not exist"):

@@ -72,7 +72,7 @@ def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, 
     judged = evaluate(EvalOptions(supernet=tmp_path / "run", on="cpu"))
     assert judged.arch == ARCH
     assert 0 <= judged.metrics["top1"] <= judged.metrics["top5"] <= 1
-    with pytest.raises(UsageError, match="of one network that was trained alone.*judge that one"):
+    with pytest.raises(UsageError, match="of one network that was trained alone.*evaluate that one"):
         export_networks(f"{NAME}@64", trained=Trained(supernet=tmp_path / "run"))
     network = open_evaluator(tmp_path / "run").network(ARCH)
     export_networks((), trained=Trained(supernet=tmp_path / "run"))

@@ -172,7 +172,7 @@ def test_what_a_supernet_has_no_weights_for_is_refused(alone, tmp_path):
     whole = train(tmp_path / "whole")
     with pytest.raises(UsageError, match="these weights are of one network that was trained alone"):
         export_networks([ARCHS[1]], trained=Trained(supernet=alone))
-    with pytest.raises(UsageError, match="holds the weights of many networks; name one with --arch"):
+    with pytest.raises(UsageError, match="has the weights of many networks; name one with --arch"):
         export_networks([], trained=Trained(supernet=whole))
     with raises("not_of_a_space"):
         export_networks([TIMM], trained=Trained(supernet=whole))

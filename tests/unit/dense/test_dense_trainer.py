@@ -92,7 +92,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(trainer, tmp_path, task, stopped_after
     whole = trainer(tmp_path / "whole", task).run()
 
     def stop(progress):
-        if progress.step == stopped_after - 1:
+        if progress.step == stopped_after:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

@@ -2,12 +2,12 @@
 
     import orchestrator
 
-    from orchestrator import MeasureCommand, ProfileCommand, Target
+    from orchestrator import ExportCommand, MeasureCommand, ProfileCommand, Target
 
     orchestrator.profile(ProfileCommand(space="autovit-nano", target=Target("host"), budget_s=300), print).lut
     networks = ("autovit-xxs-paper", "timm:mobilenetv3_small_100")
     orchestrator.measure_networks(MeasureCommand(networks=networks, target=Target("host"))).networks
-    orchestrator.export_networks("autovit-xxs-paper", output=Path("model.pte"))
+    orchestrator.export_networks(ExportCommand(networks="autovit-xxs-paper", output=Path("model.pte")))
 
 A device is its name, or a `Target` that says how models run there too. Names are imported when they are first used;
 none is that of a subpackage, which would take its place as soon as it is imported.
@@ -33,6 +33,8 @@ __all__ = [
     "EvalConfig",
     "EvalOptions",
     "Evaluation",
+    "ExportBlocksCommand",
+    "ExportCommand",
     "FleetCommand",
     "FleetProfile",
     "FoundNetwork",
@@ -119,7 +121,13 @@ if TYPE_CHECKING:
         EvalOptions,
         SensitivityOptions,
     )
-    from orchestrator.tasks.export import Lowering, export_blocks, export_networks
+    from orchestrator.tasks.export import (
+        ExportBlocksCommand,
+        ExportCommand,
+        Lowering,
+        export_blocks,
+        export_networks,
+    )
     from orchestrator.tasks.fleet import FleetCommand, FleetProfile, profile_fleet
     from orchestrator.tasks.measure import MeasureCommand, measure_networks
     from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks

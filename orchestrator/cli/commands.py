@@ -10,7 +10,7 @@ from dataclasses import dataclass
 MEASURE, SEARCH, TABLES, SET_UP = "Measure", "Search and train", "Tables", "Set-up"
 
 FLOWS = (
-    ("Time a network", "bench measure autovit-xxs-paper timm:resnet18 --device host"),
+    ("Time a network", "bench measure mobilevit-xs timm:resnet18 --device host"),
     ("Make a LUT", "bench profile --space autovit-nano --device host"),
     ("Find a network", "bench search --lut LUT --latency 5ms"),
 )
@@ -46,6 +46,7 @@ COMMANDS = {
     "eval": CommandInfo(SEARCH, "eval", "accuracy of an architecture with a supernet's weights"),
     "sensitivity": CommandInfo(SEARCH, "sensitivity", "int8 sensitivity of a network's blocks"),
     "export": CommandInfo(SEARCH, "export", "export networks, checked against PyTorch"),
+    "export blocks": CommandInfo(SEARCH, "export", "export every block of a space"),
     "profile": CommandInfo(TABLES, "profile", "measure every block of a space: a new LUT"),
     "fleet": CommandInfo(TABLES, "fleet", "profile on many phones at once"),
     "bundle": CommandInfo(TABLES, "bundle", "write a profile as a file that a phone runs alone"),
@@ -64,6 +65,7 @@ MOVED_COMMANDS = {"native": "bench doctor native", "cache": "bench doctor cache"
 """Former names of commands: the command to type instead."""
 
 MOVED: dict[str, dict[str, str]] = {
+    "export": {"--blocks": "bench export blocks SPACE", "--space": "bench export blocks SPACE"},
     "train": {"--qat": "bench train qat", "--task": "bench train detection, or bench train segmentation"},
     "measure": {
         "--suite": "bench measure suite SUITE",
@@ -98,5 +100,5 @@ def root_help() -> str:
         "--install-completion": "install completion for this shell",
         "--help": "help of bench, or of a command: bench measure --help",
     }
-    lines += ["", "Options", *(f"  {name:<{width + 6}}{text}" for name, text in options.items())]
+    lines += ["", "Options", *(f"  {name:<{width + 3}}{text}" for name, text in options.items())]
     return "\n".join(lines)

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from luts.format.errors import UsageError
 from luts.format.files import check_folder
+from luts.format.table import Column, Table
 from orchestrator.export import Artifact, ExportSpec, block_specs_for
 from orchestrator.export.artifacts.artifact import deliver
 from orchestrator.export.artifacts.spec import QUANTISED
+from orchestrator.tasks.evaluation_options import CalibrationOptions
+from orchestrator.tasks.measured import outside_text
 from orchestrator.tasks.models import export_all
-from orchestrator.tasks.networks import Network, Networks, as_named, at_resolution, by_name
+from orchestrator.tasks.networks import Network, NetworkOptions, as_named, at_resolution, by_name, for_task
+from orchestrator.tasks.options import (
+    ADVANCED,
+    NETWORKS,
+    OUTPUT,
+    REQUIRED,
+    TARGET,
+    ExportOptions,
+    argument,
+    option,
+)
+from orchestrator.tasks.parsing import parse_deployment_target, parse_resolutions
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.quantization import RANDOM_RANGES, Calibration, calibrated, stays_fp32
 from orchestrator.tasks.trained import Trained, inherit, of_file
@@ -31,7 +45,7 @@ MODEL_SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "onnx": (".onnx",),
     "litert": (".tflite",),
 }
-"""How a model's file is called, by runtime; Core ML's first is a folder."""
+"""Suffixes of model files by runtime; Core ML's first is a folder."""
 
 RANDOM_WEIGHTS = (
     "note: random weights, for measuring alone; --weights FILE or --supernet DIR gives trained ones"
@@ -39,32 +53,58 @@ RANDOM_WEIGHTS = (
 
 
 @dataclass(frozen=True)
-class Lowering:
+class LoweringOptions:
     """What models are lowered to; what is empty is the default of runtime and backend.
 
     Attributes:
         runtime: `executorch` (.pte), `coreml` (.mlpackage), `onnx` or `litert` (.tflite).
-        backend: `xnnpack`, `portable`, `coreml` or `vulkan`; of the others the only one.
+        backend: `xnnpack`, `portable`, `coreml` or `vulkan`; other runtimes have one.
         precision: `fp32`, `fp16`, `int8` or `mixed`.
         deployment_target: Oldest iOS of a Core ML model, such as `iOS17`.
-        batch: Images that a model computes at once.
-        fp32: With precision `mixed` what stays fp32, as of `stays_fp32`.
     """
 
-    runtime: str = "executorch"
-    backend: str = ""
-    precision: str = ""
-    deployment_target: str = ""
-    batch: int = 1
-    fp32: tuple[str, ...] = ()
+    runtime: str = option(
+        "executorch", "executorch (.pte), coreml (.mlpackage), onnx, litert (.tflite).", panel=TARGET
+    )
+    backend: str = option("", "xnnpack, portable, coreml or vulkan.", panel=TARGET)
+    precision: str = option("", "fp32, fp16, int8 or mixed.", panel=TARGET)
+    deployment_target: str = option(
+        "",
+        "Oldest iOS of a Core ML model: 15 to 18.",
+        flag="--ios",
+        parse=parse_deployment_target,
+        shown="16, for int8 17",
+        metavar="VERSION",
+        panel=TARGET,
+    )
 
     @property
     def options(self) -> tuple[tuple[str, str], ...]:
-        """Of `ExportSpec`."""
+        """The options of an `ExportSpec`."""
         return (("deployment_target", self.deployment_target),) if self.deployment_target else ()
 
+
+@dataclass(frozen=True)
+class Lowering(LoweringOptions):
+    """How whole networks are lowered.
+
+    Attributes:
+        batch: Images that a model computes at once.
+        fp32: With precision `mixed`, what stays fp32 (`stays_fp32`).
+    """
+
+    batch: int = option(1, "Images that the model computes at once.", panel=NETWORKS)
+    fp32: tuple[str, ...] = option(
+        (),
+        "What --precision mixed keeps in fp32: block positions (4), module paths (blocks.2), or the file that "
+        "bench sensitivity wrote; repeatable.",
+        flag="--keep-fp32",
+        metavar="BLOCK",
+        panel=NETWORKS,
+    )
+
     def spec(self, network: Network) -> ExportSpec:
-        """How a network is exported. Raises UsageError for what there is not."""
+        """Return how a network is exported; raise UsageError for an unknown runtime, backend or precision."""
         blocks, module = ((), network) if isinstance(network, str) else (network.keys(), "")
         return ExportSpec(
             blocks,
@@ -78,41 +118,144 @@ class Lowering:
         )
 
 
-def export_networks(
-    networks: Networks,
-    lowering: Lowering | None = None,
-    *,
-    resolution: int | None = None,
-    trained: Trained | None = None,
-    calibration: Calibration | None = None,
-    output: Path | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> dict[str, Artifact]:
-    """Export networks, those that the cache does not have in parallel processes.
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand(ExportOptions, NetworkOptions):
+    """Options of `bench export`.
 
-    Args:
-        networks: One or more; none for the one that `trained.supernet` was trained for alone.
-        lowering: To what; ExecuTorch with XNNPACK in fp32 by default.
-        resolution: Side of the input image for all networks; their own by default.
-        trained: Where trained weights come from; random ones by default, which a note says.
-        calibration: The images that decide int8's ranges; seeded random inputs by default.
-        output: The file of one network; of several the folder, which gets a file by the name of each.
-        workers: Exporting processes; all cores by default.
-        progress: Told of every export.
+    Attributes:
+        lowering: Runtime, backend and precision.
+        trained: Trained weights; random ones by default, which a note says.
+        calibration: Images for int8's ranges.
+        seed: Random seed of their choice.
+        output: File of one network; folder of several, which gets a file named after each.
+    """
+
+    lowering: Lowering = field(default_factory=Lowering)
+    trained: Trained = field(default_factory=Trained)
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    seed: int | None = option(
+        None, "Random seed of the choice of calibration images.", minimum=0, shown="0", panel=ADVANCED
+    )
+    output: Path | None = option(
+        None,
+        "File of one network, folder of several. Core ML: an .mlpackage, or its zip if the name ends so.",
+        flag="--output -o",
+        shown="the cache",
+        panel=OUTPUT,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportBlocksCommand(ExportOptions):
+    """Options of `bench export blocks`.
+
+    Attributes:
+        space: Name of the space.
+        lowering: Runtime, backend and precision.
+        resolutions: Input sizes of the space; all by default.
+        output: Folder, which gets a file per block.
+    """
+
+    space: str = argument(REQUIRED, "Search space whose blocks are exported.", metavar="SPACE")
+    lowering: LoweringOptions = field(default_factory=LoweringOptions)
+    resolutions: tuple[int, ...] | None = option(
+        None,
+        "Input sizes, separated by commas.",
+        flag="--resolution",
+        parse=parse_resolutions,
+        shown="all",
+        metavar="PIXELS",
+        panel=NETWORKS,
+    )
+    output: Path | None = option(
+        None, "Folder of the files.", flag="--output -o", shown="the cache", panel=OUTPUT
+    )
+
+
+@dataclass(frozen=True)
+class ExportedModels:
+    """Exported models by name, and where their weights come from."""
+
+    artifacts: Mapping[str, Artifact]
+    weights: str
+
+    COLUMNS: ClassVar = (
+        Column("name", "model"),
+        Column("weights", "weights"),
+        Column("bytes", "bytes"),
+        Column("delegates", "delegates"),
+        Column("outside", "operators outside"),
+        Column("max_abs_error", "max |error|"),
+        Column("max_relative_error", "of the scale"),
+        Column("export_s", "seconds", 1),
+    )
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return the JSON document, a list of models."""
+        return [self._row(name, artifact) for name, artifact in self.artifacts.items()]
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the table, and the path of each model."""
+        rows = self.to_dict()
+        shown = [
+            row
+            | {name: _error_text(row[name]) for name in ("max_abs_error", "max_relative_error")}
+            | {"outside": outside_text(row["outside"])}
+            for row in rows
+        ]
+        yield Table("", self.COLUMNS, shown)
+        for row in rows:
+            yield f"{row['name']}: {row['path']}"
+
+    def _row(self, name: str, artifact: Artifact) -> dict[str, Any]:
+        report = artifact.report
+        return {
+            "name": name,
+            "weights": self.weights,
+            "fp32": list(artifact.spec.fp32) or None,
+            "calibration": artifact.spec.calibration or None,
+            "weights_sha256": artifact.spec.weights.partition("sha256:")[2] or None,
+            "bytes": artifact.payload_bytes,
+            "delegates": artifact.delegates,
+            "outside": artifact.outside,
+            "max_abs_error": report.max_abs_error,
+            "max_relative_error": report.max_relative_error,
+            "made": report.made,
+            "export_s": report.export_s,
+            "path": str(artifact.path),
+            "sha256": artifact.sha256,
+        }
+
+
+def _error_text(error: float | None) -> str:
+    return "not run here" if error is None else f"{error:.1e}"
+
+
+def export_networks(options: ExportCommand, progress: Progress = silent) -> dict[str, Artifact]:
+    """Export networks, those that are not cached in parallel processes.
+
+    Without networks, the network that `trained.supernet` was trained for alone is exported.
 
     Returns:
-        Models whose `path` is the file in `output`, without one that in the cache.
+        Models by name; their `path` is the file in `output`, or in the cache without one.
 
     Raises:
-        UsageError: a network, runtime, backend or precision that there is not, files of one name or another type,
-            or weights of other networks.
-        InvalidArtifactError: weights that are damaged or do not fit.
-        ExportError: names the models that could not be exported; the others are in the cache.
+        UsageError: no network, an unknown network, runtime, backend or precision, files with the same name or
+            another suffix, or weights of other networks.
+        InvalidArtifactError: damaged weights, or weights that do not fit.
+        ExportError: names the models that could not be exported; the others are cached.
         StorageError: the output can't be written.
     """
-    lowering = lowering or Lowering()
-    given, trained = by_name(networks), trained or Trained()
+    options.trained.check()
+    if options.trained.file is not None and options.trained.supernet is not None:
+        raise UsageError("give --weights or --supernet, not both", code="two_sources_of_weights")
+    if not options.networks and options.trained.supernet is None:
+        raise UsageError("nothing to export; name a network", code="no_network")
+    if options.seed is not None and options.calibration.calibration is None:
+        raise UsageError("--seed goes with --calibration; add it", code="calibration_missing")
+    calibration = options.calibration.calibration_for(options.seed or 0)
+    lowering, output = options.lowering, options.output
+    given = by_name(for_task(options.networks, options.task, options.classes))
     if output is not None:
         if len(given) > 1:
             _check_folder(output, given)
@@ -120,8 +263,10 @@ def export_networks(
             _check_file(output, lowering.runtime)
         check_folder(output if len(given) > 1 else output.parent)
     with tempfile.TemporaryDirectory() as folder:
-        specs = specs_for(given, lowering, resolution, trained, calibration, Path(folder), progress)
-        artifacts = export_all(specs, workers, progress)
+        specs = specs_for(
+            given, lowering, options.resolution, options.trained, calibration, Path(folder), progress
+        )
+        artifacts = export_all(specs, options.workers, progress)
     if output is None:
         return artifacts
     if len(artifacts) == 1:
@@ -141,7 +286,7 @@ def specs_for(
     folder: Path,
     progress: Progress,
 ) -> dict[str, ExportSpec]:
-    """How networks are exported, with files of weights and images in `folder`; the rest as `export_networks`."""
+    """Return how networks are exported; files of weights and images are written to `folder`."""
     if trained.supernet is None:
         sized = {name: at_resolution(name, network, resolution) for name, network in networks.items()}
         specs = {name: lowering.spec(network) for name, network in sized.items()}
@@ -161,23 +306,12 @@ def specs_for(
     return specs
 
 
-def export_blocks(
-    space: str,
-    lowering: Lowering | None = None,
-    *,
-    resolutions: tuple[int, ...] | None = None,
-    output: Path | None = None,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> dict[str, Artifact]:
-    """Export every block of a space on its own, at all its resolutions by default, into the folder `output`.
-
-    The other arguments and errors are those of `export_networks`.
-    """
-    how = lowering or Lowering()
+def export_blocks(options: ExportBlocksCommand, progress: Progress = silent) -> dict[str, Artifact]:
+    """Export every block of a space on its own, at batch 1; returns and raises as `export_networks`."""
+    how, output = options.lowering, options.output
     specs = block_specs_for(
-        get_space(space),
-        resolutions,
+        get_space(options.space),
+        options.resolutions,
         runtime=how.runtime,
         backend=how.backend,
         precision=how.precision,
@@ -185,7 +319,7 @@ def export_blocks(
     )
     if output is not None:
         check_folder(output)
-    artifacts = export_all({spec.name: spec for spec in specs}, workers, progress)
+    artifacts = export_all({spec.name: spec for spec in specs}, options.workers, progress)
     if output is None:
         return artifacts
     return {
@@ -195,8 +329,7 @@ def export_blocks(
 
 
 def normalization_for(spec: ExportSpec, trained: Trained) -> Normalization | None:
-    """As timm has it for weights of a file of a network of timm, as `bench compare` does; None for ImageNet's, with
-    which networks are trained here."""
+    """Return timm's normalisation for a timm network with weights of a file; None for ImageNet's, used here."""
     from orchestrator.tasks.candidates import seen_by_timm  # brings torch
 
     if not spec.module or trained.supernet is not None:
@@ -212,7 +345,7 @@ def _calibrated(spec: ExportSpec, calibration: Calibration, folder: Path, traine
 
 
 def _stem(name: str) -> str:
-    """A file's name of what a network is called: a path, `timm:NAME` or a plain name."""
+    """Return the file name of a network that is named by a path, `timm:NAME` or a plain name."""
     return Path(name.removeprefix("timm:")).name.removesuffix(".json")
 
 
@@ -225,13 +358,19 @@ def _check_file(output: Path, runtime: str) -> None:
     if suffixes and output.suffix not in suffixes:
         raise UsageError(
             f"--output {output}: a model for {runtime} is a {' or '.join(suffixes)}; name it so, or choose "
-            "another --runtime"
+            "another --runtime",
+            code="output_suffix",
         )
 
 
 def _check_folder(output: Path, networks: Mapping[str, Network]) -> None:
     if any(output.suffix in suffixes for suffixes in MODEL_SUFFIXES.values()) or output.is_file():
-        raise UsageError(f"--output {output}: {len(networks)} networks go into a folder, not into one file")
+        raise UsageError(
+            f"--output {output}: {len(networks)} networks go into a folder, not into one file",
+            code="output_is_a_file",
+        )
     stem, count = Counter(_stem(name) for name in networks).most_common(1)[0]
     if count > 1:
-        raise UsageError(f"{count} networks would be written as {stem}; export them one by one")
+        raise UsageError(
+            f"{count} networks would be written as {stem}; export them one by one", code="same_file_name"
+        )

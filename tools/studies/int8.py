@@ -12,10 +12,9 @@ from luts.estimate.statistics import Proportion, normal_quantile
 from luts.format.errors import UsageError
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import predict_with_program
-from orchestrator.tasks.evaluation_options import SensitivityOptions
-from orchestrator.tasks.export import Lowering, export_networks
+from orchestrator.tasks.evaluation_options import CalibrationOptions, SensitivityOptions
+from orchestrator.tasks.export import ExportCommand, Lowering, export_networks
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
-from orchestrator.tasks.quantization import Calibration
 from orchestrator.tasks.sensitivity import measure_sensitivity
 from orchestrator.tasks.train import train_qat
 from orchestrator.tasks.train_options import QatOptions
@@ -93,7 +92,7 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
     """Return every program by name, and the blocks that the mix keeps in fp32."""
     assert options.data is not None
     count = QUICK_CALIBRATION_IMAGES if options.quick else CALIBRATION_IMAGES
-    calibration = Calibration(options.data, count)
+    calibration = CalibrationOptions(calibration=options.data, calibration_images=count)
     inherited = Trained(supernet=options.supernet, data=options.data)
     qat = QatOptions(
         arch=arch,
@@ -109,12 +108,12 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
         data=options.data,
         supernet=options.supernet,
         images=QUICK_IMAGES if options.quick else MIX_IMAGES,
-        calibration_images=calibration.images,
+        calibration_images=count,
         within=100 * MIX_LOSS,
     )
     kept = measure_sensitivity(sensitivity, {"network": arch}, log).recipe.fp32
     int8 = Lowering(precision="int8")
-    kinds: dict[str, tuple[Lowering, Trained, Calibration | None]] = {
+    kinds: dict[str, tuple[Lowering, Trained, CalibrationOptions | None]] = {
         "fp32": (Lowering(), inherited, None),
         "fp16": (Lowering(precision="fp16"), inherited, None),
         "int8, ranges of random inputs": (int8, inherited, None),
@@ -130,7 +129,14 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
     programs = {}
     for kind, (lowering, trained, ranges) in kinds.items():
         (artifact,) = export_networks(
-            {"network": arch}, lowering, trained=trained, calibration=ranges, workers=1, progress=log
+            ExportCommand(
+                networks={"network": arch},
+                lowering=lowering,
+                trained=trained,
+                calibration=ranges or CalibrationOptions(),
+                workers=1,
+            ),
+            log,
         ).values()
         predictions = predict_with_program(artifact.path, images, workers=options.jobs)
         programs[kind] = Program(artifact.path, artifact.payload_bytes, predictions.correct(images.labels))

@@ -40,7 +40,7 @@ def exported(request, monkeypatch) -> Artifact:
 
 
 def bench(*options: str) -> str:
-    done = CliRunner().invoke(app, ["export", "--model", "net", *options])
+    done = CliRunner().invoke(app, ["export", "net", *options])
     assert done.exit_code == 0, done.output
     return done.stdout
 

@@ -137,9 +137,6 @@ def test_removals_are_measured_with_the_self_test_as_asked(
             {},
             Run(tmp_path),
             {},
-            budget_s=0,
-            seed=0,
-            self_test=asked,
-            progress=lambda *_: None,
+            removing.RemovalOptions(budget_s=0, seed=0, self_test=asked, progress=lambda *_: None),
         )
     assert [policy.self_test for policy in policies] == [asked]

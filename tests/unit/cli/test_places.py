@@ -73,8 +73,8 @@ def test_figures_go_where_they_can_be_written(output, said):
     [
         ("train", "--space", "autovit-nano", "--data", "digits", "-o", "n.json"),
         ("search", "--lut", LUT, "--latency", "10ms", "--supernet", "absent", "-o", "n.json"),
-        ("export", "--model", "mobilevit-s", "-o", "n.json/a.pte"),
-        ("export", "--space", "autovit-nano", "--blocks", "-o", "n.json"),
+        ("export", "mobilevit-s", "-o", "n.json/a.pte"),
+        ("export", "blocks", "autovit-nano", "-o", "n.json"),
     ],
 )
 def test_folders_are_looked_at_before_the_work(command):

@@ -10,7 +10,7 @@ from orchestrator.export.lower.source import build_module
 from orchestrator.tasks import export
 from orchestrator.tasks.evaluate import evaluate
 from orchestrator.tasks.evaluation_options import EvalOptions
-from orchestrator.tasks.export import export_networks
+from orchestrator.tasks.export import ExportCommand, export_networks
 from orchestrator.tasks.supernets import open_evaluator
 from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
@@ -73,9 +73,9 @@ def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, 
     assert judged.arch == ARCH
     assert 0 <= judged.metrics["top1"] <= judged.metrics["top5"] <= 1
     with pytest.raises(UsageError, match="of one network that was trained alone.*evaluate that one"):
-        export_networks(f"{NAME}@64", trained=Trained(supernet=tmp_path / "run"))
+        export_networks(ExportCommand(networks=f"{NAME}@64", trained=Trained(supernet=tmp_path / "run")))
     network = open_evaluator(tmp_path / "run").network(ARCH)
-    export_networks((), trained=Trained(supernet=tmp_path / "run"))
+    export_networks(ExportCommand(networks=(), trained=Trained(supernet=tmp_path / "run")))
     x = small.batch(small.split.search[:1], 32)[0]
     ((name, module),) = modules.items()
     assert name == f"{NAME}@32"

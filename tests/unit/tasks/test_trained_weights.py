@@ -19,7 +19,7 @@ from orchestrator.export.build import export_spec
 from orchestrator.export.lower.parity import run_pte
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks import export
-from orchestrator.tasks.export import Lowering, export_networks
+from orchestrator.tasks.export import ExportCommand, Lowering, export_networks
 from orchestrator.tasks.supernets import open_evaluator
 from orchestrator.tasks.trained import Trained
 from orchestrator.winner.card import save_weights
@@ -117,9 +117,10 @@ def test_a_network_takes_the_weights_of_a_file(here, tmp_path):
     network = build_network(ARCHS[0].blocks()).eval()
     torch.nn.init.constant_(network.get_parameter(list(dict(network.named_parameters()))[-1]), 7.0)
     weights = written(tmp_path, network)
-    artifact = export_networks([ARCHS[0]], Lowering(backend="portable"), trained=Trained(file=weights))[
-        ARCHS[0].digest
-    ]
+    command = ExportCommand(
+        networks=[ARCHS[0]], lowering=Lowering(backend="portable"), trained=Trained(file=weights)
+    )
+    artifact = export_networks(command)[ARCHS[0].digest]
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(
@@ -131,7 +132,7 @@ def test_a_fine_tuned_network_of_timm_keeps_its_number_of_classes(monkeypatch, t
     taken: dict[str, ExportSpec] = {}
     monkeypatch.setattr(export, "export_all", lambda specs, *_: taken.update(specs) or {})
     network = timm.create_model(TIMM[5:], num_classes=7).eval()
-    export_networks([TIMM], trained=Trained(file=written(tmp_path, network)))
+    export_networks(ExportCommand(networks=[TIMM], trained=Trained(file=written(tmp_path, network))))
     module, inputs = build_module(taken[TIMM])
     with torch.no_grad():
         torch.testing.assert_close(module(*inputs), network(*inputs))
@@ -153,9 +154,9 @@ def test_weights_that_are_not_the_network_s_are_refused(tmp_path, change, why):
     path = tmp_path / "w.safetensors"
     save_file(state, path)
     with pytest.raises(
-        InvalidArtifactError, match=rf"w\.safetensors: .*{why}.*; give the weights of this very"
+        InvalidArtifactError, match=rf"w\.safetensors: .*{why}.*; give the weights of this network"
     ):
-        export_networks([ARCHS[0]], trained=Trained(file=path))
+        export_networks(ExportCommand(networks=[ARCHS[0]], trained=Trained(file=path)))
 
 
 def test_pickled_weights_are_never_read(tmp_path):
@@ -165,37 +166,42 @@ def test_pickled_weights_are_never_read(tmp_path):
         with pytest.raises(
             InvalidArtifactError, match=r"w\.pth: not a safetensors file .* pickled weights are not"
         ):
-            export_networks([network], trained=Trained(file=path))
+            export_networks(ExportCommand(networks=[network], trained=Trained(file=path)))
 
 
 def test_what_a_supernet_has_no_weights_for_is_refused(alone, tmp_path):
     whole = train(tmp_path / "whole")
     with pytest.raises(UsageError, match="these weights are of one network that was trained alone"):
-        export_networks([ARCHS[1]], trained=Trained(supernet=alone))
-    with pytest.raises(UsageError, match="has the weights of many networks; name one with --arch"):
-        export_networks([], trained=Trained(supernet=whole))
+        export_networks(ExportCommand(networks=[ARCHS[1]], trained=Trained(supernet=alone)))
+    with pytest.raises(UsageError, match="the weights of many networks; name one"):
+        export_networks(ExportCommand(networks=[], trained=Trained(supernet=whole)))
     with raises("not_of_a_space"):
-        export_networks([TIMM], trained=Trained(supernet=whole))
+        export_networks(ExportCommand(networks=[TIMM], trained=Trained(supernet=whole)))
     with raises("several_networks"):
-        export_networks(ARCHS, Lowering(), trained=Trained(file=tmp_path / "w.safetensors"))
+        export_networks(ExportCommand(networks=ARCHS, trained=Trained(file=tmp_path / "w.safetensors")))
     with pytest.raises(InvalidArtifactError, match=r"w\.safetensors: cannot read the weights \(No such file"):
-        export_networks(ARCHS[:1], trained=Trained(file=tmp_path / "w.safetensors"))
+        export_networks(ExportCommand(networks=ARCHS[:1], trained=Trained(file=tmp_path / "w.safetensors")))
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("options", "code"),
     [
-        (("--arch", "a", "--weights", "w", "--supernet", "s"), "--weights, --supernet and --blocks exclude"),
-        (
-            ("--blocks", "--space", "autovit-nano", "--weights", "w"),
-            "--weights, --supernet and --blocks exclude",
-        ),
-        ((), "give --model"),
+        (("a", "--weights", "w", "--supernet", "s"), "two_sources_of_weights"),
+        (("a", "--data", "digits"), "supernet_missing"),
+        (("a", "--seed", "1"), "calibration_missing"),
+        ((), "no_network"),
     ],
 )
-def test_options_that_exclude_each_other(options, why):
-    with pytest.raises(UsageError, match=why):
+def test_options_that_exclude_each_other(options, code):
+    with raises(code):
         CliRunner().invoke(app, ("export", *options), catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "option", [("--weights", "w"), ("--batch", "8"), ("--keep-fp32", "4"), ("--seed", "1")]
+)
+def test_blocks_refuse_options_of_networks(option):
+    assert CliRunner().invoke(app, ("export", "blocks", "autovit-nano", *option)).exit_code == 2
 
 
 def test_weights_that_training_left_with_channels_last_are_written_as_they_are(tmp_path) -> None:

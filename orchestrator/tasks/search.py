@@ -42,7 +42,6 @@ from orchestrator.winner.result import PROXY, FoundNetwork
 from orchestrator.winner.winner import (
     MeasuredBest,
     ResultFolder,
-    best_of,
     winner_of,
 )
 from search.algorithms import (
@@ -173,7 +172,7 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
     files = folder.save(result)
     measured, new_lut = folder.measured(), None
     if options.measured_on.device:
-        best = best_of(result, options.top)
+        best = result.best(options.top)
         measured, journal = _measure(best, problem, result, options, folder, progress)
         if options.feedback:
             target, archs = problem.targets[0], [row.architecture() for row in best]

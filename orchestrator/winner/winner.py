@@ -117,16 +117,6 @@ def _choice(models: Sequence[MeasuredArch], limit_ms: float) -> tuple[str, bool]
     return (within or models[0]).arch, within is not None
 
 
-def best_of(result: SearchResult, count: int) -> list[Evaluated]:
-    """Return the `count` best architectures as the search ranked them; its winner first."""
-    loss = result.settings.loss
-    ranked = sorted(
-        result.evaluated,
-        key=lambda e: (loss(e.accuracy, e.latency_ms), e.latency_ms, e.params, e.arch),
-    )
-    return ranked[:count]
-
-
 def winner_of(result: SearchResult, measured: MeasuredBest | None) -> Evaluated:
     """Return the winner that measurements chose; the search's own without measurements."""
     if measured is None:

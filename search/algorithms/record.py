@@ -158,6 +158,15 @@ class SearchSettings(Value):
             return latency_ms + self.ms_per_loss * wrong
         return wrong + self.loss_per_ms * latency_ms
 
+    def rank_key(self, row: Evaluated) -> tuple[float, float, float, str]:
+        """Return the sort key of an architecture: best loss first, among equals the faster, then the smaller.
+
+        For the strategy `largest`, that with the most MACs is first, then most parameters, then the faster.
+        """
+        if self.strategy == "largest":
+            return -row.macs, -row.params, row.latency_ms, row.arch
+        return self.loss(row.accuracy, row.latency_ms), row.latency_ms, row.params, row.arch
+
     @property
     def children(self) -> int:
         """Architectures of a generation after the first."""
@@ -352,6 +361,10 @@ class SearchResult(SearchInputs):
     evaluated: tuple[Evaluated, ...] = Field(min_length=1)
     winner: Evaluated
     provenance: Provenance | None = None
+
+    def best(self, count: int) -> list[Evaluated]:
+        """Return the `count` best architectures; the winner first."""
+        return sorted(self.evaluated, key=self.settings.rank_key)[:count]
 
     @property
     def lut_names(self) -> tuple[str, ...]:

@@ -142,18 +142,9 @@ class Study:
         self.history.append(Generation(index=generation, new=len(new), best=best, mean=mean))
         return new
 
-    def loss(self, row: Evaluated) -> float:
-        """Return L(s) + lambda C(s), see `SearchSettings.loss`."""
-        return self.settings.loss(row.accuracy, row.latency_ms)
-
     def ranked(self) -> list[Arch]:
         """Return all evaluated architectures, best first; among equals the faster, then the smaller."""
-
-        def key(arch: Arch) -> tuple[float, float, int, str]:
-            row = self.evaluated[arch]
-            return self.loss(row), row.latency_ms, row.params, row.arch
-
-        return sorted(self.evaluated, key=key)
+        return sorted(self.evaluated, key=lambda arch: self.settings.rank_key(self.evaluated[arch]))
 
     def fresh(self, count: int, besides: Container[Arch] = ()) -> list[Arch]:
         """Return up to `count` random architectures within the constraints, new and not in `besides`."""

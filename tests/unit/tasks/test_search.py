@@ -26,7 +26,7 @@ from orchestrator.tasks.target import Target
 from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.winner.result import FoundNetwork
-from orchestrator.winner.winner import LARGEST_FILE, best_of
+from orchestrator.winner.winner import LARGEST_FILE
 from search.algorithms import Constraints, SearchResult, SearchSettings, search
 from search.algorithms.objectives import BackboneAccuracy, MacsObjective
 from search.networks import build_network
@@ -113,6 +113,8 @@ def test_the_largest_networks_are_exact():
     within = [row for row in PRICED if row[1] <= macs and row[2] <= params]
     wanted = sorted(within, key=lambda row: (-row[1], -row[2]))[:30]
     assert [(row.macs, row.params) for row in result.evaluated] == [(m, p) for _, m, p in wanted]
+    assert [(row.macs, row.params) for row in result.best(30)] == [(m, p) for _, m, p in wanted]
+    assert result.winner == result.evaluated[0]
     assert result.coarse.whole
     assert (result.coarse.feasible, result.coarse.feasible_share) == (len(within), len(within) / len(PRICED))
 
@@ -298,7 +300,7 @@ def test_a_backbone_is_measured_with_its_head(backbone, home):
     notes = []
     found = find_network(options, notes.append)
     assert found.measured is not None
-    assert [row.arch for row in found.measured.models] == [row.arch for row in best_of(found.result, 2)]
+    assert [row.arch for row in found.measured.models] == [row.arch for row in found.result.best(2)]
     assert any("random weights" in str(note) for note in notes)
 
 

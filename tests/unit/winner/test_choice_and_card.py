@@ -7,7 +7,7 @@ import pytest
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import LatencyComparison
 from orchestrator.winner.card import Card, constraints_text, model_card, winner_variants
-from orchestrator.winner.winner import MeasuredArch, MeasuredBest, best_of, winner_of
+from orchestrator.winner.winner import MeasuredArch, MeasuredBest, winner_of
 from search.algorithms import Constraints, SearchResult, SearchSettings
 from search.algorithms.record import LutPin
 from search.supernet.recipe.recipe import Recipe
@@ -38,7 +38,7 @@ def measured_of(*rows, winner, meets_budget=True):
 
 @pytest.mark.parametrize(("limit_ms", "rank", "meets"), [(5.0, 0, True), (3.0, 1, True), (0.4, 0, False)])
 def test_the_first_network_within_the_limit_as_measured_is_chosen(result, limit_ms, rank, meets):
-    best = best_of(result, 3)
+    best = result.best(3)
     compared = [row(high, arch=found.arch) for high, found in zip((4.0, 3.0, 2.0), best, strict=True)]
     fields = [LatencyComparison(**each.model_dump(exclude={"accuracy"})) for each in compared]
     measured = MeasuredBest.choose("phone", "x", best, fields, limit_ms)
@@ -46,7 +46,7 @@ def test_the_first_network_within_the_limit_as_measured_is_chosen(result, limit_
 
 
 def test_measurements_choose_the_winner(result):
-    first, second, _ = (found.arch for found in best_of(result, 3))
+    first, second, _ = (found.arch for found in result.best(3))
     measured = measured_of(row(4.0, arch=first), row(2.0, arch=second), winner=second)
     assert (measured.rank, measured.chosen.measured_high) == (1, 2.0)
     assert winner_of(result, measured).accuracy == 0.8
@@ -62,11 +62,11 @@ def test_measurements_survive_their_file(tmp_path):
 
 
 def test_the_best_are_ranked_by_the_searchs_loss(result):
-    assert [found.accuracy for found in best_of(result, 2)] == [0.9, 0.8]
+    assert [found.accuracy for found in result.best(2)] == [0.9, 0.8]
     dear = result.model_copy(update={"settings": SearchSettings(loss_per_ms=0.4)})
-    assert [found.accuracy for found in best_of(dear, 3)] == [0.5, 0.8, 0.9]
+    assert [found.accuracy for found in dear.best(3)] == [0.5, 0.8, 0.9]
     same = result.model_copy(update={"settings": SearchSettings(ms_per_loss=2.5)})
-    assert [found.accuracy for found in best_of(same, 3)] == [0.5, 0.8, 0.9]
+    assert [found.accuracy for found in same.best(3)] == [0.5, 0.8, 0.9]
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_model_agrees_with_pytorch(agent: Running, exported: Exported) -> None:
         np.testing.assert_allclose(output, exported.expected, atol=1e-5)
 
 
-def test_thread_count_is_real_and_the_same_for_all_models(agent: Running, exported: Exported) -> None:
+def test_thread_count(agent: Running, exported: Exported) -> None:
     process = psutil.Process(agent.process.pid)
     with agent.greeted() as client:
         most = client.hello().device.cores
@@ -67,7 +67,7 @@ def test_thread_count_is_real_and_the_same_for_all_models(agent: Running, export
     assert counts[2] == counts[0]
 
 
-def test_threads_run_on_the_cores_that_they_are_pinned_to(agent: Running, exported: Exported) -> None:
+def test_pinned_threads(agent: Running, exported: Exported) -> None:
     def cores_of_all_threads() -> set[str]:
         statuses = Path(f"/proc/{agent.process.pid}/task").glob("*/status")
         return {re.findall(r"Cpus_allowed_list:\s*(\S+)", status.read_text())[0] for status in statuses}
@@ -135,7 +135,7 @@ def test_a_damaged_model_is_removed(agent: Running, raw: Raw, exported: Exported
     assert raw.ask({"id": 3, "op": "have", "sha256": exported.sha256})["present"] is False
 
 
-def test_the_store_keeps_what_is_loaded_and_evicts_the_rest(raw: Raw, exported: Exported) -> None:
+def test_store_keeps_loaded_models(raw: Raw, exported: Exported) -> None:
     load(raw, exported)
     old = put(raw, b"a" * (STORE_BYTES // 2))
     new = put(raw, b"b" * (STORE_BYTES - exported.path.stat().st_size))
@@ -148,7 +148,7 @@ def test_the_store_keeps_what_is_loaded_and_evicts_the_rest(raw: Raw, exported: 
     assert raw.code({"id": 4, "op": "put", "sha256": digest(full)}, full) == "storage_full"
 
 
-def test_a_client_that_leaves_in_the_middle_of_a_put_leaves_nothing(agent: Running) -> None:
+def test_interrupted_put_leaves_nothing(agent: Running) -> None:
     with agent.raw() as raw:
         raw.sock.sendall(encode_header({"id": 1, "op": "put", "sha256": MISSING}, 1000) + b"half")
         raw.sock.shutdown(socket.SHUT_WR)
@@ -159,7 +159,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_put_leaves_nothing(agent: Runni
         assert [path.name for path in agent.store.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_client_that_leaves_during_a_run_ends_it(agent: Running, exported: Exported) -> None:
+def test_leaving_client_ends_its_run(agent: Running, exported: Exported) -> None:
     """The next client is served long before all visits could have been made."""
     with agent.raw() as raw:
         handle = load(raw, exported, threads=1)["handle"]

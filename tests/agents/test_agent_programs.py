@@ -70,7 +70,7 @@ def crash_process(pid: int) -> None:
         os.close(process)
 
 
-def test_crash_of_the_runtime_is_told_and_the_agent_started_again(
+def test_foreground_agent_restarts_after_a_crash(
     program: AgentProgram, tmp_path: Path, exported: Exported
 ) -> None:
     """A crash in native code can't be caught. The client names the models that were in hand; the store is kept."""
@@ -109,7 +109,7 @@ def test_bad_options_are_told(language: str, options: tuple[str, ...], word: str
 
 
 @pytest.mark.parametrize("language", BUILT)
-def test_no_token_and_a_port_in_use_are_told(language: str, tmp_path: Path) -> None:
+def test_missing_token_and_used_port(language: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -97,7 +97,7 @@ def run(program: AgentProgram, bundle: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command(program, bundle), capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_bundle_that_was_ended_is_run_to_its_end(
+def test_killed_bundle_resumes(
     program: AgentProgram, bundle: Path, subject: ModelSet, tmp_path: Path
 ) -> None:
     journal = tmp_path / "tiny.bundle.journal.jsonl"
@@ -127,9 +127,7 @@ def test_a_bundle_that_was_ended_is_run_to_its_end(
     Replay("here", journal, records, subject, VARIANT, POLICY)
 
 
-def test_an_agent_stops_where_it_is_enough_and_says_by_what(
-    program: AgentProgram, bundle: Path, subject: ModelSet
-) -> None:
+def test_agent_stops_when_narrow(program: AgentProgram, bundle: Path, subject: ModelSet) -> None:
     done = run(program, bundle)
     assert done.returncode == 0, done.stderr
     journal = Path(done.stdout.strip())
@@ -173,7 +171,7 @@ def midmean(logs: list[float]) -> float:
 
 
 @pytest.mark.parametrize(("budget_s", "ended", "passes"), [(0.0, "budget", 2), (600.0, "passes", 3)])
-def test_time_or_passes_end_what_does_not_become_narrow(
+def test_budget_and_passes_end_a_bundle(
     program: AgentProgram,
     subject: ModelSet,
     tmp_path: Path,

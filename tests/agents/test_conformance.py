@@ -192,7 +192,7 @@ def test_bye_is_answered_and_closes(raw: Raw) -> None:
     assert raw.receive() is None
 
 
-def test_each_failure_has_its_code_and_the_connection_goes_on(raw: Raw, exported: Exported) -> None:
+def test_failures_keep_the_connection(raw: Raw, exported: Exported) -> None:
     loaded = load(raw, exported, threads=1)
     handle, specs, data = loaded["handle"], loaded["inputs"], exported.sample.tobytes()
     want = {"id": 3, "op": "load", "sha256": exported.sha256, "runtime": "executorch"}

@@ -55,7 +55,7 @@ def deadly(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.parametrize("program", rest_soaks(PROGRAMS, kept=["python", "kotlin"]), indirect=True)
-def test_a_model_that_crashes_the_runtime_costs_its_batch_and_is_named(
+def test_crashing_model_is_excluded(
     program: AgentProgram, tmp_path: Path, exported: Exported, deadly: Path
 ) -> None:
     paths = {"reference": exported.path, "deadly": deadly, "good": exported.path}
@@ -78,9 +78,7 @@ def test_a_model_that_crashes_the_runtime_costs_its_batch_and_is_named(
     assert device.agent_starts == 4
 
 
-def test_the_agent_in_the_foreground_is_there_again_after_a_crash(
-    tmp_path: Path, exported: Exported, deadly: Path
-) -> None:
+def test_foreground_agent_restarts(tmp_path: Path, exported: Exported, deadly: Path) -> None:
     """For the next client, on the same port, whoever sent the model."""
     environment = os.environ | {TOKEN_VARIABLE: "secret", "PYTHONPATH": str(ROOT)}
     command = [str(BENCH), "agent", "--store", str(tmp_path / "store")]

@@ -19,7 +19,7 @@ from tests.support.agent_programs import Running, load, require_built
 from tests.support.tiny_model import Exported
 
 
-def test_a_run_gives_signs_of_life_where_it_is_asked_to(agent: Running, exported: Exported) -> None:
+def test_run_sends_heartbeats(agent: Running, exported: Exported) -> None:
     """Asked for each second; runs grow until one takes long enough, by the agent's own clock.
 
     A machine that is busy lets a second go by before the first execution too.
@@ -44,9 +44,7 @@ def test_a_run_gives_signs_of_life_where_it_is_asked_to(agent: Running, exported
         assert "rounds" in raw.ask(request | {"order": [[0]]})
 
 
-def test_an_agent_that_hangs_is_noticed_and_started_again(
-    tmp_path: Path, exported: Exported, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hung_agent_is_restarted(tmp_path: Path, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is stopped in a run of ten seconds, after a sign of life; only then is little patience left with it.
 
     The same client notices it whatever the agent's language.

@@ -7,7 +7,7 @@ from tests.support.profiling import Profiling
 
 
 @pytest.mark.parametrize("language", BUILT)
-def test_a_profile_by_another_agent_is_a_lut_of_its_own(language, tmp_path, export_cache):
+def test_other_agent_makes_another_lut(language, tmp_path, export_cache):
     require_built(language)
     device = f"host-{language}"
     run = Profiling("host", tmp_path, {"BLOCKTIME_CACHE": str(export_cache)}, "--agent", language)

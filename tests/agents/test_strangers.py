@@ -66,7 +66,7 @@ def was_dropped(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_thousand_strangers_do_not_keep_the_client_out(agent: Running, way: str) -> None:
+def test_strangers_do_not_block_the_client(agent: Running, way: str) -> None:
     """Its hello is answered while the last of those who came before it still wait; the first were dropped."""
     with strangers(agent, WAYS[way]) as connected:
         with agent.raw() as client:

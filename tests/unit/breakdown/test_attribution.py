@@ -23,18 +23,18 @@ def test_a_share_is_what_is_missed_without():
     assert found.shares["mlp"].high == pytest.approx(8 - 6 * math.exp(-0.01))
 
 
-def test_removals_that_add_up_to_more_than_the_whole_leave_less_than_nothing():
+def test_negative_unexplained_time():
     found = by_removal(8.0, {"mlp": ratio(0.25, 0.01), "attention": ratio(0.5, 0.01)})
     assert found.unexplained_ms == pytest.approx(-2.0)
 
 
-def test_a_network_that_is_slower_without_has_a_negative_share():
+def test_negative_removal_share():
     found = by_removal(8.0, {"reshape": ratio(1.125, 0.01)})
     assert found.shares["reshape"].ms == pytest.approx(-1.0)
     assert found.unexplained_ms == pytest.approx(9.0)
 
 
-def test_traced_operations_of_a_kind_add_up_and_the_rest_is_unexplained():
+def test_traced_kinds_add_up():
     found = by_tracer(
         5.0,
         [

@@ -25,11 +25,11 @@ LAYER = [
         ("aten.fft_rfft2.default", "other"),
     ],
 )
-def test_the_family_of_an_operation_in_each_of_its_names(operation, family):
+def test_operation_families(operation, family):
     assert family_of(operation) == family
 
 
-def test_what_an_attention_or_an_mlp_holds_counts_as_that():
+def test_kinds_inside_attention_and_mlp():
     attention = [*BLOCK, ("blocks.0.attn", "Attention")]
     for operation in ("aten.softmax.int", "aten.reshape.default", "aten.mul.Tensor"):
         assert place_of(operation, attention) == Place("attention", "blocks.0.attn")
@@ -39,7 +39,7 @@ def test_what_an_attention_or_an_mlp_holds_counts_as_that():
     assert place_of("aten.gelu.default", act) == Place("mlp", "blocks.0.mlp")
 
 
-def test_an_efficientvit_feeds_through_convolutions_that_are_an_mlp():
+def test_efficientvit_ffn_is_mlp():
     feed = [("", "Network"), ("3", "Sequential"), ("3.feed", "Residual"), ("3.feed.expand", "ConvBnAct")]
     assert place_of("aten.conv2d.default", [*feed, ("3.feed.expand.conv", "Conv2d")]) == Place(
         "mlp", "3.feed"
@@ -48,14 +48,14 @@ def test_an_efficientvit_feeds_through_convolutions_that_are_an_mlp():
     assert place_of("aten.conv2d.default", mix).kind == "convolution"
 
 
-def test_an_attention_around_another_is_one_and_an_mlp_in_a_block_called_after_attention_is_its_own():
+def test_nested_attention_and_mlp():
     window = [("", "Net"), ("0", "LocalWindowAttention"), ("0.attn", "CascadedGroupAttention")]
     assert place_of("aten.matmul.default", window) == Place("attention", "0")
     block = [("", "Net"), ("0", "ClassAttentionBlock"), ("0.mlp", "Mlp")]
     assert place_of("aten.linear.default", block) == Place("mlp", "0.mlp")
 
 
-def test_a_network_or_a_head_or_a_gate_named_like_one_is_none():
+def test_misleading_names_are_not_attention():
     assert place_of("aten.add.Tensor", [("", "MlpMixer")]).kind == "elementwise"
     head = [("", "Net"), ("head", "NormMlpClassifierHead"), ("head.fc", "Linear")]
     assert place_of("aten.linear.default", head).kind == "other"
@@ -63,7 +63,7 @@ def test_a_network_or_a_head_or_a_gate_named_like_one_is_none():
     assert place_of("aten.conv2d.default", gate).kind == "convolution"
 
 
-def test_outside_of_both_the_operation_or_its_norm_decides():
+def test_kinds_outside_attention_and_mlp():
     assert place_of("aten.add.Tensor", BLOCK).kind == "elementwise"
     assert place_of("aten.conv2d.default", [*BLOCK, ("proj", "Conv2d")]).kind == "convolution"
     assert (
@@ -77,7 +77,7 @@ def test_outside_of_both_the_operation_or_its_norm_decides():
     assert place_of("XNNMultiply", [*BLOCK, ("act", "SiLU")], "activation").kind == "activation"
 
 
-def test_our_transformer_layer_has_attention_and_mlp_without_modules_for_them():
+def test_kinds_in_our_transformer_layer():
     attention, mlp = Place("attention", "4.layers.0"), Place("mlp", "4.layers.0")
     assert place_of("aten.linear.default", [*LAYER, ("4.layers.0.qkv", "Linear")]) == attention
     assert place_of("aten.bmm.default", LAYER) == attention

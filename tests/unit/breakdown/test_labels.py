@@ -17,7 +17,7 @@ def test_events_and_operations_meet_in_one_word():
     assert event_word("GELU (NC) #1") == "gelu"
 
 
-def test_a_transpose_that_the_runtime_merged_does_not_shift_what_follows():
+def test_merged_transpose_keeps_alignment():
     labels = [
         OperationLabel("weights", "attention", "projection", OperatorCost(6, 20)),
         OperationLabel("permute", "attention", "reshape"),
@@ -34,7 +34,7 @@ def test_a_transpose_that_the_runtime_merged_does_not_shift_what_follows():
     assert match_labels(events, labels) == ([labels[0], *labels[2:]], 0)
 
 
-def test_an_event_without_a_partner_goes_by_its_name():
+def test_unmatched_event_uses_its_name():
     events = operations("Convolution (NHWC, F32) IGEMM #1", "Clamp (NC) #1", "Add (ND) #1")
     found, by_name = match_labels(
         events, [OperationLabel("add", "elementwise", "elementwise", OperatorCost(0, 12))]

@@ -55,7 +55,7 @@ class Gated(nn.Module):
         return x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
-def test_a_convolution_is_replaced_by_what_keeps_its_shape_and_a_gate_stays():
+def test_removal_replaces_convolutions_and_keeps_gates():
     inputs = (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
     module = Gated().eval()
     found = census(module, inputs, "xnnpack")

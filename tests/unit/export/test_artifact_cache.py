@@ -39,7 +39,7 @@ def test_put_then_get(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-4), ("fp16", 1e-2), ("int8", 0.5)])
-def test_a_precision_may_be_as_coarse_as_its_rounding(tmp_path: Path, precision: str, allowed: float) -> None:
+def test_tolerance_by_precision(tmp_path: Path, precision: str, allowed: float) -> None:
     spec = ExportSpec(SPEC.blocks, runtime="coreml", precision=precision)
     for error, fits in ((allowed * 0.99, True), (allowed * 1.01, False)):
         report = REPORT.model_copy(update={"max_relative_error": error})

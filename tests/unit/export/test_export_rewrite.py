@@ -30,9 +30,7 @@ def test_linear_layernorm_equals_layernorm(affine: bool) -> None:
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 8, 8), (3, 7, 8), (2, 9, 5)])
-def test_unfold_puts_a_pixel_position_in_each_row_and_fold_inverts_it(
-    batch: int, height: int, width: int
-) -> None:
+def test_unfold_and_fold(batch: int, height: int, width: int) -> None:
     x = torch.randn(batch, 5, height, width)
     tokens = unfold_patches(x, 2)
     patches = -(-height // 2) * -(-width // 2)
@@ -42,7 +40,7 @@ def test_unfold_puts_a_pixel_position_in_each_row_and_fold_inverts_it(
     assert torch.equal(fold_patches(tokens, 2, batch, height, width), x)
 
 
-def test_random_weights_depend_on_the_seed_alone_and_keep_activations_near_unit_scale() -> None:
+def test_seeded_weights() -> None:
     keys = get_arch("autovit-xxs-paper").keys()
     state = torch.random.get_rng_state()
     module, inputs = build_module(ExportSpec(keys))

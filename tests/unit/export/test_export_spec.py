@@ -46,7 +46,7 @@ def test_every_field_changes_the_key(change: dict[str, object]) -> None:
     assert dataclasses.replace(base, **change).cache_key != base.cache_key  # type: ignore[arg-type]
 
 
-def test_a_batch_is_of_several_images_of_the_same_weights() -> None:
+def test_batch_of_images_shares_weights() -> None:
     small = ("conv(in=3,out=8,k=3,s=2)@16", "head.fc(in=8,classes=4)@8")
     one, eight = ExportSpec(small), ExportSpec(small, batch=8)
     assert (one.reusable, eight.reusable) == (True, False)
@@ -76,7 +76,7 @@ def test_a_mix_is_what_it_keeps_in_fp32() -> None:
     assert both.weights_label.endswith("int8 but for 0 2 10 blocks.1")
 
 
-def test_a_mix_has_a_variant_that_exports_nothing_without_it() -> None:
+def test_mixed_variant_needs_fp32_parts() -> None:
     variant = Variant.parse("executorch-xnnpack-mixed-t1")
     assert variant.name == "executorch-xnnpack-mixed-t1"
     assert variant.export_spec((KEY,), fp32=("0",)).fp32 == ("0",)

@@ -40,7 +40,7 @@ def gain(module: nn.Module, x: Tensor) -> float:
     return float(moved.abs().max() / y.abs().max() / PERTURBATION)
 
 
-def test_a_network_that_answers_wildly_takes_the_scale_of_its_inputs() -> None:
+def test_unstable_network_takes_input_scale() -> None:
     module, x = seeded(CASCADE), image(16)
     assert gain(module, x) > MAX_GAIN
     settle(module, (x,))
@@ -55,7 +55,7 @@ def test_a_network_that_does_not_keeps_every_weight() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_what_answers_wildly_without_norms_is_calmed_by_its_linear_weights() -> None:
+def test_calm_scales_linear_weights() -> None:
     class Waves(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -63,7 +63,7 @@ def test_nothing_is_written_outside_the_package(tmp_path: Path, name: str) -> No
     assert not (tmp_path / "out" / "m.mlpackage").exists()
 
 
-def test_what_is_no_zip_and_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_undeliverable_packages(tmp_path: Path) -> None:
     packed = tmp_path / "model.mlpackage.zip"
     packed.write_bytes(b"nothing of the kind")
     with pytest.raises(InvalidArtifactError, match="export it again"):

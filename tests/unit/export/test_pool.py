@@ -42,7 +42,7 @@ def test_unwritable_cache_ends_the_export(broken):
         pool.export_each(SPECS)
 
 
-def test_failures_are_results_of_export_each_and_errors_of_export_many(broken):
+def test_failed_exports(broken):
     broken.error = UsageError("unknown block")
     assert pool.export_each(SPECS) == [ExportFailure(spec, "unknown block", unknown=True) for spec in SPECS]
     with pytest.raises(UnknownModelError):

@@ -10,7 +10,7 @@ LAYER = "mvit.layer(d=16,heads=2,head_dim=8,ratio=2,patch=2)@8"
 KEYS = ("conv(in=3,out=8,k=3,s=2)@16", SHELL, LAYER, LAYER, "head.fc(in=8,classes=10)@8")
 
 
-def test_a_mobilevit_block_is_its_two_ends_and_its_layers() -> None:
+def test_units_of_a_mobilevit_block() -> None:
     units = units_of(parse_keys(KEYS))
     assert [(u.part, u.path) for u in units] == [
         ("block", "0"),
@@ -54,7 +54,7 @@ def test_operators_belong_to_the_unit_of_their_module() -> None:
     assert owned == [units[index] for index in expected]
 
 
-def test_a_donor_has_a_convolution_where_the_network_goes_on() -> None:
+def test_donor_has_a_convolution_behind_the_unit() -> None:
     stem, before, layer, *_, head = units_of(parse_keys(KEYS))
     assert [len(list(donor_of(unit).module.children())) for unit in (stem, before, head)] == [2, 3, 2]
     assert [u.part for u in donor_of(before).units] == ["before", "after"]

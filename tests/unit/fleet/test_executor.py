@@ -114,7 +114,7 @@ def units_of(fleet):
     return {record.unit for record in fleet.records() if isinstance(record, BatchRecord)}
 
 
-def test_units_share_the_work_and_the_journal_says_which_did_what(tmp_path):
+def test_units_share_the_work(tmp_path):
     fleet = Fleet(tmp_path, 2)
     both = threading.Barrier(2, timeout=300)
     for fake in fleet.fakes.values():
@@ -131,7 +131,7 @@ def test_units_share_the_work_and_the_journal_says_which_did_what(tmp_path):
         )
 
 
-def test_a_batch_whose_unit_is_lost_goes_on_on_another_with_a_reference_of_its_own(tmp_path):
+def test_another_unit_continues_a_lost_batch(tmp_path):
     fleet = Fleet(tmp_path, 2)
     fleet.away.add("b")
 
@@ -152,7 +152,7 @@ def test_a_batch_whose_unit_is_lost_goes_on_on_another_with_a_reference_of_its_o
     assert any("a is out" in line for line in fleet.said)
 
 
-def test_a_unit_that_hangs_loses_its_lease_and_what_it_says_later_is_not_written(tmp_path):
+def test_hung_unit_loses_its_lease(tmp_path):
     fleet = Fleet(tmp_path, 2)
     fleet.away.add("b")
     free, now_s = threading.Event(), [0.0]
@@ -170,7 +170,7 @@ def test_a_unit_that_hangs_loses_its_lease_and_what_it_says_later_is_not_written
     assert any("a hangs" in line for line in fleet.said)
 
 
-def test_a_unit_with_another_system_is_left_out_and_named(tmp_path):
+def test_unfit_unit_is_excluded(tmp_path):
     fleet = Fleet(tmp_path, 2)
     fleet.fakes["b"].os_build = "2"
 
@@ -183,7 +183,7 @@ def test_a_unit_with_another_system_is_left_out_and_named(tmp_path):
     assert units_of(fleet) == {"a"}
 
 
-def test_a_busy_unit_is_asked_again_and_no_unit_at_all_is_one_line(tmp_path):
+def test_busy_unit_is_retried(tmp_path):
     fleet = Fleet(tmp_path, 1)
     busy = [DeviceBusyError("fake is being measured by process 1")] * 3
     real = FakeUnit.held
@@ -205,7 +205,7 @@ def test_a_busy_unit_is_asked_again_and_no_unit_at_all_is_one_line(tmp_path):
         none.measure()
 
 
-def test_all_units_gone_for_long_ends_the_run_and_the_next_one_goes_on(tmp_path):
+def test_run_without_units_ends_and_resumes(tmp_path):
     fleet = Fleet(tmp_path, 1)
 
     def vanish():

@@ -18,7 +18,7 @@ def leases(now_s):
     return Leases(60.0, lambda: now_s[0])
 
 
-def test_jobs_go_out_in_order_and_one_that_comes_back_is_the_next(leases):
+def test_returned_task_is_next(leases):
     leases.put(["first", "second", "third"])
     a, b = leases.take("a"), leases.take("b")
     assert (a.task, b.task) == ("first", "second")
@@ -30,7 +30,7 @@ def test_jobs_go_out_in_order_and_one_that_comes_back_is_the_next(leases):
     assert not leases.wait(0)
 
 
-def test_a_lease_that_ran_out_is_anothers_and_its_unit_can_neither_write_nor_end_it(leases, now_s):
+def test_expired_lease_goes_to_another_unit(leases, now_s):
     leases.put(["job"])
     late = leases.take("a")
     now_s[0] = 60.0
@@ -47,7 +47,7 @@ def test_a_lease_that_ran_out_is_anothers_and_its_unit_can_neither_write_nor_end
     assert leases.wait(0)
 
 
-def test_a_job_that_comes_back_without_progress_ends_the_run_and_one_with_progress_does_not(leases):
+def test_tasks_without_progress_end_the_run(leases):
     leases.put(["job"])
     for _ in range(MAX_LOSSES - 1):
         leases.give_back(leases.take("a"), WHY)

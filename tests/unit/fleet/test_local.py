@@ -33,7 +33,7 @@ def attached(monkeypatch):
     return resolved
 
 
-def test_phones_of_a_class_are_taken_by_serial_each_once(attached):
+def test_phones_are_opened_once(attached):
     taken = []
     for _ in range(2):
         taken.append(open_local(DeviceClass("Pixel 8", 2), Access(), taken).serial)
@@ -43,7 +43,7 @@ def test_phones_of_a_class_are_taken_by_serial_each_once(attached):
         open_local(DeviceClass("pixel8", 3), Access(), taken)
 
 
-def test_a_host_is_one_unit_with_the_agent_of_its_class_and_simulated_ones_are_as_many_as_asked(attached):
+def test_host_is_one_unit(attached):
     host = open_local(DeviceClass("host:kotlin", 1), Access())
     assert attached == [("host", "kotlin")]
     with pytest.raises(DeviceError, match="are units of this fleet already"):
@@ -53,7 +53,7 @@ def test_a_host_is_one_unit_with_the_agent_of_its_class_and_simulated_ones_are_a
     assert open_local(simulated, Access(), [first]).serial != first
 
 
-def test_a_phone_that_is_not_attached_is_one_line_that_says_what_is(monkeypatch):
+def test_unattached_phone_is_one_line(monkeypatch):
     listing = Listing((AttachedDevice("host", "host", "this machine", "", "", ""),), ())
     monkeypatch.setattr(local, "list_attached", lambda: listing)
     monkeypatch.setattr(discover, "list_attached", lambda: listing)
@@ -63,7 +63,7 @@ def test_a_phone_that_is_not_attached_is_one_line_that_says_what_is(monkeypatch)
     assert "\n" not in str(caught.value)
 
 
-def test_a_lost_phone_is_waited_for_as_long_as_access_says(monkeypatch):
+def test_reconnect_timeout_of_access(monkeypatch):
     phone = AndroidPhone("10.0.0.1:5555", "device", "Pixel 8", "tcp")
     monkeypatch.setattr(android_phones, "find", lambda *_: phone)
     for access, wait_s in [(Access(), RECONNECT_TIMEOUT_S), (Access(reconnect_timeout_s=1.0), 1.0)]:

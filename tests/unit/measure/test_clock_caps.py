@@ -9,7 +9,7 @@ def capped(mhz):
     return QUIET | {"cpus": [{"cpu": 4, "mhz": None, "max_mhz": mhz, "governor": None}]}
 
 
-def test_a_chunk_in_which_the_cap_of_a_clock_moved_is_measured_again(tmp_path):
+def test_clock_cap_change_repeats_rounds(tmp_path):
     full, cut = capped(2367.0), capped(1800.0)
     outcome = run(tmp_path, device(states=[full, cut, cut, cut]))
     assert outcome.batches_rejected == 0
@@ -36,7 +36,7 @@ def test_a_cap_that_keeps_moving_rejects_the_batch(tmp_path):
     assert rejected.reason == "the clock of core 4 was capped at 1800 MHz after 2367 MHz"
 
 
-def test_a_cap_that_moves_is_allowed_with_throttled_and_every_result_says_so(tmp_path, monkeypatch):
+def test_allowed_clock_cap_change_is_a_caveat(tmp_path, monkeypatch):
     moving = device(states=[capped(2367.0), capped(1800.0)] * 100)
     monkeypatch.setattr(moving, "allow", ("throttled",), raising=False)
     outcome = run(tmp_path, moving)

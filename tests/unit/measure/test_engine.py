@@ -37,7 +37,7 @@ def test_ratios_are_recovered_under_drift(tmp_path):
     assert set(result.estimates.ratios) == set(TRUE_MS)
 
 
-def test_every_batch_holds_the_reference_twice_and_every_round_every_slot(tmp_path):
+def test_batches_and_rounds_are_complete(tmp_path):
     run(tmp_path, device())
     records = read_log(tmp_path / "journal.jsonl")
     batches = {(r.batch, r.segment): r for r in records if isinstance(r, BatchRecord)}
@@ -54,7 +54,7 @@ def test_every_batch_holds_the_reference_twice_and_every_round_every_slot(tmp_pa
     assert len(orders) > 50
 
 
-def test_every_run_is_warmed_up_by_time_and_the_journal_says_for_how_long(tmp_path):
+def test_runs_are_warmed_up_by_time(tmp_path):
     fake = device()
     run(tmp_path, fake, dataclasses.replace(POLICY, min_rounds=20))
     warmups, warmups_ms = zip(*fake.warmups, strict=True)
@@ -64,7 +64,7 @@ def test_every_run_is_warmed_up_by_time_and_the_journal_says_for_how_long(tmp_pa
     assert [chunk.warmed.rounds for chunk in chunks] == list(range(1, fake.runs + 1))
 
 
-def test_every_run_goes_at_the_pace_of_the_policy(tmp_path):
+def test_runs_use_the_pace(tmp_path):
     fake = device()
     run(tmp_path, fake, dataclasses.replace(POLICY, pace_us=33_333, max_passes=1, min_passes=1))
     assert fake.paces == {33_333}
@@ -81,7 +81,7 @@ def test_models_have_other_company_in_every_pass(tmp_path):
     assert len({frozenset(groups) for groups in company.values()}) == 3
 
 
-def test_a_batch_ends_as_soon_as_every_ratio_is_narrow(tmp_path):
+def test_batch_ends_once_ratios_are_narrow(tmp_path):
     """After `min_rounds` without noise, after `max_rounds` with much of it."""
     for noise, rounds in ((0.0, POLICY.min_rounds), (0.5, POLICY.max_rounds)):
         folder = tmp_path / str(noise)
@@ -92,7 +92,7 @@ def test_a_batch_ends_as_soon_as_every_ratio_is_narrow(tmp_path):
         assert set(seen.values()) == {rounds}
 
 
-def test_a_batch_is_loaded_in_an_order_of_its_own(tmp_path):
+def test_load_order_differs_between_batches(tmp_path):
     fake = device()
     run(tmp_path, fake, dataclasses.replace(POLICY, half_width=0.0))
     batches = [r.slots for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, BatchRecord)]
@@ -107,13 +107,13 @@ def test_a_batch_is_loaded_in_an_order_of_its_own(tmp_path):
     assert fake.loads == []
 
 
-def test_each_pass_is_a_fresh_load_of_every_model(tmp_path):
+def test_pass_loads_every_model(tmp_path):
     result = run(tmp_path, device(), dataclasses.replace(POLICY, half_width=1e-9))
     loads = {name: ratio.loads for name, ratio in result.estimates.ratios.items() if name != "model00"}
     assert set(loads.values()) == {3}
 
 
-def test_it_stops_after_the_fewest_passes_once_narrow_or_out_of_budget(tmp_path):
+def test_stops_after_min_passes(tmp_path):
     narrow = run(tmp_path / "a", device(), dataclasses.replace(POLICY, max_passes=9, half_width=0.5))
     broke = run(
         tmp_path / "b", device(), dataclasses.replace(POLICY, max_passes=9, half_width=0.0), budget_s=0.0
@@ -122,7 +122,7 @@ def test_it_stops_after_the_fewest_passes_once_narrow_or_out_of_budget(tmp_path)
         assert result.estimates.ratios["model01"].loads == POLICY.min_passes
 
 
-def test_a_lost_device_goes_on_in_a_new_segment_without_measuring_twice(tmp_path):
+def test_lost_device_resumes_in_a_new_segment(tmp_path):
     fake = device(lose_after={2, 5, 9})
     result = run(tmp_path, fake)
     assert fake.connections == 4
@@ -134,7 +134,7 @@ def test_a_lost_device_goes_on_in_a_new_segment_without_measuring_twice(tmp_path
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 8])
-def test_a_killed_run_ends_with_the_same_schedule_as_an_undisturbed_one(tmp_path, killed_at):
+def test_killed_run_keeps_its_schedule(tmp_path, killed_at):
     policy = dataclasses.replace(POLICY, load_se=-1.0)
     quiet = {"noise": 0.0, "load_sd": 0.0}  # no batch is repeated by chance
     run(tmp_path / "whole", device(**quiet), policy)
@@ -173,7 +173,7 @@ def test_two_references_that_disagree_reject_the_batch(tmp_path):
         (lambda fake: None, "variant"),
     ],
 )
-def test_a_journal_of_other_conditions_is_not_mixed_and_says_which(tmp_path, change, named):
+def test_other_conditions_are_refused(tmp_path, change, named):
     run(tmp_path, device())
     before = (tmp_path / "journal.jsonl").read_bytes()
     fake = device()
@@ -191,7 +191,7 @@ def test_a_changed_model_is_named(tmp_path, monkeypatch):
         run(tmp_path, device())
 
 
-def test_a_runtime_that_the_agent_lacks_and_too_many_threads_are_refused(tmp_path):
+def test_refused_variants(tmp_path):
     with raises("unsupported_runtime"):
         run(tmp_path, device(), variant=Variant("coreml", "all"))
     with raises("too_many_threads"):

@@ -71,7 +71,7 @@ def run(tmp_path, fake, told=None, policy=POLICY):
     )
 
 
-def test_a_refused_model_is_left_out_and_the_others_are_measured(tmp_path):
+def test_refused_model_is_excluded(tmp_path):
     told = []
     result = run(tmp_path, device(refused={"model03"}), told)
     assert set(result.estimates.ratios) == set(TRUE_MS) - {"model03"}
@@ -80,7 +80,7 @@ def test_a_refused_model_is_left_out_and_the_others_are_measured(tmp_path):
     assert any("excluded model03" in message for message in told)
 
 
-def test_the_model_that_kills_the_agent_is_found_and_left_out(tmp_path):
+def test_crashing_model_is_found(tmp_path):
     fake = device(deadly={"model02", "model05"})
     result = run(tmp_path, fake)
     assert set(result.failures) == {"model02", "model05"}
@@ -90,7 +90,7 @@ def test_the_model_that_kills_the_agent_is_found_and_left_out(tmp_path):
     assert again.runs == 0
 
 
-def test_a_model_that_kills_the_agent_when_it_is_loaded_costs_one_batch(tmp_path):
+def test_crash_during_load(tmp_path):
     """One death in the batch, and two alone to be sure."""
     told = []
     fake = device(deadly_loads={"model02"})
@@ -102,14 +102,14 @@ def test_a_model_that_kills_the_agent_when_it_is_loaded_costs_one_batch(tmp_path
     assert "the agent crashed or hung while loading model02: trying that model alone" in told
 
 
-def test_more_deadly_models_than_a_batch_may_lose_its_agent(tmp_path):
+def test_many_crashing_models(tmp_path):
     deadly = {"model01", "model02", "model03", "model04", "model05"}
     result = run(tmp_path, device(deadly_loads=deadly), policy=replace(POLICY, batch_models=8))
     assert set(result.failures) == deadly
     assert set(result.estimates.ratios) == {"model00", "model06"}
 
 
-def test_models_that_only_kill_the_agent_together_cost_their_batch(tmp_path):
+def test_models_that_crash_together(tmp_path):
     """Nobody can tell which of the batch it is, so that all of it is named and left out."""
     (tmp_path / "quiet").mkdir()
     run(tmp_path / "quiet", device())
@@ -152,7 +152,7 @@ def naps(monkeypatch):
 HOT = QUIET | {"thermal_state": "serious"}
 
 
-def test_a_device_that_is_not_ready_is_waited_for(tmp_path, naps):
+def test_waits_for_a_device_that_is_not_ready(tmp_path, naps):
     told = []
     result = run(tmp_path, device(unready=[HOT] * 3), told)
     assert len(naps) == 3
@@ -196,7 +196,7 @@ CHARGED = {"percent": 80.0, "charging": False, "celsius": None}
 
 
 @pytest.mark.parametrize("state", [QUIET, QUIET | {"battery": CHARGED}])
-def test_a_reason_that_cannot_pass_is_not_waited_for(tmp_path, naps, state):
+def test_permanent_reason_is_not_waited_for(tmp_path, naps, state):
     with pytest.raises(MeasurementRejectedError):
         run(tmp_path, device(unready=[state]))
     assert naps == []
@@ -207,7 +207,7 @@ def test_an_empty_battery_can_be_charged(tmp_path, naps):
     assert len(naps) == 1
 
 
-def test_what_the_agent_was_told_to_ignore_does_not_reject_a_batch():
+def test_allowed_conditions_keep_a_batch():
     def state(**fields):
         return DeviceState.model_validate(QUIET | fields)
 
@@ -223,13 +223,13 @@ def test_what_the_agent_was_told_to_ignore_does_not_reject_a_batch():
     assert not throttle_reason(forced, state())
 
 
-def test_an_app_that_is_not_in_front_is_brought_there(tmp_path, naps):
+def test_app_is_brought_to_front(tmp_path, naps):
     hidden = device(unready=[QUIET | {"foreground": False}] * 2)
     run(tmp_path, hidden)
     assert (hidden.shown, naps) == (2, [readiness._SHOW_S] * 2)
 
 
-def test_an_app_that_cannot_be_brought_to_the_front_is_waited_for(tmp_path, naps, monkeypatch):
+def test_app_that_stays_in_background(tmp_path, naps, monkeypatch):
     def cannot(self):
         raise DeviceError("the screen stays off")
 
@@ -238,7 +238,7 @@ def test_an_app_that_cannot_be_brought_to_the_front_is_waited_for(tmp_path, naps
     assert naps == [readiness._POLL_S] * 2
 
 
-def test_on_reconnect_an_app_that_was_left_is_brought_to_the_front(tmp_path):
+def test_reconnect_brings_app_to_front(tmp_path):
     left = device(lose_after=[2])
     left.stands = QUIET | {"foreground": False}
     run(tmp_path, left)
@@ -252,7 +252,7 @@ def test_a_phone_chooses_its_own_number_of_threads():
     assert default_threads(FakeClient(fake).hello(), Variant("coreml", "all")) == Variant("coreml", "all")
 
 
-def test_a_delegate_that_the_device_lacks_is_told_before_anything_is_exported():
+def test_missing_delegate_is_refused():
     hello = FakeClient(device()).hello()
     with raises("unsupported_backend"):
         check_runtime("pixel8", hello, Variant("executorch", "vulkan", "fp32", 1))
@@ -260,13 +260,13 @@ def test_a_delegate_that_the_device_lacks_is_told_before_anything_is_exported():
     check_runtime("pixel8", hello, Variant("executorch", "xnnpack", "fp32", 1))
 
 
-def test_pinning_is_refused_where_the_system_has_no_call_for_it():
+def test_unsupported_pinning_is_refused():
     hello = FakeClient(device()).hello()
     with raises("unsupported_option"):
         check_runtime("iphone13", hello, Variant("executorch", "xnnpack", "fp32", 1, "0"))
 
 
-def test_more_threads_than_the_device_takes_by_default_are_warned_of():
+def test_threads_warning():
     hello = FakeClient(device()).hello()
     assert not threads_warning("pixel8", hello, Variant("executorch", "xnnpack", "fp32", 2))
     assert "3 threads are more than the default of 2 on pixel8" in threads_warning(
@@ -274,14 +274,14 @@ def test_more_threads_than_the_device_takes_by_default_are_warned_of():
     )
 
 
-def test_a_batch_whose_threads_left_their_cores_does_not_count():
+def test_unpinned_threads_reject_a_batch():
     pinned, free = (DeviceState.model_validate(QUIET | {"cores": cores}) for cores in ("4-8", "0-8"))
     assert not throttle_reason(pinned, pinned, "4-8")
     assert throttle_reason(pinned, free, "4-8") == "threads could run on cores 0-8 and not on 4-8 alone"
     assert not throttle_reason(pinned, free)
 
 
-def test_a_runtime_that_cannot_be_told_chooses_for_itself(monkeypatch):
+def test_runtime_without_thread_option(monkeypatch):
     fake = device()
     hello = FakeClient(fake).hello()
     without = hello.runtimes["executorch"].model_copy(update={"options": {}})

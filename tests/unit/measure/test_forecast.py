@@ -44,7 +44,7 @@ def test_time_is_what_the_schedule_says():
     )
 
 
-def test_a_pace_makes_short_calls_as_long_as_its_period():
+def test_pace_lengthens_short_calls():
     policy = Policy(warmup=0, warmup_ms=0, settle_runs=1, min_rounds=20, max_rounds=40, pace_us=33_000)
     assert device_seconds([10.0, 50.0], policy, 1) == pytest.approx(3 * LOAD_S + 60 * (2 * 0.033 + 0.050))
 
@@ -64,7 +64,7 @@ def test_every_run_of_rounds_begins_with_three_windows():
 BLOCKS = ("conv(in=3,out=16,k=3,s=2)@64", "head.fc(in=16,classes=10)@32")
 
 
-def test_exports_begin_with_a_whole_network_on_each_core_and_are_put_together_from_parts_then():
+def test_export_seconds_with_reuse():
     specs = [ExportSpec(BLOCKS)] * 10
     whole, spliced = 2 * BLOCK_S, 2 * SPLICED_BLOCK_S
     assert export_seconds(specs, [], 4) == pytest.approx(START_S + (4 * whole + 6 * spliced) / 4)
@@ -73,7 +73,7 @@ def test_exports_begin_with_a_whole_network_on_each_core_and_are_put_together_fr
     assert export_seconds(int8, [], 4) == pytest.approx(START_S + 10 * whole / 4)
 
 
-def test_exports_take_what_those_of_the_plan_took_before():
+def test_export_seconds_from_earlier_exports():
     specs = [ExportSpec(BLOCKS)] * 3
     assert export_seconds(specs, [1.0, 9.0, 2.0], 2) == pytest.approx(START_S + 3 * 2.0 / 2)
     assert export_seconds(specs[:1], [1.0, 9.0, 2.0], 8) == pytest.approx(START_S + 2.0)
@@ -117,7 +117,7 @@ def plan_nano(target, **options):
     return plan_profile(ProfileCommand(space="autovit-nano", target=target, **options))
 
 
-def test_compiling_takes_what_first_loads_on_such_a_phone_took(tmp_path, monkeypatch):
+def test_forecast_of_first_loads(tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     store, choice = LutStore([tmp_path]), PlanOptions(models=12)
@@ -137,7 +137,7 @@ def test_compiling_takes_what_first_loads_on_such_a_phone_took(tmp_path, monkeyp
     assert planned.first_loads == 3
 
 
-def test_a_plan_is_for_a_device_that_there_may_be(tmp_path, monkeypatch):
+def test_forecast_needs_a_plausible_device(tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path))
     store = LutStore([tmp_path])
@@ -192,7 +192,7 @@ def test_every_entry_has_its_forecast_the_worst_first(told):
     assert found.device_s < found.most_s
 
 
-def test_layers_are_known_alone_and_stems_together_with_what_follows(told):
+def test_identified_entries(told):
     by_key = {entry.key: entry for entry in told[1].entries}
     layers = [entry for key, entry in by_key.items() if key.startswith("mvit.layer")]
     assert {entry.identified for entry in layers} == {"alone"}
@@ -213,7 +213,7 @@ def test_more_models_tell_more():
     assert all(errors[1][key] < error for key, error in errors[0].items())
 
 
-def test_a_budget_gets_the_whole_plan_or_the_beginning_of_a_design():
+def test_plan_for_budget():
     whole = make_plan(NANO)
     ample = plan_for_budget(NANO, 1e6, POLICY, resolutions=None, seed=0)
     assert ample == whole
@@ -229,7 +229,7 @@ def test_a_budget_gets_the_whole_plan_or_the_beginning_of_a_design():
 
 
 @pytest.mark.parametrize("models", [3, 20, 40, 90])
-def test_a_number_of_models_is_kept_and_a_fifth_held_out(models):
+def test_plan_of_a_size(models):
     plan = plan_of_size(NANO, models, resolutions=None, seed=0)
     heldout = sum(model.role == "heldout" for model in plan.models)
     assert len(plan.models) == models
@@ -242,7 +242,7 @@ def test_too_few_models_are_refused():
         plan_of_size(NANO, 2, resolutions=None, seed=0)
 
 
-def test_expected_latencies_change_the_time_and_hardly_the_plan():
+def test_expectation_changes_the_forecast():
     common = Coefficients(constant_ms=0.06, ms_per_mmac=0.06, ms_per_mib=0.3)
     slow = dataclasses.replace(TYPICAL_DEVICE, common=common, source="a slow one")
     plan = make_plan(NANO, design=10, heldout=0, removals="none")

@@ -17,7 +17,7 @@ def throttled():
     return QUIET | {"thermal_state": "serious"}
 
 
-def test_a_throttled_batch_is_followed_by_a_pause_and_no_other_is(tmp_path, monkeypatch):
+def test_pause_after_a_throttled_batch(tmp_path, monkeypatch):
     pauses = []
     monkeypatch.setattr("time.sleep", pauses.append)
     policy = dataclasses.replace(POLICY, cooling_s=7.0)
@@ -27,7 +27,7 @@ def test_a_throttled_batch_is_followed_by_a_pause_and_no_other_is(tmp_path, monk
     assert pauses == [7.0]
 
 
-def test_a_phone_that_may_be_measured_throttled_is_not_left_to_cool(monkeypatch):
+def test_allowed_throttling_skips_cooling(monkeypatch):
     fake = device()
     fake.stands = QUIET | {"thermal_state": "serious"}
     fake.allow = ("throttled",)
@@ -85,7 +85,7 @@ class PhoneClient(FakeClient):
         return DeviceState.model_validate(QUIET | {"thermal_state": "serious" if hot else "nominal"})
 
 
-def test_batches_that_are_longer_than_a_phone_bears_are_split(tmp_path):
+def test_overheating_batches_are_split(tmp_path):
     """Four models of 2.1 ms on average and twice 1 ms, in 20 rounds of 2 runs: 0.42 s; two models: 0.25 s."""
     policy = dataclasses.replace(POLICY, min_rounds=20, half_width=1e-9)
     result = run(tmp_path, Phone(bears_s=0.3), policy)
@@ -100,7 +100,7 @@ def test_batches_that_are_longer_than_a_phone_bears_are_split(tmp_path):
     assert run(tmp_path, Phone(bears_s=0.3), policy).estimates.ratios == result.estimates.ratios
 
 
-def test_a_phone_that_is_not_cool_at_first_is_no_reason_to_split(tmp_path):
+def test_warm_start_does_not_split_batches(tmp_path):
     hot = QUIET | {"thermal_state": "serious"}
     run(tmp_path, device(states=[QUIET, hot, hot, hot, hot, QUIET]))
     records = read_log(tmp_path / "journal.jsonl")
@@ -118,7 +118,7 @@ def test_a_throttled_batch_is_thrown_away_and_repeated(tmp_path):
     assert [batch for batch, good in kept.items() if not good] == [ends[0].batch]
 
 
-def test_a_device_that_always_throttles_ends_with_an_error_and_keeps_the_journal(tmp_path):
+def test_constant_throttling_is_an_error(tmp_path):
     fake = device(states=[throttled()] * 1000)
     with raises("batch_rejected"):
         run(tmp_path, fake)

@@ -55,7 +55,7 @@ def settle_runs_and_models(folder: Path) -> tuple[set[int], int]:
     return chunks, max(len(record.slots) for record in records if isinstance(record, BatchRecord)) - 2
 
 
-def test_a_device_on_which_one_settle_run_is_enough_keeps_its_policy(tmp_path: Path) -> None:
+def test_quiet_device_keeps_its_policy(tmp_path: Path) -> None:
     measured = profiled(tmp_path, NOISE)
     assert settle_runs_and_models(tmp_path) == ({1}, 5)
     assert (measured.policy["settle_runs"], measured.policy["batch_models"]) == (1, 6)
@@ -64,9 +64,7 @@ def test_a_device_on_which_one_settle_run_is_enough_keeps_its_policy(tmp_path: P
 
 
 @pytest.mark.parametrize(("cold_runs", "settle_runs"), rest_soaks([(2, 2), (3, 3)], kept=[(3, 3)]))
-def test_where_switching_lasts_longer_there_are_more_settle_runs(
-    tmp_path: Path, cold_runs: int, settle_runs: int
-) -> None:
+def test_more_settle_runs(tmp_path: Path, cold_runs: int, settle_runs: int) -> None:
     measured = profiled(tmp_path, NOISE.model_copy(update={"cold_runs": cold_runs}))
     assert settle_runs_and_models(tmp_path) == ({settle_runs}, 5)
     assert measured.policy["settle_runs"] == settle_runs
@@ -85,9 +83,7 @@ def test_where_company_costs_batches_are_of_one_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("costs", [{"cold_runs": 4}, {"crowd_share": 0.1, "crowd_models": 1}])
-def test_where_nothing_helps_it_is_refused_after_a_second_test_unless_told_to_measure(
-    tmp_path: Path, costs: dict[str, float]
-) -> None:
+def test_interference_is_refused(tmp_path: Path, costs: dict[str, float]) -> None:
     noise = NOISE.model_copy(update=costs)
     words = r"models disturb each other .* the reference of [0-9.]+ ms .* --no-self-test"
     with pytest.raises(MeasurementRejectedError, match=words):
@@ -112,7 +108,7 @@ def test_a_resumed_run_does_not_test_again(tmp_path: Path) -> None:
     assert settle_runs_and_models(tmp_path) == ({2}, 5)
 
 
-def test_excess_is_paired_within_rounds_and_nothing_within_the_noise() -> None:
+def test_settle_excess_by_hand() -> None:
     level = np.exp(np.linspace(0, 1, 9))[:, None]
     assert excess_by_settle_runs(level * [9, 150, 120, 110, 100, 100]) == pytest.approx((0.2, 0.1, 0.0))
     noisy = level * np.where(np.arange(9)[:, None] % 2, 130, 80) * [1, 1, 1, 1, 1, 0]
@@ -131,7 +127,7 @@ def test_what_one_test_of_two_says_changes_nothing() -> None:
     assert (busy.combine(busy).settle_runs, busy.combine(busy).residents) == (3, 3)
 
 
-def test_company_is_told_apart_from_a_clock_that_moves() -> None:
+def test_co_resident_excess_ignores_drift() -> None:
     def settled(ns: float) -> np.ndarray:
         return np.full((8, 6), ns)
 

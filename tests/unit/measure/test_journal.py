@@ -21,7 +21,7 @@ def test_records_come_back_in_order(tmp_path):
     assert read_records(path) == [*RECORDS, {"kind": "b"}]
 
 
-def test_cut_at_every_byte_it_keeps_all_whole_records(tmp_path):
+def test_journal_cut_at_every_byte(tmp_path):
     path = tmp_path / "journal.jsonl"
     write(path)
     whole = path.read_bytes()
@@ -34,7 +34,7 @@ def test_cut_at_every_byte_it_keeps_all_whole_records(tmp_path):
         assert read_records(path)[-1] == {"kind": "after"}
 
 
-def test_damage_before_the_last_line_is_an_error_that_names_the_line(tmp_path):
+def test_damaged_line_is_named(tmp_path):
     path = tmp_path / "journal.jsonl"
     write(path)
     damaged = bytearray(path.read_bytes())
@@ -69,7 +69,7 @@ class FullDisk:
         return getattr(self.file, name)
 
 
-def test_a_full_disk_leaves_what_was_written_and_can_go_on(tmp_path, monkeypatch):
+def test_full_disk_keeps_earlier_records(tmp_path, monkeypatch):
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         journal.append(RECORDS[1])

@@ -71,14 +71,14 @@ def measured(folder: Path, policy: Policy = POLICY, **device):
     return result, decision, tests, states
 
 
-def test_where_keep_warm_changes_nothing_it_is_recorded_and_decides_nothing(tmp_path: Path) -> None:
+def test_keep_warm_without_effect(tmp_path: Path) -> None:
     result, decision, tests, states = measured(tmp_path)
     assert tests == [None, False, True, False, False]
     assert decision.reason.endswith("without keep-warm: +0.0 %")
     assert (decision.keep_warm, states, result.policy["keep_warm"]) == (False, {False}, False)
 
 
-def test_where_the_clock_falls_without_batches_are_kept_warm(tmp_path: Path) -> None:
+def test_batches_are_kept_warm(tmp_path: Path) -> None:
     result, decision, tests, states = measured(tmp_path, cold=1.2)
     assert tests == 2 * [None, False, True, False, False], "a second test says the same"
     assert "without keep-warm: +20.0 %" in decision.reason
@@ -91,7 +91,7 @@ def test_a_pace_lets_clocks_fall_on_purpose(tmp_path: Path) -> None:
     assert (decision.keep_warm, states) == (False, {False})
 
 
-def test_a_user_who_keeps_it_warm_is_told_where_that_slows(tmp_path: Path) -> None:
+def test_keep_warm_that_slows_is_refused(tmp_path: Path) -> None:
     with raises("keep_warm_slows"):
         measured(tmp_path, cold=0.8, user_has=True)
     _, decision, _, states = measured(tmp_path / "off", cold=0.8)
@@ -140,7 +140,7 @@ class Model:
         self.clock.log.append("run")
 
 
-def test_the_processor_is_kept_busy_before_visits_and_never_within_one() -> None:
+def test_spin_before_calls() -> None:
     clock = Clock()
 
     def wait(_: float) -> None:

@@ -27,7 +27,7 @@ def test_first_loads_and_compiling_are_kept_apart():
     assert load_times(records) == {"a": LoadTimes(3.0, 9.0, 70.0), "b": LoadTimes(6.0, None, None)}
 
 
-def test_a_model_that_was_loaded_once_has_that_as_its_load_time():
+def test_single_load_is_the_load_time():
     assert load_times([batch(["a"], [9_000_000], cached=[False])]) == {"a": LoadTimes(9.0, 9.0, None)}
 
 
@@ -37,7 +37,7 @@ def test_runtimes_that_do_not_tell_and_older_journals():
     }
 
 
-def test_a_load_as_slow_as_a_first_one_is_one_whatever_the_agent_remembers():
+def test_slow_load_counts_as_first():
     """Core ML's preparation for a unit was thrown away between the second and the third load."""
     slow, quick = 3_000_000_000, 100_000_000
     times = [(slow, False), (quick, True), (slow + 200_000_000, True), (quick + 20_000_000, True)]
@@ -45,7 +45,7 @@ def test_a_load_as_slow_as_a_first_one_is_one_whatever_the_agent_remembers():
     assert load_times(records) == {"a": LoadTimes(110.0, 3100.0, None)}
 
 
-def test_a_short_load_that_was_held_up_stays_a_later_one():
+def test_short_delayed_load_is_not_first():
     records = [batch(["a"], [load_ns], cached=[True]) for load_ns in (2_000_000, 40_000_000, 3_000_000)]
     assert load_times(records) == {"a": LoadTimes(3.0, None, None)}
     untold = [batch(["a"], [load_ns]) for load_ns in (100_000_000, 3_000_000_000)]

@@ -101,7 +101,7 @@ def stays(model):
     return [(block.split("(")[0], "neural_engine") for block in model.blocks]
 
 
-def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path):
+def test_migrating_removal_is_flagged(tmp_path):
     culprit = REMOVALS[0]
 
     def placed(model):
@@ -127,7 +127,7 @@ def test_a_removal_that_moves_others_is_flagged_and_not_fitted(tmp_path):
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_placements_that_agree_or_are_unknown_change_no_number(tmp_path, told):
+def test_equal_placements_change_nothing(tmp_path, told):
     lut, _ = profile(tmp_path / "told", stays if told else lambda model: None)
     plain, _ = profile(tmp_path / "plain", lambda model: None)
     assert [entry.model_copy(update={"migrated_operations": None}) for entry in lut.entries] == list(
@@ -136,7 +136,7 @@ def test_placements_that_agree_or_are_unknown_change_no_number(tmp_path, told):
     assert {entry.migrated_operations for entry in lut.entries} == ({0, None} if told else {None})
 
 
-def test_what_the_device_was_told_to_ignore_stands_in_the_lut(tmp_path):
+def test_caveats_are_in_the_lut(tmp_path):
     lut, _ = profile(tmp_path, stays, [WARM] * 10_000)
     assert (lut.meta.caveats, lut.meta.qos, lut.meta.keep_warm) == (
         ("low_battery",),

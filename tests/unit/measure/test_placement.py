@@ -40,14 +40,14 @@ def test_everything_that_is_left_moves():
     assert migrated_operations(on(NE, *STEM, *LAYER, *HEAD), on(CPU, *STEM, *HEAD)) == 4
 
 
-def test_of_two_equal_layers_either_may_be_the_removed_one():
+def test_equal_layers_do_not_migrate():
     base = on(NE, *STEM) + on(CPU, *LAYER) + on(NE, *LAYER, *HEAD)
     assert migrated_operations(base, on(NE, *STEM, *LAYER, *HEAD)) == 0
     assert migrated_operations(base, on(NE, *STEM) + on(CPU, *LAYER) + on(NE, *HEAD)) == 0
     assert migrated_operations(base, on(NE, *STEM) + on(GPU, *LAYER) + on(NE, *HEAD)) == len(LAYER)
 
 
-def test_operations_that_the_conversion_adds_at_the_seam_are_no_moves():
+def test_seam_operations_do_not_migrate():
     base = on(NE, *STEM) + on(CPU, "transpose", *LAYER) + on(NE, *HEAD)
     removal = on(NE, *STEM) + on(GPU, "reshape", "cast") + on(NE, *HEAD)
     assert migrated_operations(base, removal) == 0

@@ -22,11 +22,11 @@ def plan():
     return make_plan(get_space("autovit-nano"))
 
 
-def test_every_block_of_the_space_is_in_a_fitted_model(plan):
+def test_every_block_is_fitted(plan):
     assert plan.covered_keys() == {spec.key for spec in get_space("autovit-nano").block_specs()}
 
 
-def test_every_removable_block_is_removed_from_a_base_that_holds_it(plan):
+def test_removals_cover_removable_blocks(plan):
     models = {model.model_id: model for model in plan.models}
     removed = set()
     for model in plan.models:
@@ -39,7 +39,7 @@ def test_every_removable_block_is_removed_from_a_base_that_holds_it(plan):
     assert removed == {s.key for s in get_space("autovit-nano").block_specs() if s.removable}
 
 
-def test_every_other_block_with_an_alternative_is_swapped_in_a_pair_that_differs_little(plan):
+def test_swaps_are_small(plan):
     models = {model.model_id: model for model in plan.models}
     shown = set()
     for model in plan.models:
@@ -61,13 +61,13 @@ def test_models_are_distinct_valid_networks(plan):
             assert arch_from_json(model.arch).keys() == model.blocks
 
 
-def test_a_fifth_is_held_out_and_the_reference_comes_first(plan):
+def test_fifth_is_held_out(plan):
     heldout = sum(model.role == "heldout" for model in plan.models)
     assert abs(heldout / len(plan.models) - 0.2) < 0.03
     assert plan.reference.role == "reference"
 
 
-def test_the_same_arguments_give_the_same_plan_and_another_seed_another(plan):
+def test_plans_are_seeded(plan):
     space = get_space("autovit-nano")
     assert make_plan(space) == plan
     assert make_plan(space).digest == plan.digest
@@ -93,7 +93,7 @@ def test_sizes_can_be_chosen():
     assert Counter(m.role for m in make_plan(get_space("autovit-nano"), removals="none").models)["base"] == 0
 
 
-def test_the_published_network_is_the_reference_of_its_space():
+def test_published_network_is_the_reference():
     plan = make_plan(get_space("autovit-xxs"), design=0, heldout=0, removals="none")
     assert plan.reference.blocks == get_arch("autovit-xxs-paper").keys()
 
@@ -134,13 +134,13 @@ def test_the_design_predicts_better_than_random_models():
     assert np.mean(gain[24]) > 1.2
 
 
-def test_a_shorter_design_is_the_beginning_of_a_longer_one():
+def test_designs_are_nested():
     space = get_space("autovit-nano")
     short, long = (make_plan(space, design=n, heldout=0, removals="none").models for n in (5, 9))
     assert long[: len(short)] == short
 
 
-def test_a_foreign_resolution_and_too_many_models_are_refused():
+def test_refused_plans():
     with raises("unknown_resolution"):
         make_plan(get_space("autovit-nano"), resolutions=(100,))
     with raises("space_too_small"):

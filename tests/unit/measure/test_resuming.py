@@ -127,7 +127,7 @@ def test_another_agent_version_is_refused(tmp_path, journal, files):
     assert journal.read_bytes() == before
 
 
-def test_damage_in_its_middle_is_an_error_that_names_the_line(tmp_path, journal, files):
+def test_damaged_middle_is_refused(tmp_path, journal, files):
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2].replace(b'"first_round":0', b'"first_round":1')
     journal.write_bytes(b"".join(lines))

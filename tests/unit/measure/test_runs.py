@@ -7,7 +7,7 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import find_run
 
 
-def test_an_open_run_is_found_again_and_a_finished_one_is_left_alone(tmp_path):
+def test_find_run(tmp_path):
     first = find_run(tmp_path, "host-nano")
     first.folder.mkdir()
     assert find_run(tmp_path, "host-nano") == first

@@ -49,7 +49,7 @@ def told(estimation):
     return loads, estimation.ratios.ratios, estimation.ratios.covariance.tolist(), estimation.quiet
 
 
-def test_grown_record_by_record_it_says_what_it_says_read_at_once(records):
+def test_growing_journal_equals_whole_journal(records):
     grown = JournalSamples()
     asked = 0
     for number, record in enumerate(records, start=1):
@@ -66,7 +66,7 @@ def test_grown_record_by_record_it_says_what_it_says_read_at_once(records):
     assert (verdicts, segments) == ({True, False}, {0, 1})
 
 
-def test_some_batches_are_estimated_as_if_there_were_no_others(records):
+def test_estimates_of_some_batches(records):
     samples = JournalSamples(records)
     table = samples.table()
     batches = {0, table.column("batch").to_pylist()[-1]}
@@ -78,7 +78,7 @@ def test_some_batches_are_estimated_as_if_there_were_no_others(records):
     assert some.loads == [ratio for ratio in samples.estimation("model00").loads if ratio.batch in batches]
 
 
-def test_a_load_is_reduced_once_however_often_it_is_asked_for(records, monkeypatch):
+def test_loads_are_reduced_once(records, monkeypatch):
     calls = []
 
     def counted(values):
@@ -99,7 +99,7 @@ def test_a_load_is_reduced_once_however_often_it_is_asked_for(records, monkeypat
     assert len(calls) == once + len(grown.models) - 2 + 1
 
 
-def test_without_models_is_as_if_they_had_not_been_measured(records):
+def test_estimates_without_models(records):
     estimation = JournalSamples(records).estimation("model00")
     assert estimation.without(["never", "measured"]) is estimation
     table = samples_table(records)
@@ -107,7 +107,7 @@ def test_without_models_is_as_if_they_had_not_been_measured(records):
     assert told(estimation.without({"model03"})) == told(LatencyEstimates.of(rest, "model00"))
 
 
-def test_samples_of_a_batch_that_was_never_opened_are_refused(records):
+def test_orphan_samples_are_refused(records):
     orphans = [record for record in records if not isinstance(record, BatchRecord)]
     with raises("invalid_journal"):
         JournalSamples(orphans).estimation("model00")
@@ -115,7 +115,7 @@ def test_samples_of_a_batch_that_was_never_opened_are_refused(records):
         JournalSamples(records[:2]).table()
 
 
-def test_a_batch_that_is_kept_in_part_is_refused(records):
+def test_partly_kept_batch_is_refused(records):
     table = samples_table(records)
     kept = np.ones(table.num_rows, dtype=bool)
     kept[0] = False

@@ -24,7 +24,7 @@ def spared(plan: Plan, *failed) -> list:
     return replacement_models(plan, {model.model_id for model in failed}, failed, TYPICAL_DEVICE)
 
 
-def test_design_and_heldout_models_are_replaced_by_networks_that_are_not_in_the_plan(plan) -> None:
+def test_replacements_are_new_networks(plan) -> None:
     taken = spared(plan, *of(plan, "design")[:2], of(plan, "heldout")[0], of(plan, "removal")[0])
     assert [model.role for model in taken] == ["design", "design", "heldout"]
     assert not {model.model_id for model in taken} & {model.model_id for model in plan.models}
@@ -33,7 +33,7 @@ def test_design_and_heldout_models_are_replaced_by_networks_that_are_not_in_the_
     assert spared(plan, *of(plan, "design")[:2], of(plan, "heldout")[0], of(plan, "removal")[0]) == taken
 
 
-def test_a_block_that_failed_twice_and_never_worked_is_in_no_spare(plan) -> None:
+def test_replacements_avoid_failing_blocks(plan) -> None:
     counts = [key for model in of(plan, "design") for key in set(model.blocks)]
     key = next(key for key in counts if sum(key in model.blocks for model in plan.models) >= 2)
     failed = [model for model in plan.models if key in model.blocks and model.arch]
@@ -44,7 +44,7 @@ def test_a_block_that_failed_twice_and_never_worked_is_in_no_spare(plan) -> None
     assert not any(key in model.blocks for model in taken)
 
 
-def test_without_its_reference_the_first_network_is_the_reference_and_its_removals_are_plain_rows(
+def test_failed_reference_is_replaced(
     plan,
 ) -> None:
     left = remove_failed(plan, {plan.reference.model_id})

@@ -23,7 +23,7 @@ def run(tmp_path, width, policy):
     )
 
 
-def test_it_ends_at_the_first_pass_with_narrow_predictions(tmp_path):
+def test_ends_with_narrow_predictions(tmp_path):
     policy = dataclasses.replace(POLICY, min_passes=2, max_passes=6, half_width=0.0, heldout_half_width=0.02)
     widths = iter([0.05, None, 0.015])
     sizes = []

@@ -93,7 +93,7 @@ def measured(tmp_path, device, seconds):
         return list(log.records), called_s(log)
 
 
-def test_a_device_that_throttles_is_said_to_when_and_by_how_much(tmp_path) -> None:
+def test_slowdown_of_a_throttling_device(tmp_path) -> None:
     records, worked = measured(tmp_path, HeatingDevice(Throttling()), 600)
     points = sustained_points(records)
     assert worked == pytest.approx(600, abs=10)
@@ -108,7 +108,7 @@ def test_a_device_that_throttles_is_said_to_when_and_by_how_much(tmp_path) -> No
     assert "its clock capped at 1,800 MHz, 2,900 at first" in str(found)
 
 
-def test_a_device_that_stays_cool_did_not_slow_down(tmp_path) -> None:
+def test_cool_device_has_no_slowdown(tmp_path) -> None:
     records, _ = measured(tmp_path, HeatingDevice(), 120)
     found = slowdown(sustained_points(records))
     assert found.since_s is None
@@ -119,7 +119,7 @@ def test_a_device_that_stays_cool_did_not_slow_down(tmp_path) -> None:
     assert told.p99.ms == pytest.approx(MODEL_MS * math.exp(0.01 * 2.326), rel=0.005)
 
 
-def test_a_slowdown_that_nothing_explains_is_not_called_heat(tmp_path) -> None:
+def test_unexplained_slowdown(tmp_path) -> None:
     device = HeatingDevice(Throttling(), tells=False)
     found = slowdown(sustained_points(measured(tmp_path, device, 200)[0]))
     assert found.since_s is not None
@@ -149,7 +149,7 @@ def test_an_interrupted_run_loses_nothing_and_goes_on(tmp_path) -> None:
     assert points[4].start_s - points[3].end_s == pytest.approx(300, abs=1), "the pause is in the time"
 
 
-def test_a_cable_that_is_pulled_makes_a_further_part(tmp_path) -> None:
+def test_lost_cable_starts_a_segment(tmp_path) -> None:
     device = HeatingDevice(lose_after=(3, 20))
     points = sustained_points(measured(tmp_path, device, 60)[0])
     assert max(p.segment for p in points) == 2
@@ -180,14 +180,14 @@ def test_the_journal_says_that_clocks_were_fixed(tmp_path, monkeypatch) -> None:
     assert header.identity.fixed_performance
 
 
-def test_chunks_take_a_second_or_more_and_no_more_than_ten(tmp_path) -> None:
+def test_durations_of_sustained_runs(tmp_path) -> None:
     device = HeatingDevice()
     measured(tmp_path, device, 30)
     assert device.runs_asked[0] == 10
     assert all(49 <= calls <= 51 for calls in device.runs_asked[1:-2]), "a second of 20 ms"
 
 
-def test_a_restart_of_the_device_does_not_turn_time_back(tmp_path) -> None:
+def test_device_restart_keeps_time_order(tmp_path) -> None:
     device = HeatingDevice(interrupted={4})
     with pytest.raises(KeyboardInterrupt):
         measured(tmp_path, device, 30)
@@ -196,7 +196,7 @@ def test_a_restart_of_the_device_does_not_turn_time_back(tmp_path) -> None:
     assert all(after.start_s >= before.end_s - 1e-6 for before, after in pairwise(points))
 
 
-def test_rows_are_of_one_part_and_tell_the_worst_of_heat() -> None:
+def test_merged_points() -> None:
     points = [point(i, 10.0 + i, segment=i // 5, heat="serious" if i == 2 else "nominal") for i in range(10)]
     rows = merge_points(points, 4)
     assert [(row.segment, row.calls, row.thermal_state) for row in rows] == [
@@ -209,7 +209,7 @@ def test_rows_are_of_one_part_and_tell_the_worst_of_heat() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_picture_has_a_panel_for_all_that_is_told(tmp_path, suffix) -> None:
+def test_sustained_figure_panels(tmp_path, suffix) -> None:
     points = [point(i, 10.0, segment=i // 30, mhz=2000.0 + i, heat="fair") for i in range(60)]
     save(tmp_path / f"all.{suffix}", points, slowdown(points), "a phone")
     alone = [point(i, 10.0, heat=None) for i in range(60)]
@@ -241,7 +241,7 @@ class Phone(HeatingDevice):
         return DeviceState.model_validate(state.model_dump() | {"battery": battery} | memory)
 
 
-def test_energy_a_call_is_of_the_battery_s_own_counter(tmp_path) -> None:
+def test_energy_from_the_battery_counter(tmp_path) -> None:
     """0.9 A at 4 V are 3.6 W: over 20 ms 72 mJ, but for the counter's steps."""
     used = sustained_usage(measured(tmp_path, Phone(), 300)[0]).energy
     assert used is not None
@@ -264,7 +264,7 @@ def test_a_counter_that_hardly_moved_tells_no_energy(tmp_path) -> None:
     assert "moved too little; measure for longer" in str(sustained_usage(measured(tmp_path, phone, 300)[0]))
 
 
-def test_a_device_that_tells_no_charge_has_no_energy_and_no_word_of_it(tmp_path) -> None:
+def test_no_energy_without_a_charge_counter(tmp_path) -> None:
     phone = Phone()
     phone.told = False
     used = sustained_usage(measured(tmp_path, phone, 30)[0])
@@ -272,14 +272,14 @@ def test_a_device_that_tells_no_charge_has_no_energy_and_no_word_of_it(tmp_path)
     assert "energy" not in str(used)
 
 
-def test_memory_is_what_the_agent_has_more_than_before_the_load(tmp_path) -> None:
+def test_memory_of_a_load(tmp_path) -> None:
     memory = sustained_usage(measured(tmp_path, Phone(), 30)[0]).memory
     assert memory == MemoryUse(
         resident=40 << 20, resident_low=40 << 20, resident_high=40 << 20, peak=45 << 20
     )
 
 
-def test_an_earlier_peak_of_the_agent_is_not_the_model_s(tmp_path) -> None:
+def test_earlier_peak_is_unknown(tmp_path) -> None:
     records = measured(tmp_path, Phone(), 30)[0]
     batch = next(record for record in records if isinstance(record, BatchRecord))
     assert batch.state_before is not None

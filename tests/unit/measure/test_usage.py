@@ -84,7 +84,7 @@ def phone(**options: Any) -> Phone:
     return made
 
 
-def test_memory_lies_between_what_was_added_and_all_that_is_there(tmp_path: Path) -> None:
+def test_memory_range(tmp_path: Path) -> None:
     usages = measured(tmp_path, phone()).usages
     first, second = (usages[name].memory for name in NAMES)
     assert first is not None
@@ -94,7 +94,7 @@ def test_memory_lies_between_what_was_added_and_all_that_is_there(tmp_path: Path
     assert (first.peak, second.peak) == (40 * MIB, None), "the second one's is no higher than the first one's"
 
 
-def test_a_model_alone_in_an_agent_of_its_own_is_measured_as_a_journal_s_first(tmp_path: Path) -> None:
+def test_memory_of_a_model_alone(tmp_path: Path) -> None:
     first = measured(tmp_path, phone()).usages["model00"].memory
     assert measure_memory(phone(), VARIANT, subject(tmp_path).files["model00"]) == first
     assert measure_memory(phone(told=False), VARIANT, subject(tmp_path).files["model00"]) is None
@@ -102,7 +102,7 @@ def test_a_model_alone_in_an_agent_of_its_own_is_measured_as_a_journal_s_first(t
     assert measure_memory(refusing, VARIANT, subject(tmp_path).files["model01"]) is None
 
 
-def test_energy_is_of_the_calls_alone_and_has_the_counter_s_interval(tmp_path: Path) -> None:
+def test_energy_interval(tmp_path: Path) -> None:
     """100 uAh at 4 V are 1.44 J."""
     energy = measured(tmp_path, phone()).usages["model01"].energy
     assert energy is not None
@@ -113,7 +113,7 @@ def test_energy_is_of_the_calls_alone_and_has_the_counter_s_interval(tmp_path: P
     assert "moved too little" in coarse.energy_note
 
 
-def test_what_is_not_told_is_absent_and_takes_no_time(tmp_path: Path) -> None:
+def test_unset_options_cost_nothing(tmp_path: Path) -> None:
     silent = phone(told=False)
     assert measured(tmp_path, silent).usages == {}
     asked = phone()
@@ -122,7 +122,7 @@ def test_what_is_not_told_is_absent_and_takes_no_time(tmp_path: Path) -> None:
     assert set(Usage(None, None).columns().values()) == {None}
 
 
-def test_a_model_that_does_not_load_is_its_batch_s_matter_and_a_resumed_run_asks_once(tmp_path: Path) -> None:
+def test_usage_of_a_failing_model(tmp_path: Path) -> None:
     refusing = phone(refused={SHA["model01"]})
     measured(tmp_path, refusing)
     records = read_log(tmp_path / "journal.jsonl")

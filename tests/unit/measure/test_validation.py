@@ -58,7 +58,7 @@ def test_errors_coverage_and_drift_by_hand(validation: Validation) -> None:
     assert validation.noise_floor == 0.007
 
 
-def test_the_percentiles_of_an_architecture_are_those_of_its_calls() -> None:
+def test_percentiles_of_a_comparison() -> None:
     arch, told = get_arch("autovit-xxs-paper"), percentiles([np.full(40, 12.0)])
     asked: list[str] = []
 

@@ -44,7 +44,7 @@ def test_the_agents_own_loop_times_the_truth(tmp_path) -> None:
     assert machine.clock_ns() == pytest.approx(2 * 50e6 + 5 * sum(expected), abs=10)
 
 
-def test_each_load_has_its_own_level_and_caches_are_lost_to_another(tmp_path) -> None:
+def test_load_levels_and_cold_caches(tmp_path) -> None:
     noise = Noise(load_sd=0.1, cold_share=0.5)
     machine = Machine(PLAIN.model_copy(update={"noise": noise, "noise_seed": 1}))
     path = write_model(BLOCKS, tmp_path).path
@@ -56,7 +56,7 @@ def test_each_load_has_its_own_level_and_caches_are_lost_to_another(tmp_path) ->
     assert abs(np.log(warm[1] / warm[0])) > 0.01
 
 
-def test_a_clock_that_falls_between_runs_is_up_again_after_a_warm_up_by_time(tmp_path) -> None:
+def test_timed_warmup_raises_the_clock(tmp_path) -> None:
     idles = PLAIN.model_copy(update={"noise": Noise(clock_ramp=ClockRamp()), "trip_ms": 5.0})
     path, machine = write_model(BLOCKS, tmp_path).path, Machine(idles)
     model = machine.load(path, {})
@@ -78,7 +78,7 @@ def test_a_clock_that_falls_between_runs_is_up_again_after_a_warm_up_by_time(tmp
 
 
 @pytest.mark.parametrize("reported", [True, False])
-def test_its_state_tells_of_throttling_as_a_phone_does_or_not_at_all(reported, tmp_path) -> None:
+def test_simulated_thermal_state(reported, tmp_path) -> None:
     case = Throttling(tau_s=0.01, reported=reported)
     machine = Machine(PLAIN.model_copy(update={"noise": Noise(throttling=case)}))
     model = machine.load(write_model(BLOCKS, tmp_path).path, {})
@@ -120,7 +120,7 @@ def test_what_it_refuses(tmp_path) -> None:
     assert refused.value.code == "bad_input"
 
 
-def test_model_files_are_named_by_their_content_and_checked(tmp_path) -> None:
+def test_simulated_model_files(tmp_path) -> None:
     file = write_model(BLOCKS, tmp_path)
     assert (
         write_model(BLOCKS, tmp_path / "again").sha256
@@ -139,7 +139,7 @@ def test_model_files_are_named_by_their_content_and_checked(tmp_path) -> None:
             read_model(tmp_path / "damaged")
 
 
-def test_the_agent_says_what_it_is_and_changes_with_its_scenario(tmp_path) -> None:
+def test_simulated_agent_info(tmp_path) -> None:
     store = ModelStore(tmp_path)
     agent = simulated_agent(PLAIN, "token", store)
     assert agent.device.simulated

@@ -44,7 +44,7 @@ def test_another_model_right_before_costs() -> None:
     assert set(times(Processor(Noise(cold_share=0.25)), 3, cold=True)) == {1.25}
 
 
-def test_outliers_are_one_sided_heavy_and_as_many_as_said() -> None:
+def test_outlier_distribution() -> None:
     samples = times(Processor(Noise(outlier_share=0.05, outlier_scale=0.5, outlier_tail=1.5)), 20_000)
     late = samples[samples != 1.0] - 1.0
     assert late.size / samples.size == pytest.approx(0.05, rel=0.1)
@@ -54,7 +54,7 @@ def test_outliers_are_one_sided_heavy_and_as_many_as_said() -> None:
         assert (late > 0.5 * p).mean() == pytest.approx((1 + p) ** -1.5, rel=0.35)
 
 
-def test_drift_grows_with_the_root_of_time_and_is_slow() -> None:
+def test_drift_of_the_clock() -> None:
     ends = []
     for seed in range(60):
         processor = Processor(Noise(drift_sd=0.01), seed=seed)
@@ -86,7 +86,7 @@ def test_throttling_has_hysteresis_and_rest_ends_it() -> None:
     assert processor.celsius == pytest.approx(case.ambient_c, abs=0.1)
 
 
-def test_a_stolen_core_slows_whole_bursts_and_more_threads_more() -> None:
+def test_stolen_core() -> None:
     noise = Noise(stolen_core=StolenCore(mean_quiet_s=3.0, mean_burst_s=1.0, strength=0.8))
     slow = {}
     for threads in (1, 2):

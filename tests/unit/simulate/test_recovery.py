@@ -58,7 +58,7 @@ def test_without_context_and_noise_everything_identified_is_recovered() -> None:
     assert heldout_mape(found, truth) < 1e-3
 
 
-def test_base_and_transfer_are_recovered_where_blocks_follow_physics() -> None:
+def test_fit_recovers_base_and_transfer() -> None:
     """The base is known only as a sum with stem and head, whose physics is the prior's to tell."""
     costs = TrueCosts(deviation_sd=0.0, base_ms=0.2, transfer_ms_per_mib=0.5)
     found = fit(GroundTruth(costs))

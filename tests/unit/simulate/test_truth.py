@@ -52,7 +52,7 @@ def test_entries_stray_from_physics_as_far_as_asked() -> None:
     assert np.corrcoef(strays, np.log([other.entry_ms(k) / plain.entry_ms(k) for k in keys]))[0, 1] < 0.4
 
 
-def test_context_depends_on_the_neighbour_and_has_its_size() -> None:
+def test_context_of_neighbours() -> None:
     costs = TrueCosts(pair_sd=0.02, deviation_sd=0.0)
     truth = GroundTruth(costs)
     assert truth.additive_ms(KEYS[0]) == GroundTruth(costs.additive()).latency_ms(KEYS[0])
@@ -62,7 +62,7 @@ def test_context_depends_on_the_neighbour_and_has_its_size() -> None:
     assert twice.context_ms(KEYS[0]) == pytest.approx(2 * truth.context_ms(KEYS[0]))
 
 
-def test_data_is_fetched_again_only_where_the_cache_overflows() -> None:
+def test_spilling_needs_a_full_cache() -> None:
     small, large = (GroundTruth(TrueCosts(spill_ms_per_mib=0.1, cache_mib=mib)) for mib in (1.0, 64.0))
     assert all(large.context_ms(blocks) == 0.0 for blocks in KEYS[:10])
     assert all(small.context_ms(blocks) > 0.0 for blocks in KEYS[:10])

@@ -84,7 +84,7 @@ def test_store_sends_once(served: Any, tmp_path: Path) -> None:
     assert sent == [(3, 3)]
 
 
-def test_model_over_the_store_bound_is_refused_and_drained(served: Any, tmp_path: Path) -> None:
+def test_model_over_store_bound(served: Any, tmp_path: Path) -> None:
     with served.client() as client:
         client.hello()
         with pytest.raises(AgentError) as refused:
@@ -129,7 +129,7 @@ def test_bad_schedule_is_refused(
     assert served.runtime.executions == []
 
 
-def test_each_failure_has_its_code_and_the_connection_goes_on(served: Any, tmp_path: Path) -> None:
+def test_failures_keep_the_connection(served: Any, tmp_path: Path) -> None:
     def code(call: Any) -> str:
         with pytest.raises(AgentError) as refused:
             call()

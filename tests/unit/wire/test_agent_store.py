@@ -123,7 +123,7 @@ def test_damaged_model_is_found_and_removed(tmp_path: Path) -> None:
     assert not store.has(sha256)
 
 
-def test_leftovers_of_a_killed_agent_go_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
+def test_stale_uploads_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".incoming-1-old").write_bytes(b"x")
     (tmp_path / ".incoming-2-new").write_bytes(b"x")
     os.utime(tmp_path / ".incoming-1-old", (1, 1))

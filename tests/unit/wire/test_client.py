@@ -157,9 +157,7 @@ class Running:
 
 
 @pytest.mark.parametrize("knows", [True, False])
-def test_signs_of_life_are_asked_of_agents_that_know_them(
-    knows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heartbeats_need_a_capable_agent(knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     limits: list[float | None] = []
     peer = Running(knows)
@@ -287,7 +285,7 @@ def test_a_load_that_never_ends_is_given_up() -> None:
     assert agent.client.load_left_s == 0.0
 
 
-def test_a_connection_that_is_lost_in_a_load_tells_how_long_that_may_still_take() -> None:
+def test_lost_connection_knows_the_rest_of_a_load() -> None:
     agent = Answers(signs=30, heartbeat_ops=["load"])
     agent.client.hello()
 
@@ -303,7 +301,7 @@ def test_a_connection_that_is_lost_in_a_load_tells_how_long_that_may_still_take(
     assert agent.client.load_left_s == 1200.0 - 210.0
 
 
-def test_an_agent_that_gives_no_signs_is_waited_for_as_long() -> None:
+def test_agent_without_heartbeats() -> None:
     """One of before is not sent what it would refuse, and answers the placement with the load."""
     agent = Answers(signs=0)
     agent.client.hello()

@@ -48,13 +48,13 @@ def test_what_is_not_a_list_is_refused(text: str) -> None:
         ([None], 1),
     ],
 )
-def test_threads_are_as_many_as_cores_that_are_not_little(
+def test_default_threads_skip_little_cores(
     tmp_path: Path, highest_mhz: list[int | None], threads: int
 ) -> None:
     assert threads_by_default(range(len(highest_mhz)), clocks(tmp_path, highest_mhz)) == threads
 
 
-def test_cores_that_may_not_be_used_do_not_count(tmp_path: Path) -> None:
+def test_unusable_cores_do_not_count(tmp_path: Path) -> None:
     assert threads_by_default([0, 1, 8], clocks(tmp_path, PIXEL_8)) == 1
 
 

@@ -32,7 +32,7 @@ def test_generated_files_are_current() -> None:
         )
 
 
-def test_every_field_of_a_state_is_in_a_golden_frame() -> None:
+def test_golden_frames_cover_the_state() -> None:
     state = make_golden_frames.STATE
     for value, model in ((state, DeviceState), (state["cpus"][0], CpuClock), (state["battery"], Battery)):
         assert set(value) == set(model.model_fields)

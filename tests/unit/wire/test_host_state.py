@@ -27,7 +27,7 @@ def test_the_peak_of_this_process_is_its_own(tmp_path) -> None:
     assert again > peak - (1 << 20), "it stays, but for counts that Linux keeps per core"
 
 
-def test_a_core_tells_its_cap_and_what_its_hardware_has(tmp_path) -> None:
+def test_core_reports_cap_and_hardware_limit(tmp_path) -> None:
     folder = tmp_path / "cpu4/cpufreq"
     folder.mkdir(parents=True)
     for name, khz in (("scaling_max_freq", 1_803_000), ("cpuinfo_max_freq", 2_367_000)):

@@ -17,7 +17,7 @@ class Clock:
         self.ns += self.slept[-1]
 
 
-def test_moments_come_at_a_steady_rate_and_a_late_one_shifts_the_next() -> None:
+def test_pace_moments() -> None:
     clock, begun = Clock(), []
     pace = Pace(30, lambda: clock.ns, clock.sleep)
     for call_ns in (10, 10, 70, 10, 0):
@@ -28,7 +28,7 @@ def test_moments_come_at_a_steady_rate_and_a_late_one_shifts_the_next() -> None:
     assert clock.slept == [20, 20, 20]
 
 
-def test_visits_of_rounds_are_paced_and_no_wait_lies_within_one() -> None:
+def test_paced_calls() -> None:
     clock, begun = Clock(), []
 
     class Model:

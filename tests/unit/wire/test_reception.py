@@ -29,7 +29,7 @@ def answer(sock: socket.socket) -> dict[str, Any] | None:
     return None if frame is None else frame[0]
 
 
-def test_who_waits_longest_is_driven_out_unless_it_holds_the_token(served: Any) -> None:
+def test_oldest_stranger_is_dropped(served: Any) -> None:
     with served.client() as first, served.socket() as following:
         first.hello()
         following.sendall(encode_header(HELLO))
@@ -48,7 +48,7 @@ def test_who_waits_longest_is_driven_out_unless_it_holds_the_token(served: Any) 
             sock.close()
 
 
-def test_a_hello_may_come_in_pieces_and_nothing_behind_it_is_lost(served: Any) -> None:
+def test_hello_in_pieces(served: Any) -> None:
     with served.socket() as sock, sock.makefile("rb") as stream:
         for byte in encode_header(HELLO) + encode_header({"id": 8, "op": "state"}):
             sock.sendall(bytes([byte]))
@@ -56,7 +56,7 @@ def test_a_hello_may_come_in_pieces_and_nothing_behind_it_is_lost(served: Any) -
         assert [reply and reply[0]["id"] for reply in replies] == [7, 8]
 
 
-def test_a_hello_that_is_too_long_is_refused_before_it_is_there(served: Any) -> None:
+def test_long_hello_is_refused_early(served: Any) -> None:
     with served.socket() as sock:
         sock.sendall((reception.MAX_HELLO_BYTES + 1).to_bytes(4, "big"))
         reply = answer(sock)

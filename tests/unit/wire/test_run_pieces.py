@@ -39,7 +39,7 @@ class TakesTime:
         (5e-9, [0, 1, 3, 6, 7, 8, 9, 10, 11, 12, 13]),
     ],
 )
-def test_it_is_told_how_far_a_run_is_before_each_piece(piece_s: float, told: list[int]) -> None:
+def test_executions_are_counted(piece_s: float, told: list[int]) -> None:
     clock: list[int] = [0]
     heard: list[int] = []
 
@@ -60,7 +60,7 @@ def test_it_is_told_how_far_a_run_is_before_each_piece(piece_s: float, told: lis
     assert heard == told
 
 
-def test_a_run_ends_before_a_piece_that_is_not_to_be() -> None:
+def test_run_ends_between_pieces() -> None:
     clock = [0]
     with pytest.raises(OpError) as ended:
         time_schedule([TakesTime(clock, 1)], [[0, 0], [0, 0]], 0, lambda n: n < 2, lambda: clock[0])  # type: ignore[list-item]
@@ -78,7 +78,7 @@ def test_a_pulse_beats_once_in_every_interval() -> None:
     assert asked == [True] * 5 + [False]
 
 
-def test_what_cannot_be_interrupted_beats_from_beside_and_not_after_it() -> None:
+def test_heartbeat_thread() -> None:
     beats: list[int] = []
     three = threading.Event()
 

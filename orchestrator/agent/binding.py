@@ -9,6 +9,7 @@ import the exporter as well, for a warning's class: 4 of the 6 s that an agent t
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from executorch.extension.pybindings import _C as bindings
 
 from orchestrator.agent.runtime import LoadError, Loading, require_inputs
 from orchestrator.wire.messages import TensorSpec, TracedOperation
+
+bindings: Any = importlib.import_module("executorch.extension.pybindings._C")
+"""ExecuTorch's compiled bindings."""
 
 _EXECUTE, _DELEGATE, _NATIVE = "Method::execute", "DELEGATE_CALL", "native_call_"
 

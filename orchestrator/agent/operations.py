@@ -186,7 +186,7 @@ class Operations:
         return messages.CheckReply(id=request.id, outputs=specs), messages.pack(outputs)
 
     def _run(self, request: messages.RunRequest, _: Payload) -> Answer:
-        rounds, visits = _checked_schedule(request)
+        rounds, calls = _checked_schedule(request)
         models = [self.models[handle] for handle in request.handles]
         before = self._agent.state()
         every_s = request.heartbeat_s or math.inf
@@ -206,7 +206,7 @@ class Operations:
         return messages.RunReply(
             id=request.id,
             rounds=rounds,
-            visits=visits,
+            visits=calls,
             state_before=before.model_copy(update=extra),
             state_after=after.model_copy(update=extra),
             payload=samples.nbytes,
@@ -223,14 +223,14 @@ class Operations:
 
 def _checked_schedule(request: messages.RunRequest) -> tuple[int, int]:
     """Return the number of rounds and of calls of each; raises OpError if the schedule is invalid."""
-    rounds, visits = len(request.order), len(request.order[0])
-    if any(len(visited) != visits for visited in request.order):
-        raise OpError("bad_request", "run: order: every round must have the same number of visits")
-    if rounds * visits > MAX_VISITS:
-        raise OpError("bad_request", f"run: order: {rounds * visits} visits are over {MAX_VISITS}")
+    rounds, calls = len(request.order), len(request.order[0])
+    if any(len(row) != calls for row in request.order):
+        raise OpError("bad_request", "run: order: every round must have the same number of calls")
+    if rounds * calls > MAX_VISITS:
+        raise OpError("bad_request", f"run: order: {rounds * calls} calls are over {MAX_VISITS}")
     if max(map(max, request.order)) >= len(request.handles):
         raise OpError("bad_request", "run: order: an index is beyond the handles")
-    return rounds, visits
+    return rounds, calls
 
 
 def _warmed(adaptive: AdaptiveWarmup | None) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class AdaptiveWarmup:
         self._level_ns: int | None = None
 
     def add_round(self, round_ns: Sequence[int]) -> bool:
-        """Take in a round's nanoseconds, one for each model; whether another round is due."""
+        """Add a round's nanoseconds, one for each model; return whether another round is needed."""
         taken_ns = sum(round_ns)
         self.ns += taken_ns
         self.rounds += 1
@@ -224,17 +224,17 @@ def time_schedule(
     """
     options = options or TimingOptions()
     adaptive = options.warmup
-    visits = _Visits(_visits_timer(models, clock), go_on, options.piece_s)
+    timed = _TimedCalls(_call_timer(models, clock), go_on, options.piece_s)
     samples = np.zeros((len(order), len(order[0])), dtype=">u8")
     gc.collect()
     gc.disable()
     try:
         for index in range(len(models)):
-            visits.time([index] * warmup)
-        while adaptive and adaptive.add_round(visits.after(options.spin, range(len(models)))):
+            timed.time([index] * warmup)
+        while adaptive and adaptive.add_round(timed.after(options.spin, range(len(models)))):
             pass
-        for row, visited in zip(samples, order, strict=True):
-            row[:] = visits.after(_waiting(options.pace, options.spin), visited)
+        for row, calls in zip(samples, order, strict=True):
+            row[:] = timed.after(_waiting(options.pace, options.spin), calls)
     except RuntimeError as error:
         raise OpError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
     finally:
@@ -242,33 +242,33 @@ def time_schedule(
     return samples
 
 
-class _Visits:
+class _TimedCalls:
     """Times calls in pieces that are expected to last at most `piece_s`, but of one call at least."""
 
     def __init__(self, time_piece: _TimesPiece, go_on: Callable[[int], bool], piece_s: float) -> None:
         self._time_piece, self._go_on, self._piece_ns = time_piece, go_on, 1e9 * piece_s
         self._executions, self._slowest_ns = 0, 0
 
-    def time(self, visited: Sequence[int]) -> list[int]:
+    def time(self, calls: Sequence[int]) -> list[int]:
         """Return the nanoseconds of each call; raises OpError `cancelled`."""
         times_ns: list[int] = []
-        while len(times_ns) < len(visited):
+        while len(times_ns) < len(calls):
             if not self._go_on(self._executions):
                 raise OpError("cancelled", "the client went away during the run")
             expected = 1.0 if not self._slowest_ns else max(1.0, self._piece_ns / self._slowest_ns)
-            left = visited[len(times_ns) :]
+            left = calls[len(times_ns) :]
             piece_ns = [int(ns) for ns in self._time_piece(left[: int(min(len(left), expected))])]
             times_ns += piece_ns
             self._executions += len(piece_ns)
             self._slowest_ns = max(self._slowest_ns, *piece_ns)
         return times_ns
 
-    def after(self, before: Callable[[], None] | None, visited: Sequence[int]) -> list[int]:
+    def after(self, before: Callable[[], None] | None, calls: Sequence[int]) -> list[int]:
         """Return the nanoseconds of each call, with something done before each of them."""
         if before is None:
-            return self.time(visited)
+            return self.time(calls)
         times_ns: list[int] = []
-        for index in visited:
+        for index in calls:
             before()
             times_ns += self.time([index])
         return times_ns
@@ -286,21 +286,21 @@ def _waiting(pace: Pace | None, spin: Callable[[], None] | None) -> Callable[[],
     return wait
 
 
-def _visits_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiece:
+def _call_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiece:
     """Return a function that calls models by their indices and returns the nanoseconds of each call.
 
     The interpreter times a model that does not time itself, or not together with the others.
     """
-    calls = [(model.prepare(random_inputs(model.inputs)), model.execute) for model in models]
+    prepared = [(model.prepare(random_inputs(model.inputs)), model.execute) for model in models]
     first = models[0]
     if isinstance(first, TimesVisits) and len({type(model) for model in models}) == 1:
         timer = first
-        return lambda visited: timer.time_visits([models[index] for index in visited])
+        return lambda calls: timer.time_visits([models[index] for index in calls])
 
-    def time_visits(visited: Sequence[int]) -> list[int]:
+    def time_visits(calls: Sequence[int]) -> list[int]:
         latencies_ns = []
-        for index in visited:
-            set_inputs, execute = calls[index]
+        for index in calls:
+            set_inputs, execute = prepared[index]
             set_inputs()
             start_ns = clock()
             execute()

@@ -44,7 +44,7 @@ def clock_cap_change(before: DeviceState, after: DeviceState) -> str:
 def throttle_reason(before: DeviceState, after: DeviceState, cores: str = "") -> str:
     """Return why what ran between two states does not count; empty if nothing known invalidates it.
 
-    Conditions that the agent was told to ignore do not count; the LUT names them.
+    Conditions that the agent was asked to ignore do not count; the LUT names them.
 
     Args:
         before: State before the run.
@@ -164,8 +164,8 @@ def _usage_text(usage: Mapping[str, float]) -> str:
 def describe_conditions(inputs: LutInputs) -> dict[str, str]:
     """Return a LUT's conditions in words, without those that its device did not report."""
     both = {"both": "on in some batches, off in others"}
-    said = {
-        "measured although": ", ".join(inputs.caveats).replace("_", " "),
+    texts = {
+        "measured despite": ", ".join(inputs.caveats).replace("_", " "),
         "QoS class": ", ".join(inputs.qos),
         "cores that ran": "; ".join(inputs.cores),
         "input buffers": ", ".join(inputs.input_buffers),
@@ -176,7 +176,7 @@ def describe_conditions(inputs: LutInputs) -> dict[str, str]:
             inputs.sustained_performance or "", inputs.sustained_performance or ""
         ),
     }
-    return {name: text for name, text in said.items() if text}
+    return {name: text for name, text in texts.items() if text}
 
 
 _FIRST_FACTOR = 4.0
@@ -210,7 +210,7 @@ def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
     later: dict[str, list[int]] = defaultdict(list)
     first: dict[str, list[int]] = defaultdict(list)
     compiled: dict[str, list[int]] = defaultdict(list)
-    told: dict[str, bool] = defaultdict(bool)
+    reports_cached: dict[str, bool] = defaultdict(bool)
     for batch in records:
         if not isinstance(batch, BatchRecord):
             continue
@@ -222,8 +222,8 @@ def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
             (first if cached is False else later)[model].append(load_ns)
             if compile_ns is not None:
                 compiled[model].append(compile_ns)
-            told[model] |= cached is not None
-    for model in (model for model in later if told[model]):
+            reports_cached[model] |= cached is not None
+    for model in (model for model in later if reports_cached[model]):
         limit_ns = max(_FIRST_NS, _FIRST_FACTOR * min(later[model]))
         first[model] += [load_ns for load_ns in later[model] if load_ns > limit_ns]
         later[model] = [load_ns for load_ns in later[model] if load_ns <= limit_ns]
@@ -239,9 +239,11 @@ def load_times(records: Iterable[Record]) -> dict[str, LoadTimes]:
 
 def first_loads_s(records: Iterable[Record]) -> list[float]:
     """Return the seconds that each model's first load on this device took, compilation included."""
-    told = load_times(records).values()
+    times_by_model = load_times(records).values()
     return [
-        (times.first_ms + (times.compile_ms or 0.0)) / 1e3 for times in told if times.first_ms is not None
+        (times.first_ms + (times.compile_ms or 0.0)) / 1e3
+        for times in times_by_model
+        if times.first_ms is not None
     ]
 
 
@@ -344,20 +346,20 @@ class Usage:
         )
         mj = (energy.mj_per_call, energy.low, energy.high) if energy else (None,) * 3
         names = ("memory_mib", "memory_low", "memory_high", "memory_peak")
-        told = {name: None if size is None else size / 2**20 for name, size in zip(names, mib, strict=True)}
-        return told | dict(zip(("energy_mj", "energy_low", "energy_high"), mj, strict=True))
+        sizes = {name: None if size is None else size / 2**20 for name, size in zip(names, mib, strict=True)}
+        return sizes | dict(zip(("energy_mj", "energy_low", "energy_high"), mj, strict=True))
 
     def __str__(self) -> str:
         """Return memory and energy in words; empty if unknown."""
-        told = []
+        parts = []
         if memory := self.memory:
             low, high = memory.resident_low / 2**20, memory.resident_high / 2**20
             peak = "" if memory.peak is None else f", {memory.peak / 2**20:.1f} MiB at most, loading included"
-            told.append(f"memory {memory.resident / 2**20:.1f} MiB ({low:.1f} to {high:.1f}){peak}")
+            parts.append(f"memory {memory.resident / 2**20:.1f} MiB ({low:.1f} to {high:.1f}){peak}")
         if energy := self.energy:
             interval = f"{energy.low:.3g} to {energy.high:.3g}"
-            told.append(f"energy {energy.mj_per_call:.3g} mJ a call ({interval}), of the whole phone")
-        return "; ".join([*told, *([self.energy_note] if self.energy_note else [])])
+            parts.append(f"energy {energy.mj_per_call:.3g} mJ a call ({interval}), of the whole phone")
+        return "; ".join([*parts, *([self.energy_note] if self.energy_note else [])])
 
 
 def sustained_usage(records: Sequence[Record]) -> Usage:
@@ -369,15 +371,15 @@ def sustained_usage(records: Sequence[Record]) -> Usage:
     batches = [record for record in records if isinstance(record, BatchRecord)]
     parts = [
         [
-            (parse_state(chunk.state_before), parse_state(chunk.state_after), chunk.ns.size)
-            for chunk in records
-            if isinstance(chunk, RoundsRecord) and not chunk.rejected and chunk.segment == batch.segment
+            (parse_state(run.state_before), parse_state(run.state_after), run.ns.size)
+            for run in records
+            if isinstance(run, RoundsRecord) and not run.rejected and run.segment == batch.segment
         ]
         for batch in batches
     ]
     before = parse_state(batches[0].state_before) if batches and batches[0].state_before else None
     memory = memory_use(before, [after for _, after, _ in parts[0]]) if before else None
-    states = [[state for chunk in part for state in chunk[:2]] for part in parts if part]
+    states = [[state for run in part for state in run[:2]] for part in parts if part]
     header = records[0]
     warmup = int(header.identity.policy["warmup"]) if isinstance(header, Header) else 0
     calls = sum(warmup + sum(size for *_, size in part) for part in parts if part)
@@ -412,16 +414,16 @@ def memory_use(before: DeviceState, after: Sequence[DeviceState]) -> MemoryUse |
     Only valid for an agent's first load: later ones use memory again that the agent has freed but kept.
     """
     empty = before.agent_memory_bytes
-    told = [state.agent_memory_bytes for state in after if state.agent_memory_bytes is not None]
-    if empty is None or not told:
+    sizes = [state.agent_memory_bytes for state in after if state.agent_memory_bytes is not None]
+    if empty is None or not sizes:
         return None
     peaks = [state.agent_peak_memory_bytes for state in after if state.agent_peak_memory_bytes is not None]
     earlier = before.agent_peak_memory_bytes
     rose = earlier is not None and peaks and max(peaks) > earlier + PEAK_NOISE_BYTES
     return MemoryUse(
-        resident=round(statistics.median(told)) - empty,
-        resident_low=min(told) - empty,
-        resident_high=max(told) - empty,
+        resident=round(statistics.median(sizes)) - empty,
+        resident_low=min(sizes) - empty,
+        resident_high=max(sizes) - empty,
         peak=max(peaks) - empty if rose else None,
     )
 

@@ -52,19 +52,19 @@ def sustained_points(records: Iterable[Record]) -> list[SustainedPoint]:
     """
     points: list[SustainedPoint] = []
     origin_ns = 0
-    for chunk in _chunks(records):
-        before, after = parse_state(chunk.state_before), parse_state(chunk.state_after)
+    for run in _runs(records):
+        before, after = parse_state(run.state_before), parse_state(run.state_after)
         if not points:
             origin_ns = before.uptime_ns
         elif before.uptime_ns - origin_ns < 1e9 * points[-1].end_s:
-            origin_ns = before.uptime_ns - round(1e9 * points[-1].end_s)  # it was started anew in between
-        points.append(_point(chunk, before, after, origin_ns))
+            origin_ns = before.uptime_ns - round(1e9 * points[-1].end_s)  # it was restarted in between
+        points.append(_point(run, before, after, origin_ns))
     return points
 
 
 def sustained_percentiles(records: Iterable[Record]) -> Percentiles:
     """Return percentiles of all calls of a sustained run; its runs replace loads as the unit of replication."""
-    return percentiles([chunk.ns.ravel() / 1e6 for chunk in _chunks(records)])
+    return percentiles([run.ns.ravel() / 1e6 for run in _runs(records)])
 
 
 def merge_points(points: Sequence[SustainedPoint], most: int) -> list[SustainedPoint]:
@@ -81,12 +81,12 @@ def merge_points(points: Sequence[SustainedPoint], most: int) -> list[SustainedP
     return [_together(row) for row in rows]
 
 
-def _chunks(records: Iterable[Record]) -> list[RoundsRecord]:
+def _runs(records: Iterable[Record]) -> list[RoundsRecord]:
     return [record for record in records if isinstance(record, RoundsRecord)]
 
 
-def _point(chunk: RoundsRecord, before: DeviceState, after: DeviceState, origin_ns: int) -> SustainedPoint:
-    ms = chunk.ns.ravel() / 1e6
+def _point(run: RoundsRecord, before: DeviceState, after: DeviceState, origin_ns: int) -> SustainedPoint:
+    ms = run.ns.ravel() / 1e6
     p50, p90 = (float(value) for value in np.percentile(ms, (50, 90)))
     states = [state for state in (before.thermal_state, after.thermal_state) if state]
     clocks = [
@@ -94,7 +94,7 @@ def _point(chunk: RoundsRecord, before: DeviceState, after: DeviceState, origin_
     ]
     fastest = max(clocks, key=lambda clock: clock[0])[1] if clocks else None
     return SustainedPoint(
-        segment=chunk.segment,
+        segment=run.segment,
         start_s=(before.uptime_ns - origin_ns) / 1e9,
         end_s=(after.uptime_ns - origin_ns) / 1e9,
         calls=len(ms),
@@ -109,7 +109,7 @@ def _point(chunk: RoundsRecord, before: DeviceState, after: DeviceState, origin_
 
 
 def _together(row: Sequence[SustainedPoint]) -> SustainedPoint:
-    def told(name: str) -> list[float]:
+    def known(name: str) -> list[float]:
         return [value for point in row if (value := getattr(point, name)) is not None]
 
     states = [point.thermal_state for point in row if point.thermal_state]
@@ -118,13 +118,13 @@ def _together(row: Sequence[SustainedPoint]) -> SustainedPoint:
         start_s=row[0].start_s,
         end_s=row[-1].end_s,
         calls=sum(point.calls for point in row),
-        p50_ms=float(np.median(told("p50_ms"))),
-        p90_ms=float(np.median(told("p90_ms"))),
+        p50_ms=float(np.median(known("p50_ms"))),
+        p90_ms=float(np.median(known("p90_ms"))),
         thermal_state=max(states, key=_HEAT.index) if states else None,
-        headroom=max(told("headroom"), default=None),
-        celsius=max(told("celsius"), default=None),
-        mhz=float(np.median(told("mhz"))) if told("mhz") else None,
-        cap_mhz=min(told("cap_mhz"), default=None),
+        headroom=max(known("headroom"), default=None),
+        celsius=max(known("celsius"), default=None),
+        mhz=float(np.median(known("mhz"))) if known("mhz") else None,
+        cap_mhz=min(known("cap_mhz"), default=None),
     )
 
 

@@ -100,11 +100,11 @@ class InterferenceResult:
     def describe(self) -> str:
         """Return the result in one line."""
         after = ", ".join(f"{100 * x:+.1f} % after {runs}" for runs, x in enumerate(self.settle_excess, 1))
-        beside = ", ".join(
+        residents = ", ".join(
             f"{100 * share:+.1f} % of {count}" for count, share in self.resident_excess.items()
         )
         warmth = "" if self.cold_excess is None else f"; without keep-warm: {100 * self.cold_excess:+.1f} %"
-        return f"settle runs: {after}; loaded models: {beside}{warmth}"
+        return f"settle runs: {after}; loaded models: {residents}{warmth}"
 
 
 def _nearer_zero(one: float | None, other: float | None) -> float | None:
@@ -142,18 +142,18 @@ def excess_co_resident(ns: np.ndarray, before: np.ndarray, after: np.ndarray) ->
         before: The same alone, before.
         after: The same alone, after.
     """
-    company, first, last = (
+    others, first, last = (
         math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in (ns, before, after)
     )
-    return max(0.0, math.expm1(company - (first + last) / 2) - abs(last - first))
+    return max(0.0, math.expm1(others - (first + last) / 2) - abs(last - first))
 
 
 def excess_without_keep_warm(warm: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
     """Return the relative excess of the latency before and after over that with keep-warm, less the drift."""
-    kept, first, last = (
+    kept_warm, first, last = (
         math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in (warm, before, after)
     )
-    excess = math.expm1((first + last) / 2 - kept)
+    excess = math.expm1((first + last) / 2 - kept_warm)
     return math.copysign(max(0.0, abs(excess) - abs(last - first)), excess)
 
 
@@ -262,23 +262,23 @@ class InterferenceTest:
         warm = self._run([subject], rounds, True) if can_spin else None
         before, cold = alone, None
         after: tuple[float, ...] = ()
-        beside: dict[int, float] = {}
+        excesses: dict[int, float] = {}
         for residents in dict.fromkeys((self._policy.batch_models + 2, MIN_RESIDENTS)):
             others_loaded = itertools.islice(itertools.cycle(others), residents - 2)
-            company = [self._load(model) for model in (reference, *others_loaded)]
-            ns = self._run([subject, *company], rounds, off)
-            for handle in company:
+            others_handles = [self._load(model) for model in (reference, *others_loaded)]
+            ns = self._run([subject, *others_handles], rounds, off)
+            for handle in others_handles:
                 self._connection.client.unload(handle)
             again = self._run([subject], rounds, off)
             if warm is not None and cold is None:
                 cold = excess_without_keep_warm(warm, before, again)
             after = after or excess_by_settle_runs(ns)
-            beside[residents] = excess_co_resident(ns, alone, again)
-            if beside[residents] <= RESIDENT_TOLERANCE:
+            excesses[residents] = excess_co_resident(ns, alone, again)
+            if excesses[residents] <= RESIDENT_TOLERANCE:
                 break
             alone = again
         self._connection.client.unload(subject)
-        return InterferenceResult(after, beside, cold, float(np.median(before[:, REFERENCE_CALLS])) / 1e6)
+        return InterferenceResult(after, excesses, cold, float(np.median(before[:, REFERENCE_CALLS])) / 1e6)
 
     def _load(self, model: str) -> int:
         return self._connection.load(self._files[model]).handle

@@ -116,7 +116,7 @@ FEWEST_LOADS = 2
 class _Attempt:
     """One start of a batch."""
 
-    begun: BatchStart
+    start: BatchStart
     loads: list[tuple[LoadRecord, LoadReply]] = field(default_factory=list)
     runs: list[RunRecord] = field(default_factory=list)
     ended: str = "the agent was ended in it"
@@ -249,8 +249,8 @@ class Replay:
         batch = BatchRecord(
             batch=log.next_batch(),
             segment=0,
-            pass_index=attempt.begun.pass_index,
-            group=attempt.begun.group,
+            pass_index=attempt.start.pass_index,
+            group=attempt.start.group,
             attempt=0,
             slots=models,
             copies=[0, 1] + [0] * (len(models) - 2),
@@ -273,7 +273,7 @@ class Replay:
     def _run(self, log: MeasurementLog, batch: BatchRecord, slots: Sequence[int], run: RunRecord) -> None:
         try:
             result = run.result()
-            order = [[slots.index(slot) for slot in visited] for visited in run.order]
+            order = [[slots.index(slot) for slot in calls] for calls in run.order]
         except ValueError as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise self._invalid(problem) from None

@@ -366,8 +366,8 @@ class AgentClient:
         digest = sha256 or file_digest(path)
         self._names[digest] = path.name
         have = {"op": "have", "sha256": digest}
-        held, _ = self._channel.ask(f"asking for {path.name}", messages.HaveReply, have)
-        if held.present:
+        have_reply, _ = self._channel.ask(f"asking for {path.name}", messages.HaveReply, have)
+        if have_reply.present:
             return False
         self._channel.ask(
             f"receiving {path.name}",
@@ -474,7 +474,7 @@ class AgentClient:
         fields: dict[str, Any] = {
             "op": "run",
             "handles": list(handles),
-            "order": [list(map(int, visited)) for visited in order],
+            "order": [list(map(int, calls)) for calls in order],
             "warmup": warmup,
         }
         action = "timing " + ", ".join(dict.fromkeys(self._name(handle) for handle in handles))

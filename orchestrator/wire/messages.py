@@ -103,10 +103,10 @@ Caveat = Literal["debuggable_build", "power_save", "low_battery", "throttled", "
 
 
 class DeviceState(WireValue):
-    """A moment of the device. A field is null where the device does not tell; nothing is guessed.
+    """State of the device at a moment; a field is null if the device does not report it.
 
-    `caveats` are reasons not to measure that the agent was told to ignore, `cores` those that its threads may
-    run on (`4-8`).
+    `caveats` are reasons not to measure that the agent was asked to ignore, `cores` those that its threads
+    may run on (`4-8`).
     """
 
     uptime_ns: Count
@@ -135,7 +135,7 @@ HeartbeatSeconds = Annotated[int, Field(ge=0, le=MAX_HEARTBEAT_S)]
 
 
 class Request(BaseModel):
-    """Every request: its id and, where the op carries none, a payload that is absent or 0."""
+    """Every request has an id, and no payload unless the operation defines one."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -202,11 +202,11 @@ class CheckRequest(Request):
 
 
 class RunRequest(Request):
-    """`order[r][v]` is the index into `handles` of the model that round r visits at position v.
+    """Time a schedule: `order[r][c]` is the index into `handles` of the model of call c in round r.
 
-    `warmup_ms`: the most time for warming up until latencies stop falling; 0: none. `pace_us`: a visit begins no
-    sooner than that after the one before; 0: at once. `keep_warm`: the processor is kept busy before visits; where
-    that is not set, as the agent's user has it.
+    `warmup_ms`: longest warm-up until latencies stop falling; 0: none. `pace_us`: least time between the
+    starts of two calls; 0: none. `keep_warm`: whether the processor is kept busy before calls; if not set, as
+    the agent's user has it.
     """
 
     op: Literal["run"]
@@ -408,10 +408,10 @@ class Warmed(WireValue):
 
 
 class RunReply(Reply):
-    """The payload is rounds x visits big-endian u64 nanoseconds, in the order of the visits.
+    """Result of a run; the payload is rounds x calls big-endian u64 nanoseconds, in the order of the calls.
 
-    `warmed` is None where no warm-up by time was asked for. `operations`, for each handle, is what a
-    model loaded with `trace` executed; empty for the others.
+    `warmed` is None without a warm-up by time. `operations` has, for each handle, what a model loaded with
+    `trace` executed; empty for the others.
     """
 
     rounds: Count

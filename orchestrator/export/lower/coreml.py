@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
 from orchestrator.export.lower.calibration import calibration_inputs
@@ -127,8 +127,8 @@ def _conv(given: Inputs) -> Tensor:
         raise UnknownOperatorError(f"no evaluation of a Core ML convolution of rank {x.ndim}, padding {kind}")
     if kind == "custom":
         top, bottom, left, right = given["pad"]
-        x = F.pad(x, (left, right, top, bottom))
-    return F.conv2d(
+        x = functional.pad(x, (left, right, top, bottom))
+    return functional.conv2d(
         x,
         given["weight"],
         given.get("bias"),
@@ -144,14 +144,16 @@ def _stretch(given: Inputs) -> Tensor:
         raise UnknownOperatorError("no evaluation of a Core ML upsampling that does not take pixels as areas")
     x, scales = given["x"], (given["scale_factor_height"], given["scale_factor_width"])
     size = [round(side * float(scale)) for side, scale in zip(x.shape[2:], scales, strict=True)]
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    return functional.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def _pad(given: Inputs) -> Tensor:
     if given["mode"] != "constant":
         raise UnknownOperatorError(f"no evaluation of Core ML's pad in mode {given['mode']}")
     pairs = np.reshape(given["pad"], (-1, 2)).tolist()
-    return F.pad(given["x"], [side for pair in reversed(pairs) for side in pair], value=given["constant_val"])
+    return functional.pad(
+        given["x"], [side for pair in reversed(pairs) for side in pair], value=given["constant_val"]
+    )
 
 
 def _slice(given: Inputs) -> Tensor:
@@ -203,7 +205,7 @@ def _dequantize(given: Inputs) -> Tensor:
 
 _OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
     "add": lambda g: g["x"] + g["y"],
-    "batch_norm": lambda g: F.batch_norm(
+    "batch_norm": lambda g: functional.batch_norm(
         g["x"], g["mean"], g["variance"], g.get("gamma"), g.get("beta"), eps=float(g["epsilon"])
     ),
     "cast": lambda g: g["x"],
@@ -212,18 +214,18 @@ _OPERATORS: Mapping[str, Callable[[Inputs], Any]] = {
     "conv": _conv,
     "dequantize": _dequantize,
     "layer_norm": _layer_norm,
-    "linear": lambda g: F.linear(g["x"], g["weight"], g.get("bias")),
+    "linear": lambda g: functional.linear(g["x"], g["weight"], g.get("bias")),
     "matmul": _matmul,
     "mul": lambda g: g["x"] * g["y"],
     "pad": _pad,
     "quantize": _quantize,
     "reduce_mean": lambda g: g["x"].mean(tuple(g["axes"]), keepdim=g["keep_dims"]),
-    "relu": lambda g: F.relu(g["x"]),
+    "relu": lambda g: functional.relu(g["x"]),
     "reshape": lambda g: g["x"].reshape(g["shape"]),
     "sigmoid": lambda g: torch.sigmoid(g["x"]),
-    "silu": lambda g: F.silu(g["x"]),
+    "silu": lambda g: functional.silu(g["x"]),
     "slice_by_index": _slice,
-    "softmax": lambda g: F.softmax(g["x"], g["axis"]),
+    "softmax": lambda g: functional.softmax(g["x"], g["axis"]),
     "split": lambda g: torch.split(g["x"], g["split_sizes"], g["axis"]),
     "squeeze": lambda g: g["x"].squeeze(tuple(g["axes"])),
     "sub": lambda g: g["x"] - g["y"],

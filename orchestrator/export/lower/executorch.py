@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.nn import functional
 
 from luts.format.errors import BlocktimeError, first_line
 from luts.format.provenance import repo_file
@@ -38,7 +38,7 @@ class _SpelledInHalf(SpelledOut):
     @property
     def spellings(self) -> Mapping[Any, Callable[..., Any]]:
         """Return the replacements by function of torch."""
-        return {**super().spellings, F.silu: _silu, F.hardswish: _hardswish}
+        return {**super().spellings, functional.silu: _silu, functional.hardswish: _hardswish}
 
     def __torch_function__(
         self,
@@ -74,7 +74,7 @@ def _silu(x: Tensor, inplace: bool = False) -> Tensor:
 def _hardswish(x: Tensor, inplace: bool = False) -> Tensor:
     """Compute x relu6(x + 3) / 6 (Howard et al. 2019, section 5.2)."""
     del inplace
-    return x * (F.relu6(x + 3.0) * (1.0 / 6.0))
+    return x * (functional.relu6(x + 3.0) * (1.0 / 6.0))
 
 
 _GLUE = {"getitem", "alloc"}

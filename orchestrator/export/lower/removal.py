@@ -19,9 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torch.nn import functional
 
 from luts.format.errors import UsageError
 from orchestrator.export.lower import rewrite as spelled
@@ -210,7 +210,7 @@ def _fitted(node: Node, like: Node) -> Node:
     if any(short):
         pads = [side for missing in reversed(short) for side in (0, missing)]
         with graph.inserting_after(node):
-            node = graph.call_function(F.pad, (node, pads))
+            node = graph.call_function(functional.pad, (node, pads))
     return _noted(node, like)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from search.networks.layers import ChannelNorm, fuse_for_inference
@@ -39,8 +39,8 @@ class LinearLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., dim) to the same shape."""
-        centred = x - F.linear(x, self.average)
-        variance = F.linear(centred * centred, self.average)
+        centred = x - functional.linear(x, self.average)
+        variance = functional.linear(centred * centred, self.average)
         normed = centred * torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             normed = normed * self.weight
@@ -66,8 +66,8 @@ class PointwiseChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) to the same shape."""
-        centred = x - F.conv2d(x, self.average)
-        variance = F.conv2d(centred * centred, self.average)
+        centred = x - functional.conv2d(x, self.average)
+        variance = functional.conv2d(centred * centred, self.average)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
@@ -198,7 +198,7 @@ def _attention(
     scores = _rank3(torch.bmm, q * factor, k.transpose(-2, -1))
     if attn_mask is not None:
         scores = scores + attn_mask
-    return _rank3(torch.bmm, F.softmax(scores, -1), v)
+    return _rank3(torch.bmm, functional.softmax(scores, -1), v)
 
 
 def _part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -259,7 +259,7 @@ def _expand(x: Tensor, *sizes: Any) -> Any:
 def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     """Compute relu6(x + 3) / 6 (Howard et al. 2019, section 5.2); torch's own decomposition converts its bounds."""
     del inplace
-    return F.relu6(x + 3.0) * (1.0 / 6.0)
+    return functional.relu6(x + 3.0) * (1.0 / 6.0)
 
 
 def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -273,7 +273,7 @@ def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = Non
 
 
 _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
-    F.scaled_dot_product_attention: _attention,
+    functional.scaled_dot_product_attention: _attention,
     torch.matmul: _matmul,
     Tensor.matmul: _matmul,
     Tensor.__matmul__: _matmul,
@@ -287,7 +287,7 @@ _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
     Tensor.select: _select,
     Tensor.__getitem__: _getitem,
     Tensor.expand: _expand,
-    F.hardsigmoid: _hardsigmoid,
+    functional.hardsigmoid: _hardsigmoid,
     torch.mean: _mean,
     Tensor.mean: _mean,
 }

@@ -144,7 +144,7 @@ def test_caveats_are_in_the_lut(tmp_path):
         "on",
     )
     assert describe_conditions(lut.meta) == {
-        "measured although": "low battery",
+        "measured despite": "low battery",
         "QoS class": "user_interactive",
         "cores that ran": "4-8",
         "keep-warm load": "on",

@@ -20,13 +20,13 @@ def register(app: typer.Typer) -> None:
 
 def agent_command(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 for any free one.")
     ] = 0,
     store: Annotated[Path | None, typer.Option(help="Folder of the model store.")] = None,
 ) -> None:
-    """Serve measurements on the loopback until Ctrl-C. `--device host` starts an agent by itself.
+    """Run the host's measuring agent on the loopback until Ctrl-C; --device host starts one by itself.
 
-    The token is read from BLOCKTIME_TOKEN, or made and printed.
+    The token is read from BLOCKTIME_TOKEN, or generated and printed.
     """
     from orchestrator.agent.agent import TOKEN_VARIABLE
     from orchestrator.agent.host import serve_with_restarts
@@ -43,8 +43,6 @@ def agent_command(
             token,
             models,
             lambda number: say(f"listening on port {number}"),
-            lambda crash: say(
-                f"a model took the agent down ({crash}); its client was told which; started again"
-            ),
+            lambda crash: say(f"a model crashed the agent ({crash}); its client knows which one; restarted"),
         )
     say("the agent has ended")

@@ -1,4 +1,4 @@
-"""`bench devices`: what is attached, and what to do about the rest."""
+"""`bench devices`: attached devices, and what to do about missing ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def devices_command(as_json: JsonOption = False) -> None:
-    """What is attached now, and what to do where something is missing."""
+    """List attached devices, and what to do if one is missing."""
     listing = list_attached()
     rows = [
         {

@@ -15,13 +15,19 @@ from luts.verify import check_sources, rebuild, verify_lut
 from orchestrator.cli import lut_adapt, lut_diff, lut_share
 from orchestrator.cli.lut_store import LutArgument, LutsOption, open_store, warn
 from orchestrator.cli.lut_table import emit_entries, provenance
-from orchestrator.cli.options import ResolutionOption, with_options
+from orchestrator.cli.options import with_options
 from orchestrator.cli.output import JsonOption, emit_facts, emit_json, emit_rows, paged, say, show, tell
 from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.luts import ImportOptions, SortBy, import_published, list_luts
 from orchestrator.tasks.parsing import parse_name
 from orchestrator.tasks.predict import PREDICTION_COLUMNS, predict, prediction_row
 from orchestrator.tasks.proxy import proxy_for
+
+ResolutionOption = Annotated[
+    int | None,
+    typer.Option("--resolution", min=1, help="Side of the input image in pixels; the network's own."),
+]
+
 
 app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)
 

@@ -1,185 +1,19 @@
-"""Options that several commands share, and how their text becomes values."""
+"""Typer commands from options classes (`orchestrator.tasks.options`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from luts.format.errors import UsageError
 from orchestrator.cli.output import ask, say
-from orchestrator.devices.common.device import Access
-from orchestrator.tasks.networks import Networks, for_task
 from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, option_fields
-from orchestrator.tasks.target import Target, parse_caveats
-from search.spaces.space import MAX_CLASSES
-
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        help="host, a phone's name (iphone13, pixel8), or its serial; simulated[:SCENARIO] to try a plan.",
-    ),
-]
-AgentOption = Annotated[
-    str, typer.Option("--agent", help="Language of the host's agent: python, kotlin or swift.")
-]
-AllowOption = Annotated[
-    str | None,
-    typer.Option(
-        "--allow",
-        help="Measure a phone although: debuggable-build, power-save, low-battery, throttled, background. "
-        "Every result says so.",
-    ),
-]
-AppOption = Annotated[
-    Path | None,
-    typer.Option("--app", help="The benchmark app (.apk, signed .ipa) to put on the phone first."),
-]
-FixedPerformanceOption = Annotated[
-    bool,
-    typer.Option(
-        "--fixed-performance",
-        help="Fix an Android phone's clocks, below the highest; they are freed again at the end.",
-    ),
-]
-PaceOption = Annotated[
-    str | None,
-    typer.Option("--pace", help="Calls a second, such as 30/s, as in an app; back to back without it."),
-]
-SelfTestOption = Annotated[
-    bool,
-    typer.Option(
-        "--self-test/--no-self-test",
-        help="Ask the device first what following another model, and company in memory, cost a model; seconds.",
-    ),
-]
-RuntimeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--runtime",
-        help="executorch or coreml; coreml on iPhones, else executorch. On the host onnx and litert too.",
-    ),
-]
-BackendOption = Annotated[
-    str | None,
-    typer.Option("--backend", help="ExecuTorch delegate (xnnpack) or Core ML compute units (all)."),
-]
-PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="fp32, fp16, int8; the backend's default.")
-]
-Fp32Option = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fp32",
-        help="What --precision mixed keeps out of int8: places of blocks (4), paths of modules (blocks.2), or the "
-        "file of bench sensitivity; repeatable.",
-    ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--threads", help="Threads of ExecuTorch's pool; the cores that are not little, or half of them."
-    ),
-]
-CoresOption = Annotated[
-    str | None,
-    typer.Option(
-        "--cores", help="Cores that ExecuTorch's threads are pinned to, such as 4-8; the system chooses."
-    ),
-]
-BudgetOption = Annotated[
-    str, typer.Option("--budget", help="Time after which no further pass is begun: 90s, 15m or 2h.")
-]
-ResolutionOption = Annotated[
-    int | None,
-    typer.Option("--resolution", min=1, help="Side of the input image in pixels; the network's own."),
-]
-NetworksOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        "--arch",
-        help="Network by name, JSON file of an architecture (-: stdin), or timm:NAME; repeatable.",
-    ),
-]
-ArchOption = Annotated[
-    str, typer.Option("--arch", "--model", help="Architecture by name, or its JSON file (-: stdin).")
-]
-WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Exporting processes; all cores.")
-]
-
-
-@dataclass(frozen=True)
-class VariantOptions:
-    """How models run: runtime, delegate, precision, threads and cores."""
-
-    runtime: RuntimeOption = None
-    backend: BackendOption = None
-    precision: PrecisionOption = None
-    threads: ThreadsOption = None
-    cores: CoresOption = None
-
-
-@dataclass(frozen=True)
-class AccessOptions:
-    """How a device is driven."""
-
-    agent: AgentOption = "python"
-    allow: AllowOption = None
-    app: AppOption = None
-    fixed_performance: FixedPerformanceOption = False
-
-    def parse(self) -> Access:
-        """The device's access. Raises UsageError for a reason to allow that there is not."""
-        allowed = parse_caveats(self.allow or "")
-        return Access(self.agent, allowed, self.app, say, ask, self.fixed_performance)
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What networks are for: other tasks than classification have heads of their own."""
-
-    task: Annotated[
-        str | None,
-        typer.Option(help="detection or segmentation: networks with that head; by name also NAME.ssdlite20."),
-    ] = None
-    classes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MAX_CLASSES, help="Categories of --task, the background not among them; 80, 20."
-        ),
-    ] = None
-
-    def of(self, networks: Sequence[str] | None) -> Networks:
-        """The networks that were given with that head. Raises UsageError for a task that there is not."""
-        return for_task(networks or (), self.task, self.classes)
-
-
-def target_of(device: str, variant: VariantOptions, access: AccessOptions) -> Target:
-    """The device and how models run on it, as the options say."""
-    how = access.parse()
-    return Target(
-        device,
-        how.agent,
-        how.allow,
-        how.app,
-        how.fixed_performance,
-        say,
-        ask,
-        variant.runtime,
-        variant.backend,
-        variant.precision,
-        variant.threads,
-        variant.cores or "",
-    )
 
 
 def example(*commands: str) -> str:
@@ -248,14 +82,11 @@ def _metavar(annotation: Any) -> str | None:
 
 def _parameters(options: type) -> Iterator[inspect.Parameter]:
     """Yield a parameter for each field; keyword-only, since a required one may follow a default."""
-    annotated = get_type_hints(options, include_extras=True)
     for field in option_fields(options):
         if field.is_group:
             yield from _parameters(field.type)
         elif field.info is not None:
             yield from _typer_parameters(field, field.info)
-        elif get_origin(annotated[field.name]) is Annotated:
-            yield _keyword(field.name, field.default, annotated[field.name])
 
 
 def _typer_parameters(field: OptionField, info: OptionInfo) -> Iterator[inspect.Parameter]:
@@ -309,8 +140,6 @@ def _instance(options: type, given: dict[str, Any]) -> Any:
             values[field.name] = _instance(field.type, given)
         elif field.info is not None:
             values[field.name] = _value(field, field.info, given)
-        elif field.name in given:
-            values[field.name] = given.pop(field.name)
         elif field.name in PROVIDED:
             values[field.name] = PROVIDED[field.name]
     return options(**values)

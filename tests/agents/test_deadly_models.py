@@ -100,7 +100,7 @@ def test_foreground_agent_restarts(tmp_path: Path, exported: Exported, deadly: P
         with client() as second:
             second.ensure(exported.path)
             second.load(exported.sha256, "executorch", {"threads": 1})
-        assert "a model took the agent down (SIGSEGV)" in process.stderr.readline()
+        assert "a model crashed the agent (SIGSEGV)" in process.stderr.readline()
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(300)

@@ -68,13 +68,11 @@ class EvalResult:
 
 
 class Evaluator(Protocol):
-    """Evaluates networks of one task on labelled images.
+    """Evaluates networks of one task on labelled images."""
 
-    Attributes:
-        names: Names of the metrics, as in JSON.
-    """
-
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the metrics, as in JSON."""
 
     def describe(self) -> dict[str, Any]:
         """Return the images as JSON has them."""
@@ -239,7 +237,8 @@ class AccuracyEvaluator:
 
     def expected(self, name: str, outputs: int) -> np.ndarray:
         """Return the right output of each image, (N,)."""
-        return self.outputs_of(name, outputs)[self.source.labels[self.images.indices]]
+        expected: np.ndarray = self.outputs_of(name, outputs)[self.source.labels[self.images.indices]]
+        return expected
 
     def _caching(self, cache: PredictionCache, name: str, how: str) -> OnPredictions:
         def on_predictions(predictions: Predictions) -> None:

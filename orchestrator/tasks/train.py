@@ -137,8 +137,8 @@ def train_classifier(options: ClassifierOptions, progress: Report = silent) -> T
 def recipe_of(options: ClassifierOptions | QatOptions) -> Recipe:
     """Return the recipe with the values that the options change."""
     recipe = get_recipe(options.recipe) if isinstance(options.recipe, str) else options.recipe
-    names = ("seed", "epochs", "batch_size", "learning_rate", "clip_norm")
-    distillation = {}
+    names: tuple[str, ...] = ("seed", "epochs", "batch_size", "learning_rate", "clip_norm")
+    distillation: dict[str, object] = {}
     if isinstance(options, ClassifierOptions):
         names += ("sampler", "micro_batches", "precision", "freeze")
         distillation = {"kind": options.distill, "alpha": options.alpha, "tau": options.tau}
@@ -291,6 +291,7 @@ class QatTask(Task[ImageBatch, Path]):
     It starts over each time, and writes the weights at the end alone.
     """
 
+    recipe: Recipe
     log_columns = CLASSIFICATION_COLUMNS
 
     def __init__(

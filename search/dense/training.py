@@ -210,6 +210,7 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
     """
 
     name: DenseTaskName
+    recipe: DenseRecipe
 
     def __init__(
         self,

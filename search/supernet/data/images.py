@@ -278,7 +278,7 @@ def open_data(source: str, space: Space, recipe: Recipe) -> ImageData:
 PREFETCH = 4
 """Batches that each worker keeps ready: enough to even out slow images, 100 MB at 128 images of 256 pixels."""
 
-PreparedBatch = TypeVar("Batch")
+PreparedBatch = TypeVar("PreparedBatch")
 
 
 class _Numbered(Dataset[PreparedBatch | BlocktimeError], Generic[PreparedBatch]):

@@ -96,7 +96,8 @@ def write_checkpoint(
     Raises:
         StorageError: nothing could be written (disk full, no permission); the previous checkpoint stays whole.
     """
-    files, names = {}, {}
+    files: dict[str, bytes] = {}
+    names: dict[str, Any] = {}
     for prefix, (name_field, digest_field) in kind.TENSORS.items():
         data = save({name: value.detach().cpu().contiguous() for name, value in tensors[prefix].items()})
         digest = hashlib.sha256(data).hexdigest()

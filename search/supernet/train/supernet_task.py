@@ -60,6 +60,8 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         changes: Changes of the recipe when this call resumed the run.
     """
 
+    recipe: Recipe
+    model: Supernet
     log_columns = CLASSIFICATION_COLUMNS
     recipe_may_change = True
 
@@ -144,7 +146,9 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         """Yield the loss of each subnet: of labels and teacher, or of the first subnet's logits in a sandwich."""
         recipe, (images, labels) = self.recipe, batch
         targets = labels if labels.ndim == 1 else labels.argmax(1)
-        teacher_logits = self.teacher_logits and self.teacher_logits.logits(step, part, images)
+        teacher_logits = None
+        if self.teacher_logits is not None:
+            teacher_logits = self.teacher_logits.logits(step, part, images)
         first: Tensor | None = None
         for arch in self.archs:
             example = first if self.sampler.in_place else None

@@ -7,7 +7,7 @@ import importlib
 import itertools
 import os
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -24,30 +24,29 @@ ANYWHERE = (
 )
 
 
-class LazyCommands(MutableMapping[str, Any]):
+class LazyCommands(Mapping[str, Any]):
     """The commands by name; a command's module is imported when it is looked up."""
 
     def __init__(self) -> None:
+        """Begin with no command loaded."""
         self._loaded: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
+        """Return a command, importing its module at the first call."""
         if name not in self._loaded:
             self._loaded |= _load(COMMANDS[name].module, name)
         return self._loaded[name]
 
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._loaded[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._loaded[name]
-
     def __iter__(self) -> Iterator[str]:
+        """Iterate over all names."""
         return iter(COMMANDS)
 
     def __len__(self) -> int:
+        """Return the number of commands."""
         return len(COMMANDS)
 
     def __contains__(self, name: object) -> bool:
+        """Return whether there is such a command, without importing it."""
         return name in COMMANDS
 
 
@@ -72,6 +71,7 @@ class BenchGroup(TyperGroup):
     """`bench` itself: commands are imported on use, and a mode of a command is named by a second word."""
 
     def __init__(self, **settings: Any) -> None:
+        """Pass Typer's settings on; the commands are those of the table."""
         super().__init__(**settings)
         self.commands = LazyCommands()
 

@@ -20,6 +20,7 @@ class RemainingTime:
     """Estimates the remaining time from the steps of a task; starts over when total or order restart."""
 
     def __init__(self) -> None:
+        """Begin without a step."""
         self._total, self._done, self._seen_s = 0, 0, 0.0
         self._first, self._first_s = 0, 0.0
 
@@ -64,6 +65,7 @@ class LineProgress:
     """A line when a step begins, at each tenth of it, and every `DETAIL_S` if it has details."""
 
     def __init__(self) -> None:
+        """Begin without a step."""
         self._last = Step("")
         self._tenth, self._said_s = 0, 0.0
         self._remaining = RemainingTime()

@@ -104,6 +104,7 @@ class GrowingPlan:
         workers: int | None,
         progress: Progress,
     ) -> None:
+        """Begin with the seed design."""
         self.plan, self.files, self.unexported = begun.plan, dict(begun.files), dict(begun.unexported)
         self._left, self._step = room, max(NETWORKS_PER_STEP, math.ceil(room / MAX_CHOICES))
         self._sources, self._variant, self._expectation = sources, variant, expectation

@@ -184,6 +184,7 @@ class ClassProfiling:
         store: LutStore,
         progress: Progress,
     ):
+        """Begin with a class whose units are not open yet."""
         self._class, self._target, self._crew = device_class, target, crew
         self._options, self._store, self._progress = options, store, progress
         self._policy = policy_of(target.variant, options.narrow, options.self_test, options.pace_us)

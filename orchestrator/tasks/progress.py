@@ -1,4 +1,4 @@
-"""What a task tells whoever waits for it: a callback that is called with steps and notes; `print` is one."""
+"""Progress of a task: a callback that is called with steps and notes; `print` is one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """What goes on until the next step; `total` is 0 where nobody knows how many there are.
+    """The current activity and how far it is.
 
-    `detail`: what else is true at this step, such as a speed; it may change at every step.
+    Attributes:
+        what: The activity.
+        done: Finished parts of it.
+        total: Number of parts; 0 if unknown.
+        detail: More about this step, such as a speed.
     """
 
     what: str
@@ -19,17 +23,19 @@ class Step:
     detail: str = ""
 
     def __str__(self) -> str:
+        """Return `exporting (3/8), detail`."""
         counted = f"{self.what} ({self.done}/{self.total})" if self.total else self.what
         return f"{counted}, {self.detail}" if self.detail else counted
 
 
 @dataclass(frozen=True)
 class Note:
-    """A line to keep: what was left out and why, where a file lies."""
+    """A line that stays: what was left out and why, where a file was written."""
 
     text: str
 
     def __str__(self) -> str:
+        """Return the text."""
         return self.text
 
 
@@ -38,9 +44,9 @@ Progress = Callable[[Event], None]
 
 
 def silent(_: Event) -> None:
-    """The progress of a program that nobody watches."""
+    """Ignore progress."""
 
 
 def steps(progress: Progress) -> Callable[[str, int, int], None]:
-    """As the measuring engine tells its steps: what, done, total."""
+    """Return the callback (what, done, total) that the measuring engine takes."""
     return lambda what, done, total: progress(Step(what, done, total))

@@ -63,7 +63,7 @@ def test_unknown_names_end_with_2_and_name_the_known_ones():
     refused(
         bench(*profile, "autovit-nano", "--runtime", "coreml"),
         3,
-        "Core ML, which lives on iPhones and on Macs",
+        "Core ML, which needs an iPhone or a Mac",
     )
     refused(bench(*profile, "autovit-nano", "--resolution", "63"), 2, "no resolution 63")
     refused(bench(*profile, "autovit-nano", "--threads", "64"), 2, "64 threads", "--threads")
@@ -95,7 +95,7 @@ def test_a_truncated_model_ends_with_6_and_says_which(tmp_path):
 
 
 def test_measuring_nothing_is_a_usage_error():
-    refused(bench("measure", "--device", "host"), 2, "--model (or --arch) or --artifact")
+    refused(bench("measure", "--device", "host"), 2, "name a network or give --artifact")
 
 
 def test_an_unknown_network_names_what_comes_close():

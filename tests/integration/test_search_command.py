@@ -119,11 +119,11 @@ def test_errors_are_one_line_with_an_exit_code(home, supernet, tmp_path):
     damaged = shutil.copytree(supernet, home / "damaged")
     (damaged / "accuracies.jsonl").write_text("nonsense\n")
     refused = bench(*command(damaged, tmp_path))
-    assert (refused.returncode, "line 1 is not an accuracy" in refused.stderr) == (6, True)
+    assert (refused.returncode, "is not an accuracy" in refused.stderr) == (6, True)
     impossible = bench(*command(supernet, tmp_path), "--latency", "0.001ms")
     assert (impossible.returncode, "smallest latency that can be reached" in impossible.stderr) == (5, True)
-    for told in (alone, refused, impossible):
-        assert "Traceback" not in told.stderr
+    for done in (alone, refused, impossible):
+        assert "Traceback" not in done.stderr
 
 
 def test_the_cluster_needs_ray(supernet, tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ class UnitActor:
     @property
     def _client_now(self) -> AgentClient:
         if self._client is None:
-            raise AgentLostError("the unit was closed; it is opened again")
+            raise AgentLostError("the unit was closed; it is opened again", code="unit_closed")
         return self._client
 
 
@@ -202,9 +202,11 @@ class RemoteUnit:
             ) from None
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
-            raise AgentLostError(f"its host failed with {type(cause).__name__}: {cause}; report it") from None
+            raise AgentLostError(
+                f"its host failed with {type(cause).__name__}: {cause}; report it", code="host_failed"
+            ) from None
         except self._ray.exceptions.RayError as error:
-            raise AgentLostError(f"its host was lost ({type(error).__name__})") from None
+            raise AgentLostError(f"its host was lost ({type(error).__name__})", code="host_lost") from None
         if isinstance(answer, BlocktimeError):
             raise answer
         return answer

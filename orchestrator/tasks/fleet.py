@@ -238,7 +238,8 @@ class ClassProfiling:
             self.error = error
         except Exception as error:
             self.error = BlocktimeError(
-                f"{self._class.name}: unexpected {type(error).__name__}: {error}; report it"
+                f"{self._class.name}: unexpected {type(error).__name__}: {error}; report it",
+                code="unexpected_error",
             )
 
     def close(self) -> None:
@@ -296,7 +297,8 @@ class ClassProfiling:
         now = make_identity(hello, self._variant, subject, self._policy, fixed)
         if changed := began.differences(now):
             raise UnfitUnitError(
-                f"{serial} is not like the units that began: {'; '.join(changed)}; it is left out"
+                f"{serial} differs from the units measured so far: {'; '.join(changed)}; it is left out",
+                code="unit_differs",
             )
 
     def _variant_on_a_unit(self) -> Variant:

@@ -90,7 +90,9 @@ def named_network(name: str) -> Network:
         return get_arch(name)
     known: dict[str, Arch | Published] = {**list_archs(), **list_published()}
     if name not in known:
-        raise UsageError(unknown("network", name, known, "all: bench arch list; or timm:NAME"))
+        raise UsageError(
+            unknown("network", name, known, "all: bench arch list; or timm:NAME"), code="unknown_network"
+        )
     return known[name]
 
 
@@ -127,7 +129,8 @@ def for_task(networks: Networks, task: str | None, classes: int | None) -> Netwo
             raise UsageError("--task takes networks by name or file", code="network_without_name")
         if name in list_published():
             raise UsageError(
-                f"{name} is of no space, so that it hands out no maps; take a network of a space or timm's"
+                f"{name} has no feature maps: it is not of a search space; use a network of a space or of timm",
+                code="no_feature_maps",
             )
         arch = with_task(load_arch(name), task, classes)
         known = TaskName.parse(arch.space)
@@ -186,7 +189,7 @@ def at_resolution(name: str, network: Network, resolution: int | None) -> Networ
     sizes = network.search_space.resolutions if isinstance(network, Arch) else (network.resolution,)
     if not isinstance(network, Arch) or resolution not in sizes:
         known = ", ".join(str(side) for side in sizes)
-        raise UsageError(f"{name} can't take {resolution} px; it takes {known} px")
+        raise UsageError(f"{name} can't take {resolution} px; it takes {known} px", code="unknown_resolution")
     return network.with_resolution(resolution)
 
 

@@ -23,32 +23,35 @@ _SMALL_COUNT = 1000
 """No network has so few parameters, MACs or bytes: a number below has lost its unit."""
 
 _SMALL_PERCENT = 0.2
-"""No prediction gets so narrow: a number below may be meant as a share."""
+"""No prediction gets so narrow: a number below may be meant as a fraction."""
 
 
 def parse_budget(text: str, option: str = "--budget") -> float:
-    """Seconds of `90s`, `15m` or `2h`."""
+    """Return the seconds of `90s`, `15m` or `2h`."""
     return _amount(text, _SECONDS, option, "a time such as 90s, 15m or 2h", _each("s", "m", "h"))
 
 
 def parse_latency(text: str, option: str = "--latency") -> float:
-    """Milliseconds of `10ms` or `150us`."""
+    """Return the milliseconds of `10ms` or `150us`."""
     return _amount(text, _MILLISECONDS, option, "a latency such as 10ms or 150us", _each("ms", "us", "%"))
 
 
 def parse_pace(text: str | None, option: str = "--pace") -> int:
-    """Microseconds between calls at `30/s`; 0 where there is no pace."""
+    """Return the microseconds between calls at `30/s`; 0 if `text` is None."""
     if text is None:
         return 0
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*s", text.strip())
     calls = float(match[1]) if match else 0.0
     if not 1 <= calls <= 1000:
-        raise UsageError(f"{option} {text[:40]!r}: expected 1/s to 1000/s calls a second, such as 30/s")
+        raise UsageError(
+            f"{option} {text[:40]!r}: expected 1/s to 1000/s calls a second, such as 30/s",
+            code="invalid_value",
+        )
     return round(1e6 / calls)
 
 
 def parse_percent(text: str, option: str) -> float:
-    """Percent of `1.5%` or `1.5`; `0.015` is asked whether it is a share."""
+    """Return the percentage of `1.5%` or `1.5`; refuse `0.015`, which may be a fraction."""
     return _amount(
         text,
         {"%": 1.0},
@@ -60,27 +63,27 @@ def parse_percent(text: str, option: str) -> float:
     )
 
 
-def parse_share(text: str, option: str) -> float:
-    """Share of `95%` or `0.95`, which are the same number; `95` is asked."""
-    share = _amount(
+def parse_fraction(text: str, option: str) -> float:
+    """Return the fraction of `95%` or `0.95`, which are the same number; refuse `95` without a unit."""
+    fraction = _amount(
         text,
         {"%": 0.01},
         option,
-        "a share such as 95% or 0.95",
+        "a fraction such as 95% or 0.95",
         lambda number: (f"{number}%", f"{float(number) / 100:g}"),
         lambda value: value <= 1,
         zero=True,
     )
-    return round(share, 12)
+    return round(fraction, 12)
 
 
 def parse_count(text: str, option: str) -> float:
-    """A number with an optional K, M or G, e.g. `1.8M`; `2` is asked."""
+    """Return a number with an optional K, M or G, e.g. `1.8M`; refuse `2`, which may lack its unit."""
     return _amount(text, _PREFIXES, option, "a number such as 1.8M", _each("K", "M", "G"), _is_large)
 
 
 def parse_bytes(text: str, option: str, *, zero: bool = False) -> float:
-    """Bytes of `10KB`, `10KiB` or `10K`: K is 1000, Ki is 1024; `10` is asked."""
+    """Return the bytes of `10KB`, `10KiB` or `10K`: K is 1000, Ki is 1024; refuse `10` without a unit."""
     return _amount(
         text, _BYTES, option, "a size such as 10KB or 2MiB", _each("B", "KB", "MB"), _is_large, zero=zero
     )
@@ -104,14 +107,14 @@ def _amount(
     *,
     zero: bool = False,
 ) -> float:
-    """What a number with one of the units is in the unit of factor 1; so is one without where it is `plain`.
+    """Convert a number with a unit to the unit of factor 1; a number without one must satisfy `plain`.
 
     Raises:
-        UsageError: not a number, none of the units, or 0 where that is not `zero`; another number alone is asked
-            for which of its `meanings` it stands.
+        UsageError: Not a number, an unknown unit, or 0 although `zero` is False; or a number without a unit,
+            whose possible `meanings` the message lists.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([^\W\d]*%?)", text.strip())
-    wrong = UsageError(f"{option} {text!r}: expected {expected}")
+    wrong = UsageError(f"{option} {text!r}: expected {expected}", code="invalid_value")
     if match is None or (float(match[1]) == 0 and not zero):
         raise wrong
     number, unit = match[1], match[2].lower()
@@ -123,39 +126,46 @@ def _amount(
     if plain(float(number)):
         return float(number)
     *others, last = meanings(number)
-    raise UsageError(f"{option} {text!r} has no unit; is it {', '.join(others)} or {last}?")
+    raise UsageError(
+        f"{option} {text!r} has no unit; is it {', '.join(others)} or {last}?", code="missing_unit"
+    )
 
 
 def parse_name(text: str, option: str = "--name", example: str = "pixel8-work") -> str:
-    """A device's name, or another part of a LUT's."""
+    """Return `text` if it can be a device's name or another part of a LUT's name."""
     if re.fullmatch(NAME_PATTERN, text) is None:
         raise UsageError(
-            f"{option} {text!r}: expected small letters, digits, dots and dashes, such as {example}"
+            f"{option} {text!r}: expected small letters, digits, dots and dashes, such as {example}",
+            code="invalid_value",
         )
     return text
 
 
 def parse_deployment_target(text: str, option: str = "--ios") -> str:
-    """`iOS17` of `17` or `iOS17`; which there are is the exporter's to say."""
+    """Return `iOS17` for `17` or `iOS17`; the exporter checks whether it knows that version."""
     match = re.fullmatch(r"(?:ios)?([0-9]{1,2})", text.lower())
     if match is None:
-        raise UsageError(f"{option} {text!r}: expected a version such as 17")
+        raise UsageError(f"{option} {text!r}: expected a version such as 17", code="invalid_value")
     return f"iOS{match[1]}"
 
 
 def parse_heads(text: str | None, option: str = "--heads") -> tuple[int, ...]:
-    """Numbers of classes of `10,100,1000`; none of None."""
+    """Return the numbers of classes in `10,100,1000`; empty if `text` is None."""
     heads = [int(part) if part.isdecimal() else 0 for part in text.split(",")] if text is not None else []
     if not all(0 < number <= MAX_CLASSES for number in heads):
-        raise UsageError(f"{option} {text!r}: expected numbers of classes, e.g. 10,100,1000")
+        raise UsageError(
+            f"{option} {text!r}: expected numbers of classes, e.g. 10,100,1000", code="invalid_value"
+        )
     return tuple(heads)
 
 
 def parse_resolutions(text: str | None, option: str = "--resolution") -> tuple[int, ...] | None:
-    """`256` or `192,256` as numbers; None stays None."""
+    """Return `256` or `192,256` as sorted numbers; None if `text` is None."""
     if text is None:
         return None
     try:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
-        raise UsageError(f"{option} {text!r}: expected numbers, e.g. 256 or 192,256") from error
+        raise UsageError(
+            f"{option} {text!r}: expected numbers, e.g. 256 or 192,256", code="invalid_value"
+        ) from error

@@ -367,7 +367,10 @@ def choose_plan(
     resolutions, seed = choice.resolutions, choice.seed
     sized = (choice.design, choice.heldout, choice.removals) != (None, None, None)
     if choice.models is not None and sized:
-        raise UsageError("--models chooses what --design, --heldout and --removals say; give either")
+        raise UsageError(
+            "--models sets --design, --heldout and --removals; use either it or them",
+            code="conflicting_options",
+        )
     if choice.models is not None:
         plan = plan_of_size(
             searched, choice.models, resolutions=resolutions, seed=seed, expectation=expectation
@@ -381,7 +384,9 @@ def choose_plan(
             (known for known in get_args(Removals) if known == (choice.removals or "all")), None
         )
         if removals is None:
-            raise UsageError(f"--removals {choice.removals!r}: expected all, reference or none")
+            raise UsageError(
+                f"--removals {choice.removals!r}: expected all, reference or none", code="invalid_value"
+            )
         plan = make_plan(
             searched,
             resolutions=resolutions,

@@ -20,7 +20,7 @@ from orchestrator.tasks.options import (
     StoreOptions,
     option,
 )
-from orchestrator.tasks.parsing import parse_budget, parse_bytes, parse_count, parse_latency, parse_share
+from orchestrator.tasks.parsing import parse_budget, parse_bytes, parse_count, parse_fraction, parse_latency
 from orchestrator.tasks.target import DeviceOptions
 from search.algorithms import Constraints, Criterion, SearchSettings, get_strategy
 from search.algorithms.record import MACS
@@ -38,7 +38,7 @@ def _parse_bytes(text: str, flag: str) -> int:
 
 
 def _parse_confidence(text: str, flag: str) -> float:
-    confidence = parse_share(text, flag)
+    confidence = parse_fraction(text, flag)
     if not 0.5 <= confidence <= 0.999:
         raise UsageError(f"{flag} {text!r}: expected 50% to 99.9%", code="invalid_value")
     return confidence
@@ -182,14 +182,14 @@ class SettingOptions:
     loss_per_ms: float = option(
         0.0,
         "Minimise error + lambda * latency; lambda in error per ms, e.g. 0.2%.",
-        parse=parse_share,
+        parse=parse_fraction,
         metavar="PERCENT",
         hidden=True,
     )
     additive: float = option(
         0.0,
         "Weight of an additive surrogate in the accuracy estimate, e.g. 50%.",
-        parse=parse_share,
+        parse=parse_fraction,
         shown="0%",
         metavar="PERCENT",
         panel=ADVANCED,

@@ -150,7 +150,9 @@ class Target(VariantOptions, DeviceOptions):
             )
         if runtime == "coreml":
             if self.threads is not None:
-                raise UsageError("--threads is for --runtime executorch; Core ML chooses its own")
+                raise UsageError(
+                    "--threads is for --runtime executorch; Core ML chooses its own", code="coreml_threads"
+                )
             return Variant("coreml", self.backend or "all", self.precision or "", cores=self.cores)
         backend = self.backend or ("cpu" if runtime in HOST_RUNTIMES else "xnnpack")
         variant = Variant(runtime, backend, self.precision or "", self.threads or 0, self.cores)
@@ -220,7 +222,9 @@ def lut_name(device: Device, name: str | None) -> str:
     """What a LUT calls the device: `name`, else its own name. UsageError where that calls an emulator a phone."""
     phone = known_phone(name) if name and device.name == EMULATOR else None
     if phone:
-        raise UsageError(f"--name {name}: this is an emulator, not a {phone.title}; leave --name out")
+        raise UsageError(
+            f"--name {name}: this is an emulator, not a {phone.title}; leave --name out", code="emulator_name"
+        )
     return name or device.name
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from luts.format.errors import UsageError
 from orchestrator.tasks.options import ADVANCED, NETWORKS, OUTPUT, REQUIRED, TRAINING, option
-from orchestrator.tasks.parsing import parse_share
+from orchestrator.tasks.parsing import parse_fraction
 from search.spaces import load_arch
 
 INIT = "Initial weights: supernet:DIR, or of one network FILE.safetensors or timm:NAME[:FILE]."
@@ -93,7 +93,7 @@ class ClassifierOptions(RunOptions, DeviceOptions):
     alpha: float | None = option(
         None,
         "Fraction of the teacher's term in the loss, such as 50%.",
-        parse=parse_share,
+        parse=parse_fraction,
         shown="the recipe's",
         panel="Teacher",
     )

@@ -141,5 +141,6 @@ def fresh_archs(space: Space, lut: Lut, count: int, seed: int) -> list[Arch]:
         if len(fresh) == count:
             return list(fresh.values())
     raise UsageError(
-        f"{space.name} has only {len(fresh)} architectures that the LUT has not seen; ask for fewer"
+        f"{space.name} has only {len(fresh)} architectures that the LUT has not seen; ask for fewer",
+        code="space_too_small",
     )

@@ -116,7 +116,9 @@ def _constant(variable: Any) -> Any:
 def _run(operation: Any, given: Inputs) -> Sequence[Any]:
     operator = _OPERATORS.get(operation.op_type)
     if operator is None:
-        raise UnknownOperatorError(f"no evaluation of the Core ML operator {operation.op_type}")
+        raise UnknownOperatorError(
+            f"no evaluation of the Core ML operator {operation.op_type}", code="unsupported_operator"
+        )
     result = operator(given)
     return result if isinstance(result, tuple) else (result,)
 
@@ -124,7 +126,10 @@ def _run(operation: Any, given: Inputs) -> Sequence[Any]:
 def _conv(given: Inputs) -> Tensor:
     x, kind = given["x"], given["pad_type"]
     if x.ndim != 4 or kind not in ("valid", "custom"):
-        raise UnknownOperatorError(f"no evaluation of a Core ML convolution of rank {x.ndim}, padding {kind}")
+        raise UnknownOperatorError(
+            f"no evaluation of a Core ML convolution of rank {x.ndim}, padding {kind}",
+            code="unsupported_operator",
+        )
     if kind == "custom":
         top, bottom, left, right = given["pad"]
         x = functional.pad(x, (left, right, top, bottom))
@@ -141,7 +146,10 @@ def _conv(given: Inputs) -> Tensor:
 def _stretch(given: Inputs) -> Tensor:
     """Resize bilinearly, with pixels as areas: half pixel centres are the default if corners are not aligned."""
     if given["align_corners"] or not given.get("half_pixel_centers", True):
-        raise UnknownOperatorError("no evaluation of a Core ML upsampling that does not take pixels as areas")
+        raise UnknownOperatorError(
+            "no evaluation of a Core ML upsampling that does not take pixels as areas",
+            code="unsupported_operator",
+        )
     x, scales = given["x"], (given["scale_factor_height"], given["scale_factor_width"])
     size = [round(side * float(scale)) for side, scale in zip(x.shape[2:], scales, strict=True)]
     return functional.interpolate(x, size, mode="bilinear", align_corners=False)
@@ -149,7 +157,9 @@ def _stretch(given: Inputs) -> Tensor:
 
 def _pad(given: Inputs) -> Tensor:
     if given["mode"] != "constant":
-        raise UnknownOperatorError(f"no evaluation of Core ML's pad in mode {given['mode']}")
+        raise UnknownOperatorError(
+            f"no evaluation of Core ML's pad in mode {given['mode']}", code="unsupported_operator"
+        )
     pairs = np.reshape(given["pad"], (-1, 2)).tolist()
     return functional.pad(
         given["x"], [side for pair in reversed(pairs) for side in pair], value=given["constant_val"]
@@ -164,7 +174,9 @@ def _slice(given: Inputs) -> Tensor:
     squeeze = given.get("squeeze_mask") or none
     steps = given.get("stride") or [1] * rank
     if any(squeeze) or any(step < 1 for step in steps):
-        raise UnknownOperatorError("no evaluation of a Core ML slice that drops or reverses a dimension")
+        raise UnknownOperatorError(
+            "no evaluation of a Core ML slice that drops or reverses a dimension", code="unsupported_operator"
+        )
     return x[
         tuple(
             slice(None if open_begin else begin, None if open_end else end, step)

@@ -7,11 +7,11 @@ from orchestrator.tasks.parsing import (
     parse_budget,
     parse_bytes,
     parse_count,
+    parse_fraction,
     parse_heads,
     parse_latency,
     parse_pace,
     parse_percent,
-    parse_share,
 )
 
 
@@ -29,7 +29,7 @@ def test_amounts_with_their_units():
     assert [parse_bytes(t, "--memory") for t in sizes] == [10_000, 10_000, 10, 2 * 1024**2, 900_000]
     assert parse_bytes("0", "--trim", zero=True) == 0
     assert [parse_percent(t, "--narrow") for t in ("1.5%", "1.5", "0.015%", "0")] == [1.5, 1.5, 0.015, 0]
-    assert [parse_share(t, "--confidence") for t in ("95%", "0.95", "99.9%", "1", "0")] == [
+    assert [parse_fraction(t, "--confidence") for t in ("95%", "0.95", "99.9%", "1", "0")] == [
         0.95,
         0.95,
         0.999,
@@ -46,7 +46,7 @@ def test_amounts_with_their_units():
         (parse_count, "expected a number such as 1.8M", ("few", "1.8MB", "0")),
         (parse_bytes, "expected a size such as 10KB", ("10kg", "0")),
         (parse_percent, "expected a percentage such as 1.5%", ("-1%", "1.5ms")),
-        (parse_share, "expected a share such as 95% or 0.95", ("-1%", "high")),
+        (parse_fraction, "expected a fraction such as 95% or 0.95", ("-1%", "high")),
     ],
 )
 def test_what_is_not_an_amount_says_what_would_be(parse, expected, texts):
@@ -62,7 +62,7 @@ def test_a_number_without_a_unit_is_asked_for_it():
     assert refused(parse_count, "2") == "--option '2' has no unit; is it 2K, 2M or 2G?"
     assert refused(parse_bytes, "900") == "--option '900' has no unit; is it 900B, 900KB or 900MB?"
     assert refused(parse_percent, "0.015") == "--option '0.015' has no unit; is it 0.015% or 1.5%?"
-    assert refused(parse_share, "95") == "--option '95' has no unit; is it 95% or 0.95?"
+    assert refused(parse_fraction, "95") == "--option '95' has no unit; is it 95% or 0.95?"
 
 
 def test_a_pace_is_calls_a_second():

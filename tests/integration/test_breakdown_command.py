@@ -95,7 +95,7 @@ def test_what_can_not_be_broken_down_is_one_line(tmp_path, monkeypatch):
 
 def test_no_library_talks_on_the_terminal_where_it_is_loaded():
     """In a process of its own, since a library speaks when it is loaded for the first time."""
-    program = "from orchestrator.tasks.breakdown import tracing; tracing().trace"
+    program = "from orchestrator.tasks.breakdown import tracing; tracing().trace_network"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -118,7 +118,7 @@ def test_two_processes_give_the_result_of_one(environment, recipe, alone, tmp_pa
 
 
 @pytest.mark.parametrize("rank", rest_soaks([0, 1], kept=[1]))
-def test_an_image_that_one_process_can_t_read_loses_no_step(environment, tmp_path, rank):
+def test_an_unreadable_image_of_one_process_loses_no_step(environment, tmp_path, rank):
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for index in range(12):
@@ -137,7 +137,9 @@ def test_an_image_that_one_process_can_t_read_loses_no_step(environment, tmp_pat
     done = _by_two(environment, options)
     assert done.returncode != 0
     assert f"{path.parent.name}/{path.name} is not an intact image" in done.stderr
-    assert "another process can't read its images of step 2; its message names what is damaged" in done.stderr
+    assert (
+        "another process can't read its images of step 2; its message names the damaged image" in done.stderr
+    )
     assert read_info(tmp_path / "run").step == 2, "what was trained before is saved"
     path.write_bytes(whole)
     done = _by_two(environment, options)
@@ -145,7 +147,7 @@ def test_an_image_that_one_process_can_t_read_loses_no_step(environment, tmp_pat
     assert json.loads(done.stdout)["steps"] == len(train) // 4
 
 
-def test_survivor_of_a_killed_process_says_so_and_the_run_goes_on(environment, recipe, alone, tmp_path):
+def test_a_killed_process_is_reported_and_the_run_resumes(environment, recipe, alone, tmp_path):
     # As torchrun does: the processes meet at a store that is open already, on a port that it chose.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     shared = environment | {
@@ -174,7 +176,7 @@ def test_survivor_of_a_killed_process_says_so_and_the_run_goes_on(environment, r
     assert processes[0].returncode == 1
     lines = [line for line in said.splitlines() if line.startswith("RankLostError")]
     assert len(lines) == 1
-    assert "last checkpoint is whole, run the same command to go on" in lines[0]
+    assert "last checkpoint is whole, run the same command to resume" in lines[0]
     assert read_info(tmp_path).step == 2
     answer(*_options(recipe, tmp_path))
     _assert_close(alone, tmp_path)

@@ -18,7 +18,7 @@ from luts.estimate.likelihood import FitData
 from luts.estimate.ratios import RatioEstimates
 from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import conformal_widths, heldout_error
-from luts.format.errors import InvalidArtifactError, few
+from luts.format.errors import InvalidArtifactError, shorten
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from luts.format.schema import (
@@ -65,7 +65,8 @@ def check_parts(
     silent = [spec.model_id for spec in specs if spec.model_id not in estimation.ratios.ratios]
     if silent:
         raise InvalidArtifactError(
-            f"no usable load of {few(silent)}; measure them again or leave them out", code="no_usable_load"
+            f"no usable load of {shorten(silent)}; measure them again or leave them out",
+            code="no_usable_load",
         )
 
 
@@ -80,7 +81,7 @@ def _check_models(
     if len(by_id) != len(specs):
         repeated = [name for name, times in Counter(spec.model_id for spec in specs).items() if times > 1]
         raise InvalidArtifactError(
-            f"models listed twice: {few(sorted(repeated))}; list each once", code="duplicate_model"
+            f"models listed twice: {shorten(sorted(repeated))}; list each once", code="duplicate_model"
         )
     if estimation.reference_id != inputs.reference_id:
         raise InvalidArtifactError(
@@ -95,12 +96,13 @@ def _check_models(
     foreign = set(samples.column("model").unique().to_pylist()) - set(by_id)
     if foreign:
         raise InvalidArtifactError(
-            f"samples of unknown models {few(sorted(foreign))}; list them", code="unknown_model"
+            f"samples of unknown models {shorten(sorted(foreign))}; list them", code="unknown_model"
         )
     second = samples.filter(pc.equal(samples.column("copy"), 1)).column("model").unique().to_pylist()
     if set(second) - {inputs.reference_id}:
         raise InvalidArtifactError(
-            f"second copies of {few(sorted(second))}; only the reference has one", code="wrong_second_copy"
+            f"second copies of {shorten(sorted(second))}; only the reference has one",
+            code="wrong_second_copy",
         )
 
 

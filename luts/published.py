@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from luts.format.errors import InvalidArtifactError, UsageError, few, first_problem
+from luts.format.errors import InvalidArtifactError, UsageError, first_problem, shorten
 from luts.format.files import read_bytes, read_json, storage_error, write_read_only
 from luts.format.schema import MAX_ENTRIES, IsoDate, Key, KeyFeatures, Name, PositiveMs, Sha256, Text, Value
 
@@ -426,5 +426,5 @@ def load_published_lut(name: str, roots: Sequence[Path]) -> PublishedLut:
         return read_published(known[name])
     if Path(name).is_file():
         return read_published(Path(name))
-    listed = few(sorted(known)) or "none; import one with bench lut import-published"
+    listed = shorten(sorted(known)) or "none; import one with bench lut import-published"
     raise UsageError(f"no published LUT {name[:120]!r}; there are {listed}", code="unknown_published_lut")

@@ -67,7 +67,7 @@ SHOWN = 5
 """Number of names shown: the closest ones, or the first of a long list."""
 
 
-def few(names: Sequence[str], shown: int = SHOWN) -> str:
+def shorten(names: Sequence[str], shown: int = SHOWN) -> str:
     """Return the first names and how many more there are: `a, b, c and 4 more`."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from luts.format.errors import UsageError, few
+from luts.format.errors import UsageError, shorten
 from luts.format.schema import MIB, Entry, LutMeta, MeasuredModel
 
 WEAK_ENTRY_SHARE = 0.25
@@ -73,7 +73,7 @@ def latency_ms(
     unknown = sorted({key for key in blocks if key not in entry_ms})
     if unknown:
         raise UsageError(
-            f"LUT has no entry for {few(unknown)}; use a LUT of the network's own space, or profile it",
+            f"LUT has no entry for {shorten(unknown)}; use a LUT of the network's own space, or profile it",
             code="missing_entry",
         )
     return base_ms + sum(entry_ms[key] for key in blocks) + transfer_ms_per_mib * boundary_bytes / MIB

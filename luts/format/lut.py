@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from luts.format.errors import InvalidArtifactError, UsageError, few, first_problem
+from luts.format.errors import InvalidArtifactError, UsageError, first_problem, shorten
 from luts.format.latency import LatencyModel, Prediction
 from luts.format.schema import (
     MAX_ENTRIES,
@@ -367,7 +367,7 @@ def _decode_samples(content: bytes) -> pa.Table:
             raise ValueError(f"{unpacked_bytes} bytes unpacked")
         texts = [field.name for field in file.schema_arrow if not _is_number(field.type)]
         if texts != ["model"]:
-            raise ValueError(f"columns other than model hold strings: {few(texts)}")
+            raise ValueError(f"columns other than model hold strings: {shorten(texts)}")
         table = file.read(use_threads=False)
         for chunk in table.column("model").chunks:
             _check_ids(chunk)

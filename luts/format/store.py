@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from luts.format.errors import InvalidArtifactError, UsageError, few
+from luts.format.errors import InvalidArtifactError, UsageError, shorten
 from luts.format.files import read_bytes, storage_error, sync_folder, write_read_only, write_text
 from luts.format.lut import MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta, encode
 from luts.format.provenance import ORIGIN_FILE, SIGNATURE_FILE, read_origin
@@ -261,8 +261,8 @@ class LutStore:
         if fitting and len(names) == 1:
             return self.current(names[0])
         if fitting:
-            raise UsageError(f"LUT {ref} fits several: {few(names, 8)}; name one", code="ambiguous_lut")
-        there = f"there are {few(names, 8)}" if names else "run bench profile first"
+            raise UsageError(f"LUT {ref} fits several: {shorten(names, 8)}; name one", code="ambiguous_lut")
+        there = f"there are {shorten(names, 8)}" if names else "run bench profile first"
         raise UsageError(f"no LUT {ref}; {there}", code="unknown_lut")
 
     def current(self, name: str) -> LutRef:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from luts.format.errors import InvalidArtifactError, StorageError, UsageError, few, first_problem
+from luts.format.errors import InvalidArtifactError, StorageError, UsageError, first_problem, shorten
 from luts.format.files import read_bytes, storage_error, write_atomically
 from luts.format.lut import MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta
 from luts.format.provenance import (
@@ -301,9 +301,9 @@ class Repository:
         if fitting and len(names) == 1:
             return max(fitting, key=lambda lut: (lut.created, lut.digest))
         if fitting:
-            problem, code = f"fits several: {few(names, 8)}; name one", "ambiguous_lut"
+            problem, code = f"fits several: {shorten(names, 8)}; name one", "ambiguous_lut"
         else:
-            problem, code = f"is not there; there are {few(names, 8) or 'none'}", "unknown_lut"
+            problem, code = f"is not there; there are {shorten(names, 8) or 'none'}", "unknown_lut"
         raise UsageError(f"{self.location.url}: LUT {wanted[:120]} {problem}", code=code)
 
     def _entries(self) -> dict[str, SharedLut]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from luts.diff import EntryDiff, KindDiff, LutDiff, diff_luts
-from luts.format.errors import UsageError, few
+from luts.format.errors import UsageError, shorten
 from luts.format.lut import Lut
 from luts.format.store import LutRef
 from luts.format.table import Column
@@ -79,7 +79,7 @@ def short_names(refs: Sequence[LutRef]) -> list[str]:
         UsageError: a LUT is given twice.
     """
     if len({ref.path.resolve() for ref in refs}) < len(refs):
-        raise UsageError("a LUT is given twice: " + few([str(ref) for ref in refs]), code="duplicate_lut")
+        raise UsageError("a LUT is given twice: " + shorten([str(ref) for ref in refs]), code="duplicate_lut")
     devices, spaces, variants, versions = zip(*(ref.parts for ref in refs), strict=True)
     parts = devices, spaces, _without_common(variants), versions
     differing = [part for part in parts if len(set(part)) > 1]
@@ -138,7 +138,7 @@ def _print_notes(diff: LutDiff, refs: Sequence[LutRef], tables: Sequence[Lut], n
             )
             line += "; ranks: " + ("all equal" if tau is None else f"Kendall tau {tau:.3f}")
         if diff.missing[place]:
-            line += f"; not in all others: {few(diff.missing[place])}"
+            line += f"; not in all others: {shorten(diff.missing[place])}"
         tell(line)
     fixed = [name for name, table in zip(names, tables, strict=True) if table.meta.fixed_performance]
     if fixed and len(fixed) < len(tables):

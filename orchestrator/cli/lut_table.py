@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from luts.format.errors import few
+from luts.format.errors import shorten
 from luts.format.lut import Lut
 from luts.format.schema import Entry, UnitVariation
 from luts.format.table import Column
@@ -126,4 +126,4 @@ def _failures(failures: Mapping[str, str]) -> dict[str, str]:
         return {}
     name, reason = next(iter(failures.items()))
     reason = reason.splitlines()[0] if reason else ""
-    return {"left out": f"{few(list(failures), 3)}; {name}: {reason}"}
+    return {"left out": f"{shorten(list(failures), 3)}; {name}: {reason}"}

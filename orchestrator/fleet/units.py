@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 from pydantic import Field, RootModel
 
-from luts.format.errors import BlocktimeError, UsageError, few
+from luts.format.errors import BlocktimeError, UsageError, shorten
 from luts.format.files import read_json
 from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import known_phone
@@ -183,7 +183,7 @@ def open_local(device_class: DeviceClass, access: Access, taken: Collection[str]
         raise reasons[0]
     if seen:
         raise DeviceError(
-            f"{few(seen)} of {device_class.name} are units of this fleet already; attach another one",
+            f"{shorten(seen)} of {device_class.name} are units of this fleet already; attach another one",
             code="no_device",
         )
     resolve(device_class.device, access)  # says what is missing

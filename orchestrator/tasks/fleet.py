@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from luts.format.errors import BlocktimeError, few
+from luts.format.errors import BlocktimeError, shorten
 from luts.format.files import check_folder
 from luts.format.processes import open_cluster
 from luts.format.store import LutStore
@@ -196,7 +196,7 @@ class ClassProfiling:
     def open(self) -> None:
         """Open the units; raise DeviceError if the class has none."""
         self._units = self._crew.open()
-        serials = few([unit.serial for unit in self._units])
+        serials = shorten([unit.serial for unit in self._units])
         self._progress(
             Note(f"{self._class.name}: {len(self._units)} of {self._class.units} units: {serials}")
         )

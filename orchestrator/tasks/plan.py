@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from luts.estimate.design import TYPICAL_DEVICE, ExpectedCosts, expected_from_lut
-from luts.format.errors import InvalidArtifactError, UsageError, few
+from luts.format.errors import InvalidArtifactError, UsageError, shorten
 from luts.format.store import LutStore
 from luts.format.table import Column, Table
 from orchestrator.agent.device import usable_cores
@@ -240,7 +240,7 @@ class PlannedProfile:
         """Yield the expected error of every entry."""
         rows = [asdict(entry) for entry in self.forecast.entries]
         for row in rows:
-            row["partners"] = few(row["partners"], PARTNERS_SHOWN)
+            row["partners"] = shorten(row["partners"], PARTNERS_SHOWN)
         yield Table("", self.COLUMNS, rows)
 
     def facts(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import Percentiles, percentiles
-from luts.format.errors import InvalidArtifactError, UsageError, few
+from luts.format.errors import InvalidArtifactError, UsageError, shorten
 from orchestrator.journal.log import JournalSamples, read_log, read_records
 from orchestrator.journal.records import FailureRecord, Header, parse_record
 from orchestrator.journal.runs import Run, runs_root
@@ -101,7 +101,7 @@ def find_past_run(name: str, root: Path | None = None) -> Run:
     if len(fitting) == 1:
         return Run(folders[fitting[0]])
     if fitting:
-        raise UsageError(f"run {name} fits several: {few(fitting)}; name one", code="ambiguous_run")
+        raise UsageError(f"run {name} fits several: {shorten(fitting)}; name one", code="ambiguous_run")
     raise UsageError(f"no run {name} in {root or runs_root()}; bench runs lists them", code="unknown_run")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luts.format.errors import InvalidArtifactError, few
+from luts.format.errors import InvalidArtifactError, shorten
 from luts.format.files import storage_error, write_json, write_text
 from luts.format.lut import Lut
 from orchestrator.export import Artifact, ExportSpec
@@ -51,7 +51,7 @@ def model_card(card: Card, files: Mapping[str, str]) -> str:
     facts = {
         "architecture": f"`{card.winner.arch}`",
         "input": f"1 x 3 x {arch.resolution} x {arch.resolution}, RGB, normalised by ImageNet's mean and deviation",
-        "output": f"{arch.classes} classes: {few(card.supernet.classes, 12)}",
+        "output": f"{arch.classes} classes: {shorten(card.supernet.classes, 12)}",
         "parameters": f"{card.winner.params:,}",
         "MACs": f"{macs.conv_linear / 1e6:.2f} M conv+linear, {macs.total / 1e6:.2f} M all",
     }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luts.format.errors import UsageError, few
+from luts.format.errors import UsageError, shorten
 from luts.format.latency import LatencyModel
 from luts.format.lut import Lut
 from luts.format.schema import MIB, Floats, Integers
@@ -106,7 +106,7 @@ class _Rates:
         missing = [block.key for block in space.block_specs() if block.key not in model.costs]
         if missing:
             raise UsageError(
-                f"the LUT has no entry for {few(missing)} of {space.name}; "
+                f"the LUT has no entry for {shorten(missing)} of {space.name}; "
                 "profile the space, or search a part of it",
                 code="lut_lacks_blocks",
             )

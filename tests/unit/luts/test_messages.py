@@ -1,7 +1,7 @@
 import pytest
 from pydantic import BaseModel, ValidationError, model_validator
 
-from luts.format.errors import close_names, few, first_problem, unknown
+from luts.format.errors import close_names, first_problem, shorten, unknown
 
 
 @pytest.mark.parametrize(
@@ -9,7 +9,7 @@ from luts.format.errors import close_names, few, first_problem, unknown
     [([], ""), (["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c", "d"], "a, b and 2 more")],
 )
 def test_a_list_is_cut_after_so_many_names(names: list[str], text: str) -> None:
-    assert few(names, 2) == text
+    assert shorten(names, 2) == text
 
 
 def test_unknown_name_lists_similar_or_all_names() -> None:

@@ -1,4 +1,4 @@
-"""Networks as tasks take them: of our blocks, of timm, or as people name either."""
+"""Networks of commands: of our blocks, of timm, or names of either."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class NetworkOptions:
 
 
 def named_network(name: str) -> Network:
-    """The network of our blocks that a name stands for; `timm:NAME` stands for itself, which export checks.
+    """Return the network of our blocks with this name; `timm:NAME` is returned as it is and checked by the export.
 
     Raises:
         UsageError: neither.
@@ -97,7 +97,7 @@ def named_network(name: str) -> Network:
 
 
 def as_named(arch: Arch) -> Network:
-    """An architecture as it is exported and counted: a network of timm by its name."""
+    """Return an architecture as it is exported and counted: a timm network by its name."""
     if not is_timm(arch.space):
         return arch
     task = TaskName.parse(arch.space)
@@ -141,7 +141,7 @@ def for_task(networks: Networks, task: str | None, classes: int | None) -> Netwo
 
 
 def by_name(networks: Networks) -> dict[str, Network]:
-    """Networks by name; those that come without one are called as they are read.
+    """Return networks by name; a network without a name gets that of its architecture or file.
 
     Raises:
         UsageError: a name that no network has.
@@ -165,7 +165,7 @@ def _name(network: Network) -> str:
 
 
 def read_network(network: Network) -> Network:
-    """The network that a name, `timm:NAME` or the file of an architecture stands for; others are it.
+    """Return the network of a name, `timm:NAME` or an architecture's file; other networks unchanged.
 
     Raises:
         UsageError: a name that no network has; `timm:NAME` is checked where it is built.
@@ -177,7 +177,7 @@ def read_network(network: Network) -> Network:
 
 
 def at_resolution(name: str, network: Network, resolution: int | None) -> Network:
-    """A network at another input resolution; None leaves it as it is.
+    """Return a network at another input resolution; unchanged for None.
 
     Raises:
         UsageError: its space does not have that resolution, or it is of one resolution only.
@@ -194,14 +194,14 @@ def at_resolution(name: str, network: Network, resolution: int | None) -> Networ
 
 
 def spec_of(network: Network, variant: Variant, fp32: Sequence[str] = ()) -> ExportSpec:
-    """How a network is exported for a variant; `fp32` says what a mix leaves alone, as of `stays_fp32`."""
+    """Return how a network is exported for a variant; `fp32` is what mixed precision keeps (`stays_fp32`)."""
     if isinstance(network, str):
         return variant.export_spec(module=network, fp32=stays_fp32(fp32, (), network))
     return variant.export_spec(network.keys(), fp32=stays_fp32(fp32, network.keys(), ""))
 
 
 def count_timm(network: str) -> tuple[Counts, int]:
-    """Parameters and MACs of `timm:NAME[@PX]`, and the side of its input in pixels.
+    """Return parameters and MACs of `timm:NAME[@PX]`, and the side of its input in pixels.
 
     Raises:
         UsageError: timm does not have it, or it can't take these pixels.
@@ -215,7 +215,7 @@ def count_timm(network: str) -> tuple[Counts, int]:
 def count_networks(
     networks: Mapping[str, Network], specs: Mapping[str, ExportSpec], progress: Progress
 ) -> dict[str, Counts]:
-    """Parameters and MACs of every network that can be built: of ours from the blocks, of others as they run."""
+    """Return parameters and MACs of every network that can be built: from blocks, or by running the module."""
     counts: dict[str, Counts] = {}
     for name, network in networks.items():
         if not isinstance(network, str):

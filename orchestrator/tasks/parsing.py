@@ -20,7 +20,7 @@ _BYTES = (
 
 
 _SMALL_COUNT = 1000
-"""No network has so few parameters, MACs or bytes: a number below has lost its unit."""
+"""Smallest plausible count of parameters, MACs or bytes: a smaller number lacks its unit."""
 
 _SMALL_PERCENT = 0.2
 """No prediction gets so narrow: a number below may be meant as a fraction."""

@@ -1,12 +1,19 @@
+"""Files of a LUT: round trips, older files, and files that are refused."""
+
 import hashlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from luts.build import build_lut
 from luts.format.lut import (
@@ -15,14 +22,15 @@ from luts.format.lut import (
     MODELS_FILE,
     SAMPLES_FILE,
     Lut,
+    _decode_samples,
     decode,
     encode,
     encode_meta,
 )
-from luts.format.schema import MAX_COUNT, Entry, MeasuredModel
+from luts.format.schema import MAX_BLOCKS, MAX_COUNT, Entry, KeyFeatures, LutInputs, MeasuredModel
 from luts.verify import verify_lut, verify_values
 from tests.support.errors import raises
-from tests.support.lut_world import make_study, make_world
+from tests.support.lut_world import lut_inputs, make_study, make_world, model_spec
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +205,109 @@ def test_infinite_and_negative_latencies_are_refused(lut: Lut) -> None:
         files[META_FILE] = encode_meta(lut.meta, files)
         with raises("invalid_lut_file"):
             decode(files)
+
+
+ROWS = 1000
+
+
+def packed(**columns):
+    plain = {
+        name: pa.array([0] * ROWS, pa.int32()) for name in ("batch", "segment", "round", "position", "copy")
+    }
+    whole = plain | {
+        "model": pa.array(["a"] * ROWS),
+        "ns": pa.array([1] * ROWS),
+        "kept": pa.array([True] * ROWS),
+    }
+    file = io.BytesIO()
+    pq.write_table(pa.table(whole | columns), file, compression="zstd", use_dictionary=True)
+    return file.getvalue()
+
+
+def long_text(dictionary):
+    values = pa.array(["x" * 100_000])
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * ROWS, pa.int32()), values)
+    return repeated if dictionary else repeated.cast(pa.string())
+
+
+def test_what_is_not_one_is_read():
+    assert _decode_samples(packed()).num_rows == ROWS
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_long_name_in_every_row(dictionary):
+    content = packed(model=long_text(dictionary))
+    assert len(content) < 200_000 < ROWS * 100_000
+    with raises("invalid_lut_file"):
+        _decode_samples(content)
+
+
+@pytest.mark.parametrize("column", ["ns", "kept", "batch"])
+def test_texts_where_numbers_stand(column):
+    with raises("invalid_lut_file"):
+        _decode_samples(packed(**{column: long_text(False)}))
+
+
+def test_numbers_where_models_stand():
+    with raises("invalid_lut_file"):
+        _decode_samples(packed(model=pa.array([1] * ROWS)))
+
+
+def refused(**fields: Any) -> None:
+    with pytest.raises(ValidationError):
+        LutInputs.model_validate({**lut_inputs().model_dump(), **fields})
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "Upper", "x" * 65, "a\n"])
+def test_names_that_are_no_folders_are_refused(name: str) -> None:
+    refused(space=name)
+    refused(variant=name)
+    refused(device={**lut_inputs().device.model_dump(), "name": name})
+
+
+def test_foreign_fields_dates_and_numbers_are_refused() -> None:
+    refused(surprise=1)
+    refused(created="yesterday")
+    refused(measured="guessed")
+    refused(policy={"rounds": float("nan")})
+    refused(policy={f"constant{number}": 1 for number in range(65)})
+    refused(policy={"text": "x" * 257})
+
+
+@pytest.mark.parametrize("key", ["two words", "", "x" * 161, "tab\t", "ümlaut", "line\n"])
+def test_keys_are_printable_and_without_spaces(key: str) -> None:
+    with pytest.raises(ValidationError):
+        model_spec("m", [key], "design")
+
+
+def test_a_network_has_a_bounded_number_of_blocks() -> None:
+    model_spec("m", ["a"] * MAX_BLOCKS, "design")
+    for blocks in ([], ["a"] * (MAX_BLOCKS + 1)):
+        with pytest.raises(ValidationError):
+            model_spec("m", blocks, "design")
+
+
+@pytest.mark.parametrize(
+    ("role", "extra"),
+    [
+        ("removal", {}),
+        ("removal", {"base_id": "b"}),
+        ("design", {"migrated_operations": "0"}),
+        ("design", {"base_id": "b", "removed_key": "k"}),
+        ("heldout", {"split": "fit"}),
+        ("design", {"split": "heldout"}),
+    ],
+)
+def test_roles_that_contradict_themselves_are_refused(role: str, extra: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        model_spec("m", ["a"], role, **extra)
+
+
+def test_values_are_frozen_and_counts_bounded() -> None:
+    features = KeyFeatures(kind="conv", macs=1, traffic_bytes=2)
+    with pytest.raises(ValidationError):
+        features.macs = 3
+    with pytest.raises(ValidationError):
+        KeyFeatures(kind="conv", macs=-1, traffic_bytes=2)
+    with pytest.raises(ValidationError):
+        KeyFeatures(kind="conv", macs=2**60, traffic_bytes=2)

@@ -1,4 +1,4 @@
-"""A made-up device whose truth is known: blocks, drift, load-to-load variance, outliers."""
+"""A simulated device whose truth is known: blocks, drift, load-to-load variance, outliers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from luts.build import build_lut
 from luts.estimate.latencies import LatencyEstimates
+from luts.format.lut import Lut
 from luts.format.schema import DeviceInfo, KeyFeatures, LutInputs, ModelSpec, Versions
 
 REFERENCE_MS = 10.0
@@ -120,6 +122,9 @@ class Study:
     @property
     def estimation(self) -> LatencyEstimates:
         return LatencyEstimates.of(self.samples, self.inputs.reference_id)
+
+    def lut(self) -> Lut:
+        return build_lut(self.inputs, self.models, self.estimation, self.features)
 
 
 def model_spec(

@@ -1,4 +1,4 @@
-"""A made-up LUT and run with round numbers, written by hand rather than fitted."""
+"""A LUT and a run with round numbers, written by hand rather than fitted."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def model(model_id: str, arch: Arch, role: Any, ms: float) -> MeasuredModel:
 
 
 def samples() -> pa.Table:
-    """Batches 0 and 2 kept, 1 rejected; two loads of the reference in each, without noise."""
+    """Batches 0 and 2 accepted, 1 rejected; two loads of the reference in each, without noise."""
     rows = [
         {"batch": b, "segment": 0, "round": r, "position": c, "model": "reference", "copy": c}
         | {"ns": round(1e6 * AA_RATIO**c * (1 + r / 1000)), "kept": b != 1}
@@ -229,7 +229,7 @@ def make_checkpoint() -> dict[str, Any]:
 
 
 def write_run(folder: Path, lut: Lut | None = None) -> LutStore:
-    """A whole run under `folder`/run and its LUT in a store beside it."""
+    """A whole run under `folder`/run and its LUT in a store next to it."""
     store, run = LutStore([folder / "luts"]), folder / "run"
     (run / "search").mkdir(parents=True)
     (run / "supernet").mkdir()

@@ -1,27 +1,33 @@
-"""Names of devices, what is listed, and what a name that means no usable device answers."""
+"""Names of devices, what is listed, names of no usable device, and locks."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from luts.format.errors import UsageError
+from luts.format.errors import StorageError
 from orchestrator.agent.device import AGENTS_VARIABLE
 from orchestrator.agent.programs import agent_program
 from orchestrator.cli.main import exit_code
 from orchestrator.devices.android import phones as android_phones
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.phones import AndroidPhone, choose
-from orchestrator.devices.common.device import Access, KindUnavailableError, refuse_question
+from orchestrator.devices.common.device import Access, KindUnavailableError
 from orchestrator.devices.common.registry import known_phone, known_phones, phone_of
 from orchestrator.devices.discover import list_attached, resolve
-from orchestrator.devices.host import HostDevice
 from orchestrator.devices.iphone import phones as iphone_phones
 from orchestrator.devices.iphone.state import IphoneState
+from orchestrator.devices.lock import lock_device, lock_path
+from orchestrator.tasks.target import Target
 from orchestrator.wire.errors import DeviceError
 from tests.support.errors import raises
+from tests.support.fake_device import FakeDevice
 
 PIXEL = AndroidPhone("38181FDJH00ABC", "device", "Pixel 8", "server")
 STRANGER = AndroidPhone("R5CW10ABCDE", "device", "SM-X999Z", "usb")
@@ -68,13 +74,6 @@ def test_registry_knows_phones_by_name_and_product_type() -> None:
     assert phone_of("") is None
 
 
-def test_registry_has_no_product_type_twice() -> None:
-    types = [product_type for phone in known_phones().values() for product_type in phone.product_types]
-    assert len(types) == len(set(types))
-    assert all(name == phone.name for name, phone in known_phones().items())
-    assert sum(phone.kind == "iphone" for phone in known_phones().values()) >= 30
-
-
 def test_unknown_name_suggests_the_closest(attach: Attach) -> None:
     with raises("unknown_device") as unknown:
         resolve("iphnoe13")
@@ -84,15 +83,9 @@ def test_unknown_name_suggests_the_closest(attach: Attach) -> None:
         resolve("§§§§")
 
 
-def test_host_is_always_there() -> None:
-    device = resolve("host")
-    assert isinstance(device, HostDevice)
-    assert device.name == "host"
-
-
 def test_agents_in_other_languages_are_other_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(AGENTS_VARIABLE, str(tmp_path))
-    with pytest.raises(DeviceError, match=r"the kotlin agent is not built .*run `make agents`"):
+    with raises("agent_not_built"):
         resolve("host", Access(agent="kotlin"))
     program = tmp_path / "kotlin" / "blocktime-agent"
     program.parent.mkdir()
@@ -100,7 +93,7 @@ def test_agents_in_other_languages_are_other_devices(tmp_path: Path, monkeypatch
     program.chmod(0o755)
     assert resolve("host", Access(agent="kotlin")).name == "host-kotlin"
     assert agent_program("kotlin").command == (str(program),)
-    with pytest.raises(UsageError, match="no agent 'rust'; there are python, kotlin, swift"):
+    with raises("unknown_agent"):
         resolve("host", Access(agent="rust"))
     with raises("option_does_not_apply"):
         resolve("pixel8", Access(agent="kotlin"))
@@ -109,7 +102,7 @@ def test_agents_in_other_languages_are_other_devices(tmp_path: Path, monkeypatch
             resolve(name, Access(fixed_performance=True))
 
 
-def test_what_is_attached_is_listed_with_next_steps(attach: Attach) -> None:
+def test_listing_with_next_steps(attach: Attach) -> None:
     attach([PIXEL, STRANGER, SHY], [IPHONE, SILENT])
     listing = list_attached()
     assert [(d.kind, d.name) for d in listing.attached] == [
@@ -139,7 +132,7 @@ def test_kinds_that_cannot_be_seen_are_reported(attach: Attach) -> None:
 
 
 @pytest.mark.parametrize("name", ["pixel8", "Pixel 8", PIXEL.serial])
-def test_an_android_phone_is_named_by_model_or_serial(attach: Attach, name: str) -> None:
+def test_android_phone_by_model_or_serial(attach: Attach, name: str) -> None:
     attach([PIXEL, STRANGER])
     device = resolve(name)
     assert isinstance(device, AndroidDevice)
@@ -176,7 +169,7 @@ def test_phone_that_is_not_ready(attach: Attach) -> None:
             resolve(name)
 
 
-def test_several_phones_of_a_name_need_a_serial(attach: Attach) -> None:
+def test_several_phones_of_a_name(attach: Attach) -> None:
     twin = AndroidPhone("OTHER", "device", "Pixel 8", "server")
     attach([PIXEL, twin])
     with raises("several_phones"):
@@ -184,7 +177,76 @@ def test_several_phones_of_a_name_need_a_serial(attach: Attach) -> None:
     assert resolve("OTHER").name == "pixel8"
 
 
-def test_question_without_a_user() -> None:
-    with raises("no_user") as question:
-        refuse_question("type the code")
-    assert "type the code" in str(question.value)
+HOLDER = """
+import sys, time
+from orchestrator.devices.lock import lock_device
+from tests.support.fake_device import FakeDevice
+device = FakeDevice({})
+device.identity = sys.argv[1]
+with lock_device(device):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOCKTIME_LOCKS", str(tmp_path / "locks"))
+
+
+def device(identity: str) -> FakeDevice:
+    fake = FakeDevice({})
+    fake.identity = identity
+    return fake
+
+
+@pytest.fixture
+def holder() -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, "R58/:1"], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_lock_names_its_holder(
+    holder: subprocess.Popen[str],
+) -> None:
+    with raises("device_busy") as refused, lock_device(device("R58/:1")):
+        pass
+    assert f"fake is being measured by process {holder.pid} (-c R58/:1, since " in str(refused.value)
+    assert "\n" not in str(refused.value)
+    with lock_device(device("R58/:2")):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with lock_device(device("R58/:1")):
+        assert str(os.getpid()) in lock_path("R58/:1").read_text()
+
+
+def test_lock_is_released_at_the_end() -> None:
+    for _ in range(2):
+        with lock_device(device("host")), raises("device_busy"), lock_device(device("host")):
+            pass
+
+
+def test_target_locks_its_device() -> None:
+    refused = raises("device_busy")
+    with lock_device(device("host")), refused, Target("host").found():
+        pass
+
+
+def test_simulated_devices_are_not_locked() -> None:
+    with lock_device(device("")), lock_device(device("")):
+        assert not lock_path("").parent.exists()
+
+
+def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    lock_path("host").parent.mkdir()
+    lock_path("host").symlink_to(victim)
+    with pytest.raises(StorageError), lock_device(device("host")):
+        pass
+    assert victim.read_text() == "precious"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from luts.build import build_lut
 from luts.estimate.design import identify, partners
 from luts.estimate.joint import JointFit, fit_entries
 from luts.estimate.likelihood import FitData, FitDesign, MarginalLikelihood, design_of, solve
@@ -73,7 +72,7 @@ ROWS = FitData(
 )
 
 
-def test_the_arrays_of_a_fit_by_hand() -> None:
+def test_arrays_of_a_fit_by_hand() -> None:
     design = design_of(ROWS, FEATURES)
     assert (design.keys, design.kinds) == (("a", "b", "c"), ("conv", "head"))
     np.testing.assert_allclose(design.counts, [[1 / 2, 0, 1 / 2], [1 / 4, 1 / 4, 1 / 4], [2 / 3, 0, 1 / 3]])
@@ -93,7 +92,7 @@ def test_the_arrays_of_a_fit_by_hand() -> None:
     np.testing.assert_allclose(design.kernel[0], [1, math.exp(-2 * squared), 0], atol=1e-300)
 
 
-def test_what_all_kinds_have_in_common_by_hand() -> None:
+def test_common_constant_by_hand() -> None:
     """Blocks of which nothing but a constant is known: a ridge of base and constant, each relative to its size."""
     features = {
         key: KeyFeatures(kind=kind, macs=0, traffic_bytes=0) for key, kind in (("a", "x"), ("b", "y"))
@@ -109,7 +108,7 @@ def test_what_all_kinds_have_in_common_by_hand() -> None:
     np.testing.assert_allclose(design.prior_mean, [shares[1] * constant, 0, 0, 0] * 2, atol=1e-12)
 
 
-def test_hyperparameters_are_the_mode_of_the_marginal_likelihood() -> None:
+def test_hyperparameters_maximise_the_marginal_likelihood() -> None:
     """-2 log N(1; what is expected, its covariance) and weak log-normal priors, written out; no step of 2 % to any
     side is better by more than the lattice that the fit rounds to leaves open."""
     generator = np.random.default_rng(3)
@@ -257,7 +256,7 @@ def test_entries_and_coefficients_are_never_negative() -> None:
 
 
 @pytest.mark.parametrize("seed", [136, 850])
-def test_what_rounds_to_less_than_nothing_costs_nothing(seed: int) -> None:
+def test_rounding_makes_no_negative_cost(seed: int) -> None:
     """Of 1,500 such data seven were solved with a cost of about -1e-18, here of a call and of a kind's constant."""
     generator = np.random.default_rng(seed)
     count = int(generator.integers(3, 12))
@@ -276,7 +275,7 @@ def test_misfit_of_additivity_is_found() -> None:
     world = make_world(generator)
     quiet = Noise(load_sd=0.0005, round_sd=0.002, outlier_share=0.0)
     misfits = [
-        build_lut(study.inputs, study.models, study.estimation, study.features).meta.misfit_sd
+        study.lut().meta.misfit_sd
         for study in (
             make_study(generator, world, designs=60, noise=quiet, misfit_sd=misfit)
             for misfit in (0.001, 0.02)
@@ -306,15 +305,15 @@ def test_entry_intervals_cover_the_truth(
             noise=Noise(drift_sd=0.0, outlier_share=0.02),
             rounds=12,
         )
-        lut = build_lut(study.inputs, study.models, study.estimation, study.features)
+        lut = study.lut()
         hits += [entry.ci_low <= world.entry_ms[entry.key] <= entry.ci_high for entry in lut.entries]
     assert 0.90 <= np.mean(hits) <= 0.98
 
 
-def test_predictions_of_new_models_are_near_the_noise() -> None:
+def test_held_out_error_is_near_the_noise() -> None:
     generator = np.random.default_rng(11)
     study = make_study(generator, make_world(generator), designs=40, heldout=25)
-    lut = build_lut(study.inputs, study.models, study.estimation, study.features)
+    lut = study.lut()
     assert lut.meta.heldout_error is not None
     assert lut.meta.heldout_error.mape < 0.01
     assert lut.meta.heldout_error.within_5 == 1.0
@@ -352,7 +351,7 @@ def test_unmeasured_block_deviates_like_its_sibling() -> None:
     assert abs(alone.ms[alone.keys.index(unseen)] / cost[unseen] - 1) > 0.1
 
 
-def test_depthwise_macs_have_a_price_of_their_own() -> None:
+def test_depthwise_macs_have_their_own_price() -> None:
     generator = np.random.default_rng(6)
     features, cost = {}, {}
     for number in range(10):
@@ -391,10 +390,10 @@ CHAIN = [
     ("stem", "b", "head"),
     ("stem", "b", "b", "a", "head"),
 ]
-"""Whatever stem and head cost each, all models hold one of both."""
+"""All models have one stem and one head, so that only the sum of both is known."""
 
 
-def test_blocks_of_all_models_are_known_as_a_sum():
+def test_blocks_of_all_models_are_a_sum():
     assert identify(["a", "b", "head", "never", "stem"], CHAIN) == {
         "a": "alone",
         "b": "alone",
@@ -408,11 +407,11 @@ def test_blocks_of_all_models_are_known_as_a_sum():
     assert together["stem"][0] in ("base", "head")
 
 
-def test_a_removal_tells_what_no_whole_network_does():
+def test_removal_identifies_a_block():
     assert identify(["head"], [*CHAIN, ("stem", "a")])["head"] == "alone"
 
 
-def test_widths_that_neighbours_share_move_between_them():
+def test_neighbours_of_one_width_are_a_sum():
     """wide or narrow stem, each followed by a block of its own: the pair's sum is all there is."""
     rows = [
         ("wide", "from_wide"),
@@ -427,6 +426,6 @@ def test_widths_that_neighbours_share_move_between_them():
     assert together["from_narrow"] == ("narrow",)
 
 
-def test_fewer_models_than_blocks_tell_none_alone():
+def test_fewer_models_than_blocks_identify_none():
     rows = [("a", "b"), ("b", "c")]
     assert set(identify(["a", "b", "c"], rows).values()) == {"sum"}

@@ -8,7 +8,7 @@ from luts.format.errors import close_names, first_problem, shorten, unknown
     ("names", "text"),
     [([], ""), (["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c", "d"], "a, b and 2 more")],
 )
-def test_a_list_is_cut_after_so_many_names(names: list[str], text: str) -> None:
+def test_long_list_is_shortened(names: list[str], text: str) -> None:
     assert shorten(names, 2) == text
 
 
@@ -47,14 +47,14 @@ def refused(document: object) -> ValidationError:
     return raised.value
 
 
-def test_the_first_problem_names_its_field_and_its_value() -> None:
+def test_first_problem_names_field_and_value() -> None:
     error = refused({"inner": {"count": "many"}})
     assert first_problem(error).startswith("inner.count = 'many': should be a valid integer")
     assert first_problem(refused({"inner": {}})) == "inner.count is missing"
     assert first_problem(refused({"inner": [1]})).startswith("inner: should be")
 
 
-def test_a_problem_of_no_single_field_names_the_whole() -> None:
+def test_problem_of_the_whole_document() -> None:
     error = refused({"inner": {"count": 3}})
     assert first_problem(error) == "an odd count"
     assert first_problem(error, "its JSON") == "its JSON: an odd count"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import luts.format.store
-from luts.build import build_lut
 from luts.estimate.design import (
     ROW_SD,
     TYPICAL_DEVICE,
@@ -59,9 +58,7 @@ def test_the_cost_of_a_block_by_hand() -> None:
         (("depthwise_macs",), 0.5 + 5 * 0.1 + 4 * 2.0),
     ],
 )
-def test_features_that_coefficients_were_made_without_cost_nothing(
-    unpriced: tuple[str, ...], ms: float
-) -> None:
+def test_unpriced_features_cost_nothing(unpriced: tuple[str, ...], ms: float) -> None:
     expectation = ExpectedCosts("by hand", PRICE, unpriced=unpriced)
     assert expectation.ms({"a": BLOCK}) == {"a": pytest.approx(ms)}
 
@@ -70,18 +67,18 @@ def test_most_specific_cost_counts() -> None:
     none = Coefficients(constant_ms=0.0, ms_per_mmac=0.0, ms_per_mib=0.0)
     expectation = ExpectedCosts("by hand", none, {"conv": PRICE}, {"known": 7.0})
     other = BLOCK.model_copy(update={"kind": "other"})
-    told = expectation.ms({"known": BLOCK, "conv": BLOCK, "other": other})
-    assert told == {"known": 7.0, "conv": pytest.approx(9.6), "other": 1e-6}
+    costs = expectation.ms({"known": BLOCK, "conv": BLOCK, "other": other})
+    assert costs == {"known": 7.0, "conv": pytest.approx(9.6), "other": 1e-6}
 
 
 @pytest.mark.parametrize("ref", SHIPPED.list(), ids=str)
 def test_expected_costs_of_a_luts_own_blocks(ref: LutRef) -> None:
     """With weights left out, as planning once did, 9 to 23 % off."""
     lut = SHIPPED.load(ref.path)
-    told = replace(expected_from_lut(lut, str(ref)), entry_ms={}).ms(
+    costs = replace(expected_from_lut(lut, str(ref)), entry_ms={}).ms(
         {row.key: row.features for row in lut.entries}
     )
-    strays = np.log([told[row.key] / row.ms for row in lut.entries])
+    strays = np.log([costs[row.key] / row.ms for row in lut.entries])
     assert np.sqrt((strays**2).mean()) < 0.08
 
 
@@ -90,7 +87,7 @@ def plain() -> Lut:
     """Its blocks' features tell neither weights nor depthwise MACs."""
     generator = np.random.default_rng(0)
     study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
-    return build_lut(study.inputs, study.models, study.estimation, study.features)
+    return study.lut()
 
 
 def test_lut_without_weights_does_not_price_them(plain: Lut) -> None:
@@ -102,12 +99,6 @@ def test_lut_without_weights_does_not_price_them(plain: Lut) -> None:
     assert expectation.ms(fuller) == expectation.ms(features)
 
 
-def test_unknown_kind_costs_the_mean_of_known_kinds(plain: Lut) -> None:
-    stranger = KeyFeatures(kind="stranger", macs=10**6, traffic_bytes=2**20)
-    physics = [physics_ms(stranger, row) for row in plain.meta.prior]
-    assert expected_from_lut(plain, "plain").ms({"s": stranger}) == {"s": pytest.approx(np.mean(physics))}
-
-
 def test_mean_of_three_kinds_by_hand(plain: Lut) -> None:
     """Of 1, 2 and 6 ms a block, of 0.3, 0.1 and 0.2 ms a million MACs, of 8, 0 and 1 ms a MiB."""
     prices = {"a": (1.0, 0.3, 8.0), "b": (2.0, 0.1, 0.0), "c": (6.0, 0.2, 1.0)}
@@ -116,13 +107,13 @@ def test_mean_of_three_kinds_by_hand(plain: Lut) -> None:
         for kind, (call, mac, mib) in prices.items()
     )
     lut = Lut(plain.meta.model_copy(update={"prior": prior}), plain.entries, plain.models, plain.samples)
-    told = expected_from_lut(lut, "by hand").ms(
+    costs = expected_from_lut(lut, "by hand").ms(
         {
             "stranger": KeyFeatures(kind="d", macs=10_000_000, traffic_bytes=2**21),
             "known": KeyFeatures(kind="b", macs=10_000_000, traffic_bytes=2**21),
         }
     )
-    assert told == pytest.approx({"stranger": 3.0 + 10 * 0.2 + 2 * 3.0, "known": 2.0 + 10 * 0.1})
+    assert costs == pytest.approx({"stranger": 3.0 + 10 * 0.2 + 2 * 3.0, "known": 2.0 + 10 * 0.1})
 
 
 @pytest.fixture
@@ -236,11 +227,11 @@ def test_shuffled_source_is_dropped() -> None:
     assert alone.sources == ()
     assert alone.dropped["shuffled"] > 0
     np.testing.assert_array_equal(alone.ms, scratch.ms)
-    beside = fit_entries(rows(10), FEATURES, [LIKE, SHUFFLED, OTHER])
-    np.testing.assert_array_equal(beside.ms, fit_entries(rows(10), FEATURES, [LIKE, OTHER]).ms)
+    together = fit_entries(rows(10), FEATURES, [LIKE, SHUFFLED, OTHER])
+    np.testing.assert_array_equal(together.ms, fit_entries(rows(10), FEATURES, [LIKE, OTHER]).ms)
 
 
-def test_several_sources_that_mislead_alike_are_all_dropped() -> None:
+def test_misleading_sources_are_all_dropped() -> None:
     alike = [
         SourceEntries(
             f"wrong {seed}",
@@ -263,7 +254,7 @@ def test_sources_need_positive_evidence(
     np.testing.assert_array_equal(found.ms, fit_entries(rows(10), FEATURES).ms)
 
 
-def test_intervals_hold_networks_and_say_how_much_is_measured() -> None:
+def test_intervals_cover_networks() -> None:
     found = fit_entries(rows(10), FEATURES, [LIKE, OTHER])
     blocks = networks(200, 99)
     half = predictive_quantile(found.left_out) * found.relative_se(blocks, [0.0] * len(blocks))
@@ -277,7 +268,7 @@ def test_intervals_hold_networks_and_say_how_much_is_measured() -> None:
     assert fit_entries(rows(10), FEATURES).measured_share is None
 
 
-def test_source_equal_to_the_device_leaves_its_scale() -> None:
+def test_proportional_source_is_scaled() -> None:
     """Every entry is the source's times 3: three networks tell the factor, and so every entry."""
     source = SourceEntries("self", {key: ms / 3 for key, ms in TRUE.items()}, 0.2 / 3)
     found = fit_entries(rows(3, 1e-5), FEATURES, [source])
@@ -302,7 +293,7 @@ def test_missing_entries_are_filled_by_physics() -> None:
         SourceEntries("partial", dict(list(plain.items())[:3])).filled(KEYS, FEATURES)
 
 
-def test_networks_are_chosen_for_what_sources_leave_open() -> None:
+def test_most_informative_network_fills_the_gap() -> None:
     """Sources that agree on all but attention's worth: a network full of attention tells most."""
     candidates = [("mb1",) * 10, ("attn5",) * 9 + ("mb1",), ("conv2",) * 10]
     posterior = prior_from_sources(FEATURES, [LIKE], networks(40, 3))
@@ -313,7 +304,7 @@ def test_networks_are_chosen_for_what_sources_leave_open() -> None:
     assert most_informative(posterior, stacked, targets) == 1
 
 
-def test_the_quantile_of_calibrated_intervals_by_hand() -> None:
+def test_quantile_of_calibrated_intervals_by_hand() -> None:
     """10 networks' worth of variance 1 and 4 errors of 3 deviations: (10 + 36) / 14, Student's t of 14 degrees;
     never below the posterior's own width."""
     assert predictive_quantile(np.array([3.0, -3.0, 3.0, 3.0])) == pytest.approx(
@@ -338,8 +329,8 @@ def test_entry_intervals_hold_with_uncertain_sources() -> None:
     for seed in range(3):
         source = noisy(LIKE, 0.2, 20 + seed)
         for counted in held:
-            told = source if counted else SourceEntries(source.name, source.entry_ms, source.base_ms)
-            found = fit_entries(rows(10), FEATURES, [told])
+            given = source if counted else SourceEntries(source.name, source.entry_ms, source.base_ms)
+            found = fit_entries(rows(10), FEATURES, [given])
             true = np.array([TRUE[key] for key in found.keys])
             held[counted] += (np.abs(found.ms - true) <= found.reach * found.se).tolist()
     assert np.mean(held[True]) > 0.93

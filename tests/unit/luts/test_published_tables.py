@@ -70,7 +70,7 @@ def test_attention_and_mlp_by_hand():
         "transattn_0_32_hard_swish_2_ln",
     ],
 )
-def test_other_keys_are_refused(key):
+def test_other_key_is_refused(key):
     with pytest.raises(ValueError):
         features_of_key(key)
 
@@ -93,7 +93,7 @@ def test_published_phone_tables_are_read(phone):
         assert np.sqrt((left**2).mean()) < (0.2 if kind == "transattn" else 0.08), kind
 
 
-def test_it_is_no_lut_and_says_published(tmp_path):
+def test_published_table_is_not_a_lut(tmp_path):
     lut = read(table(tmp_path))
     path = write_published(lut, tmp_path / "luts")
     assert LutStore([tmp_path / "luts"]).list() == []
@@ -105,7 +105,7 @@ def test_it_is_no_lut_and_says_published(tmp_path):
     assert not {"ci_low", "ci_high", "reference_ms"} & {*written, *written["blocks"][0]}
 
 
-def test_it_is_written_once(tmp_path):
+def test_published_table_is_written_once(tmp_path):
     path = write_published(read(table(tmp_path)), tmp_path / "luts")
     before = path.read_bytes()
     assert write_published(read(table(tmp_path)), tmp_path / "luts") == path
@@ -135,16 +135,16 @@ def test_an_edited_number_is_noticed(tmp_path):
         "[" * 99_999,
     ],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, content):
+def test_other_file_is_refused(tmp_path, content):
     (tmp_path / "t.json").write_text(content)
     with raises("invalid_published_table") as refused:
         read(tmp_path / "t.json")
     assert "\n" not in str(refused.value)
 
 
-def test_the_command_imports_and_the_list_shows_it(tmp_path, monkeypatch):
+def test_import_command_and_list(tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path / "luts"))
-    told = (
+    options = (
         "--name",
         "pixel6",
         "--title",
@@ -155,9 +155,9 @@ def test_the_command_imports_and_the_list_shows_it(tmp_path, monkeypatch):
         "MIT",
         "--json",
     )
-    done = json.loads(answer("lut", "import-published", table(tmp_path), *told))
+    done = json.loads(answer("lut", "import-published", table(tmp_path), *options))
     assert done["published"] == "published/pixel6/nn-meter-hybrid/tflite-cpu"
     row = next(row for row in json.loads(answer("lut", "list", "--json")) if row["lut"] == done["published"])
     assert (row["kind"], row["model"], row["broken"]) == ("published", "Pixel 6", None)
-    refused = bench("lut", "import-published", table(tmp_path), *told[:-1], "--space", "autovit-xxs")
+    refused = bench("lut", "import-published", table(tmp_path), *options[:-1], "--space", "autovit-xxs")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

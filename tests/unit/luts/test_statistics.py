@@ -1,7 +1,5 @@
 """Location and standard error, percentiles, quantiles and errors, by hand and against their coverage."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -67,12 +65,6 @@ def test_blocks_see_the_dependence_of_neighbouring_rounds() -> None:
     assert location_and_se(dependent)[1] > 1.3 * location_and_se(shuffled)[1]
 
 
-def test_standard_error_is_deterministic_and_positive() -> None:
-    values = np.random.default_rng(3).normal(0, 0.01, 17)
-    assert location_and_se(values) == location_and_se(values.copy())
-    assert location_and_se(values)[1] > 0
-
-
 def test_location_of_several_quantities() -> None:
     generator = np.random.default_rng(4)
     shared, own = generator.normal(0, 1, 60), generator.normal(0, 0.1, (2, 60))
@@ -89,7 +81,7 @@ def calls_of(count: int) -> Floats:
     return np.asarray(np.arange(1.0, count + 1.0), dtype=np.float64)
 
 
-def test_as_many_calls_as_an_interval_takes():
+def test_calls_needed_for_an_interval():
     """The highest of n calls is below p99 with 0.99^n: 0.0252 at 366, 0.0247 at 368."""
     for share, needed in ((0.5, 6), (0.9, 36), (0.99, 368)):
         assert calls_needed(share) == needed
@@ -125,7 +117,7 @@ def test_loads_that_differ_are_worth_fewer_calls():
 
 
 @pytest.mark.parametrize("share", [50, 90])
-def test_intervals_hold_the_truth(share):
+def test_percentile_intervals_cover_the_truth(share):
     """Eight loads of 20 calls, loads 1 % apart, calls 2 %, and 5 % of them in bursts that cost 10 to 100 %."""
     rng = np.random.default_rng(7)
 
@@ -139,8 +131,8 @@ def test_intervals_hold_the_truth(share):
     truth = np.percentile(np.concatenate([load() for _ in range(4000)]), share)
     held = []
     for _ in range(200):
-        told = getattr(percentiles([load() for _ in range(8)]), f"p{share}")
-        held.append((told.low or 0) <= truth <= (told.high or np.inf))
+        found = getattr(percentiles([load() for _ in range(8)]), f"p{share}")
+        held.append((found.low or 0) <= truth <= (found.high or np.inf))
     assert np.mean(held) >= 0.90
 
 
@@ -148,7 +140,7 @@ PROBABILITIES = (0.001, 0.025, 0.05, 0.5, 0.9, 0.975, 0.999)
 
 
 @pytest.mark.parametrize("probability", PROBABILITIES)
-def test_equal_to_those_of_the_distributions(probability):
+def test_quantiles_equal_scipys(probability):
     assert normal_quantile(probability) == stats.norm.ppf(probability)
     for df in (1, 4, 7.5, 100):
         assert student_quantile(probability, df) == stats.t.ppf(probability, df)
@@ -163,7 +155,7 @@ MEASURED = [10.0, 20.0, 40.0]
 PREDICTED = [11.0, 19.0, 40.0]
 
 
-def test_errors_by_hand() -> None:
+def test_prediction_errors_by_hand() -> None:
     assert mape(MEASURED, PREDICTED) == pytest.approx((0.1 + 0.05 + 0.0) / 3)
     assert share_within(MEASURED, PREDICTED, 0.06) == pytest.approx(2 / 3)
 
@@ -218,13 +210,6 @@ def test_quiet_latency_sees_through_contention(count: int) -> None:
     latencies = [quiet_latency(contended_medians(generator, count), 0.004) for _ in range(100)]
     assert np.mean([quiet.low <= 10.0 <= quiet.high for quiet in latencies]) >= 0.95
     assert np.mean([quiet.ms for quiet in latencies]) == pytest.approx(10.0, rel=0.01)
-
-
-def test_two_runs_agree_on_quiet_latency_within_intervals() -> None:
-    generator = np.random.default_rng(2)
-    runs = [quiet_latency(contended_medians(generator, 15), 0.004) for _ in range(100)]
-    meets = [one.low <= other.high and other.low <= one.high for one, other in itertools.pairwise(runs)]
-    assert np.mean(meets) >= 0.95
 
 
 def test_a_single_session_has_an_interval() -> None:

@@ -51,7 +51,7 @@ def ended(tmp_path, *arguments):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no server to fork from")
-def test_ctrl_c_while_the_fork_server_imports_is_the_parents_alone(tmp_path):
+def test_ctrl_c_during_import(tmp_path):
     """What is imported sends Ctrl-C to all as a terminal does, just then."""
     (tmp_path / "slow.py").write_text("import os, signal\nos.killpg(0, signal.SIGINT)\n")
     done = ended(tmp_path, "SIGINT", "slow")
@@ -59,7 +59,7 @@ def test_ctrl_c_while_the_fork_server_imports_is_the_parents_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", -15), ("SIGINT", 130)])
-def test_what_is_left_behind_is_removed_without_a_word(tmp_path, name, code):
+def test_resources_are_removed_silently(tmp_path, name, code):
     """A lock of a context without fork is a semaphore that Python's tracker removes."""
     done = ended(tmp_path, name)
     assert (done.returncode, done.stderr) == (code, "")
@@ -89,7 +89,7 @@ def runs(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
-def test_a_worker_in_the_middle_of_its_work_ends_with_its_parent(tmp_path):
+def test_worker_ends_with_its_parent(tmp_path):
     program = tmp_path / "busy.py"
     program.write_text(BUSY)
     with subprocess.Popen(
@@ -142,13 +142,13 @@ def test_crashed_worker_is_replaced():
 @pytest.mark.parametrize(
     ("task", "code"), [("crash", "worker_crashed"), ("refuse", "refused"), ("fail", "unexpected_error")]
 )
-def test_error_ends_the_stream_after_the_tasks_under_way(task, code):
+def test_error_ends_the_stream(task, code):
     answers = []
     with WorkerPool(start_worker_of_test, (10,), 2) as pool, raises(code):
         answers.extend(pool.stream([task, 1, *range(100, 200)]))
     assert len(answers) < 50
 
 
-def test_worker_that_cannot_start_answers_with_its_error():
+def test_worker_that_cannot_start():
     with WorkerPool(start_worker_of_test, (-1,), 2) as pool, raises("bad_factor"):
         list(pool.map(range(4)))

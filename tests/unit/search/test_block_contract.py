@@ -1,4 +1,4 @@
-"""The contract of all kinds of blocks, figures worked out by hand, and keys and chains that are refused."""
+"""The contract of all kinds of blocks, figures worked out by hand, fusion, and keys and chains that are refused."""
 
 import contextlib
 import random
@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from luts.format.errors import UsageError
+from orchestrator.export.lower.source import build_seeded
 from search.blocks import (
     Conv,
     FcHead,
@@ -23,7 +25,8 @@ from search.blocks import (
     parse_keys,
     register,
 )
-from search.networks import build_block, module_of
+from search.networks import build_block, build_network, module_of
+from search.networks.layers import Constant, WeightValue, fuse_for_inference
 from search.spaces import get_arch, get_space, list_spaces
 from search.spaces.plugins import load_plugin
 from search.supernet.model.supernet import Supernet
@@ -70,9 +73,15 @@ def test_keys_read_as_documented():
     assert FcHead(16, 112, 1000).key == "head.fc(in=112,classes=1000)@16"
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
+class Activated(nn.BatchNorm2d):
+    """Batch normalisation and more: it must not become a part of a convolution."""
+
+    def forward(self, input):  # noqa: A002
+        return super().forward(input).relu()
+
+
+INVALID_KEYS = {
+    "invalid_block_key": [
         "",
         "conv",
         "conv(in=3,out=16,k=3,s=2)",
@@ -88,17 +97,7 @@ def test_keys_read_as_documented():
         "conv(in=3,out=16,k=3,s=2)@0",
         "x" * 10_000,
     ],
-)
-def test_malformed_key_is_refused_in_one_line(key):
-    with raises("invalid_block_key") as refused:
-        parse_key(key)
-    assert "\n" not in str(refused.value)
-    assert len(str(refused.value)) < 400
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
+    "invalid_block_parameter": [
         "evit.cga(c=16,heads=3,qk=4,v=8,kernels=53,window=7)@10",
         "evit.cga(c=16,heads=2,qk=4,v=8,kernels=54,window=7)@10",
         "evit.cga(c=1,heads=2,qk=4,v=8,kernels=55,window=7)@10",
@@ -109,16 +108,25 @@ def test_malformed_key_is_refused_in_one_line(key):
         "vit.tome(d=16,heads=2,ratio=2,n=17,r=9)@4",
         "vit.evit(d=16,heads=2,ratio=2,n=17,k=16)@4",
     ],
+    "unknown_block_kind": ["nosuch(in=3)@256"],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "key"), [(code, key) for code, keys in INVALID_KEYS.items() for key in keys]
 )
-def test_impossible_parameter_is_refused(key):
-    with raises("invalid_block_parameter") as refused:
+def test_invalid_key_is_refused_in_one_line(code, key):
+    with raises(code) as refused:
         parse_key(key)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
 
 
-def test_unknown_kind_is_refused():
-    with raises("unknown_block_kind"):
-        parse_key("nosuch(in=3)@256")
+@pytest.mark.parametrize(
+    "module", [nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), nn.Sequential(nn.Conv2d(3, 4, 1), Activated(4))]
+)
+def test_norms_that_cannot_be_fused_stay(module):
+    assert type(fuse_for_inference(module.eval())[1]) is type(module[1])
 
 
 @given(st.text(max_size=60))
@@ -138,6 +146,7 @@ def test_kind_is_registered_once():
         ((), "empty_network"),
         (("conv(in=3,out=4,k=3,s=2)@8", "head.fc(in=5,classes=10)@4"), "blocks_do_not_fit"),
         (("mvit.layer(d=16,heads=2,head_dim=4,ratio=2,patch=2)@8",), "blocks_do_not_fit"),
+        (("vit.shell(d=16)@4", "vit.layer(d=16,heads=2,ratio=2,n=16)@4"), "blocks_do_not_fit"),
         (("tokens.embed(in=3,d=12,k=4,s=4)@12", "head.fc(in=12,classes=5)@3"), "blocks_do_not_fit"),
         (
             (
@@ -241,20 +250,6 @@ def test_cascaded_attention_peak_memory():
     assert 4 * spec.live_elements() == peak_bytes(*build_block(spec)) == 4 * 1792
 
 
-def test_layer_outside_its_shell_is_refused():
-    blocks = list(get_arch("autovit-xxs-paper").blocks())
-    layer = next(i for i, block in enumerate(blocks) if isinstance(block, MobileViTLayer))
-    blocks[0], blocks[layer] = blocks[layer], blocks[0]
-    with raises("blocks_do_not_fit"):
-        check_chain(blocks)
-
-
-def test_kind_that_is_not_elastic_has_no_supernet(monkeypatch):
-    monkeypatch.setattr(KINDS["mvit.shell"], "elastic", False)
-    with pytest.raises(UsageError, match=r"mvit\.shell"):
-        Supernet(get_space("autovit-nano"))
-
-
 def test_documented_block_satisfies_the_contract(tmp_path):
     path = tmp_path / "own_squeeze.py"
     path.write_text("\n".join(DOCUMENTED_CODE), encoding="utf-8")
@@ -267,3 +262,53 @@ def test_documented_block_satisfies_the_contract(tmp_path):
         assert "se(" in " ".join(arch.keys())
         extracted = Supernet(space).extract(arch)
         assert sum(p.numel() for p in extracted.parameters()) == arch.params()
+
+
+BN = (nn.BatchNorm1d, nn.BatchNorm2d)
+BN_OF_JOINED_MAPS = {"deeplab.aspp", "deeplab.lite", "espnet.eesp", "espnet.trunk"}
+"""Kinds that normalise what several convolutions give together: no single one could take it in."""
+
+
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_every_kind_of_block_computes_the_same(kind):
+    spec = parse_key(kinds()[kind].examples[-1])
+    module = build_seeded(lambda: build_block(spec)[0], 0)
+    _, x = build_block(spec)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fused = fuse_for_inference(module)
+    with torch.no_grad():
+        expected = module(x)
+        torch.testing.assert_close(fused(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert any(isinstance(part, BN) for part in fused.modules()) == (kind in BN_OF_JOINED_MAPS)
+    assert not any(isinstance(part, WeightValue) and type(part) is not Constant for part in fused.modules())
+    after = module.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_whole_network_computes_the_same():
+    network = build_seeded(lambda: build_network(get_arch("autovit-xxs-paper").blocks()), 0)
+    x = network.example_input()
+    with torch.no_grad():
+        expected = network(x)
+        fused = fuse_for_inference(network)(x)
+    torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_norm_before_a_linear_layer_by_hand():
+    """2 (x - 3) / sqrt(4) + 1, times 5, plus 7: 5 x - 3."""
+    norm = nn.BatchNorm1d(1, eps=0)
+    linear = nn.Linear(1, 1)
+    with torch.no_grad():
+        for tensor, value in [
+            (norm.weight, 2),
+            (norm.bias, 1),
+            (norm.running_mean, 3),
+            (norm.running_var, 4),
+            (linear.weight, 5),
+            (linear.bias, 7),
+        ]:
+            tensor.fill_(value)
+    fused = fuse_for_inference(nn.Sequential(norm, linear).eval())
+    assert fused(torch.tensor([[2.0]])).item() == pytest.approx(7)
+    assert fused[1].weight.item() == pytest.approx(5)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from luts.build import build_lut
 from luts.format.store import LutStore
 from luts.share.location import location
 from luts.share.repository import Repository
@@ -18,7 +17,7 @@ def lut():
     generator = np.random.default_rng(0)
     world = make_world(generator, slots=3)
     study = make_study(generator, world, designs=3, segments=2, rounds=4)
-    return build_lut(study.inputs, study.models, study.estimation, study.features)
+    return study.lut()
 
 
 @pytest.fixture(scope="session")

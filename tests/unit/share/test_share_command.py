@@ -13,9 +13,9 @@ def there(refs, tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path / "mine"))
     url = str(tmp_path / "place")
     for ref in refs:
-        told = answer("lut", "push", ref.path, url)
-        assert told.startswith(f"{ref.name}/")
-        assert told.endswith(f" is now in {url}\n")
+        printed = answer("lut", "push", ref.path, url)
+        assert printed.startswith(f"{ref.name}/")
+        assert printed.endswith(f" is now in {url}\n")
     return url
 
 
@@ -26,7 +26,7 @@ def refused(done, exit_code, *words):
     assert all(word in last for word in words), last
 
 
-def test_what_others_have_is_searched_pulled_and_used(refs, there):
+def test_search_pull_and_push(refs, there):
     rows = json.loads(answer("lut", "search", there, "--json"))
     assert [row["device"] for row in rows] == [ref.device for ref in refs]
     assert len(json.loads(answer("lut", "search", there, "OTHER", "toy", "--json"))) == 1
@@ -37,7 +37,7 @@ def test_what_others_have_is_searched_pulled_and_used(refs, there):
     assert f"already in {there}" in answer("lut", "push", "other", there)
 
 
-def test_unverified_is_said_and_verifying_ends_it(refs, there):
+def test_unverified_lut_warns(refs, there):
     done = bench("lut", "pull", there, "other", "--no-verify")
     assert done.returncode == 0
     assert "unverified, unsigned" in done.stdout
@@ -63,7 +63,7 @@ def test_pull_checks_the_signature(refs, there, keys, tmp_path):
     refused(bench("lut", "verify", "other", "--key", stranger), 6, "not valid")
 
 
-def test_bad_places_and_names_end_in_one_line(refs, there, tmp_path):
+def test_bad_places_and_names(refs, there, tmp_path):
     refused(bench("lut", "pull", there, "pixel9"), 2, "is not there", "there are host/toy")
     refused(bench("lut", "search", there, "pixel9"), 2, "no LUT has pixel9")
     refused(bench("lut", "search", "ftp://somewhere"), 2, "expected a folder, s3://")

@@ -46,13 +46,6 @@ def test_refused_install_says_why(link, phone, apk, failure, reason):
     assert "\n" not in str(refused.value)
 
 
-def test_install_that_was_killed(link, phone, apk):
-    phone.answers = [("install", "", 137)]
-    with raises("install_refused") as refused:
-        app.install(link, apk)
-    assert "exit code 137" in str(refused.value)
-
-
 def test_missing_app_without_a_file(link, phone):
     phone.apk = None
     with raises("app_not_installed"):
@@ -188,8 +181,3 @@ def test_screen_that_stays_dark(link, phone, monkeypatch):
     phone.answers = [("dumpsys power", "mWakefulness=Asleep", 0)]
     with raises("screen_off"):
         app.wake(link)
-
-
-def test_phone_that_does_not_say_whether_it_is_awake(link, phone):
-    phone.answers = [("dumpsys power", "", 0)]
-    app.wake(link)

@@ -68,13 +68,13 @@ def links(phone, clock, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def said():
+def messages():
     return []
 
 
 @pytest.fixture
-def device(links, said):
-    return AndroidDevice(PIXEL, Access(say=said.append))
+def device(links, messages):
+    return AndroidDevice(PIXEL, Access(say=messages.append))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def in_use(phone):
 
 
 class TestFirstConnection:
-    def test_it_sets_the_token_and_starts_the_app(self, device, phone, said):
+    def test_it_sets_the_token_and_starts_the_app(self, device, phone, messages):
         assert (device.name, device.identity) == ("pixel8", phone.serial)
         assert device.describe() == f"Pixel 8 ({phone.serial}), reached over USB"
         assert device.connect().hello().device.model == "Pixel 8"
@@ -93,14 +93,14 @@ class TestFirstConnection:
         assert len(phone.token) >= 32
         assert f"pm grant {PACKAGE} android.permission.POST_NOTIFICATIONS" in phone.commands
         assert STOP not in phone.commands
-        assert said == []
+        assert messages == []
 
     def test_allowed_conditions_are_passed_on(self, links, phone):
         AndroidDevice(PIXEL, Access(allow=("throttled",))).connect()
         assert f"{START} --esa allow throttled" in phone.commands
 
     @pytest.mark.parametrize("error", [LinkLostError("no phone", code="phone_lost"), UNAUTHORIZED])
-    def test_a_phone_that_never_was_there_is_not_waited_for(self, device, phone, clock, error):
+    def test_missing_phone_is_not_waited_for(self, device, phone, clock, error):
         phone.refuses = error
         with pytest.raises(type(error)):
             device.connect()
@@ -117,12 +117,12 @@ class TestEnd:
         assert phone.commands[-1] == STOP
         assert links[0].is_closed
 
-    def test_it_is_quiet_without_a_phone(self, device, phone, links, said):
+    def test_it_is_quiet_without_a_phone(self, device, phone, links, messages):
         with device:
             device.connect()
             phone.pull_cable()
         assert links[0].is_closed
-        assert said == []
+        assert messages == []
 
     def test_it_stops_nothing_that_another_program_started(self, device, phone, in_use):
         phone.app.answers = ["busy"] * 10_000
@@ -137,13 +137,16 @@ class TestLoss:
         device.connect()
         assert (device.agent_starts, phone.starts) == (1, 1)
 
-    def test_a_pulled_cable_is_waited_for(self, device, phone, links, clock, said):
+    def test_a_pulled_cable_is_waited_for(self, device, phone, links, clock, messages):
         device.connect()
         phone.pull_cable()
         clock.at(60, phone.plug_in)
         device.connect()
         assert (device.agent_starts, phone.starts) == (1, 1)
-        assert said == ["waiting for Pixel 8: the cable was pulled", "waiting for Pixel 8: no phone on USB"]
+        assert messages == [
+            "waiting for Pixel 8: the cable was pulled",
+            "waiting for Pixel 8: no phone on USB",
+        ]
         assert links[0].is_closed
 
     def test_a_phone_may_be_unauthorized_for_a_moment(self, device, phone, clock):
@@ -166,14 +169,14 @@ class TestLoss:
             device.connect()
         assert clock.time_s >= 600
 
-    def test_a_dead_app_is_started_again_with_the_same_token(self, device, phone, said):
+    def test_a_dead_app_is_started_again_with_the_same_token(self, device, phone, messages):
         device.connect()
         token = phone.token
         phone.stop_app()
         device.connect()
         assert (device.agent_starts, phone.token) == (2, token)
         assert STOP in phone.commands
-        (line,) = said
+        (line,) = messages
         assert "had ended; starting it again, its log is" in line
 
     def test_a_restarted_phone_gets_the_token_again(self, device, phone, clock):
@@ -204,22 +207,20 @@ class TestLoss:
 
 
 class TestBusyAgent:
-    def test_another_programs_measurement_is_left_alone(self, device, phone, in_use):
+    def test_busy_app_is_left_alone(self, device, phone, in_use):
         phone.app.answers = ["busy"] * 10_000
         with pytest.raises(AgentError) as refused:
             device.connect()
         assert (refused.value.code, device.agent_starts, phone.starts) == ("busy", 0, 1)
 
-    def test_an_earlier_client_that_died_during_a_load_is_waited_for(
-        self, device, phone, in_use, clock, said
-    ):
+    def test_dead_client_is_waited_for(self, device, phone, in_use, clock, messages):
         phone.app.answers = ["busy"] * 100
         device.connect()
         assert clock.time_s > 15
-        (line,) = said
+        (line,) = messages
         assert "busy with an earlier client" in line
 
-    def test_an_app_that_another_program_left_running_is_taken_over(self, device, phone, in_use):
+    def test_idle_app_is_taken_over(self, device, phone, in_use):
         phone.app.answers = ["unauthorized"]
         device.connect()
         assert device.agent_starts == 1
@@ -228,9 +229,7 @@ class TestBusyAgent:
     @pytest.mark.parametrize(
         ("load_s", "tries", "starts"), [(0, 5, 1), (0, 31, 2), (300, 500, 1), (300, 601, 2)]
     )
-    def test_our_old_connection_is_waited_for_as_long_as_its_load(
-        self, device, phone, monkeypatch, load_s, tries, starts
-    ):
+    def test_old_connection_is_waited_for(self, device, phone, monkeypatch, load_s, tries, starts):
         device.connect()
         monkeypatch.setattr(AgentClient, "load_left_s", float(load_s))
         phone.app.answers = ["busy"] * tries
@@ -267,11 +266,11 @@ class TestAppThatDoesNotAnswer:
 
 class TestFixedPerformance:
     @pytest.fixture
-    def device(self, links, said):
-        return AndroidDevice(PIXEL, Access(fixed_performance=True, say=said.append))
+    def device(self, links, messages):
+        return AndroidDevice(PIXEL, Access(fixed_performance=True, say=messages.append))
 
     @pytest.mark.parametrize("error", [(), KeyboardInterrupt, DeviceError, SystemExit])
-    def test_it_is_on_before_the_app_starts_and_off_at_the_end(self, device, phone, said, error):
+    def test_it_is_on_before_the_app_starts_and_off_at_the_end(self, device, phone, messages, error):
         with contextlib.suppress(error), device:
             device.connect()
             device.connect()
@@ -280,9 +279,9 @@ class TestFixedPerformance:
         switched = [command for command in phone.commands if command in (FIX, RELEASE)]
         assert switched == [FIX, RELEASE]
         assert phone.commands.index(FIX) < phone.commands.index(START)
-        assert said == []
+        assert messages == []
 
-    def test_it_is_switched_off_over_a_new_link(self, device, phone, said):
+    def test_it_is_switched_off_over_a_new_link(self, device, phone, messages):
         with device:
             device.connect()
             phone.pull_cable()
@@ -292,13 +291,13 @@ class TestFixedPerformance:
             phone.refuses = None
             phone.plug_in()
         assert phone.commands[-1] == RELEASE
-        assert not any("fixed performance" in line for line in said)
+        assert not any("fixed performance" in line for line in messages)
 
-    def test_the_user_is_told_if_the_phone_is_gone(self, device, phone, said):
+    def test_lost_phone_is_reported(self, device, phone, messages):
         with device:
             device.connect()
             phone.pull_cable()
-        (line,) = said
+        (line,) = messages
         assert f"restart it, or run `adb shell {RELEASE}`" in line
 
     def test_a_phone_without_it_is_not_measured(self, device, phone):

@@ -157,14 +157,14 @@ class TestServer:
             phones.list_phones()
 
     def test_permission_is_waited_for(self, server, phone, monkeypatch):
-        phone.state, said = "unauthorized", []
+        phone.state, messages = "unauthorized", []
 
         def accept(line):
-            said.append(line)
+            messages.append(line)
             phone.state = "device"
 
         assert phones.find("pixel8", accept) == found(phone)
-        assert said == [f"the phone {phone.serial} asks: unlock it and allow USB debugging there"]
+        assert messages == [f"the phone {phone.serial} asks: unlock it and allow USB debugging there"]
 
     def test_permission_that_is_not_given(self, server, phone, monkeypatch):
         wait_briefly(monkeypatch)
@@ -174,9 +174,9 @@ class TestServer:
 
     def test_no_phone_asks_if_another_is_meant(self, server, phone):
         server.phones.append(FakeAndroid(phone.app, "S2", "unauthorized"))
-        said = []
-        assert phones.find("pixel8", said.append) == found(phone)
-        assert said == []
+        messages = []
+        assert phones.find("pixel8", messages.append) == found(phone)
+        assert messages == []
 
     @pytest.mark.parametrize(
         ("state", "kind"),
@@ -257,10 +257,10 @@ class TestDirectly:
         assert adbd.dialogs == 0
 
     def test_named_phone_asks_once(self, adbd, usb):
-        said = []
+        messages = []
         for _ in range(2):
-            assert phones.find(adbd.address, said.append) == found(adbd.phone, "tcp")
-        assert (adbd.dialogs, len(said)) == (1, 1)
+            assert phones.find(adbd.address, messages.append) == found(adbd.phone, "tcp")
+        assert (adbd.dialogs, len(messages)) == (1, 1)
 
     def test_dialog_that_nobody_accepts(self, adbd, usb, monkeypatch):
         wait_briefly(monkeypatch)

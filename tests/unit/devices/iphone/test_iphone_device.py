@@ -108,7 +108,7 @@ def test_agent_that_refuses(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 def test_busy_agent_may_take_as_long_as_compiling_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five minutes of `busy`, on a clock that only sleeping moves."""
-    now_s, said = [0.0], []
+    now_s, messages = [0.0], []
 
     class Clock:
         @staticmethod
@@ -120,10 +120,10 @@ def test_busy_agent_may_take_as_long_as_compiling_a_model(monkeypatch: pytest.Mo
             now_s[0] += 10.0
 
     monkeypatch.setattr(device_module, "time", Clock)
-    with phone(ScriptedDriver(*["busy"] * 30, "ok"), say=said.append) as device:
+    with phone(ScriptedDriver(*["busy"] * 30, "ok"), say=messages.append) as device:
         device.connect().close()
     assert now_s == [300.0]
-    assert [line for line in said if "compiling a model" in line] == said
+    assert [line for line in messages if "compiling a model" in line] == messages
 
 
 def test_app_that_hangs_up_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,17 +137,17 @@ def test_app_that_hangs_up_is_started_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_phone_lost_during_the_handshake_is_waited_for() -> None:
-    driver, said = ScriptedDriver("ok", "unplugged", "ok"), []
+    driver, messages = ScriptedDriver("ok", "unplugged", "ok"), []
 
     def say(line: str) -> None:
-        said.append(line)
+        messages.append(line)
         driver.is_attached = True
 
     with phone(driver, say=say) as device:
         device.connect().close()
         device.connect().close()
         assert device.agent_starts == 1
-    assert said == ["iPhone 13 is not attached: waiting up to 10 min for its cable"]
+    assert messages == ["iPhone 13 is not attached: waiting up to 10 min for its cable"]
 
 
 def test_pairing_code_is_used_for_the_next_connection() -> None:

@@ -1,4 +1,4 @@
-"""LUTs shared through moto's S3 and a plain web server: people's clients, servers of this machine."""
+"""LUTs shared through S3, a web server and the client of the Hugging Face hub; all servers run on this machine."""
 
 import contextlib
 import functools
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import boto3
 import pytest
+from huggingface_hub import constants
 from moto.server import ThreadedMotoServer
 
 from luts.share.location import location
 from luts.share.repository import Repository, pull, push
 from tests.support.errors import raises
+from tests.support.fake_hub import FakeHub, serving
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +66,6 @@ def web(tmp_path):
         thread.join()
 
 
-def test_luts_go_through_s3(s3, refs, mine):
-    place = Repository(location("s3://luts/shared/here"), pytest.fail)
-    assert place.luts() == []
-    assert [push(place, ref.path)[1] for ref in (*refs, refs[0])] == [True, True, False]
-    assert [lut.device for lut in place.luts()] == [ref.device for ref in refs]
-    pulled = pull(place, refs[1].name, mine)
-    assert pulled.trust == "verified, unsigned"
-    assert (pulled.path / "lut.json").read_bytes() == (refs[1].path / "lut.json").read_bytes()
-    keys = [item["Key"] for item in s3.list_objects_v2(Bucket="luts")["Contents"]]
-    assert len(keys) == 2 * 5 + 1
-    assert all(key.startswith("shared/here/") for key in keys)
-
-
 def test_s3_refuses_to_overwrite(s3, refs):
     place = Repository(location("s3://luts/kept"), pytest.fail)
     shared, _ = push(place, refs[0].path)
@@ -94,12 +83,6 @@ def test_large_objects_are_not_read(s3, refs, mine):
     with raises("too_large"):
         pull(place, shared.name, mine)
     assert mine.list() == []
-
-
-def test_a_bucket_that_is_not_there_is_one_line(s3, refs):
-    with raises("unreachable") as refused:
-        push(Repository(location("s3://nothing/here"), pytest.fail), refs[0].path)
-    assert "\n" not in str(refused.value)
 
 
 def test_pull_from_a_web_server(web, refs, place, mine):
@@ -122,13 +105,65 @@ def test_web_server_without_luts_or_files(web, refs, place, mine, tmp_path):
     assert mine.list() == []
 
 
-def test_a_stream_that_unpacks_without_end_is_cut(web, monkeypatch):
+def test_endless_stream_is_cut(web, monkeypatch):
     monkeypatch.setattr("luts.share.repository.MAX_INDEX_BYTES", 1 << 20)
     with raises("too_large"):
         Repository(location(f"{web}/bomb"), pytest.fail).luts()
 
 
-def test_nobody_at_the_address_is_one_line():
+URL = "hf://datasets/user/luts/here"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with serving(FakeHub("hf_testing")) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + template[template.index("/{repo_id}") :]
+        )
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        yield hub
+
+
+def test_present_lut_is_not_committed_again(hub, refs):
+    place = Repository(location(URL), pytest.fail)
+    push(place, refs[0].path)
+    commits = hub.commits
+    push(place, refs[0].path)
+    assert hub.commits == commits
+
+
+@pytest.mark.parametrize("url", ["s3://luts/shared/here", URL])
+def test_luts_are_pushed_and_pulled(s3, hub, refs, mine, url):
+    place = Repository(location(url), pytest.fail)
+    assert place.luts() == []
+    assert [push(place, ref.path)[1] for ref in (*refs, refs[0])] == [True, True, False]
+    assert [lut.device for lut in Repository(location(url), pytest.fail).luts()] == [
+        ref.device for ref in refs
+    ]
+    pulled = pull(place, refs[1].name, mine)
+    assert pulled.trust == "verified, unsigned"
+    for name in ("lut.json", "samples.parquet"):
+        assert (pulled.path / name).read_bytes() == (refs[1].path / name).read_bytes()
+    files = [item["Key"] for item in s3.list_objects_v2(Bucket="luts").get("Contents", ())]
+    files = [path for path in files if path.startswith("shared/here/")] or list(hub.files)
+    assert len(files) == 2 * 5 + 1
+
+
+@pytest.mark.parametrize(
+    ("url", "token"),
+    [
+        ("s3://nothing/here", "hf_testing"),
+        ("http://127.0.0.1:9/luts", "hf_testing"),
+        (URL, "hf_other"),
+        ("hf://datasets/nobody/luts", "hf_testing"),
+    ],
+)
+def test_unreachable_place_is_reported_in_one_line(s3, hub, refs, monkeypatch, url, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    place = Repository(location(url), pytest.fail)
     with raises("unreachable") as refused:
-        Repository(location("http://127.0.0.1:9/luts"), pytest.fail).luts()
+        place.luts() if url.startswith("http:") else push(place, refs[0].path)
     assert "\n" not in str(refused.value)
+    assert hub.files == {}

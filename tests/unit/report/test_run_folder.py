@@ -1,4 +1,4 @@
-"""The folder of a run: what is missing is named, what is damaged is refused in one line."""
+"""The folder of a run: what is read, what is refused, and the numbers behind its figures."""
 
 import hashlib
 import json
@@ -11,14 +11,21 @@ from luts.format.store import LutStore
 from orchestrator.cli.main import exit_code
 from orchestrator.measure.validate import Validation
 from orchestrator.report.inputs import read_run
+from orchestrator.report.numbers import aa_rows, agreement, front, history, latency_parts
 from orchestrator.report.page import render
 from orchestrator.winner.winner import MeasuredBest
 from search.algorithms.record import LutPin, Provenance
 from tests.support.errors import raises
 from tests.support.report_world import (
+    AA_RATIO,
+    BASE_MS,
+    BLOCK_MS,
     LARGE,
+    MS_PER_MIB,
     SMALL,
     compared,
+    evaluated,
+    make_lut,
     make_measured,
     make_search,
     make_validation,
@@ -33,7 +40,7 @@ def refusal(folder, store) -> BlocktimeError:
     return caught.value
 
 
-def test_a_whole_run_is_read(tmp_path) -> None:
+def test_complete_run(tmp_path) -> None:
     inputs = read_run(tmp_path / "run", write_run(tmp_path))
     assert inputs.absent == ()
     assert inputs.lut.name == "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1"
@@ -41,6 +48,7 @@ def test_a_whole_run_is_read(tmp_path) -> None:
     assert inputs.winner_measured.measured_ms == 4.2
     assert inputs.supernet.recipe.name == "tiny-recipe"
     assert not inputs.simulated
+    assert inputs.contradictions == ()
 
 
 def test_missing_parts_are_named(tmp_path) -> None:
@@ -89,76 +97,53 @@ def provenance(lut_sha256: str) -> Provenance:
     )
 
 
-def test_lut_path_relative_to_the_run(tmp_path) -> None:
-    store = write_run(tmp_path)
-    (tmp_path / "run" / "lut.txt").write_text("../luts/phone/autovit-nano/executorch-xnnpack-fp32-t2/v1")
-    assert read_run(tmp_path / "run", store).lut is not None
-
-
-def test_no_folder_and_an_empty_one_are_usage_errors(tmp_path) -> None:
+def test_missing_and_empty_folder(tmp_path) -> None:
     (tmp_path / "run").mkdir()
     assert refusal(tmp_path, None).code == "nothing_to_report"
     with raises("unknown_folder"):
         read_run(tmp_path / "nowhere", None)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "search/result.json",
-        "search/winner.json",
-        "search/measured.json",
-        "validation.json",
-        "supernet/checkpoint.json",
-    ],
-)
-def test_a_truncated_file_is_refused_by_name(tmp_path, name) -> None:
+MEASURED = "search/measured.json"
+INVALID_LUT, UNKNOWN_LUT = "invalid_lut_name", "unknown_lut"
+DAMAGES = [
+    *((name, None, "") for name in ("search/result.json", "search/winner.json", "validation.json")),
+    *((name, None, "") for name in (MEASURED, "supernet/checkpoint.json")),
+    *(("lut.txt", text, INVALID_LUT) for text in ("", "\x00", "a" * 5000, "line\nline")),
+    ("lut.txt", "phone/other-space/variant/v1", UNKNOWN_LUT),
+    *(
+        (MEASURED, json.dumps(make_measured(LARGE, **change)), "")
+        for change in (
+            {"measured_ms": 0.0},
+            {"measured_low": 4.3},
+            {"predicted_high": 3.9},
+            {"measured_high": float("inf")},
+            {"accuracy": 1.5},
+            {"surprise": 1},
+        )
+    ),
+]
+"""A file, its new text (None: what it has without the last 20 bytes), and the error's code where it is no matter of
+the file's own format."""
+
+
+@pytest.mark.parametrize(("name", "text", "code"), DAMAGES)
+def test_damaged_file_is_refused_in_one_line(tmp_path, name, text, code) -> None:
     store = write_run(tmp_path)
     path = tmp_path / "run" / name
-    path.write_bytes(path.read_bytes()[:-20])
+    path.write_text(path.read_text()[:-20] if text is None else text)
     error = refusal(tmp_path, store)
-    assert isinstance(error, InvalidArtifactError)
-    assert exit_code(error) == 6
+    assert error.code == code if code else isinstance(error, InvalidArtifactError) and exit_code(error) == 6
 
 
-@pytest.mark.parametrize("text", ["", "\x00", "a" * 5000, "line\nline"])
-def test_a_lut_txt_without_a_name_is_refused(tmp_path, text) -> None:
-    store = write_run(tmp_path)
-    (tmp_path / "run" / "lut.txt").write_text(text)
-    assert refusal(tmp_path, store).code == "invalid_lut_name"
-
-
-def test_a_lut_that_is_gone_is_named(tmp_path) -> None:
-    store = write_run(tmp_path)
-    (tmp_path / "run" / "lut.txt").write_text("phone/other-space/variant/v1")
-    assert refusal(tmp_path, store).code == "unknown_lut"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"measured_ms": 0.0},
-        {"measured_low": 4.3},
-        {"predicted_high": 3.9},
-        {"measured_high": float("inf")},
-        {"accuracy": 1.5},
-        {"surprise": 1},
-    ],
-)
-def test_impossible_measurements_are_refused(tmp_path, change) -> None:
-    store = write_run(tmp_path)
-    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps(make_measured(LARGE, **change)))
-    assert isinstance(refusal(tmp_path, store), InvalidArtifactError)
-
-
-def test_one_simulated_part_makes_the_report_simulated(tmp_path) -> None:
+def test_simulated_part(tmp_path) -> None:
     store = write_run(tmp_path)
     path = tmp_path / "run" / "validation.json"
     path.write_text(json.dumps(make_validation() | {"measured": "simulated"}))
     assert read_run(tmp_path / "run", store).simulated
 
 
-def test_a_winner_that_was_not_measured_has_no_measurement(tmp_path) -> None:
+def test_winner_without_a_measurement(tmp_path) -> None:
     store = write_run(tmp_path)
     (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps(make_measured(SMALL)))
     inputs = read_run(tmp_path / "run", store)
@@ -166,11 +151,7 @@ def test_a_winner_that_was_not_measured_has_no_measurement(tmp_path) -> None:
     assert inputs.measured.models[0].arch == SMALL.to_json()
 
 
-def test_parts_of_one_run_do_not_contradict_each_other(tmp_path) -> None:
-    assert read_run(tmp_path / "run", write_run(tmp_path)).contradictions == ()
-
-
-def test_parts_of_different_luts_are_told(tmp_path) -> None:
+def test_parts_of_different_luts(tmp_path) -> None:
     store = write_run(tmp_path)
     run = tmp_path / "run"
     make_search("0" * 64).save(run / "search" / "result.json")
@@ -184,10 +165,58 @@ def test_parts_of_different_luts_are_told(tmp_path) -> None:
     assert "coreml-fp16-all" in third
 
 
-def test_what_the_commands_write_can_be_read(tmp_path) -> None:
+def test_files_that_commands_write(tmp_path) -> None:
     rows = compared(LARGE, 4.2)
     MeasuredBest(**make_measured(LARGE)).save(tmp_path / "search" / "measured.json")
     Validation(**make_validation() | {"comparisons": [rows]}).save(tmp_path / "validation.json")
     inputs = read_run(tmp_path, LutStore([]))
     assert inputs.measured.models[0].model_dump() == rows | {"accuracy": 0.875, "percentiles": None}
     assert inputs.validation.comparisons[0].model_dump() == rows | {"percentiles": None}
+
+
+def test_front_keeps_only_what_no_other_beats() -> None:
+    slow = evaluated(LARGE, 0.7, 5.0, 0)
+    beaten = evaluated(LARGE, 0.6, 4.0, 0)
+    equal_but_slower = evaluated(LARGE, 0.65, 3.5, 0)
+    fast, good = evaluated(SMALL, 0.5, 2.0, 0), evaluated(LARGE, 0.65, 3.0, 0)
+    same_speed_worse = evaluated(SMALL, 0.4, 2.0, 0)
+    found = front([slow, beaten, equal_but_slower, fast, good, same_speed_worse])
+    assert found == [fast, good, slow]
+
+
+def test_latency_parts_follow_each_other_and_add_up() -> None:
+    parts = latency_parts(make_lut(), LARGE)
+    assert [part.key for part in parts] == ["", *LARGE.keys(), ""]
+    assert [parts[0].kind, parts[-1].kind] == ["base", "data moved"]
+    moved_ms = MS_PER_MIB * LARGE.boundary_bytes() / 2**20
+    assert parts[-1].ms == pytest.approx(moved_ms)
+    assert [part.start_ms for part in parts[:3]] == pytest.approx([0, BASE_MS, BASE_MS + BLOCK_MS])
+    end_ms = parts[-1].start_ms + parts[-1].ms
+    assert end_ms == pytest.approx(BASE_MS + BLOCK_MS * len(LARGE.keys()) + moved_ms)
+
+
+def test_history_quartiles_and_best() -> None:
+    first, second = history(make_search())
+    assert (first.new, first.best) == (2, 0.625)
+    assert (first.low_quartile, first.median, first.high_quartile) == (0.53125, 0.5625, 0.59375)
+    assert (second.new, second.best, second.median) == (1, 0.875, 0.875)
+
+
+def test_aa_rows_hold_rejected_batches_too() -> None:
+    rows = aa_rows(make_lut())
+    assert [(row.batch, row.kept) for row in rows] == [(0, True), (1, False), (2, True)]
+    assert all(row.difference == pytest.approx(AA_RATIO - 1, abs=1e-6) for row in rows)
+
+
+def test_agreement_tells_origins_apart(tmp_path) -> None:
+    series = agreement(read_run(tmp_path / "run", write_run(tmp_path)))
+    assert [(one.name, len(one.pairs)) for one in series] == [
+        ("held out of the LUT", 1),
+        ("new random networks", 2),
+        ("found by the search", 1),
+    ]
+    heldout, fresh, _ = series
+    assert heldout.mape == pytest.approx(0.25)
+    assert heldout.within_5 == 0
+    assert [pair.error for pair in fresh.pairs] == pytest.approx([0.0, -0.2])
+    assert (fresh.mape, fresh.worst, fresh.within_5) == pytest.approx((0.1, 0.2, 0.5))

@@ -1,6 +1,5 @@
 """`import search`, as somebody in a notebook uses it."""
 
-import random
 import subprocess
 import sys
 import types
@@ -11,7 +10,7 @@ import luts
 import search
 
 
-def test_the_package_loads_without_what_its_names_need():
+def test_import_is_light():
     heavy = "torch", "numpy", "pydantic", "search.spaces"
     code = (
         f"import search, sys; assert not sys.modules.keys() & set({heavy}); assert 'get_space' in dir(search)"
@@ -27,20 +26,13 @@ def test_spaces_and_blocks_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_name_leads_somewhere_and_others_do_not():
+def test_names_of_the_package():
     assert set(search.__all__) <= set(dir(search))
     for name in search.__all__:
         assert hasattr(search, name)
-    with pytest.raises(AttributeError, match=r"module 'search' has no attribute 'nothing'"):
+    with pytest.raises(AttributeError):
         search.nothing  # type: ignore[attr-defined]  # noqa: B018
     assert search.__version__[0].isdigit()
-
-
-def test_an_architecture_becomes_a_network():
-    arch = search.get_space("autovit-nano").sample(random.Random(0))
-    network = search.build_network(arch.blocks())
-    assert sum(p.numel() for p in network.parameters()) == arch.params()
-    assert search.load_arch("autovit-xxs-paper") == search.get_arch("autovit-xxs-paper")
 
 
 class Larger:
@@ -52,7 +44,7 @@ class Larger:
         return arch.params() / 1e8
 
 
-def test_a_lut_an_objective_and_a_budget_make_a_search():
+def test_search_with_a_lut_and_an_objective():
     lut = luts.load("autovit-xxs/executorch-xnnpack-fp32-t1")
     space = search.covered_space(lut)
     assert space.resolutions == (256,)
@@ -64,7 +56,7 @@ def test_a_lut_an_objective_and_a_budget_make_a_search():
     assert winner.params() == max(one.params for one in result.evaluated)
 
 
-def test_what_it_gives_is_documented():
+def test_public_names_have_docstrings():
     for name in search.__all__:
         value = getattr(search, name)
         if isinstance(value, type | types.FunctionType):

@@ -1,7 +1,8 @@
-"""EfficientViT against timm's, its attention against the paper's equations, and its spaces."""
+"""MobileViT and EfficientViT against timm's, and their spaces."""
 
 import dataclasses
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from timm.models.efficientvit_msra import CascadedGroupAttention
 
-from luts.format.errors import UsageError
 from orchestrator.export.lower.source import build_seeded, settle
 from search.blocks import parse_key
 from search.networks import build_block, build_network
@@ -18,11 +18,12 @@ from search.networks.efficientvit import CascadedAttention, DistanceBias
 from search.networks.layers import fuse_for_inference
 from search.spaces import get_arch, get_space
 from search.supernet.model.supernet import Supernet
+from tests.support.errors import raises
 
-PAPER_PARAMS = {0: 2.3, 1: 3.0, 2: 4.2, 3: 6.9, 4: 8.8, 5: 12.4}
+EFFICIENTVIT_PARAMS = {0: 2.3, 1: 3.0, 2: 4.2, 3: 6.9, 4: 8.8, 5: 12.4}
 """Liu et al. 2023, table 2, in millions."""
 
-PAPER_MACS = {0: 79, 1: 167, 2: 201, 3: 263, 4: 299, 5: 522}
+EFFICIENTVIT_MACS = {0: 79, 1: 167, 2: 201, 3: 263, 4: 299, 5: 522}
 """The same table's FLOPs in millions, those of attention's products included."""
 
 
@@ -73,12 +74,12 @@ def test_parameters_and_macs_of_the_paper(size):
     with torch.device("meta"):
         theirs = timm.create_model(f"efficientvit_m{size}")
     assert arch.params() == sum(p.numel() for p in theirs.parameters())
-    assert arch.params() / 1e6 == pytest.approx(PAPER_PARAMS[size], abs=0.08)
-    assert round(arch.macs().total / 1e6) == PAPER_MACS[size]
+    assert arch.params() / 1e6 == pytest.approx(EFFICIENTVIT_PARAMS[size], abs=0.08)
+    assert round(arch.macs().total / 1e6) == EFFICIENTVIT_MACS[size]
 
 
 @pytest.mark.parametrize(("size", "resolution"), [(0, 224), (1, 224), (2, 192), (3, 256), (4, 224), (5, 224)])
-def test_equals_timm_with_its_weights(size, resolution):
+def test_efficientvit_equals_timm(size, resolution):
     """Maps of 14 px are cut into windows; at 192 and 256 px, maps of 12, 16 and 8 px are padded to whole ones."""
     theirs = _timm(size, img_size=resolution)
     arch = get_arch(f"efficientvit-m{size}").with_resolution(resolution)
@@ -146,17 +147,83 @@ def test_fewer_heads_take_wider_slices():
     assert torch.equal(taken, stored[:16, : 224 // 2])
 
 
-def test_published_networks_are_members():
-    space = get_space("efficientvit-cga")
-    params = [space.sample(random.Random(seed)).params() for seed in range(200)]
-    assert min(params) < get_arch("efficientvit-m2").params() < max(params)
-    for size in PAPER_PARAMS:
-        space.check(get_arch(f"efficientvit-m{size}"))
+@pytest.mark.parametrize(
+    ("space", "middle", "names"),
+    [
+        ("efficientvit-cga", "efficientvit-m2", [f"efficientvit-m{size}" for size in EFFICIENTVIT_PARAMS]),
+        ("mobilevit", "mobilevit-xs", ["mobilevit-xxs", "mobilevit-xs", "mobilevit-s"]),
+    ],
+)
+def test_published_networks_are_members(space, middle, names):
+    params = [get_space(space).sample(random.Random(seed)).params() for seed in range(200)]
+    assert min(params) < get_arch(middle).params() < max(params)
+    for name in names:
+        get_space(space).check(get_arch(name))
 
 
-def test_unsupported_resolution_is_refused():
-    arch = get_arch("efficientvit-m0").with_resolution(200)
-    with pytest.raises(
-        UsageError, match=r"^efficientvit-cga: resolution 200 is not one of \[192, 224, 256\]$"
-    ):
-        arch.blocks()
+@pytest.mark.parametrize(("name", "resolution"), [("efficientvit-m0", 200), ("mobilevit-xs", 224)])
+def test_unsupported_resolution_is_refused(name, resolution):
+    with raises("not_in_space"):
+        get_arch(name).with_resolution(resolution).blocks()
+
+
+MOBILEVIT_PARAMS = {"xxs": 1.3e6, "xs": 2.3e6, "s": 5.6e6}
+"""Mehta & Rastegari 2022, figure 6."""
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution"), [("xxs", 320), ("xs", 192), ("s", 256), ("xxs", 160), ("xs", 288)]
+)
+def test_mobilevit_equals_timm(size, resolution):
+    theirs = build_seeded(lambda: timm.create_model(f"mobilevit_{size}"), 0)
+    arch = get_arch(f"mobilevit-{size}").with_resolution(resolution)
+    ours = build_network(arch.blocks()).eval()
+    assert sum(p.numel() for p in theirs.parameters()) == arch.params()
+    assert round(arch.params() / 1e6, 1) == MOBILEVIT_PARAMS[size] / 1e6
+    weights = theirs.state_dict().values()
+    ours.load_state_dict(dict(zip(ours.state_dict(), weights, strict=True)))
+    x = ours.example_input()
+    with torch.no_grad():
+        expected = theirs(x)
+        torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert expected.std() > 0.01
+
+
+def test_heads_and_their_channels_shrink_together():
+    """A smaller dimension keeps the first channels of every head of query, key and value, not the first heads."""
+    supernet = Supernet(get_space("mobilevit").with_classes(10))
+    arch = get_arch("mobilevit-xxs").with_classes(10)
+    stored = dict(supernet.named_parameters())["slots.transformer1_1.layers.0.qkv.weight"]
+    taken = dict(supernet.extract(arch).named_parameters())["6.layers.0.qkv.weight"]
+    assert (stored.shape, taken.shape) == ((3 * 144, 144), (3 * 64, 64))
+    second_head_of_keys = stored[144 + 36 : 144 + 36 + 16, :64]
+    assert torch.equal(taken[64 + 16 : 64 + 32], second_head_of_keys)
+
+
+def test_only_odd_maps_are_resized():
+    """The last map has 5, 6, 8, 9 and 10 px at the sampler's sizes."""
+    for resolution, side in ((160, 5), (192, 6), (256, 8), (288, 9), (320, 10)):
+        keys = get_arch("mobilevit-xxs").with_resolution(resolution).keys()
+        stretched = [key for key in keys if key.startswith("mvit.stretched")]
+        assert stretched == ([f"mvit.stretched(c=80,d=96,patch=2)@{side}"] if side % 2 else [])
+        assert f"mvit.shell(c=64,d=80,patch=2)@{2 * side}" in keys
+    odd = get_arch("autovit-xxs-paper").with_resolution(224).keys()
+    assert "mvit.shell(c=80,d=80,patch=2)@7" in odd, "AutoViT's block pads"
+
+
+def test_former_resolutions_keep_their_digest():
+    before = "719f73113450"
+    space = get_space("mobilevit")
+    former = replace(space, resolutions=(192, 256, 320), former_resolutions=())
+    assert former.digest != space.digest
+    assert former.digest in space.digests
+    assert former.digest.startswith(before)
+
+
+def test_subnet_of_odd_maps_equals_the_supernet():
+    supernet = Supernet(get_space("mobilevit").with_classes(10))
+    arch = get_arch("mobilevit-xxs").with_classes(10).with_resolution(160)
+    x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    network = supernet.extract(arch).train()
+    with torch.no_grad():
+        torch.testing.assert_close(supernet(x, arch), network(x), rtol=1e-4, atol=1e-4)

@@ -25,22 +25,22 @@ def lut() -> luts.Lut:
     return luts.load("linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1")
 
 
-def test_the_package_loads_without_what_its_names_need() -> None:
+def test_import_is_light() -> None:
     heavy = "numpy", "pandas", "pyarrow", "pydantic"
     code = f"import luts, sys; assert not sys.modules.keys() & set({heavy}); assert 'load' in dir(luts)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_name_leads_somewhere_and_others_do_not() -> None:
+def test_names_of_the_package() -> None:
     assert {"Lut", "LatencyModel", "load", "list", "UsageError", "__version__"} <= set(dir(luts))
     for name in dir(luts):
         assert hasattr(luts, name)
-    with pytest.raises(AttributeError, match=r"module 'luts' has no attribute 'nothing'"):
+    with pytest.raises(AttributeError):
         luts.nothing  # type: ignore[attr-defined]  # noqa: B018
     assert luts.__version__[0].isdigit()
 
 
-def test_luts_are_loaded_by_name_reference_and_folder(tmp_path: Path) -> None:
+def test_load_by_name_reference_and_folder(tmp_path: Path) -> None:
     refs = luts.list()
     assert {"autovit-nano", "autovit-xxs"} <= {ref.space for ref in refs}
     nano = next(ref for ref in refs if ref.space == "autovit-nano")
@@ -49,14 +49,14 @@ def test_luts_are_loaded_by_name_reference_and_folder(tmp_path: Path) -> None:
         luts.load("autovit-xxs")
 
 
-def test_a_network_is_priced_with_its_interval(lut: luts.Lut) -> None:
+def test_prediction_with_interval(lut: luts.Lut) -> None:
     arch = get_arch("autovit-xxs-paper")
-    told = lut.predict(arch)
-    assert told.low < told.ms < told.high
-    assert told.level == 0.95
-    assert told.ms == pytest.approx(lut.meta.reference_ms, rel=0.02)
-    assert lut.predict(arch.keys(), arch.boundary_bytes()) == told
-    assert lut.predict(list(arch.keys()), arch.boundary_bytes()) == told
+    prediction = lut.predict(arch)
+    assert prediction.low < prediction.ms < prediction.high
+    assert prediction.level == 0.95
+    assert prediction.ms == pytest.approx(lut.meta.reference_ms, rel=0.02)
+    assert lut.predict(arch.keys(), arch.boundary_bytes()) == prediction
+    assert lut.predict(list(arch.keys()), arch.boundary_bytes()) == prediction
 
 
 def test_block_keys_suffice_without_transfer_cost(lut: luts.Lut) -> None:
@@ -65,27 +65,20 @@ def test_block_keys_suffice_without_transfer_cost(lut: luts.Lut) -> None:
         lut.meta.model_copy(update={"transfer_ms_per_mib": 0.0}), lut.entries, lut.models, lut.samples
     )
     assert free.predict(keys) == free.predict(keys, 10**6)
-    dear = luts.Lut(
+    costly = luts.Lut(
         lut.meta.model_copy(update={"transfer_ms_per_mib": 0.5}), lut.entries, lut.models, lut.samples
     )
-    assert dear.predict(keys, 2**20).ms == pytest.approx(dear.predict(keys, 0).ms + 0.5)
+    assert costly.predict(keys, 2**20).ms == pytest.approx(costly.predict(keys, 0).ms + 0.5)
     with raises("missing_boundary_bytes"):
-        dear.predict(keys)
-
-
-def test_what_can_not_be_priced_says_why(lut: luts.Lut) -> None:
-    with raises("missing_entry"):
-        lut.predict(["conv(in=3,out=16,k=3,s=2)@8"], 0)
-    with raises("not_a_network"):
-        lut.predict("conv(in=3,out=16,k=3,s=2)@256")
+        costly.predict(keys)
 
 
 def test_tables_become_data_frames(lut: luts.Lut) -> None:
     entries = lut.to_pandas()
     assert entries["key"].tolist() == [entry.key for entry in lut.entries]
     np.testing.assert_array_equal(entries["ms"], [entry.ms for entry in lut.entries])
-    dearest = entries.sort_values("ms").iloc[-1]
-    assert dearest["ms"] == max(entry.ms for entry in lut.entries)
+    slowest = entries.sort_values("ms").iloc[-1]
+    assert slowest["ms"] == max(entry.ms for entry in lut.entries)
     models = lut.to_pandas("models")
     assert models["model_id"].tolist() == [model.model_id for model in lut.models]
     assert models["blocks"].iloc[0] == lut.models[0].blocks
@@ -109,7 +102,7 @@ def test_unknown_count_is_missing_in_the_data_frame() -> None:
     assert luts.Lut(built.meta, (), (), built.samples).to_pandas().columns.tolist()[:2] == ["key", "ms"]
 
 
-def test_own_luts_come_from_a_further_folder(lut: luts.Lut, tmp_path: Path) -> None:
+def test_luts_of_another_folder(lut: luts.Lut, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     path = LutStore([folder]).write(lut)
     assert path in [ref.path for ref in luts.list(folder)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import json
 import math
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
@@ -38,6 +39,13 @@ def log(event: Event | str) -> None:
     """Print a progress event to standard error; of steps that are counted every hundredth."""
     if not isinstance(event, Step) or event.done % 100 == 0:
         print(event, file=sys.stderr, flush=True)
+
+
+def entry_point(package: str, name: str) -> Callable[..., Tables]:
+    """Import and return the function that `MODULE:FUNCTION` names in a package."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Tables] = getattr(importlib.import_module(f"{package}.{module}"), function)
+    return found
 
 
 def show(tables: Tables, *, as_json: bool) -> None:

@@ -1,1 +1,1 @@
-"""Measurements behind docs/benchmarks.md, a section a module."""
+"""Measurements behind docs/benchmarks.md: functions that return tables, by topic."""

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Sequence
 
-from tools.tables import log, show
+from tools.tables import entry_point, log, show
 
-BENCHMARKS = (
-    "accuracy",
-    "agents",
-    "controls",
-    "coreml",
-    "exports",
-    "fleet",
-    "heads",
-    "hybrid",
-    "lut",
-    "lut_minutes",
-    "outputs",
-    "search",
-    "supernet_step",
-    "transfer",
-    "transfer_host",
-)
+BENCHMARKS = {
+    "accuracy": "accuracy:main",
+    "agents": "agents:main",
+    "controls": "controls:main",
+    "coreml": "exports:export_coreml",
+    "exports": "exports:export_plan",
+    "fleet": "fleet:main",
+    "heads": "luts:compare_heads",
+    "hybrid": "search:compare_hybrid",
+    "lut": "luts:profile_twice",
+    "lut_minutes": "luts:time_adapt",
+    "outputs": "torch_host:time_outputs",
+    "search": "search:compare_strategies",
+    "supernet_step": "torch_host:time_steps",
+    "transfer": "transfer:main",
+    "transfer_host": "transfer_host:main",
+}
+"""Benchmarks by name: module and function of `tools.benchmarks`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     for name in given.names or BENCHMARKS:
         log(f"benchmark {name} ...")
-        show(importlib.import_module(f"tools.benchmarks.{name}").main(), as_json=given.json)
+        show(entry_point("tools.benchmarks", BENCHMARKS[name])(), as_json=given.json)
 
 
 if __name__ == "__main__":

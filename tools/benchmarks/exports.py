@@ -1,4 +1,4 @@
-"""What a plan costs to export with the reuse of lowered parts, against lowering each network whole."""
+"""Cost of exports: a plan with the reuse of lowered parts against lowering each network whole; Core ML packages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from orchestrator.export import ArtifactCache, ExportSpec
+from orchestrator.export import ArtifactCache, ExportSpec, block_specs_for
 from orchestrator.export.artifacts.artifact import digest
+from orchestrator.export.build import export_spec
 from orchestrator.plan.build import make_plan
-from search.spaces import get_space
+from search.spaces import get_arch, get_space
 from tools.tables import Tables, log
 
 SPACE = "autovit-xxs"
@@ -25,7 +26,7 @@ SAMPLE = 4
 BUDGET_S = 900.0
 """Seconds for which the plan is exported with reuse; what is left over is not."""
 
-WARM_UP = ("conv(in=3,out=8,k=3,s=2)@32", "head.fc(in=8,classes=10)@16")
+PLAN_WARM_UP = ("conv(in=3,out=8,k=3,s=2)@32", "head.fc(in=8,classes=10)@16")
 """Exported first by each process and not counted: the first lowering loads half of torch."""
 
 
@@ -36,7 +37,7 @@ class _Export:
     made: str
 
 
-def main(sample: int = SAMPLE, budget_s: float = BUDGET_S) -> Tables:
+def export_plan(sample: int = SAMPLE, budget_s: float = BUDGET_S) -> Tables:
     """Export a whole plan with reuse of lowered parts, and a sample of it one by one in fresh processes.
 
     CPU seconds per network to build, lower, check and store it (XNNPACK, fp32).
@@ -93,7 +94,7 @@ def _export(
     from orchestrator.export.build import export_spec
 
     torch.set_num_threads(1)
-    export_spec(ExportSpec(WARM_UP), ArtifactCache(root / "warm-up"))
+    export_spec(ExportSpec(PLAN_WARM_UP), ArtifactCache(root / "warm-up"))
     gc.freeze()
     exports: list[_Export] = []
     started = time.perf_counter()
@@ -114,4 +115,54 @@ def _cpu_s() -> float:
 
 
 if __name__ == "__main__":
-    print(main())
+    print(export_plan())
+
+
+PRECISIONS = ("fp16", "int8")
+BLOCKS = 8
+NETWORKS = {"autovit-nano": 6, "autovit-xxs": 3}
+COREML_WARM_UP = ("conv(in=3,out=8,k=3,s=2)@32",)
+"""Exported first and not counted: importing coremltools takes longer than a small export."""
+
+
+def export_coreml() -> Tables:
+    """Export everything into an empty cache, one model after the other, in one process.
+
+    `error` is the largest difference to PyTorch, relative to the output's scale. int8: weights and activations.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ArtifactCache(Path(folder))
+        for precision in PRECISIONS:
+            export_spec(ExportSpec(COREML_WARM_UP, runtime="coreml", precision=precision), cache)
+            for name, specs in _subjects(precision).items():
+                log(f"{name}, {precision} ...")
+                artifacts = [export_spec(spec, cache) for spec in specs]
+                seconds = [artifact.report.export_s for artifact in artifacts]
+                rows.append(
+                    {
+                        "models": name,
+                        "precision": precision,
+                        "n": len(artifacts),
+                        "seconds, median": statistics.median(seconds),
+                        "shortest": min(seconds),
+                        "longest": max(seconds),
+                        "KiB, median": statistics.median(each.payload_bytes for each in artifacts) / 1024,
+                        "error, largest": max(each.report.max_relative_error or 0.0 for each in artifacts),
+                    }
+                )
+    return {"Exports for Core ML": rows}
+
+
+def _subjects(precision: str) -> dict[str, list[ExportSpec]]:
+    rng = random.Random(0)
+    blocks = block_specs_for(get_space("autovit-nano"), runtime="coreml", precision=precision)
+    subjects = {"autovit-nano, single blocks": rng.sample(blocks, BLOCKS)}
+    for name, count in NETWORKS.items():
+        archs = [get_space(name).sample(rng) for _ in range(count)]
+        if name == "autovit-xxs":
+            archs.append(get_arch("autovit-xxs-paper"))
+        subjects[f"{name}, networks"] = [
+            ExportSpec(arch.keys(), runtime="coreml", precision=precision) for arch in archs
+        ]
+    return subjects

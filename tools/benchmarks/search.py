@@ -1,29 +1,47 @@
-"""How fast architectures are priced, what a space can reach, and which strategy finds the best (AutoViT's Table 6).
+"""How fast architectures are priced, what a space can reach, which strategy is best, hybrid or attention only.
 
-The last part trains a supernet on scikit-learn's digits and profiles `autovit-nano` on this machine; a part of that
-space is evaluated entirely, so that the best network of every search is known.
+Supernets are trained on scikit-learn's digits and `autovit-nano` is profiled on this machine. A part of that space
+is evaluated entirely, so that the best network of every search is known (AutoViT's Table 6). Two restrictions of
+the space are searched with equally many evaluations (AutoViT, section 5.3): `transformer-only` has its
+convolutional stages at their smallest, `hybrid` has two MBConv blocks of any width before the transformers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from luts.format.latency import EntryCost, LatencyModel
-from search.algorithms import CompiledSpace, Constraints, LutPrice, SearchSettings, latency_bounds, search
+from orchestrator.agent.device import usable_cores
+from search.algorithms import (
+    INHERITED_ACCURACY,
+    CachedEvaluator,
+    CompiledSpace,
+    Constraints,
+    LutPrice,
+    ObjectiveOpener,
+    SearchSettings,
+    latency_bounds,
+    search,
+)
 from search.algorithms.cost import ChannelLimits
+from search.algorithms.evaluation import ProcessPool
 from search.algorithms.feasible import FeasibleSet
+from search.blocks import parse_key
 from search.spaces import Arch, Space, Value, get_space
-from search.supernet.inherit import open_inherited
+from search.supernet.inherit import InheritedAccuracy, open_inherited, reopen_data
+from search.supernet.train.checkpoint import load_supernet
 from tools.benchmarks.shared import bench, lut_in
-from tools.tables import Interval, Tables
+from tools.tables import Interval, Tables, mean_and_range
 
 SPACE = "autovit-nano"
 BATCH = 1_000_000
@@ -38,7 +56,7 @@ SCALES = tuple(
 """16, 24 and 48 evaluations."""
 
 
-def main() -> Tables:
+def compare_strategies() -> Tables:
     """Measure pricing, what a space can reach, and strategies where all accuracies are known."""
     nano, xxs = get_space(SPACE), get_space("autovit-xxs")
     with tempfile.TemporaryDirectory() as folder:
@@ -220,3 +238,138 @@ def _strategies(price: LutPrice, supernet: Path) -> Tables:
             )
     truth = {"networks within": len(within), "lowest, %": 100 * min(within), "highest, %": 100 * max(within)}
     return {"Strategies on a part of autovit-nano": rows, "Its truth": [truth]}
+
+
+HYBRID_PROFILE = "--removals none --design 16 --heldout 20 --budget 45s"
+SUPERNET_SEEDS = (0, 1)
+TRAIN = f"train --space {SPACE} --data digits --recipe demo --epochs 10"
+SHARES = (0.1, 0.4, 0.7)
+"""Positions of the budgets between the smallest and the largest latency that both restrictions can have."""
+
+SETTINGS = SearchSettings(
+    strategy="evolution", population=12, generations=2, parents=5, crossovers=6, mutations=6
+)
+
+ATTENTION = "transformer-only"
+HYBRID = "hybrid"
+RESTRICTIONS: Mapping[str, Mapping[str, Mapping[str, tuple[int, ...]]]] = {
+    ATTENTION: {"stem": {"width": (8,)}, "mbconv1": {"width": (16,), "depth": (1,)}},
+    HYBRID: {"mbconv1": {"depth": (2,)}},
+}
+"""Choices that a restriction leaves, by stage; other choices remain."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best of a restriction within a budget, in one supernet; accuracies 0 to 1."""
+
+    arch: Arch
+    latency_ms: float
+    search_accuracy: float
+    validation_accuracy: float
+
+
+def restricted(space: Space, choices: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Space:
+    """Return the part of a space with these choices."""
+    stages = tuple(
+        dataclasses.replace(
+            stage,
+            choices=tuple(
+                (name, choices.get(stage.name, {}).get(name, values)) for name, values in stage.choices
+            ),
+        )
+        for stage in space.stages
+    )
+    return dataclasses.replace(space, stages=stages)
+
+
+def compare_hybrid() -> Tables:
+    """Search both restrictions within three latencies in supernets of two seeds, and measure the winners.
+
+    Accuracies are means over the supernets; latencies are of the first supernet's winners.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        bench(f"profile --device host --space {SPACE} --threads 1 {HYBRID_PROFILE}", home)
+        price = LutPrice(lut_in(home, f"host/{SPACE}").latency_model, SPACE)
+        supernets = [home / f"supernet{seed}" for seed in SUPERNET_SEEDS]
+        for seed, supernet in zip(SUPERNET_SEEDS, supernets, strict=True):
+            bench(f"{TRAIN} --seed {seed} -o {supernet}")
+        parts = {name: restricted(get_space(SPACE), choices) for name, choices in RESTRICTIONS.items()}
+        budgets_ms = _budgets(parts, price)
+        found = {
+            (budget_ms, name): winners
+            for name, part in parts.items()
+            for budget_ms, *winners in zip(
+                budgets_ms,
+                *(_search_restriction(part, price, each, budgets_ms) for each in supernets),
+                strict=True,
+            )
+        }
+        measured_ms = _measure(home, [winners[0].arch for winners in found.values()])
+    rows = [
+        {
+            "budget ms": budget_ms,
+            "restriction": name,
+            "architectures": parts[name].size(),
+            "predicted ms": winners[0].latency_ms,
+            "measured ms": measured_ms[winners[0].arch],
+            "search, %": 100 * statistics.mean(winner.search_accuracy for winner in winners),
+            "validation, %": 100 * statistics.mean(winner.validation_accuracy for winner in winners),
+            "MACs in attention layers, %": 100 * statistics.mean(attention_fraction(w.arch) for w in winners),
+        }
+        for (budget_ms, name), winners in sorted(found.items(), key=lambda item: item[0])
+    ]
+    gains = [
+        100 * (hybrid.validation_accuracy - attention.validation_accuracy)
+        for budget_ms in budgets_ms
+        for hybrid, attention in zip(found[budget_ms, HYBRID], found[budget_ms, ATTENTION], strict=True)
+    ]
+    return {"Hybrid and transformer-only": rows, "Gain of hybrid": [{"points": mean_and_range(gains)}]}
+
+
+def _budgets(parts: Mapping[str, Space], price: LutPrice) -> list[float]:
+    """Return latencies that every restriction can reach and none can exceed entirely."""
+    reach = [
+        latency_bounds(part, price, Constraints(latency_ms=1, cautious=False)) for part in parts.values()
+    ]
+    low = max(found.smallest.latency_ms for found in reach)
+    high = min(found.largest.latency_ms for found in reach)
+    return [low + share * (high - low) for share in SHARES]
+
+
+def _search_restriction(
+    part: Space, price: LutPrice, checkpoint: Path, budgets_ms: list[float]
+) -> list[Winner]:
+    """Return the winner within each budget."""
+    supernet, info = load_supernet(checkpoint)
+    data = reopen_data(info)
+    judge = InheritedAccuracy(supernet, info, data)
+    final = InheritedAccuracy(supernet, info, data, final=True)
+    winners = []
+    with ProcessPool(
+        ObjectiveOpener(INHERITED_ACCURACY, checkpoint), judge.fingerprint, usable_cores()
+    ) as pool:
+        cached = CachedEvaluator(pool, checkpoint / "accuracies.jsonl")
+        for budget_ms in budgets_ms:
+            budget = Constraints(latency_ms=budget_ms, cautious=False)
+            best = search(part, price, cached, budget, SETTINGS).winner
+            arch = best.architecture()
+            winners.append(Winner(arch, best.latency_ms, best.accuracy, final.accuracy(arch)))
+    return winners
+
+
+def _measure(home: Path, archs: list[Arch]) -> dict[Arch, float]:
+    """Return milliseconds of each, all interleaved in one measurement."""
+    files = {home / f"{arch.digest}.json": arch for arch in archs}
+    for file, arch in files.items():
+        file.write_text(arch.to_json(), encoding="utf-8")
+    named = " ".join(f"--arch {file}" for file in files)
+    printed = bench(f"measure --device host --threads 1 --budget 45s --json {named}", home)
+    return {files[Path(row["model"])]: row["ms"] for row in json.loads(printed)["models"]}
+
+
+def attention_fraction(arch: Arch) -> float:
+    """Return the fraction of all MACs that transformer layers do."""
+    macs = [(key, parse_key(key).macs().total) for key in arch.keys()]
+    return sum(count for key, count in macs if key.startswith("mvit.layer")) / sum(count for _, count in macs)

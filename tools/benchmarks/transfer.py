@@ -12,33 +12,192 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from luts.estimate.design import TYPICAL_DEVICE
+from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.likelihood import FitData
 from luts.estimate.sources import SourceEntries
+from luts.estimate.statistics import mape, predictive_quantile
+from luts.format.latency import latency_ms
 from luts.format.provenance import ROOT
-from luts.format.schema import KeyFeatures
-from luts.published import features_of_key
+from luts.format.schema import Floats, KeyFeatures
 from orchestrator.agent.device import usable_cores
+from orchestrator.plan.build import choose_design
 from orchestrator.plan.plan import features_of
+from orchestrator.plan.sizing import NETWORKS_PER_STEP, SEED_NETWORKS
 from orchestrator.simulate.device import GroundTruth, TrueCosts
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space
-from tools.benchmarks.transfer_trial import (
-    COUNTS,
-    METHODS,
-    Networks,
-    Score,
-    Trial,
-    chosen_order,
-    lut_of,
-    measured,
-    score,
-    score_row,
-)
 from tools.tables import Tables, log
+
+NOISE = 0.006
+COUNTS = (0, 3, 5, 10, 20)
+METHODS = ("scratch", "one factor", "transfer")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Blocks, bytes between blocks, and milliseconds of networks."""
+
+    blocks: tuple[tuple[str, ...], ...]
+    boundary_bytes: tuple[int, ...]
+    ms: Floats
+
+    def first(self, rows: Sequence[int]) -> Networks:
+        """Return the networks at these positions."""
+        return Networks(
+            tuple(self.blocks[row] for row in rows),
+            tuple(self.boundary_bytes[row] for row in rows),
+            self.ms[list(rows)],
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Measured networks to learn from and to evaluate on.
+
+    Attributes:
+        features: Features of all keys.
+        sources: Entries of other devices.
+        fitted: Networks to learn from, as measured.
+        heldout: Networks to evaluate on, as measured.
+        heldout_true_ms: Their latencies without noise.
+        entry_ms: True entries; empty for a real device, whose entries are unknown.
+    """
+
+    features: Mapping[str, KeyFeatures]
+    sources: tuple[SourceEntries, ...]
+    fitted: Networks
+    heldout: Networks
+    heldout_true_ms: Floats
+    entry_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Errors on the held-out networks.
+
+    Attributes:
+        mape: Mean absolute relative error.
+        coverage: Fraction of measured networks inside their 95 % interval; None without intervals.
+        dropped: Sources that the fit rejected.
+        entries: Fraction of true entries inside their 95 % interval.
+    """
+
+    mape: float
+    coverage: float | None
+    dropped: tuple[str, ...] = ()
+    entries: float | None = None
+
+
+def measured(networks: Networks, seed: int) -> Networks:
+    """Return the networks with the noise of a measurement."""
+    noise = np.random.default_rng(seed).normal(0.0, NOISE, len(networks.ms))
+    return Networks(networks.blocks, networks.boundary_bytes, networks.ms * np.exp(noise))
+
+
+def chosen_order(
+    features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries], candidates: Networks, count: int
+) -> list[int]:
+    """Return candidates in the order in which `bench profile --from` would measure them.
+
+    The first ones are the most informative under the sources' prior, the following ones, a few at a time, under the
+    prior of the sources that fit those before.
+    """
+    order, kept = list[int](), tuple(sources)
+    while len(order) < count:
+        if order:
+            kept = fit_entries(_fit_data(candidates.first(order)), features, sources).sources
+        left = [place for place in range(len(candidates.blocks)) if place not in order]
+        more = choose_design(
+            features,
+            replace(TYPICAL_DEVICE, sources=kept),
+            measured=[candidates.blocks[place] for place in order],
+            candidates=[candidates.blocks[place] for place in left],
+            count=min(NETWORKS_PER_STEP if order else 1 + SEED_NETWORKS, count - len(order)),
+        )
+        order += [left[place] for place in more]
+    return order
+
+
+def _fit_data(networks: Networks) -> FitData:
+    return FitData(
+        networks.ms,
+        NOISE**2 * np.eye(len(networks.ms)),
+        networks.blocks,
+        np.array(networks.boundary_bytes, dtype=np.float64),
+    )
+
+
+def score(trial: Trial, method: str, count: int) -> Score | None:
+    """Return a method's errors after the first `count` networks; None where it cannot predict yet."""
+    known = trial.fitted.first(range(count))
+    if method == "one factor" or (count == 0 and method == "transfer"):
+        return one_factor(trial.sources, known, trial.heldout, trial.heldout_true_ms)
+    if count == 0:
+        return None
+    fit = fit_entries(_fit_data(known), trial.features, trial.sources if method == "transfer" else ())
+    networks = trial.heldout
+    predicted = predicted_ms(entries_of(method, fit), networks)
+    se = np.hypot(fit.relative_se(networks.blocks, networks.boundary_bytes), NOISE)
+    inside = np.abs(networks.ms / predicted - 1) <= predictive_quantile(fit.left_out) * se
+    entries = None
+    if trial.entry_ms:
+        true = np.array([trial.entry_ms[key] for key in fit.keys])
+        entries = float((np.abs(true - fit.ms) <= fit.reach * fit.se).mean())
+    error = mape(trial.heldout_true_ms.tolist(), predicted.tolist())
+    return Score(error, float(inside.mean()), tuple(fit.dropped), entries)
+
+
+def lut_of(name: str, features: Mapping[str, KeyFeatures], networks: Networks) -> SourceEntries:
+    """Return a device's LUT from scratch, of measured networks, as a source."""
+    return entries_of(name, fit_entries(_fit_data(networks), features))
+
+
+def one_factor(
+    sources: Sequence[SourceEntries], known: Networks, heldout: Networks, true_ms: Floats
+) -> Score:
+    """Return the errors of the source that fits best, times one factor; the mean of all sources for no network."""
+    errors = []
+    for source in sources:
+        fitted, predicted = predicted_ms(source, known), predicted_ms(source, heldout)
+        factor = float((known.ms / fitted).mean()) if len(fitted) else 1.0
+        misfit = float(np.abs(known.ms / (factor * fitted) - 1).mean()) if len(fitted) else 0.0
+        errors.append((misfit, mape(true_ms.tolist(), (factor * predicted).tolist())))
+    if not len(known.ms):
+        return Score(float(np.mean([error for _, error in errors])), None)
+    return Score(min(errors)[1], None)
+
+
+def predicted_ms(costs: SourceEntries, networks: Networks) -> Floats:
+    """Return the latencies of networks by a device's entries."""
+    return np.array(
+        [
+            latency_ms(costs.entry_ms, costs.base_ms, costs.transfer_ms_per_mib, blocks, handed)
+            for blocks, handed in zip(networks.blocks, networks.boundary_bytes, strict=True)
+        ]
+    )
+
+
+def entries_of(name: str, fit: JointFit) -> SourceEntries:
+    """Return a fit's entries with standard errors as a source."""
+    ms, se = (dict(zip(fit.keys, values.tolist(), strict=True)) for values in (fit.ms, fit.se))
+    return SourceEntries(name, ms, fit.base_ms, fit.transfer_ms_per_mib, se)
+
+
+def score_row(scores: Sequence[Score]) -> dict[str, object]:
+    """Return the means over draws in percent, and how often a shuffled source was rejected."""
+    row: dict[str, object] = {"MAPE": 100 * float(np.mean([one.mape for one in scores]))}
+    for name in ("coverage", "entries"):
+        values = [value for one in scores if (value := getattr(one, name)) is not None]
+        row[name] = 100 * float(np.mean(values)) if values else None
+    return row | {"rejected": 100 * float(np.mean(["shuffled" in one.dropped for one in scores]))}
+
 
 PHONE_TABLES = ROOT.parent / "shared" / "data" / "phone-luts"
 """nn-Meter's tables of three phones (branch dev/hybrid-transformer, MIT): 12,116 blocks without intervals."""
@@ -95,15 +254,15 @@ def main(draws: int = DRAWS) -> Tables:
         log(f"phones are skipped: no tables in {PHONE_TABLES}")
     tables = {}
     for kind, makes in kinds.items():
-        tables[f"Transfer to {kind}"] = _rows(
+        tables[f"Transfer to {kind}"] = _table_rows(
             _scored, makes, draws, ("device", "networks", "method", "learned")
         )
         columns = ("device", "shuffled source", "method", "learned")
-        tables[f"With a shuffled source, {kind}"] = _rows(_scored_shuffled, makes, draws, columns)
+        tables[f"With a shuffled source, {kind}"] = _table_rows(_scored_shuffled, makes, draws, columns)
     return tables
 
 
-def _rows(
+def _table_rows(
     scored: Callable[[Make, int], list[Any]], makes: Mapping[str, Make], draws: int, columns: Sequence[str]
 ) -> list[dict[str, object]]:
     """Compute all draws in parallel, one thread each (more are ten times as slow with so small matrices)."""
@@ -165,7 +324,7 @@ def phone_trial(
         for name, table in tables.items()
         if name != phone
     ]
-    features = {key: features_of_key(key) for key in keys}
+    features = {key: phone_features(key) for key in keys}
     return _trial(features, with_shuffled(sources, shuffled, seed), networks, tables[phone], seed, chosen)
 
 
@@ -176,6 +335,65 @@ def simulated_trial(device: str, seed: int, *, chosen: bool, shuffled: str = "no
     entry_ms = {key: _truth(device).entry_ms(key) for key in features}
     networks = _networks(device, seed)
     return _trial(features, with_shuffled(sources, shuffled, seed), networks, entry_ms, seed, chosen)
+
+
+def phone_features(key: str) -> KeyFeatures:
+    """Return kind, MACs, traffic and parameters of a block of nn-Meter's tables by its key.
+
+    Simpler than `luts.published.features_of_key`, which counts norms, biases and residuals too: the documented
+    figures of this benchmark were computed with these features.
+    """
+    kind, *fields = key.split("_")
+    numbers = [int(field) for field in fields if field.isdigit()]
+    if kind == "conv":
+        side, inputs, outputs, expansion, stride, kernel = numbers
+        return _mbconv_features(
+            kind, side, (inputs, outputs), expansion, stride, kernel, gated=fields[-1] == "se"
+        )
+    if kind == "transds":
+        side, inputs, outputs, stride, expansion = numbers
+        return _mbconv_features(kind, side, (inputs, outputs), expansion, stride, 3, gated=False)
+    if kind == "firstconv":
+        side, inputs, outputs, stride, kernel = numbers
+        places, params = (side // stride) ** 2, inputs * outputs * kernel**2
+        return _phone_features(kind, places * params, side**2 * inputs + places * outputs, params)
+    if kind == "transattn":
+        side, width, ratio = numbers
+        tokens, params = side**2, width * width * (2 + 2 * ratio)
+        macs = tokens * params + tokens**2 * width * (1 + ratio)
+        return _phone_features(
+            kind, macs, tokens * width * (4 + 2 * ratio) + 2 * tokens**2 * (width // 16), params
+        )
+    if kind == "transffn":
+        side, width, ratio = numbers
+        params = 2 * width * width * ratio
+        return _phone_features(kind, side**2 * params, side**2 * 2 * width * (1 + ratio), params)
+    side, inputs, outputs, expansion = numbers
+    wide = inputs * expansion
+    elements = side**2 * (inputs + wide) + wide + outputs
+    return _phone_features(
+        kind, side**2 * inputs * wide + wide * outputs, elements, inputs * wide + wide * outputs
+    )
+
+
+def _mbconv_features(
+    kind: str, side: int, channels: tuple[int, int], expansion: int, stride: int, kernel: int, *, gated: bool
+) -> KeyFeatures:
+    (inputs, outputs), places = channels, (-(-side // stride)) ** 2
+    wide = inputs * expansion
+    expand = inputs * wide if expansion > 1 else 0
+    gate = 2 * wide * (wide // 4) if gated else 0
+    depthwise = places * wide * kernel**2
+    elements = side**2 * (inputs + (2 * wide if expansion > 1 else 0)) + places * (2 * wide + outputs)
+    elements += 2 * places * wide if gated else 0
+    macs = side**2 * expand + depthwise + places * wide * outputs + gate
+    return _phone_features(kind, macs, elements, expand + wide * kernel**2 + wide * outputs + gate, depthwise)
+
+
+def _phone_features(kind: str, macs: int, elements: int, params: int, depthwise: int = 0) -> KeyFeatures:
+    return KeyFeatures(
+        kind=kind, macs=macs, traffic_bytes=4 * elements, params=params, depthwise_macs=depthwise
+    )
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.target import Target
-from tools.benchmarks.transfer_trial import (
+from tools.benchmarks.transfer import (
     COUNTS,
     METHODS,
     Networks,

@@ -1,1 +1,1 @@
-"""EfficientViT's studies (Liu et al. 2023, section 2) on a small scale: a module each, with `main(options)`."""
+"""Studies behind docs/studies, on a small scale: functions of `Options` that return tables, by topic."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,29 +15,30 @@ from pathlib import Path
 from luts.format.errors import BlocktimeError
 from orchestrator.wire.errors import exit_code
 from tools.studies.shared import Options
-from tools.tables import show
+from tools.tables import entry_point, show
 
-STUDIES = (
-    "attention_accuracy",
-    "attention_share",
-    "boundaries",
-    "compare",
-    "detection",
-    "distillation",
-    "efficientvit",
-    "front",
-    "head_similarity",
-    "importance",
-    "inheritance",
-    "int8",
-    "promise",
-    "ranges",
-    "ranking",
-    "runtimes",
-    "sampler",
-    "strategies",
-    "winners",
-)
+STUDIES = {
+    "attention_accuracy": "attention:measure_accuracy",
+    "attention_share": "attention:measure_latency",
+    "boundaries": "boundaries:main",
+    "compare": "exported:compare_winners",
+    "detection": "detection:main",
+    "distillation": "supernets:compare_teachers",
+    "efficientvit": "efficientvit:main",
+    "front": "macro:draw_front",
+    "head_similarity": "attention:compare_heads",
+    "importance": "attention:compare_channels",
+    "inheritance": "supernets:compare_inherited",
+    "int8": "exported:compare_precisions",
+    "promise": "macro_search:find_winners",
+    "ranges": "supernets:compare_ranges",
+    "ranking": "macro:rank_networks",
+    "runtimes": "exported:compare_runtimes",
+    "sampler": "supernets:compare_sampling",
+    "strategies": "macro_search:compare_strategies",
+    "winners": "supernets:compare_winners",
+}
+"""Studies by name: module and function of `tools.studies`, called with `Options`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = vars(_parser().parse_args(arguments))
     study, as_json = given.pop("study"), given.pop("json")
     try:
-        tables = importlib.import_module(f"tools.studies.{study}").main(Options(**given))
+        tables = entry_point("tools.studies", STUDIES[study])(Options(**given))
     except BlocktimeError as error:
         print(f"studies: {error}", file=sys.stderr)
         sys.exit(exit_code(error))

@@ -9,7 +9,6 @@ import pytest
 
 from luts.build import build_lut
 from luts.format.schema import KeyFeatures, MeasuredModel
-from luts.published import features_of_key
 from orchestrator.measure.engine import ModelSet
 from orchestrator.plan.plan import Plan, PlanModel
 from orchestrator.tasks.progress import Note, Step
@@ -18,26 +17,17 @@ from tests.support.errors import raises
 from tests.support.fake_device import FakeDevice
 from tests.support.lut_world import make_study, make_world
 from tests.support.winner_world import make_lut
-from tools.benchmarks import (
-    agents,
-    controls,
-    outputs,
-    search,
-    supernet_step,
-    transfer,
-    transfer_host,
-    transfer_trial,
-)
-from tools.benchmarks.estimators import (
+from tools.benchmarks import agents, controls, search, torch_host, transfer, transfer_host
+from tools.benchmarks.accuracy import (
     Campaign,
     Observations,
     Score,
-    blocks_alone,
     macs_linear,
     reached,
-    removals,
+    sum_blocks,
+    sum_removals,
 )
-from tools.benchmarks.lut_minutes import EXPORTS, LUT, MEASURING, PLAN, Clock
+from tools.benchmarks.luts import EXPORTS, LUT, MEASURING, PLAN, Clock
 
 FEATURES = {
     "stem": KeyFeatures(kind="conv", macs=4_000_000, traffic_bytes=2**20, params=1_000),
@@ -70,7 +60,7 @@ def test_a_linear_estimator_finds_the_line():
 
 
 def test_removals_use_the_drop_and_share_the_rest_by_macs():
-    costs = removals(
+    costs = sum_removals(
         observe(
             [
                 model("reference", "reference", ("stem", "layer", "wide", "head"), 9.0),
@@ -84,10 +74,10 @@ def test_removals_use_the_drop_and_share_the_rest_by_macs():
 
 
 def test_blocks_alone_add_up_and_missing_ones_cost_by_their_macs():
-    costs = blocks_alone(observe([], {"stem": 1.0, "layer": 6.0}))
+    costs = sum_blocks(observe([], {"stem": 1.0, "layer": 6.0}))
     assert costs.entry_ms == pytest.approx({"stem": 1.0, "layer": 6.0, "wide": 10.0, "head": 1.0})
     with raises("no_measurements"):
-        blocks_alone(observe([]))
+        sum_blocks(observe([]))
 
 
 def test_a_campaign_ends_at_the_error_of_the_lut(monkeypatch):
@@ -129,7 +119,7 @@ def test_transfer_beats_a_fit_from_scratch_and_rejects_a_shuffled_source(monkeyp
         monkeypatch.setattr(transfer, name, value)
     generator = np.random.default_rng(0)
     keys = [f"transffn_{side}_{wide}_2_hard_swish_ln" for side in (7, 14) for wide in range(64, 264, 8)]
-    macs = {key: features_of_key(key).macs for key in keys}
+    macs = {key: transfer.phone_features(key).macs for key in keys}
     ms = {key: macs[key] ** 0.8 * float(np.exp(generator.normal(0, 0.3))) for key in keys}
     tables = {
         name: {key: speed * ms[key] * float(np.exp(generator.normal(0, 0.03))) for key in keys}
@@ -138,14 +128,24 @@ def test_transfer_beats_a_fit_from_scratch_and_rejects_a_shuffled_source(monkeyp
     make = functools.partial(transfer.phone_trial, tables, "a")
     trial = make(0, chosen=True)
     assert [source.name for source in trial.sources] == ["b", "c"]
-    scratch, borrowed = (transfer_trial.score(trial, method, 5) for method in ("scratch", "transfer"))
+    scratch, borrowed = (transfer.score(trial, method, 5) for method in ("scratch", "transfer"))
     assert borrowed.mape < 0.5 * scratch.mape
-    assert (
-        "shuffled"
-        in transfer_trial.score(make(0, chosen=False, shuffled="additional"), "transfer", 5).dropped
-    )
-    row = transfer_trial.score_row([borrowed, borrowed])
+    assert "shuffled" in transfer.score(make(0, chosen=False, shuffled="additional"), "transfer", 5).dropped
+    row = transfer.score_row([borrowed, borrowed])
     assert row["MAPE"] == pytest.approx(100 * borrowed.mape)
+
+
+def test_features_of_a_phone_block_by_hand():
+    """14 px, 32 to 64 channels, 2 times wider, stride 2, kernel 3, with a gate of 64 // 4 channels."""
+    macs = 196 * 32 * 64 + 49 * 64 * 9 + 49 * 64 * 64 + 2 * 64 * 16
+    elements = 196 * (32 + 128) + 49 * (128 + 64) + 2 * 49 * 64
+    assert transfer.phone_features("conv_14_32_64_2_2_hard_swish_3_se") == KeyFeatures(
+        kind="conv",
+        macs=macs,
+        traffic_bytes=4 * elements,
+        params=32 * 64 + 64 * 9 + 64 * 64 + 2 * 64 * 16,
+        depthwise_macs=49 * 64 * 9,
+    )
 
 
 def test_networks_that_evaluate_are_in_no_fit_and_no_source(monkeypatch):
@@ -182,7 +182,7 @@ def test_the_spread_of_loads_is_found_again(tmp_path):
 
 def test_seconds_are_counted_in_their_phase(monkeypatch):
     now = iter([0.0, 1.0, 4.0, 6.0, 7.0, 20.0, 22.0])
-    monkeypatch.setattr("tools.benchmarks.lut_minutes.time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr("tools.benchmarks.luts.time", SimpleNamespace(monotonic=lambda: next(now)))
     clock = Clock()
     for event in (
         Note("14 models for 117 blocks of autovit-xxs"),
@@ -202,10 +202,10 @@ def test_ratios_and_their_intervals():
     expected = np.exp([0.02, 0.02 - half, 0.02 + half])
     assert agents.agreement([0.01, 0.02, 0.03]) == pytest.approx(tuple(expected), rel=1e-4)
     assert search.median_ratio([4.0, 6.0, 8.0], [2.0, 2.0, 2.0]).value == 3
-    assert supernet_step.ratio_of_medians(np.full(9, 3.0), np.full(9, 2.0)) == (1.5, 1.5, 1.5)
+    assert torch_host.ratio_of_medians(np.full(9, 3.0), np.full(9, 2.0)) == (1.5, 1.5, 1.5)
 
 
 def test_outputs_are_timed():
-    rows = outputs.main(calls=1)["Processing of a detector's and a segmenter's outputs"]
+    rows = torch_host.time_outputs(calls=1)["Processing of a detector's and a segmenter's outputs"]
     assert [row["boxes"] for row in rows][::2] == [300, None]
     assert all(0 < row["shortest"] <= row["ms"] <= row["longest"] for row in rows)

@@ -17,22 +17,10 @@ from search.spaces.nasbench_macro import arch_of, key_of
 from search.supernet.model.supernet import Supernet
 from tests.support.errors import raises
 from tests.support.search_world import make_price
-from tools.studies import (
-    __main__,
-    attention_accuracy,
-    attention_networks,
-    attention_share,
-    boundaries,
-    detection,
-    inheritance,
-    int8,
-    macro,
-    promise,
-    ranking,
-    strategies,
-)
+from tools.benchmarks.__main__ import BENCHMARKS
+from tools.studies import __main__, attention, boundaries, detection, exported, macro, macro_search, supernets
 from tools.studies.shared import Options, resampled, tau
-from tools.tables import Interval, mean_and_range, show
+from tools.tables import Interval, entry_point, mean_and_range, show
 
 KEYS = [key_of(arch) for arch in macro.SPACE]
 BEST = "21012012"
@@ -69,12 +57,12 @@ def test_statistics_by_hand():
     assert tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)
     assert resampled(tau, range(40), range(40), resamples=20) == pytest.approx((1, 1, 1))
     correct, before = np.array([1, 1, 1, 0], dtype=bool), np.array([1, 0, 0, 0], dtype=bool)
-    mean, low, high = int8.paired_difference(correct, before)
+    mean, low, high = exported.paired_difference(correct, before)
     half = 1.96 * 100 * np.std([0, 1, 1, 0], ddof=1) / 2
     assert (mean, low, high) == pytest.approx((50, 50 - half, 50 + half), rel=1e-3)
     never = np.full(40, np.inf)
-    assert strategies.fewer(np.arange(40, dtype=np.float64), never) == (1, 1, 1)
-    assert strategies.fewer(never, never) == (0.5, 0.5, 0.5)
+    assert macro_search.fewer(np.arange(40, dtype=np.float64), never) == (1, 1, 1)
+    assert macro_search.fewer(never, never) == (0.5, 0.5, 0.5)
 
 
 def test_truth_is_the_mean_of_trainings_and_complete(table, tmp_path):
@@ -98,19 +86,21 @@ def test_budgets_are_met_by_their_fraction_of_the_networks(priced):
 @pytest.mark.parametrize("strategy", ["random", "coarse-to-fine"])
 def test_evaluations_until_a_network_is_near_enough(table, priced, strategy):
     """With two wrong operations still near, one draw in fifty is near enough."""
-    goal = strategies.Goal(macro.read_truth(table), priced, float(priced.latency_ms.max()), 0.80, 3)
-    near, nearer = strategies.evaluations(goal, strategy, seed=3)
+    goal = macro_search.Goal(macro.read_truth(table), priced, float(priced.latency_ms.max()), 0.80, 3)
+    near, nearer = macro_search.evaluations(goal, strategy, seed=3)
     assert 1 <= near == nearer <= 200
-    assert np.isinf(strategies.evaluations(replace(goal, best=1.5, generations=1), strategy, seed=3)).all()
+    assert np.isinf(macro_search.evaluations(replace(goal, best=1.5, generations=1), strategy, seed=3)).all()
 
 
 def test_simple_rules_and_networks_of_equal_latency(priced):
     params = np.array([arch.params() for arch in priced.archs])
-    largest = promise.highest(priced, params, float(priced.bound_ms.max()))
+    largest = macro_search.highest(priced, params, float(priced.bound_ms.max()))
     assert key_of(priced.archs[largest]) == "22222222"
     ms = priced.latency_ms[largest]
     near = params[(priced.latency_ms >= 0.97 * ms) & (priced.latency_ms <= 1.03 * ms)]
-    assert promise.mean_of_equal_latency(priced, params, priced.archs[largest]) == pytest.approx(near.mean())
+    assert macro_search.mean_of_equal_latency(priced, params, priced.archs[largest]) == pytest.approx(
+        near.mean()
+    )
 
 
 def test_separate_weights_are_not_shared_between_operations():
@@ -126,36 +116,36 @@ def test_separate_weights_are_not_shared_between_operations():
 
 
 def test_smoothing_predicts_a_network_from_the_others():
-    archs = ranking.networks(60)
+    archs = macro.sample_networks(60)
     worth = [sum(map(int, key_of(arch))) / 20 for arch in archs]
-    assert ranking.smoothed(archs, worth) == pytest.approx(worth, abs=1e-3)
+    assert macro.smoothed(archs, worth) == pytest.approx(worth, abs=1e-3)
     odd = [*worth[:7], worth[7] + 0.4, *worth[8:]]
-    assert ranking.smoothed(archs, odd)[7] == pytest.approx(worth[7] + 0.2, abs=0.01)
+    assert macro.smoothed(archs, odd)[7] == pytest.approx(worth[7] + 0.2, abs=0.01)
 
 
 @pytest.mark.parametrize(("longest", "lengths"), [(16, [2, 4, 8, 16]), (12, [3, 6, 12]), (1, [1])])
 def test_lengths_are_halves_of_the_longest(longest, lengths):
-    assert ranking.lengths(longest) == lengths
+    assert macro.lengths(longest) == lengths
 
 
 def test_attention_has_the_parameters_of_its_formula():
     """48 channels, 4 heads, q, k, v of 12: 4 (48 + 2) 36, convolutions 4 (9 + 2) 12, biases 4 x 64, projection."""
-    params = attention_networks.attention("full", 48, 8, 12).params()
+    params = attention.attention("full", 48, 8, 12).params()
     assert params == 7200 + 528 + 256 + (48 * 48 + 2 * 48)
 
 
 def test_compared_networks_are_equally_large():
-    assert attention_networks.spread_evenly(2, 6) == (False, True, False, False, True, False)
-    pair = [attention_networks.heads_network(sees, quick=False).blocks() for sees in attention_networks.HEADS]
-    attention_networks.check_equal_size(pair)
-    for sees, kind in attention_networks.HEADS.items():
-        for number, blocks in attention_share.networks(sees, (0, 4, 10), 192, 224).items():
+    assert attention.spread_evenly(2, 6) == (False, True, False, False, True, False)
+    pair = [attention.heads_network(sees, quick=False).blocks() for sees in attention.HEADS]
+    attention.check_equal_size(pair)
+    for sees, kind in attention.HEADS.items():
+        for number, blocks in attention.equally_large(sees, (0, 4, 10), 192, 224).items():
             assert [block.kind for block in blocks].count(kind) == number
 
 
 def test_the_width_nearest_in_speed_is_chosen():
     speeds = {(0, 96): 100.0, (4, 40): 150.0, (4, 48): 110.0, (4, 56): 80.0}
-    assert attention_accuracy.equally_fast(speeds, 96) == {0: 96, 4: 48}
+    assert attention.equally_fast(speeds, 96) == {0: 96, 4: 48}
 
 
 def test_the_nearest_detector_is_the_rival():
@@ -165,10 +155,10 @@ def test_the_nearest_detector_is_the_rival():
 
 def test_layer_outputs_of_a_stage():
     space = get_space("autovit-nano")
-    names = inheritance.layer_outputs(Supernet(space), ".transformer1_")
+    names = supernets.layer_outputs(Supernet(space), ".transformer1_")
     assert names
-    assert len(names) < len(inheritance.layer_outputs(Supernet(space)))
-    assert not inheritance.layer_outputs(torch.nn.Linear(2, 2))
+    assert len(names) < len(supernets.layer_outputs(Supernet(space)))
+    assert not supernets.layer_outputs(torch.nn.Linear(2, 2))
 
 
 def lut_of_chains(chains, ms_per_mib):
@@ -207,6 +197,13 @@ def test_prices_of_boundaries_help_where_order_decides_and_costs():
         boundaries.boundary_test(lut_of_chains(mixed[:8], 2.0))
 
 
+@pytest.mark.parametrize(
+    ("package", "names"), [("tools.studies", __main__.STUDIES), ("tools.benchmarks", BENCHMARKS)]
+)
+def test_every_name_has_a_function(package, names):
+    assert all(callable(entry_point(package, name)) for name in names.values())
+
+
 def test_a_study_without_images_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         __main__.main(["ranges"])
@@ -231,8 +228,8 @@ def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, c
     __main__.main([*arguments, str(tmp_path)])
     rows = json.loads(capsys.readouterr().out)["Share of attention at equal parameters"]
     truth = GroundTruth(SCENARIOS["quiet"].costs)
-    for sees, (_, row) in zip(attention_networks.HEADS, zip(rows[::2], rows[1::2], strict=True), strict=True):
-        made = attention_share.networks(sees, attention_share.QUICK_COUNTS, 16, 64)
+    for sees, (_, row) in zip(attention.HEADS, zip(rows[::2], rows[1::2], strict=True), strict=True):
+        made = attention.equally_large(sees, attention.QUICK_LATENCY_COUNTS, 16, 64)
         without, only = (truth.latency_ms([block.key for block in blocks]) for blocks in made.values())
         assert row["ratio"][0] == pytest.approx(only / without, rel=0.02)
         assert row["parameters"] == count(made[10])[0]
@@ -247,7 +244,7 @@ def test_trainings_are_shared_by_studies_and_not_repeated(tmp_path, monkeypatch,
     ]
     __main__.main(["head_similarity", *options])
     rows = json.loads(capsys.readouterr().out)["Similarity of heads"]
-    assert len(rows) == 2 * attention_networks.QUICK_DEPTH
+    assert len(rows) == 2 * attention.QUICK_DEPTH
     assert all(-1 <= row["centred"][0] <= row["similarity"][0] <= 1 for row in rows)
     checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")}
     assert checkpoints

@@ -1,17 +1,22 @@
-"""What a search with a LUT and inherited accuracies finds, by trainings of others (NAS-Bench-Macro)."""
+"""Searches of NAS-Bench-Macro whose best network is known: what they find, and how many evaluations they need."""
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from luts.format.processes import end_with_parent
 from luts.format.schema import Floats
 from luts.format.store import load_lut
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
-from search.algorithms import Constraints, SearchSettings, search
+from search.algorithms import Constraints, SearchSettings, search, strategy_names
 from search.algorithms.objectives import AdditiveModel
 from search.blocks import parse_keys
 from search.spaces import Arch
@@ -22,14 +27,15 @@ from tools.studies.macro import (
     CALIBRATION_BATCHES,
     NEAR,
     SPACE,
+    GroundTruth,
     PricedSpace,
     priced_by,
     read_truth,
     supernet,
 )
-from tools.studies.shared import Options, run_parallel, tau
+from tools.studies.shared import RESAMPLES, Options, run_parallel, tau
 from tools.studies.trainings import Training, evaluators
-from tools.tables import Tables, log, mean_and_range
+from tools.tables import Interval, Tables, log, mean_and_range
 
 NEARBY = np.linspace(1 - NEAR, 1 + NEAR, 61)
 """Budgets around one, relative: one budget's largest network is better or worse by chance."""
@@ -38,7 +44,7 @@ SETTINGS = SearchSettings(generations=2, additive=0.5)
 QUICK_SETTINGS = SearchSettings(population=2, generations=0, draws=100, additive=0.5, sample=10)
 
 
-def main(options: Options) -> Tables:
+def find_winners(options: Options) -> Tables:
     """Train supernets, search in each at every budget, measure the winners; top-1 in percent, range over supernets.
 
     A search and the simple rules hold the budget with 95 % confidence; the best network holds it by the prediction.
@@ -47,7 +53,7 @@ def main(options: Options) -> Tables:
     trainings = [supernet(options, SPACE.name, options.epochs, seed) for seed in range(options.seeds)]
     settings = QUICK_SETTINGS if options.quick else SETTINGS
     found = run_parallel(partial(winners, priced, settings), trainings, options)
-    measured_ms = _measured([arch for each in found for arch in each.values()], options)
+    measured_ms = _measured_ms([arch for each in found for arch in each.values()], options)
     true = 100 * truth.accuracies(priced.archs)
     macs = np.array([truth.macs[key_of(arch)] for arch in priced.archs])
     params = np.array([arch.params() for arch in priced.archs])
@@ -116,7 +122,7 @@ def mean_of_equal_latency(priced: PricedSpace, values: Floats, arch: Arch) -> fl
     return float(values[np.abs(priced.latency_ms / latency_ms - 1) <= NEAR].mean())
 
 
-def _measured(archs: Sequence[Arch], options: Options) -> Mapping[str, float]:
+def _measured_ms(archs: Sequence[Arch], options: Options) -> Mapping[str, float]:
     """Return measured latencies by network key, relative to the LUT's reference and in its milliseconds."""
     lut = load_lut(options.lut)
     reference = Published("reference", "the LUT", tuple(parse_keys(lut.reference.blocks)))
@@ -130,3 +136,122 @@ def _measured(archs: Sequence[Arch], options: Options) -> Mapping[str, float]:
         log,
     )
     return {row.model: row.ratio * lut.meta.reference_ms for row in measured.networks}
+
+
+REGRETS = (0.001, 0.003)
+"""Differences in top-1 to the best network within the budget that count as near."""
+GENERATIONS, QUICK_GENERATIONS = 20, 1
+DEFAULT = SearchSettings().strategy
+CHUNK = 25
+"""Searches per task of a worker process, which receives the table and all latencies with it."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A search whose end is known: networks within a budget, of which the best has the accuracy `best`."""
+
+    truth: GroundTruth
+    priced: PricedSpace
+    budget_ms: float
+    best: float
+    generations: int
+
+
+def compare_strategies(options: Options) -> Tables:
+    """Search with every strategy, budget and seed; evaluations until the best network so far is near enough.
+
+    The last column is the fraction of pairs of seeds in which the strategy needs fewer evaluations than the
+    default, ties counted half, with the 95 % interval by resampling seeds.
+    """
+    truth, priced = read_truth(options.truth), priced_by(options.lut)
+    generations = QUICK_GENERATIONS if options.quick else GENERATIONS
+    names = [DEFAULT, *(name for name in strategy_names() if name != DEFAULT)]
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, context, end_with_parent) as pool:
+        for fraction in BUDGETS:
+            budget_ms = priced.budget_ms(fraction)
+            within = truth.accuracies(priced.archs)[priced.latency_ms <= budget_ms]
+            goal = Goal(truth, priced, budget_ms, float(within.max()), generations)
+            needed = {
+                name: np.array(
+                    list(pool.map(partial(evaluations, goal, name), range(options.seeds), chunksize=CHUNK))
+                )
+                for name in names
+            }
+            for name in names:
+                for column, regret in enumerate(REGRETS):
+                    own = needed[name][:, column]
+                    median, ninth = np.percentile(own, (50, 90), method="higher")
+                    rows.append(
+                        {
+                            "within": f"{fraction:.0%}",
+                            "ms": budget_ms,
+                            "best": 100 * goal.best,
+                            "points below it": 100 * regret,
+                            "networks so near": int((goal.best - within <= regret).sum()),
+                            "strategy": name,
+                            "median": median,
+                            "90th percentile": ninth,
+                            "reached": float(np.isfinite(own).mean()),
+                            f"fewer than {DEFAULT}": fewer(own, needed[DEFAULT][:, column]),
+                        }
+                    )
+    return {"Evaluations of strategies on NAS-Bench-Macro": rows}
+
+
+def fewer(needed: Floats, than: Floats) -> Interval:
+    """Return the fraction of pairs in which the first needs fewer evaluations, with its 95 % interval."""
+    pairs = (needed[:, None] < than) + 0.5 * (needed[:, None] == than)
+    rng = np.random.default_rng(0)
+    drawn = [
+        pairs[rng.integers(0, len(needed), len(needed))][:, rng.integers(0, len(than), len(than))].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(float(pairs.mean()), float(low), float(high))
+
+
+def evaluations(goal: Goal, strategy: str, seed: int) -> Sequence[float]:
+    """Return the evaluations until the best network so far is within each of `REGRETS`; infinite if it never is."""
+    settings = SearchSettings(strategy=strategy, generations=goal.generations, seed=seed)
+    objective = NearEnough(goal)
+    with suppress(_ReachedError):
+        search(
+            SPACE,
+            goal.priced.price,
+            objective,
+            Constraints(latency_ms=goal.budget_ms, cautious=False),
+            settings,
+        )
+    return [objective.needed.get(regret, np.inf) for regret in REGRETS]
+
+
+class _ReachedError(Exception):
+    """Ends a search: every regret has been reached."""
+
+
+class NearEnough:
+    """The published accuracy as an objective that stops the search once a network is near enough.
+
+    Attributes:
+        needed: Evaluations until a network was within each of `REGRETS` of the best one.
+    """
+
+    fingerprint = GroundTruth.fingerprint
+
+    def __init__(self, goal: Goal):
+        """Count evaluations from zero."""
+        self.needed: dict[float, float] = {}
+        self._goal, self._evaluated = goal, 0
+
+    def accuracy(self, arch: Arch) -> float:
+        """Return the published accuracy, 0 to 1."""
+        self._evaluated += 1
+        accuracy = self._goal.truth.accuracy(arch)
+        for regret in REGRETS:
+            if self._goal.best - accuracy <= regret + 1e-12:
+                self.needed.setdefault(regret, self._evaluated)
+        if len(self.needed) == len(REGRETS):
+            raise _ReachedError
+        return accuracy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import inspect
 import itertools
 import os
 import sys
@@ -62,9 +63,35 @@ def _load(module_name: str, name: str) -> dict[str, Any]:
         commands[name].name = name
     for command in commands.values():
         for inner in (command, *getattr(command, "commands", {}).values()):
-            if not hasattr(inner, "commands"):
-                inner.epilog = f"{inner.epilog}\n\n{ANYWHERE}" if inner.epilog else ANYWHERE
+            _complete_help(inner)
     return commands
+
+
+def _complete_help(command: Any) -> None:
+    """Make the help of a command or group readable in a terminal.
+
+    Lines of a paragraph are joined, described defaults are printed without parentheses, flags without a type, and
+    the modes of a command are listed at its end.
+    """
+    command.help = "\n\n".join(
+        " ".join(text.split()) for text in inspect.cleandoc(command.help or "").split("\n\n")
+    )
+    for parameter in command.params:
+        if isinstance(parameter.show_default, str):
+            parameter.help = f"{parameter.help or ''} \\[default: {parameter.show_default}]"
+            parameter.show_default = False
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    if hasattr(command, "commands"):
+        return
+    modes = [
+        f"  bench {name}: {info.summary}"
+        for name, info in COMMANDS.items()
+        if name.startswith(f"{command.name} ")
+    ]
+    command.epilog = "\n\n".join(
+        filter(None, [command.epilog, *(["More commands:", *modes] if modes else []), ANYWHERE])
+    )
 
 
 class BenchGroup(TyperGroup):

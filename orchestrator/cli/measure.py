@@ -51,8 +51,7 @@ def measure_command(
 ) -> None:
     """Measure the latency of networks, interleaved in one run; the first is the reference.
 
-    `ms` is what an undisturbed device takes; p50, p90 and p99 are of single calls. Modes with options of their own:
-    bench measure suite, bench measure sustained, bench measure runtimes.
+    `ms` is what an undisturbed device takes; p50, p90 and p99 are of single calls.
     """
     files = output_files(output, TABLES)
     with shown_progress() as progress:
